@@ -1,0 +1,153 @@
+//! Where a session's files lie, and that only their owner may read them.
+
+use std::{
+    format,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    vec::Vec,
+};
+
+use super::{
+    Table,
+    error::{Error, Result},
+    manifest::Manifest,
+};
+
+/// A session's folder.
+#[derive(Clone, Debug)]
+pub struct SessionDir {
+    root: PathBuf,
+}
+
+/// A segment that was being written when its recorder stopped.
+#[derive(Clone, Debug)]
+pub struct Unsealed {
+    /// Its table.
+    pub table: Table,
+    /// Its number.
+    pub number: u32,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+impl SessionDir {
+    /// Makes the folder of a new session, readable by its owner only. What exists is never written into.
+    pub fn create(root: &Path, manifest: &Manifest) -> Result<Self> {
+        if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(parent)
+                .map_err(Error::io("create", parent))?;
+        }
+        DirBuilder::new().mode(0o700).create(root).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => Error::Exists(root.to_path_buf()),
+            _ => Error::Io { action: "create", path: root.to_path_buf(), source: e },
+        })?;
+        let session = SessionDir { root: root.to_path_buf() };
+        manifest.write(root)?;
+        Ok(session)
+    }
+
+    /// Opens an existing session.
+    pub fn open(root: &Path) -> Result<(Self, Manifest)> {
+        let manifest = Manifest::read(root)?;
+        Ok((SessionDir { root: root.to_path_buf() }, manifest))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// A table's folder.
+    pub fn table(&self, table: Table) -> PathBuf {
+        self.root.join(table.name())
+    }
+
+    /// A table's sealed segments, in order.
+    pub fn segments(&self, table: Table) -> Result<Vec<PathBuf>> {
+        Ok(self.numbered(table, ".parquet")?.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Segments that are in flight, or were when the recorder was killed.
+    pub fn unsealed(&self) -> Result<Vec<Unsealed>> {
+        let mut all = Vec::new();
+        for &table in Table::ALL {
+            for (number, log) in self.numbered(table, ".arrows.inflight")? {
+                all.push(Unsealed { table, number, log });
+            }
+        }
+        Ok(all)
+    }
+
+    /// The number for the table's next segment: one past every number in use.
+    pub fn next_number(&self, table: Table) -> Result<u32> {
+        let sealed = self.numbered(table, ".parquet")?;
+        let open = self.numbered(table, ".arrows.inflight")?;
+        let last = sealed.iter().chain(&open).map(|(n, _)| *n).max();
+        Ok(last.unwrap_or(0).saturating_add(1))
+    }
+
+    /// A sealed segment's path.
+    pub fn segment(&self, table: Table, number: u32) -> PathBuf {
+        self.table(table).join(format!("{number:06}.parquet"))
+    }
+
+    /// An in-flight log's path.
+    pub fn log(&self, table: Table, number: u32) -> PathBuf {
+        self.table(table).join(format!("{number:06}.arrows.inflight"))
+    }
+
+    /// Makes a table's folder if it is not there.
+    pub(super) fn create_table(&self, table: Table) -> Result<()> {
+        let dir = self.table(table);
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::Io { action: "create", path: dir, source: e })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn numbered(&self, table: Table, suffix: &str) -> Result<Vec<(u32, PathBuf)>> {
+        let dir = self.table(table);
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::Io { action: "list", path: dir, source: e }),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(Error::io("list", &dir))?.path();
+            let number = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .and_then(|n| n.strip_suffix(suffix))
+                .and_then(|n| n.parse().ok());
+            if let Some(number) = number {
+                found.push((number, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// Creates a file that only its owner can read.
+pub(super) fn create(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(Error::io("create", path))
+}
+
+/// Makes renames in a folder durable.
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
+}

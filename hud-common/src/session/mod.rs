@@ -1,0 +1,25 @@
+//! The session: a folder of Parquet tables, the only interface between recording and looking (docs/SCHEMA.md).
+//!
+//! ```text
+//! SESSION/manifest.json
+//! SESSION/<table>/000001.parquet            a sealed segment: sorted, compressed, immutable
+//! SESSION/<table>/000002.arrows.inflight    the segment being written: an Arrow IPC stream
+//! ```
+//! Invariants: a file name is never reused; a segment has at least one row and is sorted by its table's key; `ts` is
+//! nanoseconds since the Unix epoch by the manifest's one clock anchor, `dur` nanoseconds.
+
+mod error;
+mod inflight;
+mod layout;
+mod manifest;
+mod row;
+mod segment;
+mod tables;
+
+pub use error::{Error, Result};
+pub use inflight::InflightLog;
+pub use layout::{SessionDir, Unsealed};
+pub use manifest::{Clock, FORMAT_VERSION, Manifest, Options, StreamAccount};
+pub use row::{Cell, ColumnInfo, Columns, Text};
+pub use segment::{Sealed, seal};
+pub use tables::*;

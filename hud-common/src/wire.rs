@@ -1,0 +1,400 @@
+//! The kernel's events, as they lie in the ring buffer, and what user space tells the kernel program.
+//!
+//! Every event starts with [`kind`](EventKind) and the thread it is about. Times are CLOCK_MONOTONIC nanoseconds,
+//! durations nanoseconds. All structs are `repr(C)` without padding and a multiple of 8 bytes, so that a record can be
+//! read in place; [`Event::decode`] is the one place where bytes become events.
+//!
+//! Invariant: the kernel counts an event as *produced* exactly once, before it tries to hand it over, and as *lost*
+//! when the ring was full. So `produced = decoded + lost` once the ring has been drained.
+
+use bytemuck::{AnyBitPattern, Pod, Zeroable};
+
+/// Frames a stack can hold; deeper stacks are cut at the root and flagged as truncated.
+pub const MAX_FRAMES: usize = 127;
+/// How deep polls may nest on one thread (a `LocalSet` inside a task, `block_on` inside `block_in_place`, …).
+pub const MAX_POLLS: usize = 8;
+/// A poll function without an index: found through a task's vtable in memory, not by a probe.
+pub const NO_POLL_FN: u32 = u32::MAX;
+
+/// What a record in the ring buffer is.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// [`PollEvent`]
+    Poll = 1,
+    /// [`OffCpuEvent`]
+    OffCpu = 2,
+    /// [`SampleEvent`]
+    Sample = 3,
+    /// [`TaskEvent`]
+    Task = 4,
+    /// [`ThreadEvent`]
+    Thread = 5,
+}
+
+/// An always-separate flow of events with counters of its own.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Exact polls.
+    Polls = 0,
+    /// Stretches off CPU.
+    OffCpu = 1,
+    /// CPU samples.
+    Samples = 2,
+    /// Tasks whose type became known.
+    Tasks = 3,
+    /// Threads seen, renamed, gone.
+    Threads = 4,
+}
+
+impl Stream {
+    /// All streams, in the order of their counters.
+    pub const ALL: [Stream; 5] = [
+        Stream::Polls,
+        Stream::OffCpu,
+        Stream::Samples,
+        Stream::Tasks,
+        Stream::Threads,
+    ];
+
+    /// The stream's name: that of the table its events go to.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stream::Polls => "polls",
+            Stream::OffCpu => "off_cpu",
+            Stream::Samples => "samples",
+            Stream::Tasks => "tasks",
+            Stream::Threads => "threads",
+        }
+    }
+}
+
+/// A stream's counters; the kernel keeps one set a CPU, user space adds them up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct StreamCounters {
+    /// Events that came to be.
+    pub produced: u64,
+    /// Of these, events that the ring had no room for.
+    pub lost: u64,
+}
+
+/// Counters of one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Counters {
+    /// By [`Stream`].
+    pub streams: [StreamCounters; 5],
+    /// Polls that were nested deeper than [`MAX_POLLS`] or belonged to a thread without state; produced, never sent.
+    pub polls_untracked: u64,
+    /// Stretches off CPU of a thread that the thread map had no room for.
+    pub threads_untracked: u64,
+    /// Reads of the current task's id from thread-local storage that failed.
+    pub tls_failed: u64,
+    /// Searches of a stack for the task's header that found none.
+    pub scan_failed: u64,
+}
+
+/// One task poll, from the entry of `tokio::runtime::task::raw::poll` to its return.
+///
+/// `blocked` is the part of the poll that the thread spent asleep, `run_queue` the part in which it was runnable
+/// without a CPU; what remains was spent computing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct PollEvent {
+    /// [`EventKind::Poll`]
+    pub kind: u32,
+    /// Thread.
+    pub tid: u32,
+    /// When the poll began.
+    pub ts: u64,
+    /// How long it took.
+    pub dur: u64,
+    /// Tokio's task id; 0 where it could not be read.
+    pub task_id: u64,
+    /// Asleep inside the poll.
+    pub blocked: u64,
+    /// Runnable inside the poll, without a CPU.
+    pub run_queue: u64,
+    /// Index of the poll function, as given at the attach.
+    pub poll_fn: u32,
+    /// The CPU on which the poll ended.
+    pub cpu: u32,
+}
+
+/// One stretch of a thread off CPU: from the switch away from it to the switch back. The stack follows the head.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct OffCpuHead {
+    /// [`EventKind::OffCpu`]
+    pub kind: u32,
+    /// Thread.
+    pub tid: u32,
+    /// When it left the CPU.
+    pub ts: u64,
+    /// How long it was away.
+    pub dur: u64,
+    /// The task it was polling; 0 = none.
+    pub task_id: u64,
+    /// When it was woken; 0 = never, it stayed runnable.
+    pub wake_ts: u64,
+    /// The thread that woke it (of any process; 0 = none or the idle task).
+    pub waker_tid: u32,
+    /// The CPU that it left.
+    pub cpu: u32,
+    /// `task_struct::__state` as it left; [`STATE_PREEMPTED`] added where the scheduler took the CPU away.
+    pub state: u32,
+    /// Frames that follow, leaf first.
+    pub frames: u32,
+}
+
+/// Added to [`OffCpuHead::state`] for an involuntary switch.
+pub const STATE_PREEMPTED: u32 = 1 << 31;
+
+/// A CPU sample. The stack follows the head.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct SampleHead {
+    /// [`EventKind::Sample`]
+    pub kind: u32,
+    /// Thread.
+    pub tid: u32,
+    /// When.
+    pub ts: u64,
+    /// The task being polled; 0 = none.
+    pub task_id: u64,
+    /// CPU.
+    pub cpu: u32,
+    /// Frames that follow, leaf first.
+    pub frames: u32,
+}
+
+/// Room for a whole stack, leaf first, as runtime addresses.
+pub type StackBuffer = [u64; MAX_FRAMES];
+
+/// An [`OffCpuHead`] with room for its stack, as the kernel keeps it while the thread is away.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct OffCpuEvent {
+    /// The head.
+    pub head: OffCpuHead,
+    /// The stack; `head.frames` of it are valid.
+    pub stack: StackBuffer,
+}
+
+/// A [`SampleHead`] with room for its stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct SampleEvent {
+    /// The head.
+    pub head: SampleHead,
+    /// The stack; `head.frames` of it are valid.
+    pub stack: StackBuffer,
+}
+
+/// A task's type became known, for the first time (as far as the kernel program remembers).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct TaskEvent {
+    /// [`EventKind::Task`]
+    pub kind: u32,
+    /// The thread that was polling it.
+    pub tid: u32,
+    /// When.
+    pub ts: u64,
+    /// Tokio's task id.
+    pub task_id: u64,
+    /// The address of its poll function in the target, from the task's vtable; 0 where `poll_fn` is known.
+    pub poll_addr: u64,
+    /// Index of its poll function, or [`NO_POLL_FN`].
+    pub poll_fn: u32,
+    /// Padding, zero.
+    pub reserved: u32,
+}
+
+/// What happened to a thread.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadChange {
+    /// First met.
+    Seen = 1,
+    /// Has another name now.
+    Renamed = 2,
+    /// Exited.
+    Gone = 3,
+}
+
+/// A thread seen, renamed or gone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ThreadEvent {
+    /// [`EventKind::Thread`]
+    pub kind: u32,
+    /// Thread.
+    pub tid: u32,
+    /// When.
+    pub ts: u64,
+    /// Its name (`comm`), NUL-padded.
+    pub comm: [u8; 16],
+    /// [`ThreadChange`]
+    pub change: u32,
+    /// Padding, zero.
+    pub reserved: u32,
+}
+
+/// A poll under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct PollFrame {
+    /// When it began.
+    pub ts: u64,
+    /// The stack pointer at its entry; tells which return belongs to it.
+    pub sp: u64,
+    /// Task.
+    pub task_id: u64,
+    /// Asleep so far.
+    pub blocked: u64,
+    /// Runnable without a CPU so far.
+    pub run_queue: u64,
+    /// Index of the poll function.
+    pub poll_fn: u32,
+    /// Padding, zero.
+    pub reserved: u32,
+}
+
+/// What the kernel program remembers of one thread of the target.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ThreadState {
+    /// The stretch off CPU under way, where `is_off` is set.
+    pub off: OffCpuEvent,
+    /// 1 while the thread is off CPU.
+    pub is_off: u64,
+    /// The stack slot in which the current task's header was last found; 0 = not yet.
+    pub anchor: u64,
+    /// Its name.
+    pub comm: [u8; 16],
+    /// Polls under way, outermost first.
+    pub polls: [PollFrame; MAX_POLLS],
+    /// How many.
+    pub depth: u64,
+}
+
+/// What user space tells the kernel program before it is loaded: constants to the verifier.
+///
+/// Offsets come from the kernel's BTF (`task_*`), from the tracepoints' format (`tp_*`) or from tokio's and the
+/// target's own layout (the others). An offset of [`Config::NONE`] switches off what needs it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Config {
+    /// The target's thread group (in the initial pid namespace).
+    pub tgid: u32,
+    /// `task_struct::pid`.
+    pub task_pid: u32,
+    /// `task_struct::thread.fsbase`.
+    pub task_fsbase: u32,
+    /// `Header::vtable`.
+    pub header_vtable: u32,
+    /// `Vtable::poll`.
+    pub vtable_poll: u32,
+    /// `Vtable::id_offset`.
+    pub vtable_id_offset: u32,
+    /// 1 where `tls_task_id` is known.
+    pub has_tls: u32,
+    /// 1 where exact polls are wanted.
+    pub polls: u32,
+    /// Offset of `CONTEXT.current_task_id` from the thread's `fsbase`.
+    pub tls_task_id: i64,
+    /// First address at which a task vtable may lie in the target.
+    pub vtables_start: u64,
+    /// First address past them.
+    pub vtables_end: u64,
+}
+
+impl Config {
+    /// An offset that is not known.
+    pub const NONE: u32 = u32::MAX;
+}
+
+/// An event, read in place.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A poll.
+    Poll(&'a PollEvent),
+    /// A stretch off CPU and its stack, leaf first.
+    OffCpu(&'a OffCpuHead, &'a [u64]),
+    /// A CPU sample and its stack, leaf first.
+    Sample(&'a SampleHead, &'a [u64]),
+    /// A task's type.
+    Task(&'a TaskEvent),
+    /// A thread's life.
+    Thread(&'a ThreadEvent),
+}
+
+impl<'a> Event<'a> {
+    /// Reads a record of the ring buffer. `None` where it is none of ours (too short, unknown kind, misaligned).
+    pub fn decode(record: &'a [u8]) -> Option<Self> {
+        let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
+        Some(match kind {
+            k if k == EventKind::Poll as u32 => Event::Poll(head(record)?.0),
+            k if k == EventKind::OffCpu as u32 => {
+                let (event, rest) = head::<OffCpuHead>(record)?;
+                Event::OffCpu(event, stack(rest, event.frames)?)
+            }
+            k if k == EventKind::Sample as u32 => {
+                let (event, rest) = head::<SampleHead>(record)?;
+                Event::Sample(event, stack(rest, event.frames)?)
+            }
+            k if k == EventKind::Task as u32 => Event::Task(head(record)?.0),
+            k if k == EventKind::Thread as u32 => Event::Thread(head(record)?.0),
+            _ => return None,
+        })
+    }
+}
+
+fn head<T: AnyBitPattern>(record: &[u8]) -> Option<(&T, &[u8])> {
+    let size = size_of::<T>();
+    let head = bytemuck::try_from_bytes(record.get(..size)?).ok()?;
+    Some((head, record.get(size..)?))
+}
+
+fn stack(rest: &[u8], frames: u32) -> Option<&[u64]> {
+    let bytes = rest.get(..(frames as usize).checked_mul(8)?)?;
+    bytemuck::try_cast_slice(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_or_foreign_record_is_none() {
+        let event = OffCpuEvent {
+            head: OffCpuHead {
+                kind: EventKind::OffCpu as u32,
+                frames: 3,
+                ..Zeroable::zeroed()
+            },
+            stack: [7; MAX_FRAMES],
+        };
+        let bytes = bytemuck::bytes_of(&event);
+        let whole = size_of::<OffCpuHead>() + 3 * 8;
+        assert!(
+            matches!(Event::decode(&bytes[..whole]), Some(Event::OffCpu(_, stack)) if stack == [7, 7, 7])
+        );
+        assert!(Event::decode(&bytes[..whole - 1]).is_none());
+        assert!(Event::decode(&bytes[..3]).is_none());
+        assert!(Event::decode(&[9; 64]).is_none());
+    }
+
+    #[test]
+    fn a_stack_longer_than_the_record_is_refused() {
+        let head = SampleHead {
+            kind: EventKind::Sample as u32,
+            frames: u32::MAX,
+            ..Zeroable::zeroed()
+        };
+        assert!(Event::decode(bytemuck::bytes_of(&head)).is_none());
+    }
+}

@@ -1,0 +1,114 @@
+//! What the programs share: configuration, counters, the ring, and the state of each thread.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_F_NO_PREALLOC,
+    helpers::generated::bpf_ringbuf_output,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use hud_common::wire::{Config, Counters, SampleEvent, Stream, ThreadState};
+
+/// Filled in by user space before the object is loaded; frozen, so the verifier treats it as constant.
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config {
+    tgid: 0,
+    task_pid: Config::NONE,
+    task_fsbase: Config::NONE,
+    header_vtable: 16,
+    vtable_poll: 0,
+    vtable_id_offset: 72,
+    has_tls: 0,
+    polls: 0,
+    tls_task_id: 0,
+    vtables_start: 0,
+    vtables_end: 0,
+};
+
+/// The configuration. Volatile, or the compiler would fold the zeros above into the code.
+#[inline(always)]
+pub fn config() -> Config {
+    // SAFETY: a static of plain integers, never written after load.
+    unsafe { core::ptr::read_volatile(&raw const CONFIG) }
+}
+
+/// Events for user space.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// One set of counters a CPU.
+#[map]
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+
+/// 1 while recording; user space clears it to stop all streams at one instant before it settles the account.
+#[map]
+pub static RECORDING: Array<u32> = Array::with_max_entries(1, 0);
+
+/// By thread id. Not preallocated: an entry is 1.6 kB and most targets have a dozen threads.
+#[map]
+pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(32768, BPF_F_NO_PREALLOC);
+
+/// Tasks whose type has been told, by task id; the value counts failed searches, or is [`TOLD`].
+#[map]
+pub static TASKS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(65536, 0);
+
+/// A fresh thread's state, too large for the stack.
+#[map]
+pub static NEW_THREAD: PerCpuArray<ThreadState> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where a sample is put together.
+#[map]
+pub static SAMPLE: PerCpuArray<SampleEvent> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for a piece of the target's stack; index 0 for switches, 1 for samples, which may interrupt a switch.
+#[map]
+pub static STACK_PIECE: PerCpuArray<[u64; 512]> = PerCpuArray::with_max_entries(2, 0);
+
+/// In [`TASKS`]: user space knows this task's type.
+pub const TOLD: u32 = u32::MAX;
+
+/// Whether the current thread is the target's, and recording is on.
+#[inline(always)]
+pub fn is_target(ctx: &impl EbpfContext, config: &Config) -> bool {
+    ctx.tgid() == config.tgid && recording()
+}
+
+/// Whether recording is on.
+#[inline(always)]
+pub fn recording() -> bool {
+    matches!(RECORDING.get(0), Some(1))
+}
+
+/// Adds one to a counter. Atomic, because a program may be preempted by another one on the same CPU; by the
+/// intrinsic, because `AtomicU64::fetch_add` is left out on targets without compare-and-swap.
+#[inline(always)]
+pub fn count(pick: impl FnOnce(&mut Counters) -> &mut u64) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+        // SAFETY: the map's own memory; the field is aligned to 8 and only ever added to atomically.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(pick(&mut *counters), 1) };
+    }
+}
+
+/// Hands over `size` bytes at `event`; counts it as produced and, where the ring is full, as lost.
+///
+/// Never wakes the reader (BPF_RB_NO_WAKEUP): it looks every few milliseconds, and a wakeup from the scheduler's own
+/// tracepoint would cost more than the event.
+#[inline(always)]
+pub fn send<T>(stream: Stream, event: *const T, size: u64) {
+    const BPF_RB_NO_WAKEUP: u64 = 1;
+    count(|c| &mut c.streams[stream as usize].produced);
+    // SAFETY: `event` points to at least `size` initialised bytes, which the verifier checks.
+    let result = unsafe {
+        bpf_ringbuf_output(
+            (&raw const EVENTS).cast_mut().cast(),
+            event.cast_mut().cast(),
+            size,
+            BPF_RB_NO_WAKEUP,
+        )
+    };
+    if result != 0 {
+        count(|c| &mut c.streams[stream as usize].lost);
+    }
+}

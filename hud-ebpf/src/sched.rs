@@ -1,0 +1,211 @@
+//! The scheduler: threads of the target leaving a CPU, being woken, coming back, exiting.
+//!
+//! Each hook has two doors. The BTF tracepoints pass `task_struct` pointers, of which only `pid` is read; where the
+//! kernel has no BTF, the plain tracepoints pass the same facts in their format. Nothing else differs.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        bpf_probe_read_kernel, generated::bpf_get_stack,
+    },
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
+};
+use hud_common::wire::{
+    Config, EventKind, MAX_FRAMES, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, StackBuffer, Stream,
+    ThreadState,
+};
+
+use crate::{
+    maps::{THREADS, config, is_target, recording, send},
+    task, thread,
+};
+
+const BPF_F_USER_STACK: u64 = 1 << 8;
+
+/// `TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch_btf(ctx: BtfTracePointContext) -> i32 {
+    let config = config();
+    let preempt: u64 = ctx.arg(0);
+    let next: *const u8 = ctx.arg(2);
+    let prev_state: u64 = ctx.arg(3);
+    let state = prev_state as u32 | if preempt & 1 != 0 { STATE_PREEMPTED } else { 0 };
+    on_switch(&ctx, &config, state, pid_of(&config, next))
+}
+
+/// Fields by `events/sched/sched_switch/format`, unchanged since 2.6.
+#[tracepoint]
+pub fn sched_switch_tp(ctx: TracePointContext) -> i32 {
+    let config = config();
+    // SAFETY: offsets within the record.
+    let (prev_state, next) = unsafe {
+        (
+            ctx.read_at::<i64>(32).unwrap_or(0),
+            ctx.read_at::<u32>(56).unwrap_or(0),
+        )
+    };
+    // Here the preempted state is told as TASK_REPORT_MAX (0x100), or as plain 0.
+    let state = if prev_state & 0xff == 0 {
+        STATE_PREEMPTED
+    } else {
+        (prev_state & 0xff) as u32
+    };
+    on_switch(&ctx, &config, state, next)
+}
+
+/// `TP_PROTO(struct task_struct *p)`: runs on the CPU of the waker, whose thread is the current one.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn sched_waking_btf(ctx: BtfTracePointContext) -> i32 {
+    let config = config();
+    on_waking(pid_of(&config, ctx.arg(0)))
+}
+
+/// `comm[16] @8, pid @24`
+#[tracepoint]
+pub fn sched_waking_tp(ctx: TracePointContext) -> i32 {
+    // SAFETY: an offset within the record.
+    on_waking(unsafe { ctx.read_at::<u32>(24) }.unwrap_or(0))
+}
+
+/// The exiting thread is the current one.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit_btf(ctx: BtfTracePointContext) -> i32 {
+    on_exit(&ctx)
+}
+
+/// As [`sched_process_exit_btf`].
+#[tracepoint]
+pub fn sched_process_exit_tp(ctx: TracePointContext) -> i32 {
+    on_exit(&ctx)
+}
+
+#[inline(always)]
+fn pid_of(config: &Config, task: *const u8) -> u32 {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(task.add(config.task_pid as usize).cast::<u32>()) }.unwrap_or(0)
+}
+
+#[inline(always)]
+fn on_switch(ctx: &impl EbpfContext, config: &Config, prev_state: u32, next: u32) -> i32 {
+    if is_target(ctx, config) {
+        leave(ctx, config, prev_state);
+    }
+    if next != 0 && let Some(state) = THREADS.get_ptr_mut(next) {
+        // SAFETY: the thread map's own memory; the thread is on no CPU yet, so nobody else writes to it.
+        arrive(unsafe { &mut *state });
+    }
+    0
+}
+
+/// The current thread leaves its CPU.
+#[inline(always)]
+fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
+    // Exiting (EXIT_ZOMBIE, EXIT_DEAD, TASK_DEAD): it will not come back, and its state is gone already.
+    if prev_state & 0xb0 != 0 {
+        return;
+    }
+    let tid = ctx.pid();
+    let Some(state) = thread::current(tid) else {
+        return;
+    };
+    let task_id = task::current_id(config, state);
+    if task_id != 0 {
+        task::tell_type(config, tid, task_id, state, 0);
+    }
+    // SAFETY: the thread map's own memory.
+    let state = unsafe { &mut *state };
+    thread::note_name(tid, state);
+    // SAFETY: the buffer holds MAX_FRAMES words.
+    let bytes = unsafe {
+        bpf_get_stack(
+            ctx.as_ptr(),
+            (&raw mut state.off.stack).cast(),
+            size_of::<StackBuffer>() as u32,
+            BPF_F_USER_STACK,
+        )
+    };
+    state.off.head = OffCpuHead {
+        kind: EventKind::OffCpu as u32,
+        tid,
+        // SAFETY: helpers without arguments.
+        ts: unsafe { bpf_ktime_get_ns() },
+        dur: 0,
+        task_id,
+        wake_ts: 0,
+        waker_tid: 0,
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        state: prev_state,
+        frames: if bytes > 0 { bytes as u32 / 8 } else { 0 },
+    };
+    state.is_off = 1;
+}
+
+/// The thread of `state` gets a CPU.
+#[inline(always)]
+fn arrive(state: &mut ThreadState) {
+    if state.is_off == 0 || !recording() {
+        return;
+    }
+    state.is_off = 0;
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let head = &mut state.off.head;
+    head.dur = now.saturating_sub(head.ts);
+    let frames = head.frames;
+    let runnable_since = if head.wake_ts != 0 {
+        head.wake_ts
+    } else if is_asleep(head.state) {
+        // Woken before we looked, or by a path that has no waking event: all of it counts as asleep.
+        now
+    } else {
+        head.ts
+    };
+    let blocked = runnable_since.saturating_sub(head.ts);
+    let run_queue = now.saturating_sub(runnable_since);
+    let depth = state.depth;
+    for i in 0..MAX_POLLS {
+        if i as u64 >= depth {
+            break;
+        }
+        state.polls[i].blocked += blocked;
+        state.polls[i].run_queue += run_queue;
+    }
+    // The verifier wants to see the bound.
+    let frames = if frames as usize > MAX_FRAMES {
+        MAX_FRAMES as u64
+    } else {
+        frames as u64
+    };
+    let size = size_of::<OffCpuHead>() as u64 + frames * 8;
+    send(Stream::OffCpu, &raw const state.off, size);
+}
+
+/// Whether a thread that left in this state was asleep rather than runnable (`TASK_RUNNING` is 0).
+#[inline(always)]
+fn is_asleep(state: u32) -> bool {
+    state & STATE_PREEMPTED == 0 && state != 0
+}
+
+#[inline(always)]
+fn on_waking(tid: u32) -> i32 {
+    if tid != 0 && let Some(state) = THREADS.get_ptr_mut(tid) {
+        // SAFETY: the thread map's own memory. Two wakers may race; either is a true one.
+        let state = unsafe { &mut *state };
+        if state.is_off != 0 && state.off.head.wake_ts == 0 && is_asleep(state.off.head.state) {
+            // SAFETY: a helper without arguments.
+            state.off.head.wake_ts = unsafe { bpf_ktime_get_ns() };
+            state.off.head.waker_tid = bpf_get_current_pid_tgid() as u32;
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn on_exit(ctx: &impl EbpfContext) -> i32 {
+    if is_target(ctx, &config()) {
+        thread::gone(ctx.pid());
+    }
+    0
+}

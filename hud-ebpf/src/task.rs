@@ -1,0 +1,257 @@
+//! Which task a thread is polling, and of what type it is, without a probe.
+//!
+//! Tokio keeps the current task's id in a thread-local (`tokio::runtime::context::CONTEXT.current_task_id`), which an
+//! executable reaches at a fixed distance from `fsbase`. The id says nothing of the type, so the first time an id is
+//! met its `Header` is searched for on the thread's own stack: `raw::poll(header)` and the frames above it keep the
+//! pointer in callee-saved registers that the frames below them spill. A candidate counts only where
+//! `header + vtable.id_offset` holds the very id that is sought, so a stale pointer cannot mislead.
+
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::{
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel,
+        bpf_probe_read_user, bpf_task_pt_regs, generated,
+    },
+};
+use hud_common::wire::{
+    Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState,
+};
+
+use crate::maps::{STACK_PIECE, TASKS, TOLD, count, send};
+
+/// Words of stack read at once: one page.
+const PIECE_WORDS: usize = 512;
+/// Pages searched at one sight of an unknown task; the next sight searches further up.
+const PIECES: u64 = 2;
+/// Sights after which a task's type is given up.
+const MAX_TRIES: u32 = 16;
+/// `tokio::runtime::task::core::Cell` is `repr(align(128))` on x86_64.
+const HEADER_ALIGN: u64 = 128;
+
+/// The id of the task that the current thread is polling; 0 = none, or not known.
+#[inline(always)]
+pub fn current_id(config: &Config, state: *const ThreadState) -> u64 {
+    if config.has_tls != 0 && config.task_fsbase != Config::NONE {
+        // SAFETY: the helpers check the address.
+        let id = unsafe {
+            let task = bpf_get_current_task() as *const u8;
+            bpf_probe_read_kernel(task.add(config.task_fsbase as usize).cast::<u64>()).and_then(
+                |fsbase| {
+                    bpf_probe_read_user(
+                        fsbase.wrapping_add_signed(config.tls_task_id) as *const u64
+                    )
+                },
+            )
+        };
+        return match id {
+            Ok(id) => id,
+            Err(_) => {
+                count(|c| &mut c.tls_failed);
+                0
+            }
+        };
+    }
+    match innermost_poll(state) {
+        Some(poll) => poll.task_id,
+        None => 0,
+    }
+}
+
+/// Tells user space the type of task `id`, the first time that it is met. `slot` picks the scratch memory: 0 in the
+/// scheduler's tracepoints, 1 in the sampler.
+#[inline(always)]
+pub fn tell_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, slot: u32) {
+    // SAFETY: a plain word; a torn or stale count only costs another search.
+    let tries = match unsafe { TASKS.get(id) } {
+        Some(&TOLD) => return,
+        Some(&tries) => tries,
+        None => 0,
+    };
+    if tries >= MAX_TRIES {
+        return;
+    }
+    if let Some(poll) = innermost_poll(state)
+        && poll.task_id == id
+    {
+        return tell(tid, id, 0, poll.poll_fn);
+    }
+    if config.vtables_end == 0 {
+        return;
+    }
+    match find_poll_addr(config, id, state, slot, tries) {
+        Some(addr) => tell(tid, id, addr, NO_POLL_FN),
+        None => {
+            count(|c| &mut c.scan_failed);
+            let _ = TASKS.insert(id, tries + 1, 0);
+        }
+    }
+}
+
+#[inline(always)]
+fn innermost_poll(state: *const ThreadState) -> Option<PollFrame> {
+    // SAFETY: the thread map's own memory.
+    let state = unsafe { &*state };
+    let depth = state.depth as usize;
+    if depth == 0 || depth > MAX_POLLS {
+        return None;
+    }
+    Some(state.polls[(depth - 1) & (MAX_POLLS - 1)])
+}
+
+#[inline(always)]
+fn tell(tid: u32, task_id: u64, poll_addr: u64, poll_fn: u32) {
+    let event = TaskEvent {
+        kind: EventKind::Task as u32,
+        tid,
+        // SAFETY: a helper without arguments.
+        ts: unsafe { bpf_ktime_get_ns() },
+        task_id,
+        poll_addr,
+        poll_fn,
+        reserved: 0,
+    };
+    send(Stream::Tasks, &event, size_of::<TaskEvent>() as u64);
+    let _ = TASKS.insert(task_id, TOLD, 0);
+}
+
+/// Searches the current thread's stack for the header of task `id`: first around the slot in which the last one was
+/// found (a worker polls from few places, so it mostly lies there again), else upwards from the stack pointer.
+#[inline(always)]
+fn find_poll_addr(
+    config: &Config,
+    id: u64,
+    state: *mut ThreadState,
+    slot: u32,
+    tries: u32,
+) -> Option<u64> {
+    // SAFETY: the helpers take and give kernel pointers; `sp` is read through one of them.
+    let sp = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
+        bpf_probe_read_kernel(&raw const (*regs).rsp).ok()?
+    };
+    // SAFETY: the thread map's own memory.
+    let anchor = unsafe { (*state).anchor };
+    if anchor > sp {
+        let from = (anchor - 256) & !7;
+        if let Some((addr, at)) = search(config, id, from.max(sp), 64, slot) {
+            // SAFETY: as above.
+            unsafe { (*state).anchor = at };
+            return Some(addr);
+        }
+    }
+    let first = tries as u64 * PIECES;
+    for piece in 0..PIECES {
+        let from = (sp & !7) + (first + piece) * (PIECE_WORDS as u64 * 8);
+        if let Some((addr, at)) = search(config, id, from, PIECE_WORDS as u32, slot) {
+            // SAFETY: as above.
+            unsafe { (*state).anchor = at };
+            return Some(addr);
+        }
+    }
+    None
+}
+
+/// Looks through `words` words of stack from `from`; gives the poll function's address and the slot it was found by.
+///
+/// Not inlined: it is the bulk of the instructions, and the verifier checks it once.
+#[inline(never)]
+fn search_page(id: u64, from: u64, words: u32, slot: u32, found_at: *mut u64) -> u64 {
+    let config = crate::maps::config();
+    let Some(piece) = STACK_PIECE.get_ptr_mut(slot) else {
+        return 0;
+    };
+    let words = if words > PIECE_WORDS as u32 {
+        PIECE_WORDS as u32
+    } else {
+        words
+    };
+    // SAFETY: the map's own memory holds PIECE_WORDS words; the helper checks `from`. Near the stack's end a whole
+    // page cannot be read: then the part up to the page boundary is.
+    let readable = unsafe {
+        if generated::bpf_probe_read_user(piece.cast(), words * 8, from as *const _) == 0 {
+            words as u64
+        } else {
+            let rest = (4096 - (from & 4095)) & 4095;
+            if generated::bpf_probe_read_user(piece.cast(), rest as u32, from as *const _) != 0 {
+                return 0;
+            }
+            rest / 8
+        }
+    };
+    for i in 0..PIECE_WORDS {
+        if i as u64 >= readable {
+            break;
+        }
+        // SAFETY: `i` is below PIECE_WORDS.
+        let word = unsafe { (*piece)[i] };
+        if word & (HEADER_ALIGN - 1) != 0 || word < 0x10000 || word >> 47 != 0 {
+            continue;
+        }
+        let poll = poll_of(&config, word, id);
+        if poll != 0 {
+            // SAFETY: the caller's own variable.
+            unsafe { *found_at = from + i as u64 * 8 };
+            return poll;
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn search(config: &Config, id: u64, from: u64, words: u32, slot: u32) -> Option<(u64, u64)> {
+    let _ = config;
+    let mut at = 0u64;
+    match search_page(id, from, words, slot, &raw mut at) {
+        0 => None,
+        poll => Some((poll, at)),
+    }
+}
+
+/// The poll function of the task whose header lies at `header`, where that is a task with this id; else 0.
+#[inline(always)]
+fn poll_of(config: &Config, header: u64, id: u64) -> u64 {
+    // SAFETY: the helper checks every address.
+    unsafe {
+        let Ok(vtable) =
+            bpf_probe_read_user((header + config.header_vtable as u64) as *const u64)
+        else {
+            return 0;
+        };
+        if vtable < config.vtables_start || vtable >= config.vtables_end {
+            return 0;
+        }
+        match read_id(config, header, vtable) {
+            Some(found) if found == id => {
+                bpf_probe_read_user((vtable + config.vtable_poll as u64) as *const u64)
+                    .unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// The id of the task at `header`, whose vtable is known.
+#[inline(always)]
+unsafe fn read_id(config: &Config, header: u64, vtable: u64) -> Option<u64> {
+    // SAFETY: the helper checks every address.
+    unsafe {
+        let offset =
+            bpf_probe_read_user((vtable + config.vtable_id_offset as u64) as *const u64).ok()?;
+        if offset > 4096 {
+            return None;
+        }
+        bpf_probe_read_user((header + offset) as *const u64).ok()
+    }
+}
+
+/// The id of the task at `header`; 0 where it cannot be read.
+#[inline(always)]
+pub fn id_of(config: &Config, header: u64) -> u64 {
+    // SAFETY: the helper checks every address.
+    unsafe {
+        match bpf_probe_read_user((header + config.header_vtable as u64) as *const u64) {
+            Ok(vtable) => read_id(config, header, vtable).unwrap_or(0),
+            Err(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The state of each thread of the target, and the news of threads coming, renamed and going.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_get_current_comm, bpf_ktime_get_ns},
+};
+use hud_common::wire::{EventKind, Stream, ThreadChange, ThreadEvent, ThreadState};
+
+use crate::maps::{NEW_THREAD, THREADS, count, send};
+
+/// The state of the current thread, which is one of the target's; made and told to user space at first sight.
+#[inline(always)]
+pub fn current(tid: u32) -> Option<*mut ThreadState> {
+    if let Some(state) = THREADS.get_ptr_mut(tid) {
+        return Some(state);
+    }
+    let fresh = NEW_THREAD.get_ptr_mut(0)?;
+    // SAFETY: the map's own memory, this CPU's slot. An interrupted writer writes the same: its own name and zeros.
+    let fresh = unsafe { &mut *fresh };
+    fresh.comm = bpf_get_current_comm().unwrap_or_default();
+    if THREADS.insert(tid, &*fresh, BPF_NOEXIST as u64).is_ok() {
+        tell(tid, fresh.comm, ThreadChange::Seen);
+    }
+    let state = THREADS.get_ptr_mut(tid);
+    if state.is_none() {
+        count(|c| &mut c.threads_untracked);
+    }
+    state
+}
+
+/// Tells user space when the current thread has another name than before.
+#[inline(always)]
+pub fn note_name(tid: u32, state: &mut ThreadState) {
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    let (a, b) = (halves(&comm), halves(&state.comm));
+    if a.0 != b.0 || a.1 != b.1 {
+        state.comm = comm;
+        tell(tid, comm, ThreadChange::Renamed);
+    }
+}
+
+/// The current thread exits.
+#[inline(always)]
+pub fn gone(tid: u32) {
+    if THREADS.remove(tid).is_ok() {
+        tell(
+            tid,
+            bpf_get_current_comm().unwrap_or_default(),
+            ThreadChange::Gone,
+        );
+    }
+}
+
+#[inline(always)]
+fn tell(tid: u32, comm: [u8; 16], change: ThreadChange) {
+    let event = ThreadEvent {
+        kind: EventKind::Thread as u32,
+        tid,
+        // SAFETY: a helper without arguments.
+        ts: unsafe { bpf_ktime_get_ns() },
+        comm,
+        change: change as u32,
+        reserved: 0,
+    };
+    send(Stream::Threads, &event, size_of::<ThreadEvent>() as u64);
+}
+
+#[inline(always)]
+fn halves(comm: &[u8; 16]) -> (u64, u64) {
+    // Two words instead of a byte loop: the verifier walks every iteration.
+    // SAFETY: 16 readable bytes; read_unaligned asks for no alignment.
+    unsafe {
+        let words = comm.as_ptr().cast::<u64>();
+        (words.read_unaligned(), words.add(1).read_unaligned())
+    }
+}
