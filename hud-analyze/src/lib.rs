@@ -1,1 +1,24 @@
-//! x
+//! Answers questions about a hud session by SQL.
+//!
+//! ```text
+//! cli ──▶ run ──▶ window ──▶ view ──▶ catalog ──▶ output
+//!         what     $from,    queries/   tables over   table, json,
+//!         is asked $to       *.sql      the segments  csv, arrow, …
+//! ```
+//! Every view is one file of `queries/`, embedded as it is: its header tells the parameters, the columns and their
+//! units, and the output is formatted from that. Nothing here writes to a session.
+
+pub mod catalog;
+pub mod clean;
+mod cli;
+pub mod error;
+pub mod human;
+mod info;
+mod lanes;
+mod output;
+mod run;
+mod shell;
+pub mod view;
+pub mod window;
+
+pub use cli::main;

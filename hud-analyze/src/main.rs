@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! `hud-analyze`: answers questions about a recorded session.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hud_analyze::main()
+}

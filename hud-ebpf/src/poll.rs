@@ -26,14 +26,14 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the kernel passes valid registers.
     let (header, sp) = unsafe { ((*ctx.regs).rdi, (*ctx.regs).rsp) };
     let Some(state) = thread::current(ctx.pid()) else {
-        return 0;
+        return untracked();
     };
     // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
     let state = unsafe { &mut *state };
     let depth = live(state.depth, &state.polls, sp);
     if depth >= MAX_POLLS as u64 {
         state.depth = depth;
-        return 0;
+        return untracked();
     }
     let slot = (depth as usize) & (MAX_POLLS - 1);
     state.polls[slot] = PollFrame {
@@ -61,7 +61,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     // SAFETY: the kernel passes valid registers. The return has popped the return address.
     let sp = unsafe { (*ctx.regs).rsp } - 8;
     let Some(state) = THREADS.get_ptr_mut(tid) else {
-        return untracked();
+        return 0;
     };
     // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
     let state = unsafe { &mut *state };
@@ -69,11 +69,11 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     let depth = live(state.depth, &state.polls, sp - 1);
     state.depth = depth;
     if depth == 0 || depth > MAX_POLLS as u64 {
-        return untracked();
+        return 0;
     }
     let poll = state.polls[(depth as usize - 1) & (MAX_POLLS - 1)];
     if poll.sp != sp {
-        return untracked();
+        return 0;
     }
     state.depth = depth - 1;
     // SAFETY: helpers without arguments.
@@ -106,7 +106,8 @@ fn live(depth: u64, polls: &[PollFrame; MAX_POLLS], sp: u64) -> u64 {
     live
 }
 
-/// A poll whose entry was not kept: nested too deep, or entered before the attach.
+/// A poll that there is no room to follow: nested too deep, or on a thread without state. Its return finds no entry
+/// and is ignored, like that of a poll which was under way as recording began.
 #[inline(always)]
 fn untracked() -> u32 {
     count(|c| &mut c.polls_untracked);

@@ -78,7 +78,7 @@ pub fn tell_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, sl
     if config.vtables_end == 0 {
         return;
     }
-    match find_poll_addr(config, id, state, slot, tries) {
+    match find_poll_addr(id, state, slot, tries) {
         Some(addr) => tell(tid, id, addr, NO_POLL_FN),
         None => {
             count(|c| &mut c.scan_failed);
@@ -118,7 +118,6 @@ fn tell(tid: u32, task_id: u64, poll_addr: u64, poll_fn: u32) {
 /// found (a worker polls from few places, so it mostly lies there again), else upwards from the stack pointer.
 #[inline(always)]
 fn find_poll_addr(
-    config: &Config,
     id: u64,
     state: *mut ThreadState,
     slot: u32,
@@ -133,7 +132,7 @@ fn find_poll_addr(
     let anchor = unsafe { (*state).anchor };
     if anchor > sp {
         let from = (anchor - 256) & !7;
-        if let Some((addr, at)) = search(config, id, from.max(sp), 64, slot) {
+        if let Some((addr, at)) = search(id, from.max(sp), 64, slot) {
             // SAFETY: as above.
             unsafe { (*state).anchor = at };
             return Some(addr);
@@ -142,7 +141,7 @@ fn find_poll_addr(
     let first = tries as u64 * PIECES;
     for piece in 0..PIECES {
         let from = (sp & !7) + (first + piece) * (PIECE_WORDS as u64 * 8);
-        if let Some((addr, at)) = search(config, id, from, PIECE_WORDS as u32, slot) {
+        if let Some((addr, at)) = search(id, from, PIECE_WORDS as u64, slot) {
             // SAFETY: as above.
             unsafe { (*state).anchor = at };
             return Some(addr);
@@ -151,60 +150,74 @@ fn find_poll_addr(
     None
 }
 
+/// A search of one piece of stack, as its steps see it.
+#[repr(C)]
+struct Search {
+    /// The task sought.
+    id: u64,
+    /// Words in the piece.
+    words: u64,
+    /// The poll function's address, once found.
+    poll_addr: u64,
+    /// The word that it was found by.
+    index: u64,
+    /// Which scratch memory holds the piece.
+    slot: u32,
+    reserved: u32,
+}
+
 /// Looks through `words` words of stack from `from`; gives the poll function's address and the slot it was found by.
 ///
-/// Not inlined: it is the bulk of the instructions, and the verifier checks it once.
-#[inline(never)]
-fn search_page(id: u64, from: u64, words: u32, slot: u32, found_at: *mut u64) -> u64 {
-    let config = crate::maps::config();
-    let Some(piece) = STACK_PIECE.get_ptr_mut(slot) else {
-        return 0;
-    };
-    let words = if words > PIECE_WORDS as u32 {
-        PIECE_WORDS as u32
-    } else {
-        words
-    };
+/// By `bpf_loop`, whose body the verifier checks once; an unrolled loop of 512 such bodies is past its limit.
+#[inline(always)]
+fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<(u64, u64)> {
+    let piece = STACK_PIECE.get_ptr_mut(slot)?;
     // SAFETY: the map's own memory holds PIECE_WORDS words; the helper checks `from`. Near the stack's end a whole
-    // page cannot be read: then the part up to the page boundary is.
-    let readable = unsafe {
-        if generated::bpf_probe_read_user(piece.cast(), words * 8, from as *const _) == 0 {
-            words as u64
+    // piece cannot be read: then the part up to the page boundary is.
+    let words = unsafe {
+        if generated::bpf_probe_read_user(piece.cast(), words as u32 * 8, from as *const _) == 0 {
+            words
         } else {
             let rest = (4096 - (from & 4095)) & 4095;
             if generated::bpf_probe_read_user(piece.cast(), rest as u32, from as *const _) != 0 {
-                return 0;
+                return None;
             }
             rest / 8
         }
     };
-    for i in 0..PIECE_WORDS {
-        if i as u64 >= readable {
-            break;
-        }
-        // SAFETY: `i` is below PIECE_WORDS.
-        let word = unsafe { (*piece)[i] };
-        if word & (HEADER_ALIGN - 1) != 0 || word < 0x10000 || word >> 47 != 0 {
-            continue;
-        }
-        let poll = poll_of(&config, word, id);
-        if poll != 0 {
-            // SAFETY: the caller's own variable.
-            unsafe { *found_at = from + i as u64 * 8 };
-            return poll;
-        }
+    let mut search = Search { id, words, poll_addr: 0, index: 0, slot, reserved: 0 };
+    let step: unsafe extern "C" fn(u32, *mut Search) -> i64 = search_step;
+    // SAFETY: the callback takes the context that is passed here.
+    unsafe {
+        generated::bpf_loop(PIECE_WORDS as u32, step as *mut _, (&raw mut search).cast(), 0);
     }
-    0
+    (search.poll_addr != 0).then(|| (search.poll_addr, from + search.index * 8))
 }
 
-#[inline(always)]
-fn search(config: &Config, id: u64, from: u64, words: u32, slot: u32) -> Option<(u64, u64)> {
-    let _ = config;
-    let mut at = 0u64;
-    match search_page(id, from, words, slot, &raw mut at) {
-        0 => None,
-        poll => Some((poll, at)),
+/// One word of a piece. Returns 1 to end the loop.
+#[inline(never)]
+unsafe extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
+    // SAFETY: bpf_loop passes what `search` gave it.
+    let search = unsafe { &mut *search };
+    let index = index as usize & (PIECE_WORDS - 1);
+    if index as u64 >= search.words {
+        return 1;
     }
+    let Some(piece) = STACK_PIECE.get_ptr_mut(search.slot) else {
+        return 1;
+    };
+    // SAFETY: `index` is below PIECE_WORDS.
+    let word = unsafe { (*piece)[index] };
+    if word & (HEADER_ALIGN - 1) != 0 || word < 0x10000 || word >> 47 != 0 {
+        return 0;
+    }
+    let poll_addr = poll_of(&crate::maps::config(), word, search.id);
+    if poll_addr == 0 {
+        return 0;
+    }
+    search.poll_addr = poll_addr;
+    search.index = index as u64;
+    1
 }
 
 /// The poll function of the task whose header lies at `header`, where that is a task with this id; else 0.

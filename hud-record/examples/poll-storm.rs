@@ -67,7 +67,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let total = || counters.iter().map(|counter| counter.0.load(Relaxed)).sum::<u64>();
     let mut last = (start, 0);
     loop {
-        let left = args.duration.map_or(Duration::MAX, |secs| Duration::from_secs(secs).saturating_sub(start.elapsed()));
+        let left =
+            args.duration.map_or(Duration::MAX, |secs| Duration::from_secs(secs).saturating_sub(start.elapsed()));
         let wait = stopped.recv_timeout(left.min(Duration::from_secs(1)));
         let now = (Instant::now(), total());
         say(format_args!("{:.0} polls/s", rate(now.1 - last.1, now.0 - last.0)))?;

@@ -97,7 +97,8 @@ async fn pool_user() {
     measured(&POOL_USER, async {
         loop {
             POOL_WORK.note_spawn();
-            if let Err(error) = spawn_blocking(pool_work).await {
+            // A closure, as DWARF names a closure's type by its place but a function's only `fn()`.
+            if let Err(error) = spawn_blocking(|| timed(&POOL_WORK, pool_work)).await {
                 eprintln!("test-async-app: pool_work: {error}");
             }
             sleep(ms(50)).await;
@@ -107,10 +108,8 @@ async fn pool_user() {
 }
 
 fn pool_work() {
-    timed(&POOL_WORK, || {
-        burn_cpu(ms(1));
-        thread::sleep(ms(3));
-    });
+    burn_cpu(ms(1));
+    thread::sleep(ms(3));
 }
 
 async fn short_lived_spawner() {
@@ -222,6 +221,9 @@ struct Args {
     /// Ends after so many seconds [default: at SIGTERM or SIGINT]
     #[arg(long, value_name = "SECS")]
     duration: Option<u64>,
+    /// Ends when standard input does, and so with the program that started this one, however that ends
+    #[arg(long)]
+    with_stdin: bool,
     /// Keeps every poll and writes them there as CSV at the end (the first 5 million)
     #[arg(long, value_name = "FILE")]
     poll_log: Option<PathBuf>,
@@ -245,6 +247,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let end = signals.handle();
         thread::Builder::new().name("duration".to_owned()).spawn(move || {
             thread::sleep(Duration::from_secs(seconds));
+            end.close();
+        })?;
+    }
+    if args.with_stdin {
+        let end = signals.handle();
+        thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+            // An error ends it as well: there is no starter to be had.
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
             end.close();
         })?;
     }

@@ -1,1 +1,10 @@
-//! x
+//! hud's recorder: finds the target, attaches the kernel programs, drains their events and writes the session.
+//!
+//! The way of an event: ring buffer → [`record`] (drain, rows) → session (writer, sealer) on disk.
+
+pub mod cli;
+pub mod error;
+pub mod kernel;
+pub mod probes;
+pub mod record;
+pub mod target;

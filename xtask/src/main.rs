@@ -1,2 +1,43 @@
-//! x
-fn main() {}
+//! hud's chores, run as `cargo xtask <command>`.
+
+mod build_ebpf;
+mod demo;
+mod rustc;
+mod setup;
+mod sh;
+mod targets;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// hud's chores.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Command {
+    BuildEbpf(build_ebpf::Args),
+    Setup(setup::Args),
+    Demo(demo::Args),
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = if rustc::is_asked() {
+        rustc::exec()
+    } else {
+        match Command::parse() {
+            Command::BuildEbpf(args) => build_ebpf::run(&args),
+            Command::Setup(args) => setup::run(&args),
+            Command::Demo(args) => demo::run(&args),
+            Command::Test(args) => test::run(&args),
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

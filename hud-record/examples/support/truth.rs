@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 /// Durations of one kind of event: the polls of a task type, or an activity such as a sleep.
@@ -133,18 +134,16 @@ pub(crate) fn timed<T>(series: &'static Series, body: impl FnOnce() -> T) -> T {
 
 /// CLOCK_MONOTONIC in nanoseconds: the clock of the kernel's events, which `Instant` does not show as a number.
 pub(crate) fn mono_ns() -> u64 {
-    clock_ns(libc::CLOCK_MONOTONIC)
+    clock_ns(ClockId::Monotonic)
 }
 
 /// Nanoseconds that the calling thread has spent on a CPU.
 pub(crate) fn thread_cpu_ns() -> u64 {
-    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+    clock_ns(ClockId::ThreadCPUTime)
 }
 
-fn clock_ns(clock: libc::clockid_t) -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: clock_gettime writes one timespec through the pointer, which is valid for that; both clocks always exist.
-    unsafe { libc::clock_gettime(clock, &raw mut now) };
+fn clock_ns(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
     let part = |n: i64| u64::try_from(n).unwrap_or(0);
     part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }

@@ -1,0 +1,253 @@
+//! The command line.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{
+    clean,
+    error::{Error, Result},
+    output::{Format, Stdout},
+    run,
+    window::Moment,
+};
+
+const TIMES: &str = "\
+Times for --from and --to:
+  +12.5s                  since the start of the session
+  -30s                    before its end
+  14:03:20                that time of day, in UTC (as tables show it)
+  2026-01-31T14:03:20Z    RFC 3339";
+
+/// Answers questions about a session that hud-record has written.
+#[derive(Parser, Debug)]
+#[command(name = "hud-analyze", version, max_term_width = 100, after_help = "\
+Examples:
+  hud-analyze info SESSION
+  hud-analyze blocking SESSION --from +5s --to +10s
+  hud-analyze hotspots SESSION --format json | jq '.[0]'
+  hud-analyze sql SESSION -c 'SELECT count(*) FROM polls'
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// What was recorded, where, when, how, and how well
+    Info(InfoArgs),
+    /// Where the CPU time went: the user's own functions, with file and line, by task type
+    #[command(after_help = format!("{TIMES}\n\n\
+Examples:
+  hud-analyze hotspots SESSION
+  hud-analyze hotspots SESSION --lines --limit 50
+  hud-analyze hotspots SESSION --task 42 --format json"))]
+    Hotspots(HotspotsArgs),
+    /// What held a worker: tasks that slept or computed too long inside a poll
+    #[command(after_help = format!("{TIMES}\n\n\
+Examples:
+  hud-analyze blocking SESSION
+  hud-analyze blocking SESSION --each --from +5s --to +6s
+  hud-analyze blocking SESSION --threshold 1ms --asleep 100us")) ]
+    Blocking(BlockingArgs),
+    /// Where each worker's time went: running, blocked, waiting for a CPU, idle
+    #[command(after_help = TIMES)]
+    Workers(WorkersArgs),
+    /// Tasks, the busiest first
+    #[command(after_help = format!("{TIMES}\n\n\
+Examples:
+  hud-analyze tasks SESSION
+  hud-analyze tasks SESSION --by-type"))]
+    Tasks(TasksArgs),
+    /// What the workers did, step by step: a lane each
+    #[command(after_help = format!("{TIMES}\n\n\
+Examples:
+  hud-analyze timeline SESSION
+  hud-analyze timeline SESSION --from +5s --to +5.5s --step 5ms
+  hud-analyze timeline SESSION --format csv > timeline.csv"))]
+    Timeline(TimelineArgs),
+    /// Any question, in SQL
+    #[command(after_help = "\
+Without -c and -f, statements ended by `;` are read from standard input.
+The tables: polls, off_cpu, samples, wakes, spawns, ends, tasks, threads, task_types, stacks, frames, modules,
+process, coverage, drops, overhead, clock. `DESCRIBE table` lists a table's columns.
+
+Examples:
+  hud-analyze sql SESSION -c 'SELECT task_id, max(dur) FROM polls GROUP BY 1 ORDER BY 2 DESC LIMIT 5'
+  hud-analyze sql SESSION -c 'SELECT * FROM drops' --format csv
+  hud-analyze sql SESSION -f report.sql
+  echo 'SELECT count(*) FROM samples;' | hud-analyze sql SESSION")]
+    Sql(SqlArgs),
+    /// Prints a completion script for a shell
+    #[command(after_help = "Example:\n  hud-analyze completions bash > hud-analyze.bash && . ./hud-analyze.bash")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InfoArgs {
+    /// The session's folder
+    pub(crate) session: PathBuf,
+    /// How to write it
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: InfoFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum InfoFormat {
+    /// For a terminal
+    Table,
+    /// One object
+    Json,
+}
+
+/// What all views take.
+#[derive(Args, Debug)]
+pub(crate) struct ViewArgs {
+    /// The session's folder
+    pub(crate) session: PathBuf,
+    /// Only what happened from then on
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from: Option<Moment>,
+    /// Only what happened before
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: Option<Moment>,
+    /// Rows at most, 0 = all [default: 20 in table and markdown, all elsewhere]
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// All columns in table and markdown too
+    #[arg(long)]
+    pub(crate) wide: bool,
+    /// How to write the answer
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TaskArg {
+    /// Only this task
+    #[arg(long, value_name = "ID")]
+    pub(crate) task: Option<i64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ThreadArg {
+    /// Only this thread
+    #[arg(long, value_name = "TID")]
+    pub(crate) thread: Option<i64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HotspotsArgs {
+    #[command(flatten)]
+    pub(crate) view: ViewArgs,
+    #[command(flatten)]
+    pub(crate) task: TaskArg,
+    #[command(flatten)]
+    pub(crate) thread: ThreadArg,
+    /// A row for each line, instead of each function with its hottest line
+    #[arg(long)]
+    pub(crate) lines: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BlockingArgs {
+    #[command(flatten)]
+    pub(crate) view: ViewArgs,
+    #[command(flatten)]
+    pub(crate) task: TaskArg,
+    #[command(flatten)]
+    pub(crate) thread: ThreadArg,
+    /// Every stretch, longest first, instead of the culprits
+    #[arg(long)]
+    pub(crate) each: bool,
+    /// Computing at least so long inside a poll counts
+    #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = run::duration)]
+    pub(crate) threshold: i64,
+    /// Sleeping at least so long inside a poll counts
+    #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = run::duration)]
+    pub(crate) asleep: i64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WorkersArgs {
+    #[command(flatten)]
+    pub(crate) view: ViewArgs,
+    #[command(flatten)]
+    pub(crate) thread: ThreadArg,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TasksArgs {
+    #[command(flatten)]
+    pub(crate) view: ViewArgs,
+    #[command(flatten)]
+    pub(crate) task: TaskArg,
+    /// A row for each type of task, with the median and the p99 of its polls
+    #[arg(long, conflicts_with = "task")]
+    pub(crate) by_type: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TimelineArgs {
+    #[command(flatten)]
+    pub(crate) view: ViewArgs,
+    #[command(flatten)]
+    pub(crate) thread: ThreadArg,
+    /// Length of a step [default: what fits the terminal, else a hundredth of the window]
+    #[arg(long, value_name = "DURATION", value_parser = run::duration)]
+    pub(crate) step: Option<i64>,
+    /// Lanes of plain letters
+    #[arg(long)]
+    pub(crate) ascii: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SqlArgs {
+    /// The session's folder
+    pub(crate) session: PathBuf,
+    /// The SQL
+    #[arg(short, long, value_name = "SQL", conflicts_with = "file")]
+    pub(crate) command: Option<String>,
+    /// A file of SQL
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// How to write the answer
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// Parses the command line, answers, and tells how it went.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Stdout::new();
+    match answer(cli.command, &mut out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if out.broken || error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = out.flush();
+            let _ = writeln!(io::stderr(), "hud-analyze: {}", clean::text(&error.to_string()));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn answer(command: Command, out: &mut Stdout) -> Result<()> {
+    if let Command::Completions { shell } = command {
+        clap_complete::generate(shell, &mut Cli::command(), "hud-analyze", out);
+        return out.flush().map_err(Error::io("write the script"));
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .build()
+        .map_err(Error::io("start the runtime"))?
+        .block_on(run::run(command, out))
+}

@@ -1,0 +1,181 @@
+//! Answers on their way out: for people (`table`, `markdown`) or for programs (`json`, `ndjson`, `csv`, `arrow`).
+//!
+//! Programs get what the query gave, times and durations as integers, batch by batch as it comes. People get units,
+//! cleaned names and a table that fits.
+
+mod table;
+
+use std::io::{self, IsTerminal as _, Write};
+
+use arrow::{
+    array::RecordBatch,
+    csv, ipc,
+    json::{WriterBuilder, writer::{JsonArray, LineDelimited}},
+};
+use clap::ValueEnum;
+use datafusion::prelude::DataFrame;
+use futures::StreamExt as _;
+
+pub(crate) use table::Table;
+
+use crate::{
+    catalog::Catalog,
+    error::{Error, Result},
+    human,
+    view::{Item, Unit},
+};
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For a terminal.
+    Table,
+    /// An array of objects.
+    Json,
+    /// An object a line.
+    Ndjson,
+    /// With a header line.
+    Csv,
+    /// A table for a document.
+    Markdown,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+impl Format {
+    /// Whether people read it.
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self, Format::Table | Format::Markdown)
+    }
+}
+
+/// Runs a planned query and writes what it gives to `out`. `columns` tell units; those not among them are written as
+/// they are. Where people read, at most `limit` rows are shown, and whether there are more is said on stderr; further
+/// columns are left out unless `wide`.
+pub(crate) async fn write(
+    catalog: &Catalog,
+    frame: DataFrame,
+    columns: &[Item],
+    format: Format,
+    limit: Option<usize>,
+    wide: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
+    // One row more than is shown tells whether there are more.
+    let frame = match limit {
+        Some(limit) => frame.limit(0, Some(limit + usize::from(format.is_text())))?,
+        None => frame,
+    };
+    let hidden: Vec<_> = columns.iter().filter(|c| c.is_further).map(|c| c.name.as_str()).collect();
+    let frame = if format.is_text() && !wide { frame.drop_columns(&hidden)? } else { frame };
+    let explain = |e| catalog.explain(Error::from(e));
+    let schema = std::sync::Arc::clone(frame.schema().inner());
+    let mut batches = frame.execute_stream().await.map_err(explain)?;
+    match format {
+        Format::Table | Format::Markdown => {
+            let mut rows: Vec<RecordBatch> = Vec::new();
+            while let Some(batch) = batches.next().await {
+                rows.push(batch.map_err(explain)?);
+            }
+            let table = Table::of(&schema, &rows, columns, limit)?;
+            match format {
+                Format::Markdown => table.markdown(out),
+                _ => table.print(out),
+            }
+            .map_err(Error::io("write the answer"))?;
+            if let Some(limit) = limit.filter(|_| table.has_more()) {
+                let _ = writeln!(
+                    io::stderr(),
+                    "only the first {} rows; --limit N shows more, --limit 0 all",
+                    human::count(i64::try_from(limit).unwrap_or(i64::MAX))
+                );
+            }
+        }
+        Format::Json => {
+            let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut *out);
+            while let Some(batch) = batches.next().await {
+                writer.write(&batch.map_err(explain)?)?;
+            }
+            writer.finish()?;
+            out.write_all(b"\n").map_err(Error::io("write the answer"))?;
+        }
+        Format::Ndjson => {
+            let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut *out);
+            while let Some(batch) = batches.next().await {
+                writer.write(&batch.map_err(explain)?)?;
+            }
+            writer.finish()?;
+        }
+        Format::Csv => {
+            let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut *out);
+            // Also writes the header of an answer without rows.
+            writer.write(&RecordBatch::new_empty(schema))?;
+            while let Some(batch) = batches.next().await {
+                writer.write(&batch.map_err(explain)?)?;
+            }
+        }
+        Format::Arrow => {
+            let mut writer = ipc::writer::StreamWriter::try_new(&mut *out, &schema)?;
+            while let Some(batch) = batches.next().await {
+                writer.write(&batch.map_err(explain)?)?;
+            }
+            writer.finish()?;
+        }
+    }
+    out.flush().map_err(Error::io("write the answer"))
+}
+
+/// Standard output. That its reader went away is remembered, because the writers above it wrap or lose the reason.
+pub(crate) struct Stdout {
+    inner: io::BufWriter<io::Stdout>,
+    /// Whether the reader of our output went away.
+    pub(crate) broken: bool,
+}
+
+impl Stdout {
+    pub(crate) fn new() -> Self {
+        Self { inner: io::BufWriter::with_capacity(1 << 16, io::stdout()), broken: false }
+    }
+
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.broken |= matches!(&result, Err(e) if e.kind() == io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.inner.write(bytes);
+        self.note(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.inner.flush();
+        self.note(result)
+    }
+}
+
+/// Whether words on stdout may be coloured.
+pub(crate) fn may_colour() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    io::stdout().is_terminal() && !no_color
+}
+
+/// The columns of the terminal that stdout is; `None` where it is none.
+pub(crate) fn terminal_width() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    comfy_table::Table::new().width().map(usize::from)
+}
+
+/// How people read a number of this unit.
+pub(crate) fn spell(unit: Unit, value: i64) -> String {
+    match unit {
+        Unit::Ns => human::nanos(value),
+        Unit::EpochNs => human::time_of_day(value),
+        Unit::Bytes => human::bytes(value),
+        Unit::Count => human::count(value),
+        Unit::Id | Unit::Share | Unit::Text | Unit::Flag => value.to_string(),
+    }
+}

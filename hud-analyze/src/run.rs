@@ -1,0 +1,132 @@
+//! From a command to its answer.
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use jiff::SignedDuration;
+
+use crate::{
+    catalog::Catalog,
+    cli::{BlockingArgs, Command, HotspotsArgs, TasksArgs, TimelineArgs, ViewArgs, WorkersArgs},
+    error::Result,
+    info, lanes,
+    output::{self, Format, Stdout},
+    shell,
+    view::{self, Arguments, View},
+    window::Window,
+};
+
+/// Rows that people are shown unless they ask for more.
+const LIMIT: usize = 20;
+/// Steps of a timeline that nobody drew the width of.
+const STEPS: i64 = 100;
+
+/// A `--threshold` and the like: nanoseconds.
+pub(crate) fn duration(text: &str) -> Result<i64, String> {
+    text.parse::<SignedDuration>()
+        .ok()
+        .and_then(|d| i64::try_from(d.as_nanos()).ok())
+        .filter(|ns| *ns > 0)
+        .ok_or_else(|| "write it like 10ms, 500us or 1.5s".into())
+}
+
+pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
+    match command {
+        Command::Info(args) => info::run(&open(&args.session)?, args.format, out).await,
+        Command::Hotspots(args) => hotspots(args, out).await,
+        Command::Blocking(args) => blocking(args, out).await,
+        Command::Workers(args) => workers(args, out).await,
+        Command::Tasks(args) => tasks(args, out).await,
+        Command::Timeline(args) => timeline(args, out).await,
+        Command::Sql(args) => shell::run(&open(&args.session)?, args.command, args.file, args.format, out).await,
+        // Answered before a runtime was needed.
+        Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// Opens a session, and says on stderr what of it cannot be seen.
+fn open(path: &Path) -> Result<Catalog> {
+    let catalog = Catalog::open(path)?;
+    let unsealed = catalog.unsealed().len();
+    if unsealed > 0 {
+        let (are, them) = if unsealed == 1 { ("segment is", "it") } else { ("segments are", "them") };
+        let _ = writeln!(
+            io::stderr(),
+            "note: {unsealed} {are} not sealed yet: the recorder is still running or was killed; the rows in {them} \
+             are not counted"
+        );
+    }
+    Ok(catalog)
+}
+
+async fn hotspots(args: HotspotsArgs, out: &mut Stdout) -> Result<()> {
+    let catalog = open(&args.view.session)?;
+    let window = window(&catalog, &args.view).await?;
+    let arguments = within(window)
+        .int("task", args.task.task)
+        .int("thread", args.thread.thread)
+        .flag("lines", args.lines);
+    show(&catalog, view::HOTSPOTS, arguments, &args.view, out).await
+}
+
+async fn blocking(args: BlockingArgs, out: &mut Stdout) -> Result<()> {
+    let catalog = open(&args.view.session)?;
+    let window = window(&catalog, &args.view).await?;
+    let arguments = within(window)
+        .int("task", args.task.task)
+        .int("thread", args.thread.thread)
+        .int("threshold", args.threshold)
+        .int("asleep", args.asleep);
+    let view = if args.each { view::BLOCKING_EACH } else { view::BLOCKING };
+    show(&catalog, view, arguments, &args.view, out).await
+}
+
+async fn workers(args: WorkersArgs, out: &mut Stdout) -> Result<()> {
+    let catalog = open(&args.view.session)?;
+    let window = window(&catalog, &args.view).await?;
+    let arguments = within(window).int("thread", args.thread.thread);
+    show(&catalog, view::WORKERS, arguments, &args.view, out).await
+}
+
+async fn tasks(args: TasksArgs, out: &mut Stdout) -> Result<()> {
+    let catalog = open(&args.view.session)?;
+    let window = window(&catalog, &args.view).await?;
+    let view = if args.by_type { view::TASKS_BY_TYPE } else { view::TASKS };
+    show(&catalog, view, within(window).int("task", args.task.task), &args.view, out).await
+}
+
+async fn timeline(args: TimelineArgs, out: &mut Stdout) -> Result<()> {
+    let catalog = open(&args.view.session)?;
+    let window = window(&catalog, &args.view).await?;
+    let drawn = args.view.format == Format::Table;
+    let steps = if drawn { lanes::columns() } else { STEPS };
+    let step = args.step.unwrap_or_else(|| (window.dur() + steps - 1) / steps).max(1);
+    let arguments = within(window).int("step", step).int("thread", args.thread.thread);
+    if !drawn {
+        return show(&catalog, view::TIMELINE, arguments, &args.view, out).await;
+    }
+    let frame = view::TIMELINE.plan(&catalog, &arguments).await?;
+    let rows = frame.collect().await.map_err(|e| catalog.explain(e.into()))?;
+    lanes::draw(&rows, window, step, args.ascii, out)
+}
+
+async fn window(catalog: &Catalog, args: &ViewArgs) -> Result<Window> {
+    let whole = Window::whole(catalog).await?;
+    Window::part(whole, catalog.manifest().start, args.from, args.to)
+}
+
+fn within(window: Window) -> Arguments {
+    Arguments::default().int("from", window.from).int("to", window.to)
+}
+
+async fn show(catalog: &Catalog, view: View, arguments: Arguments, args: &ViewArgs, out: &mut Stdout) -> Result<()> {
+    let limit = match args.limit {
+        Some(0) => None,
+        Some(limit) => Some(limit),
+        None => args.format.is_text().then_some(LIMIT),
+    };
+    let frame = view.plan(catalog, &arguments).await?;
+    output::write(catalog, frame, &view.header()?.columns, args.format, limit, args.wide, out).await
+}

@@ -1,0 +1,199 @@
+//! The views: SQL files that anyone can read and run, with a header that says what they answer.
+//!
+//! The header is read by machine too. Under `-- Parameters:` and `-- Columns:` each line gives a name, a unit and what
+//! it is about; a line indented deeper continues the one before. Columns under `-- Further columns:` are left out of
+//! tables for people. Output is formatted by these units, so a header that
+//! did not tell the truth would be seen at once; a test holds each to the query's own schema.
+
+use std::collections::HashMap;
+
+use datafusion::{
+    common::{ParamValues, ScalarValue},
+    prelude::DataFrame,
+};
+
+use crate::{
+    catalog::Catalog,
+    error::{Error, Result},
+};
+
+macro_rules! views {
+    ($($(#[doc = $about:literal])+ $constant:ident = $name:literal;)+) => {
+        $(
+            $(#[doc = $about])+
+            pub const $constant: View = View {
+                name: $name,
+                sql: include_str!(concat!("../../queries/", $name, ".sql")),
+            };
+        )+
+        /// Every view.
+        pub const ALL: &[View] = &[$($constant),+];
+    };
+}
+
+views! {
+    /// CPU time by function.
+    HOTSPOTS = "hotspots";
+    /// What held a worker, by culprit.
+    BLOCKING = "blocking";
+    /// What held a worker, each stretch.
+    BLOCKING_EACH = "blocking_each";
+    /// Where the workers' time went.
+    WORKERS = "workers";
+    /// Tasks.
+    TASKS = "tasks";
+    /// Tasks by type.
+    TASKS_BY_TYPE = "tasks_by_type";
+    /// The workers' time in steps.
+    TIMELINE = "timeline";
+}
+
+/// A view.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Its name: that of its file.
+    pub name: &'static str,
+    /// Its text.
+    pub sql: &'static str,
+}
+
+/// What a column's or a parameter's value means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A duration in nanoseconds.
+    Ns,
+    /// Nanoseconds since the Unix epoch.
+    EpochNs,
+    /// A part of 1.
+    Share,
+    /// A size.
+    Bytes,
+    /// How many.
+    Count,
+    /// A number that names something.
+    Id,
+    /// Text.
+    Text,
+    /// True or false.
+    Flag,
+}
+
+impl Unit {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "ns" => Unit::Ns,
+            "epoch_ns" => Unit::EpochNs,
+            "share" => Unit::Share,
+            "bytes" => Unit::Bytes,
+            "count" => Unit::Count,
+            "id" => Unit::Id,
+            "text" => Unit::Text,
+            "flag" => Unit::Flag,
+            _ => return None,
+        })
+    }
+}
+
+/// A line of a header: a parameter (its name without `$`) or a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its name.
+    pub name: String,
+    /// Its unit.
+    pub unit: Unit,
+    /// What it is.
+    pub about: String,
+    /// A column that tables for people leave out unless asked for all.
+    pub is_further: bool,
+}
+
+/// What a view's header says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// What `$name`s the query takes.
+    pub parameters: Vec<Item>,
+    /// What its rows hold.
+    pub columns: Vec<Item>,
+}
+
+impl View {
+    /// Reads the header.
+    pub fn header(&self) -> Result<Header> {
+        let wrong = |why: String| Error::View { view: self.name, why };
+        let mut header = Header::default();
+        let mut section: Option<&mut Vec<Item>> = None;
+        let mut is_further = false;
+        for line in self.sql.lines().map_while(|l| l.strip_prefix("--")) {
+            match line.trim() {
+                "Parameters:" => section = Some(&mut header.parameters),
+                "Columns:" => section = Some(&mut header.columns),
+                "Further columns:" => is_further = true,
+                _ => {}
+            }
+            let Some(items) = &mut section else { continue };
+            let indent = line.len() - line.trim_start().len();
+            match (indent, items.last_mut()) {
+                (3, _) => {
+                    let item = item(line).ok_or_else(|| wrong(format!("header line {line:?}")))?;
+                    items.push(Item { is_further, ..item });
+                }
+                (4.., Some(last)) => {
+                    last.about.push(' ');
+                    last.about.push_str(line.trim());
+                }
+                _ => {}
+            }
+        }
+        match header.columns.is_empty() {
+            true => Err(wrong("its header lists no columns".into())),
+            false => Ok(header),
+        }
+    }
+
+    /// Plans the view with `arguments`, of which it takes those that its header lists.
+    pub async fn plan(&self, catalog: &Catalog, arguments: &Arguments) -> Result<DataFrame> {
+        let mut values = HashMap::new();
+        for parameter in self.header()?.parameters {
+            let value = arguments
+                .get(&parameter.name)
+                .ok_or_else(|| Error::View { view: self.name, why: format!("nobody gives ${}", parameter.name) })?;
+            values.insert(parameter.name, value.clone());
+        }
+        let wrong = |e| Error::View { view: self.name, why: Error::from(e).to_string() };
+        let plan = catalog.context().sql(self.sql).await.map_err(wrong)?;
+        plan.with_param_values(ParamValues::from(values)).map_err(wrong)
+    }
+}
+
+fn item(line: &str) -> Option<Item> {
+    let (name, rest) = line.trim().split_once(' ')?;
+    let (unit, about) = rest.trim_start().split_once(' ')?;
+    Some(Item {
+        name: name.strip_prefix('$').unwrap_or(name).to_string(),
+        unit: Unit::parse(unit)?,
+        about: about.trim().to_string(),
+        is_further: false,
+    })
+}
+
+/// Values for the views' parameters, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments(HashMap<&'static str, ScalarValue>);
+
+impl Arguments {
+    /// With an integer; null where there is none.
+    pub fn int(mut self, name: &'static str, value: impl Into<Option<i64>>) -> Self {
+        self.0.insert(name, ScalarValue::Int64(value.into()));
+        self
+    }
+
+    /// With a truth value.
+    pub fn flag(mut self, name: &'static str, value: bool) -> Self {
+        self.0.insert(name, ScalarValue::Boolean(Some(value)));
+        self
+    }
+
+    fn get(&self, name: &str) -> Option<&ScalarValue> {
+        self.0.get(name)
+    }
+}

@@ -1,0 +1,134 @@
+//! The part of a session that a question is about: `--from` and `--to`.
+
+use std::str::FromStr;
+
+use datafusion::common::ScalarValue;
+use jiff::{SignedDuration, Timestamp, civil};
+
+use crate::{
+    catalog::Catalog,
+    error::{Error, Result},
+    human,
+};
+
+/// A moment, as a user names it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Moment {
+    /// `+12.5s`: since the session's start.
+    AfterStart(SignedDuration),
+    /// `-30s`: before its end.
+    BeforeEnd(SignedDuration),
+    /// `14:03:20`: that time of day (UTC), on the session's first day or, where that is before its start, the next.
+    TimeOfDay(civil::Time),
+    /// `2026-01-31T14:03:20.5+01:00`.
+    Instant(Timestamp),
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let duration = |text: &str| {
+            text.parse::<SignedDuration>()
+                .ok()
+                .filter(|d| !d.is_negative())
+                .ok_or_else(|| format!("{text:?} is no duration, write it like 12.5s, 300ms or 2m"))
+        };
+        if let Some(after) = text.strip_prefix('+') {
+            return Ok(Moment::AfterStart(duration(after)?));
+        }
+        if let Some(before) = text.strip_prefix('-') {
+            return Ok(Moment::BeforeEnd(duration(before)?));
+        }
+        if let Ok(instant) = text.parse() {
+            return Ok(Moment::Instant(instant));
+        }
+        if !text.contains(['T', '-', ' ']) && let Ok(time) = text.parse() {
+            return Ok(Moment::TimeOfDay(time));
+        }
+        Err("write it like +12.5s (since the start), -30s (before the end), 14:03:20 (UTC) or 2026-01-31T14:03:20Z"
+            .into())
+    }
+}
+
+/// A stretch of time, in nanoseconds since the epoch: from `from` on, and before `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its first moment.
+    pub from: i64,
+    /// The first moment past it.
+    pub to: i64,
+}
+
+impl Window {
+    /// The whole session: from its start to its end, and no row outside.
+    pub async fn whole(catalog: &Catalog) -> Result<Self> {
+        let manifest = catalog.manifest();
+        // Served from the segments' statistics, except where the recorder did not live to say when it ended.
+        let last = if manifest.end.is_some() { "max(ts)" } else { "max(ts + dur)" };
+        let row = catalog
+            .row(&format!(
+                "SELECT min(first), max(last) FROM (
+                   SELECT min(ts) AS first, {last} AS last FROM polls
+                   UNION ALL SELECT min(ts), {last} FROM off_cpu
+                   UNION ALL SELECT min(ts), max(ts) FROM samples
+                   UNION ALL SELECT min(ts), max(ts) FROM tasks)"
+            ))
+            .await?;
+        let bound = |i: usize| match row.get(i) {
+            Some(ScalarValue::Int64(bound)) => *bound,
+            _ => None,
+        };
+        let from = bound(0).map_or(manifest.start, |first| first.min(manifest.start));
+        let past_last = bound(1).map_or(from, |last| last.saturating_add(1));
+        let to = manifest.end.map_or(past_last, |end| end.max(past_last));
+        Ok(Window { from, to: to.max(from.saturating_add(1)) })
+    }
+
+    /// The part of `whole` between two moments.
+    pub fn part(whole: Window, start: i64, from: Option<Moment>, to: Option<Moment>) -> Result<Self> {
+        let at = |moment: Moment| whole.at(start, moment);
+        let part = Window { from: from.map_or(whole.from, at), to: to.map_or(whole.to, at) };
+        if part.from >= part.to {
+            return Err(Error::Usage {
+                message: format!("--from ({}) is not before --to ({})", spell(part.from), spell(part.to)),
+                hint: format!("the session goes from {} to {}", spell(whole.from), spell(whole.to)),
+            });
+        }
+        if part.from >= whole.to || part.to <= whole.from {
+            return Err(Error::Usage {
+                message: format!("{} to {} is outside the session", spell(part.from), spell(part.to)),
+                hint: format!("it goes from {} to {}", spell(whole.from), spell(whole.to)),
+            });
+        }
+        Ok(part)
+    }
+
+    /// Its length (ns).
+    pub fn dur(self) -> i64 {
+        self.to.saturating_sub(self.from)
+    }
+
+    fn at(self, start: i64, moment: Moment) -> i64 {
+        let ns = |d: SignedDuration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
+        match moment {
+            Moment::AfterStart(after) => start.saturating_add(ns(after)),
+            Moment::BeforeEnd(before) => self.to.saturating_sub(ns(before)),
+            Moment::Instant(instant) => i64::try_from(instant.as_nanosecond()).unwrap_or(i64::MAX),
+            Moment::TimeOfDay(time) => {
+                const DAY: i64 = 86_400_000_000_000;
+                let since_midnight = time.duration_since(civil::Time::midnight());
+                let midnight = self.from.saturating_sub(self.from.rem_euclid(DAY));
+                let at = midnight.saturating_add(ns(since_midnight));
+                if at < self.from && at.saturating_add(DAY) < self.to { at.saturating_add(DAY) } else { at }
+            }
+        }
+    }
+}
+
+fn spell(epoch_ns: i64) -> String {
+    match Timestamp::from_nanosecond(i128::from(epoch_ns)) {
+        Ok(at) => at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
+        Err(_) => human::nanos(epoch_ns),
+    }
+}

@@ -1,0 +1,117 @@
+//! `hud`: the front door. Records by itself, and hands everything that looks at a session to `hud-analyze`.
+
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Command as Process, ExitCode},
+};
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use hud_record::{
+    cli::{RecordArgs, report},
+    error::Error,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  hud my-server --headless --duration 10    record 10 seconds
+  hud --pid 4711 --target ./my-server --export /var/tmp/s --headless
+  hud hotspots /var/tmp/s                   where the CPU time went
+  hud blocking /var/tmp/s                   who held a worker, and why
+  hud sql /var/tmp/s -c 'SELECT count(*) FROM polls'
+
+Exit codes: 0 done, 1 failed, 2 usage, 77 no permission or no eBPF here.";
+
+/// A heads-up display for async Rust: see what a running Tokio program is doing, without touching it
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Replay a recorded session
+    #[arg(long, value_name = "SESSION", exclusive = true)]
+    replay: Option<PathBuf>,
+    #[command(flatten)]
+    record: RecordArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Record without the cockpit's defaults (see hud-record --help)
+    #[command(disable_help_flag = true)]
+    Record(Rest),
+    /// Where the CPU time went
+    #[command(disable_help_flag = true)]
+    Hotspots(Rest),
+    /// Who held a worker, and why
+    #[command(disable_help_flag = true)]
+    Blocking(Rest),
+    /// What each worker did with its time
+    #[command(disable_help_flag = true)]
+    Workers(Rest),
+    /// Tasks: polls, busy time, longest poll
+    #[command(disable_help_flag = true)]
+    Tasks(Rest),
+    /// What each worker did, over time
+    #[command(disable_help_flag = true)]
+    Timeline(Rest),
+    /// SQL over a session
+    #[command(disable_help_flag = true)]
+    Sql(Rest),
+    /// What a session holds
+    #[command(disable_help_flag = true)]
+    Info(Rest),
+    /// Replay a recorded session
+    Replay {
+        /// The session
+        session: PathBuf,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(clap::Args)]
+struct Rest {
+    /// Passed on
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let no_replay = || {
+        Err(Error::Unavailable(
+            "replay is not built yet: ask hud timeline, hotspots, blocking or sql with --from and --to".into(),
+        ))
+    };
+    let result = match cli.command {
+        None if cli.replay.is_some() => no_replay(),
+        None => cli.record.run(),
+        Some(Command::Replay { .. }) => no_replay(),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "hud", &mut std::io::stdout());
+            Ok(())
+        }
+        Some(Command::Record(rest)) => Err(hand_over("hud-record", None, rest)),
+        Some(Command::Hotspots(rest)) => Err(hand_over("hud-analyze", Some("hotspots"), rest)),
+        Some(Command::Blocking(rest)) => Err(hand_over("hud-analyze", Some("blocking"), rest)),
+        Some(Command::Workers(rest)) => Err(hand_over("hud-analyze", Some("workers"), rest)),
+        Some(Command::Tasks(rest)) => Err(hand_over("hud-analyze", Some("tasks"), rest)),
+        Some(Command::Timeline(rest)) => Err(hand_over("hud-analyze", Some("timeline"), rest)),
+        Some(Command::Sql(rest)) => Err(hand_over("hud-analyze", Some("sql"), rest)),
+        Some(Command::Info(rest)) => Err(hand_over("hud-analyze", Some("info"), rest)),
+    };
+    report("hud", result)
+}
+
+/// Becomes another of hud's programs, found beside this one or on PATH. Returns only where that fails.
+fn hand_over(program: &str, command: Option<&str>, rest: Rest) -> Error {
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(program)).filter(|p| p.is_file());
+    let path = beside.unwrap_or_else(|| PathBuf::from(program));
+    let source = Process::new(&path).args(command).args(rest.arguments).exec();
+    Error::Unavailable(format!("cannot run {}: {source}; it belongs beside hud, or on PATH", path.display()))
+}

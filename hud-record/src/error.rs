@@ -1,0 +1,173 @@
+//! Everything that can keep hud from recording, in words for the person at the terminal.
+//!
+//! A message is one line, fit to stand after `hud-record: `; [`Error::help`] is the next step.
+
+use std::{io, path::PathBuf};
+
+use hud_common::session;
+
+/// Why recording failed, or could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Neither a name nor a pid.
+    #[error("no target given")]
+    NoTarget,
+    /// No such process.
+    #[error("no process has pid {0}")]
+    NoSuchPid(u32),
+    /// No process of that name.
+    #[error("no process is named {0:?}")]
+    NoSuchName(String),
+    /// More than one.
+    #[error("{} processes are named {name:?}: {}", found.len(), list(found))]
+    ManyProcesses {
+        /// The name.
+        name: String,
+        /// Pid and command line of each.
+        found: Vec<(u32, String)>,
+    },
+    /// The target is hud itself.
+    #[error("pid {0} is hud itself")]
+    Myself(u32),
+    /// The target's files may not be read.
+    #[error("may not look into pid {pid}: {source}")]
+    Denied {
+        /// The target.
+        pid: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It was there, and is gone.
+    #[error("pid {0} exited before recording began")]
+    Exited(u32),
+    /// The binary could not be read.
+    #[error("cannot read the binary {path}: {source}", path = path.display())]
+    Binary {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The binary is none that hud can look into.
+    #[error("{path} is {what}", path = path.display())]
+    NotSupported {
+        /// Its path.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// Another file than the one that runs.
+    #[error("{path} is another build than the one that pid {pid} runs (build ids {given} and {running})", path = path.display())]
+    OtherBuild {
+        /// The file given.
+        path: PathBuf,
+        /// The target.
+        pid: u32,
+        /// Its build id.
+        given: String,
+        /// The build id of what runs.
+        running: String,
+    },
+    /// No symbols at all.
+    #[error("{path} is stripped: it has no symbol table to find tokio by", path = path.display())]
+    Stripped {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Symbols, but none of tokio's.
+    #[error("{path} is no tokio program: it has no tokio::runtime::task::raw::poll", path = path.display())]
+    NotTokio {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The kernel will not let us.
+    #[error("the kernel refused {what}: {why}")]
+    NoPermission {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        why: String,
+    },
+    /// The kernel cannot.
+    #[error("no eBPF here: {what}: {why}")]
+    NoBpf {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        why: String,
+    },
+    /// A kernel program or map did not behave; ours to mend.
+    #[error("{what}: {why}")]
+    Kernel {
+        /// What was tried.
+        what: String,
+        /// What came back.
+        why: String,
+    },
+    /// The session could not be written.
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    /// The system refused something else.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Asked for something that is not there.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// [`core::result::Result`] with hud-record's [`Error`].
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+impl Error {
+    /// The next step, where there is one.
+    pub fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Error::NoTarget => "name a running process, or give --pid PID",
+            Error::NoSuchPid(_) | Error::Exited(_) => "see `pgrep -a NAME` for what runs now",
+            Error::NoSuchName(_) => {
+                "the name is that of the binary; see `ps -eo pid,comm,args`, or give --pid PID"
+            }
+            Error::ManyProcesses { .. } => "pick one with --pid PID",
+            Error::Myself(_) => "give the pid of the program to watch",
+            Error::Denied { .. } | Error::NoPermission { .. } => {
+                "run as root (sudo), or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+            }
+            Error::NoBpf { .. } => "hud needs Linux 5.15 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS",
+            Error::Binary { .. } => "give the binary with --target BIN",
+            Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
+            Error::OtherBuild { .. } => "leave --target out, or give the unstripped file of the very same build",
+            Error::Stripped { .. } => {
+                "give the unstripped file of the same build with --target BIN, or build with `strip = \"debuginfo\"` or less"
+            }
+            Error::NotTokio { .. } => "hud watches programs that run tokio 1.23 or newer in their own binary",
+            Error::Session(session::Error::Exists(_)) => "sessions are never written over",
+            Error::Session(session::Error::Io { .. }) => "pick another place with --export",
+            _ => return None,
+        })
+    }
+
+    /// DESIGN's exit codes: 77 for no permission or no eBPF, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Denied { .. } | Error::NoPermission { .. } | Error::NoBpf { .. } => 77,
+            Error::NoTarget => 2,
+            _ => 1,
+        }
+    }
+}
+
+fn list(found: &[(u32, String)]) -> String {
+    let shown: Vec<_> = found
+        .iter()
+        .take(8)
+        .map(|(pid, command)| format!("{pid} ({command})"))
+        .collect();
+    let more = if found.len() > shown.len() { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}

@@ -1,0 +1,111 @@
+//! What hud needs to know of this kernel: offsets in its structures (by BTF), its name, its clocks.
+
+use btf_rs::{Btf, BtfType as _, Type};
+use hud_common::{
+    session::Clock,
+    wire::Config,
+};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Where the kernel describes its own types.
+pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// Offsets of the fields that the kernel programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// `task_struct::pid`
+    pub task_pid: u32,
+    /// `task_struct::thread.fsbase`
+    pub task_fsbase: u32,
+}
+
+impl Offsets {
+    /// By the running kernel's BTF; `None` where it has none.
+    pub fn of_running_kernel() -> Option<Self> {
+        let btf = Btf::from_file(BTF_PATH).ok()?;
+        Some(Offsets {
+            task_pid: member(&btf, "task_struct", "pid")?.0,
+            task_fsbase: {
+                let (thread, id) = member(&btf, "task_struct", "thread")?;
+                let Type::Struct(thread_struct) = btf.resolve_type_by_id(id).ok()? else {
+                    return None;
+                };
+                thread.checked_add(member_of(&btf, &thread_struct, "fsbase")?.0)?
+            },
+        })
+    }
+
+    /// No offset known.
+    pub const NONE: Offsets = Offsets { task_pid: Config::NONE, task_fsbase: Config::NONE };
+}
+
+fn member(btf: &Btf, of: &str, name: &str) -> Option<(u32, u32)> {
+    btf.resolve_types_by_name(of).ok()?.into_iter().find_map(|t| match t {
+        Type::Struct(s) => member_of(btf, &s, name),
+        _ => None,
+    })
+}
+
+/// Offset in bytes and type id of a member, also inside anonymous structures (`task_struct` is laid out with
+/// `randomized_struct_fields_start`).
+fn member_of(btf: &Btf, of: &btf_rs::Struct, name: &str) -> Option<(u32, u32)> {
+    of.members.iter().find_map(|m| {
+        let offset = m.bit_offset() / 8;
+        let id = m.get_type_id()?;
+        match btf.resolve_name(m).unwrap_or_default() {
+            found if found == name => Some((offset, id)),
+            found if found.is_empty() => match btf.resolve_type_by_id(id).ok()? {
+                Type::Struct(inner) | Type::Union(inner) => {
+                    let (inside, id) = member_of(btf, &inner, name)?;
+                    Some((offset.checked_add(inside)?, id))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    })
+}
+
+/// CLOCK_MONOTONIC now (ns).
+pub fn now() -> u64 {
+    nanos(ClockId::Monotonic)
+}
+
+/// Both clocks at one instant: the middle of the tightest of a few readings.
+pub fn anchor() -> Clock {
+    let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    (0..16)
+        .map(|_| {
+            let before = now();
+            let real = nanos(ClockId::Realtime);
+            let after = now();
+            (after - before, Clock { mono: signed(before + (after - before) / 2), real: signed(real) })
+        })
+        .min_by_key(|(width, _)| *width)
+        .map(|(_, clock)| clock)
+        .unwrap_or_default()
+}
+
+/// CPU time that this process has used (ns).
+pub fn own_cpu_time() -> u64 {
+    nanos(ClockId::ProcessCPUTime)
+}
+
+fn nanos(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let part = |n: i64| u64::try_from(n).unwrap_or(0);
+    part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_anchor_ties_both_clocks() {
+        let (a, b) = (anchor(), anchor());
+        assert!(b.mono > a.mono);
+        // Two anchors agree on the distance between the clocks, unless someone set the time in between.
+        assert!(((b.real - b.mono) - (a.real - a.mono)).abs() < 1_000_000);
+    }
+}

@@ -1,0 +1,16 @@
+//! Recording: from the ring buffer to a session on disk.
+//!
+//! Three threads besides the caller's, which drains the ring: the writer appends batches to in-flight logs and rolls
+//! them, the sealer turns finished logs into Parquet, the namer gives stacks their names. Only channels join them, and
+//! the drain never waits for disk or names.
+
+mod drain;
+mod namer;
+mod origin;
+mod recorder;
+mod stacks;
+mod vitals;
+mod writer;
+
+pub use recorder::{Outcome, Progress, Recorder, Settings};
+pub use writer::RollPolicy;

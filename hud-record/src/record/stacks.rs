@@ -1,0 +1,116 @@
+//! Distinct stacks: from a list of addresses to an id, by content.
+
+use std::{collections::HashMap, sync::mpsc::Sender};
+
+use crate::target::Mapping;
+
+/// Distinct stacks that are kept; one of 20 frames takes about 250 bytes here and as much again in the namer. Events
+/// with further ones are stored without a stack.
+const MAX_STACKS: usize = 100_000;
+
+/// A stack met for the first time.
+#[derive(Debug)]
+pub(super) struct NewStack {
+    pub(super) stack_id: i64,
+    /// Runtime addresses, leaf first.
+    pub(super) addresses: Box<[u64]>,
+    pub(super) truncated: bool,
+}
+
+/// How far a walk got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unwind {
+    Complete,
+    Truncated,
+    Failed,
+}
+
+impl Unwind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Unwind::Complete => "complete",
+            Unwind::Truncated => "truncated",
+            Unwind::Failed => "failed",
+        }
+    }
+}
+
+/// Gives each distinct stack an id and tells the namer of new ones.
+pub(super) struct StackTable {
+    ids: HashMap<Box<[u64]>, (i64, Unwind)>,
+    namer: Sender<NewStack>,
+    roots: Vec<(u64, u64)>,
+    /// Events whose stack was not kept because the table was full.
+    pub(super) not_kept: u64,
+}
+
+impl StackTable {
+    pub(super) fn new(mappings: &[Mapping], namer: Sender<NewStack>) -> Self {
+        StackTable { ids: HashMap::new(), namer, roots: roots(mappings), not_kept: 0 }
+    }
+
+    pub(super) fn id(&mut self, stack: &[u64]) -> (Option<i64>, Unwind) {
+        if stack.is_empty() {
+            return (None, Unwind::Failed);
+        }
+        if let Some(&(id, unwind)) = self.ids.get(stack) {
+            return (Some(id), unwind);
+        }
+        let unwind = self.unwind(stack);
+        if self.ids.len() >= MAX_STACKS {
+            self.not_kept += 1;
+            return (None, unwind);
+        }
+        let stack_id = i64::try_from(self.ids.len()).unwrap_or(i64::MAX).saturating_add(1);
+        self.ids.insert(stack.into(), (stack_id, unwind));
+        // A namer that is gone leaves the stack without names, not without an id.
+        let _ = self.namer.send(NewStack {
+            stack_id,
+            addresses: stack.into(),
+            truncated: unwind != Unwind::Complete,
+        });
+        (Some(stack_id), unwind)
+    }
+
+    /// A frame-pointer walk says nothing of why it ended. It is complete where its outermost frame lies in the C
+    /// library, which starts threads and `main`; two frames there may be a leaf and its stray caller.
+    fn unwind(&self, stack: &[u64]) -> Unwind {
+        match stack.last() {
+            Some(last) if stack.len() >= 3 && self.roots.iter().any(|(start, end)| (*start..*end).contains(last)) => {
+                Unwind::Complete
+            }
+            Some(_) => Unwind::Truncated,
+            None => Unwind::Failed,
+        }
+    }
+}
+
+fn roots(mappings: &[Mapping]) -> Vec<(u64, u64)> {
+    mappings
+        .iter()
+        .filter(|m| {
+            let file = m.path.rsplit('/').next().unwrap_or_default();
+            ["libc.so", "libc-", "libpthread", "ld-musl"].iter().any(|p| file.starts_with(p))
+        })
+        .map(|m| (m.start, m.end))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_stack_has_the_same_id_and_is_named_once() {
+        let (to, from) = std::sync::mpsc::channel();
+        let libc = Mapping { start: 100, end: 200, offset: 0, path: "/lib/libc.so.6".into() };
+        let mut stacks = StackTable::new(&[libc], to);
+        let whole = stacks.id(&[1, 2, 150]);
+        assert_eq!(whole, (Some(1), Unwind::Complete));
+        assert_eq!(stacks.id(&[1, 2, 151]), (Some(2), Unwind::Complete));
+        assert_eq!(stacks.id(&[1, 2]), (Some(3), Unwind::Truncated));
+        assert_eq!(stacks.id(&[]), (None, Unwind::Failed));
+        assert_eq!(stacks.id(&[1, 2, 150]), whole);
+        assert_eq!(from.try_iter().count(), 3);
+    }
+}

@@ -1,0 +1,194 @@
+-- blocking_each: what held a worker, each stretch, longest first.
+--
+-- A row is one stretch in which a task kept its worker from other tasks: asleep inside a poll (cause 'blocked'), or
+-- computing inside a poll (cause 'cpu'). Sleeps are exact, from the scheduler. Computing is exact where polls were
+-- recorded; where they were not (stream 'polls' not in `coverage`), it is estimated from consecutive CPU samples of one
+-- task on one thread that did not sleep between, and `estimated` is true: at least two samples, of which the first
+-- and the last lie at least half of $threshold apart. Work in the blocking pool is no stretch: it is meant to block.
+-- A stretch belongs to the window in which it began.
+--
+-- Parameters:
+--   $from       epoch_ns  stretches that began from then on
+--   $to         epoch_ns  and before
+--   $threshold  ns        computing counts from this duration on
+--   $asleep     ns        sleeping counts from this duration on
+--   $task       id        only of this task; null = all
+--   $thread     id        only on this thread; null = all
+--
+-- Columns:
+--   ts          epoch_ns  when it began: the thread fell asleep, the poll was entered, the first sample was taken
+--   dur         ns        how long the task slept (not what it then waited for a CPU), or computed
+--   cause       text      'blocked' or 'cpu'
+--   estimated   flag      whether `dur` is an estimate from samples
+--   function    text      first own function on the stack, from the leaf; the task's type where none is known
+--   file        text      its source file; where a frame has no line, file and line of the task's type
+--   line        id        line in it
+--   task_type   text      type of the task; null where not known
+--
+-- Further columns:
+--   task_id     id        task
+--   tid         id        thread that it held
+--   thread      text      that thread's name
+WITH
+-- A task's type is told when the task is first met, and by each of its polls.
+type_of AS (
+    SELECT task_id, min(type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks
+          UNION ALL SELECT task_id, type_id FROM spawns
+          UNION ALL SELECT task_id, type_id FROM polls)
+    WHERE type_id IS NOT NULL
+    GROUP BY task_id
+),
+thread_name AS (
+    SELECT tid, name
+    FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC) AS n FROM threads)
+    WHERE n = 1
+),
+placed AS (
+    SELECT stack_id, unnest(frame_ids) AS frame_id,
+           unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
+    FROM stacks
+),
+-- The frame that a stack is blamed on: the first own one from the leaf, else of a dependency or tokio, else the leaf.
+blame AS (
+    SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own
+    FROM stacks s
+    LEFT JOIN (
+        SELECT p.stack_id, min(CASE WHEN f.origin = 'own' THEN p.depth END) AS own,
+               min(CASE WHEN f.origin IN ('dependency', 'tokio') THEN p.depth END) AS near
+        FROM placed p
+        JOIN frames f ON f.frame_id = p.frame_id
+        WHERE f.function IS NOT NULL
+        GROUP BY p.stack_id
+    ) d ON d.stack_id = s.stack_id
+),
+asleep AS (
+    SELECT o.ts, coalesce(o.wake_ts, o.ts + o.dur) - o.ts AS dur, o.task_id, o.tid, b.frame_id, b.is_own
+    FROM off_cpu o
+    LEFT JOIN blame b ON b.stack_id = o.stack_id
+    WHERE o.ts >= $from AND o.ts < $to
+      AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
+      AND coalesce(o.wake_ts, o.ts + o.dur) - o.ts >= $asleep
+),
+long_polls AS (
+    SELECT tid, ts, ts + dur AS end_ts, dur - blocked - run_queue AS dur, task_id, type_id
+    FROM polls
+    WHERE ts >= $from AND ts < $to AND dur - blocked - run_queue >= $threshold
+),
+-- A poll has no stack of its own; the samples inside it have. Each sample looks back to the last poll on its thread.
+poll_marks AS (
+    SELECT *, max(CASE WHEN is_poll = 1 THEN ts END) OVER (
+                  PARTITION BY tid ORDER BY ts, is_poll DESC ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS poll_ts
+    FROM (
+        SELECT tid, ts, 1 AS is_poll, end_ts, dur, task_id, type_id, NULL AS stack_id, 0 AS weight FROM long_polls
+        UNION ALL
+        SELECT tid, ts, 0, NULL, NULL, NULL, NULL, stack_id, weight
+        FROM samples
+        WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL AND tid IN (SELECT tid FROM long_polls)
+    )
+),
+poll_pieces AS (
+    SELECT m.tid, m.poll_ts, b.frame_id, coalesce(b.is_own, false) AS is_own, max(m.dur) AS dur,
+           max(m.task_id) AS task_id, max(m.type_id) AS type_id, sum(m.weight) AS weight
+    FROM (SELECT *, max(end_ts) OVER (PARTITION BY tid, poll_ts) AS poll_end FROM poll_marks WHERE poll_ts IS NOT NULL) m
+    LEFT JOIN blame b ON b.stack_id = m.stack_id
+    WHERE m.ts < m.poll_end
+    GROUP BY m.tid, m.poll_ts, b.frame_id, coalesce(b.is_own, false)
+),
+computed AS (
+    SELECT *
+    FROM (
+        SELECT tid, poll_ts AS ts, frame_id, is_own,
+               max(dur) OVER (PARTITION BY tid, poll_ts) AS dur,
+               max(task_id) OVER (PARTITION BY tid, poll_ts) AS task_id,
+               max(type_id) OVER (PARTITION BY tid, poll_ts) AS type_id,
+               row_number() OVER (PARTITION BY tid, poll_ts
+                                  ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n
+        FROM poll_pieces
+    )
+    WHERE n = 1
+),
+-- Samples taken while no poll was recorded.
+unwatched AS (
+    SELECT s.tid, s.ts, s.task_id, s.stack_id, s.weight
+    FROM samples s
+    WHERE s.ts >= $from AND s.ts < $to
+      AND NOT EXISTS (SELECT 1 FROM coverage c WHERE c.stream = 'polls' AND s.ts >= c.ts AND s.ts < c.ts + c.dur)
+),
+-- How often the thread had slept before each of them: samples with the same number have no sleep between them.
+slept AS (
+    SELECT *, sum(is_sleep) OVER (
+                  PARTITION BY tid ORDER BY ts, is_sleep ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS sleeps
+    FROM (
+        SELECT tid, ts, task_id, stack_id, weight, 0 AS is_sleep FROM unwatched
+        UNION ALL
+        SELECT tid, ts, NULL, NULL, 0, 1
+        FROM off_cpu
+        WHERE ts >= $from AND ts < $to AND state IN ('S', 'D')
+          AND tid IN (SELECT tid FROM unwatched WHERE task_id IS NOT NULL)
+    )
+),
+-- Islands: consecutive samples of one task without a sleep between.
+shores AS (
+    SELECT *,
+           CASE WHEN task_id = lag(task_id) OVER (PARTITION BY tid ORDER BY ts)
+                 AND sleeps = lag(sleeps) OVER (PARTITION BY tid ORDER BY ts) THEN 0 ELSE 1 END AS is_shore
+    FROM slept
+    WHERE is_sleep = 0
+),
+islands AS (
+    SELECT *, sum(is_shore) OVER (
+                  PARTITION BY tid ORDER BY ts ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS island
+    FROM shores
+),
+island_pieces AS (
+    SELECT i.tid, i.island, i.task_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
+           min(i.ts) AS first_ts, max(i.ts) AS last_ts, count(*) AS samples, sum(i.weight) AS weight
+    FROM islands i
+    LEFT JOIN blame b ON b.stack_id = i.stack_id
+    WHERE i.task_id IS NOT NULL
+    GROUP BY i.tid, i.island, i.task_id, b.frame_id, coalesce(b.is_own, false)
+),
+estimated AS (
+    SELECT *
+    FROM (
+        SELECT tid, task_id, frame_id, is_own,
+               min(first_ts) OVER (PARTITION BY tid, island) AS ts,
+               max(last_ts) OVER (PARTITION BY tid, island) AS last_ts,
+               sum(samples) OVER (PARTITION BY tid, island) AS samples,
+               sum(weight) OVER (PARTITION BY tid, island) AS dur,
+               row_number() OVER (PARTITION BY tid, island
+                                  ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n
+        FROM island_pieces
+    )
+    WHERE n = 1 AND samples >= 2 AND dur >= $threshold AND 2 * (last_ts - ts) >= $threshold
+),
+stretches AS (
+    SELECT s.ts, CAST(s.dur AS BIGINT) AS dur, s.cause, s.estimated,
+           CASE WHEN s.is_own THEN f.function ELSE coalesce(y.name, f.function, '<unknown>') END AS function,
+           CASE WHEN y.name IS NOT NULL
+                 AND (NOT coalesce(s.is_own, false) OR (f.line IS NULL AND y.line IS NOT NULL))
+                THEN y.file ELSE f.file END AS file,
+           CASE WHEN y.name IS NOT NULL
+                 AND (NOT coalesce(s.is_own, false) OR (f.line IS NULL AND y.line IS NOT NULL))
+                THEN y.line ELSE f.line END AS line,
+           y.name AS task_type, s.task_id, s.tid, t.name AS thread
+    FROM (
+        SELECT ts, dur, 'blocked' AS cause, false AS estimated, task_id, NULL AS type_id, tid, frame_id, is_own
+        FROM asleep
+        UNION ALL
+        SELECT ts, dur, 'cpu', false, task_id, type_id, tid, frame_id, is_own FROM computed
+        UNION ALL
+        SELECT ts, dur, 'cpu', true, task_id, NULL, tid, frame_id, is_own FROM estimated
+    ) s
+    LEFT JOIN type_of o ON o.task_id = s.task_id
+    LEFT JOIN task_types y ON y.type_id = coalesce(s.type_id, o.type_id)
+    LEFT JOIN frames f ON f.frame_id = s.frame_id
+    LEFT JOIN thread_name t ON t.tid = s.tid
+    WHERE coalesce(y.kind, 'task') = 'task'
+      AND ($task IS NULL OR s.task_id = $task)
+      AND ($thread IS NULL OR s.tid = $thread)
+)
+SELECT ts, dur, cause, estimated, function, file, line, task_type, task_id, tid, thread
+FROM stretches
+ORDER BY dur DESC, ts, tid

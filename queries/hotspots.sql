@@ -1,0 +1,138 @@
+-- hotspots: where the CPU time went.
+--
+-- A row is a function and a type of task that ran it. A sample is blamed on the first frame, from the leaf, of the
+-- user's own code, inlined frames included: not on what it called in std, in a dependency or in the system. A sample
+-- in a task whose stack shows no own frame (it broke off early, or there is none) is blamed on the task's type. Outside
+-- tasks the blame falls to the first frame of a dependency or of tokio, else to the leaf.
+--
+-- Parameters:
+--   $from       epoch_ns  samples from then on
+--   $to         epoch_ns  and before
+--   $task       id        only of this task; null = all
+--   $thread     id        only of this thread; null = all
+--   $lines      flag      true: a row for each line; false: for each function, with its hottest line
+--
+-- Columns:
+--   self        ns        CPU time blamed on it: what its samples stand for
+--   self_share  share     part of the CPU time of all these samples
+--   total       ns        CPU time of the samples in whose stack it is, anywhere
+--   samples     count     samples blamed on it
+--   function    text      function, or the task's type where no own frame is known; never null
+--   file        text      its source file; where a frame has no line, file and line of the task's type
+--   line        id        line that was executing, the hottest one of the function
+--   task_type   text      type of the task; null outside a task, and where not known
+--   leaf        text      function at the leaf of most of these stacks: what it was calling
+WITH
+-- A task's type is told when the task is first met, and by each of its polls.
+type_of AS (
+    SELECT task_id, min(type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks
+          UNION ALL SELECT task_id, type_id FROM spawns
+          UNION ALL SELECT task_id, type_id FROM polls)
+    WHERE type_id IS NOT NULL
+    GROUP BY task_id
+),
+frame AS (
+    SELECT f.frame_id, coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>') AS function,
+           f.file, f.line, f.origin, f.function IS NOT NULL AS is_named
+    FROM frames f
+    LEFT JOIN (SELECT module_id, min(path) AS path FROM modules GROUP BY module_id) m ON m.module_id = f.module_id
+),
+placed AS (
+    SELECT stack_id, unnest(frame_ids) AS frame_id,
+           unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
+    FROM stacks
+),
+-- The frame that a stack is blamed on.
+blame AS (
+    SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own,
+           s.frame_ids[1] AS leaf_id
+    FROM stacks s
+    LEFT JOIN (
+        SELECT p.stack_id, min(CASE WHEN f.origin = 'own' THEN p.depth END) AS own,
+               min(CASE WHEN f.origin IN ('dependency', 'tokio') THEN p.depth END) AS near
+        FROM placed p
+        JOIN frame f ON f.frame_id = p.frame_id
+        WHERE f.is_named
+        GROUP BY p.stack_id
+    ) d ON d.stack_id = s.stack_id
+),
+-- Samples are many, stacks are few: counted before anything is looked up.
+counted AS (
+    SELECT task_id, stack_id, count(*) AS samples, sum(weight) AS weight
+    FROM samples
+    WHERE ts >= $from AND ts < $to
+      AND ($task IS NULL OR task_id = $task)
+      AND ($thread IS NULL OR tid = $thread)
+    GROUP BY task_id, stack_id
+),
+typed AS (
+    SELECT y.name AS task_type, y.file AS task_file, y.line AS task_line, c.stack_id,
+           sum(c.samples) AS samples, sum(c.weight) AS weight
+    FROM counted c
+    LEFT JOIN type_of o ON o.task_id = c.task_id
+    LEFT JOIN task_types y ON y.type_id = o.type_id AND y.kind <> 'worker'
+    GROUP BY y.name, y.file, y.line, c.stack_id
+),
+blamed AS (
+    SELECT t.*, l.function AS leaf,
+           CASE WHEN b.is_own THEN f.function ELSE coalesce(t.task_type, f.function, '<no stack>') END AS function,
+           f.file AS own_file, f.line AS own_line,
+           t.task_type IS NOT NULL
+               AND (NOT coalesce(b.is_own, false) OR (f.line IS NULL AND t.task_line IS NOT NULL)) AS by_type
+    FROM typed t
+    LEFT JOIN blame b ON b.stack_id = t.stack_id
+    LEFT JOIN frame f ON f.frame_id = b.frame_id
+    LEFT JOIN frame l ON l.frame_id = b.leaf_id
+),
+located AS (
+    SELECT task_type, task_file, task_line, stack_id, samples, weight, leaf, function,
+           CASE WHEN by_type THEN task_file ELSE own_file END AS file,
+           CASE WHEN by_type THEN task_line ELSE own_line END AS line
+    FROM blamed
+),
+-- Every function of a stack, once for each stack however often it is in it.
+reached AS (
+    SELECT task_type, task_file, task_line, stack_id, function, file, CASE WHEN $lines THEN line END AS line_key,
+           max(weight) AS total, max(self) AS self, max(samples) AS samples, max(self_line) AS line, max(leaf) AS leaf
+    FROM (
+        SELECT task_type, task_file, task_line, stack_id, function, file, line,
+               weight, weight AS self, samples, line AS self_line, leaf
+        FROM located
+        UNION ALL
+        SELECT l.task_type, l.task_file, l.task_line, l.stack_id, f.function, f.file, f.line,
+               l.weight, 0, 0, NULL, NULL
+        FROM located l
+        JOIN placed p ON p.stack_id = l.stack_id
+        JOIN frame f ON f.frame_id = p.frame_id
+    )
+    GROUP BY task_type, task_file, task_line, stack_id, function, file, CASE WHEN $lines THEN line END
+),
+weighed AS (
+    SELECT *,
+           sum(self) OVER (PARTITION BY function, file, line_key, task_type, line) AS line_self,
+           sum(self) OVER (PARTITION BY function, file, line_key, task_type, leaf) AS leaf_self
+    FROM reached
+),
+topped AS (
+    SELECT *,
+           first_value(line) OVER (PARTITION BY function, file, line_key, task_type
+                                   ORDER BY line_self DESC NULLS LAST, line NULLS LAST) AS top_line,
+           first_value(leaf) OVER (PARTITION BY function, file, line_key, task_type
+                                   ORDER BY leaf_self DESC NULLS LAST, leaf NULLS LAST) AS top_leaf
+    FROM weighed
+),
+summed AS (
+    SELECT function, file, line_key, task_type, sum(self) AS self, sum(total) AS total, sum(samples) AS samples,
+           min(top_line) AS line, min(top_leaf) AS leaf
+    FROM topped
+    GROUP BY function, file, line_key, task_type
+)
+SELECT CAST(self AS BIGINT) AS self,
+       CAST(self AS DOUBLE) / sum(self) OVER () AS self_share,
+       CAST(total AS BIGINT) AS total,
+       CAST(samples AS BIGINT) AS samples,
+       function, file, line, task_type, leaf
+FROM summed
+WHERE self > 0
+ORDER BY self DESC, function, file NULLS LAST, line NULLS LAST, task_type NULLS LAST

@@ -1,0 +1,80 @@
+-- tasks: what each task cost, the busiest first.
+--
+-- A row is a task that was met in the window: polled, sampled, asleep inside a poll, or told by its type. Work of the
+-- blocking pool is among them, the workers' own loops are not.
+--
+-- Parameters:
+--   $from         epoch_ns  start of the window
+--   $to           epoch_ns  end of the window
+--   $task         id        only this task; null = all
+--
+-- Columns:
+--   task_id       id        task
+--   task_type     text      its type; null where not known
+--   file          text      where its future is written
+--   line          id        line in it
+--   polls         count     polls that began in the window; null where none were recorded
+--   busy          ns        computing inside these polls: neither asleep nor waiting for a CPU
+--   blocked       ns        asleep inside polls, from the scheduler
+--   longest_poll  ns        the longest poll
+--   cpu           ns        CPU time by samples: an estimate, there without polls too
+--   first_seen    epoch_ns  first sign of it in the window
+--   last_seen     epoch_ns  last sign of it in the window
+--
+-- Further columns:
+--   kind          text      'task' or 'blocking' (work of the blocking pool); null where not known
+--   samples       count     CPU samples in it
+WITH
+-- A task's type is told when the task is first met, and by each of its polls.
+type_of AS (
+    SELECT task_id, min(type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks
+          UNION ALL SELECT task_id, type_id FROM spawns
+          UNION ALL SELECT task_id, type_id FROM polls)
+    WHERE type_id IS NOT NULL
+    GROUP BY task_id
+),
+facts AS (
+    SELECT task_id, count(*) AS polls, sum(dur - blocked - run_queue) AS busy, max(dur) AS longest_poll,
+           0 AS blocked, 0 AS samples, 0 AS cpu, min(ts) AS first_seen, max(ts + dur) AS last_seen
+    FROM polls
+    WHERE ts >= $from AND ts < $to
+    GROUP BY task_id
+    UNION ALL
+    SELECT task_id, 0, 0, NULL, sum(CASE WHEN state = 'R' THEN 0 ELSE coalesce(wake_ts, ts + dur) - ts END), 0, 0,
+           min(ts), max(ts + dur)
+    FROM off_cpu
+    WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
+    GROUP BY task_id
+    UNION ALL
+    SELECT task_id, 0, 0, NULL, 0, count(*), sum(weight), min(ts), max(ts)
+    FROM samples
+    WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
+    GROUP BY task_id
+    UNION ALL
+    SELECT task_id, 0, 0, NULL, 0, 0, 0, min(ts), max(ts)
+    FROM (SELECT task_id, ts FROM tasks UNION ALL SELECT task_id, ts FROM spawns UNION ALL SELECT task_id, ts FROM ends)
+    WHERE ts >= $from AND ts < $to
+    GROUP BY task_id
+),
+watched AS (
+    SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
+),
+summed AS (
+    SELECT task_id, sum(polls) AS polls, sum(busy) AS busy, max(longest_poll) AS longest_poll, sum(blocked) AS blocked,
+           sum(samples) AS samples, sum(cpu) AS cpu, min(first_seen) AS first_seen, max(last_seen) AS last_seen
+    FROM facts
+    WHERE $task IS NULL OR task_id = $task
+    GROUP BY task_id
+)
+SELECT s.task_id, y.name AS task_type, y.file, y.line,
+       CASE WHEN v.polls THEN CAST(s.polls AS BIGINT) END AS polls,
+       CASE WHEN v.polls THEN CAST(s.busy AS BIGINT) END AS busy,
+       CAST(s.blocked AS BIGINT) AS blocked, s.longest_poll, CAST(s.cpu AS BIGINT) AS cpu, s.first_seen, s.last_seen,
+       y.kind, CAST(s.samples AS BIGINT) AS samples
+FROM summed s
+CROSS JOIN watched v
+LEFT JOIN type_of o ON o.task_id = s.task_id
+LEFT JOIN task_types y ON y.type_id = o.type_id
+WHERE coalesce(y.kind, 'task') <> 'worker'
+ORDER BY busy DESC NULLS LAST, cpu DESC, blocked DESC, s.task_id

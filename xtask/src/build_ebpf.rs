@@ -1,0 +1,153 @@
+//! Builds the kernel object that hud-record embeds.
+//!
+//! The object is committed, so it has to come out the same, byte for byte, on any machine with the same rustc and
+//! bpf-linker: no path of the machine may get into it, and no flag from the user's environment.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::sh::{cargo, command, output, root, run as sh, target_dir};
+use crate::{rustc, setup};
+
+/// Rebuilds the kernel object, hud-ebpf/prebuilt/hud.bpf.o
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Builds it and compares it with the committed one, which stays as it is
+    #[arg(long)]
+    check: bool,
+    /// Taken for habit's sake: the object is always a release build
+    #[arg(long)]
+    release: bool,
+}
+
+/// The rustc of the committed object. Another one makes other bytes, and its LLVM may be newer than bpf-linker's.
+pub(crate) const RUSTC: &str = "1.95.0";
+const TARGET: &str = "bpfel-unknown-none";
+const RUSTFLAGS: [&str; 1] = ["-Clinker=bpf-linker"];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::require_bpf_tools()?;
+    if args.check {
+        return check_committed();
+    }
+    let built = build()?;
+    let prebuilt = prebuilt();
+    let bytes = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
+    // Renamed into place: a build of hud-record beside this one sees the old object or the new one.
+    let part = prebuilt.with_extension("part");
+    fs::write(&part, &bytes).with_context(|| format!("failed to write {}", part.display()))?;
+    fs::rename(&part, &prebuilt).with_context(|| format!("failed to write {}", prebuilt.display()))?;
+    println!("hud-ebpf/prebuilt/hud.bpf.o: {} bytes", bytes.len());
+    Ok(())
+}
+
+fn build() -> Result<PathBuf> {
+    let target = target_dir().join("ebpf");
+    // Before the build: the remapping has to know where the dependencies lie.
+    sh(cargo("fetch").arg("--locked").current_dir(hud_ebpf()))?;
+    sh(cargo("build")
+        .args(["--release", "--locked", "--target", TARGET, "-Zbuild-std=core", "--target-dir"])
+        .arg(&target)
+        .envs(environment()?)
+        .current_dir(hud_ebpf()))
+    .context("failed to build the kernel programs")?;
+    Ok(target.join(TARGET).join("release/hud"))
+}
+
+/// Lints the kernel programs as they are built.
+pub(crate) fn clippy() -> Result<()> {
+    sh(cargo("clippy")
+        .args(["--release", "--locked", "--target", TARGET, "-Zbuild-std=core", "--target-dir"])
+        .arg(target_dir().join("ebpf"))
+        .args(["--", "-Dwarnings"])
+        .envs(environment()?)
+        .current_dir(hud_ebpf()))
+}
+
+fn hud_ebpf() -> PathBuf {
+    root().join("hud-ebpf")
+}
+
+fn prebuilt() -> PathBuf {
+    hud_ebpf().join("prebuilt/hud.bpf.o")
+}
+
+/// What makes the build reproducible, and possible with a stable rustc.
+fn environment() -> Result<Vec<(&'static str, OsString)>> {
+    let mut flags: Vec<OsString> = RUSTFLAGS.map(OsString::from).into();
+    for (from, to) in places()? {
+        let mut flag = OsString::from("--remap-path-prefix=");
+        flag.push(from);
+        flag.push("=");
+        flag.push(to);
+        flags.push(flag);
+    }
+    // The encoded form bears blanks in paths, and takes precedence over RUSTFLAGS and every config file.
+    let mut environment =
+        vec![("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\x1f"))), ("RUSTC_BOOTSTRAP", "1".into())];
+    environment.extend(rustc::environment()?);
+    Ok(environment)
+}
+
+/// The directories that sources lie in, each with the name that the object may know it by.
+fn places() -> Result<Vec<(PathBuf, &'static str)>> {
+    let mut places = vec![(root(), "/hud"), (sysroot()?, "/rust")];
+    // A folder for each registry. Its name has the registry's, which may be a mirror's.
+    let sources = cargo_home()?.join("registry/src");
+    for entry in fs::read_dir(&sources).with_context(|| format!("failed to read {}", sources.display()))? {
+        places.push((entry?.path(), "/registry"));
+    }
+    Ok(places)
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+        .context("neither CARGO_HOME nor a home directory is known")
+}
+
+/// Where the toolchain lies.
+pub(crate) fn sysroot() -> Result<PathBuf> {
+    Ok(output(command("rustc").args(["--print", "sysroot"]))?.trim_end().into())
+}
+
+/// Fails unless the committed object is what its source makes.
+pub(crate) fn check_committed() -> Result<()> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("failed to read {}", path.display()));
+    let (built, prebuilt) = (read(&build()?)?, read(&prebuilt())?);
+    let Some(at) = first_difference(&built, &prebuilt) else {
+        println!("hud-ebpf/prebuilt/hud.bpf.o is what its source makes: {} bytes", built.len());
+        return Ok(());
+    };
+    bail!(
+        "hud-ebpf/prebuilt/hud.bpf.o is not what its source makes: committed {} bytes, built {} bytes, \
+         first difference at byte {at}: run `cargo xtask build-ebpf` and commit it",
+        prebuilt.len(),
+        built.len(),
+    );
+}
+
+/// Where two files begin to differ, if they do.
+fn first_difference(left: &[u8], right: &[u8]) -> Option<usize> {
+    match left.iter().zip(right).position(|(left, right)| left != right) {
+        None if left.len() == right.len() => None,
+        None => Some(left.len().min(right.len())),
+        at => at,
+    }
+}
+
+/// Fails unless rustc is the one whose bytes are committed.
+pub(crate) fn require_rustc() -> Result<()> {
+    let version = output(command("rustc").arg("--version"))?;
+    let version = version.split_whitespace().nth(1).unwrap_or_default();
+    ensure!(
+        version == RUSTC,
+        "the kernel object is built by rustc {RUSTC}, and this is {version}: try `cargo +{RUSTC} xtask build-ebpf`"
+    );
+    Ok(())
+}

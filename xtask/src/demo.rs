@@ -1,0 +1,164 @@
+//! Shows hud at work: records the example program, and asks the recording what is wrong with it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::sh::{cargo, command, output, run as sh, succeeds, target_dir};
+use crate::targets;
+
+/// Builds hud, records the example program and prints what is wrong with it
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How long to record
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Keeps the session of the demo before this one
+    #[arg(long)]
+    keep: bool,
+}
+
+/// DataFusion takes 50 CPU-minutes in release; ten seconds of recording do not need it.
+const ANALYZE_PROFILE: &str = "dev";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    ensure!(cfg!(target_os = "linux"), "hud records on Linux only");
+    let privilege = Privilege::find()?;
+
+    heading("building hud-record, hud-analyze and the example program");
+    let bins = target_dir();
+    sh(cargo("build").args(["--release", "--package", "hud-record", "--bins"]))?;
+    sh(cargo("build").args(["--profile", ANALYZE_PROFILE, "--package", "hud-analyze", "--bins"]))?;
+    let targets = targets::build("test-async-app")?;
+    let hud_record = bins.join("release/hud-record");
+    // The dev profile's folder is called otherwise than the profile.
+    let hud_analyze = bins.join(if ANALYZE_PROFILE == "dev" { "debug" } else { ANALYZE_PROFILE }).join("hud-analyze");
+
+    let session = session(&bins.join("demo"), args.keep)?;
+    heading("starting test-async-app: a well-behaved Tokio program but for a task that computes and one that sleeps");
+    let target = Target::start(&targets.join("test-async-app"))?;
+    let (pid, seconds) = (target.0.id().to_string(), args.seconds.to_string());
+    let mut record = privilege.command(&hud_record);
+    record.args(["--pid", &pid, "--headless", "--duration", &seconds, "--export"]).arg(&session);
+    show_and_run(&mut record)?;
+    drop(target);
+    privilege.hand_over(&session)?;
+
+    for view in ["hotspots", "blocking", "workers"] {
+        show_and_run(command(&hud_analyze).arg(view).arg(&session))?;
+    }
+
+    heading("next things to try");
+    let (analyze, session) = (hud_analyze.display(), session.display());
+    println!("{analyze} tasks {session}");
+    println!("{analyze} timeline {session} --from +2s --to +2.2s");
+    println!("{analyze} sql {session} -c \"SELECT type_id, count(*), max(dur) FROM polls GROUP BY 1 ORDER BY 3 DESC\"");
+    println!("{}{} --pid <PID of your program> --headless --duration 10", privilege.prefix(), hud_record.display());
+    Ok(())
+}
+
+/// Where to record to. The one before gives way, unless it is to be kept.
+fn session(folder: &Path, keep: bool) -> Result<std::path::PathBuf> {
+    fs::create_dir_all(folder)?;
+    let mut session = folder.join("session");
+    if keep {
+        let mut number = 1;
+        while session.exists() {
+            number += 1;
+            session.set_file_name(format!("session-{number}"));
+        }
+    } else if session.exists() {
+        fs::remove_dir_all(&session).with_context(|| format!("failed to remove {}", session.display()))?;
+    }
+    Ok(session)
+}
+
+fn show_and_run(command: &mut Command) -> Result<()> {
+    heading(&crate::sh::show(command));
+    sh(command)
+}
+
+fn heading(text: &str) {
+    println!("\n== {text}");
+}
+
+/// The example program while it is looked at.
+///
+/// It ends when its standard input does, which the kernel closes however this program ends.
+struct Target(Child);
+
+impl Target {
+    fn start(program: &Path) -> Result<Self> {
+        let mut child = command(program)
+            .arg("--with-stdin")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("failed to start {}", program.display()))?;
+        let stdout = child.stdout.take();
+        let target = Self(child);
+        let mut ready = String::new();
+        BufReader::new(stdout.context("no pipe")?).read_line(&mut ready)?;
+        ensure!(!ready.is_empty(), "{} ended at once", program.display());
+        print!("{ready}");
+        Ok(target)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // It has nothing to clean up. That it is gone already is no harm.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How to run what needs root: loading kernel programs and reading another program's memory. Building does not.
+enum Privilege {
+    Root,
+    Sudo { owner: String },
+}
+
+impl Privilege {
+    fn find() -> Result<Self> {
+        let id = |what| Ok::<_, anyhow::Error>(output(command("id").arg(what))?.trim().to_owned());
+        let user = id("-u")?;
+        if user == "0" {
+            return Ok(Self::Root);
+        }
+        if !succeeds(command("sudo").arg("--version")) {
+            bail!("hud-record loads eBPF programs, which needs root, and there is no sudo: run this as root");
+        }
+        println!("hud-record loads eBPF programs, which needs root: it will be run by sudo (the builds are not)");
+        Ok(Self::Sudo { owner: format!("{user}:{}", id("-g")?) })
+    }
+
+    fn prefix(&self) -> &'static str {
+        match self {
+            Self::Root => "",
+            Self::Sudo { .. } => "sudo -E ",
+        }
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        match self {
+            Self::Root => command(program),
+            Self::Sudo { .. } => {
+                let mut sudo = command("sudo");
+                sudo.arg("-E").arg(program);
+                sudo
+            }
+        }
+    }
+
+    /// Gives what root wrote to the user, who could not remove it otherwise.
+    fn hand_over(&self, session: &Path) -> Result<()> {
+        match self {
+            Self::Root => Ok(()),
+            Self::Sudo { owner } => sh(command("sudo").args(["chown", "-R", owner]).arg(session)),
+        }
+    }
+}

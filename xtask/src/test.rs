@@ -1,0 +1,125 @@
+//! Everything that has to hold before a change is merged, cheapest first.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::sh::{cargo, command, root, run as sh, succeeds, target_dir, wanted};
+use crate::{build_ebpf, setup, targets};
+
+/// Formatting, lints, the kernel object, and the tests: what CI runs
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Handed to the test runner: a filter, for one
+    #[arg(last = true)]
+    runner: Vec<String>,
+}
+
+/// The programs that integration tests record.
+const TARGETS: [&str; 2] = ["test-async-app", "poll-storm"];
+
+/// A reader of Parquet that shares no code with ours.
+const DUCKDB: &str = "duckdb==1.4.4";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut steps = Steps::default();
+    let tools = match setup::require_bpf_tools() {
+        Err(missing) if !required() => {
+            println!("the kernel programs are neither linted nor checked against their object: {missing:#}");
+            false
+        }
+        missing => missing.map(|()| true)?,
+    };
+
+    steps.run("format", || {
+        sh(cargo("fmt").args(["--all", "--check"]))?;
+        sh(cargo("fmt").arg("--check").current_dir(root().join("hud-ebpf")))
+    })?;
+    if tools {
+        steps.run("kernel object", build_ebpf::check_committed)?;
+        steps.run("clippy, kernel", build_ebpf::clippy)?;
+    }
+    steps.run("clippy", || sh(cargo("clippy").args(["--workspace", "--all-targets", "--", "-Dwarnings"])))?;
+    let folder =
+        steps.run("target programs", || TARGETS.iter().try_fold(PathBuf::new(), |_, target| targets::build(target)))?;
+    let duckdb = steps.run("duckdb", || match duckdb() {
+        Err(error) if !required() => {
+            println!("the tests that read sessions with DuckDB will be skipped: {error:#}");
+            Ok(None)
+        }
+        found => found.map(Some),
+    })?;
+
+    let mut tests = if succeeds(&mut cargo_nextest("--version")) {
+        let mut tests = cargo_nextest("run");
+        tests.arg("--workspace").args(&args.runner);
+        tests
+    } else {
+        let mut tests = cargo("test");
+        tests.args(["--workspace", "--lib", "--bins", "--tests", "--"]).args(&args.runner);
+        tests
+    };
+    tests.env("HUD_TEST_TARGETS", folder);
+    if let Some(python) = duckdb {
+        tests.env("HUD_DUCKDB_PYTHON", python);
+    }
+    steps.run("tests", || sh(&mut tests))?;
+    steps.run("documentation tests", || sh(cargo("test").args(["--workspace", "--doc", "--quiet"])))?;
+    steps.summary();
+    Ok(())
+}
+
+/// Whether a check that cannot be made here is a failure.
+fn required() -> bool {
+    wanted("HUD_REQUIRE_BPF") || wanted("CI")
+}
+
+fn cargo_nextest(subcommand: &str) -> std::process::Command {
+    let mut command = cargo("nextest");
+    command.arg(subcommand);
+    command
+}
+
+/// A Python with DuckDB in it.
+fn duckdb() -> Result<PathBuf> {
+    let venv = target_dir().join("duckdb");
+    let python = venv.join("bin/python");
+    let (_, version) = DUCKDB.split_once("==").unwrap_or_default();
+    let installed = format!("import duckdb; assert duckdb.__version__ == '{version}'");
+    if !succeeds(command(&python).args(["-c", &installed])) {
+        sh(command("python3").args(["-m", "venv", "--clear"]).arg(&venv))
+            .context("python3 cannot make a virtual environment (Debian: install python3-venv)")?;
+        sh(command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", DUCKDB]))?;
+    }
+    Ok(python)
+}
+
+/// The steps so far, each with its time.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, Duration)>);
+
+impl Steps {
+    fn run<T>(&mut self, name: &'static str, step: impl FnOnce() -> Result<T>) -> Result<T> {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let result = step();
+        self.0.push((name, start.elapsed()));
+        if result.is_err() {
+            self.summary();
+            eprintln!("the step that failed: {name}");
+        } else {
+            println!("== {name}: {:.1} s", start.elapsed().as_secs_f64());
+        }
+        result
+    }
+
+    fn summary(&self) {
+        println!();
+        for (name, dur) in &self.0 {
+            println!("{:>8.1} s  {name}", dur.as_secs_f64());
+        }
+        let total: Duration = self.0.iter().map(|&(_, dur)| dur).sum();
+        println!("{:>8.1} s  in all", total.as_secs_f64());
+    }
+}
