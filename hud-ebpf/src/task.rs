@@ -3,7 +3,7 @@
 //! Tokio keeps the current task's id in a thread-local (`tokio::runtime::context::CONTEXT.current_task_id`), which an
 //! executable reaches at a fixed distance from `fsbase`. The id says nothing of the type, so the first time an id is
 //! met its `Header` is searched for on the thread's own stack: `raw::poll(header)` and the frames above it keep the
-//! pointer in callee-saved registers that the frames below them spill. A candidate counts only where
+//! pointer, or one to the task's core, in callee-saved registers that the frames below them spill. A candidate counts only where
 //! `header + vtable.id_offset` holds the very id that is sought, so a stale pointer cannot mislead.
 
 use aya_ebpf::{
@@ -27,6 +27,8 @@ const PIECES: u64 = 2;
 const MAX_TRIES: u32 = 16;
 /// `tokio::runtime::task::core::Cell` is `repr(align(128))` on x86_64.
 const HEADER_ALIGN: u64 = 128;
+/// A word less than this above the piece it stands in points into the same stack.
+const NEAR: u64 = 64 << 10;
 
 /// The id of the task that the current thread is polling; 0 = none, or not known.
 #[inline(always)]
@@ -161,6 +163,8 @@ struct Search {
     poll_addr: u64,
     /// The word that it was found by.
     index: u64,
+    /// Where the piece begins.
+    from: u64,
     /// Which scratch memory holds the piece.
     slot: u32,
     reserved: u32,
@@ -185,7 +189,7 @@ fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<(u64, u64)> {
             rest / 8
         }
     };
-    let mut search = Search { id, words, poll_addr: 0, index: 0, slot, reserved: 0 };
+    let mut search = Search { id, words, poll_addr: 0, index: 0, from, slot, reserved: 0 };
     let step: unsafe extern "C" fn(u32, *mut Search) -> i64 = search_step;
     // SAFETY: the callback takes the context that is passed here.
     unsafe {
@@ -208,10 +212,18 @@ unsafe extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
     };
     // SAFETY: `index` is below PIECE_WORDS.
     let word = unsafe { (*piece)[index] };
-    if word & (HEADER_ALIGN - 1) != 0 || word < 0x10000 || word >> 47 != 0 {
+    let config = crate::maps::config();
+    // No pointer, or one into the stack itself or into the binary.
+    if word & 7 != 0
+        || word < 0x10000
+        || word >> 47 != 0
+        || word.wrapping_sub(search.from) < NEAR
+        || (word >= config.vtables_start && word < config.vtables_end)
+    {
         return 0;
     }
-    let poll_addr = poll_of(&crate::maps::config(), word, search.id);
+    // Some builds keep a pointer to the task's core, which lies in the header's first 128 bytes.
+    let poll_addr = poll_of(&config, word & !(HEADER_ALIGN - 1), search.id);
     if poll_addr == 0 {
         return 0;
     }

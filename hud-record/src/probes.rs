@@ -275,12 +275,13 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     let why = match why.split_once("Verifier output:") {
         // The verifier tells its reason last, before its statistics.
         Some((call, log)) => {
-            let reason = log.lines().rev().find(|l| !l.trim().is_empty() && !l.starts_with("processed "));
+            let statistics = ["processed ", "verification time", "stack depth"];
+            let reason =
+                log.lines().rev().find(|l| !l.trim().is_empty() && !statistics.iter().any(|s| l.starts_with(s)));
             format!("{} the verifier: {}", call.trim(), reason.unwrap_or_default().trim())
         }
         None => why.lines().next().unwrap_or_default().trim().to_string(),
     };
-    eprintln!("DEBUG {error:?}");
     let what = what.to_string();
     match io.map(std::io::Error::kind) {
         Some(std::io::ErrorKind::PermissionDenied) => Error::NoPermission { what, why },

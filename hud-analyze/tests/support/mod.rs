@@ -1,0 +1,332 @@
+//! Sessions made up for tests: few rows, written as the recorder writes them, so that every answer can be worked out
+//! by hand. What a real program looks like is tested on a recording.
+
+// Each test binary uses its part of this, and nobody links it.
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use hud_analyze::{
+    catalog::Catalog,
+    view::{Arguments, View},
+};
+use hud_common::session::{
+    Clock, Columns, CoverageColumns, CoverageRow, FORMAT_VERSION, FrameColumns, FrameRow, InflightLog, Manifest,
+    ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options, PollColumns, PollRow, SampleColumns, SampleRow,
+    SessionDir, StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow,
+    seal,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The start of every made-up session: 2023-11-14T22:13:20Z.
+pub const T0: i64 = 1_700_000_000_000_000_000;
+pub const SECOND: i64 = 1_000_000_000;
+pub const MS: i64 = 1_000_000;
+/// What a sample stands for at 100 Hz.
+pub const TICK: i64 = 10 * MS;
+
+/// So many milliseconds into the session.
+pub fn at(ms: i64) -> i64 {
+    T0 + ms * MS
+}
+
+pub fn manifest() -> Manifest {
+    Manifest {
+        format_version: FORMAT_VERSION,
+        id: "synthetic".into(),
+        hud_version: "0.1.0".into(),
+        host: "nowhere".into(),
+        kernel: "6.0".into(),
+        cpus: 2,
+        pid: 100,
+        exe: "/srv/app".into(),
+        build_id: None,
+        tokio_version: Some("1.54.1".into()),
+        start: T0,
+        end: Some(T0 + 10 * SECOND),
+        end_reason: Some("made up".into()),
+        options: Options { freq: 100, polls: "exact".into(), ..Options::default() },
+        clock: Clock { mono: 0, real: T0 },
+        streams: Default::default(),
+        notes: Vec::new(),
+        complete: true,
+    }
+}
+
+/// A session of 10 s in a folder of its own.
+pub struct Session {
+    _tmp: TempDir,
+    pub path: PathBuf,
+    dir: SessionDir,
+}
+
+impl Session {
+    pub fn new() -> Self {
+        Self::with(&manifest())
+    }
+
+    pub fn with(manifest: &Manifest) -> Self {
+        let tmp = TempDir::new().unwrap();
+        let path = tmp.path().join("session");
+        let dir = SessionDir::create(&path, manifest).unwrap();
+        Self { _tmp: tmp, path, dir }
+    }
+
+    pub fn dir(&self) -> &SessionDir {
+        &self.dir
+    }
+
+    /// Seals `rows` as one more segment of their table.
+    pub fn add<C: Columns>(&self, rows: impl IntoIterator<Item = C::Row>) -> &Self {
+        let number = self.log::<C>(rows);
+        seal(&self.dir, C::TABLE, number).unwrap();
+        self
+    }
+
+    /// Leaves `rows` in a log, as a recorder that still runs.
+    pub fn log<C: Columns>(&self, rows: impl IntoIterator<Item = C::Row>) -> u32 {
+        let mut columns = C::default();
+        for row in rows {
+            columns.push(row);
+        }
+        let number = self.dir.next_number(C::TABLE).unwrap();
+        let mut log = InflightLog::create(&self.dir, C::TABLE, number).unwrap();
+        log.append(&columns.finish()).unwrap();
+        log.finish().unwrap().1
+    }
+
+    /// The cast of most tests: two workers, a thread of the blocking pool, and the types and stacks below.
+    pub fn with_cast() -> Self {
+        let session = Self::new();
+        session
+            .add::<ThreadColumns>([
+                thread(MAIN, "app", "other", None),
+                thread(W0, "tokio-rt-worker", "other", None),
+                ThreadRow { ts: at(1), ..thread(W0, "tokio-rt-worker", "worker", Some(0)) },
+                thread(W1, "tokio-rt-worker", "worker", Some(1)),
+                thread(POOL, "tokio-rt-worker", "blocking", None),
+            ])
+            .add::<TaskTypeColumns>([
+                task_type(1, "app::citizen", "task", 5),
+                task_type(2, "app::sleeper", "task", 10),
+                task_type(3, "app::hog", "task", 20),
+                task_type(4, "app::pool_work", "blocking", 30),
+                task_type(5, "tokio::worker", "worker", 40),
+            ])
+            .add::<TaskColumns>(
+                // Told twice, as may happen.
+                [(LOOP0, 5), (LOOP1, 5), (CITIZEN, 1), (SLEEPER, 2), (HOG, 3), (WORK, 4), (SLEEPER, 2)].map(
+                    |(task_id, type_id)| TaskRow {
+                        ts: at(1),
+                        task_id,
+                        type_id: Some(type_id),
+                        tid: W0,
+                        source: "memory".into(),
+                    },
+                ),
+            )
+            .add::<ModuleColumns>([ModuleRow {
+                module_id: 1,
+                path: "/usr/lib/libc.so.6".into(),
+                build_id: None,
+                start: 0,
+                end: 1,
+                offset: 0,
+            }])
+            .add::<FrameColumns>([
+                frame(1, Some("__nanosleep"), "system", None),
+                frame(2, Some("std::thread::sleep"), "std", Some(("std/thread.rs", 99))),
+                frame(3, Some("app::sleeper"), "own", Some(("src/main.rs", 12))),
+                frame(4, Some("<u64>::wrapping_add"), "std", Some(("core/num.rs", 7))),
+                frame(5, Some("app::burn"), "own", Some(("src/main.rs", 22))),
+                frame(6, Some("tokio::runtime::task::raw::poll"), "tokio", Some(("tokio/raw.rs", 1))),
+                frame(7, Some("app::hog"), "own", Some(("src/main.rs", 25))),
+                frame(8, None, "system", None),
+                frame(9, Some("app::burn"), "own", Some(("src/main.rs", 23))),
+                frame(10, Some("app::stripped"), "own", None),
+            ])
+            .add::<StackColumns>(
+                [
+                    (SLEEP, vec![1, 2, 3, 6]),
+                    (BURN_22, vec![4, 5, 7, 6]),
+                    (BROKEN, vec![6]),
+                    (NAMELESS, vec![8]),
+                    (BURN_23, vec![4, 9, 7, 6]),
+                    (NO_LINE, vec![10, 6]),
+                    // Recursion: burn is in it twice.
+                    (RECURSIVE, vec![5, 9, 5, 7, 6]),
+                ]
+                .map(|(stack_id, frame_ids)| StackRow { stack_id, frame_ids, truncated: false }),
+            );
+        session
+    }
+
+    pub fn catalog(&self) -> Catalog {
+        Catalog::open(&self.path).unwrap()
+    }
+
+    /// A view's rows over the whole session, or as `arguments` say.
+    pub fn rows(&self, view: View, arguments: Arguments) -> Vec<Value> {
+        rows(&self.path, view, arguments)
+    }
+}
+
+pub const MAIN: i32 = 100;
+pub const W0: i32 = 101;
+pub const W1: i32 = 102;
+pub const POOL: i32 = 103;
+
+pub const LOOP0: i64 = 1;
+pub const LOOP1: i64 = 2;
+pub const CITIZEN: i64 = 11;
+pub const SLEEPER: i64 = 12;
+pub const HOG: i64 = 13;
+pub const WORK: i64 = 14;
+
+pub const SLEEP: i64 = 1;
+pub const BURN_22: i64 = 2;
+pub const BROKEN: i64 = 3;
+pub const NAMELESS: i64 = 4;
+pub const BURN_23: i64 = 5;
+pub const NO_LINE: i64 = 6;
+pub const RECURSIVE: i64 = 7;
+
+pub fn thread(tid: i32, name: &'static str, role: &'static str, worker: Option<i32>) -> ThreadRow {
+    ThreadRow {
+        ts: at(0),
+        tid,
+        name: name.into(),
+        role: role.into(),
+        worker,
+        runtime_id: worker.map(|_| 0),
+        event: "seen".into(),
+    }
+}
+
+pub fn task_type(type_id: i64, name: &'static str, kind: &'static str, line: i32) -> TaskTypeRow {
+    TaskTypeRow {
+        type_id,
+        name: name.into(),
+        scheduler: None,
+        file: Some("src/main.rs".into()),
+        line: Some(line),
+        kind: kind.into(),
+        raw_name: name.into(),
+    }
+}
+
+pub fn frame(
+    frame_id: i64,
+    function: Option<&'static str>,
+    origin: &'static str,
+    at: Option<(&'static str, i32)>,
+) -> FrameRow {
+    FrameRow {
+        frame_id,
+        module_id: Some(1),
+        address: frame_id,
+        function: function.map(Into::into),
+        file: at.map(|(file, _)| file.into()),
+        line: at.map(|(_, line)| line),
+        inline_depth: 0,
+        origin: Some(origin.into()),
+    }
+}
+
+/// A sleep of `dur` ns in `task`, with `run_queue` ns of waiting for a CPU after it.
+pub fn sleep(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64, run_queue: i64) -> OffCpuRow {
+    OffCpuRow {
+        ts,
+        dur: dur + run_queue,
+        tid,
+        cpu: 0,
+        state: "S".into(),
+        task_id: task.into(),
+        stack_id: Some(SLEEP),
+        wake_ts: Some(ts + dur),
+        waker_tid: None,
+    }
+}
+
+/// A preemption.
+pub fn preempted(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64) -> OffCpuRow {
+    OffCpuRow { state: "R".into(), wake_ts: None, stack_id: None, ..sleep(ts, tid, task, dur, 0) }
+}
+
+pub fn sample(ts: i64, tid: i32, task: impl Into<Option<i64>>, stack_id: impl Into<Option<i64>>) -> SampleRow {
+    SampleRow {
+        ts,
+        tid,
+        cpu: 0,
+        task_id: task.into(),
+        stack_id: stack_id.into(),
+        weight: TICK,
+        unwind: "complete".into(),
+    }
+}
+
+pub fn poll(ts: i64, tid: i32, task_id: i64, type_id: i64, dur: i64) -> PollRow {
+    PollRow {
+        ts,
+        dur,
+        task_id,
+        type_id: Some(type_id),
+        tid,
+        cpu: 0,
+        blocked: 0,
+        run_queue: 0,
+        wake_ts: None,
+        completed: None,
+    }
+}
+
+pub fn covered(stream: &'static str, from: i64, to: i64) -> CoverageRow {
+    CoverageRow { ts: from, dur: to - from, stream: stream.into(), reason: "made up".into() }
+}
+
+/// All parameters, for the whole of a made-up session.
+pub fn whole() -> Arguments {
+    between(T0, T0 + 10 * SECOND)
+}
+
+pub fn between(from: i64, to: i64) -> Arguments {
+    Arguments::default()
+        .int("from", from)
+        .int("to", to)
+        .int("task", None)
+        .int("thread", None)
+        .int("threshold", 10 * MS)
+        .int("asleep", MS)
+        .int("step", SECOND)
+        .flag("lines", false)
+}
+
+pub fn rows(session: &Path, view: View, arguments: Arguments) -> Vec<Value> {
+    runtime().block_on(async {
+        let catalog = Catalog::open(session).unwrap();
+        let frame = view.plan(&catalog, &arguments).await.unwrap();
+        to_json(&frame.collect().await.unwrap())
+    })
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+fn to_json(batches: &[arrow::array::RecordBatch]) -> Vec<Value> {
+    let mut writer = arrow::json::WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .build::<_, arrow::json::writer::JsonArray>(Vec::new());
+    for batch in batches {
+        writer.write(batch).unwrap();
+    }
+    writer.finish().unwrap();
+    serde_json::from_slice(&writer.into_inner()).unwrap()
+}
+
+pub use hud_common::session as format;
+pub type Polls = PollColumns;
+pub type OffCpu = OffCpuColumns;
+pub type Samples = SampleColumns;
+pub type Coverage = CoverageColumns;
