@@ -3,7 +3,11 @@
 //! A table without segments is empty, not missing, so a view never has to ask what was recorded. Segments are listed
 //! once, when the session is opened: what a recorder seals later is not seen. Only reading is possible.
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use datafusion::{
     arrow::datatypes::{DataType, SchemaRef},
@@ -27,6 +31,7 @@ use crate::error::{Error, Result, one_line};
 pub struct Catalog {
     dir: SessionDir,
     manifest: Manifest,
+    segments: Vec<(Table, Vec<PathBuf>)>,
     unsealed: Vec<Unsealed>,
     context: SessionContext,
 }
@@ -37,13 +42,24 @@ impl Catalog {
         let (dir, manifest) = SessionDir::open(path)?;
         let unsealed = dir.unsealed()?;
         // Listings are cached for ever by default, and a recorder may seal a segment under us.
-        let runtime = RuntimeEnvBuilder::new().with_object_list_cache_limit(0).build_arc()?;
+        let runtime = RuntimeEnvBuilder::new()
+            .with_object_list_cache_limit(0)
+            .build_arc()?;
         let config = SessionConfig::new().with_information_schema(true);
         let context = SessionContext::new_with_config_rt(config, runtime);
+        let mut all = Vec::new();
         for &table in Table::ALL {
-            context.register_table(table.name(), provider(&dir, table)?)?;
+            let segments = dir.segments(table)?;
+            context.register_table(table.name(), provider(table, &segments)?)?;
+            all.push((table, segments));
         }
-        Ok(Self { dir, manifest, unsealed, context })
+        Ok(Self {
+            dir,
+            manifest,
+            segments: all,
+            unsealed,
+            context,
+        })
     }
 
     /// What was recorded, where, when and how.
@@ -54,6 +70,11 @@ impl Catalog {
     /// Its files.
     pub fn dir(&self) -> &SessionDir {
         &self.dir
+    }
+
+    /// The sealed segments of each table, as they were when the session was opened.
+    pub fn segments(&self) -> &[(Table, Vec<PathBuf>)] {
+        &self.segments
     }
 
     /// Segments that are still logs of a recorder: none of their rows is in the tables.
@@ -78,11 +99,29 @@ impl Catalog {
             Ok(batches) => batches,
             Err(error) => return Err(self.explain(error.into())),
         };
+        self.confirm()?;
         let Some(batch) = batches.iter().find(|b| b.num_rows() > 0) else {
             return Ok(Vec::new());
         };
-        let row = batch.columns().iter().map(|c| ScalarValue::try_from_array(c, 0));
+        let row = batch
+            .columns()
+            .iter()
+            .map(|c| ScalarValue::try_from_array(c, 0));
         Ok(row.collect::<Result<_, _>>()?)
+    }
+
+    /// Makes sure that an answer is of the whole session: DataFusion passes over a segment that has gone away since the
+    /// session was opened.
+    pub fn confirm(&self) -> Result<()> {
+        match self
+            .segments
+            .iter()
+            .flat_map(|(_, segments)| segments)
+            .find(|path| !path.exists())
+        {
+            Some(path) => Err(Error::Gone(path.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Why a query failed that was right: if a segment is damaged, that is why, and the error names it. Looks at
@@ -96,22 +135,36 @@ impl Catalog {
 
     /// The first segment that cannot be read whole.
     fn damaged(&self) -> Option<Error> {
-        Table::ALL.iter().find_map(|&table| match self.dir.segments(table) {
-            Ok(segments) => segments.iter().find_map(|path| {
+        self.segments.iter().find_map(|(table, segments)| {
+            segments.iter().find_map(|path| {
                 let why = check_segment(path, &table.schema()).err()?;
-                Some(Error::Segment { path: path.clone(), why: one_line(&why) })
-            }),
-            Err(error) => Some(error.into()),
+                Some(Error::Segment {
+                    path: path.clone(),
+                    why: one_line(&why),
+                })
+            })
         })
     }
 }
 
-fn provider(dir: &SessionDir, table: Table) -> Result<Arc<dyn TableProvider>> {
-    let segments = dir.segments(table)?;
+fn provider(table: Table, segments: &[PathBuf]) -> Result<Arc<dyn TableProvider>> {
     if segments.is_empty() {
         return Ok(Arc::new(MemTable::try_new(table.schema(), vec![vec![]])?));
     }
-    let urls = segments.iter().map(|s| file_url(s)).collect::<Result<_>>()?;
+    // DataFusion passes over an empty file without a word.
+    if let Some(path) = segments
+        .iter()
+        .find(|s| fs::metadata(s).is_ok_and(|m| m.len() == 0))
+    {
+        return Err(Error::Segment {
+            path: path.clone(),
+            why: "it is empty".into(),
+        });
+    }
+    let urls = segments
+        .iter()
+        .map(|s| file_url(s))
+        .collect::<Result<_>>()?;
     let options = ListingOptions::new(Arc::new(ParquetFormat::default()))
         .with_file_sort_order(vec![vec![col(table.key()).sort(true, false)]]);
     let config = ListingTableConfig::new_with_multi_paths(urls)
@@ -122,9 +175,14 @@ fn provider(dir: &SessionDir, table: Table) -> Result<Arc<dyn TableProvider>> {
 
 /// A path as a URL: given as a plain path, `?`, `*` and `[` in it would be read as a pattern.
 fn file_url(path: &Path) -> Result<ListingTableUrl> {
-    let absolute = std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))?;
-    let url = Url::from_file_path(&absolute)
-        .map_err(|()| Error::Query(format!("{} is no path that a URL can name", absolute.display())))?;
+    let absolute =
+        std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))?;
+    let url = Url::from_file_path(&absolute).map_err(|()| {
+        Error::Query(format!(
+            "{} is no path that a URL can name",
+            absolute.display()
+        ))
+    })?;
     Ok(ListingTableUrl::try_new(url, None)?)
 }
 
@@ -139,7 +197,12 @@ fn check_segment(path: &Path, schema: &SchemaRef) -> Result<(), String> {
             return Err(format!("it has no column {}", field.name()));
         };
         if !same_type(found.data_type(), field.data_type()) {
-            return Err(format!("its column {} is {}, not {}", field.name(), found.data_type(), field.data_type()));
+            return Err(format!(
+                "its column {} is {}, not {}",
+                field.name(),
+                found.data_type(),
+                field.data_type()
+            ));
         }
     }
     for batch in builder.build().map_err(|e| e.to_string())? {

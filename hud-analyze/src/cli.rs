@@ -26,14 +26,19 @@ Times for --from and --to:
 
 /// Answers questions about a session that hud-record has written.
 #[derive(Parser, Debug)]
-#[command(name = "hud-analyze", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "hud-analyze",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   hud-analyze info SESSION
   hud-analyze blocking SESSION --from +5s --to +10s
   hud-analyze hotspots SESSION --format json | jq '.[0]'
   hud-analyze sql SESSION -c 'SELECT count(*) FROM polls'
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -86,7 +91,9 @@ Examples:
   echo 'SELECT count(*) FROM samples;' | hud-analyze sql SESSION")]
     Sql(SqlArgs),
     /// Prints a completion script for a shell
-    #[command(after_help = "Example:\n  hud-analyze completions bash > hud-analyze.bash && . ./hud-analyze.bash")]
+    #[command(
+        after_help = "Example:\n  hud-analyze completions bash > hud-analyze.bash && . ./hud-analyze.bash"
+    )]
     Completions {
         /// The shell
         shell: Shell,
@@ -235,7 +242,11 @@ pub fn main() -> ExitCode {
         Err(error) if out.broken || error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             let _ = out.flush();
-            let _ = writeln!(io::stderr(), "hud-analyze: {}", clean::text(&error.to_string()));
+            let _ = writeln!(
+                io::stderr(),
+                "hud-analyze: {}",
+                clean::text(&error.to_string())
+            );
             ExitCode::from(error.exit_code())
         }
     }

@@ -14,7 +14,7 @@ pub fn nanos(ns: i64) -> String {
         999_500..999_500_000 => three_digits(ns, 1_000_000, "ms"),
         999_500_000..120_000_000_000 => three_digits(ns, 1_000_000_000, "s"),
         _ => {
-            let seconds = (ns + 500_000_000) / 1_000_000_000;
+            let seconds = ns.saturating_add(500_000_000) / 1_000_000_000;
             match seconds {
                 ..3_600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
                 _ => format!("{}h {:02}m", seconds / 3_600, seconds % 3_600 / 60),
@@ -114,7 +114,10 @@ mod tests {
     #[test]
     fn times_are_utc_to_the_millisecond() {
         assert_eq!(time_of_day(1_700_000_000_123_456_789), "22:13:20.123");
-        assert_eq!(date_time(1_700_000_000_123_456_789), "2023-11-14 22:13:20 UTC");
+        assert_eq!(
+            date_time(1_700_000_000_123_456_789),
+            "2023-11-14 22:13:20 UTC"
+        );
     }
 
     #[test]

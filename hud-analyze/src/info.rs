@@ -1,3 +1,310 @@
-//! `info`.
-use crate::{catalog::Catalog, cli::InfoFormat, error::Result, output::Stdout};
-pub(crate) async fn run(_catalog: &Catalog, _format: InfoFormat, _out: &mut Stdout) -> Result<()> { Ok(()) }
+//! `info`: what was recorded, where, when and how, and how far it can be trusted.
+
+use std::{collections::BTreeMap, fs, io::Write};
+
+use datafusion::common::ScalarValue;
+use hud_common::session::Table;
+use serde_json::{Value, json};
+
+use crate::{
+    catalog::Catalog,
+    clean,
+    cli::InfoFormat,
+    error::{Error, Result},
+    human,
+    output::{self, Stdout},
+    window::Window,
+};
+
+pub(crate) async fn run(catalog: &Catalog, format: InfoFormat, out: &mut Stdout) -> Result<()> {
+    let facts = Facts::gather(catalog).await?;
+    match format {
+        InfoFormat::Json => writeln!(out, "{:#}", facts.json(catalog)),
+        InfoFormat::Table => facts.print(catalog, out),
+    }
+    .and_then(|()| out.flush())
+    .map_err(Error::io("write the answer"))
+}
+
+/// What one table holds.
+#[derive(Debug)]
+struct Size {
+    table: Table,
+    rows: i64,
+    segments: usize,
+    bytes: u64,
+}
+
+/// What the manifest does not say.
+#[derive(Debug)]
+struct Facts {
+    window: Window,
+    sizes: Vec<Size>,
+    tasks: i64,
+    task_types: i64,
+    workers: i64,
+    /// Part of the session in which each stream was on.
+    coverage: BTreeMap<String, f64>,
+    /// Part of the samples, and of the stretches off CPU with a stack, whose stack goes down to the thread's start.
+    complete_samples: Option<f64>,
+    complete_off_cpu: Option<f64>,
+    /// CPU time over the session's time, so 1 is a whole CPU.
+    target_cpu: Option<f64>,
+    recorder_cpu: Option<f64>,
+    probe_cpu: Option<f64>,
+    recorder_rss: Option<i64>,
+}
+
+impl Facts {
+    async fn gather(catalog: &Catalog) -> Result<Self> {
+        let window = Window::whole(catalog).await?;
+        let mut sizes = Vec::new();
+        for (table, segments) in catalog.segments() {
+            let table = *table;
+            let bytes = segments
+                .iter()
+                .filter_map(|s| fs::metadata(s).ok())
+                .map(|m| m.len())
+                .sum();
+            let rows = int(catalog, &format!("SELECT count(*) FROM {}", table.name()))
+                .await?
+                .unwrap_or(0);
+            sizes.push(Size {
+                table,
+                rows,
+                segments: segments.len(),
+                bytes,
+            });
+        }
+        // A share of the session's time.
+        let share = async |sum: &str| -> Result<Option<f64>> {
+            Ok(int(catalog, sum)
+                .await?
+                .map(|ns| as_float(ns) / as_float(window.dur().max(1))))
+        };
+        let mut coverage = BTreeMap::new();
+        for stream in ["samples", "off_cpu", "polls", "wakes", "spawns", "ends"] {
+            let sum = format!("SELECT sum(dur) FROM coverage WHERE stream = '{stream}'");
+            if let Some(share) = share(&sum).await? {
+                coverage.insert(stream.to_string(), share.min(1.0));
+            }
+        }
+        let part = |sql: &'static str| async move {
+            let row = catalog.row(sql).await?;
+            Ok::<_, Error>(match row.first() {
+                Some(ScalarValue::Float64(part)) => *part,
+                _ => None,
+            })
+        };
+        Ok(Self {
+            window,
+            sizes,
+            tasks: int(
+                catalog,
+                "SELECT count(DISTINCT task_id) FROM
+                 (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM polls) t
+                 LEFT JOIN task_types y ON y.type_id = t.type_id WHERE coalesce(y.kind, 'task') <> 'worker'",
+            )
+            .await?
+            .unwrap_or(0),
+            task_types: int(catalog, "SELECT count(DISTINCT name) FROM task_types WHERE kind <> 'worker'")
+                .await?
+                .unwrap_or(0),
+            workers: int(catalog, "SELECT count(DISTINCT tid) FROM threads WHERE role = 'worker'").await?.unwrap_or(0),
+            coverage,
+            complete_samples: part("SELECT avg(CASE WHEN unwind = 'complete' THEN 1.0 ELSE 0.0 END) FROM samples")
+                .await?,
+            complete_off_cpu: part(
+                "SELECT avg(CASE WHEN s.truncated THEN 0.0 ELSE 1.0 END)
+                 FROM off_cpu o JOIN stacks s ON s.stack_id = o.stack_id",
+            )
+            .await?,
+            target_cpu: share("SELECT sum(cpu_user + cpu_sys) FROM process").await?,
+            recorder_cpu: share("SELECT sum(recorder_cpu) FROM overhead").await?,
+            probe_cpu: share("SELECT sum(probe_ns) FROM overhead").await?,
+            recorder_rss: int(catalog, "SELECT max(recorder_rss) FROM overhead").await?,
+        })
+    }
+
+    fn json(&self, catalog: &Catalog) -> Value {
+        let manifest = catalog.manifest();
+        let tables: serde_json::Map<_, _> = self
+            .sizes
+            .iter()
+            .map(|s| {
+                let size = json!({ "rows": s.rows, "segments": s.segments, "bytes": s.bytes });
+                (s.table.name().to_string(), size)
+            })
+            .collect();
+        json!({
+            "session": catalog.dir().path().to_string_lossy(),
+            "manifest": manifest,
+            "from": self.window.from,
+            "to": self.window.to,
+            "dur": self.window.dur(),
+            "tables": tables,
+            "unsealed_segments": catalog.unsealed().len(),
+            "workers": self.workers,
+            "tasks": self.tasks,
+            "task_types": self.task_types,
+            "coverage": self.coverage,
+            "complete_stacks": { "samples": self.complete_samples, "off_cpu": self.complete_off_cpu },
+            "target_cpu": self.target_cpu,
+            "overhead": {
+                "recorder_cpu": self.recorder_cpu,
+                "probe_cpu": self.probe_cpu,
+                "recorder_rss": self.recorder_rss,
+            },
+        })
+    }
+
+    fn print(&self, catalog: &Catalog, out: &mut dyn Write) -> std::io::Result<()> {
+        let manifest = catalog.manifest();
+        let percent = |share: Option<f64>| share.map_or("-".into(), human::percent);
+        let mut line = |name: &str, text: String| writeln!(out, "{name:<10}{}", clean::text(&text));
+
+        line(
+            "session",
+            format!("{}, id {}", catalog.dir().path().display(), manifest.id),
+        )?;
+        let state = match (manifest.complete, catalog.unsealed().len()) {
+            (true, _) => manifest
+                .end_reason
+                .clone()
+                .unwrap_or_else(|| "complete".into()),
+            (false, 0) => "not closed in order".into(),
+            (false, n) => format!(
+                "not closed: still being recorded, or its recorder was killed; {n} segments unsealed"
+            ),
+        };
+        line(
+            "recorded",
+            format!(
+                "{} for {} ({state})",
+                human::date_time(self.window.from),
+                human::nanos(self.window.dur())
+            ),
+        )?;
+        let tokio = manifest
+            .tokio_version
+            .as_deref()
+            .unwrap_or("of unknown version");
+        line(
+            "target",
+            format!("{}, pid {}, tokio {tokio}", manifest.exe, manifest.pid),
+        )?;
+        line(
+            "",
+            format!(
+                "{} workers, {} tasks of {} types, CPU {}",
+                human::count(self.workers),
+                human::count(self.tasks),
+                human::count(self.task_types),
+                percent(self.target_cpu)
+            ),
+        )?;
+        if let Some(build_id) = &manifest.build_id {
+            line("", format!("build id {build_id}"))?;
+        }
+        line(
+            "host",
+            format!(
+                "{}, Linux {}, {} CPUs",
+                manifest.host, manifest.kernel, manifest.cpus
+            ),
+        )?;
+        let other = manifest
+            .options
+            .other
+            .iter()
+            .map(|(name, value)| match value.as_str() {
+                Some(text) => format!(", {name} {text}"),
+                None => format!(", {name} {value}"),
+            });
+        line(
+            "options",
+            format!(
+                "{} samples a second, polls {}{} (hud {})",
+                manifest.options.freq,
+                manifest.options.polls,
+                other.collect::<String>(),
+                manifest.hud_version
+            ),
+        )?;
+        let covered = self
+            .coverage
+            .iter()
+            .map(|(stream, share)| format!("{stream} {}", human::percent(*share)));
+        line("watched", or_dash(covered.collect::<Vec<_>>().join(", ")))?;
+        line(
+            "stacks",
+            format!(
+                "complete: samples {}, off_cpu {}",
+                percent(self.complete_samples),
+                percent(self.complete_off_cpu)
+            ),
+        )?;
+        line(
+            "overhead",
+            format!(
+                "recorder {} of a CPU, {}; kernel programs {} of a CPU",
+                percent(self.recorder_cpu),
+                self.recorder_rss.map_or("-".into(), human::bytes),
+                percent(self.probe_cpu)
+            ),
+        )?;
+        for note in &manifest.notes {
+            line("note", note.clone())?;
+        }
+
+        let mut tables = output::Table::new(&[
+            ("table", false),
+            ("rows", true),
+            ("segments", true),
+            ("size", true),
+            ("produced", true),
+            ("stored", true),
+            ("dropped", true),
+        ]);
+        for size in &self.sizes {
+            let stream = manifest.streams.get(size.table.name());
+            if size.rows == 0 && stream.is_none() {
+                continue;
+            }
+            let count = |n: Option<u64>| {
+                n.map_or("".into(), |n| {
+                    human::count(i64::try_from(n).unwrap_or(i64::MAX))
+                })
+            };
+            tables.push(vec![
+                size.table.name().into(),
+                human::count(size.rows),
+                size.segments.to_string(),
+                human::bytes(i64::try_from(size.bytes).unwrap_or(i64::MAX)),
+                count(stream.map(|s| s.produced)),
+                count(stream.map(|s| s.stored)),
+                count(stream.map(|s| s.dropped)),
+            ]);
+        }
+        writeln!(out)?;
+        tables.print(out)
+    }
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".into() } else { text }
+}
+
+async fn int(catalog: &Catalog, sql: &str) -> Result<Option<i64>> {
+    let row = catalog.row(sql).await?;
+    Ok(match row.first() {
+        Some(ScalarValue::Int64(value)) => *value,
+        _ => None,
+    })
+}
+
+/// For shares: whole nanoseconds past 2^53 lose nothing that a percentage shows.
+#[allow(clippy::cast_precision_loss)]
+fn as_float(ns: i64) -> f64 {
+    ns as f64
+}

@@ -27,7 +27,8 @@ pub(crate) struct Args {
 /// The rustc of the committed object. Another one makes other bytes, and its LLVM may be newer than bpf-linker's.
 pub(crate) const RUSTC: &str = "1.95.0";
 const TARGET: &str = "bpfel-unknown-none";
-const RUSTFLAGS: [&str; 1] = ["-Clinker=bpf-linker"];
+/// The kernel takes a callback only from an object with BTF that tells functions ("missing btf func_info").
+const RUSTFLAGS: [&str; 2] = ["-Clinker=bpf-linker", "-Clink-arg=--btf"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::require_bpf_tools()?;
@@ -55,7 +56,18 @@ fn build() -> Result<PathBuf> {
         .envs(environment()?)
         .current_dir(hud_ebpf()))
     .context("failed to build the kernel programs")?;
-    Ok(target.join(TARGET).join("release/hud"))
+    // The DWARF that the BTF was made of: ten times the size of all the rest, and of no use to anybody.
+    let stripped = target.join("hud.bpf.o");
+    sh(command(objcopy()?).arg("--strip-debug").arg(target.join(TARGET).join("release/hud")).arg(&stripped))?;
+    Ok(stripped)
+}
+
+/// The objcopy that comes with rustc, of the same LLVM.
+fn objcopy() -> Result<PathBuf> {
+    let libraries = output(command("rustc").args(["--print", "target-libdir"]))?;
+    let objcopy = Path::new(libraries.trim_end()).with_file_name("bin").join("rust-objcopy");
+    ensure!(objcopy.exists(), "this toolchain has no rust-objcopy: use the one that rustup installs");
+    Ok(objcopy)
 }
 
 /// Lints the kernel programs as they are built.

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bins = target_dir();
     sh(cargo("build").args(["--release", "--package", "hud-record", "--bins"]))?;
     sh(cargo("build").args(["--profile", ANALYZE_PROFILE, "--package", "hud-analyze", "--bins"]))?;
-    let targets = targets::build("test-async-app")?;
+    let targets = targets::build()?;
     let hud_record = bins.join("release/hud-record");
     // The dev profile's folder is called otherwise than the profile.
     let hud_analyze = bins.join(if ANALYZE_PROFILE == "dev" { "debug" } else { ANALYZE_PROFILE }).join("hud-analyze");

@@ -16,9 +16,6 @@ pub(crate) struct Args {
     runner: Vec<String>,
 }
 
-/// The programs that integration tests record.
-const TARGETS: [&str; 2] = ["test-async-app", "poll-storm"];
-
 /// A reader of Parquet that shares no code with ours.
 const DUCKDB: &str = "duckdb==1.4.4";
 
@@ -41,8 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         steps.run("clippy, kernel", build_ebpf::clippy)?;
     }
     steps.run("clippy", || sh(cargo("clippy").args(["--workspace", "--all-targets", "--", "-Dwarnings"])))?;
-    let folder =
-        steps.run("target programs", || TARGETS.iter().try_fold(PathBuf::new(), |_, target| targets::build(target)))?;
+    let programs = steps.run("target programs", targets::build)?;
     let duckdb = steps.run("duckdb", || match duckdb() {
         Err(error) if !required() => {
             println!("the tests that read sessions with DuckDB will be skipped: {error:#}");
@@ -60,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         tests.args(["--workspace", "--lib", "--bins", "--tests", "--"]).args(&args.runner);
         tests
     };
-    tests.env("HUD_TEST_TARGETS", folder);
+    tests.env("HUD_TEST_TARGETS", programs);
     if let Some(python) = duckdb {
         tests.env("HUD_DUCKDB_PYTHON", python);
     }

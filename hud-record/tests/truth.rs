@@ -1,0 +1,173 @@
+//! hud against a program that measures itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_wrap, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use hud_common::session::Table;
+use rustix::process::Signal;
+use support::{Target, analyze, may_trace, percentile, program, record, truth};
+
+#[test]
+fn exact_polls_agree_with_the_programs_own_account() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("polls.csv");
+    let target = Target::start(&program("test-async-app"), &["--poll-log", log.to_str().unwrap()]);
+    let recording = record(target.pid(), &dir.path().join("session"), &["--duration", "12", "--polls", "exact"]);
+    target.stop();
+
+    let (start, end) = recording.window("polls");
+    let names: BTreeMap<i64, String> = recording
+        .integers(Table::TaskTypes, "type_id")
+        .into_iter()
+        .flatten()
+        .zip(recording.texts(Table::TaskTypes, "name"))
+        .collect();
+    // By name: (start, duration) of each poll.
+    let mut polls: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
+    let types = recording.integers(Table::Polls, "type_id");
+    let times = recording.integers(Table::Polls, "ts").into_iter().zip(recording.integers(Table::Polls, "dur"));
+    for (type_id, (ts, dur)) in types.iter().zip(times) {
+        let name = names[&type_id.unwrap()].as_str();
+        let name = name.strip_prefix("test_async_app::").unwrap_or(name);
+        polls.entry(name).or_default().push((recording.mono(ts.unwrap()), dur.unwrap()));
+    }
+
+    let truth = truth(&log);
+    let tasks = ["good_citizen", "yielding_worker", "cpu_hog", "blocking_sleeper", "lock_contender", "file_reader"];
+    for name in tasks.into_iter().chain(["pool_user", "short_lived_spawner", "short_lived"]) {
+        let own: Vec<_> = truth[name].iter().filter(|(ts, dur)| *ts >= start && ts + dur <= end).collect();
+        let ours = polls.get(name).unwrap_or_else(|| panic!("no poll of {name}"));
+        let (count, own_count) = (ours.len() as i64, own.len() as i64);
+        // At either end of the window a poll may count on one side only: hud's probe and the program's clock are
+        // microseconds apart.
+        let slack = (own_count / 100).max(1);
+        assert!((count - own_count).abs() <= slack, "{name}: {count} polls by hud, {own_count} by its own count");
+        let (mut ours, mut own): (Vec<i64>, Vec<i64>) =
+            (ours.iter().map(|p| p.1).collect(), own.iter().map(|p| p.1).collect());
+        for share in [0.5, 0.99] {
+            let (by_hud, by_itself) = (percentile(&mut ours, share), percentile(&mut own, share));
+            let slack = (by_itself / 20).max(20_000);
+            assert!(
+                (by_hud - by_itself).abs() <= slack,
+                "{name}, p{}: {by_hud} ns by hud, {by_itself} ns by its own clock",
+                share * 100.0
+            );
+        }
+    }
+}
+
+#[test]
+fn without_probes_the_sleeper_is_named_and_its_sleeps_are_exact() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("polls.csv");
+    let target = Target::start(&program("test-async-app"), &["--poll-log", log.to_str().unwrap()]);
+    let session = dir.path().join("session");
+    let recording = record(target.pid(), &session, &["--duration", "6", "--polls", "off"]);
+    target.stop();
+    assert_eq!(recording.rows(Table::Polls).num_rows(), 0);
+
+    // The window is drawn between two sleeps, so that none lies across its border.
+    let (start, end) = recording.window("off_cpu");
+    let sleeps = &truth(&log)["sleep"];
+    let inside: Vec<_> = sleeps.iter().filter(|(ts, dur)| *ts > start && ts + dur < end).collect();
+    let (first, last) = (inside.first().unwrap(), inside.last().unwrap());
+    let (from, to) = (first.0 - 1_000_000, last.0 + last.1 + 1_000_000);
+
+    let rows = analyze(&["blocking", "--each", "--limit", "100000"], &session);
+    let blocked: Vec<_> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|r| r["cause"] == "blocked" && r["task_type"] == "test_async_app::blocking_sleeper")
+        .filter(|r| (from..to).contains(&recording.mono(r["ts"].as_i64().unwrap())))
+        .collect();
+    assert_eq!(blocked.len(), inside.len(), "sleeps by hud, and by the program's own count");
+    let total: i64 = blocked.iter().map(|r| r["dur"].as_i64().unwrap()).sum();
+    let own: i64 = inside.iter().map(|(_, dur)| dur).sum();
+    assert!((total - own).abs() * 20 <= own, "slept {total} ns by hud, {own} ns by its own clock");
+    for row in blocked {
+        assert!(row["file"].as_str().unwrap().ends_with("test-async-app.rs"), "{row}");
+        assert!(row["function"].as_str().unwrap().contains("blocking_sleeper"), "{row}");
+        assert!(row["line"].as_i64().unwrap() > 0, "{row}");
+    }
+}
+
+/// The summary that a person sees first: both culprits, and none of the innocent.
+#[test]
+fn both_culprits_are_named_and_nobody_else() {
+    if !may_trace() {
+        return;
+    }
+    for polls in ["exact", "off"] {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::start(&program("test-async-app"), &[]);
+        let session = dir.path().join("session");
+        record(target.pid(), &session, &["--duration", "8", "--polls", polls]);
+        target.stop();
+
+        let rows = analyze(&["blocking"], &session);
+        let named = |cause: &str, task: &str| {
+            rows.as_array().unwrap().iter().any(|r| {
+                r["cause"] == cause
+                    && r["task_type"] == format!("test_async_app::{task}")
+                    && r["file"].as_str().is_some_and(|f| f.ends_with("test-async-app.rs"))
+                    && r["line"].as_i64().is_some_and(|l| l > 0)
+                    && r["function"].as_str().is_some_and(|f| f.starts_with("test_async_app::"))
+            })
+        };
+        assert!(named("blocked", "blocking_sleeper"), "polls {polls}: {rows:#}");
+        assert!(named("cpu", "cpu_hog"), "polls {polls}: {rows:#}");
+        for row in rows.as_array().unwrap() {
+            for innocent in ["good_citizen", "yielding_worker", "short_lived", "pool_work"] {
+                assert!(
+                    !row["task_type"].as_str().unwrap_or_default().ends_with(innocent),
+                    "polls {polls}: {innocent} is blamed: {row:#}"
+                );
+            }
+        }
+        let hottest = &analyze(&["hotspots"], &session)[0];
+        assert!(hottest["function"].as_str().unwrap().starts_with("test_async_app::"), "polls {polls}: {hottest:#}");
+        assert_eq!(hottest["task_type"], "test_async_app::cpu_hog", "polls {polls}: {hottest:#}");
+    }
+}
+
+#[test]
+fn a_runtime_that_starts_after_the_attach_is_seen() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut target = Target::start(&program("late-runtime"), &[]);
+    let session = dir.path().join("session");
+    let recorder = support::hud_record()
+        .args(["--pid", &target.pid().to_string(), "--headless", "--polls", "off", "--export"])
+        .arg(&session)
+        .spawn()
+        .unwrap();
+    // The first rows are written once recording is on.
+    while !session.join("threads/000001.arrows.inflight").exists() {
+        std::thread::yield_now();
+    }
+    target.signal(Signal::USR1);
+    assert_eq!(target.line().trim(), "10 naps taken in the late runtime");
+    support::signal_process(recorder.id(), Signal::INT);
+    assert!(recorder.wait_with_output().unwrap().status.success());
+
+    let recording = support::Recording::open(&session);
+    let roles = recording.texts(Table::Threads, "role");
+    let names = recording.texts(Table::Threads, "name");
+    let late = names.iter().zip(&roles).filter(|(name, role)| *name == "late-worker" && *role == "worker").count();
+    assert!(late >= 1, "{names:?} {roles:?}");
+    let rows = analyze(&["blocking"], &session);
+    let nap = rows.as_array().unwrap().iter().find(|r| r["task_type"] == "late_runtime::napper");
+    assert_eq!(nap.expect("the napper is named")["count"], 10);
+}
