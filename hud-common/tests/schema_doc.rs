@@ -1,0 +1,53 @@
+//! docs/SCHEMA.md is printed from the tables' own definition, so it is true.
+
+#![cfg(feature = "session")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use hud_common::session::{FORMAT_VERSION, Table};
+
+const HEAD: &str = "\
+<!-- Printed from hud-common/src/session/tables.rs; to renew it: HUD_BLESS=1 cargo test -p hud-common --features session -->
+# The session
+
+A session is a folder:
+
+```text
+SESSION/manifest.json                     what was recorded, where, when and how
+SESSION/<table>/000001.parquet            a sealed segment: sorted, compressed, immutable
+SESSION/<table>/000002.arrows.inflight    the segment being written: an Arrow IPC stream
+```
+
+Any engine that reads Parquet reads a session: `SELECT * FROM 'SESSION/polls/*.parquet'` in DuckDB. While a session is
+being recorded, its last minute lies in the in-flight logs.
+
+- Integers are signed; no unsigned ones and no nanosecond timestamps, which Spark and Trino cannot read.
+- `ts` is nanoseconds since the Unix epoch, `dur` nanoseconds. Both come from CLOCK_MONOTONIC by one anchor a session
+  (`clock` in the manifest), so differences are exact and never step, whatever happens to the wall clock; `clock` rows
+  record how far the wall clock drifted.
+- A segment is sorted by its table's key, says so in `sorting_columns`, has at least one row, and its name is never used
+  again.
+- `produced = stored + dropped` for each stream of the manifest's `streams`, where `stored` counts the rows on disk,
+  including those that the recorder adds itself: threads that existed before it (`threads`), and stretches that were under
+  way as recording ended, cut there (`off_cpu`).
+- What was not watched is not in `coverage`.
+- A table without rows has no folder. New columns are added as nullable, a type never changes.
+";
+
+#[test]
+fn the_schema_document_is_what_is_written() {
+    let mut doc = String::from(HEAD);
+    write!(doc, "\nThis is format version {FORMAT_VERSION}.\n\n").unwrap();
+    for table in Table::ALL {
+        writeln!(doc, "{}", table.markdown()).unwrap();
+    }
+    let doc = format!("{}\n", doc.trim_end());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/SCHEMA.md");
+    if std::env::var_os("HUD_BLESS").is_some() {
+        fs::write(&path, doc).unwrap();
+        return;
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == doc, "docs/SCHEMA.md is out of date: run HUD_BLESS=1 cargo test -p hud-common --features session");
+}
