@@ -1,5 +1,7 @@
 //! The program as a user meets it: what it prints, where, and how it ends.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{

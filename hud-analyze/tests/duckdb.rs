@@ -3,6 +3,8 @@
 //! `HUD_DUCKDB_PYTHON` names a Python that has the package `duckdb`. Without it these tests only say that they were
 //! skipped, except where `HUD_REQUIRE_BPF=1` asks for everything: there they fail.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{

@@ -1,6 +1,8 @@
 //! The views on a recording of a real program, `test-async-app`: 3 workers, well-behaved tasks, and among them one that
 //! computes for 20 ms, one that sleeps for 15 ms and four that wait for each other's lock.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{collections::BTreeSet, fs, process::Command};

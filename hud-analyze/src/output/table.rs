@@ -228,6 +228,7 @@ fn take(chars: impl Iterator<Item = char>, width: usize) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
