@@ -17,16 +17,18 @@
 --   tid             id        thread
 --   thread          text      the thread's name
 --   observed        ns        how long it was observed in the window: the sum of the four states
---   running         ns        on a CPU
---   running_share   share     part of observed
---   blocked         ns        asleep inside a task
---   blocked_share   share     part of observed
---   waiting         ns        runnable without a CPU
---   waiting_share   share     part of observed
---   idle            ns        asleep outside a task
---   idle_share      share     part of observed
+--   running_share   share     part of it on a CPU
+--   blocked_share   share     part of it asleep inside a task
+--   waiting_share   share     part of it runnable without a CPU
+--   idle_share      share     part of it asleep outside a task
 --   polls           count     polls that began in the window; null where none were recorded
 --   longest_poll    ns        the longest of them
+--
+-- Further columns:
+--   running         ns        on a CPU
+--   blocked         ns        asleep inside a task
+--   waiting         ns        runnable without a CPU
+--   idle            ns        asleep outside a task
 WITH
 worker AS (
     SELECT tid, name, worker, runtime_id
@@ -92,11 +94,10 @@ spent AS (
     LEFT JOIN polled p ON p.tid = w.tid
 )
 SELECT runtime_id, worker, tid, thread, observed,
-       observed - blocked - waiting - idle AS running,
-       CAST(observed - blocked - waiting - idle AS DOUBLE) / nullif(observed, 0) AS running_share,
-       blocked, CAST(blocked AS DOUBLE) / nullif(observed, 0) AS blocked_share,
-       waiting, CAST(waiting AS DOUBLE) / nullif(observed, 0) AS waiting_share,
-       idle, CAST(idle AS DOUBLE) / nullif(observed, 0) AS idle_share,
-       polls, longest_poll
-FROM spent
+       CAST(running AS DOUBLE) / nullif(observed, 0) AS running_share,
+       CAST(blocked AS DOUBLE) / nullif(observed, 0) AS blocked_share,
+       CAST(waiting AS DOUBLE) / nullif(observed, 0) AS waiting_share,
+       CAST(idle AS DOUBLE) / nullif(observed, 0) AS idle_share,
+       polls, longest_poll, running, blocked, waiting, idle
+FROM (SELECT *, observed - blocked - waiting - idle AS running FROM spent)
 ORDER BY runtime_id NULLS LAST, worker NULLS LAST, tid

@@ -12,7 +12,7 @@ use crate::{
     cli::InfoFormat,
     error::{Error, Result},
     human,
-    output::{self, Stdout},
+    output::{Look, Stdout, Table as TextTable},
     window::Window,
 };
 
@@ -257,14 +257,14 @@ impl Facts {
             line("note", note.clone())?;
         }
 
-        let mut tables = output::Table::new(&[
-            ("table", false),
-            ("rows", true),
-            ("segments", true),
-            ("size", true),
-            ("produced", true),
-            ("stored", true),
-            ("dropped", true),
+        let mut tables = TextTable::new(&[
+            ("table", Look::Text),
+            ("rows", Look::Number),
+            ("segments", Look::Number),
+            ("size", Look::Number),
+            ("produced", Look::Number),
+            ("stored", Look::Number),
+            ("dropped", Look::Number),
         ]);
         for size in &self.sizes {
             let stream = manifest.streams.get(size.table.name());

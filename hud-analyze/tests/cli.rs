@@ -93,8 +93,7 @@ mod formats {
                 "cause",
                 "estimated",
                 "function",
-                "file",
-                "line",
+                "file:line",
                 "task_type"
             ]
         );
@@ -107,8 +106,7 @@ mod formats {
                 "blocked",
                 "false",
                 "app::sleeper",
-                "src/main.rs",
-                "12",
+                "src/main.rs:12",
                 "app::sleeper"
             ]
         );

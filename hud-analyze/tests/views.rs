@@ -777,10 +777,13 @@ mod timeline {
     #[test]
     fn its_steps_add_up_to_the_workers_view() {
         let session = Session::with_cast();
-        let tids = [W0, W1];
         session.add::<OffCpu>((0..400).map(|i| {
-            let tid = tids[(i % 2) as usize];
-            let task = [None, Some(SLEEPER), Some(LOOP0)][(i % 3) as usize];
+            let tid = if i % 2 == 0 { W0 } else { W1 };
+            let task = match i % 3 {
+                0 => None,
+                1 => Some(SLEEPER),
+                _ => Some(LOOP0),
+            };
             sleep(
                 at(i * 23 + i % 7),
                 tid,
@@ -790,7 +793,7 @@ mod timeline {
             )
         }));
         session.add::<Samples>(
-            (0..900).map(|i| sample(at(i * 10), tids[(i % 2) as usize], HOG, BURN_22)),
+            (0..900).map(|i| sample(at(i * 10), if i % 2 == 0 { W0 } else { W1 }, HOG, BURN_22)),
         );
         // No multiple of the step, and not at its borders.
         let window = between(at(1_003), at(8_777)).int("step", 70 * MS);

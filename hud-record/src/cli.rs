@@ -121,7 +121,9 @@ impl RecordArgs {
             eprintln!("note: {note}");
         }
         let line = ProgressLine::new(&name, pid, recorder.task_types());
-        let outcome = recorder.run(&stop, |p| line.show(p))?;
+        let (outcome, probes) = recorder.run(&stop, |p| line.show(p))?;
+        line.detaching(probes.poll_probes());
+        drop(probes);
         line.finish(&outcome);
         println!("{}", outcome.session.display());
         Ok(())
@@ -187,6 +189,11 @@ impl ProgressLine {
             format_size(p.bytes, BINARY),
             HumanCount(p.drops)
         ));
+    }
+
+    /// The session is closed; what remains takes the kernel a moment.
+    fn detaching(&self, probes: usize) {
+        self.bar.set_message(format!("session closed, detaching {probes} probes"));
     }
 
     fn finish(&self, outcome: &Outcome) {

@@ -42,10 +42,11 @@ pub struct Plan {
     pub no_btf: bool,
 }
 
-/// The attached programs. Detached when dropped.
+/// The attached programs. Detached when dropped: the kernel waits out a grace period of about 100 ms for each uprobe,
+/// one after the other whatever the number of threads that ask (it holds `event_mutex` meanwhile).
 pub struct Probes {
     bpf: Ebpf,
-    plan: Plan,
+    poll_probes: usize,
     /// Switches on the kernel's accounting of program run time while it is held.
     _stats: Option<std::os::fd::OwnedFd>,
 }
@@ -75,7 +76,7 @@ impl Probes {
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
-        let mut probes = Probes { bpf, plan, _stats: stats };
+        let mut probes = Probes { bpf, poll_probes: 0, _stats: stats };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
             probes.attach_sampler(plan.freq)?;
@@ -133,6 +134,7 @@ impl Probes {
         for name in ["poll_return", "poll_enter"] {
             let program: &mut UProbe = self.program(name)?;
             program.load().map_err(|e| refused(what, &e))?;
+            let mut attached = 0;
             for (index, poll) in tokio.exact_polls() {
                 let point = UProbeAttachPoint {
                     location: UProbeAttachLocation::AbsoluteOffset(poll.file_offset),
@@ -141,7 +143,9 @@ impl Probes {
                 program
                     .attach(point, exe.as_path() as &Path, UProbeScope::OneProcess(pid))
                     .map_err(|e| if exe.exists() { refused(what, &e) } else { Error::Exited(process.pid) })?;
+                attached += 1;
             }
+            self.poll_probes += attached;
         }
         Ok(())
     }
@@ -233,9 +237,9 @@ impl Probes {
             .collect()
     }
 
-    /// What is attached.
-    pub fn plan(&self) -> Plan {
-        self.plan
+    /// How many uprobes are attached. Detaching takes the kernel about 0.1 s for each.
+    pub fn poll_probes(&self) -> usize {
+        self.poll_probes
     }
 
     fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P>

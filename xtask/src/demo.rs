@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::sh::{cargo, command, output, run as sh, succeeds, target_dir};
+use crate::sh::{cargo, command, output, root, run as sh, show, succeeds, target_dir};
 use crate::targets;
 
 /// Builds hud, records the example program and prints what is wrong with it
@@ -52,16 +52,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 
     heading("next things to try");
-    let (analyze, session) = (hud_analyze.display(), session.display());
+    let [analyze, record, session] =
+        [&hud_analyze, &hud_record, &session].map(|path| short(path.display().to_string()));
     println!("{analyze} tasks {session}");
     println!("{analyze} timeline {session} --from +2s --to +2.2s");
     println!("{analyze} sql {session} -c \"SELECT type_id, count(*), max(dur) FROM polls GROUP BY 1 ORDER BY 3 DESC\"");
-    println!("{}{} --pid <PID of your program> --headless --duration 10", privilege.prefix(), hud_record.display());
+    println!("{}{} --pid <PID of your program> --headless --duration 10", privilege.prefix(), record);
     Ok(())
 }
 
 /// Where to record to. The one before gives way, unless it is to be kept.
-fn session(folder: &Path, keep: bool) -> Result<std::path::PathBuf> {
+fn session(folder: &Path, keep: bool) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let mut session = folder.join("session");
     if keep {
@@ -77,8 +78,16 @@ fn session(folder: &Path, keep: bool) -> Result<std::path::PathBuf> {
 }
 
 fn show_and_run(command: &mut Command) -> Result<()> {
-    heading(&crate::sh::show(command));
+    heading(&short(show(command)));
     sh(command)
+}
+
+/// The command as one may type it here.
+fn short(command: String) -> String {
+    match std::env::current_dir() {
+        Ok(here) if here == root() => command.replace(&format!("{}/", here.display()), ""),
+        _ => command,
+    }
 }
 
 fn heading(text: &str) {

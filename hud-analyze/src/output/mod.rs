@@ -19,7 +19,7 @@ use clap::ValueEnum;
 use datafusion::prelude::DataFrame;
 use futures::StreamExt as _;
 
-pub(crate) use table::Table;
+pub(crate) use table::{Look, Table};
 
 use crate::{
     catalog::Catalog,

@@ -1,4 +1,4 @@
-//! A table of text: cells cleaned, numbers to the right, long names clipped in their middle where it must fit.
+//! A table of text: cells cleaned, numbers to the right, long names clipped where it must fit.
 
 use std::io::{self, Write};
 
@@ -19,24 +19,36 @@ use crate::{
 };
 
 /// Space between columns.
-const GAP: usize = 2;
+const GAP: u16 = 2;
 /// No column is clipped below this, however narrow the terminal.
 const MIN_WIDTH: usize = 12;
 
+/// What a column holds, as far as its looks go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Stands to the right and is never clipped.
+    Number,
+    /// Clipped in its middle: the ends of a function's name tell the most.
+    Text,
+    /// Clipped at its start: a path's end tells the most.
+    Path,
+}
+
 /// Rows as text.
 pub(crate) struct Table {
-    names: Vec<String>,
-    right: Vec<bool>,
+    columns: Vec<(String, Look)>,
     rows: Vec<Vec<String>>,
     has_more: bool,
 }
 
 impl Table {
-    /// An empty table of columns `names`, of which those with `true` hold numbers.
-    pub(crate) fn new(names: &[(&str, bool)]) -> Self {
+    /// A table without rows.
+    pub(crate) fn new(columns: &[(&str, Look)]) -> Self {
+        let columns = columns
+            .iter()
+            .map(|(name, look)| ((*name).to_string(), *look));
         Self {
-            names: names.iter().map(|(name, _)| (*name).to_string()).collect(),
-            right: names.iter().map(|(_, right)| *right).collect(),
+            columns: columns.collect(),
             rows: Vec::new(),
             has_more: false,
         }
@@ -47,25 +59,48 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// The first `limit` rows of a query's answer.
+    /// The first `limit` rows of a query's answer. A view's `file` and `line` become one column, as editors know it.
     pub(crate) fn of(
         schema: &SchemaRef,
         batches: &[RecordBatch],
-        columns: &[Item],
+        items: &[Item],
         limit: Option<usize>,
     ) -> Result<Self> {
         let fields = schema.fields();
-        let unit = |name: &str| columns.iter().find(|c| c.name == name).map(|c| c.unit);
+        let unit = |name: &str| items.iter().find(|c| c.name == name).map(|c| c.unit);
         let units: Vec<_> = fields.iter().map(|f| unit(f.name())).collect();
+        let place = fields
+            .windows(2)
+            .position(|pair| pair[0].name() == "file" && pair[1].name() == "line");
+        let place = place.filter(|_| !items.is_empty());
+
+        let columns = fields.iter().zip(&units).map(|(field, unit)| {
+            let look = if field.data_type().is_numeric() {
+                Look::Number
+            } else {
+                Look::Text
+            };
+            let name = clean::text(field.name()).into_owned();
+            match (unit, name.strip_suffix("_share")) {
+                // `9.8 %` tells that it is a share.
+                (Some(Unit::Share), Some(of)) if schema.column_with_name(of).is_none() => {
+                    (of.to_string(), look)
+                }
+                (Some(Unit::Share), Some(_)) => ("share".to_string(), look),
+                _ => (name, look),
+            }
+        });
         let mut table = Self {
-            names: fields
-                .iter()
-                .map(|f| clean::text(f.name()).into_owned())
-                .collect(),
-            right: fields.iter().map(|f| f.data_type().is_numeric()).collect(),
+            columns: columns.collect(),
             rows: Vec::new(),
             has_more: false,
         };
+        if let Some(file) = place {
+            table
+                .columns
+                .splice(file..file + 2, [("file:line".to_string(), Look::Path)]);
+        }
+
         let options = FormatOptions::default().with_null("-");
         for batch in batches {
             let formatters = batch
@@ -95,7 +130,14 @@ impl Table {
                             _ => clean::text(&formatter.value(row).to_string()).into_owned(),
                         },
                     );
-                table.rows.push(cells.collect());
+                let mut cells: Vec<_> = cells.collect();
+                if let Some(file) = place {
+                    let line = cells.remove(file + 1);
+                    if line != "-" {
+                        cells[file] = format!("{}:{line}", cells[file]);
+                    }
+                }
+                table.rows.push(cells);
             }
         }
         Ok(table)
@@ -108,8 +150,7 @@ impl Table {
 
     /// To a terminal, within its width; to anything else in full.
     pub(crate) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
-        let text = self.render(terminal_width(), may_colour());
-        out.write_all(text.as_bytes())
+        out.write_all(self.render(terminal_width(), may_colour()).as_bytes())
     }
 
     fn render(&self, width: Option<usize>, colour: bool) -> String {
@@ -122,22 +163,19 @@ impl Table {
             true => table.enforce_styling(),
             false => table.force_no_tty(),
         };
-        table.set_header(self.names.iter().map(|name| match colour {
+        table.set_header(self.columns.iter().map(|(name, _)| match colour {
             true => Cell::new(name).add_attribute(Attribute::Bold),
             false => Cell::new(name),
         }));
         for row in &self.rows {
-            table.add_row(
-                row.iter()
-                    .zip(&widths)
-                    .map(|(cell, width)| clip(cell, *width)),
-            );
+            let cells = row.iter().zip(&widths).zip(&self.columns);
+            table.add_row(cells.map(|((cell, width), (_, look))| clip(cell, *width, *look)));
         }
-        for (i, column) in table.column_iter_mut().enumerate() {
-            if self.right.get(i).is_some_and(|right| *right) {
+        for (column, (_, look)) in table.column_iter_mut().zip(&self.columns) {
+            if *look == Look::Number {
                 column.set_cell_alignment(CellAlignment::Right);
             }
-            column.set_padding((0, u16::try_from(GAP).unwrap_or(1)));
+            column.set_padding((0, GAP));
         }
         let mut text = String::new();
         for line in table.lines() {
@@ -147,31 +185,27 @@ impl Table {
         text
     }
 
-    /// How wide each column may be: its own width, or, where the table is too wide, the widest text columns give way.
+    /// How wide each column may be: its own width, or, where the table is too wide, the widest that may be clipped
+    /// give way.
     fn widths(&self, total: Option<usize>) -> Vec<usize> {
-        let own = |i: usize| {
+        let own = |(i, (name, _)): (usize, &(String, Look))| {
             let cells = self
                 .rows
                 .iter()
                 .filter_map(|row| row.get(i))
                 .map(|cell| cell.width());
-            cells
-                .chain(self.names.get(i).map(|name| name.width()))
-                .max()
-                .unwrap_or(0)
+            cells.max().unwrap_or(0).max(name.width())
         };
-        let mut widths: Vec<_> = (0..self.names.len()).map(own).collect();
+        let mut widths: Vec<_> = self.columns.iter().enumerate().map(own).collect();
         let Some(total) = total else { return widths };
-        let gaps = GAP * self.names.len().saturating_sub(1);
+        let gaps = usize::from(GAP) * self.columns.len().saturating_sub(1);
         loop {
-            let sum: usize = widths.iter().sum::<usize>() + gaps;
-            let widest = widths
+            let sum = widths.iter().sum::<usize>() + gaps;
+            let clipped = widths
                 .iter_mut()
-                .zip(&self.right)
-                .filter(|(_, right)| !**right)
-                .map(|(w, _)| w)
-                .max();
-            match widest {
+                .zip(&self.columns)
+                .filter(|(_, (_, look))| *look != Look::Number);
+            match clipped.map(|(width, _)| width).max() {
                 Some(widest) if sum > total && *widest > MIN_WIDTH => *widest -= 1,
                 _ => return widths,
             }
@@ -181,11 +215,17 @@ impl Table {
     /// As a table for a document. Names stand as code where they would be read as markup.
     pub(crate) fn markdown(&self, out: &mut dyn Write) -> io::Result<()> {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-        let mut text = line(self.names.iter().map(|n| markdown_cell(n)).collect());
-        text += &line(
-            self.right
+        let mut text = line(
+            self.columns
                 .iter()
-                .map(|right| if *right { "--:" } else { "---" }.to_string())
+                .map(|(name, _)| markdown_cell(name))
+                .collect(),
+        );
+        let rule = |look: &Look| if *look == Look::Number { "--:" } else { "---" };
+        text += &line(
+            self.columns
+                .iter()
+                .map(|(_, look)| rule(look).to_string())
                 .collect(),
         );
         for row in &self.rows {
@@ -203,14 +243,18 @@ fn markdown_cell(cell: &str) -> String {
     }
 }
 
-/// `text` in at most `width` columns, its middle left out: the ends of a path or of a function tell the most.
-pub(crate) fn clip(text: &str, width: usize) -> String {
+/// `text` in at most `width` columns of the terminal.
+fn clip(text: &str, width: usize, look: Look) -> String {
     if text.width() <= width {
         return text.to_string();
     }
     let room = width.saturating_sub(1);
-    let head = take(text.chars(), room / 2);
-    let tail: String = take(text.chars().rev(), room - room / 2)
+    let from_head = match look {
+        Look::Path => 0,
+        Look::Number | Look::Text => room / 2,
+    };
+    let head = take(text.chars(), from_head);
+    let tail: String = take(text.chars().rev(), room - from_head)
         .chars()
         .rev()
         .collect();
@@ -233,12 +277,18 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new(&[("function", false), ("self", true)]);
-        table.push(vec![
-            "test_async_app::a_module::with_a_long_name::cpu_hog".into(),
-            "1.99 s".into(),
+        let mut table = Table::new(&[
+            ("function", Look::Text),
+            ("file:line", Look::Path),
+            ("self", Look::Number),
         ]);
-        table.push(vec!["<u64>::wrapping_add".into(), "12.0 ms".into()]);
+        let row = |cells: [&str; 3]| cells.map(String::from).to_vec();
+        table.push(row([
+            "my_app::a_module::with_a_long_name::cpu_hog",
+            "crates/my_app/src/main.rs:7",
+            "1.99 s",
+        ]));
+        table.push(row(["<u64>::wrapping_add", "-", "12.0 ms"]));
         table
     }
 
@@ -246,24 +296,26 @@ mod tests {
     fn numbers_stand_to_the_right() {
         assert_eq!(
             table().render(None, false),
-            "function                                                self\n\
-             test_async_app::a_module::with_a_long_name::cpu_hog   1.99 s\n\
-             <u64>::wrapping_add                                  12.0 ms\n"
+            "function                                     file:line                       self\n\
+             my_app::a_module::with_a_long_name::cpu_hog  crates/my_app/src/main.rs:7   1.99 s\n\
+             <u64>::wrapping_add                          -                            12.0 ms\n"
         );
     }
 
     #[test]
-    fn it_fits_the_terminal_and_keeps_both_ends_of_a_name() {
-        let text = table().render(Some(40), false);
-        assert!(text.lines().all(|l| l.width() <= 40), "{text}");
-        assert!(text.contains("test_async_app:…g_name::cpu_hog"), "{text}");
-        assert!(text.contains("<u64>::wrapping_add"), "{text}");
+    fn it_fits_the_terminal_and_keeps_what_tells_the_most() {
+        assert_eq!(
+            table().render(Some(60), false),
+            "function                   file:line                    self\n\
+             my_app::a_mo…ame::cpu_hog  …es/my_app/src/main.rs:7   1.99 s\n\
+             <u64>::wrapping_add        -                         12.0 ms\n"
+        );
     }
 
     #[test]
     fn a_name_is_no_markup() {
         let mut out = Vec::new();
-        let mut table = Table::new(&[("function", false)]);
+        let mut table = Table::new(&[("function", Look::Text)]);
         table.push(vec!["<impl Fn(u8) | T>::call".into()]);
         table.markdown(&mut out).unwrap();
         assert_eq!(
@@ -274,8 +326,9 @@ mod tests {
 
     #[test]
     fn clipping_counts_columns_not_characters() {
-        assert_eq!(clip("日本語日本語", 7), "日…語");
-        assert_eq!(clip("short", 5), "short");
-        assert_eq!(clip("longer", 5), "lo…er");
+        assert_eq!(clip("日本語日本語", 7, Look::Text), "日…語");
+        assert_eq!(clip("short", 5, Look::Text), "short");
+        assert_eq!(clip("longer", 5, Look::Text), "lo…er");
+        assert_eq!(clip("src/main.rs:7", 10, Look::Path), "…main.rs:7");
     }
 }

@@ -146,8 +146,9 @@ impl Recorder {
         self.probes.verified_instructions()
     }
 
-    /// Records until `stop` is set, the time is over, the target exits, or the session cannot be written.
-    pub fn run(mut self, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) -> Result<Outcome> {
+    /// Records until `stop` is set, the time is over, the target exits, or the session cannot be written. The session is
+    /// closed when this returns; the probes are still attached, without effect, until they are dropped.
+    pub fn run(mut self, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) -> Result<(Outcome, Probes)> {
         let pidfd = Pid::from_raw(self.process.pid.cast_signed())
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
             .ok_or(Error::Exited(self.process.pid))?;
@@ -218,7 +219,7 @@ impl Recorder {
         let counters = self.probes.counters()?;
         vitals.take(now, &self.probes, drain.bytes, drain.rows.iter().sum(), &out);
         drops.note(now, &counters, drain.undecoded, &out);
-        self.write_coverage(clock, began, ended, reason, &out);
+        write_coverage(self.settings.plan, clock, began, ended, reason, &out);
         let own_rows = drain.own_rows;
         drain.flush(&out);
         let events = drain.rows.iter().sum();
@@ -226,7 +227,6 @@ impl Recorder {
             manifest.notes.push(format!("{} events have no stack: too many distinct ones", drain.stacks_not_kept()));
         }
         drop(drain);
-        drop(self.probes);
         namer.finish();
         drop(out);
         let stored = writer.finish()?;
@@ -236,7 +236,7 @@ impl Recorder {
         manifest.end_reason = Some(reason.into());
         manifest.complete = true;
         manifest.write(session.path())?;
-        Ok(Outcome {
+        let outcome = Outcome {
             session: session.path().into(),
             reason,
             progress: Progress {
@@ -247,7 +247,8 @@ impl Recorder {
                 drops: drops.total(),
             },
             streams: manifest.streams,
-        })
+        };
+        Ok((outcome, self.probes))
     }
 
     /// Stops the streams and takes what is left: the ring is read until the kernel's account and ours agree, and
@@ -321,29 +322,30 @@ impl Recorder {
         out.send(&mut types);
     }
 
-    fn write_coverage(&self, clock: Clock, began: u64, ended: u64, reason: &'static str, out: &BatchSender) {
-        let mut coverage = CoverageColumns::default();
-        for stream in Stream::ALL {
-            let on = match stream {
-                Stream::Polls => self.settings.plan.polls,
-                Stream::Samples => self.settings.plan.freq > 0,
-                _ => true,
-            };
-            if on {
-                coverage.push(CoverageRow {
-                    ts: clock.epoch(began),
-                    dur: ended.saturating_sub(began).cast_signed(),
-                    stream: stream.name().into(),
-                    reason: reason.into(),
-                });
-            }
+}
+
+fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'static str, out: &BatchSender) {
+    let mut coverage = CoverageColumns::default();
+    for stream in Stream::ALL {
+        let on = match stream {
+            Stream::Polls => plan.polls,
+            Stream::Samples => plan.freq > 0,
+            _ => true,
+        };
+        if on {
+            coverage.push(CoverageRow {
+                ts: clock.epoch(began),
+                dur: ended.saturating_sub(began).cast_signed(),
+                stream: stream.name().into(),
+                reason: reason.into(),
+            });
         }
-        out.send(&mut coverage);
-        let mut anchors = ClockColumns::default();
-        let end = kernel::anchor();
-        anchors.push(ClockRow { mono: end.mono, real: end.real });
-        out.send(&mut anchors);
     }
+    out.send(&mut coverage);
+    let mut anchors = ClockColumns::default();
+    let end = kernel::anchor();
+    anchors.push(ClockRow { mono: end.mono, real: end.real });
+    out.send(&mut anchors);
 }
 
 impl Process {
