@@ -42,9 +42,7 @@ impl Catalog {
         let (dir, manifest) = SessionDir::open(path)?;
         let unsealed = dir.unsealed()?;
         // Listings are cached for ever by default, and a recorder may seal a segment under us.
-        let runtime = RuntimeEnvBuilder::new()
-            .with_object_list_cache_limit(0)
-            .build_arc()?;
+        let runtime = RuntimeEnvBuilder::new().with_object_list_cache_limit(0).build_arc()?;
         let config = SessionConfig::new().with_information_schema(true);
         let context = SessionContext::new_with_config_rt(config, runtime);
         let mut all = Vec::new();
@@ -53,13 +51,7 @@ impl Catalog {
             context.register_table(table.name(), provider(table, &segments)?)?;
             all.push((table, segments));
         }
-        Ok(Self {
-            dir,
-            manifest,
-            segments: all,
-            unsealed,
-            context,
-        })
+        Ok(Self { dir, manifest, segments: all, unsealed, context })
     }
 
     /// What was recorded, where, when and how.
@@ -103,22 +95,14 @@ impl Catalog {
         let Some(batch) = batches.iter().find(|b| b.num_rows() > 0) else {
             return Ok(Vec::new());
         };
-        let row = batch
-            .columns()
-            .iter()
-            .map(|c| ScalarValue::try_from_array(c, 0));
+        let row = batch.columns().iter().map(|c| ScalarValue::try_from_array(c, 0));
         Ok(row.collect::<Result<_, _>>()?)
     }
 
     /// Makes sure that an answer is of the whole session: DataFusion passes over a segment that has gone away since the
     /// session was opened.
     pub fn confirm(&self) -> Result<()> {
-        match self
-            .segments
-            .iter()
-            .flat_map(|(_, segments)| segments)
-            .find(|path| !path.exists())
-        {
+        match self.segments.iter().flat_map(|(_, segments)| segments).find(|path| !path.exists()) {
             Some(path) => Err(Error::Gone(path.clone())),
             None => Ok(()),
         }
@@ -138,10 +122,7 @@ impl Catalog {
         self.segments.iter().find_map(|(table, segments)| {
             segments.iter().find_map(|path| {
                 let why = check_segment(path, &table.schema()).err()?;
-                Some(Error::Segment {
-                    path: path.clone(),
-                    why: one_line(&why),
-                })
+                Some(Error::Segment { path: path.clone(), why: one_line(&why) })
             })
         })
     }
@@ -152,37 +133,22 @@ fn provider(table: Table, segments: &[PathBuf]) -> Result<Arc<dyn TableProvider>
         return Ok(Arc::new(MemTable::try_new(table.schema(), vec![vec![]])?));
     }
     // DataFusion passes over an empty file without a word.
-    if let Some(path) = segments
-        .iter()
-        .find(|s| fs::metadata(s).is_ok_and(|m| m.len() == 0))
-    {
-        return Err(Error::Segment {
-            path: path.clone(),
-            why: "it is empty".into(),
-        });
+    if let Some(path) = segments.iter().find(|s| fs::metadata(s).is_ok_and(|m| m.len() == 0)) {
+        return Err(Error::Segment { path: path.clone(), why: "it is empty".into() });
     }
-    let urls = segments
-        .iter()
-        .map(|s| file_url(s))
-        .collect::<Result<_>>()?;
+    let urls = segments.iter().map(|s| file_url(s)).collect::<Result<_>>()?;
     let options = ListingOptions::new(Arc::new(ParquetFormat::default()))
         .with_file_sort_order(vec![vec![col(table.key()).sort(true, false)]]);
-    let config = ListingTableConfig::new_with_multi_paths(urls)
-        .with_listing_options(options)
-        .with_schema(table.schema());
+    let config =
+        ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(table.schema());
     Ok(Arc::new(ListingTable::try_new(config)?))
 }
 
 /// A path as a URL: given as a plain path, `?`, `*` and `[` in it would be read as a pattern.
 fn file_url(path: &Path) -> Result<ListingTableUrl> {
-    let absolute =
-        std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))?;
-    let url = Url::from_file_path(&absolute).map_err(|()| {
-        Error::Query(format!(
-            "{} is no path that a URL can name",
-            absolute.display()
-        ))
-    })?;
+    let absolute = std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))?;
+    let url = Url::from_file_path(&absolute)
+        .map_err(|()| Error::Query(format!("{} is no path that a URL can name", absolute.display())))?;
     Ok(ListingTableUrl::try_new(url, None)?)
 }
 
@@ -197,12 +163,7 @@ fn check_segment(path: &Path, schema: &SchemaRef) -> Result<(), String> {
             return Err(format!("it has no column {}", field.name()));
         };
         if !same_type(found.data_type(), field.data_type()) {
-            return Err(format!(
-                "its column {} is {}, not {}",
-                field.name(),
-                found.data_type(),
-                field.data_type()
-            ));
+            return Err(format!("its column {} is {}, not {}", field.name(), found.data_type(), field.data_type()));
         }
     }
     for batch in builder.build().map_err(|e| e.to_string())? {

@@ -91,9 +91,7 @@ Examples:
   echo 'SELECT count(*) FROM samples;' | hud-analyze sql SESSION")]
     Sql(SqlArgs),
     /// Prints a completion script for a shell
-    #[command(
-        after_help = "Example:\n  hud-analyze completions bash > hud-analyze.bash && . ./hud-analyze.bash"
-    )]
+    #[command(after_help = "Example:\n  hud-analyze completions bash > hud-analyze.bash && . ./hud-analyze.bash")]
     Completions {
         /// The shell
         shell: Shell,
@@ -242,11 +240,7 @@ pub fn main() -> ExitCode {
         Err(error) if out.broken || error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             let _ = out.flush();
-            let _ = writeln!(
-                io::stderr(),
-                "hud-analyze: {}",
-                clean::text(&error.to_string())
-            );
+            let _ = writeln!(io::stderr(), "hud-analyze: {}", clean::text(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }

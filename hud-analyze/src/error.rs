@@ -102,9 +102,9 @@ impl From<DataFusionError> for Error {
                 }
             }
             DataFusionError::SchemaError(schema, _) => sql_error(schema_message(schema, &message)),
-            DataFusionError::Plan(_)
-            | DataFusionError::NotImplemented(_)
-            | DataFusionError::Diagnostic(..) => sql_error(strip(&message)),
+            DataFusionError::Plan(_) | DataFusionError::NotImplemented(_) | DataFusionError::Diagnostic(..) => {
+                sql_error(strip(&message))
+            }
             _ => Error::Query(strip(&message)),
         }
     }
@@ -113,10 +113,7 @@ impl From<DataFusionError> for Error {
 impl From<ArrowError> for Error {
     fn from(error: ArrowError) -> Self {
         match error {
-            ArrowError::IoError(_, source) => Error::Io {
-                action: "write the answer".into(),
-                source,
-            },
+            ArrowError::IoError(_, source) => Error::Io { action: "write the answer".into(), source },
             other => Error::Query(one_line(&other.to_string())),
         }
     }
@@ -128,20 +125,12 @@ fn unwrap_debug(message: &str) -> String {
         .strip_prefix("ParserError(\"")
         .or_else(|| message.strip_prefix("TokenizerError(\""))
         .and_then(|m| m.strip_suffix("\")"));
-    inner
-        .unwrap_or(message)
-        .replace("\\\"", "\"")
-        .replace("sql parser error: ", "")
+    inner.unwrap_or(message).replace("\\\"", "\"").replace("sql parser error: ", "")
 }
 
 fn strip(message: &str) -> String {
     let mut message = message;
-    for prefix in [
-        "Error during planning: ",
-        "Schema error: ",
-        "Execution error: ",
-        "External error: ",
-    ] {
+    for prefix in ["Error during planning: ", "Schema error: ", "Execution error: ", "External error: "] {
         message = message.strip_prefix(prefix).unwrap_or(message);
     }
     message.replace("datafusion.public.", "")
@@ -150,10 +139,7 @@ fn strip(message: &str) -> String {
 fn schema_message(error: &SchemaError, message: &str) -> String {
     match error {
         // The list of valid fields is long; the table's own columns are one command away.
-        SchemaError::FieldNotFound {
-            field,
-            valid_fields,
-        } => {
+        SchemaError::FieldNotFound { field, valid_fields } => {
             let near = nearest(&field.name, valid_fields.iter().map(|c| c.name.as_str()));
             match near {
                 Some(near) => format!("there is no column {}, did you mean {near}?", field.name),
@@ -166,25 +152,15 @@ fn schema_message(error: &SchemaError, message: &str) -> String {
 
 fn sql_error(message: String) -> Error {
     let tables = || Table::ALL.iter().map(|t| t.name());
-    let missing = message
-        .strip_prefix("table '")
-        .and_then(|m| m.strip_suffix("' not found"));
+    let missing = message.strip_prefix("table '").and_then(|m| m.strip_suffix("' not found"));
     if let Some(missing) = missing {
-        let near = nearest(missing, tables())
-            .map(|t| format!("did you mean {t}? "))
-            .unwrap_or_default();
+        let near = nearest(missing, tables()).map(|t| format!("did you mean {t}? ")).unwrap_or_default();
         return Error::Sql {
             message: format!("there is no table {missing}"),
-            hint: format!(
-                "{near}the tables are {}",
-                tables().collect::<Vec<_>>().join(", ")
-            ),
+            hint: format!("{near}the tables are {}", tables().collect::<Vec<_>>().join(", ")),
         };
     }
-    Error::Sql {
-        message,
-        hint: "`DESCRIBE table` lists a table's columns".into(),
-    }
+    Error::Sql { message, hint: "`DESCRIBE table` lists a table's columns".into() }
 }
 
 /// The candidate most like `name`, if any is like it at all.

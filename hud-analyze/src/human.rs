@@ -114,10 +114,7 @@ mod tests {
     #[test]
     fn times_are_utc_to_the_millisecond() {
         assert_eq!(time_of_day(1_700_000_000_123_456_789), "22:13:20.123");
-        assert_eq!(
-            date_time(1_700_000_000_123_456_789),
-            "2023-11-14 22:13:20 UTC"
-        );
+        assert_eq!(date_time(1_700_000_000_123_456_789), "2023-11-14 22:13:20 UTC");
     }
 
     #[test]

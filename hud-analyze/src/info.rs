@@ -61,26 +61,13 @@ impl Facts {
         let mut sizes = Vec::new();
         for (table, segments) in catalog.segments() {
             let table = *table;
-            let bytes = segments
-                .iter()
-                .filter_map(|s| fs::metadata(s).ok())
-                .map(|m| m.len())
-                .sum();
-            let rows = int(catalog, &format!("SELECT count(*) FROM {}", table.name()))
-                .await?
-                .unwrap_or(0);
-            sizes.push(Size {
-                table,
-                rows,
-                segments: segments.len(),
-                bytes,
-            });
+            let bytes = segments.iter().filter_map(|s| fs::metadata(s).ok()).map(|m| m.len()).sum();
+            let rows = int(catalog, &format!("SELECT count(*) FROM {}", table.name())).await?.unwrap_or(0);
+            sizes.push(Size { table, rows, segments: segments.len(), bytes });
         }
         // A share of the session's time.
         let share = async |sum: &str| -> Result<Option<f64>> {
-            Ok(int(catalog, sum)
-                .await?
-                .map(|ns| as_float(ns) / as_float(window.dur().max(1))))
+            Ok(int(catalog, sum).await?.map(|ns| as_float(ns) / as_float(window.dur().max(1))))
         };
         let mut coverage = BTreeMap::new();
         for stream in ["samples", "off_cpu", "polls", "wakes", "spawns", "ends"] {
@@ -163,36 +150,20 @@ impl Facts {
         let percent = |share: Option<f64>| share.map_or("-".into(), human::percent);
         let mut line = |name: &str, text: String| writeln!(out, "{name:<10}{}", clean::text(&text));
 
-        line(
-            "session",
-            format!("{}, id {}", catalog.dir().path().display(), manifest.id),
-        )?;
+        line("session", format!("{}, id {}", catalog.dir().path().display(), manifest.id))?;
         let state = match (manifest.complete, catalog.unsealed().len()) {
-            (true, _) => manifest
-                .end_reason
-                .clone()
-                .unwrap_or_else(|| "complete".into()),
+            (true, _) => manifest.end_reason.clone().unwrap_or_else(|| "complete".into()),
             (false, 0) => "not closed in order".into(),
-            (false, n) => format!(
-                "not closed: still being recorded, or its recorder was killed; {n} segments unsealed"
-            ),
+            (false, n) => {
+                format!("not closed: still being recorded, or its recorder was killed; {n} segments unsealed")
+            }
         };
         line(
             "recorded",
-            format!(
-                "{} for {} ({state})",
-                human::date_time(self.window.from),
-                human::nanos(self.window.dur())
-            ),
+            format!("{} for {} ({state})", human::date_time(self.window.from), human::nanos(self.window.dur())),
         )?;
-        let tokio = manifest
-            .tokio_version
-            .as_deref()
-            .unwrap_or("of unknown version");
-        line(
-            "target",
-            format!("{}, pid {}, tokio {tokio}", manifest.exe, manifest.pid),
-        )?;
+        let tokio = manifest.tokio_version.as_deref().unwrap_or("of unknown version");
+        line("target", format!("{}, pid {}, tokio {tokio}", manifest.exe, manifest.pid))?;
         line(
             "",
             format!(
@@ -206,21 +177,11 @@ impl Facts {
         if let Some(build_id) = &manifest.build_id {
             line("", format!("build id {build_id}"))?;
         }
-        line(
-            "host",
-            format!(
-                "{}, Linux {}, {} CPUs",
-                manifest.host, manifest.kernel, manifest.cpus
-            ),
-        )?;
-        let other = manifest
-            .options
-            .other
-            .iter()
-            .map(|(name, value)| match value.as_str() {
-                Some(text) => format!(", {name} {text}"),
-                None => format!(", {name} {value}"),
-            });
+        line("host", format!("{}, Linux {}, {} CPUs", manifest.host, manifest.kernel, manifest.cpus))?;
+        let other = manifest.options.other.iter().map(|(name, value)| match value.as_str() {
+            Some(text) => format!(", {name} {text}"),
+            None => format!(", {name} {value}"),
+        });
         line(
             "options",
             format!(
@@ -231,18 +192,11 @@ impl Facts {
                 manifest.hud_version
             ),
         )?;
-        let covered = self
-            .coverage
-            .iter()
-            .map(|(stream, share)| format!("{stream} {}", human::percent(*share)));
+        let covered = self.coverage.iter().map(|(stream, share)| format!("{stream} {}", human::percent(*share)));
         line("watched", or_dash(covered.collect::<Vec<_>>().join(", ")))?;
         line(
             "stacks",
-            format!(
-                "complete: samples {}, off_cpu {}",
-                percent(self.complete_samples),
-                percent(self.complete_off_cpu)
-            ),
+            format!("complete: samples {}, off_cpu {}", percent(self.complete_samples), percent(self.complete_off_cpu)),
         )?;
         line(
             "overhead",
@@ -271,11 +225,7 @@ impl Facts {
             if size.rows == 0 && stream.is_none() {
                 continue;
             }
-            let count = |n: Option<u64>| {
-                n.map_or("".into(), |n| {
-                    human::count(i64::try_from(n).unwrap_or(i64::MAX))
-                })
-            };
+            let count = |n: Option<u64>| n.map_or("".into(), |n| human::count(i64::try_from(n).unwrap_or(i64::MAX)));
             tables.push(vec![
                 size.table.name().into(),
                 human::count(size.rows),

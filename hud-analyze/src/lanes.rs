@@ -38,15 +38,8 @@ impl State {
     /// What to show of a step, by the time in each state.
     fn of_step(times: [i64; 4]) -> Self {
         let fifth = times.iter().sum::<i64>() / 5;
-        let active = Self::ALL
-            .into_iter()
-            .zip(times)
-            .take(3)
-            .rev()
-            .max_by_key(|(_, time)| *time);
-        active
-            .filter(|(_, time)| *time > 0 && *time >= fifth)
-            .map_or(State::Idle, |(state, _)| state)
+        let active = Self::ALL.into_iter().zip(times).take(3).rev().max_by_key(|(_, time)| *time);
+        active.filter(|(_, time)| *time > 0 && *time >= fifth).map_or(State::Idle, |(state, _)| state)
     }
 
     const fn name(self) -> &'static str {
@@ -94,50 +87,24 @@ type Lanes = BTreeMap<Worker, BTreeMap<i64, State>>;
 
 /// Steps that fit a line.
 pub(crate) fn columns() -> i64 {
-    let width = terminal_width()
-        .unwrap_or(WIDTH)
-        .saturating_sub(LABEL)
-        .max(10);
+    let width = terminal_width().unwrap_or(WIDTH).saturating_sub(LABEL).max(10);
     i64::try_from(width).unwrap_or(100)
 }
 
 /// Draws the rows of the view `timeline`.
-pub(crate) fn draw(
-    rows: &[RecordBatch],
-    window: Window,
-    step: i64,
-    ascii: bool,
-    out: &mut dyn Write,
-) -> Result<()> {
-    let text = render(
-        &lanes(rows, window, step)?,
-        window,
-        step,
-        columns(),
-        ascii,
-        may_colour(),
-    );
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(Error::io("write the answer"))
+pub(crate) fn draw(rows: &[RecordBatch], window: Window, step: i64, ascii: bool, out: &mut dyn Write) -> Result<()> {
+    let text = render(&lanes(rows, window, step)?, window, step, columns(), ascii, may_colour());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io("write the answer"))
 }
 
 fn lanes(batches: &[RecordBatch], window: Window, step: i64) -> Result<Lanes> {
-    let missing = |column: &str| Error::View {
-        view: "timeline",
-        why: format!("it has no column {column}"),
-    };
+    let missing = |column: &str| Error::View { view: "timeline", why: format!("it has no column {column}") };
     let mut lanes = Lanes::new();
     for batch in batches {
         let column = |name: &str| batch.column_by_name(name).ok_or_else(|| missing(name));
         let long = |name: &str| Ok::<_, Error>(column(name)?.as_primitive::<Int64Type>());
         let int = |name: &str| Ok::<_, Error>(column(name)?.as_primitive::<Int32Type>());
-        let (ts, runtime, worker, tid) = (
-            long("ts")?,
-            long("runtime_id")?,
-            int("worker")?,
-            int("tid")?,
-        );
+        let (ts, runtime, worker, tid) = (long("ts")?, long("runtime_id")?, int("worker")?, int("tid")?);
         let [running, blocked, waiting, idle] = State::ALL.map(|state| long(state.name()));
         let times = [running?, blocked?, waiting?, idle?];
         for row in 0..batch.num_rows() {
@@ -147,23 +114,13 @@ fn lanes(batches: &[RecordBatch], window: Window, step: i64) -> Result<Lanes> {
                 tid: tid.value(row),
             };
             let state = State::of_step(times.map(|time| time.value(row)));
-            lanes
-                .entry(who)
-                .or_default()
-                .insert((ts.value(row) - window.from) / step, state);
+            lanes.entry(who).or_default().insert((ts.value(row) - window.from) / step, state);
         }
     }
     Ok(lanes)
 }
 
-fn render(
-    lanes: &Lanes,
-    window: Window,
-    step: i64,
-    columns: i64,
-    ascii: bool,
-    colour: bool,
-) -> String {
+fn render(lanes: &Lanes, window: Window, step: i64, columns: i64, ascii: bool, colour: bool) -> String {
     if lanes.is_empty() {
         return "no worker was observed in this time\n".into();
     }
@@ -171,11 +128,7 @@ fn render(
         true => text.with(state.colour()).to_string(),
         false => text,
     };
-    let runtimes = lanes
-        .keys()
-        .filter(|w| w.runtime != lanes.keys().next().and_then(|w| w.runtime))
-        .count()
-        > 0;
+    let runtimes = lanes.keys().filter(|w| w.runtime != lanes.keys().next().and_then(|w| w.runtime)).count() > 0;
     let steps = (window.dur() + step - 1) / step;
     let mut text = format!(
         "{} to {} UTC, {} a column\n",
@@ -204,8 +157,7 @@ fn render(
         text += &axis(from, to, step);
         from = to;
     }
-    let legend =
-        State::ALL.map(|s| format!("{} {}", paint(s, s.letter(ascii).to_string()), s.name()));
+    let legend = State::ALL.map(|s| format!("{} {}", paint(s, s.letter(ascii).to_string()), s.name()));
     text + &format!("{:LABEL$}{}\n", "", legend.join("   "))
 }
 
@@ -236,29 +188,14 @@ mod tests {
 
     fn lanes() -> Lanes {
         let lane = |states: &[(i64, State)]| states.iter().copied().collect();
-        let worker = |worker| Worker {
-            runtime: Some(0),
-            worker: Some(worker),
-            tid: 100 + worker,
-        };
+        let worker = |worker| Worker { runtime: Some(0), worker: Some(worker), tid: 100 + worker };
         Lanes::from([
-            (
-                worker(0),
-                lane(&[
-                    (0, State::Running),
-                    (1, State::Running),
-                    (2, State::Blocked),
-                    (4, State::Idle),
-                ]),
-            ),
+            (worker(0), lane(&[(0, State::Running), (1, State::Running), (2, State::Blocked), (4, State::Idle)])),
             (worker(1), lane(&[(3, State::Waiting)])),
         ])
     }
 
-    const WINDOW: Window = Window {
-        from: 0,
-        to: 25_000_000,
-    };
+    const WINDOW: Window = Window { from: 0, to: 25_000_000 };
 
     #[test]
     fn a_worker_is_a_lane_and_a_step_a_letter() {

@@ -40,16 +40,7 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
         Command::Workers(args) => workers(args, out).await,
         Command::Tasks(args) => tasks(args, out).await,
         Command::Timeline(args) => timeline(args, out).await,
-        Command::Sql(args) => {
-            shell::run(
-                &open(&args.session)?,
-                args.command,
-                args.file,
-                args.format,
-                out,
-            )
-            .await
-        }
+        Command::Sql(args) => shell::run(&open(&args.session)?, args.command, args.file, args.format, out).await,
         // Answered before a runtime was needed.
         Command::Completions { .. } => Ok(()),
     }
@@ -60,11 +51,7 @@ fn open(path: &Path) -> Result<Catalog> {
     let catalog = Catalog::open(path)?;
     let unsealed = catalog.unsealed().len();
     if unsealed > 0 {
-        let (are, them) = if unsealed == 1 {
-            ("segment is", "it")
-        } else {
-            ("segments are", "them")
-        };
+        let (are, them) = if unsealed == 1 { ("segment is", "it") } else { ("segments are", "them") };
         let _ = writeln!(
             io::stderr(),
             "note: {unsealed} {are} not sealed yet: the recorder is still running or was killed; the rows in {them} \
@@ -77,10 +64,8 @@ fn open(path: &Path) -> Result<Catalog> {
 async fn hotspots(args: HotspotsArgs, out: &mut Stdout) -> Result<()> {
     let catalog = open(&args.view.session)?;
     let window = window(&catalog, &args.view).await?;
-    let arguments = within(window)
-        .int("task", args.task.task)
-        .int("thread", args.thread.thread)
-        .flag("lines", args.lines);
+    let arguments =
+        within(window).int("task", args.task.task).int("thread", args.thread.thread).flag("lines", args.lines);
     show(&catalog, view::HOTSPOTS, arguments, &args.view, out).await
 }
 
@@ -92,11 +77,7 @@ async fn blocking(args: BlockingArgs, out: &mut Stdout) -> Result<()> {
         .int("thread", args.thread.thread)
         .int("threshold", args.threshold)
         .int("asleep", args.asleep);
-    let view = if args.each {
-        view::BLOCKING_EACH
-    } else {
-        view::BLOCKING
-    };
+    let view = if args.each { view::BLOCKING_EACH } else { view::BLOCKING };
     show(&catalog, view, arguments, &args.view, out).await
 }
 
@@ -110,19 +91,8 @@ async fn workers(args: WorkersArgs, out: &mut Stdout) -> Result<()> {
 async fn tasks(args: TasksArgs, out: &mut Stdout) -> Result<()> {
     let catalog = open(&args.view.session)?;
     let window = window(&catalog, &args.view).await?;
-    let view = if args.by_type {
-        view::TASKS_BY_TYPE
-    } else {
-        view::TASKS
-    };
-    show(
-        &catalog,
-        view,
-        within(window).int("task", args.task.task),
-        &args.view,
-        out,
-    )
-    .await
+    let view = if args.by_type { view::TASKS_BY_TYPE } else { view::TASKS };
+    show(&catalog, view, within(window).int("task", args.task.task), &args.view, out).await
 }
 
 async fn timeline(args: TimelineArgs, out: &mut Stdout) -> Result<()> {
@@ -130,21 +100,13 @@ async fn timeline(args: TimelineArgs, out: &mut Stdout) -> Result<()> {
     let window = window(&catalog, &args.view).await?;
     let drawn = args.view.format == Format::Table;
     let steps = if drawn { lanes::columns() } else { STEPS };
-    let step = args
-        .step
-        .unwrap_or_else(|| (window.dur() + steps - 1) / steps)
-        .max(1);
-    let arguments = within(window)
-        .int("step", step)
-        .int("thread", args.thread.thread);
+    let step = args.step.unwrap_or_else(|| (window.dur() + steps - 1) / steps).max(1);
+    let arguments = within(window).int("step", step).int("thread", args.thread.thread);
     if !drawn {
         return show(&catalog, view::TIMELINE, arguments, &args.view, out).await;
     }
     let frame = view::TIMELINE.plan(&catalog, &arguments).await?;
-    let rows = frame
-        .collect()
-        .await
-        .map_err(|e| catalog.explain(e.into()))?;
+    let rows = frame.collect().await.map_err(|e| catalog.explain(e.into()))?;
     catalog.confirm()?;
     lanes::draw(&rows, window, step, args.ascii, out)
 }
@@ -155,32 +117,15 @@ async fn window(catalog: &Catalog, args: &ViewArgs) -> Result<Window> {
 }
 
 fn within(window: Window) -> Arguments {
-    Arguments::default()
-        .int("from", window.from)
-        .int("to", window.to)
+    Arguments::default().int("from", window.from).int("to", window.to)
 }
 
-async fn show(
-    catalog: &Catalog,
-    view: View,
-    arguments: Arguments,
-    args: &ViewArgs,
-    out: &mut Stdout,
-) -> Result<()> {
+async fn show(catalog: &Catalog, view: View, arguments: Arguments, args: &ViewArgs, out: &mut Stdout) -> Result<()> {
     let limit = match args.limit {
         Some(0) => None,
         Some(limit) => Some(limit),
         None => args.format.is_text().then_some(LIMIT),
     };
     let frame = view.plan(catalog, &arguments).await?;
-    output::write(
-        catalog,
-        frame,
-        &view.header()?.columns,
-        args.format,
-        limit,
-        args.wide,
-        out,
-    )
-    .await
+    output::write(catalog, frame, &view.header()?.columns, args.format, limit, args.wide, out).await
 }

@@ -28,15 +28,11 @@ pub(crate) async fn run(
 ) -> Result<()> {
     let sql = match (command, file) {
         (Some(sql), _) => sql,
-        (None, Some(path)) => {
-            fs::read_to_string(&path).map_err(Error::io(format!("read {}", path.display())))?
-        }
+        (None, Some(path)) => fs::read_to_string(&path).map_err(Error::io(format!("read {}", path.display())))?,
         (None, None) if io::stdin().is_terminal() => return ask(catalog, format, out).await,
         (None, None) => {
             let mut sql = String::new();
-            io::stdin()
-                .read_to_string(&mut sql)
-                .map_err(Error::io("read standard input"))?;
+            io::stdin().read_to_string(&mut sql).map_err(Error::io("read standard input"))?;
             sql
         }
     };
@@ -56,22 +52,12 @@ pub(crate) async fn run(
 /// Reads statements from a terminal; a wrong one is told and forgotten.
 async fn ask(catalog: &Catalog, format: Format, out: &mut Stdout) -> Result<()> {
     let mut sql = String::new();
-    let _ = writeln!(
-        io::stderr(),
-        "SQL, ended by `;`. SHOW TABLES; lists the tables, Ctrl-D or \\q ends."
-    );
+    let _ = writeln!(io::stderr(), "SQL, ended by `;`. SHOW TABLES; lists the tables, Ctrl-D or \\q ends.");
     loop {
-        let prompt = if sql.trim().is_empty() {
-            "hud> "
-        } else {
-            "...> "
-        };
+        let prompt = if sql.trim().is_empty() { "hud> " } else { "...> " };
         let _ = write!(io::stderr(), "{prompt}").and_then(|()| io::stderr().flush());
         let mut line = String::new();
-        let read = io::stdin()
-            .lock()
-            .read_line(&mut line)
-            .map_err(Error::io("read standard input"))?;
+        let read = io::stdin().lock().read_line(&mut line).map_err(Error::io("read standard input"))?;
         if read == 0 || matches!(line.trim(), "\\q" | "quit" | "exit") {
             return Ok(());
         }
@@ -103,32 +89,18 @@ async fn ask(catalog: &Catalog, format: Format, out: &mut Stdout) -> Result<()> 
 }
 
 fn parse(sql: &str) -> Result<Vec<Statement>> {
-    Ok(DFParserBuilder::new(sql)
-        .build()?
-        .parse_statements()?
-        .into())
+    Ok(DFParserBuilder::new(sql).build()?.parse_statements()?.into())
 }
 
-async fn execute(
-    catalog: &Catalog,
-    statement: Statement,
-    format: Format,
-    out: &mut Stdout,
-) -> Result<()> {
+async fn execute(catalog: &Catalog, statement: Statement, format: Format, out: &mut Stdout) -> Result<()> {
     let context = catalog.context();
     let plan = context.state().statement_to_plan(statement).await?;
     // A session is only read: no INSERT, no COPY … TO.
-    SQLOptions::new()
-        .with_allow_dml(false)
-        .verify_plan(&plan)
-        .map_err(|_| Error::Sql {
-            message: "this statement would write, and hud-analyze only reads".into(),
-            hint: "use --format and redirect the output".into(),
-        })?;
-    let frame: DataFrame = context
-        .execute_logical_plan(plan)
-        .await
-        .map_err(|e| catalog.explain(e.into()))?;
+    SQLOptions::new().with_allow_dml(false).verify_plan(&plan).map_err(|_| Error::Sql {
+        message: "this statement would write, and hud-analyze only reads".into(),
+        hint: "use --format and redirect the output".into(),
+    })?;
+    let frame: DataFrame = context.execute_logical_plan(plan).await.map_err(|e| catalog.explain(e.into()))?;
     // A statement such as CREATE VIEW has no answer.
     if frame.schema().fields().is_empty() {
         return Ok(());

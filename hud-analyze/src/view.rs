@@ -119,10 +119,7 @@ pub struct Header {
 impl View {
     /// Reads the header.
     pub fn header(&self) -> Result<Header> {
-        let wrong = |why: String| Error::View {
-            view: self.name,
-            why,
-        };
+        let wrong = |why: String| Error::View { view: self.name, why };
         let mut header = Header::default();
         let mut section: Option<&mut Vec<Item>> = None;
         let mut is_further = false;
@@ -157,19 +154,14 @@ impl View {
     pub async fn plan(&self, catalog: &Catalog, arguments: &Arguments) -> Result<DataFrame> {
         let mut values = HashMap::new();
         for parameter in self.header()?.parameters {
-            let value = arguments.get(&parameter.name).ok_or_else(|| Error::View {
-                view: self.name,
-                why: format!("nobody gives ${}", parameter.name),
-            })?;
+            let value = arguments
+                .get(&parameter.name)
+                .ok_or_else(|| Error::View { view: self.name, why: format!("nobody gives ${}", parameter.name) })?;
             values.insert(parameter.name, value.clone());
         }
-        let wrong = |e| Error::View {
-            view: self.name,
-            why: Error::from(e).to_string(),
-        };
+        let wrong = |e| Error::View { view: self.name, why: Error::from(e).to_string() };
         let plan = catalog.context().sql(self.sql).await.map_err(wrong)?;
-        plan.with_param_values(ParamValues::from(values))
-            .map_err(wrong)
+        plan.with_param_values(ParamValues::from(values)).map_err(wrong)
     }
 }
 

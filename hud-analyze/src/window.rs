@@ -68,11 +68,7 @@ impl Window {
     pub async fn whole(catalog: &Catalog) -> Result<Self> {
         let manifest = catalog.manifest();
         // Served from the segments' statistics, except where the recorder did not live to say when it ended.
-        let last = if manifest.end.is_some() {
-            "max(ts)"
-        } else {
-            "max(ts + dur)"
-        };
+        let last = if manifest.end.is_some() { "max(ts)" } else { "max(ts + dur)" };
         let row = catalog
             .row(&format!(
                 "SELECT min(first), max(last) FROM (
@@ -89,45 +85,22 @@ impl Window {
         let from = bound(0).map_or(manifest.start, |first| first.min(manifest.start));
         let past_last = bound(1).map_or(from, |last| last.saturating_add(1));
         let to = manifest.end.map_or(past_last, |end| end.max(past_last));
-        Ok(Window {
-            from,
-            to: to.max(from.saturating_add(1)),
-        })
+        Ok(Window { from, to: to.max(from.saturating_add(1)) })
     }
 
     /// The part of `whole` between two moments.
-    pub fn part(
-        whole: Window,
-        start: i64,
-        from: Option<Moment>,
-        to: Option<Moment>,
-    ) -> Result<Self> {
+    pub fn part(whole: Window, start: i64, from: Option<Moment>, to: Option<Moment>) -> Result<Self> {
         let at = |moment: Moment| whole.at(start, moment);
-        let part = Window {
-            from: from.map_or(whole.from, at),
-            to: to.map_or(whole.to, at),
-        };
+        let part = Window { from: from.map_or(whole.from, at), to: to.map_or(whole.to, at) };
         if part.from >= part.to {
             return Err(Error::Usage {
-                message: format!(
-                    "--from ({}) is not before --to ({})",
-                    spell(part.from),
-                    spell(part.to)
-                ),
-                hint: format!(
-                    "the session goes from {} to {}",
-                    spell(whole.from),
-                    spell(whole.to)
-                ),
+                message: format!("--from ({}) is not before --to ({})", spell(part.from), spell(part.to)),
+                hint: format!("the session goes from {} to {}", spell(whole.from), spell(whole.to)),
             });
         }
         if part.from >= whole.to || part.to <= whole.from {
             return Err(Error::Usage {
-                message: format!(
-                    "{} to {} is outside the session",
-                    spell(part.from),
-                    spell(part.to)
-                ),
+                message: format!("{} to {} is outside the session", spell(part.from), spell(part.to)),
                 hint: format!("it goes from {} to {}", spell(whole.from), spell(whole.to)),
             });
         }
@@ -150,11 +123,7 @@ impl Window {
                 let since_midnight = time.duration_since(civil::Time::midnight());
                 let midnight = self.from.saturating_sub(self.from.rem_euclid(DAY));
                 let at = midnight.saturating_add(ns(since_midnight));
-                if at < self.from && at.saturating_add(DAY) < self.to {
-                    at.saturating_add(DAY)
-                } else {
-                    at
-                }
+                if at < self.from && at.saturating_add(DAY) < self.to { at.saturating_add(DAY) } else { at }
             }
         }
     }

@@ -25,11 +25,7 @@ const VIEWS: [&[&str]; 8] = [
 ];
 
 fn hud(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_hud-analyze"))
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_hud-analyze")).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
 fn stdout(output: &Output) -> &str {
@@ -40,10 +36,7 @@ fn stdout(output: &Output) -> &str {
 fn good(args: &[&str]) -> String {
     let output = hud(args);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && stderr.is_empty(),
-        "{args:?}: {stderr}"
-    );
+    assert!(output.status.success() && stderr.is_empty(), "{args:?}: {stderr}");
     stdout(&output).to_string()
 }
 
@@ -54,10 +47,7 @@ fn bad(code: i32, args: &[&str]) -> String {
     assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
     assert_eq!(stdout(&output), "", "{args:?}");
     let line = stderr.strip_suffix('\n').unwrap();
-    assert!(
-        line.starts_with("hud-analyze: ") && !line.contains('\n'),
-        "{args:?}: {stderr:?}"
-    );
+    assert!(line.starts_with("hud-analyze: ") && !line.contains('\n'), "{args:?}: {stderr:?}");
     line.strip_prefix("hud-analyze: ").unwrap().to_string()
 }
 
@@ -70,10 +60,7 @@ mod formats {
 
     fn culprits() -> Session {
         let session = Session::with_cast();
-        session.add::<OffCpu>([
-            sleep(at(1_100), W0, SLEEPER, 15 * MS, 0),
-            sleep(at(1_200), W0, SLEEPER, 17 * MS, 0),
-        ]);
+        session.add::<OffCpu>([sleep(at(1_100), W0, SLEEPER, 15 * MS, 0), sleep(at(1_200), W0, SLEEPER, 17 * MS, 0)]);
         session
     }
 
@@ -81,34 +68,11 @@ mod formats {
     fn people_get_units() {
         let session = culprits();
         let text = good(&["blocking", path(&session), "--each"]);
-        let lines: Vec<Vec<_>> = text
-            .lines()
-            .map(|l| l.split_whitespace().collect())
-            .collect();
-        assert_eq!(
-            lines[0],
-            [
-                "ts",
-                "dur",
-                "cause",
-                "estimated",
-                "function",
-                "file:line",
-                "task_type"
-            ]
-        );
+        let lines: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["ts", "dur", "cause", "estimated", "function", "file:line", "task_type"]);
         assert_eq!(
             lines[1],
-            [
-                "22:13:21.200",
-                "17.0",
-                "ms",
-                "blocked",
-                "false",
-                "app::sleeper",
-                "src/main.rs:12",
-                "app::sleeper"
-            ]
+            ["22:13:21.200", "17.0", "ms", "blocked", "false", "app::sleeper", "src/main.rs:12", "app::sleeper"]
         );
         assert!(!text.contains('\x1b'), "colours in a pipe");
     }
@@ -116,14 +80,8 @@ mod formats {
     #[test]
     fn programs_get_integers() {
         let session = culprits();
-        let rows: Vec<Value> = serde_json::from_str(&good(&[
-            "blocking",
-            path(&session),
-            "--each",
-            "--format",
-            "json",
-        ]))
-        .unwrap();
+        let rows: Vec<Value> =
+            serde_json::from_str(&good(&["blocking", path(&session), "--each", "--format", "json"])).unwrap();
         assert_eq!(
             rows[0],
             json!({
@@ -133,10 +91,7 @@ mod formats {
             })
         );
         let lines = good(&["blocking", path(&session), "--each", "--format", "ndjson"]);
-        let lines: Vec<Value> = lines
-            .lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect();
+        let lines: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(lines, rows);
         let csv = good(&["blocking", path(&session), "--each", "--format", "csv"]);
         assert_eq!(
@@ -169,15 +124,9 @@ mod formats {
     fn every_view_is_there_for_people_and_for_programs() {
         let session = culprits();
         for view in VIEWS {
-            assert!(
-                good(&[view, &[path(&session)]].concat()).lines().count() >= 1,
-                "{view:?}"
-            );
+            assert!(good(&[view, &[path(&session)]].concat()).lines().count() >= 1, "{view:?}");
             let json = good(&[view, &[path(&session), "--format", "json"]].concat());
-            assert!(
-                matches!(serde_json::from_str(&json), Ok(Value::Array(_))),
-                "{view:?}"
-            );
+            assert!(matches!(serde_json::from_str(&json), Ok(Value::Array(_))), "{view:?}");
         }
     }
 
@@ -187,22 +136,15 @@ mod formats {
         session.add::<OffCpu>((0..30).map(|i| sleep(at(100 * i), W0, SLEEPER, (15 + i) * MS, 0)));
         let rows = |args: &[&str]| {
             let output = hud(&[&["blocking", path(&session), "--each"], args].concat());
-            (
-                stdout(&output).lines().count(),
-                String::from_utf8(output.stderr).unwrap(),
-            )
+            (stdout(&output).lines().count(), String::from_utf8(output.stderr).unwrap())
         };
-        let told =
-            |n: i64| format!("only the first {n} rows; --limit N shows more, --limit 0 all\n");
+        let told = |n: i64| format!("only the first {n} rows; --limit N shows more, --limit 0 all\n");
         assert_eq!(rows(&[]), (21, told(20)));
         assert_eq!(rows(&["--limit", "3"]), (4, told(3)));
         assert_eq!(rows(&["--limit", "30"]), (31, String::new()));
         assert_eq!(rows(&["--limit", "0"]), (31, String::new()));
         assert_eq!(rows(&["--format", "csv"]), (31, String::new()));
-        assert_eq!(
-            rows(&["--format", "csv", "--limit", "3"]),
-            (4, String::new())
-        );
+        assert_eq!(rows(&["--format", "csv", "--limit", "3"]), (4, String::new()));
     }
 
     #[test]
@@ -219,18 +161,10 @@ mod formats {
             &["workers", path(&session)][..],
             &["tasks", path(&session)],
             &["tasks", path(&session), "--format", "markdown"],
-            &[
-                "sql",
-                path(&session),
-                "-c",
-                "SELECT name FROM task_types UNION ALL SELECT name FROM threads",
-            ],
+            &["sql", path(&session), "-c", "SELECT name FROM task_types UNION ALL SELECT name FROM threads"],
         ] {
             let text = good(args);
-            assert!(
-                !text.contains(['\x1b', '\x07', '\u{202e}']),
-                "{args:?}: {text:?}"
-            );
+            assert!(!text.contains(['\x1b', '\x07', '\u{202e}']), "{args:?}: {text:?}");
             assert!(text.contains("\\x1b"), "{args:?}: {text:?}");
         }
         // Programs get the name as it is.
@@ -252,12 +186,7 @@ mod formats {
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
-            child
-                .stdout
-                .take()
-                .unwrap()
-                .read_exact(&mut [0; 10])
-                .unwrap();
+            child.stdout.take().unwrap().read_exact(&mut [0; 10]).unwrap();
             let output = child.wait_with_output().unwrap();
             assert_eq!(output.status.code(), Some(0), "{format}");
             assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{format}");
@@ -273,11 +202,7 @@ mod times {
         let session = Session::with_cast();
         session.add::<OffCpu>((0..10).map(|i| sleep(at(1_000 * i), W0, SLEEPER, 15 * MS, 0)));
         let count = |args: &[&str]| {
-            let args = [
-                &["blocking", path(&session), "--each", "--format", "ndjson"],
-                args,
-            ]
-            .concat();
+            let args = [&["blocking", path(&session), "--each", "--format", "ndjson"], args].concat();
             good(&args).lines().count()
         };
         assert_eq!(count(&[]), 10);
@@ -293,25 +218,9 @@ mod times {
     #[test]
     fn a_window_that_is_none_is_wrong_usage() {
         let session = Session::new();
-        let line = bad(
-            2,
-            &["tasks", path(&session), "--from", "+5s", "--to", "+5s"],
-        );
-        assert!(
-            line.contains("is not before --to") && line.contains("2023-11-14T22:13:20.000Z"),
-            "{line}"
-        );
-        let line = bad(
-            2,
-            &[
-                "tasks",
-                path(&session),
-                "--from",
-                "2020-01-01T00:00:00Z",
-                "--to",
-                "2020-01-02T00:00:00Z",
-            ],
-        );
+        let line = bad(2, &["tasks", path(&session), "--from", "+5s", "--to", "+5s"]);
+        assert!(line.contains("is not before --to") && line.contains("2023-11-14T22:13:20.000Z"), "{line}");
+        let line = bad(2, &["tasks", path(&session), "--from", "2020-01-01T00:00:00Z", "--to", "2020-01-02T00:00:00Z"]);
         assert!(line.contains("outside the session"), "{line}");
         for wrong in ["noon", "+", "12", "+-5s", "25:00:00"] {
             let output = hud(&["tasks", path(&session), "--from", wrong]);
@@ -328,26 +237,12 @@ mod sql {
         let session = Session::with_cast();
         let answer = "n\n5\n";
         let sql = "SELECT count(*) AS n FROM task_types";
-        assert_eq!(
-            good(&["sql", path(&session), "-c", sql, "--format", "csv"]),
-            answer
-        );
+        assert_eq!(good(&["sql", path(&session), "-c", sql, "--format", "csv"]), answer);
 
         let file = session.path.join("report.sql");
-        fs::write(
-            &file,
-            format!("-- types\n{sql};\nCREATE VIEW v AS {sql};\nSELECT * FROM v"),
-        )
-        .unwrap();
+        fs::write(&file, format!("-- types\n{sql};\nCREATE VIEW v AS {sql};\nSELECT * FROM v")).unwrap();
         assert_eq!(
-            good(&[
-                "sql",
-                path(&session),
-                "-f",
-                file.to_str().unwrap(),
-                "--format",
-                "csv"
-            ]),
+            good(&["sql", path(&session), "-f", file.to_str().unwrap(), "--format", "csv"]),
             format!("{answer}{answer}")
         );
 
@@ -365,14 +260,7 @@ mod sql {
     fn a_table_that_was_not_recorded_is_empty() {
         let session = Session::new();
         assert_eq!(
-            good(&[
-                "sql",
-                path(&session),
-                "-c",
-                "SELECT count(*) AS n, max(ts) AS t FROM wakes",
-                "--format",
-                "json"
-            ]),
+            good(&["sql", path(&session), "-c", "SELECT count(*) AS n, max(ts) AS t FROM wakes", "--format", "json"]),
             "[{\"n\":0,\"t\":null}]\n"
         );
     }
@@ -381,13 +269,8 @@ mod sql {
     fn a_mistake_is_one_line_and_a_hint() {
         let session = Session::new();
         let wrong = |sql| bad(1, &["sql", path(&session), "-c", sql]);
-        assert!(
-            wrong("SELECT * FROM pols")
-                .starts_with("there is no table pols; did you mean polls? the tables are ")
-        );
-        assert!(
-            wrong("SELECT dru FROM polls").starts_with("there is no column dru, did you mean dur?")
-        );
+        assert!(wrong("SELECT * FROM pols").starts_with("there is no table pols; did you mean polls? the tables are "));
+        assert!(wrong("SELECT dru FROM polls").starts_with("there is no column dru, did you mean dur?"));
         assert!(wrong("SELEC 1").starts_with("the SQL does not parse: "));
         assert!(wrong("SELECT 'a").starts_with("the SQL does not parse: "));
         wrong("SELECT no_such_function(1)");
@@ -395,9 +278,7 @@ mod sql {
         wrong("SELECT 1 / 0");
         wrong("SELECT $x");
         assert!(bad(2, &["sql", path(&session), "-c", " -- nothing"]).contains("no statement"));
-        assert!(
-            bad(1, &["sql", path(&session), "-f", "no/such/file.sql"]).contains("no/such/file.sql")
-        );
+        assert!(bad(1, &["sql", path(&session), "-f", "no/such/file.sql"]).contains("no/such/file.sql"));
     }
 
     #[test]
@@ -413,14 +294,7 @@ mod sql {
             bad(1, &["sql", path(&session), "-c", &sql]);
         }
         assert!(!file.exists());
-        assert_eq!(
-            session
-                .dir()
-                .segments(format::Table::TaskTypes)
-                .unwrap()
-                .len(),
-            1
-        );
+        assert_eq!(session.dir().segments(format::Table::TaskTypes).unwrap().len(), 1);
     }
 }
 
@@ -439,11 +313,7 @@ mod damage {
         assert!(bad(1, &["info", &file]).contains("is no hud session"));
         fs::write(format!("{folder}/manifest.json"), "{").unwrap();
         assert!(bad(1, &["sql", folder, "-c", "SELECT 1"]).contains("does not parse"));
-        fs::write(
-            format!("{folder}/manifest.json"),
-            "{\"format_version\": 99}",
-        )
-        .unwrap();
+        fs::write(format!("{folder}/manifest.json"), "{\"format_version\": 99}").unwrap();
         assert!(bad(1, &["hotspots", folder]).contains("session format 99"));
     }
 
@@ -468,24 +338,10 @@ mod damage {
             fs::write(&segment, bytes).unwrap();
             for view in ["blocking", "workers"] {
                 let line = bad(1, &[view, path(&session)]);
-                assert!(
-                    line.contains("off_cpu/000002.parquet is damaged: "),
-                    "{how}, {view}: {line}"
-                );
+                assert!(line.contains("off_cpu/000002.parquet is damaged: "), "{how}, {view}: {line}");
             }
-            let line = bad(
-                1,
-                &[
-                    "sql",
-                    path(&session),
-                    "-c",
-                    "SELECT sum(dur), min(wake_ts), max(state) FROM off_cpu",
-                ],
-            );
-            assert!(
-                line.contains("off_cpu/000002.parquet is damaged: "),
-                "{how}: {line}"
-            );
+            let line = bad(1, &["sql", path(&session), "-c", "SELECT sum(dur), min(wake_ts), max(state) FROM off_cpu"]);
+            assert!(line.contains("off_cpu/000002.parquet is damaged: "), "{how}: {line}");
         }
         // Another table is still read.
         good(&["sql", path(&session), "-c", "SELECT count(*) FROM samples"]);
@@ -498,10 +354,7 @@ mod damage {
         let session = busy(60);
         let catalog = session.catalog();
         fs::remove_file(session.dir().segment(format::Table::Polls, 1)).unwrap();
-        let error = runtime()
-            .block_on(catalog.row("SELECT sum(dur) FROM polls"))
-            .unwrap_err()
-            .to_string();
+        let error = runtime().block_on(catalog.row("SELECT sum(dur) FROM polls")).unwrap_err().to_string();
         assert!(error.contains("polls/000001.parquet"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
@@ -524,15 +377,9 @@ mod damage {
 
     #[test]
     fn a_session_of_a_killed_recorder_ends_with_its_last_row() {
-        let session = Session::with(&format::Manifest {
-            end: None,
-            end_reason: None,
-            complete: false,
-            ..manifest()
-        });
+        let session = Session::with(&format::Manifest { end: None, end_reason: None, complete: false, ..manifest() });
         session.add::<OffCpu>([sleep(at(1_000), W0, SLEEPER, 500 * MS, 0)]);
-        let info: Value =
-            serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
+        let info: Value = serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
         assert_eq!(info["to"], at(1_500) + 1);
         assert!(good(&["info", path(&session)]).contains("not closed in order"));
     }
@@ -541,30 +388,10 @@ mod damage {
     fn a_path_is_a_path_whatever_is_in_it() {
         let session = busy(60);
         let parent = tempfile::TempDir::new().unwrap();
-        for name in [
-            "with space",
-            "a*b?[c]",
-            "100%25",
-            "größe",
-            "#hash",
-            "host=a",
-        ] {
+        for name in ["with space", "a*b?[c]", "100%25", "größe", "#hash", "host=a"] {
             let odd = parent.path().join(name);
-            assert!(
-                Command::new("cp")
-                    .arg("-r")
-                    .arg(&session.path)
-                    .arg(&odd)
-                    .status()
-                    .unwrap()
-                    .success()
-            );
-            let text = good(&[
-                "sql",
-                odd.to_str().unwrap(),
-                "-c",
-                "SELECT count(*) > 0 AS found FROM polls",
-            ]);
+            assert!(Command::new("cp").arg("-r").arg(&session.path).arg(&odd).status().unwrap().success());
+            let text = good(&["sql", odd.to_str().unwrap(), "-c", "SELECT count(*) > 0 AS found FROM polls"]);
             assert!(text.contains("true"), "{name}: {text}");
         }
     }
@@ -576,8 +403,7 @@ mod facts {
     #[test]
     fn info_tells_what_was_recorded_and_how_well() {
         let session = busy(300);
-        let info: Value =
-            serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
+        let info: Value = serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
         assert_eq!(info["manifest"]["tokio_version"], "1.54.1");
         assert_eq!(info["coverage"]["off_cpu"], 1.0);
         assert_eq!(info["coverage"]["polls"], 0.5);
@@ -586,38 +412,19 @@ mod facts {
         assert_eq!(info["tables"]["threads"]["rows"], 5);
         assert_eq!(info["tables"]["polls"]["segments"], 3);
         let text = good(&["info", path(&session)]);
-        for told in [
-            "/srv/app, pid 100, tokio 1.54.1",
-            "nowhere, Linux 6.0, 2 CPUs",
-            "polls 50.0 %",
-        ] {
+        for told in ["/srv/app, pid 100, tokio 1.54.1", "nowhere, Linux 6.0, 2 CPUs", "polls 50.0 %"] {
             assert!(text.contains(told), "{text}");
         }
     }
 
     #[test]
     fn help_and_completions_are_there() {
-        for command in [
-            "info",
-            "hotspots",
-            "blocking",
-            "workers",
-            "tasks",
-            "timeline",
-            "sql",
-            "completions",
-        ] {
-            assert!(
-                good(&[command, "--help"]).contains("Usage: hud-analyze"),
-                "{command}"
-            );
+        for command in ["info", "hotspots", "blocking", "workers", "tasks", "timeline", "sql", "completions"] {
+            assert!(good(&[command, "--help"]).contains("Usage: hud-analyze"), "{command}");
         }
         assert!(good(&["hotspots", "--help"]).contains("-30s"));
         for shell in ["bash", "zsh", "fish"] {
-            assert!(
-                good(&["completions", shell]).contains("hotspots"),
-                "{shell}"
-            );
+            assert!(good(&["completions", shell]).contains("hotspots"), "{shell}");
         }
         assert_eq!(hud(&["no-such-command"]).status.code(), Some(2));
         assert_eq!(hud(&[]).status.code(), Some(2));

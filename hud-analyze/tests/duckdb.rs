@@ -28,10 +28,7 @@ fn python() -> Option<String> {
     let python = env::var("HUD_DUCKDB_PYTHON").ok().filter(|p| !p.is_empty());
     if python.is_none() {
         let why = "HUD_DUCKDB_PYTHON names no Python with DuckDB";
-        assert!(
-            env::var_os("HUD_REQUIRE_BPF").is_none_or(|v| v != "1"),
-            "{why}"
-        );
+        assert!(env::var_os("HUD_REQUIRE_BPF").is_none_or(|v| v != "1"), "{why}");
         eprintln!("skipped: {why}");
     }
     python
@@ -58,32 +55,19 @@ fn duckdb(python: &str, session: &Path, queries: &[(String, Value)]) -> Vec<Vec<
                     json!([c.name, kind])
                 })
                 .collect();
-            (
-                table.name().to_string(),
-                json!({ "files": dir.segments(*table).unwrap(), "columns": columns }),
-            )
+            (table.name().to_string(), json!({ "files": dir.segments(*table).unwrap(), "columns": columns }))
         })
         .collect();
-    let queries: Vec<_> = queries
-        .iter()
-        .map(|(sql, parameters)| json!({ "sql": sql, "parameters": parameters }))
-        .collect();
+    let queries: Vec<_> =
+        queries.iter().map(|(sql, parameters)| json!({ "sql": sql, "parameters": parameters })).collect();
     let mut child = Command::new(python)
-        .arg(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/support/duckdb_rows.py"
-        ))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/duckdb_rows.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let job = json!({ "tables": tables, "queries": queries }).to_string();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(job.as_bytes())
-        .unwrap();
+    child.stdin.take().unwrap().write_all(job.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "DuckDB failed");
     serde_json::from_slice(&output.stdout).unwrap()
@@ -109,42 +93,21 @@ fn same(a: &Value, b: &Value) -> bool {
 
 fn compare(session: &Path) {
     let Some(python) = python() else { return };
-    let counts: Vec<_> = Table::ALL
-        .iter()
-        .map(|t| (format!("SELECT count(*) AS n FROM {}", t.name()), json!({})))
-        .collect();
+    let counts: Vec<_> =
+        Table::ALL.iter().map(|t| (format!("SELECT count(*) AS n FROM {}", t.name()), json!({}))).collect();
     let ours = |sql: &str| {
-        runtime().block_on(async {
-            Catalog::open(session)
-                .unwrap()
-                .row(sql)
-                .await
-                .unwrap()
-                .remove(0)
-                .to_string()
-        })
+        runtime().block_on(async { Catalog::open(session).unwrap().row(sql).await.unwrap().remove(0).to_string() })
     };
     for ((sql, _), theirs) in counts.iter().zip(duckdb(&python, session, &counts)) {
         assert_eq!(ours(sql), theirs[0]["n"].to_string(), "{sql}");
     }
 
-    let window = runtime().block_on(async {
-        Window::whole(&Catalog::open(session).unwrap())
-            .await
-            .unwrap()
-    });
+    let window = runtime().block_on(async { Window::whole(&Catalog::open(session).unwrap()).await.unwrap() });
     let (from, to) = (window.from, window.to);
     // All of it; the middle, so that stretches cross both borders; one thread, by line, at low thresholds.
     for (part, from, to, thread, lines, threshold) in [
         ("all", from, to, None, false, 10 * MS),
-        (
-            "the middle",
-            from + window.dur() / 3 + 1_234,
-            to - window.dur() / 3,
-            None,
-            false,
-            10 * MS,
-        ),
+        ("the middle", from + window.dur() / 3 + 1_234, to - window.dur() / 3, None, false, 10 * MS),
         ("a thread", from, to, Some(i64::from(W0)), true, MS / 10),
     ] {
         let step = (to - from) / 77 + 1;
@@ -165,23 +128,14 @@ fn compare(session: &Path) {
             .iter()
             .map(|view| {
                 let taken = view.header().unwrap().parameters.into_iter();
-                (
-                    view.sql.to_string(),
-                    taken
-                        .map(|p| (p.name.clone(), parameters[&p.name].clone()))
-                        .collect(),
-                )
+                (view.sql.to_string(), taken.map(|p| (p.name.clone(), parameters[&p.name].clone())).collect())
             })
             .collect();
         for (view, theirs) in view::ALL.iter().zip(duckdb(&python, session, &queries)) {
             let ours = rows(session, *view, arguments.clone());
             assert_eq!(ours.len(), theirs.len(), "rows of {} ({part})", view.name);
             for (ours, theirs) in ours.iter().zip(&theirs) {
-                assert!(
-                    same(ours, theirs),
-                    "{} ({part})\nDataFusion {ours}\nDuckDB     {theirs}",
-                    view.name
-                );
+                assert!(same(ours, theirs), "{} ({part})\nDataFusion {ours}\nDuckDB     {theirs}", view.name);
             }
             eprintln!("{} ({part}): {} rows agree", view.name, ours.len());
         }

@@ -27,13 +27,7 @@ fn text<'a>(row: &'a Value, column: &str) -> &'a str {
 }
 
 /// The well-behaved tasks, none of which may be blamed.
-const GOOD: [&str; 5] = [
-    "good_citizen",
-    "yielding_worker",
-    "pool_user",
-    "short_lived_spawner",
-    "short_lived",
-];
+const GOOD: [&str; 5] = ["good_citizen", "yielding_worker", "pool_user", "short_lived_spawner", "short_lived"];
 
 fn assert_culprits(rows: &[Value], where_from: &str) {
     let find = |cause: &str, task_type: &str| {
@@ -42,16 +36,10 @@ fn assert_culprits(rows: &[Value], where_from: &str) {
             .unwrap_or_else(|| panic!("no {task_type} ({where_from}): {rows:#?}"))
     };
     let sleeper = find("blocked", "::blocking_sleeper");
-    assert!(
-        text(sleeper, "function").contains("blocking_sleeper"),
-        "{sleeper}"
-    );
+    assert!(text(sleeper, "function").contains("blocking_sleeper"), "{sleeper}");
     let hog = find("cpu", "::cpu_hog");
     for culprit in [sleeper, hog] {
-        assert!(
-            text(culprit, "file").ends_with(".rs") && culprit["line"].is_number(),
-            "{culprit}"
-        );
+        assert!(text(culprit, "file").ends_with(".rs") && culprit["line"].is_number(), "{culprit}");
     }
     let median = sleeper["median"].as_i64().unwrap();
     assert!((15 * MS..16 * MS).contains(&median), "{sleeper}");
@@ -71,45 +59,23 @@ fn both_culprits_are_named_and_no_well_behaved_task() {
 fn without_polls_they_are_named_all_the_same() {
     let tmp = TempDir::new().unwrap();
     let copy = tmp.path().join("session");
-    assert!(
-        Command::new("cp")
-            .arg("-rL")
-            .arg(recording())
-            .arg(&copy)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("cp").arg("-rL").arg(recording()).arg(&copy).status().unwrap().success());
     fs::remove_dir_all(copy.join("polls")).unwrap();
     fs::remove_dir_all(copy.join("coverage")).unwrap();
     let culprits = rows(&copy, view::BLOCKING, all_time());
     assert_culprits(&culprits, "samples alone");
     let sleeps = |rows: &[Value]| {
         let blocked = rows.iter().filter(|r| text(r, "cause") == "blocked");
-        blocked
-            .map(|r| (r["count"].as_i64().unwrap(), r["total"].as_i64().unwrap()))
-            .collect::<Vec<_>>()
+        blocked.map(|r| (r["count"].as_i64().unwrap(), r["total"].as_i64().unwrap())).collect::<Vec<_>>()
     };
-    assert_eq!(
-        sleeps(&culprits),
-        sleeps(&recorded(view::BLOCKING)),
-        "sleeps come from the scheduler alone"
-    );
+    assert_eq!(sleeps(&culprits), sleeps(&recorded(view::BLOCKING)), "sleeps come from the scheduler alone");
 }
 
 #[test]
 fn the_hottest_function_is_the_programs_own() {
     let rows = recorded(view::HOTSPOTS);
-    assert!(
-        text(&rows[0], "function").ends_with("::burn_cpu"),
-        "{}",
-        rows[0]
-    );
-    assert!(
-        text(&rows[0], "task_type").ends_with("::cpu_hog"),
-        "{}",
-        rows[0]
-    );
+    assert!(text(&rows[0], "function").ends_with("::burn_cpu"), "{}", rows[0]);
+    assert!(text(&rows[0], "task_type").ends_with("::cpu_hog"), "{}", rows[0]);
     for row in &rows {
         assert!(row["function"].is_string(), "{row}");
         if row["task_type"].is_string() {
@@ -124,32 +90,15 @@ fn the_hottest_function_is_the_programs_own() {
 #[test]
 fn each_type_of_task_has_its_polls() {
     let rows = recorded(view::TASKS_BY_TYPE);
-    let types: BTreeSet<_> = rows
-        .iter()
-        .map(|r| text(r, "task_type").rsplit("::").next().unwrap())
-        .collect();
-    for name in [
-        "cpu_hog",
-        "blocking_sleeper",
-        "lock_contender",
-        "file_reader",
-    ]
-    .iter()
-    .chain(&GOOD)
-    {
+    let types: BTreeSet<_> = rows.iter().map(|r| text(r, "task_type").rsplit("::").next().unwrap()).collect();
+    for name in ["cpu_hog", "blocking_sleeper", "lock_contender", "file_reader"].iter().chain(&GOOD) {
         assert!(types.contains(name), "no {name}: {types:?}");
     }
     let polls: i64 = rows.iter().map(|r| r["polls"].as_i64().unwrap()).sum();
     let (_, manifest) = SessionDir::open(&recording()).unwrap();
     assert!(polls <= i64::try_from(manifest.streams["polls"].stored).unwrap());
-    let sleeper = rows
-        .iter()
-        .find(|r| text(r, "task_type").ends_with("::blocking_sleeper"))
-        .unwrap();
-    assert!(
-        (15 * MS..16 * MS).contains(&sleeper["median"].as_i64().unwrap()),
-        "{sleeper}"
-    );
+    let sleeper = rows.iter().find(|r| text(r, "task_type").ends_with("::blocking_sleeper")).unwrap();
+    assert!((15 * MS..16 * MS).contains(&sleeper["median"].as_i64().unwrap()), "{sleeper}");
 }
 
 #[test]
@@ -157,13 +106,8 @@ fn three_workers_and_their_time_adds_up() {
     let rows = recorded(view::WORKERS);
     assert_eq!(rows.len(), 3);
     for row in &rows {
-        let shares = [
-            "running_share",
-            "blocked_share",
-            "waiting_share",
-            "idle_share",
-        ]
-        .map(|s| row[s].as_f64().unwrap());
+        let shares =
+            ["running_share", "blocked_share", "waiting_share", "idle_share"].map(|s| row[s].as_f64().unwrap());
         assert!(shares.iter().all(|s| (0.0..=1.0).contains(s)), "{row}");
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{row}");
         assert!(row["polls"].as_i64().unwrap() > 0, "{row}");
@@ -175,10 +119,6 @@ fn every_row_is_accounted_for() {
     let (dir, manifest) = SessionDir::open(&recording()).unwrap();
     assert!(manifest.complete && dir.unsealed().unwrap().is_empty());
     for (stream, account) in &manifest.streams {
-        assert_eq!(
-            account.produced,
-            account.stored + account.dropped,
-            "{stream}"
-        );
+        assert_eq!(account.produced, account.stored + account.dropped, "{stream}");
     }
 }

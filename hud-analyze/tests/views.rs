@@ -13,12 +13,7 @@ use support::*;
 /// The columns `names` of `rows`.
 fn pick(rows: &[Value], names: &[&str]) -> Vec<Vec<Value>> {
     rows.iter()
-        .map(|row| {
-            names
-                .iter()
-                .map(|n| row.get(*n).unwrap_or_else(|| panic!("no {n}")).clone())
-                .collect()
-        })
+        .map(|row| names.iter().map(|n| row.get(*n).unwrap_or_else(|| panic!("no {n}")).clone()).collect())
         .collect()
 }
 
@@ -31,31 +26,16 @@ fn every_header_tells_the_columns_and_the_parameters_of_its_query() {
     let session = Session::new();
     for view in ALL {
         let header = view.header().unwrap();
-        let frame =
-            runtime().block_on(async { view.plan(&session.catalog(), &whole()).await.unwrap() });
-        let found: Vec<_> = frame
-            .schema()
-            .fields()
-            .iter()
-            .map(|f| f.name().as_str())
-            .collect();
+        let frame = runtime().block_on(async { view.plan(&session.catalog(), &whole()).await.unwrap() });
+        let found: Vec<_> = frame.schema().fields().iter().map(|f| f.name().as_str()).collect();
         let told: Vec<_> = header.columns.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(told, found, "columns of {}", view.name);
 
-        let body = view
-            .sql
-            .lines()
-            .filter(|l| !l.starts_with("--"))
-            .collect::<Vec<_>>()
-            .join("\n");
+        let body = view.sql.lines().filter(|l| !l.starts_with("--")).collect::<Vec<_>>().join("\n");
         let found: BTreeSet<_> = body
             .split('$')
             .skip(1)
-            .map(|rest| {
-                rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                    .next()
-                    .unwrap()
-            })
+            .map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap())
             .collect();
         let told: BTreeSet<_> = header.parameters.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(told, found, "parameters of {}", view.name);
@@ -68,15 +48,8 @@ fn units_fit_the_types() {
     use hud_analyze::view::Unit;
     let session = Session::new();
     for view in ALL {
-        let frame =
-            runtime().block_on(async { view.plan(&session.catalog(), &whole()).await.unwrap() });
-        for (column, field) in view
-            .header()
-            .unwrap()
-            .columns
-            .iter()
-            .zip(frame.schema().fields())
-        {
+        let frame = runtime().block_on(async { view.plan(&session.catalog(), &whole()).await.unwrap() });
+        for (column, field) in view.header().unwrap().columns.iter().zip(frame.schema().fields()) {
             let fits = match column.unit {
                 Unit::Ns | Unit::EpochNs | Unit::Bytes | Unit::Count => *field.data_type() == Int64,
                 Unit::Id => matches!(field.data_type(), Int32 | Int64),
@@ -84,14 +57,7 @@ fn units_fit_the_types() {
                 Unit::Flag => *field.data_type() == Boolean,
                 Unit::Text => field.data_type().is_string(),
             };
-            assert!(
-                fits,
-                "{}.{} is {:?} and {}",
-                view.name,
-                column.name,
-                column.unit,
-                field.data_type()
-            );
+            assert!(fits, "{}.{} is {:?} and {}", view.name, column.name, column.unit, field.data_type());
         }
     }
 }
@@ -100,12 +66,7 @@ fn units_fit_the_types() {
 fn every_view_is_empty_on_an_empty_session() {
     let session = Session::new();
     for view in ALL {
-        assert_eq!(
-            session.rows(*view, whole()),
-            Vec::<Value>::new(),
-            "{}",
-            view.name
-        );
+        assert_eq!(session.rows(*view, whole()), Vec::<Value>::new(), "{}", view.name);
     }
 }
 
@@ -137,43 +98,13 @@ mod hotspots {
         ]);
         let rows = pick(
             &hotspots(&session),
-            &[
-                "function",
-                "file",
-                "line",
-                "task_type",
-                "leaf",
-                "self",
-                "self_share",
-                "total",
-                "samples",
-            ],
+            &["function", "file", "line", "task_type", "leaf", "self", "self_share", "total", "samples"],
         );
         assert_eq!(
             rows,
             rows_of![
-                [
-                    "app::burn",
-                    "src/main.rs",
-                    23,
-                    "app::hog",
-                    "<u64>::wrapping_add",
-                    3 * TICK,
-                    0.75,
-                    3 * TICK,
-                    3
-                ],
-                [
-                    "app::sleeper",
-                    "src/main.rs",
-                    12,
-                    "app::sleeper",
-                    "__nanosleep",
-                    TICK,
-                    0.25,
-                    TICK,
-                    1
-                ],
+                ["app::burn", "src/main.rs", 23, "app::hog", "<u64>::wrapping_add", 3 * TICK, 0.75, 3 * TICK, 3],
+                ["app::sleeper", "src/main.rs", 12, "app::sleeper", "__nanosleep", TICK, 0.25, TICK, 1],
             ]
         );
     }
@@ -187,10 +118,7 @@ mod hotspots {
             sample(at(30), W0, HOG, BURN_23),
         ]);
         let rows = session.rows(view::HOTSPOTS, whole().flag("lines", true));
-        assert_eq!(
-            pick(&rows, &["function", "line", "samples"]),
-            rows_of![["app::burn", 23, 2], ["app::burn", 22, 1]]
-        );
+        assert_eq!(pick(&rows, &["function", "line", "samples"]), rows_of![["app::burn", 23, 2], ["app::burn", 22, 1]]);
     }
 
     #[test]
@@ -231,17 +159,9 @@ mod hotspots {
             sample(at(50), W0, LOOP0, None),
         ]);
         assert_eq!(
-            pick(
-                &hotspots(&session),
-                &["function", "task_type", "leaf", "samples"]
-            ),
+            pick(&hotspots(&session), &["function", "task_type", "leaf", "samples"]),
             rows_of![
-                [
-                    "tokio::runtime::task::raw::poll",
-                    null,
-                    "tokio::runtime::task::raw::poll",
-                    3
-                ],
+                ["tokio::runtime::task::raw::poll", null, "tokio::runtime::task::raw::poll", 3],
                 ["<libc.so.6>", null, "<libc.so.6>", 2],
                 ["<no stack>", null, null, 1],
             ]
@@ -251,15 +171,9 @@ mod hotspots {
     #[test]
     fn total_counts_a_sample_once_however_deep_the_recursion() {
         let session = Session::with_cast();
-        session.add::<Samples>([
-            sample(at(10), W0, HOG, RECURSIVE),
-            sample(at(20), W0, HOG, BURN_22),
-        ]);
+        session.add::<Samples>([sample(at(10), W0, HOG, RECURSIVE), sample(at(20), W0, HOG, BURN_22)]);
         let rows = hotspots(&session);
-        assert_eq!(
-            pick(&rows, &["function", "self", "total"]),
-            rows_of![["app::burn", 2 * TICK, 2 * TICK]]
-        );
+        assert_eq!(pick(&rows, &["function", "self", "total"]), rows_of![["app::burn", 2 * TICK, 2 * TICK]]);
     }
 
     #[test]
@@ -271,20 +185,13 @@ mod hotspots {
             sample(at(30), W0, SLEEPER, SLEEP),
         ]);
         let samples = |arguments| -> i64 {
-            session
-                .rows(view::HOTSPOTS, arguments)
-                .iter()
-                .map(|r| r["samples"].as_i64().unwrap())
-                .sum()
+            session.rows(view::HOTSPOTS, arguments).iter().map(|r| r["samples"].as_i64().unwrap()).sum()
         };
         assert_eq!(samples(whole()), 3);
         assert_eq!(samples(between(at(10), at(30))), 2);
         assert_eq!(samples(whole().int("task", SLEEPER)), 2);
         assert_eq!(samples(whole().int("thread", i64::from(W0))), 2);
-        assert_eq!(
-            samples(whole().int("task", HOG).int("thread", i64::from(W1))),
-            0
-        );
+        assert_eq!(samples(whole().int("task", HOG).int("thread", i64::from(W1))), 0);
     }
 }
 
@@ -298,10 +205,7 @@ mod blocking {
             sleep(at(100), W0, SLEEPER, 15 * MS, 4 * MS),
             sleep(at(200), W1, SLEEPER, 17 * MS, 0),
             // No waking was seen: asleep to the end.
-            format::OffCpuRow {
-                wake_ts: None,
-                ..sleep(at(300), W1, SLEEPER, 16 * MS, 0)
-            },
+            format::OffCpuRow { wake_ts: None, ..sleep(at(300), W1, SLEEPER, 16 * MS, 0) },
             // None of these: too short, preempted, outside a task, in the pool, in the worker's own loop.
             sleep(at(400), W0, SLEEPER, MS - 1, 50 * MS),
             preempted(at(500), W0, SLEEPER, 30 * MS),
@@ -374,24 +278,11 @@ mod blocking {
             pick(
                 &culprits,
                 &[
-                    "cause", "count", "total", "median", "p99", "longest", "first_ts", "last_ts",
-                    "worst_ts", "task_id", "tid", "line"
+                    "cause", "count", "total", "median", "p99", "longest", "first_ts", "last_ts", "worst_ts",
+                    "task_id", "tid", "line"
                 ]
             ),
-            rows_of![[
-                "blocked",
-                3,
-                48 * MS,
-                16 * MS,
-                16_980_000,
-                17 * MS,
-                at(100),
-                at(300),
-                at(200),
-                SLEEPER,
-                W1,
-                12
-            ]]
+            rows_of![["blocked", 3, 48 * MS, 16 * MS, 16_980_000, 17 * MS, at(100), at(300), at(200), SLEEPER, W1, 12]]
         );
     }
 
@@ -400,50 +291,28 @@ mod blocking {
         let session = Session::with_cast();
         session.add::<OffCpu>([
             sleep(at(100), W0, 99, 15 * MS, 0),
-            format::OffCpuRow {
-                stack_id: Some(BROKEN),
-                ..sleep(at(200), W0, 99, 14 * MS, 0)
-            },
-            format::OffCpuRow {
-                stack_id: None,
-                ..sleep(at(300), W0, 99, 13 * MS, 0)
-            },
+            format::OffCpuRow { stack_id: Some(BROKEN), ..sleep(at(200), W0, 99, 14 * MS, 0) },
+            format::OffCpuRow { stack_id: None, ..sleep(at(300), W0, 99, 13 * MS, 0) },
         ]);
         assert_eq!(
-            pick(
-                &session.rows(view::BLOCKING_EACH, whole()),
-                &["function", "task_type"]
-            ),
-            rows_of![
-                ["app::sleeper", null],
-                ["tokio::runtime::task::raw::poll", null],
-                ["<unknown>", null]
-            ]
+            pick(&session.rows(view::BLOCKING_EACH, whole()), &["function", "task_type"]),
+            rows_of![["app::sleeper", null], ["tokio::runtime::task::raw::poll", null], ["<unknown>", null]]
         );
     }
 
     #[test]
     fn a_long_poll_counts_by_what_it_computed_and_is_blamed_on_its_samples() {
         let session = Session::with_cast();
-        session
-            .add::<Coverage>([covered("polls", at(0), at(10_000))])
-            .add::<Polls>([
-                poll(at(100), W0, HOG, 3, 20 * MS),
-                // 30 ms, of which 12 were computing.
-                format::PollRow {
-                    blocked: 10 * MS,
-                    run_queue: 8 * MS,
-                    ..poll(at(200), W0, HOG, 3, 30 * MS)
-                },
-                // 30 ms, of which 9 were computing.
-                format::PollRow {
-                    blocked: 21 * MS,
-                    ..poll(at(300), W0, HOG, 3, 30 * MS)
-                },
-                poll(at(400), W0, CITIZEN, 1, MS),
-                poll(at(500), POOL, WORK, 4, 90 * MS),
-                poll(at(0), W1, LOOP1, 5, 9_000 * MS),
-            ]);
+        session.add::<Coverage>([covered("polls", at(0), at(10_000))]).add::<Polls>([
+            poll(at(100), W0, HOG, 3, 20 * MS),
+            // 30 ms, of which 12 were computing.
+            format::PollRow { blocked: 10 * MS, run_queue: 8 * MS, ..poll(at(200), W0, HOG, 3, 30 * MS) },
+            // 30 ms, of which 9 were computing.
+            format::PollRow { blocked: 21 * MS, ..poll(at(300), W0, HOG, 3, 30 * MS) },
+            poll(at(400), W0, CITIZEN, 1, MS),
+            poll(at(500), POOL, WORK, 4, 90 * MS),
+            poll(at(0), W1, LOOP1, 5, 9_000 * MS),
+        ]);
         session.add::<Samples>([
             // Before it, in it (two lines, the second more often), after it, and on another thread.
             sample(at(99), W0, HOG, SLEEP),
@@ -458,41 +327,11 @@ mod blocking {
         assert_eq!(
             pick(
                 &session.rows(view::BLOCKING_EACH, whole()),
-                &[
-                    "ts",
-                    "dur",
-                    "cause",
-                    "estimated",
-                    "function",
-                    "line",
-                    "task_type",
-                    "task_id",
-                    "tid"
-                ]
+                &["ts", "dur", "cause", "estimated", "function", "line", "task_type", "task_id", "tid"]
             ),
             rows_of![
-                [
-                    at(100),
-                    20 * MS,
-                    "cpu",
-                    false,
-                    "app::burn",
-                    23,
-                    "app::hog",
-                    HOG,
-                    W0
-                ],
-                [
-                    at(200),
-                    12 * MS,
-                    "cpu",
-                    false,
-                    "app::hog",
-                    20,
-                    "app::hog",
-                    HOG,
-                    W0
-                ],
+                [at(100), 20 * MS, "cpu", false, "app::burn", 23, "app::hog", HOG, W0],
+                [at(200), 12 * MS, "cpu", false, "app::hog", 20, "app::hog", HOG, W0],
             ]
         );
     }
@@ -522,40 +361,16 @@ mod blocking {
         ]);
         session.add::<OffCpu>([
             preempted(at(111), W0, HOG, 20 * MS),
-            format::OffCpuRow {
-                dur: 10_000,
-                wake_ts: None,
-                ..sleep(at(205), W0, None, 0, 0)
-            },
+            format::OffCpuRow { dur: 10_000, wake_ts: None, ..sleep(at(205), W0, None, 0, 0) },
             // Another thread's sleep is no matter.
             sleep(at(105), W1, None, MS, 0),
         ]);
         assert_eq!(
             pick(
                 &session.rows(view::BLOCKING_EACH, whole()),
-                &[
-                    "ts",
-                    "dur",
-                    "cause",
-                    "estimated",
-                    "function",
-                    "line",
-                    "task_type",
-                    "task_id",
-                    "tid"
-                ]
+                &["ts", "dur", "cause", "estimated", "function", "line", "task_type", "task_id", "tid"]
             ),
-            rows_of![[
-                at(100),
-                3 * TICK,
-                "cpu",
-                true,
-                "app::burn",
-                22,
-                "app::hog",
-                HOG,
-                W0
-            ]]
+            rows_of![[at(100), 3 * TICK, "cpu", true, "app::burn", 22, "app::hog", HOG, W0]]
         );
     }
 
@@ -564,15 +379,9 @@ mod blocking {
         let session = Session::with_cast();
         let burst = |ms: i64| (0..3).map(move |i| sample(at(ms + 10 * i), W0, HOG, BURN_22));
         session.add::<Samples>(burst(100).chain(burst(2_000)));
-        session.add::<Coverage>([
-            covered("polls", at(0), at(1_000)),
-            covered("off_cpu", at(0), at(10_000)),
-        ]);
+        session.add::<Coverage>([covered("polls", at(0), at(1_000)), covered("off_cpu", at(0), at(10_000))]);
         assert_eq!(
-            pick(
-                &session.rows(view::BLOCKING_EACH, whole()),
-                &["ts", "dur", "estimated"]
-            ),
+            pick(&session.rows(view::BLOCKING_EACH, whole()), &["ts", "dur", "estimated"]),
             rows_of![[at(2_000), 3 * TICK, true]]
         );
     }
@@ -626,17 +435,7 @@ mod workers {
             ]
         );
         assert_eq!(
-            pick(
-                &rows[..1],
-                &[
-                    "worker",
-                    "runtime_id",
-                    "thread",
-                    "running_share",
-                    "blocked_share",
-                    "polls"
-                ]
-            ),
+            pick(&rows[..1], &["worker", "runtime_id", "thread", "running_share", "blocked_share", "polls"]),
             rows_of![[0, 0, "tokio-rt-worker", 0.55, 0.3, null]]
         );
         assert_eq!(rows[1]["running_share"], Value::Null);
@@ -647,26 +446,17 @@ mod workers {
         let session = a_second();
         // Inside the sleep, past its end by 10 ms of waiting.
         assert_eq!(
-            pick(
-                &session.rows(view::WORKERS, between(at(1_400), at(1_610)))[..1],
-                &STATES
-            ),
+            pick(&session.rows(view::WORKERS, between(at(1_400), at(1_610)))[..1], &STATES),
             rows_of![[W0, 210 * MS, 0, 200 * MS, 10 * MS, 0]]
         );
         // Where nothing begins and nothing ends.
         assert_eq!(
-            pick(
-                &session.rows(view::WORKERS, between(at(1_800), at(1_900)))[..1],
-                &STATES
-            ),
+            pick(&session.rows(view::WORKERS, between(at(1_800), at(1_900)))[..1], &STATES),
             rows_of![[W0, 100 * MS, 100 * MS, 0, 0, 0]]
         );
         // Half of it before the worker was first seen.
         assert_eq!(
-            pick(
-                &session.rows(view::WORKERS, between(at(950), at(1_050)))[..1],
-                &STATES
-            ),
+            pick(&session.rows(view::WORKERS, between(at(950), at(1_050)))[..1], &STATES),
             rows_of![[W0, 50 * MS, 0, 0, 0, 50 * MS]]
         );
     }
@@ -674,24 +464,14 @@ mod workers {
     #[test]
     fn polls_are_counted_where_they_were_recorded() {
         let session = a_second();
-        session
-            .add::<Coverage>([covered("polls", at(0), at(10_000))])
-            .add::<Polls>([
-                poll(at(1_200), W0, HOG, 3, 5 * MS),
-                poll(at(1_250), W0, CITIZEN, 1, MS),
-                poll(at(1_000), W0, LOOP0, 5, 900 * MS),
-            ]);
+        session.add::<Coverage>([covered("polls", at(0), at(10_000))]).add::<Polls>([
+            poll(at(1_200), W0, HOG, 3, 5 * MS),
+            poll(at(1_250), W0, CITIZEN, 1, MS),
+            poll(at(1_000), W0, LOOP0, 5, 900 * MS),
+        ]);
         let rows = session.rows(view::WORKERS, whole());
-        assert_eq!(
-            pick(&rows, &["tid", "polls", "longest_poll"]),
-            rows_of![[W0, 2, 5 * MS], [W1, 0, null]]
-        );
-        assert_eq!(
-            session
-                .rows(view::WORKERS, whole().int("thread", i64::from(W1)))
-                .len(),
-            1
-        );
+        assert_eq!(pick(&rows, &["tid", "polls", "longest_poll"]), rows_of![[W0, 2, 5 * MS], [W1, 0, null]]);
+        assert_eq!(session.rows(view::WORKERS, whole().int("thread", i64::from(W1))).len(), 1);
     }
 }
 
@@ -720,56 +500,12 @@ mod timeline {
         assert_eq!(
             pick(
                 &session.rows(view::TIMELINE, whole()),
-                &[
-                    "ts",
-                    "dur",
-                    "tid",
-                    "running",
-                    "blocked",
-                    "waiting",
-                    "idle",
-                    "polls",
-                    "longest_poll",
-                    "task_type"
-                ]
+                &["ts", "dur", "tid", "running", "blocked", "waiting", "idle", "polls", "longest_poll", "task_type"]
             ),
             rows_of![
-                [
-                    at(1_000),
-                    1_000 * MS,
-                    W0,
-                    400 * MS,
-                    100 * MS,
-                    0,
-                    500 * MS,
-                    2,
-                    1_460 * MS,
-                    "app::sleeper"
-                ],
-                [
-                    at(2_000),
-                    1_000 * MS,
-                    W0,
-                    0,
-                    1_000 * MS,
-                    0,
-                    0,
-                    0,
-                    1_460 * MS,
-                    "app::sleeper"
-                ],
-                [
-                    at(3_000),
-                    1_000 * MS,
-                    W0,
-                    700 * MS,
-                    200 * MS,
-                    100 * MS,
-                    0,
-                    1,
-                    1_460 * MS,
-                    "app::hog"
-                ],
+                [at(1_000), 1_000 * MS, W0, 400 * MS, 100 * MS, 0, 500 * MS, 2, 1_460 * MS, "app::sleeper"],
+                [at(2_000), 1_000 * MS, W0, 0, 1_000 * MS, 0, 0, 0, 1_460 * MS, "app::sleeper"],
+                [at(3_000), 1_000 * MS, W0, 700 * MS, 200 * MS, 100 * MS, 0, 1, 1_460 * MS, "app::hog"],
             ]
         );
     }
@@ -784,27 +520,16 @@ mod timeline {
                 1 => Some(SLEEPER),
                 _ => Some(LOOP0),
             };
-            sleep(
-                at(i * 23 + i % 7),
-                tid,
-                task,
-                (i * 31 % 17 + 1) * MS,
-                (i % 5) * MS,
-            )
+            sleep(at(i * 23 + i % 7), tid, task, (i * 31 % 17 + 1) * MS, (i % 5) * MS)
         }));
-        session.add::<Samples>(
-            (0..900).map(|i| sample(at(i * 10), if i % 2 == 0 { W0 } else { W1 }, HOG, BURN_22)),
-        );
+        session.add::<Samples>((0..900).map(|i| sample(at(i * 10), if i % 2 == 0 { W0 } else { W1 }, HOG, BURN_22)));
         // No multiple of the step, and not at its borders.
         let window = between(at(1_003), at(8_777)).int("step", 70 * MS);
         let steps = session.rows(view::TIMELINE, window.clone());
         for worker in session.rows(view::WORKERS, window) {
             for state in ["running", "blocked", "waiting", "idle"] {
-                let sum: i64 = steps
-                    .iter()
-                    .filter(|s| s["tid"] == worker["tid"])
-                    .map(|s| s[state].as_i64().unwrap())
-                    .sum();
+                let sum: i64 =
+                    steps.iter().filter(|s| s["tid"] == worker["tid"]).map(|s| s[state].as_i64().unwrap()).sum();
                 assert_eq!(worker[state], sum, "{state} of {}", worker["tid"]);
             }
         }
@@ -815,19 +540,10 @@ mod timeline {
         let session = Session::with_cast();
         session
             .add::<OffCpu>([sleep(at(1_100), W0, SLEEPER, 15 * MS, 0)])
-            .add::<Samples>([
-                sample(at(1_050), W0, HOG, BURN_22),
-                sample(at(2_050), W0, HOG, BURN_22),
-            ]);
+            .add::<Samples>([sample(at(1_050), W0, HOG, BURN_22), sample(at(2_050), W0, HOG, BURN_22)]);
         assert_eq!(
-            pick(
-                &session.rows(view::TIMELINE, whole()),
-                &["ts", "polls", "task_type"]
-            ),
-            rows_of![
-                [at(1_000), null, "app::sleeper"],
-                [at(2_000), null, "app::hog"]
-            ]
+            pick(&session.rows(view::TIMELINE, whole()), &["ts", "polls", "task_type"]),
+            rows_of![[at(1_000), null, "app::sleeper"], [at(2_000), null, "app::hog"]]
         );
     }
 }
@@ -845,11 +561,7 @@ mod tasks {
                 poll(at(300), W1, CITIZEN, 1, MS),
                 poll(at(310), W1, CITIZEN, 1, 2 * MS),
                 poll(at(320), W1, CITIZEN + 100, 1, 3 * MS),
-                format::PollRow {
-                    blocked: 15 * MS,
-                    run_queue: MS,
-                    ..poll(at(400), W0, SLEEPER, 2, 18 * MS)
-                },
+                format::PollRow { blocked: 15 * MS, run_queue: MS, ..poll(at(400), W0, SLEEPER, 2, 18 * MS) },
                 poll(at(0), W0, LOOP0, 5, 9_000 * MS),
                 poll(at(500), POOL, WORK, 4, 4 * MS),
             ])
@@ -887,78 +599,15 @@ mod tasks {
                 ]
             ),
             rows_of![
-                [
-                    HOG,
-                    "app::hog",
-                    2,
-                    50 * MS,
-                    0,
-                    30 * MS,
-                    2 * TICK,
-                    2,
-                    at(1),
-                    at(230),
-                    "task"
-                ],
-                [
-                    WORK,
-                    "app::pool_work",
-                    1,
-                    4 * MS,
-                    0,
-                    4 * MS,
-                    0,
-                    0,
-                    at(1),
-                    at(504),
-                    "blocking"
-                ],
-                [
-                    CITIZEN,
-                    "app::citizen",
-                    2,
-                    3 * MS,
-                    0,
-                    2 * MS,
-                    0,
-                    0,
-                    at(1),
-                    at(312),
-                    "task"
-                ],
-                [
-                    CITIZEN + 100,
-                    "app::citizen",
-                    1,
-                    3 * MS,
-                    0,
-                    3 * MS,
-                    0,
-                    0,
-                    at(320),
-                    at(323),
-                    "task"
-                ],
-                [
-                    SLEEPER,
-                    "app::sleeper",
-                    1,
-                    2 * MS,
-                    15 * MS,
-                    18 * MS,
-                    0,
-                    0,
-                    at(1),
-                    at(451),
-                    "task"
-                ],
+                [HOG, "app::hog", 2, 50 * MS, 0, 30 * MS, 2 * TICK, 2, at(1), at(230), "task"],
+                [WORK, "app::pool_work", 1, 4 * MS, 0, 4 * MS, 0, 0, at(1), at(504), "blocking"],
+                [CITIZEN, "app::citizen", 2, 3 * MS, 0, 2 * MS, 0, 0, at(1), at(312), "task"],
+                [CITIZEN + 100, "app::citizen", 1, 3 * MS, 0, 3 * MS, 0, 0, at(320), at(323), "task"],
+                [SLEEPER, "app::sleeper", 1, 2 * MS, 15 * MS, 18 * MS, 0, 0, at(1), at(451), "task"],
                 [999, null, 0, 0, 0, null, TICK, 1, at(700), at(700), null],
             ]
         );
-        assert_eq!(
-            session().rows(view::TASKS, whole().int("task", HOG)).len(),
-            1
-        );
+        assert_eq!(session().rows(view::TASKS, whole().int("task", HOG)).len(), 1);
     }
 
     #[test]
@@ -966,10 +615,7 @@ mod tasks {
         let session = Session::with_cast();
         session.add::<Samples>([sample(at(105), W0, HOG, BURN_22)]);
         let rows = session.rows(view::TASKS, whole().int("task", HOG));
-        assert_eq!(
-            pick(&rows, &["polls", "busy", "longest_poll", "cpu"]),
-            rows_of![[null, null, null, TICK]]
-        );
+        assert_eq!(pick(&rows, &["polls", "busy", "longest_poll", "cpu"]), rows_of![[null, null, null, TICK]]);
         let rows = session.rows(view::TASKS_BY_TYPE, whole());
         assert_eq!(
             pick(&rows[..1], &["task_type", "polls", "median", "busy", "cpu"]),
@@ -998,62 +644,10 @@ mod tasks {
                 ]
             ),
             rows_of![
-                [
-                    "app::hog",
-                    1,
-                    2,
-                    25 * MS,
-                    29_900_000,
-                    30 * MS,
-                    50 * MS,
-                    0,
-                    2 * TICK,
-                    2,
-                    20,
-                    "task"
-                ],
-                [
-                    "app::citizen",
-                    2,
-                    3,
-                    2 * MS,
-                    2_980_000,
-                    3 * MS,
-                    6 * MS,
-                    0,
-                    0,
-                    0,
-                    5,
-                    "task"
-                ],
-                [
-                    "app::pool_work",
-                    1,
-                    1,
-                    4 * MS,
-                    4 * MS,
-                    4 * MS,
-                    4 * MS,
-                    0,
-                    0,
-                    0,
-                    30,
-                    "blocking"
-                ],
-                [
-                    "app::sleeper",
-                    1,
-                    1,
-                    18 * MS,
-                    18 * MS,
-                    18 * MS,
-                    2 * MS,
-                    15 * MS,
-                    0,
-                    0,
-                    10,
-                    "task"
-                ],
+                ["app::hog", 1, 2, 25 * MS, 29_900_000, 30 * MS, 50 * MS, 0, 2 * TICK, 2, 20, "task"],
+                ["app::citizen", 2, 3, 2 * MS, 2_980_000, 3 * MS, 6 * MS, 0, 0, 0, 5, "task"],
+                ["app::pool_work", 1, 1, 4 * MS, 4 * MS, 4 * MS, 4 * MS, 0, 0, 0, 30, "blocking"],
+                ["app::sleeper", 1, 1, 18 * MS, 18 * MS, 18 * MS, 2 * MS, 15 * MS, 0, 0, 10, "task"],
                 [null, 1, 0, null, null, null, 0, 0, TICK, 1, null, null],
             ]
         );
@@ -1070,9 +664,6 @@ mod tasks {
             .add::<Coverage>([covered("polls", at(0), at(10_000))])
             .add::<Polls>([poll(at(1), W0, 50, 6, MS), poll(at(2), W0, CITIZEN, 1, MS)]);
         let rows = session.rows(view::TASKS_BY_TYPE, whole());
-        assert_eq!(
-            pick(&rows[..1], &["task_type", "tasks", "polls"]),
-            rows_of![["app::citizen", 2, 2]]
-        );
+        assert_eq!(pick(&rows[..1], &["task_type", "tasks", "polls"]), rows_of![["app::citizen", 2, 2]]);
     }
 }

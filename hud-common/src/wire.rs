@@ -50,13 +50,7 @@ pub enum Stream {
 
 impl Stream {
     /// All streams, in the order of their counters.
-    pub const ALL: [Stream; 5] = [
-        Stream::Polls,
-        Stream::OffCpu,
-        Stream::Samples,
-        Stream::Tasks,
-        Stream::Threads,
-    ];
+    pub const ALL: [Stream; 5] = [Stream::Polls, Stream::OffCpu, Stream::Samples, Stream::Tasks, Stream::Threads];
 
     /// The stream's name: that of the table its events go to.
     pub const fn name(self) -> &'static str {
@@ -371,18 +365,12 @@ mod tests {
     #[test]
     fn a_cut_or_foreign_record_is_none() {
         let event = OffCpuEvent {
-            head: OffCpuHead {
-                kind: EventKind::OffCpu as u32,
-                frames: 3,
-                ..Zeroable::zeroed()
-            },
+            head: OffCpuHead { kind: EventKind::OffCpu as u32, frames: 3, ..Zeroable::zeroed() },
             stack: [7; MAX_FRAMES],
         };
         let bytes = bytemuck::bytes_of(&event);
         let whole = size_of::<OffCpuHead>() + 3 * 8;
-        assert!(
-            matches!(Event::decode(&bytes[..whole]), Some(Event::OffCpu(_, stack)) if stack == [7, 7, 7])
-        );
+        assert!(matches!(Event::decode(&bytes[..whole]), Some(Event::OffCpu(_, stack)) if stack == [7, 7, 7]));
         assert!(Event::decode(&bytes[..whole - 1]).is_none());
         assert!(Event::decode(&bytes[..3]).is_none());
         assert!(Event::decode(&[9; 64]).is_none());
@@ -390,11 +378,7 @@ mod tests {
 
     #[test]
     fn a_stack_longer_than_the_record_is_refused() {
-        let head = SampleHead {
-            kind: EventKind::Sample as u32,
-            frames: u32::MAX,
-            ..Zeroable::zeroed()
-        };
+        let head = SampleHead { kind: EventKind::Sample as u32, frames: u32::MAX, ..Zeroable::zeroed() };
         assert!(Event::decode(bytemuck::bytes_of(&head)).is_none());
     }
 }

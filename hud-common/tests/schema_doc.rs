@@ -49,5 +49,8 @@ fn the_schema_document_is_what_is_written() {
         return;
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == doc, "docs/SCHEMA.md is out of date: run HUD_BLESS=1 cargo test -p hud-common --features session");
+    assert!(
+        written == doc,
+        "docs/SCHEMA.md is out of date: run HUD_BLESS=1 cargo test -p hud-common --features session"
+    );
 }

@@ -101,12 +101,7 @@ pub fn send<T>(stream: Stream, event: *const T, size: u64) {
     count(|c| &mut c.streams[stream as usize].produced);
     // SAFETY: `event` points to at least `size` initialised bytes, which the verifier checks.
     let result = unsafe {
-        bpf_ringbuf_output(
-            (&raw const EVENTS).cast_mut().cast(),
-            event.cast_mut().cast(),
-            size,
-            BPF_RB_NO_WAKEUP,
-        )
+        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), event.cast_mut().cast(), size, BPF_RB_NO_WAKEUP)
     };
     if result != 0 {
         count(|c| &mut c.streams[stream as usize].lost);

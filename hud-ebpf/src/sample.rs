@@ -34,12 +34,7 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     let event = unsafe { &mut *event };
     // SAFETY: the buffer holds MAX_FRAMES words.
     let bytes = unsafe {
-        bpf_get_stack(
-            ctx.as_ptr(),
-            (&raw mut event.stack).cast(),
-            size_of::<StackBuffer>() as u32,
-            BPF_F_USER_STACK,
-        )
+        bpf_get_stack(ctx.as_ptr(), (&raw mut event.stack).cast(), size_of::<StackBuffer>() as u32, BPF_F_USER_STACK)
     };
     let frames = if bytes > 0 { bytes as u64 / 8 } else { 0 };
     // The verifier wants to see the bound.
@@ -53,10 +48,6 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
         cpu: unsafe { bpf_get_smp_processor_id() },
         frames: frames as u32,
     };
-    send(
-        Stream::Samples,
-        &raw const *event,
-        size_of::<SampleHead>() as u64 + frames * 8,
-    );
+    send(Stream::Samples, &raw const *event, size_of::<SampleHead>() as u64 + frames * 8);
     0
 }

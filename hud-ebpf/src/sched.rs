@@ -6,15 +6,14 @@
 use aya_ebpf::{
     EbpfContext,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
-        bpf_probe_read_kernel, generated::bpf_get_stack,
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
+        generated::bpf_get_stack,
     },
     macros::{btf_tracepoint, tracepoint},
     programs::{BtfTracePointContext, TracePointContext},
 };
 use hud_common::wire::{
-    Config, EventKind, MAX_FRAMES, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, StackBuffer, Stream,
-    ThreadState,
+    Config, EventKind, MAX_FRAMES, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, StackBuffer, Stream, ThreadState,
 };
 
 use crate::{
@@ -40,18 +39,9 @@ pub fn sched_switch_btf(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_switch_tp(ctx: TracePointContext) -> i32 {
     let config = config();
     // SAFETY: offsets within the record.
-    let (prev_state, next) = unsafe {
-        (
-            ctx.read_at::<i64>(32).unwrap_or(0),
-            ctx.read_at::<u32>(56).unwrap_or(0),
-        )
-    };
+    let (prev_state, next) = unsafe { (ctx.read_at::<i64>(32).unwrap_or(0), ctx.read_at::<u32>(56).unwrap_or(0)) };
     // Here the preempted state is told as TASK_REPORT_MAX (0x100), or as plain 0.
-    let state = if prev_state & 0xff == 0 {
-        STATE_PREEMPTED
-    } else {
-        (prev_state & 0xff) as u32
-    };
+    let state = if prev_state & 0xff == 0 { STATE_PREEMPTED } else { (prev_state & 0xff) as u32 };
     on_switch(&ctx, &config, state, next)
 }
 
@@ -92,7 +82,9 @@ fn on_switch(ctx: &impl EbpfContext, config: &Config, prev_state: u32, next: u32
     if is_target(ctx, config) {
         leave(ctx, config, prev_state);
     }
-    if next != 0 && let Some(state) = THREADS.get_ptr_mut(next) {
+    if next != 0
+        && let Some(state) = THREADS.get_ptr_mut(next)
+    {
         // SAFETY: the thread map's own memory; the thread is on no CPU yet, so nobody else writes to it.
         arrive(unsafe { &mut *state });
     }
@@ -173,11 +165,7 @@ fn arrive(state: &mut ThreadState) {
         state.polls[i].run_queue += run_queue;
     }
     // The verifier wants to see the bound.
-    let frames = if frames as usize > MAX_FRAMES {
-        MAX_FRAMES as u64
-    } else {
-        frames as u64
-    };
+    let frames = if frames as usize > MAX_FRAMES { MAX_FRAMES as u64 } else { frames as u64 };
     let size = size_of::<OffCpuHead>() as u64 + frames * 8;
     send(Stream::OffCpu, &raw const state.off, size);
 }
@@ -190,7 +178,9 @@ fn is_asleep(state: u32) -> bool {
 
 #[inline(always)]
 fn on_waking(tid: u32) -> i32 {
-    if tid != 0 && let Some(state) = THREADS.get_ptr_mut(tid) {
+    if tid != 0
+        && let Some(state) = THREADS.get_ptr_mut(tid)
+    {
         // SAFETY: the thread map's own memory. Two wakers may race; either is a true one.
         let state = unsafe { &mut *state };
         if state.is_off != 0 && state.off.head.wake_ts == 0 && is_asleep(state.off.head.state) {

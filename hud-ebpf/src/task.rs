@@ -9,13 +9,11 @@
 use aya_ebpf::{
     bindings::pt_regs,
     helpers::{
-        bpf_get_current_task, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel,
-        bpf_probe_read_user, bpf_task_pt_regs, generated,
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
+        bpf_task_pt_regs, generated,
     },
 };
-use hud_common::wire::{
-    Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState,
-};
+use hud_common::wire::{Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState};
 
 use crate::maps::{STACK_PIECE, TASKS, TOLD, count, send};
 
@@ -37,13 +35,8 @@ pub fn current_id(config: &Config, state: *const ThreadState) -> u64 {
         // SAFETY: the helpers check the address.
         let id = unsafe {
             let task = bpf_get_current_task() as *const u8;
-            bpf_probe_read_kernel(task.add(config.task_fsbase as usize).cast::<u64>()).and_then(
-                |fsbase| {
-                    bpf_probe_read_user(
-                        fsbase.wrapping_add_signed(config.tls_task_id) as *const u64
-                    )
-                },
-            )
+            bpf_probe_read_kernel(task.add(config.task_fsbase as usize).cast::<u64>())
+                .and_then(|fsbase| bpf_probe_read_user(fsbase.wrapping_add_signed(config.tls_task_id) as *const u64))
         };
         return match id {
             Ok(id) => id,
@@ -119,12 +112,7 @@ fn tell(tid: u32, task_id: u64, poll_addr: u64, poll_fn: u32) {
 /// Searches the current thread's stack for the header of task `id`: first around the slot in which the last one was
 /// found (a worker polls from few places, so it mostly lies there again), else upwards from the stack pointer.
 #[inline(always)]
-fn find_poll_addr(
-    id: u64,
-    state: *mut ThreadState,
-    slot: u32,
-    tries: u32,
-) -> Option<u64> {
+fn find_poll_addr(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Option<u64> {
     // SAFETY: the helpers take and give kernel pointers; `sp` is read through one of them.
     let sp = unsafe {
         let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
@@ -237,9 +225,7 @@ unsafe extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
 fn poll_of(config: &Config, header: u64, id: u64) -> u64 {
     // SAFETY: the helper checks every address.
     unsafe {
-        let Ok(vtable) =
-            bpf_probe_read_user((header + config.header_vtable as u64) as *const u64)
-        else {
+        let Ok(vtable) = bpf_probe_read_user((header + config.header_vtable as u64) as *const u64) else {
             return 0;
         };
         if vtable < config.vtables_start || vtable >= config.vtables_end {
@@ -247,8 +233,7 @@ fn poll_of(config: &Config, header: u64, id: u64) -> u64 {
         }
         match read_id(config, header, vtable) {
             Some(found) if found == id => {
-                bpf_probe_read_user((vtable + config.vtable_poll as u64) as *const u64)
-                    .unwrap_or(0)
+                bpf_probe_read_user((vtable + config.vtable_poll as u64) as *const u64).unwrap_or(0)
             }
             _ => 0,
         }
@@ -260,8 +245,7 @@ fn poll_of(config: &Config, header: u64, id: u64) -> u64 {
 unsafe fn read_id(config: &Config, header: u64, vtable: u64) -> Option<u64> {
     // SAFETY: the helper checks every address.
     unsafe {
-        let offset =
-            bpf_probe_read_user((vtable + config.vtable_id_offset as u64) as *const u64).ok()?;
+        let offset = bpf_probe_read_user((vtable + config.vtable_id_offset as u64) as *const u64).ok()?;
         if offset > 4096 {
             return None;
         }

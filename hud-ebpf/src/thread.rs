@@ -18,7 +18,8 @@ pub fn current(tid: u32) -> Option<*mut ThreadState> {
     // SAFETY: the map's own memory, this CPU's slot. An interrupted writer writes the same: its own name and zeros.
     let fresh = unsafe { &mut *fresh };
     fresh.comm = bpf_get_current_comm().unwrap_or_default();
-    if THREADS.insert(tid, &*fresh, BPF_NOEXIST as u64).is_ok() {
+    let fresh = &*fresh;
+    if THREADS.insert(tid, fresh, BPF_NOEXIST as u64).is_ok() {
         tell(tid, fresh.comm, ThreadChange::Seen);
     }
     let state = THREADS.get_ptr_mut(tid);
@@ -43,11 +44,7 @@ pub fn note_name(tid: u32, state: &mut ThreadState) {
 #[inline(always)]
 pub fn gone(tid: u32) {
     if THREADS.remove(tid).is_ok() {
-        tell(
-            tid,
-            bpf_get_current_comm().unwrap_or_default(),
-            ThreadChange::Gone,
-        );
+        tell(tid, bpf_get_current_comm().unwrap_or_default(), ThreadChange::Gone);
     }
 }
 

@@ -130,9 +130,7 @@ impl Error {
         Some(match self {
             Error::NoTarget => "name a running process, or give --pid PID",
             Error::NoSuchPid(_) | Error::Exited(_) => "see `pgrep -a NAME` for what runs now",
-            Error::NoSuchName(_) => {
-                "the name is that of the binary; see `ps -eo pid,comm,args`, or give --pid PID"
-            }
+            Error::NoSuchName(_) => "the name is that of the binary; see `ps -eo pid,comm,args`, or give --pid PID",
             Error::ManyProcesses { .. } => "pick one with --pid PID",
             Error::Myself(_) => "give the pid of the program to watch",
             Error::Denied { .. } | Error::NoPermission { .. } => {
@@ -163,11 +161,7 @@ impl Error {
 }
 
 fn list(found: &[(u32, String)]) -> String {
-    let shown: Vec<_> = found
-        .iter()
-        .take(8)
-        .map(|(pid, command)| format!("{pid} ({command})"))
-        .collect();
+    let shown: Vec<_> = found.iter().take(8).map(|(pid, command)| format!("{pid} ({command})")).collect();
     let more = if found.len() > shown.len() { ", …" } else { "" };
     format!("{}{more}", shown.join(", "))
 }

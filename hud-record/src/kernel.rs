@@ -1,10 +1,7 @@
 //! What hud needs to know of this kernel: offsets in its structures (by BTF), its name, its clocks.
 
 use btf_rs::{Btf, BtfType as _, Type};
-use hud_common::{
-    session::Clock,
-    wire::Config,
-};
+use hud_common::{session::Clock, wire::Config};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Where the kernel describes its own types.

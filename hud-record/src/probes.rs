@@ -22,10 +22,8 @@ use crate::{
 };
 
 /// The object that `cargo xtask build-ebpf` makes from hud-ebpf.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../hud-ebpf/prebuilt/hud.bpf.o"
-));
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hud-ebpf/prebuilt/hud.bpf.o"));
 
 /// [`ThreadState`] as aya wants it: plain words.
 type ThreadWords = [u64; size_of::<ThreadState>() / 8];

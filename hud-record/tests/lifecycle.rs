@@ -12,11 +12,8 @@ use support::{Recording, Target, hud_record, may_trace, program, record, signal_
 
 /// Starts a recording without an end and waits until its session has polls in flight.
 fn start(pid: u32, session: &Path) -> Child {
-    let recorder = hud_record()
-        .args(["--pid", &pid.to_string(), "--headless", "--export"])
-        .arg(session)
-        .spawn()
-        .unwrap();
+    let recorder =
+        hud_record().args(["--pid", &pid.to_string(), "--headless", "--export"]).arg(session).spawn().unwrap();
     while !session.join("polls/000001.arrows.inflight").exists() {
         std::thread::yield_now();
     }

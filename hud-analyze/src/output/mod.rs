@@ -69,16 +69,8 @@ pub(crate) async fn write(
         Some(limit) => frame.limit(0, Some(limit + usize::from(format.is_text())))?,
         None => frame,
     };
-    let hidden: Vec<_> = columns
-        .iter()
-        .filter(|c| c.is_further)
-        .map(|c| c.name.as_str())
-        .collect();
-    let frame = if format.is_text() && !wide {
-        frame.drop_columns(&hidden)?
-    } else {
-        frame
-    };
+    let hidden: Vec<_> = columns.iter().filter(|c| c.is_further).map(|c| c.name.as_str()).collect();
+    let frame = if format.is_text() && !wide { frame.drop_columns(&hidden)? } else { frame };
     let explain = |e| catalog.explain(Error::from(e));
     let schema = std::sync::Arc::clone(frame.schema().inner());
     let mut batches = frame.execute_stream().await.map_err(explain)?;
@@ -104,20 +96,15 @@ pub(crate) async fn write(
             }
         }
         Format::Json => {
-            let mut writer = WriterBuilder::new()
-                .with_explicit_nulls(true)
-                .build::<_, JsonArray>(&mut *out);
+            let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut *out);
             while let Some(batch) = batches.next().await {
                 writer.write(&batch.map_err(explain)?)?;
             }
             writer.finish()?;
-            out.write_all(b"\n")
-                .map_err(Error::io("write the answer"))?;
+            out.write_all(b"\n").map_err(Error::io("write the answer"))?;
         }
         Format::Ndjson => {
-            let mut writer = WriterBuilder::new()
-                .with_explicit_nulls(true)
-                .build::<_, LineDelimited>(&mut *out);
+            let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut *out);
             while let Some(batch) = batches.next().await {
                 writer.write(&batch.map_err(explain)?)?;
             }
@@ -152,10 +139,7 @@ pub(crate) struct Stdout {
 
 impl Stdout {
     pub(crate) fn new() -> Self {
-        Self {
-            inner: io::BufWriter::with_capacity(1 << 16, io::stdout()),
-            broken: false,
-        }
+        Self { inner: io::BufWriter::with_capacity(1 << 16, io::stdout()), broken: false }
     }
 
     fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {

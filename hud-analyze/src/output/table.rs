@@ -44,14 +44,8 @@ pub(crate) struct Table {
 impl Table {
     /// A table without rows.
     pub(crate) fn new(columns: &[(&str, Look)]) -> Self {
-        let columns = columns
-            .iter()
-            .map(|(name, look)| ((*name).to_string(), *look));
-        Self {
-            columns: columns.collect(),
-            rows: Vec::new(),
-            has_more: false,
-        }
+        let columns = columns.iter().map(|(name, look)| ((*name).to_string(), *look));
+        Self { columns: columns.collect(), rows: Vec::new(), has_more: false }
     }
 
     /// With one row more.
@@ -69,67 +63,43 @@ impl Table {
         let fields = schema.fields();
         let unit = |name: &str| items.iter().find(|c| c.name == name).map(|c| c.unit);
         let units: Vec<_> = fields.iter().map(|f| unit(f.name())).collect();
-        let place = fields
-            .windows(2)
-            .position(|pair| pair[0].name() == "file" && pair[1].name() == "line");
+        let place = fields.windows(2).position(|pair| pair[0].name() == "file" && pair[1].name() == "line");
         let place = place.filter(|_| !items.is_empty());
 
         let columns = fields.iter().zip(&units).map(|(field, unit)| {
-            let look = if field.data_type().is_numeric() {
-                Look::Number
-            } else {
-                Look::Text
-            };
+            let look = if field.data_type().is_numeric() { Look::Number } else { Look::Text };
             let name = clean::text(field.name()).into_owned();
             match (unit, name.strip_suffix("_share")) {
                 // `9.8 %` tells that it is a share.
-                (Some(Unit::Share), Some(of)) if schema.column_with_name(of).is_none() => {
-                    (of.to_string(), look)
-                }
+                (Some(Unit::Share), Some(of)) if schema.column_with_name(of).is_none() => (of.to_string(), look),
                 (Some(Unit::Share), Some(_)) => ("share".to_string(), look),
                 _ => (name, look),
             }
         });
-        let mut table = Self {
-            columns: columns.collect(),
-            rows: Vec::new(),
-            has_more: false,
-        };
+        let mut table = Self { columns: columns.collect(), rows: Vec::new(), has_more: false };
         if let Some(file) = place {
-            table
-                .columns
-                .splice(file..file + 2, [("file:line".to_string(), Look::Path)]);
+            table.columns.splice(file..file + 2, [("file:line".to_string(), Look::Path)]);
         }
 
         let options = FormatOptions::default().with_null("-");
         for batch in batches {
-            let formatters = batch
-                .columns()
-                .iter()
-                .map(|c| ArrayFormatter::try_new(c, &options))
-                .collect::<Result<Vec<_>, _>>()?;
+            let formatters =
+                batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options)).collect::<Result<Vec<_>, _>>()?;
             for row in 0..batch.num_rows() {
                 if limit.is_some_and(|limit| table.rows.len() >= limit) {
                     table.has_more = true;
                     return Ok(table);
                 }
                 let cells = batch.columns().iter().zip(&units).zip(&formatters);
-                let cells =
-                    cells.map(
-                        |((column, unit), formatter)| match (unit, column.data_type()) {
-                            _ if column.is_null(row) => "-".to_string(),
-                            (Some(unit), DataType::Int64) => {
-                                spell(*unit, column.as_primitive::<Int64Type>().value(row))
-                            }
-                            (Some(unit), DataType::Int32) => {
-                                spell(*unit, column.as_primitive::<Int32Type>().value(row).into())
-                            }
-                            (Some(Unit::Share), DataType::Float64) => {
-                                human::percent(column.as_primitive::<Float64Type>().value(row))
-                            }
-                            _ => clean::text(&formatter.value(row).to_string()).into_owned(),
-                        },
-                    );
+                let cells = cells.map(|((column, unit), formatter)| match (unit, column.data_type()) {
+                    _ if column.is_null(row) => "-".to_string(),
+                    (Some(unit), DataType::Int64) => spell(*unit, column.as_primitive::<Int64Type>().value(row)),
+                    (Some(unit), DataType::Int32) => spell(*unit, column.as_primitive::<Int32Type>().value(row).into()),
+                    (Some(Unit::Share), DataType::Float64) => {
+                        human::percent(column.as_primitive::<Float64Type>().value(row))
+                    }
+                    _ => clean::text(&formatter.value(row).to_string()).into_owned(),
+                });
                 let mut cells: Vec<_> = cells.collect();
                 if let Some(file) = place {
                     let line = cells.remove(file + 1);
@@ -156,9 +126,7 @@ impl Table {
     fn render(&self, width: Option<usize>, colour: bool) -> String {
         let widths = self.widths(width);
         let mut table = comfy_table::Table::new();
-        table
-            .load_preset(comfy_table::presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled);
+        table.load_preset(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         match colour {
             true => table.enforce_styling(),
             false => table.force_no_tty(),
@@ -189,11 +157,7 @@ impl Table {
     /// give way.
     fn widths(&self, total: Option<usize>) -> Vec<usize> {
         let own = |(i, (name, _)): (usize, &(String, Look))| {
-            let cells = self
-                .rows
-                .iter()
-                .filter_map(|row| row.get(i))
-                .map(|cell| cell.width());
+            let cells = self.rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.width());
             cells.max().unwrap_or(0).max(name.width())
         };
         let mut widths: Vec<_> = self.columns.iter().enumerate().map(own).collect();
@@ -201,10 +165,7 @@ impl Table {
         let gaps = usize::from(GAP) * self.columns.len().saturating_sub(1);
         loop {
             let sum = widths.iter().sum::<usize>() + gaps;
-            let clipped = widths
-                .iter_mut()
-                .zip(&self.columns)
-                .filter(|(_, (_, look))| *look != Look::Number);
+            let clipped = widths.iter_mut().zip(&self.columns).filter(|(_, (_, look))| *look != Look::Number);
             match clipped.map(|(width, _)| width).max() {
                 Some(widest) if sum > total && *widest > MIN_WIDTH => *widest -= 1,
                 _ => return widths,
@@ -215,19 +176,9 @@ impl Table {
     /// As a table for a document. Names stand as code where they would be read as markup.
     pub(crate) fn markdown(&self, out: &mut dyn Write) -> io::Result<()> {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-        let mut text = line(
-            self.columns
-                .iter()
-                .map(|(name, _)| markdown_cell(name))
-                .collect(),
-        );
+        let mut text = line(self.columns.iter().map(|(name, _)| markdown_cell(name)).collect());
         let rule = |look: &Look| if *look == Look::Number { "--:" } else { "---" };
-        text += &line(
-            self.columns
-                .iter()
-                .map(|(_, look)| rule(look).to_string())
-                .collect(),
-        );
+        text += &line(self.columns.iter().map(|(_, look)| rule(look).to_string()).collect());
         for row in &self.rows {
             text += &line(row.iter().map(|c| markdown_cell(c)).collect());
         }
@@ -254,10 +205,7 @@ fn clip(text: &str, width: usize, look: Look) -> String {
         Look::Number | Look::Text => room / 2,
     };
     let head = take(text.chars(), from_head);
-    let tail: String = take(text.chars().rev(), room - from_head)
-        .chars()
-        .rev()
-        .collect();
+    let tail: String = take(text.chars().rev(), room - from_head).chars().rev().collect();
     format!("{head}…{tail}")
 }
 
@@ -277,17 +225,9 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new(&[
-            ("function", Look::Text),
-            ("file:line", Look::Path),
-            ("self", Look::Number),
-        ]);
+        let mut table = Table::new(&[("function", Look::Text), ("file:line", Look::Path), ("self", Look::Number)]);
         let row = |cells: [&str; 3]| cells.map(String::from).to_vec();
-        table.push(row([
-            "my_app::a_module::with_a_long_name::cpu_hog",
-            "crates/my_app/src/main.rs:7",
-            "1.99 s",
-        ]));
+        table.push(row(["my_app::a_module::with_a_long_name::cpu_hog", "crates/my_app/src/main.rs:7", "1.99 s"]));
         table.push(row(["<u64>::wrapping_add", "-", "12.0 ms"]));
         table
     }
@@ -318,10 +258,7 @@ mod tests {
         let mut table = Table::new(&[("function", Look::Text)]);
         table.push(vec!["<impl Fn(u8) | T>::call".into()]);
         table.markdown(&mut out).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "| function |\n| --- |\n| `<impl Fn(u8) \\| T>::call` |\n"
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), "| function |\n| --- |\n| `<impl Fn(u8) \\| T>::call` |\n");
     }
 
     #[test]

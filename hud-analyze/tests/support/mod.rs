@@ -11,10 +11,10 @@ use hud_analyze::{
     view::{Arguments, View},
 };
 use hud_common::session::{
-    Clock, Columns, CoverageColumns, CoverageRow, FORMAT_VERSION, FrameColumns, FrameRow,
-    InflightLog, Manifest, ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options,
-    PollColumns, PollRow, SampleColumns, SampleRow, SessionDir, StackColumns, StackRow,
-    TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow, seal,
+    Clock, Columns, CoverageColumns, CoverageRow, FORMAT_VERSION, FrameColumns, FrameRow, InflightLog, Manifest,
+    ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options, PollColumns, PollRow, SampleColumns, SampleRow,
+    SessionDir, StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow,
+    seal,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -46,11 +46,7 @@ pub fn manifest() -> Manifest {
         start: T0,
         end: Some(T0 + 10 * SECOND),
         end_reason: Some("made up".into()),
-        options: Options {
-            freq: 100,
-            polls: "exact".into(),
-            ..Options::default()
-        },
+        options: Options { freq: 100, polls: "exact".into(), ..Options::default() },
         clock: Clock { mono: 0, real: T0 },
         streams: Default::default(),
         notes: Vec::new(),
@@ -74,11 +70,7 @@ impl Session {
         let tmp = TempDir::new().unwrap();
         let path = tmp.path().join("session");
         let dir = SessionDir::create(&path, manifest).unwrap();
-        Self {
-            _tmp: tmp,
-            path,
-            dir,
-        }
+        Self { _tmp: tmp, path, dir }
     }
 
     pub fn dir(&self) -> &SessionDir {
@@ -111,10 +103,7 @@ impl Session {
             .add::<ThreadColumns>([
                 thread(MAIN, "app", "other", None),
                 thread(W0, "tokio-rt-worker", "other", None),
-                ThreadRow {
-                    ts: at(1),
-                    ..thread(W0, "tokio-rt-worker", "worker", Some(0))
-                },
+                ThreadRow { ts: at(1), ..thread(W0, "tokio-rt-worker", "worker", Some(0)) },
                 thread(W1, "tokio-rt-worker", "worker", Some(1)),
                 thread(POOL, "tokio-rt-worker", "blocking", None),
             ])
@@ -127,22 +116,15 @@ impl Session {
             ])
             .add::<TaskColumns>(
                 // Told twice, as may happen.
-                [
-                    (LOOP0, 5),
-                    (LOOP1, 5),
-                    (CITIZEN, 1),
-                    (SLEEPER, 2),
-                    (HOG, 3),
-                    (WORK, 4),
-                    (SLEEPER, 2),
-                ]
-                .map(|(task_id, type_id)| TaskRow {
-                    ts: at(1),
-                    task_id,
-                    type_id: Some(type_id),
-                    tid: W0,
-                    source: "memory".into(),
-                }),
+                [(LOOP0, 5), (LOOP1, 5), (CITIZEN, 1), (SLEEPER, 2), (HOG, 3), (WORK, 4), (SLEEPER, 2)].map(
+                    |(task_id, type_id)| TaskRow {
+                        ts: at(1),
+                        task_id,
+                        type_id: Some(type_id),
+                        tid: W0,
+                        source: "memory".into(),
+                    },
+                ),
             )
             .add::<ModuleColumns>([ModuleRow {
                 module_id: 1,
@@ -154,26 +136,11 @@ impl Session {
             }])
             .add::<FrameColumns>([
                 frame(1, Some("__nanosleep"), "system", None),
-                frame(
-                    2,
-                    Some("std::thread::sleep"),
-                    "std",
-                    Some(("std/thread.rs", 99)),
-                ),
+                frame(2, Some("std::thread::sleep"), "std", Some(("std/thread.rs", 99))),
                 frame(3, Some("app::sleeper"), "own", Some(("src/main.rs", 12))),
-                frame(
-                    4,
-                    Some("<u64>::wrapping_add"),
-                    "std",
-                    Some(("core/num.rs", 7)),
-                ),
+                frame(4, Some("<u64>::wrapping_add"), "std", Some(("core/num.rs", 7))),
                 frame(5, Some("app::burn"), "own", Some(("src/main.rs", 22))),
-                frame(
-                    6,
-                    Some("tokio::runtime::task::raw::poll"),
-                    "tokio",
-                    Some(("tokio/raw.rs", 1)),
-                ),
+                frame(6, Some("tokio::runtime::task::raw::poll"), "tokio", Some(("tokio/raw.rs", 1))),
                 frame(7, Some("app::hog"), "own", Some(("src/main.rs", 25))),
                 frame(8, None, "system", None),
                 frame(9, Some("app::burn"), "own", Some(("src/main.rs", 23))),
@@ -190,11 +157,7 @@ impl Session {
                     // Recursion: burn is in it twice.
                     (RECURSIVE, vec![5, 9, 5, 7, 6]),
                 ]
-                .map(|(stack_id, frame_ids)| StackRow {
-                    stack_id,
-                    frame_ids,
-                    truncated: false,
-                }),
+                .map(|(stack_id, frame_ids)| StackRow { stack_id, frame_ids, truncated: false }),
             );
         session
     }
@@ -272,13 +235,7 @@ pub fn frame(
 }
 
 /// A sleep of `dur` ns in `task`, with `run_queue` ns of waiting for a CPU after it.
-pub fn sleep(
-    ts: i64,
-    tid: i32,
-    task: impl Into<Option<i64>>,
-    dur: i64,
-    run_queue: i64,
-) -> OffCpuRow {
+pub fn sleep(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64, run_queue: i64) -> OffCpuRow {
     OffCpuRow {
         ts,
         dur: dur + run_queue,
@@ -294,20 +251,10 @@ pub fn sleep(
 
 /// A preemption.
 pub fn preempted(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64) -> OffCpuRow {
-    OffCpuRow {
-        state: "R".into(),
-        wake_ts: None,
-        stack_id: None,
-        ..sleep(ts, tid, task, dur, 0)
-    }
+    OffCpuRow { state: "R".into(), wake_ts: None, stack_id: None, ..sleep(ts, tid, task, dur, 0) }
 }
 
-pub fn sample(
-    ts: i64,
-    tid: i32,
-    task: impl Into<Option<i64>>,
-    stack_id: impl Into<Option<i64>>,
-) -> SampleRow {
+pub fn sample(ts: i64, tid: i32, task: impl Into<Option<i64>>, stack_id: impl Into<Option<i64>>) -> SampleRow {
     SampleRow {
         ts,
         tid,
@@ -335,12 +282,7 @@ pub fn poll(ts: i64, tid: i32, task_id: i64, type_id: i64, dur: i64) -> PollRow 
 }
 
 pub fn covered(stream: &'static str, from: i64, to: i64) -> CoverageRow {
-    CoverageRow {
-        ts: from,
-        dur: to - from,
-        stream: stream.into(),
-        reason: "made up".into(),
-    }
+    CoverageRow { ts: from, dur: to - from, stream: stream.into(), reason: "made up".into() }
 }
 
 /// All parameters, for the whole of a made-up session.
@@ -369,9 +311,7 @@ pub fn rows(session: &Path, view: View, arguments: Arguments) -> Vec<Value> {
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
 fn to_json(batches: &[arrow::array::RecordBatch]) -> Vec<Value> {
@@ -402,19 +342,9 @@ pub fn busy(events: i64) -> Session {
         state ^= state << 17;
         i64::try_from(state % u64::try_from(below).unwrap()).unwrap()
     };
-    const TASKS: [(i64, i64); 6] = [
-        (LOOP0, 5),
-        (CITIZEN, 1),
-        (SLEEPER, 2),
-        (HOG, 3),
-        (WORK, 4),
-        (SLEEPER, 2),
-    ];
+    const TASKS: [(i64, i64); 6] = [(LOOP0, 5), (CITIZEN, 1), (SLEEPER, 2), (HOG, 3), (WORK, 4), (SLEEPER, 2)];
     let half = T0 + 5 * SECOND;
-    session.add::<Coverage>([
-        covered("polls", T0, half),
-        covered("off_cpu", T0, T0 + 10 * SECOND),
-    ]);
+    session.add::<Coverage>([covered("polls", T0, half), covered("off_cpu", T0, T0 + 10 * SECOND)]);
     for _ in 0..3 {
         let (mut polls, mut sleeps, mut samples) = (Vec::new(), Vec::new(), Vec::new());
         for tid in [W0, W1, POOL, MAIN] {
@@ -424,43 +354,23 @@ pub fn busy(events: i64) -> Session {
                 let dur = random(MS) + random(20) / 19 * random(60 * MS);
                 let asleep = random(3) / 2 * random(dur + 1);
                 if now < half {
-                    polls.push(format::PollRow {
-                        blocked: asleep,
-                        ..poll(now, tid, task, type_id, dur)
-                    });
+                    polls.push(format::PollRow { blocked: asleep, ..poll(now, tid, task, type_id, dur) });
                 }
                 if asleep > 0 {
                     sleeps.push(match random(5) {
                         0 => preempted(now, tid, task, asleep),
-                        1 => format::OffCpuRow {
-                            wake_ts: None,
-                            ..sleep(now, tid, task, asleep, 0)
-                        },
-                        n => sleep(
-                            now,
-                            tid,
-                            (n > 2).then_some(task),
-                            asleep / 2,
-                            asleep - asleep / 2,
-                        ),
+                        1 => format::OffCpuRow { wake_ts: None, ..sleep(now, tid, task, asleep, 0) },
+                        n => sleep(now, tid, (n > 2).then_some(task), asleep / 2, asleep - asleep / 2),
                     });
                 }
                 for tick in 0..dur / TICK {
                     let stack = (random(4) > 0).then(|| 1 + random(7));
-                    samples.push(sample(
-                        now + tick * TICK + random(MS),
-                        tid,
-                        (random(9) > 0).then_some(task),
-                        stack,
-                    ));
+                    samples.push(sample(now + tick * TICK + random(MS), tid, (random(9) > 0).then_some(task), stack));
                 }
                 now += dur + random(18 * SECOND / (events / 12));
             }
         }
-        session
-            .add::<Polls>(polls)
-            .add::<OffCpu>(sleeps)
-            .add::<Samples>(samples);
+        session.add::<Polls>(polls).add::<OffCpu>(sleeps).add::<Samples>(samples);
     }
     session
 }
@@ -468,10 +378,6 @@ pub fn busy(events: i64) -> Session {
 /// The recording of a real program that lies beside these tests.
 pub fn recording() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/session");
-    assert!(
-        path.join("manifest.json").exists(),
-        "{} is missing",
-        path.display()
-    );
+    assert!(path.join("manifest.json").exists(), "{} is missing", path.display());
     path
 }

@@ -33,8 +33,7 @@ impl InflightLog {
         session.create_table(table)?;
         let path = session.log(table, number);
         let file = super::layout::create(&path)?;
-        let writer = StreamWriter::try_new_buffered(file, &table.schema())
-            .map_err(Error::damaged(&path))?;
+        let writer = StreamWriter::try_new_buffered(file, &table.schema()).map_err(Error::damaged(&path))?;
         Ok(Self { table, number, path, writer, rows: 0, bytes: 0 })
     }
 

@@ -36,11 +36,7 @@ impl SessionDir {
     /// Makes the folder of a new session, readable by its owner only. What exists is never written into.
     pub fn create(root: &Path, manifest: &Manifest) -> Result<Self> {
         if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(parent)
-                .map_err(Error::io("create", parent))?;
+            DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(Error::io("create", parent))?;
         }
         DirBuilder::new().mode(0o700).create(root).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => Error::Exists(root.to_path_buf()),
@@ -138,13 +134,7 @@ impl SessionDir {
 
 /// Creates a file that only its owner can read.
 pub(super) fn create(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(Error::io("create", path))
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(Error::io("create", path))
 }
 
 /// Makes renames in a folder durable.

@@ -116,8 +116,8 @@ impl Manifest {
         struct Version {
             format_version: u32,
         }
-        let version: Version = serde_json::from_str(&text)
-            .map_err(|e| not(std::format!("its manifest.json does not parse: {e}")))?;
+        let version: Version =
+            serde_json::from_str(&text).map_err(|e| not(std::format!("its manifest.json does not parse: {e}")))?;
         if version.format_version > FORMAT_VERSION {
             return Err(Error::Newer {
                 path: session.to_path_buf(),
@@ -132,10 +132,8 @@ impl Manifest {
     pub fn write(&self, session: &Path) -> Result<()> {
         let path = session.join(FILE);
         let tmp = session.join("manifest.json.tmp");
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Damaged {
-            path: path.clone(),
-            why: e.to_string(),
-        })?;
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::Damaged { path: path.clone(), why: e.to_string() })?;
         let mut file = super::layout::create(&tmp)?;
         file.write_all(text.as_bytes())
             .and_then(|()| file.write_all(b"\n"))

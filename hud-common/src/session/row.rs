@@ -3,10 +3,7 @@
 use std::{borrow::Cow, string::String, sync::Arc, vec::Vec};
 
 use arrow::{
-    array::{
-        ArrayRef, BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch,
-        StringBuilder,
-    },
+    array::{ArrayRef, BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder},
     datatypes::{DataType, Field, SchemaRef},
 };
 
@@ -112,6 +109,5 @@ pub struct ColumnInfo {
 /// A batch of `arrays` under `schema`. Both come from one macro expansion, so they always agree; should they ever
 /// not, an empty batch is better than a panic in a recorder.
 pub(super) fn batch(schema: SchemaRef, arrays: Vec<ArrayRef>) -> RecordBatch {
-    RecordBatch::try_new(Arc::clone(&schema), arrays)
-        .unwrap_or_else(|_| RecordBatch::new_empty(schema))
+    RecordBatch::try_new(Arc::clone(&schema), arrays).unwrap_or_else(|_| RecordBatch::new_empty(schema))
 }

@@ -10,7 +10,7 @@ use std::{
 
 use arrow::{
     array::RecordBatch,
-    compute::{SortOptions, concat_batches, lexsort_to_indices, SortColumn, take_record_batch},
+    compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch},
     datatypes::DataType,
 };
 use parquet::{
@@ -56,8 +56,8 @@ pub fn seal(session: &SessionDir, table: Table, number: u32) -> Result<Option<Se
     let path = session.segment(table, number);
     let tmp = path.with_extension("parquet.tmp");
     let file = super::layout::create(&tmp)?;
-    let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties(table)))
-        .map_err(Error::damaged(&tmp))?;
+    let mut writer =
+        ArrowWriter::try_new(file, rows.schema(), Some(properties(table))).map_err(Error::damaged(&tmp))?;
     writer.write(&rows).map_err(Error::damaged(&tmp))?;
     let file = writer.into_inner().map_err(Error::damaged(&tmp))?;
     file.sync_all().map_err(Error::io("sync", &tmp))?;

@@ -12,9 +12,7 @@ use std::{
 };
 
 use addr2line::Loader;
-use hud_common::session::{
-    Columns as _, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns, StackRow,
-};
+use hud_common::session::{Columns as _, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns, StackRow};
 
 use super::{origin::origin, stacks::NewStack, writer::BatchSender};
 use crate::{
@@ -201,9 +199,8 @@ impl Names {
 
     /// The module that holds an address; asks again for the mappings, at most once a second, when none does.
     fn module(&mut self, address: u64) -> Option<usize> {
-        let find = |modules: &[Module]| {
-            modules.iter().position(|m| (m.mapping.start..m.mapping.end).contains(&address))
-        };
+        let find =
+            |modules: &[Module]| modules.iter().position(|m| (m.mapping.start..m.mapping.end).contains(&address));
         if let Some(index) = find(&self.modules) {
             return Some(index);
         }
@@ -226,13 +223,7 @@ impl Names {
             self.modules.retain(|m| m.mapping.end <= mapping.start || m.mapping.start >= mapping.end);
             let id = self.next_module;
             self.next_module += 1;
-            self.modules.push(Module {
-                id,
-                is_exe: mapping.path == exe,
-                mapping,
-                symbols: None,
-                opened: false,
-            });
+            self.modules.push(Module { id, is_exe: mapping.path == exe, mapping, symbols: None, opened: false });
         }
     }
 

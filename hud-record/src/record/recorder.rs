@@ -162,8 +162,7 @@ impl Recorder {
         self.write_constants(clock, &out);
 
         let mut ring = self.probes.take_ring()?;
-        let mut drain =
-            Drain::new(clock, self.settings.plan.freq, &self.tokio, self.load_bias, &mappings, new_stacks);
+        let mut drain = Drain::new(clock, self.settings.plan.freq, &self.tokio, self.load_bias, &mappings, new_stacks);
         for tid in self.process.threads() {
             if let Some(name) = self.process.thread_name(tid) {
                 self.probes.know_thread(tid, &name)?;
@@ -321,7 +320,6 @@ impl Recorder {
         }
         out.send(&mut types);
     }
-
 }
 
 fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'static str, out: &BatchSender) {

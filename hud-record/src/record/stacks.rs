@@ -64,11 +64,7 @@ impl StackTable {
         let stack_id = i64::try_from(self.ids.len()).unwrap_or(i64::MAX).saturating_add(1);
         self.ids.insert(stack.into(), (stack_id, unwind));
         // A namer that is gone leaves the stack without names, not without an id.
-        let _ = self.namer.send(NewStack {
-            stack_id,
-            addresses: stack.into(),
-            truncated: unwind != Unwind::Complete,
-        });
+        let _ = self.namer.send(NewStack { stack_id, addresses: stack.into(), truncated: unwind != Unwind::Complete });
         (Some(stack_id), unwind)
     }
 

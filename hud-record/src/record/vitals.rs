@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_shift_fields() {
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 6 0 100 1000000 512 18446744073709551615";
+        let stat =
+            "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 6 0 100 1000000 512 18446744073709551615";
         let usage = Usage::parse(stat).unwrap();
         assert_eq!((usage.user, usage.system, usage.threads), (2_500_000_000, 500_000_000, 6));
         assert_eq!(usage.rss, 512 * 4096);

@@ -152,7 +152,9 @@ fn write_all(
         let full: Vec<Table> = open
             .iter()
             .filter(|(table, o)| {
-                o.log.rows() >= policy.rows || o.log.bytes() >= policy.bytes || o.since.elapsed() >= age(policy, **table)
+                o.log.rows() >= policy.rows
+                    || o.log.bytes() >= policy.bytes
+                    || o.since.elapsed() >= age(policy, **table)
             })
             .map(|(table, _)| *table)
             .collect();

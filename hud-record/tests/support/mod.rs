@@ -2,7 +2,13 @@
 //!
 //! `cargo xtask test` builds the target programs and hud-analyze first and says where they are.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, reason = "a test's support; not every test uses all")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test's support; not every test uses all"
+)]
 
 use std::{
     fs::{self, File},
