@@ -84,7 +84,7 @@ poll_marks AS (
         UNION ALL
         SELECT tid, ts, 0, NULL, NULL, NULL, NULL, stack_id, weight
         FROM samples
-        WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL AND tid IN (SELECT tid FROM long_polls)
+        WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL AND tid IN (SELECT DISTINCT tid FROM long_polls)
     )
 ),
 poll_pieces AS (
@@ -125,7 +125,7 @@ slept AS (
         SELECT tid, ts, NULL, NULL, 0, 1
         FROM off_cpu
         WHERE ts >= $from AND ts < $to AND state IN ('S', 'D')
-          AND tid IN (SELECT tid FROM unwatched WHERE task_id IS NOT NULL)
+          AND tid IN (SELECT DISTINCT tid FROM unwatched WHERE task_id IS NOT NULL)
     )
 ),
 -- Islands: consecutive samples of one task without a sleep between.

@@ -69,7 +69,7 @@ fn a_sealed_segment_is_sorted_and_says_so() {
     let sealed = seal(&session, Table::Clock, number).unwrap().unwrap();
     assert_eq!(sealed.rows, 3);
     assert_eq!(keys(&sealed.path), [1, 2, 3]);
-    assert_eq!(session.segments(Table::Clock).unwrap(), [sealed.path.clone()]);
+    assert_eq!(session.segments(Table::Clock).unwrap(), std::slice::from_ref(&sealed.path));
     assert!(session.unsealed().unwrap().is_empty());
     let reader = SerializedFileReader::new(fs::File::open(&sealed.path).unwrap()).unwrap();
     let sorting = reader.metadata().row_group(0).sorting_columns().unwrap();
