@@ -1,8 +1,9 @@
 -- blocking: who held a worker, the worst first.
 --
 -- A row is a culprit: one function of one type of task, and the way it kept its worker from other tasks, asleep inside
--- a poll (cause 'blocked') or computing inside a poll (cause 'cpu'). It sums up the stretches of blocking_each.sql,
--- which says how each is found; the two are one text up to `stretches`.
+-- a poll (cause 'blocked') or computing inside a poll (cause 'cpu'). Each line that sleeps is a culprit of its own; a
+-- function that computes is one, whatever lines its samples hit. It sums up the stretches of blocking_each.sql, which
+-- says how each is found; the two are one text up to `stretches`.
 --
 -- Parameters:
 --   $from       epoch_ns  stretches that began from then on
@@ -21,7 +22,7 @@
 --   estimated   flag      whether any of it is an estimate from samples
 --   function    text      first own function on the stack, from the leaf; the task's type where none is known
 --   file        text      its source file; where a frame has no line, file and line of the task's type
---   line        id        line in it
+--   line        id        line in it; where it computes, that of the longest stretch
 --   task_type   text      type of the task; null where not known
 --
 -- Further columns:
@@ -44,7 +45,7 @@ type_of AS (
 ),
 thread_name AS (
     SELECT tid, name
-    FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC) AS n FROM threads)
+    FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
 ),
 placed AS (
@@ -81,7 +82,8 @@ long_polls AS (
 -- A poll has no stack of its own; the samples inside it have. Each sample looks back to the last poll on its thread.
 poll_marks AS (
     SELECT *, max(CASE WHEN is_poll = 1 THEN ts END) OVER (
-                  PARTITION BY tid ORDER BY ts, is_poll DESC ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS poll_ts
+                  PARTITION BY tid ORDER BY ts, is_poll DESC
+                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS poll_ts
     FROM (
         SELECT tid, ts, 1 AS is_poll, end_ts, dur, task_id, type_id, NULL AS stack_id, 0 AS weight FROM long_polls
         UNION ALL
@@ -93,7 +95,8 @@ poll_marks AS (
 poll_pieces AS (
     SELECT m.tid, m.poll_ts, b.frame_id, coalesce(b.is_own, false) AS is_own, max(m.dur) AS dur,
            max(m.task_id) AS task_id, max(m.type_id) AS type_id, sum(m.weight) AS weight
-    FROM (SELECT *, max(end_ts) OVER (PARTITION BY tid, poll_ts) AS poll_end FROM poll_marks WHERE poll_ts IS NOT NULL) m
+    FROM (SELECT *, max(end_ts) OVER (PARTITION BY tid, poll_ts) AS poll_end
+          FROM poll_marks WHERE poll_ts IS NOT NULL) m
     LEFT JOIN blame b ON b.stack_id = m.stack_id
     WHERE m.ts < m.poll_end
     GROUP BY m.tid, m.poll_ts, b.frame_id, coalesce(b.is_own, false)
@@ -195,15 +198,15 @@ stretches AS (
 SELECT cause, count(*) AS count, CAST(sum(dur) AS BIGINT) AS total,
        CAST(round(percentile_cont(0.5) WITHIN GROUP (ORDER BY dur)) AS BIGINT) AS median,
        max(dur) AS longest, bool_or(estimated) AS estimated,
-       function, file, line, task_type,
+       function, file, max(CASE WHEN n = 1 THEN line END) AS line, task_type,
        CAST(round(percentile_cont(0.99) WITHIN GROUP (ORDER BY dur)) AS BIGINT) AS p99,
        min(ts) AS first_ts, max(ts) AS last_ts, max(CASE WHEN n = 1 THEN ts END) AS worst_ts,
        max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN tid END) AS tid,
        max(CASE WHEN n = 1 THEN thread END) AS thread
 FROM (
-    SELECT *, row_number() OVER (PARTITION BY cause, task_type, function, file, line
+    SELECT *, row_number() OVER (PARTITION BY cause, task_type, function, file, line_key
                                  ORDER BY dur DESC, ts, tid) AS n
-    FROM stretches
+    FROM (SELECT *, CASE WHEN cause = 'blocked' THEN line END AS line_key FROM stretches)
 )
-GROUP BY cause, task_type, function, file, line
+GROUP BY cause, task_type, function, file, line_key
 ORDER BY total DESC, cause, function, file NULLS LAST, line NULLS LAST, task_type NULLS LAST

@@ -41,7 +41,7 @@ type_of AS (
 ),
 thread_name AS (
     SELECT tid, name
-    FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC) AS n FROM threads)
+    FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
 ),
 placed AS (
@@ -78,7 +78,8 @@ long_polls AS (
 -- A poll has no stack of its own; the samples inside it have. Each sample looks back to the last poll on its thread.
 poll_marks AS (
     SELECT *, max(CASE WHEN is_poll = 1 THEN ts END) OVER (
-                  PARTITION BY tid ORDER BY ts, is_poll DESC ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS poll_ts
+                  PARTITION BY tid ORDER BY ts, is_poll DESC
+                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS poll_ts
     FROM (
         SELECT tid, ts, 1 AS is_poll, end_ts, dur, task_id, type_id, NULL AS stack_id, 0 AS weight FROM long_polls
         UNION ALL
@@ -90,7 +91,8 @@ poll_marks AS (
 poll_pieces AS (
     SELECT m.tid, m.poll_ts, b.frame_id, coalesce(b.is_own, false) AS is_own, max(m.dur) AS dur,
            max(m.task_id) AS task_id, max(m.type_id) AS type_id, sum(m.weight) AS weight
-    FROM (SELECT *, max(end_ts) OVER (PARTITION BY tid, poll_ts) AS poll_end FROM poll_marks WHERE poll_ts IS NOT NULL) m
+    FROM (SELECT *, max(end_ts) OVER (PARTITION BY tid, poll_ts) AS poll_end
+          FROM poll_marks WHERE poll_ts IS NOT NULL) m
     LEFT JOIN blame b ON b.stack_id = m.stack_id
     WHERE m.ts < m.poll_end
     GROUP BY m.tid, m.poll_ts, b.frame_id, coalesce(b.is_own, false)

@@ -25,7 +25,8 @@
 WITH
 worker AS (
     SELECT tid, name, worker, runtime_id
-    FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC) AS n FROM threads)
+    FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
+          FROM threads)
     WHERE n = 1 AND role = 'worker' AND ($thread IS NULL OR tid = $thread)
 ),
 -- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task.

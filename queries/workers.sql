@@ -15,7 +15,6 @@
 --   runtime_id      id        runtime that it works for; null where not known
 --   worker          id        its number in that runtime; null where not known
 --   tid             id        thread
---   thread          text      the thread's name
 --   observed        ns        how long it was observed in the window: the sum of the four states
 --   running_share   share     part of it on a CPU
 --   blocked_share   share     part of it asleep inside a task
@@ -29,10 +28,12 @@
 --   blocked         ns        asleep inside a task
 --   waiting         ns        runnable without a CPU
 --   idle            ns        asleep outside a task
+--   thread          text      the thread's name
 WITH
 worker AS (
     SELECT tid, name, worker, runtime_id
-    FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC) AS n FROM threads)
+    FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
+          FROM threads)
     WHERE n = 1 AND role = 'worker' AND ($thread IS NULL OR tid = $thread)
 ),
 -- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task.
@@ -93,11 +94,11 @@ spent AS (
     LEFT JOIN off o ON o.tid = w.tid
     LEFT JOIN polled p ON p.tid = w.tid
 )
-SELECT runtime_id, worker, tid, thread, observed,
+SELECT runtime_id, worker, tid, observed,
        CAST(running AS DOUBLE) / nullif(observed, 0) AS running_share,
        CAST(blocked AS DOUBLE) / nullif(observed, 0) AS blocked_share,
        CAST(waiting AS DOUBLE) / nullif(observed, 0) AS waiting_share,
        CAST(idle AS DOUBLE) / nullif(observed, 0) AS idle_share,
-       polls, longest_poll, running, blocked, waiting, idle
+       polls, longest_poll, running, blocked, waiting, idle, thread
 FROM (SELECT *, observed - blocked - waiting - idle AS running FROM spent)
 ORDER BY runtime_id NULLS LAST, worker NULLS LAST, tid

@@ -129,7 +129,7 @@ pub(crate) struct ViewArgs {
     /// Rows at most, 0 = all [default: 20 in table and markdown, all elsewhere]
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// All columns in table and markdown too
+    /// All columns, in table and markdown too
     #[arg(long)]
     pub(crate) wide: bool,
     /// How to write the answer

@@ -92,13 +92,11 @@ impl From<DataFusionError> for Error {
         let message = one_line(&error.strip_backtrace());
         match error.find_root() {
             DataFusionError::SQL(parser, _) => {
-                let message = match parser.as_ref() {
-                    sqlparser_error if message.is_empty() => sqlparser_error.to_string(),
-                    _ => message.replace("SQL error: ", ""),
-                };
+                let why = one_line(&parser.to_string());
+                let why = why.strip_prefix("sql parser error: ").unwrap_or(&why);
                 Error::Sql {
-                    message: format!("the SQL does not parse: {}", unwrap_debug(&message)),
-                    hint: "see --help for examples".into(),
+                    message: format!("the SQL does not parse: {why}"),
+                    hint: "`hud-analyze sql --help` has examples".into(),
                 }
             }
             DataFusionError::SchemaError(schema, _) => sql_error(schema_message(schema, &message)),
@@ -117,15 +115,6 @@ impl From<ArrowError> for Error {
             other => Error::Query(one_line(&other.to_string())),
         }
     }
-}
-
-/// `ParserError("…")`, as DataFusion shows it, without its shell.
-fn unwrap_debug(message: &str) -> String {
-    let inner = message
-        .strip_prefix("ParserError(\"")
-        .or_else(|| message.strip_prefix("TokenizerError(\""))
-        .and_then(|m| m.strip_suffix("\")"));
-    inner.unwrap_or(message).replace("\\\"", "\"").replace("sql parser error: ", "")
 }
 
 fn strip(message: &str) -> String {

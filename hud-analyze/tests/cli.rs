@@ -158,7 +158,7 @@ mod formats {
             .add::<format::TaskTypeColumns>([task_type(9, "evil\x1b[2J\u{202e}\nrow", "task", 1)])
             .add::<Polls>([poll(at(5), W0, 77, 9, MS)]);
         for args in [
-            &["workers", path(&session)][..],
+            &["workers", path(&session), "--wide"][..],
             &["tasks", path(&session)],
             &["tasks", path(&session), "--format", "markdown"],
             &["sql", path(&session), "-c", "SELECT name FROM task_types UNION ALL SELECT name FROM threads"],

@@ -337,6 +337,33 @@ mod blocking {
     }
 
     #[test]
+    fn a_line_that_sleeps_is_a_culprit_and_so_is_a_function_that_computes() {
+        let session = Session::with_cast();
+        session
+            .add::<format::FrameColumns>([frame(20, Some("app::sleeper"), "own", Some(("src/main.rs", 14)))])
+            .add::<format::StackColumns>([format::StackRow {
+                stack_id: 20,
+                frame_ids: vec![1, 2, 20],
+                truncated: false,
+            }])
+            .add::<Coverage>([covered("polls", at(0), at(10_000))])
+            .add::<OffCpu>([
+                sleep(at(100), W0, SLEEPER, 15 * MS, 0),
+                format::OffCpuRow { stack_id: Some(20), ..sleep(at(200), W0, SLEEPER, 16 * MS, 0) },
+            ])
+            .add::<Polls>([poll(at(300), W0, HOG, 3, 20 * MS), poll(at(400), W0, HOG, 3, 21 * MS)])
+            .add::<Samples>([sample(at(305), W0, HOG, BURN_22), sample(at(405), W0, HOG, BURN_23)]);
+        assert_eq!(
+            pick(&session.rows(view::BLOCKING, whole()), &["cause", "function", "line", "count", "total"]),
+            rows_of![
+                ["cpu", "app::burn", 23, 2, 41 * MS],
+                ["blocked", "app::sleeper", 14, 1, 16 * MS],
+                ["blocked", "app::sleeper", 12, 1, 15 * MS],
+            ]
+        );
+    }
+
+    #[test]
     fn without_polls_consecutive_samples_of_a_task_are_an_estimate() {
         let session = Session::with_cast();
         session.add::<Samples>([

@@ -86,6 +86,8 @@ pub struct Counters {
     pub threads_untracked: u64,
     /// Reads of the current task's id from thread-local storage that failed.
     pub tls_failed: u64,
+    /// Stretches off CPU whose end was not seen, and was made up for.
+    pub arrivals_missed: u64,
     /// Searches of a stack for the task's header that found none.
     pub scan_failed: u64,
 }
@@ -296,8 +298,12 @@ pub struct Config {
     pub vtable_id_offset: u32,
     /// 1 where `tls_task_id` is known.
     pub has_tls: u32,
-    /// 1 where exact polls are wanted.
+    /// 1 where polls are to be sent. Without, poll probes only serve to find the thread-local.
     pub polls: u32,
+    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`, where its layout is to be found out.
+    pub tls_context: i64,
+    /// Words of it to look at; 0 = none.
+    pub tls_words: u64,
     /// Offset of `CONTEXT.current_task_id` from the thread's `fsbase`.
     pub tls_task_id: i64,
     /// First address at which a task vtable may lie in the target.
@@ -309,6 +315,41 @@ pub struct Config {
 impl Config {
     /// An offset that is not known.
     pub const NONE: u32 = u32::MAX;
+}
+
+/// Words of tokio's thread-local `CONTEXT` that are looked at: in tokio 1.54 it is 88 bytes.
+pub const CONTEXT_WORDS: usize = 32;
+
+/// Where in `CONTEXT` the current task's id lies: while polls are probed the id is known, and so is, after a few
+/// switches inside polls, the word that always holds it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Calibration {
+    /// Looks inside a poll.
+    pub looks: u64,
+    /// How often each word held the id.
+    pub hits: [u64; CONTEXT_WORDS],
+    /// 1 + the word, once user space has made up its mind.
+    pub found: u64,
+}
+
+impl Calibration {
+    /// The word that holds the id, once that is sure: seen often enough, nearly always right (the id is not yet set at
+    /// a poll's first instructions, and no more at its last), and no other word comes close.
+    pub fn verdict(&self) -> Option<usize> {
+        const LOOKS: u64 = 16;
+        let mut best = (0, 0);
+        let mut second = 0;
+        for (word, &hits) in self.hits.iter().enumerate() {
+            if hits > best.1 {
+                second = best.1;
+                best = (word, hits);
+            } else if hits > second {
+                second = hits;
+            }
+        }
+        (self.looks >= LOOKS && best.1 * 10 >= self.looks * 9 && second * 2 < self.looks).then_some(best.0)
+    }
 }
 
 /// An event, read in place.
@@ -374,6 +415,19 @@ mod tests {
         assert!(Event::decode(&bytes[..whole - 1]).is_none());
         assert!(Event::decode(&bytes[..3]).is_none());
         assert!(Event::decode(&[9; 64]).is_none());
+    }
+
+    #[test]
+    fn a_verdict_needs_evidence() {
+        let mut seen = Calibration::zeroed();
+        assert_eq!(seen.verdict(), None);
+        (seen.looks, seen.hits[6]) = (20, 19);
+        assert_eq!(seen.verdict(), Some(6));
+        // Another word held the same as often: which one is it?
+        seen.hits[3] = 19;
+        assert_eq!(seen.verdict(), None);
+        (seen.hits[3], seen.hits[6]) = (0, 10);
+        assert_eq!(seen.verdict(), None);
     }
 
     #[test]

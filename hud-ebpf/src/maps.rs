@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use hud_common::wire::{Config, Counters, SampleEvent, Stream, ThreadState};
+use hud_common::wire::{Calibration, Config, Counters, SampleEvent, Stream, ThreadState};
 
 /// Filled in by user space before the object is loaded; frozen, so the verifier treats it as constant.
 #[unsafe(no_mangle)]
@@ -22,6 +22,8 @@ static CONFIG: Config = Config {
     vtable_id_offset: 72,
     has_tls: 0,
     polls: 0,
+    tls_context: 0,
+    tls_words: 0,
     tls_task_id: 0,
     vtables_start: 0,
     vtables_end: 0,
@@ -53,6 +55,10 @@ pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(32768,
 /// Tasks whose type has been told, by task id; the value counts failed searches, or is [`TOLD`].
 #[map]
 pub static TASKS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(65536, 0);
+
+/// Where the thread-local holds the task's id, where debug information does not tell.
+#[map]
+pub static CALIBRATION: Array<Calibration> = Array::with_max_entries(1, 0);
 
 /// A fresh thread's state, too large for the stack.
 #[map]
@@ -86,9 +92,16 @@ pub fn recording() -> bool {
 #[inline(always)]
 pub fn count(pick: impl FnOnce(&mut Counters) -> &mut u64) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: the map's own memory; the field is aligned to 8 and only ever added to atomically.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(pick(&mut *counters), 1) };
+        // SAFETY: the map's own memory.
+        add_one(pick(unsafe { &mut *counters }));
     }
+}
+
+/// Adds one to a word that others may be adding to.
+#[inline(always)]
+pub fn add_one(word: &mut u64) {
+    // SAFETY: aligned to 8, and only ever added to atomically.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, 1) };
 }
 
 /// Hands over `size` bytes at `event`; counts it as produced and, where the ring is full, as lost.

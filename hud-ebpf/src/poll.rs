@@ -13,7 +13,7 @@ use hud_common::wire::{EventKind, MAX_POLLS, PollEvent, PollFrame, Stream};
 
 use crate::{
     maps::{THREADS, config, count, is_target, send},
-    task, thread,
+    sched, task, thread,
 };
 
 /// `raw::poll(ptr: NonNull<Header>)` is entered.
@@ -30,6 +30,7 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     };
     // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
     let state = unsafe { &mut *state };
+    sched::catch_up(state);
     let depth = live(state.depth, &state.polls, sp);
     if depth >= MAX_POLLS as u64 {
         state.depth = depth;
@@ -54,7 +55,8 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
 /// It returns.
 #[uretprobe]
 pub fn poll_return(ctx: RetProbeContext) -> u32 {
-    if !is_target(&ctx, &config()) {
+    let config = config();
+    if !is_target(&ctx, &config) {
         return 0;
     }
     let tid = ctx.pid();
@@ -65,6 +67,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     };
     // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
     let state = unsafe { &mut *state };
+    sched::catch_up(state);
     // Entries deeper than this one missed their return.
     let depth = live(state.depth, &state.polls, sp - 1);
     state.depth = depth;
@@ -76,6 +79,9 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
         return 0;
     }
     state.depth = depth - 1;
+    if config.polls == 0 {
+        return 0;
+    }
     // SAFETY: helpers without arguments.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     let event = PollEvent {

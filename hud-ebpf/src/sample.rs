@@ -10,7 +10,7 @@ use hud_common::wire::{EventKind, MAX_FRAMES, SampleHead, StackBuffer, Stream};
 
 use crate::{
     maps::{SAMPLE, config, is_target, send},
-    task, thread,
+    sched, task, thread,
 };
 
 const BPF_F_USER_STACK: u64 = 1 << 8;
@@ -26,7 +26,9 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     let (Some(state), Some(event)) = (thread::current(tid), SAMPLE.get_ptr_mut(0)) else {
         return 0;
     };
-    let task_id = task::current_id(&config, state);
+    // SAFETY: the thread map's own memory.
+    sched::catch_up(unsafe { &mut *state });
+    let task_id = task::current_id(&config, state, 1);
     if task_id != 0 {
         task::tell_type(&config, tid, task_id, state, 1);
     }

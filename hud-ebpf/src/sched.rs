@@ -17,7 +17,7 @@ use hud_common::wire::{
 };
 
 use crate::{
-    maps::{THREADS, config, is_target, recording, send},
+    maps::{THREADS, config, count, is_target, recording, send},
     task, thread,
 };
 
@@ -86,7 +86,7 @@ fn on_switch(ctx: &impl EbpfContext, config: &Config, prev_state: u32, next: u32
         && let Some(state) = THREADS.get_ptr_mut(next)
     {
         // SAFETY: the thread map's own memory; the thread is on no CPU yet, so nobody else writes to it.
-        arrive(unsafe { &mut *state });
+        arrive(unsafe { &mut *state }, false);
     }
     0
 }
@@ -102,12 +102,13 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
     let Some(state) = thread::current(tid) else {
         return;
     };
-    let task_id = task::current_id(config, state);
+    let task_id = task::current_id(config, state, 0);
     if task_id != 0 {
         task::tell_type(config, tid, task_id, state, 0);
     }
     // SAFETY: the thread map's own memory.
     let state = unsafe { &mut *state };
+    catch_up(state);
     thread::note_name(tid, state);
     // SAFETY: the buffer holds MAX_FRAMES words.
     let bytes = unsafe {
@@ -134,16 +135,33 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
     state.is_off = 1;
 }
 
-/// The thread of `state` gets a CPU.
+/// To be called where the thread of `state` is seen running: ends a stretch off CPU whose end was not seen.
+///
+/// That happens. The switches away from some threads of this kind of sandbox's own agent run no tracepoint (ftrace misses
+/// them too), and whoever gets the CPU from one seems never to have come back. When it got the CPU is not known; that it
+/// was woken is.
 #[inline(always)]
-fn arrive(state: &mut ThreadState) {
+pub fn catch_up(state: &mut ThreadState) {
+    if state.is_off != 0 {
+        count(|c| &mut c.arrivals_missed);
+        arrive(state, true);
+    }
+}
+
+/// The thread of `state` gets a CPU; where that was missed, its stretch ends as it was woken.
+#[inline(always)]
+fn arrive(state: &mut ThreadState, missed: bool) {
     if state.is_off == 0 || !recording() {
         return;
     }
     state.is_off = 0;
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
     let head = &mut state.off.head;
+    let now = if missed && head.wake_ts != 0 {
+        head.wake_ts
+    } else {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    };
     head.dur = now.saturating_sub(head.ts);
     let frames = head.frames;
     let runnable_since = if head.wake_ts != 0 {

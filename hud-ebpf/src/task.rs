@@ -13,9 +13,11 @@ use aya_ebpf::{
         bpf_task_pt_regs, generated,
     },
 };
-use hud_common::wire::{Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState};
+use hud_common::wire::{
+    CONTEXT_WORDS, Calibration, Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState,
+};
 
-use crate::maps::{STACK_PIECE, TASKS, TOLD, count, send};
+use crate::maps::{CALIBRATION, STACK_PIECE, TASKS, TOLD, add_one, count, send};
 
 /// Words of stack read at once: one page.
 const PIECE_WORDS: usize = 512;
@@ -28,27 +30,72 @@ const HEADER_ALIGN: u64 = 128;
 /// A word less than this above the piece it stands in points into the same stack.
 const NEAR: u64 = 64 << 10;
 
-/// The id of the task that the current thread is polling; 0 = none, or not known.
+/// The id of the task that the current thread is polling; 0 = none, or not known. `slot` as in [`tell_type`].
 #[inline(always)]
-pub fn current_id(config: &Config, state: *const ThreadState) -> u64 {
-    if config.has_tls != 0 && config.task_fsbase != Config::NONE {
-        // SAFETY: the helpers check the address.
-        let id = unsafe {
-            let task = bpf_get_current_task() as *const u8;
-            bpf_probe_read_kernel(task.add(config.task_fsbase as usize).cast::<u64>())
-                .and_then(|fsbase| bpf_probe_read_user(fsbase.wrapping_add_signed(config.tls_task_id) as *const u64))
-        };
-        return match id {
-            Ok(id) => id,
-            Err(_) => {
-                count(|c| &mut c.tls_failed);
-                0
-            }
-        };
+pub fn current_id(config: &Config, state: *const ThreadState, slot: u32) -> u64 {
+    if config.has_tls != 0 {
+        return read_local(config, config.tls_task_id);
     }
-    match innermost_poll(state) {
+    let innermost = match innermost_poll(state) {
         Some(poll) => poll.task_id,
         None => 0,
+    };
+    if config.tls_words != 0
+        && let Some(calibration) = CALIBRATION.get_ptr_mut(0)
+    {
+        // SAFETY: the map's own memory.
+        let calibration = unsafe { &mut *calibration };
+        if calibration.found != 0 {
+            return read_local(config, config.tls_context + (calibration.found as i64 - 1) * 8);
+        }
+        if innermost != 0 {
+            calibrate(config, calibration, innermost, slot);
+        }
+    }
+    innermost
+}
+
+/// A word at `offset` from the current thread's `fsbase`.
+#[inline(always)]
+fn read_local(config: &Config, offset: i64) -> u64 {
+    // SAFETY: the helper checks the address.
+    let word = fsbase(config)
+        .and_then(|fsbase| unsafe { bpf_probe_read_user(fsbase.wrapping_add_signed(offset) as *const u64) });
+    match word {
+        Ok(word) => word,
+        Err(_) => {
+            count(|c| &mut c.tls_failed);
+            0
+        }
+    }
+}
+
+#[inline(always)]
+fn fsbase(config: &Config) -> Result<u64, i32> {
+    // SAFETY: the helpers check the address.
+    unsafe {
+        let task = bpf_get_current_task() as *const u8;
+        bpf_probe_read_kernel(task.add(config.task_fsbase as usize).cast::<u64>())
+    }
+}
+
+/// Notes which words of tokio's thread-local hold `id`, which the poll probes know to be the current task's.
+#[inline(always)]
+fn calibrate(config: &Config, calibration: &mut Calibration, id: u64, slot: u32) {
+    let (Ok(fsbase), Some(words)) = (fsbase(config), STACK_PIECE.get_ptr_mut(slot)) else {
+        return;
+    };
+    let from = fsbase.wrapping_add_signed(config.tls_context);
+    // SAFETY: the map's own memory holds more than CONTEXT_WORDS words; the helper checks `from`.
+    if unsafe { generated::bpf_probe_read_user(words.cast(), CONTEXT_WORDS as u32 * 8, from as *const _) } != 0 {
+        return;
+    }
+    add_one(&mut calibration.looks);
+    for i in 0..CONTEXT_WORDS {
+        // SAFETY: `i` is below CONTEXT_WORDS.
+        if (i as u64) < config.tls_words && unsafe { (*words)[i] } == id {
+            add_one(&mut calibration.hits[i]);
+        }
     }
 }
 

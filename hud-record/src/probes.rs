@@ -8,12 +8,12 @@ use aya::{
     programs::{
         BtfTracePoint, PerfEvent, Program, ProgramError, TracePoint, UProbe,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
     util::online_cpus,
 };
 use bytemuck::Zeroable as _;
-use hud_common::wire::{Config, Counters, Stream, StreamCounters, ThreadState};
+use hud_common::wire::{CONTEXT_WORDS, Calibration, Config, Counters, Stream, StreamCounters, ThreadState};
 
 use crate::{
     error::{Error, Result},
@@ -27,6 +27,7 @@ static OBJECT: &[u8] =
 
 /// [`ThreadState`] as aya wants it: plain words.
 type ThreadWords = [u64; size_of::<ThreadState>() / 8];
+type CalibrationWords = [u64; size_of::<Calibration>() / 8];
 type CounterWords = [u64; size_of::<Counters>() / 8];
 
 /// What to attach.
@@ -44,7 +45,8 @@ pub struct Plan {
 /// one after the other whatever the number of threads that ask (it holds `event_mutex` meanwhile).
 pub struct Probes {
     bpf: Ebpf,
-    poll_probes: usize,
+    poll_links: Vec<UProbeLink>,
+    is_calibrating: bool,
     /// Switches on the kernel's accounting of program run time while it is held.
     _stats: Option<std::os::fd::OwnedFd>,
 }
@@ -65,6 +67,11 @@ impl Probes {
             vtable_id_offset: 72,
             has_tls: u32::from(tokio.tls_task_id.is_some() && use_btf),
             polls: u32::from(plan.polls),
+            tls_context: tokio.tls_context.map_or(0, |(offset, _)| offset),
+            tls_words: match tokio.tls_context {
+                Some((_, words)) if use_btf => words.min(CONTEXT_WORDS as u64),
+                _ => 0,
+            },
             tls_task_id: tokio.tls_task_id.unwrap_or(0),
             vtables_start: image.0,
             vtables_end: image.1,
@@ -74,12 +81,13 @@ impl Probes {
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
-        let mut probes = Probes { bpf, poll_probes: 0, _stats: stats };
+        let mut probes = Probes { bpf, poll_links: Vec::new(), is_calibrating: false, _stats: stats };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
             probes.attach_sampler(plan.freq)?;
         }
-        if plan.polls {
+        probes.is_calibrating = config.has_tls == 0 && config.tls_words > 0;
+        if plan.polls || probes.is_calibrating {
             probes.attach_polls(process, tokio)?;
         }
         Ok(probes)
@@ -132,18 +140,19 @@ impl Probes {
         for name in ["poll_return", "poll_enter"] {
             let program: &mut UProbe = self.program(name)?;
             program.load().map_err(|e| refused(what, &e))?;
-            let mut attached = 0;
+            let mut links = Vec::new();
             for (index, poll) in tokio.exact_polls() {
                 let point = UProbeAttachPoint {
                     location: UProbeAttachLocation::AbsoluteOffset(poll.file_offset),
                     cookie: Some(index as u64),
                 };
-                program
+                let link = program
                     .attach(point, exe.as_path() as &Path, UProbeScope::OneProcess(pid))
+                    .and_then(|id| program.take_link(id))
                     .map_err(|e| if exe.exists() { refused(what, &e) } else { Error::Exited(process.pid) })?;
-                attached += 1;
+                links.push(link);
             }
-            self.poll_probes += attached;
+            self.poll_links.append(&mut links);
         }
         Ok(())
     }
@@ -198,6 +207,7 @@ impl Probes {
             }
             sum.polls_untracked += c.polls_untracked;
             sum.threads_untracked += c.threads_untracked;
+            sum.arrivals_missed += c.arrivals_missed;
             sum.tls_failed += c.tls_failed;
             sum.scan_failed += c.scan_failed;
         }
@@ -237,7 +247,39 @@ impl Probes {
 
     /// How many uprobes are attached. Detaching takes the kernel about 0.1 s for each.
     pub fn poll_probes(&self) -> usize {
-        self.poll_probes
+        self.poll_links.len()
+    }
+
+    /// Whether the place of the current task's id is still being looked for.
+    pub fn is_calibrating(&self) -> bool {
+        self.is_calibrating
+    }
+
+    /// Looks whether the place of the current task's id is sure by now, and if so tells the kernel programs.
+    pub fn calibrate(&mut self) -> Result<()> {
+        let map = self.bpf.map_mut("CALIBRATION").ok_or_else(|| missing("CALIBRATION"))?;
+        let mut map: Array<&mut MapData, CalibrationWords> =
+            Array::try_from(map).map_err(|e| refused("opening the calibration", &e))?;
+        let words = map.get(&0, 0).map_err(|e| refused("reading the calibration", &e))?;
+        let mut calibration: Calibration = bytemuck::cast(words);
+        if let Some(word) = calibration.verdict() {
+            calibration.found = word as u64 + 1;
+            map.set(0, bytemuck::cast::<_, CalibrationWords>(calibration), 0)
+                .map_err(|e| refused("writing the calibration", &e))?;
+            self.is_calibrating = false;
+        }
+        Ok(())
+    }
+
+    /// Ends the search, and takes the poll probes off if they served only that. Taking them off is left to a thread:
+    /// see [`Probes`].
+    pub fn end_calibration(&mut self, keep_polls: bool) {
+        self.is_calibrating = false;
+        if !keep_polls {
+            let links = std::mem::take(&mut self.poll_links);
+            // A thread that cannot be had: the links go with the closure, right here.
+            let _ = std::thread::Builder::new().name("hud-detach".into()).spawn(move || drop(links));
+        }
     }
 
     fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P>

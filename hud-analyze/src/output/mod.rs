@@ -81,7 +81,7 @@ pub(crate) async fn write(
                 rows.push(batch.map_err(explain)?);
             }
             catalog.confirm()?;
-            let table = Table::of(&schema, &rows, columns, limit)?;
+            let table = Table::of(&schema, &rows, columns, limit, wide)?;
             match format {
                 Format::Markdown => table.markdown(out),
                 _ => table.print(out),

@@ -28,7 +28,7 @@ const MIN_WIDTH: usize = 12;
 pub(crate) enum Look {
     /// Stands to the right and is never clipped.
     Number,
-    /// Clipped in its middle: the ends of a function's name tell the most.
+    /// Clipped in its middle, nearer to its start: the crate and, above all, the last names of a path tell the most.
     Text,
     /// Clipped at its start: a path's end tells the most.
     Path,
@@ -53,12 +53,14 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// The first `limit` rows of a query's answer. A view's `file` and `line` become one column, as editors know it.
+    /// The first `limit` rows of a query's answer. A view's `file` and `line` become one column, as editors know it,
+    /// and unless `wide`, what is null in every row is left out.
     pub(crate) fn of(
         schema: &SchemaRef,
         batches: &[RecordBatch],
         items: &[Item],
         limit: Option<usize>,
+        wide: bool,
     ) -> Result<Self> {
         let fields = schema.fields();
         let unit = |name: &str| items.iter().find(|c| c.name == name).map(|c| c.unit);
@@ -88,7 +90,7 @@ impl Table {
             for row in 0..batch.num_rows() {
                 if limit.is_some_and(|limit| table.rows.len() >= limit) {
                     table.has_more = true;
-                    return Ok(table);
+                    break;
                 }
                 let cells = batch.columns().iter().zip(&units).zip(&formatters);
                 let cells = cells.map(|((column, unit), formatter)| match (unit, column.data_type()) {
@@ -110,7 +112,19 @@ impl Table {
                 table.rows.push(cells);
             }
         }
+        if !items.is_empty() && !wide {
+            table.drop_empty();
+        }
         Ok(table)
+    }
+
+    fn drop_empty(&mut self) {
+        for i in (0..self.columns.len()).rev() {
+            if !self.rows.is_empty() && self.rows.iter().all(|row| row[i] == "-") {
+                self.columns.remove(i);
+                self.rows.iter_mut().for_each(|row| drop(row.remove(i)));
+            }
+        }
     }
 
     /// Whether rows were left out.
@@ -139,11 +153,12 @@ impl Table {
             let cells = row.iter().zip(&widths).zip(&self.columns);
             table.add_row(cells.map(|((cell, width), (_, look))| clip(cell, *width, *look)));
         }
-        for (column, (_, look)) in table.column_iter_mut().zip(&self.columns) {
+        let last = self.columns.len().saturating_sub(1);
+        for (i, (column, (_, look))) in table.column_iter_mut().zip(&self.columns).enumerate() {
             if *look == Look::Number {
                 column.set_cell_alignment(CellAlignment::Right);
             }
-            column.set_padding((0, GAP));
+            column.set_padding((0, if i == last { 0 } else { GAP }));
         }
         let mut text = String::new();
         for line in table.lines() {
@@ -202,7 +217,7 @@ fn clip(text: &str, width: usize, look: Look) -> String {
     let room = width.saturating_sub(1);
     let from_head = match look {
         Look::Path => 0,
-        Look::Number | Look::Text => room / 2,
+        Look::Number | Look::Text => room / 4,
     };
     let head = take(text.chars(), from_head);
     let tail: String = take(text.chars().rev(), room - from_head).chars().rev().collect();
@@ -247,7 +262,7 @@ mod tests {
         assert_eq!(
             table().render(Some(60), false),
             "function                   file:line                    self\n\
-             my_app::a_mo…ame::cpu_hog  …es/my_app/src/main.rs:7   1.99 s\n\
+             my_app…long_name::cpu_hog  …es/my_app/src/main.rs:7   1.99 s\n\
              <u64>::wrapping_add        -                         12.0 ms\n"
         );
     }
@@ -263,9 +278,9 @@ mod tests {
 
     #[test]
     fn clipping_counts_columns_not_characters() {
-        assert_eq!(clip("日本語日本語", 7, Look::Text), "日…語");
+        assert_eq!(clip("日本語日本語", 9, Look::Text), "日…日本語");
         assert_eq!(clip("short", 5, Look::Text), "short");
-        assert_eq!(clip("longer", 5, Look::Text), "lo…er");
+        assert_eq!(clip("longer", 5, Look::Text), "l…ger");
         assert_eq!(clip("src/main.rs:7", 10, Look::Path), "…main.rs:7");
     }
 }

@@ -39,6 +39,8 @@ const DRAIN_EVERY: Duration = Duration::from_millis(5);
 /// How often rows go to the log: what kill -9 can take.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
+/// How long to look for the current task's id in tokio's thread-local before giving up.
+const CALIBRATE_FOR: Duration = Duration::from_secs(30);
 
 /// What to record, and where to.
 #[derive(Clone, Debug)]
@@ -182,6 +184,9 @@ impl Recorder {
             if flushed.elapsed() >= FLUSH_EVERY {
                 flushed = Instant::now();
                 drain.flush(&out);
+                if self.probes.is_calibrating() {
+                    self.calibrate(started.elapsed() >= CALIBRATE_FOR, &mut manifest)?;
+                }
             }
             if second.elapsed() >= SECOND {
                 second = Instant::now();
@@ -225,6 +230,12 @@ impl Recorder {
         if drain.stacks_not_kept() > 0 {
             manifest.notes.push(format!("{} events have no stack: too many distinct ones", drain.stacks_not_kept()));
         }
+        if counters.arrivals_missed > 0 {
+            manifest.notes.push(format!(
+                "the kernel told of {} switches too few: {} stretches off CPU end as their thread was woken",
+                counters.arrivals_missed, counters.arrivals_missed
+            ));
+        }
         drop(drain);
         namer.finish();
         drop(out);
@@ -248,6 +259,23 @@ impl Recorder {
             streams: manifest.streams,
         };
         Ok((outcome, self.probes))
+    }
+
+    /// Goes on looking for the place of the current task's id, or gives up.
+    fn calibrate(&mut self, give_up: bool, manifest: &mut Manifest) -> Result<()> {
+        self.probes.calibrate()?;
+        if self.probes.is_calibrating() && !give_up {
+            return Ok(());
+        }
+        if self.probes.is_calibrating() {
+            manifest.notes.push(
+                "the current task's id was not found in tokio's thread-local: samples and stretches off CPU have a task \
+                 only while exact polls are on"
+                    .into(),
+            );
+        }
+        self.probes.end_calibration(self.settings.plan.polls);
+        Ok(())
     }
 
     /// Stops the streams and takes what is left: the ring is read until the kernel's account and ours agree, and
