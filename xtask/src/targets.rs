@@ -1,13 +1,27 @@
-//! Builds the programs that hud is shown and tested on.
+//! Builds the programs that hud is tried on.
 
+use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::sh::{cargo, run as sh, target_dir};
 
-/// Builds them all, and returns their folder.
+/// Builds the programs of hud-record/examples by the profile `example`: release, with debug information. Returns their
+/// folder.
 pub(crate) fn build() -> Result<PathBuf> {
     sh(cargo("build").args(["--profile", "example", "--package", "hud-examples", "--bins"]))?;
     Ok(target_dir().join("example"))
+}
+
+/// Also builds them as `cargo build --release` does by default, without debug information, into the folder's `plain`.
+pub(crate) fn build_all() -> Result<PathBuf> {
+    let folder = build()?;
+    let plain = folder.join("plain");
+    sh(cargo("build").args(["--release", "--package", "hud-examples", "--bins"]))?;
+    fs::create_dir_all(&plain)?;
+    let program = "test-async-app";
+    let built = target_dir().join("release").join(program);
+    fs::copy(&built, plain.join(program)).with_context(|| format!("failed to copy {}", built.display()))?;
+    Ok(folder)
 }

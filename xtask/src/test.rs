@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         steps.run("clippy, kernel", build_ebpf::clippy)?;
     }
     steps.run("clippy", || sh(cargo("clippy").args(["--workspace", "--all-targets", "--", "-Dwarnings"])))?;
-    let programs = steps.run("target programs", targets::build)?;
+    let programs = steps.run("target programs", targets::build_all)?;
     let duckdb = steps.run("duckdb", || match duckdb() {
         Err(error) if !required() => {
             println!("the tests that read sessions with DuckDB will be skipped: {error:#}");
