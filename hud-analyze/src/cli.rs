@@ -10,7 +10,6 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    clean,
     error::{Error, Result},
     output::{Format, Stdout},
     run,
@@ -240,7 +239,7 @@ pub fn main() -> ExitCode {
         Err(error) if out.broken || error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             let _ = out.flush();
-            let _ = writeln!(io::stderr(), "hud-analyze: {}", clean::text(&error.to_string()));
+            let _ = writeln!(io::stderr(), "hud-analyze: {}", hud_common::clean(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use crate::{
     catalog::Catalog,
-    clean,
     cli::InfoFormat,
     error::{Error, Result},
     human,
@@ -148,7 +147,7 @@ impl Facts {
     fn print(&self, catalog: &Catalog, out: &mut dyn Write) -> std::io::Result<()> {
         let manifest = catalog.manifest();
         let percent = |share: Option<f64>| share.map_or("-".into(), human::percent);
-        let mut line = |name: &str, text: String| writeln!(out, "{name:<10}{}", clean::text(&text));
+        let mut line = |name: &str, text: String| writeln!(out, "{name:<10}{}", hud_common::clean(&text));
 
         line("session", format!("{}, id {}", catalog.dir().path().display(), manifest.id))?;
         let state = match (manifest.complete, catalog.unsealed().len()) {

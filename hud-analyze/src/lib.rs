@@ -9,7 +9,6 @@
 //! units, and the output is formatted from that. Nothing here writes to a session.
 
 pub mod catalog;
-pub mod clean;
 mod cli;
 pub mod error;
 pub mod human;

@@ -13,7 +13,6 @@ use datafusion::{
 
 use crate::{
     catalog::Catalog,
-    clean,
     error::{Error, Result},
     output::{self, Format, Stdout},
 };
@@ -81,7 +80,7 @@ async fn ask(catalog: &Catalog, format: Format, out: &mut Stdout) -> Result<()> 
         match answered {
             Err(error) if out.broken => return Err(error),
             Err(error) => {
-                let _ = writeln!(io::stderr(), "{}", clean::text(&error.to_string()));
+                let _ = writeln!(io::stderr(), "{}", hud_common::clean(&error.to_string()));
             }
             Ok(()) => {}
         }

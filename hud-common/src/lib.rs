@@ -9,5 +9,10 @@
 extern crate std;
 
 #[cfg(feature = "session")]
+mod clean;
+#[cfg(feature = "session")]
 pub mod session;
 pub mod wire;
+
+#[cfg(feature = "session")]
+pub use clean::clean;

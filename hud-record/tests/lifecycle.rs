@@ -105,6 +105,42 @@ fn segments_roll_and_only_the_owner_can_read_them() {
     assert_eq!(mode(&segments[0]), 0o600);
 }
 
+/// The original's command line, through the front door; and a stripped program with its symbols given.
+#[test]
+fn the_front_door_records_a_stripped_program_by_its_unstripped_file() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (symbols, stripped) = (program("test-async-app"), dir.path().join("stripped-app"));
+    let strip = std::process::Command::new("strip").arg("-o").arg(&stripped).arg(&symbols).status().unwrap();
+    assert!(strip.success());
+    let target = Target::start(&stripped, &[]);
+    let session = dir.path().join("session");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hud"))
+        .args(["--pid", &target.pid().to_string(), "--headless", "--duration", "3", "--target"])
+        .arg(&symbols)
+        .arg("--export")
+        .arg(&session)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", support::text(&output.stderr));
+    let recording = Recording::open(&session);
+    assert!(recording.rows(Table::Polls).num_rows() > 100);
+    let functions = recording.texts(Table::Frames, "function");
+    assert!(functions.iter().any(|f| f == "test_async_app::burn_cpu"), "{functions:?}");
+    let types = recording.texts(Table::TaskTypes, "name");
+    assert!(types.iter().any(|t| t == "test_async_app::cpu_hog"), "{types:?}");
+
+    // What looks at sessions is hud-analyze's, found beside hud.
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hud"))
+        .args(["sql", session.to_str().unwrap(), "-c", "SELECT count(*) AS n FROM polls", "--format", "csv"])
+        .output()
+        .unwrap();
+    let counted = format!("n\n{}\n", recording.rows(Table::Polls).num_rows());
+    assert_eq!(support::text(&output.stdout), counted, "{}", support::text(&output.stderr));
+}
+
 #[test]
 fn plain_tracepoints_serve_where_there_is_no_btf() {
     if !may_trace() {

@@ -12,7 +12,6 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::{may_colour, spell, terminal_width};
 use crate::{
-    clean,
     error::Result,
     human,
     view::{Item, Unit},
@@ -70,7 +69,7 @@ impl Table {
 
         let columns = fields.iter().zip(&units).map(|(field, unit)| {
             let look = if field.data_type().is_numeric() { Look::Number } else { Look::Text };
-            let name = clean::text(field.name()).into_owned();
+            let name = hud_common::clean(field.name()).into_owned();
             match (unit, name.strip_suffix("_share")) {
                 // `9.8 %` tells that it is a share.
                 (Some(Unit::Share), Some(of)) if schema.column_with_name(of).is_none() => (of.to_string(), look),
@@ -100,7 +99,7 @@ impl Table {
                     (Some(Unit::Share), DataType::Float64) => {
                         human::percent(column.as_primitive::<Float64Type>().value(row))
                     }
-                    _ => clean::text(&formatter.value(row).to_string()).into_owned(),
+                    _ => hud_common::clean(&formatter.value(row).to_string()).into_owned(),
                 });
                 let mut cells: Vec<_> = cells.collect();
                 if let Some(file) = place {

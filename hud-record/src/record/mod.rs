@@ -1,8 +1,9 @@
 //! Recording: from the ring buffer to a session on disk.
 //!
 //! Three threads besides the caller's, which drains the ring: the writer appends batches to in-flight logs and rolls
-//! them, the sealer turns finished logs into Parquet, the namer gives stacks their names. Only channels join them, and
-//! the drain never waits for disk or names.
+//! them, the sealer turns finished logs into Parquet, the namer gives stacks their names. Only channels join them. The
+//! drain never waits for names, and for the disk only once the writer is 64 batches behind; what the ring cannot hold
+//! meanwhile is counted as lost.
 
 mod drain;
 mod namer;

@@ -1,0 +1,212 @@
+//! The target's ELF file: its segments, symbols, debug sections and build id.
+//!
+//! Everything in it is under the control of whoever built it: all reads are checked, nothing is trusted to be sane.
+
+use std::{
+    borrow::Cow,
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use gimli::{EndianSlice, LittleEndian};
+use memmap2::Mmap;
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, elf,
+    read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
+};
+
+use crate::error::{Error, Result};
+
+/// A reader of debug sections.
+pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
+
+/// The debug sections of a binary: borrowed from the file, or decompressed.
+pub(crate) type DebugSections<'a> = gimli::DwarfSections<Cow<'a, [u8]>>;
+
+/// An ELF file of the kind that hud can watch.
+pub struct Binary {
+    path: PathBuf,
+    data: Mmap,
+    loads: Vec<Load>,
+    tls: Option<Tls>,
+    build_id: Option<String>,
+}
+
+/// A loadable segment.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    vaddr: u64,
+    offset: u64,
+    file_size: u64,
+    mem_size: u64,
+    executable: bool,
+}
+
+/// The segment of thread-local storage.
+#[derive(Clone, Copy, Debug)]
+struct Tls {
+    mem_size: u64,
+    align: u64,
+}
+
+/// A symbol of the binary.
+#[derive(Clone, Debug)]
+pub(crate) struct Symbol {
+    /// Mangled name.
+    pub(crate) name: String,
+    /// Address in the file's own address space; for thread-locals, offset in the TLS segment.
+    pub(crate) address: u64,
+    /// Bytes; 0 where not told.
+    pub(crate) size: u64,
+}
+
+impl Binary {
+    /// Opens `path`, which is shown to people as `shown`.
+    pub fn open(path: &Path, shown: &Path) -> Result<Self> {
+        let shown = shown.to_path_buf();
+        let read = |source| Error::Binary { path: shown.clone(), source };
+        let file = File::open(path).map_err(read)?;
+        // SAFETY: the mapping is private and read only. A binary that runs cannot be written to (ETXTBSY); one given
+        // by --target could be truncated under us, which ends this process with SIGBUS before anything is recorded.
+        let data = unsafe { Mmap::map(&file) }.map_err(read)?;
+        let not = |what: &str| Error::NotSupported { path: shown.clone(), what: what.into() };
+        match data.get(..5) {
+            Some([0x7f, b'E', b'L', b'F', 2]) => {}
+            Some([0x7f, b'E', b'L', b'F', 1]) => return Err(not("a 32-bit binary")),
+            _ => return Err(not("no ELF binary")),
+        }
+        let elf = ElfFile64::<object::LittleEndian>::parse(&*data)
+            .map_err(|e| not(&format!("a damaged ELF binary ({e})")))?;
+        let endian = elf.endian();
+        if elf.elf_header().e_machine(endian) != elf::EM_X86_64 {
+            return Err(not("a binary for another processor"));
+        }
+        let mut loads = Vec::new();
+        let mut tls = None;
+        for header in elf.elf_program_headers() {
+            match header.p_type(endian) {
+                elf::PT_LOAD => loads.push(Load {
+                    vaddr: header.p_vaddr(endian),
+                    offset: header.p_offset(endian),
+                    file_size: header.p_filesz(endian),
+                    mem_size: header.p_memsz(endian),
+                    executable: header.p_flags(endian) & elf::PF_X != elf::ProgramFlags(0),
+                }),
+                elf::PT_TLS => {
+                    tls = Some(Tls { mem_size: header.p_memsz(endian), align: header.p_align(endian) });
+                }
+                _ => {}
+            }
+        }
+        let build_id = elf.build_id().ok().flatten().map(hex);
+        drop(elf);
+        Ok(Binary { path: shown, data, loads, tls, build_id })
+    }
+
+    /// Its path, as shown to people.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// GNU build id, hexadecimal.
+    pub fn build_id(&self) -> Option<&str> {
+        self.build_id.as_deref()
+    }
+
+    /// The address, in the file's own address space, of the code at a file offset.
+    pub fn vaddr(&self, offset: u64) -> Option<u64> {
+        // A mapping starts at its segment's page, whose beginning may belong to the segment before it in the file: so
+        // only segments with code count.
+        let page = |x: u64| x & !0xfff;
+        let load = self
+            .loads
+            .iter()
+            .find(|l| l.executable && offset >= page(l.offset) && offset < l.offset.saturating_add(l.file_size))?;
+        Some(load.vaddr.wrapping_add(offset).wrapping_sub(load.offset))
+    }
+
+    /// The file offset of an address.
+    pub fn file_offset(&self, vaddr: u64) -> Option<u64> {
+        let load = self.loads.iter().find(|l| vaddr >= l.vaddr && vaddr - l.vaddr < l.file_size)?;
+        load.offset.checked_add(vaddr - load.vaddr)
+    }
+
+    /// What the file holds at an address.
+    pub(crate) fn bytes(&self, vaddr: u64, size: u64) -> Option<&[u8]> {
+        let start = usize::try_from(self.file_offset(vaddr)?).ok()?;
+        self.data.get(start..start.checked_add(usize::try_from(size).ok()?)?)
+    }
+
+    /// Address and size in memory of each segment without code.
+    pub(crate) fn data_segments(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.loads.iter().filter(|l| !l.executable).map(|l| (l.vaddr, l.mem_size))
+    }
+
+    /// The addresses that the binary occupies once it is loaded, before the load bias.
+    pub fn image(&self) -> (u64, u64) {
+        let start = self.loads.iter().map(|l| l.vaddr).min().unwrap_or(0);
+        let end = self.loads.iter().map(|l| l.vaddr.saturating_add(l.mem_size)).max().unwrap_or(0);
+        (start, end)
+    }
+
+    /// The distance from the thread pointer (`fsbase`) to offset `value` of the executable's TLS segment: variant II
+    /// of the ELF TLS model, where the executable's block ends at the thread pointer.
+    pub fn tls_offset(&self, value: u64) -> Option<i64> {
+        let tls = self.tls?;
+        let size = tls.mem_size.checked_next_multiple_of(tls.align.max(1))?;
+        i64::try_from(value).ok()?.checked_sub(i64::try_from(size).ok()?)
+    }
+
+    /// Whether it has a symbol table.
+    pub fn has_symbols(&self) -> bool {
+        self.elf().is_some_and(|elf| elf.symbols().next().is_some())
+    }
+
+    /// Every defined symbol whose name passes `want`.
+    pub(crate) fn symbols(&self, want: impl Fn(&str) -> bool) -> Vec<Symbol> {
+        let Some(elf) = self.elf() else { return Vec::new() };
+        elf.symbols()
+            .filter(|s| s.is_definition() || s.kind() == object::SymbolKind::Tls)
+            .filter_map(|s| {
+                let name = s.name().ok()?;
+                want(name).then(|| Symbol { name: name.into(), address: s.address(), size: s.size() })
+            })
+            .collect()
+    }
+
+    /// Calls `visit` with the content of each read-only data section.
+    pub(crate) fn rodata(&self, mut visit: impl FnMut(&[u8])) {
+        let Some(elf) = self.elf() else { return };
+        for section in elf.sections() {
+            if matches!(section.kind(), object::SectionKind::ReadOnlyData | object::SectionKind::ReadOnlyString)
+                && let Ok(data) = section.data()
+            {
+                visit(data);
+            }
+        }
+    }
+
+    /// Its debug sections, if there are any. Read them through [`dwarf`].
+    pub(crate) fn debug_sections(&self) -> Option<DebugSections<'_>> {
+        let elf = self.elf()?;
+        elf.section_by_name(".debug_info")?;
+        let load = |id: gimli::SectionId| -> Result<Cow<'_, [u8]>, gimli::Error> {
+            let section = elf.section_by_name(id.name());
+            Ok(section.and_then(|s| s.uncompressed_data().ok()).unwrap_or_default())
+        };
+        gimli::DwarfSections::load(load).ok()
+    }
+
+    fn elf(&self) -> Option<ElfFile64<'_>> {
+        ElfFile64::parse(&*self.data).ok()
+    }
+}
+
+/// The debug information in `sections`.
+pub(crate) fn dwarf<'a>(sections: &'a DebugSections<'_>) -> gimli::Dwarf<Slice<'a>> {
+    sections.borrow(|section| EndianSlice::new(section, LittleEndian))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,311 @@
+//! What debug information tells of tokio: the type of each poll function's task with the place where it is written,
+//! and where in tokio's thread-local context the current task's id lies.
+//!
+//! Layouts read here are those of rustc's DWARF (LLVM, versions 4 and 5), checked on rustc 1.95: a coroutine's
+//! environment is a structure with a variant part, whose variant `0` (Unresumed) is declared at the line of the `async`
+//! function or block.
+
+use std::collections::{HashMap, HashSet};
+
+use addr2line::Context;
+use gimli::{AttributeValue, DebuggingInformationEntry, Dwarf, UnitOffset, UnitRef};
+
+use super::binary::Slice;
+
+/// A place in the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: String,
+    pub(super) line: u32,
+}
+
+/// What is known of one poll function.
+#[derive(Clone, Debug)]
+pub(super) struct PollType {
+    /// `poll<T, S>`
+    pub(super) name: String,
+    pub(super) place: Option<Place>,
+}
+
+/// How many levels of DIEs, or of types inside types, are followed. rustc nests namespaces by module, so real trees
+/// stay below 40.
+const MAX_DEPTH: usize = 256;
+
+/// Types of the poll functions at `addresses`. Reads the units that hold them, and others of the same crates only where
+/// a type's place is told there.
+pub(super) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64]) -> HashMap<u64, PollType> {
+    let wanted: HashSet<u64> = addresses.iter().copied().collect();
+    let Ok(context) = Context::from_dwarf(dwarf) else {
+        return HashMap::new();
+    };
+    let mut read = HashSet::new();
+    let mut facts = Facts::default();
+    for &address in addresses {
+        if let Some(unit) = context.find_dwarf_and_unit(address).skip_all_loads()
+            && read.insert(unit.header.offset())
+        {
+            facts.read(unit, &wanted);
+        }
+    }
+    let homeless: HashSet<String> = facts
+        .polls
+        .values()
+        .filter(|name| facts.place(name).is_none())
+        .filter_map(|name| Some(crate_of(future(name)?).to_string()))
+        .collect();
+    for &address in addresses.first().into_iter() {
+        let Some(any) = context.find_dwarf_and_unit(address).skip_all_loads() else { continue };
+        let mut units = any.dwarf.units();
+        while let Ok(Some(header)) = units.next() {
+            if read.contains(&header.offset()) {
+                continue;
+            }
+            let Ok(unit) = any.dwarf.unit(header) else { continue };
+            let unit = UnitRef::new(any.dwarf, &unit);
+            let name = unit_name(unit).unwrap_or_default();
+            if homeless.iter().any(|krate| name.contains(&format!("/@/{krate}."))) {
+                facts.read(unit, &wanted);
+            }
+        }
+    }
+    let typed =
+        |(&address, name): (&u64, &String)| (address, PollType { name: name.clone(), place: facts.place(name) });
+    facts.polls.iter().map(typed).collect()
+}
+
+/// `T` of `poll<T, S>`.
+fn future(poll: &str) -> Option<&str> {
+    super::names::generic_arguments(poll).first().copied()
+}
+
+/// The crate that a type belongs to; that of the closure for a `BlockingTask`.
+fn crate_of(future: &str) -> &str {
+    let inner = super::names::generic_arguments(future);
+    let path = if future.starts_with("tokio::") { inner.first().copied().unwrap_or(future) } else { future };
+    path.split("::").next().unwrap_or_default()
+}
+
+/// What passes over units collect.
+#[derive(Default)]
+struct Facts {
+    /// `poll<T, S>` by address.
+    polls: HashMap<u64, String>,
+    /// Where a coroutine is declared, by the path of its environment.
+    environments: HashMap<String, Place>,
+    /// Where a function or coroutine body is declared, by its path.
+    bodies: HashMap<String, Place>,
+}
+
+impl Facts {
+    fn read(&mut self, unit: UnitRef<'_, Slice<'_>>, wanted: &HashSet<u64>) {
+        let mut entries = unit.entries();
+        // Tag and name of each open DIE.
+        let mut open: Vec<(gimli::DwTag, String)> = Vec::new();
+        // Names of abstract instances, for out-of-line copies that refer to them.
+        let mut abstracts: HashMap<UnitOffset, String> = HashMap::new();
+        let mut by_reference = Vec::new();
+        while let Ok(Some(entry)) = entries.next_dfs() {
+            let level = usize::try_from(entry.depth()).unwrap_or(0);
+            if level > MAX_DEPTH {
+                continue;
+            }
+            open.truncate(level);
+            let name = text(unit, entry, gimli::DW_AT_name).unwrap_or_default();
+            match entry.tag() {
+                gimli::DW_TAG_subprogram => {
+                    if let Some(AttributeValue::Addr(address)) = entry.attr_value(gimli::DW_AT_low_pc)
+                        && wanted.contains(&address)
+                    {
+                        if name.is_empty() {
+                            by_reference.push((
+                                address,
+                                reference(unit, entry, gimli::DW_AT_abstract_origin)
+                                    .or_else(|| reference(unit, entry, gimli::DW_AT_specification)),
+                            ));
+                        } else {
+                            self.polls.insert(address, name.clone());
+                        }
+                    }
+                    if name.starts_with("poll<") {
+                        abstracts.insert(entry.offset(), name.clone());
+                    } else if name.starts_with('{')
+                        && let Some(place) = place(unit, entry)
+                    {
+                        self.bodies.entry(path(&open, &name)).or_insert(place);
+                    }
+                }
+                // structure → variant part → variant → member `0`
+                gimli::DW_TAG_member if name == "0" && open.len() >= 3 => {
+                    let (scope, inside) = open.split_at(open.len() - 3);
+                    if let Some((gimli::DW_TAG_structure_type, structure)) = inside.first()
+                        && let Some(place) = place(unit, entry)
+                    {
+                        self.environments.entry(path(scope, structure)).or_insert(place);
+                    }
+                }
+                _ => {}
+            }
+            open.push((entry.tag(), name));
+        }
+        for (address, origin) in by_reference {
+            if let Some(name) = origin.and_then(|o| abstracts.get(&o)) {
+                self.polls.insert(address, name.clone());
+            }
+        }
+    }
+
+    /// Where the future of `poll<T, S>` is written.
+    fn place(&self, poll: &str) -> Option<Place> {
+        let of = |future: &str| {
+            let body = future
+                .replace("{async_fn_env#", "{async_fn#")
+                .replace("{async_block_env#", "{async_block#")
+                .replace("{closure_env#", "{closure#");
+            self.environments.get(future).or_else(|| self.bodies.get(&body)).cloned()
+        };
+        let future = future(poll)?;
+        // `BlockingTask<app::f::{closure_env#0}>`: the place of what it wraps.
+        of(future).or_else(|| of(super::names::generic_arguments(future).first()?))
+    }
+}
+
+/// The path of a name inside open namespaces and types.
+fn path(open: &[(gimli::DwTag, String)], name: &str) -> String {
+    let mut path = String::new();
+    for (tag, part) in open {
+        if *tag != gimli::DW_TAG_compile_unit {
+            path.push_str(part);
+            path.push_str("::");
+        }
+    }
+    path.push_str(name);
+    path
+}
+
+/// The offset of `current_task_id` in the thread-local whose symbol is `CONTEXT`, storage wrapper included.
+///
+/// Looks for the structure `tokio::runtime::context::Context`, and for the wrapper that std puts around a thread-local
+/// with a destructor (`std::sys::thread_local::native::eager::Storage<Context>`, member `val`).
+pub(super) fn task_id_offset(dwarf: &Dwarf<Slice<'_>>) -> Option<u64> {
+    let mut units = dwarf.units();
+    while let Ok(Some(header)) = units.next() {
+        let Ok(unit) = dwarf.unit(header) else { continue };
+        let unit = UnitRef::new(dwarf, &unit);
+        // One of tokio's own units: `…/tokio-1.54.1/src/lib.rs/@/tokio.0-cgu.1`. With fat LTO units keep their names.
+        if !unit_name(unit).is_some_and(|n| n.contains("tokio")) {
+            continue;
+        }
+        if let Some(offset) = task_id_offset_in(unit) {
+            return Some(offset);
+        }
+    }
+    None
+}
+
+/// A unit's name: its source file, `/@/`, crate and codegen unit.
+fn unit_name(unit: UnitRef<'_, Slice<'_>>) -> Option<String> {
+    let mut entries = unit.entries();
+    let root = entries.next_dfs().ok()??;
+    text(unit, root, gimli::DW_AT_name)
+}
+
+fn task_id_offset_in(unit: UnitRef<'_, Slice<'_>>) -> Option<u64> {
+    // Structures: name, and members as (name, offset, type).
+    type Members = Vec<(String, u64, Option<UnitOffset>)>;
+    let mut structures: HashMap<UnitOffset, (String, Members)> = HashMap::new();
+    let mut variables = Vec::new();
+    let mut open: Vec<(gimli::DwTag, UnitOffset)> = Vec::new();
+    let mut entries = unit.entries();
+    while let Ok(Some(entry)) = entries.next_dfs() {
+        let level = usize::try_from(entry.depth()).unwrap_or(0);
+        if level > MAX_DEPTH {
+            continue;
+        }
+        open.truncate(level);
+        match entry.tag() {
+            gimli::DW_TAG_structure_type => {
+                let name = text(unit, entry, gimli::DW_AT_name).unwrap_or_default();
+                structures.insert(entry.offset(), (name, Vec::new()));
+            }
+            gimli::DW_TAG_member => {
+                if let Some((gimli::DW_TAG_structure_type, parent)) = open.last()
+                    && let Some((_, members)) = structures.get_mut(parent)
+                    && let Some(name) = text(unit, entry, gimli::DW_AT_name)
+                    && let Some(at) = entry.attr_value(gimli::DW_AT_data_member_location).and_then(|v| v.udata_value())
+                {
+                    members.push((name, at, reference(unit, entry, gimli::DW_AT_type)));
+                }
+            }
+            gimli::DW_TAG_variable => {
+                if let Some(name) = text(unit, entry, gimli::DW_AT_linkage_name)
+                    && super::tokio::is_context(&name)
+                    && let Some(of) = reference(unit, entry, gimli::DW_AT_type)
+                {
+                    variables.push(of);
+                }
+            }
+            _ => {}
+        }
+        open.push((entry.tag(), entry.offset()));
+    }
+    // Depth first from the variable's type to the member, adding up offsets.
+    let mut todo: Vec<(UnitOffset, u64, usize)> = variables.iter().map(|&v| (v, 0, 0)).collect();
+    while let Some((at, base, depth)) = todo.pop() {
+        let Some((_, members)) = structures.get(&at) else { continue };
+        for (name, offset, of) in members {
+            let here = base.checked_add(*offset)?;
+            if name == "current_task_id" {
+                return Some(here);
+            }
+            if let Some(of) = of
+                && depth < 6
+            {
+                todo.push((*of, here, depth + 1));
+            }
+        }
+    }
+    None
+}
+
+fn text<'a>(
+    unit: UnitRef<'_, Slice<'a>>,
+    entry: &DebuggingInformationEntry<Slice<'a>>,
+    attribute: gimli::DwAt,
+) -> Option<String> {
+    let value = unit.attr_string(entry.attr_value(attribute)?).ok()?;
+    Some(value.to_string_lossy().into_owned())
+}
+
+/// A reference within the unit.
+fn reference<'a>(
+    unit: UnitRef<'_, Slice<'a>>,
+    entry: &DebuggingInformationEntry<Slice<'a>>,
+    attribute: gimli::DwAt,
+) -> Option<UnitOffset> {
+    match entry.attr_value(attribute)? {
+        AttributeValue::UnitRef(offset) => Some(offset),
+        AttributeValue::DebugInfoRef(offset) => offset.to_unit_offset(&unit.header),
+        _ => None,
+    }
+}
+
+/// `DW_AT_decl_file` and `DW_AT_decl_line`, the file as a whole path.
+fn place<'a>(unit: UnitRef<'_, Slice<'a>>, entry: &DebuggingInformationEntry<Slice<'a>>) -> Option<Place> {
+    let line = entry.attr_value(gimli::DW_AT_decl_line)?.udata_value()?;
+    let AttributeValue::FileIndex(index) = entry.attr_value(gimli::DW_AT_decl_file)? else {
+        return None;
+    };
+    let program = unit.line_program.as_ref()?.header();
+    let file = program.file(index)?;
+    let part = |value| -> Option<String> { Some(unit.attr_string(value).ok()?.to_string_lossy().into_owned()) };
+    let name = part(file.path_name())?;
+    let mut path = std::path::PathBuf::new();
+    if let Some(dir) = unit.comp_dir {
+        path.push(dir.to_string_lossy().as_ref());
+    }
+    if let Some(dir) = file.directory(program) {
+        path.push(part(dir)?);
+    }
+    path.push(name);
+    Some(Place { file: super::names::clean(&path.to_string_lossy()), line: u32::try_from(line).ok()? })
+}

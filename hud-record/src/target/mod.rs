@@ -1,0 +1,13 @@
+//! The program to watch: its process, its binary, and tokio inside it.
+
+mod binary;
+mod dwarf;
+mod glue;
+mod names;
+mod process;
+mod tokio;
+
+pub use binary::Binary;
+pub use names::{clean, function_name};
+pub use process::{Mapping, Process, mappings};
+pub use tokio::{PollFn, TaskKind, Tokio};

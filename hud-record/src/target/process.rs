@@ -1,0 +1,203 @@
+//! The target's process, through /proc.
+
+use std::{
+    fs, io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::error::{Error, Result};
+
+/// A running process.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its pid: the id of its thread group.
+    pub pid: u32,
+    /// Its binary's path, as it sees it.
+    pub exe: PathBuf,
+}
+
+/// A file mapped into the process with code in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// Address past it.
+    pub end: u64,
+    /// Offset in the file.
+    pub offset: u64,
+    /// Path as the process sees it; `[vdso]` and the like for the kernel's own.
+    pub path: String,
+}
+
+impl Process {
+    /// The process with this pid, or the one whose thread has this id.
+    pub fn by_pid(pid: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => Error::Denied { pid, source: e },
+            _ => Error::NoSuchPid(pid),
+        })?;
+        let tgid =
+            status.lines().find_map(|l| l.strip_prefix("Tgid:")).and_then(|v| v.trim().parse().ok()).unwrap_or(pid);
+        if tgid == std::process::id() {
+            return Err(Error::Myself(tgid));
+        }
+        let exe = fs::read_link(format!("/proc/{tgid}/exe")).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => Error::Denied { pid: tgid, source: e },
+            // A zombie, or a kernel thread: no binary.
+            _ if status.contains("\nState:\tZ") => Error::Exited(tgid),
+            _ => Error::NotSupported { path: PathBuf::from(format!("pid {tgid}")), what: "a kernel thread".into() },
+        })?;
+        Ok(Process { pid: tgid, exe })
+    }
+
+    /// The one process whose binary, or whose main thread, bears this name.
+    pub fn by_name(name: &str) -> Result<Self> {
+        let entries = fs::read_dir("/proc").map_err(|source| Error::Io { action: "list /proc", source })?;
+        let mut found: Vec<_> = entries
+            .flatten()
+            .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|&pid| pid != std::process::id() && is_named(pid, name))
+            .collect();
+        found.sort_unstable();
+        match found[..] {
+            [] => Err(Error::NoSuchName(name.into())),
+            [pid] => Self::by_pid(pid),
+            _ => Err(Error::ManyProcesses {
+                name: name.into(),
+                found: found.into_iter().map(|pid| (pid, command(pid))).collect(),
+            }),
+        }
+    }
+
+    /// A path under which hud can open the running binary, also when the file was deleted or replaced, or lies in
+    /// another mount namespace.
+    pub fn exe_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/exe", self.pid))
+    }
+
+    /// A path under which hud can open a file that the process sees at `path`.
+    pub fn file(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.pid))
+    }
+
+    /// Its threads.
+    pub fn threads(&self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return Vec::new();
+        };
+        entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// A thread's name.
+    pub fn thread_name(&self, tid: u32) -> Option<String> {
+        let comm = fs::read_to_string(format!("/proc/{}/task/{tid}/comm", self.pid)).ok()?;
+        Some(comm.trim_end_matches('\n').to_string())
+    }
+
+    /// What is mapped into it with code.
+    pub fn mappings(&self) -> Result<Vec<Mapping>> {
+        mappings(&PathBuf::from(format!("/proc/{}/maps", self.pid))).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => Error::Denied { pid: self.pid, source: e },
+            _ => Error::Exited(self.pid),
+        })
+    }
+
+    /// The content of the binary's data segments as they are in memory, by address in the file. Segments beyond `MOST`
+    /// bytes are left out.
+    pub fn data_segments(&self, binary: &super::Binary, load_bias: u64) -> Vec<(u64, Vec<u8>)> {
+        const MOST: u64 = 64 << 20;
+        let Ok(memory) = fs::File::open(format!("/proc/{}/mem", self.pid)) else {
+            return Vec::new();
+        };
+        binary
+            .data_segments()
+            .filter(|(_, size)| *size <= MOST)
+            .filter_map(|(vaddr, size)| {
+                let mut bytes = vec![0; usize::try_from(size).ok()?];
+                memory.read_exact_at(&mut bytes, vaddr.wrapping_add(load_bias)).ok()?;
+                Some((vaddr, bytes))
+            })
+            .collect()
+    }
+
+    /// The distance between the binary's addresses in its file and in this process.
+    pub fn load_bias(&self, binary: &super::Binary) -> Result<u64> {
+        let exe = self.exe.to_string_lossy();
+        self.mappings()?
+            .iter()
+            .filter(|m| m.path == exe)
+            .find_map(|m| Some(m.start.wrapping_sub(binary.vaddr(m.offset)?)))
+            .ok_or(Error::Exited(self.pid))
+    }
+}
+
+/// Executable mappings by a `maps` file.
+pub fn mappings(maps: &Path) -> io::Result<Vec<Mapping>> {
+    Ok(fs::read_to_string(maps)?.lines().filter_map(mapping).collect())
+}
+
+/// `start-end perms offset dev inode path`; only those with execute permission and a name.
+fn mapping(line: &str) -> Option<Mapping> {
+    let mut fields = line.splitn(6, ' ');
+    let (start, end) = fields.next()?.split_once('-')?;
+    let permissions = fields.next()?;
+    let offset = fields.next()?;
+    let path = fields.nth(2)?.trim_start();
+    if !permissions.contains('x') || path.is_empty() {
+        return None;
+    }
+    let hex = |text| u64::from_str_radix(text, 16).ok();
+    Some(Mapping { start: hex(start)?, end: hex(end)?, offset: hex(offset)?, path: path.into() })
+}
+
+fn is_named(pid: u32, name: &str) -> bool {
+    if let Ok(exe) = fs::read_link(format!("/proc/{pid}/exe"))
+        && let Some(file) = exe.file_name().and_then(|f| f.to_str())
+    {
+        return file.strip_suffix(" (deleted)").unwrap_or(file) == name;
+    }
+    // Another user's process: its exe may not be read, its comm (15 bytes) may.
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name.get(..15).unwrap_or(name))
+        && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| !c.is_empty())
+}
+
+fn command(pid: u32) -> String {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).replace('\0', " ");
+    let command = super::names::clean(command.trim());
+    match command.char_indices().nth(60) {
+        Some((cut, _)) => format!("{}…", &command[..cut]),
+        None => command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mappings_with_code_and_a_name_count() {
+        let line = "55d0c0a00000-55d0c0b00000 r-xp 00010000 fe:00 1234                       /srv/my app (deleted)";
+        let m = mapping(line).unwrap();
+        assert_eq!((m.start, m.offset, m.path.as_str()), (0x55d0c0a00000, 0x10000, "/srv/my app (deleted)"));
+        assert_eq!(mapping("7f00-7f10 rw-p 00000000 00:00 0"), None);
+        assert_eq!(mapping("7f00-7f10 r-xp 00000000 00:00 0"), None);
+        assert_eq!(mapping("garbage"), None);
+    }
+
+    #[test]
+    fn a_thread_id_finds_its_process() {
+        let child = std::process::Command::new("sleep").arg("5").spawn();
+        let mut child = child.unwrap();
+        // Until it has become `sleep`, the child is a fork of this test.
+        while Process::by_pid(child.id()).is_ok_and(|p| p.exe == std::env::current_exe().unwrap()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(Process::by_pid(child.id()).unwrap().pid, child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(matches!(Process::by_pid(child.id()), Err(Error::NoSuchPid(_))));
+        assert!(matches!(Process::by_pid(std::process::id()), Err(Error::Myself(_))));
+    }
+}

@@ -1,0 +1,258 @@
+//! Tokio inside the target's binary: its poll functions with their task types, and its thread-local context.
+//!
+//! Names are those of tokio 1.23 to 1.54: `tokio::runtime::task::raw::poll::<T, S>` (tokio/src/runtime/task/raw.rs) is
+//! an entry of each task type's vtable, so it keeps a symbol of its own even under fat LTO.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{
+    Process,
+    binary::{self, Binary, Symbol},
+    dwarf::{self, Place, PollType},
+    glue, names,
+};
+use crate::error::{Error, Result};
+
+/// What hud needs to know of the target's tokio.
+#[derive(Clone, Debug)]
+pub struct Tokio {
+    /// Its version, by the paths that its panics carry.
+    pub version: Option<String>,
+    /// Every poll function of the binary.
+    pub poll_fns: Vec<PollFn>,
+    /// The distance from `fsbase` to the current task's id.
+    pub tls_task_id: Option<i64>,
+    /// The distance from `fsbase` to tokio's thread-local context, and its size in words.
+    pub tls_context: Option<(i64, u64)>,
+    /// What could not be found, in words.
+    pub notes: Vec<String>,
+}
+
+/// One `raw::poll::<T, S>`, that is, one task type.
+#[derive(Clone, Debug)]
+pub struct PollFn {
+    /// Its address in the binary.
+    pub address: u64,
+    /// Its place in the file.
+    pub file_offset: u64,
+    /// The type as people write it.
+    pub name: String,
+    /// The type as the compiler names it.
+    pub raw_name: String,
+    /// What kind of work tasks of this type are.
+    pub kind: TaskKind,
+    /// The scheduler that runs it, where known.
+    pub scheduler: Option<&'static str>,
+    /// Where the future is written.
+    pub file: Option<String>,
+    /// Its line.
+    pub line: Option<u32>,
+}
+
+/// What kind of work a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskKind {
+    /// A future that was spawned.
+    Task,
+    /// The loop of a runtime's worker thread, which tokio runs as one long poll.
+    Worker,
+    /// Work of the blocking pool.
+    Blocking,
+}
+
+impl TaskKind {
+    /// Its name in the session.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TaskKind::Task => "task",
+            TaskKind::Worker => "worker",
+            TaskKind::Blocking => "blocking",
+        }
+    }
+}
+
+impl Tokio {
+    /// Finds tokio in `binary`.
+    pub fn find(binary: &Binary) -> Result<Self> {
+        let symbols = binary.symbols(|name| is_poll(name) || is_context(name));
+        let (contexts, polls): (Vec<_>, Vec<_>) = symbols.into_iter().partition(|s| is_context(&s.name));
+        if polls.is_empty() {
+            let path = binary.path().to_path_buf();
+            return Err(if binary.has_symbols() { Error::NotTokio { path } } else { Error::Stripped { path } });
+        }
+        // Identical functions may have been folded into one.
+        let polls: BTreeMap<u64, Symbol> = polls.into_iter().map(|s| (s.address, s)).collect();
+        let addresses: Vec<u64> = polls.keys().copied().collect();
+
+        let mut notes = Vec::new();
+        let sections = binary.debug_sections();
+        let (types, task_id) = match &sections {
+            Some(sections) => (
+                dwarf::poll_types(binary::dwarf(sections), &addresses),
+                dwarf::task_id_offset(&binary::dwarf(sections)),
+            ),
+            None => (HashMap::new(), None),
+        };
+        let tls_task_id = contexts
+            .first()
+            .zip(task_id)
+            .and_then(|(context, offset)| binary.tls_offset(context.address.checked_add(offset)?));
+        let tls_context =
+            contexts.first().and_then(|context| Some((binary.tls_offset(context.address)?, context.size / 8)));
+        if tls_context.is_none() {
+            notes.push(
+                "tokio's thread-local context is not found: samples and stretches off CPU have a task only while exact \
+                 polls are on"
+                    .into(),
+            );
+        }
+        let poll_fns =
+            polls.values().filter_map(|symbol| poll_fn(binary, symbol, types.get(&symbol.address))).collect();
+        Ok(Tokio { version: version(binary), poll_fns, tls_task_id, tls_context, notes })
+    }
+}
+
+impl Tokio {
+    /// Names the task types that the binary alone did not tell, by the drop glue that their vtables lead to.
+    pub fn name_by_glue(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
+        let unnamed: BTreeSet<u64> =
+            self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).map(|p| p.address).collect();
+        if unnamed.is_empty() {
+            return;
+        }
+        let data = process.data_segments(binary, load_bias);
+        let types = glue::types(binary, &data, load_bias, &unnamed);
+        for poll in self.poll_fns.iter_mut().filter(|p| p.raw_name.is_empty()) {
+            let Some(found) = types.get(&poll.address) else { continue };
+            let futures: BTreeSet<&str> =
+                found.iter().filter_map(|f| names::split_arguments(f).first().copied()).collect();
+            let futures: Vec<&str> = futures.into_iter().collect();
+            let (Some(first), Some(arguments)) = (futures.first(), found.first()) else { continue };
+            let shown: Vec<_> = futures.iter().map(|f| names::type_name(future(f))).collect();
+            poll.name = shown.join(" | ");
+            poll.raw_name = names::clean(&futures.join(" | "));
+            poll.kind = kind(first);
+            poll.scheduler = names::split_arguments(arguments).get(1).and_then(|s| scheduler_name(s));
+        }
+        let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
+        if unnamed > 0 {
+            self.notes.push(format!(
+                "{unnamed} of {} task types have no name: build with debug information, or with v0 symbol mangling",
+                self.poll_fns.len()
+            ));
+        }
+    }
+
+    /// The poll functions to probe, with their index: all but the worker's own loop, which is one poll for the
+    /// thread's whole life.
+    pub fn exact_polls(&self) -> impl Iterator<Item = (usize, &PollFn)> {
+        self.poll_fns.iter().enumerate().filter(|(_, p)| p.kind != TaskKind::Worker)
+    }
+}
+
+/// Whether a symbol is a `tokio::runtime::task::raw::poll`, by legacy or v0 mangling.
+fn is_poll(name: &str) -> bool {
+    // Legacy: the path, a hash and nothing else. v0: an instance (`_RI`) of the path, with its arguments behind it.
+    name.starts_with("_ZN5tokio7runtime4task3raw4poll17h")
+        || (name.starts_with("_RI") && name.contains("5tokio7runtime4task3raw4poll"))
+}
+
+/// Whether a symbol is the thread-local `tokio::runtime::context::CONTEXT`.
+pub(super) fn is_context(name: &str) -> bool {
+    name.contains("5tokio7runtime7context7CONTEXT") && (name.contains("VAL") || name.contains("__getit"))
+}
+
+fn poll_fn(binary: &Binary, symbol: &Symbol, known: Option<&PollType>) -> Option<PollFn> {
+    let name = match known {
+        Some(known) => known.name.clone(),
+        // `…::poll::<T, S>`
+        None => format!("{:#}", rustc_demangle::demangle(&symbol.name)).replace("::<", "<"),
+    };
+    let arguments = names::generic_arguments(&name);
+    let raw = arguments.first().copied().unwrap_or_default();
+    let scheduler = arguments.get(1).copied().unwrap_or_default();
+    let place: Option<&Place> = known.and_then(|k| k.place.as_ref());
+    Some(PollFn {
+        address: symbol.address,
+        file_offset: binary.file_offset(symbol.address)?,
+        name: if raw.is_empty() { format!("task type {:#x}", symbol.address) } else { names::type_name(future(raw)) },
+        raw_name: names::clean(raw),
+        kind: kind(raw),
+        scheduler: scheduler_name(scheduler),
+        file: place.map(|p| p.file.clone()),
+        line: place.map(|p| p.line),
+    })
+}
+
+/// What runs: the closure inside a `BlockingTask`, else the future itself.
+fn future(raw: &str) -> &str {
+    if raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
+        names::generic_arguments(raw).first().copied().unwrap_or(raw)
+    } else {
+        raw
+    }
+}
+
+fn kind(raw: &str) -> TaskKind {
+    if !raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
+        TaskKind::Task
+    } else if raw.contains("multi_thread::worker::") {
+        // `launch` and, for block_in_place, `maybe_move_runtime`: both run a worker, and LLVM may merge them into one.
+        TaskKind::Worker
+    } else {
+        TaskKind::Blocking
+    }
+}
+
+fn scheduler_name(raw: &str) -> Option<&'static str> {
+    [
+        ("multi_thread", "multi_thread"),
+        ("current_thread", "current_thread"),
+        ("task::local", "local"),
+        ("BlockingSchedule", "blocking"),
+    ]
+    .into_iter()
+    .find_map(|(part, name)| raw.contains(part).then_some(name))
+}
+
+/// Tokio's version, by the paths of its sources that panics carry (`…/tokio-1.54.1/src/…`).
+fn version(binary: &Binary) -> Option<String> {
+    const BEFORE: &[u8] = b"/tokio-";
+    let mut found = None;
+    binary.rodata(|data| {
+        for at in memchr::memmem::find_iter(data, BEFORE) {
+            let rest = data.get(at + BEFORE.len()..).unwrap_or_default();
+            let end = rest.iter().take(24).position(|&b| b == b'/');
+            if let Some(text) = end.and_then(|end| std::str::from_utf8(rest.get(..end)?).ok())
+                && text.starts_with(|c: char| c.is_ascii_digit())
+            {
+                found.get_or_insert_with(|| names::clean(text));
+            }
+        }
+    });
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn poll_symbols_of_both_manglings() {
+        assert!(is_poll("_ZN5tokio7runtime4task3raw4poll17h0123456789abcdefE"));
+        assert!(is_poll("_RINvNtNtNtCs6k_5tokio7runtime4task3raw4pollNCNvCs1_3app7handler0E"));
+        assert!(!is_poll("_ZN5tokio7runtime4task3raw7dealloc17h0123456789abcdefE"));
+        assert!(!is_poll("_ZN5tokio7runtime4task3raw4poll28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE"));
+    }
+
+    #[test]
+    fn kinds_of_work() {
+        let blocking = |f: &str| format!("tokio::runtime::blocking::task::BlockingTask<{f}>");
+        assert_eq!(kind("app::f::{async_fn_env#0}"), TaskKind::Task);
+        assert_eq!(kind(&blocking("app::f::{closure_env#0}")), TaskKind::Blocking);
+        assert_eq!(
+            kind(&blocking("tokio::runtime::scheduler::multi_thread::worker::{impl#0}::launch::{closure_env#0}")),
+            TaskKind::Worker
+        );
+    }
+}
