@@ -72,6 +72,9 @@ pub struct StreamCounters {
     pub produced: u64,
     /// Of these, events that the ring had no room for.
     pub lost: u64,
+    /// Events that never came to be: their thread found no room in the kernel program's map, or their polls nested
+    /// deeper than [`MAX_POLLS`]. Not in `produced`.
+    pub untracked: u64,
 }
 
 /// Counters of one CPU.
@@ -80,10 +83,6 @@ pub struct StreamCounters {
 pub struct Counters {
     /// By [`Stream`].
     pub streams: [StreamCounters; 5],
-    /// Polls that were nested deeper than [`MAX_POLLS`] or belonged to a thread without state; produced, never sent.
-    pub polls_untracked: u64,
-    /// Stretches off CPU of a thread that the thread map had no room for.
-    pub threads_untracked: u64,
     /// Reads of the current task's id from thread-local storage that failed.
     pub tls_failed: u64,
     /// Stretches off CPU whose end was not seen, and was made up for.

@@ -12,7 +12,7 @@ use aya_ebpf::{
 use hud_common::wire::{EventKind, MAX_POLLS, PollEvent, PollFrame, Stream};
 
 use crate::{
-    maps::{THREADS, config, count, is_target, send},
+    maps::{THREADS, config, is_target, send},
     sched, task, thread,
 };
 
@@ -25,16 +25,18 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     }
     // SAFETY: the kernel passes valid registers.
     let (header, sp) = unsafe { ((*ctx.regs).rdi, (*ctx.regs).rsp) };
-    let Some(state) = thread::current(ctx.pid()) else {
-        return untracked();
+    let Some(state) = thread::current(ctx.pid(), Stream::Polls) else {
+        return 0;
     };
     // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
     let state = unsafe { &mut *state };
     sched::catch_up(state);
     let depth = live(state.depth, &state.polls, sp);
     if depth >= MAX_POLLS as u64 {
+        // Its return will find no entry, and be ignored.
         state.depth = depth;
-        return untracked();
+        thread::untracked(Stream::Polls);
+        return 0;
     }
     let slot = (depth as usize) & (MAX_POLLS - 1);
     state.polls[slot] = PollFrame {
@@ -110,12 +112,4 @@ fn live(depth: u64, polls: &[PollFrame; MAX_POLLS], sp: u64) -> u64 {
         live += 1;
     }
     live
-}
-
-/// A poll that there is no room to follow: nested too deep, or on a thread without state. Its return finds no entry
-/// and is ignored, like that of a poll which was under way as recording began.
-#[inline(always)]
-fn untracked() -> u32 {
-    count(|c| &mut c.polls_untracked);
-    0
 }

@@ -23,7 +23,7 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
         return 0;
     }
     let tid = ctx.pid();
-    let (Some(state), Some(event)) = (thread::current(tid), SAMPLE.get_ptr_mut(0)) else {
+    let (Some(state), Some(event)) = (thread::current(tid, Stream::Samples), SAMPLE.get_ptr_mut(0)) else {
         return 0;
     };
     // SAFETY: the thread map's own memory.

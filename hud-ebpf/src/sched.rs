@@ -99,7 +99,7 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
         return;
     }
     let tid = ctx.pid();
-    let Some(state) = thread::current(tid) else {
+    let Some(state) = thread::current(tid, Stream::OffCpu) else {
         return;
     };
     let task_id = task::current_id(config, state, 0);

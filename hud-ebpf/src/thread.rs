@@ -9,8 +9,9 @@ use hud_common::wire::{EventKind, Stream, ThreadChange, ThreadEvent, ThreadState
 use crate::maps::{NEW_THREAD, THREADS, count, send};
 
 /// The state of the current thread, which is one of the target's; made and told to user space at first sight.
+/// `None` where there is no room for it: an event of `stream` is then lost.
 #[inline(always)]
-pub fn current(tid: u32) -> Option<*mut ThreadState> {
+pub fn current(tid: u32, stream: Stream) -> Option<*mut ThreadState> {
     if let Some(state) = THREADS.get_ptr_mut(tid) {
         return Some(state);
     }
@@ -24,9 +25,15 @@ pub fn current(tid: u32) -> Option<*mut ThreadState> {
     }
     let state = THREADS.get_ptr_mut(tid);
     if state.is_none() {
-        count(|c| &mut c.threads_untracked);
+        untracked(stream);
     }
     state
+}
+
+/// Counts an event that cannot be followed.
+#[inline(always)]
+pub fn untracked(stream: Stream) {
+    count(|c| &mut c.streams[stream as usize].untracked);
 }
 
 /// Tells user space when the current thread has another name than before.

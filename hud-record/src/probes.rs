@@ -203,10 +203,10 @@ impl Probes {
         for words in per_cpu.iter() {
             let c: Counters = bytemuck::cast(*words);
             for (to, from) in sum.streams.iter_mut().zip(c.streams) {
-                *to = StreamCounters { produced: to.produced + from.produced, lost: to.lost + from.lost };
+                to.produced += from.produced;
+                to.lost += from.lost;
+                to.untracked += from.untracked;
             }
-            sum.polls_untracked += c.polls_untracked;
-            sum.threads_untracked += c.threads_untracked;
             sum.arrivals_missed += c.arrivals_missed;
             sum.tls_failed += c.tls_failed;
             sum.scan_failed += c.scan_failed;

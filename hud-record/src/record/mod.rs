@@ -5,6 +5,7 @@
 //! drain never waits for names, and for the disk only once the writer is 64 batches behind; what the ring cannot hold
 //! meanwhile is counted as lost.
 
+mod account;
 mod drain;
 mod namer;
 mod origin;

@@ -11,10 +11,10 @@ use std::{
 use aya::maps::{MapData, RingBuf};
 use hud_common::{
     session::{
-        Clock, ClockColumns, ClockRow, Columns as _, CoverageColumns, CoverageRow, DropColumns, DropRow,
-        FORMAT_VERSION, Manifest, Options, SessionDir, StreamAccount, Table, TaskTypeColumns, TaskTypeRow,
+        Clock, ClockColumns, ClockRow, Columns as _, CoverageColumns, CoverageRow, FORMAT_VERSION, Manifest, Options,
+        SessionDir, StreamAccount, Table, TaskTypeColumns, TaskTypeRow,
     },
-    wire::{Counters, Stream},
+    wire::Stream,
 };
 use rustix::{
     event::{PollFd, PollFlags},
@@ -22,6 +22,7 @@ use rustix::{
 };
 
 use super::{
+    account::{DropLog, account, produced},
     drain::Drain,
     namer::Namer,
     vitals::Vitals,
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     kernel,
-    probes::{Plan, Probes, stream_counters},
+    probes::{Plan, Probes},
     target::{Binary, Process, Tokio},
 };
 
@@ -397,82 +398,6 @@ fn has_exited(pidfd: &impl std::os::fd::AsFd) -> bool {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
     let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(rustix::event::poll(&mut fds, Some(&at_once)), Ok(1..))
-}
-
-fn produced(counters: &Counters) -> u64 {
-    counters.streams.iter().map(|s| s.produced).sum()
-}
-
-/// What each stream produced, stored (by the sealed segments, not by what was sent there) and lost.
-fn account(
-    counters: &Counters,
-    own_rows: &[u64; Stream::ALL.len()],
-    stored: &BTreeMap<Table, u64>,
-) -> BTreeMap<String, StreamAccount> {
-    let table = |stream: Stream| Table::ALL.iter().find(|t| t.name() == stream.name());
-    Stream::ALL
-        .into_iter()
-        .zip(own_rows)
-        .map(|(stream, own)| {
-            let c = stream_counters(counters, stream);
-            let untracked = untracked(counters, stream);
-            let account = StreamAccount {
-                produced: c.produced + untracked + own,
-                stored: table(stream).and_then(|t| stored.get(t)).copied().unwrap_or(0),
-                dropped: c.lost + untracked,
-            };
-            (stream.name().to_string(), account)
-        })
-        .collect()
-}
-
-/// Events that the kernel program had no room to follow.
-fn untracked(counters: &Counters, stream: Stream) -> u64 {
-    match stream {
-        Stream::Polls => counters.polls_untracked,
-        Stream::OffCpu => counters.threads_untracked,
-        _ => 0,
-    }
-}
-
-/// Turns growing loss counters into `drops` rows.
-#[derive(Default)]
-struct DropLog {
-    since: i64,
-    seen: BTreeMap<(&'static str, &'static str), u64>,
-    rows: DropColumns,
-}
-
-impl DropLog {
-    fn note(&mut self, now: i64, counters: &Counters, undecoded: u64, out: &BatchSender) {
-        for stream in Stream::ALL {
-            self.one(now, stream.name(), "ring", stream_counters(counters, stream).lost);
-            self.one(now, stream.name(), "untracked", untracked(counters, stream));
-        }
-        self.one(now, "all", "decode", undecoded);
-        self.since = now;
-        out.send(&mut self.rows);
-    }
-
-    fn one(&mut self, now: i64, stream: &'static str, stage: &'static str, total: u64) {
-        let seen = self.seen.entry((stream, stage)).or_default();
-        let lost = total.saturating_sub(*seen);
-        *seen = total;
-        if lost > 0 {
-            let since = if self.since == 0 { now } else { self.since };
-            self.rows.push(DropRow {
-                ts: since,
-                dur: now - since,
-                stream: stream.into(),
-                stage: stage.into(),
-                lost: i64::try_from(lost).unwrap_or(i64::MAX),
-            });
-        }
-    }
-
-    fn total(&self) -> u64 {
-        self.seen.values().sum()
-    }
 }
 
 fn folder_size(session: &SessionDir) -> u64 {
