@@ -328,11 +328,14 @@ pub struct Calibration {
     pub looks: u64,
     /// How often each word held the id.
     pub hits: [u64; CONTEXT_WORDS],
-    /// 1 + the word, once user space has made up its mind.
+    /// 1 + the word, once user space has made up its mind; [`Calibration::GAVE_UP`] where it could not.
     pub found: u64,
 }
 
 impl Calibration {
+    /// No word is sure, and the search is over: without polls there is then no current task.
+    pub const GAVE_UP: u64 = u64::MAX;
+
     /// The word that holds the id, once that is sure: seen often enough, nearly always right (the id is not yet set at
     /// a poll's first instructions, and no more at its last), and no other word comes close.
     pub fn verdict(&self) -> Option<usize> {

@@ -1,4 +1,4 @@
-//! The scheduler: threads of the target leaving a CPU, being woken, coming back, exiting.
+//! The scheduler: threads of the target leaving a CPU, being woken, coming back, leaving for good.
 //!
 //! Each hook has two doors. The BTF tracepoints pass `task_struct` pointers, of which only `pid` is read; where the
 //! kernel has no BTF, the plain tracepoints pass the same facts in their format. Nothing else differs.
@@ -59,18 +59,6 @@ pub fn sched_waking_tp(ctx: TracePointContext) -> i32 {
     on_waking(unsafe { ctx.read_at::<u32>(24) }.unwrap_or(0))
 }
 
-/// The exiting thread is the current one.
-#[btf_tracepoint(function = "sched_process_exit")]
-pub fn sched_process_exit_btf(ctx: BtfTracePointContext) -> i32 {
-    on_exit(&ctx)
-}
-
-/// As [`sched_process_exit_btf`].
-#[tracepoint]
-pub fn sched_process_exit_tp(ctx: TracePointContext) -> i32 {
-    on_exit(&ctx)
-}
-
 #[inline(always)]
 fn pid_of(config: &Config, task: *const u8) -> u32 {
     // SAFETY: the helper checks the address.
@@ -94,11 +82,12 @@ fn on_switch(ctx: &impl EbpfContext, config: &Config, prev_state: u32, next: u32
 /// The current thread leaves its CPU.
 #[inline(always)]
 fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
-    // Exiting (EXIT_ZOMBIE, EXIT_DEAD, TASK_DEAD): it will not come back, and its state is gone already.
-    if prev_state & 0xb0 != 0 {
-        return;
-    }
     let tid = ctx.pid();
+    // EXIT_ZOMBIE, EXIT_DEAD, TASK_DEAD: its last switch. (`sched_process_exit` comes earlier: an exiting thread may still
+    // sleep and be sampled.)
+    if prev_state & 0xb0 != 0 {
+        return thread::gone(tid);
+    }
     let Some(state) = thread::current(tid, Stream::OffCpu) else {
         return;
     };
@@ -206,14 +195,6 @@ fn on_waking(tid: u32) -> i32 {
             state.off.head.wake_ts = unsafe { bpf_ktime_get_ns() };
             state.off.head.waker_tid = bpf_get_current_pid_tgid() as u32;
         }
-    }
-    0
-}
-
-#[inline(always)]
-fn on_exit(ctx: &impl EbpfContext) -> i32 {
-    if is_target(ctx, &config()) {
-        thread::gone(ctx.pid());
     }
     0
 }

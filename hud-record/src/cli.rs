@@ -25,7 +25,7 @@ Examples:
   hud-record my-server --headless                      record until Ctrl-C
   hud-record --pid 4711 --headless --duration 30       record 30 seconds
   hud-record my-server --headless --export /var/tmp/s  choose the session's folder
-  hud-record my-server --headless --polls off          no probes in the target, near-zero cost
+  hud-record my-server --headless --polls off          no poll is timed, near-zero cost
   hud-record my-server --headless --target ./my-server.unstripped
 
 Exit codes: 0 done, 1 failed, 2 usage, 77 no permission or no eBPF here.";

@@ -136,7 +136,7 @@ impl Error {
             Error::Denied { .. } | Error::NoPermission { .. } => {
                 "run as root (sudo), or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
             }
-            Error::NoBpf { .. } => "hud needs Linux 5.17 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS",
+            Error::NoBpf { .. } => "hud needs Linux 6.1 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS",
             Error::Binary { .. } => "give the binary with --target BIN",
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
             Error::OtherBuild { .. } => "leave --target out, or give the unstripped file of the very same build",

@@ -95,7 +95,7 @@ impl Probes {
 
     fn attach_scheduler(&mut self, use_btf: bool) -> Result<()> {
         let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
-        for name in ["sched_waking", "sched_process_exit", "sched_switch"] {
+        for name in ["sched_waking", "sched_switch"] {
             match &btf {
                 Some(btf) => {
                     let what = format!("attaching to tp_btf/{name}");
@@ -255,20 +255,25 @@ impl Probes {
         self.is_calibrating
     }
 
-    /// Looks whether the place of the current task's id is sure by now, and if so tells the kernel programs.
-    pub fn calibrate(&mut self) -> Result<()> {
+    /// Looks whether the place of the current task's id is sure by now, and if so, or on giving up, tells the kernel
+    /// programs. Gives false where it gave up.
+    pub fn calibrate(&mut self, give_up: bool) -> Result<bool> {
         let map = self.bpf.map_mut("CALIBRATION").ok_or_else(|| missing("CALIBRATION"))?;
         let mut map: Array<&mut MapData, CalibrationWords> =
             Array::try_from(map).map_err(|e| refused("opening the calibration", &e))?;
         let words = map.get(&0, 0).map_err(|e| refused("reading the calibration", &e))?;
         let mut calibration: Calibration = bytemuck::cast(words);
-        if let Some(word) = calibration.verdict() {
-            calibration.found = word as u64 + 1;
+        let found = match calibration.verdict() {
+            Some(word) => Some(word as u64 + 1),
+            None => give_up.then_some(Calibration::GAVE_UP),
+        };
+        if let Some(found) = found {
+            calibration.found = found;
             map.set(0, bytemuck::cast::<_, CalibrationWords>(calibration), 0)
                 .map_err(|e| refused("writing the calibration", &e))?;
             self.is_calibrating = false;
         }
-        Ok(())
+        Ok(found != Some(Calibration::GAVE_UP))
     }
 
     /// Ends the search, and takes the poll probes off if they served only that. Taking them off is left to a thread:
@@ -278,7 +283,9 @@ impl Probes {
         if !keep_polls {
             let links = std::mem::take(&mut self.poll_links);
             // A thread that cannot be had: the links go with the closure, right here.
-            let _ = std::thread::Builder::new().name("hud-detach".into()).spawn(move || drop(links));
+            // Entries first, which were attached last: an entry without its return would linger.
+            let detach = move || links.into_iter().rev().for_each(drop);
+            let _ = std::thread::Builder::new().name("hud-detach".into()).spawn(detach);
         }
     }
 

@@ -43,7 +43,7 @@ impl SessionDir {
             _ => Error::Io { action: "create", path: root.to_path_buf(), source: e },
         })?;
         let session = SessionDir { root: root.to_path_buf() };
-        manifest.write(root)?;
+        manifest.write(root).inspect_err(|_| drop(fs::remove_dir_all(root)))?;
         Ok(session)
     }
 

@@ -129,6 +129,7 @@ impl Names {
 
     fn name(&mut self, stack: NewStack) {
         let mut frame_ids = Vec::with_capacity(stack.addresses.len());
+        let mut truncated = stack.truncated;
         for (depth, &address) in stack.addresses.iter().enumerate() {
             // A caller is known by its return address, which may already belong to the next line or function.
             let address = if depth == 0 { address } else { address.wrapping_sub(1) };
@@ -139,10 +140,11 @@ impl Names {
                 frame_ids.extend_from_slice(&new);
                 self.frames.insert(address, new);
             } else {
+                truncated = true;
                 break;
             }
         }
-        self.stack_rows.push(StackRow { stack_id: stack.stack_id, frame_ids, truncated: stack.truncated });
+        self.stack_rows.push(StackRow { stack_id: stack.stack_id, frame_ids, truncated });
     }
 
     /// Makes the frames at an address and gives their ids.
@@ -214,7 +216,8 @@ impl Names {
     }
 
     fn learn(&mut self, mappings: Vec<Mapping>) {
-        let exe = self.process.exe.to_string_lossy().into_owned();
+        let bare = |path: &str| path.strip_suffix(" (deleted)").unwrap_or(path).to_string();
+        let exe = bare(&self.process.exe.to_string_lossy());
         for mapping in mappings {
             if self.modules.iter().any(|m| m.mapping == mapping) {
                 continue;
@@ -223,7 +226,7 @@ impl Names {
             self.modules.retain(|m| m.mapping.end <= mapping.start || m.mapping.start >= mapping.end);
             let id = self.next_module;
             self.next_module += 1;
-            self.modules.push(Module { id, is_exe: mapping.path == exe, mapping, symbols: None, opened: false });
+            self.modules.push(Module { id, is_exe: bare(&mapping.path) == exe, mapping, symbols: None, opened: false });
         }
     }
 
@@ -234,12 +237,9 @@ impl Names {
             return;
         }
         module.opened = true;
-        let path = if module.is_exe {
-            self.names_from.clone()
-        } else {
-            self.process.file(module.mapping.path.trim_end_matches(" (deleted)"))
-        };
-        if module.mapping.path.starts_with('/') {
+        // What is mapped, not what lies at its path now: that may be another build, or a pipe that nobody writes to.
+        let path = if module.is_exe { self.names_from.clone() } else { self.process.mapped_file(&module.mapping) };
+        if module.mapping.path.starts_with('/') && path.metadata().is_ok_and(|m| m.is_file()) {
             module.symbols = Loader::new(&path)
                 .ok()
                 .zip(Binary::open(&path, &path).ok())

@@ -158,13 +158,14 @@ impl Recorder {
         let mappings = self.process.mappings()?;
         let clock = kernel::anchor();
         let mut manifest = self.manifest(clock);
+        let mut ring = self.probes.take_ring()?;
         let session = SessionDir::create(&self.settings.session, &manifest)?;
+        let unstarted = Unstarted(Some(session.path().into()));
         let (writer, out) = Writer::start(session.clone(), self.settings.roll)?;
         let (namer, new_stacks) =
             Namer::start(self.process.clone(), self.names_from.clone(), mappings.clone(), out.clone())?;
         self.write_constants(clock, &out);
 
-        let mut ring = self.probes.take_ring()?;
         let mut drain = Drain::new(clock, self.settings.plan.freq, &self.tokio, self.load_bias, &mappings, new_stacks);
         for tid in self.process.threads() {
             if let Some(name) = self.process.thread_name(tid) {
@@ -175,13 +176,14 @@ impl Recorder {
         let mut vitals = Vitals::new(self.process.pid, &self.probes);
         let mut drops = DropLog::default();
         self.probes.start()?;
+        unstarted.keep();
         let began = kernel::now();
         let started = Instant::now();
         let (mut flushed, mut second) = (started, started);
         let mut state = Progress::default();
 
         let reason = loop {
-            drain_ring(&mut ring, &mut drain, &out);
+            let is_empty = drain_ring(&mut ring, &mut drain, &out);
             if flushed.elapsed() >= FLUSH_EVERY {
                 flushed = Instant::now();
                 drain.flush(&out);
@@ -216,7 +218,9 @@ impl Recorder {
             if has_exited(&pidfd) {
                 break "the target exited";
             }
-            thread::sleep(DRAIN_EVERY);
+            if is_empty {
+                thread::sleep(DRAIN_EVERY);
+            }
         };
 
         let ended = self.settle(&mut ring, &mut drain, &out)?;
@@ -264,11 +268,11 @@ impl Recorder {
 
     /// Goes on looking for the place of the current task's id, or gives up.
     fn calibrate(&mut self, give_up: bool, manifest: &mut Manifest) -> Result<()> {
-        self.probes.calibrate()?;
-        if self.probes.is_calibrating() && !give_up {
+        let found = self.probes.calibrate(give_up)?;
+        if self.probes.is_calibrating() {
             return Ok(());
         }
-        if self.probes.is_calibrating() {
+        if !found {
             manifest.notes.push(
                 "the current task's id was not found in tokio's thread-local: samples and stretches off CPU have a task \
                  only while exact polls are on"
@@ -284,12 +288,13 @@ impl Recorder {
     fn settle(&mut self, ring: &mut RingBuf<MapData>, drain: &mut Drain, out: &BatchSender) -> Result<u64> {
         self.probes.stop()?;
         let ended = kernel::now();
-        // A program that had passed the switch may still be writing; it does not sleep, so this takes microseconds.
+        // A program that had passed the switch may still be writing: for microseconds, or until its preempted thread
+        // gets a CPU again.
         for _ in 0..100 {
-            drain_ring(ring, drain, out);
             let before = produced(&self.probes.counters()?);
-            thread::sleep(Duration::from_millis(1));
-            drain_ring(ring, drain, out);
+            thread::sleep(Duration::from_millis(2));
+            // Recording is off: the ring ends.
+            while !drain_ring(ring, drain, out) {}
             if produced(&self.probes.counters()?) == before {
                 break;
             }
@@ -388,9 +393,33 @@ impl Process {
     }
 }
 
-fn drain_ring(ring: &mut RingBuf<MapData>, drain: &mut Drain, out: &BatchSender) {
-    while let Some(record) = ring.next() {
-        drain.record(&record, out);
+/// Takes what is in the ring, up to a bound: a target that is always ahead must not keep the recorder from its other
+/// duties. Gives whether the ring was emptied.
+fn drain_ring(ring: &mut RingBuf<MapData>, drain: &mut Drain, out: &BatchSender) -> bool {
+    for _ in 0..65_536 {
+        match ring.next() {
+            Some(record) => drain.record(&record, out),
+            None => return true,
+        }
+    }
+    false
+}
+
+/// The folder of a session that has not begun: removed again where something fails before.
+struct Unstarted(Option<PathBuf>);
+
+impl Unstarted {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // The error that led here is told; that the folder stays as well would only hide it.
+            let _ = std::fs::remove_dir_all(path);
+        }
     }
 }
 

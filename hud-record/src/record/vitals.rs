@@ -80,7 +80,7 @@ fn grown(now: u64, before: u64) -> i64 {
 
 impl Usage {
     fn of(pid: &str) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        Self::parse(&crate::target::read_text(format!("/proc/{pid}/stat")).ok()?)
     }
 
     fn parse(stat: &str) -> Option<Self> {

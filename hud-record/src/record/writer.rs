@@ -81,14 +81,14 @@ impl Writer {
             let (session, status) = (session.clone(), Arc::clone(&status));
             thread::Builder::new()
                 .name("hud-sealer".into())
-                .spawn(move || flagged(&status, seal_all(&session, &to_seal, &status)))
+                .spawn(move || flagged(&status, || seal_all(&session, &to_seal, &status)))
                 .map_err(spawn)?
         };
         let writer = {
             let status = Arc::clone(&status);
             thread::Builder::new()
                 .name("hud-writer".into())
-                .spawn(move || flagged(&status, write_all(&session, policy, &incoming, &finished)))
+                .spawn(move || flagged(&status, || write_all(&session, policy, &incoming, &finished)))
                 .map_err(spawn)?
         };
         Ok((Writer { writer, sealer, status }, BatchSender(batches)))
@@ -109,10 +109,17 @@ impl Writer {
     }
 }
 
-fn flagged<T>(status: &WriterStatus, result: Result<T>) -> Result<T> {
-    if result.is_err() {
-        status.failed.store(true, Ordering::Relaxed);
+/// Runs a thread's work, and raises the flag where it fails, by a panic too.
+fn flagged<T>(status: &WriterStatus, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    struct Raised<'a>(&'a AtomicBool, bool);
+    impl Drop for Raised<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_or(self.1, Ordering::Relaxed);
+        }
     }
+    let mut raised = Raised(&status.failed, true);
+    let result = work();
+    raised.1 = result.is_err();
     result
 }
 
@@ -178,7 +185,8 @@ fn roll(open: &mut BTreeMap<Table, Open>, table: Table, finished: &Sender<(Table
 
 /// Staggered, so that not all tables are sealed in the same second.
 fn age(policy: RollPolicy, table: Table) -> Duration {
-    policy.age + policy.age * u32::try_from(table as usize % 8).unwrap_or(0) / 16
+    let share = policy.age / 16;
+    policy.age.saturating_add(share.saturating_mul(u32::try_from(table as usize % 8).unwrap_or(0)))
 }
 
 fn seal_all(

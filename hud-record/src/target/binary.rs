@@ -23,6 +23,11 @@ pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 /// The debug sections of a binary: borrowed from the file, or decompressed.
 pub(crate) type DebugSections<'a> = gimli::DwarfSections<Cow<'a, [u8]>>;
 
+/// Bytes of a symbol's name that are believed.
+const LONGEST_NAME: usize = 64 << 10;
+/// Bytes of a debug section, decompressed, that are believed.
+const LARGEST_SECTION: u64 = 4 << 30;
+
 /// An ELF file of the kind that hud can watch.
 pub struct Binary {
     path: PathBuf,
@@ -58,6 +63,8 @@ pub(crate) struct Symbol {
     pub(crate) address: u64,
     /// Bytes; 0 where not told.
     pub(crate) size: u64,
+    /// Whether it is a thread-local.
+    pub(crate) is_tls: bool,
 }
 
 impl Binary {
@@ -168,8 +175,9 @@ impl Binary {
         elf.symbols()
             .filter(|s| s.is_definition() || s.kind() == object::SymbolKind::Tls)
             .filter_map(|s| {
-                let name = s.name().ok()?;
-                want(name).then(|| Symbol { name: name.into(), address: s.address(), size: s.size() })
+                let name = s.name().ok().filter(|name| name.len() <= LONGEST_NAME)?;
+                let is_tls = s.kind() == object::SymbolKind::Tls;
+                want(name).then(|| Symbol { name: name.into(), address: s.address(), size: s.size(), is_tls })
             })
             .collect()
     }
@@ -192,7 +200,10 @@ impl Binary {
         elf.section_by_name(".debug_info")?;
         let load = |id: gimli::SectionId| -> Result<Cow<'_, [u8]>, gimli::Error> {
             let section = elf.section_by_name(id.name());
-            Ok(section.and_then(|s| s.uncompressed_data().ok()).unwrap_or_default())
+            let fits = |s: &object::read::elf::ElfSection64<'_, '_>| {
+                s.compressed_file_range().is_ok_and(|r| r.uncompressed_size <= LARGEST_SECTION)
+            };
+            Ok(section.filter(fits).and_then(|s| s.uncompressed_data().ok()).unwrap_or_default())
         };
         gimli::DwarfSections::load(load).ok()
     }

@@ -30,6 +30,8 @@ pub(super) struct PollType {
 /// How many levels of DIEs, or of types inside types, are followed. rustc nests namespaces by module, so real trees
 /// stay below 40.
 const MAX_DEPTH: usize = 256;
+/// Bytes of a name that are read: generic futures get long, but not that long.
+const LONGEST_NAME: usize = 64 << 10;
 
 /// Types of the poll functions at `addresses`. Reads the units that hold them, and others of the same crates only where
 /// a type's place is told there.
@@ -250,7 +252,12 @@ fn task_id_offset_in(unit: UnitRef<'_, Slice<'_>>) -> Option<u64> {
     }
     // Depth first from the variable's type to the member, adding up offsets.
     let mut todo: Vec<(UnitOffset, u64, usize)> = variables.iter().map(|&v| (v, 0, 0)).collect();
+    let mut seen = HashSet::new();
     while let Some((at, base, depth)) = todo.pop() {
+        // Types of real programs are trees of a few dozen; hostile ones may be anything.
+        if !seen.insert((at, base)) || seen.len() > 10_000 {
+            continue;
+        }
         let Some((_, members)) = structures.get(&at) else { continue };
         for (name, offset, of) in members {
             let here = base.checked_add(*offset)?;
@@ -273,7 +280,8 @@ fn text<'a>(
     attribute: gimli::DwAt,
 ) -> Option<String> {
     let value = unit.attr_string(entry.attr_value(attribute)?).ok()?;
-    Some(value.to_string_lossy().into_owned())
+    let bytes = value.slice();
+    Some(String::from_utf8_lossy(bytes.get(..LONGEST_NAME).unwrap_or(bytes)).into_owned())
 }
 
 /// A reference within the unit.

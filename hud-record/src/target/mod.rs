@@ -9,5 +9,6 @@ mod tokio;
 
 pub use binary::Binary;
 pub use names::{clean, function_name};
+pub(crate) use process::read_text;
 pub use process::{Mapping, Process, mappings};
 pub use tokio::{PollFn, TaskKind, Tokio};

@@ -33,7 +33,7 @@ pub struct Mapping {
 impl Process {
     /// The process with this pid, or the one whose thread has this id.
     pub fn by_pid(pid: u32) -> Result<Self> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| match e.kind() {
+        let status = read_text(format!("/proc/{pid}/status")).map_err(|e| match e.kind() {
             io::ErrorKind::PermissionDenied => Error::Denied { pid, source: e },
             _ => Error::NoSuchPid(pid),
         })?;
@@ -76,9 +76,9 @@ impl Process {
         PathBuf::from(format!("/proc/{}/exe", self.pid))
     }
 
-    /// A path under which hud can open a file that the process sees at `path`.
-    pub fn file(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.pid))
+    /// A path under which hud can open the very file that is mapped, whatever its path leads to now.
+    pub fn mapped_file(&self, mapping: &Mapping) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/map_files/{:x}-{:x}", self.pid, mapping.start, mapping.end))
     }
 
     /// Its threads.
@@ -91,7 +91,7 @@ impl Process {
 
     /// A thread's name.
     pub fn thread_name(&self, tid: u32) -> Option<String> {
-        let comm = fs::read_to_string(format!("/proc/{}/task/{tid}/comm", self.pid)).ok()?;
+        let comm = read_text(format!("/proc/{}/task/{tid}/comm", self.pid)).ok()?;
         Some(comm.trim_end_matches('\n').to_string())
     }
 
@@ -103,16 +103,21 @@ impl Process {
         })
     }
 
-    /// The content of the binary's data segments as they are in memory, by address in the file. Segments beyond `MOST`
-    /// bytes are left out.
+    /// The content of the binary's data segments as they are in memory, by address in the file. Those that do not
+    /// fit into `MOST` bytes are left out.
     pub fn data_segments(&self, binary: &super::Binary, load_bias: u64) -> Vec<(u64, Vec<u8>)> {
         const MOST: u64 = 64 << 20;
+        let mut left = MOST;
         let Ok(memory) = fs::File::open(format!("/proc/{}/mem", self.pid)) else {
             return Vec::new();
         };
         binary
             .data_segments()
-            .filter(|(_, size)| *size <= MOST)
+            .filter(|(_, size)| {
+                let fits = *size <= left;
+                left -= if fits { *size } else { 0 };
+                fits
+            })
             .filter_map(|(vaddr, size)| {
                 let mut bytes = vec![0; usize::try_from(size).ok()?];
                 memory.read_exact_at(&mut bytes, vaddr.wrapping_add(load_bias)).ok()?;
@@ -132,9 +137,14 @@ impl Process {
     }
 }
 
+/// A file of /proc as text. Names in it may be any bytes; a thread's is even cut at its 15th.
+pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
 /// Executable mappings by a `maps` file.
 pub fn mappings(maps: &Path) -> io::Result<Vec<Mapping>> {
-    Ok(fs::read_to_string(maps)?.lines().filter_map(mapping).collect())
+    Ok(read_text(maps)?.lines().filter_map(mapping).collect())
 }
 
 /// `start-end perms offset dev inode path`; only those with execute permission and a name.
@@ -158,7 +168,7 @@ fn is_named(pid: u32, name: &str) -> bool {
         return file.strip_suffix(" (deleted)").unwrap_or(file) == name;
     }
     // Another user's process: its exe may not be read, its comm (15 bytes) may.
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name.get(..15).unwrap_or(name))
+    read_text(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name.get(..15).unwrap_or(name))
         && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| !c.is_empty())
 }
 

@@ -76,6 +76,9 @@ impl Tokio {
     pub fn find(binary: &Binary) -> Result<Self> {
         let symbols = binary.symbols(|name| is_poll(name) || is_context(name));
         let (contexts, polls): (Vec<_>, Vec<_>) = symbols.into_iter().partition(|s| is_context(&s.name));
+        // Older standard libraries have functions of that name as well.
+        let context = contexts.into_iter().find(|s| s.is_tls);
+        let version = version(binary);
         if polls.is_empty() {
             let path = binary.path().to_path_buf();
             return Err(if binary.has_symbols() { Error::NotTokio { path } } else { Error::Stripped { path } });
@@ -93,22 +96,24 @@ impl Tokio {
             ),
             None => (HashMap::new(), None),
         };
-        let tls_task_id = contexts
-            .first()
+        // Up to 1.39 the id is a number beside a tag, and outlives the task it names.
+        let has_one_word = version.as_deref().is_none_or(|v| !is_before(v, 40));
+        let context = context.filter(|_| has_one_word);
+        let tls_task_id = context
+            .as_ref()
             .zip(task_id)
             .and_then(|(context, offset)| binary.tls_offset(context.address.checked_add(offset)?));
-        let tls_context =
-            contexts.first().and_then(|context| Some((binary.tls_offset(context.address)?, context.size / 8)));
+        let tls_context = context.and_then(|context| Some((binary.tls_offset(context.address)?, context.size / 8)));
         if tls_context.is_none() {
             notes.push(
-                "tokio's thread-local context is not found: samples and stretches off CPU have a task only while exact \
-                 polls are on"
+                "the current task's id in thread-local storage is not found (it takes a symbol table and tokio 1.40 or newer): \
+                 samples and stretches off CPU have a task only while exact polls are on"
                     .into(),
             );
         }
         let poll_fns =
             polls.values().filter_map(|symbol| poll_fn(binary, symbol, types.get(&symbol.address))).collect();
-        Ok(Tokio { version: version(binary), poll_fns, tls_task_id, tls_context, notes })
+        Ok(Tokio { version, poll_fns, tls_task_id, tls_context, notes })
     }
 }
 
@@ -215,6 +220,11 @@ fn scheduler_name(raw: &str) -> Option<&'static str> {
     .find_map(|(part, name)| raw.contains(part).then_some(name))
 }
 
+/// Whether a version of tokio 1 is older than 1.`minor`.
+fn is_before(version: &str, minor: u32) -> bool {
+    version.strip_prefix("1.").and_then(|v| v.split('.').next()?.parse::<u32>().ok()).is_some_and(|m| m < minor)
+}
+
 /// Tokio's version, by the paths of its sources that panics carry (`…/tokio-1.54.1/src/…`).
 fn version(binary: &Binary) -> Option<String> {
     const BEFORE: &[u8] = b"/tokio-";
@@ -243,6 +253,12 @@ mod tests {
         assert!(is_poll("_RINvNtNtNtCs6k_5tokio7runtime4task3raw4pollNCNvCs1_3app7handler0E"));
         assert!(!is_poll("_ZN5tokio7runtime4task3raw7dealloc17h0123456789abcdefE"));
         assert!(!is_poll("_ZN5tokio7runtime4task3raw4poll28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE"));
+    }
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(is_before("1.9.0", 40) && is_before("1.38.2", 40));
+        assert!(!is_before("1.40.0", 40) && !is_before("1.54.1", 40) && !is_before("2.0.0", 40));
     }
 
     #[test]
