@@ -336,8 +336,9 @@ impl Calibration {
     /// No word is sure, and the search is over: without polls there is then no current task.
     pub const GAVE_UP: u64 = u64::MAX;
 
-    /// The word that holds the id, once that is sure: seen often enough, nearly always right (the id is not yet set at
-    /// a poll's first instructions, and no more at its last), and no other word comes close.
+    /// The word that holds the id, once that is sure: seen often enough, mostly right (the id is not yet set at a poll's
+    /// first instructions, and no more at its last: with polls of 7 µs, 91 % of 126 looks were right), and no other word
+    /// comes close.
     pub fn verdict(&self) -> Option<usize> {
         const LOOKS: u64 = 16;
         let mut best = (0, 0);
@@ -350,7 +351,7 @@ impl Calibration {
                 second = hits;
             }
         }
-        (self.looks >= LOOKS && best.1 * 10 >= self.looks * 9 && second * 2 < self.looks).then_some(best.0)
+        (self.looks >= LOOKS && best.1 * 4 >= self.looks * 3 && second * 4 < self.looks).then_some(best.0)
     }
 }
 
