@@ -47,7 +47,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     drop(target);
     privilege.hand_over(&session)?;
 
-    for view in ["hotspots", "blocking", "workers"] {
+    show_and_run(command(&hud_analyze).arg("hotspots").arg(&session).args(["--limit", "5"]))?;
+    for view in ["blocking", "workers"] {
         show_and_run(command(&hud_analyze).arg(view).arg(&session))?;
     }
 
