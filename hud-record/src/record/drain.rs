@@ -146,6 +146,24 @@ impl Drain {
         self.off_cpu_row(&head, state.off.stack.get(..frames).unwrap_or_default(), out);
     }
 
+    /// Goes on in the next session, at `ts` of its clock: what is known of threads stays and is told again, stacks get new
+    /// ids, counts begin anew. What has gathered must have been flushed.
+    pub(super) fn next_session(&mut self, clock: Clock, ts: i64, mappings: &[Mapping], namer: Sender<NewStack>) {
+        self.clock = clock;
+        self.stacks = StackTable::new(mappings, namer);
+        (self.rows, self.own_rows) = ([0; Stream::ALL.len()], [0; Stream::ALL.len()]);
+        (self.undecoded, self.bytes) = (0, 0);
+        self.tell_threads(ts);
+    }
+
+    /// Tells every living thread again, so that rows from before `ts` are not needed for it.
+    pub(super) fn tell_threads(&mut self, ts: i64) {
+        let threads: Vec<(u32, Thread)> = self.threads.iter().map(|(&tid, thread)| (tid, thread.clone())).collect();
+        for (tid, thread) in threads {
+            self.own_thread_row(ts, tid, &thread, "alive");
+        }
+    }
+
     fn poll(&mut self, e: &PollEvent, out: &BatchSender) {
         self.rows[Stream::Polls as usize] += 1;
         self.polls.push(PollRow {
