@@ -64,6 +64,15 @@ impl Baseline {
         }
         next
     }
+
+    /// The counters of the session that hands over to one with the baseline `next`, as of `now`.
+    pub(super) fn until(&self, now: &Counters, next: &Baseline) -> Counters {
+        let mut until = *now;
+        for (to, handed) in until.streams.iter_mut().zip(next.streams) {
+            to.produced = handed.produced;
+        }
+        self.since(&until)
+    }
 }
 
 /// The kernel's part of a stream's account.

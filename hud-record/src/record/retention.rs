@@ -10,13 +10,13 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs, io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use hud_common::session::{Error, Range, Result, SessionDir, Table};
 
-use super::{disk::Reserve, store::HostStore, writer::SharedManifest};
+use super::{disk::Reserve, store::HostStore, writer::{SharedManifest, WriterStatus}};
 use crate::kernel;
 
 /// How much to keep.
@@ -110,11 +110,11 @@ impl Retention {
     }
 
     /// Removes what is past the bounds.
-    pub(super) fn tend(&mut self, session: &SessionDir, manifest: &SharedManifest) -> Result<()> {
+    pub(super) fn tend(&mut self, session: &SessionDir, manifest: &SharedManifest, status: &WriterStatus) -> Result<()> {
         if !self.keep.is_bounded() {
             return Ok(());
         }
-        let victims = self.victims(session);
+        let victims = self.victims(status.bytes());
         if victims.is_empty() {
             return Ok(());
         }
@@ -122,6 +122,7 @@ impl Retention {
             *self.expired.entry(segment.table).or_default() += segment.rows;
             self.gone_until = self.gone_until.max(Some(segment.sealed));
         }
+        let now = kernel::anchor().real;
         let write = || {
             manifest.with(|m| {
                 for (table, rows) in &self.expired {
@@ -131,7 +132,7 @@ impl Retention {
                     let first = m.first_segment.entry(segment.table.name().into()).or_insert(1);
                     *first = (*first).max(segment.number.saturating_add(1));
                 }
-                m.range = self.gone_until.map(|from| Range { from, to: None });
+                m.range = self.gone_until.map(|from| Range { from, to: now });
                 m.write(session.path())
             })
         };
@@ -151,12 +152,13 @@ impl Retention {
                 }
                 _ => {}
             }
+            status.expired_bytes.fetch_add(segment.bytes, Ordering::Relaxed);
         }
         Ok(())
     }
 
     /// Takes out the segments that are past the bounds.
-    fn victims(&mut self, session: &SessionDir) -> Vec<Segment> {
+    fn victims(&mut self, size: u64) -> Vec<Segment> {
         let mut victims = Vec::new();
         if let Some(age) = self.keep.age {
             let now = kernel::anchor().real;
@@ -169,9 +171,8 @@ impl Retention {
             }
         }
         if let Some(most) = self.keep.bytes {
-            let mut size = folder_size(session);
             let gone: u64 = victims.iter().map(|s: &Segment| s.bytes).sum();
-            size = size.saturating_sub(gone);
+            let mut size = size.saturating_sub(gone);
             if let Some(store) = &mut self.store {
                 size = store.shrink(size, most);
             }

@@ -80,11 +80,11 @@ impl Sealer {
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
                 self.retry()?;
-                self.retention.tend(&self.session, &self.manifest)?;
+                self.retention.tend(&self.session, &self.manifest, &self.status)?;
             }
         }
         self.last_tries()?;
-        self.retention.tend(&self.session, &self.manifest)?;
+        self.retention.tend(&self.session, &self.manifest, &self.status)?;
         (self.totals.stored, self.totals.expired) = self.retention.rows();
         for order in &self.waiting {
             *self.totals.stored.entry(order.table).or_default() += order.rows;
@@ -121,6 +121,7 @@ impl Sealer {
                     });
                 }
                 self.status.sealed_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.status.log_bytes.fetch_sub(order.bytes, Ordering::Relaxed);
                 Ok(())
             }
             Err(e) if e.is_no_space() => {

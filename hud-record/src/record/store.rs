@@ -140,18 +140,27 @@ impl HostStore {
         self.measured = Some(Instant::now());
         let others = self.store.entries("session=").into_iter().filter(|p| *p != self.own);
         self.others = others
-            .map(|path| {
+            .filter_map(|path| {
                 let manifest = Manifest::read(&path).ok();
+                if manifest.is_none() && is_young(&path) {
+                    return None;
+                }
                 let modified = || {
                     let at = path.metadata().and_then(|m| m.modified()).ok()?;
                     i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()
                 };
                 let end = manifest.and_then(|m| m.end.or(Some(m.start))).or_else(modified).unwrap_or(0);
-                Other { bytes: tree_size(&path), end, path }
+                Some(Other { bytes: tree_size(&path), end, path })
             })
             .collect();
         self.others.sort_by_key(|o| o.end);
     }
+}
+
+/// Whether a folder without a manifest may be a session that another recorder is about to begin.
+fn is_young(path: &Path) -> bool {
+    let modified = path.metadata().and_then(|m| m.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(600)))
 }
 
 /// Removes a session, unless it is in use. Gives whether it is gone.

@@ -57,6 +57,10 @@ impl Default for RollPolicy {
 pub(super) struct WriterStatus {
     /// Bytes of sealed segments, in all.
     pub(super) sealed_bytes: AtomicU64,
+    /// Of these, bytes that retention removed.
+    pub(super) expired_bytes: AtomicU64,
+    /// Bytes of logs that are not sealed yet.
+    pub(super) log_bytes: AtomicU64,
     /// Set once something could not be written that is no matter of room; the recording then ends.
     pub(super) failed: AtomicBool,
     /// Set while the disk is full.
@@ -65,6 +69,15 @@ pub(super) struct WriterStatus {
     pub(super) resumed: AtomicU64,
     /// Rows not written because the disk was full.
     pub(super) rows_dropped: AtomicU64,
+}
+
+impl WriterStatus {
+    /// Bytes of the session's tables.
+    pub(super) fn bytes(&self) -> u64 {
+        let sealed = self.sealed_bytes.load(Ordering::Relaxed);
+        let expired = self.expired_bytes.load(Ordering::Relaxed);
+        sealed.saturating_sub(expired) + self.log_bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// What comes through the channel.
@@ -291,10 +304,13 @@ impl WriterThread {
                 };
                 let log = InflightLog::create(&self.session, table, number)?;
                 self.next.insert(table, number.saturating_add(1));
+                self.status.log_bytes.fetch_add(log.len(), Ordering::Relaxed);
                 v.insert(Open { log, since: Instant::now(), opened: self.clock.epoch(kernel::now()) })
             }
         };
+        let before = segment.log.len();
         segment.log.append(batch)?;
+        self.status.log_bytes.fetch_add(segment.log.len().saturating_sub(before), Ordering::Relaxed);
         *self.totals.appended.entry(table).or_default() += rows;
         Ok(())
     }
