@@ -162,7 +162,7 @@ impl Recorder {
         let clock = kernel::anchor();
         let mut manifest = self.manifest(clock);
         let mut ring = self.probes.take_ring()?;
-        let session = SessionDir::create(&self.settings.session, &manifest)?;
+        let (session, _lock) = SessionDir::create(&self.settings.session, &manifest)?;
         let unstarted = Unstarted(Some(session.path().into()));
         let (writer, out) = Writer::start(session.clone(), self.settings.roll)?;
         let (namer, new_stacks) =
@@ -343,9 +343,8 @@ impl Recorder {
             end_reason: None,
             options: Options { freq: plan.freq, polls: plan.polls.name().into(), other: BTreeMap::new() },
             clock,
-            streams: BTreeMap::new(),
             notes: self.tokio.notes.clone(),
-            complete: false,
+            ..Manifest::default()
         }
     }
 
