@@ -4,7 +4,10 @@
 //! needs. Under sudo the threads that write act as the user who called sudo, by file-system user id: their files are
 //! that user's from the start, and no path can lead them where that user may not write.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
@@ -58,12 +61,17 @@ const LOOKING: CapabilitySet =
 const ATTACHING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
 /// To write where root may: without it, root could not go on in a folder of another user's.
 const WRITING: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
+/// To write as the user who called sudo.
+const ACTING: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
+
+static HAS_DROPPED: AtomicBool = AtomicBool::new(false);
 
 /// Gives up what is not needed after the attach, for this thread and those that it will start.
-pub fn drop_after_attach(keep_bpf: bool) {
+pub fn drop_after_attach(keep_bpf: bool, owner: Option<Owner>) {
     let attaching = if keep_bpf { ATTACHING } else { CapabilitySet::empty() };
-    // Not under sudo alone: where the files are root's, so is the right to write them.
-    keep(LOOKING | WRITING | attaching | (CapabilitySet::SETUID | CapabilitySet::SETGID));
+    let acting = if owner.is_some() { ACTING } else { CapabilitySet::empty() };
+    keep(LOOKING | WRITING | attaching | acting);
+    HAS_DROPPED.store(true, Ordering::Relaxed);
     // None of hud's threads runs another program.
     let _ = set_no_new_privs(true);
 }
@@ -95,8 +103,11 @@ fn keep(most: CapabilitySet) {
     }
 }
 
-/// Which of the capabilities that an attach needs are missing, by name.
+/// Which of the capabilities that an attach needs are missing, by name, where hud has not given them up itself.
 pub fn missing_to_attach() -> Vec<&'static str> {
+    if HAS_DROPPED.load(Ordering::Relaxed) {
+        return Vec::new();
+    }
     let Ok(sets) = capabilities(None) else { return Vec::new() };
     [
         (CapabilitySet::BPF, "CAP_BPF"),

@@ -144,8 +144,8 @@ impl VerifiedFile {
         }
         let tail = read(data_end..len)?;
         let at = place(&tail).ok_or_else(|| damaged("its footer has no checksum (hud.tail)"))?;
-        let stored = tail.get(at.clone()).and_then(|d| u32::from_str_radix(str::from_utf8(d).ok()?, 16).ok());
-        if stored.is_none() || stored != tail_crc(&tail, &at) {
+        let crc = tail_crc(&tail, &at).map(|crc| format!("{crc:08x}"));
+        if crc.as_deref().map(str::as_bytes) != tail.get(at) {
             return Err(damaged("the checksum of its footer does not match"));
         }
         Ok(Self(Arc::new(Inner { path: path.into(), file, len, blocks, data_end, tail: tail.into() })))

@@ -18,6 +18,7 @@ use rustix::{
 use super::{
     account::{Baseline, lost, produced},
     drain::Drain,
+    governor::{Governor, Stretch},
     identity::Identity,
     recorder::Settings,
     writer::BatchSender,
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     kernel,
-    probes::{Plan, Probes},
+    probes::{Plan, Polls, Probes},
     target::{Binary, Mapping, Process, Tokio},
 };
 
@@ -50,6 +51,7 @@ pub(super) struct Attachment {
     pub(super) notes: Vec<String>,
     /// Where the counters stood as the session began.
     pub(super) baseline: Baseline,
+    pub(super) governor: Governor,
 }
 
 impl Attachment {
@@ -90,6 +92,8 @@ impl Attachment {
         let ring = probes.take_ring()?;
         let mappings = process.mappings()?;
         let build_id = running.build_id().map(str::to_string);
+        let budget = (settings.plan.polls == Polls::Auto).then_some(settings.budget);
+        let governor = Governor::new(budget, process.pid, cpus(), &probes, kernel::now());
         Ok(Attachment {
             notes: tokio.notes.clone(),
             process,
@@ -105,7 +109,23 @@ impl Attachment {
             identity,
             attached: Instant::now(),
             baseline: Baseline::default(),
+            governor,
         })
+    }
+
+    /// Starts all streams. Gives the instant, by CLOCK_MONOTONIC.
+    pub(super) fn start(&mut self) -> Result<u64> {
+        let now = kernel::now();
+        self.governor.begin(now);
+        self.probes.start(now)?;
+        Ok(now)
+    }
+
+    /// Keeps the probes within their budget; to be called every [`governor::TICK`]. Gives the stretch that ended, if one
+    /// did.
+    pub(super) fn govern(&mut self) -> Result<Option<Stretch>> {
+        let counters = self.probes.counters()?;
+        self.governor.tick(&mut self.probes, &counters, kernel::now())
     }
 
     /// Takes what is in the ring, up to a bound: a target that is always ahead must not keep the recorder from its other
@@ -176,14 +196,12 @@ impl Attachment {
                     .into(),
             );
         }
-        self.probes.end_calibration(self.plan.polls);
-        Ok(())
+        self.probes.end_calibration(self.plan.polls != Polls::Off)
     }
 
     /// Has the kernel tell each task's type again as it is next met.
     pub(super) fn retell_tasks(&mut self) -> Result<()> {
-        // TODO(lead): self.probes.retell_tasks()
-        Ok(())
+        self.probes.retell_tasks()
     }
 
     /// Whether the process is gone.
@@ -201,6 +219,11 @@ impl Attachment {
             _ => false,
         }
     }
+}
+
+/// CPUs of this machine.
+pub(super) fn cpus() -> u32 {
+    aya::util::nr_cpus().ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 
 /// An error of opening the binary through /proc, in terms of the process.

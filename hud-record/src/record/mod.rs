@@ -9,6 +9,7 @@ mod account;
 mod attachment;
 mod disk;
 mod drain;
+mod governor;
 mod identity;
 mod namer;
 mod origin;
@@ -18,6 +19,7 @@ mod sealer;
 mod session;
 mod stacks;
 mod store;
+mod threads;
 mod vitals;
 mod writer;
 

