@@ -16,12 +16,14 @@ use hud_common::wire::{Calibration, Config, Counters, SampleEvent, Stream, Threa
 static CONFIG: Config = Config {
     tgid: 0,
     task_pid: Config::NONE,
+    task_tgid: Config::NONE,
     task_fsbase: Config::NONE,
-    header_vtable: 16,
     vtable_poll: 0,
     vtable_id_offset: 72,
     has_tls: 0,
     polls: 0,
+    tls_tagged: 0,
+    reserved: 0,
     tls_context: 0,
     tls_words: 0,
     tls_task_id: 0,
@@ -47,6 +49,15 @@ pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0)
 /// 1 while recording; user space clears it to stop all streams at one instant before it settles the account.
 #[map]
 pub static RECORDING: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Since when the probes in the target's code count (CLOCK_MONOTONIC); 0 = they don't. User space changes it while it
+/// puts them on and takes them off, one after the other, so that all count from one instant to another.
+#[map]
+pub static PROBES_SINCE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// When a task was last woken or spawned, by its id; a poll takes its entry away.
+#[map]
+pub static WOKEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(65536, 0);
 
 /// By thread id. Not preallocated: an entry is 1.6 kB and most targets have a dozen threads.
 #[map]
@@ -85,6 +96,12 @@ pub fn is_target(ctx: &impl EbpfContext, config: &Config) -> bool {
 #[inline(always)]
 pub fn recording() -> bool {
     matches!(RECORDING.get(0), Some(1))
+}
+
+/// The instant from which the probes in the target's code count; 0 = they don't.
+#[inline(always)]
+pub fn probes_since() -> u64 {
+    PROBES_SINCE.get(0).copied().unwrap_or(0)
 }
 
 /// Adds one to a counter. Atomic, because a program may be preempted by another one on the same CPU; by the

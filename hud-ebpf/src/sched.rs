@@ -59,6 +59,23 @@ pub fn sched_waking_tp(ctx: TracePointContext) -> i32 {
     on_waking(unsafe { ctx.read_at::<u32>(24) }.unwrap_or(0))
 }
 
+/// `TP_PROTO(struct task_struct *p)`: a new task runs for the first time, started by the current one.
+#[btf_tracepoint(function = "sched_wakeup_new")]
+pub fn sched_wakeup_new_btf(ctx: BtfTracePointContext) -> i32 {
+    let config = config();
+    if !is_target(&ctx, &config) {
+        return 0;
+    }
+    let task: *const u8 = ctx.arg(0);
+    // SAFETY: the helper checks the address.
+    let tgid = unsafe { bpf_probe_read_kernel(task.add(config.task_tgid as usize).cast::<u32>()) }.unwrap_or(0);
+    // A process that the target forks is not the target.
+    if tgid == config.tgid {
+        thread::born(pid_of(&config, task), ctx.pid());
+    }
+    0
+}
+
 #[inline(always)]
 fn pid_of(config: &Config, task: *const u8) -> u32 {
     // SAFETY: the helper checks the address.
