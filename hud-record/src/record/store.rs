@@ -63,8 +63,15 @@ impl Store {
             if manifest.complete || dir.is_locked().unwrap_or(true) {
                 continue;
             }
-            match recover(&path) {
-                Ok(report) => tracing::info!(session = %path.display(), "recovered: {report:?}"),
+            match session::recover(&dir) {
+                Ok(Some(r)) => tracing::info!(
+                    session = %path.display(),
+                    "recovered: {} rows salvaged, {} bytes cut, {} unnamed stacks",
+                    r.rows_salvaged,
+                    r.bytes_cut,
+                    r.unnamed_stacks
+                ),
+                Ok(None) => {}
                 Err(session::Error::InUse(_)) => {}
                 Err(e) => tracing::warn!("cannot recover {}: {e}", path.display()),
             }
@@ -80,14 +87,8 @@ impl Store {
     }
 }
 
-// Until `hud_common::session::recover` is there.
-fn recover(path: &Path) -> session::Result<()> {
-    let _ = path;
-    Ok(())
-}
-
 /// This host's name.
-pub fn host_name() -> String {
+pub(super) fn host_name() -> String {
     crate::target::clean(&rustix::system::uname().nodename().to_string_lossy())
 }
 

@@ -275,6 +275,12 @@ impl WriterThread {
         }
         self.end_pause()?;
         self.roll_where(|_, _| true)?;
+        for Open { log, .. } in std::mem::take(&mut self.open).into_values() {
+            // Begun, and then there was no room for a row.
+            let path = log.path().to_path_buf();
+            drop(log);
+            let _ = std::fs::remove_file(path);
+        }
         // The sealer may use what the reserve frees, and the manifest too.
         self.reserve.free();
         Ok(self.totals)
@@ -441,8 +447,9 @@ impl WriterThread {
     }
 
     fn roll_where(&mut self, is_full: impl Fn(Table, &Open) -> bool) -> Result<()> {
-        let full: Vec<Table> =
-            self.open.iter().filter(|(table, open)| is_full(**table, open)).map(|(table, _)| *table).collect();
+        // One without rows stays: a number must not be left out.
+        let is_due = |(table, open): &(&Table, &Open)| open.log.rows() > 0 && is_full(**table, open);
+        let full: Vec<Table> = self.open.iter().filter(is_due).map(|(table, _)| *table).collect();
         for table in full {
             let Some(Open { log, opened, .. }) = self.open.remove(&table) else { continue };
             let order = SealOrder { table, number: log.number(), rows: log.rows(), bytes: log.len(), opened };

@@ -159,7 +159,7 @@ impl Recording {
         for (stream, account) in &self.manifest.streams {
             let table = Table::ALL.iter().find(|t| t.name() == stream).unwrap();
             assert_eq!(account.stored, self.rows(*table).num_rows() as u64, "{stream}: stored");
-            assert_eq!(account.produced, account.stored + account.dropped, "{stream}: {account:?}");
+            assert_eq!(account.produced, account.stored + account.dropped + account.expired, "{stream}: {account:?}");
         }
     }
 
