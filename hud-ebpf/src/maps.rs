@@ -20,13 +20,10 @@ static CONFIG: Config = Config {
     task_fsbase: Config::NONE,
     vtable_poll: 0,
     vtable_id_offset: 72,
-    has_tls: 0,
     polls: 0,
     tls_tagged: 0,
-    reserved: 0,
     tls_context: 0,
     tls_words: 0,
-    tls_task_id: 0,
     vtables_start: 0,
     vtables_end: 0,
 };
