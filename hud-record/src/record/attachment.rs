@@ -85,10 +85,11 @@ impl Attachment {
         let named = given.as_ref().unwrap_or(&running);
         let mut tokio = Tokio::find(named)?;
         let load_bias = process.load_bias(&running)?;
-        tokio.name_by_glue(named, &process, load_bias);
+        tokio.learn(named, &process, load_bias);
         let (start, end) = running.image();
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
         let mut probes = Probes::attach(&process, &tokio, image, settings.plan)?;
+        probes.use_learned(&process, &tokio, settings.plan)?;
         let ring = probes.take_ring()?;
         let mappings = process.mappings()?;
         let build_id = running.build_id().map(str::to_string);

@@ -87,6 +87,10 @@ impl Governor {
 
     /// Looks into the purse; to be called every [`TICK`]. Gives the stretch that ended, if one did.
     pub(super) fn tick(&mut self, probes: &mut Probes, counters: &Counters, now: u64) -> Result<Option<Stretch>> {
+        if self.since.is_none() && probes.probes_are_on() {
+            self.since = Some(now);
+            probes.count_probes_since(now)?;
+        }
         let Some(budget) = self.budget else { return Ok(None) };
         let used = self.used(probes, counters);
         let (target, cost) = (used.target - self.used.target, used.probes - self.used.probes);
@@ -103,10 +107,6 @@ impl Governor {
                     probes.turn_probes(false);
                     return Ok(stretch);
                 }
-            }
-            None if probes.probes_are_on() => {
-                self.since = Some(now);
-                probes.count_probes_since(now)?;
             }
             None => {
                 let needed = (self.rate * STRETCH * 1e9).min(self.full());

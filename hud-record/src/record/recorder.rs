@@ -262,6 +262,7 @@ impl<'a> Run<'a> {
                 second = Instant::now();
                 self.tell_again()?;
                 let counters = self.attachment.counters()?;
+                self.live.cover(self.attachment.plan, &mut self.attachment.governor);
                 let progress = self.live.tick(&mut self.drain, &counters, &self.attachment.probes);
                 news(News::Progress(&progress));
                 if self.attachment.has_executed() {

@@ -22,7 +22,7 @@ use hud_common::{
 use super::{
     account::{DropLog, KernelAccount, kernel_account, table_of},
     drain::Drain,
-    governor::Stretch,
+    governor::{Governor, Stretch},
     namer::Namer,
     retention::{Epochs, Keep, Retention, folder_size},
     stacks::NewStack,
@@ -37,6 +37,9 @@ use crate::{
     probes::{Plan, Polls, Probes},
     target::{Mapping, Process, Tokio},
 };
+
+/// How often a session that goes on notes in `coverage` what was on; in its first seconds at each look.
+const COVER_EVERY: Duration = Duration::from_secs(10);
 
 /// How a recording goes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -161,6 +164,7 @@ impl Prepared {
             vitals: Vitals::new(pid, probes),
             drops: DropLog::new(self.clock.epoch(began)),
             began,
+            covered: began,
             started: Instant::now(),
             progress: Progress::default(),
             folder: self.folder,
@@ -216,6 +220,8 @@ pub(super) struct LiveSession {
     vitals: Vitals,
     drops: DropLog,
     began: u64,
+    /// Until when `coverage` says what was on.
+    covered: u64,
     pub(super) started: Instant,
     progress: Progress,
 }
@@ -248,7 +254,7 @@ impl LiveSession {
 
     /// Corrects when it began.
     pub(super) fn started_at(&mut self, began: u64) {
-        self.began = began;
+        (self.began, self.covered) = (began, began);
         self.drops = DropLog::new(self.clock.epoch(began));
     }
 
@@ -261,6 +267,21 @@ impl LiveSession {
     /// The time of this session now.
     pub(super) fn now(&self) -> i64 {
         self.clock.epoch(kernel::now())
+    }
+
+    /// Notes in `coverage` what has been on since it was noted last, for those who look before the session ends, and for
+    /// the case that it never does. Seldom: views hold events against each stretch.
+    pub(super) fn cover(&mut self, plan: Plan, governor: &mut Governor) {
+        let now = kernel::now();
+        let since = Duration::from_nanos(now.saturating_sub(self.covered));
+        if since >= COVER_EVERY || self.started.elapsed() < COVER_EVERY {
+            let reason = "still on";
+            write_coverage(plan, self.clock, self.covered, now, reason, &self.out);
+            if let Some(stretch) = governor.split(now, reason) {
+                self.probed(stretch);
+            }
+            self.covered = now;
+        }
     }
 
     /// Takes stock, once a second.
@@ -312,7 +333,11 @@ impl LiveSession {
         if let Some(stretch) = ending.probed.filter(|_| plan.polls != Polls::Off) {
             self.probed(stretch);
         }
-        write_coverage(plan, self.clock, self.began, ending, &self.out);
+        write_coverage(plan, self.clock, self.covered, ending.ended, ending.reason, &self.out);
+        let mut anchors = ClockColumns::default();
+        let anchor = kernel::anchor();
+        anchors.push(ClockRow { mono: anchor.mono, real: anchor.real });
+        self.out.send(&mut anchors);
         drain.flush(&self.out);
         let kernel = kernel_account(&ending.counters, &drain.own_rows());
         self.out.account(now, kernel.clone());
@@ -411,7 +436,8 @@ fn write_constants(clock: Clock, tokio: &Tokio, out: &BatchSender) {
     out.send(&mut types);
 }
 
-fn write_coverage(plan: Plan, clock: Clock, began: u64, ending: &Ending<'_>, out: &BatchSender) {
+/// Notes that the streams that are always on were so from `began` to `ended`.
+fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'static str, out: &BatchSender) {
     let mut coverage = CoverageColumns::default();
     for stream in Stream::ALL {
         let always_on = match stream {
@@ -421,15 +447,11 @@ fn write_coverage(plan: Plan, clock: Clock, began: u64, ending: &Ending<'_>, out
         if always_on {
             coverage.push(CoverageRow {
                 ts: clock.epoch(began),
-                dur: ending.ended.saturating_sub(began).cast_signed(),
+                dur: ended.saturating_sub(began).cast_signed(),
                 stream: stream.name().into(),
-                reason: ending.reason.into(),
+                reason: reason.into(),
             });
         }
     }
     out.send(&mut coverage);
-    let mut anchors = ClockColumns::default();
-    let end = kernel::anchor();
-    anchors.push(ClockRow { mono: end.mono, real: end.real });
-    out.send(&mut anchors);
 }

@@ -195,13 +195,17 @@ impl Recording {
         (0..values.len()).map(|i| if values.is_null(i) { String::new() } else { values.value(i).into() }).collect()
     }
 
-    /// The stretch in which `stream` was on, by CLOCK_MONOTONIC.
+    /// The stretch in which `stream` was on, by CLOCK_MONOTONIC. It must be one, though in several rows.
     pub fn window(&self, stream: &str) -> (i64, i64) {
+        let (ts, dur) = (self.integers(Table::Coverage, "ts"), self.integers(Table::Coverage, "dur"));
         let streams = self.texts(Table::Coverage, "stream");
-        let at = streams.iter().position(|s| s == stream).unwrap();
-        let ts = self.integers(Table::Coverage, "ts")[at].unwrap();
-        let start = self.mono(ts);
-        (start, start + self.integers(Table::Coverage, "dur")[at].unwrap())
+        let rows = streams.iter().zip(ts.into_iter().zip(dur)).filter(|(s, _)| *s == stream);
+        let mut rows: Vec<_> = rows.map(|(_, (ts, dur))| (ts.unwrap(), ts.unwrap() + dur.unwrap())).collect();
+        rows.sort_unstable();
+        for pair in rows.windows(2) {
+            assert_eq!(pair[0].1, pair[1].0, "{stream} was off in between");
+        }
+        (self.mono(rows[0].0), self.mono(rows[rows.len() - 1].1))
     }
 
     /// CLOCK_MONOTONIC of a `ts`.
