@@ -277,7 +277,9 @@ impl LiveSession {
         if since >= COVER_EVERY || self.started.elapsed() < COVER_EVERY {
             let reason = "still on";
             write_coverage(plan, self.clock, self.covered, now, reason, &self.out);
-            if let Some(stretch) = governor.split(now, reason) {
+            if plan.polls != Polls::Off
+                && let Some(stretch) = governor.split(now, reason)
+            {
                 self.probed(stretch);
             }
             self.covered = now;
