@@ -129,7 +129,8 @@ impl Recorder {
         let named = given.as_ref().unwrap_or(&running);
         let mut tokio = Tokio::find(named)?;
         let load_bias = process.load_bias(&running)?;
-        tokio.learn(named, &process, load_bias);
+        tokio.guess(named, &process, load_bias);
+        tokio.learn(named);
         let (start, end) = running.image();
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
         let mut probes = Probes::attach(&process, &tokio, image, settings.plan)?;
