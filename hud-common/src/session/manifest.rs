@@ -12,7 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Error, Result};
+use super::{
+    Table,
+    error::{Error, Result},
+};
 
 /// The version that this code writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -151,9 +154,17 @@ pub struct Recovery {
     /// lost by the kill.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost: BTreeMap<String, u64>,
+    /// Numbers of logs of which no row was whole, by table: there is no such segment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub empty_segments: BTreeMap<String, Vec<u32>>,
 }
 
 impl Manifest {
+    /// The number of a table's oldest segment that has not expired.
+    pub fn first_segment(&self, table: Table) -> u32 {
+        self.first_segment.get(table.name()).copied().unwrap_or(1)
+    }
+
     /// Reads the manifest of the session at `session`.
     pub fn read(session: &Path) -> Result<Self> {
         let path = session.join(FILE);
