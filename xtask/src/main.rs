@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod demo;
+mod fixtures;
 mod rustc;
 mod setup;
 mod sh;
@@ -20,6 +21,7 @@ enum Command {
     Setup(setup::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Targets(targets::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
             Command::Setup(args) => setup::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Test(args) => test::run(&args),
+            Command::Targets(args) => targets::run(&args),
         }
     };
     match result {
