@@ -145,4 +145,3 @@ fn dependencies() -> Result<String> {
 fn section<'a>(manifest: &'a str, heading: &str) -> impl Iterator<Item = &'a str> {
     manifest.lines().skip_while(move |line| *line != heading).skip(1).take_while(|line| !line.starts_with('['))
 }
-
