@@ -28,6 +28,7 @@ use clap::Parser;
 use signal_hook::consts::SIGUSR1;
 use tokio::runtime;
 use tokio::sync::mpsc;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use clock::{mono_ns, process_cpu_ns};
@@ -47,6 +48,9 @@ struct Args {
     /// How much a handler computes: rounds of about a nanosecond
     #[arg(long, default_value_t = 10_000)]
     work: u32,
+    /// Every so many seconds, a second of storm: tasks that only yield, tasks and threads that live for a moment; 0 = none
+    #[arg(long, value_name = "SECS", default_value_t = 0)]
+    storms: u64,
     /// Ends after so many seconds [default: at SIGTERM or SIGINT]
     #[arg(long = "for", value_name = "SECS")]
     seconds: Option<u64>,
@@ -131,6 +135,46 @@ async fn handler(
     .await
 }
 
+/// Does in a second what a recorder likes least.
+async fn storms(account: Arc<Account>, every: Duration) {
+    counted(&account, async {
+        loop {
+            tokio::time::sleep(every).await;
+            let end = Instant::now() + Duration::from_secs(1);
+            let yielders: Vec<_> = (0..4).map(|_| tokio::spawn(yielder(account.clone(), end))).collect();
+            for _ in 0..100 {
+                for _ in 0..100 {
+                    tokio::spawn(short_lived(account.clone()));
+                }
+                // A thread for each, as the pool keeps none that long.
+                spawn_blocking(|| thread::sleep(Duration::from_micros(100)));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            for task in yielders {
+                if let Err(error) = task.await {
+                    eprintln!("service: {error}");
+                }
+            }
+        }
+    })
+    .await
+}
+
+async fn yielder(account: Arc<Account>, end: Instant) {
+    counted(&account, async {
+        while Instant::now() < end {
+            for _ in 0..100 {
+                yield_now().await;
+            }
+        }
+    })
+    .await
+}
+
+async fn short_lived(account: Arc<Account>) {
+    counted(&account, yield_now()).await
+}
+
 #[inline(never)]
 fn compute(seed: u64, rounds: u32) -> u64 {
     (0..rounds).fold(seed, |sum, i| black_box(sum.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(i.into())))
@@ -140,17 +184,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let signals = program::signals(&[SIGUSR1])?;
     program::end_after(&signals, args.seconds)?;
-    let runtime = runtime::Builder::new_multi_thread().worker_threads(args.workers.into()).enable_time().build()?;
-    let accounts: Vec<Arc<Account>> = (0..args.clients).map(|_| Arc::default()).collect();
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(args.workers.into())
+        .thread_keep_alive(Duration::from_millis(1))
+        .enable_time()
+        .build()?;
+    // The last is the storms'.
+    let accounts: Vec<Arc<Account>> = (0..=args.clients).map(|_| Arc::default()).collect();
     let every = (args.rate > 0).then(|| Duration::from_secs(1) * args.clients / args.rate);
     let start = Instant::now();
-    for (number, account) in (0..).zip(&accounts) {
+    for (number, account) in (0..args.clients).zip(&accounts) {
         let (requests, asked) = mpsc::unbounded_channel();
         let (answers, answered) = mpsc::unbounded_channel();
         // Spread over the interval, not all at once.
         let first = start + every.unwrap_or_default() * number / args.clients;
         runtime.spawn(handler(account.clone(), args.work, asked, answers));
         runtime.spawn(client(account.clone(), first, every, requests, answered));
+    }
+    if let (Some(account), 1..) = (accounts.last(), args.storms) {
+        runtime.spawn(storms(account.clone(), Duration::from_secs(args.storms)));
     }
     program::say(format_args!("service pid={} workers={}", std::process::id(), args.workers))?;
 

@@ -1,13 +1,16 @@
 //! hud's chores, run as `cargo xtask <command>`.
 
+mod bench;
 mod build_ebpf;
 mod demo;
 mod fixtures;
 mod rustc;
 mod setup;
 mod sh;
+mod soak;
 mod targets;
 mod test;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -22,6 +25,8 @@ enum Command {
     Demo(demo::Args),
     Test(test::Args),
     Targets(targets::Args),
+    Bench(bench::Args),
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +39,8 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Targets(args) => targets::run(&args),
+            Command::Bench(args) => bench::run(&args),
+            Command::Soak(args) => soak::run(&args),
         }
     };
     match result {
