@@ -30,6 +30,12 @@ pub enum EventKind {
     Task = 4,
     /// [`ThreadEvent`]
     Thread = 5,
+    /// [`WakeEvent`]
+    Wake = 6,
+    /// [`SpawnEvent`]
+    Spawn = 7,
+    /// [`EndEvent`]
+    End = 8,
 }
 
 /// An always-separate flow of events with counters of its own.
@@ -46,11 +52,34 @@ pub enum Stream {
     Tasks = 3,
     /// Threads seen, renamed, gone.
     Threads = 4,
+    /// Tasks woken.
+    Wakes = 5,
+    /// Tasks spawned.
+    Spawns = 6,
+    /// Tasks that ended.
+    Ends = 7,
 }
+
+/// How many streams there are.
+pub const STREAMS: usize = 8;
 
 impl Stream {
     /// All streams, in the order of their counters.
-    pub const ALL: [Stream; 5] = [Stream::Polls, Stream::OffCpu, Stream::Samples, Stream::Tasks, Stream::Threads];
+    pub const ALL: [Stream; STREAMS] = [
+        Stream::Polls,
+        Stream::OffCpu,
+        Stream::Samples,
+        Stream::Tasks,
+        Stream::Threads,
+        Stream::Wakes,
+        Stream::Spawns,
+        Stream::Ends,
+    ];
+
+    /// Whether its events come from probes in the target's code, which cost and may be switched off.
+    pub const fn is_probed(self) -> bool {
+        matches!(self, Stream::Polls | Stream::Wakes | Stream::Spawns | Stream::Ends)
+    }
 
     /// The stream's name: that of the table its events go to.
     pub const fn name(self) -> &'static str {
@@ -60,6 +89,9 @@ impl Stream {
             Stream::Samples => "samples",
             Stream::Tasks => "tasks",
             Stream::Threads => "threads",
+            Stream::Wakes => "wakes",
+            Stream::Spawns => "spawns",
+            Stream::Ends => "ends",
         }
     }
 }
@@ -82,13 +114,17 @@ pub struct StreamCounters {
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Counters {
     /// By [`Stream`].
-    pub streams: [StreamCounters; 5],
+    pub streams: [StreamCounters; STREAMS],
     /// Reads of the current task's id from thread-local storage that failed.
     pub tls_failed: u64,
     /// Stretches off CPU whose end was not seen, and was made up for.
     pub arrivals_missed: u64,
     /// Searches of a stack for the task's header that found none.
     pub scan_failed: u64,
+    /// Hits of probes on polls: entries and returns.
+    pub poll_hits: u64,
+    /// Hits of the other probes: wakes, spawns, panics.
+    pub other_hits: u64,
 }
 
 /// One task poll, from the entry of `tokio::runtime::task::raw::poll` to its return.
@@ -112,10 +148,14 @@ pub struct PollEvent {
     pub blocked: u64,
     /// Runnable inside the poll, without a CPU.
     pub run_queue: u64,
+    /// The first wake since the task's poll before, or its spawn; 0 where not seen.
+    pub wake_ts: u64,
     /// Index of the poll function, as given at the attach.
     pub poll_fn: u32,
     /// The CPU on which the poll ended.
-    pub cpu: u32,
+    pub cpu: u16,
+    /// 1 where the task ended in it.
+    pub completed: u16,
 }
 
 /// One stretch of a thread off CPU: from the switch away from it to the switch back. The stack follows the head.
@@ -202,10 +242,72 @@ pub struct TaskEvent {
     pub task_id: u64,
     /// The address of its poll function in the target, from the task's vtable; 0 where `poll_fn` is known.
     pub poll_addr: u64,
+    /// `Header::owner_id`: which list of tasks, that is, which runtime or `LocalSet` it belongs to; 0 = none.
+    pub owner: u64,
     /// Index of its poll function, or [`NO_POLL_FN`].
     pub poll_fn: u32,
     /// Padding, zero.
     pub reserved: u32,
+}
+
+/// A task is woken: it was neither waiting for a poll already nor complete.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct WakeEvent {
+    /// [`EventKind::Wake`]
+    pub kind: u32,
+    /// The waking thread.
+    pub tid: u32,
+    /// When.
+    pub ts: u64,
+    /// The task woken.
+    pub task_id: u64,
+    /// The task that the waking thread was polling; 0 = none.
+    pub waker_task_id: u64,
+}
+
+/// A task is bound to its runtime: the first moment at which it can be polled.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct SpawnEvent {
+    /// [`EventKind::Spawn`]
+    pub kind: u32,
+    /// The spawning thread.
+    pub tid: u32,
+    /// When.
+    pub ts: u64,
+    /// The task.
+    pub task_id: u64,
+    /// The task that the spawning thread was polling; 0 = none.
+    pub parent_task_id: u64,
+    /// The address of its poll function in the target.
+    pub poll_addr: u64,
+}
+
+/// How a task ended.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskOutcome {
+    /// Its future was ready.
+    Completed = 0,
+    /// It was aborted.
+    Cancelled = 1,
+    /// Its future panicked.
+    Panicked = 2,
+}
+
+/// A task ended in the poll that just returned.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct EndEvent {
+    /// [`EventKind::End`]
+    pub kind: u32,
+    /// [`TaskOutcome`]
+    pub outcome: u32,
+    /// When.
+    pub ts: u64,
+    /// The task.
+    pub task_id: u64,
 }
 
 /// What happened to a thread.
@@ -234,8 +336,8 @@ pub struct ThreadEvent {
     pub comm: [u8; 16],
     /// [`ThreadChange`]
     pub change: u32,
-    /// Padding, zero.
-    pub reserved: u32,
+    /// The thread that started it, where that was seen; else 0.
+    pub parent: u32,
 }
 
 /// A poll under way.
@@ -252,10 +354,16 @@ pub struct PollFrame {
     pub blocked: u64,
     /// Runnable without a CPU so far.
     pub run_queue: u64,
+    /// The wake that led to it; 0 = not seen.
+    pub wake_ts: u64,
+    /// The task's `Header`.
+    pub header: u64,
+    /// The task's vtable: tells whether `header` is still this task's when the poll is over.
+    pub vtable: u64,
     /// Index of the poll function.
     pub poll_fn: u32,
-    /// Padding, zero.
-    pub reserved: u32,
+    /// 1 where the future panicked in it.
+    pub panicked: u32,
 }
 
 /// What the kernel program remembers of one thread of the target.
@@ -274,6 +382,8 @@ pub struct ThreadState {
     pub polls: [PollFrame; MAX_POLLS],
     /// How many.
     pub depth: u64,
+    /// The epoch of the probes in which they began: those of another epoch are forgotten.
+    pub epoch: u64,
 }
 
 /// What user space tells the kernel program before it is loaded: constants to the verifier.
@@ -287,24 +397,23 @@ pub struct Config {
     pub tgid: u32,
     /// `task_struct::pid`.
     pub task_pid: u32,
+    /// `task_struct::tgid`.
+    pub task_tgid: u32,
     /// `task_struct::thread.fsbase`.
     pub task_fsbase: u32,
-    /// `Header::vtable`.
-    pub header_vtable: u32,
     /// `Vtable::poll`.
     pub vtable_poll: u32,
     /// `Vtable::id_offset`.
     pub vtable_id_offset: u32,
-    /// 1 where `tls_task_id` is known.
-    pub has_tls: u32,
     /// 1 where polls are to be sent. Without, poll probes only serve to find the thread-local.
     pub polls: u32,
-    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`, where its layout is to be found out.
+    /// 1 where the word before the id tells whether there is one (an `Option<u64>`: tokio before 1.40, where the id
+    /// outlives the task that it names).
+    pub tls_tagged: u32,
+    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`.
     pub tls_context: i64,
-    /// Words of it to look at; 0 = none.
+    /// Words of it to look at; 0 = it cannot be read. Which one holds the current task's id is in [`Calibration::found`].
     pub tls_words: u64,
-    /// Offset of `CONTEXT.current_task_id` from the thread's `fsbase`.
-    pub tls_task_id: i64,
     /// First address at which a task vtable may lie in the target.
     pub vtables_start: u64,
     /// First address past them.
@@ -319,8 +428,8 @@ impl Config {
 /// Words of tokio's thread-local `CONTEXT` that are looked at: in tokio 1.54 it is 88 bytes.
 pub const CONTEXT_WORDS: usize = 32;
 
-/// Where in `CONTEXT` the current task's id lies: while polls are probed the id is known, and so is, after a few
-/// switches inside polls, the word that always holds it.
+/// Where in `CONTEXT` the current task's id lies. Debug information tells; where there is none: while polls are probed the
+/// id is known, and so is, after a few switches inside polls, the word that always holds it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Calibration {
@@ -368,6 +477,12 @@ pub enum Event<'a> {
     Task(&'a TaskEvent),
     /// A thread's life.
     Thread(&'a ThreadEvent),
+    /// A task woken.
+    Wake(&'a WakeEvent),
+    /// A task spawned.
+    Spawn(&'a SpawnEvent),
+    /// A task ended.
+    End(&'a EndEvent),
 }
 
 impl<'a> Event<'a> {
@@ -386,6 +501,9 @@ impl<'a> Event<'a> {
             }
             k if k == EventKind::Task as u32 => Event::Task(head(record)?.0),
             k if k == EventKind::Thread as u32 => Event::Thread(head(record)?.0),
+            k if k == EventKind::Wake as u32 => Event::Wake(head(record)?.0),
+            k if k == EventKind::Spawn as u32 => Event::Spawn(head(record)?.0),
+            k if k == EventKind::End as u32 => Event::End(head(record)?.0),
             _ => return None,
         })
     }

@@ -1,5 +1,5 @@
 //! hud's kernel programs: what the scheduler does to the target's threads, where its CPU time goes, and when its
-//! tasks are polled.
+//! tasks are polled, woken, spawned and over.
 //!
 //! Each program drops what is not the target's first thing. A stretch off CPU is put together in the thread's state
 //! and sent once, when the thread is back; a poll likewise at its return. No program waits, allocates or loops
@@ -16,6 +16,7 @@ mod sample;
 mod sched;
 mod task;
 mod thread;
+mod wake;
 
 #[cfg(not(test))]
 #[panic_handler]

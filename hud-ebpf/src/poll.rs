@@ -2,6 +2,10 @@
 //!
 //! Polls nest (a `LocalSet` inside a task, `block_on` inside `block_in_place`), so each thread keeps a stack of them.
 //! A return belongs to the entry with its stack pointer; entries above it missed theirs and are dropped.
+//!
+//! Whether a task ended in a poll is read from its header as the poll returns. By then the last reference may be gone and
+//! the memory given back; an allocator that overwrites it does so from its first word, which is the state, and what it
+//! puts there counts an absurd number of references. Either way the task is over.
 
 use aya_ebpf::{
     EbpfContext,
@@ -9,20 +13,33 @@ use aya_ebpf::{
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use hud_common::wire::{EventKind, MAX_POLLS, PollEvent, PollFrame, Stream};
+use hud_common::wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, Stream, TaskOutcome};
 
 use crate::{
-    maps::{THREADS, config, is_target, send},
-    sched, task, thread,
+    maps::{THREADS, config, count, is_target, probes_since, send, take_wake},
+    sched,
+    task::Header,
+    thread,
 };
+
+/// Flags of `Header::state` (tokio/src/runtime/task/state.rs).
+pub const COMPLETE: u64 = 1 << 1;
+/// Waiting for a poll, or to be polled again.
+pub const NOTIFIED: u64 = 1 << 2;
+const CANCELLED: u64 = 1 << 5;
+const REFERENCES: u64 = 6;
+/// More than any living task has: each waker, join handle and queue holds one.
+const ABSURD: u64 = 1 << 20;
 
 /// `raw::poll(ptr: NonNull<Header>)` is entered.
 #[uprobe]
 pub fn poll_enter(ctx: ProbeContext) -> u32 {
     let config = config();
-    if !is_target(&ctx, &config) {
+    let since = probes_since();
+    if !is_target(&ctx, &config) || since == 0 {
         return 0;
     }
+    count(|c| &mut c.poll_hits);
     // SAFETY: the kernel passes valid registers.
     let (header, sp) = unsafe { ((*ctx.regs).rdi, (*ctx.regs).rsp) };
     let Some(state) = thread::current(ctx.pid(), Stream::Polls) else {
@@ -31,24 +48,38 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
     let state = unsafe { &mut *state };
     sched::catch_up(state);
-    let depth = live(state.depth, &state.polls, sp);
+    let depth = if state.epoch == since { live(state.depth, &state.polls, sp) } else { 0 };
+    state.epoch = since;
     if depth >= MAX_POLLS as u64 {
         // Its return will find no entry, and be ignored.
         state.depth = depth;
         thread::untracked(Stream::Polls);
         return 0;
     }
+    let (task_id, vtable) = match Header::read(header) {
+        Some(head) => (head.id(&config, header), head.vtable),
+        None => (0, 0),
+    };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let wake_ts = match take_wake(task_id, now) {
+        // One from before the probes were last off is not the wake of this poll.
+        Some(ts) if ts >= since => ts,
+        _ => 0,
+    };
     let slot = (depth as usize) & (MAX_POLLS - 1);
     state.polls[slot] = PollFrame {
-        // SAFETY: a helper without arguments.
-        ts: unsafe { bpf_ktime_get_ns() },
+        ts: now,
         sp,
-        task_id: task::id_of(&config, header),
+        task_id,
         blocked: 0,
         run_queue: 0,
+        wake_ts,
+        header,
+        vtable,
         // SAFETY: the helper takes the context.
         poll_fn: unsafe { bpf_get_attach_cookie(ctx.as_ptr()) } as u32,
-        reserved: 0,
+        panicked: 0,
     };
     state.depth = depth + 1;
     0
@@ -58,9 +89,11 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
 #[uretprobe]
 pub fn poll_return(ctx: RetProbeContext) -> u32 {
     let config = config();
-    if !is_target(&ctx, &config) {
+    let since = probes_since();
+    if !is_target(&ctx, &config) || since == 0 {
         return 0;
     }
+    count(|c| &mut c.poll_hits);
     let tid = ctx.pid();
     // SAFETY: the kernel passes valid registers. The return has popped the return address.
     let sp = unsafe { (*ctx.regs).rsp } - 8;
@@ -70,6 +103,9 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
     let state = unsafe { &mut *state };
     sched::catch_up(state);
+    if state.epoch != since {
+        return 0;
+    }
     // Entries deeper than this one missed their return.
     let depth = live(state.depth, &state.polls, sp - 1);
     state.depth = depth;
@@ -84,6 +120,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     if config.polls == 0 {
         return 0;
     }
+    let outcome = outcome(&poll);
     // SAFETY: helpers without arguments.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     let event = PollEvent {
@@ -94,11 +131,66 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
         task_id: poll.task_id,
         blocked: poll.blocked,
         run_queue: poll.run_queue,
+        wake_ts: poll.wake_ts,
         poll_fn: poll.poll_fn,
-        cpu,
+        cpu: cpu as u16,
+        completed: outcome.is_some() as u16,
     };
     send(Stream::Polls, &event, size_of::<PollEvent>() as u64);
+    if let Some(outcome) = outcome {
+        let event =
+            EndEvent { kind: EventKind::End as u32, outcome: outcome as u32, ts: now, task_id: poll.task_id };
+        send(Stream::Ends, &event, size_of::<EndEvent>() as u64);
+    }
     0
+}
+
+/// `std`'s `rust_panic`: a panic begins to unwind, inside the innermost poll of this thread if there is one.
+#[uprobe]
+pub fn panicked(ctx: ProbeContext) -> u32 {
+    let config = config();
+    let since = probes_since();
+    if !is_target(&ctx, &config) || since == 0 {
+        return 0;
+    }
+    count(|c| &mut c.other_hits);
+    if let Some(state) = THREADS.get_ptr_mut(ctx.pid()) {
+        // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
+        let state = unsafe { &mut *state };
+        let depth = state.depth as usize;
+        if depth > 0 && depth <= MAX_POLLS && state.epoch == since {
+            state.polls[(depth - 1) & (MAX_POLLS - 1)].panicked = 1;
+        }
+    }
+    0
+}
+
+/// How the task of a poll that is over ended, if it did.
+#[inline(always)]
+fn outcome(poll: &PollFrame) -> Option<TaskOutcome> {
+    let state = match Header::read(poll.header) {
+        // Freed, and the memory used again.
+        Some(header) if header.vtable != poll.vtable => None,
+        Some(header) => Some(header.state),
+        None => None,
+    };
+    let alive = match state {
+        Some(state) => {
+            let references = state >> REFERENCES;
+            references > 0 && references < ABSURD
+        }
+        None => false,
+    };
+    let state = state.unwrap_or(0);
+    if alive && state & COMPLETE == 0 {
+        None
+    } else if poll.panicked != 0 {
+        Some(TaskOutcome::Panicked)
+    } else if alive && state & CANCELLED != 0 {
+        Some(TaskOutcome::Cancelled)
+    } else {
+        Some(TaskOutcome::Completed)
+    }
 }
 
 /// How many of the polls are still under way on a stack that now reaches down to `sp`: those entered above it.

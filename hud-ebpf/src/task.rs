@@ -17,7 +17,36 @@ use hud_common::wire::{
     CONTEXT_WORDS, Calibration, Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState,
 };
 
-use crate::maps::{CALIBRATION, STACK_PIECE, TASKS, TOLD, add_one, count, send};
+use crate::maps::{CALIBRATION, STACK_PIECE, TASKS, TOLD, add_one, count, probes_since, send};
+
+/// The beginning of tokio's `runtime::task::core::Header` (tokio/src/runtime/task/core.rs, since 1.21).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Header {
+    /// Flags and, from bit 6, the number of references (tokio/src/runtime/task/state.rs).
+    pub state: u64,
+    queue_next: u64,
+    /// The task type's functions and offsets.
+    pub vtable: u64,
+    /// Which `OwnedTasks` it is in; each runtime and each `LocalSet` has one. 0 = none.
+    pub owner: u64,
+}
+
+impl Header {
+    /// Reads the header at an address of the target.
+    #[inline(always)]
+    pub fn read(at: u64) -> Option<Self> {
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_user(at as *const Header) }.ok()
+    }
+
+    /// The task's id; 0 where it cannot be read.
+    #[inline(always)]
+    pub fn id(&self, config: &Config, at: u64) -> u64 {
+        // SAFETY: the helper checks the address.
+        unsafe { read_id(config, at, self.vtable) }.unwrap_or(0)
+    }
+}
 
 /// Words of stack read at once: one page.
 const PIECE_WORDS: usize = 512;
@@ -33,38 +62,72 @@ const NEAR: u64 = 64 << 10;
 /// The id of the task that the current thread is polling; 0 = none, or not known. `slot` as in [`tell_type`].
 #[inline(always)]
 pub fn current_id(config: &Config, state: *const ThreadState, slot: u32) -> u64 {
-    if config.has_tls != 0 {
-        return read_local(config, config.tls_task_id);
-    }
     let innermost = match innermost_poll(state) {
         Some(poll) => poll.task_id,
         None => 0,
     };
-    if config.tls_words != 0
-        && let Some(calibration) = CALIBRATION.get_ptr_mut(0)
-    {
-        // SAFETY: the map's own memory.
-        let calibration = unsafe { &mut *calibration };
-        if calibration.found == Calibration::GAVE_UP {
-            // Polls that were under way as the probes went have no return: only probes that stay are to be believed.
-            return if config.polls != 0 { innermost } else { 0 };
+    let Some(calibration) = calibration(config) else {
+        return innermost;
+    };
+    // SAFETY: the map's own memory.
+    let calibration = unsafe { &mut *calibration };
+    match calibration.found {
+        // Polls that were under way as the probes went have no return: only probes that stay are to be believed.
+        Calibration::GAVE_UP => {
+            if config.polls != 0 {
+                innermost
+            } else {
+                0
+            }
         }
-        if calibration.found != 0 {
-            return read_local(config, config.tls_context + (calibration.found as i64 - 1) * 8);
+        0 => {
+            if innermost != 0 {
+                calibrate(config, calibration, innermost, slot);
+            }
+            innermost
         }
-        if innermost != 0 {
-            calibrate(config, calibration, innermost, slot);
-        }
+        found => read_task_id(config, found),
     }
-    innermost
 }
 
-/// A word at `offset` from the current thread's `fsbase`.
+/// Where the thread-local holds the id, or is found to; `None` where it cannot be read.
 #[inline(always)]
-fn read_local(config: &Config, offset: i64) -> u64 {
-    // SAFETY: the helper checks the address.
-    let word = fsbase(config)
-        .and_then(|fsbase| unsafe { bpf_probe_read_user(fsbase.wrapping_add_signed(offset) as *const u64) });
+fn calibration(config: &Config) -> Option<*mut Calibration> {
+    if config.tls_words == 0 {
+        return None;
+    }
+    CALIBRATION.get_ptr_mut(0)
+}
+
+/// As [`current_id`], where a probe of the target's code asks: the poll that is under way knows, and nothing is
+/// calibrated.
+#[inline(always)]
+pub fn known_id(config: &Config, state: *const ThreadState) -> u64 {
+    if let Some(poll) = innermost_poll(state) {
+        return poll.task_id;
+    }
+    match calibration(config) {
+        // SAFETY: the map's own memory.
+        Some(calibration) => match unsafe { (*calibration).found } {
+            0 | Calibration::GAVE_UP => 0,
+            found => read_task_id(config, found),
+        },
+        None => 0,
+    }
+}
+
+/// The task id in word `found` - 1 of the current thread's `CONTEXT`.
+#[inline(always)]
+fn read_task_id(config: &Config, found: u64) -> u64 {
+    let offset = config.tls_context + (found as i64 - 1) * 8;
+    // SAFETY: the helper checks the addresses. A tag of anything but 1 means that there is no id.
+    let word = fsbase(config).and_then(|fsbase| unsafe {
+        let at = fsbase.wrapping_add_signed(offset) as *const u64;
+        if config.tls_tagged != 0 && bpf_probe_read_user(at.sub(1))? & 0xff != 1 {
+            return Ok(0);
+        }
+        bpf_probe_read_user(at)
+    });
     match word {
         Ok(word) => word,
         Err(_) => {
@@ -119,14 +182,14 @@ pub fn tell_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, sl
     if let Some(poll) = innermost_poll(state)
         && poll.task_id == id
     {
-        return tell(tid, id, 0, poll.poll_fn);
+        return tell(tid, id, poll.header, 0, poll.poll_fn);
     }
     // Without BTF the helpers below are refused; the constant lets the verifier leave them out.
     if config.vtables_end == 0 || config.task_fsbase == Config::NONE {
         return;
     }
     match find_poll_addr(id, state, slot, tries) {
-        Some(addr) => tell(tid, id, addr, NO_POLL_FN),
+        Some((addr, header)) => tell(tid, id, header, addr, NO_POLL_FN),
         None => {
             count(|c| &mut c.scan_failed);
             let _ = TASKS.insert(id, tries + 1, 0);
@@ -139,14 +202,18 @@ fn innermost_poll(state: *const ThreadState) -> Option<PollFrame> {
     // SAFETY: the thread map's own memory.
     let state = unsafe { &*state };
     let depth = state.depth as usize;
-    if depth == 0 || depth > MAX_POLLS {
+    if depth == 0 || depth > MAX_POLLS || state.epoch != probes_since() {
         return None;
     }
     Some(state.polls[(depth - 1) & (MAX_POLLS - 1)])
 }
 
 #[inline(always)]
-fn tell(tid: u32, task_id: u64, poll_addr: u64, poll_fn: u32) {
+fn tell(tid: u32, task_id: u64, header: u64, poll_addr: u64, poll_fn: u32) {
+    let owner = match Header::read(header) {
+        Some(header) => header.owner,
+        None => 0,
+    };
     let event = TaskEvent {
         kind: EventKind::Task as u32,
         tid,
@@ -154,6 +221,7 @@ fn tell(tid: u32, task_id: u64, poll_addr: u64, poll_fn: u32) {
         ts: unsafe { bpf_ktime_get_ns() },
         task_id,
         poll_addr,
+        owner,
         poll_fn,
         reserved: 0,
     };
@@ -164,7 +232,7 @@ fn tell(tid: u32, task_id: u64, poll_addr: u64, poll_fn: u32) {
 /// Searches the current thread's stack for the header of task `id`: first around the slot in which the last one was
 /// found (a worker polls from few places, so it mostly lies there again), else upwards from the stack pointer.
 #[inline(always)]
-fn find_poll_addr(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Option<u64> {
+fn find_poll_addr(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Option<(u64, u64)> {
     // SAFETY: the helpers take and give kernel pointers; `sp` is read through one of them.
     let sp = unsafe {
         let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
@@ -174,19 +242,19 @@ fn find_poll_addr(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Op
     let anchor = unsafe { (*state).anchor };
     if anchor > sp {
         let from = (anchor - 256) & !7;
-        if let Some((addr, at)) = search(id, from.max(sp), 64, slot) {
+        if let Some(found) = search(id, from.max(sp), 64, slot) {
             // SAFETY: as above.
-            unsafe { (*state).anchor = at };
-            return Some(addr);
+            unsafe { (*state).anchor = found.at };
+            return Some((found.poll_addr, found.header));
         }
     }
     let first = tries as u64 * PIECES;
     for piece in 0..PIECES {
         let from = (sp & !7) + (first + piece) * (PIECE_WORDS as u64 * 8);
-        if let Some((addr, at)) = search(id, from, PIECE_WORDS as u64, slot) {
+        if let Some(found) = search(id, from, PIECE_WORDS as u64, slot) {
             // SAFETY: as above.
-            unsafe { (*state).anchor = at };
-            return Some(addr);
+            unsafe { (*state).anchor = found.at };
+            return Some((found.poll_addr, found.header));
         }
     }
     None
@@ -201,6 +269,8 @@ struct Search {
     words: u64,
     /// The poll function's address, once found.
     poll_addr: u64,
+    /// The task's header.
+    header: u64,
     /// The word that it was found by.
     index: u64,
     /// Where the piece begins.
@@ -210,11 +280,19 @@ struct Search {
     reserved: u32,
 }
 
-/// Looks through `words` words of stack from `from`; gives the poll function's address and the slot it was found by.
+/// A task that was found on a stack.
+struct Found {
+    poll_addr: u64,
+    header: u64,
+    /// The slot that it was found by.
+    at: u64,
+}
+
+/// Looks through `words` words of stack from `from`.
 ///
 /// By `bpf_loop`, whose body the verifier checks once; an unrolled loop of 512 such bodies is past its limit.
 #[inline(always)]
-fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<(u64, u64)> {
+fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<Found> {
     let piece = STACK_PIECE.get_ptr_mut(slot)?;
     // SAFETY: the map's own memory holds PIECE_WORDS words; the helper checks `from`. Near the stack's end a whole
     // piece cannot be read: then the part up to the page boundary is.
@@ -229,13 +307,17 @@ fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<(u64, u64)> {
             rest / 8
         }
     };
-    let mut search = Search { id, words, poll_addr: 0, index: 0, from, slot, reserved: 0 };
+    let mut search = Search { id, words, poll_addr: 0, header: 0, index: 0, from, slot, reserved: 0 };
     let step: unsafe extern "C" fn(u32, *mut Search) -> i64 = search_step;
     // SAFETY: the callback takes the context that is passed here.
     unsafe {
         generated::bpf_loop(PIECE_WORDS as u32, step as *mut _, (&raw mut search).cast(), 0);
     }
-    (search.poll_addr != 0).then(|| (search.poll_addr, from + search.index * 8))
+    (search.poll_addr != 0).then(|| Found {
+        poll_addr: search.poll_addr,
+        header: search.header,
+        at: from + search.index * 8,
+    })
 }
 
 /// One word of a piece. Returns 1 to end the loop.
@@ -263,11 +345,13 @@ unsafe extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
         return 0;
     }
     // Some builds keep a pointer to the task's core, which lies in the header's first 128 bytes.
-    let poll_addr = poll_of(&config, word & !(HEADER_ALIGN - 1), search.id);
+    let header = word & !(HEADER_ALIGN - 1);
+    let poll_addr = poll_of(&config, header, search.id);
     if poll_addr == 0 {
         return 0;
     }
     search.poll_addr = poll_addr;
+    search.header = header;
     search.index = index as u64;
     1
 }
@@ -277,7 +361,7 @@ unsafe extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
 fn poll_of(config: &Config, header: u64, id: u64) -> u64 {
     // SAFETY: the helper checks every address.
     unsafe {
-        let Ok(vtable) = bpf_probe_read_user((header + config.header_vtable as u64) as *const u64) else {
+        let Ok(vtable) = bpf_probe_read_user(&raw const (*(header as *const Header)).vtable) else {
             return 0;
         };
         if vtable < config.vtables_start || vtable >= config.vtables_end {
@@ -305,14 +389,9 @@ unsafe fn read_id(config: &Config, header: u64, vtable: u64) -> Option<u64> {
     }
 }
 
-/// The id of the task at `header`; 0 where it cannot be read.
+/// The poll function of the task type whose vtable is at `vtable`; 0 where it cannot be read.
 #[inline(always)]
-pub fn id_of(config: &Config, header: u64) -> u64 {
-    // SAFETY: the helper checks every address.
-    unsafe {
-        match bpf_probe_read_user((header + config.header_vtable as u64) as *const u64) {
-            Ok(vtable) => read_id(config, header, vtable).unwrap_or(0),
-            Err(_) => 0,
-        }
-    }
+pub fn poll_fn_of(config: &Config, vtable: u64) -> u64 {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user((vtable + config.vtable_poll as u64) as *const u64) }.unwrap_or(0)
 }

@@ -21,13 +21,28 @@ pub fn current(tid: u32, stream: Stream) -> Option<*mut ThreadState> {
     fresh.comm = bpf_get_current_comm().unwrap_or_default();
     let fresh = &*fresh;
     if THREADS.insert(tid, fresh, BPF_NOEXIST as u64).is_ok() {
-        tell(tid, fresh.comm, ThreadChange::Seen);
+        tell(tid, fresh.comm, ThreadChange::Seen, 0);
     }
     let state = THREADS.get_ptr_mut(tid);
     if state.is_none() {
         untracked(stream);
     }
     state
+}
+
+/// The current thread, which is one of the target's, starts a new one; it bears its parent's name until it runs.
+#[inline(always)]
+pub fn born(tid: u32, parent: u32) {
+    let Some(fresh) = NEW_THREAD.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: as in `current`.
+    let fresh = unsafe { &mut *fresh };
+    fresh.comm = bpf_get_current_comm().unwrap_or_default();
+    let fresh = &*fresh;
+    if THREADS.insert(tid, fresh, BPF_NOEXIST as u64).is_ok() {
+        tell(tid, fresh.comm, ThreadChange::Seen, parent);
+    }
 }
 
 /// Counts an event that cannot be followed.
@@ -43,7 +58,7 @@ pub fn note_name(tid: u32, state: &mut ThreadState) {
     let (a, b) = (halves(&comm), halves(&state.comm));
     if a.0 != b.0 || a.1 != b.1 {
         state.comm = comm;
-        tell(tid, comm, ThreadChange::Renamed);
+        tell(tid, comm, ThreadChange::Renamed, 0);
     }
 }
 
@@ -51,12 +66,12 @@ pub fn note_name(tid: u32, state: &mut ThreadState) {
 #[inline(always)]
 pub fn gone(tid: u32) {
     if THREADS.remove(tid).is_ok() {
-        tell(tid, bpf_get_current_comm().unwrap_or_default(), ThreadChange::Gone);
+        tell(tid, bpf_get_current_comm().unwrap_or_default(), ThreadChange::Gone, 0);
     }
 }
 
 #[inline(always)]
-fn tell(tid: u32, comm: [u8; 16], change: ThreadChange) {
+fn tell(tid: u32, comm: [u8; 16], change: ThreadChange, parent: u32) {
     let event = ThreadEvent {
         kind: EventKind::Thread as u32,
         tid,
@@ -64,7 +79,7 @@ fn tell(tid: u32, comm: [u8; 16], change: ThreadChange) {
         ts: unsafe { bpf_ktime_get_ns() },
         comm,
         change: change as u32,
-        reserved: 0,
+        parent,
     };
     send(Stream::Threads, &event, size_of::<ThreadEvent>() as u64);
 }

@@ -14,7 +14,7 @@ use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::{
     error::{Error, Result},
-    probes::Plan,
+    probes::{self, Plan},
     record::{Outcome, Progress, Recorder, RollPolicy, Settings},
     target::Process,
 };
@@ -53,9 +53,12 @@ pub struct RecordArgs {
     /// CPU samples a second and CPU; 0 = none
     #[arg(long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub freq: u32,
-    /// Time every task poll by probes, or none
-    #[arg(long, value_enum, default_value_t = Polls::Exact)]
+    /// Time task polls, wakes, spawns and ends by probes
+    #[arg(long, value_enum, default_value_t = Polls::Auto)]
     pub polls: Polls,
+    /// What the probes may cost the target with --polls auto, in percent of the CPU time that it uses
+    #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = percent)]
+    pub budget: f64,
     /// Rows in memory after which a segment is sealed
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub roll_size: u64,
@@ -70,10 +73,21 @@ pub struct RecordArgs {
 /// Whether task polls are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Polls {
-    /// Probe the entry and return of every poll: about 2 µs each
+    /// In stretches, as the budget allows; all the time where they cost less
+    Auto,
+    /// Every one, at about 2 µs a poll
     Exact,
     /// No probes: tasks are known at samples and switches only
     Off,
+}
+
+/// `2%`, `2` or `0.5%` as a share.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    match number.parse::<f64>() {
+        Ok(n) if n > 0.0 && n <= 100.0 => Ok(n / 100.0),
+        _ => Err("a share such as 2%, above 0 and up to 100%".into()),
+    }
 }
 
 /// Runs a command and tells its error: one line, and the next step.
@@ -111,7 +125,16 @@ impl RecordArgs {
             },
             target: self.target,
             duration: (self.duration > 0).then(|| Duration::from_secs(self.duration)),
-            plan: Plan { freq: self.freq, polls: self.polls == Polls::Exact, no_btf: self.no_btf },
+            plan: Plan {
+                freq: self.freq,
+                polls: match self.polls {
+                    Polls::Auto => probes::Polls::Auto,
+                    Polls::Exact => probes::Polls::Exact,
+                    Polls::Off => probes::Polls::Off,
+                },
+                no_btf: self.no_btf,
+            },
+            budget: self.budget,
             roll: RollPolicy { bytes: self.roll_size << 20, age: self.roll_age, ..RollPolicy::default() },
         };
         let stop = stop_on_signals()?;
@@ -121,9 +144,9 @@ impl RecordArgs {
             eprintln!("note: {note}");
         }
         let line = ProgressLine::new(&name, pid, recorder.task_types());
-        let (outcome, probes) = recorder.run(&stop, |p| line.show(p))?;
-        line.detaching(probes.poll_probes());
-        drop(probes);
+        let (outcome, attached) = recorder.run(&stop, |p| line.show(p))?;
+        line.detaching(attached.probed_places());
+        drop(attached);
         line.finish(&outcome);
         println!("{}", outcome.session.display());
         Ok(())

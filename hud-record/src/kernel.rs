@@ -12,6 +12,8 @@ pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 pub struct Offsets {
     /// `task_struct::pid`
     pub task_pid: u32,
+    /// `task_struct::tgid`
+    pub task_tgid: u32,
     /// `task_struct::thread.fsbase`
     pub task_fsbase: u32,
 }
@@ -23,6 +25,7 @@ impl Offsets {
         let btf = Btf::from_bytes(&std::fs::read(BTF_PATH).ok()?).ok()?;
         Some(Offsets {
             task_pid: member(&btf, "task_struct", "pid")?.0,
+            task_tgid: member(&btf, "task_struct", "tgid")?.0,
             task_fsbase: {
                 let (thread, id) = member(&btf, "task_struct", "thread")?;
                 let Type::Struct(thread_struct) = btf.resolve_type_by_id(id).ok()? else {
@@ -34,7 +37,7 @@ impl Offsets {
     }
 
     /// No offset known.
-    pub const NONE: Offsets = Offsets { task_pid: Config::NONE, task_fsbase: Config::NONE };
+    pub const NONE: Offsets = Offsets { task_pid: Config::NONE, task_tgid: Config::NONE, task_fsbase: Config::NONE };
 }
 
 fn member(btf: &Btf, of: &str, name: &str) -> Option<(u32, u32)> {
@@ -87,6 +90,21 @@ pub fn anchor() -> Clock {
 /// CPU time that this process has used (ns).
 pub fn own_cpu_time() -> u64 {
     nanos(ClockId::ProcessCPUTime)
+}
+
+/// CPU time that a process has used (ns); `None` where there is no such process.
+pub fn cpu_time(pid: u32) -> Option<u64> {
+    let mut clock = 0;
+    // SAFETY: the call writes one integer, the clock's id.
+    if unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) } != 0 {
+        return None;
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call fills `time`.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    u64::try_from(time.tv_sec).ok()?.checked_mul(1_000_000_000)?.checked_add(u64::try_from(time.tv_nsec).ok()?)
 }
 
 fn nanos(clock: ClockId) -> u64 {

@@ -8,3 +8,4 @@ pub mod kernel;
 pub mod probes;
 pub mod record;
 pub mod target;
+mod uprobes;

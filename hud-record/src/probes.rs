@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Result},
     kernel::Offsets,
     target::{Process, Tokio},
+    uprobes::{Places, Programs, Switch, TrapCost, Uprobes},
 };
 
 /// The object that `cargo xtask build-ebpf` makes from hud-ebpf.
@@ -30,30 +31,67 @@ type ThreadWords = [u64; size_of::<ThreadState>() / 8];
 type CalibrationWords = [u64; size_of::<Calibration>() / 8];
 type CounterWords = [u64; size_of::<Counters>() / 8];
 
+/// Whether polls, wakes, spawns and ends are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polls {
+    /// As much as a budget allows.
+    Auto,
+    /// Every one.
+    Exact,
+    /// None.
+    Off,
+}
+
+impl Polls {
+    /// Its name on the command line and in the manifest.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Polls::Auto => "auto",
+            Polls::Exact => "exact",
+            Polls::Off => "off",
+        }
+    }
+}
+
 /// What to attach.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// CPU samples a second and CPU; 0 = none.
     pub freq: u32,
-    /// Whether to probe every poll.
-    pub polls: bool,
+    /// Whether to probe polls, wakes, spawns and ends.
+    pub polls: Polls,
     /// Use the plain tracepoints even where the kernel has BTF (for tests of that path).
     pub no_btf: bool,
 }
 
-/// The attached programs. Detached when dropped: the kernel waits out a grace period of about 100 ms for each uprobe,
-/// one after the other whatever the number of threads that ask (it holds `event_mutex` meanwhile).
+/// The attached programs. Detached when dropped.
 pub struct Probes {
     bpf: Ebpf,
-    poll_links: Vec<UProbeLink>,
+    probed: Probed,
+    /// The programs for them, where the kernel has `uprobe_multi` links.
+    programs: Option<Programs>,
+    places: usize,
+    trap: Option<TrapCost>,
+    /// Whether tokio's thread-local can be read.
+    has_context: bool,
     is_calibrating: bool,
     /// Switches on the kernel's accounting of program run time while it is held.
     _stats: Option<std::os::fd::OwnedFd>,
 }
 
+/// The probes in the target's code.
+enum Probed {
+    /// None, or none any more.
+    Not,
+    /// By `uprobe_multi` links, on or off.
+    Switched(Switch),
+    /// Linux before 6.6: one by one. The kernel waits out a grace period of about 100 ms for each as it is taken off, one
+    /// after the other whatever the number of threads that ask (it holds `event_mutex` meanwhile).
+    OneByOne(Vec<UProbeLink>),
+}
+
 impl Probes {
-    /// Loads the programs for this target and attaches the always-on ones and, if the plan says so, the poll probes.
-    /// Nothing is recorded before [`Probes::start`].
+    /// Loads the programs for this target and attaches the always-on ones. Nothing is recorded before [`Probes::start`].
     pub fn attach(process: &Process, tokio: &Tokio, image: (u64, u64), plan: Plan) -> Result<Self> {
         let offsets = if plan.no_btf { None } else { Offsets::of_running_kernel() };
         let use_btf = offsets.is_some();
@@ -61,18 +99,17 @@ impl Probes {
         let config = Config {
             tgid: process.pid,
             task_pid: offsets.task_pid,
+            task_tgid: offsets.task_tgid,
             task_fsbase: offsets.task_fsbase,
-            header_vtable: 16,
             vtable_poll: 0,
             vtable_id_offset: 72,
-            has_tls: u32::from(tokio.tls_task_id.is_some() && use_btf),
-            polls: u32::from(plan.polls),
+            polls: u32::from(plan.polls != Polls::Off),
+            tls_tagged: u32::from(tokio.tls_tagged),
             tls_context: tokio.tls_context.map_or(0, |(offset, _)| offset),
             tls_words: match tokio.tls_context {
                 Some((_, words)) if use_btf => words.min(CONTEXT_WORDS as u64),
                 _ => 0,
             },
-            tls_task_id: tokio.tls_task_id.unwrap_or(0),
             vtables_start: image.0,
             vtables_end: image.1,
         };
@@ -81,21 +118,42 @@ impl Probes {
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
-        let mut probes = Probes { bpf, poll_links: Vec::new(), is_calibrating: false, _stats: stats };
+        let mut probes =
+            Probes { bpf, probed: Probed::Not, programs: None, places: 0, trap: None, has_context: false, is_calibrating: false, _stats: stats };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
             probes.attach_sampler(plan.freq)?;
         }
-        probes.is_calibrating = config.has_tls == 0 && config.tls_words > 0;
-        if plan.polls || probes.is_calibrating {
-            probes.attach_polls(process, tokio)?;
+        probes.has_context = config.tls_words > 0;
+        if plan.polls != Polls::Off || probes.has_context {
+            // Now, as the ring is still among the maps. An older kernel refuses.
+            const NAMES: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
+            probes.programs = Programs::load(&probes.bpf, OBJECT, &NAMES).ok();
+        }
+        if plan.polls == Polls::Auto {
+            probes.trap = probes.programs.as_ref().and_then(|p| TrapCost::measure(p).ok());
         }
         Ok(probes)
     }
 
+    /// Makes use of what was learned of the target's tokio: tells the programs where the current task's id lies, or begins
+    /// to look for it, and puts the probes on if the plan says so, or if that search needs them.
+    pub fn use_learned(&mut self, process: &Process, tokio: &Tokio, plan: Plan) -> Result<()> {
+        match tokio.task_id_word() {
+            Some(word) if self.has_context && word < CONTEXT_WORDS as u64 => {
+                self.set_calibration(|c| c.found = word + 1)?;
+            }
+            _ => self.is_calibrating = self.has_context,
+        }
+        if plan.polls != Polls::Off || self.is_calibrating {
+            self.attach_probes(process, tokio)?;
+        }
+        Ok(())
+    }
+
     fn attach_scheduler(&mut self, use_btf: bool) -> Result<()> {
         let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
-        for name in ["sched_waking", "sched_switch"] {
+        for name in ["sched_process_exec", "sched_waking", "sched_switch"] {
             match &btf {
                 Some(btf) => {
                     let what = format!("attaching to tp_btf/{name}");
@@ -110,6 +168,13 @@ impl Probes {
                     program.attach("sched", name).map_err(|e| refused(&what, &e))?;
                 }
             }
+        }
+        // Threads at their birth, by whom they were started; without BTF they are met as they first run.
+        if let Some(btf) = &btf {
+            let what = "attaching to tp_btf/sched_wakeup_new";
+            let program: &mut BtfTracePoint = self.program("sched_wakeup_new_btf")?;
+            program.load("sched_wakeup_new", btf).map_err(|e| refused(what, &e))?;
+            program.attach().map_err(|e| refused(what, &e))?;
         }
         Ok(())
     }
@@ -132,28 +197,54 @@ impl Probes {
         Ok(())
     }
 
-    fn attach_polls(&mut self, process: &Process, tokio: &Tokio) -> Result<()> {
-        let what = "attaching uprobes to raw::poll";
+    fn attach_probes(&mut self, process: &Process, tokio: &Tokio) -> Result<()> {
+        let what = "attaching uprobes to tokio";
+        let exe = format!("/proc/{}/exe", process.pid);
+        let plain = |places: &[u64]| places.iter().map(|&p| (p, 0)).collect::<Vec<_>>();
+        let polls: Vec<_> = tokio.exact_polls().map(|(index, p)| (p.file_offset, index as u64)).collect();
+        // Returns first: a return without its entry is ignored, an entry without its return would linger.
+        let places = vec![
+            Places { program: "poll_return", is_return: true, at: polls.clone() },
+            Places { program: "poll_enter", is_return: false, at: polls },
+            Places { program: "panicked", is_return: false, at: plain(&tokio.panics) },
+            Places { program: "task_spawn", is_return: false, at: plain(&tokio.spawns) },
+            Places { program: "task_wake", is_return: false, at: plain(&tokio.wakes) },
+        ];
+        self.places = places.iter().map(|p| p.at.len()).sum();
+        let Some(programs) = self.programs.clone() else {
+            return self.attach_one_by_one(process, &places);
+        };
+        let started = |e: std::io::Error| match e.kind() {
+            _ if !Path::new(&exe).exists() => Error::Exited(process.pid),
+            std::io::ErrorKind::PermissionDenied => Error::NoPermission { what: what.into(), why: e.to_string() },
+            _ => Error::Kernel { what: what.into(), why: e.to_string() },
+        };
+        let mut probes = Uprobes::new(programs, places, &exe, process.pid).map_err(started)?;
+        probes.attach().map_err(started)?;
+        let switch = Switch::new(probes).map_err(|source| Error::Io { action: "start a thread", source })?;
+        self.probed = Probed::Switched(switch);
+        Ok(())
+    }
+
+    fn attach_one_by_one(&mut self, process: &Process, places: &[Places]) -> Result<()> {
+        let what = "attaching uprobes to tokio";
         let exe = process.exe_path();
         let pid = NonZeroU32::new(process.pid).ok_or(Error::NoSuchPid(process.pid))?;
-        // Returns first: a return without its entry is ignored, an entry without its return would linger.
-        for name in ["poll_return", "poll_enter"] {
-            let program: &mut UProbe = self.program(name)?;
+        let mut links = Vec::new();
+        for Places { program, at, .. } in places {
+            let program: &mut UProbe = self.program(program)?;
             program.load().map_err(|e| refused(what, &e))?;
-            let mut links = Vec::new();
-            for (index, poll) in tokio.exact_polls() {
-                let point = UProbeAttachPoint {
-                    location: UProbeAttachLocation::AbsoluteOffset(poll.file_offset),
-                    cookie: Some(index as u64),
-                };
+            for &(offset, cookie) in at {
+                let point =
+                    UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset), cookie: Some(cookie) };
                 let link = program
                     .attach(point, exe.as_path() as &Path, UProbeScope::OneProcess(pid))
                     .and_then(|id| program.take_link(id))
                     .map_err(|e| if exe.exists() { refused(what, &e) } else { Error::Exited(process.pid) })?;
                 links.push(link);
             }
-            self.poll_links.append(&mut links);
         }
+        self.probed = Probed::OneByOne(links);
         Ok(())
     }
 
@@ -170,21 +261,90 @@ impl Probes {
         Ok(())
     }
 
-    /// Starts all streams at one instant.
-    pub fn start(&mut self) -> Result<()> {
-        self.set_recording(1)
+    /// Starts all streams at one instant, given as CLOCK_MONOTONIC; the probes, if they are on, count from it.
+    pub fn start(&mut self, now: u64) -> Result<()> {
+        if self.probes_are_on() {
+            self.count_probes_since(now)?;
+        }
+        self.set("RECORDING", 1_u32)
     }
 
     /// Stops all streams at one instant; what is in the ring stays to be drained.
     pub fn stop(&mut self) -> Result<()> {
-        self.set_recording(0)
+        self.set("RECORDING", 0_u32)
     }
 
-    fn set_recording(&mut self, on: u32) -> Result<()> {
-        let map = self.bpf.map_mut("RECORDING").ok_or_else(|| missing("RECORDING"))?;
-        let mut recording: Array<&mut MapData, u32> =
-            Array::try_from(map).map_err(|e| refused("opening the recording switch", &e))?;
-        recording.set(0, on, 0).map_err(|e| refused("turning the recording switch", &e))
+    /// Lets the probes in the target's code count from `since` (CLOCK_MONOTONIC), or not at all (0).
+    pub fn count_probes_since(&mut self, since: u64) -> Result<()> {
+        self.set("PROBES_SINCE", since)
+    }
+
+    /// When the target executed another program (CLOCK_MONOTONIC), which ended all streams; `None` while it has not.
+    pub fn executed(&self) -> Result<Option<u64>> {
+        let map = self.bpf.map("EXECUTED").ok_or_else(|| missing("EXECUTED"))?;
+        let map: Array<&MapData, u64> = Array::try_from(map).map_err(|e| refused("opening a switch", &e))?;
+        let at = map.get(&0, 0).map_err(|e| refused("reading a switch", &e))?;
+        Ok((at != 0).then_some(at))
+    }
+
+    fn set<T: aya::Pod>(&mut self, name: &str, value: T) -> Result<()> {
+        let map = self.bpf.map_mut(name).ok_or_else(|| missing(name))?;
+        let mut map: Array<&mut MapData, T> = Array::try_from(map).map_err(|e| refused("opening a switch", &e))?;
+        map.set(0, value, 0).map_err(|e| refused("turning a switch", &e))
+    }
+
+    /// Whether all probes in the target's code are on.
+    pub fn probes_are_on(&self) -> bool {
+        match &self.probed {
+            Probed::Not => false,
+            Probed::Switched(switch) => switch.is_on(),
+            Probed::OneByOne(_) => true,
+        }
+    }
+
+    /// Whether they are off and can be put on again.
+    pub fn probes_can_go_on(&self) -> bool {
+        matches!(&self.probed, Probed::Switched(switch) if switch.is_off())
+    }
+
+    /// Puts the probes on or takes them off, soon. What was put on one by one is taken off for good.
+    pub fn turn_probes(&mut self, on: bool) {
+        match &self.probed {
+            Probed::Switched(switch) => switch.turn(on),
+            Probed::OneByOne(_) if !on => {
+                if let Probed::OneByOne(links) = std::mem::replace(&mut self.probed, Probed::Not) {
+                    // A thread that cannot be had: the links go with the closure, right here. Entries first, which were
+                    // attached last: an entry without its return would linger.
+                    let detach = move || links.into_iter().rev().for_each(drop);
+                    let _ = std::thread::Builder::new().name("hud-probes".into()).spawn(detach);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What a hit of a probe costs the target here, without the kernel programs' own run time; `None` where that can't be
+    /// measured.
+    pub(crate) fn trap_cost(&self) -> Option<TrapCost> {
+        self.trap
+    }
+
+    /// Run time (ns) of the programs in the target's code so far.
+    pub fn probed_run_time(&self) -> u64 {
+        self.programs.as_ref().map_or(0, Programs::run_time)
+    }
+
+    /// Lets the kernel programs tell the types of all tasks again, as they meet them.
+    pub fn retell_tasks(&mut self) -> Result<()> {
+        let map = self.bpf.map_mut("TASKS").ok_or_else(|| missing("TASKS"))?;
+        let mut tasks: HashMap<&mut MapData, u64, u32> =
+            HashMap::try_from(map).map_err(|e| refused("opening the task map", &e))?;
+        let known: Vec<u64> = tasks.keys().flatten().collect();
+        for task in known {
+            // One that the map has forgotten meanwhile is what is wanted.
+            let _ = tasks.remove(&task);
+        }
+        Ok(())
     }
 
     /// The ring of events. Can be taken once.
@@ -210,6 +370,8 @@ impl Probes {
             sum.arrivals_missed += c.arrivals_missed;
             sum.tls_failed += c.tls_failed;
             sum.scan_failed += c.scan_failed;
+            sum.poll_hits += c.poll_hits;
+            sum.other_hits += c.other_hits;
         }
         Ok(sum)
     }
@@ -234,20 +396,26 @@ impl Probes {
     pub fn run_time(&self) -> Option<u64> {
         self._stats.as_ref()?;
         let times = self.bpf.programs().filter_map(|(_, p)| Some(p.info().ok()?.run_time().as_nanos()));
-        u64::try_from(times.sum::<u128>()).ok()
+        let probed = self.programs.as_ref().map_or(0, Programs::run_time);
+        u64::try_from(times.sum::<u128>()).ok()?.checked_add(probed)
     }
 
     /// Name and instructions verified of each loaded program.
     pub fn verified_instructions(&self) -> Vec<(String, u32)> {
+        let probed = self.programs.iter().flat_map(Programs::verified_instructions);
         self.bpf
             .programs()
             .filter_map(|(name, p)| Some((name.to_string(), p.info().ok()?.verified_instruction_count()?)))
+            .chain(probed)
             .collect()
     }
 
-    /// How many uprobes are attached. Detaching takes the kernel about 0.1 s for each.
-    pub fn poll_probes(&self) -> usize {
-        self.poll_links.len()
+    /// How many places of the target's code are probed.
+    pub fn probed_places(&self) -> usize {
+        match &self.probed {
+            Probed::Not => 0,
+            Probed::Switched(_) | Probed::OneByOne(_) => self.places,
+        }
     }
 
     /// Whether the place of the current task's id is still being looked for.
@@ -258,35 +426,41 @@ impl Probes {
     /// Looks whether the place of the current task's id is sure by now, and if so, or on giving up, tells the kernel
     /// programs. Gives false where it gave up.
     pub fn calibrate(&mut self, give_up: bool) -> Result<bool> {
+        let mut found = None;
+        self.set_calibration(|calibration| {
+            found = match calibration.verdict() {
+                Some(word) => Some(word as u64 + 1),
+                None => give_up.then_some(Calibration::GAVE_UP),
+            };
+            calibration.found = found.unwrap_or(0);
+        })?;
+        self.is_calibrating = found.is_none();
+        Ok(found != Some(Calibration::GAVE_UP))
+    }
+
+    fn set_calibration(&mut self, change: impl FnOnce(&mut Calibration)) -> Result<()> {
         let map = self.bpf.map_mut("CALIBRATION").ok_or_else(|| missing("CALIBRATION"))?;
         let mut map: Array<&mut MapData, CalibrationWords> =
             Array::try_from(map).map_err(|e| refused("opening the calibration", &e))?;
         let words = map.get(&0, 0).map_err(|e| refused("reading the calibration", &e))?;
         let mut calibration: Calibration = bytemuck::cast(words);
-        let found = match calibration.verdict() {
-            Some(word) => Some(word as u64 + 1),
-            None => give_up.then_some(Calibration::GAVE_UP),
-        };
-        if let Some(found) = found {
-            calibration.found = found;
+        let before = calibration.found;
+        change(&mut calibration);
+        if calibration.found != before {
             map.set(0, bytemuck::cast::<_, CalibrationWords>(calibration), 0)
                 .map_err(|e| refused("writing the calibration", &e))?;
-            self.is_calibrating = false;
         }
-        Ok(found != Some(Calibration::GAVE_UP))
+        Ok(())
     }
 
-    /// Ends the search, and takes the poll probes off if they served only that. Taking them off is left to a thread:
-    /// see [`Probes`].
-    pub fn end_calibration(&mut self, keep_polls: bool) {
+    /// Ends the search, and takes the probes off if they served only that.
+    pub fn end_calibration(&mut self, keep_probes: bool) -> Result<()> {
         self.is_calibrating = false;
-        if !keep_polls {
-            let links = std::mem::take(&mut self.poll_links);
-            // A thread that cannot be had: the links go with the closure, right here.
-            // Entries first, which were attached last: an entry without its return would linger.
-            let detach = move || links.into_iter().rev().for_each(drop);
-            let _ = std::thread::Builder::new().name("hud-detach".into()).spawn(detach);
+        if !keep_probes {
+            self.count_probes_since(0)?;
+            self.turn_probes(false);
         }
+        Ok(())
     }
 
     fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P>

@@ -48,9 +48,8 @@ pub fn manifest() -> Manifest {
         end_reason: Some("made up".into()),
         options: Options { freq: 100, polls: "exact".into(), ..Options::default() },
         clock: Clock { mono: 0, real: T0 },
-        streams: Default::default(),
-        notes: Vec::new(),
         complete: true,
+        ..Manifest::default()
     }
 }
 
@@ -69,7 +68,8 @@ impl Session {
     pub fn with(manifest: &Manifest) -> Self {
         let tmp = TempDir::new().unwrap();
         let path = tmp.path().join("session");
-        let dir = SessionDir::create(&path, manifest).unwrap();
+        let (dir, lock) = SessionDir::create(&path, manifest).unwrap();
+        drop(lock);
         Self { _tmp: tmp, path, dir }
     }
 

@@ -44,6 +44,9 @@ pub enum Error {
         /// Ours.
         known: u32,
     },
+    /// Another process records it, or recovers it.
+    #[error("{path} is in use: another hud records or recovers it", path = .0.display())]
+    InUse(PathBuf),
     /// A file's content is not what its name says.
     #[error("{path} is damaged: {why}", path = path.display())]
     Damaged {
@@ -62,6 +65,12 @@ impl Error {
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Error::Io { action, path, source }
+    }
+
+    /// Whether the system refused because a disk or a quota is full: room may come again.
+    pub fn is_no_space(&self) -> bool {
+        let Error::Io { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
     /// For `map_err`: `path` does not decode. One line, whatever the decoder said.

@@ -1,15 +1,34 @@
-//! The log of the segment being written: an Arrow IPC stream, of which every complete batch survives a crash.
+//! The log of the segment being written: an Arrow IPC stream, of which every whole frame survives a crash.
+//!
+//! A frame is one IPC message, its metadata and its body. The metadata's padding, which readers of Arrow pass over,
+//! ends in eight bytes: a magic and the CRC32 of the frame and of its place in the file. So a frame that is torn,
+//! flipped or misplaced is told from a whole one. Invariant: a log is whole frames; whatever follows the first frame
+//! that is not was never written whole, and is cut.
 
 use std::{
+    format,
     fs::File,
-    io::{BufReader, BufWriter, Write as _},
+    io::{self, IoSlice, Write as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    string::{String, ToString as _},
+    sync::Arc,
+    vec,
     vec::Vec,
 };
 
 use arrow::{
-    array::RecordBatch,
-    ipc::{reader::StreamReader, writer::StreamWriter},
+    array::{ArrayRef, RecordBatch, new_null_array},
+    buffer::Buffer,
+    compute::cast,
+    datatypes::{DataType, SchemaRef},
+    ipc::{
+        MessageHeader, MetadataVersion,
+        convert::fb_to_schema,
+        reader::RecordBatchDecoder,
+        root_as_message,
+        writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions},
+    },
 };
 
 use super::{
@@ -17,12 +36,30 @@ use super::{
     error::{Error, Result},
 };
 
+const CONTINUATION: [u8; 4] = [0xff; 4];
+const MAGIC: [u8; 4] = *b"hudF";
+/// Continuation marker and metadata length.
+const PREFIX: usize = 8;
+/// Magic and CRC32.
+const TRAILER: usize = 8;
+/// A frame's metadata is about 100 bytes a column.
+const MAX_METADATA: usize = 1 << 20;
+/// A batch of 4,096 rows takes 300 kB, of stacks 4 MB.
+const MAX_BODY: usize = 1 << 30;
+
 /// Appends batches to a segment in flight.
 pub struct InflightLog {
     table: Table,
     number: u32,
     path: PathBuf,
-    writer: StreamWriter<BufWriter<File>>,
+    file: File,
+    /// Length of the whole frames.
+    len: u64,
+    /// Whether the file may be longer than that.
+    torn: bool,
+    options: IpcWriteOptions,
+    context: IpcWriteContext,
+    dictionaries: DictionaryTracker,
     rows: u64,
     bytes: u64,
 }
@@ -32,25 +69,43 @@ impl InflightLog {
     pub fn create(session: &SessionDir, table: Table, number: u32) -> Result<Self> {
         session.create_table(table)?;
         let path = session.log(table, number);
-        let file = super::layout::create(&path)?;
-        let writer = StreamWriter::try_new_buffered(file, &table.schema()).map_err(Error::damaged(&path))?;
-        Ok(Self { table, number, path, writer, rows: 0, bytes: 0 })
+        let file = super::layout::create_appending(&path)?;
+        let mut log = Self {
+            table,
+            number,
+            path,
+            file,
+            len: 0,
+            torn: false,
+            options: options(),
+            context: IpcWriteContext::default(),
+            dictionaries: DictionaryTracker::new(true),
+            rows: 0,
+            bytes: 0,
+        };
+        let schema = schema_message(table);
+        // No log at all is better than one without a schema: the number is then free again.
+        log.frame(&schema).inspect_err(|_| drop(std::fs::remove_file(&log.path)))?;
+        Ok(log)
     }
 
-    /// Appends a batch and hands it to the system: it survives the recorder's death from here on.
+    /// Appends a batch and hands it to the system: it survives the recorder's death from here on. All or nothing: where
+    /// it fails, nothing of it is in the log, and a later one may succeed.
     pub fn append(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.writer
-            .write(batch)
-            .and_then(|()| Ok(self.writer.get_mut().flush()?))
-            .map_err(|e| Error::Damaged { path: self.path.clone(), why: std::format!("write: {e}") })?;
+        let (_, encoded) = IpcDataGenerator::default()
+            .encode(batch, &mut self.dictionaries, &self.options, &mut self.context)
+            .map_err(Error::damaged(&self.path))?;
+        self.frame(&encoded)?;
         self.rows += batch.num_rows() as u64;
-        self.bytes += batch.get_array_memory_size() as u64;
+        self.bytes += encoded.arrow_data.len() as u64;
         Ok(())
     }
 
-    /// Ends the stream; the log is then ready to be sealed.
+    /// Ends the stream; the log is then ready to be sealed. Where that fails, it is ready all the same: the end mark is
+    /// for other readers of Arrow.
     pub fn finish(mut self) -> Result<(Table, u32)> {
-        self.writer.finish().map_err(Error::damaged(&self.path))?;
+        let end = [CONTINUATION, [0; 4]].concat();
+        self.write(&mut [IoSlice::new(&end)], end.len())?;
         Ok((self.table, self.number))
     }
 
@@ -64,18 +119,368 @@ impl InflightLog {
         self.bytes
     }
 
+    /// Bytes in its file.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Its table.
+    pub fn table(&self) -> Table {
+        self.table
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    fn frame(&mut self, message: &EncodedData) -> Result<()> {
+        let head = head(self.len, message)
+            .ok_or_else(|| Error::Damaged { path: self.path.clone(), why: "write: a batch is too large".into() })?;
+        let body = &message.arrow_data;
+        self.write(&mut [IoSlice::new(&head), IoSlice::new(body)], head.len() + body.len())
+    }
+
+    /// Writes all of it, or leaves the file as it was.
+    fn write(&mut self, slices: &mut [IoSlice<'_>], len: usize) -> Result<()> {
+        if self.torn {
+            self.cut_back()?;
+        }
+        match write_all(&mut self.file, slices) {
+            Ok(()) => {
+                self.len += len as u64;
+                Ok(())
+            }
+            Err(source) => {
+                self.torn = true;
+                // Where this fails too, the next append tries again, and readers stop before the torn frame.
+                let _ = self.cut_back();
+                Err(Error::Io { action: "write", path: self.path.clone(), source })
+            }
+        }
+    }
+
+    fn cut_back(&mut self) -> Result<()> {
+        self.file.set_len(self.len).map_err(Error::io("truncate", &self.path))?;
+        self.torn = false;
+        Ok(())
+    }
 }
 
-/// Reads every complete batch of a log. A log cut short gives what was written whole.
-pub(super) fn read(path: &Path) -> Result<Vec<RecordBatch>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let Ok(reader) = StreamReader::try_new(BufReader::new(file), None) else {
-        // Cut before its schema was whole: no batch was either.
-        return Ok(Vec::new());
+fn write_all(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while slices.iter().any(|s| !s.is_empty()) {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut slices, n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn options() -> IpcWriteOptions {
+    // Batches are often of a few rows; 64 would pad each of their buffers to a cache line.
+    IpcWriteOptions::try_new(8, false, MetadataVersion::V5).unwrap_or_default()
+}
+
+fn schema_message(table: Table) -> EncodedData {
+    IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
+        &table.schema(),
+        &mut DictionaryTracker::new(true),
+        &options(),
+    )
+}
+
+/// All of a frame but its body, for a frame at `offset`.
+fn head(offset: u64, message: &EncodedData) -> Option<Vec<u8>> {
+    let metadata = &message.ipc_message;
+    let len = (PREFIX + metadata.len() + TRAILER).next_multiple_of(8);
+    if len > MAX_METADATA || message.arrow_data.len() > MAX_BODY {
+        return None;
+    }
+    let mut head = Vec::with_capacity(len);
+    head.extend_from_slice(&CONTINUATION);
+    head.extend_from_slice(&i32::try_from(len - PREFIX).ok()?.to_le_bytes());
+    head.extend_from_slice(metadata);
+    head.resize(len - TRAILER, 0);
+    head.extend_from_slice(&MAGIC);
+    head.extend_from_slice(&crc(offset, &head, &message.arrow_data).to_le_bytes());
+    Some(head)
+}
+
+fn crc(offset: u64, head: &[u8], body: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&offset.to_le_bytes());
+    crc.update(head);
+    crc.update(body);
+    crc.finalize()
+}
+
+/// What of a log could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Bytes from the first frame that is not whole to the end.
+    pub bytes: u64,
+    /// What is wrong with that frame.
+    pub why: String,
+}
+
+/// Reads a log's whole frames, as batches with the table's schema.
+///
+/// The iteration ends at the first frame that is not whole, and [`InflightReader::cut`] then tells what was left. In a
+/// log that is being written, that may be a frame under way: iterating again tries again.
+pub struct InflightReader {
+    table: Table,
+    path: PathBuf,
+    file: File,
+    offset: u64,
+    /// The schema of the log, once it was read, where it is not the table's own.
+    schema: Option<SchemaRef>,
+    ended: bool,
+    cut: Option<Cut>,
+    rows: u64,
+}
+
+/// Why there is no frame at an offset.
+enum NoFrame {
+    End,
+    Cut(String),
+    Io(io::Error),
+}
+
+impl From<io::Error> for NoFrame {
+    fn from(error: io::Error) -> Self {
+        NoFrame::Io(error)
+    }
+}
+
+fn bad<T>(why: impl Into<String>) -> Result<T, NoFrame> {
+    Err(NoFrame::Cut(why.into()))
+}
+
+impl InflightReader {
+    /// Opens the log at `path`, which is one of `table`.
+    pub fn open(table: Table, path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        Ok(Self { table, path: path.into(), file, offset: 0, schema: None, ended: false, cut: None, rows: 0 })
+    }
+
+    /// What could not be read, once the iteration has ended.
+    pub fn cut(&self) -> Option<&Cut> {
+        self.cut.as_ref()
+    }
+
+    /// Bytes that could not be read, once the iteration has ended.
+    pub fn bytes_cut(&self) -> u64 {
+        self.cut.as_ref().map_or(0, |c| c.bytes)
+    }
+
+    /// Whether its writer ended it in order.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Rows read so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Its table.
+    pub fn table(&self) -> Table {
+        self.table
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn next_batch(&mut self) -> Result<RecordBatch, NoFrame> {
+        let len = self.file.metadata()?.len();
+        loop {
+            if self.ended {
+                return if self.offset == len { Err(NoFrame::End) } else { bad("there is something past its end") };
+            }
+            let left = len.saturating_sub(self.offset);
+            if left == 0 {
+                return Err(NoFrame::End);
+            }
+            let (size, batch) = self.frame(left)?;
+            self.offset += size;
+            match batch {
+                Some(batch) => {
+                    self.rows += batch.num_rows() as u64;
+                    return Ok(batch);
+                }
+                None if size == PREFIX as u64 => self.ended = true,
+                None => {}
+            }
+        }
+    }
+
+    /// Reads the frame at the offset, given the bytes from there on. No length in it is believed before it was held
+    /// against these, and nothing is decoded before the checksum was.
+    fn frame(&mut self, left: u64) -> Result<(u64, Option<RecordBatch>), NoFrame> {
+        let mut prefix = [0; PREFIX];
+        if left < PREFIX as u64 {
+            return bad("its last frame is torn");
+        }
+        self.file.read_exact_at(&mut prefix, self.offset)?;
+        let (mark, size) = prefix.split_at(4);
+        if mark != CONTINUATION {
+            return bad("a frame does not begin as one");
+        }
+        let size = size.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+        if size == 0 {
+            return Ok((PREFIX as u64, None));
+        }
+        if size % 8 != 0 || size < TRAILER as u64 || size > MAX_METADATA as u64 {
+            return bad("a frame's length is not possible");
+        }
+        let head_len = PREFIX as u64 + size;
+        if left < head_len {
+            return bad("its last frame is torn");
+        }
+        let head = self.bytes(self.offset, head_len)?;
+        let Some((covered, crc_stored)) = head.split_last_chunk::<4>() else { return bad("a frame is too short") };
+        if !covered.ends_with(&MAGIC) {
+            return bad("a frame has no checksum");
+        }
+        let Some(metadata) = head.get(PREFIX..head.len() - TRAILER) else { return bad("a frame is too short") };
+        let Ok(message) = root_as_message(metadata) else { return bad("a frame's metadata is damaged") };
+        let body_len = u64::try_from(message.bodyLength()).unwrap_or(u64::MAX);
+        if body_len > MAX_BODY as u64 {
+            return bad("a frame's length is not possible");
+        }
+        if left - head_len < body_len {
+            return bad("its last frame is torn");
+        }
+        let body = self.bytes(self.offset + head_len, body_len)?;
+        if crc(self.offset, covered, &body) != u32::from_le_bytes(*crc_stored) {
+            return bad("a frame's checksum does not match");
+        }
+        let batch = match message.header_type() {
+            MessageHeader::Schema if self.offset == 0 => {
+                self.schema = log_schema(self.table, metadata)?;
+                None
+            }
+            MessageHeader::RecordBatch if self.offset > 0 => {
+                let schema = self.schema.clone().unwrap_or_else(|| self.table.schema());
+                let batch = decode(metadata, body, schema)?;
+                Some(if self.schema.is_some() { adapt(self.table, &batch)? } else { batch })
+            }
+            _ => return bad("a frame is of a kind that does not belong there"),
+        };
+        Ok((head_len + body_len, batch))
+    }
+
+    fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, NoFrame> {
+        let Ok(len) = usize::try_from(len) else { return bad("a frame's length is not possible") };
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+}
+
+impl Iterator for InflightReader {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.cut = None;
+        match self.next_batch() {
+            Ok(batch) => Some(Ok(batch)),
+            Err(NoFrame::End) => None,
+            Err(NoFrame::Cut(why)) => {
+                let len = self.file.metadata().map_or(self.offset, |m| m.len());
+                self.cut = Some(Cut { bytes: len.saturating_sub(self.offset), why });
+                None
+            }
+            Err(NoFrame::Io(source)) => Some(Err(Error::Io { action: "read", path: self.path.clone(), source })),
+        }
+    }
+}
+
+/// The schema that a log declares; `None` where it is the table's.
+fn log_schema(table: Table, metadata: &[u8]) -> Result<Option<SchemaRef>, NoFrame> {
+    let own = schema_message(table).ipc_message;
+    if metadata.starts_with(&own) && metadata.iter().skip(own.len()).all(|b| *b == 0) {
+        return Ok(None);
+    }
+    // Another version wrote it. Arrow panics on types that it does not know; a frame with a right checksum that has
+    // one was made to harm.
+    let schema = std::panic::catch_unwind(|| {
+        let message = root_as_message(metadata).ok()?;
+        message.header_as_schema().map(fb_to_schema)
+    });
+    match schema {
+        Ok(Some(schema)) => Ok(Some(Arc::new(schema))),
+        _ => bad("its schema is damaged"),
+    }
+}
+
+/// Decodes a batch. Arrow checks what is in the buffers, but believes where they lie.
+fn decode(metadata: &[u8], body: Vec<u8>, schema: SchemaRef) -> Result<RecordBatch, NoFrame> {
+    let Some((message, batch)) = root_as_message(metadata).ok().and_then(|m| Some((m, m.header_as_record_batch()?)))
+    else {
+        return bad("a frame's metadata is damaged");
     };
-    Ok(reader.map_while(core::result::Result::ok).collect())
+    let is_inside = |b: &arrow::ipc::Buffer| {
+        let range = u64::try_from(b.offset()).ok().zip(u64::try_from(b.length()).ok());
+        range.and_then(|(o, l)| o.checked_add(l)).is_some_and(|end| end <= body.len() as u64)
+    };
+    let buffers_fit = batch.buffers().is_some_and(|buffers| buffers.iter().all(is_inside));
+    let most = body.len() as u64 * 8;
+    let nodes_fit = batch.nodes().is_some_and(|nodes| {
+        nodes.iter().all(|n| {
+            let len = u64::try_from(n.length());
+            let nulls = u64::try_from(n.null_count());
+            len.is_ok_and(|len| len <= most && nulls.is_ok_and(|nulls| nulls <= len))
+        })
+    });
+    let rows_fit = u64::try_from(batch.length()).is_ok_and(|rows| rows <= most);
+    if !buffers_fit || !nodes_fit || !rows_fit || batch.compression().is_some() {
+        return bad("a frame's metadata does not fit its body");
+    }
+    let none = Default::default();
+    let version = message.version();
+    let batch = RecordBatchDecoder::try_new(&Buffer::from_vec(body), batch, schema, &none, &version)
+        .and_then(RecordBatchDecoder::read_record_batch);
+    batch.map_err(|e| NoFrame::Cut(format!("a frame does not decode: {e}")))
+}
+
+/// The rows under the table's schema: columns that came later are null.
+fn adapt(table: Table, batch: &RecordBatch) -> Result<RecordBatch, NoFrame> {
+    let schema = table.schema();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for field in schema.fields() {
+        columns.push(match batch.column_by_name(field.name()) {
+            Some(column) if same_type(column.data_type(), field.data_type()) => match cast(column, field.data_type()) {
+                Ok(column) => column,
+                Err(e) => return bad(e.to_string()),
+            },
+            Some(column) => return bad(format!("its column {} is {}", field.name(), column.data_type())),
+            None if field.is_nullable() => new_null_array(field.data_type(), batch.num_rows()),
+            None => return bad(format!("it has no column {}", field.name())),
+        });
+    }
+    RecordBatch::try_new(schema, columns).map_err(|e| NoFrame::Cut(e.to_string()))
+}
+
+/// The same type, whatever a list calls its items.
+pub(super) fn same_type(a: &DataType, b: &DataType) -> bool {
+    match (a, b) {
+        (DataType::List(a), DataType::List(b)) => same_type(a.data_type(), b.data_type()),
+        _ => a == b,
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     format,
     fs::{self, DirBuilder, File, OpenOptions},
-    io,
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     vec::Vec,
@@ -12,8 +12,16 @@ use std::{
 use super::{
     Table,
     error::{Error, Result},
+    lock::SessionLock,
     manifest::Manifest,
 };
+
+/// How the name of a sealed segment ends.
+const SEALED: &str = ".parquet";
+/// How the name of a log ends.
+const INFLIGHT: &str = ".arrows.inflight";
+/// How the name of a file ends that is not whole yet.
+pub(super) const TMP: &str = ".tmp";
 
 /// A session's folder.
 #[derive(Clone, Debug)]
@@ -33,8 +41,9 @@ pub struct Unsealed {
 }
 
 impl SessionDir {
-    /// Makes the folder of a new session, readable by its owner only. What exists is never written into.
-    pub fn create(root: &Path, manifest: &Manifest) -> Result<Self> {
+    /// Makes the folder of a new session, readable by its owner only, and takes it for writing. What exists is never
+    /// written into.
+    pub fn create(root: &Path, manifest: &Manifest) -> Result<(Self, SessionLock)> {
         if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(Error::io("create", parent))?;
         }
@@ -43,8 +52,11 @@ impl SessionDir {
             _ => Error::Io { action: "create", path: root.to_path_buf(), source: e },
         })?;
         let session = SessionDir { root: root.to_path_buf() };
-        manifest.write(root).inspect_err(|_| drop(fs::remove_dir_all(root)))?;
-        Ok(session)
+        let lock = session
+            .lock()
+            .and_then(|lock| manifest.write(root).map(|()| lock))
+            .inspect_err(|_| drop(fs::remove_dir_all(root)))?;
+        Ok((session, lock))
     }
 
     /// Opens an existing session.
@@ -65,14 +77,19 @@ impl SessionDir {
 
     /// A table's sealed segments, in order.
     pub fn segments(&self, table: Table) -> Result<Vec<PathBuf>> {
-        Ok(self.numbered(table, ".parquet")?.into_iter().map(|(_, path)| path).collect())
+        Ok(self.sealed(table)?.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// A table's sealed segments with their numbers, in order.
+    pub fn sealed(&self, table: Table) -> Result<Vec<(u32, PathBuf)>> {
+        self.numbered(table, SEALED)
     }
 
     /// Segments that are in flight, or were when the recorder was killed.
     pub fn unsealed(&self) -> Result<Vec<Unsealed>> {
         let mut all = Vec::new();
         for &table in Table::ALL {
-            for (number, log) in self.numbered(table, ".arrows.inflight")? {
+            for (number, log) in self.numbered(table, INFLIGHT)? {
                 all.push(Unsealed { table, number, log });
             }
         }
@@ -81,20 +98,20 @@ impl SessionDir {
 
     /// The number for the table's next segment: one past every number in use.
     pub fn next_number(&self, table: Table) -> Result<u32> {
-        let sealed = self.numbered(table, ".parquet")?;
-        let open = self.numbered(table, ".arrows.inflight")?;
+        let sealed = self.numbered(table, SEALED)?;
+        let open = self.numbered(table, INFLIGHT)?;
         let last = sealed.iter().chain(&open).map(|(n, _)| *n).max();
         Ok(last.unwrap_or(0).saturating_add(1))
     }
 
     /// A sealed segment's path.
     pub fn segment(&self, table: Table, number: u32) -> PathBuf {
-        self.table(table).join(format!("{number:06}.parquet"))
+        self.table(table).join(format!("{number:06}{SEALED}"))
     }
 
     /// An in-flight log's path.
     pub fn log(&self, table: Table, number: u32) -> PathBuf {
-        self.table(table).join(format!("{number:06}.arrows.inflight"))
+        self.table(table).join(format!("{number:06}{INFLIGHT}"))
     }
 
     /// Makes a table's folder if it is not there.
@@ -118,11 +135,9 @@ impl SessionDir {
         let mut found = Vec::new();
         for entry in entries {
             let path = entry.map_err(Error::io("list", &dir))?.path();
-            let number = path
-                .file_name()
-                .and_then(|n| n.to_str())
-                .and_then(|n| n.strip_suffix(suffix))
-                .and_then(|n| n.parse().ok());
+            let digits = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(suffix));
+            // As it is written, so that no two files have one number.
+            let number: Option<u32> = digits.and_then(|d| d.parse().ok().filter(|n| format!("{n:06}") == d));
             if let Some(number) = number {
                 found.push((number, path));
             }
@@ -132,12 +147,43 @@ impl SessionDir {
     }
 }
 
-/// Creates a file that only its owner can read.
-pub(super) fn create(path: &Path) -> Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(Error::io("create", path))
+/// Creates a file that only its owner can read. What is there, a link for example, is not written into.
+fn create(path: &Path) -> Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(Error::io("create", path))
 }
 
-/// Makes renames in a folder durable.
+/// Creates a file that only its owner can read, of which every write goes to the end.
+pub(super) fn create_appending(path: &Path) -> Result<File> {
+    OpenOptions::new().append(true).create_new(true).mode(0o600).open(path).map_err(Error::io("create", path))
+}
+
+/// Puts a file at `path` so that it is there whole and durably, or not at all: what was there before is then still.
+pub(super) fn write_whole(path: &Path, parts: &[&[u8]]) -> Result<()> {
+    let mut tmp = path.as_os_str().to_os_string();
+    tmp.push(TMP);
+    let tmp = PathBuf::from(tmp);
+    let write = || {
+        // What a recorder left that was killed here.
+        match fs::remove_file(&tmp) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Io { action: "remove", path: tmp.clone(), source: e });
+            }
+            _ => {}
+        }
+        let mut file = create(&tmp)?;
+        parts.iter().try_for_each(|part| file.write_all(part)).map_err(Error::io("write", &tmp))?;
+        file.sync_all().map_err(Error::io("sync", &tmp))?;
+        fs::rename(&tmp, path).map_err(Error::io("rename", &tmp))
+    };
+    // The room that a part takes is the first that is needed elsewhere.
+    write().inspect_err(|_| drop(fs::remove_file(&tmp)))?;
+    match path.parent() {
+        Some(dir) => sync_dir(dir),
+        None => Ok(()),
+    }
+}
+
+/// Makes renames and removals in a folder durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
 }

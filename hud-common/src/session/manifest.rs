@@ -1,11 +1,13 @@
-//! `manifest.json`: what was recorded, where, when and how.
+//! `manifest.json`: what was recorded, where, when and how. Its last field, `crc32`, is the checksum of all before it.
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write as _},
+    format,
+    fs::File,
+    io::{self, Read as _},
     path::Path,
-    string::{String, ToString},
+    string::{String, ToString as _},
+    vec::Vec,
 };
 
 use serde::{Deserialize, Serialize};
@@ -18,8 +20,11 @@ pub const FORMAT_VERSION: u32 = 1;
 /// The name of the file.
 pub(super) const FILE: &str = "manifest.json";
 
+/// Notes and options are few.
+const MAX_SIZE: u64 = 16 << 20;
+
 /// What was recorded, where, when and how.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT_VERSION`] of the writer.
     pub format_version: u32,
@@ -51,18 +56,32 @@ pub struct Manifest {
     pub options: Options,
     /// `ts = clock.real + (monotonic - clock.mono)`, all over the session.
     pub clock: Clock,
-    /// What each stream produced, stored and lost. `produced = stored + dropped` once the session is complete.
+    /// What each stream produced, stored, lost and let go. `produced = stored + dropped + expired`, exactly, once the
+    /// session is complete; of one that was recovered, as far as is known.
     #[serde(default)]
     pub streams: BTreeMap<String, StreamAccount>,
+    /// What the tables of events still hold, where their oldest segments have expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<Range>,
+    /// The number of the oldest segment that has not expired, of each table of which one has. Written before the files
+    /// go: what has a lower number is no part of the session.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub first_segment: BTreeMap<String, u32>,
+    /// The id of the session before: of the target before it was started again, or of the day before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// How it was recovered, where its recorder was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
     /// What could not be watched, and why; in words for people.
     #[serde(default)]
-    pub notes: std::vec::Vec<String>,
+    pub notes: Vec<String>,
     /// Whether the recorder closed it in order.
     pub complete: bool,
 }
 
 /// How a session was recorded.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Options {
     /// CPU samples a second and CPU.
     pub freq: u32,
@@ -74,7 +93,7 @@ pub struct Options {
 }
 
 /// The two clocks at one instant, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
     /// CLOCK_MONOTONIC.
     pub mono: i64,
@@ -99,6 +118,39 @@ pub struct StreamAccount {
     pub stored: u64,
     /// Events lost on the way; `drops` says when and where.
     pub dropped: u64,
+    /// Rows that retention has removed.
+    #[serde(default)]
+    pub expired: u64,
+}
+
+/// A stretch of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// Its start (ns since the Unix epoch).
+    pub from: i64,
+    /// Its end.
+    pub to: i64,
+}
+
+/// What recovery found in a session whose recorder was killed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Rows that were in logs, not in sealed segments.
+    pub rows_salvaged: u64,
+    /// Bytes of logs that were not whole frames.
+    pub bytes_cut: u64,
+    /// Stacks that rows refer to and of which nothing but their id is known.
+    pub unnamed_stacks: u64,
+    /// Frames, modules and task types of which the same is true.
+    #[serde(default)]
+    pub unnamed_others: u64,
+    /// Events that ended after it (ns since the Unix epoch) may be missing: at most the last 100 ms of each table
+    /// before the kill, and what was still in the ring.
+    pub lost_after: i64,
+    /// Events of a stream that the last account knows to have come to be, and that are nowhere: at least so many were
+    /// lost by the kill.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost: BTreeMap<String, u64>,
 }
 
 impl Manifest {
@@ -106,18 +158,23 @@ impl Manifest {
     pub fn read(session: &Path) -> Result<Self> {
         let path = session.join(FILE);
         let not = |why: String| Error::NotASession { path: session.to_path_buf(), why };
-        let text = fs::read_to_string(&path).map_err(|e| match e.kind() {
+        let open = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound if session.is_dir() => not("it has no manifest.json".into()),
             io::ErrorKind::NotFound => not("there is no such folder".into()),
             io::ErrorKind::NotADirectory => not("it is no folder".into()),
             _ => Error::Io { action: "read", path: path.clone(), source: e },
-        })?;
+        };
+        let mut text = Vec::new();
+        File::open(&path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text)).map_err(open)?;
+        if text.len() as u64 > MAX_SIZE {
+            return Err(not("its manifest.json is too large to be one".into()));
+        }
         #[derive(Deserialize)]
         struct Version {
             format_version: u32,
         }
         let version: Version =
-            serde_json::from_str(&text).map_err(|e| not(std::format!("its manifest.json does not parse: {e}")))?;
+            serde_json::from_slice(&text).map_err(|e| not(format!("its manifest.json does not parse: {e}")))?;
         if version.format_version > FORMAT_VERSION {
             return Err(Error::Newer {
                 path: session.to_path_buf(),
@@ -125,21 +182,31 @@ impl Manifest {
                 known: FORMAT_VERSION,
             });
         }
-        serde_json::from_str(&text).map_err(Error::damaged(&path))
+        if !is_signed(&text) {
+            return Err(Error::Damaged { path, why: "its checksum does not match".into() });
+        }
+        serde_json::from_slice(&text).map_err(Error::damaged(&path))
     }
 
     /// Writes the manifest so that a reader sees the old one or the new one, never a part.
     pub fn write(&self, session: &Path) -> Result<()> {
         let path = session.join(FILE);
-        let tmp = session.join("manifest.json.tmp");
         let text = serde_json::to_string_pretty(self)
             .map_err(|e| Error::Damaged { path: path.clone(), why: e.to_string() })?;
-        let mut file = super::layout::create(&tmp)?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.write_all(b"\n"))
-            .and_then(|()| file.sync_all())
-            .map_err(Error::io("write", &tmp))?;
-        fs::rename(&tmp, &path).map_err(Error::io("rename", &tmp))?;
-        super::layout::sync_dir(session)
+        let text = text.strip_suffix("\n}").unwrap_or(&text);
+        super::layout::write_whole(&path, &[text.as_bytes(), signature(text.as_bytes()).as_bytes()])
     }
+}
+
+/// What stands after the other fields: the CRC32 of all before, and the end of the object.
+fn signature(text: &[u8]) -> String {
+    format!(",\n  \"crc32\": \"{:08x}\"\n}}\n", crc32fast::hash(text))
+}
+
+fn is_signed(text: &[u8]) -> bool {
+    let len = signature(&[]).len();
+    text.len()
+        .checked_sub(len)
+        .and_then(|at| text.split_at_checked(at))
+        .is_some_and(|(text, s)| s == signature(text).as_bytes())
 }

@@ -2,24 +2,29 @@
 //!
 //! ```text
 //! SESSION/manifest.json
+//! SESSION/lock                              held by the recorder for as long as it records
 //! SESSION/<table>/000001.parquet            a sealed segment: sorted, compressed, immutable
 //! SESSION/<table>/000002.arrows.inflight    the segment being written: an Arrow IPC stream
 //! ```
 //! Invariants: a file name is never reused; a segment has at least one row and is sorted by its table's key; `ts` is
 //! nanoseconds since the Unix epoch by the manifest's one clock anchor, `dur` nanoseconds.
 
+mod checks;
 mod error;
 mod inflight;
 mod layout;
+mod lock;
 mod manifest;
 mod row;
 mod segment;
 mod tables;
 
+pub use checks::{Checked, VerifiedFile, verified_reader};
 pub use error::{Error, Result};
-pub use inflight::InflightLog;
+pub use inflight::{Cut, InflightLog, InflightReader};
 pub use layout::{SessionDir, Unsealed};
-pub use manifest::{Clock, FORMAT_VERSION, Manifest, Options, StreamAccount};
+pub use lock::SessionLock;
+pub use manifest::{Clock, FORMAT_VERSION, Manifest, Options, Range, Recovery, StreamAccount};
 pub use row::{Cell, ColumnInfo, Columns, Text};
-pub use segment::{Sealed, seal};
+pub use segment::{Encoded, Sealed, SegmentInfo, encode, seal, segment_info};
 pub use tables::*;

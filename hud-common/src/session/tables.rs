@@ -40,6 +40,16 @@ macro_rules! tables {
                 match self { $(Table::$variant => stringify!($key)),+ }
             }
 
+            /// Whether it holds events: its oldest segments may go. What rows refer to by an id stays, and the clock.
+            pub const fn expires(self) -> bool {
+                matches!(self.key().as_bytes(), b"ts")
+            }
+
+            /// The table of that name.
+            pub fn by_name(name: &str) -> Option<Table> {
+                Table::ALL.iter().copied().find(|t| t.name() == name)
+            }
+
             /// What a row is.
             pub fn about(self) -> String {
                 match self { $(Table::$variant => join(&[$($about),+])),+ }
@@ -336,10 +346,24 @@ tables! {
         dur: i64,
         /// Stream: the table's name.
         stream: Text,
-        /// Where: `ring` (no room in the ring buffer), `untracked` (no room in the kernel's tables), `decode` (not understood).
+        /// Where: `ring` (no room in the ring buffer), `untracked` (no room in the kernel's tables), `decode` (not understood), `disk` (no room on the disk).
         stage: Text,
         /// How many.
         lost: i64,
+    }
+
+    /// The account of a stream so far, each second: `produced - stored - dropped` events were on their way then. When a row is there, so are all the rows that it counts.
+    Accounts = "accounts" by ts, AccountRow, AccountColumns {
+        /// When the kernel's counters were read (ns since the Unix epoch).
+        ts: i64,
+        /// Stream: the table's name.
+        stream: Text,
+        /// Events that came to be since the session began.
+        produced: i64,
+        /// Rows written since the session began, those that have expired included.
+        stored: i64,
+        /// Events known to be lost since the session began.
+        dropped: i64,
     }
 
     /// What hud itself cost, each second.

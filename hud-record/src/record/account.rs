@@ -34,6 +34,7 @@ pub(super) fn account(
                 produced: c.produced + c.untracked + own,
                 stored: table(stream).and_then(|t| stored.get(t)).copied().unwrap_or(0),
                 dropped: c.lost + c.untracked,
+                expired: 0,
             };
             (stream.name().to_string(), account)
         })

@@ -2,68 +2,54 @@
 //!
 //! No symbol work and no strings here: names are borrowed constants, stacks are ids, the rest is integers.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::mpsc::Sender,
-};
+use std::{collections::HashMap, sync::mpsc::Sender};
 
 use hud_common::{
     session::{
-        Clock, Columns as _, OffCpuColumns, OffCpuRow, PollColumns, PollRow, SampleColumns, SampleRow, TaskColumns,
-        TaskRow, Text, ThreadColumns, ThreadRow,
+        Clock, Columns as _, EndColumns, EndRow, OffCpuColumns, OffCpuRow, PollColumns, PollRow, SampleColumns,
+        SampleRow, SpawnColumns, SpawnRow, TaskColumns, TaskRow, Text, WakeColumns, WakeRow,
     },
     wire::{
-        Event, NO_POLL_FN, OffCpuHead, PollEvent, STATE_PREEMPTED, SampleHead, Stream, TaskEvent, ThreadChange,
-        ThreadEvent, ThreadState,
+        EndEvent, Event, NO_POLL_FN, OffCpuHead, PollEvent, STATE_PREEMPTED, SampleHead, SpawnEvent, Stream, TaskEvent,
+        TaskOutcome, ThreadState, WakeEvent,
     },
 };
 
 use super::{
     stacks::{NewStack, StackTable},
+    threads::Threads,
     writer::BatchSender,
 };
-use crate::target::{Mapping, TaskKind, Tokio, clean};
+use crate::target::{Mapping, PollFn, Tokio};
 
 /// Rows after which a table's columns become a batch: below about 1,000, Arrow's framing costs more than it carries.
 const BATCH_ROWS: usize = 4096;
-
-/// Threads that are remembered by name and role.
-const MAX_THREADS: usize = 65_536;
 
 /// Turns events into rows.
 pub(super) struct Drain {
     clock: Clock,
     sample_weight: i64,
     /// By the index that the poll probes were given.
-    kinds: Vec<TaskKind>,
+    poll_fns: Vec<PollFn>,
     /// Index of a poll function by its runtime address.
     poll_addresses: HashMap<u64, usize>,
-    /// Tasks that are the loop of a worker thread: for everybody else, no task.
-    worker_loops: HashSet<u64>,
-    threads: HashMap<u32, Thread>,
+    threads: Threads,
     stacks: StackTable,
     polls: PollColumns,
     off_cpu: OffCpuColumns,
     samples: SampleColumns,
     tasks: TaskColumns,
-    thread_rows: ThreadColumns,
+    wakes: WakeColumns,
+    spawns: SpawnColumns,
+    ends: EndColumns,
     /// Rows made of the kernel's events, by stream.
     pub(super) rows: [u64; Stream::ALL.len()],
-    /// Rows that the recorder added on its own, by stream.
-    pub(super) own_rows: [u64; Stream::ALL.len()],
+    /// Stretches off CPU that were not over as recording ended.
+    unfinished: u64,
     /// Records that were none of ours.
     pub(super) undecoded: u64,
     /// Bytes read.
     pub(super) bytes: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Thread {
-    name: String,
-    role: &'static str,
-    /// The id of the loop that it runs, where it is a worker.
-    worker_loop: Option<u64>,
-    worker: Option<i32>,
 }
 
 impl Drain {
@@ -78,23 +64,24 @@ impl Drain {
         Drain {
             clock,
             sample_weight: 1_000_000_000 / i64::from(freq.max(1)),
-            kinds: tokio.poll_fns.iter().map(|p| p.kind).collect(),
+            poll_fns: tokio.poll_fns.clone(),
             poll_addresses: tokio
                 .poll_fns
                 .iter()
                 .enumerate()
                 .map(|(index, p)| (p.address.wrapping_add(load_bias), index))
                 .collect(),
-            worker_loops: HashSet::new(),
-            threads: HashMap::new(),
+            threads: Threads::default(),
             stacks: StackTable::new(mappings, namer),
             polls: PollColumns::default(),
             off_cpu: OffCpuColumns::default(),
             samples: SampleColumns::default(),
             tasks: TaskColumns::default(),
-            thread_rows: ThreadColumns::default(),
+            wakes: WakeColumns::default(),
+            spawns: SpawnColumns::default(),
+            ends: EndColumns::default(),
             rows: [0; Stream::ALL.len()],
-            own_rows: [0; Stream::ALL.len()],
+            unfinished: 0,
             undecoded: 0,
             bytes: 0,
         }
@@ -111,18 +98,27 @@ impl Drain {
             }
             Some(Event::Sample(e, stack)) => self.sample(e, stack, out),
             Some(Event::Task(e)) => self.task(e),
-            Some(Event::Thread(e)) => self.thread(e),
+            Some(Event::Thread(e)) => {
+                self.rows[Stream::Threads as usize] += 1;
+                self.threads.event(self.clock.epoch(e.ts), e);
+            }
+            Some(Event::Wake(e)) => self.wake(e, out),
+            Some(Event::Spawn(e)) => self.spawn(e, out),
+            Some(Event::End(e)) => self.end(e, out),
             None => self.undecoded += 1,
         }
     }
 
     /// Hands over what has gathered.
     pub(super) fn flush(&mut self, out: &BatchSender) {
-        out.send(&mut self.thread_rows);
+        out.send(&mut self.threads.rows);
         out.send(&mut self.tasks);
         out.send(&mut self.polls);
         out.send(&mut self.off_cpu);
         out.send(&mut self.samples);
+        out.send(&mut self.wakes);
+        out.send(&mut self.spawns);
+        out.send(&mut self.ends);
     }
 
     /// Events whose stack was not kept.
@@ -131,10 +127,21 @@ impl Drain {
     }
 
     /// A thread that was there before recording began.
-    pub(super) fn existing_thread(&mut self, ts: i64, tid: u32, name: String) {
-        let thread = Thread { name: clean(&name), role: "other", worker_loop: None, worker: None };
-        self.own_thread_row(ts, tid, &thread, "seen");
-        self.threads.insert(tid, thread);
+    pub(super) fn existing_thread(&mut self, ts: i64, tid: u32, name: &str) {
+        self.threads.existing(ts, tid, name);
+    }
+
+    /// Writes a row for each living thread again, so that older ones may go.
+    pub(super) fn retell_threads(&mut self, ts: i64) {
+        self.threads.retell(ts);
+    }
+
+    /// Rows that the recorder added on its own, by stream.
+    pub(super) fn own_rows(&self) -> [u64; Stream::ALL.len()] {
+        let mut own = [0; Stream::ALL.len()];
+        own[Stream::OffCpu as usize] = self.unfinished;
+        own[Stream::Threads as usize] = self.threads.own_rows;
+        own
     }
 
     /// A stretch off CPU that is not over as recording ends.
@@ -142,7 +149,7 @@ impl Drain {
         let mut head = state.off.head;
         head.dur = end.saturating_sub(head.ts);
         let frames = usize::try_from(head.frames).unwrap_or(0);
-        self.own_rows[Stream::OffCpu as usize] += 1;
+        self.unfinished += 1;
         self.off_cpu_row(&head, state.off.stack.get(..frames).unwrap_or_default(), out);
     }
 
@@ -154,11 +161,11 @@ impl Drain {
             task_id: e.task_id.cast_signed(),
             type_id: self.type_id(usize::try_from(e.poll_fn).ok()),
             tid: e.tid.cast_signed(),
-            cpu: e.cpu.cast_signed(),
+            cpu: i32::from(e.cpu),
             blocked: e.blocked.cast_signed(),
             run_queue: e.run_queue.cast_signed(),
-            wake_ts: None,
-            completed: None,
+            wake_ts: (e.wake_ts != 0).then(|| self.clock.epoch(e.wake_ts)),
+            completed: Some(e.completed != 0),
         });
         if self.polls.len() >= BATCH_ROWS {
             out.send(&mut self.polls);
@@ -168,6 +175,9 @@ impl Drain {
     fn off_cpu_row(&mut self, e: &OffCpuHead, stack: &[u64], out: &BatchSender) {
         let (stack_id, _) = self.stacks.id(stack);
         let woken = e.wake_ts != 0;
+        if woken && e.waker_tid != 0 {
+            self.threads.woken(e.tid, e.waker_tid);
+        }
         self.off_cpu.push(OffCpuRow {
             ts: self.clock.epoch(e.ts),
             dur: e.dur.cast_signed(),
@@ -201,6 +211,49 @@ impl Drain {
         }
     }
 
+    fn wake(&mut self, e: &WakeEvent, out: &BatchSender) {
+        self.rows[Stream::Wakes as usize] += 1;
+        self.wakes.push(WakeRow {
+            ts: self.clock.epoch(e.ts),
+            task_id: e.task_id.cast_signed(),
+            waker_task_id: self.task_id(e.waker_task_id),
+            waker_tid: e.tid.cast_signed(),
+        });
+        if self.wakes.len() >= BATCH_ROWS {
+            out.send(&mut self.wakes);
+        }
+    }
+
+    fn spawn(&mut self, e: &SpawnEvent, out: &BatchSender) {
+        self.rows[Stream::Spawns as usize] += 1;
+        self.spawns.push(SpawnRow {
+            ts: self.clock.epoch(e.ts),
+            task_id: e.task_id.cast_signed(),
+            type_id: self.type_id(self.poll_addresses.get(&e.poll_addr).copied()),
+            parent_task_id: self.task_id(e.parent_task_id),
+            tid: e.tid.cast_signed(),
+        });
+        if self.spawns.len() >= BATCH_ROWS {
+            out.send(&mut self.spawns);
+        }
+    }
+
+    fn end(&mut self, e: &EndEvent, out: &BatchSender) {
+        self.rows[Stream::Ends as usize] += 1;
+        self.ends.push(EndRow {
+            ts: self.clock.epoch(e.ts),
+            task_id: e.task_id.cast_signed(),
+            outcome: Text::Borrowed(match e.outcome {
+                o if o == TaskOutcome::Panicked as u32 => "panicked",
+                o if o == TaskOutcome::Cancelled as u32 => "cancelled",
+                _ => "completed",
+            }),
+        });
+        if self.ends.len() >= BATCH_ROWS {
+            out.send(&mut self.ends);
+        }
+    }
+
     fn task(&mut self, e: &TaskEvent) {
         self.rows[Stream::Tasks as usize] += 1;
         let index = if e.poll_fn == NO_POLL_FN {
@@ -209,11 +262,7 @@ impl Drain {
             usize::try_from(e.poll_fn).ok()
         };
         let ts = self.clock.epoch(e.ts);
-        match index.and_then(|i| self.kinds.get(i)) {
-            Some(TaskKind::Worker) => self.is_worker(ts, e.tid, e.task_id),
-            Some(TaskKind::Blocking) => self.has_role(ts, e.tid, "blocking"),
-            _ => {}
-        }
+        self.threads.task(ts, e, index.and_then(|i| self.poll_fns.get(i)));
         self.tasks.push(TaskRow {
             ts,
             task_id: e.task_id.cast_signed(),
@@ -223,85 +272,13 @@ impl Drain {
         });
     }
 
-    fn thread(&mut self, e: &ThreadEvent) {
-        self.rows[Stream::Threads as usize] += 1;
-        let end = e.comm.iter().position(|&b| b == 0).unwrap_or(e.comm.len());
-        let name = clean(&String::from_utf8_lossy(e.comm.get(..end).unwrap_or_default()));
-        let ts = self.clock.epoch(e.ts);
-        let mut thread = self.threads.remove(&e.tid).unwrap_or(Thread {
-            name: String::new(),
-            role: "other",
-            worker_loop: None,
-            worker: None,
-        });
-        thread.name = name;
-        let event = match e.change {
-            c if c == ThreadChange::Gone as u32 => "gone",
-            c if c == ThreadChange::Renamed as u32 => "renamed",
-            _ => "seen",
-        };
-        self.thread_row(ts, e.tid, &thread, event);
-        if event != "gone" && self.threads.len() < MAX_THREADS {
-            self.threads.insert(e.tid, thread);
-        }
-    }
-
-    /// A thread runs a worker's loop. Workers are numbered in the order in which their loops were spawned, so a newly
-    /// met one may change the numbers of others.
-    fn is_worker(&mut self, ts: i64, tid: u32, task_id: u64) {
-        self.worker_loops.insert(task_id);
-        let Some(thread) = self.threads.get_mut(&tid) else { return };
-        thread.role = "worker";
-        thread.worker_loop = Some(task_id);
-        let mut loops: Vec<u64> = self.threads.values().filter_map(|t| t.worker_loop).collect();
-        loops.sort_unstable();
-        let mut changed = Vec::new();
-        for (&tid, thread) in &mut self.threads {
-            let Some(own) = thread.worker_loop else { continue };
-            let number = loops.binary_search(&own).ok().and_then(|n| i32::try_from(n).ok());
-            if thread.worker != number {
-                thread.worker = number;
-                changed.push((tid, thread.clone()));
-            }
-        }
-        for (tid, thread) in changed {
-            self.own_thread_row(ts, tid, &thread, "role");
-        }
-    }
-
-    fn has_role(&mut self, ts: i64, tid: u32, role: &'static str) {
-        let Some(thread) = self.threads.get_mut(&tid) else { return };
-        if thread.role == "other" {
-            thread.role = role;
-            let thread = thread.clone();
-            self.own_thread_row(ts, tid, &thread, "role");
-        }
-    }
-
-    fn own_thread_row(&mut self, ts: i64, tid: u32, thread: &Thread, event: &'static str) {
-        self.own_rows[Stream::Threads as usize] += 1;
-        self.thread_row(ts, tid, thread, event);
-    }
-
-    fn thread_row(&mut self, ts: i64, tid: u32, thread: &Thread, event: &'static str) {
-        self.thread_rows.push(ThreadRow {
-            ts,
-            tid: tid.cast_signed(),
-            name: thread.name.clone().into(),
-            role: thread.role.into(),
-            worker: thread.worker,
-            runtime_id: None,
-            event: event.into(),
-        });
-    }
-
     fn task_id(&self, id: u64) -> Option<i64> {
-        (id != 0 && !self.worker_loops.contains(&id)).then_some(id.cast_signed())
+        (id != 0 && !self.threads.is_loop(id)).then_some(id.cast_signed())
     }
 
     /// Type ids are indexes of poll functions, counted from 1.
     fn type_id(&self, index: Option<usize>) -> Option<i64> {
-        let index = index.filter(|&i| i < self.kinds.len())?;
+        let index = index.filter(|&i| i < self.poll_fns.len())?;
         i64::try_from(index).ok()?.checked_add(1)
     }
 }

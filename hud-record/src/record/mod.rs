@@ -7,10 +7,12 @@
 
 mod account;
 mod drain;
+mod governor;
 mod namer;
 mod origin;
 mod recorder;
 mod stacks;
+mod threads;
 mod vitals;
 mod writer;
 

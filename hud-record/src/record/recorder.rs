@@ -24,6 +24,7 @@ use rustix::{
 use super::{
     account::{DropLog, account, produced},
     drain::Drain,
+    governor::{self, Governor, Stretch},
     namer::Namer,
     vitals::Vitals,
     writer::{BatchSender, RollPolicy, Writer},
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     kernel,
-    probes::{Plan, Probes},
+    probes::{Plan, Polls, Probes},
     target::{Binary, Process, Tokio},
 };
 
@@ -54,6 +55,8 @@ pub struct Settings {
     pub duration: Option<Duration>,
     /// What to attach.
     pub plan: Plan,
+    /// What the probes may cost, as a share of the target's CPU time, where the plan leaves it to the governor.
+    pub budget: f64,
     /// When segments are full.
     pub roll: RollPolicy,
 }
@@ -126,10 +129,11 @@ impl Recorder {
         let named = given.as_ref().unwrap_or(&running);
         let mut tokio = Tokio::find(named)?;
         let load_bias = process.load_bias(&running)?;
-        tokio.name_by_glue(named, &process, load_bias);
+        tokio.learn(named, &process, load_bias);
         let (start, end) = running.image();
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
-        let probes = Probes::attach(&process, &tokio, image, settings.plan)?;
+        let mut probes = Probes::attach(&process, &tokio, image, settings.plan)?;
+        probes.use_learned(&process, &tokio, settings.plan)?;
         let build_id = running.build_id().map(str::to_string);
         Ok(Recorder { process, settings, tokio, names_from, build_id, load_bias, probes })
     }
@@ -159,7 +163,7 @@ impl Recorder {
         let clock = kernel::anchor();
         let mut manifest = self.manifest(clock);
         let mut ring = self.probes.take_ring()?;
-        let session = SessionDir::create(&self.settings.session, &manifest)?;
+        let (session, _lock) = SessionDir::create(&self.settings.session, &manifest)?;
         let unstarted = Unstarted(Some(session.path().into()));
         let (writer, out) = Writer::start(session.clone(), self.settings.roll)?;
         let (namer, new_stacks) =
@@ -170,20 +174,31 @@ impl Recorder {
         for tid in self.process.threads() {
             if let Some(name) = self.process.thread_name(tid) {
                 self.probes.know_thread(tid, &name)?;
-                drain.existing_thread(clock.epoch(kernel::now()), tid, name);
+                drain.existing_thread(clock.epoch(kernel::now()), tid, &name);
             }
         }
         let mut vitals = Vitals::new(self.process.pid, &self.probes);
         let mut drops = DropLog::default();
-        self.probes.start()?;
-        unstarted.keep();
+        let plan = self.settings.plan;
+        let budget = (plan.polls == Polls::Auto).then_some(self.settings.budget);
+        let mut governor = Governor::new(budget, self.process.pid, manifest.cpus, &self.probes, kernel::now());
         let began = kernel::now();
+        governor.begin(began);
+        self.probes.start(began)?;
+        unstarted.keep();
         let started = Instant::now();
-        let (mut flushed, mut second) = (started, started);
+        let (mut flushed, mut second, mut ticked) = (started, started, started);
         let mut state = Progress::default();
 
         let reason = loop {
             let is_empty = drain_ring(&mut ring, &mut drain, &out);
+            if ticked.elapsed() >= governor::TICK {
+                ticked = Instant::now();
+                let counters = self.probes.counters()?;
+                if let Some(stretch) = governor.tick(&mut self.probes, &counters, kernel::now())? {
+                    write_probed(stretch, clock, &out);
+                }
+            }
             if flushed.elapsed() >= FLUSH_EVERY {
                 flushed = Instant::now();
                 drain.flush(&out);
@@ -228,8 +243,13 @@ impl Recorder {
         let counters = self.probes.counters()?;
         vitals.take(now, &self.probes, drain.bytes, drain.rows.iter().sum(), &out);
         drops.note(now, &counters, drain.undecoded, &out);
-        write_coverage(self.settings.plan, clock, began, ended, reason, &out);
-        let own_rows = drain.own_rows;
+        if plan.polls != Polls::Off
+            && let Some(stretch) = governor.cut(ended, reason)
+        {
+            write_probed(stretch, clock, &out);
+        }
+        write_coverage(plan, clock, began, ended, reason, &out);
+        let own_rows = drain.own_rows();
         drain.flush(&out);
         let events = drain.rows.iter().sum();
         if drain.stacks_not_kept() > 0 {
@@ -279,8 +299,7 @@ impl Recorder {
                     .into(),
             );
         }
-        self.probes.end_calibration(self.settings.plan.polls);
-        Ok(())
+        self.probes.end_calibration(self.settings.plan.polls != Polls::Off)
     }
 
     /// Stops the streams and takes what is left: the ring is read until the kernel's account and ours agree, and
@@ -323,15 +342,10 @@ impl Recorder {
             start: clock.real,
             end: None,
             end_reason: None,
-            options: Options {
-                freq: plan.freq,
-                polls: if plan.polls { "exact" } else { "off" }.into(),
-                other: BTreeMap::new(),
-            },
+            options: Options { freq: plan.freq, polls: plan.polls.name().into(), other: BTreeMap::new() },
             clock,
-            streams: BTreeMap::new(),
             notes: self.tokio.notes.clone(),
-            complete: false,
+            ..Manifest::default()
         }
     }
 
@@ -356,15 +370,28 @@ impl Recorder {
     }
 }
 
+/// A stretch in which the probes in the target's code counted.
+fn write_probed(stretch: Stretch, clock: Clock, out: &BatchSender) {
+    let mut coverage = CoverageColumns::default();
+    for stream in Stream::ALL.into_iter().filter(|s| s.is_probed()) {
+        coverage.push(CoverageRow {
+            ts: clock.epoch(stretch.began),
+            dur: stretch.ended.saturating_sub(stretch.began).cast_signed(),
+            stream: stream.name().into(),
+            reason: stretch.reason.into(),
+        });
+    }
+    out.send(&mut coverage);
+}
+
 fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'static str, out: &BatchSender) {
     let mut coverage = CoverageColumns::default();
     for stream in Stream::ALL {
-        let on = match stream {
-            Stream::Polls => plan.polls,
+        let always_on = match stream {
             Stream::Samples => plan.freq > 0,
-            _ => true,
+            _ => !stream.is_probed(),
         };
-        if on {
+        if always_on {
             coverage.push(CoverageRow {
                 ts: clock.epoch(began),
                 dur: ended.saturating_sub(began).cast_signed(),

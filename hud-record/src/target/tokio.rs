@@ -3,7 +3,7 @@
 //! Names are those of tokio 1.23 to 1.54: `tokio::runtime::task::raw::poll::<T, S>` (tokio/src/runtime/task/raw.rs) is
 //! an entry of each task type's vtable, so it keeps a symbol of its own even under fat LTO.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Process,
@@ -24,8 +24,18 @@ pub struct Tokio {
     pub tls_task_id: Option<i64>,
     /// The distance from `fsbase` to tokio's thread-local context, and its size in words.
     pub tls_context: Option<(i64, u64)>,
+    /// Whether the word before the current task's id tells if there is one: so up to tokio 1.39, where the field is an
+    /// `Option<u64>` and the number stays when the task is no longer polled.
+    pub tls_tagged: bool,
+    /// Places in the file of `wake_by_val` and `wake_by_ref`, by which a task is woken.
+    pub wakes: Vec<u64>,
+    /// Places in the file of `OwnedTasks::bind_inner`, by which a task joins its runtime.
+    pub spawns: Vec<u64>,
+    /// Places in the file of std's `rust_panic`, by which a panic begins to unwind.
+    pub panics: Vec<u64>,
     /// What could not be found, in words.
     pub notes: Vec<String>,
+    polls: BTreeMap<u64, Symbol>,
 }
 
 /// One `raw::poll::<T, S>`, that is, one task type.
@@ -72,54 +82,73 @@ impl TaskKind {
 }
 
 impl Tokio {
-    /// Finds tokio in `binary`.
+    /// Finds tokio in `binary` by its symbols, in a moment however large the binary is. What takes longer is
+    /// [`Tokio::learn`]ed.
     pub fn find(binary: &Binary) -> Result<Self> {
-        let symbols = binary.symbols(|name| is_poll(name) || is_context(name));
-        let (contexts, polls): (Vec<_>, Vec<_>) = symbols.into_iter().partition(|s| is_context(&s.name));
+        let symbols = binary
+            .symbols(|name| is_poll(name) || is_context(name) || is_wake(name) || is_spawn(name) || is_panic(name));
+        let places = |is: fn(&str) -> bool| -> Vec<u64> {
+            let places: BTreeSet<u64> =
+                symbols.iter().filter(|s| is(&s.name)).filter_map(|s| binary.file_offset(s.address)).collect();
+            places.into_iter().collect()
+        };
+        let (wakes, spawns, panics) = (places(is_wake), places(is_spawn), places(is_panic));
+        // Identical functions may have been folded into one.
+        let polls: BTreeMap<u64, Symbol> =
+            symbols.iter().filter(|s| is_poll(&s.name)).map(|s| (s.address, s.clone())).collect();
         // Older standard libraries have functions of that name as well.
-        let context = contexts.into_iter().find(|s| s.is_tls);
-        let version = version(binary);
+        let context = symbols.into_iter().find(|s| is_context(&s.name) && s.is_tls);
         if polls.is_empty() {
             let path = binary.path().to_path_buf();
             return Err(if binary.has_symbols() { Error::NotTokio { path } } else { Error::Stripped { path } });
         }
-        // Identical functions may have been folded into one.
-        let polls: BTreeMap<u64, Symbol> = polls.into_iter().map(|s| (s.address, s)).collect();
-        let addresses: Vec<u64> = polls.keys().copied().collect();
-
+        let version = version(binary);
+        let tls_tagged = version.as_deref().is_some_and(|v| is_before(v, 40));
+        let tls_context =
+            context.as_ref().and_then(|context| Some((binary.tls_offset(context.address)?, context.size / 8)));
         let mut notes = Vec::new();
-        let sections = binary.debug_sections();
-        let (types, task_id) = match &sections {
-            Some(sections) => (
-                dwarf::poll_types(binary::dwarf(sections), &addresses),
-                dwarf::task_id_offset(&binary::dwarf(sections)),
-            ),
-            None => (HashMap::new(), None),
-        };
-        // Up to 1.39 the id is a number beside a tag, and outlives the task it names.
-        let has_one_word = version.as_deref().is_none_or(|v| !is_before(v, 40));
-        let context = context.filter(|_| has_one_word);
-        let tls_task_id = context
-            .as_ref()
-            .zip(task_id)
-            .and_then(|(context, offset)| binary.tls_offset(context.address.checked_add(offset)?));
-        let tls_context = context.and_then(|context| Some((binary.tls_offset(context.address)?, context.size / 8)));
         if tls_context.is_none() {
             notes.push(
-                "the current task's id in thread-local storage is not found (it takes a symbol table and tokio 1.40 or newer): \
-                 samples and stretches off CPU have a task only while exact polls are on"
+                "the current task's id in thread-local storage is not found (it takes a symbol table): samples and \
+                 stretches off CPU have a task only while exact polls are on"
                     .into(),
             );
         }
-        let poll_fns =
-            polls.values().filter_map(|symbol| poll_fn(binary, symbol, types.get(&symbol.address))).collect();
-        Ok(Tokio { version, poll_fns, tls_task_id, tls_context, notes })
+        for (places, what) in [(&wakes, "wakes"), (&spawns, "spawns")] {
+            if places.is_empty() {
+                notes.push(format!("{what} are not recorded: the binary has no symbol of tokio's function for them"));
+            }
+        }
+        let poll_fns = polls.values().filter_map(|symbol| poll_fn(binary, symbol, None)).collect();
+        Ok(Tokio { version, poll_fns, tls_task_id: None, tls_context, tls_tagged, wakes, spawns, panics, notes, polls })
     }
-}
 
-impl Tokio {
+    /// Reads the debug information, and the code and data of `process` where there is none: what types the tasks are of, and
+    /// where the current task's id lies. Takes seconds where debug information is hundreds of megabytes.
+    pub fn learn(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
+        if let Some(sections) = &binary.debug_sections() {
+            let addresses: Vec<u64> = self.polls.keys().copied().collect();
+            let types = dwarf::poll_types(binary::dwarf(sections), &addresses);
+            self.poll_fns =
+                self.polls.values().filter_map(|s| poll_fn(binary, s, types.get(&s.address))).collect();
+            if let Some((context, _)) = self.tls_context
+                && let Some(offset) = dwarf::task_id_offset(&binary::dwarf(sections))
+            {
+                let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
+                self.tls_task_id = context.checked_add_unsigned(offset);
+            }
+        }
+        self.name_by_glue(binary, process, load_bias);
+    }
+
+    /// Which word of the thread-local context holds the current task's id, where that is known.
+    pub fn task_id_word(&self) -> Option<u64> {
+        let distance = self.tls_task_id?.checked_sub(self.tls_context?.0)?;
+        u64::try_from(distance).ok().filter(|d| d % 8 == 0).map(|d| d / 8)
+    }
+
     /// Names the task types that the binary alone did not tell, by the drop glue that their vtables lead to.
-    pub fn name_by_glue(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
+    fn name_by_glue(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
         let unnamed: BTreeSet<u64> =
             self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).map(|p| p.address).collect();
         if unnamed.is_empty() {
@@ -160,6 +189,27 @@ fn is_poll(name: &str) -> bool {
     // Legacy: the path, a hash and nothing else. v0: an instance (`_RI`) of the path, with its arguments behind it.
     name.starts_with("_ZN5tokio7runtime4task3raw4poll17h")
         || (name.starts_with("_RI") && name.contains("5tokio7runtime4task3raw4poll"))
+}
+
+/// Whether a symbol is `tokio::runtime::task::waker::wake_by_val` or `wake_by_ref`.
+fn is_wake(name: &str) -> bool {
+    const PATHS: [&str; 2] = ["5tokio7runtime4task5waker11wake_by_val", "5tokio7runtime4task5waker11wake_by_ref"];
+    PATHS.iter().any(|path| match name.strip_prefix("_ZN") {
+        Some(legacy) => legacy.strip_prefix(path).is_some_and(|rest| rest.starts_with("17h")),
+        None => name.starts_with("_RNv") && name.ends_with(path),
+    })
+}
+
+/// Whether a symbol is a `tokio::runtime::task::list::OwnedTasks::<S>::bind_inner`.
+fn is_spawn(name: &str) -> bool {
+    name.contains("5tokio7runtime4task4list") && name.contains("OwnedTasks") && name.contains("10bind_inner")
+}
+
+/// Whether a symbol is `std::panicking::rust_panic`, which had a plain name before Rust 1.88.
+fn is_panic(name: &str) -> bool {
+    name == "rust_panic"
+        || name.starts_with("_RNv") && name.ends_with("10rust_panic")
+        || name.starts_with("_ZN3std9panicking10rust_panic17h")
 }
 
 /// Whether a symbol is the thread-local `tokio::runtime::context::CONTEXT`.
@@ -253,6 +303,17 @@ mod tests {
         assert!(is_poll("_RINvNtNtNtCs6k_5tokio7runtime4task3raw4pollNCNvCs1_3app7handler0E"));
         assert!(!is_poll("_ZN5tokio7runtime4task3raw7dealloc17h0123456789abcdefE"));
         assert!(!is_poll("_ZN5tokio7runtime4task3raw4poll28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE"));
+    }
+
+    #[test]
+    fn symbols_of_wakes_spawns_and_panics() {
+        assert!(is_wake("_ZN5tokio7runtime4task5waker11wake_by_val17h0123456789abcdefE"));
+        assert!(is_wake("_RNvNtNtNtCs6k_5tokio7runtime4task5waker11wake_by_ref"));
+        assert!(!is_wake("_ZN5tokio7runtime4task5waker10clone_waker17h0123456789abcdefE"));
+        assert!(is_spawn("_ZN5tokio7runtime4task4list19OwnedTasks$LT$S$GT$10bind_inner17h0123456789abcdefE"));
+        assert!(!is_spawn("_ZN5tokio7runtime4task4list19OwnedTasks$LT$S$GT$6remove17h0123456789abcdefE"));
+        assert!(is_panic("_RNvCsfLfy6EI15iL_7___rustc10rust_panic") && is_panic("rust_panic"));
+        assert!(!is_panic("_ZN3std9panicking20rust_panic_with_hook17h0123456789abcdefE"));
     }
 
     #[test]

@@ -1,0 +1,72 @@
+//! Who may write a session: the recorder for as long as it records, then whoever recovers it.
+//!
+//! The lock is the kernel's (`flock`), so it ends with its holder however that ends. The file stays: removing it would
+//! let two processes hold two locks of one name.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    SessionDir,
+    error::{Error, Result},
+};
+
+/// How long to wait for one who only looks whether the session is locked.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The right to write a session, until it is dropped.
+#[derive(Debug)]
+pub struct SessionLock {
+    _file: File,
+}
+
+impl SessionDir {
+    /// Takes the session for writing. [`Error::InUse`] where another process has it.
+    pub fn lock(&self) -> Result<SessionLock> {
+        let path = self.lock_path();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::io("create", &path))?;
+        let since = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(SessionLock { _file: file }),
+                Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => return Err(Error::InUse(self.path().to_path_buf())),
+                Err(TryLockError::Error(source)) => return Err(Error::Io { action: "lock", path, source }),
+            }
+        }
+    }
+
+    /// Whether a process records or recovers it right now.
+    pub fn is_locked(&self) -> Result<bool> {
+        let path = self.lock_path();
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(Error::Io { action: "open", path, source }),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(source)) => Err(Error::Io { action: "lock", path, source }),
+        }
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.path().join("lock")
+    }
+}

@@ -1,0 +1,89 @@
+//! Who wakes whom, and who spawns whom: `wake_by_val`, `wake_by_ref` and `OwnedTasks::bind_inner`.
+
+use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
+use hud_common::wire::{EventKind, SpawnEvent, Stream, WakeEvent};
+
+use crate::{
+    maps::{config, count, is_target, probes_since, send, woke},
+    poll::{COMPLETE, NOTIFIED},
+    task::{self, Header},
+    thread,
+};
+
+/// `tokio::runtime::task::waker::wake_by_{val,ref}(ptr: *const ())` is entered; `ptr` is the task's header.
+///
+/// A task that is notified already, or over, is not woken by it: no event then. So each wake that is told leads to one
+/// poll.
+#[uprobe]
+pub fn task_wake(ctx: ProbeContext) -> u32 {
+    let config = config();
+    if !is_target(&ctx, &config) || probes_since() == 0 {
+        return 0;
+    }
+    count(|c| &mut c.other_hits);
+    // SAFETY: the kernel passes valid registers.
+    let at = unsafe { (*ctx.regs).rdi };
+    let Some(header) = Header::read(at) else {
+        return 0;
+    };
+    if header.state & (COMPLETE | NOTIFIED) != 0 {
+        return 0;
+    }
+    let task_id = header.id(&config, at);
+    if task_id == 0 {
+        return 0;
+    }
+    let tid = ctx.pid();
+    let Some(state) = thread::current(tid, Stream::Wakes) else {
+        return 0;
+    };
+    // SAFETY: a helper without arguments.
+    let ts = unsafe { bpf_ktime_get_ns() };
+    woke(task_id, ts);
+    let event = WakeEvent {
+        kind: EventKind::Wake as u32,
+        tid,
+        ts,
+        task_id,
+        waker_task_id: task::known_id(&config, state),
+    };
+    send(Stream::Wakes, &event, size_of::<WakeEvent>() as u64);
+    0
+}
+
+/// `OwnedTasks::<S>::bind_inner(&self, task: Task<S>, notified: Notified<S>)` is entered: a new task joins its runtime,
+/// and its first poll is due.
+#[uprobe]
+pub fn task_spawn(ctx: ProbeContext) -> u32 {
+    let config = config();
+    if !is_target(&ctx, &config) || probes_since() == 0 {
+        return 0;
+    }
+    count(|c| &mut c.other_hits);
+    // SAFETY: the kernel passes valid registers.
+    let at = unsafe { (*ctx.regs).rsi };
+    let Some(header) = Header::read(at) else {
+        return 0;
+    };
+    let task_id = header.id(&config, at);
+    if task_id == 0 {
+        return 0;
+    }
+    let tid = ctx.pid();
+    let Some(state) = thread::current(tid, Stream::Spawns) else {
+        return 0;
+    };
+    // SAFETY: a helper without arguments.
+    let ts = unsafe { bpf_ktime_get_ns() };
+    woke(task_id, ts);
+    let event = SpawnEvent {
+        kind: EventKind::Spawn as u32,
+        tid,
+        ts,
+        task_id,
+        parent_task_id: task::known_id(&config, state),
+        poll_addr: task::poll_fn_of(&config, header.vtable),
+    };
+    send(Stream::Spawns, &event, size_of::<SpawnEvent>() as u64);
+    0
+}

@@ -1,0 +1,332 @@
+//! The target's threads: their names, and which of them work for which runtime.
+//!
+//! A runtime's worker is a loop that tokio runs as one long poll of a blocking task. Each has a *seat*, told apart by the
+//! id of the loop that held it first; `block_in_place` hands the seat over to another thread, which runs a loop of its
+//! own from then on. Seats are numbered in each runtime in the order of those ids, so a newly met one may change the
+//! numbers of others. Which runtime a seat belongs to is told by the tasks polled there: each names its owner, a number
+//! that tokio counts from 1 over all runtimes and `LocalSet`s of the process.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use hud_common::{
+    session::{Columns as _, ThreadColumns, ThreadRow},
+    wire::{TaskEvent, ThreadChange, ThreadEvent},
+};
+
+use crate::target::{PollFn, TaskKind, clean};
+
+/// Threads that are remembered by name and role; further ones still have their rows.
+const MAX_THREADS: usize = 65_536;
+/// Loops that are remembered after their thread went on to other work.
+const MAX_LOOPS: usize = 65_536;
+
+#[derive(Clone, Debug)]
+struct Thread {
+    name: String,
+    role: &'static str,
+    /// The worker's seat that it holds.
+    seat: Option<u64>,
+    worker: Option<i32>,
+    runtime: Option<i64>,
+    /// Who started it, or woke it last.
+    caller: u32,
+    /// The least id of a task met on it.
+    least_task: Option<u64>,
+}
+
+impl Thread {
+    fn new(name: String) -> Self {
+        Thread { name, role: "other", seat: None, worker: None, runtime: None, caller: 0, least_task: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    tid: u32,
+    /// The owner of the tasks polled there.
+    owner: Option<u64>,
+}
+
+/// The threads, and their rows while they fill.
+#[derive(Default)]
+pub(super) struct Threads {
+    threads: HashMap<u32, Thread>,
+    seats: BTreeMap<u64, Seat>,
+    /// Tasks that are the loop of a worker: for everybody else, no task.
+    loops: HashSet<u64>,
+    /// The same, oldest first.
+    loop_order: VecDeque<u64>,
+    pub(super) rows: ThreadColumns,
+    /// Rows that are not the kernel's events.
+    pub(super) own_rows: u64,
+}
+
+impl Threads {
+    /// A thread that was there before recording began.
+    pub(super) fn existing(&mut self, ts: i64, tid: u32, name: &str) {
+        let thread = Thread::new(clean(name));
+        self.own_row(ts, tid, &thread, "seen");
+        self.threads.insert(tid, thread);
+    }
+
+    /// The kernel tells of a thread.
+    pub(super) fn event(&mut self, ts: i64, e: &ThreadEvent) {
+        let end = e.comm.iter().position(|&b| b == 0).unwrap_or(e.comm.len());
+        let name = clean(&String::from_utf8_lossy(e.comm.get(..end).unwrap_or_default()));
+        let mut thread = self.threads.remove(&e.tid).unwrap_or_else(|| Thread::new(String::new()));
+        thread.name = name;
+        if e.parent != 0 {
+            thread.caller = e.parent;
+        }
+        let event = match e.change {
+            c if c == ThreadChange::Gone as u32 => "gone",
+            c if c == ThreadChange::Renamed as u32 => "renamed",
+            _ => "seen",
+        };
+        self.row(ts, e.tid, &thread, event);
+        if event == "gone" {
+            if let Some(seat) = thread.seat {
+                self.seats.remove(&seat);
+            }
+        } else if self.threads.len() < MAX_THREADS {
+            self.threads.insert(e.tid, thread);
+        }
+    }
+
+    /// A thread was woken by another one.
+    pub(super) fn woken(&mut self, tid: u32, by: u32) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.caller = by;
+        }
+    }
+
+    /// A task was met on a thread, and what it is.
+    pub(super) fn task(&mut self, ts: i64, e: &TaskEvent, poll: Option<&PollFn>) {
+        let Some(poll) = poll else { return };
+        match poll.kind {
+            TaskKind::Worker => self.sits_down(ts, e.tid, e.task_id, may_take_over(&poll.raw_name)),
+            TaskKind::Blocking => self.has_role(ts, e.tid, "blocking"),
+            TaskKind::Task => {
+                if let Some(thread) = self.threads.get_mut(&e.tid) {
+                    thread.least_task = Some(thread.least_task.map_or(e.task_id, |least| least.min(e.task_id)));
+                }
+                if e.owner != 0 {
+                    self.works_for(ts, e.tid, e.owner, poll.scheduler);
+                }
+            }
+        }
+    }
+
+    /// Whether a task is the loop of a worker.
+    pub(super) fn is_loop(&self, task_id: u64) -> bool {
+        self.loops.contains(&task_id)
+    }
+
+    /// Writes a row for each living thread again, so that older ones may go.
+    pub(super) fn retell(&mut self, ts: i64) {
+        let living: Vec<_> = self.threads.iter().map(|(&tid, t)| (tid, t.clone())).collect();
+        for (tid, thread) in living {
+            self.own_row(ts, tid, &thread, "alive");
+        }
+    }
+
+    /// A thread runs a worker's loop: it takes a new seat, or that of the worker which started or woke it for this.
+    ///
+    /// Workers also wake each other for work. But their loops are older than the tasks they poll, while one that takes a
+    /// seat over is younger than the task which called `block_in_place`.
+    fn sits_down(&mut self, ts: i64, tid: u32, task_id: u64, may_take_over: bool) {
+        if !self.loops.insert(task_id) {
+            return;
+        }
+        self.loop_order.push_back(task_id);
+        if self.loop_order.len() > MAX_LOOPS
+            && let Some(oldest) = self.loop_order.pop_front()
+        {
+            self.loops.remove(&oldest);
+        }
+        let Some(caller) = self.threads.get(&tid).map(|t| t.caller) else { return };
+        let caller_of = self.threads.get_mut(&caller).filter(|_| may_take_over && caller != tid);
+        let handed_over = caller_of.filter(|c| c.least_task.is_some_and(|t| t < task_id)).and_then(|from| {
+            let seat = from.seat.take()?;
+            (from.role, from.worker, from.runtime) = ("blocking", None, None);
+            Some((seat, from.clone()))
+        });
+        let seat = match handed_over {
+            Some((seat, from)) => {
+                self.own_row(ts, caller, &from, "role");
+                seat
+            }
+            None => task_id,
+        };
+        let owner = self.seats.get(&seat).and_then(|s| s.owner);
+        self.seats.insert(seat, Seat { tid, owner });
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            // One that never got up from its last seat did so unseen.
+            if let Some(left) = thread.seat.replace(seat).filter(|&left| left != seat) {
+                self.seats.remove(&left);
+            }
+            thread.role = "worker";
+            thread.worker = None;
+        }
+        self.number(ts);
+    }
+
+    /// A thread polls tasks of a runtime.
+    fn works_for(&mut self, ts: i64, tid: u32, owner: u64, scheduler: Option<&'static str>) {
+        match (self.threads.get(&tid).map(|t| (t.seat, t.role)), scheduler) {
+            (Some((Some(seat), _)), Some("multi_thread") | None) => {
+                if let Some(seat) = self.seats.get_mut(&seat)
+                    && seat.owner != Some(owner)
+                {
+                    seat.owner = Some(owner);
+                    self.number(ts);
+                }
+            }
+            // Whoever blocks on a current_thread runtime is its only worker.
+            (Some((None, role)), Some("current_thread")) => {
+                if let Some(thread) = self.threads.get_mut(&tid)
+                    && (role, thread.runtime) != ("worker", runtime_id(owner))
+                {
+                    (thread.role, thread.worker, thread.runtime) = ("worker", Some(0), runtime_id(owner));
+                    let thread = thread.clone();
+                    self.own_row(ts, tid, &thread, "role");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Numbers the seats of each runtime. A seat whose runtime is not known yet can only be of the one that is, if there
+    /// is no other.
+    fn number(&mut self, ts: i64) {
+        let owners: BTreeSet<u64> = self.seats.values().filter_map(|s| s.owner).collect();
+        let only = if owners.len() == 1 { owners.first().copied() } else { None };
+        let mut next: BTreeMap<Option<u64>, i32> = BTreeMap::new();
+        let mut changed = Vec::new();
+        for seat in self.seats.values() {
+            let owner = seat.owner.or(only);
+            let next = next.entry(owner).or_default();
+            let number = (owner.is_some() || owners.is_empty()).then_some(*next);
+            *next += 1;
+            let runtime = owner.and_then(runtime_id);
+            if let Some(thread) = self.threads.get_mut(&seat.tid)
+                && (thread.worker, thread.runtime) != (number, runtime)
+            {
+                (thread.worker, thread.runtime) = (number, runtime);
+                changed.push((seat.tid, thread.clone()));
+            }
+        }
+        for (tid, thread) in changed {
+            self.own_row(ts, tid, &thread, "role");
+        }
+    }
+
+    fn has_role(&mut self, ts: i64, tid: u32, role: &'static str) {
+        let Some(thread) = self.threads.get_mut(&tid) else { return };
+        if thread.role == "other" {
+            thread.role = role;
+            let thread = thread.clone();
+            self.own_row(ts, tid, &thread, "role");
+        }
+    }
+
+    fn own_row(&mut self, ts: i64, tid: u32, thread: &Thread, event: &'static str) {
+        self.own_rows += 1;
+        self.row(ts, tid, thread, event);
+    }
+
+    fn row(&mut self, ts: i64, tid: u32, thread: &Thread, event: &'static str) {
+        self.rows.push(ThreadRow {
+            ts,
+            tid: tid.cast_signed(),
+            name: thread.name.clone().into(),
+            role: thread.role.into(),
+            worker: thread.worker,
+            runtime_id: thread.runtime,
+            event: event.into(),
+        });
+    }
+}
+
+/// Whether a loop of this type can be one that `block_in_place` starts, rather than the runtime (`launch`). The compiler may
+/// merge the two, and then both names are given, or none.
+fn may_take_over(raw_name: &str) -> bool {
+    raw_name.is_empty() || raw_name.contains("block_in_place") || !raw_name.contains("launch")
+}
+
+/// Tokio counts owners from 1.
+fn runtime_id(owner: u64) -> Option<i64> {
+    i64::try_from(owner).ok()?.checked_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+
+    fn poll(kind: TaskKind, scheduler: Option<&'static str>) -> PollFn {
+        PollFn {
+            address: 0,
+            file_offset: 0,
+            name: String::new(),
+            raw_name: String::new(),
+            kind,
+            scheduler,
+            file: None,
+            line: None,
+        }
+    }
+
+    fn met(threads: &mut Threads, tid: u32, task_id: u64, owner: u64, poll: &PollFn) {
+        threads.task(1, &TaskEvent { tid, task_id, owner, ..TaskEvent::zeroed() }, Some(poll));
+    }
+
+    fn seen(threads: &Threads, tid: u32) -> (&'static str, Option<i32>, Option<i64>) {
+        let thread = &threads.threads[&tid];
+        (thread.role, thread.worker, thread.runtime)
+    }
+
+    #[test]
+    fn workers_are_numbered_in_their_runtime() {
+        let mut threads = Threads::default();
+        let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some("multi_thread")));
+        for tid in 10..14 {
+            threads.existing(0, tid, "tokio-rt-worker");
+        }
+        for (tid, id) in [(13, 4), (11, 2), (10, 1), (12, 3)] {
+            met(&mut threads, tid, id, 0, &worker);
+        }
+        assert_eq!(seen(&threads, 12), ("worker", Some(2), None));
+        // Two runtimes of two workers each.
+        for (tid, id, owner) in [(10, 20, 1), (12, 21, 2), (13, 22, 2), (11, 23, 1)] {
+            met(&mut threads, tid, id, owner, &task);
+        }
+        assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(0)));
+        assert_eq!(seen(&threads, 11), ("worker", Some(1), Some(0)));
+        assert_eq!(seen(&threads, 12), ("worker", Some(0), Some(1)));
+        assert_eq!(seen(&threads, 13), ("worker", Some(1), Some(1)));
+    }
+
+    #[test]
+    fn block_in_place_hands_the_seat_over() {
+        let mut threads = Threads::default();
+        let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some("multi_thread")));
+        threads.existing(0, 10, "tokio-rt-worker");
+        threads.existing(0, 11, "tokio-rt-worker");
+        met(&mut threads, 10, 1, 0, &worker);
+        met(&mut threads, 10, 9, 1, &task);
+        threads.woken(11, 10);
+        met(&mut threads, 11, 30, 0, &worker);
+        assert_eq!(seen(&threads, 10), ("blocking", None, None));
+        assert_eq!(seen(&threads, 11), ("worker", Some(0), Some(0)));
+        assert!(threads.is_loop(1) && threads.is_loop(30));
+        // And back, by a thread that was started for it.
+        let born = ThreadEvent { tid: 12, parent: 11, change: ThreadChange::Seen as u32, ..ThreadEvent::zeroed() };
+        threads.event(2, &born);
+        met(&mut threads, 11, 9, 1, &task);
+        met(&mut threads, 12, 31, 0, &worker);
+        assert_eq!(seen(&threads, 12), ("worker", Some(0), Some(0)));
+        assert_eq!(threads.seats.len(), 1);
+    }
+}

@@ -1,0 +1,308 @@
+//! Probes in the target's code, put on and taken off as a whole.
+//!
+//! One `uprobe_multi` link (Linux 6.6) holds all the places of a program, so that taking it off costs one grace period
+//! instead of one for each place (0.1 s each, one after the other, whatever the number of threads that ask). aya 0.14
+//! has no such link: the program is loaded here, by aya-obj and the bpf(2) call itself.
+
+use std::{
+    collections::HashSet,
+    ffi::CString,
+    hint::black_box,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use aya::{Ebpf, maps::Map};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type};
+
+/// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h).
+const RETURN: u32 = 1;
+
+/// Where one program goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// The program, by its name in the object.
+    pub(crate) program: &'static str,
+    /// Whether it runs as the functions return.
+    pub(crate) is_return: bool,
+    /// Offsets in the file and what `bpf_get_attach_cookie` gives there.
+    pub(crate) at: Vec<(u64, u64)>,
+}
+
+/// The programs, loaded. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs(Arc<[(&'static str, OwnedFd)]>);
+
+impl Programs {
+    /// Loads the programs `names` of `object`, on the maps of `bpf`.
+    ///
+    /// # Errors
+    /// Linux before 6.6 refuses.
+    pub(crate) fn load(bpf: &Ebpf, object: &[u8], names: &[&'static str]) -> io::Result<Self> {
+        let mut object = aya_obj::Object::parse(object).map_err(io::Error::other)?;
+        let code: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        let maps = std::mem::take(&mut object.maps);
+        let mut fds = Vec::new();
+        for (name, map) in &maps {
+            // aya-obj asserts that every map is there.
+            let fd = bpf.map(name).and_then(map_fd);
+            fds.push((name.as_str(), fd.ok_or_else(|| io::Error::other(format!("no map {name}")))?, map));
+        }
+        object.relocate_maps(fds.into_iter(), &code).map_err(io::Error::other)?;
+        object.relocate_calls(&code).map_err(io::Error::other)?;
+        let mut programs = Vec::new();
+        for &name in names {
+            let program = object.programs.get(name);
+            let function = program.and_then(|p| object.functions.get(&p.function_key()));
+            let (Some(program), Some(function)) = (program, function) else {
+                return Err(io::Error::other(format!("the kernel object has no {name}")));
+            };
+            programs.push((name, load(name, program, &function.instructions)?));
+        }
+        Ok(Programs(programs.into()))
+    }
+
+    fn get(&self, name: &str) -> io::Result<&OwnedFd> {
+        let found = self.0.iter().find(|(n, _)| *n == name);
+        found.map(|(_, fd)| fd).ok_or_else(|| io::Error::other(format!("{name} is not loaded")))
+    }
+
+    /// Run time (ns) of the programs so far, while the kernel keeps that account.
+    pub(crate) fn run_time(&self) -> u64 {
+        self.0.iter().filter_map(|(_, fd)| info(fd).ok()).map(|i| i.run_time_ns).sum()
+    }
+
+    /// Name and instructions verified of each program.
+    pub(crate) fn verified_instructions(&self) -> Vec<(String, u32)> {
+        self.0.iter().filter_map(|(name, fd)| Some((name.to_string(), info(fd).ok()?.verified_insns))).collect()
+    }
+}
+
+/// The probes of one process, on or off.
+#[derive(Debug)]
+pub(crate) struct Uprobes {
+    programs: Programs,
+    places: Vec<Places>,
+    file: CString,
+    pid: u32,
+    links: Vec<OwnedFd>,
+}
+
+impl Uprobes {
+    /// Probes of process `pid` at `places` of `file`, off. They are put on in the order of `places`.
+    pub(crate) fn new(programs: Programs, places: Vec<Places>, file: &str, pid: u32) -> io::Result<Self> {
+        let file = CString::new(file).map_err(io::Error::other)?;
+        let places = places.into_iter().filter(|p| !p.at.is_empty()).collect();
+        Ok(Uprobes { programs, places, file, pid, links: Vec::new() })
+    }
+
+    /// Puts all of them on. Those that are on stay.
+    pub(crate) fn attach(&mut self) -> io::Result<()> {
+        let on = self.links.len();
+        for places in self.places.iter().skip(on) {
+            self.links.push(link(self.programs.get(places.program)?, places, &self.file, self.pid)?);
+        }
+        Ok(())
+    }
+
+    /// Takes all of them off, the last first.
+    pub(crate) fn detach(&mut self) {
+        while self.links.pop().is_some() {}
+    }
+}
+
+/// Puts probes on and takes them off without making anyone wait: a thread of its own does, as the kernel takes up to a
+/// tenth of a second.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    wish: Option<Sender<bool>>,
+    state: Arc<AtomicU8>,
+    thread: Option<JoinHandle<()>>,
+}
+
+const OFF: u8 = 0;
+const ON: u8 = 1;
+const CHANGING: u8 = 2;
+const FAILED: u8 = 3;
+
+impl Switch {
+    /// Takes `probes` over, as they are: on or off.
+    pub(crate) fn new(mut probes: Uprobes) -> io::Result<Self> {
+        let state = Arc::new(AtomicU8::new(if probes.links.is_empty() { OFF } else { ON }));
+        let (wish, wishes) = mpsc::channel();
+        let told = Arc::clone(&state);
+        let thread = thread::Builder::new().name("hud-probes".into()).spawn(move || {
+            for on in wishes {
+                let now = match on {
+                    true if probes.attach().is_ok() => ON,
+                    true => FAILED,
+                    false => {
+                        probes.detach();
+                        OFF
+                    }
+                };
+                told.store(now, Ordering::Release);
+            }
+            probes.detach();
+        })?;
+        Ok(Switch { wish: Some(wish), state, thread: Some(thread) })
+    }
+
+    /// Turns the probes on or off, soon.
+    pub(crate) fn turn(&self, on: bool) {
+        self.state.store(CHANGING, Ordering::Release);
+        if self.wish.as_ref().is_none_or(|w| w.send(on).is_err()) {
+            self.state.store(FAILED, Ordering::Release);
+        }
+    }
+
+    /// Whether they are all on.
+    pub(crate) fn is_on(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ON
+    }
+
+    /// Whether they are all off, and were not refused.
+    pub(crate) fn is_off(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OFF
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.wish = None;
+        if let Some(thread) = self.thread.take() {
+            // It only detaches; what a panic there would leave is taken off by the end of this process.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What it costs a program to hit probes, without the run time of the kernel programs behind them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TrapCost {
+    /// The entry of a function.
+    pub(crate) entry: Duration,
+    /// The entry and the return.
+    pub(crate) entry_and_return: Duration,
+}
+
+impl TrapCost {
+    /// Measures on a function of this process, with the very programs, which turn back at once as this is not their target.
+    pub(crate) fn measure(programs: &Programs) -> io::Result<Self> {
+        let address = measured as *const () as u64;
+        let maps = crate::target::mappings(Path::new("/proc/self/maps"))?;
+        let place = maps
+            .iter()
+            .find(|m| (m.start..m.end).contains(&address))
+            .map(|m| address - m.start + m.offset)
+            .ok_or_else(|| io::Error::other("hud's own code is not mapped"))?;
+        let places = |program, is_return| Places { program, is_return, at: vec![(place, 0)] };
+        let time = |places: Vec<Places>| -> io::Result<Duration> {
+            let mut probes = Uprobes::new(programs.clone(), places, "/proc/self/exe", std::process::id())?;
+            probes.attach()?;
+            // The least of a few rounds: what else the machine did is not the probe's cost.
+            const CALLS: u32 = 500;
+            let round = || {
+                let start = Instant::now();
+                for i in 0..CALLS {
+                    black_box(measured(u64::from(i)));
+                }
+                start.elapsed() / CALLS
+            };
+            Ok((0..8).map(|_| round()).min().unwrap_or_default())
+        };
+        Ok(TrapCost {
+            entry: time(vec![places("task_wake", false)])?,
+            entry_and_return: time(vec![places("poll_return", true), places("poll_enter", false)])?,
+        })
+    }
+}
+
+#[inline(never)]
+extern "C" fn measured(x: u64) -> u64 {
+    black_box(x)
+}
+
+fn map_fd(map: &Map) -> Option<i32> {
+    let data = match map {
+        Map::Array(d) | Map::HashMap(d) | Map::LruHashMap(d) | Map::PerCpuArray(d) | Map::RingBuf(d) => d,
+        _ => return None,
+    };
+    Some(data.fd().as_fd().as_raw_fd())
+}
+
+fn load(name: &str, program: &aya_obj::Program, code: &[aya_obj::generated::bpf_insn]) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    {
+        // SAFETY: all members are plain integers; this is the one of BPF_PROG_LOAD.
+        let load = unsafe { &mut attr.__bindgen_anon_3 };
+        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32;
+        load.expected_attach_type = bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32;
+        load.insns = code.as_ptr() as u64;
+        load.insn_cnt = u32::try_from(code.len()).map_err(io::Error::other)?;
+        load.license = program.license.as_ptr() as u64;
+        // 15 bytes and a NUL, of the characters that the kernel takes.
+        for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
+            *to = from.cast_signed();
+        }
+    }
+    bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+}
+
+fn link(program: &OwnedFd, places: &Places, file: &CString, pid: u32) -> io::Result<OwnedFd> {
+    let (offsets, cookies): (Vec<u64>, Vec<u64>) = places.at.iter().copied().unzip();
+    let mut attr = zeroed();
+    {
+        // SAFETY: all members are plain integers; these are the ones of BPF_LINK_CREATE.
+        unsafe {
+            attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+            attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32;
+            let multi = &mut attr.link_create.__bindgen_anon_3.uprobe_multi;
+            multi.path = file.as_ptr() as u64;
+            multi.offsets = offsets.as_ptr() as u64;
+            multi.cookies = cookies.as_ptr() as u64;
+            multi.cnt = u32::try_from(offsets.len()).map_err(io::Error::other)?;
+            multi.flags = if places.is_return { RETURN } else { 0 };
+            multi.pid = pid;
+        }
+    }
+    bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+fn info(program: &OwnedFd) -> io::Result<bpf_prog_info> {
+    // SAFETY: plain integers.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    let mut attr = zeroed();
+    attr.info.bpf_fd = program.as_raw_fd().cast_unsigned();
+    attr.info.info_len = u32::try_from(size_of::<bpf_prog_info>()).map_err(io::Error::other)?;
+    attr.info.info = (&raw mut info) as u64;
+    call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: a union of structures of plain integers.
+    unsafe { std::mem::zeroed() }
+}
+
+/// A call that gives a file descriptor.
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = call(command, attr)?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it for us, close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: `attr` is of the size given, and what it points to lives in the caller.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr, size_of::<bpf_attr>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
