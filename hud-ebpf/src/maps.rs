@@ -47,6 +47,10 @@ pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0)
 #[map]
 pub static RECORDING: Array<u32> = Array::with_max_entries(1, 0);
 
+/// When the target executed another program (CLOCK_MONOTONIC); 0 = it has not. Recording is then off.
+#[map]
+pub static EXECUTED: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Since when the probes in the target's code count (CLOCK_MONOTONIC); 0 = they don't. User space changes it while it
 /// puts them on and takes them off, one after the other, so that all count from one instant to another.
 #[map]

@@ -153,7 +153,7 @@ impl Probes {
 
     fn attach_scheduler(&mut self, use_btf: bool) -> Result<()> {
         let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
-        for name in ["sched_waking", "sched_switch"] {
+        for name in ["sched_process_exec", "sched_waking", "sched_switch"] {
             match &btf {
                 Some(btf) => {
                     let what = format!("attaching to tp_btf/{name}");
@@ -277,6 +277,14 @@ impl Probes {
     /// Lets the probes in the target's code count from `since` (CLOCK_MONOTONIC), or not at all (0).
     pub fn count_probes_since(&mut self, since: u64) -> Result<()> {
         self.set("PROBES_SINCE", since)
+    }
+
+    /// When the target executed another program (CLOCK_MONOTONIC), which ended all streams; `None` while it has not.
+    pub fn executed(&self) -> Result<Option<u64>> {
+        let map = self.bpf.map("EXECUTED").ok_or_else(|| missing("EXECUTED"))?;
+        let map: Array<&MapData, u64> = Array::try_from(map).map_err(|e| refused("opening a switch", &e))?;
+        let at = map.get(&0, 0).map_err(|e| refused("reading a switch", &e))?;
+        Ok((at != 0).then_some(at))
     }
 
     fn set<T: aya::Pod>(&mut self, name: &str, value: T) -> Result<()> {

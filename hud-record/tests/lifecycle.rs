@@ -182,7 +182,7 @@ fn the_verifier_accepts_every_program() {
         };
         let recorder = hud_record::record::Recorder::attach(process.clone(), settings).unwrap();
         let verified = recorder.verified_instructions();
-        assert_eq!(verified.len(), if no_btf { 8 } else { 9 }, "{verified:?}");
+        assert_eq!(verified.len(), if no_btf { 9 } else { 10 }, "{verified:?}");
         for (program, instructions) in verified {
             println!("{program}: {instructions} instructions verified");
             assert!(instructions > 0);

@@ -85,10 +85,11 @@ impl Attachment {
         let named = given.as_ref().unwrap_or(&running);
         let mut tokio = Tokio::find(named)?;
         let load_bias = process.load_bias(&running)?;
-        tokio.learn(named, &process, load_bias);
+        tokio.guess(named, &process, load_bias);
         let (start, end) = running.image();
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
         let mut probes = Probes::attach(&process, &tokio, image, settings.plan)?;
+        tokio.learn(named);
         probes.use_learned(&process, &tokio, settings.plan)?;
         let ring = probes.take_ring()?;
         let mappings = process.mappings()?;
@@ -116,6 +117,9 @@ impl Attachment {
 
     /// Starts all streams. Gives the instant, by CLOCK_MONOTONIC.
     pub(super) fn start(&mut self) -> Result<u64> {
+        if self.executed_meanwhile() {
+            return Err(Error::Exited(self.process.pid));
+        }
         let now = kernel::now();
         self.governor.begin(now);
         self.probes.start(now)?;
@@ -158,7 +162,7 @@ impl Attachment {
     /// stretches under way are cut at this instant, which is given as CLOCK_MONOTONIC.
     pub(super) fn settle(&mut self, drain: &mut Drain, out: &BatchSender) -> Result<u64> {
         self.probes.stop()?;
-        let ended = kernel::now();
+        let ended = self.probes.executed()?.unwrap_or_else(kernel::now);
         // A program that had passed the switch may still be writing: for microseconds, or until its preempted thread
         // gets a CPU again.
         for _ in 0..100 {
@@ -212,8 +216,14 @@ impl Attachment {
         matches!(rustix::event::poll(&mut fds, Some(&at_once)), Ok(1..))
     }
 
-    /// Whether the process runs another program than the one that hud attached to.
-    pub(super) fn has_executed(&self) -> bool {
+    /// Whether the process executed another program since hud attached to it. The kernel programs tell, and end all streams
+    /// as it happens.
+    pub(super) fn has_executed(&self) -> Result<bool> {
+        Ok(self.probes.executed()?.is_some())
+    }
+
+    /// Whether the process executed another program while hud was attaching to it.
+    fn executed_meanwhile(&self) -> bool {
         match (self.identity, Identity::of(&self.process)) {
             (Some(then), Some(now)) => then != now,
             // Gone, or not to be seen: no evidence.

@@ -248,6 +248,9 @@ impl<'a> Run<'a> {
                 if let Some(stretch) = self.attachment.govern()? {
                     self.live.probed(stretch);
                 }
+                if self.attachment.has_executed()? {
+                    return Ok(End::TargetExecuted);
+                }
             }
             if flushed.elapsed() >= FLUSH_EVERY {
                 flushed = Instant::now();
@@ -265,9 +268,6 @@ impl<'a> Run<'a> {
                 self.live.cover(self.attachment.plan, &mut self.attachment.governor);
                 let progress = self.live.tick(&mut self.drain, &counters, &self.attachment.probes);
                 news(News::Progress(&progress));
-                if self.attachment.has_executed() {
-                    return Ok(End::TargetExecuted);
-                }
             }
             if control.is_stopped() {
                 return Ok(End::Stopped);

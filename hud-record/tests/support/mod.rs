@@ -11,7 +11,7 @@
 )]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -350,8 +350,8 @@ impl Recording {
 }
 
 /// What a target says of itself: events as (start by CLOCK_MONOTONIC, duration), by name.
-pub fn truth(log: &Path) -> std::collections::BTreeMap<String, Vec<(i64, i64)>> {
-    let mut events: std::collections::BTreeMap<String, Vec<(i64, i64)>> = Default::default();
+pub fn truth(log: &Path) -> BTreeMap<String, Vec<(i64, i64)>> {
+    let mut events: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
     for line in fs::read_to_string(log).unwrap().lines().skip(1) {
         let mut fields = line.split(',');
         let name = fields.next().unwrap();
@@ -359,6 +359,74 @@ pub fn truth(log: &Path) -> std::collections::BTreeMap<String, Vec<(i64, i64)>> 
         events.entry(name.into()).or_default().push((number(), number()));
     }
     events
+}
+
+/// The polls of a session by the name of their task type, without the program's own crate: (start by CLOCK_MONOTONIC,
+/// duration) of each.
+pub fn polls_by_type(recording: &Recording, crate_name: &str) -> BTreeMap<String, Vec<(i64, i64)>> {
+    let names: BTreeMap<i64, String> = recording
+        .integers(Table::TaskTypes, "type_id")
+        .into_iter()
+        .flatten()
+        .zip(recording.texts(Table::TaskTypes, "name"))
+        .collect();
+    let mut polls: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
+    let types = recording.integers(Table::Polls, "type_id");
+    let times = recording.integers(Table::Polls, "ts").into_iter().zip(recording.integers(Table::Polls, "dur"));
+    for (type_id, (ts, dur)) in types.iter().zip(times) {
+        let name = &names[&type_id.unwrap()];
+        let name = name.strip_prefix(crate_name).and_then(|n| n.strip_prefix("::")).unwrap_or(name);
+        polls.entry(name.into()).or_default().push((recording.mono(ts.unwrap()), dur.unwrap()));
+    }
+    polls
+}
+
+/// Holds the polls of these task types to the program's own account: how many, and how long.
+pub fn assert_polls_agree(
+    recording: &Recording,
+    truth: &BTreeMap<String, Vec<(i64, i64)>>,
+    crate_name: &str,
+    tasks: &[&str],
+) {
+    let (start, end) = recording.window("polls");
+    let polls = polls_by_type(recording, crate_name);
+    for &name in tasks {
+        let own: Vec<_> = truth[name].iter().filter(|(ts, dur)| *ts >= start && ts + dur <= end).collect();
+        let ours = polls.get(name).unwrap_or_else(|| panic!("no poll of {name}"));
+        let (count, own_count) = (ours.len().cast_signed(), own.len().cast_signed());
+        // At either end of the window a poll may count on one side only: hud's probe and the program's clock are
+        // microseconds apart.
+        let slack = (own_count / 100).max(1);
+        assert!((count - own_count).abs() <= slack, "{name}: {count} polls by hud, {own_count} by its own count");
+        let (mut ours, mut own): (Vec<i64>, Vec<i64>) =
+            (ours.iter().map(|p| p.1).collect(), own.iter().map(|p| p.1).collect());
+        for share in [0.5, 0.99] {
+            let (by_hud, by_itself) = (percentile(&mut ours, share), percentile(&mut own, share));
+            let slack = (by_itself / 20).max(20_000);
+            assert!(
+                (by_hud - by_itself).abs() <= slack,
+                "{name}, p{}: {by_hud} ns by hud, {by_itself} ns by its own clock",
+                share * 100.0
+            );
+        }
+    }
+}
+
+/// Asserts that hud-analyze blames both culprits of test-async-app; gives all that it blames.
+pub fn assert_both_culprits(session: &Path, context: &str) -> serde_json::Value {
+    let rows = analyze(&["blocking"], session);
+    let named = |cause: &str, task: &str| {
+        rows.as_array().unwrap().iter().any(|r| {
+            r["cause"] == cause
+                && r["task_type"] == format!("test_async_app::{task}")
+                && r["file"].as_str().is_some_and(|f| f.ends_with("test-async-app.rs"))
+                && r["line"].as_i64().is_some_and(|l| l > 0)
+                && r["function"].as_str().is_some_and(|f| f.starts_with("test_async_app::"))
+        })
+    };
+    assert!(named("blocked", "blocking_sleeper"), "{context}: {rows:#}");
+    assert!(named("cpu", "cpu_hog"), "{context}: {rows:#}");
+    rows
 }
 
 /// The value at `share` of the sorted values (nearest rank).
