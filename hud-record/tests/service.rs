@@ -58,7 +58,7 @@ fn systemd_is_told() {
     let mut command = on(target.pid(), &dir.path().join("session"));
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000").env_remove("WATCHDOG_PID");
     let mut recorder = Recorder::spawn(command);
-    let mut until = |what: &str| {
+    let until = |what: &str| {
         let mut buffer = [0; 4096];
         loop {
             let length = socket.recv(&mut buffer).unwrap();

@@ -23,6 +23,13 @@ fn sessions(root: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// Waits until the store has `n` sessions, all of them with polls.
+fn until_begun(root: &Path, n: usize) {
+    support::until("sessions with polls", || {
+        root.exists() && sessions(root).len() == n && sessions(root).iter().all(|s| s.join("polls").exists())
+    });
+}
+
 #[test]
 fn one_session_hands_over_to_the_next_without_missing_an_event() {
     if !may_trace() {
@@ -94,14 +101,12 @@ fn the_next_process_of_the_name_is_recorded_too_and_a_killed_recorders_session_r
     recorder.until_it_says("waiting for hud-test-again");
     let first = Target::start(&app, &[]);
     recorder.until_it_says("recording hud-test-again");
+    until_begun(&root, 1);
     first.stop();
     recorder.until_it_says("(the target exited)");
     let second = Target::start(&app, &[]);
     recorder.until_it_says(&format!("recording hud-test-again (pid {}", second.pid()));
-    let begun = |n: usize| sessions(&root).len() == n && sessions(&root).iter().all(|s| s.join("polls").exists());
-    while !begun(2) {
-        std::thread::yield_now();
-    }
+    until_begun(&root, 2);
     // Not in order: the session is left as it is.
     recorder.kill();
     let left = sessions(&root).pop().unwrap();
@@ -109,9 +114,7 @@ fn the_next_process_of_the_name_is_recorded_too_and_a_killed_recorders_session_r
 
     let mut recorder = wait(&root);
     recorder.until_it_says("recording hud-test-again");
-    while !begun(3) {
-        std::thread::yield_now();
-    }
+    until_begun(&root, 3);
     assert!(recorder.stop().success());
     let all: Vec<_> = sessions(&root).iter().map(|s| Manifest::read(s).unwrap()).collect();
     assert_eq!(all.len(), 3);

@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
             Ok(began) => live.started_at(began),
             Err(e) => {
                 drop(drain);
-                live.abandon(settings.owner);
+                live.abandon();
                 return Err(e);
             }
         }
@@ -337,13 +337,13 @@ impl<'a> Run<'a> {
     fn switch_to(&mut self, next: Prepared, news: &mut impl FnMut(News<'_>)) -> Result<()> {
         let before = &mut self.attachment;
         if let Err(e) = before.catch_up(&mut self.drain, &self.live.out) {
-            next.discard(self.settings.owner);
+            next.discard();
             return Err(e);
         }
         let counters = match self.attachment.probes.counters() {
             Ok(counters) => counters,
             Err(e) => {
-                next.discard(self.settings.owner);
+                next.discard();
                 return Err(e);
             }
         };
@@ -365,7 +365,7 @@ impl<'a> Run<'a> {
         self.attachment.baseline = baseline;
         self.attachment.retell_tasks()?;
         self.epoch = EpochClock::new(&self.live);
-        self.closing = Some(close_aside(closing, self.settings.owner)?);
+        self.closing = Some(close_aside(closing)?);
         news(News::Began(self.live.folder()));
         Ok(())
     }
@@ -377,7 +377,7 @@ impl<'a> Run<'a> {
 
     /// Ends the last session, whatever led here, and waits for all that is under way.
     fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
-        let Run { settings, mut attachment, mut drain, live, opening, closing, mut disk_drops, .. } = self;
+        let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, .. } = self;
         let settled = attachment.settle(&mut drain, &live.out);
         let counters = attachment.counters();
         let reason = result.as_ref().map_or("hud failed", |end| end.reason());
@@ -392,7 +392,6 @@ impl<'a> Run<'a> {
         };
         let last = live.end(&ending, &mut drain, &attachment.probes, attachment.plan);
         drop(drain);
-        let owner = settings.owner;
         let mut wait = |outcome: Result<JoinHandle<Result<Outcome>>>| -> Result<Outcome> {
             let outcome = outcome?;
             while !outcome.is_finished() {
@@ -406,10 +405,10 @@ impl<'a> Run<'a> {
         };
         // All are waited for before any error is told; the first to happen is told first.
         if let Some(Ok(prepared)) = opening.map(joined) {
-            prepared.discard(owner);
+            prepared.discard();
         }
         let before = closing.map(|closing| wait(Ok(closing)));
-        let last = wait(close_aside(last, owner));
+        let last = wait(close_aside(last));
         // A writer's own error says more than that there was one.
         let end = match (result, last) {
             (Ok(end), Ok(last)) => (end, last),
@@ -520,8 +519,8 @@ fn day(real: i64) -> i64 {
 }
 
 /// Closes a session on a thread of its own.
-fn close_aside(closing: Closing, owner: Option<Owner>) -> Result<JoinHandle<Result<Outcome>>> {
-    spawn("hud-closer", move || closing.finish(owner))
+fn close_aside(closing: Closing) -> Result<JoinHandle<Result<Outcome>>> {
+    spawn("hud-closer", move || closing.finish())
 }
 
 fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {

@@ -102,6 +102,8 @@ pub(super) struct Prepared {
     out: BatchSender,
     namer: Namer,
     new_stacks: Sender<NewStack>,
+    /// Whose the files are, as it turned out.
+    owner: Option<Owner>,
 }
 
 impl Blueprint {
@@ -142,15 +144,15 @@ impl Blueprint {
         };
         write_constants(clock, &self.tokio, &out);
         unstarted.keep();
-        Ok(Prepared { folder, lock, clock, manifest, epochs, writer, out, namer, new_stacks })
+        Ok(Prepared { folder, lock, clock, manifest, epochs, writer, out, namer, new_stacks, owner })
     }
 }
 
 impl Prepared {
     /// Takes it back: no session, no folder.
-    pub(super) fn discard(self, owner: Option<Owner>) {
+    pub(super) fn discard(self) {
         drop(self.new_stacks);
-        remove(&self.folder, self.namer, self.out, self.writer, owner);
+        remove(&self.folder, self.namer, self.out, self.writer, self.owner);
         drop(self.lock);
     }
 
@@ -175,6 +177,7 @@ impl Prepared {
             writer: self.writer,
             out: self.out,
             namer: self.namer,
+            owner: self.owner,
         };
         (live, self.new_stacks)
     }
@@ -211,6 +214,7 @@ impl Drop for Unstarted {
 pub(super) struct LiveSession {
     folder: SessionDir,
     lock: SessionLock,
+    owner: Option<Owner>,
     pub(super) clock: Clock,
     manifest: SharedManifest,
     pub(super) epochs: Epochs,
@@ -259,8 +263,8 @@ impl LiveSession {
     }
 
     /// Takes it back, as nothing could be recorded. The drain must be gone.
-    pub(super) fn abandon(self, owner: Option<Owner>) {
-        remove(&self.folder, self.namer, self.out, self.writer, owner);
+    pub(super) fn abandon(self) {
+        remove(&self.folder, self.namer, self.out, self.writer, self.owner);
         drop(self.lock);
     }
 
@@ -373,7 +377,7 @@ pub(super) struct Closing {
 
 impl Closing {
     /// Waits until everything is named and sealed, and writes the manifest.
-    pub(super) fn finish(self, owner: Option<Owner>) -> Result<Outcome> {
+    pub(super) fn finish(self) -> Result<Outcome> {
         let Closing { live, kernel, end, reason } = self;
         live.namer.finish();
         drop(live.out);
@@ -400,7 +404,7 @@ impl Closing {
             m.range = m.range.map(|range| Range { to: end, ..range });
             // With logs left it is for recovery to complete, once there is room.
             m.complete = sealed.unsealed == 0;
-            Owner::act(owner, || m.write(folder)).map(|()| m.id.clone())
+            Owner::act(live.owner, || m.write(folder)).map(|()| m.id.clone())
         })?;
         let mut progress = live.progress;
         progress.bytes = folder_size(&live.folder);

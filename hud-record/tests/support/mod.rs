@@ -120,6 +120,15 @@ pub fn record(pid: u32, session: &Path, arguments: &[&str]) -> Recording {
     Recording::open(session)
 }
 
+/// Waits until it is so.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = std::time::Instant::now();
+    while !is_so() {
+        assert!(patience.elapsed().as_secs() < 60, "waited a minute for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
 /// A recording under way; killed when dropped.
 pub struct Recorder {
     child: Child,
