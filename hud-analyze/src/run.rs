@@ -46,17 +46,11 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
     }
 }
 
-/// Opens a session, and says on stderr what of it cannot be seen.
+/// Opens a session, and says on stderr what happened to it.
 fn open(path: &Path) -> Result<Catalog> {
     let catalog = Catalog::open(path)?;
-    let unsealed = catalog.unsealed().len();
-    if unsealed > 0 {
-        let (are, them) = if unsealed == 1 { ("segment is", "it") } else { ("segments are", "them") };
-        let _ = writeln!(
-            io::stderr(),
-            "note: {unsealed} {are} not sealed yet: the recorder is still running or was killed; the rows in {them} \
-             are not counted"
-        );
+    for notice in catalog.notices() {
+        let _ = writeln!(io::stderr(), "note: {}", hud_common::clean(notice));
     }
     Ok(catalog)
 }
