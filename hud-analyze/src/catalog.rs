@@ -71,7 +71,7 @@ impl Catalog {
     pub fn open(path: &Path) -> Result<Self> {
         let (dir, mut manifest) = SessionDir::open(path)?;
         let mut notices = Vec::new();
-        let state = state(&dir, &mut manifest, &mut notices)?;
+        let state = open_state(&dir, &mut manifest, &mut notices)?;
         let (segments, cuts) = snapshot::take(&dir, &manifest)?;
         // A frame that a recorder is writing is torn for a moment.
         let lost = cuts.iter().filter(|(_, cut)| state != State::Recording || !cut.is_torn);
@@ -177,7 +177,7 @@ impl Catalog {
 }
 
 /// How far a session has come; makes it whole where its recorder was killed.
-fn state(dir: &SessionDir, manifest: &mut Manifest, notices: &mut Vec<String>) -> Result<State> {
+pub(crate) fn open_state(dir: &SessionDir, manifest: &mut Manifest, notices: &mut Vec<String>) -> Result<State> {
     if manifest.complete {
         return Ok(State::Complete);
     }

@@ -21,6 +21,7 @@ mod run;
 mod shell;
 pub mod snapshot;
 mod store;
+pub mod verify;
 pub mod view;
 pub mod window;
 

@@ -13,7 +13,7 @@ use crate::{
     error::Result,
     info, lanes,
     output::{self, Format, Stdout},
-    shell,
+    shell, verify,
     view::{self, Arguments, View},
     window::Window,
 };
@@ -41,6 +41,7 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
         Command::Tasks(args) => tasks(args, out).await,
         Command::Timeline(args) => timeline(args, out).await,
         Command::Sql(args) => shell::run(&open(&args.session)?, args.command, args.file, args.format, out).await,
+        Command::Verify(args) => verify::run(&args.sessions, args.format, out),
         // Answered before a runtime was needed.
         Command::Completions { .. } => Ok(()),
     }
