@@ -172,6 +172,14 @@ impl Findings {
                 *found.rows.entry(table).or_default() += info.rows;
                 if table.expires() {
                     newest = newest.max(Some(info.last_ts));
+                    // The end of its last event, which need not be that of its last row.
+                    let longest = super::segment::range(table, &path, "dur")?.map_or(0, |(_, most)| most.max(0));
+                    if newest < Some(info.last_ts.saturating_add(longest)) {
+                        scan_segment(table, &path, &["ts", "dur"], |batch| {
+                            newest = newest.max(latest(batch));
+                            Ok(())
+                        })?;
+                    }
                 }
                 if matches!(table, Table::Accounts | Table::Drops) {
                     scan_segment(table, &path, &["ts", "stream", "produced", "stored", "dropped", "lost"], |batch| {
