@@ -146,7 +146,10 @@ impl Error {
             Error::Denied { .. } | Error::NoPermission { .. } => {
                 let missing = privilege::missing_to_attach();
                 if !missing.is_empty() {
-                    return Some(Cow::Owned(format!("run as root (sudo), or give hud what it lacks: {}", missing.join(", "))));
+                    return Some(Cow::Owned(format!(
+                        "run as root (sudo), or give hud what it lacks: {}",
+                        missing.join(", ")
+                    )));
                 }
                 "run as root (sudo), or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
             }

@@ -93,6 +93,11 @@ pub(crate) fn enter_namer() {
     keep(LOOKING);
 }
 
+/// What the thread keeps that puts the probes on and takes them off.
+pub(crate) fn enter_attacher() {
+    keep(LOOKING | ATTACHING);
+}
+
 /// Keeps at most these, on this thread. Giving up needs no right; where it fails there was nothing to give up.
 fn keep(most: CapabilitySet) {
     if let Ok(mut sets) = capabilities(None) {

@@ -47,7 +47,8 @@ fn kill_9_at_fifty_moments_costs_at_most_100_ms() {
             // From the first poll that was seen on; one that lies across that border may be on one side only.
             let own: Vec<_> = own.iter().map(|(ts, dur)| ts + dur).filter(|end| *end > first).collect();
             let border = killed.at - MAY_LACK;
-            let (own, ours) = (own.iter().filter(|e| **e <= border).count(), polls.iter().filter(|p| p.1 <= border).count());
+            let (own, ours) =
+                (own.iter().filter(|e| **e <= border).count(), polls.iter().filter(|p| p.1 <= border).count());
             if ours + 1 < own {
                 lacking.push(format!("round {round}, {name}: {ours} polls by hud, {own} by its own count"));
             }

@@ -245,6 +245,7 @@ fn the_unit_file_is_one_that_systemd_accepts() {
     };
     let said = text(&output.stderr);
     // The program need not be installed where the test runs.
-    let complaints: Vec<_> = said.lines().filter(|l| l.contains("hud-record.service") && !l.contains("is not executable")).collect();
+    let complaints: Vec<_> =
+        said.lines().filter(|l| l.contains("hud-record.service") && !l.contains("is not executable")).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
 }

@@ -20,6 +20,7 @@ use super::{
     drain::Drain,
     governor::{Governor, Stretch},
     identity::Identity,
+    learner::{Learned, Learner},
     recorder::Settings,
     writer::BatchSender,
 };
@@ -46,7 +47,10 @@ pub(super) struct Attachment {
     ring: RingBuf<MapData>,
     pidfd: OwnedFd,
     identity: Option<Identity>,
-    attached: Instant,
+    /// While the target's debug information is being read.
+    learner: Option<Learner>,
+    /// Since when the place of the current task's id is looked for.
+    searching: Instant,
     /// What could not be watched; for every session's manifest.
     pub(super) notes: Vec<String>,
     /// Where the counters stood as the session began.
@@ -89,8 +93,14 @@ impl Attachment {
         let (start, end) = running.image();
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
         let mut probes = Probes::attach(&process, &tokio, image, settings.plan)?;
-        tokio.learn(named);
-        probes.use_learned(&process, &tokio, settings.plan)?;
+        let learner = match Learner::start(tokio.clone(), names_from.clone(), process.exe.clone())? {
+            Learned::All(learned) => {
+                tokio = learned;
+                probes.use_learned(&process, &tokio, settings.plan)?;
+                None
+            }
+            Learned::Pending(learner) => Some(learner),
+        };
         let ring = probes.take_ring()?;
         let mappings = process.mappings()?;
         let build_id = running.build_id().map(str::to_string);
@@ -109,7 +119,8 @@ impl Attachment {
             ring,
             pidfd,
             identity,
-            attached: Instant::now(),
+            learner,
+            searching: Instant::now(),
             baseline: Baseline::default(),
             governor,
         })
@@ -185,12 +196,37 @@ impl Attachment {
         Ok(self.baseline.since(&self.probes.counters()?))
     }
 
+    /// Whether all is known of the target's tokio that can be.
+    pub(super) fn has_learned(&self) -> bool {
+        self.learner.is_none()
+    }
+
+    /// Makes use of what was learned of the target's tokio, once, when it is all read. Gives it then.
+    pub(super) fn learn(&mut self) -> Option<Arc<Tokio>> {
+        let learned = self.learner.as_ref()?.take()?;
+        self.learner = None;
+        let took = self.searching.elapsed();
+        self.searching = Instant::now();
+        self.notes = learned.notes.clone();
+        self.notes.push(format!(
+            "the debug information took {:.1} s to read: until then no task is known, and no poll is recorded",
+            took.as_secs_f64()
+        ));
+        self.tokio = Arc::new(learned);
+        if let Err(e) = self.probes.use_learned(&self.process, &self.tokio, self.plan) {
+            // The always-on streams are not the poorer for it. A target that is gone is noticed elsewhere.
+            tracing::warn!("polls, wakes, spawns and ends are not recorded: {e}");
+            self.notes.push(format!("polls, wakes, spawns and ends are not recorded: {e}"));
+        }
+        Some(Arc::clone(&self.tokio))
+    }
+
     /// Goes on looking for the place of the current task's id, or gives up.
     pub(super) fn calibrate(&mut self) -> Result<()> {
         if !self.probes.is_calibrating() {
             return Ok(());
         }
-        let found = self.probes.calibrate(self.attached.elapsed() >= CALIBRATE_FOR)?;
+        let found = self.probes.calibrate(self.searching.elapsed() >= CALIBRATE_FOR)?;
         if self.probes.is_calibrating() {
             return Ok(());
         }

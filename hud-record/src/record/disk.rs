@@ -251,8 +251,7 @@ impl Reserve {
             return Ok(());
         }
         let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
             // Written out: not every file system can set blocks aside, and a hole is no reserve.
             let block = [0x55; 4096];
             for _ in 0..RESERVE / block.len() as u64 {

@@ -11,6 +11,7 @@ mod disk;
 mod drain;
 mod governor;
 mod identity;
+mod learner;
 mod namer;
 mod origin;
 mod recorder;

@@ -180,7 +180,9 @@ impl Recorder {
     /// sessions are closed when this returns.
     pub fn run(self, control: &Control, mut news: impl FnMut(News<'_>)) -> Result<Finished> {
         let Recorder { attachment, settings } = self;
-        privilege::drop_after_attach(settings.keep_bpf, settings.owner);
+        // The probes may still have to be put on.
+        let keep_bpf = settings.keep_bpf || !attachment.has_learned();
+        privilege::drop_after_attach(keep_bpf, settings.owner);
         let mut run = Run::begin(attachment, &settings)?;
         news(News::Began(run.live.folder()));
         let result = run.watch(control, &mut news);
@@ -217,6 +219,9 @@ impl<'a> Run<'a> {
             &attachment.mappings,
             new_stacks,
         );
+        if attachment.has_learned() {
+            drain.learned(&attachment.tokio);
+        }
         match start(&mut attachment, &mut drain, clock) {
             Ok(began) => live.started_at(began),
             Err(e) => {
@@ -254,6 +259,12 @@ impl<'a> Run<'a> {
             }
             if flushed.elapsed() >= FLUSH_EVERY {
                 flushed = Instant::now();
+                if let Some(tokio) = self.attachment.learn() {
+                    privilege::drop_after_attach(self.settings.keep_bpf, self.settings.owner);
+                    // Names before the rows that refer to them.
+                    self.live.task_types(&tokio);
+                    self.drain.learned(&tokio);
+                }
                 self.drain.flush(&self.live.out);
                 self.attachment.calibrate()?;
                 self.turn_session(news)?;
@@ -315,7 +326,8 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        if self.opening.is_none() && self.closing.is_none() && self.is_session_over() {
+        let is_free = self.opening.is_none() && self.closing.is_none();
+        if is_free && self.attachment.has_learned() && self.is_session_over() {
             let blueprint = blueprint(&self.attachment, self.settings, Some(self.live.id()));
             self.opening = Some(spawn("hud-opener", move || blueprint.prepare())?);
         }
@@ -378,6 +390,9 @@ impl<'a> Run<'a> {
     /// Ends the last session, whatever led here, and waits for all that is under way.
     fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
         let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, .. } = self;
+        if !attachment.has_learned() {
+            live.task_types(&attachment.tokio);
+        }
         let settled = attachment.settle(&mut drain, &live.out);
         let counters = attachment.counters();
         let reason = result.as_ref().map_or("hud failed", |end| end.reason());
@@ -443,7 +458,7 @@ fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<Stri
         folder,
         manifest,
         process: attachment.process.clone(),
-        tokio: attachment.tokio.clone(),
+        tokio: attachment.has_learned().then(|| attachment.tokio.clone()),
         names_from: attachment.names_from.clone(),
         mappings: attachment.mappings.clone(),
         roll: settings.roll,
@@ -468,11 +483,7 @@ fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
         build_id: attachment.build_id.clone(),
         tokio_version: attachment.tokio.version.clone(),
         start: clock.real,
-        options: Options {
-            freq: plan.freq,
-            polls: plan.polls.name().into(),
-            other: std::collections::BTreeMap::new(),
-        },
+        options: Options { freq: plan.freq, polls: plan.polls.name().into(), other: std::collections::BTreeMap::new() },
         clock,
         notes: attachment.notes.clone(),
         previous,

@@ -16,7 +16,11 @@ use std::{
 
 use hud_common::session::{Error, Range, Result, SessionDir, Table};
 
-use super::{disk::Reserve, store::HostStore, writer::{SharedManifest, WriterStatus}};
+use super::{
+    disk::Reserve,
+    store::HostStore,
+    writer::{SharedManifest, WriterStatus},
+};
 use crate::kernel;
 
 /// How much to keep.
@@ -110,7 +114,12 @@ impl Retention {
     }
 
     /// Removes what is past the bounds.
-    pub(super) fn tend(&mut self, session: &SessionDir, manifest: &SharedManifest, status: &WriterStatus) -> Result<()> {
+    pub(super) fn tend(
+        &mut self,
+        session: &SessionDir,
+        manifest: &SharedManifest,
+        status: &WriterStatus,
+    ) -> Result<()> {
         if !self.keep.is_bounded() {
             return Ok(());
         }

@@ -82,7 +82,8 @@ pub(super) struct Blueprint {
     pub(super) folder: PathBuf,
     pub(super) manifest: Manifest,
     pub(super) process: Process,
-    pub(super) tokio: Arc<Tokio>,
+    /// Where its task types are known by now.
+    pub(super) tokio: Option<Arc<Tokio>>,
     pub(super) names_from: PathBuf,
     pub(super) mappings: Vec<Mapping>,
     pub(super) roll: RollPolicy,
@@ -142,7 +143,10 @@ impl Blueprint {
                 return Err(e);
             }
         };
-        write_constants(clock, &self.tokio, &out);
+        write_anchor(Some(clock), &out);
+        if let Some(tokio) = &self.tokio {
+            write_task_types(tokio, &out);
+        }
         unstarted.keep();
         Ok(Prepared { folder, lock, clock, manifest, epochs, writer, out, namer, new_stacks, owner })
     }
@@ -315,6 +319,11 @@ impl LiveSession {
         self.progress
     }
 
+    /// Writes the task types, which were not known as the session began.
+    pub(super) fn task_types(&self, tokio: &Tokio) {
+        write_task_types(tokio, &self.out);
+    }
+
     /// Notes a stretch in which the probes in the target's code counted.
     pub(super) fn probed(&self, stretch: Stretch) {
         let mut coverage = CoverageColumns::default();
@@ -340,10 +349,7 @@ impl LiveSession {
             self.probed(stretch);
         }
         write_coverage(plan, self.clock, self.covered, ending.ended, ending.reason, &self.out);
-        let mut anchors = ClockColumns::default();
-        let anchor = kernel::anchor();
-        anchors.push(ClockRow { mono: anchor.mono, real: anchor.real });
-        self.out.send(&mut anchors);
+        write_anchor(None, &self.out);
         drain.flush(&self.out);
         let kernel = kernel_account(&ending.counters, &drain.own_rows());
         self.out.account(now, kernel.clone());
@@ -422,11 +428,15 @@ impl Closing {
     }
 }
 
-/// What is known before the first event: the clock's anchor and the task types.
-fn write_constants(clock: Clock, tokio: &Tokio, out: &BatchSender) {
+/// Notes both clocks at one instant: the session's own, or now.
+fn write_anchor(clock: Option<Clock>, out: &BatchSender) {
+    let clock = clock.unwrap_or_else(kernel::anchor);
     let mut anchors = ClockColumns::default();
     anchors.push(ClockRow { mono: clock.mono, real: clock.real });
     out.send(&mut anchors);
+}
+
+fn write_task_types(tokio: &Tokio, out: &BatchSender) {
     let mut types = TaskTypeColumns::default();
     for (type_id, poll) in (1..).zip(&tokio.poll_fns) {
         types.push(TaskTypeRow {

@@ -216,4 +216,3 @@ fn tree_size(path: &Path) -> u64 {
         })
         .sum()
 }
-
