@@ -405,21 +405,15 @@ pub struct Config {
     pub vtable_poll: u32,
     /// `Vtable::id_offset`.
     pub vtable_id_offset: u32,
-    /// 1 where `tls_task_id` is known.
-    pub has_tls: u32,
     /// 1 where polls are to be sent. Without, poll probes only serve to find the thread-local.
     pub polls: u32,
     /// 1 where the word before the id tells whether there is one (an `Option<u64>`: tokio before 1.40, where the id
     /// outlives the task that it names).
     pub tls_tagged: u32,
-    /// Padding, zero.
-    pub reserved: u32,
-    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`, where its layout is to be found out.
+    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`.
     pub tls_context: i64,
-    /// Words of it to look at; 0 = none.
+    /// Words of it to look at; 0 = it cannot be read. Which one holds the current task's id is in [`Calibration::found`].
     pub tls_words: u64,
-    /// Offset of `CONTEXT.current_task_id` from the thread's `fsbase`.
-    pub tls_task_id: i64,
     /// First address at which a task vtable may lie in the target.
     pub vtables_start: u64,
     /// First address past them.
@@ -434,8 +428,8 @@ impl Config {
 /// Words of tokio's thread-local `CONTEXT` that are looked at: in tokio 1.54 it is 88 bytes.
 pub const CONTEXT_WORDS: usize = 32;
 
-/// Where in `CONTEXT` the current task's id lies: while polls are probed the id is known, and so is, after a few
-/// switches inside polls, the word that always holds it.
+/// Where in `CONTEXT` the current task's id lies. Debug information tells; where there is none: while polls are probed the
+/// id is known, and so is, after a few switches inside polls, the word that always holds it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Calibration {

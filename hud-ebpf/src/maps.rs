@@ -20,13 +20,10 @@ static CONFIG: Config = Config {
     task_fsbase: Config::NONE,
     vtable_poll: 0,
     vtable_id_offset: 72,
-    has_tls: 0,
     polls: 0,
     tls_tagged: 0,
-    reserved: 0,
     tls_context: 0,
     tls_words: 0,
-    tls_task_id: 0,
     vtables_start: 0,
     vtables_end: 0,
 };
@@ -50,14 +47,23 @@ pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0)
 #[map]
 pub static RECORDING: Array<u32> = Array::with_max_entries(1, 0);
 
+/// When the target executed another program (CLOCK_MONOTONIC); 0 = it has not. Recording is then off.
+#[map]
+pub static EXECUTED: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Since when the probes in the target's code count (CLOCK_MONOTONIC); 0 = they don't. User space changes it while it
 /// puts them on and takes them off, one after the other, so that all count from one instant to another.
 #[map]
 pub static PROBES_SINCE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// When a task was last woken or spawned, by its id; a poll takes its entry away.
+/// When a task was last woken or spawned: a slot by the low bits of its id, see [`woke`]. A table without chains, because
+/// two tasks that share a slot and are awake at once are rare, and a hash map's update costs more than the rest of a probe.
 #[map]
-pub static WOKEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(65536, 0);
+pub static WOKEN: Array<u64> = Array::with_max_entries(WOKEN_SLOTS as u32, 0);
+
+const WOKEN_SLOTS: u64 = 1 << 16;
+/// Bits of CLOCK_MONOTONIC in a slot: 3 days of nanoseconds. The 16 above are those of the id that follow the slot's.
+const WOKEN_TIME: u64 = (1 << 48) - 1;
 
 /// By thread id. Not preallocated: an entry is 1.6 kB and most targets have a dozen threads.
 #[map]
@@ -102,6 +108,30 @@ pub fn recording() -> bool {
 #[inline(always)]
 pub fn probes_since() -> u64 {
     PROBES_SINCE.get(0).copied().unwrap_or(0)
+}
+
+/// Notes that a task is woken or spawned at `now`.
+#[inline(always)]
+pub fn woke(task_id: u64, now: u64) {
+    if let Some(slot) = WOKEN.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) {
+        let tag = task_id / WOKEN_SLOTS << 48;
+        // SAFETY: the map's own memory; one aligned word, so that a reader sees this entry or another, never a mixture.
+        unsafe { slot.write_volatile(tag | now & WOKEN_TIME) };
+    }
+}
+
+/// When a task was last woken or spawned, if that is known, and forgets it. `now` is later, by less than 3 days.
+#[inline(always)]
+pub fn take_wake(task_id: u64, now: u64) -> Option<u64> {
+    let slot = WOKEN.get_ptr_mut((task_id % WOKEN_SLOTS) as u32)?;
+    // SAFETY: as in `woke`.
+    let entry = unsafe { slot.read_volatile() };
+    if entry == 0 || entry >> 48 != task_id / WOKEN_SLOTS & 0xffff {
+        return None;
+    }
+    // SAFETY: as in `woke`.
+    unsafe { slot.write_volatile(0) };
+    Some(now.wrapping_sub(now.wrapping_sub(entry) & WOKEN_TIME))
 }
 
 /// Adds one to a counter. Atomic, because a program may be preempted by another one on the same CPU; by the

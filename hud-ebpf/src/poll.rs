@@ -16,7 +16,7 @@ use aya_ebpf::{
 use hud_common::wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, Stream, TaskOutcome};
 
 use crate::{
-    maps::{THREADS, WOKEN, config, count, is_target, probes_since, send},
+    maps::{THREADS, config, count, is_target, probes_since, send, take_wake},
     sched,
     task::Header,
     thread,
@@ -60,19 +60,16 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
         Some(head) => (head.id(&config, header), head.vtable),
         None => (0, 0),
     };
-    // SAFETY: a plain word; nobody else polls this task.
-    let wake_ts = match unsafe { WOKEN.get(task_id) } {
-        Some(&ts) => {
-            let _ = WOKEN.remove(task_id);
-            // One from before the probes were last off is not the wake of this poll.
-            if ts >= since { ts } else { 0 }
-        }
-        None => 0,
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let wake_ts = match take_wake(task_id, now) {
+        // One from before the probes were last off is not the wake of this poll.
+        Some(ts) if ts >= since => ts,
+        _ => 0,
     };
     let slot = (depth as usize) & (MAX_POLLS - 1);
     state.polls[slot] = PollFrame {
-        // SAFETY: a helper without arguments.
-        ts: unsafe { bpf_ktime_get_ns() },
+        ts: now,
         sp,
         task_id,
         blocked: 0,

@@ -17,7 +17,7 @@ use hud_common::wire::{
 };
 
 use crate::{
-    maps::{THREADS, config, count, is_target, recording, send},
+    maps::{EXECUTED, RECORDING, THREADS, config, count, is_target, recording, send},
     task, thread,
 };
 
@@ -72,6 +72,29 @@ pub fn sched_wakeup_new_btf(ctx: BtfTracePointContext) -> i32 {
     // A process that the target forks is not the target.
     if tgid == config.tgid {
         thread::born(pid_of(&config, task), ctx.pid());
+    }
+    0
+}
+
+/// The current thread has executed another program: what it does from here on is not the target's.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec_btf(ctx: BtfTracePointContext) -> i32 {
+    on_exec(&ctx)
+}
+
+/// The same, without BTF.
+#[tracepoint]
+pub fn sched_process_exec_tp(ctx: TracePointContext) -> i32 {
+    on_exec(&ctx)
+}
+
+#[inline(always)]
+fn on_exec(ctx: &impl EbpfContext) -> i32 {
+    if is_target(ctx, &config()) {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        let _ = EXECUTED.set(0, &now, 0);
+        let _ = RECORDING.set(0, &0, 0);
     }
     0
 }

@@ -62,30 +62,41 @@ const NEAR: u64 = 64 << 10;
 /// The id of the task that the current thread is polling; 0 = none, or not known. `slot` as in [`tell_type`].
 #[inline(always)]
 pub fn current_id(config: &Config, state: *const ThreadState, slot: u32) -> u64 {
-    if config.has_tls != 0 {
-        return read_task_id(config, config.tls_task_id);
-    }
     let innermost = match innermost_poll(state) {
         Some(poll) => poll.task_id,
         None => 0,
     };
-    if config.tls_words != 0
-        && let Some(calibration) = CALIBRATION.get_ptr_mut(0)
-    {
-        // SAFETY: the map's own memory.
-        let calibration = unsafe { &mut *calibration };
-        if calibration.found == Calibration::GAVE_UP {
-            // Polls that were under way as the probes went have no return: only probes that stay are to be believed.
-            return if config.polls != 0 { innermost } else { 0 };
+    let Some(calibration) = calibration(config) else {
+        return innermost;
+    };
+    // SAFETY: the map's own memory.
+    let calibration = unsafe { &mut *calibration };
+    match calibration.found {
+        // Polls that were under way as the probes went have no return: only probes that stay are to be believed.
+        Calibration::GAVE_UP => {
+            if config.polls != 0 {
+                innermost
+            } else {
+                0
+            }
         }
-        if calibration.found != 0 {
-            return read_task_id(config, config.tls_context + (calibration.found as i64 - 1) * 8);
+        0 => {
+            if innermost != 0 {
+                calibrate(config, calibration, innermost, slot);
+            }
+            innermost
         }
-        if innermost != 0 {
-            calibrate(config, calibration, innermost, slot);
-        }
+        found => read_task_id(config, found),
     }
-    innermost
+}
+
+/// Where the thread-local holds the id, or is found to; `None` where it cannot be read.
+#[inline(always)]
+fn calibration(config: &Config) -> Option<*mut Calibration> {
+    if config.tls_words == 0 {
+        return None;
+    }
+    CALIBRATION.get_ptr_mut(0)
 }
 
 /// As [`current_id`], where a probe of the target's code asks: the poll that is under way knows, and nothing is
@@ -95,20 +106,20 @@ pub fn known_id(config: &Config, state: *const ThreadState) -> u64 {
     if let Some(poll) = innermost_poll(state) {
         return poll.task_id;
     }
-    if config.has_tls != 0 {
-        return read_task_id(config, config.tls_task_id);
-    }
-    match CALIBRATION.get(0) {
-        Some(c) if config.tls_words != 0 && c.found != 0 && c.found != Calibration::GAVE_UP => {
-            read_task_id(config, config.tls_context + (c.found as i64 - 1) * 8)
-        }
-        _ => 0,
+    match calibration(config) {
+        // SAFETY: the map's own memory.
+        Some(calibration) => match unsafe { (*calibration).found } {
+            0 | Calibration::GAVE_UP => 0,
+            found => read_task_id(config, found),
+        },
+        None => 0,
     }
 }
 
-/// The task id at `offset` from the current thread's `fsbase`.
+/// The task id in word `found` - 1 of the current thread's `CONTEXT`.
 #[inline(always)]
-fn read_task_id(config: &Config, offset: i64) -> u64 {
+fn read_task_id(config: &Config, found: u64) -> u64 {
+    let offset = config.tls_context + (found as i64 - 1) * 8;
     // SAFETY: the helper checks the addresses. A tag of anything but 1 means that there is no id.
     let word = fsbase(config).and_then(|fsbase| unsafe {
         let at = fsbase.wrapping_add_signed(offset) as *const u64;

@@ -4,7 +4,7 @@ use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns, macros::uprobe, programs:
 use hud_common::wire::{EventKind, SpawnEvent, Stream, WakeEvent};
 
 use crate::{
-    maps::{WOKEN, config, count, is_target, probes_since, send},
+    maps::{config, count, is_target, probes_since, send, woke},
     poll::{COMPLETE, NOTIFIED},
     task::{self, Header},
     thread,
@@ -39,8 +39,7 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
     };
     // SAFETY: a helper without arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
-    // A table that is full forgets its oldest entry: that task's next poll has no wake.
-    let _ = WOKEN.insert(task_id, ts, 0);
+    woke(task_id, ts);
     let event = WakeEvent {
         kind: EventKind::Wake as u32,
         tid,
@@ -76,7 +75,7 @@ pub fn task_spawn(ctx: ProbeContext) -> u32 {
     };
     // SAFETY: a helper without arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
-    let _ = WOKEN.insert(task_id, ts, 0);
+    woke(task_id, ts);
     let event = SpawnEvent {
         kind: EventKind::Spawn as u32,
         tid,

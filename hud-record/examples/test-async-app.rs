@@ -8,6 +8,8 @@
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
 
+#[path = "support/clock.rs"]
+mod clock;
 #[path = "support/truth.rs"]
 mod truth;
 
@@ -27,7 +29,8 @@ use tokio::runtime::{self, Handle};
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::sleep;
 
-use truth::{Series, measured, thread_cpu_ns, timed};
+use clock::thread_cpu_ns;
+use truth::{Series, measured, timed};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     kernel::Offsets,
     target::{Process, Tokio},
-    uprobes::{Meter, Places, Switch, TrapCost, Uprobes},
+    uprobes::{Places, Programs, Switch, TrapCost, Uprobes},
 };
 
 /// The object that `cargo xtask build-ebpf` makes from hud-ebpf.
@@ -68,8 +68,12 @@ pub struct Plan {
 pub struct Probes {
     bpf: Ebpf,
     probed: Probed,
-    meter: Option<Meter>,
+    /// The programs for them, where the kernel has `uprobe_multi` links.
+    programs: Option<Programs>,
+    places: usize,
     trap: Option<TrapCost>,
+    /// Whether tokio's thread-local can be read.
+    has_context: bool,
     is_calibrating: bool,
     /// Switches on the kernel's accounting of program run time while it is held.
     _stats: Option<std::os::fd::OwnedFd>,
@@ -87,8 +91,7 @@ enum Probed {
 }
 
 impl Probes {
-    /// Loads the programs for this target and attaches the always-on ones and, if the plan says so, the poll probes.
-    /// Nothing is recorded before [`Probes::start`].
+    /// Loads the programs for this target and attaches the always-on ones. Nothing is recorded before [`Probes::start`].
     pub fn attach(process: &Process, tokio: &Tokio, image: (u64, u64), plan: Plan) -> Result<Self> {
         let offsets = if plan.no_btf { None } else { Offsets::of_running_kernel() };
         let use_btf = offsets.is_some();
@@ -98,10 +101,8 @@ impl Probes {
             task_pid: offsets.task_pid,
             task_tgid: offsets.task_tgid,
             task_fsbase: offsets.task_fsbase,
-            reserved: 0,
             vtable_poll: 0,
             vtable_id_offset: 72,
-            has_tls: u32::from(tokio.tls_task_id.is_some() && use_btf),
             polls: u32::from(plan.polls != Polls::Off),
             tls_tagged: u32::from(tokio.tls_tagged),
             tls_context: tokio.tls_context.map_or(0, |(offset, _)| offset),
@@ -109,7 +110,6 @@ impl Probes {
                 Some((_, words)) if use_btf => words.min(CONTEXT_WORDS as u64),
                 _ => 0,
             },
-            tls_task_id: tokio.tls_task_id.unwrap_or(0),
             vtables_start: image.0,
             vtables_end: image.1,
         };
@@ -118,25 +118,50 @@ impl Probes {
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
-        let mut probes =
-            Probes { bpf, probed: Probed::Not, meter: None, trap: None, is_calibrating: false, _stats: stats };
+        let mut probes = Probes {
+            bpf,
+            probed: Probed::Not,
+            programs: None,
+            places: 0,
+            trap: None,
+            has_context: false,
+            is_calibrating: false,
+            _stats: stats,
+        };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
             probes.attach_sampler(plan.freq)?;
         }
-        probes.is_calibrating = config.has_tls == 0 && config.tls_words > 0;
-        if plan.polls == Polls::Auto {
-            probes.trap = TrapCost::measure(&probes.bpf, OBJECT).ok();
+        probes.has_context = config.tls_words > 0;
+        if plan.polls != Polls::Off || probes.has_context {
+            // Now, as the ring is still among the maps. An older kernel refuses.
+            const NAMES: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
+            probes.programs = Programs::load(&probes.bpf, OBJECT, &NAMES).ok();
         }
-        if plan.polls != Polls::Off || probes.is_calibrating {
-            probes.attach_probes(process, tokio)?;
+        if plan.polls == Polls::Auto {
+            probes.trap = probes.programs.as_ref().and_then(|p| TrapCost::measure(p).ok());
         }
         Ok(probes)
     }
 
+    /// Makes use of what was learned of the target's tokio: tells the programs where the current task's id lies, or begins
+    /// to look for it, and puts the probes on if the plan says so, or if that search needs them.
+    pub fn use_learned(&mut self, process: &Process, tokio: &Tokio, plan: Plan) -> Result<()> {
+        match tokio.task_id_word() {
+            Some(word) if self.has_context && word < CONTEXT_WORDS as u64 => {
+                self.set_calibration(|c| c.found = word + 1)?;
+            }
+            _ => self.is_calibrating = self.has_context,
+        }
+        if plan.polls != Polls::Off || self.is_calibrating {
+            self.attach_probes(process, tokio)?;
+        }
+        Ok(())
+    }
+
     fn attach_scheduler(&mut self, use_btf: bool) -> Result<()> {
         let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
-        for name in ["sched_waking", "sched_switch"] {
+        for name in ["sched_process_exec", "sched_waking", "sched_switch"] {
             match &btf {
                 Some(btf) => {
                     let what = format!("attaching to tp_btf/{name}");
@@ -193,23 +218,20 @@ impl Probes {
             Places { program: "task_spawn", is_return: false, at: plain(&tokio.spawns) },
             Places { program: "task_wake", is_return: false, at: plain(&tokio.wakes) },
         ];
-        match Uprobes::load(&self.bpf, OBJECT, places.clone(), &exe, process.pid) {
-            Ok(mut probes) => {
-                self.meter = Some(probes.meter());
-                probes.attach().map_err(|e| match e.kind() {
-                    _ if !Path::new(&exe).exists() => Error::Exited(process.pid),
-                    std::io::ErrorKind::PermissionDenied => {
-                        Error::NoPermission { what: what.into(), why: e.to_string() }
-                    }
-                    _ => Error::Kernel { what: what.into(), why: e.to_string() },
-                })?;
-                let switch = Switch::new(probes).map_err(|source| Error::Io { action: "start a thread", source })?;
-                self.probed = Probed::Switched(switch);
-                Ok(())
-            }
-            // An older kernel, or whatever it is that aya will tell better.
-            Err(_) => self.attach_one_by_one(process, &places),
-        }
+        self.places = places.iter().map(|p| p.at.len()).sum();
+        let Some(programs) = self.programs.clone() else {
+            return self.attach_one_by_one(process, &places);
+        };
+        let started = |e: std::io::Error| match e.kind() {
+            _ if !Path::new(&exe).exists() => Error::Exited(process.pid),
+            std::io::ErrorKind::PermissionDenied => Error::NoPermission { what: what.into(), why: e.to_string() },
+            _ => Error::Kernel { what: what.into(), why: e.to_string() },
+        };
+        let mut probes = Uprobes::new(programs, places, &exe, process.pid).map_err(started)?;
+        probes.attach().map_err(started)?;
+        let switch = Switch::new(probes).map_err(|source| Error::Io { action: "start a thread", source })?;
+        self.probed = Probed::Switched(switch);
+        Ok(())
     }
 
     fn attach_one_by_one(&mut self, process: &Process, places: &[Places]) -> Result<()> {
@@ -265,6 +287,14 @@ impl Probes {
         self.set("PROBES_SINCE", since)
     }
 
+    /// When the target executed another program (CLOCK_MONOTONIC), which ended all streams; `None` while it has not.
+    pub fn executed(&self) -> Result<Option<u64>> {
+        let map = self.bpf.map("EXECUTED").ok_or_else(|| missing("EXECUTED"))?;
+        let map: Array<&MapData, u64> = Array::try_from(map).map_err(|e| refused("opening a switch", &e))?;
+        let at = map.get(&0, 0).map_err(|e| refused("reading a switch", &e))?;
+        Ok((at != 0).then_some(at))
+    }
+
     fn set<T: aya::Pod>(&mut self, name: &str, value: T) -> Result<()> {
         let map = self.bpf.map_mut(name).ok_or_else(|| missing(name))?;
         let mut map: Array<&mut MapData, T> = Array::try_from(map).map_err(|e| refused("opening a switch", &e))?;
@@ -309,7 +339,7 @@ impl Probes {
 
     /// Run time (ns) of the programs in the target's code so far.
     pub fn probed_run_time(&self) -> u64 {
-        self.meter.as_ref().map_or(0, Meter::run_time)
+        self.programs.as_ref().map_or(0, Programs::run_time)
     }
 
     /// Lets the kernel programs tell the types of all tasks again, as they meet them.
@@ -374,13 +404,13 @@ impl Probes {
     pub fn run_time(&self) -> Option<u64> {
         self._stats.as_ref()?;
         let times = self.bpf.programs().filter_map(|(_, p)| Some(p.info().ok()?.run_time().as_nanos()));
-        let probed = self.meter.as_ref().map_or(0, Meter::run_time);
+        let probed = self.programs.as_ref().map_or(0, Programs::run_time);
         u64::try_from(times.sum::<u128>()).ok()?.checked_add(probed)
     }
 
     /// Name and instructions verified of each loaded program.
     pub fn verified_instructions(&self) -> Vec<(String, u32)> {
-        let probed = self.meter.iter().flat_map(Meter::verified_instructions);
+        let probed = self.programs.iter().flat_map(Programs::verified_instructions);
         self.bpf
             .programs()
             .filter_map(|(name, p)| Some((name.to_string(), p.info().ok()?.verified_instruction_count()?)))
@@ -392,8 +422,7 @@ impl Probes {
     pub fn probed_places(&self) -> usize {
         match &self.probed {
             Probed::Not => 0,
-            Probed::Switched(_) => self.meter.as_ref().map_or(0, Meter::places),
-            Probed::OneByOne(links) => links.len(),
+            Probed::Switched(_) | Probed::OneByOne(_) => self.places,
         }
     }
 
@@ -405,22 +434,31 @@ impl Probes {
     /// Looks whether the place of the current task's id is sure by now, and if so, or on giving up, tells the kernel
     /// programs. Gives false where it gave up.
     pub fn calibrate(&mut self, give_up: bool) -> Result<bool> {
+        let mut found = None;
+        self.set_calibration(|calibration| {
+            found = match calibration.verdict() {
+                Some(word) => Some(word as u64 + 1),
+                None => give_up.then_some(Calibration::GAVE_UP),
+            };
+            calibration.found = found.unwrap_or(0);
+        })?;
+        self.is_calibrating = found.is_none();
+        Ok(found != Some(Calibration::GAVE_UP))
+    }
+
+    fn set_calibration(&mut self, change: impl FnOnce(&mut Calibration)) -> Result<()> {
         let map = self.bpf.map_mut("CALIBRATION").ok_or_else(|| missing("CALIBRATION"))?;
         let mut map: Array<&mut MapData, CalibrationWords> =
             Array::try_from(map).map_err(|e| refused("opening the calibration", &e))?;
         let words = map.get(&0, 0).map_err(|e| refused("reading the calibration", &e))?;
         let mut calibration: Calibration = bytemuck::cast(words);
-        let found = match calibration.verdict() {
-            Some(word) => Some(word as u64 + 1),
-            None => give_up.then_some(Calibration::GAVE_UP),
-        };
-        if let Some(found) = found {
-            calibration.found = found;
+        let before = calibration.found;
+        change(&mut calibration);
+        if calibration.found != before {
             map.set(0, bytemuck::cast::<_, CalibrationWords>(calibration), 0)
                 .map_err(|e| refused("writing the calibration", &e))?;
-            self.is_calibrating = false;
         }
-        Ok(found != Some(Calibration::GAVE_UP))
+        Ok(())
     }
 
     /// Ends the search, and takes the probes off if they served only that.

@@ -23,6 +23,8 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type};
 
+use crate::privilege;
+
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h).
 const RETURN: u32 = 1;
 
@@ -37,46 +39,78 @@ pub(crate) struct Places {
     pub(crate) at: Vec<(u64, u64)>,
 }
 
+/// The programs, loaded. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs(Arc<[(&'static str, OwnedFd)]>);
+
+impl Programs {
+    /// Loads the programs `names` of `object`, on the maps of `bpf`.
+    ///
+    /// # Errors
+    /// Linux before 6.6 refuses.
+    pub(crate) fn load(bpf: &Ebpf, object: &[u8], names: &[&'static str]) -> io::Result<Self> {
+        let mut object = aya_obj::Object::parse(object).map_err(io::Error::other)?;
+        let code: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        let maps = std::mem::take(&mut object.maps);
+        let mut fds = Vec::new();
+        for (name, map) in &maps {
+            // aya-obj asserts that every map is there.
+            let fd = bpf.map(name).and_then(map_fd);
+            fds.push((name.as_str(), fd.ok_or_else(|| io::Error::other(format!("no map {name}")))?, map));
+        }
+        object.relocate_maps(fds.into_iter(), &code).map_err(io::Error::other)?;
+        object.relocate_calls(&code).map_err(io::Error::other)?;
+        let mut programs = Vec::new();
+        for &name in names {
+            let program = object.programs.get(name);
+            let function = program.and_then(|p| object.functions.get(&p.function_key()));
+            let (Some(program), Some(function)) = (program, function) else {
+                return Err(io::Error::other(format!("the kernel object has no {name}")));
+            };
+            programs.push((name, load(name, program, &function.instructions)?));
+        }
+        Ok(Programs(programs.into()))
+    }
+
+    fn get(&self, name: &str) -> io::Result<&OwnedFd> {
+        let found = self.0.iter().find(|(n, _)| *n == name);
+        found.map(|(_, fd)| fd).ok_or_else(|| io::Error::other(format!("{name} is not loaded")))
+    }
+
+    /// Run time (ns) of the programs so far, while the kernel keeps that account.
+    pub(crate) fn run_time(&self) -> u64 {
+        self.0.iter().filter_map(|(_, fd)| info(fd).ok()).map(|i| i.run_time_ns).sum()
+    }
+
+    /// Name and instructions verified of each program.
+    pub(crate) fn verified_instructions(&self) -> Vec<(String, u32)> {
+        self.0.iter().filter_map(|(name, fd)| Some((name.to_string(), info(fd).ok()?.verified_insns))).collect()
+    }
+}
+
 /// The probes of one process, on or off.
 #[derive(Debug)]
 pub(crate) struct Uprobes {
-    programs: Arc<[(OwnedFd, Places)]>,
+    programs: Programs,
+    places: Vec<Places>,
     file: CString,
     pid: u32,
     links: Vec<OwnedFd>,
 }
 
 impl Uprobes {
-    /// Loads the programs, whose maps are those of `bpf`. They are attached to `file`, in process `pid`, by
-    /// [`Uprobes::attach`], in the order of `places`.
-    ///
-    /// # Errors
-    /// Linux before 6.6 refuses.
-    pub(crate) fn load(bpf: &Ebpf, object: &[u8], places: Vec<Places>, file: &str, pid: u32) -> io::Result<Self> {
+    /// Probes of process `pid` at `places` of `file`, off. They are put on in the order of `places`.
+    pub(crate) fn new(programs: Programs, places: Vec<Places>, file: &str, pid: u32) -> io::Result<Self> {
         let file = CString::new(file).map_err(io::Error::other)?;
-        let mut object = aya_obj::Object::parse(object).map_err(io::Error::other)?;
-        let code: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
-        let maps = std::mem::take(&mut object.maps);
-        let fds = maps.iter().filter_map(|(name, map)| Some((name.as_str(), map_fd(bpf.map(name)?)?, map)));
-        object.relocate_maps(fds, &code).map_err(io::Error::other)?;
-        object.relocate_calls(&code).map_err(io::Error::other)?;
-        let mut programs = Vec::new();
-        for places in places.into_iter().filter(|p| !p.at.is_empty()) {
-            let program = object.programs.get(places.program);
-            let function = program.and_then(|p| object.functions.get(&p.function_key()));
-            let (Some(program), Some(function)) = (program, function) else {
-                return Err(io::Error::other(format!("the kernel object has no {}", places.program)));
-            };
-            programs.push((load(places.program, program, &function.instructions)?, places));
-        }
-        Ok(Uprobes { programs: programs.into(), file, pid, links: Vec::new() })
+        let places = places.into_iter().filter(|p| !p.at.is_empty()).collect();
+        Ok(Uprobes { programs, places, file, pid, links: Vec::new() })
     }
 
     /// Puts all of them on. Those that are on stay.
     pub(crate) fn attach(&mut self) -> io::Result<()> {
         let on = self.links.len();
-        for (program, places) in self.programs.iter().skip(on) {
-            self.links.push(link(program, places, &self.file, self.pid)?);
+        for places in self.places.iter().skip(on) {
+            self.links.push(link(self.programs.get(places.program)?, places, &self.file, self.pid)?);
         }
         Ok(())
     }
@@ -84,34 +118,6 @@ impl Uprobes {
     /// Takes all of them off, the last first.
     pub(crate) fn detach(&mut self) {
         while self.links.pop().is_some() {}
-    }
-
-    /// Reads the programs' account.
-    pub(crate) fn meter(&self) -> Meter {
-        Meter(Arc::clone(&self.programs))
-    }
-}
-
-/// The account that the kernel keeps of the programs.
-#[derive(Clone, Debug)]
-pub(crate) struct Meter(Arc<[(OwnedFd, Places)]>);
-
-impl Meter {
-    /// Run time (ns) of the programs so far, while the kernel keeps that account.
-    pub(crate) fn run_time(&self) -> u64 {
-        self.0.iter().filter_map(|(fd, _)| info(fd).ok()).map(|i| i.run_time_ns).sum()
-    }
-
-    /// Name and instructions verified of each program.
-    pub(crate) fn verified_instructions(&self) -> Vec<(String, u32)> {
-        let verified =
-            |(fd, places): &(OwnedFd, Places)| Some((places.program.to_string(), info(fd).ok()?.verified_insns));
-        self.0.iter().filter_map(verified).collect()
-    }
-
-    /// How many places are probed.
-    pub(crate) fn places(&self) -> usize {
-        self.0.iter().map(|(_, places)| places.at.len()).sum()
     }
 }
 
@@ -136,6 +142,7 @@ impl Switch {
         let (wish, wishes) = mpsc::channel();
         let told = Arc::clone(&state);
         let thread = thread::Builder::new().name("hud-probes".into()).spawn(move || {
+            privilege::enter_attacher();
             for on in wishes {
                 let now = match on {
                     true if probes.attach().is_ok() => ON,
@@ -192,7 +199,7 @@ pub(crate) struct TrapCost {
 
 impl TrapCost {
     /// Measures on a function of this process, with the very programs, which turn back at once as this is not their target.
-    pub(crate) fn measure(bpf: &Ebpf, object: &[u8]) -> io::Result<Self> {
+    pub(crate) fn measure(programs: &Programs) -> io::Result<Self> {
         let address = measured as *const () as u64;
         let maps = crate::target::mappings(Path::new("/proc/self/maps"))?;
         let place = maps
@@ -202,7 +209,7 @@ impl TrapCost {
             .ok_or_else(|| io::Error::other("hud's own code is not mapped"))?;
         let places = |program, is_return| Places { program, is_return, at: vec![(place, 0)] };
         let time = |places: Vec<Places>| -> io::Result<Duration> {
-            let mut probes = Uprobes::load(bpf, object, places, "/proc/self/exe", std::process::id())?;
+            let mut probes = Uprobes::new(programs.clone(), places, "/proc/self/exe", std::process::id())?;
             probes.attach()?;
             // The least of a few rounds: what else the machine did is not the probe's cost.
             const CALLS: u32 = 500;

@@ -4,11 +4,9 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-
 use hud_common::session::Table;
 use rustix::process::Signal;
-use support::{Target, analyze, may_trace, percentile, program, record, truth};
+use support::{Target, analyze, assert_both_culprits, assert_polls_agree, may_trace, program, record, truth};
 
 #[test]
 fn exact_polls_agree_with_the_programs_own_account() {
@@ -21,45 +19,9 @@ fn exact_polls_agree_with_the_programs_own_account() {
     let recording = record(target.pid(), &dir.path().join("session"), &["--duration", "12", "--polls", "exact"]);
     target.stop();
 
-    let (start, end) = recording.window("polls");
-    let names: BTreeMap<i64, String> = recording
-        .integers(Table::TaskTypes, "type_id")
-        .into_iter()
-        .flatten()
-        .zip(recording.texts(Table::TaskTypes, "name"))
-        .collect();
-    // By name: (start, duration) of each poll.
-    let mut polls: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
-    let types = recording.integers(Table::Polls, "type_id");
-    let times = recording.integers(Table::Polls, "ts").into_iter().zip(recording.integers(Table::Polls, "dur"));
-    for (type_id, (ts, dur)) in types.iter().zip(times) {
-        let name = names[&type_id.unwrap()].as_str();
-        let name = name.strip_prefix("test_async_app::").unwrap_or(name);
-        polls.entry(name).or_default().push((recording.mono(ts.unwrap()), dur.unwrap()));
-    }
-
-    let truth = truth(&log);
     let tasks = ["good_citizen", "yielding_worker", "cpu_hog", "blocking_sleeper", "lock_contender", "file_reader"];
-    for name in tasks.into_iter().chain(["pool_user", "short_lived_spawner", "short_lived"]) {
-        let own: Vec<_> = truth[name].iter().filter(|(ts, dur)| *ts >= start && ts + dur <= end).collect();
-        let ours = polls.get(name).unwrap_or_else(|| panic!("no poll of {name}"));
-        let (count, own_count) = (ours.len() as i64, own.len() as i64);
-        // At either end of the window a poll may count on one side only: hud's probe and the program's clock are
-        // microseconds apart.
-        let slack = (own_count / 100).max(1);
-        assert!((count - own_count).abs() <= slack, "{name}: {count} polls by hud, {own_count} by its own count");
-        let (mut ours, mut own): (Vec<i64>, Vec<i64>) =
-            (ours.iter().map(|p| p.1).collect(), own.iter().map(|p| p.1).collect());
-        for share in [0.5, 0.99] {
-            let (by_hud, by_itself) = (percentile(&mut ours, share), percentile(&mut own, share));
-            let slack = (by_itself / 20).max(20_000);
-            assert!(
-                (by_hud - by_itself).abs() <= slack,
-                "{name}, p{}: {by_hud} ns by hud, {by_itself} ns by its own clock",
-                share * 100.0
-            );
-        }
-    }
+    let tasks: Vec<_> = tasks.into_iter().chain(["pool_user", "short_lived_spawner", "short_lived"]).collect();
+    assert_polls_agree(&recording, &truth(&log), "test_async_app", &tasks);
 }
 
 #[test]
@@ -135,18 +97,7 @@ fn both_culprits_are_named_and_nobody_else() {
         record(target.pid(), &session, &["--duration", "8", "--polls", polls]);
         target.stop();
 
-        let rows = analyze(&["blocking"], &session);
-        let named = |cause: &str, task: &str| {
-            rows.as_array().unwrap().iter().any(|r| {
-                r["cause"] == cause
-                    && r["task_type"] == format!("test_async_app::{task}")
-                    && r["file"].as_str().is_some_and(|f| f.ends_with("test-async-app.rs"))
-                    && r["line"].as_i64().is_some_and(|l| l > 0)
-                    && r["function"].as_str().is_some_and(|f| f.starts_with("test_async_app::"))
-            })
-        };
-        assert!(named("blocked", "blocking_sleeper"), "polls {polls}: {rows:#}");
-        assert!(named("cpu", "cpu_hog"), "polls {polls}: {rows:#}");
+        let rows = assert_both_culprits(&session, &format!("polls {polls}"));
         // A page fault, or hud's own attach, may keep any task waiting once for a millisecond or so. Anything that comes
         // again, or that is as long as a culprit's stretch, is blame.
         let is_blame = |row: &&serde_json::Value| {

@@ -1,12 +1,16 @@
 //! hud's chores, run as `cargo xtask <command>`.
 
+mod bench;
 mod build_ebpf;
 mod demo;
+mod fixtures;
 mod rustc;
 mod setup;
 mod sh;
+mod soak;
 mod targets;
 mod test;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -20,6 +24,9 @@ enum Command {
     Setup(setup::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Targets(targets::Args),
+    Bench(bench::Args),
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +38,9 @@ fn main() -> ExitCode {
             Command::Setup(args) => setup::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Test(args) => test::run(&args),
+            Command::Targets(args) => targets::run(&args),
+            Command::Bench(args) => bench::run(&args),
+            Command::Soak(args) => soak::run(&args),
         }
     };
     match result {

@@ -5,7 +5,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use crate::fixtures;
 use crate::sh::{cargo, run as sh, target_dir};
+
+/// Builds the programs that tests and benchmarks watch, and prints their folder (for HUD_TEST_TARGETS)
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(Args {}: &Args) -> Result<()> {
+    println!("{}", build_all()?.display());
+    Ok(())
+}
 
 /// Builds the programs of hud-record/examples by the profile `example`: release, with debug information. Returns their
 /// folder.
@@ -14,7 +24,8 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(target_dir().join("example"))
 }
 
-/// Also builds them as `cargo build --release` does by default, without debug information, into the folder's `plain`.
+/// Also builds them as `cargo build --release` does by default, without debug information, into the folder's `plain`, and
+/// the fixtures: other versions of tokio, other ways to link.
 pub(crate) fn build_all() -> Result<PathBuf> {
     let folder = build()?;
     let plain = folder.join("plain");
@@ -23,5 +34,6 @@ pub(crate) fn build_all() -> Result<PathBuf> {
     let program = "test-async-app";
     let built = target_dir().join("release").join(program);
     fs::copy(&built, plain.join(program)).with_context(|| format!("failed to copy {}", built.display()))?;
+    fixtures::build(&folder)?;
     Ok(folder)
 }

@@ -11,8 +11,9 @@ use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+
+use crate::clock::mono_ns;
 
 /// Durations of one kind of event: the polls of a task type, or an activity such as a sleep.
 pub(crate) struct Series {
@@ -130,22 +131,6 @@ pub(crate) fn timed<T>(series: &'static Series, body: impl FnOnce() -> T) -> T {
     let result = body();
     series.record(start, mono_ns());
     result
-}
-
-/// CLOCK_MONOTONIC in nanoseconds: the clock of the kernel's events, which `Instant` does not show as a number.
-pub(crate) fn mono_ns() -> u64 {
-    clock_ns(ClockId::Monotonic)
-}
-
-/// Nanoseconds that the calling thread has spent on a CPU.
-pub(crate) fn thread_cpu_ns() -> u64 {
-    clock_ns(ClockId::ThreadCPUTime)
-}
-
-fn clock_ns(clock: ClockId) -> u64 {
-    let now = clock_gettime(clock);
-    let part = |n: i64| u64::try_from(n).unwrap_or(0);
-    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 /// Every event since the start, kept until the end, so that a test can take those of hud's own window.

@@ -87,6 +87,10 @@ impl Governor {
 
     /// Looks into the purse; to be called every [`TICK`]. Gives the stretch that ended, if one did.
     pub(super) fn tick(&mut self, probes: &mut Probes, counters: &Counters, now: u64) -> Result<Option<Stretch>> {
+        if self.since.is_none() && probes.probes_are_on() {
+            self.since = Some(now);
+            probes.count_probes_since(now)?;
+        }
         let Some(budget) = self.budget else { return Ok(None) };
         let used = self.used(probes, counters);
         let (target, cost) = (used.target - self.used.target, used.probes - self.used.probes);
@@ -104,10 +108,6 @@ impl Governor {
                     return Ok(stretch);
                 }
             }
-            None if probes.probes_are_on() => {
-                self.since = Some(now);
-                probes.count_probes_since(now)?;
-            }
             None => {
                 let needed = (self.rate * STRETCH * 1e9).min(self.full());
                 if self.purse >= needed && probes.probes_can_go_on() {
@@ -122,6 +122,13 @@ impl Governor {
     pub(super) fn cut(&mut self, now: u64, reason: &'static str) -> Option<Stretch> {
         let began = self.since.take()?;
         Some(Stretch { began, ended: now, reason })
+    }
+
+    /// Ends the stretch under way and begins the next at the same instant, for a session that hands over to another.
+    pub(super) fn split(&mut self, now: u64, reason: &'static str) -> Option<Stretch> {
+        let stretch = self.cut(now, reason)?;
+        self.since = Some(now);
+        Some(stretch)
     }
 
     fn full(&self) -> f64 {

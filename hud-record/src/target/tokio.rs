@@ -3,7 +3,7 @@
 //! Names are those of tokio 1.23 to 1.54: `tokio::runtime::task::raw::poll::<T, S>` (tokio/src/runtime/task/raw.rs) is
 //! an entry of each task type's vtable, so it keeps a symbol of its own even under fat LTO.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Process,
@@ -35,6 +35,7 @@ pub struct Tokio {
     pub panics: Vec<u64>,
     /// What could not be found, in words.
     pub notes: Vec<String>,
+    polls: BTreeMap<u64, Symbol>,
 }
 
 /// One `raw::poll::<T, S>`, that is, one task type.
@@ -81,7 +82,8 @@ impl TaskKind {
 }
 
 impl Tokio {
-    /// Finds tokio in `binary`.
+    /// Finds tokio in `binary` by its symbols, in a moment however large the binary is. What the symbols
+    /// don't tell is [guessed](Tokio::guess) and [learned](Tokio::learn).
     pub fn find(binary: &Binary) -> Result<Self> {
         let symbols = binary
             .symbols(|name| is_poll(name) || is_context(name) || is_wake(name) || is_spawn(name) || is_panic(name));
@@ -91,39 +93,24 @@ impl Tokio {
             places.into_iter().collect()
         };
         let (wakes, spawns, panics) = (places(is_wake), places(is_spawn), places(is_panic));
-        let polls = symbols.iter().filter(|s| is_poll(&s.name)).cloned().collect::<Vec<_>>();
-        let contexts = symbols.into_iter().filter(|s| is_context(&s.name));
+        // Identical functions may have been folded into one.
+        let polls: BTreeMap<u64, Symbol> =
+            symbols.iter().filter(|s| is_poll(&s.name)).map(|s| (s.address, s.clone())).collect();
         // Older standard libraries have functions of that name as well.
-        let context = { contexts }.find(|s| s.is_tls);
-        let version = version(binary);
+        let context = symbols.into_iter().find(|s| is_context(&s.name) && s.is_tls);
         if polls.is_empty() {
             let path = binary.path().to_path_buf();
             return Err(if binary.has_symbols() { Error::NotTokio { path } } else { Error::Stripped { path } });
         }
-        // Identical functions may have been folded into one.
-        let polls: BTreeMap<u64, Symbol> = polls.into_iter().map(|s| (s.address, s)).collect();
-        let addresses: Vec<u64> = polls.keys().copied().collect();
-
-        let mut notes = Vec::new();
-        let sections = binary.debug_sections();
-        let (types, task_id) = match &sections {
-            Some(sections) => (
-                dwarf::poll_types(binary::dwarf(sections), &addresses),
-                dwarf::task_id_offset(&binary::dwarf(sections)),
-            ),
-            None => (HashMap::new(), None),
-        };
+        let version = version(binary);
         let tls_tagged = version.as_deref().is_some_and(|v| is_before(v, 40));
-        let task_id = task_id.map(|offset| if tls_tagged { offset + 8 } else { offset });
-        let tls_task_id = context
-            .as_ref()
-            .zip(task_id)
-            .and_then(|(context, offset)| binary.tls_offset(context.address.checked_add(offset)?));
-        let tls_context = context.and_then(|context| Some((binary.tls_offset(context.address)?, context.size / 8)));
+        let tls_context =
+            context.as_ref().and_then(|context| Some((binary.tls_offset(context.address)?, context.size / 8)));
+        let mut notes = Vec::new();
         if tls_context.is_none() {
             notes.push(
-                "the current task's id in thread-local storage is not found (it takes a symbol table): \
-                 samples and stretches off CPU have a task only while exact polls are on"
+                "the current task's id in thread-local storage is not found (it takes a symbol table): samples and \
+                 stretches off CPU have a task only while exact polls are on"
                     .into(),
             );
         }
@@ -132,15 +119,47 @@ impl Tokio {
                 notes.push(format!("{what} are not recorded: the binary has no symbol of tokio's function for them"));
             }
         }
-        let poll_fns =
-            polls.values().filter_map(|symbol| poll_fn(binary, symbol, types.get(&symbol.address))).collect();
-        Ok(Tokio { version, poll_fns, tls_task_id, tls_context, tls_tagged, wakes, spawns, panics, notes })
+        let poll_fns = polls.values().filter_map(|symbol| poll_fn(binary, symbol, None)).collect();
+        Ok(Tokio { version, poll_fns, tls_task_id: None, tls_context, tls_tagged, wakes, spawns, panics, notes, polls })
     }
-}
 
-impl Tokio {
-    /// Names the task types that the binary alone did not tell, by the drop glue that their vtables lead to.
-    pub fn name_by_glue(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
+    /// Reads the debug information: what types the tasks are of, where they are written, and where the current task's id
+    /// lies. Takes seconds where it is hundreds of megabytes.
+    pub fn learn(&mut self, binary: &Binary) {
+        if let Some(sections) = &binary.debug_sections() {
+            let addresses: Vec<u64> = self.polls.keys().copied().collect();
+            let types = dwarf::poll_types(binary::dwarf(sections), &addresses);
+            for poll in &mut self.poll_fns {
+                let known = types.get(&poll.address).zip(self.polls.get(&poll.address));
+                if let Some(told) = known.and_then(|(known, symbol)| poll_fn(binary, symbol, Some(known))) {
+                    *poll = told;
+                }
+            }
+            if let Some((context, _)) = self.tls_context
+                && let Some(offset) = dwarf::task_id_offset(&binary::dwarf(sections))
+            {
+                let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
+                self.tls_task_id = context.checked_add_unsigned(offset);
+            }
+        }
+        let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
+        if unnamed > 0 {
+            self.notes.push(format!(
+                "{unnamed} of {} task types have no name: build with debug information, or with v0 symbol mangling",
+                self.poll_fns.len()
+            ));
+        }
+    }
+
+    /// Which word of the thread-local context holds the current task's id, where that is known.
+    pub fn task_id_word(&self) -> Option<u64> {
+        let distance = self.tls_task_id?.checked_sub(self.tls_context?.0)?;
+        u64::try_from(distance).ok().filter(|d| d % 8 == 0).map(|d| d / 8)
+    }
+
+    /// Names the task types that the symbols did not tell, by the code of the process: the drop glue that their vtables lead
+    /// to. Takes milliseconds.
+    pub fn guess(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
         let unnamed: BTreeSet<u64> =
             self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).map(|p| p.address).collect();
         if unnamed.is_empty() {
@@ -159,13 +178,6 @@ impl Tokio {
             poll.raw_name = names::clean(&futures.join(" | "));
             poll.kind = kind(first);
             poll.scheduler = names::split_arguments(arguments).get(1).and_then(|s| scheduler_name(s));
-        }
-        let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
-        if unnamed > 0 {
-            self.notes.push(format!(
-                "{unnamed} of {} task types have no name: build with debug information, or with v0 symbol mangling",
-                self.poll_fns.len()
-            ));
         }
     }
 

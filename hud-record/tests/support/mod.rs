@@ -11,10 +11,12 @@
 )]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use arrow::{
@@ -118,6 +120,107 @@ pub fn record(pid: u32, session: &Path, arguments: &[&str]) -> Recording {
     Recording::open(session)
 }
 
+/// A recording under way; killed when dropped.
+pub struct Recorder {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Recorder {
+    /// Starts a command and listens to what it says on stderr.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (to, mut from) = (Arc::clone(&said), BufReader::new(child.stderr.take().unwrap()));
+        let reader = std::thread::spawn(move || {
+            let mut line = String::new();
+            while from.read_line(&mut line).is_ok_and(|n| n > 0) {
+                to.lock().unwrap().push_str(&line);
+                line.clear();
+            }
+        });
+        Recorder { child, said, reader: Some(reader) }
+    }
+
+    /// Records a process, and waits until its session has polls in flight.
+    pub fn start(pid: u32, session: &Path, arguments: &[&str]) -> Self {
+        let mut command = hud_record();
+        command.args(["--pid", &pid.to_string(), "--headless", "--export"]).arg(session).args(arguments);
+        let mut recorder = Self::spawn(command);
+        while !session.join("polls/000001.arrows.inflight").exists() {
+            assert!(recorder.is_running(), "{}", recorder.said());
+            std::thread::yield_now();
+        }
+        recorder
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// What it has said so far; all of it once it has ended.
+    pub fn said(&mut self) -> String {
+        if !self.is_running()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.join().unwrap();
+        }
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until it says `what`, and gives that line.
+    pub fn until_it_says(&mut self, what: &str) -> String {
+        let patience = std::time::Instant::now();
+        loop {
+            let said = self.said();
+            if let Some(line) = said.lines().find(|l| l.contains(what)) {
+                return line.into();
+            }
+            assert!(self.is_running(), "it ended without {what:?}: {said}");
+            assert!(patience.elapsed().as_secs() < 60, "it does not say {what:?}: {said}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        signal_process(self.pid(), Signal::INT);
+        self.wait()
+    }
+
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Kills it, without a chance to close anything.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Has hud-analyze prove the session.
+pub fn verify(session: &Path) {
+    let program = Path::new(env!("CARGO_BIN_EXE_hud-record")).with_file_name("hud-analyze");
+    let output = Command::new(&program).arg("verify").arg(session).output().unwrap();
+    if text(&output.stderr).contains("unrecognized subcommand") {
+        return;
+    }
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -151,6 +254,38 @@ impl Recording {
         recording
     }
 
+    /// One whose recorder was killed, or could not seal all of it, and that was recovered.
+    pub fn open_recovered(path: &Path) -> Self {
+        let (session, manifest) = SessionDir::open(path).unwrap();
+        assert!(session.unsealed().unwrap().is_empty(), "segments in flight in a recovered session");
+        let recording = Recording { session, manifest };
+        for (stream, account) in &recording.manifest.streams {
+            let table = Table::by_name(stream).unwrap();
+            assert_eq!(account.stored, recording.rows(table).num_rows() as u64, "{stream}: stored");
+        }
+        recording
+    }
+
+    /// What rows refer to is there: stacks, frames, modules.
+    pub fn assert_names(&self) {
+        let ids = |table, column| -> BTreeSet<i64> { self.integers(table, column).into_iter().flatten().collect() };
+        let (stacks, frames, modules) =
+            (ids(Table::Stacks, "stack_id"), ids(Table::Frames, "frame_id"), ids(Table::Modules, "module_id"));
+        for table in [Table::OffCpu, Table::Samples] {
+            for id in ids(table, "stack_id") {
+                assert!(stacks.contains(&id), "{}: stack {id} is nowhere", table.name());
+            }
+        }
+        let rows = self.rows(Table::Stacks);
+        let of_stacks = rows.column_by_name("frame_ids").unwrap().as_list::<i32>();
+        for id in of_stacks.values().as_primitive::<Int64Type>().values() {
+            assert!(frames.contains(id), "frame {id} is nowhere");
+        }
+        for id in ids(Table::Frames, "module_id") {
+            assert!(modules.contains(&id), "module {id} is nowhere");
+        }
+    }
+
     /// Closed in order, nothing in flight, and every event accounted for: produced = stored + dropped, where what is
     /// stored is counted in the files.
     fn assert_whole(&self) {
@@ -159,7 +294,7 @@ impl Recording {
         for (stream, account) in &self.manifest.streams {
             let table = Table::ALL.iter().find(|t| t.name() == stream).unwrap();
             assert_eq!(account.stored, self.rows(*table).num_rows() as u64, "{stream}: stored");
-            assert_eq!(account.produced, account.stored + account.dropped, "{stream}: {account:?}");
+            assert_eq!(account.produced, account.stored + account.dropped + account.expired, "{stream}: {account:?}");
         }
     }
 
@@ -195,13 +330,17 @@ impl Recording {
         (0..values.len()).map(|i| if values.is_null(i) { String::new() } else { values.value(i).into() }).collect()
     }
 
-    /// The stretch in which `stream` was on, by CLOCK_MONOTONIC.
+    /// The stretch in which `stream` was on, by CLOCK_MONOTONIC. It must be one, though in several rows.
     pub fn window(&self, stream: &str) -> (i64, i64) {
+        let (ts, dur) = (self.integers(Table::Coverage, "ts"), self.integers(Table::Coverage, "dur"));
         let streams = self.texts(Table::Coverage, "stream");
-        let at = streams.iter().position(|s| s == stream).unwrap();
-        let ts = self.integers(Table::Coverage, "ts")[at].unwrap();
-        let start = self.mono(ts);
-        (start, start + self.integers(Table::Coverage, "dur")[at].unwrap())
+        let rows = streams.iter().zip(ts.into_iter().zip(dur)).filter(|(s, _)| *s == stream);
+        let mut rows: Vec<_> = rows.map(|(_, (ts, dur))| (ts.unwrap(), ts.unwrap() + dur.unwrap())).collect();
+        rows.sort_unstable();
+        for pair in rows.windows(2) {
+            assert_eq!(pair[0].1, pair[1].0, "{stream} was off in between");
+        }
+        (self.mono(rows[0].0), self.mono(rows[rows.len() - 1].1))
     }
 
     /// CLOCK_MONOTONIC of a `ts`.
@@ -211,8 +350,8 @@ impl Recording {
 }
 
 /// What a target says of itself: events as (start by CLOCK_MONOTONIC, duration), by name.
-pub fn truth(log: &Path) -> std::collections::BTreeMap<String, Vec<(i64, i64)>> {
-    let mut events: std::collections::BTreeMap<String, Vec<(i64, i64)>> = Default::default();
+pub fn truth(log: &Path) -> BTreeMap<String, Vec<(i64, i64)>> {
+    let mut events: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
     for line in fs::read_to_string(log).unwrap().lines().skip(1) {
         let mut fields = line.split(',');
         let name = fields.next().unwrap();
@@ -220,6 +359,74 @@ pub fn truth(log: &Path) -> std::collections::BTreeMap<String, Vec<(i64, i64)>> 
         events.entry(name.into()).or_default().push((number(), number()));
     }
     events
+}
+
+/// The polls of a session by the name of their task type, without the program's own crate: (start by CLOCK_MONOTONIC,
+/// duration) of each.
+pub fn polls_by_type(recording: &Recording, crate_name: &str) -> BTreeMap<String, Vec<(i64, i64)>> {
+    let names: BTreeMap<i64, String> = recording
+        .integers(Table::TaskTypes, "type_id")
+        .into_iter()
+        .flatten()
+        .zip(recording.texts(Table::TaskTypes, "name"))
+        .collect();
+    let mut polls: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
+    let types = recording.integers(Table::Polls, "type_id");
+    let times = recording.integers(Table::Polls, "ts").into_iter().zip(recording.integers(Table::Polls, "dur"));
+    for (type_id, (ts, dur)) in types.iter().zip(times) {
+        let name = &names[&type_id.unwrap()];
+        let name = name.strip_prefix(crate_name).and_then(|n| n.strip_prefix("::")).unwrap_or(name);
+        polls.entry(name.into()).or_default().push((recording.mono(ts.unwrap()), dur.unwrap()));
+    }
+    polls
+}
+
+/// Holds the polls of these task types to the program's own account: how many, and how long.
+pub fn assert_polls_agree(
+    recording: &Recording,
+    truth: &BTreeMap<String, Vec<(i64, i64)>>,
+    crate_name: &str,
+    tasks: &[&str],
+) {
+    let (start, end) = recording.window("polls");
+    let polls = polls_by_type(recording, crate_name);
+    for &name in tasks {
+        let own: Vec<_> = truth[name].iter().filter(|(ts, dur)| *ts >= start && ts + dur <= end).collect();
+        let ours = polls.get(name).unwrap_or_else(|| panic!("no poll of {name}"));
+        let (count, own_count) = (ours.len().cast_signed(), own.len().cast_signed());
+        // At either end of the window a poll may count on one side only: hud's probe and the program's clock are
+        // microseconds apart.
+        let slack = (own_count / 100).max(1);
+        assert!((count - own_count).abs() <= slack, "{name}: {count} polls by hud, {own_count} by its own count");
+        let (mut ours, mut own): (Vec<i64>, Vec<i64>) =
+            (ours.iter().map(|p| p.1).collect(), own.iter().map(|p| p.1).collect());
+        for share in [0.5, 0.99] {
+            let (by_hud, by_itself) = (percentile(&mut ours, share), percentile(&mut own, share));
+            let slack = (by_itself / 20).max(20_000);
+            assert!(
+                (by_hud - by_itself).abs() <= slack,
+                "{name}, p{}: {by_hud} ns by hud, {by_itself} ns by its own clock",
+                share * 100.0
+            );
+        }
+    }
+}
+
+/// Asserts that hud-analyze blames both culprits of test-async-app; gives all that it blames.
+pub fn assert_both_culprits(session: &Path, context: &str) -> serde_json::Value {
+    let rows = analyze(&["blocking"], session);
+    let named = |cause: &str, task: &str| {
+        rows.as_array().unwrap().iter().any(|r| {
+            r["cause"] == cause
+                && r["task_type"] == format!("test_async_app::{task}")
+                && r["file"].as_str().is_some_and(|f| f.ends_with("test-async-app.rs"))
+                && r["line"].as_i64().is_some_and(|l| l > 0)
+                && r["function"].as_str().is_some_and(|f| f.starts_with("test_async_app::"))
+        })
+    };
+    assert!(named("blocked", "blocking_sleeper"), "{context}: {rows:#}");
+    assert!(named("cpu", "cpu_hog"), "{context}: {rows:#}");
+    rows
 }
 
 /// The value at `share` of the sorted values (nearest rank).

@@ -1,0 +1,215 @@
+//! A program with every kind of runtime at once: two of many threads, one of the current thread, a `LocalSet`,
+//! `block_in_place`, and `block_on` inside of what a runtime runs.
+//!
+//! The threads of each runtime bear its name: `first`, `second` (their blocking pools too), `single`, `local`. Each task
+//! type notes its polls, by its name, as test-async-app does: the account is one line of JSON at SIGUSR1 and at the end,
+//! and has under `threads`, by runtime, the ids of the threads on which its tasks were polled.
+
+// An example is a crate that nobody links.
+#![allow(missing_docs)]
+
+#[path = "support/clock.rs"]
+mod clock;
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/truth.rs"]
+mod truth;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::fs::File;
+use std::hint::black_box;
+use std::io::BufWriter;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use clap::Parser;
+use signal_hook::consts::SIGUSR1;
+use tokio::runtime::{Builder, Handle};
+use tokio::task::{LocalSet, block_in_place, spawn_blocking, spawn_local};
+use tokio::time::sleep;
+
+use truth::{Series, measured, timed};
+
+static FIRST_SLEEPER: Series = Series::new("first_sleeper");
+static SECOND_SLEEPER: Series = Series::new("second_sleeper");
+static SINGLE_SLEEPER: Series = Series::new("single_sleeper");
+static LOCAL_SLEEPER: Series = Series::new("local_sleeper");
+static IN_PLACE: Series = Series::new("in_place");
+static NESTED: Series = Series::new("nested");
+static NESTED_CHILD: Series = Series::new("nested_child");
+static TYPES: [&Series; 7] =
+    [&FIRST_SLEEPER, &SECOND_SLEEPER, &SINGLE_SLEEPER, &LOCAL_SLEEPER, &IN_PLACE, &NESTED, &NESTED_CHILD];
+
+static SLEEPS: Series = Series::new("sleep");
+static ACTIVITIES: [&Series; 1] = [&SLEEPS];
+
+static THREADS: Mutex<BTreeMap<&'static str, BTreeSet<i32>>> = Mutex::new(BTreeMap::new());
+
+const NAP: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(16);
+
+/// Notes which thread a task of this runtime is polled on.
+fn here(runtime: &'static str) {
+    let tid = rustix::thread::gettid().as_raw_nonzero().get();
+    THREADS.lock().unwrap_or_else(PoisonError::into_inner).entry(runtime).or_default().insert(tid);
+}
+
+/// Sleeps on its thread, with a nap that a profiler can tell from a runtime's own idling.
+fn nap() {
+    timed(&SLEEPS, || thread::sleep(NAP));
+}
+
+async fn first_sleeper() {
+    measured(&FIRST_SLEEPER, async {
+        loop {
+            here("first");
+            nap();
+            sleep(PAUSE).await;
+        }
+    })
+    .await
+}
+
+async fn second_sleeper() {
+    measured(&SECOND_SLEEPER, async {
+        loop {
+            here("second");
+            nap();
+            sleep(PAUSE).await;
+        }
+    })
+    .await
+}
+
+async fn single_sleeper() {
+    measured(&SINGLE_SLEEPER, async {
+        loop {
+            here("single");
+            nap();
+            sleep(PAUSE).await;
+        }
+    })
+    .await
+}
+
+async fn local_sleeper() {
+    measured(&LOCAL_SLEEPER, async {
+        loop {
+            here("local");
+            nap();
+            sleep(PAUSE).await;
+        }
+    })
+    .await
+}
+
+/// Hands its worker's core to another thread, 20 times a second, and blocks.
+async fn in_place() {
+    measured(&IN_PLACE, async {
+        loop {
+            here("first");
+            block_in_place(nap);
+            sleep(PAUSE + PAUSE).await;
+        }
+    })
+    .await
+}
+
+/// Runs a future to its end inside a task: a `block_on` within `block_in_place`, and one on a thread of the pool.
+async fn nested() {
+    measured(&NESTED, async {
+        loop {
+            here("second");
+            let inside = Handle::current();
+            block_in_place(|| inside.block_on(async { sleep(Duration::from_millis(2)).await }));
+            let handle = Handle::current();
+            let on_pool = spawn_blocking(move || {
+                handle.block_on(async {
+                    NESTED_CHILD.note_spawn();
+                    // What `block_on` runs is no task; what it spawns is.
+                    if let Err(error) = tokio::spawn(nested_child()).await {
+                        eprintln!("many-runtimes: {error}");
+                    }
+                })
+            });
+            if let Err(error) = on_pool.await {
+                eprintln!("many-runtimes: {error}");
+            }
+            sleep(PAUSE + PAUSE).await;
+        }
+    })
+    .await
+}
+
+async fn nested_child() {
+    measured(&NESTED_CHILD, async {
+        black_box((0..1_000u64).sum::<u64>());
+        sleep(Duration::from_millis(1)).await;
+    })
+    .await
+}
+
+#[derive(Parser)]
+#[command(about = "Every kind of runtime at once")]
+struct Args {
+    /// Ends after so many seconds [default: at SIGTERM or SIGINT]
+    #[arg(long, value_name = "SECS")]
+    duration: Option<u64>,
+    /// Keeps every poll and writes them there as CSV at the end
+    #[arg(long, value_name = "FILE")]
+    poll_log: Option<PathBuf>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let log = args.poll_log.as_ref().map(File::create).transpose()?;
+    if log.is_some() {
+        truth::keep_log();
+    }
+    let mut signals = program::signals(&[SIGUSR1])?;
+    program::end_after(&signals, args.duration)?;
+
+    let first = Builder::new_multi_thread().worker_threads(2).thread_name("first").enable_all().build()?;
+    let second = Builder::new_multi_thread().worker_threads(3).thread_name("second").enable_all().build()?;
+    for series in [&FIRST_SLEEPER, &IN_PLACE, &SECOND_SLEEPER, &NESTED, &SINGLE_SLEEPER, &LOCAL_SLEEPER] {
+        series.note_spawn();
+    }
+    first.spawn(first_sleeper());
+    first.spawn(in_place());
+    second.spawn(second_sleeper());
+    second.spawn(nested());
+    thread::Builder::new().name("single".to_owned()).spawn(|| {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { tokio::spawn(single_sleeper()).await }).map_err(std::io::Error::other)
+    })?;
+    thread::Builder::new().name("local".to_owned()).spawn(|| {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let tasks = LocalSet::new();
+        tasks.block_on(&runtime, async { spawn_local(local_sleeper()).await }).map_err(std::io::Error::other)
+    })?;
+    program::say(format_args!("many-runtimes pid={}", std::process::id()))?;
+
+    while signals.forever().next() == Some(SIGUSR1) {
+        program::say(account())?;
+    }
+    let last = account();
+    if let Some(log) = log {
+        truth::write_log(BufWriter::new(log))?;
+    }
+    program::say(last)?;
+    first.shutdown_background();
+    second.shutdown_background();
+    Ok(())
+}
+
+fn account() -> serde_json::Value {
+    let mut account = truth::snapshot(&TYPES, &ACTIVITIES);
+    if let Some(account) = account.as_object_mut() {
+        let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        account.insert("threads".to_owned(), serde_json::json!(*threads));
+    }
+    account
+}

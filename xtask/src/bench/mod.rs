@@ -1,0 +1,25 @@
+//! Measures hud against its targets, and keeps the result under docs/benchmarks.
+
+mod big;
+mod record;
+mod report;
+
+use anyhow::Result;
+
+/// Measures hud against its targets
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Record(record::Args),
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        What::Record(args) => record::run(args),
+    }
+}

@@ -1,0 +1,139 @@
+//! A table of targets and what was measured, for the terminal and for docs/benchmarks.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::sh::{command, output, root};
+
+/// What a measurement is held to.
+#[derive(Clone, Copy)]
+pub(super) enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+    /// Told beside the others.
+    Nothing,
+}
+
+struct Row {
+    what: String,
+    bound: Bound,
+    unit: &'static str,
+    measured: Option<f64>,
+    detail: String,
+}
+
+/// The measurements so far.
+#[derive(Default)]
+pub(super) struct Report(Vec<Row>);
+
+impl Report {
+    /// Adds a measurement, and shows it at once.
+    pub(super) fn add(
+        &mut self,
+        what: impl Into<String>,
+        bound: Bound,
+        measured: f64,
+        unit: &'static str,
+        detail: impl Into<String>,
+    ) {
+        self.push(Row { what: what.into(), bound, unit, measured: Some(measured), detail: detail.into() });
+    }
+
+    /// Adds what could not be measured, and why.
+    pub(super) fn missing(&mut self, what: &str, bound: Bound, why: impl Into<String>) {
+        self.push(Row { what: what.into(), bound, unit: "", measured: None, detail: why.into() });
+    }
+
+    fn push(&mut self, row: Row) {
+        println!("{}", row.line());
+        self.0.push(row);
+    }
+
+    /// Writes docs/benchmarks/<date>-<name>.md.
+    pub(super) fn write(&self, name: &str, command_line: &str, method: &str) -> Result<PathBuf> {
+        let date = output(command("date").args(["-u", "+%F"]))?.trim().to_owned();
+        let mut text = format!("# {name}, {date}\n\n`{command_line}`\n\n{}\n", machine()?);
+        text.push_str("| what | target | measured | | how |\n|---|---|---|---|---|\n");
+        for row in &self.0 {
+            writeln!(text, "{}", row.line())?;
+        }
+        write!(text, "\n{method}")?;
+        let folder = root().join("docs/benchmarks");
+        fs::create_dir_all(&folder)?;
+        let path = folder.join(format!("{date}-{name}.md"));
+        fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+        Ok(path)
+    }
+
+    pub(super) fn missed(&self) -> usize {
+        self.0.iter().filter(|row| row.verdict() == "MISSED").count()
+    }
+}
+
+impl Row {
+    fn verdict(&self) -> &'static str {
+        let is_met = match (self.bound, self.measured) {
+            (Bound::Nothing, Some(_)) => return "",
+            (_, None) => return "not measured",
+            (Bound::AtLeast(least), Some(measured)) => measured >= least,
+            (Bound::AtMost(most), Some(measured)) => measured <= most,
+        };
+        if is_met { "met" } else { "MISSED" }
+    }
+
+    fn line(&self) -> String {
+        let number = |n: f64| number(n, self.unit);
+        let target = match self.bound {
+            Bound::AtLeast(least) => format!("≥ {}", number(least)),
+            Bound::AtMost(most) => format!("≤ {}", number(most)),
+            Bound::Nothing => String::new(),
+        };
+        let measured = self.measured.map(number).unwrap_or_default();
+        format!("| {} | {target} | {measured} | {} | {} |", self.what, self.verdict(), self.detail)
+    }
+}
+
+fn number(n: f64, unit: &str) -> String {
+    let digits = match n.abs() {
+        // A ratio.
+        _ if unit.is_empty() => 3,
+        n if n >= 100.0 || n.fract() == 0.0 => 0,
+        n if n >= 10.0 => 1,
+        _ => 2,
+    };
+    let number = format!("{n:.digits$}");
+    if unit.is_empty() { number } else { format!("{number} {unit}") }
+}
+
+/// What it was measured on.
+fn machine() -> Result<String> {
+    let field = |text: &str, name: &str| {
+        let value = text.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_once(':'));
+        value.map(|(_, value)| value.trim().to_owned()).unwrap_or_else(|| "unknown".to_owned())
+    };
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
+    let memory = field(&fs::read_to_string("/proc/meminfo")?, "MemTotal");
+    let is_dirty = !output(command("git").args(["status", "--porcelain", "--untracked-files=no"]))?.trim().is_empty();
+    Ok(format!(
+        "- CPU: {}, {} of them\n- memory: {memory}\n- kernel: Linux {}\n- {}\n- commit: {}{}\n",
+        field(&cpuinfo, "model name"),
+        cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+        output(command("uname").arg("-r"))?.trim(),
+        output(command("rustc").arg("--version"))?.trim(),
+        output(command("git").args(["rev-parse", "--short", "HEAD"]))?.trim(),
+        if is_dirty { ", with changes" } else { "" },
+    ))
+}
+
+/// The middle one.
+pub(super) fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}
