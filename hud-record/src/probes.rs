@@ -118,8 +118,16 @@ impl Probes {
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
-        let mut probes =
-            Probes { bpf, probed: Probed::Not, programs: None, places: 0, trap: None, has_context: false, is_calibrating: false, _stats: stats };
+        let mut probes = Probes {
+            bpf,
+            probed: Probed::Not,
+            programs: None,
+            places: 0,
+            trap: None,
+            has_context: false,
+            is_calibrating: false,
+            _stats: stats,
+        };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
             probes.attach_sampler(plan.freq)?;

@@ -129,8 +129,7 @@ impl Tokio {
         if let Some(sections) = &binary.debug_sections() {
             let addresses: Vec<u64> = self.polls.keys().copied().collect();
             let types = dwarf::poll_types(binary::dwarf(sections), &addresses);
-            self.poll_fns =
-                self.polls.values().filter_map(|s| poll_fn(binary, s, types.get(&s.address))).collect();
+            self.poll_fns = self.polls.values().filter_map(|s| poll_fn(binary, s, types.get(&s.address))).collect();
             if let Some((context, _)) = self.tls_context
                 && let Some(offset) = dwarf::task_id_offset(&binary::dwarf(sections))
             {
