@@ -323,7 +323,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-fn to_json(batches: &[arrow::array::RecordBatch]) -> Vec<Value> {
+pub fn to_json(batches: &[arrow::array::RecordBatch]) -> Vec<Value> {
     let mut writer = arrow::json::WriterBuilder::new()
         .with_explicit_nulls(true)
         .build::<_, arrow::json::writer::JsonArray>(Vec::new());

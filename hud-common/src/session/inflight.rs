@@ -275,7 +275,7 @@ fn bad<T>(why: impl Into<String>) -> Result<T, NoFrame> {
 impl InflightReader {
     /// Opens the log at `path`, which is one of `table`.
     pub fn open(table: Table, path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = super::layout::open(path).map_err(Error::io("open", path))?;
         Ok(Self { table, path: path.into(), file, offset: 0, schema: None, ended: false, cut: None, rows: 0 })
     }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     format,
-    fs::File,
     io::{self, Read as _},
     path::Path,
     string::{String, ToString as _},
@@ -176,7 +175,7 @@ impl Manifest {
             _ => Error::Io { action: "read", path: path.clone(), source: e },
         };
         let mut text = Vec::new();
-        File::open(&path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text)).map_err(open)?;
+        super::layout::open(&path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text)).map_err(open)?;
         if text.len() as u64 > MAX_SIZE {
             return Err(not("its manifest.json is too large to be one".into()));
         }
