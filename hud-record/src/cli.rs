@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     error::{Error, Result},
     headless::{Headless, Target, Where},
+    memory,
     privilege::Owner,
     probes::{self, Plan},
     record::{Every, Keep, RollPolicy, Store},
@@ -141,6 +142,7 @@ pub fn report(program: &str, result: Result<()>) -> ExitCode {
 impl RecordArgs {
     /// Finds the target, records it, and says what there is.
     pub fn run(self) -> Result<()> {
+        memory::hold_little();
         service::log_to_stderr(self.log_format, self.log_level.as_deref())?;
         let target = match (self.pid, self.name) {
             (Some(pid), _) => Target::Process(Process::by_pid(pid)?),
