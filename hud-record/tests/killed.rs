@@ -37,7 +37,7 @@ fn kill_9_at_fifty_moments_costs_at_most_100_ms() {
                 let random =
                     (round + 1).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let moment = Duration::from_millis(random >> 33 & 0x1ff);
-                kill_after(moment, pid, &dir.join(round.to_string()), round % 5 == 0)
+                kill_after(moment, pid, &dir.join(round.to_string()), round.is_multiple_of(5))
             };
             scope.spawn(move || rounds.map(kill).collect::<Vec<_>>())
         };
