@@ -1,16 +1,12 @@
-//! A session as a database: every table of the format by its name, over the sealed segments.
+//! A session as a database: every table of the format by its name, over a snapshot of its segments and logs.
 //!
-//! A table without segments is empty, not missing, so a view never has to ask what was recorded. Segments are listed
-//! once, when the session is opened: what a recorder seals later is not seen. Only reading is possible.
+//! A table without rows is empty, not missing, so a view never has to ask what was recorded. A session whose recorder
+//! was killed is recovered first, where we may write it. The snapshot is taken once, when the session is opened: what a
+//! recorder writes later is not seen. Through SQL, only reading is possible.
 
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use datafusion::{
-    arrow::datatypes::{DataType, SchemaRef},
     catalog::MemTable,
     common::ScalarValue,
     datasource::{
@@ -19,39 +15,80 @@ use datafusion::{
         listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl},
     },
     execution::runtime_env::RuntimeEnvBuilder,
-    parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, col},
 };
-use hud_common::session::{Manifest, SessionDir, Table, Unsealed};
+use hud_common::session::{self, Manifest, Recovery, SessionDir, Table, recover, scan_segment};
 use url::Url;
 
-use crate::error::{Error, Result, one_line};
+use crate::{
+    error::{Error, Result, one_line},
+    human,
+    snapshot::{self, Segment},
+    store::{self, SessionStore},
+};
+
+/// Where the segments are, to DataFusion.
+const ROOT: &str = "hud://session/";
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was closed in order.
+    Complete,
+    /// A process is recording it.
+    Recording,
+    /// Its recorder was killed, and it was made whole.
+    Recovered,
+    /// Its recorder was killed, and it cannot be made whole; what its logs hold is read all the same.
+    Killed,
+}
+
+impl State {
+    /// One word for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Complete => "complete",
+            State::Recording => "recording",
+            State::Recovered => "recovered",
+            State::Killed => "killed",
+        }
+    }
+}
 
 /// An opened session.
 pub struct Catalog {
     dir: SessionDir,
     manifest: Manifest,
-    segments: Vec<(Table, Vec<PathBuf>)>,
-    unsealed: Vec<Unsealed>,
+    state: State,
+    segments: Vec<Segment>,
+    notices: Vec<String>,
+    store: Arc<SessionStore>,
     context: SessionContext,
 }
 
 impl Catalog {
-    /// Opens the session at `path`.
+    /// Opens the session at `path`, and recovers it where its recorder was killed.
     pub fn open(path: &Path) -> Result<Self> {
-        let (dir, manifest) = SessionDir::open(path)?;
-        let unsealed = dir.unsealed()?;
-        // Listings are cached for ever by default, and a recorder may seal a segment under us.
+        let (dir, mut manifest) = SessionDir::open(path)?;
+        let mut notices = Vec::new();
+        let state = open_state(&dir, &mut manifest, &mut notices)?;
+        let (segments, cuts) = snapshot::take(&dir, &manifest)?;
+        // A frame that a recorder is writing is torn for a moment.
+        let lost = cuts.iter().filter(|(_, cut)| state != State::Recording || !cut.is_torn);
+        notices.extend(lost.map(|(path, cut)| snapshot::told(path, cut)));
+
+        // Listings are cached for ever by default, and every session has the same names.
         let runtime = RuntimeEnvBuilder::new().with_object_list_cache_limit(0).build_arc()?;
         let config = SessionConfig::new().with_information_schema(true);
         let context = SessionContext::new_with_config_rt(config, runtime);
-        let mut all = Vec::new();
+        let store = Arc::new(SessionStore::new(&segments));
+        let root = Url::parse(ROOT).map_err(|e| Error::Query(e.to_string()))?;
+        context.register_object_store(&root, Arc::<SessionStore>::clone(&store));
         for &table in Table::ALL {
-            let segments = dir.segments(table)?;
-            context.register_table(table.name(), provider(table, &segments)?)?;
-            all.push((table, segments));
+            let of_table: Vec<_> = segments.iter().filter(|s| s.table == table).collect();
+            context.register_table(table.name(), provider(table, &of_table)?)?;
         }
-        Ok(Self { dir, manifest, segments: all, unsealed, context })
+        Ok(Self { dir, manifest, state, segments, notices, store, context })
     }
 
     /// What was recorded, where, when and how.
@@ -64,14 +101,19 @@ impl Catalog {
         &self.dir
     }
 
-    /// The sealed segments of each table, as they were when the session was opened.
-    pub fn segments(&self) -> &[(Table, Vec<PathBuf>)] {
-        &self.segments
+    /// How far it has come.
+    pub fn state(&self) -> State {
+        self.state
     }
 
-    /// Segments that are still logs of a recorder: none of their rows is in the tables.
-    pub fn unsealed(&self) -> &[Unsealed] {
-        &self.unsealed
+    /// What whoever opens it should know: what recovery did, what is lost.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Its segments, by table and number, as they were when the session was opened.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
     /// DataFusion's own door.
@@ -102,80 +144,104 @@ impl Catalog {
     /// Makes sure that an answer is of the whole session: DataFusion passes over a segment that has gone away since the
     /// session was opened.
     pub fn confirm(&self) -> Result<()> {
-        match self.segments.iter().flat_map(|(_, segments)| segments).find(|path| !path.exists()) {
-            Some(path) => Err(Error::Gone(path.clone())),
+        if let Some(failure) = self.store.failure() {
+            return Err((&*failure).into());
+        }
+        match self.segments.iter().find(|s| !s.is_log() && !s.path.exists()) {
+            Some(segment) => Err(Error::Gone(segment.path.clone())),
             None => Ok(()),
         }
     }
 
-    /// Why a query failed that was right: if a segment is damaged, that is why, and the error names it. Looks at
-    /// every segment, so it is for queries that have failed.
+    /// Why a query failed that was right: if a segment could not be read, that is why, and the error names it.
     pub fn explain(&self, error: Error) -> Error {
-        match error {
-            Error::Query(_) => self.damaged().unwrap_or(error),
-            other => other,
+        match (error, self.store.failure()) {
+            (Error::Query(_), Some(failure)) => (&*failure).into(),
+            (error @ Error::Query(_), None) => self.damaged().unwrap_or(error),
+            (other, _) => other,
         }
     }
 
-    /// The first segment that cannot be read whole.
+    /// The first segment that is what was written, but not what it should be. Looks at every one, so it is for queries
+    /// that have failed.
     fn damaged(&self) -> Option<Error> {
-        self.segments.iter().find_map(|(table, segments)| {
-            segments.iter().find_map(|path| {
-                let why = check_segment(path, &table.schema()).err()?;
-                Some(Error::Segment { path: path.clone(), why: one_line(&why) })
+        self.segments.iter().filter(|s| !s.is_log()).find_map(|segment| {
+            let columns: Vec<_> = segment.table.columns().iter().map(|c| c.name).collect();
+            let error = scan_segment(segment.table, &segment.path, &columns, |_| Ok(())).err()?;
+            Some(match Error::from(&error) {
+                Error::Segment { path, why } => Error::Segment { path, why: one_line(&why) },
+                other => other,
             })
         })
     }
 }
 
-fn provider(table: Table, segments: &[PathBuf]) -> Result<Arc<dyn TableProvider>> {
+/// How far a session has come; makes it whole where its recorder was killed.
+pub(crate) fn open_state(dir: &SessionDir, manifest: &mut Manifest, notices: &mut Vec<String>) -> Result<State> {
+    if manifest.complete {
+        return Ok(State::Complete);
+    }
+    // Who may not even look is not the one to recover it.
+    if dir.is_locked().unwrap_or(false) {
+        return Ok(State::Recording);
+    }
+    let recovered = recover(dir);
+    *manifest = Manifest::read(dir.path())?;
+    match recovered {
+        Ok(Some(recovery)) => {
+            notices.push(format!("its recorder was killed; {}", recovery_in_words(&recovery)));
+            Ok(State::Recovered)
+        }
+        // Whole already, or closed in this moment.
+        Ok(None) if manifest.complete => Ok(State::Complete),
+        Ok(None) => Ok(State::Recovered),
+        Err(session::Error::InUse(_)) => Ok(State::Recording),
+        Err(error) => {
+            let why = if snapshot::is_read_only(&error) { "not ours to write".into() } else { error.to_string() };
+            notices
+                .push(format!("its recorder was killed; it is read as it lies, because it cannot be recovered: {why}"));
+            Ok(State::Killed)
+        }
+    }
+}
+
+/// What recovery found, on a line.
+pub(crate) fn recovery_in_words(recovery: &Recovery) -> String {
+    let mut words = format!("{} salvaged from its logs", many(recovery.rows_salvaged, "row"));
+    if recovery.bytes_cut > 0 {
+        words += &format!(", {} cut", many(recovery.bytes_cut, "byte"));
+    }
+    let unnamed = recovery.unnamed_stacks.saturating_add(recovery.unnamed_others);
+    if unnamed > 0 {
+        words += &format!(", {} without a name", many(unnamed, "stack"));
+    }
+    for (stream, lost) in &recovery.lost {
+        words += &format!(", at least {} of {stream} lost", many(*lost, "event"));
+    }
+    words + &format!("; what ended after {} may be missing", human::date_time(recovery.lost_after))
+}
+
+/// A count of things.
+pub(crate) fn many(n: u64, what: &str) -> String {
+    let count = human::count(i64::try_from(n).unwrap_or(i64::MAX));
+    if n == 1 { format!("{count} {what}") } else { format!("{count} {what}s") }
+}
+
+fn provider(table: Table, segments: &[&Segment]) -> Result<Arc<dyn TableProvider>> {
     if segments.is_empty() {
         return Ok(Arc::new(MemTable::try_new(table.schema(), vec![vec![]])?));
     }
     // DataFusion passes over an empty file without a word.
-    if let Some(path) = segments.iter().find(|s| fs::metadata(s).is_ok_and(|m| m.len() == 0)) {
-        return Err(Error::Segment { path: path.clone(), why: "it is empty".into() });
+    if let Some(segment) = segments.iter().find(|s| s.size == 0) {
+        return Err(Error::Segment { path: segment.path.clone(), why: "it is empty".into() });
     }
-    let urls = segments.iter().map(|s| file_url(s)).collect::<Result<_>>()?;
+    let urls = segments
+        .iter()
+        .map(|s| ListingTableUrl::parse(format!("{ROOT}{}", store::name(s))))
+        .collect::<datafusion::error::Result<_>>()?;
     let options = ListingOptions::new(Arc::new(ParquetFormat::default()))
         .with_file_sort_order(vec![vec![col(table.key()).sort(true, false)]]);
     let config =
         ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(table.schema());
     Ok(Arc::new(ListingTable::try_new(config)?))
-}
-
-/// A path as a URL: given as a plain path, `?`, `*` and `[` in it would be read as a pattern.
-fn file_url(path: &Path) -> Result<ListingTableUrl> {
-    let absolute = std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))?;
-    let url = Url::from_file_path(&absolute)
-        .map_err(|()| Error::Query(format!("{} is no path that a URL can name", absolute.display())))?;
-    Ok(ListingTableUrl::try_new(url, None)?)
-}
-
-fn check_segment(path: &Path, schema: &SchemaRef) -> Result<(), String> {
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string())?;
-    for field in schema.fields() {
-        let Ok(found) = builder.schema().field_with_name(field.name()) else {
-            if field.is_nullable() {
-                continue;
-            }
-            return Err(format!("it has no column {}", field.name()));
-        };
-        if !same_type(found.data_type(), field.data_type()) {
-            return Err(format!("its column {} is {}, not {}", field.name(), found.data_type(), field.data_type()));
-        }
-    }
-    for batch in builder.build().map_err(|e| e.to_string())? {
-        batch.map_err(|e| e.to_string())?;
-    }
-    Ok(())
-}
-
-/// The same type, whatever a list calls its items.
-fn same_type(a: &DataType, b: &DataType) -> bool {
-    match (a, b) {
-        (DataType::List(a), DataType::List(b)) => same_type(a.data_type(), b.data_type()),
-        _ => a == b,
-    }
 }

@@ -81,7 +81,7 @@ Examples:
     #[command(after_help = "\
 Without -c and -f, statements ended by `;` are read from standard input.
 The tables: polls, off_cpu, samples, wakes, spawns, ends, tasks, threads, task_types, stacks, frames, modules,
-process, coverage, drops, overhead, clock. `DESCRIBE table` lists a table's columns.
+process, coverage, drops, accounts, overhead, clock. `DESCRIBE table` lists a table's columns.
 
 Examples:
   hud-analyze sql SESSION -c 'SELECT task_id, max(dur) FROM polls GROUP BY 1 ORDER BY 2 DESC LIMIT 5'
@@ -89,6 +89,18 @@ Examples:
   hud-analyze sql SESSION -f report.sql
   echo 'SELECT count(*) FROM samples;' | hud-analyze sql SESSION")]
     Sql(SqlArgs),
+    /// Proves that a session is whole: every byte as written, every event stored or known to be lost
+    #[command(after_help = "\
+A session whose recorder was killed is recovered first, and its loss is stated. Of one that is being recorded, what is
+there so far is checked.
+
+Examples:
+  hud-analyze verify SESSION
+  hud-analyze verify ROOT/host=*/session=*
+  hud-analyze verify SESSION --format json | jq '.[0].checks'
+
+Exit codes: 0 everything is proven, 1 something is not.")]
+    Verify(VerifyArgs),
     /// Prints a completion script for a shell
     #[command(after_help = "Example:\n  hud-analyze completions bash > hud-analyze.bash && . ./hud-analyze.bash")]
     Completions {
@@ -101,6 +113,16 @@ Examples:
 pub(crate) struct InfoArgs {
     /// The session's folder
     pub(crate) session: PathBuf,
+    /// How to write it
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: InfoFormat,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// The sessions' folders
+    #[arg(required = true, value_name = "SESSION")]
+    pub(crate) sessions: Vec<PathBuf>,
     /// How to write it
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: InfoFormat,

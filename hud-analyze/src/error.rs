@@ -48,6 +48,14 @@ pub enum Error {
         /// What to give instead.
         hint: String,
     },
+    /// A session is not whole.
+    #[error("{session} is not proven: {why}", session = session.display())]
+    Unproven {
+        /// The folder.
+        session: PathBuf,
+        /// The first reason.
+        why: String,
+    },
     /// A file that the user named, or an output.
     #[error("cannot {action}: {source}")]
     Io {

@@ -1,13 +1,13 @@
 //! `info`: what was recorded, where, when and how, and how far it can be trusted.
 
-use std::{collections::BTreeMap, fs, io::Write};
+use std::{collections::BTreeMap, io::Write};
 
 use datafusion::common::ScalarValue;
 use hud_common::session::Table;
 use serde_json::{Value, json};
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, State, recovery_in_words},
     cli::InfoFormat,
     error::{Error, Result},
     human,
@@ -58,11 +58,11 @@ impl Facts {
     async fn gather(catalog: &Catalog) -> Result<Self> {
         let window = Window::whole(catalog).await?;
         let mut sizes = Vec::new();
-        for (table, segments) in catalog.segments() {
-            let table = *table;
-            let bytes = segments.iter().filter_map(|s| fs::metadata(s).ok()).map(|m| m.len()).sum();
+        for &table in Table::ALL {
+            let segments = || catalog.segments().iter().filter(|s| s.table == table);
             let rows = int(catalog, &format!("SELECT count(*) FROM {}", table.name())).await?.unwrap_or(0);
-            sizes.push(Size { table, rows, segments: segments.len(), bytes });
+            let bytes = segments().map(|s| s.size).sum();
+            sizes.push(Size { table, rows, segments: segments().count(), bytes });
         }
         // A share of the session's time.
         let share = async |sum: &str| -> Result<Option<f64>> {
@@ -129,7 +129,8 @@ impl Facts {
             "to": self.window.to,
             "dur": self.window.dur(),
             "tables": tables,
-            "unsealed_segments": catalog.unsealed().len(),
+            "state": catalog.state().name(),
+            "unsealed_segments": unsealed(catalog),
             "workers": self.workers,
             "tasks": self.tasks,
             "task_types": self.task_types,
@@ -150,17 +151,28 @@ impl Facts {
         let mut line = |name: &str, text: String| writeln!(out, "{name:<10}{}", hud_common::clean(&text));
 
         line("session", format!("{}, id {}", catalog.dir().path().display(), manifest.id))?;
-        let state = match (manifest.complete, catalog.unsealed().len()) {
-            (true, _) => manifest.end_reason.clone().unwrap_or_else(|| "complete".into()),
-            (false, 0) => "not closed in order".into(),
-            (false, n) => {
-                format!("not closed: still being recorded, or its recorder was killed; {n} segments unsealed")
-            }
+        let ended = manifest.end_reason.clone();
+        let state = match (catalog.state(), unsealed(catalog)) {
+            (State::Complete, _) => ended.unwrap_or_else(|| "complete".into()),
+            (State::Recovered, _) => ended.unwrap_or_else(|| "recovered".into()),
+            (State::Recording, n) => format!("being recorded; {n} segments not sealed yet"),
+            (State::Killed, n) => format!("its recorder was killed, and it is not recovered; {n} segments not sealed"),
         };
         line(
             "recorded",
             format!("{} for {} ({state})", human::date_time(self.window.from), human::nanos(self.window.dur())),
         )?;
+        if let Some(recovery) = &manifest.recovery {
+            line("recovered", recovery_in_words(recovery))?;
+        }
+        let expired: u64 = manifest.streams.values().map(|s| s.expired).sum();
+        if let Some(range) = manifest.range {
+            let kept = format!("{} to {}", human::date_time(range.from), human::date_time(range.to));
+            line("kept", format!("{kept}; {} older rows have expired", count(expired)))?;
+        }
+        if let Some(previous) = &manifest.previous {
+            line("follows", format!("session {previous}"))?;
+        }
         let tokio = manifest.tokio_version.as_deref().unwrap_or("of unknown version");
         line("target", format!("{}, pid {}, tokio {tokio}", manifest.exe, manifest.pid))?;
         line(
@@ -218,26 +230,37 @@ impl Facts {
             ("produced", Look::Number),
             ("stored", Look::Number),
             ("dropped", Look::Number),
+            ("expired", Look::Number),
         ]);
         for size in &self.sizes {
             let stream = manifest.streams.get(size.table.name());
             if size.rows == 0 && stream.is_none() {
                 continue;
             }
-            let count = |n: Option<u64>| n.map_or("".into(), |n| human::count(i64::try_from(n).unwrap_or(i64::MAX)));
+            let of_stream = |n: Option<u64>| n.map_or("".into(), count);
             tables.push(vec![
                 size.table.name().into(),
                 human::count(size.rows),
                 size.segments.to_string(),
                 human::bytes(i64::try_from(size.bytes).unwrap_or(i64::MAX)),
-                count(stream.map(|s| s.produced)),
-                count(stream.map(|s| s.stored)),
-                count(stream.map(|s| s.dropped)),
+                of_stream(stream.map(|s| s.produced)),
+                of_stream(stream.map(|s| s.stored)),
+                of_stream(stream.map(|s| s.dropped)),
+                of_stream(stream.map(|s| s.expired)),
             ]);
         }
         writeln!(out)?;
         tables.print(out)
     }
+}
+
+/// Segments that are still logs.
+fn unsealed(catalog: &Catalog) -> usize {
+    catalog.segments().iter().filter(|s| s.is_log()).count()
+}
+
+fn count(n: u64) -> String {
+    human::count(i64::try_from(n).unwrap_or(i64::MAX))
 }
 
 fn or_dash(text: String) -> String {

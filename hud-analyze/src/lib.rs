@@ -4,9 +4,11 @@
 //! cli ──▶ run ──▶ window ──▶ view ──▶ catalog ──▶ output
 //!         what     $from,    queries/   tables over   table, json,
 //!         is asked $to       *.sql      the segments  csv, arrow, …
+//!                                          └─ snapshot: segments and logs, ─ store: each byte checked
 //! ```
 //! Every view is one file of `queries/`, embedded as it is: its header tells the parameters, the columns and their
-//! units, and the output is formatted from that. Nothing here writes to a session.
+//! units, and the output is formatted from that. Nothing here writes to a session, but for recovering one whose recorder was
+//! killed.
 
 pub mod catalog;
 mod cli;
@@ -17,6 +19,9 @@ mod lanes;
 mod output;
 mod run;
 mod shell;
+pub mod snapshot;
+mod store;
+pub mod verify;
 pub mod view;
 pub mod window;
 

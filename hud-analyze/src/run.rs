@@ -13,7 +13,7 @@ use crate::{
     error::Result,
     info, lanes,
     output::{self, Format, Stdout},
-    shell,
+    shell, verify,
     view::{self, Arguments, View},
     window::Window,
 };
@@ -41,22 +41,17 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
         Command::Tasks(args) => tasks(args, out).await,
         Command::Timeline(args) => timeline(args, out).await,
         Command::Sql(args) => shell::run(&open(&args.session)?, args.command, args.file, args.format, out).await,
+        Command::Verify(args) => verify::run(&args.sessions, args.format, out),
         // Answered before a runtime was needed.
         Command::Completions { .. } => Ok(()),
     }
 }
 
-/// Opens a session, and says on stderr what of it cannot be seen.
+/// Opens a session, and says on stderr what happened to it.
 fn open(path: &Path) -> Result<Catalog> {
     let catalog = Catalog::open(path)?;
-    let unsealed = catalog.unsealed().len();
-    if unsealed > 0 {
-        let (are, them) = if unsealed == 1 { ("segment is", "it") } else { ("segments are", "them") };
-        let _ = writeln!(
-            io::stderr(),
-            "note: {unsealed} {are} not sealed yet: the recorder is still running or was killed; the rows in {them} \
-             are not counted"
-        );
+    for notice in catalog.notices() {
+        let _ = writeln!(io::stderr(), "note: {}", hud_common::clean(notice));
     }
     Ok(catalog)
 }

@@ -82,7 +82,9 @@ impl Window {
             Some(ScalarValue::Int64(bound)) => *bound,
             _ => None,
         };
-        let from = bound(0).map_or(manifest.start, |first| first.min(manifest.start));
+        // Of a session whose oldest rows have expired, what is left.
+        let start = manifest.range.map_or(manifest.start, |range| range.from.max(manifest.start));
+        let from = bound(0).map_or(start, |first| first.min(start));
         let past_last = bound(1).map_or(from, |last| last.saturating_add(1));
         let to = manifest.end.map_or(past_last, |end| end.max(past_last));
         Ok(Window { from, to: to.max(from.saturating_add(1)) })

@@ -10,6 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use hud_analyze::catalog::Catalog;
 use serde_json::{Value, json};
 use support::*;
 
@@ -49,6 +50,11 @@ fn bad(code: i32, args: &[&str]) -> String {
     let line = stderr.strip_suffix('\n').unwrap();
     assert!(line.starts_with("hud-analyze: ") && !line.contains('\n'), "{args:?}: {stderr:?}");
     line.strip_prefix("hud-analyze: ").unwrap().to_string()
+}
+
+/// The manifest while a session is recorded, and ever after where its recorder is killed.
+fn unfinished() -> format::Manifest {
+    format::Manifest { end: None, end_reason: None, complete: false, ..manifest() }
 }
 
 fn path(session: &Session) -> &str {
@@ -360,28 +366,94 @@ mod damage {
     }
 
     #[test]
-    fn segments_that_are_not_sealed_are_told_and_not_read() {
-        let session = Session::with_cast();
-        session.add::<Samples>([sample(at(10), W0, HOG, BURN_22)]);
-        session.log::<Samples>([sample(at(20), W0, HOG, BURN_22)]);
-        let output = hud(&["hotspots", path(&session), "--format", "json"]);
-        assert!(output.status.success());
+    fn a_session_of_a_killed_recorder_is_recovered_once_and_says_so() {
+        let session = Session::with_cast_of(&unfinished());
+        session.add::<OffCpu>([sleep(at(1_000), W0, SLEEPER, 500 * MS, 0)]);
+        session.log::<Samples>([sample(at(20), W0, HOG, 77)]);
+        let log = session.dir().log(format::Table::Samples, 1);
+        let torn = fs::OpenOptions::new().append(true).open(&log).unwrap();
+        torn.set_len(torn.metadata().unwrap().len() + 5).unwrap();
+        let first = hud(&["hotspots", path(&session), "--format", "json"]);
+        assert!(first.status.success());
         assert_eq!(
-            String::from_utf8(output.stderr).unwrap(),
-            "note: 1 segment is not sealed yet: the recorder is still running or was killed; the rows in it are not \
-             counted\n"
+            String::from_utf8(first.stderr).unwrap(),
+            "note: its recorder was killed; 1 row salvaged from its logs, 5 bytes cut, 1 stack without a name; what \
+             ended after 2023-11-14 22:13:20 UTC may be missing\n"
         );
-        let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let rows: Vec<Value> = serde_json::from_slice(&first.stdout).unwrap();
         assert_eq!(rows[0]["samples"], 1);
+        let info: Value = serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
+        assert_eq!((&info["state"], &info["unsealed_segments"]), (&json!("recovered"), &json!(0)));
+        assert_eq!(info["to"], at(1_500));
+        assert_eq!(info["manifest"]["recovery"]["rows_salvaged"], 1);
+        assert_eq!(info["manifest"]["recovery"]["lost_after"], at(20));
+        let text = good(&["info", path(&session)]);
+        assert!(text.contains("the recorder was killed") && text.contains("1 row salvaged"), "{text}");
     }
 
     #[test]
-    fn a_session_of_a_killed_recorder_ends_with_its_last_row() {
-        let session = Session::with(&format::Manifest { end: None, end_reason: None, complete: false, ..manifest() });
-        session.add::<OffCpu>([sleep(at(1_000), W0, SLEEPER, 500 * MS, 0)]);
+    fn who_may_not_write_a_killed_session_reads_its_logs_where_they_lie() {
+        let session = Session::with_cast_of(&unfinished());
+        session.log::<Samples>([sample(at(20), W0, HOG, BURN_22)]);
+        // A folder where the lock should be: not even root can take it.
+        fs::remove_file(session.path.join("lock")).unwrap();
+        fs::create_dir(session.path.join("lock")).unwrap();
+        let output = hud(&["sql", path(&session), "-c", "SELECT count(*) FROM samples", "--format", "csv"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.starts_with("note: its recorder was killed; it is read as it lies"), "{stderr}");
+        assert!(stdout(&output).ends_with("\n1\n"), "{}", stdout(&output));
+        assert!(session.dir().log(format::Table::Samples, 1).exists());
+    }
+
+    #[test]
+    fn a_session_is_read_while_it_is_recorded() {
+        let session = Session::with_cast_of(&unfinished());
+        session.add::<Samples>([sample(at(10), W0, HOG, BURN_22)]);
+        session.log::<Samples>([sample(at(30), W0, HOG, BURN_22), sample(at(20), W0, HOG, BURN_22)]);
+        let _recorder = session.record();
+        let rows: Vec<Value> = serde_json::from_str(&good(&["hotspots", path(&session), "--format", "json"])).unwrap();
+        assert_eq!(rows[0]["samples"], 3);
         let info: Value = serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
-        assert_eq!(info["to"], at(1_500) + 1);
-        assert!(good(&["info", path(&session)]).contains("not closed in order"));
+        assert_eq!((&info["state"], &info["unsealed_segments"]), (&json!("recording"), &json!(1)));
+        assert!(session.dir().log(format::Table::Samples, 2).exists(), "it belongs to the recorder");
+        assert!(good(&["info", path(&session)]).contains("being recorded"));
+    }
+
+    #[test]
+    fn a_log_that_is_sealed_meanwhile_is_counted_once() {
+        let session = Session::with(&unfinished());
+        let _recorder = session.record();
+        let (dir, done) = (session.dir().clone(), std::sync::atomic::AtomicBool::new(false));
+        let is_done = || done.load(std::sync::atomic::Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // A row a batch, a segment every seven rows, sealed while the next log is written.
+                let mut next = 0;
+                while !is_done() && next < 100_000 {
+                    let number = dir.next_number(format::Table::Samples).unwrap();
+                    let mut log = format::InflightLog::create(&dir, format::Table::Samples, number).unwrap();
+                    for _ in 0..7 {
+                        let mut columns = format::SampleColumns::default();
+                        format::Columns::push(&mut columns, sample(T0 + next, W0, HOG, BURN_22));
+                        log.append(&format::Columns::finish(&mut columns)).unwrap();
+                        next += 1;
+                    }
+                    log.finish().unwrap();
+                    format::seal(&dir, format::Table::Samples, number).unwrap();
+                }
+            });
+            let mut last = 0;
+            for _ in 0..25 {
+                let sql = "SELECT count(*), count(DISTINCT ts), coalesce(max(ts), 0) FROM samples";
+                let row = runtime().block_on(async { Catalog::open(&session.path).unwrap().row(sql).await.unwrap() });
+                let row: Vec<i64> = row.iter().map(|v| v.to_string().parse().unwrap()).collect();
+                assert!(row[0] == row[1] && (row[0] == 0 || row[2] == T0 + row[0] - 1), "{row:?}");
+                assert!(row[0] >= last, "{row:?} after {last}");
+                last = row[0];
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(last > 7, "only {last} rows were written meanwhile");
+        });
     }
 
     #[test]

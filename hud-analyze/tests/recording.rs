@@ -7,8 +7,9 @@ mod support;
 
 use std::{collections::BTreeSet, fs, process::Command};
 
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use hud_analyze::view::{self, View};
-use hud_common::session::SessionDir;
+use hud_common::session::{Manifest, SessionDir, Table, VerifiedFile, encode};
 use serde_json::Value;
 use support::*;
 use tempfile::TempDir;
@@ -121,4 +122,27 @@ fn every_row_is_accounted_for() {
     for (stream, account) in &manifest.streams {
         assert_eq!(account.produced, account.stored + account.dropped, "{stream}");
     }
+}
+
+/// The recording is written as today's code writes segments. `HUD_BLESS=1` renews it, with the same rows.
+#[test]
+fn it_is_written_as_the_recorder_writes() {
+    let bless = std::env::var_os("HUD_BLESS").is_some();
+    let session = recording();
+    for table in Table::ALL {
+        let Ok(segments) = fs::read_dir(session.join(table.name())) else { continue };
+        for path in segments.map(|e| e.unwrap().path()) {
+            if bless {
+                let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path).unwrap()).unwrap();
+                let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+                fs::write(&path, encode(*table, &batches).unwrap().unwrap().data).unwrap();
+            }
+            VerifiedFile::open(&path).and_then(|file| file.check_all()).unwrap();
+        }
+    }
+    if bless {
+        let text = fs::read_to_string(session.join("manifest.json")).unwrap();
+        serde_json::from_str::<Manifest>(&text).unwrap().write(&session).unwrap();
+    }
+    Manifest::read(&session).unwrap();
 }

@@ -1,21 +1,17 @@
 //! The command line of `hud-record`, shared with `hud`.
 
-use std::{
-    io::IsTerminal as _,
-    path::PathBuf,
-    process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use humansize::{BINARY, format_size};
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::{
     error::{Error, Result},
+    headless::{Headless, Target, Where},
+    privilege::Owner,
     probes::{self, Plan},
-    record::{Outcome, Progress, Recorder, RollPolicy, Settings},
+    record::{Every, Keep, RollPolicy, Store},
+    service::{self, LogFormat},
     target::Process,
 };
 
@@ -27,8 +23,15 @@ Examples:
   hud-record my-server --headless --export /var/tmp/s  choose the session's folder
   hud-record my-server --headless --polls off          no poll is timed, near-zero cost
   hud-record my-server --headless --target ./my-server.unstripped
+  hud-record my-server --headless --keep-size 10GiB --keep-age 7d
+                                                       for good, within bounds
+  hud-record my-server --headless --store /var/lib/hud --wait --keep-size 50GiB
+                                                       as a service: a session a day and a start of my-server
 
-Exit codes: 0 done, 1 failed, 2 usage, 77 no permission or no eBPF here.";
+Signals: Ctrl-C and SIGTERM end in order, a second one at once; SIGUSR1 seals all segments now; SIGHUP does nothing.
+
+Exit codes: 0 done, 1 failed, or rows were lost to a full disk (the session is whole), 2 usage, 77 no permission or no
+eBPF here.";
 
 /// What to record, and how.
 #[derive(Args, Clone, Debug)]
@@ -42,8 +45,14 @@ pub struct RecordArgs {
     #[arg(long, value_name = "BIN")]
     pub target: Option<PathBuf>,
     /// Folder for the session; must not exist [default: a new one under the data directory]
-    #[arg(long, value_name = "SESSION")]
+    #[arg(long, value_name = "SESSION", conflicts_with_all = ["store", "wait"])]
     pub export: Option<PathBuf>,
+    /// Keep sessions in ROOT/host=HOST/session=ID/: one a day (UTC) and a start of the target
+    #[arg(long, value_name = "ROOT")]
+    pub store: Option<PathBuf>,
+    /// Wait for a process of that name, record it, and when it exits wait for the next one
+    #[arg(long, requires = "name")]
+    pub wait: bool,
     /// Record without the cockpit
     #[arg(long)]
     pub headless: bool,
@@ -65,6 +74,21 @@ pub struct RecordArgs {
     /// Age after which a segment is sealed (such as 60s, 5m)
     #[arg(long, value_name = "AGE", default_value = "60s", value_parser = humantime::parse_duration)]
     pub roll_age: Duration,
+    /// Disk space for the session, or for this host's part of the store (such as 10GiB): the oldest events go first
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub keep_size: Option<u64>,
+    /// Age past which events go (such as 12h, 7d)
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    pub keep_age: Option<Duration>,
+    /// How to write logs, to stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to log: error, warn, info, debug, or a filter as of RUST_LOG [default: $RUST_LOG, or info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// When a store's next session begins
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration, requires = "store", hide = true)]
+    pub session_every: Option<Duration>,
     /// Use plain tracepoints even where the kernel has BTF
     #[arg(long, hide = true)]
     pub no_btf: bool,
@@ -90,26 +114,38 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `10GiB`, `500 MB` or `1048576` in bytes. Less than a megabyte holds nothing.
+fn size(text: &str) -> Result<u64, String> {
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(bytes)) if bytes >= 1_000_000 => Ok(bytes),
+        _ => Err("a size such as 10GiB, of 1MB or more".into()),
+    }
+}
+
 /// Runs a command and tells its error: one line, and the next step.
 pub fn report(program: &str, result: Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let help = error.help();
+    match service::log_format() {
+        LogFormat::Text => {
             eprintln!("{program}: {error}");
-            if let Some(help) = error.help() {
+            if let Some(help) = help {
                 eprintln!("  help: {help}");
             }
-            ExitCode::from(error.exit_code())
         }
+        LogFormat::Json => tracing::error!(help = help.as_deref(), "{error}"),
     }
+    ExitCode::from(error.exit_code())
 }
 
 impl RecordArgs {
     /// Finds the target, records it, and says what there is.
     pub fn run(self) -> Result<()> {
-        let process = match (self.pid, &self.name) {
-            (Some(pid), _) => Process::by_pid(pid)?,
-            (None, Some(name)) => Process::by_name(name)?,
+        service::log_to_stderr(self.log_format, self.log_level.as_deref())?;
+        let target = match (self.pid, self.name) {
+            (Some(pid), _) => Target::Process(Process::by_pid(pid)?),
+            (None, Some(name)) if self.wait => Target::Every(name),
+            (None, Some(name)) => Target::Process(Process::by_name(&name)?),
             (None, None) => return Err(Error::NoTarget),
         };
         if !self.headless {
@@ -117,13 +153,17 @@ impl RecordArgs {
                 "the live cockpit is not built yet: record with --headless, then ask hud-analyze".into(),
             ));
         }
-        let name = short_name(&process);
-        let settings = Settings {
-            session: match self.export {
-                Some(path) => path,
-                None => default_session(&name, process.pid)?,
-            },
-            target: self.target,
+        let owner = Owner::from_sudo();
+        let place = match (self.store, self.export) {
+            (Some(root), _) => Where::Store(Store::open(&root, owner)?),
+            (None, Some(folder)) => Where::Folder(folder),
+            (None, None) => Where::DataDir,
+        };
+        Headless {
+            target,
+            place,
+            owner,
+            symbols: self.target,
             duration: (self.duration > 0).then(|| Duration::from_secs(self.duration)),
             plan: Plan {
                 freq: self.freq,
@@ -136,100 +176,22 @@ impl RecordArgs {
             },
             budget: self.budget,
             roll: RollPolicy { bytes: self.roll_size << 20, age: self.roll_age, ..RollPolicy::default() },
-        };
-        let stop = stop_on_signals()?;
-        let pid = process.pid;
-        let recorder = Recorder::attach(process, settings)?;
-        for note in recorder.notes() {
-            eprintln!("note: {note}");
+            keep: Keep { bytes: self.keep_size, age: self.keep_age },
+            every: self.session_every.map_or(Every::Day, Every::Interval),
         }
-        let line = ProgressLine::new(&name, pid, recorder.task_types());
-        let (outcome, attached) = recorder.run(&stop, |p| line.show(p))?;
-        line.detaching(attached.probed_places());
-        drop(attached);
-        line.finish(&outcome);
-        println!("{}", outcome.session.display());
-        Ok(())
+        .run()
     }
 }
 
-fn short_name(process: &Process) -> String {
-    let file = process.exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    crate::target::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// `<data dir>/hud/<name>-<local time>-<pid>`
-fn default_session(name: &str, pid: u32) -> Result<PathBuf> {
-    use etcetera::BaseStrategy as _;
-    let base = etcetera::choose_base_strategy()
-        .map_err(|_| Error::Unavailable("no home directory to keep the session in: name one with --export".into()))?;
-    let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();
-    Ok(base.data_dir().join("hud").join(format!("{name}-{now}-{pid}")))
-}
-
-/// Set by Ctrl-C or SIGTERM; a second signal ends hud at once.
-fn stop_on_signals() -> Result<Arc<AtomicBool>> {
-    use signal_hook::{consts::TERM_SIGNALS, flag};
-    let stop = Arc::new(AtomicBool::new(false));
-    let failed = |source| Error::Io { action: "handle signals", source };
-    for &signal in TERM_SIGNALS {
-        // In this order: the first signal finds `stop` unset, and only sets it.
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop)).map_err(failed)?;
-        flag::register(signal, Arc::clone(&stop)).map_err(failed)?;
-    }
-    Ok(stop)
-}
-
-/// The line that says how the recording goes; on a terminal only.
-struct ProgressLine {
-    bar: ProgressBar,
-    started: String,
-}
-
-impl ProgressLine {
-    fn new(name: &str, pid: u32, task_types: usize) -> Self {
-        let started = format!("recording {name} (pid {pid}, {task_types} task types)");
-        let bar = if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}  {elapsed_precise}  {wide_msg}") {
-                bar.set_style(style);
-            }
-            bar.set_prefix(started.clone());
-            bar.set_message("Ctrl-C ends it");
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        } else {
-            eprintln!("{started}");
-            ProgressBar::hidden()
-        };
-        ProgressLine { bar, started }
-    }
-
-    fn show(&self, p: &Progress) {
-        self.bar.set_message(format!(
-            "{} events/s  {}  {} dropped",
-            HumanCount(p.events_per_second),
-            format_size(p.bytes, BINARY),
-            HumanCount(p.drops)
-        ));
-    }
-
-    /// The session is closed; what remains takes the kernel a moment.
-    fn detaching(&self, probes: usize) {
-        self.bar.set_message(format!("session closed, detaching {probes} probes"));
-    }
-
-    fn finish(&self, outcome: &Outcome) {
-        self.bar.finish_and_clear();
-        let p = outcome.progress;
-        eprintln!(
-            "{}: {} events in {}, {}, {} dropped ({})",
-            self.started.replacen("recording", "recorded", 1),
-            HumanCount(p.events),
-            HumanDuration(p.elapsed),
-            format_size(p.bytes, BINARY),
-            HumanCount(p.drops),
-            outcome.reason,
-        );
+    #[test]
+    fn sizes_are_written_as_people_do() {
+        assert_eq!(size("10GiB"), Ok(10 << 30));
+        assert_eq!(size("64 MiB"), Ok(64 << 20));
+        assert_eq!(size("5000000"), Ok(5_000_000));
+        assert!(size("1").is_err() && size("10 apples").is_err() && size("-1GiB").is_err());
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! A message is one line, fit to stand after `hud-record: `; [`Error::help`] is the next step.
 
-use std::{io, path::PathBuf};
+use std::{borrow::Cow, io, path::PathBuf};
 
 use hud_common::session;
+
+use crate::privilege;
 
 /// Why recording failed, or could not start.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +118,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// There was no room on the disk for all of it.
+    #[error("the disk was full: {rows} rows are missing{}; what is there is whole", logs(*unsealed))]
+    DiskFull {
+        /// Rows that were counted and not written.
+        rows: u64,
+        /// Logs that could not be sealed.
+        unsealed: usize,
+    },
     /// Asked for something that is not there.
     #[error("{0}")]
     Unavailable(String),
@@ -126,16 +136,24 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 impl Error {
     /// The next step, where there is one.
-    pub fn help(&self) -> Option<&'static str> {
-        Some(match self {
+    pub fn help(&self) -> Option<Cow<'static, str>> {
+        Some(Cow::Borrowed(match self {
             Error::NoTarget => "name a running process, or give --pid PID",
             Error::NoSuchPid(_) | Error::Exited(_) => "see `pgrep -a NAME` for what runs now",
             Error::NoSuchName(_) => "the name is that of the binary; see `ps -eo pid,comm,args`, or give --pid PID",
             Error::ManyProcesses { .. } => "pick one with --pid PID",
             Error::Myself(_) => "give the pid of the program to watch",
             Error::Denied { .. } | Error::NoPermission { .. } => {
+                let missing = privilege::missing_to_attach();
+                if !missing.is_empty() {
+                    return Some(Cow::Owned(format!(
+                        "run as root (sudo), or give hud what it lacks: {}",
+                        missing.join(", ")
+                    )));
+                }
                 "run as root (sudo), or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
             }
+            Error::DiskFull { .. } => "give hud less to keep (--keep-size), or more room",
             Error::NoBpf { .. } => "hud needs Linux 6.1 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS",
             Error::Binary { .. } => "give the binary with --target BIN",
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
@@ -147,7 +165,12 @@ impl Error {
             Error::Session(session::Error::Exists(_)) => "sessions are never written over",
             Error::Session(session::Error::Io { .. }) => "pick another place with --export",
             _ => return None,
-        })
+        }))
+    }
+
+    /// Whether it only says that the target is not there: another one may come.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Error::NoSuchPid(_) | Error::NoSuchName(_) | Error::Exited(_))
     }
 
     /// DESIGN's exit codes: 77 for no permission or no eBPF, 1 for the rest.
@@ -157,6 +180,13 @@ impl Error {
             Error::NoTarget => 2,
             _ => 1,
         }
+    }
+}
+
+fn logs(unsealed: usize) -> String {
+    match unsealed {
+        0 => String::new(),
+        n => format!(", and {n} logs wait to be sealed"),
     }
 }
 

@@ -4,8 +4,12 @@
 
 pub mod cli;
 pub mod error;
+pub mod headless;
 pub mod kernel;
+pub mod privilege;
 pub mod probes;
+mod progress;
 pub mod record;
+pub mod service;
 pub mod target;
 mod uprobes;

@@ -23,6 +23,8 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type};
 
+use crate::privilege;
+
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h).
 const RETURN: u32 = 1;
 
@@ -140,6 +142,7 @@ impl Switch {
         let (wish, wishes) = mpsc::channel();
         let told = Arc::clone(&state);
         let thread = thread::Builder::new().name("hud-probes".into()).spawn(move || {
+            privilege::enter_attacher();
             for on in wishes {
                 let now = match on {
                     true if probes.attach().is_ok() => ON,

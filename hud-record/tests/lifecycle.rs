@@ -168,12 +168,17 @@ fn the_verifier_accepts_every_program() {
     let process = hud_record::target::Process::by_pid(target.pid()).unwrap();
     for no_btf in [false, true] {
         let settings = hud_record::record::Settings {
-            session: "/nonexistent/never-written".into(),
+            place: hud_record::record::Place::Folder("/nonexistent/never-written".into()),
             target: None,
             duration: None,
             plan: hud_record::probes::Plan { freq: 99, polls: hud_record::probes::Polls::Exact, no_btf },
             budget: 0.02,
             roll: Default::default(),
+            keep: Default::default(),
+            every: Default::default(),
+            previous: None,
+            owner: None,
+            keep_bpf: false,
         };
         let recorder = hud_record::record::Recorder::attach(process.clone(), settings).unwrap();
         let verified = recorder.verified_instructions();

@@ -13,8 +13,8 @@ use hud_analyze::{
 use hud_common::session::{
     Clock, Columns, CoverageColumns, CoverageRow, FORMAT_VERSION, FrameColumns, FrameRow, InflightLog, Manifest,
     ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options, PollColumns, PollRow, SampleColumns, SampleRow,
-    SessionDir, StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow,
-    seal,
+    SessionDir, SessionLock, StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns,
+    ThreadRow, seal,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -84,7 +84,7 @@ impl Session {
         self
     }
 
-    /// Leaves `rows` in a log, as a recorder that still runs.
+    /// Leaves `rows` in a log. Whoever opens the session recovers it, unless [`Session::record`] goes on.
     pub fn log<C: Columns>(&self, rows: impl IntoIterator<Item = C::Row>) -> u32 {
         let mut columns = C::default();
         for row in rows {
@@ -98,7 +98,11 @@ impl Session {
 
     /// The cast of most tests: two workers, a thread of the blocking pool, and the types and stacks below.
     pub fn with_cast() -> Self {
-        let session = Self::new();
+        Self::with_cast_of(&manifest())
+    }
+
+    pub fn with_cast_of(manifest: &Manifest) -> Self {
+        let session = Self::with(manifest);
         session
             .add::<ThreadColumns>([
                 thread(MAIN, "app", "other", None),
@@ -160,6 +164,11 @@ impl Session {
                 .map(|(stack_id, frame_ids)| StackRow { stack_id, frame_ids, truncated: false }),
             );
         session
+    }
+
+    /// What a recorder holds for as long as it runs.
+    pub fn record(&self) -> SessionLock {
+        self.dir.lock().unwrap()
     }
 
     pub fn catalog(&self) -> Catalog {
@@ -314,7 +323,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-fn to_json(batches: &[arrow::array::RecordBatch]) -> Vec<Value> {
+pub fn to_json(batches: &[arrow::array::RecordBatch]) -> Vec<Value> {
     let mut writer = arrow::json::WriterBuilder::new()
         .with_explicit_nulls(true)
         .build::<_, arrow::json::writer::JsonArray>(Vec::new());
@@ -380,4 +389,23 @@ pub fn recording() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/session");
     assert!(path.join("manifest.json").exists(), "{} is missing", path.display());
     path
+}
+
+/// A copy of a session that may be changed.
+pub fn copy(session: &Path) -> (TempDir, PathBuf) {
+    let tmp = TempDir::new().unwrap();
+    let to = tmp.path().join("session");
+    copy_to(session, &to);
+    (tmp, to)
+}
+
+pub fn copy_to(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_to(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
 }

@@ -118,7 +118,7 @@ struct Inner {
 impl VerifiedFile {
     /// Opens a segment and checks its tail.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = super::layout::open(path).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("stat", path))?.len();
         let damaged = |why: &str| Error::Damaged { path: path.into(), why: why.into() };
         let read = |range: Range<u64>| {

@@ -234,6 +234,8 @@ pub struct Cut {
     pub bytes: u64,
     /// What is wrong with that frame.
     pub why: String,
+    /// Whether it only ends too soon, as one does that is being written, or was as its recorder died.
+    pub is_torn: bool,
 }
 
 /// Reads a log's whole frames, as batches with the table's schema.
@@ -255,6 +257,7 @@ pub struct InflightReader {
 /// Why there is no frame at an offset.
 enum NoFrame {
     End,
+    Torn,
     Cut(String),
     Io(io::Error),
 }
@@ -272,7 +275,7 @@ fn bad<T>(why: impl Into<String>) -> Result<T, NoFrame> {
 impl InflightReader {
     /// Opens the log at `path`, which is one of `table`.
     pub fn open(table: Table, path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = super::layout::open(path).map_err(Error::io("open", path))?;
         Ok(Self { table, path: path.into(), file, offset: 0, schema: None, ended: false, cut: None, rows: 0 })
     }
 
@@ -334,7 +337,7 @@ impl InflightReader {
     fn frame(&mut self, left: u64) -> Result<(u64, Option<RecordBatch>), NoFrame> {
         let mut prefix = [0; PREFIX];
         if left < PREFIX as u64 {
-            return bad("its last frame is torn");
+            return Err(NoFrame::Torn);
         }
         self.file.read_exact_at(&mut prefix, self.offset)?;
         let (mark, size) = prefix.split_at(4);
@@ -350,7 +353,7 @@ impl InflightReader {
         }
         let head_len = PREFIX as u64 + size;
         if left < head_len {
-            return bad("its last frame is torn");
+            return Err(NoFrame::Torn);
         }
         let head = self.bytes(self.offset, head_len)?;
         let Some((covered, crc_stored)) = head.split_last_chunk::<4>() else { return bad("a frame is too short") };
@@ -364,7 +367,7 @@ impl InflightReader {
             return bad("a frame's length is not possible");
         }
         if left - head_len < body_len {
-            return bad("its last frame is torn");
+            return Err(NoFrame::Torn);
         }
         let body = self.bytes(self.offset + head_len, body_len)?;
         if crc(self.offset, covered, &body) != u32::from_le_bytes(*crc_stored) {
@@ -398,16 +401,18 @@ impl Iterator for InflightReader {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.cut = None;
-        match self.next_batch() {
-            Ok(batch) => Some(Ok(batch)),
-            Err(NoFrame::End) => None,
-            Err(NoFrame::Cut(why)) => {
-                let len = self.file.metadata().map_or(self.offset, |m| m.len());
-                self.cut = Some(Cut { bytes: len.saturating_sub(self.offset), why });
-                None
+        let (why, is_torn) = match self.next_batch() {
+            Ok(batch) => return Some(Ok(batch)),
+            Err(NoFrame::End) => return None,
+            Err(NoFrame::Torn) => ("its last frame is torn".into(), true),
+            Err(NoFrame::Cut(why)) => (why, false),
+            Err(NoFrame::Io(source)) => {
+                return Some(Err(Error::Io { action: "read", path: self.path.clone(), source }));
             }
-            Err(NoFrame::Io(source)) => Some(Err(Error::Io { action: "read", path: self.path.clone(), source })),
-        }
+        };
+        let len = self.file.metadata().map_or(self.offset, |m| m.len());
+        self.cut = Some(Cut { bytes: len.saturating_sub(self.offset), why, is_torn });
+        None
     }
 }
 

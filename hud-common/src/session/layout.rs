@@ -152,6 +152,14 @@ fn create(path: &Path) -> Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(Error::io("create", path))
 }
 
+/// Opens a file for reading, if it is one: opening a pipe would wait for whoever writes to it.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
+}
+
 /// Creates a file that only its owner can read, of which every write goes to the end.
 pub(super) fn create_appending(path: &Path) -> Result<File> {
     OpenOptions::new().append(true).create_new(true).mode(0o600).open(path).map_err(Error::io("create", path))

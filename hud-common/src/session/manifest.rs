@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     format,
-    fs::File,
     io::{self, Read as _},
     path::Path,
     string::{String, ToString as _},
@@ -12,7 +11,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Error, Result};
+use super::{
+    Table,
+    error::{Error, Result},
+};
 
 /// The version that this code writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -151,9 +153,17 @@ pub struct Recovery {
     /// lost by the kill.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub lost: BTreeMap<String, u64>,
+    /// Numbers of logs of which no row was whole, by table: there is no such segment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub empty_segments: BTreeMap<String, Vec<u32>>,
 }
 
 impl Manifest {
+    /// The number of a table's oldest segment that has not expired.
+    pub fn first_segment(&self, table: Table) -> u32 {
+        self.first_segment.get(table.name()).copied().unwrap_or(1)
+    }
+
     /// Reads the manifest of the session at `session`.
     pub fn read(session: &Path) -> Result<Self> {
         let path = session.join(FILE);
@@ -165,7 +175,7 @@ impl Manifest {
             _ => Error::Io { action: "read", path: path.clone(), source: e },
         };
         let mut text = Vec::new();
-        File::open(&path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text)).map_err(open)?;
+        super::layout::open(&path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text)).map_err(open)?;
         if text.len() as u64 > MAX_SIZE {
             return Err(not("its manifest.json is too large to be one".into()));
         }

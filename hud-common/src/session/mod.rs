@@ -15,7 +15,9 @@ mod inflight;
 mod layout;
 mod lock;
 mod manifest;
+mod recover;
 mod row;
+mod scan;
 mod segment;
 mod tables;
 
@@ -25,6 +27,8 @@ pub use inflight::{Cut, InflightLog, InflightReader};
 pub use layout::{SessionDir, Unsealed};
 pub use lock::SessionLock;
 pub use manifest::{Clock, FORMAT_VERSION, Manifest, Options, Range, Recovery, StreamAccount};
+pub use recover::recover;
 pub use row::{Cell, ColumnInfo, Columns, Text};
+pub use scan::{REFERENCES, Reference, integers, open_segment, scan_segment, texts};
 pub use segment::{Encoded, Sealed, SegmentInfo, encode, seal, segment_info};
 pub use tables::*;

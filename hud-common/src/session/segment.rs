@@ -18,7 +18,7 @@ use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, Encoding, ZstdLevel},
     file::{
-        metadata::{KeyValue, SortingColumn},
+        metadata::{KeyValue, ParquetMetaData, SortingColumn},
         properties::{EnabledStatistics, WriterProperties},
         statistics::Statistics,
     },
@@ -29,6 +29,7 @@ use super::{
     SessionDir, Table, checks,
     error::{Error, Result},
     inflight::{Cut, InflightReader},
+    scan::open_segment,
 };
 
 /// Rows that are copied into order at a time.
@@ -222,21 +223,33 @@ pub struct SegmentInfo {
 
 /// Reads a sealed segment's footer, and only that.
 pub fn segment_info(table: Table, path: &Path) -> Result<SegmentInfo> {
-    let reader = checks::verified_reader(path)?;
+    let reader = open_segment(table, path)?;
     let damaged = |why: &str| Error::Damaged { path: path.into(), why: why.into() };
     let metadata = reader.metadata();
-    let leaf = metadata.file_metadata().schema_descr().columns().iter().position(|c| c.path().string() == table.key());
-    let leaf = leaf.ok_or_else(|| damaged(&std::format!("it has no column {}", table.key())))?;
-    let mut range: Option<(i64, i64)> = None;
-    for group in metadata.row_groups() {
-        if let Some(Statistics::Int64(s)) = group.columns().get(leaf).and_then(|c| c.statistics())
-            && let (Some(&min), Some(&max)) = (s.min_opt(), s.max_opt())
-        {
-            range = Some(range.map_or((min, max), |(a, b)| (a.min(min), b.max(max))));
-        }
-    }
-    let (first_ts, last_ts) = range.ok_or_else(|| damaged("its footer has no statistics of its key"))?;
+    let (first_ts, last_ts) =
+        column_range(metadata, table.key()).ok_or_else(|| damaged("its footer has no statistics of its key"))?;
     let rows = u64::try_from(metadata.file_metadata().num_rows()).map_err(|_| damaged("its footer counts no rows"))?;
     let bytes = fs::metadata(path).map_err(Error::io("stat", path))?.len();
     Ok(SegmentInfo { rows, bytes, first_ts, last_ts })
+}
+
+/// The smallest and the largest integer of a column of a sealed segment, as its footer says; `None` where it does not.
+pub(super) fn range(table: Table, path: &Path, column: &str) -> Result<Option<(i64, i64)>> {
+    Ok(column_range(open_segment(table, path)?.metadata(), column))
+}
+
+fn column_range(metadata: &ParquetMetaData, column: &str) -> Option<(i64, i64)> {
+    let leaves = metadata.file_metadata().schema_descr().columns();
+    // A list's items lie below it.
+    let leaf = leaves.iter().position(|c| c.path().parts().first().is_some_and(|name| name == column))?;
+    let mut range: Option<(i64, i64)> = None;
+    for group in metadata.row_groups() {
+        let Some(Statistics::Int64(s)) = group.columns().get(leaf).and_then(|c| c.statistics()) else { return None };
+        match (s.min_opt(), s.max_opt()) {
+            (Some(&min), Some(&max)) => range = Some(range.map_or((min, max), |(a, b)| (a.min(min), b.max(max)))),
+            _ if s.null_count_opt() == u64::try_from(group.num_rows()).ok() => {}
+            _ => return None,
+        }
+    }
+    range
 }

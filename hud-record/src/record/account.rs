@@ -1,42 +1,98 @@
 //! The account of a recording: what each stream produced, stored and lost.
 //!
 //! `produced` and what was lost in the kernel are its counters; `stored` is counted in sealed segments. Nothing here is
-//! derived from what it is held against.
+//! derived from what it is held against, with one exception: where a session hands over to the next one without a stop,
+//! what is still in the ring belongs to the next, so the earlier one's `produced` is what was read of it. The last
+//! session of an attachment takes the remainder of the kernel's count: an event that vanished shows there.
 
 use std::collections::BTreeMap;
 
 use hud_common::{
-    session::{Columns as _, DropColumns, DropRow, StreamAccount, Table},
-    wire::{Counters, Stream},
+    session::{Columns as _, DropColumns, DropRow, Table},
+    wire::{Counters, Stream, StreamCounters},
 };
 
 use super::writer::BatchSender;
 use crate::probes::stream_counters;
+
+/// One number for each stream.
+pub(super) type PerStream = [u64; Stream::ALL.len()];
 
 /// Events that came to be so far, in all streams.
 pub(super) fn produced(counters: &Counters) -> u64 {
     counters.streams.iter().map(|s| s.produced).sum()
 }
 
-/// What each stream produced, stored (by the sealed segments, not by what was sent there) and lost.
-pub(super) fn account(
-    counters: &Counters,
-    own_rows: &[u64; Stream::ALL.len()],
-    stored: &BTreeMap<Table, u64>,
-) -> BTreeMap<String, StreamAccount> {
-    let table = |stream: Stream| Table::ALL.iter().find(|t| t.name() == stream.name());
+/// Events that the ring had no room for so far, in all streams.
+pub(super) fn lost(counters: &Counters) -> u64 {
+    counters.streams.iter().map(|s| s.lost).sum()
+}
+
+/// The table that a stream's events go to.
+pub(super) fn table_of(stream: Stream) -> Option<Table> {
+    Table::ALL.iter().copied().find(|t| t.name() == stream.name())
+}
+
+/// What the kernel had counted that earlier sessions of the attachment account for.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Baseline {
+    streams: [StreamCounters; Stream::ALL.len()],
+    arrivals_missed: u64,
+}
+
+impl Baseline {
+    /// The counters since.
+    pub(super) fn since(&self, now: &Counters) -> Counters {
+        let mut since = *now;
+        for (to, before) in since.streams.iter_mut().zip(self.streams) {
+            to.produced = to.produced.saturating_sub(before.produced);
+            to.lost = to.lost.saturating_sub(before.lost);
+            to.untracked = to.untracked.saturating_sub(before.untracked);
+        }
+        since.arrivals_missed = now.arrivals_missed.saturating_sub(self.arrivals_missed);
+        since
+    }
+
+    /// The next session's baseline where this one ends at `now`, having read `read` events: what was read or lost is
+    /// accounted for, what is in the ring is not.
+    pub(super) fn hand_over(&self, now: &Counters, read: &PerStream) -> Baseline {
+        let mut next = Baseline { arrivals_missed: now.arrivals_missed, ..Baseline::default() };
+        for (((to, before), now), read) in next.streams.iter_mut().zip(self.streams).zip(now.streams).zip(read) {
+            to.produced = before.produced + read + now.lost.saturating_sub(before.lost);
+            to.lost = now.lost;
+            to.untracked = now.untracked;
+        }
+        next
+    }
+
+    /// The counters of the session that hands over to one with the baseline `next`, as of `now`.
+    pub(super) fn until(&self, now: &Counters, next: &Baseline) -> Counters {
+        let mut until = *now;
+        for (to, handed) in until.streams.iter_mut().zip(next.streams) {
+            to.produced = handed.produced;
+        }
+        self.since(&until)
+    }
+}
+
+/// The kernel's part of a stream's account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KernelAccount {
+    pub(super) stream: Stream,
+    /// Events that came to be, and rows that the recorder added on its own.
+    pub(super) produced: u64,
+    /// Events lost before they were read.
+    pub(super) dropped: u64,
+}
+
+/// The kernel's part of the account of each stream, by counters since the session's baseline.
+pub(super) fn kernel_account(since: &Counters, own_rows: &PerStream) -> Vec<KernelAccount> {
     Stream::ALL
         .into_iter()
         .zip(own_rows)
         .map(|(stream, own)| {
-            let c = stream_counters(counters, stream);
-            let account = StreamAccount {
-                produced: c.produced + c.untracked + own,
-                stored: table(stream).and_then(|t| stored.get(t)).copied().unwrap_or(0),
-                dropped: c.lost + c.untracked,
-                expired: 0,
-            };
-            (stream.name().to_string(), account)
+            let c = stream_counters(since, stream);
+            KernelAccount { stream, produced: c.produced + c.untracked + own, dropped: c.lost + c.untracked }
         })
         .collect()
 }
@@ -50,10 +106,15 @@ pub(super) struct DropLog {
 }
 
 impl DropLog {
-    /// Writes a row for every loss that is new since the last look.
-    pub(super) fn note(&mut self, now: i64, counters: &Counters, undecoded: u64, out: &BatchSender) {
+    /// For a session that begins at `now`.
+    pub(super) fn new(now: i64) -> Self {
+        DropLog { since: now, ..DropLog::default() }
+    }
+
+    /// Writes a row for every loss that is new since the last look. `since` are the counters since the baseline.
+    pub(super) fn note(&mut self, now: i64, since: &Counters, undecoded: u64, out: &BatchSender) {
         for stream in Stream::ALL {
-            let c = stream_counters(counters, stream);
+            let c = stream_counters(since, stream);
             self.one(now, stream.name(), "ring", c.lost);
             self.one(now, stream.name(), "untracked", c.untracked);
         }
@@ -67,10 +128,9 @@ impl DropLog {
         let lost = total.saturating_sub(*seen);
         *seen = total;
         if lost > 0 {
-            let since = if self.since == 0 { now } else { self.since };
             self.rows.push(DropRow {
-                ts: since,
-                dur: now - since,
+                ts: self.since,
+                dur: now - self.since,
                 stream: stream.into(),
                 stage: stage.into(),
                 lost: i64::try_from(lost).unwrap_or(i64::MAX),
@@ -81,5 +141,28 @@ impl DropLog {
     /// All losses so far.
     pub(super) fn total(&self) -> u64 {
         self.seen.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_ring_belongs_to_the_next_session() {
+        let counters = |produced, lost, untracked| {
+            let mut c = Counters::default();
+            c.streams[0] = StreamCounters { produced, lost, untracked };
+            c
+        };
+        let mut read = PerStream::default();
+        read[0] = 80;
+        // 100 came to be, 5 were lost, 80 were read: 15 are in the ring.
+        let handed = Baseline::default().hand_over(&counters(100, 5, 2), &read);
+        let next = handed.since(&counters(130, 7, 2)).streams[0];
+        assert_eq!((next.produced, next.lost, next.untracked), (45, 2, 0));
+        // All in all: 80 + 5 of the first, 43 + 2 of the second.
+        read[0] = 43;
+        assert_eq!(handed.hand_over(&counters(130, 7, 2), &read).streams[0].produced, 130);
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Drain {
     sample_weight: i64,
     /// By the index that the poll probes were given.
     poll_fns: Vec<PollFn>,
+    /// Tasks met before all was known of the poll functions.
+    early: Option<Vec<(i64, TaskEvent)>>,
     /// Index of a poll function by its runtime address.
     poll_addresses: HashMap<u64, usize>,
     threads: Threads,
@@ -65,6 +67,7 @@ impl Drain {
             clock,
             sample_weight: 1_000_000_000 / i64::from(freq.max(1)),
             poll_fns: tokio.poll_fns.clone(),
+            early: Some(Vec::new()),
             poll_addresses: tokio
                 .poll_fns
                 .iter()
@@ -131,6 +134,14 @@ impl Drain {
         self.threads.existing(ts, tid, name);
     }
 
+    /// More is known of the poll functions: which threads are workers is decided again.
+    pub(super) fn learned(&mut self, tokio: &Tokio) {
+        self.poll_fns.clone_from(&tokio.poll_fns);
+        for (ts, e) in self.early.take().unwrap_or_default() {
+            self.threads.task(ts, &e, self.index(&e).and_then(|i| self.poll_fns.get(i)));
+        }
+    }
+
     /// Writes a row for each living thread again, so that older ones may go.
     pub(super) fn retell_threads(&mut self, ts: i64) {
         self.threads.retell(ts);
@@ -151,6 +162,17 @@ impl Drain {
         let frames = usize::try_from(head.frames).unwrap_or(0);
         self.unfinished += 1;
         self.off_cpu_row(&head, state.off.stack.get(..frames).unwrap_or_default(), out);
+    }
+
+    /// Goes on in the next session, at `ts` of its clock: what is known of threads stays and is told again, stacks get new
+    /// ids, counts begin anew. What has gathered must have been flushed.
+    pub(super) fn next_session(&mut self, clock: Clock, ts: i64, mappings: &[Mapping], namer: Sender<NewStack>) {
+        self.clock = clock;
+        self.stacks = StackTable::new(mappings, namer);
+        self.rows = [0; Stream::ALL.len()];
+        (self.unfinished, self.undecoded, self.bytes) = (0, 0, 0);
+        self.threads.own_rows = 0;
+        self.threads.retell(ts);
     }
 
     fn poll(&mut self, e: &PollEvent, out: &BatchSender) {
@@ -256,13 +278,12 @@ impl Drain {
 
     fn task(&mut self, e: &TaskEvent) {
         self.rows[Stream::Tasks as usize] += 1;
-        let index = if e.poll_fn == NO_POLL_FN {
-            self.poll_addresses.get(&e.poll_addr).copied()
-        } else {
-            usize::try_from(e.poll_fn).ok()
-        };
+        let index = self.index(e);
         let ts = self.clock.epoch(e.ts);
         self.threads.task(ts, e, index.and_then(|i| self.poll_fns.get(i)));
+        if let Some(early) = self.early.as_mut().filter(|e| e.len() < BATCH_ROWS) {
+            early.push((ts, *e));
+        }
         self.tasks.push(TaskRow {
             ts,
             task_id: e.task_id.cast_signed(),
@@ -274,6 +295,14 @@ impl Drain {
 
     fn task_id(&self, id: u64) -> Option<i64> {
         (id != 0 && !self.threads.is_loop(id)).then_some(id.cast_signed())
+    }
+
+    fn index(&self, e: &TaskEvent) -> Option<usize> {
+        if e.poll_fn == NO_POLL_FN {
+            self.poll_addresses.get(&e.poll_addr).copied()
+        } else {
+            usize::try_from(e.poll_fn).ok()
+        }
     }
 
     /// Type ids are indexes of poll functions, counted from 1.

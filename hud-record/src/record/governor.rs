@@ -124,6 +124,13 @@ impl Governor {
         Some(Stretch { began, ended: now, reason })
     }
 
+    /// Ends the stretch under way and begins the next at the same instant, for a session that hands over to another.
+    pub(super) fn split(&mut self, now: u64, reason: &'static str) -> Option<Stretch> {
+        let stretch = self.cut(now, reason)?;
+        self.since = Some(now);
+        Some(stretch)
+    }
+
     fn full(&self) -> f64 {
         self.budget.unwrap_or(0.0) * PURSE * 1e9 * self.cpus
     }

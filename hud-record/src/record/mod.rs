@@ -6,15 +6,26 @@
 //! meanwhile is counted as lost.
 
 mod account;
+mod attachment;
+mod disk;
 mod drain;
 mod governor;
+mod identity;
+mod learner;
 mod namer;
 mod origin;
 mod recorder;
+mod retention;
+mod sealer;
+mod session;
 mod stacks;
+mod store;
 mod threads;
 mod vitals;
 mod writer;
 
-pub use recorder::{Outcome, Progress, Recorder, Settings};
+pub use recorder::{End, Every, Finished, News, Place, Recorder, Settings};
+pub use retention::Keep;
+pub use session::{Outcome, Progress};
+pub use store::Store;
 pub use writer::RollPolicy;

@@ -40,6 +40,7 @@ impl Namer {
             .spawn(move || {
                 // Below everything else on the machine: names can wait, the target cannot.
                 let _ = rustix::process::nice(19);
+                crate::privilege::enter_namer();
                 Names::new(process, names_from, mappings, out).run(&incoming);
             })
             .map_err(|source| Error::Io { action: "start a thread", source })?;

@@ -1,54 +1,46 @@
-//! One recording, from the attach to the closed session.
+//! Recording: one attachment, one session after the other, until it is stopped or the target is gone.
+//!
+//! However it ends, by an error too, the session is closed and every thread has been waited for.
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use aya::maps::{MapData, RingBuf};
-use hud_common::{
-    session::{
-        Clock, ClockColumns, ClockRow, Columns as _, CoverageColumns, CoverageRow, FORMAT_VERSION, Manifest, Options,
-        SessionDir, StreamAccount, Table, TaskTypeColumns, TaskTypeRow,
-    },
-    wire::Stream,
-};
-use rustix::{
-    event::{PollFd, PollFlags},
-    process::{Pid, PidfdFlags},
-};
+use hud_common::session::{Clock, FORMAT_VERSION, Manifest, Options};
 
 use super::{
-    account::{DropLog, account, produced},
+    attachment::{Attachment, cpus},
     drain::Drain,
-    governor::{self, Governor, Stretch},
-    namer::Namer,
-    vitals::Vitals,
-    writer::{BatchSender, RollPolicy, Writer},
+    governor,
+    retention::{Epoch, Keep},
+    session::{Blueprint, Closing, Ending, LiveSession, Outcome, Prepared, Progress},
+    store::{Store, host_name},
+    writer::RollPolicy,
 };
 use crate::{
     error::{Error, Result},
     kernel,
-    probes::{Plan, Polls, Probes},
-    target::{Binary, Process, Tokio},
+    privilege::{self, Owner},
+    probes::{Plan, Probes},
+    service::Control,
+    target::Process,
 };
 
 /// How often the ring is looked at: at 1 M polls/s, 5 ms are 0.3 MB of its 8.
 const DRAIN_EVERY: Duration = Duration::from_millis(5);
-/// How often rows go to the log: what kill -9 can take.
-const FLUSH_EVERY: Duration = Duration::from_millis(100);
+/// How often rows go to the log. What kill -9 can take is 100 ms: this, and as much again for threads that have to wait
+/// for a CPU.
+const FLUSH_EVERY: Duration = Duration::from_millis(50);
 const SECOND: Duration = Duration::from_secs(1);
-/// How long to look for the current task's id in tokio's thread-local before giving up.
-const CALIBRATE_FOR: Duration = Duration::from_secs(30);
 
 /// What to record, and where to.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The new session's folder.
-    pub session: PathBuf,
+    /// Where sessions go.
+    pub place: Place,
     /// The binary to take symbols from, where not the one that runs.
     pub target: Option<PathBuf>,
     /// How long; `None` until stopped.
@@ -59,407 +51,495 @@ pub struct Settings {
     pub budget: f64,
     /// When segments are full.
     pub roll: RollPolicy,
+    /// How much to keep.
+    pub keep: Keep,
+    /// When the next session begins, in a store.
+    pub every: Every,
+    /// Id of the session before, where the target was started again.
+    pub previous: Option<String>,
+    /// Whose the files are, where not the user's that hud runs as.
+    pub owner: Option<Owner>,
+    /// Whether hud will attach to another process later on, and must keep the right to.
+    pub keep_bpf: bool,
 }
 
-/// How a recording goes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
-    /// Since it began.
-    pub elapsed: Duration,
-    /// Events stored.
-    pub events: u64,
-    /// Of these, in the last second.
-    pub events_per_second: u64,
-    /// Bytes in the session's folder.
-    pub bytes: u64,
-    /// Events known to be lost.
-    pub drops: u64,
-}
-
-/// How a recording went.
+/// Where sessions go.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The session.
-    pub session: PathBuf,
-    /// Why it ended.
-    pub reason: &'static str,
-    /// At the end.
-    pub progress: Progress,
-    /// The account of each stream.
-    pub streams: BTreeMap<String, StreamAccount>,
+pub enum Place {
+    /// One session, in a folder that is not there yet.
+    Folder(PathBuf),
+    /// One after the other, in a store.
+    Store(Store),
+}
+
+/// When a store's next session begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Every {
+    /// At midnight, UTC.
+    #[default]
+    Day,
+    /// After so long.
+    Interval(Duration),
+}
+
+/// What happens while recording.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// A session has begun.
+    Began(&'a Path),
+    /// A second has gone by.
+    Progress(&'a Progress),
+    /// A session is closed.
+    Closed(&'a Outcome),
+    /// Nothing new; the recorder is alive.
+    Alive,
+}
+
+/// Why a recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By a signal.
+    Stopped,
+    /// The duration is over.
+    DurationOver,
+    /// The target exited.
+    TargetExited,
+    /// The target executed another program.
+    TargetExecuted,
+}
+
+impl End {
+    /// In words, as the manifest has it.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            End::Stopped => "stopped",
+            End::DurationOver => "duration is over",
+            End::TargetExited => "the target exited",
+            End::TargetExecuted => "the target executed another program",
+        }
+    }
+}
+
+/// A recording that has ended in order.
+pub struct Finished {
+    /// Why.
+    pub end: End,
+    /// Its last session.
+    pub last: Outcome,
+    /// Rows that a full disk cost, in all sessions.
+    pub disk_drops: u64,
+    /// Still attached, without effect, until it is detached or dropped.
+    pub probes: Option<Probes>,
+}
+
+impl Finished {
+    /// Takes the probes off. That takes the kernel a moment.
+    pub fn detach(&mut self) {
+        self.probes = None;
+    }
+
+    /// How many probes are still attached in the target's code.
+    pub fn probed_places(&self) -> usize {
+        self.probes.as_ref().map_or(0, Probes::probed_places)
+    }
 }
 
 /// An attached recorder that has not started yet.
 pub struct Recorder {
-    process: Process,
+    attachment: Attachment,
     settings: Settings,
-    tokio: Tokio,
-    names_from: PathBuf,
-    build_id: Option<String>,
-    load_bias: u64,
-    probes: Probes,
 }
 
 impl Recorder {
     /// Looks into the target and attaches to it. Nothing is written before [`Recorder::run`].
     pub fn attach(process: Process, settings: Settings) -> Result<Self> {
-        if settings.session.symlink_metadata().is_ok() {
-            return Err(hud_common::session::Error::Exists(settings.session).into());
-        }
-        let running = Binary::open(&process.exe_path(), &process.exe).map_err(|e| process.opened(e))?;
-        let given = match &settings.target {
-            Some(path) => Some(Binary::open(path, path)?),
-            None => None,
-        };
-        if let (Some(given), Some(running_id)) = (&given, running.build_id())
-            && let Some(given_id) = given.build_id()
-            && given_id != running_id
+        if let Place::Folder(folder) = &settings.place
+            && folder.symlink_metadata().is_ok()
         {
-            return Err(Error::OtherBuild {
-                path: given.path().into(),
-                pid: process.pid,
-                given: given_id.into(),
-                running: running_id.into(),
-            });
+            return Err(hud_common::session::Error::Exists(folder.clone()).into());
         }
-        let names_from = match &settings.target {
-            Some(path) => path.clone(),
-            None => process.exe_path(),
-        };
-        let named = given.as_ref().unwrap_or(&running);
-        let mut tokio = Tokio::find(named)?;
-        let load_bias = process.load_bias(&running)?;
-        tokio.learn(named, &process, load_bias);
-        let (start, end) = running.image();
-        let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
-        let mut probes = Probes::attach(&process, &tokio, image, settings.plan)?;
-        probes.use_learned(&process, &tokio, settings.plan)?;
-        let build_id = running.build_id().map(str::to_string);
-        Ok(Recorder { process, settings, tokio, names_from, build_id, load_bias, probes })
+        Ok(Recorder { attachment: Attachment::new(process, &settings)?, settings })
     }
 
     /// What could not be found out about the target, in words.
     pub fn notes(&self) -> &[String] {
-        &self.tokio.notes
+        &self.attachment.notes
     }
 
     /// Task types found.
     pub fn task_types(&self) -> usize {
-        self.tokio.poll_fns.len()
+        self.attachment.tokio.poll_fns.len()
     }
 
     /// Name and instructions verified of each kernel program.
     pub fn verified_instructions(&self) -> Vec<(String, u32)> {
-        self.probes.verified_instructions()
+        self.attachment.probes.verified_instructions()
     }
 
-    /// Records until `stop` is set, the time is over, the target exits, or the session cannot be written. The session is
-    /// closed when this returns; the probes are still attached, without effect, until they are dropped.
-    pub fn run(mut self, stop: &AtomicBool, mut progress: impl FnMut(&Progress)) -> Result<(Outcome, Probes)> {
-        let pidfd = Pid::from_raw(self.process.pid.cast_signed())
-            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
-            .ok_or(Error::Exited(self.process.pid))?;
-        let mappings = self.process.mappings()?;
-        let clock = kernel::anchor();
-        let mut manifest = self.manifest(clock);
-        let mut ring = self.probes.take_ring()?;
-        let (session, _lock) = SessionDir::create(&self.settings.session, &manifest)?;
-        let unstarted = Unstarted(Some(session.path().into()));
-        let (writer, out) = Writer::start(session.clone(), self.settings.roll)?;
-        let (namer, new_stacks) =
-            Namer::start(self.process.clone(), self.names_from.clone(), mappings.clone(), out.clone())?;
-        self.write_constants(clock, &out);
+    /// Records until it is told to stop, the time is over, the target is gone, or the session cannot be written. All
+    /// sessions are closed when this returns.
+    pub fn run(self, control: &Control, mut news: impl FnMut(News<'_>)) -> Result<Finished> {
+        let Recorder { attachment, settings } = self;
+        // The probes may still have to be put on.
+        let keep_bpf = settings.keep_bpf || !attachment.has_learned();
+        privilege::drop_after_attach(keep_bpf, settings.owner);
+        let mut run = Run::begin(attachment, &settings)?;
+        news(News::Began(run.live.folder()));
+        let result = run.watch(control, &mut news);
+        run.close(result, &mut news)
+    }
+}
 
-        let mut drain = Drain::new(clock, self.settings.plan.freq, &self.tokio, self.load_bias, &mappings, new_stacks);
-        for tid in self.process.threads() {
-            if let Some(name) = self.process.thread_name(tid) {
-                self.probes.know_thread(tid, &name)?;
-                drain.existing_thread(clock.epoch(kernel::now()), tid, &name);
+/// A recording under way.
+struct Run<'a> {
+    settings: &'a Settings,
+    attachment: Attachment,
+    drain: Drain,
+    live: LiveSession,
+    /// The next session, being made.
+    opening: Option<JoinHandle<Result<Prepared>>>,
+    /// The session before, being named and sealed.
+    closing: Option<JoinHandle<Result<Outcome>>>,
+    disk_drops: u64,
+    epoch: EpochClock,
+    started: Instant,
+}
+
+impl<'a> Run<'a> {
+    /// Begins the first session.
+    fn begin(mut attachment: Attachment, settings: &'a Settings) -> Result<Self> {
+        let prepared = blueprint(&attachment, settings, settings.previous.clone()).prepare()?;
+        let clock = prepared.clock();
+        let (mut live, new_stacks) = prepared.begin(kernel::now(), attachment.process.pid, &attachment.probes);
+        let mut drain = Drain::new(
+            clock,
+            attachment.plan.freq,
+            &attachment.tokio,
+            attachment.load_bias,
+            &attachment.mappings,
+            new_stacks,
+        );
+        if attachment.has_learned() {
+            drain.learned(&attachment.tokio);
+        }
+        match start(&mut attachment, &mut drain, clock) {
+            Ok(began) => live.started_at(began),
+            Err(e) => {
+                drop(drain);
+                live.abandon();
+                return Err(e);
             }
         }
-        let mut vitals = Vitals::new(self.process.pid, &self.probes);
-        let mut drops = DropLog::default();
-        let plan = self.settings.plan;
-        let budget = (plan.polls == Polls::Auto).then_some(self.settings.budget);
-        let mut governor = Governor::new(budget, self.process.pid, manifest.cpus, &self.probes, kernel::now());
-        let began = kernel::now();
-        governor.begin(began);
-        self.probes.start(began)?;
-        unstarted.keep();
-        let started = Instant::now();
-        let (mut flushed, mut second, mut ticked) = (started, started, started);
-        let mut state = Progress::default();
+        let epoch = EpochClock::new(&live);
+        Ok(Run {
+            settings,
+            attachment,
+            drain,
+            live,
+            opening: None,
+            closing: None,
+            disk_drops: 0,
+            epoch,
+            started: Instant::now(),
+        })
+    }
 
-        let reason = loop {
-            let is_empty = drain_ring(&mut ring, &mut drain, &out);
+    fn watch(&mut self, control: &Control, news: &mut impl FnMut(News<'_>)) -> Result<End> {
+        let (mut ticked, mut flushed, mut second) = (Instant::now(), Instant::now(), Instant::now());
+        loop {
+            let is_empty = self.attachment.drain_ring(&mut self.drain, &self.live.out);
             if ticked.elapsed() >= governor::TICK {
                 ticked = Instant::now();
-                let counters = self.probes.counters()?;
-                if let Some(stretch) = governor.tick(&mut self.probes, &counters, kernel::now())? {
-                    write_probed(stretch, clock, &out);
+                if let Some(stretch) = self.attachment.govern()? {
+                    self.live.probed(stretch);
+                }
+                if self.attachment.has_executed()? {
+                    return Ok(End::TargetExecuted);
                 }
             }
             if flushed.elapsed() >= FLUSH_EVERY {
                 flushed = Instant::now();
-                drain.flush(&out);
-                if self.probes.is_calibrating() {
-                    self.calibrate(started.elapsed() >= CALIBRATE_FOR, &mut manifest)?;
+                if let Some(tokio) = self.attachment.learn() {
+                    privilege::drop_after_attach(self.settings.keep_bpf, self.settings.owner);
+                    // Names before the rows that refer to them.
+                    self.live.task_types(&tokio);
+                    self.drain.learned(&tokio);
+                }
+                self.drain.flush(&self.live.out);
+                self.attachment.calibrate()?;
+                self.turn_session(news)?;
+                if control.take_seal() {
+                    self.live.out.seal_all();
                 }
             }
             if second.elapsed() >= SECOND {
                 second = Instant::now();
-                let now = clock.epoch(kernel::now());
-                let events = drain.rows.iter().sum();
-                vitals.take(now, &self.probes, drain.bytes, events, &out);
-                drops.note(now, &self.probes.counters()?, drain.undecoded, &out);
-                state = Progress {
-                    elapsed: started.elapsed(),
-                    events,
-                    events_per_second: events - state.events,
-                    bytes: folder_size(&session),
-                    drops: drops.total(),
-                };
-                progress(&state);
+                self.tell_again()?;
+                let counters = self.attachment.counters()?;
+                self.live.cover(self.attachment.plan, &mut self.attachment.governor);
+                let progress = self.live.tick(&mut self.drain, &counters, &self.attachment.probes);
+                news(News::Progress(&progress));
             }
-            if stop.load(Ordering::Relaxed) {
-                break "stopped";
+            if control.is_stopped() {
+                return Ok(End::Stopped);
             }
-            if self.settings.duration.is_some_and(|d| started.elapsed() >= d) {
-                break "duration is over";
+            if self.settings.duration.is_some_and(|d| self.started.elapsed() >= d) {
+                return Ok(End::DurationOver);
             }
-            if writer.status().failed.load(Ordering::Relaxed) {
-                break "the session could not be written";
+            if self.live.status().failed.load(Ordering::Relaxed) {
+                // Which error it was is told by the thread that had it, as the session is closed.
+                return Err(Error::Unavailable("the session could not be written".into()));
             }
-            if has_exited(&pidfd) {
-                break "the target exited";
+            if self.attachment.has_exited() {
+                return Ok(End::TargetExited);
             }
             if is_empty {
                 thread::sleep(DRAIN_EVERY);
             }
-        };
-
-        let ended = self.settle(&mut ring, &mut drain, &out)?;
-        let now = clock.epoch(kernel::now());
-        let counters = self.probes.counters()?;
-        vitals.take(now, &self.probes, drain.bytes, drain.rows.iter().sum(), &out);
-        drops.note(now, &counters, drain.undecoded, &out);
-        if plan.polls != Polls::Off
-            && let Some(stretch) = governor.cut(ended, reason)
-        {
-            write_probed(stretch, clock, &out);
         }
-        write_coverage(plan, clock, began, ended, reason, &out);
-        let own_rows = drain.own_rows();
-        drain.flush(&out);
-        let events = drain.rows.iter().sum();
-        if drain.stacks_not_kept() > 0 {
-            manifest.notes.push(format!("{} events have no stack: too many distinct ones", drain.stacks_not_kept()));
-        }
-        if counters.arrivals_missed > 0 {
-            manifest.notes.push(format!(
-                "the kernel told of {} switches too few: {} stretches off CPU end as their thread was woken",
-                counters.arrivals_missed, counters.arrivals_missed
-            ));
-        }
-        drop(drain);
-        namer.finish();
-        drop(out);
-        let stored = writer.finish()?;
-
-        manifest.streams = account(&counters, &own_rows, &stored);
-        manifest.end = Some(clock.epoch(ended));
-        manifest.end_reason = Some(reason.into());
-        manifest.complete = true;
-        manifest.write(session.path())?;
-        let outcome = Outcome {
-            session: session.path().into(),
-            reason,
-            progress: Progress {
-                elapsed: Duration::from_nanos(ended.saturating_sub(began)),
-                events,
-                events_per_second: 0,
-                bytes: folder_size(&session),
-                drops: drops.total(),
-            },
-            streams: manifest.streams,
-        };
-        Ok((outcome, self.probes))
     }
 
-    /// Goes on looking for the place of the current task's id, or gives up.
-    fn calibrate(&mut self, give_up: bool, manifest: &mut Manifest) -> Result<()> {
-        let found = self.probes.calibrate(give_up)?;
-        if self.probes.is_calibrating() {
+    /// Tells threads and tasks again where an epoch is over, or where a full disk may have cost rows that told them.
+    fn tell_again(&mut self) -> Result<()> {
+        if !self.epoch.is_over(&self.live, self.settings.keep) {
             return Ok(());
         }
-        if !found {
-            manifest.notes.push(
-                "the current task's id was not found in tokio's thread-local: samples and stretches off CPU have a task \
-                 only while exact polls are on"
-                    .into(),
-            );
-        }
-        self.probes.end_calibration(self.settings.plan.polls != Polls::Off)
+        let begun = self.live.now();
+        self.drain.retell_threads(begun);
+        self.attachment.retell_tasks()?;
+        self.live.epochs.add(Epoch { begun, told: self.live.now() });
+        Ok(())
     }
 
-    /// Stops the streams and takes what is left: the ring is read until the kernel's account and ours agree, and
-    /// stretches under way are cut at this instant.
-    fn settle(&mut self, ring: &mut RingBuf<MapData>, drain: &mut Drain, out: &BatchSender) -> Result<u64> {
-        self.probes.stop()?;
-        let ended = kernel::now();
-        // A program that had passed the switch may still be writing: for microseconds, or until its preempted thread
-        // gets a CPU again.
-        for _ in 0..100 {
-            let before = produced(&self.probes.counters()?);
-            thread::sleep(Duration::from_millis(2));
-            // Recording is off: the ring ends.
-            while !drain_ring(ring, drain, out) {}
-            if produced(&self.probes.counters()?) == before {
-                break;
+    /// Goes on in a new session where it is time to, without missing an event.
+    fn turn_session(&mut self, news: &mut impl FnMut(News<'_>)) -> Result<()> {
+        let Place::Store(_) = &self.settings.place else { return Ok(()) };
+        if let Some(done) = self.closing.take_if(|c| c.is_finished()) {
+            self.note_closed(&joined(done)?, news);
+        }
+        if let Some(done) = self.opening.take_if(|o| o.is_finished()) {
+            match joined(done) {
+                Ok(prepared) => return self.switch_to(prepared, news),
+                Err(e) => {
+                    tracing::warn!("cannot begin the next session, this one goes on: {e}");
+                    self.epoch.retry_session = Some(Instant::now() + Duration::from_secs(60));
+                }
             }
         }
-        for state in self.probes.off_cpu_now()? {
-            drain.unfinished(&state, ended, out);
+        let is_free = self.opening.is_none() && self.closing.is_none();
+        if is_free && self.attachment.has_learned() && self.is_session_over() {
+            let blueprint = blueprint(&self.attachment, self.settings, Some(self.live.id()));
+            self.opening = Some(spawn("hud-opener", move || blueprint.prepare())?);
         }
-        Ok(ended)
+        Ok(())
     }
 
-    fn manifest(&self, clock: Clock) -> Manifest {
-        let uname = rustix::system::uname();
-        let text = |s: &std::ffi::CStr| crate::target::clean(&s.to_string_lossy());
-        let plan = self.settings.plan;
-        Manifest {
-            format_version: FORMAT_VERSION,
-            id: format!("{}-{}", clock.real, self.process.pid),
-            hud_version: env!("CARGO_PKG_VERSION").into(),
-            host: text(uname.nodename()),
-            kernel: text(uname.release()),
-            cpus: aya::util::nr_cpus().ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
-            pid: self.process.pid,
-            exe: crate::target::clean(&self.process.exe.to_string_lossy()),
-            build_id: self.build_id.clone(),
-            tokio_version: self.tokio.version.clone(),
-            start: clock.real,
-            end: None,
-            end_reason: None,
-            options: Options { freq: plan.freq, polls: plan.polls.name().into(), other: BTreeMap::new() },
-            clock,
-            notes: self.tokio.notes.clone(),
-            ..Manifest::default()
+    fn is_session_over(&self) -> bool {
+        if self.epoch.retry_session.is_some_and(|at| Instant::now() < at) {
+            return false;
+        }
+        match self.settings.every {
+            // By the clock on the wall, which the session's own does not follow when it is set.
+            Every::Day => day(kernel::anchor().real) != day(self.live.clock.real),
+            Every::Interval(interval) => self.live.started.elapsed() >= interval,
         }
     }
 
-    /// What is known before the first event: the clock's anchor and the task types.
-    fn write_constants(&self, clock: Clock, out: &BatchSender) {
-        let mut anchors = ClockColumns::default();
-        anchors.push(ClockRow { mono: clock.mono, real: clock.real });
-        out.send(&mut anchors);
-        let mut types = TaskTypeColumns::default();
-        for (type_id, poll) in (1..).zip(&self.tokio.poll_fns) {
-            types.push(TaskTypeRow {
-                type_id,
-                name: poll.name.clone().into(),
-                scheduler: poll.scheduler.map(Into::into),
-                file: poll.file.clone().map(Into::into),
-                line: poll.line.and_then(|l| i32::try_from(l).ok()),
-                kind: poll.kind.name().into(),
-                raw_name: poll.raw_name.clone().into(),
-            });
+    /// From here on events belong to `next`; what is in the ring already belongs to it too.
+    fn switch_to(&mut self, next: Prepared, news: &mut impl FnMut(News<'_>)) -> Result<()> {
+        let before = &mut self.attachment;
+        if let Err(e) = before.catch_up(&mut self.drain, &self.live.out) {
+            next.discard();
+            return Err(e);
         }
-        out.send(&mut types);
-    }
-}
-
-/// A stretch in which the probes in the target's code counted.
-fn write_probed(stretch: Stretch, clock: Clock, out: &BatchSender) {
-    let mut coverage = CoverageColumns::default();
-    for stream in Stream::ALL.into_iter().filter(|s| s.is_probed()) {
-        coverage.push(CoverageRow {
-            ts: clock.epoch(stretch.began),
-            dur: stretch.ended.saturating_sub(stretch.began).cast_signed(),
-            stream: stream.name().into(),
-            reason: stretch.reason.into(),
-        });
-    }
-    out.send(&mut coverage);
-}
-
-fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'static str, out: &BatchSender) {
-    let mut coverage = CoverageColumns::default();
-    for stream in Stream::ALL {
-        let always_on = match stream {
-            Stream::Samples => plan.freq > 0,
-            _ => !stream.is_probed(),
+        let counters = match self.attachment.probes.counters() {
+            Ok(counters) => counters,
+            Err(e) => {
+                next.discard();
+                return Err(e);
+            }
         };
-        if always_on {
-            coverage.push(CoverageRow {
-                ts: clock.epoch(began),
-                dur: ended.saturating_sub(began).cast_signed(),
-                stream: stream.name().into(),
-                reason: reason.into(),
-            });
-        }
+        let baseline = self.attachment.baseline.hand_over(&counters, &self.drain.rows);
+        let ended = kernel::now();
+        let (clock, pid) = (next.clock(), self.attachment.process.pid);
+        let (live, new_stacks) = next.begin(ended, pid, &self.attachment.probes);
+        let old = std::mem::replace(&mut self.live, live);
+        let reason = "the next session began";
+        let ending = Ending {
+            reason,
+            ended,
+            counters: self.attachment.baseline.until(&counters, &baseline),
+            probed: self.attachment.governor.split(ended, reason),
+            notes: &self.attachment.notes,
+        };
+        let closing = old.end(&ending, &mut self.drain, &self.attachment.probes, self.attachment.plan);
+        self.drain.next_session(clock, clock.epoch(ended), &self.attachment.mappings, new_stacks);
+        self.attachment.baseline = baseline;
+        self.attachment.retell_tasks()?;
+        self.epoch = EpochClock::new(&self.live);
+        self.closing = Some(close_aside(closing)?);
+        news(News::Began(self.live.folder()));
+        Ok(())
     }
-    out.send(&mut coverage);
-    let mut anchors = ClockColumns::default();
-    let end = kernel::anchor();
-    anchors.push(ClockRow { mono: end.mono, real: end.real });
-    out.send(&mut anchors);
-}
 
-impl Process {
-    /// An error of opening the binary through /proc, in terms of the process.
-    fn opened(&self, error: Error) -> Error {
-        match error {
-            Error::Binary { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-                Error::Denied { pid: self.pid, source }
+    fn note_closed(&mut self, outcome: &Outcome, news: &mut impl FnMut(News<'_>)) {
+        self.disk_drops += outcome.disk_drops;
+        news(News::Closed(outcome));
+    }
+
+    /// Ends the last session, whatever led here, and waits for all that is under way.
+    fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
+        let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, .. } = self;
+        if !attachment.has_learned() {
+            live.task_types(&attachment.tokio);
+        }
+        let settled = attachment.settle(&mut drain, &live.out);
+        let counters = attachment.counters();
+        let reason = result.as_ref().map_or("hud failed", |end| end.reason());
+        let ended = settled.as_ref().copied().unwrap_or_else(|_| kernel::now());
+        let ending = Ending {
+            reason,
+            ended,
+            probed: attachment.governor.cut(ended, reason),
+            // Where the kernel no longer tells, the account is what the last row of `accounts` says.
+            counters: counters.as_ref().copied().unwrap_or_default(),
+            notes: &attachment.notes,
+        };
+        let last = live.end(&ending, &mut drain, &attachment.probes, attachment.plan);
+        drop(drain);
+        let mut wait = |outcome: Result<JoinHandle<Result<Outcome>>>| -> Result<Outcome> {
+            let outcome = outcome?;
+            while !outcome.is_finished() {
+                news(News::Alive);
+                thread::sleep(DRAIN_EVERY);
             }
-            Error::Binary { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Error::Exited(self.pid),
-            other => other,
+            let outcome = joined(outcome)?;
+            disk_drops += outcome.disk_drops;
+            news(News::Closed(&outcome));
+            Ok(outcome)
+        };
+        // All are waited for before any error is told; the first to happen is told first.
+        if let Some(Ok(prepared)) = opening.map(joined) {
+            prepared.discard();
+        }
+        let before = closing.map(|closing| wait(Ok(closing)));
+        let last = wait(close_aside(last));
+        // A writer's own error says more than that there was one.
+        let end = match (result, last) {
+            (Ok(end), Ok(last)) => (end, last),
+            (Err(_), Err(e)) | (Err(e), Ok(_)) | (Ok(_), Err(e)) => return Err(e),
+        };
+        before.transpose()?;
+        settled?;
+        counters?;
+        let (end, last) = end;
+        Ok(Finished { end, last, disk_drops, probes: Some(attachment.probes) })
+    }
+}
+
+/// Tells what is there, and starts the streams.
+fn start(attachment: &mut Attachment, drain: &mut Drain, clock: Clock) -> Result<u64> {
+    for tid in attachment.process.threads() {
+        if let Some(name) = attachment.process.thread_name(tid) {
+            attachment.probes.know_thread(tid, &name)?;
+            drain.existing_thread(clock.epoch(kernel::now()), tid, &name);
         }
     }
+    attachment.start()
 }
 
-/// Takes what is in the ring, up to a bound: a target that is always ahead must not keep the recorder from its other
-/// duties. Gives whether the ring was emptied.
-fn drain_ring(ring: &mut RingBuf<MapData>, drain: &mut Drain, out: &BatchSender) -> bool {
-    for _ in 0..65_536 {
-        match ring.next() {
-            Some(record) => drain.record(&record, out),
-            None => return true,
-        }
-    }
-    false
-}
-
-/// The folder of a session that has not begun: removed again where something fails before.
-struct Unstarted(Option<PathBuf>);
-
-impl Unstarted {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unstarted {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            // The error that led here is told; that the folder stays as well would only hide it.
-            let _ = std::fs::remove_dir_all(path);
-        }
-    }
-}
-
-fn has_exited(pidfd: &impl std::os::fd::AsFd) -> bool {
-    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(rustix::event::poll(&mut fds, Some(&at_once)), Ok(1..))
-}
-
-fn folder_size(session: &SessionDir) -> u64 {
-    let size = |path: PathBuf| -> u64 {
-        let Ok(entries) = std::fs::read_dir(path) else { return 0 };
-        entries.flatten().filter_map(|e| e.metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
+fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<String>) -> Blueprint {
+    let manifest = manifest(attachment, previous);
+    let (folder, store) = match &settings.place {
+        Place::Folder(folder) => (folder.clone(), None),
+        Place::Store(store) => (store.session(&manifest.id), Some(store.clone())),
     };
-    size(session.path().into()) + Table::ALL.iter().map(|t| size(session.table(*t))).sum::<u64>()
+    Blueprint {
+        folder,
+        manifest,
+        process: attachment.process.clone(),
+        tokio: attachment.has_learned().then(|| attachment.tokio.clone()),
+        names_from: attachment.names_from.clone(),
+        mappings: attachment.mappings.clone(),
+        roll: settings.roll,
+        keep: settings.keep,
+        store,
+        owner: settings.owner,
+    }
+}
+
+fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
+    let clock = kernel::anchor();
+    let plan = attachment.plan;
+    Manifest {
+        format_version: FORMAT_VERSION,
+        id: format!("{}-{}", clock.real, attachment.process.pid),
+        hud_version: env!("CARGO_PKG_VERSION").into(),
+        host: host_name(),
+        kernel: crate::target::clean(&rustix::system::uname().release().to_string_lossy()),
+        cpus: cpus(),
+        pid: attachment.process.pid,
+        exe: crate::target::clean(&attachment.process.exe.to_string_lossy()),
+        build_id: attachment.build_id.clone(),
+        tokio_version: attachment.tokio.version.clone(),
+        start: clock.real,
+        options: Options { freq: plan.freq, polls: plan.polls.name().into(), other: std::collections::BTreeMap::new() },
+        clock,
+        notes: attachment.notes.clone(),
+        previous,
+        ..Manifest::default()
+    }
+}
+
+/// When threads and tasks are told again.
+struct EpochClock {
+    since: Instant,
+    sealed_bytes: u64,
+    resumed: u64,
+    /// When to try again to begin the next session, where it failed.
+    retry_session: Option<Instant>,
+}
+
+impl EpochClock {
+    fn new(live: &LiveSession) -> Self {
+        EpochClock {
+            since: Instant::now(),
+            sealed_bytes: live.status().sealed_bytes.load(Ordering::Relaxed),
+            resumed: live.status().resumed.load(Ordering::Relaxed),
+            retry_session: None,
+        }
+    }
+
+    /// Whether an eighth of what is to be kept has gone by, or rows that tell threads and tasks may be missing. The next
+    /// epoch then begins.
+    fn is_over(&mut self, live: &LiveSession, keep: Keep) -> bool {
+        let now = EpochClock { retry_session: self.retry_session, ..EpochClock::new(live) };
+        let is_over = now.resumed != self.resumed
+            || keep.age.is_some_and(|age| self.since.elapsed() >= age / 8)
+            || keep.bytes.is_some_and(|bytes| now.sealed_bytes.saturating_sub(self.sealed_bytes) >= bytes / 8);
+        if is_over {
+            *self = now;
+        }
+        is_over
+    }
+}
+
+/// Days since the epoch (UTC) of a time in nanoseconds.
+fn day(real: i64) -> i64 {
+    real.div_euclid(86_400_000_000_000)
+}
+
+/// Closes a session on a thread of its own.
+fn close_aside(closing: Closing) -> Result<JoinHandle<Result<Outcome>>> {
+    spawn("hud-closer", move || closing.finish())
+}
+
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    let started = thread::Builder::new().name(name.into()).spawn(work);
+    started.map_err(|source| Error::Io { action: "start a thread", source })
+}
+
+fn joined<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
+    let died = |_| Error::Kernel { what: "a session".into(), why: "a thread of hud panicked".into() };
+    thread.join().map_err(died)?
 }

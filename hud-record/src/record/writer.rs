@@ -1,10 +1,12 @@
-//! The writer: batches in, in-flight logs and sealed segments out.
+//! The writer: batches in, in-flight logs out.
 //!
-//! A log is rolled when it is large, long or old; sealing (sort, Parquet, fsync) is another thread's work, so that a
-//! slow disk holds up neither.
+//! One channel leads here, so that what was sent first is in a log first. A log is rolled when it is long, large or
+//! old; sealing is another thread's work (see `sealer`), so that a slow disk holds up neither. While the disk is full
+//! rows are counted instead of written (see `disk`), and everything else waits for room.
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,9 +17,21 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use hud_common::session::{Columns, InflightLog, Result, SessionDir, Table, seal};
+use hud_common::session::{
+    AccountColumns, AccountRow, Clock, Columns, InflightLog, Manifest, Result, SessionDir, Table,
+};
 
-use crate::error::Error;
+use super::{
+    account::{KernelAccount, table_of},
+    disk::{Pause, Reserve},
+    retention::Retention,
+    sealer::{SealOrder, Sealer, SealerTotals},
+};
+use crate::{
+    error::Error,
+    kernel,
+    privilege::{self, Owner},
+};
 
 /// When a segment is full.
 #[derive(Clone, Copy, Debug)]
@@ -32,80 +46,173 @@ pub struct RollPolicy {
 
 impl Default for RollPolicy {
     fn default() -> Self {
-        // DESIGN, "Recording": a segment of 1 M rows costs 7.4 B a row and 0.2 s of CPU to seal; 60 s bounds what power
-        // loss can take.
-        RollPolicy { bytes: 64 << 20, rows: 1_000_000, age: Duration::from_secs(60) }
+        // Rows: sealing holds a segment in memory, sorted and unsorted; 256 k polls are 2 × 20 MB. A segment of 100 k
+        // rows costs 7.5 bytes a row, one of 1 M 7.4. Age: what power loss can take.
+        RollPolicy { bytes: 64 << 20, rows: 1 << 18, age: Duration::from_secs(60) }
     }
 }
 
-/// What the writer has done so far, for the progress line.
+/// How the writing goes, for whoever watches.
 #[derive(Debug, Default)]
 pub(super) struct WriterStatus {
-    /// Bytes of sealed segments.
+    /// Bytes of sealed segments, in all.
     pub(super) sealed_bytes: AtomicU64,
-    /// Set once something could not be written; the recording then ends.
+    /// Of these, bytes that retention removed.
+    pub(super) expired_bytes: AtomicU64,
+    /// Bytes of logs that are not sealed yet.
+    pub(super) log_bytes: AtomicU64,
+    /// Set once something could not be written that is no matter of room; the recording then ends.
     pub(super) failed: AtomicBool,
+    /// Set while the disk is full.
+    pub(super) is_paused: AtomicBool,
+    /// How often writing was taken up again: names may have been lost meanwhile.
+    pub(super) resumed: AtomicU64,
+    /// Rows not written because the disk was full.
+    pub(super) rows_dropped: AtomicU64,
+}
+
+impl WriterStatus {
+    /// Bytes of the session's tables.
+    pub(super) fn bytes(&self) -> u64 {
+        let sealed = self.sealed_bytes.load(Ordering::Relaxed);
+        let expired = self.expired_bytes.load(Ordering::Relaxed);
+        sealed.saturating_sub(expired) + self.log_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What comes through the channel.
+enum Message {
+    Rows(Table, RecordBatch),
+    Account { ts: i64, kernel: Vec<KernelAccount> },
+    SealAll,
 }
 
 /// Where batches go. Cheap to clone; the writer ends when every handle is gone.
 #[derive(Clone)]
-pub(super) struct BatchSender(SyncSender<RecordBatchOf>);
-
-struct RecordBatchOf(Table, RecordBatch);
+pub(super) struct BatchSender(SyncSender<Message>);
 
 impl BatchSender {
     /// Sends the rows of `columns`, if there are any. Waits while the writer is 64 batches behind; gives the rows up
     /// when it is gone (its error is told at the end).
     pub(super) fn send<C: Columns>(&self, columns: &mut C) {
         if !columns.is_empty() {
-            let _ = self.0.send(RecordBatchOf(C::TABLE, columns.finish()));
+            let _ = self.0.send(Message::Rows(C::TABLE, columns.finish()));
         }
+    }
+
+    /// Sends the kernel's part of the account as of `ts`; the writer adds its own.
+    pub(super) fn account(&self, ts: i64, kernel: Vec<KernelAccount>) {
+        let _ = self.0.send(Message::Account { ts, kernel });
+    }
+
+    /// Has every log sealed, whatever its age.
+    pub(super) fn seal_all(&self) {
+        let _ = self.0.send(Message::SealAll);
+    }
+}
+
+/// What the writer has to know of its session.
+pub(super) struct Job {
+    pub(super) session: SessionDir,
+    pub(super) policy: RollPolicy,
+    pub(super) clock: Clock,
+    pub(super) retention: Retention,
+    pub(super) manifest: SharedManifest,
+    /// Whose the files are.
+    pub(super) owner: Option<Owner>,
+}
+
+/// The session's manifest, which the recorder and the retention both write.
+#[derive(Clone)]
+pub(super) struct SharedManifest(Arc<std::sync::Mutex<Manifest>>);
+
+impl SharedManifest {
+    pub(super) fn new(manifest: Manifest) -> Self {
+        SharedManifest(Arc::new(std::sync::Mutex::new(manifest)))
+    }
+
+    /// Changes it, and gives what the change gives. Not written by this.
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Manifest) -> T) -> T {
+        // A manifest is whole after each change; a thread that panicked has not left half of one.
+        change(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }
 
 /// The writer and sealer threads.
 pub(super) struct Writer {
-    writer: JoinHandle<Result<()>>,
-    sealer: JoinHandle<Result<BTreeMap<Table, u64>>>,
+    writer: JoinHandle<Result<WriterTotals>>,
+    sealer: JoinHandle<Result<SealerTotals>>,
     status: Arc<WriterStatus>,
+}
+
+/// What the writer did.
+#[derive(Debug, Default)]
+pub(super) struct WriterTotals {
+    /// Rows in logs, by table.
+    pub(super) appended: BTreeMap<Table, u64>,
+    /// Rows not written because the disk was full.
+    pub(super) dropped: BTreeMap<Table, u64>,
 }
 
 impl Writer {
     /// Starts them.
-    pub(super) fn start(session: SessionDir, policy: RollPolicy) -> Result<(Self, BatchSender), Error> {
+    pub(super) fn start(job: Job) -> Result<(Self, BatchSender), Error> {
         let status = Arc::new(WriterStatus::default());
         let (batches, incoming) = mpsc::sync_channel(64);
         let (finished, to_seal) = mpsc::channel();
         let spawn = |source| Error::Io { action: "start a thread", source };
+        let Job { session, policy, clock, retention, manifest, owner } = job;
+        let reserve = Reserve::new(&session);
         let sealer = {
             let (session, status) = (session.clone(), Arc::clone(&status));
             thread::Builder::new()
                 .name("hud-sealer".into())
-                .spawn(move || flagged(&status, || seal_all(&session, &to_seal, &status)))
+                .spawn(move || {
+                    privilege::enter_writer(owner);
+                    let sealer = Sealer::new(session, manifest, retention, Arc::clone(&status));
+                    flagged(&status, || sealer.run(&to_seal))
+                })
                 .map_err(spawn)?
         };
         let writer = {
             let status = Arc::clone(&status);
             thread::Builder::new()
                 .name("hud-writer".into())
-                .spawn(move || flagged(&status, || write_all(&session, policy, &incoming, &finished)))
+                .spawn(move || {
+                    privilege::enter_writer(owner);
+                    let totals = WriterTotals::default();
+                    let flag = Arc::clone(&status);
+                    let thread = WriterThread {
+                        session,
+                        policy,
+                        clock,
+                        open: BTreeMap::new(),
+                        next: BTreeMap::new(),
+                        totals,
+                        pause: None,
+                        reserve,
+                        to_seal: finished,
+                        status,
+                    };
+                    flagged(&flag, || thread.run(&incoming))
+                })
                 .map_err(spawn)?
         };
         Ok((Writer { writer, sealer, status }, BatchSender(batches)))
     }
 
     /// What has been done so far.
-    pub(super) fn status(&self) -> &WriterStatus {
+    pub(super) fn status(&self) -> &Arc<WriterStatus> {
         &self.status
     }
 
-    /// Waits until everything is sealed. Gives the rows on disk by table. Every [`BatchSender`] must be gone.
-    pub(super) fn finish(self) -> Result<BTreeMap<Table, u64>, Error> {
+    /// Waits until everything is sealed. Every [`BatchSender`] must be gone.
+    pub(super) fn finish(self) -> Result<(WriterTotals, SealerTotals), Error> {
         let died = || Error::Kernel { what: "writing the session".into(), why: "a thread of hud panicked".into() };
         let written = self.writer.join().map_err(|_| died())?;
-        let rows = self.sealer.join().map_err(|_| died())??;
-        written?;
-        Ok(rows)
+        let sealed = self.sealer.join().map_err(|_| died())?;
+        // The writer's error comes first: where it fails, the sealer has no more to do.
+        Ok((written?, sealed?))
     }
 }
 
@@ -126,61 +233,236 @@ fn flagged<T>(status: &WriterStatus, work: impl FnOnce() -> Result<T>) -> Result
 struct Open {
     log: InflightLog,
     since: Instant,
+    opened: i64,
 }
 
-fn write_all(
-    session: &SessionDir,
+struct WriterThread {
+    session: SessionDir,
     policy: RollPolicy,
-    incoming: &Receiver<RecordBatchOf>,
-    finished: &Sender<(Table, u32)>,
-) -> Result<()> {
-    let mut open: BTreeMap<Table, Open> = BTreeMap::new();
-    let mut next: BTreeMap<Table, u32> = BTreeMap::new();
-    loop {
-        match incoming.recv_timeout(Duration::from_secs(1)) {
-            Ok(RecordBatchOf(table, batch)) => {
-                let segment = match open.entry(table) {
-                    std::collections::btree_map::Entry::Occupied(o) => o.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(v) => {
-                        let number = match next.get(&table) {
-                            Some(&number) => number,
-                            None => session.next_number(table)?,
-                        };
-                        next.insert(table, number.saturating_add(1));
-                        let log = InflightLog::create(session, table, number)?;
-                        v.insert(Open { log, since: Instant::now() })
-                    }
-                };
-                segment.log.append(&batch)?;
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        let full: Vec<Table> = open
-            .iter()
-            .filter(|(table, o)| {
-                o.log.rows() >= policy.rows
-                    || o.log.bytes() >= policy.bytes
-                    || o.since.elapsed() >= age(policy, **table)
-            })
-            .map(|(table, _)| *table)
-            .collect();
-        for table in full {
-            roll(&mut open, table, finished)?;
-        }
-    }
-    for table in Table::ALL {
-        roll(&mut open, *table, finished)?;
-    }
-    Ok(())
+    clock: Clock,
+    open: BTreeMap<Table, Open>,
+    next: BTreeMap<Table, u32>,
+    totals: WriterTotals,
+    pause: Option<Pause>,
+    reserve: Reserve,
+    to_seal: Sender<SealOrder>,
+    status: Arc<WriterStatus>,
 }
 
-fn roll(open: &mut BTreeMap<Table, Open>, table: Table, finished: &Sender<(Table, u32)>) -> Result<()> {
-    if let Some(segment) = open.remove(&table) {
-        // A sealer that is gone has told its error.
-        let _ = finished.send(segment.log.finish()?);
+impl WriterThread {
+    fn run(mut self, incoming: &Receiver<Message>) -> Result<WriterTotals> {
+        // Where there is no room for the reserve there will be none for rows: that is told then.
+        if let Err(e) = self.reserve.fill().or_else(|e| if e.is_no_space() { Ok(()) } else { Err(e) }) {
+            return Err(e);
+        }
+        loop {
+            match incoming.recv_timeout(Duration::from_millis(500)) {
+                Ok(Message::Rows(table, batch)) => self.rows(table, batch)?,
+                Ok(Message::Account { ts, kernel }) => self.account(ts, kernel)?,
+                Ok(Message::SealAll) => self.roll_where(|_, _| true)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.pause.is_some() {
+                self.try_resume()?;
+            }
+            let policy = self.policy;
+            self.roll_where(|table, open| {
+                open.log.rows() >= policy.rows
+                    || open.log.bytes() >= policy.bytes
+                    || open.since.elapsed() >= age(policy, table)
+            })?;
+        }
+        self.end_pause()?;
+        self.roll_where(|_, _| true)?;
+        for Open { log, .. } in std::mem::take(&mut self.open).into_values() {
+            // Begun, and then there was no room for a row.
+            let path = log.path().to_path_buf();
+            drop(log);
+            let _ = std::fs::remove_file(path);
+        }
+        // The sealer may use what the reserve frees, and the manifest too.
+        self.reserve.free();
+        Ok(self.totals)
     }
-    Ok(())
+
+    /// Writes a batch, or counts it where the disk is full.
+    fn rows(&mut self, table: Table, batch: RecordBatch) -> Result<()> {
+        if self.pause.is_none() {
+            match self.append(table, &batch) {
+                Err(e) if e.is_no_space() => self.begin_pause(&e),
+                done => return done,
+            }
+        }
+        self.hold(table, batch);
+        Ok(())
+    }
+
+    /// Appends a batch to its table's log; all of it or nothing.
+    fn append(&mut self, table: Table, batch: &RecordBatch) -> Result<()> {
+        let rows = batch.num_rows() as u64;
+        let segment = match self.open.entry(table) {
+            std::collections::btree_map::Entry::Occupied(o) => o.into_mut(),
+            std::collections::btree_map::Entry::Vacant(v) => {
+                let number = match self.next.get(&table) {
+                    Some(&number) => number,
+                    None => self.session.next_number(table)?,
+                };
+                let log = InflightLog::create(&self.session, table, number)?;
+                self.next.insert(table, number.saturating_add(1));
+                self.status.log_bytes.fetch_add(log.len(), Ordering::Relaxed);
+                v.insert(Open { log, since: Instant::now(), opened: self.clock.epoch(kernel::now()) })
+            }
+        };
+        let before = segment.log.len();
+        segment.log.append(batch)?;
+        self.status.log_bytes.fetch_add(segment.log.len().saturating_sub(before), Ordering::Relaxed);
+        *self.totals.appended.entry(table).or_default() += rows;
+        Ok(())
+    }
+
+    /// Writes the account of each stream: the kernel's part as it was sent, and what is in the logs.
+    fn account(&mut self, ts: i64, kernel: Vec<KernelAccount>) -> Result<()> {
+        if let Some(pause) = &mut self.pause {
+            pause.account = Some((ts, kernel));
+            return Ok(());
+        }
+        let batch = self.account_rows(ts, &kernel);
+        match self.append(Table::Accounts, &batch) {
+            Err(e) if e.is_no_space() => {
+                self.begin_pause(&e);
+                if let Some(pause) = &mut self.pause {
+                    pause.account = Some((ts, kernel));
+                }
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn account_rows(&self, ts: i64, kernel: &[KernelAccount]) -> RecordBatch {
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let mut rows = AccountColumns::default();
+        for of in kernel {
+            let own = |by: &BTreeMap<Table, u64>| table_of(of.stream).and_then(|t| by.get(&t)).copied().unwrap_or(0);
+            rows.push(AccountRow {
+                ts,
+                stream: of.stream.name().into(),
+                produced: signed(of.produced),
+                stored: signed(own(&self.totals.appended)),
+                dropped: signed(of.dropped + own(&self.totals.dropped)),
+            });
+        }
+        rows.finish()
+    }
+
+    fn begin_pause(&mut self, why: &hud_common::session::Error) {
+        tracing::warn!("{why}: recording of rows pauses until there is room; what is missed is counted");
+        self.pause = Some(Pause::new(self.clock.epoch(kernel::now())));
+        self.status.is_paused.store(true, Ordering::Relaxed);
+    }
+
+    /// The disk is full: names wait for room, rows are counted.
+    fn hold(&mut self, table: Table, batch: RecordBatch) {
+        let Some(pause) = &mut self.pause else { return };
+        let dropped = pause.hold(table, batch);
+        if dropped > 0 {
+            *self.totals.dropped.entry(table).or_default() += dropped;
+            self.status.rows_dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks, at most once a second, whether there is room again, and writes what waited.
+    fn try_resume(&mut self) -> Result<()> {
+        let now = self.clock.epoch(kernel::now());
+        let Some(pause) = &mut self.pause else { return Ok(()) };
+        if !pause.is_due() || !pause.may_fit(self.session.path()) {
+            return Ok(());
+        }
+        if let Err(e) = self.reserve.fill() {
+            return if e.is_no_space() { Ok(()) } else { Err(e) };
+        }
+        pause.prepare(now);
+        if self.write_held(false)? {
+            self.resumed();
+        }
+        Ok(())
+    }
+
+    fn resumed(&mut self) {
+        let Some(pause) = self.pause.take() else { return };
+        if let Some((ts, kernel)) = &pause.account {
+            // No room for this one: the next comes in a second, and pauses again.
+            let _ = self.account(*ts, kernel.clone());
+        }
+        tracing::warn!(
+            "there is room again after {:.1} s: recording resumes, {} rows were dropped",
+            pause.began.elapsed().as_secs_f64(),
+            pause.rows_dropped
+        );
+        if self.pause.is_none() {
+            self.status.is_paused.store(false, Ordering::Relaxed);
+        }
+        self.status.resumed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes what waits. Gives whether all of it went. With `or_empty`, names that find no room are replaced by empty
+    /// ones, so that no row refers to nothing.
+    fn write_held(&mut self, or_empty: bool) -> Result<bool> {
+        while let Some((table, batch)) = self.pause.as_mut().and_then(Pause::next) {
+            match self.append(table, &batch) {
+                Ok(()) => {}
+                Err(e) if e.is_no_space() => {
+                    let Some(pause) = &mut self.pause else { return Ok(true) };
+                    pause.put_back(table, batch);
+                    if !or_empty || !pause.empty_names() {
+                        return Ok(false);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    /// At the end, with the disk still full: the reserve makes room for the losses and the names.
+    fn end_pause(&mut self) -> Result<()> {
+        let now = self.clock.epoch(kernel::now());
+        let Some(pause) = &mut self.pause else { return Ok(()) };
+        pause.prepare(now);
+        pause.losses_first();
+        self.reserve.free();
+        let all = self.write_held(true)?;
+        if let Some(Pause { account: Some((ts, kernel)), .. }) = self.pause.take() {
+            let batch = self.account_rows(ts, &kernel);
+            match self.append(Table::Accounts, &batch) {
+                Err(e) if !e.is_no_space() => return Err(e),
+                _ => {}
+            }
+        }
+        if !all {
+            tracing::error!("the disk is still full: names of stacks could not be written");
+        }
+        Ok(())
+    }
+
+    fn roll_where(&mut self, is_full: impl Fn(Table, &Open) -> bool) -> Result<()> {
+        // One without rows stays: a number must not be left out.
+        let is_due = |(table, open): &(&Table, &Open)| open.log.rows() > 0 && is_full(**table, open);
+        let full: Vec<Table> = self.open.iter().filter(is_due).map(|(table, _)| *table).collect();
+        for table in full {
+            let Some(Open { log, opened, .. }) = self.open.remove(&table) else { continue };
+            let order = SealOrder { table, number: log.number(), rows: log.rows(), bytes: log.len(), opened };
+            match log.finish() {
+                // A log without its end mark is as good: what counts is each frame's own checksum.
+                Err(e) if !e.is_no_space() => return Err(e),
+                _ => {}
+            }
+            // A sealer that is gone has told its error.
+            let _ = self.to_seal.send(order);
+        }
+        Ok(())
+    }
 }
 
 /// Staggered, so that not all tables are sealed in the same second.
@@ -189,17 +471,7 @@ fn age(policy: RollPolicy, table: Table) -> Duration {
     policy.age.saturating_add(share.saturating_mul(u32::try_from(table as usize % 8).unwrap_or(0)))
 }
 
-fn seal_all(
-    session: &SessionDir,
-    finished: &Receiver<(Table, u32)>,
-    status: &WriterStatus,
-) -> Result<BTreeMap<Table, u64>> {
-    let mut rows: BTreeMap<Table, u64> = BTreeMap::new();
-    for (table, number) in finished {
-        if let Some(sealed) = seal(session, table, number)? {
-            *rows.entry(table).or_default() += sealed.rows;
-            status.sealed_bytes.fetch_add(sealed.bytes, Ordering::Relaxed);
-        }
-    }
-    Ok(rows)
+/// Where the reserve lies, for tests of it.
+pub(super) fn reserve_path(session: &SessionDir) -> PathBuf {
+    session.path().join(".reserve")
 }

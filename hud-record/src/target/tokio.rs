@@ -82,8 +82,8 @@ impl TaskKind {
 }
 
 impl Tokio {
-    /// Finds tokio in `binary` by its symbols, in a moment however large the binary is. What takes longer is
-    /// [`Tokio::learn`]ed.
+    /// Finds tokio in `binary` by its symbols, in a moment however large the binary is. What the symbols
+    /// don't tell is [guessed](Tokio::guess) and [learned](Tokio::learn).
     pub fn find(binary: &Binary) -> Result<Self> {
         let symbols = binary
             .symbols(|name| is_poll(name) || is_context(name) || is_wake(name) || is_spawn(name) || is_panic(name));
@@ -123,13 +123,18 @@ impl Tokio {
         Ok(Tokio { version, poll_fns, tls_task_id: None, tls_context, tls_tagged, wakes, spawns, panics, notes, polls })
     }
 
-    /// Reads the debug information, and the code and data of `process` where there is none: what types the tasks are of, and
-    /// where the current task's id lies. Takes seconds where debug information is hundreds of megabytes.
-    pub fn learn(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
+    /// Reads the debug information: what types the tasks are of, where they are written, and where the current task's id
+    /// lies. Takes seconds where it is hundreds of megabytes.
+    pub fn learn(&mut self, binary: &Binary) {
         if let Some(sections) = &binary.debug_sections() {
             let addresses: Vec<u64> = self.polls.keys().copied().collect();
             let types = dwarf::poll_types(binary::dwarf(sections), &addresses);
-            self.poll_fns = self.polls.values().filter_map(|s| poll_fn(binary, s, types.get(&s.address))).collect();
+            for poll in &mut self.poll_fns {
+                let known = types.get(&poll.address).zip(self.polls.get(&poll.address));
+                if let Some(told) = known.and_then(|(known, symbol)| poll_fn(binary, symbol, Some(known))) {
+                    *poll = told;
+                }
+            }
             if let Some((context, _)) = self.tls_context
                 && let Some(offset) = dwarf::task_id_offset(&binary::dwarf(sections))
             {
@@ -137,7 +142,13 @@ impl Tokio {
                 self.tls_task_id = context.checked_add_unsigned(offset);
             }
         }
-        self.name_by_glue(binary, process, load_bias);
+        let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
+        if unnamed > 0 {
+            self.notes.push(format!(
+                "{unnamed} of {} task types have no name: build with debug information, or with v0 symbol mangling",
+                self.poll_fns.len()
+            ));
+        }
     }
 
     /// Which word of the thread-local context holds the current task's id, where that is known.
@@ -146,8 +157,9 @@ impl Tokio {
         u64::try_from(distance).ok().filter(|d| d % 8 == 0).map(|d| d / 8)
     }
 
-    /// Names the task types that the binary alone did not tell, by the drop glue that their vtables lead to.
-    fn name_by_glue(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
+    /// Names the task types that the symbols did not tell, by the code of the process: the drop glue that their vtables lead
+    /// to. Takes milliseconds.
+    pub fn guess(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
         let unnamed: BTreeSet<u64> =
             self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).map(|p| p.address).collect();
         if unnamed.is_empty() {
@@ -166,13 +178,6 @@ impl Tokio {
             poll.raw_name = names::clean(&futures.join(" | "));
             poll.kind = kind(first);
             poll.scheduler = names::split_arguments(arguments).get(1).and_then(|s| scheduler_name(s));
-        }
-        let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
-        if unnamed > 0 {
-            self.notes.push(format!(
-                "{unnamed} of {} task types have no name: build with debug information, or with v0 symbol mangling",
-                self.poll_fns.len()
-            ));
         }
     }
 

@@ -11,11 +11,12 @@
 )]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use arrow::{
@@ -119,6 +120,116 @@ pub fn record(pid: u32, session: &Path, arguments: &[&str]) -> Recording {
     Recording::open(session)
 }
 
+/// Waits until it is so.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = std::time::Instant::now();
+    while !is_so() {
+        assert!(patience.elapsed().as_secs() < 60, "waited a minute for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// A recording under way; killed when dropped.
+pub struct Recorder {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Recorder {
+    /// Starts a command and listens to what it says on stderr.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (to, mut from) = (Arc::clone(&said), BufReader::new(child.stderr.take().unwrap()));
+        let reader = std::thread::spawn(move || {
+            let mut line = String::new();
+            while from.read_line(&mut line).is_ok_and(|n| n > 0) {
+                to.lock().unwrap().push_str(&line);
+                line.clear();
+            }
+        });
+        Recorder { child, said, reader: Some(reader) }
+    }
+
+    /// Records a process, and waits until its session has polls in flight.
+    pub fn start(pid: u32, session: &Path, arguments: &[&str]) -> Self {
+        let mut command = hud_record();
+        command.args(["--pid", &pid.to_string(), "--headless", "--export"]).arg(session).args(arguments);
+        let mut recorder = Self::spawn(command);
+        while !session.join("polls/000001.arrows.inflight").exists() {
+            assert!(recorder.is_running(), "{}", recorder.said());
+            std::thread::yield_now();
+        }
+        recorder
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// What it has said so far; all of it once it has ended.
+    pub fn said(&mut self) -> String {
+        if !self.is_running()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.join().unwrap();
+        }
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until it says `what`, and gives that line.
+    pub fn until_it_says(&mut self, what: &str) -> String {
+        let patience = std::time::Instant::now();
+        loop {
+            let said = self.said();
+            if let Some(line) = said.lines().find(|l| l.contains(what)) {
+                return line.into();
+            }
+            assert!(self.is_running(), "it ended without {what:?}: {said}");
+            assert!(patience.elapsed().as_secs() < 60, "it does not say {what:?}: {said}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        signal_process(self.pid(), Signal::INT);
+        self.wait()
+    }
+
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Kills it, without a chance to close anything.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Has hud-analyze prove the session.
+pub fn verify(session: &Path) {
+    let program = Path::new(env!("CARGO_BIN_EXE_hud-record")).with_file_name("hud-analyze");
+    let output = Command::new(&program).arg("verify").arg(session).output().unwrap();
+    if text(&output.stderr).contains("unrecognized subcommand") {
+        return;
+    }
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -152,6 +263,38 @@ impl Recording {
         recording
     }
 
+    /// One whose recorder was killed, or could not seal all of it, and that was recovered.
+    pub fn open_recovered(path: &Path) -> Self {
+        let (session, manifest) = SessionDir::open(path).unwrap();
+        assert!(session.unsealed().unwrap().is_empty(), "segments in flight in a recovered session");
+        let recording = Recording { session, manifest };
+        for (stream, account) in &recording.manifest.streams {
+            let table = Table::by_name(stream).unwrap();
+            assert_eq!(account.stored, recording.rows(table).num_rows() as u64, "{stream}: stored");
+        }
+        recording
+    }
+
+    /// What rows refer to is there: stacks, frames, modules.
+    pub fn assert_names(&self) {
+        let ids = |table, column| -> BTreeSet<i64> { self.integers(table, column).into_iter().flatten().collect() };
+        let (stacks, frames, modules) =
+            (ids(Table::Stacks, "stack_id"), ids(Table::Frames, "frame_id"), ids(Table::Modules, "module_id"));
+        for table in [Table::OffCpu, Table::Samples] {
+            for id in ids(table, "stack_id") {
+                assert!(stacks.contains(&id), "{}: stack {id} is nowhere", table.name());
+            }
+        }
+        let rows = self.rows(Table::Stacks);
+        let of_stacks = rows.column_by_name("frame_ids").unwrap().as_list::<i32>();
+        for id in of_stacks.values().as_primitive::<Int64Type>().values() {
+            assert!(frames.contains(id), "frame {id} is nowhere");
+        }
+        for id in ids(Table::Frames, "module_id") {
+            assert!(modules.contains(&id), "module {id} is nowhere");
+        }
+    }
+
     /// Closed in order, nothing in flight, and every event accounted for: produced = stored + dropped, where what is
     /// stored is counted in the files.
     fn assert_whole(&self) {
@@ -160,7 +303,7 @@ impl Recording {
         for (stream, account) in &self.manifest.streams {
             let table = Table::ALL.iter().find(|t| t.name() == stream).unwrap();
             assert_eq!(account.stored, self.rows(*table).num_rows() as u64, "{stream}: stored");
-            assert_eq!(account.produced, account.stored + account.dropped, "{stream}: {account:?}");
+            assert_eq!(account.produced, account.stored + account.dropped + account.expired, "{stream}: {account:?}");
         }
     }
 
@@ -196,13 +339,17 @@ impl Recording {
         (0..values.len()).map(|i| if values.is_null(i) { String::new() } else { values.value(i).into() }).collect()
     }
 
-    /// The stretch in which `stream` was on, by CLOCK_MONOTONIC.
+    /// The stretch in which `stream` was on, by CLOCK_MONOTONIC. It must be one, though in several rows.
     pub fn window(&self, stream: &str) -> (i64, i64) {
+        let (ts, dur) = (self.integers(Table::Coverage, "ts"), self.integers(Table::Coverage, "dur"));
         let streams = self.texts(Table::Coverage, "stream");
-        let at = streams.iter().position(|s| s == stream).unwrap();
-        let ts = self.integers(Table::Coverage, "ts")[at].unwrap();
-        let start = self.mono(ts);
-        (start, start + self.integers(Table::Coverage, "dur")[at].unwrap())
+        let rows = streams.iter().zip(ts.into_iter().zip(dur)).filter(|(s, _)| *s == stream);
+        let mut rows: Vec<_> = rows.map(|(_, (ts, dur))| (ts.unwrap(), ts.unwrap() + dur.unwrap())).collect();
+        rows.sort_unstable();
+        for pair in rows.windows(2) {
+            assert_eq!(pair[0].1, pair[1].0, "{stream} was off in between");
+        }
+        (self.mono(rows[0].0), self.mono(rows[rows.len() - 1].1))
     }
 
     /// CLOCK_MONOTONIC of a `ts`.

@@ -1,0 +1,130 @@
+//! What a session holds at one moment, of a session that is being recorded too: each row once.
+//!
+//! A log is sealed under our eyes: first there is only the log, then both, then only the segment. So logs are opened
+//! first, segments listed afterwards, and a segment wins over the log of its number. A log that was opened can be read
+//! even when it has been sealed and removed since; its rows are then sorted and encoded as sealing would, in memory.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use hud_common::session::{self, Cut, InflightReader, Manifest, SessionDir, Table, encode};
+
+use crate::{
+    catalog::many,
+    error::{Error, Result},
+};
+
+/// Rows of a table that are sorted together.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Its table.
+    pub table: Table,
+    /// Its number.
+    pub number: u32,
+    /// The sealed segment, or the log that it will be made from.
+    pub path: PathBuf,
+    /// Its size (bytes), sealed.
+    pub size: u64,
+    /// The segment made from a log.
+    pub(crate) made: Option<Bytes>,
+    pub(crate) modified: SystemTime,
+}
+
+impl Segment {
+    /// Whether it is still a log.
+    pub fn is_log(&self) -> bool {
+        self.made.is_some()
+    }
+}
+
+/// What of a log could not be read.
+pub(crate) type CutLog = (PathBuf, Cut);
+
+/// Takes the snapshot: the segments by table and number, and what of logs could not be read.
+pub(crate) fn take(dir: &SessionDir, manifest: &Manifest) -> Result<(Vec<Segment>, Vec<CutLog>)> {
+    let logs = open_logs(dir, manifest)?;
+    let mut segments = Vec::new();
+    for &table in Table::ALL {
+        for (number, path) in dir.sealed(table)? {
+            if number < manifest.first_segment(table) {
+                continue;
+            }
+            match fs::metadata(&path) {
+                Ok(metadata) => segments.push(Segment {
+                    table,
+                    number,
+                    path,
+                    size: metadata.len(),
+                    made: None,
+                    modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                }),
+                // Expired this very moment.
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(session::Error::io("stat", &path)(e).into()),
+            }
+        }
+    }
+    let mut cuts = Vec::new();
+    for (number, mut log) in logs {
+        let (table, path) = (log.table(), log.path().to_path_buf());
+        if segments.iter().any(|s| s.table == table && s.number == number) {
+            continue;
+        }
+        let batches = log.by_ref().collect::<session::Result<Vec<_>>>()?;
+        cuts.extend(log.cut().map(|cut| (path.clone(), cut.clone())));
+        if let Some(made) = encode(table, &batches).map_err(session::Error::damaged(&path))? {
+            let made = Bytes::from(made.data);
+            let modified = SystemTime::UNIX_EPOCH;
+            segments.push(Segment { table, number, path, size: made.len() as u64, made: Some(made), modified });
+        }
+    }
+    segments.sort_by_key(|s| (s.table, s.number));
+    Ok((segments, cuts))
+}
+
+/// Opens the logs: those of events first, so that the names that they refer to are as new as they.
+fn open_logs(dir: &SessionDir, manifest: &Manifest) -> Result<Vec<(u32, InflightReader)>> {
+    let mut unsealed = dir.unsealed()?;
+    unsealed.sort_by_key(|log| (!log.table.expires(), log.table, log.number));
+    let mut logs = Vec::new();
+    for log in unsealed {
+        if log.number < manifest.first_segment(log.table) {
+            continue;
+        }
+        match InflightReader::open(log.table, &log.log) {
+            Ok(reader) => logs.push((log.number, reader)),
+            // Sealed since: then the segment will be listed.
+            Err(session::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(logs)
+}
+
+/// What a log that was cut has lost, in a line.
+pub(crate) fn told(path: &Path, cut: &Cut) -> String {
+    format!("{}: its last {} are lost: {}", path.display(), many(cut.bytes, "byte"), cut.why)
+}
+
+/// Whether an error of recovery only means that this session is not ours to write.
+pub(crate) fn is_read_only(error: &session::Error) -> bool {
+    matches!(error, session::Error::Io { source, .. }
+        if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem))
+}
+
+impl From<&session::Error> for Error {
+    fn from(error: &session::Error) -> Self {
+        match error {
+            session::Error::Damaged { path, why } => Error::Segment { path: path.clone(), why: why.clone() },
+            session::Error::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {
+                Error::Gone(path.clone())
+            }
+            other => Error::Query(other.to_string()),
+        }
+    }
+}

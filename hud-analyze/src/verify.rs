@@ -1,0 +1,507 @@
+//! `verify`: proof that a session is whole, or the reason why it is not.
+//!
+//! Each segment is read once, names before what refers to them, a batch at a time: of a hundred million rows, only the
+//! ids of the names are held. What is proven: every byte is what was written; rows are sorted and numbered without a
+//! gap; every id has its row; and each event that came to be is stored, known to be lost, or has expired.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::{self, IsTerminal as _, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use arrow::array::RecordBatch;
+use datafusion::parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
+use hud_common::session::{
+    self, Manifest, REFERENCES, Reference, SessionDir, StreamAccount, Table, VerifiedFile, integers, scan_segment,
+    texts,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    catalog::{State, many, open_state, recovery_in_words},
+    cli::InfoFormat,
+    error::{Error, Result},
+    human,
+    output::Stdout,
+    snapshot::{self, Segment},
+};
+
+/// How often a session that is being recorded is looked at again before a fault is believed: its recorder may roll a
+/// log between two of our looks.
+const TRIES: usize = 3;
+/// Faults that are spelled out, of each check.
+const TOLD: usize = 5;
+
+pub(crate) fn run(sessions: &[PathBuf], format: InfoFormat, out: &mut Stdout) -> Result<()> {
+    let reports: Vec<_> =
+        sessions.iter().map(|path| verify(path).unwrap_or_else(|error| Report::unopened(path, &error))).collect();
+    let print = |out: &mut Stdout| match format {
+        InfoFormat::Json => writeln!(out, "{:#}", Value::from_iter(reports.iter().map(Report::json))),
+        InfoFormat::Table => reports.iter().try_for_each(|report| report.print(out)),
+    };
+    print(out).and_then(|()| out.flush()).map_err(Error::io("write the answer"))?;
+    match reports.iter().find_map(|report| Some((report, report.first_fault()?))) {
+        Some((report, why)) => Err(Error::Unproven { session: report.session.clone(), why }),
+        None => Ok(()),
+    }
+}
+
+/// Verifies one session, after recovering it where its recorder was killed.
+pub fn verify(path: &Path) -> Result<Report> {
+    let (dir, mut manifest) = SessionDir::open(path)?;
+    let mut notices = Vec::new();
+    let state = open_state(&dir, &mut manifest, &mut notices)?;
+    let mut tries = 0;
+    loop {
+        let report = Verifier::new(&dir, &manifest, state).run()?;
+        tries += 1;
+        if state != State::Recording || report.first_fault().is_none() || tries == TRIES {
+            return Ok(report);
+        }
+        manifest = Manifest::read(path)?;
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    session: PathBuf,
+    id: String,
+    /// None where it cannot be opened.
+    state: Option<State>,
+    /// What is lost for certain or may be, in words.
+    loss: Vec<String>,
+    checks: Vec<Check>,
+}
+
+/// A group of checks.
+#[derive(Clone, Debug)]
+struct Check {
+    name: &'static str,
+    /// What holds.
+    proven: String,
+    /// What does not, the first few.
+    faults: Vec<String>,
+    /// How many do not.
+    count: usize,
+}
+
+impl Check {
+    fn new(name: &'static str) -> Self {
+        Check { name, proven: String::new(), faults: Vec::new(), count: 0 }
+    }
+
+    fn fault(&mut self, why: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.faults.len() < TOLD {
+            self.faults.push(why());
+        }
+    }
+
+    fn holds(&mut self, is_so: bool, why: impl FnOnce() -> String) {
+        if !is_so {
+            self.fault(why);
+        }
+    }
+}
+
+impl Report {
+    fn unopened(path: &Path, error: &Error) -> Self {
+        let mut opened = Check::new("manifest");
+        opened.fault(|| error.to_string());
+        Report { session: path.into(), id: "unknown".into(), state: None, loss: Vec::new(), checks: vec![opened] }
+    }
+
+    /// The first thing that is wrong; `None` where everything is proven.
+    pub fn first_fault(&self) -> Option<String> {
+        self.checks.iter().find_map(|check| Some(format!("{}: {}", check.name, check.faults.first()?)))
+    }
+
+    fn json(&self) -> Value {
+        let checks: Vec<_> = self
+            .checks
+            .iter()
+            .map(|c| json!({ "check": c.name, "ok": c.count == 0, "proven": c.proven, "faults": c.faults, "count": c.count }))
+            .collect();
+        json!({
+            "session": self.session.to_string_lossy(),
+            "id": self.id,
+            "state": self.state.map(State::name),
+            "proven": self.first_fault().is_none(),
+            "loss": self.loss,
+            "checks": checks,
+        })
+    }
+
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let state = match self.state {
+            Some(State::Complete) => "closed in order",
+            Some(State::Recording) => "being recorded: what is there so far",
+            Some(State::Recovered) => "its recorder was killed; recovered",
+            Some(State::Killed) => "its recorder was killed; not recovered",
+            None => "cannot be opened",
+        };
+        writeln!(
+            out,
+            "{}, id {}: {state}",
+            hud_common::clean(&self.session.to_string_lossy()),
+            hud_common::clean(&self.id)
+        )?;
+        for check in &self.checks {
+            if check.count == 0 {
+                writeln!(out, "  ok      {:<11} {}", check.name, check.proven)?;
+            }
+            for fault in &check.faults {
+                writeln!(out, "  WRONG   {:<11} {}", check.name, hud_common::clean(fault))?;
+            }
+            if check.count > check.faults.len() {
+                writeln!(out, "          {:<11} and {} more", "", check.count - check.faults.len())?;
+            }
+        }
+        for loss in &self.loss {
+            writeln!(out, "  lost    {}", hud_common::clean(loss))?;
+        }
+        Ok(())
+    }
+}
+
+/// The ids of a table's rows.
+#[derive(Debug, Default)]
+struct Ids {
+    /// All from 1 to this are there: they are given out in sequence.
+    all_up_to: i64,
+    others: HashSet<i64>,
+}
+
+impl Ids {
+    fn contains(&self, id: i64) -> bool {
+        (1..=self.all_up_to).contains(&id) || self.others.contains(&id)
+    }
+
+    /// Adds an id; false where it is there already.
+    fn insert(&mut self, id: i64) -> bool {
+        if self.contains(id) {
+            return false;
+        }
+        self.others.insert(id);
+        while self.others.remove(&self.all_up_to.saturating_add(1)) {
+            self.all_up_to += 1;
+        }
+        true
+    }
+}
+
+struct Verifier<'a> {
+    dir: &'a SessionDir,
+    manifest: &'a Manifest,
+    state: State,
+    rows: BTreeMap<Table, u64>,
+    ids: BTreeMap<Table, Ids>,
+    /// Rows without a name yet.
+    unnamed: u64,
+    /// The last account of each stream.
+    last: BTreeMap<String, StreamAccount>,
+    drops: BTreeMap<String, u64>,
+    segments: Check,
+    numbering: Check,
+    references: Check,
+    accounts: Check,
+    account: Check,
+    progress: Progress,
+}
+
+impl<'a> Verifier<'a> {
+    fn new(dir: &'a SessionDir, manifest: &'a Manifest, state: State) -> Self {
+        Verifier {
+            dir,
+            manifest,
+            state,
+            rows: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            unnamed: 0,
+            last: BTreeMap::new(),
+            drops: BTreeMap::new(),
+            segments: Check::new("segments"),
+            numbering: Check::new("numbering"),
+            references: Check::new("references"),
+            accounts: Check::new("accounts"),
+            account: Check::new("account"),
+            progress: Progress::new(),
+        }
+    }
+
+    fn run(mut self) -> Result<Report> {
+        let (mut segments, cuts) = snapshot::take(self.dir, self.manifest)?;
+        let mut loss: Vec<_> = self.manifest.recovery.iter().map(recovery_in_words).collect();
+        for (path, cut) in cuts {
+            if self.state != State::Recording || !cut.is_torn {
+                self.segments.fault(|| snapshot::told(&path, &cut));
+            }
+        }
+        self.number(&segments);
+        // Names before what refers to them.
+        let names = [Table::Modules, Table::Frames, Table::Stacks, Table::TaskTypes];
+        segments
+            .sort_by_key(|s| (!names.contains(&s.table), names.iter().position(|t| *t == s.table), s.table, s.number));
+        let (mut bytes, all) = (0, segments.len());
+        for (done, segment) in segments.iter().enumerate() {
+            self.progress.tell(done, all);
+            bytes += segment.size;
+            match self.segment(segment) {
+                Ok(()) => {}
+                Err(session::Error::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && self.state == State::Recording => {}
+                // Its own message names the file.
+                Err(error) => self.segments.fault(|| error.to_string()),
+            }
+        }
+        self.progress.clear();
+        self.streams(&mut loss);
+
+        let rows: u64 = self.rows.values().sum();
+        self.segments.proven = format!(
+            "{} of {} and {} match their checksums, and are sorted",
+            many(all as u64, "segment"),
+            many(rows, "row"),
+            human::bytes(i64::try_from(bytes).unwrap_or(i64::MAX)),
+        );
+        self.numbering.proven = match self.manifest.first_segment.is_empty() {
+            true => "no segment is missing".into(),
+            false => "no segment is missing since the oldest that has not expired".into(),
+        };
+        self.references.proven = match self.unnamed {
+            0 => "every id has its row".into(),
+            n => format!("{} not named yet", many(n, "id")),
+        };
+        let mut checks = vec![self.segments, self.numbering, self.references, self.accounts, self.account];
+        if self.state == State::Killed {
+            let mut recovery = Check::new("recovery");
+            recovery.fault(|| "its recorder was killed, and only who may write it can tell what was lost".into());
+            checks.push(recovery);
+        }
+        let (session, id) = (self.dir.path().into(), self.manifest.id.clone());
+        Ok(Report { session, id, state: Some(self.state), loss, checks })
+    }
+
+    /// Numbers go from the oldest segment that has not expired to the newest, without a gap.
+    fn number(&mut self, segments: &[Segment]) {
+        let none = Vec::new();
+        for &table in Table::ALL {
+            let empty = self.manifest.recovery.as_ref().and_then(|r| r.empty_segments.get(table.name()));
+            let mut next = self.manifest.first_segment(table);
+            for segment in segments.iter().filter(|s| s.table == table) {
+                while next < segment.number && empty.unwrap_or(&none).contains(&next) {
+                    next += 1;
+                }
+                self.numbering.holds(segment.number == next, || match segment.number - next {
+                    0 | 1 => format!("{} has no segment {next:06}", table.name()),
+                    _ => format!("{} has no segments {next:06} to {:06}", table.name(), segment.number - 1),
+                });
+                next = segment.number.saturating_add(1);
+                self.numbering.holds(self.state != State::Complete || !segment.is_log(), || {
+                    format!("{} was not sealed", segment.path.display())
+                });
+            }
+        }
+    }
+
+    /// Reads a segment: all its bytes, and the columns that something depends on.
+    fn segment(&mut self, segment: &Segment) -> session::Result<()> {
+        let table = segment.table;
+        if !segment.is_log() {
+            VerifiedFile::open(&segment.path)?.check_all()?;
+        }
+        let mut columns = vec![table.key()];
+        columns.extend(REFERENCES.iter().filter(|r| r.from == table).map(|r| r.column));
+        if matches!(table, Table::Accounts | Table::Drops) {
+            columns.extend(["stream", "produced", "stored", "dropped", "lost"]);
+        }
+        let (mut last, mut rows) = (i64::MIN, 0);
+        scan(segment, &columns, |batch| {
+            rows += batch.num_rows() as u64;
+            let keys = integers(batch, table.key());
+            for key in &keys {
+                if *key < last {
+                    self.segments.fault(|| format!("{} is not sorted by {}", segment.path.display(), table.key()));
+                    // Once is enough to know it.
+                    last = i64::MIN;
+                }
+                last = last.max(*key);
+            }
+            self.batch(table, batch, &keys);
+            Ok(())
+        })?;
+        self.segments.holds(rows > 0, || format!("{} has no row", segment.path.display()));
+        *self.rows.entry(table).or_default() += rows;
+        Ok(())
+    }
+
+    fn batch(&mut self, table: Table, batch: &RecordBatch, keys: &[i64]) {
+        if REFERENCES.iter().any(|r| r.to == table) {
+            let ids = self.ids.entry(table).or_default();
+            for key in keys {
+                self.references.holds(ids.insert(*key), || format!("{} {key} is told twice", table.key()));
+            }
+        }
+        for reference in REFERENCES.iter().filter(|r| r.from == table) {
+            self.refers(*reference, batch);
+        }
+        match table {
+            Table::Accounts => self.accounts_rows(batch),
+            Table::Drops => {
+                for (stream, lost) in texts(batch, "stream").into_iter().zip(integers(batch, "lost")) {
+                    let sum = self.drops.entry(stream.into()).or_default();
+                    *sum = sum.saturating_add(u64::try_from(lost).unwrap_or(0));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn refers(&mut self, Reference { from, column, to }: Reference, batch: &RecordBatch) {
+        let known = self.ids.entry(to).or_default();
+        for id in integers(batch, column) {
+            if known.contains(id) {
+                continue;
+            }
+            // The namer comes after the event.
+            if self.state == State::Recording {
+                self.unnamed += 1;
+            } else {
+                self.references.fault(|| {
+                    format!("{} {id} of {} has no row in {}", column.trim_end_matches('s'), from.name(), to.name())
+                });
+            }
+        }
+    }
+
+    /// Accounts only grow, and never count more than came to be.
+    fn accounts_rows(&mut self, batch: &RecordBatch) {
+        let count = |n: &i64| u64::try_from(*n).unwrap_or(0);
+        let [at, produced, stored, dropped] = ["ts", "produced", "stored", "dropped"].map(|c| integers(batch, c));
+        let rows = texts(batch, "stream").into_iter().zip(&at).zip(&produced).zip(&stored).zip(&dropped);
+        for ((((stream, at), produced), stored), dropped) in rows {
+            let row = StreamAccount {
+                produced: count(produced),
+                stored: count(stored),
+                dropped: count(dropped),
+                ..StreamAccount::default()
+            };
+            let last = self.last.entry(stream.into()).or_default();
+            let grows = row.produced >= last.produced && row.stored >= last.stored && row.dropped >= last.dropped;
+            self.accounts.holds(grows, || format!("the account of {stream} shrinks at {at}"));
+            self.accounts.holds(row.stored.saturating_add(row.dropped) <= row.produced, || {
+                format!("the account of {stream} at {at} counts more than came to be")
+            });
+            *last = row;
+        }
+    }
+
+    /// Every event is stored, known to be lost, or has expired.
+    fn streams(&mut self, loss: &mut Vec<String>) {
+        let empty = BTreeMap::new();
+        let lost = self.manifest.recovery.as_ref().map_or(&empty, |r| &r.lost);
+        let has_expired = |table: Table| self.manifest.first_segment(table) > 1;
+        let rows_of = |name: &str| Table::by_name(name).and_then(|t| self.rows.get(&t)).copied().unwrap_or(0);
+        let mut produced = 0_u64;
+        for (name, account) in &self.manifest.streams {
+            let rows = rows_of(name);
+            self.account.holds(account.stored == rows, || {
+                format!("{name} should have {} and has {rows}", many(account.stored, "row"))
+            });
+            let known = account.stored.saturating_add(account.dropped).saturating_add(account.expired);
+            let nowhere = lost.get(name).copied().unwrap_or(0);
+            self.account.holds(account.produced == known.saturating_add(nowhere), || {
+                format!(
+                    "{name}: {} came to be; {} stored, {} dropped, {} expired",
+                    many(account.produced, "event"),
+                    account.stored,
+                    account.dropped,
+                    account.expired
+                )
+            });
+            let told = self.drops.get(name).copied().unwrap_or(0);
+            let is_told = match self.state {
+                State::Complete if !has_expired(Table::Drops) => told == account.dropped,
+                _ => told <= account.dropped,
+            };
+            self.account.holds(is_told, || {
+                format!("{name}: {} were dropped, and drops tells of {told}", many(account.dropped, "event"))
+            });
+            if account.dropped > 0 {
+                loss.push(format!("{} of {name}: dropped, see the table drops", many(account.dropped, "event")));
+            }
+            produced = produced.saturating_add(account.produced);
+        }
+        for (name, last) in &self.last {
+            let rows = rows_of(name).saturating_add(self.manifest.streams.get(name).map_or(0, |s| s.expired));
+            // Of a recovered session, the loss is stated.
+            let missing = last.stored.saturating_sub(rows.saturating_add(lost.get(name).copied().unwrap_or(0)));
+            self.accounts.holds(missing == 0, || format!("{} of {name} are missing", many(missing, "row")));
+            if let (State::Complete, Some(end)) = (self.state, self.manifest.streams.get(name)) {
+                let ends = end.produced >= last.produced && end.dropped >= last.dropped;
+                self.accounts.holds(ends, || format!("the account of {name} ends below its last row"));
+            }
+        }
+        self.accounts.proven = match self.last.is_empty() {
+            true => "there is none".into(),
+            false => "accounts only grow, and every row that they count is there".into(),
+        };
+        self.account.proven = match self.state {
+            State::Complete | State::Recovered => {
+                format!("{}: each is stored, known to be lost, or has expired", many(produced, "event"))
+            }
+            State::Recording | State::Killed => "written at the end".into(),
+        };
+    }
+}
+
+/// Gives `each` the batches of a segment, of these columns.
+fn scan(
+    segment: &Segment,
+    columns: &[&str],
+    mut each: impl FnMut(&RecordBatch) -> session::Result<()>,
+) -> session::Result<()> {
+    let Some(made) = &segment.made else {
+        return scan_segment(segment.table, &segment.path, columns, each);
+    };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(made.clone()).and_then(|reader| {
+        let mask = ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied());
+        reader.with_projection(mask).build()
+    });
+    for batch in reader.map_err(session::Error::damaged(&segment.path))? {
+        each(&batch.map_err(session::Error::damaged(&segment.path))?)?;
+    }
+    Ok(())
+}
+
+/// A line on a terminal, for whoever waits.
+struct Progress {
+    since: Instant,
+    told: Option<Instant>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Progress { since: Instant::now(), told: None }
+    }
+
+    fn tell(&mut self, done: usize, all: usize) {
+        let is_due = match self.told {
+            Some(at) => at.elapsed() > Duration::from_millis(200),
+            None => self.since.elapsed() > Duration::from_secs(1) && io::stderr().is_terminal(),
+        };
+        if is_due {
+            self.told = Some(Instant::now());
+            let _ = write!(io::stderr(), "\r{done} of {all} segments verified").and_then(|()| io::stderr().flush());
+        }
+    }
+
+    fn clear(&self) {
+        if self.told.is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K").and_then(|()| io::stderr().flush());
+        }
+    }
+}

@@ -1,0 +1,663 @@
+//! Recovery: what a killed recorder left becomes a whole session, and the manifest says what was lost.
+//!
+//! First everything is read and the finding is written into the manifest; then logs are sealed, ids that nobody named
+//! get a row, and the manifest is written again, with the session's end. Killed anywhere, it begins anew and comes to
+//! the same result, for what it found the first time is in the manifest. All of it happens under the session's lock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+    string::{String, ToString as _},
+    vec::Vec,
+};
+
+use arrow::array::RecordBatch;
+
+use super::{
+    FrameColumns, FrameRow, Manifest, ModuleColumns, ModuleRow, REFERENCES, Recovery, SessionDir, StackColumns,
+    StackRow, StreamAccount, Table, TaskTypeColumns, TaskTypeRow, VerifiedFile,
+    error::{Error, Result},
+    layout::TMP,
+    scan::{integers, scan_log, scan_segment, texts},
+    segment::{encode, seal_log, segment_info},
+};
+use crate::wire::Stream;
+
+/// How long a recorder keeps rows before it hands them to the system.
+const FLUSHED_EVERY: i64 = 100_000_000;
+
+/// Why a recovered session ended.
+const KILLED: &str = "the recorder was killed";
+
+/// Makes a session whole whose recorder was killed; `None` where there is nothing to do. [`Error::InUse`] where its
+/// recorder is alive, or another process recovers it.
+pub fn recover(session: &SessionDir) -> Result<Option<Recovery>> {
+    if !is_needed(session, &Manifest::read(session.path())?)? {
+        return Ok(None);
+    }
+    let _lock = session.lock()?;
+    // Another may have done it meanwhile.
+    let manifest = Manifest::read(session.path())?;
+    if !is_needed(session, &manifest)? {
+        return Ok(None);
+    }
+    run(session, manifest, &mut || Ok(())).map(Some)
+}
+
+/// Whether a session was neither closed in order nor recovered whole. Its recorder may be alive.
+fn is_needed(session: &SessionDir, manifest: &Manifest) -> Result<bool> {
+    if manifest.complete {
+        return Ok(false);
+    }
+    Ok(manifest.recovery.is_none() || manifest.end_reason.is_none() || !session.unsealed()?.is_empty())
+}
+
+/// `step` is called after each change on disk; where it fails, so does this, as if killed there.
+fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> Result<()>) -> Result<Recovery> {
+    tidy(session, &manifest, step)?;
+    let found = Findings::gather(session, &manifest)?;
+    let recovery = match manifest.recovery.clone() {
+        // Of the first attempt, which had seen everything.
+        Some(recovery) if manifest.end_reason.is_none() => recovery,
+        _ => {
+            let recovery = found.recovery(&manifest);
+            manifest.end = Some(found.newest.unwrap_or(manifest.start));
+            manifest.end_reason = None;
+            manifest.recovery = Some(recovery.clone());
+            manifest.write(session.path())?;
+            step()?;
+            recovery
+        }
+    };
+
+    for log in session.unsealed()? {
+        seal_log(session, log.table, log.number, true)?;
+        step()?;
+    }
+    for (table, ids) in &found.unnamed {
+        let Some(encoded) = encode(*table, &[unnamed(*table, ids)]).map_err(Error::damaged(&session.table(*table)))?
+        else {
+            continue;
+        };
+        session.create_table(*table)?;
+        let path = session.segment(*table, session.next_number(*table)?);
+        super::layout::write_whole(&path, &[&encoded.data])?;
+        step()?;
+    }
+
+    manifest.streams = found.accounts(&manifest).0;
+    manifest.end_reason = Some(KILLED.into());
+    if let (Some(range), Some(end)) = (&mut manifest.range, manifest.end) {
+        range.to = end;
+    }
+    manifest.write(session.path())?;
+    step()?;
+    Ok(recovery)
+}
+
+/// Removes what is no part of the session: half-made files, segments that had expired, logs of sealed segments.
+fn tidy(session: &SessionDir, manifest: &Manifest, step: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    let mut remove = |path: &Path| {
+        fs::remove_file(path).map_err(Error::io("remove", path))?;
+        step()
+    };
+    for dir in std::iter::once(session.path().to_path_buf()).chain(Table::ALL.iter().map(|t| session.table(*t))) {
+        for path in list(&dir)? {
+            if path.as_os_str().as_encoded_bytes().ends_with(TMP.as_bytes()) {
+                remove(&path)?;
+            }
+        }
+    }
+    for &table in Table::ALL {
+        let first = manifest.first_segment(table);
+        for (number, path) in session.sealed(table)? {
+            if number < first {
+                remove(&path)?;
+            }
+        }
+    }
+    for log in session.unsealed()? {
+        let sealed = session.segment(log.table, log.number);
+        if log.number < manifest.first_segment(log.table) {
+            remove(&log.log)?;
+        } else if sealed.exists() && VerifiedFile::open(&sealed).and_then(|f| f.check_all()).is_ok() {
+            // Where it is damaged, the log is what it can be made from again.
+            remove(&log.log)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Io { action: "list", path: dir.into(), source }),
+    };
+    entries.map(|e| e.map(|e| e.path()).map_err(Error::io("list", dir))).collect()
+}
+
+/// What is in the files.
+#[derive(Debug, Default)]
+struct Findings {
+    rows: BTreeMap<Table, u64>,
+    rows_salvaged: u64,
+    bytes_cut: u64,
+    /// Logs of which no row is whole.
+    empty: BTreeMap<String, Vec<u32>>,
+    /// The latest time of any row.
+    newest: Option<i64>,
+    /// The latest time of any row before the first frame that is not whole.
+    before_cut: Option<i64>,
+    /// Ids that rows refer to and that have no row, by the table that lacks them.
+    unnamed: BTreeMap<Table, BTreeSet<i64>>,
+    /// The last account of each stream.
+    accounts: BTreeMap<String, StreamAccount>,
+    /// What `drops` holds of each stream.
+    drops: BTreeMap<String, u64>,
+}
+
+impl Findings {
+    fn gather(session: &SessionDir, manifest: &Manifest) -> Result<Self> {
+        let mut found = Self::default();
+        let logs = session.unsealed()?;
+        for &table in Table::ALL {
+            let mut newest = None;
+            for (number, path) in session.sealed(table)? {
+                if logs.iter().any(|log| log.table == table && log.number == number) {
+                    continue;
+                }
+                let info = segment_info(table, &path)?;
+                *found.rows.entry(table).or_default() += info.rows;
+                if table.expires() {
+                    newest = newest.max(Some(info.last_ts));
+                    // The end of its last event, which need not be that of its last row.
+                    let longest = super::segment::range(table, &path, "dur")?.map_or(0, |(_, most)| most.max(0));
+                    if newest < Some(info.last_ts.saturating_add(longest)) {
+                        scan_segment(table, &path, &["ts", "dur"], |batch| {
+                            newest = newest.max(latest(batch));
+                            Ok(())
+                        })?;
+                    }
+                }
+                if matches!(table, Table::Accounts | Table::Drops) {
+                    scan_segment(table, &path, &["ts", "stream", "produced", "stored", "dropped", "lost"], |batch| {
+                        found.note(table, batch);
+                        Ok(())
+                    })?;
+                }
+            }
+            for log in logs.iter().filter(|log| log.table == table) {
+                let reader = scan_log(table, &log.log, |batch| {
+                    newest = newest.max(latest(batch));
+                    found.note(table, batch);
+                    Ok(())
+                })?;
+                *found.rows.entry(table).or_default() += reader.rows();
+                found.rows_salvaged += reader.rows();
+                if reader.rows() == 0 {
+                    found.empty.entry(table.name().into()).or_default().push(log.number);
+                }
+                if reader.bytes_cut() > 0 {
+                    found.bytes_cut += reader.bytes_cut();
+                    let before = newest.unwrap_or(manifest.start);
+                    found.before_cut = Some(found.before_cut.map_or(before, |b| b.min(before)));
+                }
+            }
+            found.newest = found.newest.max(newest);
+        }
+        for to in [Table::Stacks, Table::Frames, Table::Modules, Table::TaskTypes] {
+            let missing = missing(session, to)?;
+            if !missing.is_empty() {
+                found.unnamed.insert(to, missing);
+            }
+        }
+        Ok(found)
+    }
+
+    fn note(&mut self, table: Table, batch: &RecordBatch) {
+        let count = |n: &i64| u64::try_from(*n).unwrap_or(0);
+        match table {
+            Table::Accounts => {
+                let [produced, stored, dropped] = ["produced", "stored", "dropped"].map(|c| integers(batch, c));
+                let rows = texts(batch, "stream").into_iter().zip(&produced).zip(&stored).zip(&dropped);
+                for (((stream, produced), stored), dropped) in rows {
+                    // They only grow, so the largest is the last.
+                    let last = self.accounts.entry(stream.to_string()).or_default();
+                    last.produced = last.produced.max(count(produced));
+                    last.stored = last.stored.max(count(stored));
+                    last.dropped = last.dropped.max(count(dropped));
+                }
+            }
+            Table::Drops => {
+                for (stream, lost) in texts(batch, "stream").into_iter().zip(&integers(batch, "lost")) {
+                    let sum = self.drops.entry(stream.to_string()).or_default();
+                    *sum = sum.saturating_add(count(lost));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn recovery(&self, manifest: &Manifest) -> Recovery {
+        let newest = self.newest.unwrap_or(manifest.start);
+        let flushed = newest.saturating_sub(FLUSHED_EVERY).max(manifest.start);
+        let unnamed = |table| self.unnamed.get(&table).map_or(0, |ids| ids.len() as u64);
+        Recovery {
+            rows_salvaged: self.rows_salvaged,
+            bytes_cut: self.bytes_cut,
+            unnamed_stacks: unnamed(Table::Stacks),
+            unnamed_others: [Table::Frames, Table::Modules, Table::TaskTypes].map(unnamed).iter().sum(),
+            lost_after: self.before_cut.map_or(flushed, |b| b.min(flushed)),
+            lost: self.accounts(manifest).1,
+            empty_segments: self.empty.clone(),
+        }
+    }
+
+    /// The account of each stream, and what the last account knows of that is nowhere.
+    fn accounts(&self, manifest: &Manifest) -> (BTreeMap<String, StreamAccount>, BTreeMap<String, u64>) {
+        let mut lost = BTreeMap::new();
+        let accounts = Stream::ALL.into_iter().map(|stream| {
+            let name = stream.name().to_string();
+            let stored = Table::by_name(&name).and_then(|t| self.rows.get(&t)).copied().unwrap_or(0);
+            let told = self.accounts.get(&name).copied().unwrap_or_default();
+            let dropped = told.dropped.max(self.drops.get(&name).copied().unwrap_or(0));
+            let expired = manifest.streams.get(&name).map_or(0, |s| s.expired);
+            let known = stored.saturating_add(dropped).saturating_add(expired);
+            if let Some(nowhere) = told.produced.checked_sub(known).filter(|n| *n > 0) {
+                lost.insert(name.clone(), nowhere);
+            }
+            (name, StreamAccount { produced: known.max(told.produced), stored, dropped, expired })
+        });
+        (accounts.collect(), lost)
+    }
+}
+
+/// The latest end of any event in a batch.
+fn latest(batch: &RecordBatch) -> Option<i64> {
+    let starts = integers(batch, "ts");
+    let durations = integers(batch, "dur");
+    match durations.len() == starts.len() {
+        true => starts.iter().zip(&durations).map(|(ts, dur)| ts.saturating_add(*dur)).max(),
+        false => starts.into_iter().max(),
+    }
+}
+
+/// Ids of `to` that rows refer to and that have no row.
+fn missing(session: &SessionDir, to: Table) -> Result<BTreeSet<i64>> {
+    let mut known = HashSet::new();
+    each_batch(session, to, to.key(), |_| true, |batch| known.extend(integers(batch, to.key())))?;
+    // They are given out in sequence: up to the first gap, all are known.
+    let all_up_to = (1..).take_while(|id| known.contains(id)).last().unwrap_or(0);
+    let mut missing = BTreeSet::new();
+    for reference in REFERENCES.iter().filter(|r| r.to == to) {
+        each_batch(
+            session,
+            reference.from,
+            reference.column,
+            |range| range.is_none_or(|(least, most)| least < 1 || most > all_up_to),
+            |batch| missing.extend(integers(batch, reference.column).into_iter().filter(|id| !known.contains(id))),
+        )?;
+    }
+    Ok(missing)
+}
+
+/// Gives `each` one column of the batches of a table: of all logs, and of those sealed segments of which `is_wanted`
+/// wants that column's range.
+fn each_batch(
+    session: &SessionDir,
+    table: Table,
+    column: &str,
+    is_wanted: impl Fn(Option<(i64, i64)>) -> bool,
+    mut each: impl FnMut(&RecordBatch),
+) -> Result<()> {
+    let logs = session.unsealed()?;
+    for (number, path) in session.sealed(table)? {
+        if logs.iter().any(|log| log.table == table && log.number == number) {
+            continue;
+        }
+        if is_wanted(super::segment::range(table, &path, column)?) {
+            scan_segment(table, &path, &[column], |batch| {
+                each(batch);
+                Ok(())
+            })?;
+        }
+    }
+    for log in logs.iter().filter(|log| log.table == table) {
+        scan_log(table, &log.log, |batch| {
+            each(batch);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Rows for ids of which nothing else is known.
+fn unnamed(table: Table, ids: &BTreeSet<i64>) -> RecordBatch {
+    let ids = ids.iter().copied();
+    match table {
+        Table::Stacks => {
+            rows::<StackColumns>(ids.map(|stack_id| StackRow { stack_id, frame_ids: Vec::new(), truncated: true }))
+        }
+        Table::Frames => rows::<FrameColumns>(ids.map(|frame_id| FrameRow {
+            frame_id,
+            module_id: None,
+            address: 0,
+            function: None,
+            file: None,
+            line: None,
+            inline_depth: 0,
+            origin: None,
+        })),
+        Table::Modules => rows::<ModuleColumns>(ids.map(|module_id| ModuleRow {
+            module_id,
+            path: "".into(),
+            build_id: None,
+            start: 0,
+            end: 0,
+            offset: 0,
+        })),
+        _ => rows::<TaskTypeColumns>(ids.map(|type_id| TaskTypeRow {
+            type_id,
+            name: "(lost)".into(),
+            scheduler: None,
+            file: None,
+            line: None,
+            kind: "task".into(),
+            raw_name: "".into(),
+        })),
+    }
+}
+
+fn rows<C: super::Columns>(rows: impl Iterator<Item = C::Row>) -> RecordBatch {
+    let mut columns = C::default();
+    rows.for_each(|row| columns.push(row));
+    columns.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{boxed::Box, format, vec};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::session::{
+        AccountColumns, AccountRow, Clock, ClockColumns, ClockRow, Columns, DropColumns, DropRow, FORMAT_VERSION,
+        InflightLog, OffCpuColumns, OffCpuRow, Range, seal,
+    };
+
+    const START: i64 = 1_000_000_000_000;
+    const MS: i64 = 1_000_000;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            format_version: FORMAT_VERSION,
+            id: "1-2".into(),
+            start: START,
+            clock: Clock { mono: 0, real: START },
+            ..Manifest::default()
+        }
+    }
+
+    fn batch<C: Columns>(of: impl IntoIterator<Item = C::Row>) -> RecordBatch {
+        rows::<C>(of.into_iter())
+    }
+
+    fn off_cpu(ms: i64, stack_id: i64) -> OffCpuRow {
+        OffCpuRow {
+            ts: START + ms * MS,
+            dur: 2 * MS,
+            tid: 1,
+            cpu: 0,
+            state: "S".into(),
+            task_id: None,
+            stack_id: Some(stack_id),
+            wake_ts: None,
+            waker_tid: None,
+        }
+    }
+
+    fn stack(stack_id: i64, frame: i64) -> StackRow {
+        StackRow { stack_id, frame_ids: vec![frame], truncated: false }
+    }
+
+    fn frame(frame_id: i64) -> FrameRow {
+        FrameRow {
+            frame_id,
+            module_id: None,
+            address: 7,
+            function: Some("f".into()),
+            file: None,
+            line: None,
+            inline_depth: 0,
+            origin: None,
+        }
+    }
+
+    fn account(ms: i64, produced: i64, stored: i64, dropped: i64) -> AccountRow {
+        AccountRow { ts: START + ms * MS, stream: "off_cpu".into(), produced, stored, dropped }
+    }
+
+    fn log(session: &SessionDir, table: Table, batches: &[RecordBatch]) -> u32 {
+        let mut log = InflightLog::create(session, table, session.next_number(table).unwrap()).unwrap();
+        batches.iter().for_each(|b| log.append(b).unwrap());
+        log.number()
+    }
+
+    fn sealed(session: &SessionDir, table: Table, batch: RecordBatch) {
+        let number = log(session, table, &[batch]);
+        seal(session, table, number).unwrap();
+    }
+
+    /// A session as kill -9 leaves it: segments, logs that end torn, a stack that nobody named yet, a log that was just
+    /// sealed, a half-made segment, one that had expired.
+    fn killed() -> (TempDir, SessionDir) {
+        let tmp = TempDir::new().unwrap();
+        let root = tmp.path().join("s");
+        let mut manifest = manifest();
+        manifest.streams.insert("off_cpu".into(), StreamAccount { expired: 1, ..StreamAccount::default() });
+        manifest.first_segment.insert("off_cpu".into(), 2);
+        manifest.range = Some(Range { from: START + 10 * MS, to: START + 20 * MS });
+        let (session, _lock) = SessionDir::create(&root, &manifest).unwrap();
+        sealed(&session, Table::OffCpu, batch::<OffCpuColumns>([off_cpu(0, 1)]));
+        sealed(&session, Table::OffCpu, batch::<OffCpuColumns>([off_cpu(10, 1), off_cpu(11, 2)]));
+        let open = log(
+            &session,
+            Table::OffCpu,
+            &[
+                batch::<OffCpuColumns>([off_cpu(30, 2), off_cpu(29, 3)]),
+                batch::<OffCpuColumns>([off_cpu(500, 4)]),
+                batch::<OffCpuColumns>([off_cpu(501, 4)]),
+            ],
+        );
+        let path = session.log(Table::OffCpu, open);
+        let len = fs::metadata(&path).unwrap().len();
+        fs::File::options().write(true).open(&path).unwrap().set_len(len - 3).unwrap();
+        sealed(&session, Table::Stacks, batch::<StackColumns>([stack(1, 1), stack(2, 1)]));
+        log(&session, Table::Stacks, &[batch::<StackColumns>([stack(3, 9)])]);
+        sealed(&session, Table::Frames, batch::<FrameColumns>([frame(1)]));
+        log(
+            &session,
+            Table::Accounts,
+            &[batch::<AccountColumns>([account(20, 5, 3, 0)]), batch::<AccountColumns>([account(400, 11, 5, 2)])],
+        );
+        log(
+            &session,
+            Table::Drops,
+            &[batch::<DropColumns>([DropRow {
+                ts: START,
+                dur: 1,
+                stream: "off_cpu".into(),
+                stage: "ring".into(),
+                lost: 2,
+            }])],
+        );
+        let clock = log(&session, Table::Clock, &[batch::<ClockColumns>([ClockRow { mono: 0, real: START }])]);
+        let kept = fs::read(session.log(Table::Clock, clock)).unwrap();
+        seal(&session, Table::Clock, clock).unwrap();
+        fs::write(session.log(Table::Clock, clock), kept).unwrap();
+        fs::write(session.table(Table::OffCpu).join("000003.parquet.tmp"), "half").unwrap();
+        fs::write(session.path().join("manifest.json.tmp"), "half").unwrap();
+        // Created, and killed before the first row.
+        drop(InflightLog::create(&session, Table::Process, 1).unwrap());
+        (tmp, session)
+    }
+
+    /// Every file of a session with its content.
+    fn files(session: &SessionDir) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut all = BTreeMap::new();
+        for dir in std::iter::once(session.path().to_path_buf()).chain(Table::ALL.iter().map(|t| session.table(*t))) {
+            for path in list(&dir).unwrap().into_iter().filter(|p| p.is_file()) {
+                let content = fs::read(&path).unwrap();
+                all.insert(path.strip_prefix(session.path()).unwrap().to_path_buf(), content);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_killed_session_becomes_whole_and_says_what_was_lost() {
+        let (_tmp, session) = killed();
+        let recovery = recover(&session).unwrap().unwrap();
+        assert_eq!(recovery.rows_salvaged, 3 + 1 + 2 + 1);
+        assert!(recovery.bytes_cut > 0);
+        assert_eq!((recovery.unnamed_stacks, recovery.unnamed_others), (1, 1));
+        assert_eq!(recovery.lost_after, START + 402 * MS);
+        // Eleven had come to be: one has expired, five are here, two were dropped.
+        assert_eq!(recovery.lost, [("off_cpu".to_string(), 3)].into());
+        assert_eq!(recovery.empty_segments, [("process".to_string(), vec![1])].into());
+        let manifest = Manifest::read(session.path()).unwrap();
+        assert_eq!(manifest.streams["off_cpu"], StreamAccount { produced: 11, stored: 5, dropped: 2, expired: 1 });
+        assert!(!manifest.complete);
+        assert_eq!(manifest.end, Some(START + 502 * MS));
+        assert_eq!(manifest.end_reason.as_deref(), Some(KILLED));
+        assert_eq!(manifest.range.unwrap().to, START + 502 * MS);
+        let names = files(&session).into_keys().map(|p| p.to_str().unwrap().to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            names,
+            [
+                "accounts/000001.parquet",
+                "clock/000001.parquet",
+                "drops/000001.parquet",
+                "frames/000001.parquet",
+                "frames/000002.parquet",
+                "lock",
+                "manifest.json",
+                "off_cpu/000002.parquet",
+                "off_cpu/000003.parquet",
+                "stacks/000001.parquet",
+                "stacks/000002.parquet",
+                "stacks/000003.parquet",
+            ]
+        );
+        for to in [Table::Stacks, Table::Frames, Table::Modules, Table::TaskTypes] {
+            assert!(missing(&session, to).unwrap().is_empty());
+        }
+        // And again: there is nothing to do.
+        let before = files(&session);
+        assert!(recover(&session).unwrap().is_none());
+        assert_eq!(files(&session), before);
+    }
+
+    #[test]
+    fn killed_anywhere_it_comes_to_the_same_result() {
+        let (_tmp, whole) = killed();
+        let mut steps = 0;
+        run(&whole, Manifest::read(whole.path()).unwrap(), &mut || {
+            steps += 1;
+            Ok(())
+        })
+        .unwrap();
+        let result = files(&whole);
+        assert!(steps > 8);
+        for stop_at in 1..=steps {
+            let (_tmp, session) = killed();
+            let mut step = 0;
+            let stop = || {
+                step += 1;
+                match step == stop_at {
+                    true => Err(Error::InUse("killed".into())),
+                    false => Ok(()),
+                }
+            };
+            let mut stop: Box<dyn FnMut() -> Result<()>> = Box::new(stop);
+            run(&session, Manifest::read(session.path()).unwrap(), &mut *stop).unwrap_err();
+            recover(&session).unwrap();
+            assert!(
+                files(&session)
+                    .iter()
+                    .filter(|(p, _)| !p.ends_with("lock"))
+                    .eq(result.iter().filter(|(p, _)| !p.ends_with("lock"))),
+                "killed after step {stop_at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_recorded_is_left_alone() {
+        let (_tmp, session) = killed();
+        let before = files(&session);
+        let lock = session.lock().unwrap();
+        assert!(matches!(recover(&session), Err(Error::InUse(_))));
+        assert_eq!(files(&session), before);
+        drop(lock);
+        assert!(recover(&session).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_log_cut_or_flipped_anywhere_gives_a_prefix() {
+        let (_tmp, session) = killed();
+        let log = session.log(Table::OffCpu, 3);
+        let whole = fs::read(&log).unwrap();
+        let before = files(&session);
+        let restore = || {
+            fs::remove_dir_all(session.path()).unwrap();
+            for (name, content) in &before {
+                let path = session.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, content).unwrap();
+            }
+        };
+        let mut seen = BTreeSet::new();
+        for at in (0..whole.len()).step_by(61).chain(whole.len() - 8..whole.len()) {
+            for flip in [false, true] {
+                restore();
+                let mut bytes = whole.clone();
+                match flip {
+                    true => bytes[at] ^= 0x10,
+                    false => bytes.truncate(at),
+                }
+                fs::write(&log, &bytes).unwrap();
+                let recovery = recover(&session).unwrap().unwrap();
+                let stored = Manifest::read(session.path()).unwrap().streams["off_cpu"].stored;
+                assert!([2, 4, 5].contains(&stored), "{stored} rows, at {at}");
+                assert!(recovery.bytes_cut > 0 || !flip, "flip at {at} is not told");
+                assert_eq!(recovery.empty_segments.contains_key("off_cpu"), stored == 2, "at {at}");
+                seen.insert(stored);
+            }
+        }
+        assert_eq!(seen, [2, 4, 5].into());
+    }
+
+    #[test]
+    fn a_damaged_segment_is_made_again_from_its_log_or_told() {
+        let (_tmp, session) = killed();
+        let path = session.segment(Table::Clock, 1);
+        let mut bytes = fs::read(&path).unwrap();
+        let right = bytes.clone();
+        bytes[10] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        recover(&session).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), right);
+
+        let (_tmp, session) = killed();
+        let path = session.segment(Table::Stacks, 1);
+        fs::write(&path, "PAR1").unwrap();
+        let error = recover(&session).unwrap_err();
+        assert!(format!("{error}").contains(path.to_str().unwrap()), "{error}");
+    }
+}

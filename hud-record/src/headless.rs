@@ -1,0 +1,216 @@
+//! Recording without a screen: one process, or with `--wait` each process of a name, one after the other.
+
+use std::{path::PathBuf, thread, time::Duration};
+
+use crate::{
+    error::{Error, Result},
+    privilege::Owner,
+    probes::Plan,
+    progress::ProgressLine,
+    record::{End, Every, Finished, Keep, News, Place, Recorder, RollPolicy, Settings, Store},
+    service::{Control, Notify},
+    target::Process,
+};
+
+/// How often to look for a process that is waited for: a look at a thousand processes costs about 2 ms.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// What a process has to be given from its start until its code is relocated and can be looked into.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// What to watch.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// This process.
+    Process(Process),
+    /// Each process of this name, one after the other.
+    Every(String),
+}
+
+/// Where sessions go.
+#[derive(Clone, Debug)]
+pub enum Where {
+    /// A folder that is not there yet.
+    Folder(PathBuf),
+    /// A new folder each, under the data directory.
+    DataDir,
+    /// A store.
+    Store(Store),
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub struct Headless {
+    /// What to watch.
+    pub target: Target,
+    /// Where to.
+    pub place: Where,
+    /// Whose the files are.
+    pub owner: Option<Owner>,
+    /// The binary to take symbols from.
+    pub symbols: Option<PathBuf>,
+    /// For how long.
+    pub duration: Option<Duration>,
+    /// What to attach.
+    pub plan: Plan,
+    /// What the probes may cost.
+    pub budget: f64,
+    /// When segments are full.
+    pub roll: RollPolicy,
+    /// How much to keep.
+    pub keep: Keep,
+    /// When a store's next session begins.
+    pub every: Every,
+}
+
+impl Headless {
+    /// Records until it is over.
+    pub fn run(self) -> Result<()> {
+        let control = Control::by_signals()?;
+        let mut notify = Notify::new();
+        if let Where::Store(store) = &self.place {
+            Owner::act(self.owner, || store.recover());
+        }
+        let mut disk_drops = 0;
+        let mut unsealed = 0;
+        let mut previous = None;
+        loop {
+            let process = match &self.target {
+                Target::Process(process) => process.clone(),
+                Target::Every(name) => match wait_for(name, &control, &mut notify)? {
+                    Some(process) => process,
+                    None => break,
+                },
+            };
+            let waits = matches!(self.target, Target::Every(_));
+            let finished = match self.record(process, previous.clone(), &control, &mut notify) {
+                // It was gone before it could be recorded: the next one may live longer.
+                Err(e) if waits && e.is_gone() => {
+                    tracing::debug!("{e}");
+                    thread::sleep(LOOK_EVERY);
+                    continue;
+                }
+                done => done?,
+            };
+            disk_drops += finished.disk_drops;
+            unsealed += finished.last.unsealed;
+            previous = Some(finished.last.id);
+            if !waits || !matches!(finished.end, End::TargetExited | End::TargetExecuted) {
+                break;
+            }
+        }
+        notify.stopping();
+        if disk_drops > 0 || unsealed > 0 {
+            return Err(Error::DiskFull { rows: disk_drops, unsealed });
+        }
+        Ok(())
+    }
+
+    /// Records one process.
+    fn record(
+        &self,
+        process: Process,
+        previous: Option<String>,
+        control: &Control,
+        notify: &mut Notify,
+    ) -> Result<Finished> {
+        let name = short_name(&process);
+        let pid = process.pid;
+        let settings = Settings {
+            place: match &self.place {
+                Where::Folder(folder) => Place::Folder(folder.clone()),
+                Where::DataDir => Place::Folder(default_session(&name, pid, self.owner)?),
+                Where::Store(store) => Place::Store(store.clone()),
+            },
+            target: self.symbols.clone(),
+            duration: self.duration,
+            plan: self.plan,
+            budget: self.budget,
+            roll: self.roll,
+            keep: self.keep,
+            every: self.every,
+            previous,
+            owner: self.owner,
+            keep_bpf: matches!(self.target, Target::Every(_)),
+        };
+        notify.alive();
+        let recorder = Recorder::attach(process, settings)?;
+        for note in recorder.notes() {
+            tracing::info!("note: {note}");
+        }
+        let line = ProgressLine::new(&name, pid, recorder.task_types());
+        let status = format!("recording {name} (pid {pid})");
+        let finished = recorder.run(control, |news| {
+            notify.alive();
+            match news {
+                News::Began(session) => {
+                    tracing::debug!(session = %session.display(), "session begun");
+                    notify.ready(&status);
+                }
+                News::Progress(progress) => line.show(progress),
+                News::Closed(outcome) => {
+                    line.closed(outcome);
+                    println!("{}", outcome.session.display());
+                }
+                News::Alive => {}
+            }
+        });
+        let Ok(mut finished) = finished else {
+            line.clear();
+            return finished;
+        };
+        line.detaching(finished.probed_places());
+        finished.detach();
+        line.clear();
+        Ok(finished)
+    }
+}
+
+/// Waits until one process has this name; `None` where hud is stopped before.
+fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option<Process>> {
+    let status = format!("waiting for {name}");
+    notify.ready(&status);
+    let line = ProgressLine::waiting(&status);
+    let mut told_many = false;
+    while !control.is_stopped() {
+        notify.alive();
+        match Process::by_name(name) {
+            Ok(process) => {
+                line.clear();
+                thread::sleep(SETTLE);
+                return Ok(Some(process));
+            }
+            Err(Error::ManyProcesses { found, .. }) => {
+                // An old one beside a new one, as in a rolling restart: it will pass.
+                if !std::mem::replace(&mut told_many, true) {
+                    tracing::warn!("{} processes are named {name}: waiting until there is one", found.len());
+                }
+            }
+            Err(e) if e.is_gone() => {}
+            Err(e) => {
+                line.clear();
+                return Err(e);
+            }
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    line.clear();
+    Ok(None)
+}
+
+fn short_name(process: &Process) -> String {
+    let file = process.exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    crate::target::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
+}
+
+/// `<data dir>/hud/<name>-<local time>-<pid>`, in the home of the user who called sudo.
+fn default_session(name: &str, pid: u32, owner: Option<Owner>) -> Result<PathBuf> {
+    use etcetera::BaseStrategy as _;
+    let data = match owner.and_then(|o| o.home()) {
+        Some(home) => home.join(".local/share"),
+        None => etcetera::choose_base_strategy()
+            .map_err(|_| Error::Unavailable("no home directory to keep the session in: name one with --export".into()))?
+            .data_dir(),
+    };
+    let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();
+    Ok(data.join("hud").join(format!("{name}-{now}-{pid}")))
+}

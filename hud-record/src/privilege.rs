@@ -1,0 +1,127 @@
+//! What hud may do, and whose its files are.
+//!
+//! hud needs capabilities to attach and, fewer, to go on naming; each of its threads keeps only those that its work
+//! needs. Under sudo the threads that write act as the user who called sudo, by file-system user id: their files are
+//! that user's from the start, and no path can lead them where that user may not write.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
+
+/// Whose files are written, where that is not the user that hud runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Owner {
+    /// The user who called sudo, where hud runs as root under it.
+    pub fn from_sudo() -> Option<Self> {
+        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok().filter(|&id| id != 0);
+        if !Uid::effective().is_root() {
+            return None;
+        }
+        Some(Owner { uid: Uid::from_raw(id("SUDO_UID")?), gid: Gid::from_raw(id("SUDO_GID")?) })
+    }
+
+    /// Their home.
+    pub fn home(&self) -> Option<PathBuf> {
+        User::from_uid(self.uid).ok()?.map(|user| user.dir).filter(|dir| dir.is_absolute())
+    }
+
+    /// Does file work as this user, on this thread.
+    pub fn act<T>(owner: Option<Self>, work: impl FnOnce() -> T) -> T {
+        struct Back(Uid, Gid);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                setfsuid(self.0);
+                setfsgid(self.1);
+            }
+        }
+        let Some(owner) = owner else { return work() };
+        // The group first: once the user is another, the group may no longer be changed.
+        let gid = setfsgid(owner.gid);
+        let _back = Back(setfsuid(owner.uid), gid);
+        work()
+    }
+}
+
+/// What each thread keeps once hud is attached.
+///
+/// To go on naming takes looking into the target: its `/proc` entries (`SYS_PTRACE`), its files (`DAC_READ_SEARCH`) and
+/// the very files that it has mapped (`CHECKPOINT_RESTORE`).
+const LOOKING: CapabilitySet =
+    CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH).union(CapabilitySet::CHECKPOINT_RESTORE);
+/// To attach again, as a budget or the next process may want.
+const ATTACHING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+/// To write where root may: without it, root could not go on in a folder of another user's.
+const WRITING: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
+/// To write as the user who called sudo.
+const ACTING: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
+
+static HAS_DROPPED: AtomicBool = AtomicBool::new(false);
+
+/// Gives up what is not needed after the attach, for this thread and those that it will start.
+pub fn drop_after_attach(keep_bpf: bool, owner: Option<Owner>) {
+    let attaching = if keep_bpf { ATTACHING } else { CapabilitySet::empty() };
+    let acting = if owner.is_some() { ACTING } else { CapabilitySet::empty() };
+    keep(LOOKING | WRITING | attaching | acting);
+    HAS_DROPPED.store(true, Ordering::Relaxed);
+    // None of hud's threads runs another program.
+    let _ = set_no_new_privs(true);
+}
+
+/// What a thread that only writes keeps.
+pub(crate) fn enter_writer(owner: Option<Owner>) {
+    match owner {
+        Some(owner) => {
+            setfsgid(owner.gid);
+            setfsuid(owner.uid);
+            keep(CapabilitySet::empty());
+        }
+        None => keep(WRITING),
+    }
+}
+
+/// What a thread that names keeps.
+pub(crate) fn enter_namer() {
+    keep(LOOKING);
+}
+
+/// What the thread keeps that puts the probes on and takes them off.
+pub(crate) fn enter_attacher() {
+    keep(LOOKING | ATTACHING);
+}
+
+/// Keeps at most these, on this thread. Giving up needs no right; where it fails there was nothing to give up.
+fn keep(most: CapabilitySet) {
+    if let Ok(mut sets) = capabilities(None) {
+        sets.effective &= most;
+        sets.permitted &= most;
+        sets.inheritable &= most;
+        let _ = set_capabilities(None, sets);
+    }
+}
+
+/// Which of the capabilities that an attach needs are missing, by name, where hud has not given them up itself.
+pub fn missing_to_attach() -> Vec<&'static str> {
+    if HAS_DROPPED.load(Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let Ok(sets) = capabilities(None) else { return Vec::new() };
+    [
+        (CapabilitySet::BPF, "CAP_BPF"),
+        (CapabilitySet::PERFMON, "CAP_PERFMON"),
+        (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
+        (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
+    ]
+    .into_iter()
+    .filter(|(capability, _)| !sets.effective.contains(*capability))
+    .map(|(_, name)| name)
+    .collect()
+}

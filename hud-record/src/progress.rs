@@ -1,0 +1,99 @@
+//! What a recording without a screen says of itself: a line that is kept up to date on a terminal, else one line at the
+//! start and one at the end.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use humansize::{BINARY, format_size};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+
+use crate::{
+    record::{Outcome, Progress},
+    service::{self, LogFormat},
+};
+
+/// The line.
+pub(crate) struct ProgressLine {
+    bar: ProgressBar,
+    name: String,
+}
+
+impl ProgressLine {
+    /// For a recording.
+    pub(crate) fn new(name: &str, pid: u32, task_types: usize) -> Self {
+        let name = format!("{name} (pid {pid}, {task_types} task types)");
+        let bar = bar();
+        if bar.is_hidden() {
+            say(&format!("recording {name}"));
+        } else {
+            bar.set_prefix(format!("recording {name}"));
+            bar.set_message("Ctrl-C ends it");
+        }
+        ProgressLine { bar, name }
+    }
+
+    /// For the time until there is something to record.
+    pub(crate) fn waiting(status: &str) -> Self {
+        let bar = bar();
+        if bar.is_hidden() {
+            say(status);
+        } else {
+            bar.set_prefix(status.to_string());
+        }
+        ProgressLine { bar, name: String::new() }
+    }
+
+    pub(crate) fn show(&self, p: &Progress) {
+        self.bar.set_message(format!(
+            "{} events/s  {}  {} dropped{}",
+            HumanCount(p.events_per_second),
+            format_size(p.bytes, BINARY),
+            HumanCount(p.drops),
+            if p.is_paused { "  the disk is full" } else { "" },
+        ));
+    }
+
+    /// A session is closed.
+    pub(crate) fn closed(&self, outcome: &Outcome) {
+        let p = outcome.progress;
+        let line = format!(
+            "recorded {}: {} events in {}, {}, {} dropped ({})",
+            self.name,
+            HumanCount(p.events),
+            HumanDuration(p.elapsed),
+            format_size(p.bytes, BINARY),
+            HumanCount(p.drops),
+            outcome.reason,
+        );
+        self.bar.suspend(|| say(&line));
+    }
+
+    /// All is closed; what remains takes the kernel a moment.
+    pub(crate) fn detaching(&self, probes: usize) {
+        self.bar.set_message(format!("session closed, detaching {probes} probes"));
+    }
+
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() || service::log_format() == LogFormat::Json {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}  {elapsed_precise}  {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    service::log_above(&bar);
+    bar
+}
+
+/// A line for whoever reads stderr: as it is, or as JSON where logs are.
+fn say(line: &str) {
+    match service::log_format() {
+        LogFormat::Text => eprintln!("{line}"),
+        LogFormat::Json => tracing::info!("{line}"),
+    }
+}

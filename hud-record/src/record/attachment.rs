@@ -1,0 +1,285 @@
+//! What is attached to the target: probes, ring, counters. It lives as long as hud watches the process, over any number
+//! of sessions.
+
+use std::{
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{MapData, RingBuf};
+use hud_common::wire::Counters;
+use rustix::{
+    event::{PollFd, PollFlags},
+    process::{Pid, PidfdFlags},
+};
+
+use super::{
+    account::{Baseline, lost, produced},
+    drain::Drain,
+    governor::{Governor, Stretch},
+    identity::Identity,
+    learner::{Learned, Learner},
+    recorder::Settings,
+    writer::BatchSender,
+};
+use crate::{
+    error::{Error, Result},
+    kernel,
+    probes::{Plan, Polls, Probes},
+    target::{Binary, Mapping, Process, Tokio},
+};
+
+/// How long to look for the current task's id in tokio's thread-local before giving up.
+const CALIBRATE_FOR: Duration = Duration::from_secs(30);
+
+/// hud, attached to a process.
+pub(super) struct Attachment {
+    pub(super) process: Process,
+    pub(super) tokio: Arc<Tokio>,
+    pub(super) names_from: PathBuf,
+    pub(super) build_id: Option<String>,
+    pub(super) mappings: Vec<Mapping>,
+    pub(super) load_bias: u64,
+    pub(super) plan: Plan,
+    pub(super) probes: Probes,
+    ring: RingBuf<MapData>,
+    pidfd: OwnedFd,
+    identity: Option<Identity>,
+    /// While the target's debug information is being read.
+    learner: Option<Learner>,
+    /// Since when the place of the current task's id is looked for.
+    searching: Instant,
+    /// What could not be watched; for every session's manifest.
+    pub(super) notes: Vec<String>,
+    /// Where the counters stood as the session began.
+    pub(super) baseline: Baseline,
+    pub(super) governor: Governor,
+}
+
+impl Attachment {
+    /// Looks into the target and attaches to it. Nothing is recorded before [`Probes::start`].
+    pub(super) fn new(process: Process, settings: &Settings) -> Result<Self> {
+        // Before anything is looked at: what executes another program from here on is noticed.
+        let identity = Identity::of(&process);
+        let pidfd = Pid::from_raw(process.pid.cast_signed())
+            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
+            .ok_or(Error::Exited(process.pid))?;
+        let running = Binary::open(&process.exe_path(), &process.exe).map_err(|e| opened(&process, e))?;
+        let given = match &settings.target {
+            Some(path) => Some(Binary::open(path, path)?),
+            None => None,
+        };
+        if let (Some(given), Some(running_id)) = (&given, running.build_id())
+            && let Some(given_id) = given.build_id()
+            && given_id != running_id
+        {
+            return Err(Error::OtherBuild {
+                path: given.path().into(),
+                pid: process.pid,
+                given: given_id.into(),
+                running: running_id.into(),
+            });
+        }
+        let names_from = match &settings.target {
+            Some(path) => path.clone(),
+            None => process.exe_path(),
+        };
+        let named = given.as_ref().unwrap_or(&running);
+        let mut tokio = Tokio::find(named)?;
+        let load_bias = process.load_bias(&running)?;
+        tokio.guess(named, &process, load_bias);
+        let (start, end) = running.image();
+        let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
+        let mut probes = Probes::attach(&process, &tokio, image, settings.plan)?;
+        let learner = match Learner::start(tokio.clone(), names_from.clone(), process.exe.clone())? {
+            Learned::All(learned) => {
+                tokio = learned;
+                probes.use_learned(&process, &tokio, settings.plan)?;
+                None
+            }
+            Learned::Pending(learner) => Some(learner),
+        };
+        let ring = probes.take_ring()?;
+        let mappings = process.mappings()?;
+        let build_id = running.build_id().map(str::to_string);
+        let budget = (settings.plan.polls == Polls::Auto).then_some(settings.budget);
+        let governor = Governor::new(budget, process.pid, cpus(), &probes, kernel::now());
+        Ok(Attachment {
+            notes: tokio.notes.clone(),
+            process,
+            tokio: Arc::new(tokio),
+            names_from,
+            build_id,
+            mappings,
+            load_bias,
+            plan: settings.plan,
+            probes,
+            ring,
+            pidfd,
+            identity,
+            learner,
+            searching: Instant::now(),
+            baseline: Baseline::default(),
+            governor,
+        })
+    }
+
+    /// Starts all streams. Gives the instant, by CLOCK_MONOTONIC.
+    pub(super) fn start(&mut self) -> Result<u64> {
+        if self.executed_meanwhile() {
+            return Err(Error::Exited(self.process.pid));
+        }
+        let now = kernel::now();
+        self.governor.begin(now);
+        self.probes.start(now)?;
+        Ok(now)
+    }
+
+    /// Keeps the probes within their budget; to be called every [`governor::TICK`]. Gives the stretch that ended, if one
+    /// did.
+    pub(super) fn govern(&mut self) -> Result<Option<Stretch>> {
+        let counters = self.probes.counters()?;
+        self.governor.tick(&mut self.probes, &counters, kernel::now())
+    }
+
+    /// Takes what is in the ring, up to a bound: a target that is always ahead must not keep the recorder from its other
+    /// duties. Gives whether the ring was emptied.
+    pub(super) fn drain_ring(&mut self, drain: &mut Drain, out: &BatchSender) -> bool {
+        for _ in 0..65_536 {
+            match self.ring.next() {
+                Some(record) => drain.record(&record, out),
+                None => return true,
+            }
+        }
+        false
+    }
+
+    /// Takes from the ring all that the kernel had counted as the call began: the session then has, or has lost, every
+    /// event that an earlier look at the counters knew of.
+    pub(super) fn catch_up(&mut self, drain: &mut Drain, out: &BatchSender) -> Result<()> {
+        let known = produced(&self.baseline.since(&self.probes.counters()?));
+        loop {
+            let is_empty = self.drain_ring(drain, out);
+            let read = drain.rows.iter().sum::<u64>() + drain.undecoded;
+            if is_empty || read + lost(&self.baseline.since(&self.probes.counters()?)) >= known {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Stops the streams and takes what is left: the ring is read until the kernel's account and ours agree, and
+    /// stretches under way are cut at this instant, which is given as CLOCK_MONOTONIC.
+    pub(super) fn settle(&mut self, drain: &mut Drain, out: &BatchSender) -> Result<u64> {
+        self.probes.stop()?;
+        let ended = self.probes.executed()?.unwrap_or_else(kernel::now);
+        // A program that had passed the switch may still be writing: for microseconds, or until its preempted thread
+        // gets a CPU again.
+        for _ in 0..100 {
+            let before = produced(&self.probes.counters()?);
+            std::thread::sleep(Duration::from_millis(2));
+            // Recording is off: the ring ends.
+            while !self.drain_ring(drain, out) {}
+            if produced(&self.probes.counters()?) == before {
+                break;
+            }
+        }
+        for state in self.probes.off_cpu_now()? {
+            drain.unfinished(&state, ended, out);
+        }
+        Ok(ended)
+    }
+
+    /// The counters since the session's baseline.
+    pub(super) fn counters(&self) -> Result<Counters> {
+        Ok(self.baseline.since(&self.probes.counters()?))
+    }
+
+    /// Whether all is known of the target's tokio that can be.
+    pub(super) fn has_learned(&self) -> bool {
+        self.learner.is_none()
+    }
+
+    /// Makes use of what was learned of the target's tokio, once, when it is all read. Gives it then.
+    pub(super) fn learn(&mut self) -> Option<Arc<Tokio>> {
+        let learned = self.learner.as_ref()?.take()?;
+        self.learner = None;
+        let took = self.searching.elapsed();
+        self.searching = Instant::now();
+        self.notes = learned.notes.clone();
+        self.notes.push(format!(
+            "the debug information took {:.1} s to read: until then no task is known, and no poll is recorded",
+            took.as_secs_f64()
+        ));
+        self.tokio = Arc::new(learned);
+        if let Err(e) = self.probes.use_learned(&self.process, &self.tokio, self.plan) {
+            // The always-on streams are not the poorer for it. A target that is gone is noticed elsewhere.
+            tracing::warn!("polls, wakes, spawns and ends are not recorded: {e}");
+            self.notes.push(format!("polls, wakes, spawns and ends are not recorded: {e}"));
+        }
+        Some(Arc::clone(&self.tokio))
+    }
+
+    /// Goes on looking for the place of the current task's id, or gives up.
+    pub(super) fn calibrate(&mut self) -> Result<()> {
+        if !self.probes.is_calibrating() {
+            return Ok(());
+        }
+        let found = self.probes.calibrate(self.searching.elapsed() >= CALIBRATE_FOR)?;
+        if self.probes.is_calibrating() {
+            return Ok(());
+        }
+        if !found {
+            self.notes.push(
+                "the current task's id was not found in tokio's thread-local: samples and stretches off CPU have a task \
+                 only while exact polls are on"
+                    .into(),
+            );
+        }
+        self.probes.end_calibration(self.plan.polls != Polls::Off)
+    }
+
+    /// Has the kernel tell each task's type again as it is next met.
+    pub(super) fn retell_tasks(&mut self) -> Result<()> {
+        self.probes.retell_tasks()
+    }
+
+    /// Whether the process is gone.
+    pub(super) fn has_exited(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut fds, Some(&at_once)), Ok(1..))
+    }
+
+    /// Whether the process executed another program since hud attached to it. The kernel programs tell, and end all streams
+    /// as it happens.
+    pub(super) fn has_executed(&self) -> Result<bool> {
+        Ok(self.probes.executed()?.is_some())
+    }
+
+    /// Whether the process executed another program while hud was attaching to it.
+    fn executed_meanwhile(&self) -> bool {
+        match (self.identity, Identity::of(&self.process)) {
+            (Some(then), Some(now)) => then != now,
+            // Gone, or not to be seen: no evidence.
+            _ => false,
+        }
+    }
+}
+
+/// CPUs of this machine.
+pub(super) fn cpus() -> u32 {
+    aya::util::nr_cpus().ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+}
+
+/// An error of opening the binary through /proc, in terms of the process.
+fn opened(process: &Process, error: Error) -> Error {
+    match error {
+        Error::Binary { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Error::Denied { pid: process.pid, source }
+        }
+        Error::Binary { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Error::Exited(process.pid),
+        other => other,
+    }
+}

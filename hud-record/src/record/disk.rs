@@ -1,0 +1,323 @@
+//! A full disk: what is counted, what waits, and what is set aside for the end.
+//!
+//! Rows of events are counted by table and given up. What later rows will refer to (names), and what tells of losses,
+//! waits in memory up to a bound; past it, names are remembered as ranges of ids and written empty. So after a pause
+//! every id still has its row, and every row that is missing is in `drops`.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use arrow::{
+    array::{AsArray as _, RecordBatch},
+    datatypes::Int64Type,
+};
+use hud_common::session::{
+    Columns as _, DropColumns, DropRow, Error, FrameColumns, FrameRow, ModuleColumns, ModuleRow, Result, SessionDir,
+    StackColumns, StackRow, Table,
+};
+
+use super::{account::KernelAccount, writer::reserve_path};
+
+/// What may wait in memory for room: the names of some 20,000 new stacks.
+const MOST_HELD: usize = 8 << 20;
+/// Room without which it is not worth while to try again.
+const LEAST_ROOM: u64 = 1 << 20;
+/// How often to look for room.
+const RETRY: Duration = Duration::from_secs(1);
+/// Rows of a batch of empty names.
+const EMPTY_AT_ONCE: i64 = 4096;
+
+/// A stretch in which the disk is full.
+pub(super) struct Pause {
+    pub(super) began: Instant,
+    since: i64,
+    due: Instant,
+    /// Rows given up since `since`, by table.
+    dropped: BTreeMap<Table, u64>,
+    pub(super) rows_dropped: u64,
+    held: VecDeque<(Table, RecordBatch)>,
+    held_bytes: usize,
+    /// Once names did not fit, no later ones are held: a stack must not be there before its frames.
+    is_over: bool,
+    is_emptied: bool,
+    /// First and last id of the names that were given up, by table.
+    lost_names: BTreeMap<Table, (i64, i64)>,
+    /// The newest account that could not be written.
+    pub(super) account: Option<(i64, Vec<KernelAccount>)>,
+}
+
+impl Pause {
+    pub(super) fn new(now: i64) -> Self {
+        Pause {
+            began: Instant::now(),
+            since: now,
+            due: Instant::now() + RETRY,
+            dropped: BTreeMap::new(),
+            rows_dropped: 0,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            is_over: false,
+            is_emptied: false,
+            lost_names: BTreeMap::new(),
+            account: None,
+        }
+    }
+
+    /// Takes a batch that cannot be written. Gives how many of its rows are lost.
+    pub(super) fn hold(&mut self, table: Table, batch: RecordBatch) -> u64 {
+        let bytes = batch.get_array_memory_size();
+        if waits(table) {
+            if !self.is_over && self.held_bytes.saturating_add(bytes) <= MOST_HELD {
+                self.held_bytes += bytes;
+                self.held.push_back((table, batch));
+                return 0;
+            }
+            self.is_over = true;
+            if is_name(table) {
+                self.lose_names(table, &batch);
+                return 0;
+            }
+        }
+        let rows = batch.num_rows() as u64;
+        *self.dropped.entry(table).or_default() += rows;
+        self.rows_dropped += rows;
+        rows
+    }
+
+    fn lose_names(&mut self, table: Table, batch: &RecordBatch) {
+        let ids = batch.column(0).as_primitive_opt::<Int64Type>();
+        for id in ids.into_iter().flat_map(|ids| ids.values().iter().copied()) {
+            let range = self.lost_names.entry(table).or_insert((id, id));
+            *range = (range.0.min(id), range.1.max(id));
+        }
+    }
+
+    /// Whether it is time to look for room again; the next time is a second later.
+    pub(super) fn is_due(&mut self) -> bool {
+        let is_due = Instant::now() >= self.due;
+        if is_due {
+            self.due = Instant::now() + RETRY;
+        }
+        is_due
+    }
+
+    /// Whether the file system says that it has room. Where it cannot tell (a quota), trying will.
+    pub(super) fn may_fit(&self, folder: &Path) -> bool {
+        let need = LEAST_ROOM + RESERVE + self.held_bytes as u64;
+        rustix::fs::statvfs(folder).map_or(true, |fs| fs.f_bavail.saturating_mul(fs.f_frsize) >= need)
+    }
+
+    /// Turns what was lost so far into rows that wait with the rest.
+    pub(super) fn prepare(&mut self, now: i64) {
+        let mut rows = DropColumns::default();
+        for (table, lost) in std::mem::take(&mut self.dropped) {
+            rows.push(DropRow {
+                ts: self.since,
+                dur: now - self.since,
+                stream: table.name().into(),
+                stage: "disk".into(),
+                lost: i64::try_from(lost).unwrap_or(i64::MAX),
+            });
+        }
+        self.since = now;
+        if !rows.is_empty() {
+            self.held.push_back((Table::Drops, rows.finish()));
+        }
+    }
+
+    /// Puts what tells of losses before the names.
+    pub(super) fn losses_first(&mut self) {
+        self.held.make_contiguous().sort_by_key(|(table, _)| is_name(*table));
+    }
+
+    /// The next batch to be written.
+    pub(super) fn next(&mut self) -> Option<(Table, RecordBatch)> {
+        if let Some((table, batch)) = self.held.pop_front() {
+            self.held_bytes = self.held_bytes.saturating_sub(batch.get_array_memory_size());
+            return Some((table, batch));
+        }
+        for table in [Table::Modules, Table::Frames, Table::Stacks] {
+            if let Some((first, last)) = self.lost_names.get_mut(&table) {
+                let start = *first;
+                let end = (*last).min(start.saturating_add(EMPTY_AT_ONCE - 1));
+                let is_done = end == *last;
+                *first = end + 1;
+                if is_done {
+                    self.lost_names.remove(&table);
+                }
+                return Some((table, empty(table, start, end)));
+            }
+        }
+        None
+    }
+
+    /// Takes back what [`Pause::next`] gave.
+    pub(super) fn put_back(&mut self, table: Table, batch: RecordBatch) {
+        self.held_bytes += batch.get_array_memory_size();
+        self.held.push_front((table, batch));
+    }
+
+    /// Gives up the names that are held in favour of empty ones. Gives false where there is nothing left to give up.
+    pub(super) fn empty_names(&mut self) -> bool {
+        if std::mem::replace(&mut self.is_emptied, true) {
+            return false;
+        }
+        self.is_over = true;
+        let held = std::mem::take(&mut self.held);
+        let mut any = false;
+        for (table, batch) in held {
+            // Only stacks are referred to by rows; nothing needs a frame of an empty stack.
+            if table == Table::Stacks {
+                any = true;
+                self.lose_names(table, &batch);
+            }
+        }
+        self.held_bytes = 0;
+        // Frames and modules that were given up are those of stacks that were given up.
+        any |= self.lost_names.remove(&Table::Frames).is_some() | self.lost_names.remove(&Table::Modules).is_some();
+        any
+    }
+}
+
+/// Whether a table's rows wait for room. Rows of events do not: there would be no end of them.
+fn waits(table: Table) -> bool {
+    is_name(table) || !table.expires() || matches!(table, Table::Drops | Table::Coverage)
+}
+
+fn is_name(table: Table) -> bool {
+    matches!(table, Table::Modules | Table::Frames | Table::Stacks)
+}
+
+/// Rows for the ids `first..=last` that say nothing.
+fn empty(table: Table, first: i64, last: i64) -> RecordBatch {
+    let ids = first..=last;
+    match table {
+        Table::Modules => {
+            let mut rows = ModuleColumns::default();
+            for module_id in ids {
+                rows.push(ModuleRow { module_id, path: "".into(), build_id: None, start: 0, end: 0, offset: 0 });
+            }
+            rows.finish()
+        }
+        Table::Frames => {
+            let mut rows = FrameColumns::default();
+            for frame_id in ids {
+                rows.push(FrameRow {
+                    frame_id,
+                    module_id: None,
+                    address: 0,
+                    function: None,
+                    file: None,
+                    line: None,
+                    inline_depth: 0,
+                    origin: None,
+                });
+            }
+            rows.finish()
+        }
+        _ => {
+            let mut rows = StackColumns::default();
+            for stack_id in ids {
+                rows.push(StackRow { stack_id, frame_ids: Vec::new(), truncated: true });
+            }
+            rows.finish()
+        }
+    }
+}
+
+/// Size of the reserve (bytes).
+const RESERVE: u64 = 256 << 10;
+
+/// A small file that is freed when the disk is full, so that losses and the manifest can be written.
+pub(super) struct Reserve {
+    path: PathBuf,
+    is_there: bool,
+}
+
+impl Reserve {
+    pub(super) fn new(session: &SessionDir) -> Self {
+        Reserve { path: reserve_path(session), is_there: false }
+    }
+
+    /// Makes it, all of it or nothing.
+    pub(super) fn fill(&mut self) -> Result<()> {
+        if self.is_there {
+            return Ok(());
+        }
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+            // Written out: not every file system can set blocks aside, and a hole is no reserve.
+            let block = [0x55; 4096];
+            for _ in 0..RESERVE / block.len() as u64 {
+                file.write_all(&block)?;
+            }
+            Ok(())
+        };
+        let done = write().map_err(Error::io("write", &self.path));
+        self.is_there = done.is_ok();
+        if !self.is_there {
+            let _ = fs::remove_file(&self.path);
+        }
+        done
+    }
+
+    /// Gives its room back.
+    pub(super) fn free(&mut self) {
+        // One that cannot be removed frees nothing, and is no loss either.
+        let _ = fs::remove_file(&self.path);
+        self.is_there = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stacks(ids: std::ops::RangeInclusive<i64>) -> RecordBatch {
+        empty(Table::Stacks, *ids.start(), *ids.end())
+    }
+
+    fn written(pause: &mut Pause) -> Vec<(Table, usize)> {
+        std::iter::from_fn(|| pause.next()).map(|(t, b)| (t, b.num_rows())).collect()
+    }
+
+    #[test]
+    fn names_wait_and_rows_are_counted() {
+        let mut pause = Pause::new(100);
+        assert_eq!(pause.hold(Table::Stacks, stacks(1..=3)), 0);
+        // Any batch will do for a table whose rows are only counted.
+        assert_eq!(pause.hold(Table::Polls, stacks(1..=5)), 5);
+        pause.prepare(200);
+        assert_eq!(written(&mut pause), [(Table::Stacks, 3), (Table::Drops, 1)]);
+        pause.prepare(300);
+        assert_eq!(written(&mut pause), []);
+    }
+
+    #[test]
+    fn names_past_the_bound_are_written_empty() {
+        let mut pause = Pause::new(100);
+        pause.is_over = true;
+        assert_eq!(pause.hold(Table::Frames, empty(Table::Frames, 7, 9)), 0);
+        assert_eq!(pause.hold(Table::Stacks, stacks(4..=5000)), 0);
+        assert_eq!(pause.hold(Table::Stacks, stacks(5001..=5002)), 0);
+        assert_eq!(written(&mut pause), [(Table::Frames, 3), (Table::Stacks, 4096), (Table::Stacks, 903)]);
+    }
+
+    #[test]
+    fn at_the_end_stacks_may_be_emptied_but_not_left_out() {
+        let mut pause = Pause::new(100);
+        pause.hold(Table::Frames, empty(Table::Frames, 1, 100));
+        pause.hold(Table::Stacks, stacks(1..=10));
+        let (table, batch) = pause.next().unwrap();
+        pause.put_back(table, batch);
+        assert!(pause.empty_names());
+        assert_eq!(written(&mut pause), [(Table::Stacks, 10)]);
+        assert!(!pause.empty_names());
+    }
+}

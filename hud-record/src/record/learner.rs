@@ -1,0 +1,58 @@
+//! Reads the target's debug information while recording goes on.
+//!
+//! It may be hundreds of megabytes, and an engineer waits. So the always-on streams begin without it; the probes, which
+//! need to know which poll functions are a worker's loop, and the names of task types follow when it has been read.
+
+use std::{
+    path::PathBuf,
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    error::{Error, Result},
+    privilege,
+    target::{Binary, Tokio},
+};
+
+/// How long recording waits for it: what most binaries need is less, and then the probes are there from the start.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The thread that reads.
+pub(super) struct Learner(Receiver<Tokio>);
+
+/// What is known of the target's tokio by now.
+pub(super) enum Learned {
+    /// All there is to know.
+    All(Tokio),
+    /// More is to come.
+    Pending(Learner),
+}
+
+impl Learner {
+    /// Starts to read `binary`, and waits for a moment.
+    pub(super) fn start(mut tokio: Tokio, path: PathBuf, shown: PathBuf) -> Result<Learned> {
+        let (done, learned) = mpsc::sync_channel(1);
+        let read = move || {
+            privilege::enter_namer();
+            // A binary that can't be opened any more teaches nothing; what was guessed stands.
+            if let Ok(binary) = Binary::open(&path, &shown) {
+                tokio.learn(&binary);
+            }
+            // Nobody waits any more: recording has ended.
+            let _ = done.send(tokio);
+        };
+        let started = thread::Builder::new().name("hud-learner".into()).spawn(read);
+        started.map_err(|source| Error::Io { action: "start a thread", source })?;
+        Ok(match learned.recv_timeout(PATIENCE) {
+            Ok(tokio) => Learned::All(tokio),
+            Err(_) => Learned::Pending(Learner(learned)),
+        })
+    }
+
+    /// What was learned, once it is all read.
+    pub(super) fn take(&self) -> Option<Tokio> {
+        self.0.try_recv().ok()
+    }
+}

@@ -1,0 +1,268 @@
+//! Retention: what the disk holds is bounded, by size or by age, and what goes is the oldest.
+//!
+//! Segments of event tables go, by time across tables, so that all keep about the same range. Names stay, and so do the
+//! rows that tell what a task or a thread is, for as long as there is an event that may refer to them: every so often
+//! (an *epoch*) the recorder tells all living threads and tasks again, and what was told before an epoch goes once all
+//! events from before it are gone. The manifest is written first: a crash between leaves files that it calls gone, and
+//! recovery removes them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use hud_common::session::{Error, Range, Result, SessionDir, Table};
+
+use super::{
+    disk::Reserve,
+    store::HostStore,
+    writer::{SharedManifest, WriterStatus},
+};
+use crate::kernel;
+
+/// How much to keep.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keep {
+    /// Bytes of the session, or of all sessions of this host where there is a store.
+    pub bytes: Option<u64>,
+    /// Age of the oldest event.
+    pub age: Option<Duration>,
+}
+
+impl Keep {
+    /// Whether anything ever goes.
+    pub fn is_bounded(&self) -> bool {
+        self.bytes.is_some() || self.age.is_some()
+    }
+}
+
+/// A sealed segment.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) table: Table,
+    pub(super) number: u32,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    /// When its log was begun, and when it was sealed (ns since the epoch): its rows came between.
+    pub(super) opened: i64,
+    pub(super) sealed: i64,
+    /// The largest `ts` in it.
+    pub(super) last_ts: i64,
+    pub(super) path: PathBuf,
+}
+
+/// An instant at which all that lives was told again: what was told before `begun` serves no event from `told` on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Epoch {
+    pub(super) begun: i64,
+    pub(super) told: i64,
+}
+
+/// The epochs so far: the recorder adds them, the retention uses them up.
+#[derive(Clone, Default)]
+pub(super) struct Epochs(Arc<Mutex<VecDeque<Epoch>>>);
+
+impl Epochs {
+    pub(super) fn add(&self, epoch: Epoch) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Eight to a range; more of them pile up only where nothing expires.
+        if all.len() >= 64 {
+            all.pop_front();
+        }
+        all.push_back(epoch);
+    }
+
+    /// The newest epoch that all events from `oldest` on lie in; older ones are forgotten.
+    fn reached(&self, oldest: i64) -> Option<Epoch> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while all.get(1).is_some_and(|next| next.told <= oldest) {
+            all.pop_front();
+        }
+        all.front().copied().filter(|e| e.told <= oldest)
+    }
+}
+
+/// Keeps a session, and its store, within bounds.
+pub(super) struct Retention {
+    keep: Keep,
+    store: Option<HostStore>,
+    epochs: Epochs,
+    /// Sealed segments, oldest first.
+    segments: BTreeMap<Table, VecDeque<Segment>>,
+    expired: BTreeMap<Table, u64>,
+    /// Until when something is missing.
+    gone_until: Option<i64>,
+}
+
+impl Retention {
+    pub(super) fn new(keep: Keep, store: Option<HostStore>, epochs: Epochs) -> Self {
+        Retention { keep, store, epochs, segments: BTreeMap::new(), expired: BTreeMap::new(), gone_until: None }
+    }
+
+    /// Notes a segment that was sealed.
+    pub(super) fn add(&mut self, segment: Segment) {
+        self.segments.entry(segment.table).or_default().push_back(segment);
+    }
+
+    /// Rows that are there and rows that went, by table.
+    pub(super) fn rows(&self) -> (BTreeMap<Table, u64>, BTreeMap<Table, u64>) {
+        let there = self.segments.iter().map(|(table, all)| (*table, all.iter().map(|s| s.rows).sum())).collect();
+        (there, self.expired.clone())
+    }
+
+    /// Removes what is past the bounds.
+    pub(super) fn tend(
+        &mut self,
+        session: &SessionDir,
+        manifest: &SharedManifest,
+        status: &WriterStatus,
+    ) -> Result<()> {
+        if !self.keep.is_bounded() {
+            return Ok(());
+        }
+        let victims = self.victims(status.bytes());
+        if victims.is_empty() {
+            return Ok(());
+        }
+        for segment in &victims {
+            *self.expired.entry(segment.table).or_default() += segment.rows;
+            self.gone_until = self.gone_until.max(Some(segment.sealed));
+        }
+        let now = kernel::anchor().real;
+        let write = || {
+            manifest.with(|m| {
+                for (table, rows) in &self.expired {
+                    m.streams.entry(table.name().into()).or_default().expired = *rows;
+                }
+                for segment in &victims {
+                    let first = m.first_segment.entry(segment.table.name().into()).or_insert(1);
+                    *first = (*first).max(segment.number.saturating_add(1));
+                }
+                m.range = self.gone_until.map(|from| Range { from, to: now });
+                m.write(session.path())
+            })
+        };
+        write().or_else(|e| {
+            if !e.is_no_space() {
+                return Err(e);
+            }
+            // What is about to go makes more room than the reserve holds.
+            Reserve::new(session).free();
+            write()
+        })?;
+        for segment in victims {
+            tracing::debug!("{} has expired", segment.path.display());
+            match fs::remove_file(&segment.path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &segment.path)(e));
+                }
+                _ => {}
+            }
+            status.expired_bytes.fetch_add(segment.bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Takes out the segments that are past the bounds.
+    fn victims(&mut self, size: u64) -> Vec<Segment> {
+        let mut victims = Vec::new();
+        if let Some(age) = self.keep.age {
+            let now = kernel::anchor().real;
+            let horizon = now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
+            if let Some(store) = &mut self.store {
+                store.remove_older(horizon);
+            }
+            while let Some(segment) = self.take_oldest(|s| s.sealed < horizon) {
+                victims.push(segment);
+            }
+        }
+        if let Some(most) = self.keep.bytes {
+            let gone: u64 = victims.iter().map(|s: &Segment| s.bytes).sum();
+            let mut size = size.saturating_sub(gone);
+            if let Some(store) = &mut self.store {
+                size = store.shrink(size, most);
+            }
+            while size > most
+                && let Some(segment) = self.take_oldest(|_| true)
+            {
+                size = size.saturating_sub(segment.bytes);
+                victims.push(segment);
+            }
+        }
+        victims
+    }
+
+    /// Takes out the oldest segment that may go and that `is_past` the bound.
+    fn take_oldest(&mut self, is_past: impl Fn(&Segment) -> bool) -> Option<Segment> {
+        let oldest_event = self
+            .segments
+            .iter()
+            .filter(|(table, _)| table.expires() && !is_told(**table))
+            .filter_map(|(_, all)| Some(all.front()?.opened))
+            .min()
+            // Nothing sealed: what is in flight is younger than anything that is.
+            .unwrap_or_else(|| kernel::anchor().real);
+        let epoch = self.epochs.reached(oldest_event);
+        let may_go = |s: &Segment| {
+            s.table.expires() && (!is_told(s.table) || epoch.is_some_and(|epoch| s.last_ts < epoch.begun))
+        };
+        let table = self
+            .segments
+            .iter()
+            .filter_map(|(table, all)| Some((table, all.front()?)))
+            .filter(|(_, s)| may_go(s) && is_past(s))
+            .min_by_key(|(_, s)| s.sealed)
+            .map(|(table, _)| *table)?;
+        self.segments.get_mut(&table)?.pop_front()
+    }
+}
+
+/// Whether a table tells what rows of other tables mean, so that it is told again each epoch.
+fn is_told(table: Table) -> bool {
+    matches!(table, Table::Tasks | Table::Threads)
+}
+
+/// Bytes of a session's files.
+pub(super) fn folder_size(session: &SessionDir) -> u64 {
+    let size = |path: PathBuf| -> u64 {
+        let Ok(entries) = fs::read_dir(path) else { return 0 };
+        entries.flatten().filter_map(|e| e.metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
+    };
+    size(session.path().into()) + Table::ALL.iter().map(|t| size(session.table(*t))).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(table: Table, number: u32, opened: i64, sealed: i64) -> Segment {
+        Segment { table, number, rows: 10, bytes: 100, opened, sealed, last_ts: sealed - 1, path: PathBuf::new() }
+    }
+
+    #[test]
+    fn the_oldest_goes_first_and_what_is_referred_to_stays() {
+        let epochs = Epochs::default();
+        let mut retention = Retention::new(Keep { bytes: Some(0), age: None }, None, epochs.clone());
+        retention.add(segment(Table::Stacks, 1, 0, 10));
+        retention.add(segment(Table::Threads, 1, 0, 11));
+        retention.add(segment(Table::Polls, 1, 0, 13));
+        retention.add(segment(Table::OffCpu, 1, 0, 12));
+        retention.add(segment(Table::Polls, 2, 13, 23));
+        retention.add(segment(Table::Threads, 2, 15, 24));
+        epochs.add(Epoch { begun: 14, told: 15 });
+        let mut gone = Vec::new();
+        while let Some(s) = retention.take_oldest(|s| s.sealed < 20) {
+            gone.push((s.table, s.number));
+        }
+        // Threads 1 was told before the epoch, which polls 2 began before.
+        assert_eq!(gone, [(Table::OffCpu, 1), (Table::Polls, 1)]);
+        assert_eq!(retention.take_oldest(|_| true).unwrap().number, 2);
+        // All that is left is younger than the epoch.
+        assert_eq!(retention.take_oldest(|_| true).unwrap().table, Table::Threads);
+        assert!(retention.take_oldest(|_| true).is_none(), "threads 2 and the names stay");
+        assert_eq!(retention.rows().0[&Table::Stacks], 10);
+    }
+}

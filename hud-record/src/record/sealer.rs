@@ -1,0 +1,168 @@
+//! The sealer: finished logs in, Parquet segments out; and the retention, which removes the oldest of them.
+//!
+//! A log that cannot be sealed for want of room stays, readable as it is, and is tried again.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use hud_common::session::{Result, SessionDir, Table, seal};
+
+use super::{
+    retention::{Retention, Segment},
+    writer::{SharedManifest, WriterStatus},
+};
+use crate::kernel;
+
+/// How often to look at the retention, and at logs that found no room.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A log that is finished.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SealOrder {
+    pub(super) table: Table,
+    pub(super) number: u32,
+    pub(super) rows: u64,
+    /// Of its file.
+    pub(super) bytes: u64,
+    /// When it was begun (ns since the epoch).
+    pub(super) opened: i64,
+}
+
+/// What the sealer did.
+#[derive(Debug, Default)]
+pub(super) struct SealerTotals {
+    /// Rows in sealed segments, by table; those that expired are not in here.
+    pub(super) stored: std::collections::BTreeMap<Table, u64>,
+    /// Rows that expired.
+    pub(super) expired: std::collections::BTreeMap<Table, u64>,
+    /// Logs that found no room to be sealed.
+    pub(super) unsealed: usize,
+    /// Rows that were written to a log and could not be read from it again.
+    pub(super) unreadable: u64,
+}
+
+pub(super) struct Sealer {
+    session: SessionDir,
+    manifest: SharedManifest,
+    retention: Retention,
+    status: Arc<WriterStatus>,
+    waiting: VecDeque<SealOrder>,
+    totals: SealerTotals,
+}
+
+impl Sealer {
+    pub(super) fn new(
+        session: SessionDir,
+        manifest: SharedManifest,
+        retention: Retention,
+        status: Arc<WriterStatus>,
+    ) -> Self {
+        Sealer { session, manifest, retention, status, waiting: VecDeque::new(), totals: SealerTotals::default() }
+    }
+
+    pub(super) fn run(mut self, finished: &Receiver<SealOrder>) -> Result<SealerTotals> {
+        let mut looked = Instant::now();
+        loop {
+            match finished.recv_timeout(LOOK_EVERY) {
+                Ok(order) if self.waiting.is_empty() => self.seal(order)?,
+                // In order: what waits longest comes first.
+                Ok(order) => self.waiting.push_back(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                self.retry()?;
+                self.retention.tend(&self.session, &self.manifest, &self.status)?;
+            }
+        }
+        self.last_tries()?;
+        self.retention.tend(&self.session, &self.manifest, &self.status)?;
+        (self.totals.stored, self.totals.expired) = self.retention.rows();
+        for order in &self.waiting {
+            *self.totals.stored.entry(order.table).or_default() += order.rows;
+        }
+        self.totals.unsealed = self.waiting.len();
+        Ok(self.totals)
+    }
+
+    /// Seals a log, or lets it wait where there is no room.
+    fn seal(&mut self, order: SealOrder) -> Result<()> {
+        match seal(&self.session, order.table, order.number) {
+            Ok(sealed) => {
+                let (rows, bytes) = sealed.as_ref().map_or((0, 0), |s| (s.rows, s.bytes));
+                if rows < order.rows {
+                    self.totals.unreadable += order.rows - rows;
+                    tracing::error!(
+                        "{} of {} rows of {} segment {} could not be read back from its log",
+                        order.rows - rows,
+                        order.rows,
+                        order.table.name(),
+                        order.number
+                    );
+                }
+                if let Some(sealed) = sealed {
+                    self.retention.add(Segment {
+                        table: order.table,
+                        number: order.number,
+                        rows,
+                        bytes,
+                        opened: order.opened,
+                        last_ts: sealed.last_ts,
+                        sealed: kernel::anchor().real,
+                        path: sealed.path,
+                    });
+                }
+                self.status.sealed_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.status.log_bytes.fetch_sub(order.bytes, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(e) if e.is_no_space() => {
+                if self.waiting.is_empty() {
+                    tracing::warn!("{e}: the log stays and is sealed once there is room");
+                }
+                self.waiting.push_back(order);
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Tries what waits, until one finds no room again.
+    fn retry(&mut self) -> Result<()> {
+        for _ in 0..self.waiting.len() {
+            let Some(order) = self.waiting.pop_front() else { return Ok(()) };
+            let before = self.waiting.len();
+            self.seal(order)?;
+            if self.waiting.len() > before {
+                // It went to the back: the next try begins with another one.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The end: small logs first, as each one sealed frees most of its room for the next.
+    fn last_tries(&mut self) -> Result<()> {
+        loop {
+            let before = self.waiting.len();
+            if before == 0 {
+                return Ok(());
+            }
+            self.waiting.make_contiguous().sort_by_key(|o| o.bytes);
+            for order in std::mem::take(&mut self.waiting) {
+                self.seal(order)?;
+            }
+            if self.waiting.len() == before {
+                return Ok(());
+            }
+        }
+    }
+}

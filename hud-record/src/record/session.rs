@@ -1,0 +1,473 @@
+//! One session: it is prepared, begins, is fed, ends, and is closed.
+//!
+//! Preparing (the folder, the threads) and closing (names, sealing, the manifest) take their time on the disk, so both
+//! can be done by another thread while events go on arriving; between lies only what takes microseconds.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering, mpsc::Sender},
+    time::{Duration, Instant},
+};
+
+use hud_common::{
+    session::{
+        self, Clock, ClockColumns, ClockRow, Columns as _, CoverageColumns, CoverageRow, Manifest, Range, SessionDir,
+        SessionLock, StreamAccount, TaskTypeColumns, TaskTypeRow,
+    },
+    wire::{Counters, Stream},
+};
+
+use super::{
+    account::{DropLog, KernelAccount, kernel_account, table_of},
+    drain::Drain,
+    governor::{Governor, Stretch},
+    namer::Namer,
+    retention::{Epochs, Keep, Retention, folder_size},
+    stacks::NewStack,
+    store::{HostStore, Store},
+    vitals::Vitals,
+    writer::{BatchSender, Job, RollPolicy, SharedManifest, Writer, WriterStatus},
+};
+use crate::{
+    error::Result,
+    kernel,
+    privilege::Owner,
+    probes::{Plan, Polls, Probes},
+    target::{Mapping, Process, Tokio},
+};
+
+/// How often a session that goes on notes in `coverage` what was on; in its first seconds at each look.
+const COVER_EVERY: Duration = Duration::from_secs(10);
+
+/// How a recording goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Since the session began.
+    pub elapsed: Duration,
+    /// Events stored.
+    pub events: u64,
+    /// Of these, in the last second.
+    pub events_per_second: u64,
+    /// Bytes in the session's folder.
+    pub bytes: u64,
+    /// Events known to be lost, on the way or for want of room on the disk.
+    pub drops: u64,
+    /// Whether recording pauses because the disk is full.
+    pub is_paused: bool,
+}
+
+/// How a session went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The session.
+    pub session: PathBuf,
+    /// Its id.
+    pub id: String,
+    /// Why it ended.
+    pub reason: &'static str,
+    /// At the end.
+    pub progress: Progress,
+    /// The account of each stream.
+    pub streams: BTreeMap<String, StreamAccount>,
+    /// Rows that a full disk cost.
+    pub disk_drops: u64,
+    /// Logs that found no room to be sealed. They are read as they are, and sealed when the session is recovered.
+    pub unsealed: usize,
+}
+
+/// What a new session is made of.
+pub(super) struct Blueprint {
+    pub(super) folder: PathBuf,
+    pub(super) manifest: Manifest,
+    pub(super) process: Process,
+    /// Where its task types are known by now.
+    pub(super) tokio: Option<Arc<Tokio>>,
+    pub(super) names_from: PathBuf,
+    pub(super) mappings: Vec<Mapping>,
+    pub(super) roll: RollPolicy,
+    pub(super) keep: Keep,
+    pub(super) store: Option<Store>,
+    pub(super) owner: Option<Owner>,
+}
+
+/// A session whose folder and threads are there, and that has not begun.
+pub(super) struct Prepared {
+    folder: SessionDir,
+    lock: SessionLock,
+    clock: Clock,
+    manifest: SharedManifest,
+    epochs: Epochs,
+    writer: Writer,
+    out: BatchSender,
+    namer: Namer,
+    new_stacks: Sender<NewStack>,
+    /// Whose the files are, as it turned out.
+    owner: Option<Owner>,
+}
+
+impl Blueprint {
+    /// Makes the folder and starts the threads. What fails leaves nothing behind.
+    pub(super) fn prepare(self) -> Result<Prepared> {
+        let clock = self.manifest.clock;
+        let create = || SessionDir::create(&self.folder, &self.manifest);
+        let mut owner = self.owner;
+        let (folder, lock) = match Owner::act(owner, create) {
+            // Where the user may not write, root may: the files are then root's.
+            Err(session::Error::Io { source, .. })
+                if owner.is_some() && source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                owner = None;
+                create()?
+            }
+            done => done?,
+        };
+        let unstarted = Unstarted(Some(folder.path().into()), owner);
+        let manifest = SharedManifest::new(self.manifest);
+        let epochs = Epochs::default();
+        let others = self.store.map(|store| HostStore::new(store, folder.path().into()));
+        let (writer, out) = Writer::start(Job {
+            session: folder.clone(),
+            policy: self.roll,
+            clock,
+            retention: Retention::new(self.keep, others, epochs.clone()),
+            manifest: manifest.clone(),
+            owner,
+        })?;
+        let (namer, new_stacks) = match Namer::start(self.process, self.names_from, self.mappings, out.clone()) {
+            Ok(started) => started,
+            Err(e) => {
+                drop(out);
+                let _ = writer.finish();
+                return Err(e);
+            }
+        };
+        write_anchor(Some(clock), &out);
+        if let Some(tokio) = &self.tokio {
+            write_task_types(tokio, &out);
+        }
+        unstarted.keep();
+        Ok(Prepared { folder, lock, clock, manifest, epochs, writer, out, namer, new_stacks, owner })
+    }
+}
+
+impl Prepared {
+    /// Takes it back: no session, no folder.
+    pub(super) fn discard(self) {
+        drop(self.new_stacks);
+        remove(&self.folder, self.namer, self.out, self.writer, self.owner);
+        drop(self.lock);
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Begins it at `began` (CLOCK_MONOTONIC), or a little later, see [`LiveSession::started_at`]. Gives the way to its namer too, which belongs to the drain.
+    pub(super) fn begin(self, began: u64, pid: u32, probes: &Probes) -> (LiveSession, Sender<NewStack>) {
+        let live = LiveSession {
+            vitals: Vitals::new(pid, probes),
+            drops: DropLog::new(self.clock.epoch(began)),
+            began,
+            covered: began,
+            started: Instant::now(),
+            progress: Progress::default(),
+            folder: self.folder,
+            lock: self.lock,
+            clock: self.clock,
+            manifest: self.manifest,
+            epochs: self.epochs,
+            writer: self.writer,
+            out: self.out,
+            namer: self.namer,
+            owner: self.owner,
+        };
+        (live, self.new_stacks)
+    }
+}
+
+/// Ends a session's threads and removes its folder.
+fn remove(folder: &SessionDir, namer: Namer, out: BatchSender, writer: Writer, owner: Option<Owner>) {
+    namer.finish();
+    drop(out);
+    // It is about to be removed: what could not be written does not matter.
+    let _ = writer.finish();
+    drop(Unstarted(Some(folder.path().into()), owner));
+}
+
+/// The folder of a session that has not begun: removed again where something fails before.
+struct Unstarted(Option<PathBuf>, Option<Owner>);
+
+impl Unstarted {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // The error that led here is told; that the folder stays as well would only hide it.
+            let _ = Owner::act(self.1, || fs::remove_dir_all(path));
+        }
+    }
+}
+
+/// A session that is being recorded.
+pub(super) struct LiveSession {
+    folder: SessionDir,
+    lock: SessionLock,
+    owner: Option<Owner>,
+    pub(super) clock: Clock,
+    manifest: SharedManifest,
+    pub(super) epochs: Epochs,
+    writer: Writer,
+    pub(super) out: BatchSender,
+    namer: Namer,
+    vitals: Vitals,
+    drops: DropLog,
+    began: u64,
+    /// Until when `coverage` says what was on.
+    covered: u64,
+    pub(super) started: Instant,
+    progress: Progress,
+}
+
+/// Why and when a session ends.
+pub(super) struct Ending<'a> {
+    pub(super) reason: &'static str,
+    /// By CLOCK_MONOTONIC.
+    pub(super) ended: u64,
+    /// The counters since the session's baseline.
+    pub(super) counters: Counters,
+    /// The stretch in which the probes counted, where one was under way.
+    pub(super) probed: Option<Stretch>,
+    /// What could not be watched.
+    pub(super) notes: &'a [String],
+}
+
+impl LiveSession {
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn id(&self) -> String {
+        self.manifest.with(|m| m.id.clone())
+    }
+
+    pub(super) fn status(&self) -> &Arc<WriterStatus> {
+        self.writer.status()
+    }
+
+    /// Corrects when it began.
+    pub(super) fn started_at(&mut self, began: u64) {
+        (self.began, self.covered) = (began, began);
+        self.drops = DropLog::new(self.clock.epoch(began));
+    }
+
+    /// Takes it back, as nothing could be recorded. The drain must be gone.
+    pub(super) fn abandon(self) {
+        remove(&self.folder, self.namer, self.out, self.writer, self.owner);
+        drop(self.lock);
+    }
+
+    /// The time of this session now.
+    pub(super) fn now(&self) -> i64 {
+        self.clock.epoch(kernel::now())
+    }
+
+    /// Notes in `coverage` what has been on since it was noted last, for those who look before the session ends, and for
+    /// the case that it never does. Seldom: views hold events against each stretch.
+    pub(super) fn cover(&mut self, plan: Plan, governor: &mut Governor) {
+        let now = kernel::now();
+        let since = Duration::from_nanos(now.saturating_sub(self.covered));
+        if since >= COVER_EVERY || self.started.elapsed() < COVER_EVERY {
+            let reason = "still on";
+            write_coverage(plan, self.clock, self.covered, now, reason, &self.out);
+            if plan.polls != Polls::Off
+                && let Some(stretch) = governor.split(now, reason)
+            {
+                self.probed(stretch);
+            }
+            self.covered = now;
+        }
+    }
+
+    /// Takes stock, once a second.
+    pub(super) fn tick(&mut self, drain: &mut Drain, counters: &Counters, probes: &Probes) -> Progress {
+        let now = self.now();
+        let events = drain.rows.iter().sum();
+        let status = Arc::clone(self.writer.status());
+        self.vitals.take(now, probes, drain.bytes, events, &self.out);
+        let is_paused = status.is_paused.load(Ordering::Relaxed);
+        // While the disk is full losses add up: one row tells them when there is room.
+        if !is_paused {
+            self.drops.note(now, counters, drain.undecoded, &self.out);
+        }
+        // What the account counts must be on its way before it.
+        drain.flush(&self.out);
+        self.out.account(now, kernel_account(counters, &drain.own_rows()));
+        self.progress = Progress {
+            elapsed: self.started.elapsed(),
+            events,
+            events_per_second: events.saturating_sub(self.progress.events),
+            bytes: status.bytes(),
+            drops: self.drops.total() + status.rows_dropped.load(Ordering::Relaxed),
+            is_paused,
+        };
+        self.progress
+    }
+
+    /// Writes the task types, which were not known as the session began.
+    pub(super) fn task_types(&self, tokio: &Tokio) {
+        write_task_types(tokio, &self.out);
+    }
+
+    /// Notes a stretch in which the probes in the target's code counted.
+    pub(super) fn probed(&self, stretch: Stretch) {
+        let mut coverage = CoverageColumns::default();
+        for stream in Stream::ALL.into_iter().filter(|s| s.is_probed()) {
+            coverage.push(CoverageRow {
+                ts: self.clock.epoch(stretch.began),
+                dur: stretch.ended.saturating_sub(stretch.began).cast_signed(),
+                stream: stream.name().into(),
+                reason: stretch.reason.into(),
+            });
+        }
+        self.out.send(&mut coverage);
+    }
+
+    /// Sends the last rows. What remains is waiting, which [`Closing::finish`] does, once the drain has given up the way
+    /// to this session's namer.
+    pub(super) fn end(mut self, ending: &Ending<'_>, drain: &mut Drain, probes: &Probes, plan: Plan) -> Closing {
+        let now = self.now();
+        let events = drain.rows.iter().sum();
+        self.vitals.take(now, probes, drain.bytes, events, &self.out);
+        self.drops.note(now, &ending.counters, drain.undecoded, &self.out);
+        if let Some(stretch) = ending.probed.filter(|_| plan.polls != Polls::Off) {
+            self.probed(stretch);
+        }
+        write_coverage(plan, self.clock, self.covered, ending.ended, ending.reason, &self.out);
+        write_anchor(None, &self.out);
+        drain.flush(&self.out);
+        let kernel = kernel_account(&ending.counters, &drain.own_rows());
+        self.out.account(now, kernel.clone());
+        let mut notes = ending.notes.to_vec();
+        if drain.stacks_not_kept() > 0 {
+            notes.push(format!("{} events have no stack: too many distinct ones", drain.stacks_not_kept()));
+        }
+        let missed = ending.counters.arrivals_missed;
+        if missed > 0 {
+            notes.push(format!(
+                "the kernel told of {missed} switches too few: {missed} stretches off CPU end as their thread was woken"
+            ));
+        }
+        let end = self.clock.epoch(ending.ended);
+        self.manifest.with(|m| m.notes = notes);
+        self.progress.elapsed = Duration::from_nanos(ending.ended.saturating_sub(self.began));
+        self.progress.events = events;
+        self.progress.events_per_second = 0;
+        self.progress.drops = self.drops.total();
+        Closing { live: self, kernel, end, reason: ending.reason }
+    }
+}
+
+/// A session of which all rows are sent.
+pub(super) struct Closing {
+    live: LiveSession,
+    kernel: Vec<KernelAccount>,
+    end: i64,
+    reason: &'static str,
+}
+
+impl Closing {
+    /// Waits until everything is named and sealed, and writes the manifest.
+    pub(super) fn finish(self) -> Result<Outcome> {
+        let Closing { live, kernel, end, reason } = self;
+        live.namer.finish();
+        drop(live.out);
+        let (written, sealed) = live.writer.finish()?;
+        let mut disk_drops = written.dropped.values().sum::<u64>();
+        // What a damaged log lost is in no `drops` row; the account shows it as what it is, missing.
+        disk_drops += sealed.unreadable;
+        let mut streams = BTreeMap::new();
+        for KernelAccount { stream, produced, dropped } in kernel {
+            let own = |by: &BTreeMap<_, u64>| table_of(stream).and_then(|t| by.get(&t)).copied().unwrap_or(0);
+            let account = StreamAccount {
+                produced,
+                stored: own(&sealed.stored),
+                dropped: dropped + own(&written.dropped),
+                expired: own(&sealed.expired),
+            };
+            streams.insert(stream.name().to_string(), account);
+        }
+        let folder = live.folder.path();
+        let id = live.manifest.with(|m| {
+            m.streams.clone_from(&streams);
+            m.end = Some(end);
+            m.end_reason = Some(reason.into());
+            m.range = m.range.map(|range| Range { to: end, ..range });
+            // With logs left it is for recovery to complete, once there is room.
+            m.complete = sealed.unsealed == 0;
+            Owner::act(live.owner, || m.write(folder)).map(|()| m.id.clone())
+        })?;
+        let mut progress = live.progress;
+        progress.bytes = folder_size(&live.folder);
+        progress.drops += disk_drops;
+        drop(live.lock);
+        Ok(Outcome {
+            session: live.folder.path().into(),
+            id,
+            reason,
+            progress,
+            streams,
+            disk_drops,
+            unsealed: sealed.unsealed,
+        })
+    }
+}
+
+/// Notes both clocks at one instant: the session's own, or now.
+fn write_anchor(clock: Option<Clock>, out: &BatchSender) {
+    let clock = clock.unwrap_or_else(kernel::anchor);
+    let mut anchors = ClockColumns::default();
+    anchors.push(ClockRow { mono: clock.mono, real: clock.real });
+    out.send(&mut anchors);
+}
+
+fn write_task_types(tokio: &Tokio, out: &BatchSender) {
+    let mut types = TaskTypeColumns::default();
+    for (type_id, poll) in (1..).zip(&tokio.poll_fns) {
+        types.push(TaskTypeRow {
+            type_id,
+            name: poll.name.clone().into(),
+            scheduler: poll.scheduler.map(Into::into),
+            file: poll.file.clone().map(Into::into),
+            line: poll.line.and_then(|l| i32::try_from(l).ok()),
+            kind: poll.kind.name().into(),
+            raw_name: poll.raw_name.clone().into(),
+        });
+    }
+    out.send(&mut types);
+}
+
+/// Notes that the streams that are always on were so from `began` to `ended`.
+fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'static str, out: &BatchSender) {
+    let mut coverage = CoverageColumns::default();
+    for stream in Stream::ALL {
+        let always_on = match stream {
+            Stream::Samples => plan.freq > 0,
+            _ => !stream.is_probed(),
+        };
+        if always_on {
+            coverage.push(CoverageRow {
+                ts: clock.epoch(began),
+                dur: ended.saturating_sub(began).cast_signed(),
+                stream: stream.name().into(),
+                reason: reason.into(),
+            });
+        }
+    }
+    out.send(&mut coverage);
+}

@@ -1,0 +1,218 @@
+//! The store: many sessions of many hosts in one place, `ROOT/host=<host>/session=<id>/`.
+//!
+//! A recorder tends only its own host's sessions: it recovers those whose recorder was killed, and removes whole ones,
+//! oldest first, to keep the store within bounds. One that another process records, recovers or reads under its lock is
+//! left alone.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use hud_common::session::{self, Manifest, SessionDir};
+
+use crate::{error::Result, privilege::Owner};
+
+/// How often other sessions of the store are measured anew.
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
+/// A session that is being removed: its name is no session's any more, so that no reader finds half of one.
+const REMOVED: &str = ".removed-";
+
+/// Where sessions go.
+#[derive(Clone, Debug)]
+pub struct Store {
+    host: PathBuf,
+}
+
+impl Store {
+    /// The part of the store at `root` that is this host's; made where it is not there.
+    pub fn open(root: &Path, owner: Option<Owner>) -> Result<Self> {
+        // Absolute: what works in it later on may have another idea of where it is.
+        let root = std::path::absolute(root).map_err(session::Error::io("find", root))?;
+        let host = root.join(format!("host={}", path_part(&host_name())));
+        let create = || DirBuilder::new().recursive(true).mode(0o700).create(&host);
+        Owner::act(owner, create)
+            .or_else(|e| if e.kind() == io::ErrorKind::PermissionDenied { create() } else { Err(e) })
+            .map_err(session::Error::io("create", &host))?;
+        Ok(Store { host })
+    }
+
+    /// The folder of this host's sessions.
+    pub fn path(&self) -> &Path {
+        &self.host
+    }
+
+    /// The folder of a new session.
+    pub fn session(&self, id: &str) -> PathBuf {
+        self.host.join(format!("session={id}"))
+    }
+
+    /// Recovers every session whose recorder was killed, and ends removals that were cut short.
+    pub fn recover(&self) {
+        for path in self.entries(REMOVED) {
+            remove_logged(&path);
+        }
+        for path in self.entries("session=") {
+            let Ok((dir, manifest)) = SessionDir::open(&path) else {
+                // None of ours, or made by a hud that was killed at once: nothing to save.
+                continue;
+            };
+            if manifest.complete || dir.is_locked().unwrap_or(true) {
+                continue;
+            }
+            match session::recover(&dir) {
+                Ok(Some(r)) => tracing::info!(
+                    session = %path.display(),
+                    "recovered: {} rows salvaged, {} bytes cut, {} unnamed stacks",
+                    r.rows_salvaged,
+                    r.bytes_cut,
+                    r.unnamed_stacks
+                ),
+                Ok(None) => {}
+                Err(session::Error::InUse(_)) => {}
+                Err(e) => tracing::warn!("cannot recover {}: {e}", path.display()),
+            }
+        }
+    }
+
+    fn entries(&self, prefix: &str) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.host) else { return Vec::new() };
+        let is_ours = |e: &fs::DirEntry| {
+            e.file_name().to_str().is_some_and(|n| n.starts_with(prefix)) && e.file_type().is_ok_and(|t| t.is_dir())
+        };
+        entries.flatten().filter(is_ours).map(|e| e.path()).collect()
+    }
+}
+
+/// This host's name.
+pub(super) fn host_name() -> String {
+    crate::target::clean(&rustix::system::uname().nodename().to_string_lossy())
+}
+
+/// A name as a part of a path, and of a `key=value` one.
+fn path_part(name: &str) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
+    let part: String = name.chars().map(safe).take(128).collect();
+    if part.trim_matches('.').is_empty() { "unknown".into() } else { part }
+}
+
+/// Another session of the store, which may be removed as a whole.
+#[derive(Debug)]
+struct Other {
+    path: PathBuf,
+    bytes: u64,
+    /// Its end, or what comes closest (ns since the epoch).
+    end: i64,
+}
+
+/// The other sessions of a store, as its retention sees them from within the session at `own`.
+pub(super) struct HostStore {
+    store: Store,
+    own: PathBuf,
+    others: Vec<Other>,
+    measured: Option<Instant>,
+}
+
+impl HostStore {
+    pub(super) fn new(store: Store, own: PathBuf) -> Self {
+        HostStore { store, own, others: Vec::new(), measured: None }
+    }
+
+    /// Removes sessions that ended before `horizon`.
+    pub(super) fn remove_older(&mut self, horizon: i64) {
+        self.measure();
+        while self.others.first().is_some_and(|o| o.end < horizon) {
+            let other = self.others.remove(0);
+            remove(&other.path);
+        }
+    }
+
+    /// Removes the oldest sessions until they and `own` bytes are no more than `most`. Gives what is left.
+    pub(super) fn shrink(&mut self, own: u64, most: u64) -> u64 {
+        self.measure();
+        let mut size = own + self.others.iter().map(|o| o.bytes).sum::<u64>();
+        let mut kept = Vec::new();
+        for other in std::mem::take(&mut self.others) {
+            if size > most && remove(&other.path) {
+                size = size.saturating_sub(other.bytes);
+            } else {
+                kept.push(other);
+            }
+        }
+        self.others = kept;
+        size
+    }
+
+    fn measure(&mut self) {
+        if self.measured.is_some_and(|at| at.elapsed() < MEASURE_EVERY) {
+            return;
+        }
+        self.measured = Some(Instant::now());
+        let others = self.store.entries("session=").into_iter().filter(|p| *p != self.own);
+        self.others = others
+            .filter_map(|path| {
+                let manifest = Manifest::read(&path).ok();
+                if manifest.is_none() && is_young(&path) {
+                    return None;
+                }
+                let modified = || {
+                    let at = path.metadata().and_then(|m| m.modified()).ok()?;
+                    i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()
+                };
+                let end = manifest.and_then(|m| m.end.or(Some(m.start))).or_else(modified).unwrap_or(0);
+                Some(Other { bytes: tree_size(&path), end, path })
+            })
+            .collect();
+        self.others.sort_by_key(|o| o.end);
+    }
+}
+
+/// Whether a folder without a manifest may be a session that another recorder is about to begin.
+fn is_young(path: &Path) -> bool {
+    let modified = path.metadata().and_then(|m| m.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(600)))
+}
+
+/// Removes a session, unless it is in use. Gives whether it is gone.
+fn remove(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
+    // Held until it is gone, so that nobody begins to recover it meanwhile.
+    let lock = match SessionDir::open(path) {
+        Ok((dir, _)) => match dir.lock() {
+            Ok(lock) => Some(lock),
+            Err(_) => return false,
+        },
+        // Without a manifest it is no session, and nobody's.
+        Err(_) => None,
+    };
+    let away = path.with_file_name(format!("{REMOVED}{name}"));
+    if let Err(e) = fs::rename(path, &away) {
+        tracing::warn!("cannot remove {}: {e}", path.display());
+        return false;
+    }
+    tracing::info!(session = %path.display(), "removed: the store is past its bounds");
+    remove_logged(&away);
+    drop(lock);
+    true
+}
+
+fn remove_logged(path: &Path) {
+    if let Err(e) = fs::remove_dir_all(path) {
+        tracing::warn!("cannot remove {}: {e}", path.display());
+    }
+}
+
+fn tree_size(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    entries
+        .flatten()
+        .map(|e| match e.metadata() {
+            Ok(m) if m.is_dir() => tree_size(&e.path()),
+            Ok(m) => m.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}

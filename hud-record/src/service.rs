@@ -1,0 +1,165 @@
+//! hud as a service: signals, logs, and what systemd wants to know.
+
+use std::{
+    io::{IsTerminal as _, Write},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+use sd_notify::NotifyState;
+use signal_hook::{
+    consts::{SIGHUP, SIGUSR1, TERM_SIGNALS},
+    flag,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::error::{Error, Result};
+
+/// What signals ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    stop: Arc<AtomicBool>,
+    seal: Arc<AtomicBool>,
+}
+
+impl Control {
+    /// Listens to signals: Ctrl-C and SIGTERM stop in order, and a second one at once; SIGUSR1 seals all logs; SIGHUP does
+    /// nothing, as there is nothing to reopen.
+    pub fn by_signals() -> Result<Self> {
+        let control = Control::default();
+        let failed = |source| Error::Io { action: "handle signals", source };
+        for &signal in TERM_SIGNALS {
+            // In this order: the first signal finds `stop` unset, and only sets it.
+            flag::register_conditional_shutdown(signal, 1, Arc::clone(&control.stop)).map_err(failed)?;
+            flag::register(signal, Arc::clone(&control.stop)).map_err(failed)?;
+        }
+        flag::register(SIGUSR1, Arc::clone(&control.seal)).map_err(failed)?;
+        flag::register(SIGHUP, Arc::default()).map_err(failed)?;
+        Ok(control)
+    }
+
+    /// Whether hud is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Asks hud to end.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all logs are to be sealed now; asked once for each request.
+    pub fn take_seal(&self) -> bool {
+        self.seal.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// What systemd is told, where it asks: `Type=notify`, `WatchdogSec=`.
+#[derive(Debug)]
+pub struct Notify {
+    watchdog: Option<Duration>,
+    told: Instant,
+}
+
+impl Notify {
+    /// By the environment that systemd gave.
+    pub fn new() -> Self {
+        Notify { watchdog: sd_notify::watchdog_enabled(), told: Instant::now() }
+    }
+
+    /// hud is up, and does what `status` says.
+    pub fn ready(&self, status: &str) {
+        tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// hud lives. Cheap: tells at most four times in the watchdog's time.
+    pub fn alive(&mut self) {
+        if let Some(watchdog) = self.watchdog
+            && self.told.elapsed() >= watchdog / 4
+        {
+            self.told = Instant::now();
+            tell(&[NotifyState::Watchdog]);
+        }
+    }
+
+    /// hud ends.
+    pub fn stopping(&self) {
+        tell(&[NotifyState::Stopping]);
+    }
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    // Nobody there to listen is the usual case, and no loss.
+    let _ = sd_notify::notify(state);
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Logs go to stderr from here on. `level` is what RUST_LOG would say; without one RUST_LOG counts, or `info`.
+pub fn log_to_stderr(format: LogFormat, level: Option<&str>) -> Result<()> {
+    let directives = level.map_or_else(|| std::env::var("RUST_LOG").unwrap_or_default(), str::to_string);
+    let directives = if directives.is_empty() { "info".into() } else { directives };
+    let filter = EnvFilter::try_new(&directives)
+        .map_err(|e| Error::Unavailable(format!("{directives:?} is no log level: {e}")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveTheBar).with_target(false);
+    let done = match format {
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        // The journal has a clock of its own, and a person at a terminal one on the wall.
+        LogFormat::Text => builder.without_time().with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    // Set already: by whoever calls hud as a library.
+    let _ = done;
+    let _ = FORMAT.set(format);
+    Ok(())
+}
+
+/// The format that was chosen.
+pub fn log_format() -> LogFormat {
+    FORMAT.get().copied().unwrap_or_default()
+}
+
+/// Lines of the log are written above this bar, not through it.
+pub(crate) fn log_above(bar: &ProgressBar) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+}
+
+/// stderr, with the progress bar out of the way.
+struct AboveTheBar;
+
+impl Write for AboveTheBar {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let write = || std::io::stderr().write_all(bytes);
+        let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match bar {
+            Some(bar) if !bar.is_finished() => bar.suspend(write)?,
+            _ => write()?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}

@@ -1,0 +1,119 @@
+//! kill -9 at any moment: what was recorded is there, but for the last 100 ms, and the session says so.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use hud_common::session::{Error, Manifest, SessionDir, Table, recover};
+use support::{Recording, Target, hud_record, may_trace, program, truth};
+
+/// What kill -9 may take: rows of the last 100 ms before it.
+const MAY_LACK: i64 = 100_000_000;
+
+/// A recording that was killed.
+struct Killed {
+    /// By CLOCK_MONOTONIC.
+    at: i64,
+    /// By task type: (start, end) of each poll, by CLOCK_MONOTONIC.
+    polls: BTreeMap<String, Vec<(i64, i64)>>,
+}
+
+#[test]
+fn kill_9_at_fifty_moments_costs_at_most_100_ms() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("polls.csv");
+    let target = Target::start(&program("test-async-app"), &["--poll-log", log.to_str().unwrap()]);
+    // Not for synchronization: the point is to hit every moment. A linear congruence is random enough for that.
+    let mut random: u64 = 0x9e37_79b9;
+    let recordings: Vec<Killed> = (0..50)
+        .map(|round| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            kill_after(Duration::from_millis(random >> 33 & 0x3ff), target.pid(), &dir.path().join(round.to_string()))
+        })
+        .collect();
+    target.stop();
+
+    let truth = truth(&log);
+    let mut lacking = Vec::new();
+    for (round, killed) in recordings.iter().enumerate() {
+        let first = killed.polls.values().flatten().map(|p| p.0).min().unwrap();
+        for (name, polls) in &killed.polls {
+            let Some(own) = truth.get(name.strip_prefix("test_async_app::").unwrap_or(name)) else { continue };
+            // From the first poll that was seen on; one that lies across that border may be on one side only.
+            let own: Vec<_> = own.iter().map(|(ts, dur)| ts + dur).filter(|end| *end > first).collect();
+            let border = killed.at - MAY_LACK;
+            let (own, ours) =
+                (own.iter().filter(|e| **e <= border).count(), polls.iter().filter(|p| p.1 <= border).count());
+            if ours + 1 < own {
+                lacking.push(format!("round {round}, {name}: {ours} polls by hud, {own} by its own count"));
+            }
+        }
+    }
+    assert!(lacking.is_empty(), "{}", lacking.join("\n"));
+}
+
+fn kill_after(moment: Duration, pid: u32, session: &Path) -> Killed {
+    let mut recorder = hud_record()
+        .args(["--pid", &pid.to_string(), "--headless", "--polls", "exact", "--roll-age", "300ms", "--export"])
+        .arg(session)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !session.join("polls/000001.arrows.inflight").exists() {
+        assert!(recorder.try_wait().unwrap().is_none(), "hud-record ended before it was killed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(moment);
+    let at = i64::try_from(hud_record::kernel::now()).unwrap();
+    recorder.kill().unwrap();
+    recorder.wait().unwrap();
+
+    let (dir, before) = SessionDir::open(session).unwrap();
+    assert!(!before.complete);
+    let recovery = recover(&dir).unwrap().expect("there is something to recover");
+    assert!(recover(&dir).unwrap().is_none(), "a second recovery finds nothing to do");
+    let recording = Recording::open_recovered(session);
+    let manifest = &recording.manifest;
+    assert_eq!(manifest.end_reason.as_deref(), Some("the recorder was killed"));
+    assert!(manifest.recovery.is_some() && !manifest.complete);
+    // Recovery promises no more than is there.
+    assert!(recording.mono(recovery.lost_after) >= at - 2 * MAY_LACK, "all but 200 ms are vouched for");
+    recording.assert_names();
+    support::verify(session);
+
+    let names: BTreeMap<i64, String> = recording
+        .integers(Table::TaskTypes, "type_id")
+        .into_iter()
+        .flatten()
+        .zip(recording.texts(Table::TaskTypes, "name"))
+        .collect();
+    let mut polls: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
+    let times = recording.integers(Table::Polls, "ts").into_iter().zip(recording.integers(Table::Polls, "dur"));
+    for (type_id, (ts, dur)) in recording.integers(Table::Polls, "type_id").into_iter().zip(times) {
+        let start = recording.mono(ts.unwrap());
+        polls.entry(names[&type_id.unwrap()].clone()).or_default().push((start, start + dur.unwrap()));
+    }
+    Killed { at, polls }
+}
+
+#[test]
+fn a_session_in_use_is_neither_recovered_nor_recorded_into() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("session");
+    let target = Target::start(&program("test-async-app"), &[]);
+    let mut recorder = support::Recorder::start(target.pid(), &session, &[]);
+    let (folder, manifest) = SessionDir::open(&session).unwrap();
+    assert!(matches!(recover(&folder), Err(Error::InUse(_))));
+    assert_eq!(Manifest::read(&session).unwrap(), manifest, "nothing was touched");
+    assert!(recorder.stop().success());
+    assert!(recover(&folder).unwrap().is_none(), "a session that was closed in order needs no recovery");
+    Recording::open(&session);
+}

@@ -1,0 +1,80 @@
+//! Retention: the oldest goes, what is left is whole, and the account tells what went.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::path::Path;
+
+use hud_common::session::Table;
+use support::{Recording, Target, may_trace, program, record};
+
+/// What must hold of a session of which the oldest segments are gone.
+fn assert_trimmed(recording: &Recording, session: &Path) {
+    let manifest = &recording.manifest;
+    assert!(manifest.streams.values().any(|a| a.expired > 0), "something has expired: {:?}", manifest.streams);
+    let range = manifest.range.expect("the manifest tells what is kept");
+    assert!(range.from > manifest.start && range.to == manifest.end.unwrap(), "{range:?}");
+    for table in Table::ALL {
+        let numbers: Vec<u32> = recording.session.sealed(*table).unwrap().into_iter().map(|(n, _)| n).collect();
+        let first = manifest.first_segment.get(table.name()).copied().unwrap_or(1);
+        let expected: Vec<u32> = (first..).take(numbers.len()).collect();
+        assert_eq!(numbers, expected, "{}: numbered without gaps", table.name());
+        assert!(table.expires() || first == 1, "{} has lost names", table.name());
+    }
+    recording.assert_names();
+    // What rows say of threads can be looked up.
+    let known: std::collections::BTreeSet<_> = recording.integers(Table::Threads, "tid").into_iter().collect();
+    for table in [Table::Polls, Table::OffCpu] {
+        for tid in recording.integers(table, "tid") {
+            assert!(known.contains(&tid), "{}: thread {tid:?} is not known any more", table.name());
+        }
+    }
+    support::verify(session);
+}
+
+#[test]
+fn what_is_older_than_the_age_to_keep_goes() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("session");
+    let target = Target::start(&program("test-async-app"), &[]);
+    let options = ["--duration", "8", "--roll-age", "400ms", "--keep-age", "2s", "--polls", "exact"];
+    let recording = record(target.pid(), &session, &options);
+    assert_trimmed(&recording, &session);
+    let polls: Vec<_> = recording.integers(Table::Polls, "ts").into_iter().flatten().collect();
+    let kept = polls.last().unwrap() - polls[0];
+    assert!((1_000_000_000..5_000_000_000).contains(&kept), "{kept} ns of polls are kept");
+    // Told once at the start, and again so that what was told then may go.
+    assert!(recording.manifest.first_segment["threads"] > 1, "{:?}", recording.manifest.first_segment);
+    let tasks: std::collections::BTreeSet<_> = recording.integers(Table::Tasks, "task_id").into_iter().collect();
+    let tasks_known = recording.integers(Table::OffCpu, "task_id").into_iter().flatten();
+    let unknown: Vec<_> = tasks_known.filter(|id| !tasks.contains(&Some(*id))).collect();
+    assert!(unknown.len() <= 2, "tasks that rows refer to and that nothing tells any more: {unknown:?}");
+}
+
+#[test]
+fn the_size_to_keep_is_kept() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("session");
+    let target = Target::start(&program("poll-storm"), &[]);
+    let options = ["--duration", "6", "--roll-age", "300ms", "--keep-size", "4MiB", "--polls", "exact"];
+    let recording = record(target.pid(), &session, &options);
+    assert_trimmed(&recording, &session);
+    let size: u64 = walk(&session);
+    // One roll of logs may be on top of it.
+    assert!(size < 12 << 20, "{size} bytes");
+}
+
+fn walk(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).unwrap();
+    entries
+        .map(|e| e.unwrap())
+        .map(|e| if e.file_type().unwrap().is_dir() { walk(&e.path()) } else { e.metadata().unwrap().len() })
+        .sum()
+}
