@@ -31,7 +31,8 @@ fn start(pid: u32, session: &Path, arguments: &[&str]) -> Child {
         .spawn()
         .unwrap();
     let until = Instant::now() + Duration::from_secs(60);
-    while !session.join("off_cpu/000001.arrows.inflight").exists() {
+    // The threads that are there already are told as recording begins; an idle target has no other rows.
+    while !session.join("threads/000001.arrows.inflight").exists() {
         assert!(Instant::now() < until, "nothing was recorded in a minute");
         thread::yield_now();
     }
@@ -268,8 +269,15 @@ fn another_program_executed_by_the_target_ends_the_session() {
     let dir = tempfile::tempdir().unwrap();
     let session = dir.path().join("session");
     let target = Target::start(&program("exec-fork"), &[]);
-    let recorder = start(target.pid(), &session, &[]);
+    let mut recorder = start(target.pid(), &session, &[]);
+    // Something is recorded of the program that was.
+    thread::sleep(Duration::from_secs(1));
     target.signal(Signal::USR2);
+    let until = Instant::now() + Duration::from_secs(30);
+    while recorder.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "the recorder goes on for half a minute after the exec");
+        thread::sleep(Duration::from_millis(20));
+    }
     let output = recorder.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let recording = Recording::open(&session);
