@@ -218,7 +218,7 @@ pub(crate) fn recovery_in_words(recovery: &Recovery) -> String {
     for (stream, lost) in &recovery.lost {
         words += &format!(", at least {} of {stream} lost", many(*lost, "event"));
     }
-    words + &format!("; what ended after {} may be missing", human::date_time(recovery.lost_after))
+    words + &format!("; what ended after {} may be missing", human::instant(recovery.lost_after))
 }
 
 /// A count of things.

@@ -47,6 +47,11 @@ pub fn date_time(epoch_ns: i64) -> String {
     zoned(epoch_ns, "%Y-%m-%d %H:%M:%S UTC")
 }
 
+/// A moment, to the millisecond.
+pub fn instant(epoch_ns: i64) -> String {
+    zoned(epoch_ns, "%Y-%m-%d %H:%M:%S.%3f UTC")
+}
+
 fn zoned(epoch_ns: i64, format: &str) -> String {
     match Timestamp::from_nanosecond(i128::from(epoch_ns)) {
         Ok(at) => at.strftime(format).to_string(),

@@ -161,7 +161,7 @@ impl Report {
             }
         }
         for loss in &self.loss {
-            writeln!(out, "  lost    {}", hud_common::clean(loss))?;
+            writeln!(out, "  loss    {}", hud_common::clean(loss))?;
         }
         Ok(())
     }

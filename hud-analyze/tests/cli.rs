@@ -378,7 +378,7 @@ mod damage {
         assert_eq!(
             String::from_utf8(first.stderr).unwrap(),
             "note: its recorder was killed; 1 row salvaged from its logs, 5 bytes cut, 1 stack without a name; what \
-             ended after 2023-11-14 22:13:20 UTC may be missing\n"
+             ended after 2023-11-14 22:13:20.020 UTC may be missing\n"
         );
         let rows: Vec<Value> = serde_json::from_slice(&first.stdout).unwrap();
         assert_eq!(rows[0]["samples"], 1);

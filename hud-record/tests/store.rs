@@ -163,3 +163,31 @@ fn waiting_ends_with_a_signal() {
     signal_process(recorder.pid(), Signal::TERM);
     assert!(recorder.wait().success());
 }
+
+#[test]
+fn a_target_that_executes_another_program_ends_its_session() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let app = dir.path().join("hud-test-exec");
+    fs::copy(program("exec-fork"), &app).unwrap();
+    let target = Target::start(&app, &[]);
+    let mut command = hud_record();
+    command.args(["hud-test-exec", "--headless", "--wait", "--store"]).arg(&root);
+    let mut recorder = Recorder::spawn(command);
+    support::until("a session", || root.exists() && sessions(&root).iter().any(|s| s.join("off_cpu").exists()));
+    target.signal(Signal::USR2);
+    recorder.until_it_says("(the target executed another program)");
+    // It is `sleep` now, which nobody asked for.
+    recorder.until_it_says("waiting for hud-test-exec");
+    let again = Target::start(&app, &[]);
+    recorder.until_it_says(&format!("recording hud-test-exec (pid {}", again.pid()));
+    assert!(recorder.stop().success());
+    let all = sessions(&root);
+    let recording = Recording::open(&all[0]);
+    assert_eq!(recording.manifest.end_reason.as_deref(), Some("the target executed another program"));
+    let next = Manifest::read(&all[1]).unwrap();
+    assert_eq!(next.previous.as_deref(), Some(recording.manifest.id.as_str()));
+}

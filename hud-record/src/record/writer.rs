@@ -252,9 +252,7 @@ struct WriterThread {
 impl WriterThread {
     fn run(mut self, incoming: &Receiver<Message>) -> Result<WriterTotals> {
         // Where there is no room for the reserve there will be none for rows: that is told then.
-        if let Err(e) = self.reserve.fill().or_else(|e| if e.is_no_space() { Ok(()) } else { Err(e) }) {
-            return Err(e);
-        }
+        self.reserve.fill().or_else(|e| if e.is_no_space() { Ok(()) } else { Err(e) })?;
         loop {
             match incoming.recv_timeout(Duration::from_millis(500)) {
                 Ok(Message::Rows(table, batch)) => self.rows(table, batch)?,

@@ -85,6 +85,8 @@ impl Target {
     /// Asks it to end, and waits until it has.
     pub fn stop(mut self) {
         self.signal(Signal::TERM);
+        // Its account may be more than a pipe holds.
+        std::io::copy(&mut self.out, &mut std::io::sink()).unwrap();
         self.child.wait().unwrap();
     }
 }
