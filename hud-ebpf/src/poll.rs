@@ -138,8 +138,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     };
     send(Stream::Polls, &event, size_of::<PollEvent>() as u64);
     if let Some(outcome) = outcome {
-        let event =
-            EndEvent { kind: EventKind::End as u32, outcome: outcome as u32, ts: now, task_id: poll.task_id };
+        let event = EndEvent { kind: EventKind::End as u32, outcome: outcome as u32, ts: now, task_id: poll.task_id };
         send(Stream::Ends, &event, size_of::<EndEvent>() as u64);
     }
     0

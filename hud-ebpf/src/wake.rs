@@ -40,13 +40,8 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
     // SAFETY: a helper without arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
     woke(task_id, ts);
-    let event = WakeEvent {
-        kind: EventKind::Wake as u32,
-        tid,
-        ts,
-        task_id,
-        waker_task_id: task::known_id(&config, state),
-    };
+    let event =
+        WakeEvent { kind: EventKind::Wake as u32, tid, ts, task_id, waker_task_id: task::known_id(&config, state) };
     send(Stream::Wakes, &event, size_of::<WakeEvent>() as u64);
     0
 }

@@ -10,7 +10,7 @@ use hud_common::session::Table;
 use support::{Target, analyze, assert_both_culprits, assert_polls_agree, may_trace, program, record, truth};
 
 macro_rules! fixtures {
-    ($($name:ident: $folder:literal $(, off: $ignored:literal)?;)*) => {
+    ($($name:ident: $folder:literal;)*) => {
         $(mod $name {
             #[test]
             fn exact() {
@@ -18,7 +18,6 @@ macro_rules! fixtures {
             }
 
             #[test]
-            $(#[ignore = $ignored])?
             fn off() {
                 super::off($folder);
             }
@@ -28,7 +27,7 @@ macro_rules! fixtures {
 
 fixtures! {
     // Up to 1.39 the current task's id is a number beside a tag, and outlives the task that it names.
-    tokio_1_38: "tokio-1.38.2", off: "needs the thread-local of tokio before 1.40";
+    tokio_1_38: "tokio-1.38.2";
     tokio_1_43: "tokio-1.43.4";
     tokio_1_47: "tokio-1.47.1";
     tokio_1_50: "tokio-1.50.0";

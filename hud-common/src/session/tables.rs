@@ -242,7 +242,7 @@ tables! {
         worker: Option<i32>,
         /// The runtime that it works for, counted from 0; null where not known.
         runtime_id: Option<i64>,
-        /// `seen`, `renamed`, `role` or `gone`.
+        /// `seen`, `renamed`, `role` (its role or worker became known), `alive` (told again, nothing new) or `gone`.
         event: Text,
     }
 

@@ -90,8 +90,9 @@ pub(super) struct Retention {
     keep: Keep,
     store: Option<HostStore>,
     epochs: Epochs,
-    /// Sealed segments, oldest first.
+    /// Sealed segments, oldest first; none where all are kept: there may be thousands a day.
     segments: BTreeMap<Table, VecDeque<Segment>>,
+    sealed: BTreeMap<Table, u64>,
     expired: BTreeMap<Table, u64>,
     /// Until when something is missing.
     gone_until: Option<i64>,
@@ -99,17 +100,21 @@ pub(super) struct Retention {
 
 impl Retention {
     pub(super) fn new(keep: Keep, store: Option<HostStore>, epochs: Epochs) -> Self {
-        Retention { keep, store, epochs, segments: BTreeMap::new(), expired: BTreeMap::new(), gone_until: None }
+        Retention { keep, store, epochs, segments: BTreeMap::new(), sealed: BTreeMap::new(), expired: BTreeMap::new(), gone_until: None }
     }
 
     /// Notes a segment that was sealed.
     pub(super) fn add(&mut self, segment: Segment) {
-        self.segments.entry(segment.table).or_default().push_back(segment);
+        *self.sealed.entry(segment.table).or_default() += segment.rows;
+        if self.keep.is_bounded() {
+            self.segments.entry(segment.table).or_default().push_back(segment);
+        }
     }
 
     /// Rows that are there and rows that went, by table.
     pub(super) fn rows(&self) -> (BTreeMap<Table, u64>, BTreeMap<Table, u64>) {
-        let there = self.segments.iter().map(|(table, all)| (*table, all.iter().map(|s| s.rows).sum())).collect();
+        let expired = |table| self.expired.get(table).copied().unwrap_or(0);
+        let there = self.sealed.iter().map(|(table, rows)| (*table, rows.saturating_sub(expired(table)))).collect();
         (there, self.expired.clone())
     }
 

@@ -268,7 +268,7 @@ impl WriterThread {
             self.roll_where(|table, open| {
                 open.log.rows() >= policy.rows
                     || open.log.bytes() >= policy.bytes
-                    || open.since.elapsed() >= age(policy, table)
+                    || open.since.elapsed() >= age(policy, table, open.log.rows())
             })?;
         }
         self.end_pause()?;
@@ -458,10 +458,13 @@ impl WriterThread {
     }
 }
 
-/// Staggered, so that not all tables are sealed in the same second.
-fn age(policy: RollPolicy, table: Table) -> Duration {
+/// Staggered, so that not all tables are sealed in the same second. A log of a few rows may grow older: with one a second,
+/// as most tables have, a segment a minute would be 20,000 files a day, each of them mostly footer.
+fn age(policy: RollPolicy, table: Table, rows: u64) -> Duration {
+    const FEW: u64 = 256;
     let share = policy.age / 16;
-    policy.age.saturating_add(share.saturating_mul(u32::try_from(table as usize % 8).unwrap_or(0)))
+    let age = policy.age.saturating_add(share.saturating_mul(u32::try_from(table as usize % 8).unwrap_or(0)));
+    if rows < FEW { age.saturating_mul(8) } else { age }
 }
 
 /// Where the reserve lies, for tests of it.
