@@ -41,7 +41,7 @@ fn what_is_older_than_the_age_to_keep_goes() {
     let dir = tempfile::tempdir().unwrap();
     let session = dir.path().join("session");
     let target = Target::start(&program("test-async-app"), &[]);
-    let options = ["--duration", "8", "--roll-age", "400ms", "--keep-age", "2s", "--polls", "exact"];
+    let options = ["--duration", "8", "--roll-age", "100ms", "--keep-age", "2s", "--polls", "exact"];
     let recording = record(target.pid(), &session, &options);
     assert_trimmed(&recording, &session);
     let polls: Vec<_> = recording.integers(Table::Polls, "ts").into_iter().flatten().collect();

@@ -180,7 +180,8 @@ fn four_capabilities_are_enough() {
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let recording = Recording::open(&session);
-    assert!(recording.rows(hud_common::session::Table::Polls).num_rows() > 100);
+    let polls = recording.rows(hud_common::session::Table::Polls).num_rows();
+    assert!(polls > 100, "{polls} polls: {} {:?}", text(&output.stderr), recording.manifest.notes);
     let functions = recording.texts(hud_common::session::Table::Frames, "function");
     assert!(functions.iter().any(|f| f.starts_with("test_async_app::")), "{functions:?}");
 

@@ -136,7 +136,7 @@ impl Retention {
         if !self.keep.is_bounded() {
             return Ok(());
         }
-        let victims = self.victims(status.bytes());
+        let victims = self.victims(status.bytes(), status.newest.load(Ordering::Relaxed));
         if victims.is_empty() {
             return Ok(());
         }
@@ -180,11 +180,10 @@ impl Retention {
     }
 
     /// Takes out the segments that are past the bounds.
-    fn victims(&mut self, size: u64) -> Vec<Segment> {
+    fn victims(&mut self, size: u64, newest: i64) -> Vec<Segment> {
         let mut victims = Vec::new();
         if let Some(age) = self.keep.age {
-            let now = kernel::anchor().real;
-            let horizon = now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
+            let horizon = newest.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
             if let Some(store) = &mut self.store {
                 store.remove_older(horizon);
             }

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
     },
     thread::{self, JoinHandle},
@@ -63,6 +63,9 @@ pub(super) struct WriterStatus {
     pub(super) log_bytes: AtomicU64,
     /// Set once something could not be written that is no matter of room; the recording then ends.
     pub(super) failed: AtomicBool,
+    /// When rows of events came last (ns since the epoch): ages are counted from here, so that none passes while a session
+    /// is being closed.
+    pub(super) newest: AtomicI64,
     /// Set while the disk is full.
     pub(super) is_paused: AtomicBool,
     /// How often writing was taken up again: names may have been lost meanwhile.
@@ -316,6 +319,9 @@ impl WriterThread {
         segment.log.append(batch)?;
         self.status.log_bytes.fetch_add(segment.log.len().saturating_sub(before), Ordering::Relaxed);
         *self.totals.appended.entry(table).or_default() += rows;
+        if table.expires() {
+            self.status.newest.store(self.clock.epoch(kernel::now()), Ordering::Relaxed);
+        }
         Ok(())
     }
 
