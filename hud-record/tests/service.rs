@@ -174,7 +174,7 @@ fn four_capabilities_are_enough() {
     let session = home.join("session");
     let all = "+bpf,+perfmon,+sys_ptrace,+dac_read_search";
     let output = as_nobody(&copy, all)
-        .args(["--headless", "--duration", "2", "--pid", &pid, "--export"])
+        .args(["--headless", "--duration", "4", "--pid", &pid, "--export"])
         .arg(&session)
         .output()
         .unwrap();
