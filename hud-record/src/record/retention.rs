@@ -100,7 +100,15 @@ pub(super) struct Retention {
 
 impl Retention {
     pub(super) fn new(keep: Keep, store: Option<HostStore>, epochs: Epochs) -> Self {
-        Retention { keep, store, epochs, segments: BTreeMap::new(), sealed: BTreeMap::new(), expired: BTreeMap::new(), gone_until: None }
+        Retention {
+            keep,
+            store,
+            epochs,
+            segments: BTreeMap::new(),
+            sealed: BTreeMap::new(),
+            expired: BTreeMap::new(),
+            gone_until: None,
+        }
     }
 
     /// Notes a segment that was sealed.
