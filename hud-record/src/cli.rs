@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     error::{Error, Result},
     headless::{Headless, Target, Where},
+    memory,
     privilege::Owner,
     probes::{self, Plan},
     record::{Every, Keep, RollPolicy, Store},
@@ -68,7 +69,7 @@ pub struct RecordArgs {
     /// What the probes may cost the target with --polls auto, in percent of the CPU time that it uses
     #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = percent)]
     pub budget: f64,
-    /// Rows in memory after which a segment is sealed
+    /// Rows in memory after which a segment is sealed; less where --keep-size is small
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub roll_size: u64,
     /// Age after which a segment is sealed (such as 60s, 5m)
@@ -141,6 +142,7 @@ pub fn report(program: &str, result: Result<()>) -> ExitCode {
 impl RecordArgs {
     /// Finds the target, records it, and says what there is.
     pub fn run(self) -> Result<()> {
+        memory::hold_little();
         service::log_to_stderr(self.log_format, self.log_level.as_deref())?;
         let target = match (self.pid, self.name) {
             (Some(pid), _) => Target::Process(Process::by_pid(pid)?),
@@ -159,6 +161,9 @@ impl RecordArgs {
             (None, Some(folder)) => Where::Folder(folder),
             (None, None) => Where::DataDir,
         };
+        let roll_bytes = self.roll_size << 20;
+        // Rows in flight take several times the room that they take sealed: they must not be most of what is kept.
+        let roll_bytes = self.keep_size.map_or(roll_bytes, |keep| roll_bytes.min((keep / 16).max(1 << 20)));
         Headless {
             target,
             place,
@@ -175,7 +180,7 @@ impl RecordArgs {
                 no_btf: self.no_btf,
             },
             budget: self.budget,
-            roll: RollPolicy { bytes: self.roll_size << 20, age: self.roll_age, ..RollPolicy::default() },
+            roll: RollPolicy { bytes: roll_bytes, age: self.roll_age, ..RollPolicy::default() },
             keep: Keep { bytes: self.keep_size, age: self.keep_age },
             every: self.session_every.map_or(Every::Day, Every::Interval),
         }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod error;
 pub mod headless;
 pub mod kernel;
+mod memory;
 pub mod privilege;
 pub mod probes;
 mod progress;

@@ -1,9 +1,12 @@
 //! Recording: from the ring buffer to a session on disk.
 //!
-//! Three threads besides the caller's, which drains the ring: the writer appends batches to in-flight logs and rolls
-//! them, the sealer turns finished logs into Parquet, the namer gives stacks their names. Only channels join them. The
-//! drain never waits for names, and for the disk only once the writer is 64 batches behind; what the ring cannot hold
-//! meanwhile is counted as lost.
+//! What is attached (`attachment`) lives as long as hud watches a process; sessions (`session`) come and go over it, one
+//! a day in a store, without an event missed (`recorder`). Each has three threads besides the caller's, which drains the
+//! ring: the writer appends batches to in-flight logs and rolls them, and counts instead of writing while the disk is
+//! full (`disk`); the sealer turns finished logs into Parquet and removes what is past the bounds (`retention`); the
+//! namer gives stacks their names. Only channels join them. A next session is prepared, and the last one closed, on a
+//! thread of its own. The drain never waits for names, and for the disk only once the writer is 64 batches behind; what
+//! the ring cannot hold meanwhile is counted as lost.
 
 mod account;
 mod attachment;
