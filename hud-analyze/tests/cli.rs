@@ -8,6 +8,7 @@ use std::{
     fs,
     io::Read as _,
     process::{Command, Output, Stdio},
+    sync::atomic::{AtomicI64, Ordering},
 };
 
 use hud_analyze::catalog::Catalog;
@@ -423,27 +424,29 @@ mod damage {
     fn a_log_that_is_sealed_meanwhile_is_counted_once() {
         let session = Session::with(&unfinished());
         let _recorder = session.record();
-        let (dir, done) = (session.dir().clone(), std::sync::atomic::AtomicBool::new(false));
-        let is_done = || done.load(std::sync::atomic::Ordering::Relaxed);
+        let (dir, opened) = (session.dir().clone(), AtomicI64::new(0));
+        const OPENED: i64 = 16;
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // A row a batch, a segment every seven rows, sealed while the next log is written.
-                let mut next = 0;
-                while !is_done() && next < 100_000 {
+                // A row a batch, a segment every seven rows, four segments for each time that the session is opened.
+                for segment in 0..4 * OPENED {
+                    while opened.load(Ordering::Relaxed) < segment / 4 {
+                        std::thread::yield_now();
+                    }
                     let number = dir.next_number(format::Table::Samples).unwrap();
                     let mut log = format::InflightLog::create(&dir, format::Table::Samples, number).unwrap();
-                    for _ in 0..7 {
+                    for row in 0..7 {
                         let mut columns = format::SampleColumns::default();
-                        format::Columns::push(&mut columns, sample(T0 + next, W0, HOG, BURN_22));
+                        format::Columns::push(&mut columns, sample(T0 + segment * 7 + row, W0, HOG, BURN_22));
                         log.append(&format::Columns::finish(&mut columns)).unwrap();
-                        next += 1;
                     }
                     log.finish().unwrap();
                     format::seal(&dir, format::Table::Samples, number).unwrap();
                 }
             });
             let mut last = 0;
-            for _ in 0..25 {
+            for _ in 0..OPENED {
+                opened.fetch_add(1, Ordering::Relaxed);
                 let sql = "SELECT count(*), count(DISTINCT ts), coalesce(max(ts), 0) FROM samples";
                 let row = runtime().block_on(async { Catalog::open(&session.path).unwrap().row(sql).await.unwrap() });
                 let row: Vec<i64> = row.iter().map(|v| v.to_string().parse().unwrap()).collect();
@@ -451,7 +454,6 @@ mod damage {
                 assert!(row[0] >= last, "{row:?} after {last}");
                 last = row[0];
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
             assert!(last > 7, "only {last} rows were written meanwhile");
         });
     }
