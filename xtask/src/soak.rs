@@ -2,7 +2,7 @@
 //! account without gaps.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Takes the debug build of hud-record, and so saves a release build
     #[arg(long)]
     debug: bool,
+    /// Soaks this hud-record instead of a build of the source here
+    #[arg(long, value_name = "BIN", conflicts_with = "debug")]
+    hud_record: Option<PathBuf>,
     /// Keeps the session
     #[arg(long)]
     keep: bool,
@@ -48,11 +51,17 @@ struct Sample {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "hud-record loads eBPF programs, which needs root");
-    let profile: &[&str] = if args.debug { &[] } else { &["--release"] };
-    sh(cargo("build").args(profile).args(["--package", "hud-record", "--bins"]))?;
+    let hud_record = match &args.hud_record {
+        Some(given) => given.canonicalize().with_context(|| format!("failed to find {}", given.display()))?,
+        None => {
+            let (profile, folder): (&[&str], _) =
+                if args.debug { (&[], "debug/hud-record") } else { (&["--release"], "release/hud-record") };
+            sh(cargo("build").args(profile).args(["--package", "hud-record", "--bins"]))?;
+            target_dir().join(folder)
+        }
+    };
     sh(cargo("build").args(["--package", "hud-analyze", "--bins"]))?;
     let programs = targets::build()?;
-    let hud_record = target_dir().join(if args.debug { "debug" } else { "release" }).join("hud-record");
     let hud_analyze = target_dir().join("debug/hud-analyze");
     let session = target_dir().join("soak");
 

@@ -351,6 +351,13 @@ impl Recording {
         (self.mono(rows[0].0), self.mono(rows[rows.len() - 1].1))
     }
 
+    /// From when on stretches off CPU have tasks: the place of the current task's id is learned from debug information, or
+    /// by looking, while recording is on already. A stretch under way then has none.
+    pub fn tasks_known(&self) -> i64 {
+        let first = self.integers(Table::Tasks, "ts").into_iter().flatten().min();
+        self.mono(first.expect("no task was ever met")) + 100_000_000
+    }
+
     /// CLOCK_MONOTONIC of a `ts`.
     pub fn mono(&self, ts: i64) -> i64 {
         ts - self.manifest.clock.real + self.manifest.clock.mono

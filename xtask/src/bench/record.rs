@@ -17,7 +17,7 @@ use crate::targets;
 use crate::watch::{Recorded, Recorder, Target, ask, folder_size, knows, vitals};
 
 /// Overhead, throughput, size, memory and attach time of hud-record
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(super) struct Args {
     /// Pairs of which the medians are taken
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Measures only these
     #[arg(long, value_delimiter = ',', default_values = ["throughput", "storm", "size", "attach"])]
     only: Vec<Part>,
+    /// Measures this hud-record instead of a release build of the source here
+    #[arg(long, value_name = "BIN")]
+    hud_record: Option<PathBuf>,
     /// Writes nothing to docs/benchmarks
     #[arg(long)]
     no_report: bool,
@@ -70,18 +73,24 @@ struct Bench {
 pub(super) fn run(args: &Args) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     ensure!(is_root, "hud-record loads eBPF programs, which needs root");
-    sh(cargo("build").args(["--release", "--package", "hud-record", "--bins"]))?;
+    let hud_record = match &args.hud_record {
+        Some(given) => given.canonicalize().with_context(|| format!("failed to find {}", given.display()))?,
+        None => {
+            sh(cargo("build").args(["--release", "--package", "hud-record", "--bins"]))?;
+            target_dir().join("release/hud-record")
+        }
+    };
     // Only asked for sums: its own speed is not measured.
     sh(cargo("build").args(["--package", "hud-analyze", "--bins"]))?;
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder)?;
     let mut bench = Bench {
-        hud_record: target_dir().join("release/hud-record"),
+        hud_record,
         hud_analyze: target_dir().join("debug/hud-analyze"),
         targets: targets::build()?,
         folder,
         report: Report::default(),
-        args: Args { only: args.only.clone(), ..*args },
+        args: args.clone(),
     };
     println!();
     if args.only.contains(&Part::Throughput) {
