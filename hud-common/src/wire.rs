@@ -487,6 +487,7 @@ pub enum Event<'a> {
 
 impl<'a> Event<'a> {
     /// Reads a record of the ring buffer. `None` where it is none of ours (too short, unknown kind, misaligned).
+    #[inline]
     pub fn decode(record: &'a [u8]) -> Option<Self> {
         let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
         Some(match kind {
@@ -509,12 +510,14 @@ impl<'a> Event<'a> {
     }
 }
 
+#[inline]
 fn head<T: AnyBitPattern>(record: &[u8]) -> Option<(&T, &[u8])> {
     let size = size_of::<T>();
     let head = bytemuck::try_from_bytes(record.get(..size)?).ok()?;
     Some((head, record.get(size..)?))
 }
 
+#[inline]
 fn stack(rest: &[u8], frames: u32) -> Option<&[u64]> {
     let bytes = rest.get(..(frames as usize).checked_mul(8)?)?;
     bytemuck::try_cast_slice(bytes).ok()

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, string::String, sync::Arc, vec::Vec};
 
 use arrow::{
-    array::{ArrayRef, BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder},
+    array::{ArrayBuilder as _, ArrayRef, BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder},
     datatypes::{DataType, Field, SchemaRef},
 };
 
@@ -20,24 +20,28 @@ pub trait Cell: Sized {
     fn data_type() -> DataType;
     /// Adds this cell to its column.
     fn append(self, builder: &mut Self::Builder);
-    /// The column so far; the builder is empty afterwards.
+    /// The column so far; the builder is empty afterwards, with room for as much again.
     fn finish(builder: &mut Self::Builder) -> ArrayRef;
 }
 
 macro_rules! cell {
-    ($type:ty, $builder:ty, $data_type:expr, |$value:ident| $some:expr) => {
+    ($type:ty, $builder:ty, $data_type:expr, |$value:ident| $some:expr, |$rows:ident| $roomy:expr) => {
         impl Cell for $type {
             type Builder = $builder;
             const NULLABLE: bool = false;
             fn data_type() -> DataType {
                 $data_type
             }
+            #[inline]
             fn append(self, builder: &mut $builder) {
                 let $value = self;
                 builder.append_value($some);
             }
             fn finish(builder: &mut $builder) -> ArrayRef {
-                Arc::new(builder.finish())
+                let $rows = builder.len();
+                let column = builder.finish();
+                *builder = $roomy;
+                Arc::new(column)
             }
         }
         impl Cell for Option<$type> {
@@ -46,19 +50,23 @@ macro_rules! cell {
             fn data_type() -> DataType {
                 $data_type
             }
+            #[inline]
             fn append(self, builder: &mut $builder) {
                 builder.append_option(self.map(|$value| $some));
             }
             fn finish(builder: &mut $builder) -> ArrayRef {
-                Arc::new(builder.finish())
+                let $rows = builder.len();
+                let column = builder.finish();
+                *builder = $roomy;
+                Arc::new(column)
             }
         }
     };
 }
-cell!(i64, Int64Builder, DataType::Int64, |v| v);
-cell!(i32, Int32Builder, DataType::Int32, |v| v);
-cell!(bool, BooleanBuilder, DataType::Boolean, |v| v);
-cell!(Text, StringBuilder, DataType::Utf8, |v| v);
+cell!(i64, Int64Builder, DataType::Int64, |v| v, |rows| Int64Builder::with_capacity(rows));
+cell!(i32, Int32Builder, DataType::Int32, |v| v, |rows| Int32Builder::with_capacity(rows));
+cell!(bool, BooleanBuilder, DataType::Boolean, |v| v, |rows| BooleanBuilder::with_capacity(rows));
+cell!(Text, StringBuilder, DataType::Utf8, |v| v, |rows| StringBuilder::with_capacity(rows, rows * 8));
 
 impl Cell for Vec<i64> {
     type Builder = ListBuilder<Int64Builder>;

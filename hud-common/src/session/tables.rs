@@ -93,6 +93,7 @@ macro_rules! tables {
             impl Columns for $columns {
                 type Row = $row;
                 const TABLE: Table = Table::$variant;
+                #[inline]
                 fn push(&mut self, row: $row) {
                     self.rows += 1;
                     $( row.$column.append(&mut self.$column); )+
