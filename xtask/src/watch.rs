@@ -175,6 +175,12 @@ impl Recorded {
         self.manifest["streams"][stream][what].as_u64().unwrap_or(0)
     }
 
+    /// Rows stored, in all streams.
+    pub(crate) fn stored_in_all(&self) -> u64 {
+        let streams = self.manifest["streams"].as_object();
+        streams.into_iter().flatten().filter_map(|(_, account)| account["stored"].as_u64()).sum()
+    }
+
     /// Events that are neither stored nor known to be lost or removed, and those known to be lost, in all streams.
     pub(crate) fn unaccounted_and_dropped(&self) -> (u64, u64) {
         let streams = self.manifest["streams"].as_object().map(|s| s.keys().cloned().collect::<Vec<_>>());

@@ -54,7 +54,8 @@ pub(super) fn debug_bytes(binary: &PathBuf) -> Result<u64> {
 }
 
 fn source() -> Result<String> {
-    let mut text = String::from("use std::collections::{BTreeMap, HashMap};\nuse std::time::Duration;\n");
+    let mut text =
+        String::from("#![allow(dead_code)]\nuse std::collections::{BTreeMap, HashMap};\nuse std::time::Duration;\n");
     for i in 0..MODULES {
         write!(
             text,

@@ -276,14 +276,15 @@ impl Bench {
             "polls/s",
             format!("{produced:.0} polls in {window:.1} s, unaccounted {unaccounted}"),
         );
-        self.report.add("storm: events dropped", Bound::AtMost(0.0), float(dropped), "", "in all streams");
+        self.report.add("storm: events dropped", Bound::AtMost(0.0), float(dropped), "events", "in all streams");
         let cpu = recorded.cpu.as_secs_f64();
+        let others = recorded.stored_in_all().saturating_sub(recorded.account("polls", "stored"));
         self.report.add(
             "storm: recorder's CPU a poll, all-in",
             Bound::AtMost(300.0),
             cpu * 1e9 / stored,
             "ns",
-            format!("{cpu:.2} s of CPU for {stored:.0} polls"),
+            format!("{cpu:.2} s of CPU for {stored:.0} polls and {others} other rows"),
         );
         let sums = ask(
             &self.hud_analyze,
