@@ -73,6 +73,13 @@ pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(32768,
 #[map]
 pub static TASKS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(65536, 0);
 
+/// Where tasks have their ids, by the low bits of their vtable's address; see `task::id_offset`.
+#[map]
+pub static ID_OFFSETS: Array<u64> = Array::with_max_entries(ID_OFFSETS_SLOTS, 0);
+
+/// Slots of [`ID_OFFSETS`].
+pub const ID_OFFSETS_SLOTS: u32 = 1024;
+
 /// Where the thread-local holds the task's id, where debug information does not tell.
 #[map]
 pub static CALIBRATION: Array<Calibration> = Array::with_max_entries(1, 0);
@@ -110,14 +117,24 @@ pub fn probes_since() -> u64 {
     PROBES_SINCE.get(0).copied().unwrap_or(0)
 }
 
-/// Notes that a task is woken or spawned at `now`.
+/// Notes that a task is woken or spawned at `now`. Gives false where that was noted a moment ago, and no poll has been
+/// since: the probe of a wake may be hit twice by one call, in a loop.
 #[inline(always)]
-pub fn woke(task_id: u64, now: u64) {
-    if let Some(slot) = WOKEN.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) {
-        let tag = task_id / WOKEN_SLOTS << 48;
-        // SAFETY: the map's own memory; one aligned word, so that a reader sees this entry or another, never a mixture.
-        unsafe { slot.write_volatile(tag | now & WOKEN_TIME) };
+pub fn woke(task_id: u64, now: u64) -> bool {
+    const MOMENT: u64 = 20_000;
+    let Some(slot) = WOKEN.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) else {
+        return true;
+    };
+    let tag = task_id / WOKEN_SLOTS << 48;
+    // SAFETY: the map's own memory; one aligned word, so that a reader sees this entry or another, never a mixture.
+    unsafe {
+        let before = slot.read_volatile();
+        if before & !WOKEN_TIME == tag && before != 0 && now.wrapping_sub(before) & WOKEN_TIME < MOMENT {
+            return false;
+        }
+        slot.write_volatile(tag | now & WOKEN_TIME);
     }
+    true
 }
 
 /// When a task was last woken or spawned, if that is known, and forgets it. `now` is later, by less than 3 days.

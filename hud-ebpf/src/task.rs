@@ -17,7 +17,7 @@ use hud_common::wire::{
     CONTEXT_WORDS, Calibration, Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState,
 };
 
-use crate::maps::{CALIBRATION, STACK_PIECE, TASKS, TOLD, add_one, count, probes_since, send};
+use crate::maps::{CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, add_one, count, probes_since, send};
 
 /// The beginning of tokio's `runtime::task::core::Header` (tokio/src/runtime/task/core.rs, since 1.21).
 #[repr(C)]
@@ -379,14 +379,31 @@ fn poll_of(config: &Config, header: u64, id: u64) -> u64 {
 /// The id of the task at `header`, whose vtable is known.
 #[inline(always)]
 unsafe fn read_id(config: &Config, header: u64, vtable: u64) -> Option<u64> {
+    let offset = id_offset(config, vtable)?;
     // SAFETY: the helper checks every address.
-    unsafe {
-        let offset = bpf_probe_read_user((vtable + config.vtable_id_offset as u64) as *const u64).ok()?;
-        if offset > 4096 {
-            return None;
-        }
-        bpf_probe_read_user((header + offset) as *const u64).ok()
+    unsafe { bpf_probe_read_user((header + offset) as *const u64) }.ok()
+}
+
+/// Where a task of the type at `vtable` has its id. Remembered, as vtables don't change: a read of the target's memory
+/// takes 0.1 µs.
+#[inline(always)]
+fn id_offset(config: &Config, vtable: u64) -> Option<u64> {
+    // User addresses have 47 bits, offsets at most 12; vtables are a multiple of 8.
+    const OFFSET: u64 = (1 << 16) - 1;
+    let slot = ID_OFFSETS.get_ptr_mut((vtable >> 3) as u32 % ID_OFFSETS_SLOTS)?;
+    // SAFETY: the map's own memory; one aligned word, so that a reader sees this entry or another, never a mixture.
+    let known = unsafe { slot.read_volatile() };
+    if known >> 16 == vtable && vtable != 0 {
+        return Some(known & OFFSET);
     }
+    // SAFETY: the helper checks the address.
+    let offset = unsafe { bpf_probe_read_user((vtable + config.vtable_id_offset as u64) as *const u64) }.ok()?;
+    if offset > 4096 || vtable >> 48 != 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    unsafe { slot.write_volatile(vtable << 16 | offset) };
+    Some(offset)
 }
 
 /// The poll function of the task type whose vtable is at `vtable`; 0 where it cannot be read.

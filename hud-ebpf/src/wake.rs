@@ -10,7 +10,8 @@ use crate::{
     thread,
 };
 
-/// `tokio::runtime::task::waker::wake_by_{val,ref}(ptr: *const ())` is entered; `ptr` is the task's header.
+/// `tokio::runtime::task::waker::wake_by_{val,ref}(ptr: *const ())` is entered, or near its entry; `ptr` is the task's
+/// header.
 ///
 /// A task that is notified already, or over, is not woken by it: no event then. So each wake that is told leads to one
 /// poll.
@@ -39,7 +40,9 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
     };
     // SAFETY: a helper without arguments.
     let ts = unsafe { bpf_ktime_get_ns() };
-    woke(task_id, ts);
+    if !woke(task_id, ts) {
+        return 0;
+    }
     let event =
         WakeEvent { kind: EventKind::Wake as u32, tid, ts, task_id, waker_task_id: task::known_id(&config, state) };
     send(Stream::Wakes, &event, size_of::<WakeEvent>() as u64);

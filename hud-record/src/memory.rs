@@ -12,7 +12,8 @@ pub(crate) fn hold_little() {
         unsafe {
             libc::mallopt(libc::M_ARENA_MAX, 1);
             // Said once, or the allocator raises it to the largest block that was ever freed and maps no more.
-            libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 8 << 20);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, 4 << 20);
         }
     }
 }

@@ -119,7 +119,7 @@ pub struct Encoded {
 }
 
 /// Makes a segment of `batches`, sorted by the table's key and signed; `None` where they have no row. A segment is held
-/// whole: of a log of 256 k rows that is 2 MB.
+/// whole: of a log of 128 k rows that is 1 MB.
 pub fn encode(table: Table, batches: &[RecordBatch]) -> Result<Option<Encoded>, ArrowError> {
     let schema = table.schema();
     let key = schema.index_of(table.key())?;

@@ -46,9 +46,9 @@ pub struct RollPolicy {
 
 impl Default for RollPolicy {
     fn default() -> Self {
-        // Rows: sealing holds a segment in memory, sorted and unsorted; 256 k polls are 2 × 20 MB. A segment of 100 k
+        // Rows: sealing holds a segment in memory, sorted and unsorted; 128 k polls are 2 × 10 MB. A segment of 100 k
         // rows costs 7.5 bytes a row, one of 1 M 7.4. Age: what power loss can take.
-        RollPolicy { bytes: 64 << 20, rows: 1 << 18, age: Duration::from_secs(60) }
+        RollPolicy { bytes: 64 << 20, rows: 1 << 17, age: Duration::from_secs(60) }
     }
 }
 

@@ -5,6 +5,7 @@ mod dwarf;
 mod glue;
 mod names;
 mod process;
+mod site;
 mod tokio;
 
 pub use binary::Binary;

@@ -9,7 +9,7 @@ use super::{
     Process,
     binary::{self, Binary, Symbol},
     dwarf::{self, Place, PollType},
-    glue, names,
+    glue, names, site,
 };
 use crate::error::{Error, Result};
 
@@ -27,7 +27,8 @@ pub struct Tokio {
     /// Whether the word before the current task's id tells if there is one: so up to tokio 1.39, where the field is an
     /// `Option<u64>` and the number stays when the task is no longer polled.
     pub tls_tagged: bool,
-    /// Places in the file of `wake_by_val` and `wake_by_ref`, by which a task is woken.
+    /// Places in the file of `wake_by_val` and `wake_by_ref`, by which a task is woken: near their entries, where its header
+    /// is still in `rdi`.
     pub wakes: Vec<u64>,
     /// Places in the file of `OwnedTasks::bind_inner`, by which a task joins its runtime.
     pub spawns: Vec<u64>,
@@ -92,7 +93,16 @@ impl Tokio {
                 symbols.iter().filter(|s| is(&s.name)).filter_map(|s| binary.file_offset(s.address)).collect();
             places.into_iter().collect()
         };
-        let (wakes, spawns, panics) = (places(is_wake), places(is_spawn), places(is_panic));
+        let (spawns, panics) = (places(is_spawn), places(is_panic));
+        let wakes: BTreeSet<u64> = symbols
+            .iter()
+            .filter(|s| is_wake(&s.name))
+            .filter_map(|s| {
+                let code = binary.bytes(s.address, s.size.min(256)).unwrap_or_default();
+                binary.file_offset(s.address.checked_add(site::cheapest(code))?)
+            })
+            .collect();
+        let wakes: Vec<u64> = wakes.into_iter().collect();
         // Identical functions may have been folded into one.
         let polls: BTreeMap<u64, Symbol> =
             symbols.iter().filter(|s| is_poll(&s.name)).map(|s| (s.address, s.clone())).collect();
