@@ -3,7 +3,10 @@
 use std::{borrow::Cow, string::String, sync::Arc, vec::Vec};
 
 use arrow::{
-    array::{ArrayBuilder as _, ArrayRef, BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder},
+    array::{
+        ArrayBuilder as _, ArrayRef, BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, RecordBatch,
+        StringBuilder,
+    },
     datatypes::{DataType, Field, SchemaRef},
 };
 

@@ -197,6 +197,9 @@ impl Drain {
     fn off_cpu_row(&mut self, e: &OffCpuHead, stack: &[u64], out: &BatchSender) {
         let (stack_id, _) = self.stacks.id(stack);
         let woken = e.wake_ts != 0;
+        if e.task_id == 0 {
+            self.threads.outside(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid);
+        }
         if woken && e.waker_tid != 0 {
             self.threads.woken(e.tid, e.waker_tid);
         }

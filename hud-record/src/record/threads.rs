@@ -45,6 +45,8 @@ struct Seat {
     tid: u32,
     /// The owner of the tasks polled there.
     owner: Option<u64>,
+    /// Who held it before.
+    before: Option<u32>,
 }
 
 /// The threads, and their rows while they fill.
@@ -100,6 +102,29 @@ impl Threads {
         }
     }
 
+    /// A thread runs no task, not even a worker's loop: if it held a seat, it has left it.
+    pub(super) fn outside(&mut self, ts: i64, tid: u32) {
+        let Some(thread) = self.threads.get_mut(&tid) else { return };
+        let Some(id) = thread.seat.take() else { return };
+        (thread.role, thread.worker, thread.runtime) = ("blocking", None, None);
+        let thread = thread.clone();
+        self.own_row(ts, tid, &thread, "role");
+        let Some(left) = self.seats.remove(&id) else { return };
+        // Whoever took it over unseen was given a seat of its own, the youngest.
+        let threads = &self.threads;
+        let is_kin = |s: &Seat| threads.get(&s.tid).is_some_and(|t| t.name == thread.name);
+        let heir = self.seats.range(id..).rev().find(|(_, s)| s.before.is_none() && is_kin(s));
+        if let Some((&own, heir)) = heir {
+            let tid_of_heir = heir.tid;
+            self.seats.remove(&own);
+            self.seats.insert(id, Seat { tid: tid_of_heir, owner: left.owner, before: Some(tid) });
+            if let Some(thread) = self.threads.get_mut(&tid_of_heir) {
+                thread.seat = Some(id);
+            }
+        }
+        self.number(ts);
+    }
+
     /// A task was met on a thread, and what it is.
     pub(super) fn task(&mut self, ts: i64, e: &TaskEvent, poll: Option<&PollFn>) {
         let Some(poll) = poll else { return };
@@ -144,9 +169,11 @@ impl Threads {
         {
             self.loops.remove(&oldest);
         }
-        let Some(caller) = self.threads.get(&tid).map(|t| t.caller) else { return };
+        let Some((caller, name)) = self.threads.get(&tid).map(|t| (t.caller, t.name.clone())) else { return };
         let caller_of = self.threads.get_mut(&caller).filter(|_| may_take_over && caller != tid);
-        let handed_over = caller_of.filter(|c| c.least_task.is_some_and(|t| t < task_id)).and_then(|from| {
+        // All threads of a runtime bear one name.
+        let caller_of = caller_of.filter(|c| c.name == name && c.least_task.is_some_and(|t| t < task_id));
+        let handed_over = caller_of.and_then(|from| {
             let seat = from.seat.take()?;
             (from.role, from.worker, from.runtime) = ("blocking", None, None);
             Some((seat, from.clone()))
@@ -159,7 +186,8 @@ impl Threads {
             None => task_id,
         };
         let owner = self.seats.get(&seat).and_then(|s| s.owner);
-        self.seats.insert(seat, Seat { tid, owner });
+        let before = (seat != task_id).then_some(caller);
+        self.seats.insert(seat, Seat { tid, owner, before });
         if let Some(thread) = self.threads.get_mut(&tid) {
             // One that never got up from its last seat did so unseen.
             if let Some(left) = thread.seat.replace(seat).filter(|&left| left != seat) {
@@ -181,6 +209,22 @@ impl Threads {
                     seat.owner = Some(owner);
                     self.number(ts);
                 }
+            }
+            // A worker that is done with blocking may find its seat still empty, and sits down again.
+            (Some((None, "blocking")), Some("multi_thread")) => {
+                let left = self.seats.iter_mut().find(|(_, s)| s.before == Some(tid) && s.owner == Some(owner));
+                let Some((&id, seat)) = left else { return };
+                let after = std::mem::replace(&mut seat.tid, tid);
+                seat.before = None;
+                if let Some(other) = self.threads.get_mut(&after) {
+                    (other.seat, other.role, other.worker, other.runtime) = (None, "blocking", None, None);
+                    let other = other.clone();
+                    self.own_row(ts, after, &other, "role");
+                }
+                if let Some(thread) = self.threads.get_mut(&tid) {
+                    (thread.seat, thread.role, thread.worker) = (Some(id), "worker", None);
+                }
+                self.number(ts);
             }
             // Whoever blocks on a current_thread runtime is its only worker.
             (Some((None, role)), Some("current_thread")) => {
@@ -322,7 +366,13 @@ mod tests {
         assert_eq!(seen(&threads, 11), ("worker", Some(0), Some(0)));
         assert!(threads.is_loop(1) && threads.is_loop(30));
         // And back, by a thread that was started for it.
-        let born = ThreadEvent { tid: 12, parent: 11, change: ThreadChange::Seen as u32, ..ThreadEvent::zeroed() };
+        let born = ThreadEvent {
+            tid: 12,
+            parent: 11,
+            comm: *b"tokio-rt-worker\0",
+            change: ThreadChange::Seen as u32,
+            ..ThreadEvent::zeroed()
+        };
         threads.event(2, &born);
         met(&mut threads, 11, 9, 1, &task);
         met(&mut threads, 12, 31, 0, &worker);
