@@ -62,6 +62,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     steps.run("tests", || sh(&mut tests))?;
     steps.run("documentation tests", || sh(cargo("test").args(["--workspace", "--doc", "--quiet"])))?;
+    if !args.runner.is_empty() {
+        println!("\nno soak: only some of the tests were asked for");
+    } else if rustix::process::geteuid().is_root() {
+        // So little is kept that most of it expires within the minute.
+        let soak = ["soak", "--minutes", "1", "--keep-size", "2MiB", "--storms", "5", "--debug"];
+        steps.run("soak", || sh(cargo("xtask").args(soak)))?;
+    } else {
+        println!("\nno soak: needs root, to load eBPF programs");
+    }
     steps.summary();
     Ok(())
 }
