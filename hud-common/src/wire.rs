@@ -362,8 +362,8 @@ pub struct PollFrame {
     pub vtable: u64,
     /// Index of the poll function.
     pub poll_fn: u32,
-    /// 1 where the future panicked in it.
-    pub panicked: u32,
+    /// How the task ends if it ends in it, as far as is known: a [`TaskOutcome`].
+    pub outcome: u32,
 }
 
 /// What the kernel program remembers of one thread of the target.

@@ -117,6 +117,29 @@ pub fn probes_since() -> u64 {
     PROBES_SINCE.get(0).copied().unwrap_or(0)
 }
 
+/// When the poll of a task under way began, in the form of [`WOKEN`].
+#[map]
+pub static POLLED: Array<u64> = Array::with_max_entries(WOKEN_SLOTS as u32, 0);
+
+/// Notes that a poll of a task begins at `now`.
+#[inline(always)]
+pub fn poll_begins(task_id: u64, now: u64) {
+    if let Some(slot) = POLLED.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) {
+        // SAFETY: as in `woke`.
+        unsafe { slot.write_volatile(task_id / WOKEN_SLOTS << 48 | now & WOKEN_TIME) };
+    }
+}
+
+/// Whether the poll of a task that began at `ts` is the last that began.
+#[inline(always)]
+pub fn is_last_poll(task_id: u64, ts: u64) -> bool {
+    match POLLED.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) {
+        // SAFETY: as in `woke`.
+        Some(slot) => unsafe { slot.read_volatile() == task_id / WOKEN_SLOTS << 48 | ts & WOKEN_TIME },
+        None => true,
+    }
+}
+
 /// Notes that a task is woken or spawned at `now`. Gives false where that was noted a moment ago, and no poll has been
 /// since: the probe of a wake may be hit twice by one call, in a loop.
 #[inline(always)]

@@ -16,7 +16,7 @@ use aya_ebpf::{
 use hud_common::wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, Stream, TaskOutcome};
 
 use crate::{
-    maps::{THREADS, config, count, is_target, probes_since, send, take_wake},
+    maps::{THREADS, config, count, is_last_poll, is_target, poll_begins, probes_since, send, take_wake},
     sched,
     task::Header,
     thread,
@@ -56,9 +56,9 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
         thread::untracked(Stream::Polls);
         return 0;
     }
-    let (task_id, vtable) = match Header::read(header) {
-        Some(head) => (head.id(&config, header), head.vtable),
-        None => (0, 0),
+    let (task_id, vtable, flags) = match Header::read(header) {
+        Some(head) => (head.id(&config, header), head.vtable, head.state),
+        None => (0, 0, 0),
     };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -79,8 +79,10 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
         vtable,
         // SAFETY: the helper takes the context.
         poll_fn: unsafe { bpf_get_attach_cookie(ctx.as_ptr()) } as u32,
-        panicked: 0,
+        // An aborted task is polled once more, to be dropped.
+        outcome: if flags & CANCELLED != 0 { TaskOutcome::Cancelled } else { TaskOutcome::Completed } as u32,
     };
+    poll_begins(task_id, now);
     state.depth = depth + 1;
     0
 }
@@ -120,7 +122,9 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     if config.polls == 0 {
         return 0;
     }
-    let outcome = outcome(&poll);
+    // As soon as tokio is done with a poll another worker may begin the next one, even before this program runs: what the
+    // header then says is of that poll.
+    let is_over = is_last_poll(poll.task_id, poll.ts) && is_over(&poll);
     // SAFETY: helpers without arguments.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     let event = PollEvent {
@@ -134,11 +138,11 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
         wake_ts: poll.wake_ts,
         poll_fn: poll.poll_fn,
         cpu: cpu as u16,
-        completed: outcome.is_some() as u16,
+        completed: is_over as u16,
     };
     send(Stream::Polls, &event, size_of::<PollEvent>() as u64);
-    if let Some(outcome) = outcome {
-        let event = EndEvent { kind: EventKind::End as u32, outcome: outcome as u32, ts: now, task_id: poll.task_id };
+    if is_over {
+        let event = EndEvent { kind: EventKind::End as u32, outcome: poll.outcome, ts: now, task_id: poll.task_id };
         send(Stream::Ends, &event, size_of::<EndEvent>() as u64);
     }
     0
@@ -158,37 +162,22 @@ pub fn panicked(ctx: ProbeContext) -> u32 {
         let state = unsafe { &mut *state };
         let depth = state.depth as usize;
         if depth > 0 && depth <= MAX_POLLS && state.epoch == since {
-            state.polls[(depth - 1) & (MAX_POLLS - 1)].panicked = 1;
+            state.polls[(depth - 1) & (MAX_POLLS - 1)].outcome = TaskOutcome::Panicked as u32;
         }
     }
     0
 }
 
-/// How the task of a poll that is over ended, if it did.
+/// Whether the task of a poll that is over is over as well.
 #[inline(always)]
-fn outcome(poll: &PollFrame) -> Option<TaskOutcome> {
-    let state = match Header::read(poll.header) {
-        // Freed, and the memory used again.
-        Some(header) if header.vtable != poll.vtable => None,
-        Some(header) => Some(header.state),
-        None => None,
-    };
-    let alive = match state {
-        Some(state) => {
-            let references = state >> REFERENCES;
-            references > 0 && references < ABSURD
+fn is_over(poll: &PollFrame) -> bool {
+    match Header::read(poll.header) {
+        Some(header) if header.vtable == poll.vtable => {
+            let references = header.state >> REFERENCES;
+            references == 0 || references >= ABSURD || header.state & COMPLETE != 0
         }
-        None => false,
-    };
-    let state = state.unwrap_or(0);
-    if alive && state & COMPLETE == 0 {
-        None
-    } else if poll.panicked != 0 {
-        Some(TaskOutcome::Panicked)
-    } else if alive && state & CANCELLED != 0 {
-        Some(TaskOutcome::Cancelled)
-    } else {
-        Some(TaskOutcome::Completed)
+        // Freed, and the memory given back or used again.
+        _ => true,
     }
 }
 

@@ -17,7 +17,9 @@ use hud_common::wire::{
     CONTEXT_WORDS, Calibration, Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState,
 };
 
-use crate::maps::{CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, add_one, count, probes_since, send};
+use crate::maps::{
+    CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, add_one, count, probes_since, send,
+};
 
 /// The beginning of tokio's `runtime::task::core::Header` (tokio/src/runtime/task/core.rs, since 1.21).
 #[repr(C)]
@@ -62,10 +64,7 @@ const NEAR: u64 = 64 << 10;
 /// The id of the task that the current thread is polling; 0 = none, or not known. `slot` as in [`tell_type`].
 #[inline(always)]
 pub fn current_id(config: &Config, state: *const ThreadState, slot: u32) -> u64 {
-    let innermost = match innermost_poll(state) {
-        Some(poll) => poll.task_id,
-        None => 0,
-    };
+    let innermost = polled_id(state);
     let Some(calibration) = calibration(config) else {
         return innermost;
     };
@@ -99,19 +98,12 @@ fn calibration(config: &Config) -> Option<*mut Calibration> {
     CALIBRATION.get_ptr_mut(0)
 }
 
-/// As [`current_id`], where a probe of the target's code asks: the poll that is under way knows, and nothing is
-/// calibrated.
+/// The id of the task whose poll is under way, as the probes know it; 0 = none. Unlike [`current_id`] never the id of a
+/// worker's loop.
 #[inline(always)]
-pub fn known_id(config: &Config, state: *const ThreadState) -> u64 {
-    if let Some(poll) = innermost_poll(state) {
-        return poll.task_id;
-    }
-    match calibration(config) {
-        // SAFETY: the map's own memory.
-        Some(calibration) => match unsafe { (*calibration).found } {
-            0 | Calibration::GAVE_UP => 0,
-            found => read_task_id(config, found),
-        },
+pub fn polled_id(state: *const ThreadState) -> u64 {
+    match innermost_poll(state) {
+        Some(poll) => poll.task_id,
         None => 0,
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 #[uprobe]
 pub fn task_wake(ctx: ProbeContext) -> u32 {
     let config = config();
-    if !is_target(&ctx, &config) || probes_since() == 0 {
+    if !is_target(&ctx, &config) || probes_since() == 0 || config.polls == 0 {
         return 0;
     }
     count(|c| &mut c.other_hits);
@@ -43,8 +43,7 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
     if !woke(task_id, ts) {
         return 0;
     }
-    let event =
-        WakeEvent { kind: EventKind::Wake as u32, tid, ts, task_id, waker_task_id: task::known_id(&config, state) };
+    let event = WakeEvent { kind: EventKind::Wake as u32, tid, ts, task_id, waker_task_id: task::polled_id(state) };
     send(Stream::Wakes, &event, size_of::<WakeEvent>() as u64);
     0
 }
@@ -54,7 +53,7 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn task_spawn(ctx: ProbeContext) -> u32 {
     let config = config();
-    if !is_target(&ctx, &config) || probes_since() == 0 {
+    if !is_target(&ctx, &config) || probes_since() == 0 || config.polls == 0 {
         return 0;
     }
     count(|c| &mut c.other_hits);
@@ -79,7 +78,7 @@ pub fn task_spawn(ctx: ProbeContext) -> u32 {
         tid,
         ts,
         task_id,
-        parent_task_id: task::known_id(&config, state),
+        parent_task_id: task::polled_id(state),
         poll_addr: task::poll_fn_of(&config, header.vtable),
     };
     send(Stream::Spawns, &event, size_of::<SpawnEvent>() as u64);

@@ -1,6 +1,6 @@
 //! Loading the kernel programs and attaching them to the scheduler, the CPU clock and the target's poll functions.
 
-use std::{num::NonZeroU32, path::Path};
+use std::{num::NonZeroU32, os::fd::OwnedFd, path::Path, sync::OnceLock};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -75,8 +75,6 @@ pub struct Probes {
     /// Whether tokio's thread-local can be read.
     has_context: bool,
     is_calibrating: bool,
-    /// Switches on the kernel's accounting of program run time while it is held.
-    _stats: Option<std::os::fd::OwnedFd>,
 }
 
 /// The probes in the target's code.
@@ -113,7 +111,7 @@ impl Probes {
             vtables_start: image.0,
             vtables_end: image.1,
         };
-        let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).ok();
+        let _ = has_run_times();
         let bpf = EbpfLoader::new()
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
@@ -126,7 +124,6 @@ impl Probes {
             trap: None,
             has_context: false,
             is_calibrating: false,
-            _stats: stats,
         };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
@@ -320,6 +317,9 @@ impl Probes {
         match &self.probed {
             Probed::Switched(switch) => switch.turn(on),
             Probed::OneByOne(_) if !on => {
+                tracing::warn!(
+                    "polls, wakes, spawns and ends are no longer recorded: putting probes on again takes Linux 6.6"
+                );
                 if let Probed::OneByOne(links) = std::mem::replace(&mut self.probed, Probed::Not) {
                     // A thread that cannot be had: the links go with the closure, right here. Entries first, which were
                     // attached last: an entry without its return would linger.
@@ -337,9 +337,9 @@ impl Probes {
         self.trap
     }
 
-    /// Run time (ns) of the programs in the target's code so far.
-    pub fn probed_run_time(&self) -> u64 {
-        self.programs.as_ref().map_or(0, Programs::run_time)
+    /// Run time (ns) of the programs in the target's code so far; `None` where the kernel keeps no account.
+    pub fn probed_run_time(&self) -> Option<u64> {
+        self.programs.as_ref().filter(|_| has_run_times()).map(Programs::run_time)
     }
 
     /// Lets the kernel programs tell the types of all tasks again, as they meet them.
@@ -402,7 +402,9 @@ impl Probes {
 
     /// Run time of all programs so far (ns); `None` where the kernel keeps no account.
     pub fn run_time(&self) -> Option<u64> {
-        self._stats.as_ref()?;
+        if !has_run_times() {
+            return None;
+        }
         let times = self.bpf.programs().filter_map(|(_, p)| Some(p.info().ok()?.run_time().as_nanos()));
         let probed = self.programs.as_ref().map_or(0, Programs::run_time);
         u64::try_from(times.sum::<u128>()).ok()?.checked_add(probed)
@@ -433,12 +435,15 @@ impl Probes {
 
     /// Looks whether the place of the current task's id is sure by now, and if so, or on giving up, tells the kernel
     /// programs. Gives false where it gave up.
+    ///
+    /// Giving up takes evidence too: a target that was idle has shown none.
     pub fn calibrate(&mut self, give_up: bool) -> Result<bool> {
+        const ENOUGH: u64 = 64;
         let mut found = None;
         self.set_calibration(|calibration| {
             found = match calibration.verdict() {
                 Some(word) => Some(word as u64 + 1),
-                None => give_up.then_some(Calibration::GAVE_UP),
+                None => (give_up && calibration.looks >= ENOUGH).then_some(Calibration::GAVE_UP),
             };
             calibration.found = found.unwrap_or(0);
         })?;
@@ -478,6 +483,13 @@ impl Probes {
         let program = self.bpf.program_mut(name).ok_or_else(|| missing(name))?;
         program.try_into().map_err(|e| refused(name, &e))
     }
+}
+
+/// Whether the kernel accounts the run time of programs, which it does while a descriptor for it is open: from the first
+/// call to this process's end, as opening it takes CAP_SYS_ADMIN, which is given up.
+fn has_run_times() -> bool {
+    static STATS: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    STATS.get_or_init(|| aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()).is_some()
 }
 
 /// The stream whose events a counter index belongs to.

@@ -13,7 +13,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
-        mpsc::{self, Sender},
+        mpsc::{self, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -132,26 +132,41 @@ pub(crate) struct Switch {
 const OFF: u8 = 0;
 const ON: u8 = 1;
 const CHANGING: u8 = 2;
-const FAILED: u8 = 3;
+/// How long after a refusal the probes may be tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Switch {
     /// Takes `probes` over, as they are: on or off.
+    ///
+    /// Where they are refused, as memory may be short, they are off, and may be tried again after a minute.
     pub(crate) fn new(mut probes: Uprobes) -> io::Result<Self> {
         let state = Arc::new(AtomicU8::new(if probes.links.is_empty() { OFF } else { ON }));
         let (wish, wishes) = mpsc::channel();
         let told = Arc::clone(&state);
         let thread = thread::Builder::new().name("hud-probes".into()).spawn(move || {
             privilege::enter_attacher();
-            for on in wishes {
-                let now = match on {
-                    true if probes.attach().is_ok() => ON,
-                    true => FAILED,
-                    false => {
+            let mut refused: Option<Instant> = None;
+            loop {
+                match wishes.recv_timeout(Duration::from_secs(1)) {
+                    Ok(true) => match probes.attach() {
+                        Ok(()) => told.store(ON, Ordering::Release),
+                        Err(e) => {
+                            probes.detach();
+                            tracing::warn!("the probes could not be put on again, next try in a minute: {e}");
+                            refused = Some(Instant::now());
+                        }
+                    },
+                    Ok(false) => {
                         probes.detach();
-                        OFF
+                        told.store(OFF, Ordering::Release);
                     }
-                };
-                told.store(now, Ordering::Release);
+                    Err(RecvTimeoutError::Timeout) => {
+                        if refused.take_if(|at| at.elapsed() >= RETRY_AFTER).is_some() {
+                            told.store(OFF, Ordering::Release);
+                        }
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
             }
             probes.detach();
         })?;
@@ -161,9 +176,8 @@ impl Switch {
     /// Turns the probes on or off, soon.
     pub(crate) fn turn(&self, on: bool) {
         self.state.store(CHANGING, Ordering::Release);
-        if self.wish.as_ref().is_none_or(|w| w.send(on).is_err()) {
-            self.state.store(FAILED, Ordering::Release);
-        }
+        // A thread that is gone has panicked: the state stays as it is, neither on nor off.
+        let _ = self.wish.as_ref().map(|w| w.send(on));
     }
 
     /// Whether they are all on.

@@ -18,7 +18,7 @@ use rustix::{
 use super::{
     account::{Baseline, lost, produced},
     drain::Drain,
-    governor::{Governor, Stretch},
+    governor::{Governor, Stretch, Watched},
     identity::Identity,
     learner::{Learned, Learner},
     recorder::Settings,
@@ -105,7 +105,8 @@ impl Attachment {
         let mappings = process.mappings()?;
         let build_id = running.build_id().map(str::to_string);
         let budget = (settings.plan.polls == Polls::Auto).then_some(settings.budget);
-        let governor = Governor::new(budget, process.pid, cpus(), &probes, kernel::now());
+        let watched = Watched { wakes: !tokio.wakes.is_empty(), spawns: !tokio.spawns.is_empty() };
+        let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
         Ok(Attachment {
             notes: tokio.notes.clone(),
             process,

@@ -22,12 +22,25 @@ const STRETCH: f64 = 0.2;
 /// must not pay for it in one stretch.
 const PURSE: f64 = 2.0;
 
+/// What a program takes for a hit (ns), where the kernel does not account it: what it did on the machine of
+/// docs/benchmarks, two programs a poll and one a wake.
+const PROGRAM: f64 = 700.0;
+
 /// A stretch in which the probes counted, by CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
     pub(super) began: u64,
     pub(super) ended: u64,
     pub(super) reason: &'static str,
+    /// Which of them there are.
+    pub(super) watched: Watched,
+}
+
+/// The functions of tokio that were found, of those that a binary may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watched {
+    pub(super) wakes: bool,
+    pub(super) spawns: bool,
 }
 
 /// What the target and the probes have used so far (ns).
@@ -41,6 +54,7 @@ struct Used {
 #[derive(Debug)]
 pub(super) struct Governor {
     budget: Option<f64>,
+    watched: Watched,
     trap: TrapCost,
     pid: u32,
     cpus: f64,
@@ -58,12 +72,13 @@ pub(super) struct Governor {
 
 impl Governor {
     /// Measures what a trap costs here. Counting begins with [`Governor::begin`].
-    pub(super) fn new(budget: Option<f64>, pid: u32, cpus: u32, probes: &Probes, now: u64) -> Self {
+    pub(super) fn new(budget: Option<f64>, watched: Watched, pid: u32, cpus: u32, probes: &Probes, now: u64) -> Self {
         // Where it cannot be measured: what was, on a machine of 2024 (docs/DEVELOPMENT.md).
         let guess = TrapCost { entry: Duration::from_nanos(800), entry_and_return: Duration::from_nanos(1800) };
         let trap = budget.and_then(|_| probes.trap_cost()).unwrap_or(guess);
         let mut governor = Governor {
             budget,
+            watched,
             trap,
             pid,
             cpus: f64::from(cpus.max(1)),
@@ -121,7 +136,7 @@ impl Governor {
     /// Ends the stretch under way, if there is one, because of `reason`.
     pub(super) fn cut(&mut self, now: u64, reason: &'static str) -> Option<Stretch> {
         let began = self.since.take()?;
-        Some(Stretch { began, ended: now, reason })
+        Some(Stretch { began, ended: now, reason, watched: self.watched })
     }
 
     /// Ends the stretch under way and begins the next at the same instant, for a session that hands over to another.
@@ -138,10 +153,11 @@ impl Governor {
     fn used(&self, probes: &Probes, counters: &Counters) -> Used {
         let traps = as_float(counters.poll_hits) / 2.0 * as_float(nanos(self.trap.entry_and_return))
             + as_float(counters.other_hits) * as_float(nanos(self.trap.entry));
-        Used {
-            target: kernel::cpu_time(self.pid).map_or(self.used.target, as_float),
-            probes: traps + as_float(probes.probed_run_time()),
-        }
+        let programs = match probes.probed_run_time() {
+            Some(run_time) => as_float(run_time),
+            None => as_float(counters.poll_hits + counters.other_hits) * PROGRAM,
+        };
+        Used { target: kernel::cpu_time(self.pid).map_or(self.used.target, as_float), probes: traps + programs }
     }
 }
 

@@ -327,7 +327,12 @@ impl LiveSession {
     /// Notes a stretch in which the probes in the target's code counted.
     pub(super) fn probed(&self, stretch: Stretch) {
         let mut coverage = CoverageColumns::default();
-        for stream in Stream::ALL.into_iter().filter(|s| s.is_probed()) {
+        let is_watched = |stream: &Stream| match stream {
+            Stream::Wakes => stretch.watched.wakes,
+            Stream::Spawns => stretch.watched.spawns,
+            _ => stream.is_probed(),
+        };
+        for stream in Stream::ALL.into_iter().filter(is_watched) {
             coverage.push(CoverageRow {
                 ts: self.clock.epoch(stretch.began),
                 dur: stretch.ended.saturating_sub(stretch.began).cast_signed(),
