@@ -246,7 +246,9 @@ impl<'a> Verifier<'a> {
         segments
             .sort_by_key(|s| (!names.contains(&s.table), names.iter().position(|t| *t == s.table), s.table, s.number));
         let (mut bytes, all) = (0, segments.len());
-        for (done, segment) in segments.iter().enumerate() {
+        // The account first: a session being recorded grows, and then every row that it counts is there to be found.
+        let (accounts, rest): (Vec<_>, Vec<_>) = segments.iter().partition(|s| s.table == Table::Accounts);
+        for (done, segment) in accounts.into_iter().chain(rest).enumerate() {
             self.progress.tell(done, all);
             bytes += segment.size;
             match self.segment(segment) {
