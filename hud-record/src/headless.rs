@@ -1,6 +1,6 @@
 //! Recording without a screen: one process, or with `--wait` each process of a name, one after the other.
 
-use std::{path::PathBuf, thread, time::Duration};
+use std::{io::Write as _, path::PathBuf, thread, time::Duration};
 
 use crate::{
     error::{Error, Result},
@@ -149,7 +149,8 @@ impl Headless {
                 News::Progress(progress) => line.show(progress),
                 News::Closed(outcome) => {
                     line.closed(outcome);
-                    println!("{}", outcome.session.display());
+                    // Whether anyone still reads it is not what the recording depends on.
+                    let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
                 }
                 News::Alive => {}
             }

@@ -94,6 +94,27 @@ fn logs_are_json_where_asked_for() {
     assert!(said.contains("exists already"), "{said}");
 }
 
+#[test]
+fn a_recording_goes_on_when_nobody_reads_what_it_says() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start(&program("test-async-app"), &[]);
+    for format in ["text", "json"] {
+        let session = dir.path().join(format);
+        let ((out_reader, out), (err_reader, err)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        let mut command = on(target.pid(), &session);
+        command.args(["--duration", "1", "--log-level", "trace", "--log-format", format]).stdout(out).stderr(err);
+        drop((out_reader, err_reader));
+        assert!(command.status().unwrap().success(), "{format}");
+        let recording = Recording::open(&session);
+        assert_eq!(recording.manifest.end_reason.as_deref(), Some("duration is over"));
+        // Nor does an error need a reader: the exit code is its own.
+        assert_eq!(command.status().unwrap().code(), Some(1), "the session exists already");
+    }
+}
+
 /// All files and folders under `path`, itself included.
 fn tree(path: &Path) -> Vec<std::path::PathBuf> {
     let mut all = vec![path.to_path_buf()];
