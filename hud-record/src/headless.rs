@@ -68,7 +68,7 @@ impl Headless {
         let control = Control::by_signals()?;
         let mut notify = Notify::new();
         if let Where::Store(store) = &self.place {
-            Owner::act(self.owner, || store.recover());
+            store.recover();
         }
         let mut disk_drops = 0;
         let mut unsealed = 0;
@@ -129,7 +129,10 @@ impl Headless {
             keep: self.keep,
             every: self.every,
             previous,
-            owner: self.owner,
+            owner: match &self.place {
+                Where::Store(store) => store.owner(),
+                Where::Folder(_) | Where::DataDir => self.owner,
+            },
             keep_bpf: matches!(self.target, Target::Every(_)),
         };
         notify.alive();

@@ -155,10 +155,21 @@ fn under_sudo_files_belong_to_the_user_who_called_it() {
         let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
         assert_eq!(metadata.mode() & 0o777, mode, "{}", path.display());
     }
-    // Where that user may not write, root may.
-    let session = dir.path().join("roots");
+    // Where that user may not write, and nobody but root, root may.
+    let roots = tempfile::tempdir_in("/run").unwrap();
+    let session = roots.path().join("roots");
     run(&session);
     assert!(tree(&session).iter().all(|p| p.metadata().unwrap().uid() == 0));
+    // A folder of root's that a link of the user's leads to is none of the user's.
+    std::os::unix::fs::symlink(roots.path(), home.join("link")).unwrap();
+    let session = home.join("link/session");
+    let output = on(target.pid(), &session)
+        .args(["--duration", "1"])
+        .env("SUDO_UID", NOBODY.to_string())
+        .env("SUDO_GID", "0")
+        .output()
+        .unwrap();
+    assert!(!output.status.success() && !session.exists(), "{}", text(&output.stderr));
 }
 
 /// Whether another user may run hud-record where the tests built it; a copy where they may.

@@ -55,6 +55,7 @@ fn is_needed(session: &SessionDir, manifest: &Manifest) -> Result<bool> {
 
 /// `step` is called after each change on disk; where it fails, so does this, as if killed there.
 fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> Result<()>) -> Result<Recovery> {
+    Table::ALL.iter().try_for_each(|table| session.check_table(*table))?;
     tidy(session, &manifest, step)?;
     let found = Findings::gather(session, &manifest)?;
     let recovery = match manifest.recovery.clone() {
@@ -606,6 +607,22 @@ mod tests {
         assert_eq!(files(&session), before);
         drop(lock);
         assert!(recover(&session).unwrap().is_some());
+    }
+
+    #[test]
+    fn no_link_leads_recovery_out_of_the_session() {
+        let (tmp, session) = killed();
+        let elsewhere = tmp.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("a.tmp"), "kept").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, session.table(Table::Wakes)).unwrap();
+        assert!(matches!(recover(&session), Err(Error::Damaged { .. })));
+        assert!(elsewhere.join("a.tmp").exists());
+        fs::remove_file(session.table(Table::Wakes)).unwrap();
+        fs::remove_file(session.path().join("lock")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.join("made"), session.path().join("lock")).unwrap();
+        assert!(matches!(recover(&session), Err(Error::Io { .. })));
+        assert!(!elsewhere.join("made").exists());
     }
 
     #[test]

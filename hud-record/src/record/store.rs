@@ -7,14 +7,17 @@
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use hud_common::session::{self, Manifest, SessionDir};
 
-use crate::{error::Result, privilege::Owner};
+use crate::{
+    error::Result,
+    privilege::{Owner, is_roots_alone, make_as},
+};
 
 /// How often other sessions of the store are measured anew.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
@@ -25,19 +28,32 @@ const REMOVED: &str = ".removed-";
 #[derive(Clone, Debug)]
 pub struct Store {
     host: PathBuf,
+    owner: Option<Owner>,
 }
 
 impl Store {
-    /// The part of the store at `root` that is this host's; made where it is not there.
+    /// The part of the store at `root` that is this host's; made where it is not there. It is `owner`'s, or root's where
+    /// root alone may write there.
     pub fn open(root: &Path, owner: Option<Owner>) -> Result<Self> {
         // Absolute: what works in it later on may have another idea of where it is.
         let root = std::path::absolute(root).map_err(session::Error::io("find", root))?;
         let host = root.join(format!("host={}", path_part(&host_name())));
-        let create = || DirBuilder::new().recursive(true).mode(0o700).create(&host);
-        Owner::act(owner, create)
-            .or_else(|e| if e.kind() == io::ErrorKind::PermissionDenied { create() } else { Err(e) })
-            .map_err(session::Error::io("create", &host))?;
-        Ok(Store { host })
+        let create = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(&host)?;
+            // It may have been there already, and a link is followed only as whom it could be used against.
+            fs::metadata(&host)
+        };
+        let is_denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+        let (metadata, owner) =
+            make_as(owner, &host, is_denied, create).map_err(session::Error::io("create", &host))?;
+        // One that root has made before stays root's.
+        let owner = owner.filter(|_| metadata.uid() != 0 || !is_roots_alone(&host));
+        Ok(Store { host, owner })
+    }
+
+    /// Whose its files are, as it turned out.
+    pub fn owner(&self) -> Option<Owner> {
+        self.owner
     }
 
     /// The folder of this host's sessions.
@@ -52,6 +68,10 @@ impl Store {
 
     /// Recovers every session whose recorder was killed, and ends removals that were cut short.
     pub fn recover(&self) {
+        Owner::act(self.owner, || self.recover_all());
+    }
+
+    fn recover_all(&self) {
         for path in self.entries(REMOVED) {
             remove_logged(&path);
         }
