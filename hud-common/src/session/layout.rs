@@ -65,6 +65,11 @@ impl SessionDir {
         Ok((SessionDir { root: root.to_path_buf() }, manifest))
     }
 
+    /// The session at `root`, to be locked before anything of it is read.
+    pub fn at(root: &Path) -> Self {
+        SessionDir { root: root.to_path_buf() }
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.root
