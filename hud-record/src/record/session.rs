@@ -125,7 +125,7 @@ impl Blueprint {
             session: folder.clone(),
             policy: self.roll,
             clock,
-            retention: Retention::new(self.keep, others, epochs.clone()),
+            retention: Retention::new(self.keep, others, epochs.clone(), clock),
             manifest: manifest.clone(),
             owner,
         })?;
