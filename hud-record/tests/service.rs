@@ -269,7 +269,7 @@ fn what_is_not_needed_any_more_is_given_up() {
 fn the_unit_file_is_one_that_systemd_accepts() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/hud-record.service");
     let text_of = fs::read_to_string(&unit).unwrap();
-    for line in ["Type=notify", "StateDirectory=hud", "ProtectSystem=strict", "NoNewPrivileges=yes"] {
+    for line in ["Type=notify", "StateDirectory=hud/%i", "ProtectSystem=strict", "NoNewPrivileges=yes"] {
         assert!(text_of.lines().any(|l| l == line), "{line}");
     }
     let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&unit).output() else {
