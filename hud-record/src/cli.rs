@@ -1,6 +1,6 @@
 //! The command line of `hud-record`, shared with `hud`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
@@ -48,7 +48,7 @@ pub struct RecordArgs {
     /// Folder for the session; must not exist [default: a new one under the data directory]
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["store", "wait"])]
     pub export: Option<PathBuf>,
-    /// Keep sessions in ROOT/host=HOST/session=ID/: one a day (UTC) and a start of the target
+    /// Keep sessions in ROOT/host=HOST/session=ID/: one a day (UTC), a start of the target, and an eighth of --keep-size
     #[arg(long, value_name = "ROOT")]
     pub store: Option<PathBuf>,
     /// Wait for a process of that name, record it, and when it exits wait for the next one
@@ -129,9 +129,11 @@ pub fn report(program: &str, result: Result<()>) -> ExitCode {
     let help = error.help();
     match service::log_format() {
         LogFormat::Text => {
-            eprintln!("{program}: {error}");
+            // Where nobody reads it, the exit code still says it.
+            let mut stderr = std::io::stderr();
+            let _ = writeln!(stderr, "{program}: {error}");
             if let Some(help) = help {
-                eprintln!("  help: {help}");
+                let _ = writeln!(stderr, "  help: {help}");
             }
         }
         LogFormat::Json => tracing::error!(help = help.as_deref(), "{error}"),

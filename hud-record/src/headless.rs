@@ -1,6 +1,6 @@
 //! Recording without a screen: one process, or with `--wait` each process of a name, one after the other.
 
-use std::{path::PathBuf, thread, time::Duration};
+use std::{io::Write as _, path::PathBuf, thread, time::Duration};
 
 use crate::{
     error::{Error, Result},
@@ -68,7 +68,7 @@ impl Headless {
         let control = Control::by_signals()?;
         let mut notify = Notify::new();
         if let Where::Store(store) = &self.place {
-            Owner::act(self.owner, || store.recover());
+            store.recover();
         }
         let mut disk_drops = 0;
         let mut unsealed = 0;
@@ -129,7 +129,10 @@ impl Headless {
             keep: self.keep,
             every: self.every,
             previous,
-            owner: self.owner,
+            owner: match &self.place {
+                Where::Store(store) => store.owner(),
+                Where::Folder(_) | Where::DataDir => self.owner,
+            },
             keep_bpf: matches!(self.target, Target::Every(_)),
         };
         notify.alive();
@@ -149,7 +152,8 @@ impl Headless {
                 News::Progress(progress) => line.show(progress),
                 News::Closed(outcome) => {
                     line.closed(outcome);
-                    println!("{}", outcome.session.display());
+                    // Whether anyone still reads it is not what the recording depends on.
+                    let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
                 }
                 News::Alive => {}
             }

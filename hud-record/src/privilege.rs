@@ -2,10 +2,13 @@
 //!
 //! hud needs capabilities to attach and, fewer, to go on naming; each of its threads keeps only those that its work
 //! needs. Under sudo the threads that write act as the user who called sudo, by file-system user id: their files are
-//! that user's from the start, and no path can lead them where that user may not write.
+//! that user's from the start, and no path can lead them where that user may not write. The one exception is a place that
+//! nobody but root could have prepared, see [`is_roots_alone`].
 
 use std::{
-    path::PathBuf,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Component, Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -22,11 +25,15 @@ pub struct Owner {
 impl Owner {
     /// The user who called sudo, where hud runs as root under it.
     pub fn from_sudo() -> Option<Self> {
-        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok().filter(|&id| id != 0);
+        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
         if !Uid::effective().is_root() {
             return None;
         }
-        Some(Owner { uid: Uid::from_raw(id("SUDO_UID")?), gid: Gid::from_raw(id("SUDO_GID")?) })
+        let uid = Uid::from_raw(id("SUDO_UID").filter(|&uid| uid != 0)?);
+        // Whoever the user is, they are not root: no group that is missing or odd makes them so.
+        let gid = id("SUDO_GID").map(Gid::from_raw);
+        let gid = gid.or_else(|| Some(User::from_uid(uid).ok()??.gid)).unwrap_or(Gid::from_raw(uid.as_raw()));
+        Some(Owner { uid, gid })
     }
 
     /// Their home.
@@ -49,6 +56,40 @@ impl Owner {
         let _back = Back(setfsuid(owner.uid), gid);
         work()
     }
+}
+
+/// Makes what is new at `place` as the user, or, where the user may not write and root alone may, as root. Gives whose
+/// it is.
+pub(crate) fn make_as<T, E>(
+    owner: Option<Owner>,
+    place: &Path,
+    is_denied: impl FnOnce(&E) -> bool,
+    make: impl Fn() -> Result<T, E>,
+) -> Result<(T, Option<Owner>), E> {
+    match Owner::act(owner, &make) {
+        Err(e) if owner.is_some() && is_denied(&e) && is_roots_alone(place) => Ok((make()?, None)),
+        done => Ok((done?, owner)),
+    }
+}
+
+/// Whether root alone decides what is at `place`: every folder on the way, as far as there are any, is root's, and
+/// nobody else may write there. A link is none, whoever made it: what it leads through is not looked at here.
+pub(crate) fn is_roots_alone(place: &Path) -> bool {
+    let Ok(place) = std::path::absolute(place) else { return false };
+    if place.components().any(|part| part == Component::ParentDir) {
+        return false;
+    }
+    let mut way = PathBuf::new();
+    for part in place.components() {
+        way.push(part);
+        match fs::symlink_metadata(&way) {
+            Ok(m) if m.is_dir() && m.uid() == 0 && m.mode() & 0o022 == 0 => {}
+            // From here on it is root who makes it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return true,
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// What each thread keeps once hud is attached.
@@ -124,4 +165,21 @@ pub fn missing_to_attach() -> Vec<&'static str> {
     .filter(|(capability, _)| !sets.effective.contains(*capability))
     .map(|(_, name)| name)
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_roots_alone_only_if_all_the_way_to_it_is() {
+        assert!(is_roots_alone(Path::new("/")));
+        assert!(is_roots_alone(Path::new("/hud-test-not-there/a/b")));
+        // Anyone may put a link there.
+        assert!(!is_roots_alone(&std::env::temp_dir().join("a")));
+        assert!(!is_roots_alone(Path::new("/proc/self/cwd/a")));
+        assert!(!is_roots_alone(Path::new("/hud-test-not-there/../tmp")));
+    }
 }

@@ -1,7 +1,10 @@
 //! What a recording without a screen says of itself: a line that is kept up to date on a terminal, else one line at the
 //! start and one at the end.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use humansize::{BINARY, format_size};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
@@ -93,7 +96,8 @@ fn bar() -> ProgressBar {
 /// A line for whoever reads stderr: as it is, or as JSON where logs are.
 fn say(line: &str) {
     match service::log_format() {
-        LogFormat::Text => eprintln!("{line}"),
+        // Whether anyone still reads it is not what the recording depends on.
+        LogFormat::Text => drop(writeln!(std::io::stderr(), "{line}")),
         LogFormat::Json => tracing::info!("{line}"),
     }
 }

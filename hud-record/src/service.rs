@@ -123,7 +123,12 @@ pub fn log_to_stderr(format: LogFormat, level: Option<&str>) -> Result<()> {
     let directives = if directives.is_empty() { "info".into() } else { directives };
     let filter = EnvFilter::try_new(&directives)
         .map_err(|e| Error::Unavailable(format!("{directives:?} is no log level: {e}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveTheBar).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| AboveTheBar)
+        .with_target(false)
+        // It would tell them on stderr, and panic where that is what failed.
+        .log_internal_errors(false);
     let done = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
         // The journal has a clock of its own, and a person at a terminal one on the wall.
@@ -145,7 +150,8 @@ pub(crate) fn log_above(bar: &ProgressBar) {
     *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
 }
 
-/// stderr, with the progress bar out of the way.
+/// stderr, with the progress bar out of the way. What it does not take is given up: a recording does not end because
+/// nobody reads its log any more.
 struct AboveTheBar;
 
 impl Write for AboveTheBar {
@@ -153,13 +159,14 @@ impl Write for AboveTheBar {
         let write = || std::io::stderr().write_all(bytes);
         let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match bar {
-            Some(bar) if !bar.is_finished() => bar.suspend(write)?,
-            _ => write()?,
+            Some(bar) if !bar.is_finished() => drop(bar.suspend(write)),
+            _ => drop(write()),
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+        let _ = std::io::stderr().flush();
+        Ok(())
     }
 }

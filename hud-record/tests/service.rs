@@ -94,6 +94,27 @@ fn logs_are_json_where_asked_for() {
     assert!(said.contains("exists already"), "{said}");
 }
 
+#[test]
+fn a_recording_goes_on_when_nobody_reads_what_it_says() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start(&program("test-async-app"), &[]);
+    for format in ["text", "json"] {
+        let session = dir.path().join(format);
+        let ((out_reader, out), (err_reader, err)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        let mut command = on(target.pid(), &session);
+        command.args(["--duration", "1", "--log-level", "trace", "--log-format", format]).stdout(out).stderr(err);
+        drop((out_reader, err_reader));
+        assert!(command.status().unwrap().success(), "{format}");
+        let recording = Recording::open(&session);
+        assert_eq!(recording.manifest.end_reason.as_deref(), Some("duration is over"));
+        // Nor does an error need a reader: the exit code is its own.
+        assert_eq!(command.status().unwrap().code(), Some(1), "the session exists already");
+    }
+}
+
 /// All files and folders under `path`, itself included.
 fn tree(path: &Path) -> Vec<std::path::PathBuf> {
     let mut all = vec![path.to_path_buf()];
@@ -134,10 +155,21 @@ fn under_sudo_files_belong_to_the_user_who_called_it() {
         let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
         assert_eq!(metadata.mode() & 0o777, mode, "{}", path.display());
     }
-    // Where that user may not write, root may.
-    let session = dir.path().join("roots");
+    // Where that user may not write, and nobody but root, root may.
+    let roots = tempfile::tempdir_in("/run").unwrap();
+    let session = roots.path().join("roots");
     run(&session);
     assert!(tree(&session).iter().all(|p| p.metadata().unwrap().uid() == 0));
+    // A folder of root's that a link of the user's leads to is none of the user's.
+    std::os::unix::fs::symlink(roots.path(), home.join("link")).unwrap();
+    let session = home.join("link/session");
+    let output = on(target.pid(), &session)
+        .args(["--duration", "1"])
+        .env("SUDO_UID", NOBODY.to_string())
+        .env("SUDO_GID", "0")
+        .output()
+        .unwrap();
+    assert!(!output.status.success() && !session.exists(), "{}", text(&output.stderr));
 }
 
 /// Whether another user may run hud-record where the tests built it; a copy where they may.
@@ -237,7 +269,7 @@ fn what_is_not_needed_any_more_is_given_up() {
 fn the_unit_file_is_one_that_systemd_accepts() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/hud-record.service");
     let text_of = fs::read_to_string(&unit).unwrap();
-    for line in ["Type=notify", "StateDirectory=hud", "ProtectSystem=strict", "NoNewPrivileges=yes"] {
+    for line in ["Type=notify", "StateDirectory=hud/%i", "ProtectSystem=strict", "NoNewPrivileges=yes"] {
         assert!(text_of.lines().any(|l| l == line), "{line}");
     }
     let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&unit).output() else {

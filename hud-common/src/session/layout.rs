@@ -65,6 +65,11 @@ impl SessionDir {
         Ok((SessionDir { root: root.to_path_buf() }, manifest))
     }
 
+    /// The session at `root`, to be locked before anything of it is read.
+    pub fn at(root: &Path) -> Self {
+        SessionDir { root: root.to_path_buf() }
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.root
@@ -121,6 +126,18 @@ impl SessionDir {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                 Err(Error::Io { action: "create", path: dir, source: e })
             }
+            Err(_) => self.check_table(table),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// That a table's folder, where there is one, is a folder of this session: through a link, files would be written
+    /// or removed elsewhere.
+    pub(super) fn check_table(&self, table: Table) -> Result<()> {
+        let dir = self.table(table);
+        match fs::symlink_metadata(&dir) {
+            Ok(m) if !m.is_dir() => Err(Error::Damaged { path: dir, why: "it is no folder".into() }),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::Io { action: "stat", path: dir, source: e }),
             _ => Ok(()),
         }
     }

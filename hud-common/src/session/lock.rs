@@ -36,6 +36,8 @@ impl SessionDir {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // A link would have the file made, as whoever takes the lock, wherever it leads.
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(Error::io("create", &path))?;
         let since = Instant::now();

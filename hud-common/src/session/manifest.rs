@@ -156,6 +156,12 @@ pub struct Recovery {
     /// Numbers of logs of which no row was whole, by table: there is no such segment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub empty_segments: BTreeMap<String, Vec<u32>>,
+    /// Numbers of sealed segments that are damaged, by table: what is in them is not told here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub damaged_segments: BTreeMap<String, Vec<u32>>,
+    /// Why the recorder ended the session, where it did so in order and its files did not last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
 }
 
 impl Manifest {

@@ -3,6 +3,8 @@
 //! First everything is read and the finding is written into the manifest; then logs are sealed, ids that nobody named
 //! get a row, and the manifest is written again, with the session's end. Killed anywhere, it begins anew and comes to
 //! the same result, for what it found the first time is in the manifest. All of it happens under the session's lock.
+//!
+//! A session that was closed in order on a full disk only has logs left to be sealed, and is complete then.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -20,7 +22,7 @@ use super::{
     error::{Error, Result},
     layout::TMP,
     scan::{integers, scan_log, scan_segment, texts},
-    segment::{encode, seal_log, segment_info},
+    segment::{encode, seal_log, segment_info_and_longest},
 };
 use crate::wire::Stream;
 
@@ -30,7 +32,7 @@ const FLUSHED_EVERY: i64 = 100_000_000;
 /// Why a recovered session ended.
 const KILLED: &str = "the recorder was killed";
 
-/// Makes a session whole whose recorder was killed; `None` where there is nothing to do. [`Error::InUse`] where its
+/// Makes a session whole whose recorder was killed, or found no room to seal all of it; `None` where there is nothing to do. [`Error::InUse`] where its
 /// recorder is alive, or another process recovers it.
 pub fn recover(session: &SessionDir) -> Result<Option<Recovery>> {
     if !is_needed(session, &Manifest::read(session.path())?)? {
@@ -55,15 +57,28 @@ fn is_needed(session: &SessionDir, manifest: &Manifest) -> Result<bool> {
 
 /// `step` is called after each change on disk; where it fails, so does this, as if killed there.
 fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> Result<()>) -> Result<Recovery> {
+    Table::ALL.iter().try_for_each(|table| session.check_table(*table))?;
     tidy(session, &manifest, step)?;
     let found = Findings::gather(session, &manifest)?;
+    if is_closed(&manifest) && found.is_whole(&manifest) {
+        let recovery = Recovery { lost_after: manifest.end.unwrap_or(manifest.start), ..found.recovery(&manifest) };
+        seal_logs(session, step)?;
+        manifest.complete = true;
+        manifest.write(session.path())?;
+        step()?;
+        return Ok(recovery);
+    }
     let recovery = match manifest.recovery.clone() {
         // Of the first attempt, which had seen everything.
         Some(recovery) if manifest.end_reason.is_none() => recovery,
         _ => {
-            let recovery = found.recovery(&manifest);
-            manifest.end = Some(found.newest.unwrap_or(manifest.start));
-            manifest.end_reason = None;
+            let mut recovery = found.recovery(&manifest);
+            if is_closed(&manifest) {
+                recovery.ended = manifest.end_reason.take();
+            } else {
+                manifest.end = Some(found.newest.unwrap_or(manifest.start));
+                manifest.end_reason = None;
+            }
             manifest.recovery = Some(recovery.clone());
             manifest.write(session.path())?;
             step()?;
@@ -71,10 +86,7 @@ fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> R
         }
     };
 
-    for log in session.unsealed()? {
-        seal_log(session, log.table, log.number, true)?;
-        step()?;
-    }
+    seal_logs(session, step)?;
     for (table, ids) in &found.unnamed {
         let Some(encoded) = encode(*table, &[unnamed(*table, ids)]).map_err(Error::damaged(&session.table(*table)))?
         else {
@@ -87,13 +99,26 @@ fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> R
     }
 
     manifest.streams = found.accounts(&manifest).0;
-    manifest.end_reason = Some(KILLED.into());
+    manifest.end_reason = Some(recovery.ended.clone().unwrap_or_else(|| KILLED.into()));
     if let (Some(range), Some(end)) = (&mut manifest.range, manifest.end) {
         range.to = end;
     }
     manifest.write(session.path())?;
     step()?;
     Ok(recovery)
+}
+
+/// Whether its recorder closed it in order, and could not seal all of it.
+fn is_closed(manifest: &Manifest) -> bool {
+    manifest.end.is_some() && manifest.end_reason.is_some() && manifest.recovery.is_none()
+}
+
+fn seal_logs(session: &SessionDir, step: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    for log in session.unsealed()? {
+        seal_log(session, log.table, log.number, true)?;
+        step()?;
+    }
+    Ok(())
 }
 
 /// Removes what is no part of the session: half-made files, segments that had expired, logs of sealed segments.
@@ -146,6 +171,8 @@ struct Findings {
     bytes_cut: u64,
     /// Logs of which no row is whole.
     empty: BTreeMap<String, Vec<u32>>,
+    /// Sealed segments of which something cannot be read.
+    damaged: BTreeMap<String, BTreeSet<u32>>,
     /// The latest time of any row.
     newest: Option<i64>,
     /// The latest time of any row before the first frame that is not whole.
@@ -164,28 +191,14 @@ impl Findings {
         let logs = session.unsealed()?;
         for &table in Table::ALL {
             let mut newest = None;
-            for (number, path) in session.sealed(table)? {
-                if logs.iter().any(|log| log.table == table && log.number == number) {
+            let in_logs: HashSet<u32> = logs.iter().filter(|l| l.table == table).map(|l| l.number).collect();
+            // The newest first: it spares most of the others from being read beyond their footers.
+            for (number, path) in session.sealed(table)?.into_iter().rev() {
+                if in_logs.contains(&number) {
                     continue;
                 }
-                let info = segment_info(table, &path)?;
-                *found.rows.entry(table).or_default() += info.rows;
-                if table.expires() {
-                    newest = newest.max(Some(info.last_ts));
-                    // The end of its last event, which need not be that of its last row.
-                    let longest = super::segment::range(table, &path, "dur")?.map_or(0, |(_, most)| most.max(0));
-                    if newest < Some(info.last_ts.saturating_add(longest)) {
-                        scan_segment(table, &path, &["ts", "dur"], |batch| {
-                            newest = newest.max(latest(batch));
-                            Ok(())
-                        })?;
-                    }
-                }
-                if matches!(table, Table::Accounts | Table::Drops) {
-                    scan_segment(table, &path, &["ts", "stream", "produced", "stored", "dropped", "lost"], |batch| {
-                        found.note(table, batch);
-                        Ok(())
-                    })?;
+                if let Err(e) = found.sealed(table, &path, &mut newest) {
+                    found.skip(table, number, e)?;
                 }
             }
             for log in logs.iter().filter(|log| log.table == table) {
@@ -208,12 +221,56 @@ impl Findings {
             found.newest = found.newest.max(newest);
         }
         for to in [Table::Stacks, Table::Frames, Table::Modules, Table::TaskTypes] {
-            let missing = missing(session, to)?;
+            let missing = missing(session, to, &mut |table, number, e| found.skip(table, number, e))?;
             if !missing.is_empty() {
                 found.unnamed.insert(to, missing);
             }
         }
         Ok(found)
+    }
+
+    /// Takes in what a sealed segment says.
+    fn sealed(&mut self, table: Table, path: &Path, newest: &mut Option<i64>) -> Result<()> {
+        let (info, longest) = segment_info_and_longest(table, path)?;
+        *self.rows.entry(table).or_default() += info.rows;
+        if table.expires() {
+            *newest = (*newest).max(Some(info.last_ts));
+            // The end of its last event, which need not be that of its last row.
+            if *newest < Some(info.last_ts.saturating_add(longest)) {
+                scan_segment(table, path, &["ts", "dur"], |batch| {
+                    *newest = (*newest).max(latest(batch));
+                    Ok(())
+                })?;
+            }
+        }
+        // Accounts count from the beginning on, so the newest says all; losses add up.
+        if table == Table::Drops || (table == Table::Accounts && self.accounts.is_empty()) {
+            scan_segment(table, path, &["ts", "stream", "produced", "stored", "dropped", "lost"], |batch| {
+                self.note(table, batch);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Goes on without a sealed segment that is damaged; what else went wrong is an error.
+    fn skip(&mut self, table: Table, number: u32, error: Error) -> Result<()> {
+        match error {
+            Error::Damaged { .. } => {
+                self.damaged.entry(table.name().into()).or_default().insert(number);
+                Ok(())
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Whether all that the closed session's account counts is there.
+    fn is_whole(&self, manifest: &Manifest) -> bool {
+        let stored = |name: &str| Table::by_name(name).and_then(|t| self.rows.get(&t)).copied().unwrap_or(0);
+        self.bytes_cut == 0
+            && self.damaged.is_empty()
+            && self.unnamed.is_empty()
+            && manifest.streams.iter().all(|(name, account)| account.stored == stored(name))
     }
 
     fn note(&mut self, table: Table, batch: &RecordBatch) {
@@ -252,6 +309,8 @@ impl Findings {
             lost_after: self.before_cut.map_or(flushed, |b| b.min(flushed)),
             lost: self.accounts(manifest).1,
             empty_segments: self.empty.clone(),
+            damaged_segments: self.damaged.iter().map(|(t, n)| (t.clone(), n.iter().copied().collect())).collect(),
+            ended: None,
         }
     }
 
@@ -262,13 +321,16 @@ impl Findings {
             let name = stream.name().to_string();
             let stored = Table::by_name(&name).and_then(|t| self.rows.get(&t)).copied().unwrap_or(0);
             let told = self.accounts.get(&name).copied().unwrap_or_default();
-            let dropped = told.dropped.max(self.drops.get(&name).copied().unwrap_or(0));
-            let expired = manifest.streams.get(&name).map_or(0, |s| s.expired);
+            // All of it counts only where the session was closed in order.
+            let closed = manifest.streams.get(&name).copied().unwrap_or_default();
+            let dropped = told.dropped.max(closed.dropped).max(self.drops.get(&name).copied().unwrap_or(0));
+            let expired = closed.expired;
+            let produced = told.produced.max(closed.produced);
             let known = stored.saturating_add(dropped).saturating_add(expired);
-            if let Some(nowhere) = told.produced.checked_sub(known).filter(|n| *n > 0) {
+            if let Some(nowhere) = produced.checked_sub(known).filter(|n| *n > 0) {
                 lost.insert(name.clone(), nowhere);
             }
-            (name, StreamAccount { produced: known.max(told.produced), stored, dropped, expired })
+            (name, StreamAccount { produced: known.max(produced), stored, dropped, expired })
         });
         (accounts.collect(), lost)
     }
@@ -284,10 +346,13 @@ fn latest(batch: &RecordBatch) -> Option<i64> {
     }
 }
 
+/// What to do about a sealed segment that could not be read.
+type Skip<'a> = dyn FnMut(Table, u32, Error) -> Result<()> + 'a;
+
 /// Ids of `to` that rows refer to and that have no row.
-fn missing(session: &SessionDir, to: Table) -> Result<BTreeSet<i64>> {
+fn missing(session: &SessionDir, to: Table, skip: &mut Skip<'_>) -> Result<BTreeSet<i64>> {
     let mut known = HashSet::new();
-    each_batch(session, to, to.key(), |_| true, |batch| known.extend(integers(batch, to.key())))?;
+    each_batch(session, to, to.key(), |_| true, |batch| known.extend(integers(batch, to.key())), skip)?;
     // They are given out in sequence: up to the first gap, all are known.
     let all_up_to = (1..).take_while(|id| known.contains(id)).last().unwrap_or(0);
     let mut missing = BTreeSet::new();
@@ -298,6 +363,7 @@ fn missing(session: &SessionDir, to: Table) -> Result<BTreeSet<i64>> {
             reference.column,
             |range| range.is_none_or(|(least, most)| least < 1 || most > all_up_to),
             |batch| missing.extend(integers(batch, reference.column).into_iter().filter(|id| !known.contains(id))),
+            skip,
         )?;
     }
     Ok(missing)
@@ -311,18 +377,21 @@ fn each_batch(
     column: &str,
     is_wanted: impl Fn(Option<(i64, i64)>) -> bool,
     mut each: impl FnMut(&RecordBatch),
+    skip: &mut Skip<'_>,
 ) -> Result<()> {
     let logs = session.unsealed()?;
     for (number, path) in session.sealed(table)? {
         if logs.iter().any(|log| log.table == table && log.number == number) {
             continue;
         }
-        if is_wanted(super::segment::range(table, &path, column)?) {
-            scan_segment(table, &path, &[column], |batch| {
+        let done = super::segment::range(table, &path, column).and_then(|range| match is_wanted(range) {
+            true => scan_segment(table, &path, &[column], |batch| {
                 each(batch);
                 Ok(())
-            })?;
-        }
+            }),
+            false => Ok(()),
+        });
+        done.or_else(|e| skip(table, number, e))?;
     }
     for log in logs.iter().filter(|log| log.table == table) {
         scan_log(table, &log.log, |batch| {
@@ -380,7 +449,7 @@ fn rows<C: super::Columns>(rows: impl Iterator<Item = C::Row>) -> RecordBatch {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::{boxed::Box, format, vec};
+    use std::{boxed::Box, vec};
 
     use tempfile::TempDir;
 
@@ -555,7 +624,7 @@ mod tests {
             ]
         );
         for to in [Table::Stacks, Table::Frames, Table::Modules, Table::TaskTypes] {
-            assert!(missing(&session, to).unwrap().is_empty());
+            assert!(missing(&session, to, &mut |_, _, e| Err(e)).unwrap().is_empty());
         }
         // And again: there is nothing to do.
         let before = files(&session);
@@ -609,6 +678,22 @@ mod tests {
     }
 
     #[test]
+    fn no_link_leads_recovery_out_of_the_session() {
+        let (tmp, session) = killed();
+        let elsewhere = tmp.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("a.tmp"), "kept").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, session.table(Table::Wakes)).unwrap();
+        assert!(matches!(recover(&session), Err(Error::Damaged { .. })));
+        assert!(elsewhere.join("a.tmp").exists());
+        fs::remove_file(session.table(Table::Wakes)).unwrap();
+        fs::remove_file(session.path().join("lock")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.join("made"), session.path().join("lock")).unwrap();
+        assert!(matches!(recover(&session), Err(Error::Io { .. })));
+        assert!(!elsewhere.join("made").exists());
+    }
+
+    #[test]
     fn a_log_cut_or_flipped_anywhere_gives_a_prefix() {
         let (_tmp, session) = killed();
         let log = session.log(Table::OffCpu, 3);
@@ -657,7 +742,64 @@ mod tests {
         let (_tmp, session) = killed();
         let path = session.segment(Table::Stacks, 1);
         fs::write(&path, "PAR1").unwrap();
-        let error = recover(&session).unwrap_err();
-        assert!(format!("{error}").contains(path.to_str().unwrap()), "{error}");
+        let recovery = recover(&session).unwrap().unwrap();
+        assert_eq!(recovery.damaged_segments, [("stacks".to_string(), vec![1])].into());
+        // 1 and 2, which it held, and 4, which nobody had named.
+        assert_eq!(recovery.unnamed_stacks, 3);
+        assert!(session.unsealed().unwrap().is_empty());
+        assert_eq!(fs::read(&path).unwrap(), b"PAR1", "it is left to be looked into");
+        assert!(recover(&session).unwrap().is_none());
+    }
+
+    /// A session that was closed in order, with logs for which there was no room.
+    fn closed(manifest: &mut Manifest) -> (TempDir, SessionDir) {
+        let tmp = TempDir::new().unwrap();
+        let (session, _lock) = SessionDir::create(&tmp.path().join("s"), manifest).unwrap();
+        sealed(&session, Table::Stacks, batch::<StackColumns>([stack(1, 1)]));
+        log(&session, Table::Frames, &[batch::<FrameColumns>([frame(1)])]);
+        for ms in [0, 10] {
+            log(&session, Table::OffCpu, &[batch::<OffCpuColumns>([off_cpu(ms, 1)])]);
+        }
+        manifest.streams.insert("off_cpu".into(), StreamAccount { produced: 5, stored: 2, dropped: 3, expired: 0 });
+        manifest.end = Some(START + 1000 * MS);
+        manifest.end_reason = Some("stopped".into());
+        manifest.write(session.path()).unwrap();
+        (tmp, session)
+    }
+
+    #[test]
+    fn a_session_closed_on_a_full_disk_becomes_complete() {
+        let mut before = manifest();
+        for stop_at in 1..=4 {
+            let (_tmp, session) = closed(&mut before);
+            let mut step = 0;
+            let done = run(&session, before.clone(), &mut || {
+                step += 1;
+                if step == stop_at { Err(Error::InUse("killed".into())) } else { Ok(()) }
+            });
+            assert!(done.is_err());
+            recover(&session).unwrap();
+            assert!(session.unsealed().unwrap().is_empty());
+            assert_eq!(Manifest::read(session.path()).unwrap(), Manifest { complete: true, ..before.clone() });
+        }
+    }
+
+    #[test]
+    fn a_closed_session_that_lost_rows_keeps_its_end_and_says_so() {
+        let mut before = manifest();
+        for stop_at in 1..=6 {
+            let (_tmp, session) = closed(&mut before);
+            fs::write(session.log(Table::OffCpu, 2), "torn").unwrap();
+            let mut step = 0;
+            let _ = run(&session, before.clone(), &mut || {
+                step += 1;
+                if step == stop_at { Err(Error::InUse("killed".into())) } else { Ok(()) }
+            });
+            recover(&session).unwrap();
+            let after = Manifest::read(session.path()).unwrap();
+            assert!(!after.complete && after.recovery.is_some_and(|r| r.bytes_cut == 4), "killed after step {stop_at}");
+            assert_eq!((after.end, after.end_reason), (before.end, before.end_reason.clone()));
+            assert_eq!(after.streams["off_cpu"], StreamAccount { produced: 5, stored: 1, dropped: 3, expired: 0 });
+        }
     }
 }

@@ -240,6 +240,11 @@ pub struct SegmentInfo {
 
 /// Reads a sealed segment's footer, and only that.
 pub fn segment_info(table: Table, path: &Path) -> Result<SegmentInfo> {
+    Ok(segment_info_and_longest(table, path)?.0)
+}
+
+/// The same, and how long its longest event is; none where its rows have no duration.
+pub(super) fn segment_info_and_longest(table: Table, path: &Path) -> Result<(SegmentInfo, i64)> {
     let reader = open_segment(table, path)?;
     let damaged = |why: &str| Error::Damaged { path: path.into(), why: why.into() };
     let metadata = reader.metadata();
@@ -247,7 +252,8 @@ pub fn segment_info(table: Table, path: &Path) -> Result<SegmentInfo> {
         column_range(metadata, table.key()).ok_or_else(|| damaged("its footer has no statistics of its key"))?;
     let rows = u64::try_from(metadata.file_metadata().num_rows()).map_err(|_| damaged("its footer counts no rows"))?;
     let bytes = fs::metadata(path).map_err(Error::io("stat", path))?.len();
-    Ok(SegmentInfo { rows, bytes, first_ts, last_ts })
+    let longest = column_range(metadata, "dur").map_or(0, |(_, most)| most.max(0));
+    Ok((SegmentInfo { rows, bytes, first_ts, last_ts }, longest))
 }
 
 /// The smallest and the largest integer of a column of a sealed segment, as its footer says; `None` where it does not.

@@ -323,7 +323,7 @@ tables! {
         rss: i64,
         /// Threads.
         threads: i32,
-        /// Open file descriptors; null where they may not be listed.
+        /// Open file descriptors; null before Linux 6.2.
         fds: Option<i32>,
     }
 

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, OpenOptions},
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -251,7 +251,12 @@ impl Reserve {
             return Ok(());
         }
         let write = || {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+            // What is there already is of a recorder before, or a link that leads elsewhere.
+            match fs::remove_file(&self.path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path)?;
             // Written out: not every file system can set blocks aside, and a hole is no reserve.
             let block = [0x55; 4096];
             for _ in 0..RESERVE / block.len() as u64 {

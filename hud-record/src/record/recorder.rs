@@ -338,6 +338,9 @@ impl<'a> Run<'a> {
         if self.epoch.retry_session.is_some_and(|at| Instant::now() < at) {
             return false;
         }
+        if is_full(self.settings.keep, self.live.status().bytes()) {
+            return true;
+        }
         match self.settings.every {
             // By the clock on the wall, which the session's own does not follow when it is set.
             Every::Day => day(kernel::anchor().real) != day(self.live.clock.real),
@@ -524,6 +527,15 @@ impl EpochClock {
     }
 }
 
+/// Below it a store's sessions are not worth while to be turned: each tells names, threads and tasks again (bytes).
+const LEAST_SESSION: u64 = 8 << 20;
+
+/// Whether a session of a store holds so much of what is to be kept that the next one has to begin: sessions before the
+/// last are removed as a whole, and that must cost a part of what is kept, not most of it.
+fn is_full(keep: Keep, bytes: u64) -> bool {
+    keep.bytes.is_some_and(|most| bytes >= (most / 8).max(LEAST_SESSION))
+}
+
 /// Days since the epoch (UTC) of a time in nanoseconds.
 fn day(real: i64) -> i64 {
     real.div_euclid(86_400_000_000_000)
@@ -542,4 +554,17 @@ fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
 fn joined<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
     let died = |_| Error::Kernel { what: "a session".into(), why: "a thread of hud panicked".into() };
     thread.join().map_err(died)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_full_at_an_eighth_of_what_is_kept() {
+        let keep = |bytes| Keep { bytes, age: None };
+        assert!(!is_full(keep(None), u64::MAX));
+        assert!(!is_full(keep(Some(8 << 30)), (1 << 30) - 1) && is_full(keep(Some(8 << 30)), 1 << 30));
+        assert!(!is_full(keep(Some(1 << 20)), LEAST_SESSION - 1));
+    }
 }

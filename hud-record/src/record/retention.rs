@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use hud_common::session::{Error, Range, Result, SessionDir, Table};
+use hud_common::session::{Clock, Error, Range, Result, SessionDir, Table};
 
 use super::{
     disk::Reserve,
@@ -90,6 +90,8 @@ pub(super) struct Retention {
     keep: Keep,
     store: Option<HostStore>,
     epochs: Epochs,
+    /// Of the session: the wall's may be set meanwhile, and the age of events is told by their own clock.
+    clock: Clock,
     /// Sealed segments, oldest first; none where all are kept: there may be thousands a day.
     segments: BTreeMap<Table, VecDeque<Segment>>,
     sealed: BTreeMap<Table, u64>,
@@ -99,16 +101,22 @@ pub(super) struct Retention {
 }
 
 impl Retention {
-    pub(super) fn new(keep: Keep, store: Option<HostStore>, epochs: Epochs) -> Self {
+    pub(super) fn new(keep: Keep, store: Option<HostStore>, epochs: Epochs, clock: Clock) -> Self {
         Retention {
             keep,
             store,
             epochs,
+            clock,
             segments: BTreeMap::new(),
             sealed: BTreeMap::new(),
             expired: BTreeMap::new(),
             gone_until: None,
         }
+    }
+
+    /// The session's time.
+    pub(super) fn now(&self) -> i64 {
+        self.clock.epoch(kernel::now())
     }
 
     /// Notes a segment that was sealed.
@@ -144,7 +152,7 @@ impl Retention {
             *self.expired.entry(segment.table).or_default() += segment.rows;
             self.gone_until = self.gone_until.max(Some(segment.sealed));
         }
-        let now = kernel::anchor().real;
+        let now = self.now();
         let write = || {
             manifest.with(|m| {
                 for (table, rows) in &self.expired {
@@ -216,7 +224,7 @@ impl Retention {
             .filter_map(|(_, all)| Some(all.front()?.opened))
             .min()
             // Nothing sealed: what is in flight is younger than anything that is.
-            .unwrap_or_else(|| kernel::anchor().real);
+            .unwrap_or_else(|| self.now());
         let epoch = self.epochs.reached(oldest_event);
         let may_go = |s: &Segment| {
             s.table.expires() && (!is_told(s.table) || epoch.is_some_and(|epoch| s.last_ts < epoch.begun))
@@ -257,7 +265,7 @@ mod tests {
     #[test]
     fn the_oldest_goes_first_and_what_is_referred_to_stays() {
         let epochs = Epochs::default();
-        let mut retention = Retention::new(Keep { bytes: Some(0), age: None }, None, epochs.clone());
+        let mut retention = Retention::new(Keep { bytes: Some(0), age: None }, None, epochs.clone(), Clock::default());
         retention.add(segment(Table::Stacks, 1, 0, 10));
         retention.add(segment(Table::Threads, 1, 0, 11));
         retention.add(segment(Table::Polls, 1, 0, 13));

@@ -18,7 +18,6 @@ use super::{
     retention::{Retention, Segment},
     writer::{SharedManifest, WriterStatus},
 };
-use crate::kernel;
 
 /// How often to look at the retention, and at logs that found no room.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -116,7 +115,7 @@ impl Sealer {
                         bytes,
                         opened: order.opened,
                         last_ts: sealed.last_ts,
-                        sealed: kernel::anchor().real,
+                        sealed: self.retention.now(),
                         path: sealed.path,
                     });
                 }

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     error::Result,
     kernel,
-    privilege::Owner,
+    privilege::{Owner, make_as},
     probes::{Plan, Polls, Probes},
     target::{Mapping, Process, Tokio},
 };
@@ -111,18 +111,12 @@ impl Blueprint {
     /// Makes the folder and starts the threads. What fails leaves nothing behind.
     pub(super) fn prepare(self) -> Result<Prepared> {
         let clock = self.manifest.clock;
-        let create = || SessionDir::create(&self.folder, &self.manifest);
-        let mut owner = self.owner;
-        let (folder, lock) = match Owner::act(owner, create) {
-            // Where the user may not write, root may: the files are then root's.
-            Err(session::Error::Io { source, .. })
-                if owner.is_some() && source.kind() == std::io::ErrorKind::PermissionDenied =>
-            {
-                owner = None;
-                create()?
-            }
-            done => done?,
-        };
+        let ((folder, lock), owner) = make_as(
+            self.owner,
+            &self.folder,
+            |e| matches!(e, session::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
+            || SessionDir::create(&self.folder, &self.manifest),
+        )?;
         let unstarted = Unstarted(Some(folder.path().into()), owner);
         let manifest = SharedManifest::new(self.manifest);
         let epochs = Epochs::default();
@@ -131,7 +125,7 @@ impl Blueprint {
             session: folder.clone(),
             policy: self.roll,
             clock,
-            retention: Retention::new(self.keep, others, epochs.clone()),
+            retention: Retention::new(self.keep, others, epochs.clone(), clock),
             manifest: manifest.clone(),
             owner,
         })?;

@@ -7,14 +7,17 @@
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use hud_common::session::{self, Manifest, SessionDir};
 
-use crate::{error::Result, privilege::Owner};
+use crate::{
+    error::Result,
+    privilege::{Owner, is_roots_alone, make_as},
+};
 
 /// How often other sessions of the store are measured anew.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
@@ -25,19 +28,32 @@ const REMOVED: &str = ".removed-";
 #[derive(Clone, Debug)]
 pub struct Store {
     host: PathBuf,
+    owner: Option<Owner>,
 }
 
 impl Store {
-    /// The part of the store at `root` that is this host's; made where it is not there.
+    /// The part of the store at `root` that is this host's; made where it is not there. It is `owner`'s, or root's where
+    /// root alone may write there.
     pub fn open(root: &Path, owner: Option<Owner>) -> Result<Self> {
         // Absolute: what works in it later on may have another idea of where it is.
         let root = std::path::absolute(root).map_err(session::Error::io("find", root))?;
         let host = root.join(format!("host={}", path_part(&host_name())));
-        let create = || DirBuilder::new().recursive(true).mode(0o700).create(&host);
-        Owner::act(owner, create)
-            .or_else(|e| if e.kind() == io::ErrorKind::PermissionDenied { create() } else { Err(e) })
-            .map_err(session::Error::io("create", &host))?;
-        Ok(Store { host })
+        let create = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(&host)?;
+            // It may have been there already, and a link is followed only as whom it could be used against.
+            fs::metadata(&host)
+        };
+        let is_denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+        let (metadata, owner) =
+            make_as(owner, &host, is_denied, create).map_err(session::Error::io("create", &host))?;
+        // One that root has made before stays root's.
+        let owner = owner.filter(|_| metadata.uid() != 0 || !is_roots_alone(&host));
+        Ok(Store { host, owner })
+    }
+
+    /// Whose its files are, as it turned out.
+    pub fn owner(&self) -> Option<Owner> {
+        self.owner
     }
 
     /// The folder of this host's sessions.
@@ -52,6 +68,10 @@ impl Store {
 
     /// Recovers every session whose recorder was killed, and ends removals that were cut short.
     pub fn recover(&self) {
+        Owner::act(self.owner, || self.recover_all());
+    }
+
+    fn recover_all(&self) {
         for path in self.entries(REMOVED) {
             remove_logged(&path);
         }
@@ -124,10 +144,8 @@ impl HostStore {
     /// Removes sessions that ended before `horizon`.
     pub(super) fn remove_older(&mut self, horizon: i64) {
         self.measure();
-        while self.others.first().is_some_and(|o| o.end < horizon) {
-            let other = self.others.remove(0);
-            remove(&other.path);
-        }
+        // What stays, as it is in use for example, counts on.
+        self.others.retain(|other| other.end >= horizon || !remove(&other.path));
     }
 
     /// Removes the oldest sessions until they and `own` bytes are no more than `most`. Gives what is left.
@@ -154,10 +172,15 @@ impl HostStore {
         let others = self.store.entries("session=").into_iter().filter(|p| *p != self.own);
         self.others = others
             .filter_map(|path| {
-                let manifest = Manifest::read(&path).ok();
-                if manifest.is_none() && is_young(&path) {
-                    return None;
-                }
+                let manifest = match Manifest::read(&path) {
+                    Ok(manifest) => Some(manifest),
+                    Err(_) if is_young(&path) => return None,
+                    Err(session::Error::NotASession { .. }) => None,
+                    Err(e) => {
+                        tracing::warn!("a session of the store is never removed while it cannot be read: {e}");
+                        None
+                    }
+                };
                 let modified = || {
                     let at = path.metadata().and_then(|m| m.modified()).ok()?;
                     i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()
@@ -180,14 +203,21 @@ fn is_young(path: &Path) -> bool {
 fn remove(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
     // Held until it is gone, so that nobody begins to recover it meanwhile.
-    let lock = match SessionDir::open(path) {
-        Ok((dir, _)) => match dir.lock() {
-            Ok(lock) => Some(lock),
-            Err(_) => return false,
-        },
-        // Without a manifest it is no session, and nobody's.
+    let lock = match SessionDir::at(path).lock() {
+        Ok(lock) => Some(lock),
+        Err(session::Error::InUse(_)) => return false,
         Err(_) => None,
     };
+    match Manifest::read(path) {
+        Ok(_) if lock.is_some() => {}
+        // It is no session, and nobody's.
+        Err(session::Error::NotASession { .. }) if path.join("manifest.json").try_exists().is_ok_and(|is| !is) => {}
+        // Damaged, a newer hud's, or only not to be read right now: not for this one to throw away.
+        Ok(_) | Err(_) => {
+            tracing::debug!("{} is left: it cannot be locked or read", path.display());
+            return false;
+        }
+    }
     let away = path.with_file_name(format!("{REMOVED}{name}"));
     if let Err(e) = fs::rename(path, &away) {
         tracing::warn!("cannot remove {}: {e}", path.display());
@@ -215,4 +245,40 @@ fn tree_size(path: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use hud_common::session::FORMAT_VERSION;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_or_is_in_use_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let session = |name: &str| dir.path().join(format!("session={name}"));
+        let manifest = Manifest { format_version: FORMAT_VERSION, ..Manifest::default() };
+        let begun = |name: &str| SessionDir::create(&session(name), &manifest).unwrap().1;
+
+        let lock = begun("live");
+        assert!(!remove(&session("live")));
+        // Not even where its manifest is gone.
+        fs::remove_file(session("live").join("manifest.json")).unwrap();
+        assert!(!remove(&session("live")) && session("live").exists());
+        drop(lock);
+        assert!(remove(&session("live")) && !session("live").exists(), "it is no session");
+
+        drop(begun("whole"));
+        assert!(remove(&session("whole")) && !session("whole").exists());
+
+        drop(begun("damaged"));
+        fs::write(session("damaged").join("manifest.json"), "{}").unwrap();
+        assert!(!remove(&session("damaged")) && session("damaged").exists());
+
+        let newer = Manifest { format_version: FORMAT_VERSION + 1, ..Manifest::default() };
+        drop(SessionDir::create(&session("newer"), &newer).unwrap());
+        assert!(!remove(&session("newer")) && session("newer").exists());
+    }
 }

@@ -52,9 +52,7 @@ impl Vitals {
                 cpu_sys: now.system - before.system,
                 rss: now.rss,
                 threads: now.threads,
-                fds: fs::read_dir(format!("/proc/{}/fd", self.pid))
-                    .ok()
-                    .and_then(|fds| i32::try_from(fds.count()).ok()),
+                fds: open_files(self.pid),
             });
             self.target = Some(now);
         }
@@ -72,6 +70,13 @@ impl Vitals {
         out.send(&mut self.process);
         out.send(&mut self.overhead);
     }
+}
+
+/// How many files a process has open, by the size of the folder that lists them: since Linux 6.2 it is their number,
+/// before it is 0. Listing a hundred thousand of them would hold up the drain.
+fn open_files(pid: u32) -> Option<i32> {
+    let size = fs::metadata(format!("/proc/{pid}/fd")).ok()?.len();
+    i32::try_from(size).ok().filter(|n| *n > 0)
 }
 
 fn grown(now: u64, before: u64) -> i64 {
@@ -100,6 +105,13 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_files_are_counted_where_the_kernel_tells() {
+        let held: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        assert!(open_files(std::process::id()).is_none_or(|n| n >= 50));
+        drop(held);
+    }
 
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_shift_fields() {
