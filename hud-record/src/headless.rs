@@ -150,11 +150,7 @@ impl Headless {
                     notify.ready(&status);
                 }
                 News::Progress(progress) => line.show(progress),
-                News::Closed(outcome) => {
-                    line.closed(outcome);
-                    // Whether anyone still reads it is not what the recording depends on.
-                    let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
-                }
+                News::Closed(outcome) => line.closed(outcome),
                 News::Alive => {}
             }
         });

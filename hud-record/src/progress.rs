@@ -55,7 +55,7 @@ impl ProgressLine {
         ));
     }
 
-    /// A session is closed.
+    /// A session is closed: how it went to stderr, where it lies to stdout.
     pub(crate) fn closed(&self, outcome: &Outcome) {
         let p = outcome.progress;
         let line = format!(
@@ -67,7 +67,11 @@ impl ProgressLine {
             HumanCount(p.drops),
             outcome.reason,
         );
-        self.bar.suspend(|| say(&line));
+        self.bar.suspend(|| {
+            say(&line);
+            // Whether anyone still reads it is not what the recording depends on.
+            let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
+        });
     }
 
     /// All is closed; what remains takes the kernel a moment.

@@ -132,12 +132,17 @@ pub fn log_to_stderr(format: LogFormat, level: Option<&str>) -> Result<()> {
     let done = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
         // The journal has a clock of its own, and a person at a terminal one on the wall.
-        LogFormat::Text => builder.without_time().with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Text => builder.without_time().with_ansi(has_colours()).try_init(),
     };
     // Set already: by whoever calls hud as a library.
     let _ = done;
     let _ = FORMAT.set(format);
     Ok(())
+}
+
+/// Whether stderr is a terminal, and nobody asked for no colours (no-color.org).
+fn has_colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// The format that was chosen.
