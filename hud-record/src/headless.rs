@@ -1,6 +1,6 @@
 //! Recording without a screen: one process, or with `--wait` each process of a name, one after the other.
 
-use std::{io::Write as _, path::PathBuf, thread, time::Duration};
+use std::{path::PathBuf, thread, time::Duration};
 
 use crate::{
     error::{Error, Result},
