@@ -117,6 +117,12 @@ pub fn probes_since() -> u64 {
     PROBES_SINCE.get(0).copied().unwrap_or(0)
 }
 
+/// What a slot holds of a task at an instant.
+#[inline(always)]
+fn entry(task_id: u64, at: u64) -> u64 {
+    ((task_id / WOKEN_SLOTS) << 48) | (at & WOKEN_TIME)
+}
+
 /// When the poll of a task under way began, in the form of [`WOKEN`].
 #[map]
 pub static POLLED: Array<u64> = Array::with_max_entries(WOKEN_SLOTS as u32, 0);
@@ -126,7 +132,7 @@ pub static POLLED: Array<u64> = Array::with_max_entries(WOKEN_SLOTS as u32, 0);
 pub fn poll_begins(task_id: u64, now: u64) {
     if let Some(slot) = POLLED.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) {
         // SAFETY: as in `woke`.
-        unsafe { slot.write_volatile(task_id / WOKEN_SLOTS << 48 | now & WOKEN_TIME) };
+        unsafe { slot.write_volatile(entry(task_id, now)) };
     }
 }
 
@@ -135,7 +141,7 @@ pub fn poll_begins(task_id: u64, now: u64) {
 pub fn is_last_poll(task_id: u64, ts: u64) -> bool {
     match POLLED.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) {
         // SAFETY: as in `woke`.
-        Some(slot) => unsafe { slot.read_volatile() == task_id / WOKEN_SLOTS << 48 | ts & WOKEN_TIME },
+        Some(slot) => unsafe { slot.read_volatile() == entry(task_id, ts) },
         None => true,
     }
 }
@@ -148,14 +154,13 @@ pub fn woke(task_id: u64, now: u64) -> bool {
     let Some(slot) = WOKEN.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) else {
         return true;
     };
-    let tag = task_id / WOKEN_SLOTS << 48;
     // SAFETY: the map's own memory; one aligned word, so that a reader sees this entry or another, never a mixture.
     unsafe {
         let before = slot.read_volatile();
-        if before & !WOKEN_TIME == tag && before != 0 && now.wrapping_sub(before) & WOKEN_TIME < MOMENT {
+        if before & !WOKEN_TIME == entry(task_id, 0) && before != 0 && now.wrapping_sub(before) & WOKEN_TIME < MOMENT {
             return false;
         }
-        slot.write_volatile(tag | now & WOKEN_TIME);
+        slot.write_volatile(entry(task_id, now));
     }
     true
 }
@@ -165,13 +170,13 @@ pub fn woke(task_id: u64, now: u64) -> bool {
 pub fn take_wake(task_id: u64, now: u64) -> Option<u64> {
     let slot = WOKEN.get_ptr_mut((task_id % WOKEN_SLOTS) as u32)?;
     // SAFETY: as in `woke`.
-    let entry = unsafe { slot.read_volatile() };
-    if entry == 0 || entry >> 48 != task_id / WOKEN_SLOTS & 0xffff {
+    let found = unsafe { slot.read_volatile() };
+    if found == 0 || found & !WOKEN_TIME != entry(task_id, 0) {
         return None;
     }
     // SAFETY: as in `woke`.
     unsafe { slot.write_volatile(0) };
-    Some(now.wrapping_sub(now.wrapping_sub(entry) & WOKEN_TIME))
+    Some(now.wrapping_sub(now.wrapping_sub(found) & WOKEN_TIME))
 }
 
 /// Adds one to a counter. Atomic, because a program may be preempted by another one on the same CPU; by the

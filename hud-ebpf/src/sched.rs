@@ -93,8 +93,8 @@ fn on_exec(ctx: &impl EbpfContext) -> i32 {
     if is_target(ctx, &config()) {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
-        let _ = EXECUTED.set(0, &now, 0);
-        let _ = RECORDING.set(0, &0, 0);
+        let _ = EXECUTED.set(0, now, 0);
+        let _ = RECORDING.set(0, 0, 0);
     }
     0
 }
