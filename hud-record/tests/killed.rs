@@ -6,7 +6,7 @@ mod support;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use hud_common::session::{Error, Manifest, SessionDir, Table, recover};
+use hud_common::session::{Error, Manifest, SessionDir, recover};
 use support::{Recording, Target, hud_record, may_trace, program, truth};
 
 /// What kill -9 may take: rows of the last 100 ms before it.
@@ -51,7 +51,7 @@ fn kill_9_at_fifty_moments_costs_at_most_100_ms() {
     for (round, killed) in recordings.iter().enumerate() {
         let first = killed.polls.values().flatten().map(|p| p.0).min().unwrap();
         for (name, polls) in &killed.polls {
-            let Some(own) = truth.get(name.strip_prefix("test_async_app::").unwrap_or(name)) else { continue };
+            let Some(own) = truth.get(name) else { continue };
             // Of those that were under way as recording began, hud sees none.
             let own: Vec<_> = own.iter().filter(|p| p.0 >= first).map(|(ts, dur)| ts + dur).collect();
             let border = killed.at - MAY_LACK;
@@ -96,17 +96,9 @@ fn kill_after(moment: Duration, pid: u32, session: &Path, verify: bool) -> Kille
         support::verify(session);
     }
 
-    let names: BTreeMap<i64, String> = recording
-        .integers(Table::TaskTypes, "type_id")
-        .into_iter()
-        .flatten()
-        .zip(recording.texts(Table::TaskTypes, "name"))
-        .collect();
-    let mut polls: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
-    let times = recording.integers(Table::Polls, "ts").into_iter().zip(recording.integers(Table::Polls, "dur"));
-    for (type_id, (ts, dur)) in recording.integers(Table::Polls, "type_id").into_iter().zip(times) {
-        let start = recording.mono(ts.unwrap());
-        polls.entry(names[&type_id.unwrap()].clone()).or_default().push((start, start + dur.unwrap()));
+    let mut polls = support::polls_by_type(&recording, "test_async_app");
+    for poll in polls.values_mut().flatten() {
+        poll.1 += poll.0;
     }
     Killed { at, polls }
 }

@@ -20,6 +20,7 @@ mod row;
 mod scan;
 mod segment;
 mod tables;
+mod unnamed;
 
 pub use checks::{Checked, VerifiedFile, verified_reader};
 pub use error::{Error, Result};
@@ -32,3 +33,4 @@ pub use row::{Cell, ColumnInfo, Columns, Text};
 pub use scan::{REFERENCES, Reference, integers, open_segment, scan_segment, texts};
 pub use segment::{Encoded, Sealed, SegmentInfo, encode, seal, segment_info};
 pub use tables::*;
+pub use unnamed::unnamed;

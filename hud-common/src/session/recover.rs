@@ -17,12 +17,12 @@ use std::{
 use arrow::array::RecordBatch;
 
 use super::{
-    FrameColumns, FrameRow, Manifest, ModuleColumns, ModuleRow, REFERENCES, Recovery, SessionDir, StackColumns,
-    StackRow, StreamAccount, Table, TaskTypeColumns, TaskTypeRow, VerifiedFile,
+    Manifest, REFERENCES, Recovery, SessionDir, StreamAccount, Table, VerifiedFile,
     error::{Error, Result},
     layout::TMP,
     scan::{integers, scan_log, scan_segment, texts},
     segment::{encode, seal_log, segment_info_and_longest},
+    unnamed,
 };
 use crate::wire::Stream;
 
@@ -88,7 +88,8 @@ fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> R
 
     seal_logs(session, step)?;
     for (table, ids) in &found.unnamed {
-        let Some(encoded) = encode(*table, &[unnamed(*table, ids)]).map_err(Error::damaged(&session.table(*table)))?
+        let Some(encoded) =
+            encode(*table, &[unnamed(*table, ids.iter().copied())]).map_err(Error::damaged(&session.table(*table)))?
         else {
             continue;
         };
@@ -402,49 +403,6 @@ fn each_batch(
     Ok(())
 }
 
-/// Rows for ids of which nothing else is known.
-fn unnamed(table: Table, ids: &BTreeSet<i64>) -> RecordBatch {
-    let ids = ids.iter().copied();
-    match table {
-        Table::Stacks => {
-            rows::<StackColumns>(ids.map(|stack_id| StackRow { stack_id, frame_ids: Vec::new(), truncated: true }))
-        }
-        Table::Frames => rows::<FrameColumns>(ids.map(|frame_id| FrameRow {
-            frame_id,
-            module_id: None,
-            address: 0,
-            function: None,
-            file: None,
-            line: None,
-            inline_depth: 0,
-            origin: None,
-        })),
-        Table::Modules => rows::<ModuleColumns>(ids.map(|module_id| ModuleRow {
-            module_id,
-            path: "".into(),
-            build_id: None,
-            start: 0,
-            end: 0,
-            offset: 0,
-        })),
-        _ => rows::<TaskTypeColumns>(ids.map(|type_id| TaskTypeRow {
-            type_id,
-            name: "(lost)".into(),
-            scheduler: None,
-            file: None,
-            line: None,
-            kind: "task".into(),
-            raw_name: "".into(),
-        })),
-    }
-}
-
-fn rows<C: super::Columns>(rows: impl Iterator<Item = C::Row>) -> RecordBatch {
-    let mut columns = C::default();
-    rows.for_each(|row| columns.push(row));
-    columns.finish()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -456,7 +414,8 @@ mod tests {
     use super::*;
     use crate::session::{
         AccountColumns, AccountRow, Clock, ClockColumns, ClockRow, Columns, DropColumns, DropRow, FORMAT_VERSION,
-        InflightLog, OffCpuColumns, OffCpuRow, Range, seal,
+        FrameColumns, FrameRow, InflightLog, OffCpuColumns, OffCpuRow, Range, StackColumns, StackRow, seal,
+        unnamed::rows,
     };
 
     const START: i64 = 1_000_000_000_000;

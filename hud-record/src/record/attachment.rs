@@ -133,7 +133,7 @@ impl Attachment {
             return Err(Error::Exited(self.process.pid));
         }
         let now = kernel::now();
-        self.governor.begin(now);
+        self.governor.begin(&self.probes, now);
         self.probes.start(now)?;
         Ok(now)
     }
@@ -141,8 +141,7 @@ impl Attachment {
     /// Keeps the probes within their budget; to be called every [`governor::TICK`]. Gives the stretch that ended, if one
     /// did.
     pub(super) fn govern(&mut self) -> Result<Option<Stretch>> {
-        let counters = self.probes.counters()?;
-        self.governor.tick(&mut self.probes, &counters, kernel::now())
+        self.governor.tick(&mut self.probes, kernel::now())
     }
 
     /// Takes what is in the ring, up to a bound: a target that is always ahead must not keep the recorder from its other

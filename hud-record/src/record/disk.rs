@@ -17,10 +17,7 @@ use arrow::{
     array::{AsArray as _, RecordBatch},
     datatypes::Int64Type,
 };
-use hud_common::session::{
-    Columns as _, DropColumns, DropRow, Error, FrameColumns, FrameRow, ModuleColumns, ModuleRow, Result, SessionDir,
-    StackColumns, StackRow, Table,
-};
+use hud_common::session::{Columns as _, DropColumns, DropRow, Error, Result, SessionDir, Table, unnamed};
 
 use super::{account::KernelAccount, writer::reserve_path};
 
@@ -151,7 +148,7 @@ impl Pause {
                 if is_done {
                     self.lost_names.remove(&table);
                 }
-                return Some((table, empty(table, start, end)));
+                return Some((table, unnamed(table, start..=end)));
             }
         }
         None
@@ -192,43 +189,6 @@ fn waits(table: Table) -> bool {
 
 fn is_name(table: Table) -> bool {
     matches!(table, Table::Modules | Table::Frames | Table::Stacks)
-}
-
-/// Rows for the ids `first..=last` that say nothing.
-fn empty(table: Table, first: i64, last: i64) -> RecordBatch {
-    let ids = first..=last;
-    match table {
-        Table::Modules => {
-            let mut rows = ModuleColumns::default();
-            for module_id in ids {
-                rows.push(ModuleRow { module_id, path: "".into(), build_id: None, start: 0, end: 0, offset: 0 });
-            }
-            rows.finish()
-        }
-        Table::Frames => {
-            let mut rows = FrameColumns::default();
-            for frame_id in ids {
-                rows.push(FrameRow {
-                    frame_id,
-                    module_id: None,
-                    address: 0,
-                    function: None,
-                    file: None,
-                    line: None,
-                    inline_depth: 0,
-                    origin: None,
-                });
-            }
-            rows.finish()
-        }
-        _ => {
-            let mut rows = StackColumns::default();
-            for stack_id in ids {
-                rows.push(StackRow { stack_id, frame_ids: Vec::new(), truncated: true });
-            }
-            rows.finish()
-        }
-    }
 }
 
 /// Size of the reserve (bytes).
@@ -285,7 +245,7 @@ mod tests {
     use super::*;
 
     fn stacks(ids: std::ops::RangeInclusive<i64>) -> RecordBatch {
-        empty(Table::Stacks, *ids.start(), *ids.end())
+        unnamed(Table::Stacks, ids)
     }
 
     fn written(pause: &mut Pause) -> Vec<(Table, usize)> {
@@ -308,7 +268,7 @@ mod tests {
     fn names_past_the_bound_are_written_empty() {
         let mut pause = Pause::new(100);
         pause.is_over = true;
-        assert_eq!(pause.hold(Table::Frames, empty(Table::Frames, 7, 9)), 0);
+        assert_eq!(pause.hold(Table::Frames, unnamed(Table::Frames, 7..=9)), 0);
         assert_eq!(pause.hold(Table::Stacks, stacks(4..=5000)), 0);
         assert_eq!(pause.hold(Table::Stacks, stacks(5001..=5002)), 0);
         assert_eq!(written(&mut pause), [(Table::Frames, 3), (Table::Stacks, 4096), (Table::Stacks, 903)]);
@@ -317,7 +277,7 @@ mod tests {
     #[test]
     fn at_the_end_stacks_may_be_emptied_but_not_left_out() {
         let mut pause = Pause::new(100);
-        pause.hold(Table::Frames, empty(Table::Frames, 1, 100));
+        pause.hold(Table::Frames, unnamed(Table::Frames, 1..=100));
         pause.hold(Table::Stacks, stacks(1..=10));
         let (table, batch) = pause.next().unwrap();
         pause.put_back(table, batch);

@@ -65,15 +65,13 @@ pub(super) struct Governor {
     rate: f64,
     /// Since when they count.
     since: Option<u64>,
-    /// Whether they are on before recording begins.
-    starts_on: bool,
     looked: u64,
 }
 
 impl Governor {
     /// Measures what a trap costs here. Counting begins with [`Governor::begin`].
     pub(super) fn new(budget: Option<f64>, watched: Watched, pid: u32, cpus: u32, probes: &Probes, now: u64) -> Self {
-        // Where it cannot be measured: what was, on a machine of 2024 (docs/DEVELOPMENT.md).
+        // Where it cannot be measured: a guess, on the dear side.
         let guess = TrapCost { entry: Duration::from_nanos(800), entry_and_return: Duration::from_nanos(1800) };
         let trap = budget.and_then(|_| probes.trap_cost()).unwrap_or(guess);
         let mut governor = Governor {
@@ -86,7 +84,6 @@ impl Governor {
             purse: 0.0,
             rate: 0.0,
             since: None,
-            starts_on: probes.probes_are_on(),
             looked: now,
         };
         governor.purse = governor.full();
@@ -95,19 +92,19 @@ impl Governor {
     }
 
     /// Recording begins at `now`: the probes count from then on, if they are on.
-    pub(super) fn begin(&mut self, now: u64) {
-        self.since = self.starts_on.then_some(now);
+    pub(super) fn begin(&mut self, probes: &Probes, now: u64) {
+        self.since = probes.probes_are_on().then_some(now);
         self.looked = now;
     }
 
     /// Looks into the purse; to be called every [`TICK`]. Gives the stretch that ended, if one did.
-    pub(super) fn tick(&mut self, probes: &mut Probes, counters: &Counters, now: u64) -> Result<Option<Stretch>> {
+    pub(super) fn tick(&mut self, probes: &mut Probes, now: u64) -> Result<Option<Stretch>> {
         if self.since.is_none() && probes.probes_are_on() {
             self.since = Some(now);
             probes.count_probes_since(now)?;
         }
         let Some(budget) = self.budget else { return Ok(None) };
-        let used = self.used(probes, counters);
+        let used = self.used(probes, &probes.counters()?);
         let (target, cost) = (used.target - self.used.target, used.probes - self.used.probes);
         self.used = used;
         self.purse = (self.purse + budget * target.max(0.0) - cost.max(0.0)).min(self.full());
