@@ -80,7 +80,7 @@ pub static ID_OFFSETS: Array<u64> = Array::with_max_entries(ID_OFFSETS_SLOTS, 0)
 /// Slots of [`ID_OFFSETS`].
 pub const ID_OFFSETS_SLOTS: u32 = 1024;
 
-/// Where the thread-local holds the task's id, where debug information does not tell.
+/// Where the thread-local holds the task's id: told by user space, or found out.
 #[map]
 pub static CALIBRATION: Array<Calibration> = Array::with_max_entries(1, 0);
 
