@@ -15,4 +15,4 @@ pub mod session;
 pub mod wire;
 
 #[cfg(feature = "session")]
-pub use clean::clean;
+pub use clean::{clean, clean_bytes, clean_name};

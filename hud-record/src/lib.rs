@@ -5,8 +5,10 @@
 pub mod cli;
 pub mod error;
 pub mod headless;
+pub mod intake;
 pub mod kernel;
 mod memory;
+pub mod names;
 pub mod privilege;
 pub mod probes;
 mod progress;

@@ -9,7 +9,8 @@ mod site;
 mod tokio;
 
 pub use binary::Binary;
-pub use names::{clean, function_name};
+pub use names::clean;
+pub(crate) use names::{FunctionName, crate_of_symbol, function};
 pub(crate) use process::read_text;
 pub use process::{Mapping, Process, mappings};
 pub use tokio::{PollFn, TaskKind, Tokio};
