@@ -172,8 +172,13 @@ impl Host {
             return Err(AskError::Restarted);
         }
         let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
-        let answer = protocol::send(&child.socket, request, &files).and_then(|()| child.answer());
-        match answer {
+        if let Err(e) = protocol::send(&child.socket, request, &files) {
+            // It has never seen the question.
+            tracing::debug!("the intake is gone: {e}");
+            self.end_child();
+            return Err(AskError::Restarted);
+        }
+        match child.answer() {
             Ok(answer) => {
                 let is_fat = child.heap() > MOST_HEAP && child.born.elapsed() >= LEAST_LIFE;
                 if is_fat {

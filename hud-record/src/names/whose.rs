@@ -66,15 +66,23 @@ impl Crates {
         }
     }
 
-    /// Whose a function is, by the path of its source, else by its crate.
+    /// Whose a function is, by its crate and by the path of its source.
+    ///
+    /// The crate is that of the function, the path that of a line in it, which may have been inlined from elsewhere: so a
+    /// crate that is known comes first.
     pub(super) fn whose(&self, function: Option<&FunctionName>, file: Option<&str>) -> Option<Whose> {
-        let by_path = file.and_then(by_path);
         let function = function.filter(|f| f.is_rust);
         let crates = function.map(|f| f.crates.as_slice()).unwrap_or_default();
-        // A path says it best; where paths were remapped, the names of the crates that everyone has do.
-        by_path
-            .or_else(|| self.by_crates(crates))
-            .or_else(|| (function.is_some() && file.is_some()).then_some(Whose::Own))
+        let path = file.and_then(by_path);
+        match (self.by_crates(crates), path) {
+            // A crate of the user's may be called `core`.
+            (Some(Whose::Std), None) if file.is_some() => Some(Whose::Own),
+            (Some(whose), _) => Some(whose),
+            // A line of std in a function of somebody.
+            (None, Some(Whose::Std)) if !crates.is_empty() && !file.is_some_and(|f| f.starts_with(STD_DEPS)) => None,
+            (None, Some(whose)) => Some(whose),
+            (None, None) => (function.is_some() && file.is_some()).then_some(Whose::Own),
+        }
     }
 
     /// By the crates that a symbol may belong to: one, or for a trait's method the type's and the trait's.
@@ -102,24 +110,15 @@ impl Crates {
     }
 }
 
-/// Crates that come with the compiler and no program can have of its own.
-const STD: [&str; 11] = [
-    "std",
-    "core",
-    "alloc",
-    "std_detect",
-    "proc_macro",
-    "test",
-    "panic_unwind",
-    "panic_abort",
-    "unwind",
-    "compiler_builtins",
-    "__rustc",
-];
+/// Crates that come with the compiler.
+const STD: [&str; 8] =
+    ["std", "core", "alloc", "std_detect", "panic_unwind", "panic_abort", "compiler_builtins", "__rustc"];
+
+/// Where std's own dependencies are built: `/rust/deps/hashbrown-0.15.2/…`.
+const STD_DEPS: &str = "/rust/deps/";
 
 fn by_path(file: &str) -> Option<Whose> {
-    // std's own dependencies are built as `/rust/deps/hashbrown-0.15.2/…`.
-    if file.contains("/rustc/") || file.contains("/rustlib/src/rust/") || file.starts_with("/rust/deps/") {
+    if file.contains("/rustc/") || file.contains("/rustlib/src/rust/") || file.starts_with(STD_DEPS) {
         return Some(Whose::Std);
     }
     // How many folders lie between the mark and the crate's own.
@@ -175,12 +174,18 @@ mod tests {
             ("/home/me/.cargo/registry/src/index-1949cf8c/hyper-1.0.0/src/lib.rs", Whose::Dependency),
             ("/home/me/.cargo/registry/src/index-1949cf8c/hyper-1.0.0/src/tokio/io.rs", Whose::Dependency),
             ("/home/me/.cargo/registry/src/index-1949cf8c/tokio-util-0.7.0/src/lib.rs", Whose::Dependency),
-            ("/rustc/59807616e1fa/library/core/src/num/uint_macros.rs", Whose::Std),
             ("/rust/deps/hashbrown-0.15.2/src/raw.rs", Whose::Std),
             ("/srv/app/vendor/serde-1.0.0/src/de.rs", Whose::Dependency),
         ] {
             assert_eq!(crates.whose(Some(&rust), Some(file)), Some(whose), "{file}");
         }
+        // A line that std inlined into a function of tokio's, and a crate of the user's that is called as std's is.
+        let std_line = Some("/rustc/59807616e1fa/library/core/src/ops/function.rs");
+        let (tokio, core) = (function(&legacy(&["tokio", "f"])), function(&legacy(&["core", "f"])));
+        assert_eq!(crates.whose(Some(&tokio), std_line), Some(Whose::Tokio));
+        assert_eq!(crates.whose(Some(&rust), std_line), None);
+        assert_eq!(crates.whose(Some(&core), std_line), Some(Whose::Std));
+        assert_eq!(crates.whose(Some(&core), Some("/srv/app/core/src/lib.rs")), Some(Whose::Own));
         // C, compiled into the binary by whomever.
         assert_eq!(crates.whose(Some(&function("inflate")), Some("/srv/app/zlib/inflate.c")), None);
         assert_eq!(crates.whose(None, None), None);

@@ -34,11 +34,17 @@ pub(crate) fn function(symbol: &str) -> FunctionName {
     FunctionName { shown: bare.into(), is_rust: false, crates: Vec::new() }
 }
 
-/// A symbol without what compilers add to say how they split or specialised it: `.llvm.123`, `.cold`, `.part.0`.
+/// A symbol without what compilers add to say how they split, specialised or renamed it: `.llvm.123`, `.cold`, `.part.0`.
 fn without_suffix(symbol: &str) -> &str {
-    const SUFFIXES: [&str; 6] = [".llvm.", ".cold", ".part.", ".constprop.", ".isra.", ".lto_priv."];
-    let end = SUFFIXES.iter().filter_map(|suffix| symbol.find(suffix)).filter(|&end| end > 0).min();
-    end.map_or(symbol, |end| &symbol[..end])
+    const WORDS: [&str; 6] = ["llvm", "cold", "part", "constprop", "isra", "lto_priv"];
+    let mut bare = symbol.find(".llvm.").filter(|&at| at > 0).map_or(symbol, |at| &symbol[..at]);
+    while let Some((rest, suffix)) = bare.rsplit_once('.')
+        && !rest.is_empty()
+        && (WORDS.contains(&suffix) || !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit()))
+    {
+        bare = rest;
+    }
+    bare
 }
 
 /// Whether a symbol is mangled as rustc did until v0: as C++ does, but with a hash at the end.
@@ -224,6 +230,8 @@ mod tests {
             ("_ZN3app7handler28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE", "app::handler::{closure}", "app"),
             ("_ZN3app7handler17h0123456789abcdefE.llvm.1234567890", "app::handler", "app"),
             ("_ZN3app7handler17h0123456789abcdefE.cold", "app::handler", "app"),
+            ("_ZN3app7handler17h0123456789abcdefE.531", "app::handler", "app"),
+            ("memcpy.part.0.constprop.1", "memcpy", ""),
             ("_RNCNvCsbmNqQUJIY6D_3app7handler0B3_", "app::handler::{closure}", "app"),
             ("_RNCNvCsbmNqQUJIY6D_3app7handlers_0B3_", "app::handler::{closure#1}", "app"),
             ("_RNvCsbmNqQUJIY6D_3app4main", "app::main", "app"),
