@@ -99,7 +99,7 @@ impl Attachment {
         let (start, end) = running.image();
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
         let mut probes = Probes::attach(&process, &tokio, image, settings.plan)?;
-        let learner = match Learner::start(tokio.clone(), names_from.clone(), process.exe.clone())? {
+        let learner = match Learner::start(tokio.clone(), names_from.clone(), &process)? {
             Learned::All(learned) => {
                 tokio = learned;
                 probes.use_learned(&process, &tokio, settings.plan)?;

@@ -1,7 +1,7 @@
 //! What debug information tells of tokio: the type of each poll function's task with the place where it is written,
 //! and where in tokio's thread-local context the current task's id lies.
 //!
-//! Layouts read here are those of rustc's DWARF (LLVM, versions 4 and 5), checked on rustc 1.95: a coroutine's
+//! This runs in the confined child, see [`crate::intake`]. Layouts read here are those of rustc's DWARF (LLVM, versions 4 and 5), checked on rustc 1.95: a coroutine's
 //! environment is a structure with a variant part, whose variant `0` (Unresumed) is declared at the line of the `async`
 //! function or block.
 
@@ -9,22 +9,23 @@ use std::collections::{HashMap, HashSet};
 
 use addr2line::Context;
 use gimli::{AttributeValue, DebuggingInformationEntry, Dwarf, UnitOffset, UnitRef};
+use serde::{Deserialize, Serialize};
 
 use super::binary::Slice;
 
 /// A place in the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) file: String,
-    pub(super) line: u32,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) file: String,
+    pub(crate) line: u32,
 }
 
 /// What is known of one poll function.
-#[derive(Clone, Debug)]
-pub(super) struct PollType {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PollType {
     /// `poll<T, S>`
-    pub(super) name: String,
-    pub(super) place: Option<Place>,
+    pub(crate) name: String,
+    pub(crate) place: Option<Place>,
 }
 
 /// How many levels of DIEs, or of types inside types, are followed. rustc nests namespaces by module, so real trees
@@ -35,7 +36,7 @@ const LONGEST_NAME: usize = 64 << 10;
 
 /// Types of the poll functions at `addresses`. Reads the units that hold them, and others of the same crates only where
 /// a type's place is told there.
-pub(super) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64]) -> HashMap<u64, PollType> {
+pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64]) -> HashMap<u64, PollType> {
     let wanted: HashSet<u64> = addresses.iter().copied().collect();
     let Ok(context) = Context::from_dwarf(dwarf) else {
         return HashMap::new();
@@ -188,7 +189,7 @@ fn path(open: &[(gimli::DwTag, String)], name: &str) -> String {
 ///
 /// Looks for the structure `tokio::runtime::context::Context`, and for the wrapper that std puts around a thread-local
 /// with a destructor (`std::sys::thread_local::native::eager::Storage<Context>`, member `val`).
-pub(super) fn task_id_offset(dwarf: &Dwarf<Slice<'_>>) -> Option<u64> {
+pub(crate) fn task_id_offset(dwarf: &Dwarf<Slice<'_>>) -> Option<u64> {
     let mut units = dwarf.units();
     while let Ok(Some(header)) = units.next() {
         let Ok(unit) = dwarf.unit(header) else { continue };

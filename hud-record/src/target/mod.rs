@@ -9,6 +9,7 @@ mod site;
 mod tokio;
 
 pub use binary::Binary;
+pub(crate) use dwarf::{PollType, poll_types, task_id_offset};
 pub use names::clean;
 pub(crate) use names::{FunctionName, crate_of_symbol, function};
 pub(crate) use process::read_text;

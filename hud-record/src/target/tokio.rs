@@ -7,11 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Process,
-    binary::{self, Binary, Symbol},
-    dwarf::{self, Place, PollType},
+    binary::{Binary, Symbol},
+    dwarf::{Place, PollType},
     glue, names, site,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    intake::protocol::TokioDebug,
+};
 
 /// What hud needs to know of the target's tokio.
 #[derive(Clone, Debug)]
@@ -133,24 +136,25 @@ impl Tokio {
         Ok(Tokio { version, poll_fns, tls_task_id: None, tls_context, tls_tagged, wakes, spawns, panics, notes, polls })
     }
 
-    /// Reads the debug information: what types the tasks are of, where they are written, and where the current task's id
-    /// lies. Takes seconds where it is hundreds of megabytes.
-    pub fn learn(&mut self, binary: &Binary) {
-        if let Some(sections) = &binary.debug_sections() {
-            let addresses: Vec<u64> = self.polls.keys().copied().collect();
-            let types = dwarf::poll_types(binary::dwarf(sections), &addresses);
-            for poll in &mut self.poll_fns {
-                let known = types.get(&poll.address).zip(self.polls.get(&poll.address));
-                if let Some(told) = known.and_then(|(known, symbol)| poll_fn(binary, symbol, Some(known))) {
-                    *poll = told;
-                }
+    /// The addresses of its poll functions, of which debug information may tell the types.
+    pub(crate) fn poll_addresses(&self) -> Vec<u64> {
+        self.polls.keys().copied().collect()
+    }
+
+    /// Makes use of what debug information tells, if it does: what types the tasks are of, where they are written, and
+    /// where the current task's id lies.
+    pub(crate) fn learn(&mut self, binary: &Binary, told: &TokioDebug) {
+        for poll in &mut self.poll_fns {
+            let known = told.polls.get(&poll.address).zip(self.polls.get(&poll.address));
+            if let Some(told) = known.and_then(|(known, symbol)| poll_fn(binary, symbol, Some(known))) {
+                *poll = told;
             }
-            if let Some((context, _)) = self.tls_context
-                && let Some(offset) = dwarf::task_id_offset(&binary::dwarf(sections))
-            {
-                let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
-                self.tls_task_id = context.checked_add_unsigned(offset);
-            }
+        }
+        if let Some((context, _)) = self.tls_context
+            && let Some(offset) = told.task_id_offset
+        {
+            let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
+            self.tls_task_id = context.checked_add_unsigned(offset);
         }
         let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
         if unnamed > 0 {
