@@ -26,6 +26,8 @@ static CONFIG: Config = Config {
     tls_words: 0,
     vtables_start: 0,
     vtables_end: 0,
+    unwind: 0,
+    reserved: 0,
 };
 
 /// The configuration. Volatile, or the compiler would fold the zeros above into the code.
