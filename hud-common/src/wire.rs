@@ -426,8 +426,16 @@ pub struct Config {
     pub vtables_end: u64,
     /// 1 where stacks are walked by unwind tables, 0 = by frame pointers.
     pub unwind: u32,
-    /// Padding, zero.
-    pub reserved: u32,
+    /// `task_struct::utask`.
+    pub task_utask: u32,
+    /// `uprobe_task::return_instances`.
+    pub utask_instances: u32,
+    /// `return_instance::stack`.
+    pub instance_stack: u32,
+    /// `return_instance::orig_ret_vaddr`.
+    pub instance_return: u32,
+    /// `return_instance::next`.
+    pub instance_next: u32,
 }
 
 impl Config {

@@ -8,7 +8,10 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::pt_regs,
-    helpers::{bpf_get_current_task_btf, bpf_probe_read_user, bpf_task_pt_regs, generated},
+    helpers::{
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user, bpf_task_pt_regs,
+        generated,
+    },
     macros::map,
     maps::{Array, PerCpuArray},
 };
@@ -17,7 +20,7 @@ use hud_common::{
     wire::{Config, MAX_FRAMES, StackBuffer},
 };
 
-use crate::maps::count;
+use crate::maps::{config, count};
 
 const BPF_F_USER_STACK: u64 = 1 << 8;
 
@@ -55,6 +58,12 @@ pub struct Walk {
     outcome: u32,
     /// 1 where `pc` is a return address: it may already belong to what follows the call.
     is_return: u64,
+    /// The registers at the leaf.
+    leaf_sp: u64,
+    leaf_bp: u64,
+    /// 1 where the leaf may stand behind a probe's breakpoint, and that was not tried yet.
+    may_be_at_probe: u32,
+    reserved: u32,
     /// The mapping that held the address before.
     mapping: Mapping,
 }
@@ -104,6 +113,8 @@ pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slo
         let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
         (walk.pc, walk.sp, walk.bp) = ((*regs).rip, (*regs).rsp, (*regs).rbp);
     }
+    (walk.leaf_sp, walk.leaf_bp) = (walk.sp, walk.bp);
+    walk.may_be_at_probe = (config.polls != 0) as u32;
     walk.frames = 0;
     walk.is_return = 0;
     walk.outcome = Outcome::Truncated as u32;
@@ -139,17 +150,16 @@ unsafe extern "C" fn step(_index: u32, slot: *const u32) -> i64 {
         walk.outcome = Outcome::Complete as u32;
         return 1;
     }
-    let address = walk.pc - walk.is_return;
-    if !(walk.mapping.start <= address && address < walk.mapping.end) && !find_mapping(walk, address) {
+    if !find_mapping(walk, walk.pc - walk.is_return) && !leave_probe(walk) {
         count(|c| &mut c.unmapped);
         if walk.is_return == 0 && walk.frames == 0 {
             // The leaf is where the thread is, known or not. Nothing tells of its caller.
             walk.stack[0] = walk.pc;
             walk.frames = 1;
         }
-        walk.outcome = Outcome::Failed as u32;
-        return 1;
+        return fail(walk);
     }
+    let address = walk.pc - walk.is_return;
     if walk.frames >= MAX_FRAMES as u32 {
         return 1;
     }
@@ -159,7 +169,30 @@ unsafe extern "C" fn step(_index: u32, slot: *const u32) -> i64 {
     if outcome == GOES_ON {
         return 0;
     }
+    if outcome == Outcome::Failed as u32 {
+        return fail(walk);
+    }
     walk.outcome = outcome;
+    1
+}
+
+/// Ends the walk; or begins it again, where its leaf may just have hit a probe: then it stands behind the breakpoint, one
+/// byte into an instruction that has not been executed.
+#[inline(always)]
+fn fail(walk: &mut Walk) -> i64 {
+    const INT3: u8 = 0xcc;
+    if walk.frames == 1 && walk.may_be_at_probe != 0 {
+        walk.may_be_at_probe = 0;
+        let at = walk.stack[0].wrapping_sub(1);
+        // SAFETY: the helper checks the address.
+        if let Ok(INT3) = unsafe { bpf_probe_read_user(at as *const u8) } {
+            (walk.pc, walk.sp, walk.bp) = (at, walk.leaf_sp, walk.leaf_bp);
+            walk.frames = 0;
+            walk.is_return = 0;
+            return 0;
+        }
+    }
+    walk.outcome = Outcome::Failed as u32;
     1
 }
 
@@ -255,6 +288,9 @@ fn is_sigreturn(pc: u64) -> bool {
 /// Looks for the mapping that holds an address; notes it in `walk`.
 #[inline(always)]
 fn find_mapping(walk: &mut Walk, address: u64) -> bool {
+    if walk.mapping.start <= address && address < walk.mapping.end {
+        return true;
+    }
     let Some(active) = UNWIND_ACTIVE.get(0) else {
         return false;
     };
@@ -277,6 +313,68 @@ fn find_mapping(walk: &mut Walk, address: u64) -> bool {
         }
     }
     false
+}
+
+/// Return probes that are looked at: hud probes the returns of polls, which hardly nest.
+const RETURN_PROBES: u32 = 16;
+/// What a return probe pushes before it calls the kernel: three registers (arch/x86/kernel/uprobes.c,
+/// `uretprobe_trampoline_entry`, Linux 6.11).
+const PUSHED: u64 = 24;
+
+/// Finds the way out of what is no code of the target's: where the return of a function is probed, its return address leads
+/// to the probe. Gives whether `walk` stands in mapped code again.
+#[inline(always)]
+fn leave_probe(walk: &mut Walk) -> bool {
+    let Some((slot, pc)) = return_of(walk) else {
+        return false;
+    };
+    walk.pc = pc;
+    walk.sp = slot.wrapping_add(8);
+    walk.is_return = 1;
+    find_mapping(walk, pc.wrapping_sub(1))
+}
+
+/// The slot of the return address that led here, and the true one, which the kernel keeps in the thread's list of return
+/// probes.
+#[inline(always)]
+fn return_of(walk: &Walk) -> Option<(u64, u64)> {
+    let config = config();
+    if config.task_utask == Config::NONE {
+        return None;
+    }
+    let slot = walk.sp.wrapping_sub(8);
+    // A leaf may stand in the probe itself.
+    let pushed = if walk.is_return == 0 { slot.wrapping_add(PUSHED) } else { slot };
+    // SAFETY: the helper checks the addresses.
+    let read = |at: u64, offset: u32| unsafe { bpf_probe_read_kernel(at.wrapping_add(offset as u64) as *const u64) };
+    // SAFETY: a helper without arguments.
+    let utask = read(unsafe { bpf_get_current_task() }, config.task_utask).unwrap_or(0);
+    if utask == 0 {
+        return None;
+    }
+    let mut instance = read(utask, config.utask_instances).unwrap_or(0);
+    for _ in 0..RETURN_PROBES {
+        if instance == 0 {
+            break;
+        }
+        let stack = read(instance, config.instance_stack).unwrap_or(0);
+        if stack == slot || stack == pushed {
+            return Some((stack, read(instance, config.instance_return).ok()?));
+        }
+        instance = read(instance, config.instance_next).unwrap_or(0);
+    }
+    if walk.is_return != 0 {
+        return None;
+    }
+    // The kernel is done with the return, and has left the address where the probe will take it from.
+    const POP_AND_RETURN: u32 = u32::from_le_bytes([0x41, 0x5b, 0x59, 0xc3]);
+    // SAFETY: the helper checks the addresses.
+    unsafe {
+        match bpf_probe_read_user(walk.pc as *const u32) {
+            Ok(POP_AND_RETURN) => Some((pushed, bpf_probe_read_user(pushed as *const u64).ok()?)),
+            _ => None,
+        }
+    }
 }
 
 /// The row that holds at an address.

@@ -149,7 +149,11 @@ impl Probes {
             vtables_start: image.0,
             vtables_end: image.1,
             unwind: u32::from(by_tables),
-            reserved: 0,
+            task_utask: offsets.returns.map_or(Config::NONE, |r| r.task_utask),
+            utask_instances: offsets.returns.map_or(0, |r| r.utask_instances),
+            instance_stack: offsets.returns.map_or(0, |r| r.instance_stack),
+            instance_return: offsets.returns.map_or(0, |r| r.instance_return),
+            instance_next: offsets.returns.map_or(0, |r| r.instance_next),
         };
         let _ = has_run_times();
         let mut loader = EbpfLoader::new();

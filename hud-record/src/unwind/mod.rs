@@ -34,6 +34,9 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait between two looks that were asked for; twice as long after each that found nothing new.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
+/// Where the kernel runs what it replaced by a probe, and where probed functions return to. What is there is no code of
+/// the target's, and the kernel program knows its way out of it.
+const PROBES: &str = "[uprobes]";
 /// Bytes of a vdso that are believed.
 const LARGEST_VDSO: u64 = 1 << 20;
 /// Room for what is mapped later: rows, and index entries (of 256 bytes of code).
@@ -205,7 +208,8 @@ impl Tables {
     /// Puts the mappings in force. Gives whether they are others than before.
     fn activate(&mut self, code: &[target::Mapping]) -> io::Result<bool> {
         let most = usize::try_from(MAX_MAPPINGS).unwrap_or(0);
-        let mut mappings: Vec<Mapping> = code.iter().take(most).map(|m| self.mapping(m)).collect();
+        let mut mappings: Vec<Mapping> =
+            code.iter().filter(|m| m.path != PROBES).take(most).map(|m| self.mapping(m)).collect();
         mappings.sort_by_key(|m| m.start);
         if mappings == self.active {
             return Ok(false);
