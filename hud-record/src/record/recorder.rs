@@ -399,6 +399,7 @@ impl<'a> Run<'a> {
         }
         let settled = attachment.settle(&mut drain, &live.out);
         let counters = attachment.counters();
+        tracing::debug!("counters: {counters:?}");
         let reason = result.as_ref().map_or("hud failed", |end| end.reason());
         let ended = settled.as_ref().copied().unwrap_or_else(|_| kernel::now());
         let ending = Ending {
