@@ -10,6 +10,7 @@
 //! nanoseconds since the Unix epoch by the manifest's one clock anchor, `dur` nanoseconds.
 
 mod checks;
+mod column;
 mod error;
 mod inflight;
 mod layout;
@@ -31,6 +32,6 @@ pub use manifest::{Clock, FORMAT_VERSION, Manifest, Options, Range, Recovery, St
 pub use recover::recover;
 pub use row::{Cell, ColumnInfo, Columns, Text};
 pub use scan::{REFERENCES, Reference, integers, open_segment, scan_segment, texts};
-pub use segment::{Encoded, Sealed, SegmentInfo, encode, seal, segment_info};
+pub use segment::{Encoded, Sealed, SegmentInfo, encode, seal, seal_rows, segment_info};
 pub use tables::*;
 pub use unnamed::unnamed;

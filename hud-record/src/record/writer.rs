@@ -25,7 +25,7 @@ use super::{
     account::{KernelAccount, table_of},
     disk::{Pause, Reserve},
     retention::Retention,
-    sealer::{SealOrder, Sealer, SealerTotals},
+    sealer::{Kept, SealOrder, Sealer, SealerTotals},
 };
 use crate::{
     error::Error,
@@ -195,6 +195,7 @@ impl Writer {
                         pause: None,
                         reserve,
                         to_seal: finished,
+                        kept: Arc::default(),
                         status,
                     };
                     flagged(&flag, || thread.run(&incoming))
@@ -235,6 +236,7 @@ fn flagged<T>(status: &WriterStatus, work: impl FnOnce() -> Result<T>) -> Result
 
 struct Open {
     log: InflightLog,
+    kept: Option<Kept>,
     since: Instant,
     opened: i64,
 }
@@ -249,6 +251,8 @@ struct WriterThread {
     pause: Option<Pause>,
     reserve: Reserve,
     to_seal: Sender<SealOrder>,
+    /// Bytes of rows in memory that are not sealed.
+    kept: Arc<AtomicU64>,
     status: Arc<WriterStatus>,
 }
 
@@ -312,11 +316,13 @@ impl WriterThread {
                 let log = InflightLog::create(&self.session, table, number)?;
                 self.next.insert(table, number.saturating_add(1));
                 self.status.log_bytes.fetch_add(log.len(), Ordering::Relaxed);
-                v.insert(Open { log, since: Instant::now(), opened: self.clock.epoch(kernel::now()) })
+                let kept = Some(Kept::new(&self.kept));
+                v.insert(Open { log, kept, since: Instant::now(), opened: self.clock.epoch(kernel::now()) })
             }
         };
         let before = segment.log.len();
         segment.log.append(batch)?;
+        segment.kept = segment.kept.take().and_then(|mut kept| kept.push(batch.clone()).then_some(kept));
         self.status.log_bytes.fetch_add(segment.log.len().saturating_sub(before), Ordering::Relaxed);
         *self.totals.appended.entry(table).or_default() += rows;
         if table.expires() {
@@ -450,8 +456,8 @@ impl WriterThread {
         let is_due = |(table, open): &(&Table, &Open)| open.log.rows() > 0 && is_full(**table, open);
         let full: Vec<Table> = self.open.iter().filter(is_due).map(|(table, _)| *table).collect();
         for table in full {
-            let Some(Open { log, opened, .. }) = self.open.remove(&table) else { continue };
-            let order = SealOrder { table, number: log.number(), rows: log.rows(), bytes: log.len(), opened };
+            let Some(Open { log, kept, opened, .. }) = self.open.remove(&table) else { continue };
+            let order = SealOrder { table, number: log.number(), rows: log.rows(), bytes: log.len(), opened, kept };
             match log.finish() {
                 // A log without its end mark is as good: what counts is each frame's own checksum.
                 Err(e) if !e.is_no_space() => return Err(e),
