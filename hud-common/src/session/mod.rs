@@ -22,6 +22,7 @@ mod scan;
 mod segment;
 mod tables;
 mod unnamed;
+mod watched;
 
 pub use checks::{Checked, VerifiedFile, verified_reader};
 pub use error::{Error, Result};
@@ -35,3 +36,4 @@ pub use scan::{REFERENCES, Reference, integers, open_segment, scan_segment, text
 pub use segment::{Encoded, Sealed, SegmentInfo, encode, seal, seal_rows, segment_info};
 pub use tables::*;
 pub use unnamed::unnamed;
+pub use watched::STILL_ON;

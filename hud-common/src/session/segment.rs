@@ -254,8 +254,10 @@ fn properties(table: Table) -> WriterProperties {
 /// How a column of numbers is written.
 fn values(table: Table, column: &str) -> Values {
     match column {
-        name if name == table.key() || name == "wake_ts" => Values::Delta,
+        name if name == table.key() => Values::Delta,
         "dur" if table != Table::Polls => Values::Plain,
+        "run_queue" if table == Table::OffCpu => Values::Plain,
+        "wake_delay" => Values::Plain,
         "dur" | "blocked" | "run_queue" => Values::DictionaryOrPlain,
         _ => Values::DictionaryOrDelta,
     }
