@@ -129,7 +129,7 @@ impl Blueprint {
             manifest: manifest.clone(),
             owner,
         })?;
-        let (namer, new_stacks) = match Namer::start(self.process, self.names_from, self.mappings, out.clone()) {
+        let (namer, new_stacks) = match Namer::start(self.process, self.names_from, self.mappings, clock, out.clone()) {
             Ok(started) => started,
             Err(e) => {
                 drop(out);
@@ -277,7 +277,7 @@ impl LiveSession {
         let now = kernel::now();
         let since = Duration::from_nanos(now.saturating_sub(self.covered));
         if since >= COVER_EVERY || self.started.elapsed() < COVER_EVERY {
-            let reason = "still on";
+            let reason = session::STILL_ON;
             write_coverage(plan, self.clock, self.covered, now, reason, &self.out);
             if plan.polls != Polls::Off
                 && let Some(stretch) = governor.split(now, reason)
@@ -297,7 +297,7 @@ impl LiveSession {
         let is_paused = status.is_paused.load(Ordering::Relaxed);
         // While the disk is full losses add up: one row tells them when there is room.
         if !is_paused {
-            self.drops.note(now, counters, drain.undecoded, &self.out);
+            self.drops.note(now, counters, drain.undecoded, drain.stacks_not_kept(), &self.out);
         }
         // What the account counts must be on its way before it.
         drain.flush(&self.out);
@@ -343,7 +343,7 @@ impl LiveSession {
         let now = self.now();
         let events = drain.rows.iter().sum();
         self.vitals.take(now, probes, drain.bytes, events, &self.out);
-        self.drops.note(now, &ending.counters, drain.undecoded, &self.out);
+        self.drops.note(now, &ending.counters, drain.undecoded, drain.stacks_not_kept(), &self.out);
         if let Some(stretch) = ending.probed.filter(|_| plan.polls != Polls::Off) {
             self.probed(stretch);
         }
@@ -354,7 +354,7 @@ impl LiveSession {
         self.out.account(now, kernel.clone());
         let mut notes = ending.notes.to_vec();
         if drain.stacks_not_kept() > 0 {
-            notes.push(format!("{} events have no stack: too many distinct ones", drain.stacks_not_kept()));
+            notes.push(format!("{} events have no stack: too many distinct ones (see drops)", drain.stacks_not_kept()));
         }
         let missed = ending.counters.arrivals_missed;
         if missed > 0 {
