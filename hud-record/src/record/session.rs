@@ -129,7 +129,8 @@ impl Blueprint {
             manifest: manifest.clone(),
             owner,
         })?;
-        let (namer, new_stacks) = match Namer::start(self.process, self.names_from, self.mappings, clock, out.clone()) {
+        let (namer, new_stacks) = match Namer::start(self.process, self.names_from, self.mappings, clock, out.patient())
+        {
             Ok(started) => started,
             Err(e) => {
                 drop(out);
@@ -167,6 +168,7 @@ impl Prepared {
             covered: began,
             started: Instant::now(),
             progress: Progress::default(),
+            id: self.manifest.with(|m| m.id.clone()),
             folder: self.folder,
             lock: self.lock,
             clock: self.clock,
@@ -210,6 +212,8 @@ impl Drop for Unstarted {
 
 /// A session that is being recorded.
 pub(super) struct LiveSession {
+    /// Not asked of the manifest, which is locked while it is written: the drain must not wait for a disk.
+    id: String,
     folder: SessionDir,
     lock: SessionLock,
     owner: Option<Owner>,
@@ -247,7 +251,7 @@ impl LiveSession {
     }
 
     pub(super) fn id(&self) -> String {
-        self.manifest.with(|m| m.id.clone())
+        self.id.clone()
     }
 
     pub(super) fn status(&self) -> &Arc<WriterStatus> {
@@ -396,7 +400,7 @@ impl Closing {
             let account = StreamAccount {
                 produced,
                 stored: own(&sealed.stored),
-                dropped: dropped + own(&written.dropped),
+                dropped: dropped + own(&written.dropped) + own(&written.given_up),
                 expired: own(&sealed.expired),
             };
             streams.insert(stream.name().to_string(), account);
@@ -413,7 +417,7 @@ impl Closing {
         })?;
         let mut progress = live.progress;
         progress.bytes = folder_size(&live.folder);
-        progress.drops += disk_drops;
+        progress.drops += disk_drops + written.given_up.values().sum::<u64>();
         drop(live.lock);
         Ok(Outcome {
             session: live.folder.path().into(),
