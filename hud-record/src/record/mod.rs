@@ -17,6 +17,7 @@ mod identity;
 mod learner;
 mod namer;
 mod origin;
+mod queue;
 mod recorder;
 mod retention;
 mod sealer;

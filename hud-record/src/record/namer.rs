@@ -13,20 +13,23 @@ use std::{
 
 use addr2line::Loader;
 use hud_common::session::{
-    Columns as _, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns, StackRow, Text,
+    Clock, Columns as _, DropColumns, DropRow, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns,
+    StackRow, Table, Text,
 };
 
 use super::{
+    account::CAPACITY,
     origin::origin,
     stacks::{NewStack, Unwind},
     writer::BatchSender,
 };
 use crate::{
     error::{Error, Result},
+    kernel,
     target::{Binary, Mapping, Process, clean, function_name},
 };
 
-/// Frames that are kept; further ones have an id no more, and their stacks end before them.
+/// Addresses whose frames are kept; stacks end before further ones, and `drops` counts the frames that they lack.
 const MAX_FRAMES: usize = 500_000;
 
 /// The namer's thread.
@@ -38,6 +41,7 @@ impl Namer {
         process: Process,
         names_from: PathBuf,
         mappings: Vec<Mapping>,
+        clock: Clock,
         out: BatchSender,
     ) -> Result<(Self, Sender<NewStack>)> {
         let (new, incoming) = mpsc::channel();
@@ -47,7 +51,7 @@ impl Namer {
                 // Below everything else on the machine: names can wait, the target cannot.
                 let _ = rustix::process::nice(19);
                 crate::privilege::enter_namer();
-                Names::new(process, names_from, mappings, out).run(&incoming);
+                Names::new(process, names_from, mappings, clock, out).run(&incoming);
             })
             .map_err(|source| Error::Io { action: "start a thread", source })?;
         Ok((Namer(handle), new))
@@ -82,6 +86,11 @@ struct Names {
     /// Frames at an address, innermost first.
     frames: HashMap<u64, Vec<i64>>,
     next_frame: i64,
+    most_frames: usize,
+    clock: Clock,
+    /// When rows were sent last (ns since the epoch), and frames that stacks lack since.
+    flushed: i64,
+    lost: usize,
     out: BatchSender,
     stack_rows: StackColumns,
     frame_rows: FrameColumns,
@@ -89,7 +98,7 @@ struct Names {
 }
 
 impl Names {
-    fn new(process: Process, names_from: PathBuf, mappings: Vec<Mapping>, out: BatchSender) -> Self {
+    fn new(process: Process, names_from: PathBuf, mappings: Vec<Mapping>, clock: Clock, out: BatchSender) -> Self {
         let mut names = Names {
             process,
             names_from,
@@ -98,6 +107,10 @@ impl Names {
             looked: Instant::now(),
             frames: HashMap::new(),
             next_frame: 1,
+            most_frames: MAX_FRAMES,
+            clock,
+            flushed: clock.epoch(kernel::now()),
+            lost: 0,
             out,
             stack_rows: StackColumns::default(),
             frame_rows: FrameColumns::default(),
@@ -132,6 +145,20 @@ impl Names {
         self.out.send(&mut self.module_rows);
         self.out.send(&mut self.frame_rows);
         self.out.send(&mut self.stack_rows);
+        let now = self.clock.epoch(kernel::now());
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            let mut drops = DropColumns::default();
+            drops.push(DropRow {
+                ts: self.flushed,
+                dur: now - self.flushed,
+                stream: Table::Frames.name().into(),
+                stage: CAPACITY.into(),
+                lost: i64::try_from(lost).unwrap_or(i64::MAX),
+            });
+            self.out.send(&mut drops);
+        }
+        self.flushed = now;
     }
 
     fn name(&mut self, stack: NewStack) {
@@ -142,12 +169,13 @@ impl Names {
             let address = if depth == 0 { address } else { address.wrapping_sub(1) };
             if let Some(known) = self.frames.get(&address) {
                 frame_ids.extend_from_slice(known);
-            } else if self.frames.len() < MAX_FRAMES {
+            } else if self.frames.len() < self.most_frames {
                 let new = self.resolve(address);
                 frame_ids.extend_from_slice(&new);
                 self.frames.insert(address, new);
             } else {
                 unwind = Unwind::Truncated;
+                self.lost += stack.addresses.len() - depth;
                 break;
             }
         }

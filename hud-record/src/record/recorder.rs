@@ -158,6 +158,9 @@ impl Recorder {
         {
             return Err(hud_common::session::Error::Exists(folder.clone()).into());
         }
+        if let Some(namespace) = kernel::inner_pid_namespace() {
+            return Err(Error::PidNamespace { pid: process.pid, namespace });
+        }
         Ok(Recorder { attachment: Attachment::new(process, &settings)?, settings })
     }
 
