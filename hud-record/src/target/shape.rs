@@ -1,0 +1,224 @@
+//! Tokio in a stripped binary, by the shape of its data and code.
+//!
+//! A task's vtable (tokio/src/runtime/task/raw.rs, `struct Vtable`, since 1.23) is seven functions and three offsets into
+//! the task. Nothing counts as one before its functions have been looked at as well: what is taken for tokio's `poll` gets
+//! a probe, and a probe elsewhere would tell lies.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use super::{
+    TaskKind,
+    binary::Binary,
+    code::{Body, Code},
+    image::Image,
+};
+
+/// Functions in a vtable: poll, schedule, dealloc, try_read_output, drop_join_handle_slow, drop_abort_handle, shutdown.
+const FUNCTIONS: usize = 7;
+/// `size_of::<Header>()` without tracing.
+const HEADER: u64 = 32;
+/// Most that the alignment of a future, and a scheduler's size, are believed to be.
+const MAX_GAP: u64 = 4096;
+/// Largest task that is believed.
+const MAX_TASK: u64 = 1 << 32;
+/// Functions around one of the vtable's that are looked at for what it is known to do.
+const NEARBY: usize = 48;
+/// Functions in which the worker's loop is looked for.
+const FAR: usize = 4096;
+/// What only a worker's loop says, in every version: `core.park.take().expect("park missing")`
+/// (tokio/src/runtime/scheduler/multi_thread/worker.rs).
+const WORKER_SAYS: &[u8] = b"park missing";
+/// What every coroutine says that is polled once too often, with the place at which it is written: the first where it can
+/// end, the second where it can panic.
+const COROUTINE_SAYS: [&[u8]; 2] = [b"`async fn` resumed after completion", b"`async fn` resumed after panicking"];
+
+/// What was found.
+pub(super) struct Shapes {
+    /// Task types.
+    pub(super) tasks: Vec<Shape>,
+    /// `wake_by_val` and `wake_by_ref`, and the code of each.
+    pub(super) wakes: Vec<(u64, Vec<u8>)>,
+}
+
+/// A task type.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// Its poll function.
+    pub(super) poll: u64,
+    /// What kind of work it is.
+    pub(super) kind: TaskKind,
+    /// Its scheduler, where the code tells.
+    pub(super) scheduler: Option<&'static str>,
+    /// Where its coroutine is written, where the code tells: file and line.
+    pub(super) place: Option<(String, u32)>,
+}
+
+struct Vtable {
+    poll: u64,
+    schedule: u64,
+    scheduler_size: u64,
+}
+
+/// Looks for tokio in a binary as it runs. `None` where there is no task type.
+pub(super) fn find(binary: &Binary, image: &Image) -> Option<Shapes> {
+    let mut search = Search { code: Code::read(binary, image)?, binary, image };
+    let vtables: Vec<Vtable> = image.addresses().filter_map(|at| search.vtable(at)).collect();
+    // Functions that the linker has folded into one are one type.
+    let vtables: BTreeMap<u64, Vtable> = vtables.into_iter().map(|v| (v.poll, v)).collect();
+    if vtables.is_empty() {
+        return None;
+    }
+    let (worker_says, coroutine_says) = (search.texts(WORKER_SAYS), COROUTINE_SAYS.map(|text| search.texts(text)));
+    // A program that aborts on a panic has coroutines without either text, those that go round for ever: what would be found
+    // for one is a coroutine that it awaits.
+    let coroutine_says = match coroutine_says {
+        [ended, panicked] if !panicked.is_empty() => ended.union(&panicked).copied().collect(),
+        _ => BTreeSet::new(),
+    };
+    let mut schedulers = BTreeMap::new();
+    let tasks = vtables.values().map(|vtable| {
+        // The schedulers of tasks are one pointer. That of the blocking pool has grown from nothing to two, and more.
+        let is_task = vtable.scheduler_size == 8;
+        let kind = if is_task {
+            TaskKind::Task
+        } else if search.any(vtable.poll, FAR, |body| !body.data.is_disjoint(&worker_says)) {
+            TaskKind::Worker
+        } else {
+            TaskKind::Blocking
+        };
+        let scheduler = if is_task {
+            *schedulers.entry(vtable.schedule).or_insert_with(|| search.scheduler(vtable.schedule))
+        } else {
+            Some("blocking")
+        };
+        let place = if is_task { search.coroutine(vtable.poll, &coroutine_says) } else { None };
+        Shape { poll: vtable.poll, kind, scheduler, place }
+    });
+    Some(Shapes { tasks: tasks.collect(), wakes: search.wakes(vtables.keys().copied()) })
+}
+
+struct Search<'a> {
+    code: Code<'a>,
+    binary: &'a Binary,
+    image: &'a Image,
+}
+
+impl Search<'_> {
+    /// The vtable at an address, if there is one.
+    fn vtable(&mut self, at: u64) -> Option<Vtable> {
+        let [poll, schedule, dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown] =
+            self.functions::<FUNCTIONS>(at)?;
+        let offset = |n: u64| self.image.word(at.checked_add(FUNCTIONS as u64 * 8 + n * 8)?);
+        let (trailer, scheduler, id) = (offset(0)?, offset(1)?, offset(2)?);
+        let is_sane = [trailer, scheduler, id].iter().all(|o| o % 8 == 0)
+            && (HEADER..=MAX_GAP).contains(&scheduler)
+            && (scheduler..=scheduler + MAX_GAP).contains(&id)
+            // The id, and the future or its result.
+            && (id + 16..MAX_TASK).contains(&trailer);
+        // They do different things, so that even a linker that folds equal functions leaves them apart.
+        let is_own = ![dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown].contains(&poll);
+        (is_sane
+            && is_own
+            && self.any(poll, NEARBY, |body| body.compares_and_swaps)
+            && self.any(shutdown, NEARBY, |body| body.compares_and_swaps)
+            && self.any(drop_abort_handle, NEARBY, counts_references))
+        .then(|| Vtable { poll, schedule, scheduler_size: id - scheduler })
+    }
+
+    /// `wake_by_val` and `wake_by_ref`, by the table that the poll functions make their wakers with. None where it cannot be
+    /// told from others.
+    fn wakes(&mut self, polls: impl Iterator<Item = u64>) -> Vec<(u64, Vec<u8>)> {
+        let mut tables = BTreeSet::new();
+        for poll in polls {
+            tables.extend(self.code.reach(poll, NEARBY).iter().flat_map(|body| body.data.iter().copied()));
+        }
+        let wakers: Vec<[u64; 2]> = tables.into_iter().filter_map(|at| self.waker(at)).collect();
+        match wakers[..] {
+            [wakes] => wakes.into_iter().map(|f| (f, self.code.bytes(f).to_vec())).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// `wake_by_val` and `wake_by_ref` of the waker's table at an address, if that is tokio's for tasks
+    /// (tokio/src/runtime/task/waker.rs): its `clone` takes a reference and gives a waker with that very table.
+    fn waker(&mut self, at: u64) -> Option<[u64; 2]> {
+        let [clone, by_val, by_ref, drop] = self.functions::<4>(at)?;
+        (self.any(clone, NEARBY, |body| body.data.contains(&at))
+            && self.any(clone, NEARBY, counts_references)
+            && self.any(drop, NEARBY, counts_references)
+            && self.any(by_val, NEARBY, |body| body.compares_and_swaps)
+            && self.any(by_ref, NEARBY, |body| body.compares_and_swaps))
+        .then_some([by_val, by_ref])
+    }
+
+    /// The scheduler whose `schedule` this is, by the source file that its panics name.
+    fn scheduler(&mut self, schedule: u64) -> Option<&'static str> {
+        const FILES: [(&str, &str); 3] = [
+            ("/runtime/scheduler/multi_thread/", "multi_thread"),
+            ("/runtime/scheduler/current_thread/", "current_thread"),
+            ("/task/local.rs", "local"),
+        ];
+        self.code.reach(schedule, NEARBY).iter().find_map(|body| {
+            let files: Vec<String> = body.data.iter().filter_map(|&at| Some(self.location(at)?.0)).collect();
+            FILES.iter().find(|(part, _)| files.iter().any(|file| file.contains(part))).map(|&(_, name)| name)
+        })
+    }
+
+    /// Where the coroutine is written that a poll function polls: the first place for the texts of coroutines in the nearest
+    /// function that has one. Those that are inlined into it come after it.
+    fn coroutine(&mut self, poll: u64, says: &BTreeSet<u64>) -> Option<(String, u32)> {
+        for body in self.code.reach(poll, NEARBY) {
+            for &(panic, argument) in &body.calls {
+                if let Some(place) = argument.and_then(|at| self.location(at))
+                    && !self.code.body(panic).data.is_disjoint(says)
+                {
+                    return Some(place);
+                }
+            }
+        }
+        None
+    }
+
+    /// As many functions as are listed at an address.
+    fn functions<const N: usize>(&self, at: u64) -> Option<[u64; N]> {
+        let mut functions = [0; N];
+        for (place, function) in (at..).step_by(8).zip(&mut functions) {
+            *function = self.image.pointer(place).filter(|&f| self.code.begins(f))?;
+        }
+        Some(functions)
+    }
+
+    /// Whether it holds for any of the functions that a function leads to.
+    fn any(&mut self, function: u64, most: usize, holds: impl Fn(&Body) -> bool) -> bool {
+        self.code.reach(function, most).iter().map(Rc::as_ref).any(holds)
+    }
+
+    /// Where a text lies, and, as older compilers have it, the pointers to it.
+    fn texts(&self, text: &[u8]) -> BTreeSet<u64> {
+        let texts = self.binary.find(text);
+        if texts.is_empty() {
+            return BTreeSet::new();
+        }
+        let pointers = self.image.addresses().filter(|&at| self.image.pointer(at).is_some_and(|p| texts.contains(&p)));
+        pointers.chain(texts.iter().copied()).collect()
+    }
+
+    /// File and line of the `core::panic::Location` at an address, if there is one.
+    fn location(&self, at: u64) -> Option<(String, u32)> {
+        let word = |n: u64| self.image.word(at.checked_add(n * 8)?);
+        let (file, length, place) = (self.image.pointer(at)?, word(1)?, word(2)?);
+        if !(4..=1024).contains(&length) {
+            return None;
+        }
+        let file = std::str::from_utf8(self.binary.bytes(file, length)?).ok().filter(|f| f.ends_with(".rs"))?;
+        Some((file.into(), u32::try_from(place & u64::from(u32::MAX)).ok()?))
+    }
+}
+
+/// Whether a function adds or takes references of a task: one is 64 (tokio/src/runtime/task/state.rs, `REF_ONE`).
+fn counts_references(body: &Body) -> bool {
+    body.adds && body.has_64
+}
