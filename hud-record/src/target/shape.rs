@@ -72,12 +72,6 @@ pub(super) fn find(binary: &Binary, image: &Image) -> Option<Shapes> {
         return None;
     }
     let (worker_says, coroutine_says) = (search.texts(WORKER_SAYS), COROUTINE_SAYS.map(|text| search.texts(text)));
-    // A program that aborts on a panic has coroutines without either text, those that go round for ever: what would be found
-    // for one is a coroutine that it awaits.
-    let coroutine_says = match coroutine_says {
-        [ended, panicked] if !panicked.is_empty() => ended.union(&panicked).copied().collect(),
-        _ => BTreeSet::new(),
-    };
     let mut schedulers = BTreeMap::new();
     let tasks = vtables.values().map(|vtable| {
         // The schedulers of tasks are one pointer. That of the blocking pool has grown from nothing to two, and more.
@@ -167,16 +161,33 @@ impl Search<'_> {
         })
     }
 
-    /// Where the coroutine is written that a poll function polls: the first place for the texts of coroutines in the nearest
-    /// function that has one. Those that are inlined into it come after it.
-    fn coroutine(&mut self, poll: u64, says: &BTreeSet<u64>) -> Option<(String, u32)> {
+    /// Where the coroutine is written that a poll function polls, by the nearest function that speaks as one. Coroutines may
+    /// be inlined into it: they speak later in the code, as far as they can end. (So it was with all 130 of the examples and
+    /// fixtures whose debug information tells.) Where one cannot, there is no knowing which is the outermost.
+    ///
+    /// A program that aborts on a panic has coroutines that say neither, those that go round for ever. What would be found for
+    /// one is a coroutine that it awaits.
+    fn coroutine(&mut self, poll: u64, [ended, panicked]: &[BTreeSet<u64>; 2]) -> Option<(String, u32)> {
+        if panicked.is_empty() {
+            return None;
+        }
         for body in self.code.reach(poll, NEARBY) {
+            let (mut ends, mut panics) = (Vec::new(), BTreeSet::new());
             for &(panic, argument) in &body.calls {
-                if let Some(place) = argument.and_then(|at| self.location(at))
-                    && !self.code.body(panic).data.is_disjoint(says)
-                {
-                    return Some(place);
+                let Some(place) = argument.and_then(|at| self.location(at)) else { continue };
+                let said = &self.code.body(panic).data;
+                if !said.is_disjoint(ended) {
+                    ends.push(place);
+                } else if !said.is_disjoint(panicked) {
+                    panics.insert(place);
                 }
+            }
+            let mut endless = panics.into_iter().filter(|place| !ends.contains(place));
+            match (ends.first(), endless.next(), endless.next()) {
+                (None, None, _) => {}
+                (Some(place), None, _) => return Some(place.clone()),
+                (None, Some(place), None) => return Some(place),
+                _ => return None,
             }
         }
         None
@@ -221,4 +232,41 @@ impl Search<'_> {
 /// Whether a function adds or takes references of a task: one is 64 (tokio/src/runtime/task/state.rs, `REF_ONE`).
 fn counts_references(body: &Body) -> bool {
     body.adds && body.has_64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Process;
+
+    /// Thousands of tables of functions, of Rust's and of C's, and no tokio among them.
+    #[test]
+    fn a_program_without_tokio_has_nothing_of_its_shape() {
+        let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap() };
+        let binary = Binary::open(&myself.exe_path(), &myself.exe).unwrap();
+        let load_bias = myself.load_bias(&binary).unwrap();
+        let image = myself.image(&binary, load_bias);
+        let mut search = Search { code: Code::read(&binary, &image).unwrap(), binary: &binary, image: &image };
+        let tables = image.addresses().filter(|&at| search.functions::<FUNCTIONS>(at).is_some()).count();
+        assert!(tables > 100, "only {tables} tables of {FUNCTIONS} functions were looked at");
+        let first = image.addresses().find_map(|at| search.vtable(at)).map(|v| v.poll);
+        assert_eq!(first, None);
+        assert!(find(&binary, &image).is_none());
+    }
+
+    #[test]
+    fn texts_and_places_are_found_in_the_running_program() {
+        let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap() };
+        let binary = Binary::open(&myself.exe_path(), &myself.exe).unwrap();
+        let load_bias = myself.load_bias(&binary).unwrap();
+        let image = myself.image(&binary, load_bias);
+        let search = Search { code: Code::read(&binary, &image).unwrap(), binary: &binary, image: &image };
+        let here = std::panic::Location::caller();
+        let at = (std::ptr::from_ref(here) as u64).wrapping_sub(load_bias);
+        assert_eq!(search.location(at), Some((here.file().to_owned(), here.line())));
+        assert_eq!(search.location(at + 8), None);
+        let function = (find as fn(&Binary, &Image) -> Option<Shapes>) as usize as u64;
+        assert!(search.code.begins(function.wrapping_sub(load_bias)));
+        assert!(!search.code.begins(function.wrapping_sub(load_bias) + 1));
+    }
 }
