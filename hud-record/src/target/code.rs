@@ -4,7 +4,7 @@
 //! it, as the program needs it. A function ends where the next one begins.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     rc::Rc,
 };
 
@@ -96,18 +96,29 @@ impl<'a> Code<'a> {
 
     /// What is done by the functions that can be reached from one, itself included: nearest first, no more than `most`.
     pub(super) fn reach(&mut self, function: u64, most: usize) -> Vec<Rc<Body>> {
-        let (mut seen, mut queue) = (BTreeSet::from([function]), VecDeque::from([function]));
         let mut reached = Vec::new();
+        self.any(function, most, |body| {
+            reached.push(Rc::clone(body));
+            false
+        });
+        reached
+    }
+
+    /// Whether it holds for any of these functions. Looks no further than to the first.
+    pub(super) fn any(&mut self, function: u64, most: usize, mut holds: impl FnMut(&Rc<Body>) -> bool) -> bool {
+        let (mut seen, mut queue) = (HashSet::from([function]), VecDeque::from([function]));
         while let Some(function) = queue.pop_front() {
             let body = self.body(function);
+            if holds(&body) {
+                return true;
+            }
             for &next in &body.functions {
                 if seen.len() < most && seen.insert(next) {
                     queue.push_back(next);
                 }
             }
-            reached.push(body);
         }
-        reached
+        false
     }
 
     fn decode(&self, function: u64, bytes: &[u8]) -> Body {

@@ -4,10 +4,7 @@
 //! the task. Nothing counts as one before its functions have been looked at as well: what is taken for tokio's `poll` gets
 //! a probe, and a probe elsewhere would tell lies.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     TaskKind,
@@ -24,7 +21,10 @@ const HEADER: u64 = 32;
 const MAX_GAP: u64 = 4096;
 /// Largest task that is believed.
 const MAX_TASK: u64 = 1 << 32;
-/// Functions around one of the vtable's that are looked at for what it is known to do.
+/// Functions around one of the vtable's in which is looked for what it is known to do. In a debug build, where nothing is
+/// inlined, hundreds lie between.
+const WIDE: usize = 1024;
+/// Functions in which is looked for what names things: nearer ones, where an optimized build has it.
 const NEARBY: usize = 48;
 /// Functions in which the worker's loop is looked for.
 const FAR: usize = 4096;
@@ -78,7 +78,7 @@ pub(super) fn find(binary: &Binary, image: &Image) -> Option<Shapes> {
         let is_task = vtable.scheduler_size == 8;
         let kind = if is_task {
             TaskKind::Task
-        } else if search.any(vtable.poll, FAR, |body| !body.data.is_disjoint(&worker_says)) {
+        } else if search.code.any(vtable.poll, FAR, |body| !body.data.is_disjoint(&worker_says)) {
             TaskKind::Worker
         } else {
             TaskKind::Blocking
@@ -116,9 +116,9 @@ impl Search<'_> {
         let is_own = ![dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown].contains(&poll);
         (is_sane
             && is_own
-            && self.any(poll, NEARBY, |body| body.compares_and_swaps)
-            && self.any(shutdown, NEARBY, |body| body.compares_and_swaps)
-            && self.any(drop_abort_handle, NEARBY, counts_references))
+            && self.code.any(poll, WIDE, |body| body.compares_and_swaps)
+            && self.code.any(shutdown, WIDE, |body| body.compares_and_swaps)
+            && self.code.any(drop_abort_handle, WIDE, |body| counts_references(body)))
         .then(|| Vtable { poll, schedule, scheduler_size: id - scheduler })
     }
 
@@ -140,11 +140,11 @@ impl Search<'_> {
     /// (tokio/src/runtime/task/waker.rs): its `clone` takes a reference and gives a waker with that very table.
     fn waker(&mut self, at: u64) -> Option<[u64; 2]> {
         let [clone, by_val, by_ref, drop] = self.functions::<4>(at)?;
-        (self.any(clone, NEARBY, |body| body.data.contains(&at))
-            && self.any(clone, NEARBY, counts_references)
-            && self.any(drop, NEARBY, counts_references)
-            && self.any(by_val, NEARBY, |body| body.compares_and_swaps)
-            && self.any(by_ref, NEARBY, |body| body.compares_and_swaps))
+        (self.code.any(clone, NEARBY, |body| body.data.contains(&at))
+            && self.code.any(clone, NEARBY, |body| counts_references(body))
+            && self.code.any(drop, NEARBY, |body| counts_references(body))
+            && self.code.any(by_val, NEARBY, |body| body.compares_and_swaps)
+            && self.code.any(by_ref, NEARBY, |body| body.compares_and_swaps))
         .then_some([by_val, by_ref])
     }
 
@@ -200,11 +200,6 @@ impl Search<'_> {
             *function = self.image.pointer(place).filter(|&f| self.code.begins(f))?;
         }
         Some(functions)
-    }
-
-    /// Whether it holds for any of the functions that a function leads to.
-    fn any(&mut self, function: u64, most: usize, holds: impl Fn(&Body) -> bool) -> bool {
-        self.code.reach(function, most).iter().map(Rc::as_ref).any(holds)
     }
 
     /// Where a text lies, and, as older compilers have it, the pointers to it.
