@@ -344,7 +344,7 @@ mod blocking {
             .add::<format::StackColumns>([format::StackRow {
                 stack_id: 20,
                 frame_ids: vec![1, 2, 20],
-                truncated: false,
+                unwind: "complete".into(),
             }])
             .add::<Coverage>([covered("polls", at(0), at(10_000))])
             .add::<OffCpu>([

@@ -10,7 +10,7 @@
 use bytemuck::{AnyBitPattern, Pod, Zeroable};
 
 /// Frames a stack can hold; deeper stacks are cut at the root and flagged as truncated.
-pub const MAX_FRAMES: usize = 127;
+pub const MAX_FRAMES: usize = 128;
 /// How deep polls may nest on one thread (a `LocalSet` inside a task, `block_on` inside `block_in_place`, …).
 pub const MAX_POLLS: usize = 8;
 /// A poll function without an index: found through a task's vtable in memory, not by a probe.
@@ -121,6 +121,8 @@ pub struct Counters {
     pub arrivals_missed: u64,
     /// Searches of a stack for the task's header that found none.
     pub scan_failed: u64,
+    /// Steps of a walk up a stack that came to an address in no mapping known: something new may be mapped.
+    pub unmapped: u64,
     /// Hits of probes on polls: entries and returns.
     pub poll_hits: u64,
     /// Hits of the other probes: wakes, spawns, panics.
@@ -181,7 +183,9 @@ pub struct OffCpuHead {
     /// `task_struct::__state` as it left; [`STATE_PREEMPTED`] added where the scheduler took the CPU away.
     pub state: u32,
     /// Frames that follow, leaf first.
-    pub frames: u32,
+    pub frames: u16,
+    /// How the walk ended: an [`Outcome`](crate::unwind::Outcome).
+    pub unwind: u16,
 }
 
 /// Added to [`OffCpuHead::state`] for an involuntary switch.
@@ -202,7 +206,9 @@ pub struct SampleHead {
     /// CPU.
     pub cpu: u32,
     /// Frames that follow, leaf first.
-    pub frames: u32,
+    pub frames: u16,
+    /// How the walk ended: an [`Outcome`](crate::unwind::Outcome).
+    pub unwind: u16,
 }
 
 /// Room for a whole stack, leaf first, as runtime addresses.
@@ -419,6 +425,18 @@ pub struct Config {
     pub vtables_start: u64,
     /// First address past them.
     pub vtables_end: u64,
+    /// 1 where stacks are walked by unwind tables, 0 = by frame pointers.
+    pub unwind: u32,
+    /// `task_struct::utask`.
+    pub task_utask: u32,
+    /// `uprobe_task::return_instances`.
+    pub utask_instances: u32,
+    /// `return_instance::stack`.
+    pub instance_stack: u32,
+    /// `return_instance::orig_ret_vaddr`.
+    pub instance_return: u32,
+    /// `return_instance::next`.
+    pub instance_next: u32,
 }
 
 impl Config {
@@ -523,8 +541,8 @@ fn head<T: AnyBitPattern>(record: &[u8]) -> Option<(&T, &[u8])> {
 }
 
 #[inline]
-fn stack(rest: &[u8], frames: u32) -> Option<&[u64]> {
-    let bytes = rest.get(..(frames as usize).checked_mul(8)?)?;
+fn stack(rest: &[u8], frames: u16) -> Option<&[u64]> {
+    let bytes = rest.get(..usize::from(frames) * 8)?;
     bytemuck::try_cast_slice(bytes).ok()
 }
 
@@ -561,7 +579,7 @@ mod tests {
 
     #[test]
     fn a_stack_longer_than_the_record_is_refused() {
-        let head = SampleHead { kind: EventKind::Sample as u32, frames: u32::MAX, ..Zeroable::zeroed() };
+        let head = SampleHead { kind: EventKind::Sample as u32, frames: u16::MAX, ..Zeroable::zeroed() };
         assert!(Event::decode(bytemuck::bytes_of(&head)).is_none());
     }
 }

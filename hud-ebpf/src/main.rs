@@ -16,6 +16,7 @@ mod sample;
 mod sched;
 mod task;
 mod thread;
+mod unwind;
 mod wake;
 
 #[cfg(not(test))]

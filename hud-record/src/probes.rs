@@ -17,8 +17,9 @@ use hud_common::wire::{CONTEXT_WORDS, Calibration, Config, Counters, Stream, Str
 
 use crate::{
     error::{Error, Result},
-    kernel::Offsets,
+    kernel::{BTF_PATH, Offsets},
     target::{Process, Tokio},
+    unwind::{Prepared, Unwinder},
     uprobes::{Places, Programs, Switch, TrapCost, Uprobes},
 };
 
@@ -53,6 +54,28 @@ impl Polls {
     }
 }
 
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwind {
+    /// By unwind tables where the kernel allows, else by frame pointers.
+    Auto,
+    /// By unwind tables.
+    EhFrame,
+    /// By frame pointers.
+    Fp,
+}
+
+impl Unwind {
+    /// Its name on the command line and in the manifest.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unwind::Auto => "auto",
+            Unwind::EhFrame => "eh-frame",
+            Unwind::Fp => "fp",
+        }
+    }
+}
+
 /// What to attach.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -60,6 +83,8 @@ pub struct Plan {
     pub freq: u32,
     /// Whether to probe polls, wakes, spawns and ends.
     pub polls: Polls,
+    /// How stacks are walked.
+    pub unwind: Unwind,
     /// Use the plain tracepoints even where the kernel has BTF (for tests of that path).
     pub no_btf: bool,
 }
@@ -78,6 +103,8 @@ pub struct Probes {
     /// Words in it, and looks at those that were not it.
     context_words: u64,
     looked: u64,
+    /// Where stacks are walked by unwind tables.
+    unwinder: Option<Unwinder>,
 }
 
 /// The probes in the target's code.
@@ -93,10 +120,21 @@ enum Probed {
 
 impl Probes {
     /// Loads the programs for this target and attaches the always-on ones. Nothing is recorded before [`Probes::start`].
-    pub fn attach(process: &Process, tokio: &Tokio, image: (u64, u64), plan: Plan) -> Result<Self> {
+    pub(crate) fn attach(
+        process: &Process,
+        tokio: &Tokio,
+        image: (u64, u64),
+        plan: Plan,
+        tables: Prepared,
+    ) -> Result<Self> {
         let offsets = if plan.no_btf { None } else { Offsets::of_running_kernel() };
         let use_btf = offsets.is_some();
         let offsets = offsets.unwrap_or(Offsets::NONE);
+        let by_tables = use_btf && plan.unwind != Unwind::Fp;
+        if plan.unwind == Unwind::EhFrame && !by_tables {
+            let what = "walking stacks by unwind tables".into();
+            return Err(Error::NoBpf { what, why: format!("this kernel has no BTF ({BTF_PATH})") });
+        }
         let config = Config {
             tgid: process.pid,
             task_pid: offsets.task_pid,
@@ -113,9 +151,19 @@ impl Probes {
             },
             vtables_start: image.0,
             vtables_end: image.1,
+            unwind: u32::from(by_tables),
+            task_utask: offsets.returns.map_or(Config::NONE, |r| r.task_utask),
+            utask_instances: offsets.returns.map_or(0, |r| r.utask_instances),
+            instance_stack: offsets.returns.map_or(0, |r| r.instance_stack),
+            instance_return: offsets.returns.map_or(0, |r| r.instance_return),
+            instance_next: offsets.returns.map_or(0, |r| r.instance_next),
         };
         let _ = has_run_times();
-        let bpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if by_tables {
+            tables.size(&mut loader);
+        }
+        let bpf = loader
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
@@ -129,6 +177,7 @@ impl Probes {
             is_calibrating: false,
             context_words: config.tls_words,
             looked: 0,
+            unwinder: None,
         };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
@@ -139,6 +188,9 @@ impl Probes {
             // Now, as the ring is still among the maps. An older kernel refuses.
             const NAMES: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
             probes.programs = Programs::load(&probes.bpf, OBJECT, &NAMES).ok();
+        }
+        if by_tables {
+            probes.unwinder = Some(Unwinder::start(&mut probes.bpf, tables, process.clone())?);
         }
         if plan.polls == Polls::Auto {
             probes.trap = probes.programs.as_ref().and_then(|p| TrapCost::measure(p).ok());
@@ -383,6 +435,7 @@ impl Probes {
             sum.arrivals_missed += c.arrivals_missed;
             sum.tls_failed += c.tls_failed;
             sum.scan_failed += c.scan_failed;
+            sum.unmapped += c.unmapped;
             sum.poll_hits += c.poll_hits;
             sum.other_hits += c.other_hits;
         }
@@ -403,6 +456,13 @@ impl Probes {
     fn threads(&mut self) -> Result<HashMap<&mut MapData, u32, ThreadWords>> {
         let map = self.bpf.map_mut("THREADS").ok_or_else(|| missing("THREADS"))?;
         HashMap::try_from(map).map_err(|e| refused("opening the thread map", &e))
+    }
+
+    /// Has the unwind tables brought up to date, if walks came to unknown code.
+    pub fn follow_mappings(&mut self, counters: &Counters) {
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.look_again(counters.unmapped);
+        }
     }
 
     /// Run time of all programs so far (ns); `None` where the kernel keeps no account.

@@ -17,9 +17,10 @@ const TOKIO: [&str; 4] = ["1.38.2", "1.43.4", "1.47.1", "1.50.0"];
 const PROGRAM: &str = "test-async-app";
 
 /// Builds of the workspace's own tokio. Those of `crate_flags` differ in the last step only, so they cost seconds.
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind { name: "fat-lto", profile: "fat", flags: "", crate_flags: &[] },
     Kind { name: "v0", profile: "example", flags: "-Csymbol-mangling-version=v0", crate_flags: &[] },
+    Kind { name: "frame-pointers", profile: "example", flags: "-Cforce-frame-pointers=yes", crate_flags: &[] },
     Kind { name: "static", profile: "example", flags: "", crate_flags: &["-Ctarget-feature=+crt-static"] },
     Kind { name: "non-pie", profile: "example", flags: "", crate_flags: &["-Crelocation-model=static"] },
     Kind { name: "relr", profile: "example", flags: "", crate_flags: &["-Clink-arg=-Wl,-z,pack-relative-relocs"] },

@@ -161,7 +161,11 @@ impl Session {
                     // Recursion: burn is in it twice.
                     (RECURSIVE, vec![5, 9, 5, 7, 6]),
                 ]
-                .map(|(stack_id, frame_ids)| StackRow { stack_id, frame_ids, truncated: false }),
+                .map(|(stack_id, frame_ids)| StackRow {
+                    stack_id,
+                    frame_ids,
+                    unwind: "complete".into(),
+                }),
             );
         session
     }

@@ -450,7 +450,7 @@ mod tests {
     }
 
     fn stack(stack_id: i64, frame: i64) -> StackRow {
-        StackRow { stack_id, frame_ids: vec![frame], truncated: false }
+        StackRow { stack_id, frame_ids: vec![frame], unwind: "complete".into() }
     }
 
     fn frame(frame_id: i64) -> FrameRow {

@@ -175,7 +175,7 @@ tables! {
         stack_id: Option<i64>,
         /// CPU time that the sample stands for (ns).
         weight: i64,
-        /// How far the stack goes: `complete`, `truncated`, `failed`.
+        /// How far the stack goes, as in `stacks`; `failed` also where there is none.
         unwind: Text,
     }
 
@@ -271,8 +271,9 @@ tables! {
         stack_id: i64,
         /// Its frames, leaf first, inlined ones included.
         frame_ids: Vec<i64>,
-        /// Whether the walk broke off before the thread's start.
-        truncated: bool,
+        /// How far it goes: `complete` (to the thread's start), `truncated` (to the most frames that are kept), `failed`
+        /// (frames further out are missing).
+        unwind: Text,
     }
 
     /// A frame; an address has one for each function inlined there.

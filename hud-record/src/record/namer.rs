@@ -12,9 +12,15 @@ use std::{
 };
 
 use addr2line::Loader;
-use hud_common::session::{Columns as _, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns, StackRow};
+use hud_common::session::{
+    Columns as _, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns, StackRow, Text,
+};
 
-use super::{origin::origin, stacks::NewStack, writer::BatchSender};
+use super::{
+    origin::origin,
+    stacks::{NewStack, Unwind},
+    writer::BatchSender,
+};
 use crate::{
     error::{Error, Result},
     target::{Binary, Mapping, Process, clean, function_name},
@@ -130,7 +136,7 @@ impl Names {
 
     fn name(&mut self, stack: NewStack) {
         let mut frame_ids = Vec::with_capacity(stack.addresses.len());
-        let mut truncated = stack.truncated;
+        let mut unwind = stack.unwind;
         for (depth, &address) in stack.addresses.iter().enumerate() {
             // A caller is known by its return address, which may already belong to the next line or function.
             let address = if depth == 0 { address } else { address.wrapping_sub(1) };
@@ -141,11 +147,11 @@ impl Names {
                 frame_ids.extend_from_slice(&new);
                 self.frames.insert(address, new);
             } else {
-                truncated = true;
+                unwind = Unwind::Truncated;
                 break;
             }
         }
-        self.stack_rows.push(StackRow { stack_id: stack.stack_id, frame_ids, truncated });
+        self.stack_rows.push(StackRow { stack_id: stack.stack_id, frame_ids, unwind: Text::Borrowed(unwind.name()) });
     }
 
     /// Makes the frames at an address and gives their ids.

@@ -276,6 +276,7 @@ impl<'a> Run<'a> {
                 second = Instant::now();
                 self.tell_again()?;
                 let counters = self.attachment.counters()?;
+                self.attachment.probes.follow_mappings(&counters);
                 self.live.cover(self.attachment.plan, &mut self.attachment.governor);
                 let progress = self.live.tick(&mut self.drain, &counters, &self.attachment.probes);
                 news(News::Progress(&progress));
@@ -486,7 +487,12 @@ fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
         build_id: attachment.build_id.clone(),
         tokio_version: attachment.tokio.version.clone(),
         start: clock.real,
-        options: Options { freq: plan.freq, polls: plan.polls.name().into(), other: std::collections::BTreeMap::new() },
+        options: Options {
+            freq: plan.freq,
+            polls: plan.polls.name().into(),
+            unwind: plan.unwind.name().into(),
+            other: std::collections::BTreeMap::new(),
+        },
         clock,
         notes: attachment.notes.clone(),
         previous,

@@ -14,6 +14,7 @@ mod tokio;
 pub use binary::Binary;
 pub use image::Image;
 pub use names::{clean, function_name};
+pub(crate) use process::mappings;
 pub(crate) use process::read_text;
-pub use process::{Mapping, Process, mappings};
+pub use process::{Mapping, Process};
 pub use tokio::{PollFn, TaskKind, Tokio};
