@@ -418,9 +418,10 @@ pub struct Config {
     /// 1 where the word before the id tells whether there is one (an `Option<u64>`: tokio before 1.40, where the id
     /// outlives the task that it names).
     pub tls_tagged: u32,
-    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`.
+    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`; where its symbol is gone, that of all that the
+    /// executable keeps there.
     pub tls_context: i64,
-    /// Words of it to look at; 0 = it cannot be read. Which one holds the current task's id is in [`Calibration::found`].
+    /// Words of it; 0 = it cannot be read. Which one holds the current task's id is in [`Calibration::found`].
     pub tls_words: u64,
     /// First address at which a task vtable may lie in the target.
     pub vtables_start: u64,
@@ -445,8 +446,9 @@ impl Config {
     pub const NONE: u32 = u32::MAX;
 }
 
-/// Words of tokio's thread-local `CONTEXT` that are looked at: in tokio 1.54 it is 88 bytes.
-pub const CONTEXT_WORDS: usize = 32;
+/// Words that are looked at, at a time: tokio's thread-local `CONTEXT` is 88 bytes in 1.54, and all thread-locals of a
+/// program of moderate size are 300.
+pub const CONTEXT_WORDS: usize = 64;
 
 /// Where in `CONTEXT` the current task's id lies. Debug information tells; where there is none: while polls are probed the
 /// id is known, and so is, after a few switches inside polls, the word that always holds it.
@@ -455,7 +457,9 @@ pub const CONTEXT_WORDS: usize = 32;
 pub struct Calibration {
     /// Looks inside a poll.
     pub looks: u64,
-    /// How often each word held the id.
+    /// The first of the words that are looked at, as user space has it.
+    pub first: u64,
+    /// How often each of them held the id.
     pub hits: [u64; CONTEXT_WORDS],
     /// 1 + the word, once user space has made up its mind; [`Calibration::GAVE_UP`] where it could not.
     pub found: u64,
@@ -468,11 +472,11 @@ impl Calibration {
     /// The word that holds the id, once that is sure: seen often enough, mostly right (the id is not yet set at a poll's
     /// first instructions, and no more at its last: with polls of 7 µs, 91 % of 126 looks were right), and no other word
     /// comes close.
-    pub fn verdict(&self) -> Option<usize> {
+    pub fn verdict(&self) -> Option<u64> {
         const LOOKS: u64 = 16;
         let mut best = (0, 0);
         let mut second = 0;
-        for (word, &hits) in self.hits.iter().enumerate() {
+        for (word, &hits) in (0..).zip(&self.hits) {
             if hits > best.1 {
                 second = best.1;
                 best = (word, hits);
@@ -480,7 +484,8 @@ impl Calibration {
                 second = hits;
             }
         }
-        (self.looks >= LOOKS && best.1 * 4 >= self.looks * 3 && second * 4 < self.looks).then_some(best.0)
+        let is_sure = self.looks >= LOOKS && best.1 * 4 >= self.looks * 3 && second * 4 < self.looks;
+        is_sure.then_some(self.first + best.0)
     }
 }
 

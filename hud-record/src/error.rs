@@ -71,8 +71,8 @@ pub enum Error {
         /// The build id of what runs.
         running: String,
     },
-    /// No symbols at all.
-    #[error("{path} is stripped: it has no symbol table to find tokio by", path = path.display())]
+    /// No symbols at all, and no tokio to be recognized without them.
+    #[error("{path} is stripped, and nothing in it has the shape of tokio's tasks", path = path.display())]
     Stripped {
         /// Its path.
         path: PathBuf,
@@ -172,7 +172,8 @@ impl Error {
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
             Error::OtherBuild { .. } => "leave --target out, or give the unstripped file of the very same build",
             Error::Stripped { .. } => {
-                "give the unstripped file of the same build with --target BIN, or build with `strip = \"debuginfo\"` or less"
+                "hud watches programs that run tokio 1.23 or newer in their own binary; if it does, give the unstripped file of the \
+                 same build with --target BIN"
             }
             Error::NotTokio { .. } => "hud watches programs that run tokio 1.23 or newer in their own binary",
             Error::Session(session::Error::Exists(_)) => "sessions are never written over",

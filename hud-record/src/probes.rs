@@ -100,6 +100,9 @@ pub struct Probes {
     /// Whether tokio's thread-local can be read.
     has_context: bool,
     is_calibrating: bool,
+    /// Words in it, and looks at those that were not it.
+    context_words: u64,
+    looked: u64,
     /// Where stacks are walked by unwind tables.
     unwinder: Option<Unwinder>,
 }
@@ -143,7 +146,7 @@ impl Probes {
             tls_tagged: u32::from(tokio.tls_tagged),
             tls_context: tokio.tls_context.map_or(0, |(offset, _)| offset),
             tls_words: match tokio.tls_context {
-                Some((_, words)) if use_btf => words.min(CONTEXT_WORDS as u64),
+                Some((_, words)) if use_btf => words,
                 _ => 0,
             },
             vtables_start: image.0,
@@ -172,6 +175,8 @@ impl Probes {
             trap: None,
             has_context: false,
             is_calibrating: false,
+            context_words: config.tls_words,
+            looked: 0,
             unwinder: None,
         };
         probes.attach_scheduler(use_btf)?;
@@ -197,7 +202,7 @@ impl Probes {
     /// to look for it, and puts the probes on if the plan says so, or if that search needs them.
     pub fn use_learned(&mut self, process: &Process, tokio: &Tokio, plan: Plan) -> Result<()> {
         match tokio.task_id_word() {
-            Some(word) if self.has_context && word < CONTEXT_WORDS as u64 => {
+            Some(word) if self.has_context => {
                 self.set_calibration(|c| c.found = word + 1)?;
             }
             _ => self.is_calibrating = self.has_context,
@@ -501,13 +506,22 @@ impl Probes {
     pub fn calibrate(&mut self, give_up: bool) -> Result<bool> {
         const ENOUGH: u64 = 64;
         let mut found = None;
+        let (words, mut looked) = (self.context_words, self.looked);
         self.set_calibration(|calibration| {
             found = match calibration.verdict() {
-                Some(word) => Some(word as u64 + 1),
-                None => (give_up && calibration.looks >= ENOUGH).then_some(Calibration::GAVE_UP),
+                Some(word) => Some(word + 1),
+                None => (give_up && looked + calibration.looks >= ENOUGH).then_some(Calibration::GAVE_UP),
             };
             calibration.found = found.unwrap_or(0);
+            if found.is_none() && words > CONTEXT_WORDS as u64 && calibration.looks >= ENOUGH / 2 {
+                // Not among these words: on to the next ones, and round.
+                looked += calibration.looks;
+                let next = calibration.first + CONTEXT_WORDS as u64;
+                let first = if next < words { next } else { 0 };
+                *calibration = Calibration { first, ..Calibration::zeroed() };
+            }
         })?;
+        self.looked = looked;
         self.is_calibrating = found.is_none();
         Ok(found != Some(Calibration::GAVE_UP))
     }
@@ -518,9 +532,9 @@ impl Probes {
             Array::try_from(map).map_err(|e| refused("opening the calibration", &e))?;
         let words = map.get(&0, 0).map_err(|e| refused("reading the calibration", &e))?;
         let mut calibration: Calibration = bytemuck::cast(words);
-        let before = calibration.found;
+        let before = (calibration.found, calibration.first);
         change(&mut calibration);
-        if calibration.found != before {
+        if (calibration.found, calibration.first) != before {
             map.set(0, bytemuck::cast::<_, CalibrationWords>(calibration), 0)
                 .map_err(|e| refused("writing the calibration", &e))?;
         }

@@ -90,8 +90,8 @@ impl Attachment {
         };
         let tables = prepare(&process, settings.plan)?;
         let named = given.as_ref().unwrap_or(&running);
-        let mut tokio = Tokio::find(named)?;
         let load_bias = process.load_bias(&running)?;
+        let mut tokio = Tokio::find(named, || process.image(named, load_bias))?;
         tokio.guess(named, &process, load_bias);
         let (start, end) = running.image();
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));

@@ -1,14 +1,18 @@
 //! The program to watch: its process, its binary, and tokio inside it.
 
 mod binary;
+mod code;
 mod dwarf;
 mod glue;
+mod image;
 mod names;
 mod process;
+mod shape;
 mod site;
 mod tokio;
 
 pub use binary::Binary;
+pub use image::Image;
 pub use names::{clean, function_name};
 pub(crate) use process::mappings;
 pub(crate) use process::read_text;

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::image::Image;
 use crate::error::{Error, Result};
 
 /// A running process.
@@ -132,15 +133,15 @@ impl Process {
         })
     }
 
-    /// The content of the binary's data segments as they are in memory, by address in the file. Those that do not
-    /// fit into `MOST` bytes are left out.
-    pub fn data_segments(&self, binary: &super::Binary, load_bias: u64) -> Vec<(u64, Vec<u8>)> {
+    /// The content of the binary's data segments as they are in memory. Those that do not fit into `MOST` bytes are left
+    /// out.
+    pub fn image(&self, binary: &super::Binary, load_bias: u64) -> Image {
         const MOST: u64 = 64 << 20;
         let mut left = MOST;
         let Ok(memory) = fs::File::open(format!("/proc/{}/mem", self.pid)) else {
-            return Vec::new();
+            return Image::new(Vec::new(), load_bias);
         };
-        binary
+        let segments = binary
             .data_segments()
             .filter(|(_, size)| {
                 let fits = *size <= left;
@@ -152,7 +153,8 @@ impl Process {
                 memory.read_exact_at(&mut bytes, vaddr.wrapping_add(load_bias)).ok()?;
                 Some((vaddr, bytes))
             })
-            .collect()
+            .collect();
+        Image::new(segments, load_bias)
     }
 
     /// The distance between the binary's addresses in its file and in this process.
