@@ -242,6 +242,7 @@ pub fn frame(
         function: function.map(Into::into),
         file: at.map(|(file, _)| file.into()),
         line: at.map(|(_, line)| line),
+        col: None,
         inline_depth: 0,
         origin: Some(origin.into()),
     }

@@ -475,6 +475,7 @@ mod tests {
             function: Some("f".into()),
             file: None,
             line: None,
+            col: None,
             inline_depth: 0,
             origin: None,
         }

@@ -290,9 +290,11 @@ tables! {
         file: Option<Text>,
         /// Line in it.
         line: Option<i32>,
+        /// Column in the line, from 1.
+        col: Option<i32>,
         /// 0 for the function that holds the address, 1 for the one inlined into it, and so on.
         inline_depth: i32,
-        /// Whose code it is: `own`, `dependency`, `tokio`, `std`, `system`; null where not known.
+        /// Whose code it is: `own`, `dependency`, `tokio`, `std`, `libc`, `kernel` (the vdso too), `system` (other libraries); null where not sure.
         origin: Option<Text>,
     }
 

@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -468,6 +468,7 @@ fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<Stri
         process: attachment.process.clone(),
         tokio: attachment.has_learned().then(|| attachment.tokio.clone()),
         names_from: attachment.names_from.clone(),
+        sources: Arc::clone(&attachment.sources),
         mappings: attachment.mappings.clone(),
         roll: settings.roll,
         keep: settings.keep,

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     error::Result,
     kernel,
+    names::Sources,
     privilege::{Owner, make_as},
     probes::{Plan, Polls, Probes},
     target::{Mapping, Process, Tokio},
@@ -85,6 +86,7 @@ pub(super) struct Blueprint {
     /// Where its task types are known by now.
     pub(super) tokio: Option<Arc<Tokio>>,
     pub(super) names_from: PathBuf,
+    pub(super) sources: Arc<Sources>,
     pub(super) mappings: Vec<Mapping>,
     pub(super) roll: RollPolicy,
     pub(super) keep: Keep,
@@ -129,8 +131,9 @@ impl Blueprint {
             manifest: manifest.clone(),
             owner,
         })?;
-        let (namer, new_stacks) = match Namer::start(self.process, self.names_from, self.mappings, clock, out.patient())
-        {
+        let (mappings, sources) = (self.mappings, self.sources);
+        let namer = Namer::start(self.process, self.names_from, mappings, sources, clock, out.patient());
+        let (namer, new_stacks) = match namer {
             Ok(started) => started,
             Err(e) => {
                 drop(out);
@@ -388,7 +391,7 @@ impl Closing {
     /// Waits until everything is named and sealed, and writes the manifest.
     pub(super) fn finish(self) -> Result<Outcome> {
         let Closing { live, kernel, end, reason } = self;
-        live.namer.finish();
+        let mut unnamed = live.namer.finish();
         drop(live.out);
         let (written, sealed) = live.writer.finish()?;
         let mut disk_drops = written.dropped.values().sum::<u64>();
@@ -408,6 +411,7 @@ impl Closing {
         let folder = live.folder.path();
         let id = live.manifest.with(|m| {
             m.streams.clone_from(&streams);
+            m.notes.append(&mut unnamed);
             m.end = Some(end);
             m.end_reason = Some(reason.into());
             m.range = m.range.map(|range| Range { to: end, ..range });
