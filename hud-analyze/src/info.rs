@@ -101,8 +101,8 @@ impl Facts {
             complete_samples: part("SELECT avg(CASE WHEN unwind = 'complete' THEN 1.0 ELSE 0.0 END) FROM samples")
                 .await?,
             complete_off_cpu: part(
-                "SELECT avg(CASE WHEN s.truncated THEN 0.0 ELSE 1.0 END)
-                 FROM off_cpu o JOIN stacks s ON s.stack_id = o.stack_id",
+                "SELECT avg(CASE WHEN s.unwind = 'complete' THEN 1.0 ELSE 0.0 END)
+                 FROM off_cpu o LEFT JOIN stacks s ON s.stack_id = o.stack_id",
             )
             .await?,
             target_cpu: share("SELECT sum(cpu_user + cpu_sys) FROM process").await?,

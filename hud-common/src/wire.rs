@@ -10,7 +10,7 @@
 use bytemuck::{AnyBitPattern, Pod, Zeroable};
 
 /// Frames a stack can hold; deeper stacks are cut at the root and flagged as truncated.
-pub const MAX_FRAMES: usize = 127;
+pub const MAX_FRAMES: usize = 128;
 /// How deep polls may nest on one thread (a `LocalSet` inside a task, `block_on` inside `block_in_place`, …).
 pub const MAX_POLLS: usize = 8;
 /// A poll function without an index: found through a task's vtable in memory, not by a probe.
@@ -121,6 +121,10 @@ pub struct Counters {
     pub arrivals_missed: u64,
     /// Searches of a stack for the task's header that found none.
     pub scan_failed: u64,
+    /// Steps of a walk up a stack that came to an address in no mapping known: something new may be mapped.
+    pub unmapped: u64,
+    /// Walks that were spared, as the stack was one that a thread had before.
+    pub spared: u64,
     /// Hits of probes on polls: entries and returns.
     pub poll_hits: u64,
     /// Hits of the other probes: wakes, spawns, panics.
@@ -181,7 +185,9 @@ pub struct OffCpuHead {
     /// `task_struct::__state` as it left; [`STATE_PREEMPTED`] added where the scheduler took the CPU away.
     pub state: u32,
     /// Frames that follow, leaf first.
-    pub frames: u32,
+    pub frames: u16,
+    /// How the walk ended: an [`Outcome`](crate::unwind::Outcome).
+    pub unwind: u16,
 }
 
 /// Added to [`OffCpuHead::state`] for an involuntary switch.
@@ -202,7 +208,9 @@ pub struct SampleHead {
     /// CPU.
     pub cpu: u32,
     /// Frames that follow, leaf first.
-    pub frames: u32,
+    pub frames: u16,
+    /// How the walk ended: an [`Outcome`](crate::unwind::Outcome).
+    pub unwind: u16,
 }
 
 /// Room for a whole stack, leaf first, as runtime addresses.
@@ -410,14 +418,27 @@ pub struct Config {
     /// 1 where the word before the id tells whether there is one (an `Option<u64>`: tokio before 1.40, where the id
     /// outlives the task that it names).
     pub tls_tagged: u32,
-    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`.
+    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`; where its symbol is gone, that of all that the
+    /// executable keeps there.
     pub tls_context: i64,
-    /// Words of it to look at; 0 = it cannot be read. Which one holds the current task's id is in [`Calibration::found`].
+    /// Words of it; 0 = it cannot be read. Which one holds the current task's id is in [`Calibration::found`].
     pub tls_words: u64,
     /// First address at which a task vtable may lie in the target.
     pub vtables_start: u64,
     /// First address past them.
     pub vtables_end: u64,
+    /// 1 where stacks are walked by unwind tables, 0 = by frame pointers.
+    pub unwind: u32,
+    /// `task_struct::utask`.
+    pub task_utask: u32,
+    /// `uprobe_task::return_instances`.
+    pub utask_instances: u32,
+    /// `return_instance::stack`.
+    pub instance_stack: u32,
+    /// `return_instance::orig_ret_vaddr`.
+    pub instance_return: u32,
+    /// `return_instance::next`.
+    pub instance_next: u32,
 }
 
 impl Config {
@@ -425,8 +446,9 @@ impl Config {
     pub const NONE: u32 = u32::MAX;
 }
 
-/// Words of tokio's thread-local `CONTEXT` that are looked at: in tokio 1.54 it is 88 bytes.
-pub const CONTEXT_WORDS: usize = 32;
+/// Words that are looked at, at a time: tokio's thread-local `CONTEXT` is 88 bytes in 1.54, and all thread-locals of a
+/// program of moderate size are 300.
+pub const CONTEXT_WORDS: usize = 64;
 
 /// Where in `CONTEXT` the current task's id lies. Debug information tells; where there is none: while polls are probed the
 /// id is known, and so is, after a few switches inside polls, the word that always holds it.
@@ -435,7 +457,9 @@ pub const CONTEXT_WORDS: usize = 32;
 pub struct Calibration {
     /// Looks inside a poll.
     pub looks: u64,
-    /// How often each word held the id.
+    /// The first of the words that are looked at, as user space has it.
+    pub first: u64,
+    /// How often each of them held the id.
     pub hits: [u64; CONTEXT_WORDS],
     /// 1 + the word, once user space has made up its mind; [`Calibration::GAVE_UP`] where it could not.
     pub found: u64,
@@ -448,11 +472,11 @@ impl Calibration {
     /// The word that holds the id, once that is sure: seen often enough, mostly right (the id is not yet set at a poll's
     /// first instructions, and no more at its last: with polls of 7 µs, 91 % of 126 looks were right), and no other word
     /// comes close.
-    pub fn verdict(&self) -> Option<usize> {
+    pub fn verdict(&self) -> Option<u64> {
         const LOOKS: u64 = 16;
         let mut best = (0, 0);
         let mut second = 0;
-        for (word, &hits) in self.hits.iter().enumerate() {
+        for (word, &hits) in (0..).zip(&self.hits) {
             if hits > best.1 {
                 second = best.1;
                 best = (word, hits);
@@ -460,7 +484,8 @@ impl Calibration {
                 second = hits;
             }
         }
-        (self.looks >= LOOKS && best.1 * 4 >= self.looks * 3 && second * 4 < self.looks).then_some(best.0)
+        let is_sure = self.looks >= LOOKS && best.1 * 4 >= self.looks * 3 && second * 4 < self.looks;
+        is_sure.then_some(self.first + best.0)
     }
 }
 
@@ -518,8 +543,8 @@ fn head<T: AnyBitPattern>(record: &[u8]) -> Option<(&T, &[u8])> {
 }
 
 #[inline]
-fn stack(rest: &[u8], frames: u32) -> Option<&[u64]> {
-    let bytes = rest.get(..(frames as usize).checked_mul(8)?)?;
+fn stack(rest: &[u8], frames: u16) -> Option<&[u64]> {
+    let bytes = rest.get(..usize::from(frames) * 8)?;
     bytemuck::try_cast_slice(bytes).ok()
 }
 
@@ -556,7 +581,7 @@ mod tests {
 
     #[test]
     fn a_stack_longer_than_the_record_is_refused() {
-        let head = SampleHead { kind: EventKind::Sample as u32, frames: u32::MAX, ..Zeroable::zeroed() };
+        let head = SampleHead { kind: EventKind::Sample as u32, frames: u16::MAX, ..Zeroable::zeroed() };
         assert!(Event::decode(bytemuck::bytes_of(&head)).is_none());
     }
 }

@@ -16,6 +16,8 @@ mod sample;
 mod sched;
 mod task;
 mod thread;
+mod trail;
+mod unwind;
 mod wake;
 
 #[cfg(not(test))]

@@ -26,6 +26,12 @@ static CONFIG: Config = Config {
     tls_words: 0,
     vtables_start: 0,
     vtables_end: 0,
+    unwind: 0,
+    task_utask: Config::NONE,
+    utask_instances: 0,
+    instance_stack: 0,
+    instance_return: 0,
+    instance_next: 0,
 };
 
 /// The configuration. Volatile, or the compiler would fold the zeros above into the code.

@@ -1,19 +1,17 @@
 //! The CPU sampler: a software `cpu-clock` event on every CPU.
 
 use aya_ebpf::{
-    EbpfContext,
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_get_stack},
+    EbpfContext as _,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::perf_event,
     programs::PerfEventContext,
 };
-use hud_common::wire::{EventKind, MAX_FRAMES, SampleHead, StackBuffer, Stream};
+use hud_common::wire::{EventKind, SampleHead, Stream};
 
 use crate::{
     maps::{SAMPLE, config, is_target, send},
-    sched, task, thread,
+    sched, task, thread, unwind,
 };
-
-const BPF_F_USER_STACK: u64 = 1 << 8;
 
 /// Takes one sample of the target.
 #[perf_event]
@@ -34,13 +32,7 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     }
     // SAFETY: the map's own memory, this CPU's slot; a sample is never interrupted by a sample.
     let event = unsafe { &mut *event };
-    // SAFETY: the buffer holds MAX_FRAMES words.
-    let bytes = unsafe {
-        bpf_get_stack(ctx.as_ptr(), (&raw mut event.stack).cast(), size_of::<StackBuffer>() as u32, BPF_F_USER_STACK)
-    };
-    let frames = if bytes > 0 { bytes as u64 / 8 } else { 0 };
-    // The verifier wants to see the bound.
-    let frames = if frames > MAX_FRAMES as u64 { MAX_FRAMES as u64 } else { frames };
+    let walked = unwind::walk(&ctx, &config, &raw mut event.stack, unwind::SAMPLES);
     event.head = SampleHead {
         kind: EventKind::Sample as u32,
         tid,
@@ -48,8 +40,9 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
         ts: unsafe { bpf_ktime_get_ns() },
         task_id,
         cpu: unsafe { bpf_get_smp_processor_id() },
-        frames: frames as u32,
+        frames: walked.frames,
+        unwind: walked.outcome,
     };
-    send(Stream::Samples, &raw const *event, size_of::<SampleHead>() as u64 + frames * 8);
+    send(Stream::Samples, &raw const *event, size_of::<SampleHead>() as u64 + walked.bytes());
     0
 }

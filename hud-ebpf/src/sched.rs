@@ -5,23 +5,16 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
-        generated::bpf_get_stack,
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::{btf_tracepoint, tracepoint},
     programs::{BtfTracePointContext, TracePointContext},
 };
-use hud_common::wire::{
-    Config, EventKind, MAX_FRAMES, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, StackBuffer, Stream, ThreadState,
-};
+use hud_common::wire::{Config, EventKind, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, Stream, ThreadState};
 
 use crate::{
     maps::{EXECUTED, RECORDING, THREADS, config, count, is_target, recording, send},
-    task, thread,
+    task, thread, unwind,
 };
-
-const BPF_F_USER_STACK: u64 = 1 << 8;
 
 /// `TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
 #[btf_tracepoint(function = "sched_switch")]
@@ -139,15 +132,7 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
     let state = unsafe { &mut *state };
     catch_up(state);
     thread::note_name(tid, state);
-    // SAFETY: the buffer holds MAX_FRAMES words.
-    let bytes = unsafe {
-        bpf_get_stack(
-            ctx.as_ptr(),
-            (&raw mut state.off.stack).cast(),
-            size_of::<StackBuffer>() as u32,
-            BPF_F_USER_STACK,
-        )
-    };
+    let walked = unwind::walk(ctx, config, &raw mut state.off.stack, unwind::SWITCHES);
     state.off.head = OffCpuHead {
         kind: EventKind::OffCpu as u32,
         tid,
@@ -159,7 +144,8 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
         waker_tid: 0,
         cpu: unsafe { bpf_get_smp_processor_id() },
         state: prev_state,
-        frames: if bytes > 0 { bytes as u32 / 8 } else { 0 },
+        frames: walked.frames,
+        unwind: walked.outcome,
     };
     state.is_off = 1;
 }
@@ -211,9 +197,7 @@ fn arrive(state: &mut ThreadState, missed: bool) {
         state.polls[i].blocked += blocked;
         state.polls[i].run_queue += run_queue;
     }
-    // The verifier wants to see the bound.
-    let frames = if frames as usize > MAX_FRAMES { MAX_FRAMES as u64 } else { frames as u64 };
-    let size = size_of::<OffCpuHead>() as u64 + frames * 8;
+    let size = size_of::<OffCpuHead>() as u64 + unwind::bytes(frames);
     send(Stream::OffCpu, &raw const state.off, size);
 }
 

@@ -144,15 +144,21 @@ fn calibrate(config: &Config, calibration: &mut Calibration, id: u64, slot: u32)
     let (Ok(fsbase), Some(words)) = (fsbase(config), STACK_PIECE.get_ptr_mut(slot)) else {
         return;
     };
-    let from = fsbase.wrapping_add_signed(config.tls_context);
+    let first = calibration.first;
+    if first >= config.tls_words {
+        return;
+    }
+    // No further than they go: behind the last thread-local there may be nothing.
+    let count = (config.tls_words - first).min(CONTEXT_WORDS as u64);
+    let from = fsbase.wrapping_add_signed(config.tls_context).wrapping_add(first * 8);
     // SAFETY: the map's own memory holds more than CONTEXT_WORDS words; the helper checks `from`.
-    if unsafe { generated::bpf_probe_read_user(words.cast(), CONTEXT_WORDS as u32 * 8, from as *const _) } != 0 {
+    if unsafe { generated::bpf_probe_read_user(words.cast(), count as u32 * 8, from as *const _) } != 0 {
         return;
     }
     add_one(&mut calibration.looks);
     for i in 0..CONTEXT_WORDS {
         // SAFETY: `i` is below CONTEXT_WORDS.
-        if (i as u64) < config.tls_words && unsafe { (*words)[i] } == id {
+        if (i as u64) < count && unsafe { (*words)[i] } == id {
             add_one(&mut calibration.hits[i]);
         }
     }

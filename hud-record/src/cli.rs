@@ -90,6 +90,9 @@ pub struct RecordArgs {
     /// When a store's next session begins
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration, requires = "store", hide = true)]
     pub session_every: Option<Duration>,
+    /// How to walk stacks
+    #[arg(long, value_enum, default_value_t = Unwind::Auto)]
+    pub unwind: Unwind,
     /// Use plain tracepoints even where the kernel has BTF
     #[arg(long, hide = true)]
     pub no_btf: bool,
@@ -104,6 +107,17 @@ pub enum Polls {
     Exact,
     /// No probes: tasks are known at samples and switches only
     Off,
+}
+
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Unwind {
+    /// By the unwind tables that every binary has, else by frame pointers
+    Auto,
+    /// By unwind tables, or not at all
+    EhFrame,
+    /// By frame pointers: whole only where all code was built with them
+    Fp,
 }
 
 /// `2%`, `2` or `0.5%` as a share.
@@ -178,6 +192,11 @@ impl RecordArgs {
                     Polls::Auto => probes::Polls::Auto,
                     Polls::Exact => probes::Polls::Exact,
                     Polls::Off => probes::Polls::Off,
+                },
+                unwind: match self.unwind {
+                    Unwind::Auto => probes::Unwind::Auto,
+                    Unwind::EhFrame => probes::Unwind::EhFrame,
+                    Unwind::Fp => probes::Unwind::Fp,
                 },
                 no_btf: self.no_btf,
             },

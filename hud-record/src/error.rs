@@ -71,8 +71,8 @@ pub enum Error {
         /// The build id of what runs.
         running: String,
     },
-    /// No symbols at all.
-    #[error("{path} is stripped: it has no symbol table to find tokio by", path = path.display())]
+    /// No symbols at all, and no tokio to be recognized without them.
+    #[error("{path} is stripped, and nothing in it has the shape of tokio's tasks", path = path.display())]
     Stripped {
         /// Its path.
         path: PathBuf,
@@ -98,6 +98,16 @@ pub enum Error {
         what: String,
         /// What the system said.
         why: String,
+    },
+    /// Other pids here than in the kernel.
+    #[error(
+        "pid {pid} is a pid of this pid namespace ({namespace}), and the kernel tells its programs pids of the initial one only"
+    )]
+    PidNamespace {
+        /// The target.
+        pid: u32,
+        /// The namespace that hud runs in, as `/proc/self/ns/pid` shows it.
+        namespace: String,
     },
     /// A kernel program or map did not behave; ours to mend.
     #[error("{what}: {why}")]
@@ -155,11 +165,15 @@ impl Error {
             }
             Error::DiskFull { .. } => "give hud less to keep (--keep-size), or more room",
             Error::NoBpf { .. } => "hud needs Linux 6.1 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS",
+            Error::PidNamespace { .. } => {
+                "run hud on the host: it sees into containers; or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
+            }
             Error::Binary { .. } => "give the binary with --target BIN",
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
             Error::OtherBuild { .. } => "leave --target out, or give the unstripped file of the very same build",
             Error::Stripped { .. } => {
-                "give the unstripped file of the same build with --target BIN, or build with `strip = \"debuginfo\"` or less"
+                "hud watches programs that run tokio 1.23 or newer in their own binary; if it does, give the unstripped file of the \
+                 same build with --target BIN"
             }
             Error::NotTokio { .. } => "hud watches programs that run tokio 1.23 or newer in their own binary",
             Error::Session(session::Error::Exists(_)) => "sessions are never written over",
@@ -176,7 +190,7 @@ impl Error {
     /// DESIGN's exit codes: 77 for no permission or no eBPF, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Denied { .. } | Error::NoPermission { .. } | Error::NoBpf { .. } => 77,
+            Error::Denied { .. } | Error::NoPermission { .. } | Error::NoBpf { .. } | Error::PidNamespace { .. } => 77,
             Error::NoTarget => 2,
             _ => 1,
         }

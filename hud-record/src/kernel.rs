@@ -7,6 +7,16 @@ use rustix::time::{ClockId, clock_gettime};
 /// Where the kernel describes its own types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
+/// The initial pid namespace, as every kernel numbers it (`PROC_PID_INIT_INO`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// The pid namespace that hud runs in, where it is not the initial one: what it knows processes by is then not what the
+/// kernel programs are told.
+pub fn inner_pid_namespace() -> Option<String> {
+    let own = std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
+    (own != INITIAL_PID_NAMESPACE).then_some(own)
+}
+
 /// Offsets of the fields that the kernel programs read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offsets {
@@ -16,6 +26,36 @@ pub struct Offsets {
     pub task_tgid: u32,
     /// `task_struct::thread.fsbase`
     pub task_fsbase: u32,
+    /// Where a thread's return probes are.
+    pub returns: Option<ReturnOffsets>,
+}
+
+/// Offsets by which the kernel programs find where a function returns to whose return is probed (include/linux/uprobes.h,
+/// Linux 3.10): the return address on the stack is then the probe's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReturnOffsets {
+    /// `task_struct::utask`
+    pub task_utask: u32,
+    /// `uprobe_task::return_instances`
+    pub utask_instances: u32,
+    /// `return_instance::stack`
+    pub instance_stack: u32,
+    /// `return_instance::orig_ret_vaddr`
+    pub instance_return: u32,
+    /// `return_instance::next`
+    pub instance_next: u32,
+}
+
+impl ReturnOffsets {
+    fn of(btf: &Btf) -> Option<Self> {
+        Some(ReturnOffsets {
+            task_utask: member(btf, "task_struct", "utask")?.0,
+            utask_instances: member(btf, "uprobe_task", "return_instances")?.0,
+            instance_stack: member(btf, "return_instance", "stack")?.0,
+            instance_return: member(btf, "return_instance", "orig_ret_vaddr")?.0,
+            instance_next: member(btf, "return_instance", "next")?.0,
+        })
+    }
 }
 
 impl Offsets {
@@ -33,11 +73,13 @@ impl Offsets {
                 };
                 thread.checked_add(member_of(&btf, &thread_struct, "fsbase")?.0)?
             },
+            returns: ReturnOffsets::of(&btf),
         })
     }
 
     /// No offset known.
-    pub const NONE: Offsets = Offsets { task_pid: Config::NONE, task_tgid: Config::NONE, task_fsbase: Config::NONE };
+    pub const NONE: Offsets =
+        Offsets { task_pid: Config::NONE, task_tgid: Config::NONE, task_fsbase: Config::NONE, returns: None };
 }
 
 fn member(btf: &Btf, of: &str, name: &str) -> Option<(u32, u32)> {

@@ -2,6 +2,7 @@
 //!
 //! The way of an event: ring buffer → [`record`] (drain, rows) → session (writer, sealer) on disk.
 
+mod bpf;
 pub mod cli;
 pub mod error;
 pub mod headless;
@@ -15,4 +16,5 @@ mod progress;
 pub mod record;
 pub mod service;
 pub mod target;
+pub mod unwind;
 mod uprobes;

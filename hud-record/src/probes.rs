@@ -17,8 +17,9 @@ use hud_common::wire::{CONTEXT_WORDS, Calibration, Config, Counters, Stream, Str
 
 use crate::{
     error::{Error, Result},
-    kernel::Offsets,
+    kernel::{BTF_PATH, Offsets},
     target::{Process, Tokio},
+    unwind::{Prepared, Unwinder},
     uprobes::{Places, Programs, Switch, TrapCost, Uprobes},
 };
 
@@ -53,6 +54,28 @@ impl Polls {
     }
 }
 
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwind {
+    /// By unwind tables where the kernel allows, else by frame pointers.
+    Auto,
+    /// By unwind tables.
+    EhFrame,
+    /// By frame pointers.
+    Fp,
+}
+
+impl Unwind {
+    /// Its name on the command line and in the manifest.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unwind::Auto => "auto",
+            Unwind::EhFrame => "eh-frame",
+            Unwind::Fp => "fp",
+        }
+    }
+}
+
 /// What to attach.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -60,6 +83,8 @@ pub struct Plan {
     pub freq: u32,
     /// Whether to probe polls, wakes, spawns and ends.
     pub polls: Polls,
+    /// How stacks are walked.
+    pub unwind: Unwind,
     /// Use the plain tracepoints even where the kernel has BTF (for tests of that path).
     pub no_btf: bool,
 }
@@ -75,6 +100,11 @@ pub struct Probes {
     /// Whether tokio's thread-local can be read.
     has_context: bool,
     is_calibrating: bool,
+    /// Words in it, and looks at those that were not it.
+    context_words: u64,
+    looked: u64,
+    /// Where stacks are walked by unwind tables.
+    unwinder: Option<Unwinder>,
 }
 
 /// The probes in the target's code.
@@ -90,10 +120,21 @@ enum Probed {
 
 impl Probes {
     /// Loads the programs for this target and attaches the always-on ones. Nothing is recorded before [`Probes::start`].
-    pub fn attach(process: &Process, tokio: &Tokio, image: (u64, u64), plan: Plan) -> Result<Self> {
+    pub(crate) fn attach(
+        process: &Process,
+        tokio: &Tokio,
+        image: (u64, u64),
+        plan: Plan,
+        tables: Prepared,
+    ) -> Result<Self> {
         let offsets = if plan.no_btf { None } else { Offsets::of_running_kernel() };
         let use_btf = offsets.is_some();
         let offsets = offsets.unwrap_or(Offsets::NONE);
+        let by_tables = use_btf && plan.unwind != Unwind::Fp;
+        if plan.unwind == Unwind::EhFrame && !by_tables {
+            let what = "walking stacks by unwind tables".into();
+            return Err(Error::NoBpf { what, why: format!("this kernel has no BTF ({BTF_PATH})") });
+        }
         let config = Config {
             tgid: process.pid,
             task_pid: offsets.task_pid,
@@ -105,14 +146,24 @@ impl Probes {
             tls_tagged: u32::from(tokio.tls_tagged),
             tls_context: tokio.tls_context.map_or(0, |(offset, _)| offset),
             tls_words: match tokio.tls_context {
-                Some((_, words)) if use_btf => words.min(CONTEXT_WORDS as u64),
+                Some((_, words)) if use_btf => words,
                 _ => 0,
             },
             vtables_start: image.0,
             vtables_end: image.1,
+            unwind: u32::from(by_tables),
+            task_utask: offsets.returns.map_or(Config::NONE, |r| r.task_utask),
+            utask_instances: offsets.returns.map_or(0, |r| r.utask_instances),
+            instance_stack: offsets.returns.map_or(0, |r| r.instance_stack),
+            instance_return: offsets.returns.map_or(0, |r| r.instance_return),
+            instance_next: offsets.returns.map_or(0, |r| r.instance_next),
         };
         let _ = has_run_times();
-        let bpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if by_tables {
+            tables.size(&mut loader);
+        }
+        let bpf = loader
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
@@ -124,6 +175,9 @@ impl Probes {
             trap: None,
             has_context: false,
             is_calibrating: false,
+            context_words: config.tls_words,
+            looked: 0,
+            unwinder: None,
         };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
@@ -135,6 +189,9 @@ impl Probes {
             const NAMES: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
             probes.programs = Programs::load(&probes.bpf, OBJECT, &NAMES).ok();
         }
+        if by_tables {
+            probes.unwinder = Some(Unwinder::start(&mut probes.bpf, tables, process.clone())?);
+        }
         if plan.polls == Polls::Auto {
             probes.trap = probes.programs.as_ref().and_then(|p| TrapCost::measure(p).ok());
         }
@@ -145,7 +202,7 @@ impl Probes {
     /// to look for it, and puts the probes on if the plan says so, or if that search needs them.
     pub fn use_learned(&mut self, process: &Process, tokio: &Tokio, plan: Plan) -> Result<()> {
         match tokio.task_id_word() {
-            Some(word) if self.has_context && word < CONTEXT_WORDS as u64 => {
+            Some(word) if self.has_context => {
                 self.set_calibration(|c| c.found = word + 1)?;
             }
             _ => self.is_calibrating = self.has_context,
@@ -378,6 +435,8 @@ impl Probes {
             sum.arrivals_missed += c.arrivals_missed;
             sum.tls_failed += c.tls_failed;
             sum.scan_failed += c.scan_failed;
+            sum.unmapped += c.unmapped;
+            sum.spared += c.spared;
             sum.poll_hits += c.poll_hits;
             sum.other_hits += c.other_hits;
         }
@@ -398,6 +457,13 @@ impl Probes {
     fn threads(&mut self) -> Result<HashMap<&mut MapData, u32, ThreadWords>> {
         let map = self.bpf.map_mut("THREADS").ok_or_else(|| missing("THREADS"))?;
         HashMap::try_from(map).map_err(|e| refused("opening the thread map", &e))
+    }
+
+    /// Has the unwind tables brought up to date, if walks came to unknown code.
+    pub fn follow_mappings(&mut self, counters: &Counters) {
+        if let Some(unwinder) = &mut self.unwinder {
+            unwinder.look_again(counters.unmapped);
+        }
     }
 
     /// Run time of all programs so far (ns); `None` where the kernel keeps no account.
@@ -440,13 +506,22 @@ impl Probes {
     pub fn calibrate(&mut self, give_up: bool) -> Result<bool> {
         const ENOUGH: u64 = 64;
         let mut found = None;
+        let (words, mut looked) = (self.context_words, self.looked);
         self.set_calibration(|calibration| {
             found = match calibration.verdict() {
-                Some(word) => Some(word as u64 + 1),
-                None => (give_up && calibration.looks >= ENOUGH).then_some(Calibration::GAVE_UP),
+                Some(word) => Some(word + 1),
+                None => (give_up && looked + calibration.looks >= ENOUGH).then_some(Calibration::GAVE_UP),
             };
             calibration.found = found.unwrap_or(0);
+            if found.is_none() && words > CONTEXT_WORDS as u64 && calibration.looks >= ENOUGH / 2 {
+                // Not among these words: on to the next ones, and round.
+                looked += calibration.looks;
+                let next = calibration.first + CONTEXT_WORDS as u64;
+                let first = if next < words { next } else { 0 };
+                *calibration = Calibration { first, ..Calibration::zeroed() };
+            }
         })?;
+        self.looked = looked;
         self.is_calibrating = found.is_none();
         Ok(found != Some(Calibration::GAVE_UP))
     }
@@ -457,9 +532,9 @@ impl Probes {
             Array::try_from(map).map_err(|e| refused("opening the calibration", &e))?;
         let words = map.get(&0, 0).map_err(|e| refused("reading the calibration", &e))?;
         let mut calibration: Calibration = bytemuck::cast(words);
-        let before = calibration.found;
+        let before = (calibration.found, calibration.first);
         change(&mut calibration);
-        if calibration.found != before {
+        if (calibration.found, calibration.first) != before {
             map.set(0, bytemuck::cast::<_, CalibrationWords>(calibration), 0)
                 .map_err(|e| refused("writing the calibration", &e))?;
         }

@@ -2,13 +2,13 @@
 //!
 //! One `uprobe_multi` link (Linux 6.6) holds all the places of a program, so that taking it off costs one grace period
 //! instead of one for each place (0.1 s each, one after the other, whatever the number of threads that ask). aya 0.14
-//! has no such link: the program is loaded here, by aya-obj and the bpf(2) call itself.
+//! has no such link: the program is loaded here, by aya-obj and [`bpf`].
 
 use std::{
     collections::HashSet,
     ffi::CString,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
     sync::{
         Arc,
@@ -20,9 +20,9 @@ use std::{
 };
 
 use aya::{Ebpf, maps::Map};
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_info, bpf_prog_type};
 
-use crate::privilege;
+use crate::{bpf, privilege};
 
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h).
 const RETURN: u32 = 1;
@@ -257,7 +257,7 @@ fn map_fd(map: &Map) -> Option<i32> {
 }
 
 fn load(name: &str, program: &aya_obj::Program, code: &[aya_obj::generated::bpf_insn]) -> io::Result<OwnedFd> {
-    let mut attr = zeroed();
+    let mut attr = bpf::zeroed();
     {
         // SAFETY: all members are plain integers; this is the one of BPF_PROG_LOAD.
         let load = unsafe { &mut attr.__bindgen_anon_3 };
@@ -271,12 +271,12 @@ fn load(name: &str, program: &aya_obj::Program, code: &[aya_obj::generated::bpf_
             *to = from.cast_signed();
         }
     }
-    bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+    bpf::open(bpf_cmd::BPF_PROG_LOAD, &mut attr)
 }
 
 fn link(program: &OwnedFd, places: &Places, file: &CString, pid: u32) -> io::Result<OwnedFd> {
     let (offsets, cookies): (Vec<u64>, Vec<u64>) = places.at.iter().copied().unzip();
-    let mut attr = zeroed();
+    let mut attr = bpf::zeroed();
     {
         // SAFETY: all members are plain integers; these are the ones of BPF_LINK_CREATE.
         unsafe {
@@ -291,35 +291,16 @@ fn link(program: &OwnedFd, places: &Places, file: &CString, pid: u32) -> io::Res
             multi.pid = pid;
         }
     }
-    bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+    bpf::open(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
 fn info(program: &OwnedFd) -> io::Result<bpf_prog_info> {
     // SAFETY: plain integers.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
-    let mut attr = zeroed();
+    let mut attr = bpf::zeroed();
     attr.info.bpf_fd = program.as_raw_fd().cast_unsigned();
     attr.info.info_len = u32::try_from(size_of::<bpf_prog_info>()).map_err(io::Error::other)?;
     attr.info.info = (&raw mut info) as u64;
-    call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    bpf::call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info)
-}
-
-fn zeroed() -> bpf_attr {
-    // SAFETY: a union of structures of plain integers.
-    unsafe { std::mem::zeroed() }
-}
-
-/// A call that gives a file descriptor.
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
-    let fd = call(command, attr)?;
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just opened it for us, close-on-exec.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
-    // SAFETY: `attr` is of the size given, and what it points to lives in the caller.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr, size_of::<bpf_attr>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -171,7 +171,12 @@ fn the_verifier_accepts_every_program() {
             place: hud_record::record::Place::Folder("/nonexistent/never-written".into()),
             target: None,
             duration: None,
-            plan: hud_record::probes::Plan { freq: 99, polls: hud_record::probes::Polls::Exact, no_btf },
+            plan: hud_record::probes::Plan {
+                freq: 99,
+                polls: hud_record::probes::Polls::Exact,
+                unwind: hud_record::probes::Unwind::Auto,
+                no_btf,
+            },
             budget: 0.02,
             roll: Default::default(),
             keep: Default::default(),

@@ -6,8 +6,12 @@
 
 mod support;
 
+use std::{collections::BTreeMap, fs, path::Path};
+
 use hud_common::session::Table;
-use support::{Target, analyze, assert_both_culprits, assert_polls_agree, may_trace, program, record, truth};
+use support::{
+    Recording, Target, analyze, assert_both_culprits, assert_polls_agree, may_trace, program, record, truth, verify,
+};
 
 macro_rules! fixtures {
     ($($name:ident: $folder:literal;)*) => {
@@ -20,6 +24,17 @@ macro_rules! fixtures {
             #[test]
             fn off() {
                 super::off($folder);
+            }
+
+            /// Without any symbol.
+            #[test]
+            fn stripped_exact() {
+                super::stripped_exact($folder);
+            }
+
+            #[test]
+            fn stripped_off() {
+                super::stripped_off($folder);
             }
         })*
     };
@@ -35,7 +50,26 @@ fixtures! {
     v0_mangling: "v0";
     statically_linked: "static";
     non_pie: "non-pie";
+    packed_relocations: "relr";
+    default_release: "plain";
 }
+
+/// Tasks of test-async-app.
+const TASKS: [&str; 6] =
+    ["good_citizen", "yielding_worker", "cpu_hog", "blocking_sleeper", "lock_contender", "short_lived"];
+
+/// All that it spawns.
+const ALL_TASKS: [&str; 9] = [
+    "good_citizen",
+    "yielding_worker",
+    "cpu_hog",
+    "blocking_sleeper",
+    "lock_contender",
+    "file_reader",
+    "pool_user",
+    "short_lived_spawner",
+    "short_lived",
+];
 
 /// Every poll timed: each is in the program's own account, and the culprits are named.
 fn exact(fixture: &str) {
@@ -48,9 +82,10 @@ fn exact(fixture: &str) {
     let session = dir.path().join("session");
     let recording = record(target.pid(), &session, &["--duration", "3", "--polls", "exact"]);
     target.stop();
-    let tasks = ["good_citizen", "yielding_worker", "cpu_hog", "blocking_sleeper", "lock_contender", "short_lived"];
-    assert_polls_agree(&recording, &truth(&log), "test_async_app", &tasks);
-    assert_both_culprits(&session, fixture);
+    assert_polls_agree(&recording, &truth(&log), "test_async_app", &TASKS);
+    if has_lines(fixture) {
+        assert_both_culprits(&session, fixture);
+    }
 }
 
 /// No poll timed: the culprits are named all the same, and the sleeps are the program's own.
@@ -65,16 +100,124 @@ fn off(fixture: &str) {
     let recording = record(target.pid(), &session, &["--duration", "3", "--polls", "off"]);
     target.stop();
     assert_eq!(recording.rows(Table::Polls).num_rows(), 0);
-    assert_both_culprits(&session, fixture);
+    if has_lines(fixture) {
+        assert_both_culprits(&session, fixture);
+    }
+    assert_sleeps_agree(&recording, &session, &log, "test_async_app::blocking_sleeper", fixture);
+}
 
+/// Whether the fixture has debug information, by which functions have lines.
+fn has_lines(fixture: &str) -> bool {
+    fixture != "plain"
+}
+
+/// Holds the sleeps without a CPU that hud names to those of the program's own count.
+fn assert_sleeps_agree(recording: &Recording, session: &Path, log: &Path, task_type: &str, fixture: &str) {
     let (start, end) = (recording.tasks_known(), recording.window("off_cpu").1);
-    let sleeps = &truth(&log)["sleep"];
+    let sleeps = &truth(log)["sleep"];
     let inside = sleeps.iter().filter(|(ts, dur)| *ts >= start && ts + dur <= end).count() as i64;
-    let rows = analyze(&["blocking", "--each", "--limit", "100000"], &session);
+    let rows = analyze(&["blocking", "--each", "--limit", "100000"], session);
     let named = rows.as_array().unwrap().iter();
-    let named = named.filter(|r| r["task_type"] == "test_async_app::blocking_sleeper" && r["cause"] == "blocked");
+    let named = named.filter(|r| r["task_type"] == task_type && r["cause"] == "blocked");
     let named = named.filter(|r| recording.mono(r["ts"].as_i64().unwrap()) >= start);
     let named = named.filter(|r| r["dur"].as_i64().unwrap() >= 14_000_000).count() as i64;
     // At either end of the window one may count on one side only.
     assert!((named - inside).abs() <= 2, "{fixture}: {named} sleeps by hud, {inside} by its own count");
+}
+
+/// Every poll timed in a binary without symbols: as many as the program counts, of each task type that is known by the place
+/// at which its function is written, and wakes lead to polls.
+fn stripped_exact(fixture: &str) {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (log, session) = (dir.path().join("polls.csv"), dir.path().join("session"));
+    let target = Target::start(&stripped(fixture), &["--poll-log", log.to_str().unwrap()]);
+    let recording = record(target.pid(), &session, &["--duration", "3", "--polls", "exact"]);
+    target.stop();
+    verify(&session);
+
+    let kinds = recording.texts(Table::TaskTypes, "kind");
+    let kinds: BTreeMap<i64, String> =
+        recording.integers(Table::TaskTypes, "type_id").into_iter().flatten().zip(kinds).collect();
+    let names = names(&recording);
+    let (start, end) = recording.window("polls");
+    let (mut polls, mut all): (BTreeMap<&str, i64>, i64) = (BTreeMap::new(), 0);
+    for type_id in recording.integers(Table::Polls, "type_id").into_iter().flatten() {
+        all += i64::from(kinds[&type_id] == "task");
+        if let Some(name) = names.get(&type_id) {
+            *polls.entry(name).or_default() += 1;
+        }
+    }
+    let mut counted = 0;
+    for (name, polls_by_itself) in truth(&log).iter().filter(|(name, _)| ALL_TASKS.contains(&name.as_str())) {
+        let own = polls_by_itself.iter().filter(|(ts, dur)| *ts >= start && ts + dur <= end).count() as i64;
+        counted += own;
+        // At either end of the window a poll may count on one side only.
+        if let Some(ours) = polls.get(name.as_str()) {
+            assert!(
+                (ours - own).abs() <= (own / 100).max(1),
+                "{fixture}, {name}: {ours} polls by hud, {own} by itself"
+            );
+        }
+    }
+    assert!(all > 1000 && (all - counted).abs() * 200 <= all, "{fixture}: {all} polls by hud, {counted} by itself");
+    // Where all is inlined into all, some coroutines cannot be told from those that they await.
+    let least = if fixture == "fat-lto" { 2 } else { ALL_TASKS.len() };
+    assert!(polls.len() >= least, "{fixture}: only {:?} have a place", polls.keys());
+
+    let wakes: Vec<_> = recording.integers(Table::Polls, "wake_ts").into_iter().flatten().collect();
+    assert!(wakes.len() * 2 > recording.rows(Table::Polls).num_rows(), "{fixture}: {} polls with a wake", wakes.len());
+    let roles = recording.texts(Table::Threads, "role");
+    assert!(roles.iter().any(|r| r == "worker"), "{fixture}: {roles:?}");
+    assert!(recording.manifest.notes.iter().any(|n| n.contains("stripped")), "{:?}", recording.manifest.notes);
+}
+
+/// No poll timed in a binary without symbols: the place of the current task's id is found among all thread-locals, and the
+/// sleeps are the program's own.
+fn stripped_off(fixture: &str) {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (log, session) = (dir.path().join("polls.csv"), dir.path().join("session"));
+    let target = Target::start(&stripped(fixture), &["--poll-log", log.to_str().unwrap()]);
+    let recording = record(target.pid(), &session, &["--duration", "4", "--polls", "off"]);
+    target.stop();
+    assert_eq!(recording.rows(Table::Polls).num_rows(), 0);
+    let by_place = names(&recording);
+    let types = recording.integers(Table::TaskTypes, "type_id").into_iter().flatten();
+    let mut types = types.zip(recording.texts(Table::TaskTypes, "name"));
+    // One for each scheduler, of one name.
+    let named = types.find(|(id, _)| by_place.get(id).is_some_and(|n| n == "blocking_sleeper")).map(|(_, name)| name);
+    // Else by what it does: nobody else sleeps in a poll.
+    let sleeper = named.unwrap_or_else(|| {
+        let rows = analyze(&["blocking", "--each", "--limit", "100000"], &session);
+        let mut sleeps = rows.as_array().unwrap().iter().filter(|r| r["dur"].as_i64().unwrap() >= 14_000_000);
+        let sleep = sleeps.find(|r| r["cause"] == "blocked" && r["task_type"].is_string());
+        sleep.expect("a sleep with a task")["task_type"].as_str().unwrap().into()
+    });
+    assert_sleeps_agree(&recording, &session, &log, &sleeper, fixture);
+}
+
+fn stripped(fixture: &str) -> std::path::PathBuf {
+    program("stripped").join(fixture).join("test-async-app")
+}
+
+/// The async function of each task type, by the place that hud gives for it.
+fn names(recording: &Recording) -> BTreeMap<i64, String> {
+    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/test-async-app.rs")).unwrap();
+    let lines: Vec<&str> = source.lines().collect();
+    let files = recording.texts(Table::TaskTypes, "file").into_iter();
+    let places = files.zip(recording.integers(Table::TaskTypes, "line"));
+    let types = recording.integers(Table::TaskTypes, "type_id").into_iter().flatten().zip(places);
+    types
+        .filter(|(_, (file, _))| file.ends_with("examples/test-async-app.rs"))
+        .map(|(type_id, (_, line))| {
+            let line = lines[usize::try_from(line.unwrap()).unwrap() - 1];
+            let name = line.strip_prefix("async fn ").and_then(|l| l.split('(').next());
+            (type_id, name.unwrap_or_else(|| panic!("no async function is written there: {line}")).to_owned())
+        })
+        .collect()
 }

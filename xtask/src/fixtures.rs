@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::sh::{cargo, root, run as sh, target_dir};
+use crate::sh::{cargo, command, root, run as sh, target_dir};
 
 /// Oldest that hud promises, and those in between at which tokio's inside or a distribution's choice changed.
 const TOKIO: [&str; 4] = ["1.38.2", "1.43.4", "1.47.1", "1.50.0"];
@@ -17,11 +17,13 @@ const TOKIO: [&str; 4] = ["1.38.2", "1.43.4", "1.47.1", "1.50.0"];
 const PROGRAM: &str = "test-async-app";
 
 /// Builds of the workspace's own tokio. Those of `crate_flags` differ in the last step only, so they cost seconds.
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 6] = [
     Kind { name: "fat-lto", profile: "fat", flags: "", crate_flags: &[] },
     Kind { name: "v0", profile: "example", flags: "-Csymbol-mangling-version=v0", crate_flags: &[] },
+    Kind { name: "frame-pointers", profile: "example", flags: "-Cforce-frame-pointers=yes", crate_flags: &[] },
     Kind { name: "static", profile: "example", flags: "", crate_flags: &["-Ctarget-feature=+crt-static"] },
     Kind { name: "non-pie", profile: "example", flags: "", crate_flags: &["-Crelocation-model=static"] },
+    Kind { name: "relr", profile: "example", flags: "", crate_flags: &["-Clink-arg=-Wl,-z,pack-relative-relocs"] },
 ];
 
 struct Kind {
@@ -33,13 +35,15 @@ struct Kind {
     crate_flags: &'static [&'static str],
 }
 
-/// Builds all fixtures, as `<folder>/tokio-<version>/test-async-app` and `<folder>/<kind>/test-async-app`.
+/// Builds all fixtures, as `<folder>/tokio-<version>/test-async-app` and `<folder>/<kind>/test-async-app`, and a copy of
+/// each, and of the default release build, without any symbol under `<folder>/stripped`.
 pub(crate) fn build(folder: &Path) -> Result<()> {
     let clap_etc = dependencies()?;
     for version in TOKIO {
         let fixture = Fixture::generate(&format!("tokio-{version}"), &clap_etc, Some(version))?;
         sh(&mut fixture.cargo("build", "example"))?;
         fixture.publish(folder, "example", &fixture.name)?;
+        strip(folder, &fixture.name)?;
     }
     // One crate for all: only the command differs.
     let fixture = Fixture::generate("newest", &clap_etc, None)?;
@@ -53,8 +57,18 @@ pub(crate) fn build(folder: &Path) -> Result<()> {
         }
         sh(&mut command)?;
         fixture.publish(folder, kind.profile, kind.name)?;
+        strip(folder, kind.name)?;
     }
-    Ok(())
+    strip(folder, "plain")
+}
+
+/// What `strip = true` leaves of `<folder>/<name>/test-async-app`, as `<folder>/stripped/<name>/test-async-app`.
+fn strip(folder: &Path, name: &str) -> Result<()> {
+    let place = folder.join("stripped").join(name);
+    fs::create_dir_all(&place)?;
+    let part = place.join(format!("{PROGRAM}.part"));
+    sh(command("strip").arg("-s").arg("-o").arg(&part).arg(folder.join(name).join(PROGRAM)))?;
+    fs::rename(&part, place.join(PROGRAM)).with_context(|| format!("failed to write to {}", place.display()))
 }
 
 /// A generated crate.

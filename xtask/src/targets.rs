@@ -31,9 +31,10 @@ pub(crate) fn build_all() -> Result<PathBuf> {
     let plain = folder.join("plain");
     sh(cargo("build").args(["--release", "--package", "hud-examples", "--bins"]))?;
     fs::create_dir_all(&plain)?;
-    let program = "test-async-app";
-    let built = target_dir().join("release").join(program);
-    fs::copy(&built, plain.join(program)).with_context(|| format!("failed to copy {}", built.display()))?;
+    for program in ["test-async-app", "stack-shapes"] {
+        let built = target_dir().join("release").join(program);
+        fs::copy(&built, plain.join(program)).with_context(|| format!("failed to copy {}", built.display()))?;
+    }
     fixtures::build(&folder)?;
     Ok(folder)
 }

@@ -89,6 +89,9 @@ pub struct Options {
     pub freq: u32,
     /// `auto`, `exact` or `off`.
     pub polls: String,
+    /// How stacks were walked: `auto`, `eh-frame` or `fp`.
+    #[serde(default)]
+    pub unwind: String,
     /// Anything that a later version adds.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,

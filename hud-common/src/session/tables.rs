@@ -133,8 +133,8 @@ tables! {
         blocked: i64,
         /// Part of `dur` that it was runnable without a CPU (ns).
         run_queue: i64,
-        /// The wake that led to it (ns since the epoch); null where wakes are not recorded.
-        wake_ts: Option<i64>,
+        /// How long before `ts` the wake was that led to it (ns); null where wakes are not recorded.
+        wake_delay: Option<i64>,
         /// Whether the task completed in it; null where not known.
         completed: Option<bool>,
     }
@@ -155,8 +155,8 @@ tables! {
         task_id: Option<i64>,
         /// Its own stack as it left; null where none could be taken.
         stack_id: Option<i64>,
-        /// When it was woken (ns since the epoch); from then to the end it waited for a CPU. Null for `R`.
-        wake_ts: Option<i64>,
+        /// Part of `dur`, its end, that it was runnable without a CPU: since it was woken (ns). Null where no waking was seen, and for `R`, all of which is that.
+        run_queue: Option<i64>,
         /// The thread that woke it, of any process.
         waker_tid: Option<i32>,
     }
@@ -175,7 +175,7 @@ tables! {
         stack_id: Option<i64>,
         /// CPU time that the sample stands for (ns).
         weight: i64,
-        /// How far the stack goes: `complete`, `truncated`, `failed`.
+        /// How far the stack goes, as in `stacks`; `failed` also where there is none.
         unwind: Text,
     }
 
@@ -271,8 +271,9 @@ tables! {
         stack_id: i64,
         /// Its frames, leaf first, inlined ones included.
         frame_ids: Vec<i64>,
-        /// Whether the walk broke off before the thread's start.
-        truncated: bool,
+        /// How far it goes: `complete` (to the thread's start), `truncated` (to the most frames that are kept), `failed`
+        /// (frames further out are missing).
+        unwind: Text,
     }
 
     /// A frame; an address has one for each function inlined there.
@@ -347,9 +348,9 @@ tables! {
         ts: i64,
         /// Its length (ns).
         dur: i64,
-        /// Stream: the table's name.
+        /// Stream: the table's name; `all` where that is not known. `stacks` and `frames` are no events: rows that have no stack, and frames that stacks lack.
         stream: Text,
-        /// Where: `ring` (no room in the ring buffer), `untracked` (no room in the kernel's tables), `decode` (not understood), `disk` (no room on the disk).
+        /// Where: `ring` (no room in the ring buffer), `untracked` (no room in the kernel's tables), `decode` (not understood), `disk` (no room on the disk), `capacity` (no room in the recorder's memory for one more distinct stack or frame), `writer` (the disk was too slow).
         stage: Text,
         /// How many.
         lost: i64,

@@ -6,15 +6,17 @@ use arrow::array::RecordBatch;
 
 use super::{
     Columns, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns, StackRow, Table, TaskTypeColumns,
-    TaskTypeRow,
+    TaskTypeRow, Text,
 };
 
 /// Rows for ids of a table of names of which nothing else is known: the recorder was killed, or had no room for them.
 pub fn unnamed(table: Table, ids: impl Iterator<Item = i64>) -> RecordBatch {
     match table {
-        Table::Stacks => {
-            rows::<StackColumns>(ids.map(|stack_id| StackRow { stack_id, frame_ids: Vec::new(), truncated: true }))
-        }
+        Table::Stacks => rows::<StackColumns>(ids.map(|stack_id| StackRow {
+            stack_id,
+            frame_ids: Vec::new(),
+            unwind: Text::Borrowed("failed"),
+        })),
         Table::Frames => rows::<FrameColumns>(ids.map(|frame_id| FrameRow {
             frame_id,
             module_id: None,

@@ -5,6 +5,7 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -29,8 +30,9 @@ use crate::{
     intake::Intake,
     kernel,
     names::{Cache, Sources},
-    probes::{Plan, Polls, Probes},
+    probes::{Plan, Polls, Probes, Unwind},
     target::{Binary, Mapping, Process, Tokio},
+    unwind::Prepared,
 };
 
 /// How long to look for the current task's id in tokio's thread-local before giving up.
@@ -92,13 +94,16 @@ impl Attachment {
             Some(path) => path.clone(),
             None => process.exe_path(),
         };
+        let tables = prepare(&process, settings.plan)?;
         let named = given.as_ref().unwrap_or(&running);
-        let mut tokio = Tokio::find(named)?;
         let load_bias = process.load_bias(&running)?;
+        let mut tokio = Tokio::find(named, || process.image(named, load_bias))?;
         tokio.guess(named, &process, load_bias);
         let (start, end) = running.image();
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
-        let mut probes = Probes::attach(&process, &tokio, image, settings.plan)?;
+        let tables = tables.join().unwrap_or_else(|_| Ok(Prepared::default()))?;
+        let mut notes = tables.notes();
+        let mut probes = Probes::attach(&process, &tokio, image, settings.plan, tables)?;
         let learner = match Learner::start(tokio.clone(), names_from.clone(), &process)? {
             Learned::All(learned) => {
                 tokio = learned;
@@ -112,9 +117,10 @@ impl Attachment {
         let build_id = running.build_id().map(str::to_string);
         let budget = (settings.plan.polls == Polls::Auto).then_some(settings.budget);
         let watched = Watched { wakes: !tokio.wakes.is_empty(), spawns: !tokio.spawns.is_empty() };
+        notes.extend_from_slice(&tokio.notes);
         let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
         Ok(Attachment {
-            notes: tokio.notes.clone(),
+            notes,
             process,
             tokio: Arc::new(tokio),
             names_from,
@@ -214,7 +220,8 @@ impl Attachment {
         self.learner = None;
         let took = self.searching.elapsed();
         self.searching = Instant::now();
-        self.notes = learned.notes.clone();
+        self.notes.retain(|note| !self.tokio.notes.contains(note));
+        self.notes.extend_from_slice(&learned.notes);
         self.notes.push(format!(
             "the debug information took {:.1} s to read: until then no task is known, and no poll is recorded",
             took.as_secs_f64()
@@ -273,6 +280,17 @@ impl Attachment {
             _ => false,
         }
     }
+}
+
+/// Makes the unwind tables on a thread of its own, while tokio is looked for.
+fn prepare(process: &Process, plan: Plan) -> Result<JoinHandle<Result<Prepared>>> {
+    let process = process.clone();
+    let work = move || match plan.unwind {
+        Unwind::Fp => Ok(Prepared::default()),
+        Unwind::Auto | Unwind::EhFrame => Prepared::of(&process),
+    };
+    let started = thread::Builder::new().name("hud-unwinder".into()).spawn(work);
+    started.map_err(|source| Error::Io { action: "start a thread", source })
 }
 
 /// CPUs of this machine.

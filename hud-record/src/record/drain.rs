@@ -9,6 +9,7 @@ use hud_common::{
         Clock, Columns as _, EndColumns, EndRow, OffCpuColumns, OffCpuRow, PollColumns, PollRow, SampleColumns,
         SampleRow, SpawnColumns, SpawnRow, TaskColumns, TaskRow, Text, WakeColumns, WakeRow,
     },
+    unwind::Outcome,
     wire::{
         EndEvent, Event, NO_POLL_FN, OffCpuHead, PollEvent, STATE_PREEMPTED, SampleHead, SpawnEvent, Stream, TaskEvent,
         TaskOutcome, ThreadState, WakeEvent,
@@ -159,7 +160,7 @@ impl Drain {
     pub(super) fn unfinished(&mut self, state: &ThreadState, end: u64, out: &BatchSender) {
         let mut head = state.off.head;
         head.dur = end.saturating_sub(head.ts);
-        let frames = usize::try_from(head.frames).unwrap_or(0);
+        let frames = usize::from(head.frames);
         self.unfinished += 1;
         self.off_cpu_row(&head, state.off.stack.get(..frames).unwrap_or_default(), out);
     }
@@ -186,7 +187,7 @@ impl Drain {
             cpu: i32::from(e.cpu),
             blocked: e.blocked.cast_signed(),
             run_queue: e.run_queue.cast_signed(),
-            wake_ts: (e.wake_ts != 0).then(|| self.clock.epoch(e.wake_ts)),
+            wake_delay: (e.wake_ts != 0).then(|| e.ts.wrapping_sub(e.wake_ts).cast_signed()),
             completed: Some(e.completed != 0),
         });
         if self.polls.len() >= BATCH_ROWS {
@@ -195,7 +196,7 @@ impl Drain {
     }
 
     fn off_cpu_row(&mut self, e: &OffCpuHead, stack: &[u64], out: &BatchSender) {
-        let (stack_id, _) = self.stacks.id(stack);
+        let (stack_id, _) = self.stacks.id(stack, Outcome::of(e.unwind));
         let woken = e.wake_ts != 0;
         if e.task_id == 0 {
             self.threads.outside(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid);
@@ -211,7 +212,7 @@ impl Drain {
             state: Text::Borrowed(state_name(e.state)),
             task_id: self.task_id(e.task_id),
             stack_id,
-            wake_ts: woken.then(|| self.clock.epoch(e.wake_ts)),
+            run_queue: woken.then(|| e.ts.saturating_add(e.dur).saturating_sub(e.wake_ts).min(e.dur).cast_signed()),
             waker_tid: (woken && e.waker_tid != 0).then_some(e.waker_tid.cast_signed()),
         });
         if self.off_cpu.len() >= BATCH_ROWS {
@@ -221,7 +222,7 @@ impl Drain {
 
     fn sample(&mut self, e: &SampleHead, stack: &[u64], out: &BatchSender) {
         self.rows[Stream::Samples as usize] += 1;
-        let (stack_id, unwind) = self.stacks.id(stack);
+        let (stack_id, unwind) = self.stacks.id(stack, Outcome::of(e.unwind));
         self.samples.push(SampleRow {
             ts: self.clock.epoch(e.ts),
             tid: e.tid.cast_signed(),

@@ -18,16 +18,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hud_common::session::{Columns as _, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns, StackRow};
+use hud_common::session::{
+    Clock, Columns as _, DropColumns, DropRow, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns,
+    StackRow, Table, Text,
+};
 
-use super::{stacks::NewStack, writer::BatchSender};
+use super::{
+    account::CAPACITY,
+    stacks::{NewStack, Unwind},
+    writer::BatchSender,
+};
 use crate::{
     error::{Error, Result},
+    kernel,
     names::{BinaryId, KernelSymbols, Located, Named, Resolver, Sources, Whose, is_kernel},
     target::{Mapping, Process, clean},
 };
 
-/// Addresses that are kept; stacks end before further ones.
+/// Addresses whose frames are kept; stacks end before further ones, and `drops` counts the frames that they lack.
 const MAX_ADDRESSES: usize = 500_000;
 /// Stacks that are named at once: what they need to ask goes in few questions.
 const BATCH: usize = 64;
@@ -51,6 +59,7 @@ impl Namer {
         names_from: PathBuf,
         mappings: Vec<Mapping>,
         sources: Arc<Sources>,
+        clock: Clock,
         out: BatchSender,
     ) -> Result<(Self, Sender<NewStack>)> {
         let (new, incoming) = mpsc::channel();
@@ -62,7 +71,7 @@ impl Namer {
                 // Below everything else on the machine: names can wait, the target cannot.
                 let _ = rustix::process::nice(19);
                 crate::privilege::enter_namer();
-                Names::new(process, names_from, mappings, sources, out).run(&incoming, &ending)
+                Names::new(process, names_from, mappings, sources, clock, out).run(&incoming, &ending)
             })
             .map_err(|source| Error::Io { action: "start a thread", source })?;
         Ok((Namer { thread, is_ending }, new))
@@ -103,6 +112,11 @@ struct Names {
     kernel: Option<(i64, Option<KernelSymbols>)>,
     known: HashMap<u64, Known>,
     next_frame: i64,
+    most_addresses: usize,
+    clock: Clock,
+    /// When rows were sent last (ns since the epoch), and frames that stacks lack since.
+    flushed: i64,
+    lost: usize,
     out: BatchSender,
     stack_rows: StackColumns,
     frame_rows: FrameColumns,
@@ -115,6 +129,7 @@ impl Names {
         names_from: PathBuf,
         mappings: Vec<Mapping>,
         sources: Arc<Sources>,
+        clock: Clock,
         out: BatchSender,
     ) -> Self {
         let mut names = Names {
@@ -127,6 +142,10 @@ impl Names {
             kernel: None,
             known: HashMap::new(),
             next_frame: 1,
+            most_addresses: MAX_ADDRESSES,
+            clock,
+            flushed: clock.epoch(kernel::now()),
+            lost: 0,
             out,
             stack_rows: StackColumns::default(),
             frame_rows: FrameColumns::default(),
@@ -173,6 +192,20 @@ impl Names {
         self.out.send(&mut self.module_rows);
         self.out.send(&mut self.frame_rows);
         self.out.send(&mut self.stack_rows);
+        let now = self.clock.epoch(kernel::now());
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            let mut drops = DropColumns::default();
+            drops.push(DropRow {
+                ts: self.flushed,
+                dur: now - self.flushed,
+                stream: Table::Frames.name().into(),
+                stage: CAPACITY.into(),
+                lost: i64::try_from(lost).unwrap_or(i64::MAX),
+            });
+            self.out.send(&mut drops);
+        }
+        self.flushed = now;
     }
 
     /// Asks for all that is new in some stacks, module by module.
@@ -192,20 +225,21 @@ impl Names {
         for (module, mut addresses) in wanted {
             addresses.sort_unstable();
             addresses.dedup();
-            addresses.truncate(MAX_ADDRESSES.saturating_sub(self.known.len()));
+            addresses.truncate(self.most_addresses.saturating_sub(self.known.len()));
             self.resolve(module, &addresses);
         }
     }
 
     fn name(&mut self, stack: NewStack) {
         let mut frame_ids = Vec::with_capacity(stack.addresses.len());
-        let mut truncated = stack.truncated;
+        let mut unwind = stack.unwind;
         // A caller is known by its return address, which may already belong to the next line or function. The leaf did
         // not call, nor did the code that a signal or an entry to the kernel interrupted.
         let mut is_exact = true;
         for (depth, &pc) in stack.addresses.iter().enumerate() {
             let Some(mut known) = self.frames_at(if is_exact { pc } else { pc.wrapping_sub(1) }) else {
-                truncated = true;
+                unwind = Unwind::Truncated;
+                self.lost += stack.addresses.len() - depth;
                 break;
             };
             let is_signal_return = known.is_signal_return && !is_exact;
@@ -216,13 +250,13 @@ impl Names {
             let next = stack.addresses.get(depth + 1);
             is_exact = is_signal_return || is_kernel(pc) && next.is_some_and(|&next| !is_kernel(next));
         }
-        self.stack_rows.push(StackRow { stack_id: stack.stack_id, frame_ids, truncated });
+        self.stack_rows.push(StackRow { stack_id: stack.stack_id, frame_ids, unwind: Text::Borrowed(unwind.name()) });
     }
 
     /// What is at an address; `None` where there are too many of them.
     fn frames_at(&mut self, address: u64) -> Option<Known> {
         if !self.known.contains_key(&address) {
-            if self.known.len() >= MAX_ADDRESSES {
+            if self.known.len() >= self.most_addresses {
                 return None;
             }
             self.resolve_one(address);

@@ -158,6 +158,9 @@ impl Recorder {
         {
             return Err(hud_common::session::Error::Exists(folder.clone()).into());
         }
+        if let Some(namespace) = kernel::inner_pid_namespace() {
+            return Err(Error::PidNamespace { pid: process.pid, namespace });
+        }
         Ok(Recorder { attachment: Attachment::new(process, &settings)?, settings })
     }
 
@@ -276,6 +279,7 @@ impl<'a> Run<'a> {
                 second = Instant::now();
                 self.tell_again()?;
                 let counters = self.attachment.counters()?;
+                self.attachment.probes.follow_mappings(&counters);
                 self.live.cover(self.attachment.plan, &mut self.attachment.governor);
                 let progress = self.live.tick(&mut self.drain, &counters, &self.attachment.probes);
                 news(News::Progress(&progress));
@@ -398,6 +402,7 @@ impl<'a> Run<'a> {
         }
         let settled = attachment.settle(&mut drain, &live.out);
         let counters = attachment.counters();
+        tracing::debug!("counters: {counters:?}");
         let reason = result.as_ref().map_or("hud failed", |end| end.reason());
         let ended = settled.as_ref().copied().unwrap_or_else(|_| kernel::now());
         let ending = Ending {
@@ -487,7 +492,12 @@ fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
         build_id: attachment.build_id.clone(),
         tokio_version: attachment.tokio.version.clone(),
         start: clock.real,
-        options: Options { freq: plan.freq, polls: plan.polls.name().into(), other: std::collections::BTreeMap::new() },
+        options: Options {
+            freq: plan.freq,
+            polls: plan.polls.name().into(),
+            unwind: plan.unwind.name().into(),
+            other: std::collections::BTreeMap::new(),
+        },
         clock,
         notes: attachment.notes.clone(),
         previous,

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::mpsc::Sender};
 
+use hud_common::unwind::Outcome;
+
 use crate::target::Mapping;
 
 /// Distinct stacks that are kept; one of 20 frames takes about 250 bytes here and as much again in the namer. Events
@@ -14,7 +16,7 @@ pub(super) struct NewStack {
     pub(super) stack_id: i64,
     /// Runtime addresses, leaf first.
     pub(super) addresses: Box<[u64]>,
-    pub(super) truncated: bool,
+    pub(super) unwind: Unwind,
 }
 
 /// How far a walk got.
@@ -49,14 +51,20 @@ impl StackTable {
         StackTable { ids: HashMap::new(), namer, roots: roots(mappings), not_kept: 0 }
     }
 
-    pub(super) fn id(&mut self, stack: &[u64]) -> (Option<i64>, Unwind) {
+    pub(super) fn id(&mut self, stack: &[u64], outcome: Outcome) -> (Option<i64>, Unwind) {
         if stack.is_empty() {
             return (None, Unwind::Failed);
         }
+        // A walk by unwind tables ends alike wherever it went the same way, but for what a page that was not in memory cost.
         if let Some(&(id, unwind)) = self.ids.get(stack) {
             return (Some(id), unwind);
         }
-        let unwind = self.unwind(stack);
+        let unwind = match outcome {
+            Outcome::Complete => Unwind::Complete,
+            Outcome::Truncated => Unwind::Truncated,
+            Outcome::Failed => Unwind::Failed,
+            Outcome::Unknown => self.judge(stack),
+        };
         if self.ids.len() >= MAX_STACKS {
             self.not_kept += 1;
             return (None, unwind);
@@ -64,13 +72,13 @@ impl StackTable {
         let stack_id = i64::try_from(self.ids.len()).unwrap_or(i64::MAX).saturating_add(1);
         self.ids.insert(stack.into(), (stack_id, unwind));
         // A namer that is gone leaves the stack without names, not without an id.
-        let _ = self.namer.send(NewStack { stack_id, addresses: stack.into(), truncated: unwind != Unwind::Complete });
+        let _ = self.namer.send(NewStack { stack_id, addresses: stack.into(), unwind });
         (Some(stack_id), unwind)
     }
 
     /// A frame-pointer walk says nothing of why it ended. It is complete where its outermost frame lies in the C
     /// library, which starts threads and `main`; two frames there may be a leaf and its stray caller.
-    fn unwind(&self, stack: &[u64]) -> Unwind {
+    fn judge(&self, stack: &[u64]) -> Unwind {
         match stack.last() {
             Some(last) if stack.len() >= 3 && self.roots.iter().any(|(start, end)| (*start..*end).contains(last)) => {
                 Unwind::Complete
@@ -99,14 +107,32 @@ mod tests {
     #[test]
     fn the_same_stack_has_the_same_id_and_is_named_once() {
         let (to, from) = std::sync::mpsc::channel();
-        let libc = Mapping { start: 100, end: 200, offset: 0, path: "/lib/libc.so.6".into() };
+        let libc =
+            Mapping { start: 100, end: 200, offset: 0, file: ("00:00".into(), 7), path: "/lib/libc.so.6".into() };
         let mut stacks = StackTable::new(&[libc], to);
-        let whole = stacks.id(&[1, 2, 150]);
+        let whole = stacks.id(&[1, 2, 150], Outcome::Unknown);
         assert_eq!(whole, (Some(1), Unwind::Complete));
-        assert_eq!(stacks.id(&[1, 2, 151]), (Some(2), Unwind::Complete));
-        assert_eq!(stacks.id(&[1, 2]), (Some(3), Unwind::Truncated));
-        assert_eq!(stacks.id(&[]), (None, Unwind::Failed));
-        assert_eq!(stacks.id(&[1, 2, 150]), whole);
-        assert_eq!(from.try_iter().count(), 3);
+        assert_eq!(stacks.id(&[1, 2, 151], Outcome::Unknown), (Some(2), Unwind::Complete));
+        assert_eq!(stacks.id(&[1, 2], Outcome::Unknown), (Some(3), Unwind::Truncated));
+        assert_eq!(stacks.id(&[], Outcome::Unknown), (None, Unwind::Failed));
+        assert_eq!(stacks.id(&[1, 2, 150], Outcome::Unknown), whole);
+        assert_eq!(stacks.id(&[4, 5], Outcome::Failed), (Some(4), Unwind::Failed));
+        assert_eq!(from.try_iter().count(), 4);
+    }
+
+    #[test]
+    fn past_the_bound_stacks_are_counted_and_known_ones_keep_their_ids() {
+        let (to, from) = std::sync::mpsc::channel();
+        let mut stacks = StackTable::new(&[], to);
+        let stack = |n: usize| [n as u64, 1];
+        for n in 0..MAX_STACKS {
+            assert!(stacks.id(&stack(n), Outcome::Complete).0.is_some());
+        }
+        assert_eq!(stacks.not_kept, 0);
+        for n in 0..3 {
+            assert_eq!(stacks.id(&stack(MAX_STACKS + n), Outcome::Complete).0, None);
+        }
+        assert_eq!((stacks.id(&stack(5), Outcome::Complete).0, stacks.not_kept), (Some(6), 3));
+        assert_eq!(from.try_iter().count(), MAX_STACKS);
     }
 }

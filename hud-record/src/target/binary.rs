@@ -138,9 +138,40 @@ impl Binary {
         self.data.get(start..start.checked_add(usize::try_from(size).ok()?)?)
     }
 
-    /// Address and size in memory of each segment without code.
+    /// Address and size of the part that comes from the file of each segment without code.
     pub(crate) fn data_segments(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.loads.iter().filter(|l| !l.executable).map(|l| (l.vaddr, l.mem_size))
+        self.loads.iter().filter(|l| !l.executable).map(|l| (l.vaddr, l.file_size.min(l.mem_size)))
+    }
+
+    /// Whether an address is that of code.
+    pub(crate) fn is_code(&self, vaddr: u64) -> bool {
+        self.loads.iter().any(|l| l.executable && vaddr >= l.vaddr && vaddr - l.vaddr < l.file_size)
+    }
+
+    /// Every address at which the file holds `bytes`, outside of code.
+    pub(crate) fn find(&self, bytes: &[u8]) -> Vec<u64> {
+        let segments = self.data_segments().filter_map(|(start, size)| Some((start, self.bytes(start, size)?)));
+        segments
+            .flat_map(|(start, data)| {
+                memchr::memmem::find_iter(data, bytes)
+                    .map(move |at| start.saturating_add(at as u64))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Address and content of `.eh_frame_hdr`, by its program header: that one is left where sections are not.
+    pub(crate) fn eh_frame_hdr(&self) -> Option<(u64, &[u8])> {
+        let elf = self.elf()?;
+        let endian = elf.endian();
+        let header = elf.elf_program_headers().iter().find(|h| h.p_type(endian) == elf::PT_GNU_EH_FRAME)?;
+        let address = header.p_vaddr(endian);
+        Some((address, self.bytes(address, header.p_filesz(endian))?))
+    }
+
+    /// Size of the executable's own block of thread-local storage.
+    pub(crate) fn tls_size(&self) -> Option<u64> {
+        self.tls.map(|tls| tls.mem_size)
     }
 
     /// The addresses that the binary occupies once it is loaded, before the load bias.

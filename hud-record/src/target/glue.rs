@@ -8,27 +8,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{binary::Binary, names};
+use super::{binary::Binary, image::Image, names};
 
 /// Distance of `dealloc` from `poll` in a vtable.
-const DEALLOC: usize = 16;
+const DEALLOC: u64 = 16;
 /// How deep the calls of a poll function are followed: `raw::poll` → `Harness::poll` → `poll_future` → `T::poll`.
 const MAX_CALLS: usize = 4;
 /// Code of one function that is looked at.
 const MAX_CODE: u64 = 64 << 10;
 
 /// Gives `T, S` for those of `polls` (addresses in the file) that the glue names.
-///
-/// `data` is the content of the binary's data segments as it runs, by address in the file, with addresses in it
-/// relocated by `load_bias`.
-pub(super) fn types(
-    binary: &Binary,
-    data: &[(u64, Vec<u8>)],
-    load_bias: u64,
-    polls: &BTreeSet<u64>,
-) -> HashMap<u64, Vec<String>> {
+pub(super) fn types(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> HashMap<u64, Vec<String>> {
     let glue = Glue::read(binary);
-    let evidence: Vec<Evidence> = vtables(data, load_bias, polls)
+    let evidence: Vec<Evidence> = vtables(image, polls)
         .into_iter()
         .map(|(poll, dealloc)| Evidence {
             poll,
@@ -133,20 +125,14 @@ fn dropped(glue: &str) -> Option<String> {
     None
 }
 
-/// Pairs of `poll` and `dealloc` in the vtables that lie in `data`.
-fn vtables(data: &[(u64, Vec<u8>)], load_bias: u64, polls: &BTreeSet<u64>) -> BTreeMap<u64, u64> {
+/// Pairs of `poll` and `dealloc` in the vtables of the image.
+fn vtables(image: &Image, polls: &BTreeSet<u64>) -> BTreeMap<u64, u64> {
     let mut found = BTreeMap::new();
-    for (_, bytes) in data {
-        let word = |at: usize| -> Option<u64> {
-            let bytes = bytes.get(at..at.checked_add(8)?)?;
-            Some(u64::from_le_bytes(bytes.try_into().ok()?).wrapping_sub(load_bias))
-        };
-        for at in (0..bytes.len()).step_by(8) {
-            if let Some(poll) = word(at).filter(|w| polls.contains(w))
-                && let Some(dealloc) = word(at + DEALLOC)
-            {
-                found.insert(poll, dealloc);
-            }
+    for at in image.addresses() {
+        if let Some(poll) = image.pointer(at).filter(|p| polls.contains(p))
+            && let Some(dealloc) = image.pointer(at.saturating_add(DEALLOC))
+        {
+            found.insert(poll, dealloc);
         }
     }
     found

@@ -1,17 +1,22 @@
 //! The program to watch: its process, its binary, and tokio inside it.
 
 mod binary;
+mod code;
 mod dwarf;
 mod glue;
+mod image;
 mod names;
 mod process;
+mod shape;
 mod site;
 mod tokio;
 
 pub use binary::Binary;
 pub(crate) use dwarf::{PollType, poll_types, task_id_offset};
+pub use image::Image;
 pub use names::clean;
 pub(crate) use names::{FunctionName, crate_of_symbol, function};
+pub(crate) use process::mappings;
 pub(crate) use process::read_text;
-pub use process::{Mapping, Process, mappings};
+pub use process::{Mapping, Process};
 pub use tokio::{PollFn, TaskKind, Tokio};

@@ -2,10 +2,11 @@
 
 use std::{
     fs, io,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
+use super::image::Image;
 use crate::error::{Error, Result};
 
 /// A running process.
@@ -26,6 +27,8 @@ pub struct Mapping {
     pub end: u64,
     /// Offset in the file.
     pub offset: u64,
+    /// The file's device, `major:minor`, and inode; 0 for what is no file.
+    pub file: (String, u64),
     /// Path as the process sees it; `[vdso]` and the like for the kernel's own.
     pub path: String,
 }
@@ -81,6 +84,28 @@ impl Process {
         PathBuf::from(format!("/proc/{}/map_files/{:x}-{:x}", self.pid, mapping.start, mapping.end))
     }
 
+    /// The content of a mapping's file. Its path may lead elsewhere by now: to another build, or to a pipe that nobody
+    /// writes to. The executable can be opened with fewer rights than the others.
+    pub fn open_mapped(&self, mapping: &Mapping) -> io::Result<fs::File> {
+        let exe = self.exe_path();
+        let is_exe =
+            fs::metadata(&exe).is_ok_and(|m| m.ino() == mapping.file.1) && Path::new(&mapping.path) == self.exe;
+        let path = if is_exe { exe } else { self.mapped_file(mapping) };
+        let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("no regular file"));
+        }
+        Ok(file)
+    }
+
+    /// What is in memory at an address, at most `size` bytes.
+    pub fn memory(&self, address: u64, size: usize) -> io::Result<Vec<u8>> {
+        let memory = fs::File::open(format!("/proc/{}/mem", self.pid))?;
+        let mut bytes = vec![0; size];
+        memory.read_exact_at(&mut bytes, address)?;
+        Ok(bytes)
+    }
+
     /// Its threads.
     pub fn threads(&self) -> Vec<u32> {
         let Ok(entries) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
@@ -95,23 +120,28 @@ impl Process {
         Some(comm.trim_end_matches('\n').to_string())
     }
 
-    /// What is mapped into it with code.
+    /// What is mapped into it with code, and has a name.
     pub fn mappings(&self) -> Result<Vec<Mapping>> {
+        Ok(self.code()?.into_iter().filter(|m| !m.path.is_empty()).collect())
+    }
+
+    /// All that is mapped into it with code; what a just-in-time compiler made has no name.
+    pub fn code(&self) -> Result<Vec<Mapping>> {
         mappings(&PathBuf::from(format!("/proc/{}/maps", self.pid))).map_err(|e| match e.kind() {
             io::ErrorKind::PermissionDenied => Error::Denied { pid: self.pid, source: e },
             _ => Error::Exited(self.pid),
         })
     }
 
-    /// The content of the binary's data segments as they are in memory, by address in the file. Those that do not
-    /// fit into `MOST` bytes are left out.
-    pub fn data_segments(&self, binary: &super::Binary, load_bias: u64) -> Vec<(u64, Vec<u8>)> {
+    /// The content of the binary's data segments as they are in memory. Those that do not fit into `MOST` bytes are left
+    /// out.
+    pub fn image(&self, binary: &super::Binary, load_bias: u64) -> Image {
         const MOST: u64 = 64 << 20;
         let mut left = MOST;
         let Ok(memory) = fs::File::open(format!("/proc/{}/mem", self.pid)) else {
-            return Vec::new();
+            return Image::new(Vec::new(), load_bias);
         };
-        binary
+        let segments = binary
             .data_segments()
             .filter(|(_, size)| {
                 let fits = *size <= left;
@@ -123,7 +153,8 @@ impl Process {
                 memory.read_exact_at(&mut bytes, vaddr.wrapping_add(load_bias)).ok()?;
                 Some((vaddr, bytes))
             })
-            .collect()
+            .collect();
+        Image::new(segments, load_bias)
     }
 
     /// The distance between the binary's addresses in its file and in this process.
@@ -143,22 +174,23 @@ pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
 }
 
 /// Executable mappings by a `maps` file.
-pub fn mappings(maps: &Path) -> io::Result<Vec<Mapping>> {
+pub(crate) fn mappings(maps: &Path) -> io::Result<Vec<Mapping>> {
     Ok(read_text(maps)?.lines().filter_map(mapping).collect())
 }
 
-/// `start-end perms offset dev inode path`; only those with execute permission and a name.
+/// `start-end perms offset dev inode path`; only those with execute permission.
 fn mapping(line: &str) -> Option<Mapping> {
     let mut fields = line.splitn(6, ' ');
     let (start, end) = fields.next()?.split_once('-')?;
     let permissions = fields.next()?;
     let offset = fields.next()?;
-    let path = fields.nth(2)?.trim_start();
-    if !permissions.contains('x') || path.is_empty() {
+    let file = (fields.next()?.into(), fields.next()?.parse().ok()?);
+    let path = fields.next().unwrap_or_default().trim_start();
+    if !permissions.contains('x') {
         return None;
     }
     let hex = |text| u64::from_str_radix(text, 16).ok();
-    Some(Mapping { start: hex(start)?, end: hex(end)?, offset: hex(offset)?, path: path.into() })
+    Some(Mapping { start: hex(start)?, end: hex(end)?, offset: hex(offset)?, file, path: path.into() })
 }
 
 fn is_named(pid: u32, name: &str) -> bool {
@@ -187,12 +219,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_mappings_with_code_and_a_name_count() {
+    fn only_mappings_with_code_count() {
         let line = "55d0c0a00000-55d0c0b00000 r-xp 00010000 fe:00 1234                       /srv/my app (deleted)";
         let m = mapping(line).unwrap();
         assert_eq!((m.start, m.offset, m.path.as_str()), (0x55d0c0a00000, 0x10000, "/srv/my app (deleted)"));
         assert_eq!(mapping("7f00-7f10 rw-p 00000000 00:00 0"), None);
-        assert_eq!(mapping("7f00-7f10 r-xp 00000000 00:00 0"), None);
+        assert_eq!(m.file, ("fe:00".into(), 1234));
+        assert_eq!(mapping("7f00-7f10 r-xp 00000000 00:00 0").unwrap().path, "");
         assert_eq!(mapping("garbage"), None);
     }
 

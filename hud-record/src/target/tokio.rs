@@ -9,7 +9,11 @@ use super::{
     Process,
     binary::{Binary, Symbol},
     dwarf::{Place, PollType},
-    glue, names, site,
+    glue,
+    image::Image,
+    names,
+    shape::{self, Shape},
+    site,
 };
 use crate::{
     error::{Error, Result},
@@ -86,9 +90,10 @@ impl TaskKind {
 }
 
 impl Tokio {
-    /// Finds tokio in `binary` by its symbols, in a moment however large the binary is. What the symbols
-    /// don't tell is [guessed](Tokio::guess) and [learned](Tokio::learn).
-    pub fn find(binary: &Binary) -> Result<Self> {
+    /// Finds tokio in `binary` by its symbols, in a moment however large the binary is, or, where it is stripped, by the
+    /// shape of its code and of its data, which `image` gives. What the symbols don't tell is [guessed](Tokio::guess) and
+    /// [learned](Tokio::learn).
+    pub fn find(binary: &Binary, image: impl FnOnce() -> Image) -> Result<Self> {
         let symbols = binary
             .symbols(|name| is_poll(name) || is_context(name) || is_wake(name) || is_spawn(name) || is_panic(name));
         let places = |is: fn(&str) -> bool| -> Vec<u64> {
@@ -112,11 +117,13 @@ impl Tokio {
         // Older standard libraries have functions of that name as well.
         let context = symbols.into_iter().find(|s| is_context(&s.name) && s.is_tls);
         if polls.is_empty() {
-            let path = binary.path().to_path_buf();
-            return Err(if binary.has_symbols() { Error::NotTokio { path } } else { Error::Stripped { path } });
+            return Self::find_stripped(binary, &image()).ok_or_else(|| {
+                let path = binary.path().to_path_buf();
+                if binary.has_symbols() { Error::NotTokio { path } } else { Error::Stripped { path } }
+            });
         }
         let version = version(binary);
-        let tls_tagged = version.as_deref().is_some_and(|v| is_before(v, 40));
+        let tls_tagged = is_tagged(version.as_deref());
         let tls_context =
             context.as_ref().and_then(|context| Some((binary.tls_offset(context.address)?, context.size / 8)));
         let mut notes = Vec::new();
@@ -136,6 +143,39 @@ impl Tokio {
         Ok(Tokio { version, poll_fns, tls_task_id: None, tls_context, tls_tagged, wakes, spawns, panics, notes, polls })
     }
 
+    /// Finds tokio in a binary without symbols.
+    fn find_stripped(binary: &Binary, image: &Image) -> Option<Self> {
+        let shapes = shape::find(binary, image)?;
+        let poll_fns: Vec<PollFn> = shapes.tasks.into_iter().filter_map(|task| nameless(binary, task)).collect();
+        if poll_fns.is_empty() {
+            return None;
+        }
+        let wakes = shapes.wakes.iter();
+        let wakes = wakes.filter_map(|(f, code)| binary.file_offset(f.checked_add(site::cheapest(code))?));
+        let wakes: BTreeSet<u64> = wakes.collect();
+        let version = version(binary);
+        let what = if wakes.is_empty() { "wakes, spawns and panics are" } else { "spawns and panics are" };
+        let note = format!(
+            "the binary is stripped: tokio was found by its shape; {} of {} task types are named by the place at which their \
+             future is written, the others by their address; {what} not recorded",
+            poll_fns.iter().filter(|p| p.file.is_some()).count(),
+            poll_fns.len(),
+        );
+        Some(Tokio {
+            tls_tagged: is_tagged(version.as_deref()),
+            version,
+            poll_fns,
+            tls_task_id: None,
+            // The symbol of tokio's part is gone: it is somewhere in the executable's.
+            tls_context: binary.tls_offset(0).zip(binary.tls_size().map(|size| size / 8)),
+            wakes: wakes.into_iter().collect(),
+            spawns: Vec::new(),
+            panics: Vec::new(),
+            notes: vec![note],
+            polls: BTreeMap::new(),
+        })
+    }
+
     /// The addresses of its poll functions, of which debug information may tell the types.
     pub(crate) fn poll_addresses(&self) -> Vec<u64> {
         self.polls.keys().copied().collect()
@@ -150,14 +190,15 @@ impl Tokio {
                 *poll = told;
             }
         }
-        if let Some((context, _)) = self.tls_context
+        // Of a binary without symbols it is not known where in the executable's storage the context lies.
+        if let Some((context, _)) = self.tls_context.filter(|_| !self.polls.is_empty())
             && let Some(offset) = told.task_id_offset
         {
             let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
             self.tls_task_id = context.checked_add_unsigned(offset);
         }
         let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
-        if unnamed > 0 {
+        if unnamed > 0 && !self.polls.is_empty() {
             self.notes.push(format!(
                 "{unnamed} of {} task types have no name: build with debug information, or with v0 symbol mangling",
                 self.poll_fns.len()
@@ -179,8 +220,8 @@ impl Tokio {
         if unnamed.is_empty() {
             return;
         }
-        let data = process.data_segments(binary, load_bias);
-        let types = glue::types(binary, &data, load_bias, &unnamed);
+        let image = process.image(binary, load_bias);
+        let types = glue::types(binary, &image, &unnamed);
         for poll in self.poll_fns.iter_mut().filter(|p| p.raw_name.is_empty()) {
             let Some(found) = types.get(&poll.address) else { continue };
             let futures: BTreeSet<&str> =
@@ -257,6 +298,33 @@ fn poll_fn(binary: &Binary, symbol: &Symbol, known: Option<&PollType>) -> Option
     })
 }
 
+/// A task type of which only the shape is known.
+fn nameless(binary: &Binary, task: Shape) -> Option<PollFn> {
+    let place = task.place.map(|(file, line)| (names::clean(&file), line));
+    let name = match (&place, task.kind) {
+        (Some((file, line)), _) => format!("future at {}:{line}", short(file)),
+        (None, TaskKind::Task) => format!("task type {:#x}", task.poll),
+        (None, TaskKind::Blocking) => format!("blocking task type {:#x}", task.poll),
+        (None, TaskKind::Worker) => "worker".into(),
+    };
+    let (file, line) = place.unzip();
+    Some(PollFn {
+        address: task.poll,
+        file_offset: binary.file_offset(task.poll)?,
+        name,
+        raw_name: String::new(),
+        kind: task.kind,
+        scheduler: task.scheduler,
+        file,
+        line,
+    })
+}
+
+/// A source file without the folder in which cargo keeps dependencies.
+fn short(file: &str) -> &str {
+    file.split_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/')).map_or(file, |(_, rest)| rest)
+}
+
 /// What runs: the closure inside a `BlockingTask`, else the future itself.
 fn future(raw: &str) -> &str {
     if raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
@@ -286,6 +354,11 @@ fn scheduler_name(raw: &str) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(part, name)| raw.contains(part).then_some(name))
+}
+
+/// [`Tokio::tls_tagged`] of a version.
+fn is_tagged(version: Option<&str>) -> bool {
+    version.is_some_and(|v| is_before(v, 40))
 }
 
 /// Whether a version of tokio 1 is older than 1.`minor`.

@@ -1,0 +1,443 @@
+//! Walks up the current thread's user stack, by the unwind tables that user space has computed (see
+//! `hud_common::unwind`), from the registers with which it entered the kernel.
+//!
+//! Where no table tells, the frame pointer is tried: code that a just-in-time compiler made mostly keeps one. Nothing that
+//! is read from the stack is believed unless it lies in mapped code, and each frame must lie further out than the one
+//! before; so the walk ends, and a stack whose last frame is not the thread's first function says so.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::pt_regs,
+    helpers::{
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user, bpf_task_pt_regs,
+        generated,
+    },
+    macros::map,
+    maps::{Array, PerCpuArray},
+};
+use hud_common::{
+    unwind::{Active, BUCKET_BITS, MAPPING_STEPS, MAX_MAPPINGS, Mapping, Outcome, ROW_STEPS, Row, Rule},
+    wire::{Config, MAX_FRAMES, StackBuffer},
+};
+
+use crate::{
+    maps::{config, count},
+    trail::{self, Trail},
+};
+
+const BPF_F_USER_STACK: u64 = 1 << 8;
+
+/// Rows of all tables. User space gives the map its size before it loads it.
+#[map]
+static UNWIND_ROWS: Array<Row> = Array::with_max_entries(1, 0);
+
+/// The tables' indexes, likewise.
+#[map]
+static UNWIND_INDEX: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Two lists of mappings; see [`Active`].
+#[map]
+static UNWIND_MAPPINGS: Array<Mapping> = Array::with_max_entries(2 * MAX_MAPPINGS, 0);
+
+/// Which of them is in force.
+#[map]
+static UNWIND_ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
+
+/// Walks under way, by CPU.
+#[map]
+static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
+
+/// Index in [`WALKS`] for switches.
+pub const SWITCHES: u32 = 0;
+/// For samples, which may interrupt a switch.
+pub const SAMPLES: u32 = 1;
+
+/// A walk under way.
+#[repr(C)]
+pub struct Walk {
+    /// Frames found, leaf first. A power of two, so that a masked index is within it.
+    stack: StackBuffer,
+    pc: u64,
+    sp: u64,
+    bp: u64,
+    /// Where `bp` was read; 0 = it is the leaf's.
+    bp_at: u64,
+    /// How many frames.
+    frames: u32,
+    /// [`Outcome`]
+    outcome: u32,
+    /// 1 where `pc` is a return address: it may already belong to what follows the call.
+    is_return: u64,
+    /// What it came by, from the registers at the leaf on.
+    trail: Trail,
+    /// 1 where the leaf may stand behind a probe's breakpoint, and that was not tried yet.
+    may_be_at_probe: u32,
+    reserved: u32,
+    /// The mapping that held the address before.
+    mapping: Mapping,
+}
+
+const _: () = assert!(MAX_FRAMES.is_power_of_two());
+
+/// How many frames were found, and how the walk ended.
+pub struct Walked {
+    pub frames: u16,
+    pub outcome: u16,
+}
+
+impl Walked {
+    /// Bytes of stack.
+    #[inline(always)]
+    pub fn bytes(&self) -> u64 {
+        bytes(self.frames)
+    }
+}
+
+/// Bytes that so many frames take. The verifier wants to see the bound.
+#[inline(always)]
+pub fn bytes(frames: u16) -> u64 {
+    let frames = frames as u64;
+    (if frames > MAX_FRAMES as u64 { MAX_FRAMES as u64 } else { frames }) * 8
+}
+
+/// Writes the current thread's user stack to `into`, leaf first. `slot` is [`SWITCHES`] or [`SAMPLES`].
+#[inline(always)]
+pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slot: u32) -> Walked {
+    if config.unwind == 0 {
+        // SAFETY: the buffer holds MAX_FRAMES words.
+        let bytes = unsafe {
+            generated::bpf_get_stack(ctx.as_ptr(), into.cast(), size_of::<StackBuffer>() as u32, BPF_F_USER_STACK)
+        };
+        let frames = if bytes > 0 { bytes as u64 / 8 } else { 0 };
+        return Walked { frames: frames as u16, outcome: Outcome::Unknown as u16 };
+    }
+    let none = Walked { frames: 0, outcome: Outcome::Failed as u16 };
+    let Some(walk) = WALKS.get_ptr_mut(slot) else {
+        return none;
+    };
+    // SAFETY: the map's own memory; this CPU's, and this program's alone while it runs.
+    let walk = unsafe { &mut *walk };
+    // SAFETY: the helpers take and give kernel pointers, whose fields the verifier knows.
+    unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
+        (walk.pc, walk.sp, walk.bp) = ((*regs).rip, (*regs).rsp, (*regs).rbp);
+    }
+    // Samples are few, and may interrupt what a switch is at.
+    let is_remembered = slot == SWITCHES;
+    if is_remembered && let Some(walked) = trail::recall(walk.pc, walk.sp, walk.bp, into) {
+        count(|c| &mut c.spared);
+        return walked;
+    }
+    walk.trail.begin(walk.pc, walk.sp, walk.bp);
+    walk.may_be_at_probe = (config.polls != 0) as u32;
+    walk.frames = 0;
+    walk.is_return = 0;
+    walk.bp_at = 0;
+    walk.outcome = Outcome::Truncated as u32;
+    walk.mapping.end = 0;
+    let slot = [slot];
+    let step: unsafe extern "C" fn(u32, *const u32) -> i64 = step;
+    // SAFETY: the callback takes the context that is passed here. One step more than frames: the last one finds that the
+    // stack was whole.
+    unsafe {
+        generated::bpf_loop(MAX_FRAMES as u32 + 1, step as *mut _, (&raw const slot).cast_mut().cast(), 0);
+    }
+    let frames = walk.frames as u16;
+    // SAFETY: both buffers are the maps' own, and hold MAX_FRAMES words.
+    let copied =
+        unsafe { generated::bpf_probe_read_kernel(into.cast(), bytes(frames) as u32, (&raw const walk.stack).cast()) };
+    if copied != 0 {
+        return none;
+    }
+    let walked = Walked { frames, outcome: walk.outcome as u16 };
+    if is_remembered {
+        trail::remember(&walk.trail, &raw const walk.stack, &walked);
+    }
+    walked
+}
+
+/// One frame. Returns 1 to end the walk.
+#[inline(never)]
+unsafe extern "C" fn step(_index: u32, slot: *const u32) -> i64 {
+    // SAFETY: bpf_loop passes what `walk` gave it.
+    let Some(walk) = WALKS.get_ptr_mut(unsafe { *slot }) else {
+        return 1;
+    };
+    // SAFETY: as in `walk`.
+    let walk = unsafe { &mut *walk };
+    if walk.pc == 0 {
+        // Whoever made this thread put no return address below its first function.
+        walk.outcome = Outcome::Complete as u32;
+        return 1;
+    }
+    if !find_mapping(walk, walk.pc - walk.is_return) && !leave_probe(walk) {
+        count(|c| &mut c.unmapped);
+        if walk.is_return == 0 && walk.frames == 0 {
+            // The leaf is where the thread is, known or not. Nothing tells of its caller.
+            walk.stack[0] = walk.pc;
+            walk.frames = 1;
+        }
+        return fail(walk);
+    }
+    let address = walk.pc - walk.is_return;
+    if walk.frames >= MAX_FRAMES as u32 {
+        return 1;
+    }
+    walk.stack[walk.frames as usize & (MAX_FRAMES - 1)] = walk.pc;
+    walk.frames += 1;
+    let outcome = leave_frame(walk, find_row(&walk.mapping, address));
+    if outcome == GOES_ON {
+        return 0;
+    }
+    if outcome == Outcome::Failed as u32 {
+        return fail(walk);
+    }
+    walk.outcome = outcome;
+    1
+}
+
+/// Ends the walk; or begins it again, where its leaf may just have hit a probe: then it stands behind the breakpoint, one
+/// byte into an instruction that has not been executed.
+#[inline(always)]
+fn fail(walk: &mut Walk) -> i64 {
+    const INT3: u8 = 0xcc;
+    if walk.frames == 1 && walk.may_be_at_probe != 0 {
+        walk.may_be_at_probe = 0;
+        let at = walk.stack[0].wrapping_sub(1);
+        // SAFETY: the helper checks the address.
+        if let Ok(INT3) = unsafe { bpf_probe_read_user(at as *const u8) } {
+            (walk.pc, walk.sp, walk.bp) = (at, walk.trail.sp, walk.trail.bp);
+            walk.trail.forget();
+            walk.frames = 0;
+            walk.is_return = 0;
+            walk.bp_at = 0;
+            return 0;
+        }
+    }
+    walk.outcome = Outcome::Failed as u32;
+    1
+}
+
+const GOES_ON: u32 = u32::MAX;
+
+/// Goes from a frame to its caller's; gives how the walk ended, or [`GOES_ON`].
+#[inline(always)]
+fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
+    const FAILED: u32 = Outcome::Failed as u32;
+    let distance = (row.cfa as i64 * 8) as u64;
+    let rule = row.rule;
+    if rule == Rule::Outermost as u8 {
+        return Outcome::Complete as u32;
+    }
+    if rule == Rule::Signal as u8 || (rule == Rule::Unknown as u8 && is_sigreturn(walk.pc)) {
+        return leave_signal(walk);
+    }
+    if rule == Rule::Rbp as u8 || rule == Rule::AtRbp as u8 || rule == Rule::Unknown as u8 {
+        walk.trail.note_bp(walk.bp_at, walk.bp);
+    }
+    // Where the caller's rbp lies; 0 = in rbp.
+    let mut saved_rbp = 0;
+    let cfa = if rule == Rule::Rsp as u8 {
+        walk.sp.wrapping_add(distance)
+    } else if rule == Rule::Rbp as u8 {
+        walk.bp.wrapping_add(distance)
+    } else if rule == Rule::Plt as u8 {
+        let past = (walk.pc & 15) >= row.rbp as u64;
+        walk.sp.wrapping_add(distance) + if past { 8 } else { 0 }
+    } else if rule == Rule::AtRbp as u8 {
+        saved_rbp = walk.bp;
+        match read(walk, walk.bp.wrapping_add(distance)) {
+            Some(cfa) => cfa,
+            None => return FAILED,
+        }
+    } else {
+        // No rule: a frame pointer, if it is one.
+        if walk.bp == 0 && walk.is_return != 0 {
+            // By the ABI the outermost frame's.
+            return Outcome::Complete as u32;
+        }
+        saved_rbp = walk.bp;
+        walk.bp.wrapping_add(16)
+    };
+    if cfa <= walk.sp || cfa & 7 != 0 {
+        return FAILED;
+    }
+    if rule != Rule::Plt as u8 && row.rbp != 0 {
+        saved_rbp = cfa.wrapping_add((row.rbp as i64 * 8) as u64);
+    }
+    let Some(pc) = read(walk, cfa - 8) else {
+        return FAILED;
+    };
+    if saved_rbp != 0 {
+        // SAFETY: the helper checks the address. Noted once it is made use of: where code has no frame pointer, anything may
+        // be in rbp.
+        match unsafe { bpf_probe_read_user(saved_rbp as *const u64) } {
+            Ok(bp) => (walk.bp, walk.bp_at) = (bp, saved_rbp),
+            Err(_) => return FAILED,
+        }
+    }
+    walk.pc = pc;
+    walk.sp = cfa;
+    walk.is_return = 1;
+    GOES_ON
+}
+
+/// A word of the stack.
+#[inline(always)]
+fn read(walk: &mut Walk, address: u64) -> Option<u64> {
+    // SAFETY: the helper checks the address.
+    let word = unsafe { bpf_probe_read_user(address as *const u64) }.ok()?;
+    walk.trail.note(address, word);
+    Some(word)
+}
+
+/// From the return of a signal handler to what the signal interrupted: its registers lie in the `ucontext` at rsp
+/// (arch/x86/include/uapi/asm/sigcontext.h, `struct sigcontext_64` at byte 40).
+#[inline(always)]
+fn leave_signal(walk: &mut Walk) -> u32 {
+    const RBP: u64 = 40 + 80;
+    const RSP: u64 = 40 + 120;
+    const RIP: u64 = 40 + 128;
+    let at = walk.sp;
+    let mut read = |offset: u64| read(walk, at.wrapping_add(offset));
+    let (Some(bp), Some(sp), Some(pc)) = (read(RBP), read(RSP), read(RIP)) else {
+        return Outcome::Failed as u32;
+    };
+    (walk.bp, walk.sp, walk.pc) = (bp, sp, pc);
+    // It was interrupted right there.
+    walk.is_return = 0;
+    GOES_ON
+}
+
+/// Whether the code at an address is `mov $15, %rax; syscall`: `rt_sigreturn`, as C libraries without unwind
+/// information have it.
+#[inline(always)]
+fn is_sigreturn(pc: u64) -> bool {
+    const CODE: u64 = u64::from_le_bytes([0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f]);
+    // SAFETY: the helper checks the address.
+    matches!(unsafe { bpf_probe_read_user(pc as *const u64) }, Ok(CODE))
+}
+
+/// Looks for the mapping that holds an address; notes it in `walk`.
+#[inline(always)]
+fn find_mapping(walk: &mut Walk, address: u64) -> bool {
+    if walk.mapping.start <= address && address < walk.mapping.end {
+        return true;
+    }
+    let Some(active) = UNWIND_ACTIVE.get(0) else {
+        return false;
+    };
+    let (mut low, mut high) = (active.first, active.first + active.count);
+    for _ in 0..=MAPPING_STEPS {
+        if low >= high {
+            return false;
+        }
+        let middle = (low + high) / 2;
+        let Some(mapping) = UNWIND_MAPPINGS.get(middle) else {
+            return false;
+        };
+        if address < mapping.start {
+            high = middle;
+        } else if address >= mapping.end {
+            low = middle + 1;
+        } else {
+            walk.mapping = *mapping;
+            return true;
+        }
+    }
+    false
+}
+
+/// Return probes that are looked at: hud probes the returns of polls, which hardly nest.
+const RETURN_PROBES: u32 = 16;
+/// What a return probe pushes before it calls the kernel: three registers (arch/x86/kernel/uprobes.c,
+/// `uretprobe_trampoline_entry`, Linux 6.11).
+const PUSHED: u64 = 24;
+
+/// Finds the way out of what is no code of the target's: where the return of a function is probed, its return address leads
+/// to the probe. Gives whether `walk` stands in mapped code again.
+#[inline(always)]
+fn leave_probe(walk: &mut Walk) -> bool {
+    walk.trail.forget();
+    let Some((slot, pc)) = return_of(walk) else {
+        return false;
+    };
+    walk.pc = pc;
+    walk.sp = slot.wrapping_add(8);
+    walk.is_return = 1;
+    find_mapping(walk, pc.wrapping_sub(1))
+}
+
+/// The slot of the return address that led here, and the true one, which the kernel keeps in the thread's list of return
+/// probes.
+#[inline(always)]
+fn return_of(walk: &Walk) -> Option<(u64, u64)> {
+    let config = config();
+    if config.task_utask == Config::NONE {
+        return None;
+    }
+    let slot = walk.sp.wrapping_sub(8);
+    // A leaf may stand in the probe itself.
+    let pushed = if walk.is_return == 0 { slot.wrapping_add(PUSHED) } else { slot };
+    // SAFETY: the helper checks the addresses.
+    let read = |at: u64, offset: u32| unsafe { bpf_probe_read_kernel(at.wrapping_add(offset as u64) as *const u64) };
+    // SAFETY: a helper without arguments.
+    let utask = read(unsafe { bpf_get_current_task() }, config.task_utask).unwrap_or(0);
+    if utask == 0 {
+        return None;
+    }
+    let mut instance = read(utask, config.utask_instances).unwrap_or(0);
+    for _ in 0..RETURN_PROBES {
+        if instance == 0 {
+            break;
+        }
+        let stack = read(instance, config.instance_stack).unwrap_or(0);
+        if stack == slot || stack == pushed {
+            return Some((stack, read(instance, config.instance_return).ok()?));
+        }
+        instance = read(instance, config.instance_next).unwrap_or(0);
+    }
+    if walk.is_return != 0 {
+        return None;
+    }
+    // The kernel is done with the return, and has left the address where the probe will take it from.
+    const POP_AND_RETURN: u32 = u32::from_le_bytes([0x41, 0x5b, 0x59, 0xc3]);
+    // SAFETY: the helper checks the addresses.
+    unsafe {
+        match bpf_probe_read_user(walk.pc as *const u32) {
+            Ok(POP_AND_RETURN) => Some((pushed, bpf_probe_read_user(pushed as *const u64).ok()?)),
+            _ => None,
+        }
+    }
+}
+
+/// The row that holds at an address.
+#[inline(always)]
+fn find_row(mapping: &Mapping, address: u64) -> Row {
+    const UNKNOWN: Row = Row { address: 0, cfa: 0, rbp: 0, rule: Rule::Unknown as u8 };
+    let address = address.wrapping_sub(mapping.base);
+    let bucket = address >> BUCKET_BITS;
+    if bucket >= mapping.buckets as u64 {
+        return UNKNOWN;
+    }
+    let entry = mapping.index + bucket as u32;
+    let (Some(&low), Some(&high)) = (UNWIND_INDEX.get(entry), UNWIND_INDEX.get(entry + 1)) else {
+        return UNKNOWN;
+    };
+    let (mut low, mut high) = (low, high);
+    for _ in 0..ROW_STEPS {
+        if low >= high {
+            break;
+        }
+        let middle = (low + high + 1) / 2;
+        match UNWIND_ROWS.get(mapping.rows + middle) {
+            Some(row) if row.address as u64 <= address => low = middle,
+            Some(_) => high = middle - 1,
+            None => return UNKNOWN,
+        }
+    }
+    match UNWIND_ROWS.get(mapping.rows + low) {
+        Some(&row) => row,
+        None => UNKNOWN,
+    }
+}

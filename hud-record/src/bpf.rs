@@ -1,0 +1,52 @@
+//! The bpf(2) call, for what aya 0.14 lacks: `uprobe_multi` links, and many elements of a map at once.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+use bytemuck::NoUninit;
+
+/// Elements that are handed over in one call.
+const BATCH: usize = 64 << 10;
+
+/// Writes `values` to an array from element `first` on (BPF_MAP_UPDATE_BATCH, Linux 5.6).
+pub(crate) fn write_array<T: NoUninit>(map: BorrowedFd<'_>, first: u32, values: &[T]) -> io::Result<()> {
+    // Elements of an array lie at multiples of 8 bytes, but are handed over as they are.
+    let mut next = first;
+    for values in values.chunks(BATCH) {
+        let count = u32::try_from(values.len()).map_err(io::Error::other)?;
+        let end = next.checked_add(count).ok_or_else(|| io::Error::other("past the end of the map"))?;
+        let keys: Vec<u32> = (next..end).collect();
+        let mut attr = zeroed();
+        attr.batch.keys = keys.as_ptr() as u64;
+        attr.batch.values = values.as_ptr() as u64;
+        attr.batch.count = count;
+        attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+        call(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr)?;
+        next = end;
+    }
+    Ok(())
+}
+
+/// No argument at all.
+pub(crate) fn zeroed() -> bpf_attr {
+    // SAFETY: a union of structures of plain integers.
+    unsafe { std::mem::zeroed() }
+}
+
+/// A call that gives a file descriptor.
+pub(crate) fn open(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = call(command, attr)?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it for us, close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Any call.
+pub(crate) fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: `attr` is of the size given, and what it points to lives in the caller.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr, size_of::<bpf_attr>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,47 @@
+//! The data of the target's binary as it lies in memory.
+//!
+//! There relocation has been done, of whatever kind (`RELATIVE`, packed `RELR`, or none in a program that is bound to its
+//! addresses), so that a pointer is a pointer.
+
+use super::binary::Binary;
+
+/// Content of the binary's segments without code.
+pub struct Image {
+    /// By their address in the file.
+    segments: Vec<(u64, Vec<u8>)>,
+    load_bias: u64,
+}
+
+impl Image {
+    /// `segments` by their address in the file, with addresses in them moved by `load_bias`.
+    pub(super) fn new(segments: Vec<(u64, Vec<u8>)>, load_bias: u64) -> Self {
+        Image { segments, load_bias }
+    }
+
+    /// What the file itself holds: all that there is of a program that does not run. Without relocation.
+    pub fn of_file(binary: &Binary) -> Self {
+        let segments = binary.data_segments();
+        let content = |(address, size): (u64, u64)| Some((address, binary.bytes(address, size)?.to_vec()));
+        Image::new(segments.filter_map(content).collect(), 0)
+    }
+
+    /// Every address, in the file, of a word.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = u64> {
+        self.segments.iter().flat_map(|(start, bytes)| {
+            let end = start.saturating_add(bytes.len() as u64);
+            (start.next_multiple_of(8)..end).step_by(8)
+        })
+    }
+
+    /// The word at an address in the file.
+    pub(super) fn word(&self, address: u64) -> Option<u64> {
+        let (start, bytes) = self.segments.iter().find(|(s, b)| address >= *s && address - s < b.len() as u64)?;
+        let at = usize::try_from(address - start).ok()?;
+        Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+    }
+
+    /// The same as a pointer: an address in the file.
+    pub(super) fn pointer(&self, address: u64) -> Option<u64> {
+        Some(self.word(address)?.wrapping_sub(self.load_bias))
+    }
+}

@@ -1,0 +1,267 @@
+//! Tokio in a stripped binary, by the shape of its data and code.
+//!
+//! A task's vtable (tokio/src/runtime/task/raw.rs, `struct Vtable`, since 1.23) is seven functions and three offsets into
+//! the task. Nothing counts as one before its functions have been looked at as well: what is taken for tokio's `poll` gets
+//! a probe, and a probe elsewhere would tell lies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    TaskKind,
+    binary::Binary,
+    code::{Body, Code},
+    image::Image,
+};
+
+/// Functions in a vtable: poll, schedule, dealloc, try_read_output, drop_join_handle_slow, drop_abort_handle, shutdown.
+const FUNCTIONS: usize = 7;
+/// `size_of::<Header>()` without tracing.
+const HEADER: u64 = 32;
+/// Most that the alignment of a future, and a scheduler's size, are believed to be.
+const MAX_GAP: u64 = 4096;
+/// Largest task that is believed.
+const MAX_TASK: u64 = 1 << 32;
+/// Functions around one of the vtable's in which is looked for what it is known to do. In a debug build, where nothing is
+/// inlined, hundreds lie between.
+const WIDE: usize = 1024;
+/// Functions in which is looked for what names things: nearer ones, where an optimized build has it.
+const NEARBY: usize = 48;
+/// Functions in which the worker's loop is looked for.
+const FAR: usize = 4096;
+/// What only a worker's loop says, in every version: `core.park.take().expect("park missing")`
+/// (tokio/src/runtime/scheduler/multi_thread/worker.rs).
+const WORKER_SAYS: &[u8] = b"park missing";
+/// What every coroutine says that is polled once too often, with the place at which it is written: the first where it can
+/// end, the second where it can panic.
+const COROUTINE_SAYS: [&[u8]; 2] = [b"`async fn` resumed after completion", b"`async fn` resumed after panicking"];
+
+/// What was found.
+pub(super) struct Shapes {
+    /// Task types.
+    pub(super) tasks: Vec<Shape>,
+    /// `wake_by_val` and `wake_by_ref`, and the code of each.
+    pub(super) wakes: Vec<(u64, Vec<u8>)>,
+}
+
+/// A task type.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// Its poll function.
+    pub(super) poll: u64,
+    /// What kind of work it is.
+    pub(super) kind: TaskKind,
+    /// Its scheduler, where the code tells.
+    pub(super) scheduler: Option<&'static str>,
+    /// Where its coroutine is written, where the code tells: file and line.
+    pub(super) place: Option<(String, u32)>,
+}
+
+struct Vtable {
+    poll: u64,
+    schedule: u64,
+    scheduler_size: u64,
+}
+
+/// Looks for tokio in a binary as it runs. `None` where there is no task type.
+pub(super) fn find(binary: &Binary, image: &Image) -> Option<Shapes> {
+    let mut search = Search { code: Code::read(binary, image)?, binary, image };
+    let vtables: Vec<Vtable> = image.addresses().filter_map(|at| search.vtable(at)).collect();
+    // Functions that the linker has folded into one are one type.
+    let vtables: BTreeMap<u64, Vtable> = vtables.into_iter().map(|v| (v.poll, v)).collect();
+    if vtables.is_empty() {
+        return None;
+    }
+    let (worker_says, coroutine_says) = (search.texts(WORKER_SAYS), COROUTINE_SAYS.map(|text| search.texts(text)));
+    let mut schedulers = BTreeMap::new();
+    let tasks = vtables.values().map(|vtable| {
+        // The schedulers of tasks are one pointer. That of the blocking pool has grown from nothing to two, and more.
+        let is_task = vtable.scheduler_size == 8;
+        let kind = if is_task {
+            TaskKind::Task
+        } else if search.code.any(vtable.poll, FAR, |body| !body.data.is_disjoint(&worker_says)) {
+            TaskKind::Worker
+        } else {
+            TaskKind::Blocking
+        };
+        let scheduler = if is_task {
+            *schedulers.entry(vtable.schedule).or_insert_with(|| search.scheduler(vtable.schedule))
+        } else {
+            Some("blocking")
+        };
+        let place = if is_task { search.coroutine(vtable.poll, &coroutine_says) } else { None };
+        Shape { poll: vtable.poll, kind, scheduler, place }
+    });
+    Some(Shapes { tasks: tasks.collect(), wakes: search.wakes(vtables.keys().copied()) })
+}
+
+struct Search<'a> {
+    code: Code<'a>,
+    binary: &'a Binary,
+    image: &'a Image,
+}
+
+impl Search<'_> {
+    /// The vtable at an address, if there is one.
+    fn vtable(&mut self, at: u64) -> Option<Vtable> {
+        let [poll, schedule, dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown] =
+            self.functions::<FUNCTIONS>(at)?;
+        let offset = |n: u64| self.image.word(at.checked_add(FUNCTIONS as u64 * 8 + n * 8)?);
+        let (trailer, scheduler, id) = (offset(0)?, offset(1)?, offset(2)?);
+        let is_sane = [trailer, scheduler, id].iter().all(|o| o % 8 == 0)
+            && (HEADER..=MAX_GAP).contains(&scheduler)
+            && (scheduler..=scheduler + MAX_GAP).contains(&id)
+            // The id, and the future or its result.
+            && (id + 16..MAX_TASK).contains(&trailer);
+        // They do different things, so that even a linker that folds equal functions leaves them apart.
+        let is_own = ![dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown].contains(&poll);
+        (is_sane
+            && is_own
+            && self.code.any(poll, WIDE, |body| body.compares_and_swaps)
+            && self.code.any(shutdown, WIDE, |body| body.compares_and_swaps)
+            && self.code.any(drop_abort_handle, WIDE, |body| counts_references(body)))
+        .then(|| Vtable { poll, schedule, scheduler_size: id - scheduler })
+    }
+
+    /// `wake_by_val` and `wake_by_ref`, by the table that the poll functions make their wakers with. None where it cannot be
+    /// told from others.
+    fn wakes(&mut self, polls: impl Iterator<Item = u64>) -> Vec<(u64, Vec<u8>)> {
+        let mut tables = BTreeSet::new();
+        for poll in polls {
+            tables.extend(self.code.reach(poll, NEARBY).iter().flat_map(|body| body.data.iter().copied()));
+        }
+        let wakers: Vec<[u64; 2]> = tables.into_iter().filter_map(|at| self.waker(at)).collect();
+        match wakers[..] {
+            [wakes] => wakes.into_iter().map(|f| (f, self.code.bytes(f).to_vec())).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// `wake_by_val` and `wake_by_ref` of the waker's table at an address, if that is tokio's for tasks
+    /// (tokio/src/runtime/task/waker.rs): its `clone` takes a reference and gives a waker with that very table.
+    fn waker(&mut self, at: u64) -> Option<[u64; 2]> {
+        let [clone, by_val, by_ref, drop] = self.functions::<4>(at)?;
+        (self.code.any(clone, NEARBY, |body| body.data.contains(&at))
+            && self.code.any(clone, NEARBY, |body| counts_references(body))
+            && self.code.any(drop, NEARBY, |body| counts_references(body))
+            && self.code.any(by_val, NEARBY, |body| body.compares_and_swaps)
+            && self.code.any(by_ref, NEARBY, |body| body.compares_and_swaps))
+        .then_some([by_val, by_ref])
+    }
+
+    /// The scheduler whose `schedule` this is, by the source file that its panics name.
+    fn scheduler(&mut self, schedule: u64) -> Option<&'static str> {
+        const FILES: [(&str, &str); 3] = [
+            ("/runtime/scheduler/multi_thread/", "multi_thread"),
+            ("/runtime/scheduler/current_thread/", "current_thread"),
+            ("/task/local.rs", "local"),
+        ];
+        self.code.reach(schedule, NEARBY).iter().find_map(|body| {
+            let files: Vec<String> = body.data.iter().filter_map(|&at| Some(self.location(at)?.0)).collect();
+            FILES.iter().find(|(part, _)| files.iter().any(|file| file.contains(part))).map(|&(_, name)| name)
+        })
+    }
+
+    /// Where the coroutine is written that a poll function polls, by the nearest function that speaks as one. Coroutines may
+    /// be inlined into it: they speak later in the code, as far as they can end. (So it was with all 130 of the examples and
+    /// fixtures whose debug information tells.) Where one cannot, there is no knowing which is the outermost.
+    ///
+    /// A program that aborts on a panic has coroutines that say neither, those that go round for ever. What would be found for
+    /// one is a coroutine that it awaits.
+    fn coroutine(&mut self, poll: u64, [ended, panicked]: &[BTreeSet<u64>; 2]) -> Option<(String, u32)> {
+        if panicked.is_empty() {
+            return None;
+        }
+        for body in self.code.reach(poll, NEARBY) {
+            let (mut ends, mut panics) = (Vec::new(), BTreeSet::new());
+            for &(panic, argument) in &body.calls {
+                let Some(place) = argument.and_then(|at| self.location(at)) else { continue };
+                let said = &self.code.body(panic).data;
+                if !said.is_disjoint(ended) {
+                    ends.push(place);
+                } else if !said.is_disjoint(panicked) {
+                    panics.insert(place);
+                }
+            }
+            let mut endless = panics.into_iter().filter(|place| !ends.contains(place));
+            match (ends.first(), endless.next(), endless.next()) {
+                (None, None, _) => {}
+                (Some(place), None, _) => return Some(place.clone()),
+                (None, Some(place), None) => return Some(place),
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// As many functions as are listed at an address.
+    fn functions<const N: usize>(&self, at: u64) -> Option<[u64; N]> {
+        let mut functions = [0; N];
+        for (place, function) in (at..).step_by(8).zip(&mut functions) {
+            *function = self.image.pointer(place).filter(|&f| self.code.begins(f))?;
+        }
+        Some(functions)
+    }
+
+    /// Where a text lies, and, as older compilers have it, the pointers to it.
+    fn texts(&self, text: &[u8]) -> BTreeSet<u64> {
+        let texts = self.binary.find(text);
+        if texts.is_empty() {
+            return BTreeSet::new();
+        }
+        let pointers = self.image.addresses().filter(|&at| self.image.pointer(at).is_some_and(|p| texts.contains(&p)));
+        pointers.chain(texts.iter().copied()).collect()
+    }
+
+    /// File and line of the `core::panic::Location` at an address, if there is one.
+    fn location(&self, at: u64) -> Option<(String, u32)> {
+        let word = |n: u64| self.image.word(at.checked_add(n * 8)?);
+        let (file, length, place) = (self.image.pointer(at)?, word(1)?, word(2)?);
+        if !(4..=1024).contains(&length) {
+            return None;
+        }
+        let file = std::str::from_utf8(self.binary.bytes(file, length)?).ok().filter(|f| f.ends_with(".rs"))?;
+        Some((file.into(), u32::try_from(place & u64::from(u32::MAX)).ok()?))
+    }
+}
+
+/// Whether a function adds or takes references of a task: one is 64 (tokio/src/runtime/task/state.rs, `REF_ONE`).
+fn counts_references(body: &Body) -> bool {
+    body.adds && body.has_64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Process;
+
+    /// Thousands of tables of functions, of Rust's and of C's, and no tokio among them.
+    #[test]
+    fn a_program_without_tokio_has_nothing_of_its_shape() {
+        let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap() };
+        let binary = Binary::open(&myself.exe_path(), &myself.exe).unwrap();
+        let load_bias = myself.load_bias(&binary).unwrap();
+        let image = myself.image(&binary, load_bias);
+        let mut search = Search { code: Code::read(&binary, &image).unwrap(), binary: &binary, image: &image };
+        let tables = image.addresses().filter(|&at| search.functions::<FUNCTIONS>(at).is_some()).count();
+        assert!(tables > 100, "only {tables} tables of {FUNCTIONS} functions were looked at");
+        let first = image.addresses().find_map(|at| search.vtable(at)).map(|v| v.poll);
+        assert_eq!(first, None);
+        assert!(find(&binary, &image).is_none());
+    }
+
+    #[test]
+    fn texts_and_places_are_found_in_the_running_program() {
+        let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap() };
+        let binary = Binary::open(&myself.exe_path(), &myself.exe).unwrap();
+        let load_bias = myself.load_bias(&binary).unwrap();
+        let image = myself.image(&binary, load_bias);
+        let search = Search { code: Code::read(&binary, &image).unwrap(), binary: &binary, image: &image };
+        let here = std::panic::Location::caller();
+        let at = (std::ptr::from_ref(here) as u64).wrapping_sub(load_bias);
+        assert_eq!(search.location(at), Some((here.file().to_owned(), here.line())));
+        assert_eq!(search.location(at + 8), None);
+        let function = (find as fn(&Binary, &Image) -> Option<Shapes>) as usize as u64;
+        assert!(search.code.begins(function.wrapping_sub(load_bias)));
+        assert!(!search.code.begins(function.wrapping_sub(load_bias) + 1));
+    }
+}

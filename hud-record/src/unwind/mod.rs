@@ -1,0 +1,317 @@
+//! Whole stacks without frame pointers: unwind tables of all the code that the target has mapped, in the kernel program's
+//! maps.
+//!
+//! They are made before the recording begins; afterwards a thread of low priority looks whether something new was mapped,
+//! every few seconds, and soon when a walk has come to code that is in no known mapping.
+
+pub mod table;
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::mpsc::{self, RecvTimeoutError, SyncSender},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData},
+};
+use hud_common::unwind::{Active, MAX_MAPPINGS, Mapping};
+use memmap2::Mmap;
+use table::Table;
+
+use crate::{
+    bpf,
+    error::{Error, Result},
+    privilege,
+    target::{self, Process, clean},
+};
+
+/// How often to look for new mappings unasked.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long to wait between two looks that were asked for; twice as long after each that found nothing new.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
+/// Where the kernel runs what it replaced by a probe, and where probed functions return to. What is there is no code of
+/// the target's, and the kernel program knows its way out of it.
+const PROBES: &str = "[uprobes]";
+/// Bytes of a vdso that are believed.
+const LARGEST_VDSO: u64 = 1 << 20;
+/// Room for what is mapped later: rows, and index entries (of 256 bytes of code).
+const HEADROOM: (usize, usize) = (256 << 10, 128 << 10);
+
+/// A file, by device and inode, and its path for what is no file.
+type FileId = (String, u64, String);
+
+/// Where a file's table lies in the maps, or why it has none.
+#[derive(Clone, Debug)]
+struct Placed {
+    rows: u32,
+    index: u32,
+    buckets: u32,
+    table: TableShape,
+}
+
+/// What is left of a [`Table`] once it is loaded.
+#[derive(Clone, Debug, Default)]
+struct TableShape {
+    base: u64,
+    segments: Vec<table::Segment>,
+}
+
+/// Tables that were made but not loaded yet.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    code: Vec<target::Mapping>,
+    tables: HashMap<FileId, Result<Table, String>>,
+}
+
+impl Prepared {
+    /// Makes the tables of all that the process has mapped.
+    pub(crate) fn of(process: &Process) -> Result<Self> {
+        let mut prepared = Prepared { code: process.code()?, tables: HashMap::new() };
+        for mapping in &prepared.code {
+            let id = file_id(mapping);
+            if has_content(mapping) && !prepared.tables.contains_key(&id) {
+                prepared.tables.insert(id, build(process, mapping));
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Gives the kernel program's maps their size.
+    pub(crate) fn size(&self, loader: &mut EbpfLoader<'_>) {
+        let (rows, index) = self.room();
+        let entries = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        loader.map_max_entries("UNWIND_ROWS", entries(rows)).map_max_entries("UNWIND_INDEX", entries(index));
+    }
+
+    fn room(&self) -> (usize, usize) {
+        let tables = self.tables.values().flatten();
+        tables.fold(HEADROOM, |(rows, index), t| (rows + t.rows.len(), index + t.index.len()))
+    }
+
+    /// What has no table, and why, in words.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let why = |(id, table): (&FileId, &Result<Table, String>)| {
+            table.as_ref().err().map(|why| format!("no unwind table of {}: {why}", clean(&id.2)))
+        };
+        self.tables.iter().filter_map(why).collect()
+    }
+}
+
+fn file_id(mapping: &target::Mapping) -> FileId {
+    (mapping.file.0.clone(), mapping.file.1, mapping.path.clone())
+}
+
+/// Whether there is something to make a table of.
+fn has_content(mapping: &target::Mapping) -> bool {
+    mapping.path.starts_with('/') || mapping.path == "[vdso]"
+}
+
+fn build(process: &Process, mapping: &target::Mapping) -> Result<Table, String> {
+    if mapping.path == "[vdso]" {
+        let size = usize::try_from((mapping.end - mapping.start).min(LARGEST_VDSO)).unwrap_or(0);
+        let image = process.memory(mapping.start, size).map_err(|e| e.to_string())?;
+        return table::build(&image).map_err(|e| e.to_string());
+    }
+    let file = process.open_mapped(mapping).map_err(|e| e.to_string())?;
+    // SAFETY: private and read only. A file that is truncated meanwhile ends hud with SIGBUS.
+    let bytes = unsafe { Mmap::map(&file) }.map_err(|e| e.to_string())?;
+    table::build(&bytes).map_err(|e| e.to_string())
+}
+
+/// The tables in the kernel program's maps.
+struct Tables {
+    maps: Maps,
+    /// What is used of the maps' room: rows, index entries.
+    used: (usize, usize),
+    room: (usize, usize),
+    files: HashMap<FileId, Option<Placed>>,
+    active: Vec<Mapping>,
+    half: u32,
+}
+
+struct Maps {
+    rows: MapData,
+    index: MapData,
+    mappings: MapData,
+    active: MapData,
+}
+
+impl Maps {
+    fn take(bpf: &mut Ebpf) -> Result<Self> {
+        let mut take = |name: &str| match bpf.take_map(name) {
+            Some(Map::Array(data)) => Ok(data),
+            _ => Err(Error::Kernel {
+                what: format!("the kernel object has no {name}"),
+                why: "hud-ebpf/prebuilt is out of date; run `cargo xtask build-ebpf`".into(),
+            }),
+        };
+        Ok(Maps {
+            rows: take("UNWIND_ROWS")?,
+            index: take("UNWIND_INDEX")?,
+            mappings: take("UNWIND_MAPPINGS")?,
+            active: take("UNWIND_ACTIVE")?,
+        })
+    }
+}
+
+fn fd(map: &MapData) -> BorrowedFd<'_> {
+    map.fd().as_fd()
+}
+
+impl Tables {
+    /// Loads what was prepared.
+    fn load(bpf: &mut Ebpf, prepared: Prepared) -> Result<Self> {
+        let mut tables = Tables {
+            maps: Maps::take(bpf)?,
+            used: (0, 0),
+            room: prepared.room(),
+            files: HashMap::new(),
+            active: Vec::new(),
+            half: 0,
+        };
+        let failed = |e: io::Error| Error::Kernel { what: "loading the unwind tables".into(), why: e.to_string() };
+        for (id, table) in prepared.tables {
+            let placed = match table {
+                Ok(table) => tables.place(table).map_err(failed)?,
+                Err(_) => None,
+            };
+            tables.files.insert(id, placed);
+        }
+        tables.activate(&prepared.code).map_err(failed)?;
+        Ok(tables)
+    }
+
+    /// Writes a table to the maps; `None` where there is no more room.
+    fn place(&mut self, table: Table) -> io::Result<Option<Placed>> {
+        let end = (self.used.0 + table.rows.len(), self.used.1 + table.index.len());
+        let number = |n: usize| u32::try_from(n).map_err(io::Error::other);
+        if end.0 > self.room.0 || end.1 > self.room.1 || table.index.len() < 2 {
+            return Ok(None);
+        }
+        let placed = Placed {
+            rows: number(self.used.0)?,
+            index: number(self.used.1)?,
+            buckets: number(table.index.len() - 1)?,
+            table: TableShape { base: table.base, segments: table.segments },
+        };
+        bpf::write_array(fd(&self.maps.rows), placed.rows, &table.rows)?;
+        bpf::write_array(fd(&self.maps.index), placed.index, &table.index)?;
+        self.used = end;
+        Ok(Some(placed))
+    }
+
+    /// Puts the mappings in force. Gives whether they are others than before.
+    fn activate(&mut self, code: &[target::Mapping]) -> io::Result<bool> {
+        let most = usize::try_from(MAX_MAPPINGS).unwrap_or(0);
+        let mut mappings: Vec<Mapping> =
+            code.iter().filter(|m| m.path != PROBES).take(most).map(|m| self.mapping(m)).collect();
+        mappings.sort_by_key(|m| m.start);
+        if mappings == self.active {
+            return Ok(false);
+        }
+        // The half that is not in use.
+        let first = self.half * MAX_MAPPINGS;
+        bpf::write_array(fd(&self.maps.mappings), first, &mappings)?;
+        let count = u32::try_from(mappings.len()).map_err(io::Error::other)?;
+        bpf::write_array(fd(&self.maps.active), 0, &[Active { first, count }])?;
+        self.half ^= 1;
+        self.active = mappings;
+        Ok(true)
+    }
+
+    fn mapping(&self, code: &target::Mapping) -> Mapping {
+        let bare = Mapping { start: code.start, end: code.end, ..Mapping::default() };
+        let Some(Some(placed)) = self.files.get(&file_id(code)) else { return bare };
+        let Some(vaddr) = table::vaddr(&placed.table.segments, code.offset) else { return bare };
+        let bias = code.start.wrapping_sub(vaddr);
+        Mapping {
+            base: placed.table.base.wrapping_add(bias),
+            rows: placed.rows,
+            index: placed.index,
+            buckets: placed.buckets,
+            ..bare
+        }
+    }
+
+    /// Looks what is mapped by now. Gives whether something has changed.
+    fn look(&mut self, process: &Process) -> io::Result<bool> {
+        let code = process.code().map_err(io::Error::other)?;
+        for mapping in &code {
+            let id = file_id(mapping);
+            if !has_content(mapping) || self.files.contains_key(&id) {
+                continue;
+            }
+            let placed = match build(process, mapping) {
+                Ok(table) => self.place(table)?,
+                Err(why) => {
+                    tracing::debug!("no unwind table of {}: {why}", clean(&mapping.path));
+                    None
+                }
+            };
+            self.files.insert(id, placed);
+        }
+        self.activate(&code)
+    }
+}
+
+/// Keeps the tables up to date, on a thread of its own, until dropped.
+pub(crate) struct Unwinder {
+    ask: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+    /// How many steps had come to unknown code at the last look.
+    unmapped: u64,
+}
+
+impl Unwinder {
+    /// Loads the tables, and starts the thread.
+    pub(crate) fn start(bpf: &mut Ebpf, prepared: Prepared, process: Process) -> Result<Self> {
+        let mut tables = Tables::load(bpf, prepared)?;
+        let (ask, asked) = mpsc::sync_channel(1);
+        let keep_up = move || {
+            privilege::enter_namer();
+            let _ = rustix::process::nice(19);
+            let (mut looked, mut pause) = (Instant::now(), LEAST_PAUSE);
+            loop {
+                match asked.recv_timeout(LOOK_EVERY) {
+                    Ok(()) => thread::sleep(pause.saturating_sub(looked.elapsed())),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                // A process that is gone has nothing new; that it is gone is noticed elsewhere.
+                pause = match tables.look(&process) {
+                    Ok(true) => LEAST_PAUSE,
+                    _ => (pause * 2).min(LOOK_EVERY),
+                };
+                looked = Instant::now();
+            }
+        };
+        let thread = thread::Builder::new().name("hud-unwinder".into()).spawn(keep_up);
+        let thread = thread.map_err(|source| Error::Io { action: "start a thread", source })?;
+        Ok(Unwinder { ask: Some(ask), thread: Some(thread), unmapped: 0 })
+    }
+
+    /// Has the thread look soon, if walks have come to unknown code since the last time; `unmapped` is how often, so far.
+    pub(crate) fn look_again(&mut self, unmapped: u64) {
+        if unmapped != self.unmapped {
+            self.unmapped = unmapped;
+            if let Some(ask) = &self.ask {
+                // One that waits already is enough.
+                let _ = ask.try_send(());
+            }
+        }
+    }
+}
+
+impl Drop for Unwinder {
+    fn drop(&mut self) {
+        self.ask = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
