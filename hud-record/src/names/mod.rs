@@ -17,3 +17,12 @@ pub(crate) use module::{Found, ModuleFile};
 pub use resolver::{BinaryId, Resolver, Sources};
 
 pub use crate::intake::protocol::{Located, Named, Whose};
+
+/// What the confined child does to learn of tokio, and what the recorder makes of the answer, in one process. For
+/// hud-record/fuzz.
+pub fn learn_tokio(file: &std::fs::File, binary: &crate::target::Binary, tokio: &mut crate::target::Tokio) {
+    if let Ok(mut module) = ModuleFile::open(file) {
+        let told = module.tokio(&tokio.poll_addresses());
+        tokio.learn(binary, &told);
+    }
+}
