@@ -183,7 +183,7 @@ mod tests {
             bytes += size;
             flow.done(size);
         }
-        assert!(bytes >= MOST && bytes < MOST + (1 << 20), "{bytes} bytes were on their way");
+        assert!((MOST..MOST + (1 << 20)).contains(&bytes), "{bytes} bytes were on their way");
         let (since, untold) = flow.untold().unwrap();
         assert!(since > 0);
         assert_eq!(untold, [(Table::Wakes, (batches * rows - stored) as u64)].into());
