@@ -3,9 +3,8 @@
 //! Segments of event tables go, by time across tables, so that all keep about the same range. Names stay, and so do the
 //! rows that tell what a task or a thread is, for as long as there is an event that may refer to them: every so often
 //! (an *epoch*) the recorder tells all living threads and tasks again, and what was told before an epoch goes once all
-//! events from before it are gone. Recorders that share
-//! a store each remove what is theirs, whoever holds the oldest first. The manifest is written first: a crash between leaves files that it calls gone, and
-//! recovery removes them.
+//! events from before it are gone. Recorders that share a store each remove what is theirs, whoever holds the oldest
+//! first. The manifest is written first: a crash between leaves files that it calls gone, and recovery removes them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
