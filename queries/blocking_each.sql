@@ -63,12 +63,12 @@ blame AS (
     ) d ON d.stack_id = s.stack_id
 ),
 asleep AS (
-    SELECT o.ts, coalesce(o.wake_ts, o.ts + o.dur) - o.ts AS dur, o.task_id, o.tid, b.frame_id, b.is_own
+    SELECT o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.tid, b.frame_id, b.is_own
     FROM off_cpu o
     LEFT JOIN blame b ON b.stack_id = o.stack_id
     WHERE o.ts >= $from AND o.ts < $to
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
-      AND coalesce(o.wake_ts, o.ts + o.dur) - o.ts >= $asleep
+      AND o.dur - coalesce(o.run_queue, 0) >= $asleep
 ),
 long_polls AS (
     SELECT tid, ts, ts + dur AS end_ts, dur - blocked - run_queue AS dur, task_id, type_id

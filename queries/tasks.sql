@@ -41,7 +41,7 @@ facts AS (
     WHERE ts >= $from AND ts < $to
     GROUP BY task_id
     UNION ALL
-    SELECT task_id, 0, 0, NULL, sum(CASE WHEN state = 'R' THEN 0 ELSE coalesce(wake_ts, ts + dur) - ts END), 0, 0,
+    SELECT task_id, 0, 0, NULL, sum(CASE WHEN state = 'R' THEN 0 ELSE dur - coalesce(run_queue, 0) END), 0, 0,
            min(ts), max(ts + dur)
     FROM off_cpu
     WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL

@@ -45,7 +45,7 @@ polled AS (
 facts AS (
     SELECT task_id, 0 AS blocked, 0 AS samples, 0 AS cpu FROM polls WHERE ts >= $from AND ts < $to GROUP BY task_id
     UNION ALL
-    SELECT task_id, sum(CASE WHEN state = 'R' THEN 0 ELSE coalesce(wake_ts, ts + dur) - ts END), 0, 0
+    SELECT task_id, sum(CASE WHEN state = 'R' THEN 0 ELSE dur - coalesce(run_queue, 0) END), 0, 0
     FROM off_cpu
     WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
     GROUP BY task_id

@@ -55,7 +55,7 @@ seen AS (
 -- Off CPU: asleep from `ts` to `ready`, then runnable to `back`.
 away AS (
     SELECT o.tid, o.ts, o.ts + o.dur AS back,
-           CASE WHEN o.state = 'R' THEN o.ts ELSE coalesce(o.wake_ts, o.ts + o.dur) END AS ready,
+           CASE WHEN o.state = 'R' THEN o.ts ELSE o.ts + o.dur - coalesce(o.run_queue, 0) END AS ready,
            o.task_id IS NOT NULL AND l.task_id IS NULL AS in_task, o.task_id
     FROM off_cpu o
     LEFT JOIN loops l ON l.task_id = o.task_id

@@ -437,6 +437,10 @@ impl<'a> Verifier<'a> {
             }
             produced = produced.saturating_add(account.produced);
         }
+        // What is no event of a stream: stacks and frames that there was no room for, records that nobody understood.
+        for (name, lost) in self.drops.iter().filter(|(name, _)| !self.manifest.streams.contains_key(*name)) {
+            loss.push(format!("{lost} of {name}: see the table drops"));
+        }
         for (name, last) in &self.last {
             let rows = rows_of(name).saturating_add(self.manifest.streams.get(name).map_or(0, |s| s.expired));
             // Of a recovered session, the loss is stated.

@@ -347,7 +347,8 @@ mod damage {
                 let line = bad(1, &[view, path(&session)]);
                 assert!(line.contains("off_cpu/000002.parquet is damaged: "), "{how}, {view}: {line}");
             }
-            let line = bad(1, &["sql", path(&session), "-c", "SELECT sum(dur), min(wake_ts), max(state) FROM off_cpu"]);
+            let line =
+                bad(1, &["sql", path(&session), "-c", "SELECT sum(dur), min(run_queue), max(state) FROM off_cpu"]);
             assert!(line.contains("off_cpu/000002.parquet is damaged: "), "{how}: {line}");
         }
         // Another table is still read.

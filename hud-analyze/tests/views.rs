@@ -205,7 +205,7 @@ mod blocking {
             sleep(at(100), W0, SLEEPER, 15 * MS, 4 * MS),
             sleep(at(200), W1, SLEEPER, 17 * MS, 0),
             // No waking was seen: asleep to the end.
-            format::OffCpuRow { wake_ts: None, ..sleep(at(300), W1, SLEEPER, 16 * MS, 0) },
+            format::OffCpuRow { run_queue: None, ..sleep(at(300), W1, SLEEPER, 16 * MS, 0) },
             // None of these: too short, preempted, outside a task, in the pool, in the worker's own loop.
             sleep(at(400), W0, SLEEPER, MS - 1, 50 * MS),
             preempted(at(500), W0, SLEEPER, 30 * MS),
@@ -388,7 +388,7 @@ mod blocking {
         ]);
         session.add::<OffCpu>([
             preempted(at(111), W0, HOG, 20 * MS),
-            format::OffCpuRow { dur: 10_000, wake_ts: None, ..sleep(at(205), W0, None, 0, 0) },
+            format::OffCpuRow { dur: 10_000, run_queue: None, ..sleep(at(205), W0, None, 0, 0) },
             // Another thread's sleep is no matter.
             sleep(at(105), W1, None, MS, 0),
         ]);

@@ -8,12 +8,15 @@ use std::{borrow::Cow, fmt::Write as _, string::String};
 /// `text` without anything that a terminal would act on: control characters and those that reorder or hide text
 /// appear as `\x1b` or `\u{202e}`.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(is_harmful) {
+    if !text.chars().any(|c| is_harmful(c) || is_mark(c)) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
+    let mut marks = 0;
     for c in text.chars() {
+        marks = if is_mark(c) { marks + 1 } else { 0 };
         match c {
+            c if marks > MOST_MARKS => drop(write!(out, "\\u{{{:x}}}", u32::from(c))),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
@@ -26,15 +29,49 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Characters of a name that are kept. Generic futures get long; a line of a table does not.
+const LONGEST: usize = 4096;
+/// Marks on one letter that are kept: text of any language has at most a few.
+const MOST_MARKS: usize = 4;
+
+/// A name that the target chose, as hud stores it: [cleaned](clean), and cut where it is absurdly long.
+pub fn clean_name(name: &str) -> String {
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => clean(&name[..end]).into_owned() + "…",
+        None => clean(name).into_owned(),
+    }
+}
+
+/// [`clean_name`] of bytes: those that are no UTF-8 appear as `\u{fffd}`.
+pub fn clean_bytes(name: &[u8]) -> String {
+    // A character has at most four bytes.
+    clean_name(&String::from_utf8_lossy(name.get(..LONGEST * 4 + 4).unwrap_or(name)))
+}
+
+/// Control characters, and whatever Unicode has (16.0) to reorder, to hide or to join: its format characters (Cf), line
+/// and paragraph separators, and letters and selectors that take no room. A name that holds one is not what it looks like.
 fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+            | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Marks that are drawn over the letter before them; many of them reach into other lines.
+fn is_mark(c: char) -> bool {
+    matches!(c, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}'
+        | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
 
 #[cfg(test)]
 mod tests {
-    use super::clean;
+    use std::format;
+
+    use super::*;
 
     #[test]
     fn what_a_terminal_would_act_on_is_shown_as_its_code() {
@@ -42,11 +79,26 @@ mod tests {
         assert_eq!(clean("a\u{9b}31m"), "a\\u{9b}31m");
         assert_eq!(clean("two\nrows"), "two\\nrows");
         assert_eq!(clean("evil\u{202e}gnp.exe"), "evil\\u{202e}gnp.exe");
+        for hidden in
+            "\u{ad}\u{61c}\u{180e}\u{200b}\u{2066}\u{2069}\u{2028}\u{fe0f}\u{feff}\u{fff9}\u{3164}\u{e0041}\u{7f}"
+                .chars()
+        {
+            assert_eq!(clean(&format!("a{hidden}b")).find(hidden), None, "{:x}", u32::from(hidden));
+        }
+        assert_eq!(clean(&format!("a{}", "\u{301}".repeat(6))), "a\u{301}\u{301}\u{301}\u{301}\\u{301}\\u{301}");
+    }
+
+    #[test]
+    fn long_names_are_cut_and_odd_bytes_replaced() {
+        assert_eq!(clean_name(&"ä".repeat(9000)).chars().count(), 4097);
+        assert_eq!(clean_bytes(&[b'x'; 100_000]).len(), 4096 + "…".len());
+        assert_eq!(clean_bytes(b"ok\xff\x1b"), "ok\u{fffd}\\x1b");
+        assert_eq!(clean_bytes(b""), "");
     }
 
     #[test]
     fn plain_names_stay_as_they_are() {
-        for name in ["<u64>::wrapping_add", "tokio-rt-worker", "größe::λ", "日本"] {
+        for name in ["<u64>::wrapping_add", "tokio-rt-worker", "größe::λ", "日本", "हिन्दी"] {
             assert!(matches!(clean(name), std::borrow::Cow::Borrowed(same) if same == name));
         }
     }

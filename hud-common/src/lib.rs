@@ -17,4 +17,4 @@ pub mod unwind;
 pub mod wire;
 
 #[cfg(feature = "session")]
-pub use clean::clean;
+pub use clean::{clean, clean_bytes, clean_name};

@@ -123,6 +123,8 @@ pub struct Counters {
     pub scan_failed: u64,
     /// Steps of a walk up a stack that came to an address in no mapping known: something new may be mapped.
     pub unmapped: u64,
+    /// Walks that were spared, as the stack was one that a thread had before.
+    pub spared: u64,
     /// Hits of probes on polls: entries and returns.
     pub poll_hits: u64,
     /// Hits of the other probes: wakes, spawns, panics.

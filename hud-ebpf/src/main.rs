@@ -16,6 +16,7 @@ mod sample;
 mod sched;
 mod task;
 mod thread;
+mod trail;
 mod unwind;
 mod wake;
 

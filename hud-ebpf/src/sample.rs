@@ -32,7 +32,7 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     }
     // SAFETY: the map's own memory, this CPU's slot; a sample is never interrupted by a sample.
     let event = unsafe { &mut *event };
-    let walked = unwind::walk(&ctx, &config, &raw mut event.stack, 1);
+    let walked = unwind::walk(&ctx, &config, &raw mut event.stack, unwind::SAMPLES);
     event.head = SampleHead {
         kind: EventKind::Sample as u32,
         tid,

@@ -132,7 +132,7 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
     let state = unsafe { &mut *state };
     catch_up(state);
     thread::note_name(tid, state);
-    let walked = unwind::walk(ctx, config, &raw mut state.off.stack, 0);
+    let walked = unwind::walk(ctx, config, &raw mut state.off.stack, unwind::SWITCHES);
     state.off.head = OffCpuHead {
         kind: EventKind::OffCpu as u32,
         tid,

@@ -20,7 +20,10 @@ use hud_common::{
     wire::{Config, MAX_FRAMES, StackBuffer},
 };
 
-use crate::maps::{config, count};
+use crate::{
+    maps::{config, count},
+    trail::{self, Trail},
+};
 
 const BPF_F_USER_STACK: u64 = 1 << 8;
 
@@ -40,9 +43,14 @@ static UNWIND_MAPPINGS: Array<Mapping> = Array::with_max_entries(2 * MAX_MAPPING
 #[map]
 static UNWIND_ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
 
-/// Walks under way, by CPU: index 0 for switches, 1 for samples, which may interrupt a switch.
+/// Walks under way, by CPU.
 #[map]
 static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
+
+/// Index in [`WALKS`] for switches.
+pub const SWITCHES: u32 = 0;
+/// For samples, which may interrupt a switch.
+pub const SAMPLES: u32 = 1;
 
 /// A walk under way.
 #[repr(C)]
@@ -52,15 +60,16 @@ pub struct Walk {
     pc: u64,
     sp: u64,
     bp: u64,
+    /// Where `bp` was read; 0 = it is the leaf's.
+    bp_at: u64,
     /// How many frames.
     frames: u32,
     /// [`Outcome`]
     outcome: u32,
     /// 1 where `pc` is a return address: it may already belong to what follows the call.
     is_return: u64,
-    /// The registers at the leaf.
-    leaf_sp: u64,
-    leaf_bp: u64,
+    /// What it came by, from the registers at the leaf on.
+    trail: Trail,
     /// 1 where the leaf may stand behind a probe's breakpoint, and that was not tried yet.
     may_be_at_probe: u32,
     reserved: u32,
@@ -91,7 +100,7 @@ pub fn bytes(frames: u16) -> u64 {
     (if frames > MAX_FRAMES as u64 { MAX_FRAMES as u64 } else { frames }) * 8
 }
 
-/// Writes the current thread's user stack to `into`, leaf first. `slot` as in [`WALKS`].
+/// Writes the current thread's user stack to `into`, leaf first. `slot` is [`SWITCHES`] or [`SAMPLES`].
 #[inline(always)]
 pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slot: u32) -> Walked {
     if config.unwind == 0 {
@@ -113,10 +122,17 @@ pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slo
         let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
         (walk.pc, walk.sp, walk.bp) = ((*regs).rip, (*regs).rsp, (*regs).rbp);
     }
-    (walk.leaf_sp, walk.leaf_bp) = (walk.sp, walk.bp);
+    // Samples are few, and may interrupt what a switch is at.
+    let is_remembered = slot == SWITCHES;
+    if is_remembered && let Some(walked) = trail::recall(walk.pc, walk.sp, walk.bp, into) {
+        count(|c| &mut c.spared);
+        return walked;
+    }
+    walk.trail.begin(walk.pc, walk.sp, walk.bp);
     walk.may_be_at_probe = (config.polls != 0) as u32;
     walk.frames = 0;
     walk.is_return = 0;
+    walk.bp_at = 0;
     walk.outcome = Outcome::Truncated as u32;
     walk.mapping.end = 0;
     let slot = [slot];
@@ -133,7 +149,11 @@ pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slo
     if copied != 0 {
         return none;
     }
-    Walked { frames, outcome: walk.outcome as u16 }
+    let walked = Walked { frames, outcome: walk.outcome as u16 };
+    if is_remembered {
+        trail::remember(&walk.trail, &raw const walk.stack, &walked);
+    }
+    walked
 }
 
 /// One frame. Returns 1 to end the walk.
@@ -186,9 +206,11 @@ fn fail(walk: &mut Walk) -> i64 {
         let at = walk.stack[0].wrapping_sub(1);
         // SAFETY: the helper checks the address.
         if let Ok(INT3) = unsafe { bpf_probe_read_user(at as *const u8) } {
-            (walk.pc, walk.sp, walk.bp) = (at, walk.leaf_sp, walk.leaf_bp);
+            (walk.pc, walk.sp, walk.bp) = (at, walk.trail.sp, walk.trail.bp);
+            walk.trail.forget();
             walk.frames = 0;
             walk.is_return = 0;
+            walk.bp_at = 0;
             return 0;
         }
     }
@@ -210,6 +232,9 @@ fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
     if rule == Rule::Signal as u8 || (rule == Rule::Unknown as u8 && is_sigreturn(walk.pc)) {
         return leave_signal(walk);
     }
+    if rule == Rule::Rbp as u8 || rule == Rule::AtRbp as u8 || rule == Rule::Unknown as u8 {
+        walk.trail.note_bp(walk.bp_at, walk.bp);
+    }
     // Where the caller's rbp lies; 0 = in rbp.
     let mut saved_rbp = 0;
     let cfa = if rule == Rule::Rsp as u8 {
@@ -221,10 +246,9 @@ fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
         walk.sp.wrapping_add(distance) + if past { 8 } else { 0 }
     } else if rule == Rule::AtRbp as u8 {
         saved_rbp = walk.bp;
-        // SAFETY: the helper checks the address.
-        match unsafe { bpf_probe_read_user(walk.bp.wrapping_add(distance) as *const u64) } {
-            Ok(cfa) => cfa,
-            Err(_) => return FAILED,
+        match read(walk, walk.bp.wrapping_add(distance)) {
+            Some(cfa) => cfa,
+            None => return FAILED,
         }
     } else {
         // No rule: a frame pointer, if it is one.
@@ -241,14 +265,14 @@ fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
     if rule != Rule::Plt as u8 && row.rbp != 0 {
         saved_rbp = cfa.wrapping_add((row.rbp as i64 * 8) as u64);
     }
-    // SAFETY: the helper checks the address.
-    let Ok(pc) = (unsafe { bpf_probe_read_user((cfa - 8) as *const u64) }) else {
+    let Some(pc) = read(walk, cfa - 8) else {
         return FAILED;
     };
     if saved_rbp != 0 {
-        // SAFETY: likewise.
+        // SAFETY: the helper checks the address. Noted once it is made use of: where code has no frame pointer, anything may
+        // be in rbp.
         match unsafe { bpf_probe_read_user(saved_rbp as *const u64) } {
-            Ok(bp) => walk.bp = bp,
+            Ok(bp) => (walk.bp, walk.bp_at) = (bp, saved_rbp),
             Err(_) => return FAILED,
         }
     }
@@ -258,6 +282,15 @@ fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
     GOES_ON
 }
 
+/// A word of the stack.
+#[inline(always)]
+fn read(walk: &mut Walk, address: u64) -> Option<u64> {
+    // SAFETY: the helper checks the address.
+    let word = unsafe { bpf_probe_read_user(address as *const u64) }.ok()?;
+    walk.trail.note(address, word);
+    Some(word)
+}
+
 /// From the return of a signal handler to what the signal interrupted: its registers lie in the `ucontext` at rsp
 /// (arch/x86/include/uapi/asm/sigcontext.h, `struct sigcontext_64` at byte 40).
 #[inline(always)]
@@ -265,9 +298,9 @@ fn leave_signal(walk: &mut Walk) -> u32 {
     const RBP: u64 = 40 + 80;
     const RSP: u64 = 40 + 120;
     const RIP: u64 = 40 + 128;
-    // SAFETY: the helper checks the addresses.
-    let read = |offset: u64| unsafe { bpf_probe_read_user(walk.sp.wrapping_add(offset) as *const u64) };
-    let (Ok(bp), Ok(sp), Ok(pc)) = (read(RBP), read(RSP), read(RIP)) else {
+    let at = walk.sp;
+    let mut read = |offset: u64| read(walk, at.wrapping_add(offset));
+    let (Some(bp), Some(sp), Some(pc)) = (read(RBP), read(RSP), read(RIP)) else {
         return Outcome::Failed as u32;
     };
     (walk.bp, walk.sp, walk.pc) = (bp, sp, pc);
@@ -325,6 +358,7 @@ const PUSHED: u64 = 24;
 /// to the probe. Gives whether `walk` stands in mapped code again.
 #[inline(always)]
 fn leave_probe(walk: &mut Walk) -> bool {
+    walk.trail.forget();
     let Some((slot, pc)) = return_of(walk) else {
         return false;
     };

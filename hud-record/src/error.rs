@@ -99,6 +99,16 @@ pub enum Error {
         /// What the system said.
         why: String,
     },
+    /// Other pids here than in the kernel.
+    #[error(
+        "pid {pid} is a pid of this pid namespace ({namespace}), and the kernel tells its programs pids of the initial one only"
+    )]
+    PidNamespace {
+        /// The target.
+        pid: u32,
+        /// The namespace that hud runs in, as `/proc/self/ns/pid` shows it.
+        namespace: String,
+    },
     /// A kernel program or map did not behave; ours to mend.
     #[error("{what}: {why}")]
     Kernel {
@@ -155,6 +165,9 @@ impl Error {
             }
             Error::DiskFull { .. } => "give hud less to keep (--keep-size), or more room",
             Error::NoBpf { .. } => "hud needs Linux 6.1 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS",
+            Error::PidNamespace { .. } => {
+                "run hud on the host: it sees into containers; or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
+            }
             Error::Binary { .. } => "give the binary with --target BIN",
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
             Error::OtherBuild { .. } => "leave --target out, or give the unstripped file of the very same build",
@@ -177,7 +190,7 @@ impl Error {
     /// DESIGN's exit codes: 77 for no permission or no eBPF, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Denied { .. } | Error::NoPermission { .. } | Error::NoBpf { .. } => 77,
+            Error::Denied { .. } | Error::NoPermission { .. } | Error::NoBpf { .. } | Error::PidNamespace { .. } => 77,
             Error::NoTarget => 2,
             _ => 1,
         }

@@ -7,6 +7,16 @@ use rustix::time::{ClockId, clock_gettime};
 /// Where the kernel describes its own types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
+/// The initial pid namespace, as every kernel numbers it (`PROC_PID_INIT_INO`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// The pid namespace that hud runs in, where it is not the initial one: what it knows processes by is then not what the
+/// kernel programs are told.
+pub fn inner_pid_namespace() -> Option<String> {
+    let own = std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
+    (own != INITIAL_PID_NAMESPACE).then_some(own)
+}
+
 /// Offsets of the fields that the kernel programs read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offsets {

@@ -25,6 +25,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = hud_record::intake::divert() {
+        return ended;
+    }
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Completions { shell }) => {

@@ -95,9 +95,11 @@ pub(crate) fn is_roots_alone(place: &Path) -> bool {
 /// What each thread keeps once hud is attached.
 ///
 /// To go on naming takes looking into the target: its `/proc` entries (`SYS_PTRACE`), its files (`DAC_READ_SEARCH`) and
-/// the very files that it has mapped (`CHECKPOINT_RESTORE`).
-const LOOKING: CapabilitySet =
-    CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH).union(CapabilitySet::CHECKPOINT_RESTORE);
+/// the very files that it has mapped (`CHECKPOINT_RESTORE`); and the addresses of the kernel's functions (`SYSLOG`).
+const LOOKING: CapabilitySet = CapabilitySet::SYS_PTRACE
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::CHECKPOINT_RESTORE)
+    .union(CapabilitySet::SYSLOG);
 /// To attach again, as a budget or the next process may want.
 const ATTACHING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
 /// To write where root may: without it, root could not go on in a folder of another user's.
@@ -132,6 +134,11 @@ pub(crate) fn enter_writer(owner: Option<Owner>) {
 /// What a thread that names keeps.
 pub(crate) fn enter_namer() {
     keep(LOOKING);
+}
+
+/// What the thread keeps that starts the intake: it has the child become nobody, and ends it.
+pub(crate) fn enter_intake_host() {
+    keep(ACTING | CapabilitySet::KILL);
 }
 
 /// What the thread keeps that puts the probes on and takes them off.

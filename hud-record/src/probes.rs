@@ -439,6 +439,7 @@ impl Probes {
             sum.tls_failed += c.tls_failed;
             sum.scan_failed += c.scan_failed;
             sum.unmapped += c.unmapped;
+            sum.spared += c.spared;
             sum.poll_hits += c.poll_hits;
             sum.other_hits += c.other_hits;
         }

@@ -42,6 +42,22 @@ fn a_pid_or_a_name_that_is_not_there() {
     refuses(hud_record().arg("--headless"), &session, 2, "no target");
 }
 
+/// Recording would find no event at all: the kernel knows the target by another pid.
+#[test]
+fn a_pid_namespace_of_its_own() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("s");
+    let recorder = hud_record().get_program().to_owned();
+    let inside =
+        format!("'{}' & exec \"$0\" --headless --duration 1 --pid $! \"$@\"", program("test-async-app").display());
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", &inside]).arg(recorder);
+    refuses(&mut unshare, &session, 77, "of this pid namespace (pid:[");
+}
+
 #[test]
 fn a_name_that_several_processes_have() {
     let dir = tempfile::tempdir().unwrap();

@@ -221,9 +221,9 @@ fn each_poll_knows_the_wake_that_led_to_it() {
         wakes.iter().chain(&spawns).map(|[ts, task]| (task.unwrap(), ts.unwrap())).collect();
     let mut led = BTreeSet::new();
     let mut unled: BTreeMap<i64, usize> = BTreeMap::new();
-    for [ts, task, wake] in trial.rows(Table::Polls, ["ts", "task_id", "wake_ts"]) {
+    for [ts, task, delay] in trial.rows(Table::Polls, ["ts", "task_id", "wake_delay"]) {
         let (ts, task) = (ts.unwrap(), task.unwrap());
-        let Some(wake) = wake else {
+        let Some(wake) = delay.map(|delay| ts - delay) else {
             *unled.entry(task).or_default() += 1;
             continue;
         };

@@ -242,6 +242,7 @@ pub fn frame(
         function: function.map(Into::into),
         file: at.map(|(file, _)| file.into()),
         line: at.map(|(_, line)| line),
+        col: None,
         inline_depth: 0,
         origin: Some(origin.into()),
     }
@@ -257,14 +258,14 @@ pub fn sleep(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64, run_queu
         state: "S".into(),
         task_id: task.into(),
         stack_id: Some(SLEEP),
-        wake_ts: Some(ts + dur),
+        run_queue: Some(run_queue),
         waker_tid: None,
     }
 }
 
 /// A preemption.
 pub fn preempted(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64) -> OffCpuRow {
-    OffCpuRow { state: "R".into(), wake_ts: None, stack_id: None, ..sleep(ts, tid, task, dur, 0) }
+    OffCpuRow { state: "R".into(), run_queue: None, stack_id: None, ..sleep(ts, tid, task, dur, 0) }
 }
 
 pub fn sample(ts: i64, tid: i32, task: impl Into<Option<i64>>, stack_id: impl Into<Option<i64>>) -> SampleRow {
@@ -289,7 +290,7 @@ pub fn poll(ts: i64, tid: i32, task_id: i64, type_id: i64, dur: i64) -> PollRow 
         cpu: 0,
         blocked: 0,
         run_queue: 0,
-        wake_ts: None,
+        wake_delay: None,
         completed: None,
     }
 }
@@ -372,7 +373,7 @@ pub fn busy(events: i64) -> Session {
                 if asleep > 0 {
                     sleeps.push(match random(5) {
                         0 => preempted(now, tid, task, asleep),
-                        1 => format::OffCpuRow { wake_ts: None, ..sleep(now, tid, task, asleep, 0) },
+                        1 => format::OffCpuRow { run_queue: None, ..sleep(now, tid, task, asleep, 0) },
                         n => sleep(now, tid, (n > 2).then_some(task), asleep / 2, asleep - asleep / 2),
                     });
                 }

@@ -10,6 +10,7 @@
 //! nanoseconds since the Unix epoch by the manifest's one clock anchor, `dur` nanoseconds.
 
 mod checks;
+mod column;
 mod error;
 mod inflight;
 mod layout;
@@ -21,6 +22,7 @@ mod scan;
 mod segment;
 mod tables;
 mod unnamed;
+mod watched;
 
 pub use checks::{Checked, VerifiedFile, verified_reader};
 pub use error::{Error, Result};
@@ -31,6 +33,7 @@ pub use manifest::{Clock, FORMAT_VERSION, Manifest, Options, Range, Recovery, St
 pub use recover::recover;
 pub use row::{Cell, ColumnInfo, Columns, Text};
 pub use scan::{REFERENCES, Reference, integers, open_segment, scan_segment, texts};
-pub use segment::{Encoded, Sealed, SegmentInfo, encode, seal, segment_info};
+pub use segment::{Encoded, Sealed, SegmentInfo, encode, seal, seal_rows, segment_info};
 pub use tables::*;
 pub use unnamed::unnamed;
+pub use watched::STILL_ON;

@@ -17,12 +17,14 @@ use std::{
 use arrow::array::RecordBatch;
 
 use super::{
-    Manifest, REFERENCES, Recovery, SessionDir, StreamAccount, Table, VerifiedFile,
+    CoverageColumns, Manifest, REFERENCES, Recovery, SessionDir, StreamAccount, Table, VerifiedFile,
     error::{Error, Result},
     layout::TMP,
     scan::{integers, scan_log, scan_segment, texts},
     segment::{encode, seal_log, segment_info_and_longest},
     unnamed,
+    unnamed::rows,
+    watched::not_covered,
 };
 use crate::wire::Stream;
 
@@ -88,15 +90,15 @@ fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> R
 
     seal_logs(session, step)?;
     for (table, ids) in &found.unnamed {
-        let Some(encoded) =
-            encode(*table, &[unnamed(*table, ids.iter().copied())]).map_err(Error::damaged(&session.table(*table)))?
-        else {
-            continue;
-        };
-        session.create_table(*table)?;
-        let path = session.segment(*table, session.next_number(*table)?);
-        super::layout::write_whole(&path, &[&encoded.data])?;
-        step()?;
+        put(session, *table, unnamed(*table, ids.iter().copied()), step)?;
+    }
+    if let (None, Some(end)) = (&recovery.ended, manifest.end) {
+        // What of it is damaged is in the finding.
+        let missing = not_covered(session, end, KILLED, &mut |_, _, e| match e {
+            Error::Damaged { .. } => Ok(()),
+            other => Err(other),
+        })?;
+        put(session, Table::Coverage, rows::<CoverageColumns>(missing.into_iter()), step)?;
     }
 
     manifest.streams = found.accounts(&manifest).0;
@@ -107,6 +109,15 @@ fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> R
     manifest.write(session.path())?;
     step()?;
     Ok(recovery)
+}
+
+/// Adds a segment of what recovery found out.
+fn put(session: &SessionDir, table: Table, batch: RecordBatch, step: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    let Some(encoded) = encode(table, &[batch]).map_err(Error::damaged(&session.table(table)))? else { return Ok(()) };
+    session.create_table(table)?;
+    let path = session.segment(table, session.next_number(table)?);
+    super::layout::write_whole(&path, &[&encoded.data])?;
+    step()
 }
 
 /// Whether its recorder closed it in order, and could not seal all of it.
@@ -338,7 +349,7 @@ impl Findings {
 }
 
 /// The latest end of any event in a batch.
-fn latest(batch: &RecordBatch) -> Option<i64> {
+pub(super) fn latest(batch: &RecordBatch) -> Option<i64> {
     let starts = integers(batch, "ts");
     let durations = integers(batch, "dur");
     match durations.len() == starts.len() {
@@ -348,12 +359,12 @@ fn latest(batch: &RecordBatch) -> Option<i64> {
 }
 
 /// What to do about a sealed segment that could not be read.
-type Skip<'a> = dyn FnMut(Table, u32, Error) -> Result<()> + 'a;
+pub(super) type Skip<'a> = dyn FnMut(Table, u32, Error) -> Result<()> + 'a;
 
 /// Ids of `to` that rows refer to and that have no row.
 fn missing(session: &SessionDir, to: Table, skip: &mut Skip<'_>) -> Result<BTreeSet<i64>> {
     let mut known = HashSet::new();
-    each_batch(session, to, to.key(), |_| true, |batch| known.extend(integers(batch, to.key())), skip)?;
+    each_batch(session, to, &[to.key()], |_| true, |batch| known.extend(integers(batch, to.key())), skip)?;
     // They are given out in sequence: up to the first gap, all are known.
     let all_up_to = (1..).take_while(|id| known.contains(id)).last().unwrap_or(0);
     let mut missing = BTreeSet::new();
@@ -361,7 +372,7 @@ fn missing(session: &SessionDir, to: Table, skip: &mut Skip<'_>) -> Result<BTree
         each_batch(
             session,
             reference.from,
-            reference.column,
+            &[reference.column],
             |range| range.is_none_or(|(least, most)| least < 1 || most > all_up_to),
             |batch| missing.extend(integers(batch, reference.column).into_iter().filter(|id| !known.contains(id))),
             skip,
@@ -370,12 +381,12 @@ fn missing(session: &SessionDir, to: Table, skip: &mut Skip<'_>) -> Result<BTree
     Ok(missing)
 }
 
-/// Gives `each` one column of the batches of a table: of all logs, and of those sealed segments of which `is_wanted`
-/// wants that column's range.
-fn each_batch(
+/// Gives `each` some columns of the batches of a table: of all logs, and of those sealed segments of which `is_wanted`
+/// wants the first column's range.
+pub(super) fn each_batch(
     session: &SessionDir,
     table: Table,
-    column: &str,
+    columns: &[&str],
     is_wanted: impl Fn(Option<(i64, i64)>) -> bool,
     mut each: impl FnMut(&RecordBatch),
     skip: &mut Skip<'_>,
@@ -385,13 +396,16 @@ fn each_batch(
         if logs.iter().any(|log| log.table == table && log.number == number) {
             continue;
         }
-        let done = super::segment::range(table, &path, column).and_then(|range| match is_wanted(range) {
-            true => scan_segment(table, &path, &[column], |batch| {
-                each(batch);
-                Ok(())
-            }),
-            false => Ok(()),
-        });
+        let done =
+            super::segment::range(table, &path, columns.first().unwrap_or(&"")).and_then(|range| {
+                match is_wanted(range) {
+                    true => scan_segment(table, &path, columns, |batch| {
+                        each(batch);
+                        Ok(())
+                    }),
+                    false => Ok(()),
+                }
+            });
         done.or_else(|e| skip(table, number, e))?;
     }
     for log in logs.iter().filter(|log| log.table == table) {
@@ -413,9 +427,9 @@ mod tests {
 
     use super::*;
     use crate::session::{
-        AccountColumns, AccountRow, Clock, ClockColumns, ClockRow, Columns, DropColumns, DropRow, FORMAT_VERSION,
-        FrameColumns, FrameRow, InflightLog, OffCpuColumns, OffCpuRow, Range, StackColumns, StackRow, seal,
-        unnamed::rows,
+        AccountColumns, AccountRow, Clock, ClockColumns, ClockRow, Columns, CoverageRow, DropColumns, DropRow,
+        FORMAT_VERSION, FrameColumns, FrameRow, InflightLog, OffCpuColumns, OffCpuRow, PollColumns, PollRow, Range,
+        STILL_ON, StackColumns, StackRow, seal, unnamed::rows,
     };
 
     const START: i64 = 1_000_000_000_000;
@@ -444,7 +458,7 @@ mod tests {
             state: "S".into(),
             task_id: None,
             stack_id: Some(stack_id),
-            wake_ts: None,
+            run_queue: None,
             waker_tid: None,
         }
     }
@@ -461,6 +475,7 @@ mod tests {
             function: Some("f".into()),
             file: None,
             line: None,
+            col: None,
             inline_depth: 0,
             origin: None,
         }
@@ -570,6 +585,7 @@ mod tests {
             [
                 "accounts/000001.parquet",
                 "clock/000001.parquet",
+                "coverage/000001.parquet",
                 "drops/000001.parquet",
                 "frames/000001.parquet",
                 "frames/000002.parquet",
@@ -589,6 +605,68 @@ mod tests {
         let before = files(&session);
         assert!(recover(&session).unwrap().is_none());
         assert_eq!(files(&session), before);
+    }
+
+    /// What `coverage` says of a recovered session: stream, begin and end in ms, reason.
+    fn covered(session: &SessionDir) -> Vec<(String, i64, i64, String)> {
+        let mut all = Vec::new();
+        for path in session.segments(Table::Coverage).unwrap() {
+            scan_segment(Table::Coverage, &path, &["ts", "dur", "stream", "reason"], |batch| {
+                let [ts, dur] = ["ts", "dur"].map(|column| integers(batch, column));
+                let rows = texts(batch, "stream").into_iter().zip(texts(batch, "reason")).zip(ts).zip(dur);
+                all.extend(rows.map(|(((stream, reason), ts), dur)| {
+                    (stream.into(), (ts - START) / MS, (ts + dur - START) / MS, reason.into())
+                }));
+                Ok(())
+            })
+            .unwrap();
+        }
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn coverage_goes_on_to_what_was_last_seen() {
+        let (_tmp, session) = killed();
+        let on = |stream: &'static str, reason: &'static str| CoverageRow {
+            ts: START,
+            dur: 100 * MS,
+            stream: stream.into(),
+            reason: reason.into(),
+        };
+        let spent = "the budget is spent";
+        let rows = [on("off_cpu", STILL_ON), on("samples", STILL_ON), on("polls", spent), on("wakes", spent)];
+        sealed(&session, Table::Coverage, batch::<CoverageColumns>(rows));
+        let poll = |ms: i64| PollRow {
+            ts: START + ms * MS,
+            dur: 2 * MS,
+            task_id: 1,
+            type_id: None,
+            tid: 1,
+            cpu: 0,
+            blocked: 0,
+            run_queue: 0,
+            wake_delay: None,
+            completed: None,
+        };
+        sealed(&session, Table::Polls, batch::<PollColumns>([poll(20), poll(300)]));
+        log(&session, Table::Polls, &[batch::<PollColumns>([poll(400)])]);
+        recover(&session).unwrap().unwrap();
+        let row = |stream: &str, from, to, reason: &str| (stream.to_string(), from, to, reason.to_string());
+        assert_eq!(
+            covered(&session),
+            [
+                row("off_cpu", 0, 100, STILL_ON),
+                row("off_cpu", 100, 502, KILLED),
+                row("polls", 0, 100, spent),
+                // Since they were switched off, nothing tells of probes before this row, or after that one.
+                row("polls", 300, 402, KILLED),
+                row("samples", 0, 100, STILL_ON),
+                row("samples", 100, 502, KILLED),
+                row("wakes", 0, 100, spent),
+                row("wakes", 300, 402, KILLED),
+            ]
+        );
     }
 
     #[test]

@@ -3,39 +3,35 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    string::{String, ToString as _},
+    string::String,
+    sync::Arc,
     vec,
     vec::Vec,
 };
 
 use arrow::{
-    array::{AsArray as _, RecordBatch},
-    compute::interleave_record_batch,
-    datatypes::{DataType, Int64Type},
+    array::{Array, ArrayRef, AsArray as _, RecordBatch, UInt32Array},
+    compute::{concat, take},
+    datatypes::Int64Type,
     error::ArrowError,
 };
 use parquet::{
-    arrow::ArrowWriter,
-    basic::{Compression, Encoding, ZstdLevel},
+    arrow::{ArrowWriter, arrow_writer::compute_leaves},
+    basic::{Compression, ZstdLevel},
     file::{
         metadata::{KeyValue, ParquetMetaData, SortingColumn},
         properties::{EnabledStatistics, WriterProperties},
         statistics::Statistics,
     },
-    schema::types::ColumnPath,
 };
 
 use super::{
     SessionDir, Table, checks,
+    column::{self, ColumnEncoder, Values},
     error::{Error, Result},
     inflight::{Cut, InflightReader},
     scan::open_segment,
 };
-
-/// Rows that are copied into order at a time.
-const CHUNK: usize = 16 << 10;
-/// Distinct durations in a dictionary; where there are more, the rest is plain.
-const MAX_DURATIONS: usize = 16 << 10;
 
 /// A segment that was sealed.
 #[derive(Clone, Debug)]
@@ -77,32 +73,51 @@ pub fn seal(session: &SessionDir, table: Table, number: u32) -> Result<Option<Se
     }
 }
 
+/// Like [`seal`], of the rows that were appended to the log, for one who still has them: a log that was damaged meanwhile
+/// then costs nothing.
+pub fn seal_rows(session: &SessionDir, table: Table, number: u32, rows: &[RecordBatch]) -> Result<Option<Sealed>> {
+    put(session, table, number, rows, 0)
+}
+
 /// Like [`seal`]. A log without a whole row that is not empty is removed only where `and_damaged`.
 pub(super) fn seal_log(session: &SessionDir, table: Table, number: u32, and_damaged: bool) -> Result<Salvaged> {
     let log = session.log(table, number);
     let mut reader = InflightReader::open(table, &log)?;
     let batches = reader.by_ref().collect::<Result<Vec<_>>>()?;
     let cut = reader.cut().cloned();
-    let remove_log = || fs::remove_file(&log).map_err(Error::io("remove", &log));
-    let Some(encoded) = encode(table, &batches).map_err(Error::damaged(&log))? else {
-        if cut.is_none() || and_damaged {
-            remove_log()?;
-        }
+    if reader.rows() == 0 && cut.is_some() && !and_damaged {
         return Ok(Salvaged { sealed: None, cut });
+    }
+    let cut_bytes = cut.as_ref().map_or(0, |c| c.bytes);
+    Ok(Salvaged { sealed: put(session, table, number, &batches, cut_bytes)?, cut })
+}
+
+/// Puts `rows` in the place of a log.
+fn put(
+    session: &SessionDir,
+    table: Table,
+    number: u32,
+    rows: &[RecordBatch],
+    cut_bytes: u64,
+) -> Result<Option<Sealed>> {
+    let log = session.log(table, number);
+    let sealed = match encode(table, rows).map_err(Error::damaged(&log))? {
+        None => None,
+        Some(encoded) => {
+            let path = session.segment(table, number);
+            super::layout::write_whole(&path, &[&encoded.data])?;
+            Some(Sealed {
+                path,
+                rows: encoded.rows,
+                bytes: encoded.data.len() as u64,
+                cut_bytes,
+                first_ts: encoded.first_key,
+                last_ts: encoded.last_key,
+            })
+        }
     };
-    drop(batches);
-    let path = session.segment(table, number);
-    super::layout::write_whole(&path, &[&encoded.data])?;
-    remove_log()?;
-    let sealed = Sealed {
-        path,
-        rows: encoded.rows,
-        bytes: encoded.data.len() as u64,
-        cut_bytes: cut.as_ref().map_or(0, |c| c.bytes),
-        first_ts: encoded.first_key,
-        last_ts: encoded.last_key,
-    };
-    Ok(Salvaged { sealed: Some(sealed), cut })
+    fs::remove_file(&log).map_err(Error::io("remove", &log))?;
+    Ok(sealed)
 }
 
 /// A segment's bytes.
@@ -123,18 +138,25 @@ pub struct Encoded {
 pub fn encode(table: Table, batches: &[RecordBatch]) -> Result<Option<Encoded>, ArrowError> {
     let schema = table.schema();
     let key = schema.index_of(table.key())?;
-    let mut order: Vec<(i64, u32, u32)> = Vec::new();
+    let mut order: Vec<(i64, u32)> = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
     let mut is_sorted = true;
-    for (batch_index, batch) in (0..).zip(batches) {
+    for batch in batches {
+        if batch.num_columns() != schema.fields().len() {
+            return Err(ArrowError::SchemaError("a batch is not of the table's schema".into()));
+        }
         let keys = batch
             .columns()
             .get(key)
             .and_then(|c| c.as_primitive_opt::<Int64Type>())
             .ok_or_else(|| ArrowError::SchemaError("a key is no integer".into()))?;
-        for (row, &key) in (0..).zip(keys.values()) {
-            is_sorted = is_sorted && order.last().is_none_or(|(last, ..)| *last <= key);
-            order.push((key, batch_index, row));
-        }
+        let before = u32::try_from(order.len());
+        let first_row = before.map_err(|_| ArrowError::InvalidArgumentError("a segment has too many rows".into()))?;
+        let mut last = order.last().map_or(i64::MIN, |(last, _)| *last);
+        order.extend((first_row..).zip(keys.values()).map(|(row, &key)| {
+            is_sorted &= last <= key;
+            last = key;
+            (key, row)
+        }));
     }
     // By the place in the log where keys are equal.
     if !is_sorted {
@@ -142,28 +164,43 @@ pub fn encode(table: Table, batches: &[RecordBatch]) -> Result<Option<Encoded>, 
     }
     let (Some(first), Some(last)) = (order.first(), order.last()) else { return Ok(None) };
     let (first_key, last_key, rows) = (first.0, last.0, order.len() as u64);
-
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties(table)))?;
-    if is_sorted {
-        for batch in batches {
-            writer.write(batch)?;
-        }
-    } else {
-        let sources: Vec<_> = batches.iter().collect();
-        for chunk in order.chunks(CHUNK) {
-            let indices: Vec<_> = chunk.iter().map(|(_, batch, row)| (*batch as usize, *row as usize)).collect();
-            writer.write(&interleave_record_batch(&sources, &indices)?)?;
-        }
-    }
+    let places = (!is_sorted).then(|| order.iter().map(|(_, row)| *row).collect::<UInt32Array>());
     drop(order);
+
+    let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties(table)))?;
+    let (mut file, others) = writer.into_serialized_writer()?;
+    let descriptions = file.schema_descr().columns().to_vec();
+    let mut group = file.next_row_group()?;
+    let mut encoder = ColumnEncoder::new(level())?;
+    let others = others.create_column_writers(0)?;
+    // One column after the other: what is at work stays in the caches, and is no more than one column.
+    for (index, ((field, description), mut other)) in schema.fields().iter().zip(descriptions).zip(others).enumerate() {
+        let parts: Vec<&ArrayRef> = batches.iter().map(|batch| batch.column(index)).collect();
+        if column::is_ours(field.data_type()) {
+            let places = places.as_ref().map(|places| places.values().as_ref());
+            encoder.write(&mut group, description, &parts, places, values(table, field.name()), index == key)?;
+            continue;
+        }
+        let mut write = |array: &ArrayRef| -> Result<(), ArrowError> {
+            Ok(compute_leaves(field, array)?.iter().try_for_each(|leaf| other.write(leaf))?)
+        };
+        match &places {
+            None => parts.iter().try_for_each(|array| write(array))?,
+            Some(places) => {
+                let parts: Vec<&dyn Array> = parts.iter().map(|array| array.as_ref()).collect();
+                write(&take(&concat(&parts)?, places, None)?)?;
+            }
+        }
+        other.close()?.append_to_row_group(&mut group)?;
+    }
+    group.close()?;
     // The data pages are then all there, and indexes and footer are yet to come.
-    writer.flush()?;
-    writer.sync()?;
-    let data_end = writer.inner().len();
-    let blocks = checks::blocks(writer.inner());
-    writer.append_key_value_metadata(KeyValue::new(checks::BLOCKS.into(), blocks));
-    writer.append_key_value_metadata(KeyValue::new(checks::TAIL.into(), String::from(checks::UNKNOWN)));
-    let mut data = writer.into_inner()?;
+    file.flush()?;
+    let data_end = file.inner().len();
+    let blocks = checks::blocks(file.inner());
+    file.append_key_value_metadata(KeyValue::new(checks::BLOCKS.into(), blocks));
+    file.append_key_value_metadata(KeyValue::new(checks::TAIL.into(), String::from(checks::UNKNOWN)));
+    let mut data = file.into_inner()?;
     data.get_mut(data_end..)
         .and_then(checks::sign)
         .ok_or_else(|| ArrowError::ParquetError("the footer has no place for its checksum".into()))?;
@@ -172,7 +209,7 @@ pub fn encode(table: Table, batches: &[RecordBatch]) -> Result<Option<Encoded>, 
 
 /// Sorts what is almost sorted: events come in the order of their ends, and most are short, so a row is a few places from
 /// where it belongs. Moving those costs an eighth of a sort; where it turns out to be more, a sort it is.
-fn sort(order: &mut [(i64, u32, u32)]) {
+fn sort(order: &mut [(i64, u32)]) {
     let mut moves = order.len().saturating_mul(8);
     for end in 1..order.len() {
         let mut at = end;
@@ -193,17 +230,17 @@ fn sort(order: &mut [(i64, u32, u32)]) {
 ///
 /// - times delta-packed: `ts` 2.4 and 2.7, plain 2.5 and 3.0;
 /// - durations plain: `dur` of `off_cpu` 3.6, `run_queue` 0.14, delta-packed 3.6 and 0.39, for one outlier widens its
-///   whole miniblock; `dur` of `polls` by a dictionary as long as that stays small: 1.9, plain 2.0, delta-packed 3.2;
+///   part of a block; `dur` of `polls` by a dictionary where one is small: 1.9, plain 2.0, delta-packed 3.2;
 /// - ids and text by a dictionary: `task_id` 1.0, delta-packed 1.4.
 ///
 /// Pages carry their own minima and maxima, so that a reader of a time range skips the others.
 fn properties(table: Table) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_created_by(String::from(concat!("hud ", env!("CARGO_PKG_VERSION"))))
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default()))
+        .set_compression(Compression::ZSTD(level()))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_data_page_row_count_limit(20_000)
-        .set_max_row_group_row_count(Some(1 << 20));
+        .set_write_batch_size(4096);
     let columns = table.columns();
     let key = columns.iter().position(|c| c.name == table.key()).unwrap_or(0);
     properties = properties.set_sorting_columns(Some(vec![SortingColumn {
@@ -211,18 +248,23 @@ fn properties(table: Table) -> WriterProperties {
         descending: false,
         nulls_first: false,
     }]));
-    for column in columns.iter().filter(|c| c.data_type == DataType::Int64) {
-        let path = ColumnPath::from(column.name.to_string());
-        properties = match (table, column.name) {
-            (_, name) if name == table.key() || name == "wake_ts" => properties
-                .set_column_dictionary_enabled(path.clone(), false)
-                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED),
-            (Table::Polls, "dur") => properties.set_column_dictionary_page_size_limit(path, MAX_DURATIONS * 8),
-            (_, "dur" | "blocked" | "run_queue") => properties.set_column_dictionary_enabled(path, false),
-            _ => properties,
-        };
-    }
     properties.build()
+}
+
+/// How a column of numbers is written.
+fn values(table: Table, column: &str) -> Values {
+    match column {
+        name if name == table.key() => Values::Delta,
+        "dur" if table != Table::Polls => Values::Plain,
+        "run_queue" if table == Table::OffCpu => Values::Plain,
+        "wake_delay" => Values::Plain,
+        "dur" | "blocked" | "run_queue" => Values::DictionaryOrPlain,
+        _ => Values::DictionaryOrDelta,
+    }
+}
+
+fn level() -> ZstdLevel {
+    ZstdLevel::try_new(1).unwrap_or_default()
 }
 
 /// What a sealed segment's footer says.

@@ -133,8 +133,8 @@ tables! {
         blocked: i64,
         /// Part of `dur` that it was runnable without a CPU (ns).
         run_queue: i64,
-        /// The wake that led to it (ns since the epoch); null where wakes are not recorded.
-        wake_ts: Option<i64>,
+        /// How long before `ts` the wake was that led to it (ns); null where wakes are not recorded.
+        wake_delay: Option<i64>,
         /// Whether the task completed in it; null where not known.
         completed: Option<bool>,
     }
@@ -155,8 +155,8 @@ tables! {
         task_id: Option<i64>,
         /// Its own stack as it left; null where none could be taken.
         stack_id: Option<i64>,
-        /// When it was woken (ns since the epoch); from then to the end it waited for a CPU. Null for `R`.
-        wake_ts: Option<i64>,
+        /// Part of `dur`, its end, that it was runnable without a CPU: since it was woken (ns). Null where no waking was seen, and for `R`, all of which is that.
+        run_queue: Option<i64>,
         /// The thread that woke it, of any process.
         waker_tid: Option<i32>,
     }
@@ -290,9 +290,11 @@ tables! {
         file: Option<Text>,
         /// Line in it.
         line: Option<i32>,
+        /// Column in the line, from 1.
+        col: Option<i32>,
         /// 0 for the function that holds the address, 1 for the one inlined into it, and so on.
         inline_depth: i32,
-        /// Whose code it is: `own`, `dependency`, `tokio`, `std`, `system`; null where not known.
+        /// Whose code it is: `own`, `dependency`, `tokio`, `std`, `libc`, `kernel` (the vdso too), `system` (other libraries); null where not sure.
         origin: Option<Text>,
     }
 
@@ -346,9 +348,9 @@ tables! {
         ts: i64,
         /// Its length (ns).
         dur: i64,
-        /// Stream: the table's name.
+        /// Stream: the table's name; `all` where that is not known. `stacks` and `frames` are no events: rows that have no stack, and frames that stacks lack.
         stream: Text,
-        /// Where: `ring` (no room in the ring buffer), `untracked` (no room in the kernel's tables), `decode` (not understood), `disk` (no room on the disk).
+        /// Where: `ring` (no room in the ring buffer), `untracked` (no room in the kernel's tables), `decode` (not understood), `disk` (no room on the disk), `capacity` (no room in the recorder's memory for one more distinct stack or frame), `writer` (the disk was too slow).
         stage: Text,
         /// How many.
         lost: i64,

@@ -24,6 +24,7 @@ pub fn unnamed(table: Table, ids: impl Iterator<Item = i64>) -> RecordBatch {
             function: None,
             file: None,
             line: None,
+            col: None,
             inline_depth: 0,
             origin: None,
         })),

@@ -82,6 +82,9 @@ struct Rest {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = hud_record::intake::divert() {
+        return ended;
+    }
     let cli = Cli::parse();
     let no_replay = || {
         Err(Error::Unavailable(

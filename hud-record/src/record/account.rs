@@ -97,6 +97,9 @@ pub(super) fn kernel_account(since: &Counters, own_rows: &PerStream) -> Vec<Kern
         .collect()
 }
 
+/// The stage of what there was no room for in the recorder's memory.
+pub(super) const CAPACITY: &str = "capacity";
+
 /// Turns growing loss counters into `drops` rows.
 #[derive(Default)]
 pub(super) struct DropLog {
@@ -112,13 +115,14 @@ impl DropLog {
     }
 
     /// Writes a row for every loss that is new since the last look. `since` are the counters since the baseline.
-    pub(super) fn note(&mut self, now: i64, since: &Counters, undecoded: u64, out: &BatchSender) {
+    pub(super) fn note(&mut self, now: i64, since: &Counters, undecoded: u64, stacks_not_kept: u64, out: &BatchSender) {
         for stream in Stream::ALL {
             let c = stream_counters(since, stream);
             self.one(now, stream.name(), "ring", c.lost);
             self.one(now, stream.name(), "untracked", c.untracked);
         }
         self.one(now, "all", "decode", undecoded);
+        self.one(now, Table::Stacks.name(), CAPACITY, stacks_not_kept);
         self.since = now;
         out.send(&mut self.rows);
     }
@@ -138,9 +142,9 @@ impl DropLog {
         }
     }
 
-    /// All losses so far.
+    /// All events lost so far. One that is stored without its stack is none of them.
     pub(super) fn total(&self) -> u64 {
-        self.seen.values().sum()
+        self.seen.iter().filter(|((_, stage), _)| *stage != CAPACITY).map(|(_, lost)| lost).sum()
     }
 }
 

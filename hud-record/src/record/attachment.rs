@@ -27,7 +27,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    intake::Intake,
     kernel,
+    names::{Cache, Sources},
     probes::{Plan, Polls, Probes, Unwind},
     target::{Binary, Mapping, Process, Tokio},
     unwind::Prepared,
@@ -41,6 +43,8 @@ pub(super) struct Attachment {
     pub(super) process: Process,
     pub(super) tokio: Arc<Tokio>,
     pub(super) names_from: PathBuf,
+    /// What names are made of, for every session.
+    pub(super) sources: Arc<Sources>,
     pub(super) build_id: Option<String>,
     pub(super) mappings: Vec<Mapping>,
     pub(super) load_bias: u64,
@@ -68,6 +72,8 @@ impl Attachment {
         let pidfd = Pid::from_raw(process.pid.cast_signed())
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
             .ok_or(Error::Exited(process.pid))?;
+        // While hud may still do everything: the child is to become nobody.
+        let sources = Arc::new(Sources::new(Intake::start()?, Cache::shared()));
         let running = Binary::open(&process.exe_path(), &process.exe).map_err(|e| opened(&process, e))?;
         let given = match &settings.target {
             Some(path) => Some(Binary::open(path, path)?),
@@ -118,6 +124,7 @@ impl Attachment {
             process,
             tokio: Arc::new(tokio),
             names_from,
+            sources,
             build_id,
             mappings,
             load_bias,

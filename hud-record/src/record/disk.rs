@@ -183,7 +183,7 @@ impl Pause {
 }
 
 /// Whether a table's rows wait for room. Rows of events do not: there would be no end of them.
-fn waits(table: Table) -> bool {
+pub(super) fn waits(table: Table) -> bool {
     is_name(table) || !table.expires() || matches!(table, Table::Drops | Table::Coverage)
 }
 

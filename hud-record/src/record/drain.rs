@@ -187,7 +187,7 @@ impl Drain {
             cpu: i32::from(e.cpu),
             blocked: e.blocked.cast_signed(),
             run_queue: e.run_queue.cast_signed(),
-            wake_ts: (e.wake_ts != 0).then(|| self.clock.epoch(e.wake_ts)),
+            wake_delay: (e.wake_ts != 0).then(|| e.ts.wrapping_sub(e.wake_ts).cast_signed()),
             completed: Some(e.completed != 0),
         });
         if self.polls.len() >= BATCH_ROWS {
@@ -215,7 +215,7 @@ impl Drain {
             state: Text::Borrowed(state_name(e.state)),
             task_id: self.task_id(e.task_id),
             stack_id,
-            wake_ts: woken.then(|| self.clock.epoch(e.wake_ts)),
+            run_queue: woken.then(|| e.ts.saturating_add(e.dur).saturating_sub(e.wake_ts).min(e.dur).cast_signed()),
             waker_tid: (woken && e.waker_tid != 0).then_some(e.waker_tid.cast_signed()),
         });
         if self.off_cpu.len() >= BATCH_ROWS {

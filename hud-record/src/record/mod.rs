@@ -16,7 +16,7 @@ mod governor;
 mod identity;
 mod learner;
 mod namer;
-mod origin;
+mod queue;
 mod recorder;
 mod retention;
 mod sealer;

@@ -1,36 +1,56 @@
 //! The namer: gives the frames of new stacks their module, function, file and line.
 //!
 //! It runs beside the drain at low priority and owns everything that names need; a name that cannot be had is left out,
-//! never guessed.
+//! never guessed. What the target's files say is read elsewhere, see [`crate::intake`].
 
 use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use addr2line::Loader;
 use hud_common::session::{
-    Columns as _, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns, StackRow, Text,
+    Clock, Columns as _, DropColumns, DropRow, FrameColumns, FrameRow, ModuleColumns, ModuleRow, StackColumns,
+    StackRow, Table, Text,
 };
 
 use super::{
-    origin::origin,
+    account::CAPACITY,
     stacks::{NewStack, Unwind},
     writer::BatchSender,
 };
 use crate::{
     error::{Error, Result},
-    target::{Binary, Mapping, Process, clean, function_name},
+    kernel,
+    names::{BinaryId, KernelSymbols, Located, Named, Resolver, Sources, Whose, is_kernel},
+    target::{Mapping, Process, clean},
 };
 
-/// Frames that are kept; further ones have an id no more, and their stacks end before them.
-const MAX_FRAMES: usize = 500_000;
+/// Addresses whose frames are kept; stacks end before further ones, and `drops` counts the frames that they lack.
+const MAX_ADDRESSES: usize = 500_000;
+/// Stacks that are named at once: what they need to ask goes in few questions.
+const BATCH: usize = 64;
+/// How long a session that has ended waits for names.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of the kernel's code in the target, the vdso.
+const LARGEST_VDSO: u64 = 1 << 20;
+/// The path of the kernel as a module.
+const KERNEL: &str = "[kernel]";
 
 /// The namer's thread.
-pub(super) struct Namer(JoinHandle<()>);
+pub(super) struct Namer {
+    thread: JoinHandle<Vec<String>>,
+    is_ending: Arc<AtomicBool>,
+}
 
 impl Namer {
     /// Starts it. It ends when the sender of new stacks is gone and all are named.
@@ -38,25 +58,30 @@ impl Namer {
         process: Process,
         names_from: PathBuf,
         mappings: Vec<Mapping>,
+        sources: Arc<Sources>,
+        clock: Clock,
         out: BatchSender,
     ) -> Result<(Self, Sender<NewStack>)> {
         let (new, incoming) = mpsc::channel();
-        let handle = thread::Builder::new()
+        let is_ending = Arc::new(AtomicBool::new(false));
+        let ending = Arc::clone(&is_ending);
+        let thread = thread::Builder::new()
             .name("hud-namer".into())
             .spawn(move || {
                 // Below everything else on the machine: names can wait, the target cannot.
                 let _ = rustix::process::nice(19);
                 crate::privilege::enter_namer();
-                Names::new(process, names_from, mappings, out).run(&incoming);
+                Names::new(process, names_from, mappings, sources, clock, out).run(&incoming, &ending)
             })
             .map_err(|source| Error::Io { action: "start a thread", source })?;
-        Ok((Namer(handle), new))
+        Ok((Namer { thread, is_ending }, new))
     }
 
-    /// Waits until all stacks are named.
-    pub(super) fn finish(self) {
+    /// Waits until all stacks are named. Gives what could not be, in words.
+    pub(super) fn finish(self) -> Vec<String> {
+        self.is_ending.store(true, Ordering::Relaxed);
         // A namer that panicked leaves names out; the events are all there.
-        let _ = self.0.join();
+        self.thread.join().unwrap_or_else(|_| vec!["functions have no names: hud's own fault".into()])
     }
 }
 
@@ -64,24 +89,34 @@ struct Module {
     id: i64,
     mapping: Mapping,
     is_exe: bool,
-    symbols: Option<Symbols>,
+    binary: Option<BinaryId>,
     opened: bool,
 }
 
-struct Symbols {
-    loader: Loader,
-    binary: Binary,
+/// An address of which the rows are written.
+#[derive(Clone)]
+struct Known {
+    /// Innermost first.
+    frames: Rc<[i64]>,
+    is_signal_return: bool,
 }
 
 struct Names {
     process: Process,
     names_from: PathBuf,
+    resolver: Resolver,
     modules: Vec<Module>,
     next_module: i64,
     looked: Instant,
-    /// Frames at an address, innermost first.
-    frames: HashMap<u64, Vec<i64>>,
+    /// Read when the first address of the kernel is met.
+    kernel: Option<(i64, Option<KernelSymbols>)>,
+    known: HashMap<u64, Known>,
     next_frame: i64,
+    most_addresses: usize,
+    clock: Clock,
+    /// When rows were sent last (ns since the epoch), and frames that stacks lack since.
+    flushed: i64,
+    lost: usize,
     out: BatchSender,
     stack_rows: StackColumns,
     frame_rows: FrameColumns,
@@ -89,15 +124,28 @@ struct Names {
 }
 
 impl Names {
-    fn new(process: Process, names_from: PathBuf, mappings: Vec<Mapping>, out: BatchSender) -> Self {
+    fn new(
+        process: Process,
+        names_from: PathBuf,
+        mappings: Vec<Mapping>,
+        sources: Arc<Sources>,
+        clock: Clock,
+        out: BatchSender,
+    ) -> Self {
         let mut names = Names {
+            resolver: Resolver::new(sources, Some(process.pid)),
             process,
             names_from,
             modules: Vec::new(),
             next_module: 1,
             looked: Instant::now(),
-            frames: HashMap::new(),
+            kernel: None,
+            known: HashMap::new(),
             next_frame: 1,
+            most_addresses: MAX_ADDRESSES,
+            clock,
+            flushed: clock.epoch(kernel::now()),
+            lost: 0,
             out,
             stack_rows: StackColumns::default(),
             frame_rows: FrameColumns::default(),
@@ -111,11 +159,21 @@ impl Names {
         names
     }
 
-    fn run(mut self, incoming: &Receiver<NewStack>) {
+    fn run(mut self, incoming: &Receiver<NewStack>, is_ending: &AtomicBool) -> Vec<String> {
+        let mut deadline = None;
         loop {
+            if deadline.is_none() && is_ending.load(Ordering::Relaxed) {
+                let until = Instant::now() + PATIENCE;
+                self.resolver.give_up_at(until);
+                deadline = Some(until);
+            }
             match incoming.recv_timeout(Duration::from_millis(100)) {
-                Ok(stack) => {
-                    self.name(stack);
+                Ok(first) => {
+                    let stacks: Vec<_> = std::iter::once(first).chain(incoming.try_iter().take(BATCH - 1)).collect();
+                    self.ask(&stacks);
+                    for stack in stacks {
+                        self.name(stack);
+                    }
                     if self.stack_rows.len() >= 1024 || self.frame_rows.len() >= 4096 {
                         self.flush();
                     }
@@ -125,6 +183,8 @@ impl Names {
             }
         }
         self.flush();
+        self.resolver.save();
+        self.resolver.notes().to_vec()
     }
 
     /// Names before the rows that refer to them: modules, frames, stacks.
@@ -132,86 +192,170 @@ impl Names {
         self.out.send(&mut self.module_rows);
         self.out.send(&mut self.frame_rows);
         self.out.send(&mut self.stack_rows);
+        let now = self.clock.epoch(kernel::now());
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            let mut drops = DropColumns::default();
+            drops.push(DropRow {
+                ts: self.flushed,
+                dur: now - self.flushed,
+                stream: Table::Frames.name().into(),
+                stage: CAPACITY.into(),
+                lost: i64::try_from(lost).unwrap_or(i64::MAX),
+            });
+            self.out.send(&mut drops);
+        }
+        self.flushed = now;
+    }
+
+    /// Asks for all that is new in some stacks, module by module.
+    fn ask(&mut self, stacks: &[NewStack]) {
+        let mut wanted: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
+        for stack in stacks {
+            for (depth, &address) in stack.addresses.iter().enumerate() {
+                let address = if depth == 0 { address } else { address.wrapping_sub(1) };
+                if !is_kernel(address)
+                    && !self.known.contains_key(&address)
+                    && let Some(module) = self.module(address)
+                {
+                    wanted.entry(module).or_default().push(address);
+                }
+            }
+        }
+        for (module, mut addresses) in wanted {
+            addresses.sort_unstable();
+            addresses.dedup();
+            addresses.truncate(self.most_addresses.saturating_sub(self.known.len()));
+            self.resolve(module, &addresses);
+        }
     }
 
     fn name(&mut self, stack: NewStack) {
         let mut frame_ids = Vec::with_capacity(stack.addresses.len());
         let mut unwind = stack.unwind;
-        for (depth, &address) in stack.addresses.iter().enumerate() {
-            // A caller is known by its return address, which may already belong to the next line or function.
-            let address = if depth == 0 { address } else { address.wrapping_sub(1) };
-            if let Some(known) = self.frames.get(&address) {
-                frame_ids.extend_from_slice(known);
-            } else if self.frames.len() < MAX_FRAMES {
-                let new = self.resolve(address);
-                frame_ids.extend_from_slice(&new);
-                self.frames.insert(address, new);
-            } else {
+        // A caller is known by its return address, which may already belong to the next line or function. The leaf did
+        // not call, nor did the code that a signal or an entry to the kernel interrupted.
+        let mut is_exact = true;
+        for (depth, &pc) in stack.addresses.iter().enumerate() {
+            let Some(mut known) = self.frames_at(if is_exact { pc } else { pc.wrapping_sub(1) }) else {
                 unwind = Unwind::Truncated;
+                self.lost += stack.addresses.len() - depth;
                 break;
+            };
+            let is_signal_return = known.is_signal_return && !is_exact;
+            if is_signal_return && let Some(there) = self.frames_at(pc) {
+                known = there;
             }
+            frame_ids.extend_from_slice(&known.frames);
+            let next = stack.addresses.get(depth + 1);
+            is_exact = is_signal_return || is_kernel(pc) && next.is_some_and(|&next| !is_kernel(next));
         }
         self.stack_rows.push(StackRow { stack_id: stack.stack_id, frame_ids, unwind: Text::Borrowed(unwind.name()) });
     }
 
-    /// Makes the frames at an address and gives their ids.
-    fn resolve(&mut self, address: u64) -> Vec<i64> {
-        let module = self.module(address);
-        let Some(index) = module else {
-            return vec![self.frame(None, address, FrameName::default(), 0, None)];
-        };
+    /// What is at an address; `None` where there are too many of them.
+    fn frames_at(&mut self, address: u64) -> Option<Known> {
+        if !self.known.contains_key(&address) {
+            if self.known.len() >= self.most_addresses {
+                return None;
+            }
+            self.resolve_one(address);
+        }
+        self.known.get(&address).cloned()
+    }
+
+    /// Makes the frames at one address.
+    fn resolve_one(&mut self, address: u64) {
+        if is_kernel(address) {
+            self.resolve_kernel(address);
+        } else if let Some(module) = self.module(address) {
+            self.resolve(module, &[address]);
+        } else {
+            let frames = Rc::from([self.frame(None, address, Named::default(), 0, None)]);
+            self.known.insert(address, Known { frames, is_signal_return: false });
+        }
+    }
+
+    /// Makes the frames at addresses of a module.
+    fn resolve(&mut self, module: i64, addresses: &[u64]) {
+        let Some(index) = self.modules.iter().position(|m| m.id == module) else { return };
         self.open(index);
-        let Some(module) = self.modules.get(index) else { return Vec::new() };
-        let (id, is_exe) = (Some(module.id), module.is_exe);
-        let offset = address - module.mapping.start + module.mapping.offset;
-        let (vaddr, names) = match &module.symbols {
-            Some(symbols) => match symbols.binary.vaddr(offset) {
-                Some(vaddr) => (vaddr, look_up(&symbols.loader, vaddr)),
-                None => (offset, Vec::new()),
-            },
-            None => (offset, Vec::new()),
+        let Some(module) = self.modules.get(index) else { return };
+        let (id, place, binary) = (module.id, Place::of(module), module.binary);
+        let (start, base) = (module.mapping.start, module.mapping.offset);
+        let offsets: Vec<u64> = addresses.iter().map(|a| a.wrapping_sub(start).wrapping_add(base)).collect();
+        let located = match binary {
+            Some(binary) => self.resolver.resolve(binary, &offsets),
+            None => offsets.iter().map(|&address| Located { address, ..Located::default() }).collect(),
         };
-        let names = if names.is_empty() { vec![FrameName::default()] } else { names };
-        let outermost = names.len() - 1;
-        names
-            .into_iter()
-            .enumerate()
-            .map(|(i, name)| {
-                let whose = origin(name.file.as_deref(), name.function.as_deref(), is_exe);
-                self.frame(id, vaddr, name, i32::try_from(outermost - i).unwrap_or(i32::MAX), whose)
-            })
-            .collect()
+        for (&address, located) in addresses.iter().zip(located) {
+            let mut names = located.frames;
+            if names.is_empty() {
+                names.push(Named::default());
+            }
+            let outermost = names.len() - 1;
+            let frames = names
+                .into_iter()
+                .enumerate()
+                .map(|(i, name)| {
+                    let origin = place.origin(name.whose);
+                    let depth = i32::try_from(outermost - i).unwrap_or(i32::MAX);
+                    self.frame(Some(id), located.address, name, depth, origin)
+                })
+                .collect();
+            self.known.insert(address, Known { frames, is_signal_return: located.is_signal_return });
+        }
+    }
+
+    /// Makes the frame at an address of the kernel.
+    fn resolve_kernel(&mut self, address: u64) {
+        if self.kernel.is_none() {
+            let module_id = self.next_module;
+            self.next_module += 1;
+            let (path, start, end) = (KERNEL.into(), i64::MIN, -1);
+            self.module_rows.push(ModuleRow { module_id, path, build_id: None, start, end, offset: 0 });
+            self.kernel = Some((module_id, KernelSymbols::read()));
+        }
+        let Some((module, symbols)) = &self.kernel else { return };
+        let function = symbols.as_ref().and_then(|s| s.find(address)).map(clean);
+        let name = Named { function, ..Named::default() };
+        let module = *module;
+        let frames = Rc::from([self.frame(Some(module), address, name, 0, Some("kernel"))]);
+        self.known.insert(address, Known { frames, is_signal_return: false });
     }
 
     fn frame(
         &mut self,
         module_id: Option<i64>,
         address: u64,
-        name: FrameName,
+        name: Named,
         inline_depth: i32,
-        whose: Option<&'static str>,
+        origin: Option<&'static str>,
     ) -> i64 {
         let frame_id = self.next_frame;
         self.next_frame += 1;
+        let number = |n: Option<u32>| n.and_then(|n| i32::try_from(n).ok());
         self.frame_rows.push(FrameRow {
             frame_id,
             module_id,
             address: address.cast_signed(),
             function: name.function.map(Into::into),
             file: name.file.map(Into::into),
-            line: name.line,
+            line: number(name.line),
+            col: number(name.column),
             inline_depth,
-            origin: whose.map(Into::into),
+            origin: origin.map(Into::into),
         });
         frame_id
     }
 
     /// The module that holds an address; asks again for the mappings, at most once a second, when none does.
-    fn module(&mut self, address: u64) -> Option<usize> {
-        let find =
-            |modules: &[Module]| modules.iter().position(|m| (m.mapping.start..m.mapping.end).contains(&address));
-        if let Some(index) = find(&self.modules) {
-            return Some(index);
+    fn module(&mut self, address: u64) -> Option<i64> {
+        let find = |modules: &[Module]| {
+            modules.iter().find(|m| (m.mapping.start..m.mapping.end).contains(&address)).map(|m| m.id)
+        };
+        if let Some(module) = find(&self.modules) {
+            return Some(module);
         }
         if self.looked.elapsed() < Duration::from_secs(1) {
             return None;
@@ -223,8 +367,7 @@ impl Names {
     }
 
     fn learn(&mut self, mappings: Vec<Mapping>) {
-        let bare = |path: &str| path.strip_suffix(" (deleted)").unwrap_or(path).to_string();
-        let exe = bare(&self.process.exe.to_string_lossy());
+        let exe = bare(&self.process.exe.to_string_lossy()).to_string();
         for mapping in mappings {
             if self.modules.iter().any(|m| m.mapping == mapping) {
                 continue;
@@ -233,7 +376,7 @@ impl Names {
             self.modules.retain(|m| m.mapping.end <= mapping.start || m.mapping.start >= mapping.end);
             let id = self.next_module;
             self.next_module += 1;
-            self.modules.push(Module { id, is_exe: bare(&mapping.path) == exe, mapping, symbols: None, opened: false });
+            self.modules.push(Module { id, is_exe: bare(&mapping.path) == exe, mapping, binary: None, opened: false });
         }
     }
 
@@ -244,15 +387,21 @@ impl Names {
             return;
         }
         module.opened = true;
-        // What is mapped, not what lies at its path now: that may be another build, or a pipe that nobody writes to.
-        let path = if module.is_exe { self.names_from.clone() } else { self.process.mapped_file(&module.mapping) };
-        if module.mapping.path.starts_with('/') && path.metadata().is_ok_and(|m| m.is_file()) {
-            module.symbols = Loader::new(&path)
-                .ok()
-                .zip(Binary::open(&path, &path).ok())
-                .map(|(loader, binary)| Symbols { loader, binary });
-        }
-        let build_id = module.symbols.as_ref().and_then(|s| s.binary.build_id()).map(str::to_string);
+        let shown = PathBuf::from(bare(&module.mapping.path));
+        module.binary = if module.mapping.path == VDSO {
+            vdso(&self.process, &module.mapping).and_then(|file| self.resolver.open_file(file, &shown))
+        } else if !module.mapping.path.starts_with('/') {
+            None
+        } else if module.is_exe {
+            // Debug files lie beside the file that was given, where one was.
+            let beside = if self.names_from.starts_with("/proc") { &shown } else { &self.names_from };
+            self.resolver.open(&self.names_from, beside)
+        } else {
+            // What is mapped, not what lies at its path now: that may be another build, or a pipe that nobody writes to.
+            self.resolver.open(&self.process.mapped_file(&module.mapping), &shown)
+        };
+        let build_id = module.binary.and_then(|binary| self.resolver.build_id(binary));
+        let build_id: Option<String> = build_id.map(|id| id.iter().map(|b| format!("{b:02x}")).collect());
         self.module_rows.push(ModuleRow {
             module_id: module.id,
             path: clean(&module.mapping.path).into(),
@@ -264,35 +413,107 @@ impl Names {
     }
 }
 
-#[derive(Default)]
-struct FrameName {
-    function: Option<String>,
-    file: Option<String>,
-    line: Option<i32>,
+/// The kernel's code in user space.
+const VDSO: &str = "[vdso]";
+
+/// The vdso as the target has it in memory: it is no file.
+fn vdso(process: &Process, mapping: &Mapping) -> Option<File> {
+    let size = mapping.end.checked_sub(mapping.start).filter(|&size| size <= LARGEST_VDSO)?;
+    let mut bytes = vec![0; usize::try_from(size).ok()?];
+    let memory = File::open(format!("/proc/{}/mem", process.pid)).ok()?;
+    memory.read_exact_at(&mut bytes, mapping.start).ok()?;
+    let file = File::from(rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC).ok()?);
+    file.write_all_at(&bytes, 0).ok()?;
+    Some(file)
 }
 
-/// The functions at an address, innermost first.
-fn look_up(loader: &Loader, address: u64) -> Vec<FrameName> {
-    let mut names = Vec::new();
-    if let Ok(mut frames) = loader.find_frames(address) {
-        while let Ok(Some(frame)) = frames.next() {
-            names.push(FrameName {
-                function: frame.function.and_then(|f| Some(function_name(&f.raw_name().ok()?))),
-                file: frame.location.as_ref().and_then(|l| Some(clean(l.file?))),
-                line: frame.location.as_ref().and_then(|l| i32::try_from(l.line?).ok()),
-            });
+/// A path without what the kernel adds to that of a file which is gone.
+fn bare(path: &str) -> &str {
+    path.strip_suffix(" (deleted)").unwrap_or(path)
+}
+
+/// What kind of file code is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Exe,
+    Libc,
+    Kernel,
+    /// A library that came with the system.
+    System,
+    /// Another one: a plugin, maybe, of the user's own.
+    Library,
+}
+
+impl Place {
+    fn of(module: &Module) -> Self {
+        if module.is_exe { Place::Exe } else { Place::by_path(bare(&module.mapping.path)) }
+    }
+
+    fn by_path(path: &str) -> Self {
+        // The C library and what it is made of, by glibc and by musl.
+        const LIBC: [&str; 9] = [
+            "libc",
+            "libm",
+            "libpthread",
+            "libdl",
+            "librt",
+            "libresolv",
+            "ld-linux-x86-64",
+            "ld-musl-x86_64",
+            "libc.musl-x86_64",
+        ];
+        // Where distributions put theirs.
+        const SYSTEM: [&str; 5] = ["/usr/", "/lib/", "/lib64/", "/nix/store/", "/snap/"];
+        let name = Path::new(path).file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        // `libc.so.6`, or `libc-2.31.so` as it was until glibc 2.34.
+        let stem = name.split_once(".so").map_or(name, |(stem, _)| stem);
+        let stem = stem.split_once("-2.").map_or(stem, |(stem, _)| stem);
+        if path.starts_with('[') {
+            Place::Kernel
+        } else if LIBC.contains(&stem) {
+            Place::Libc
+        } else if SYSTEM.iter().any(|folder| path.starts_with(folder)) {
+            Place::System
+        } else {
+            Place::Library
         }
     }
-    // Debug information without a function, or none at all: the symbol table.
-    let symbol = || loader.find_symbol(address).map(function_name);
-    match names.last_mut() {
-        Some(outermost) if outermost.function.is_none() => outermost.function = symbol(),
-        Some(_) => {}
-        None => {
-            if let Some(function) = symbol() {
-                names.push(FrameName { function: Some(function), ..FrameName::default() });
-            }
+
+    /// Whose code it is, as the session has it; `None` where that is not sure.
+    fn origin(self, whose: Option<Whose>) -> Option<&'static str> {
+        match (self, whose) {
+            (Place::Kernel, _) => Some("kernel"),
+            (Place::Libc, _) => Some("libc"),
+            (_, Some(Whose::Std)) => Some("std"),
+            (_, Some(Whose::Tokio)) => Some("tokio"),
+            (_, Some(Whose::Dependency)) => Some("dependency"),
+            (Place::Exe | Place::Library, Some(Whose::Own)) => Some("own"),
+            (Place::Exe, None) => None,
+            (Place::System | Place::Library, _) => Some("system"),
         }
     }
-    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_tells_whose_code_it_is() {
+        for (path, place) in [
+            ("/usr/lib/x86_64-linux-gnu/libc.so.6", Place::Libc),
+            ("/lib/x86_64-linux-gnu/libpthread-2.31.so", Place::Libc),
+            ("/usr/lib64/ld-linux-x86-64.so.2", Place::Libc),
+            ("/lib/ld-musl-x86_64.so.1", Place::Libc),
+            ("/usr/lib/x86_64-linux-gnu/libcrypto.so.3", Place::System),
+            ("/srv/app/plugin.so", Place::Library),
+            ("[vdso]", Place::Kernel),
+        ] {
+            assert_eq!(Place::by_path(path), place, "{path}");
+        }
+        assert_eq!(Place::System.origin(Some(Whose::Own)), Some("system"));
+        assert_eq!(Place::System.origin(Some(Whose::Std)), Some("std"));
+        assert_eq!(Place::Library.origin(Some(Whose::Own)), Some("own"));
+        assert_eq!(Place::Exe.origin(None), None);
+    }
 }

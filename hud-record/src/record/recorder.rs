@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -157,6 +157,9 @@ impl Recorder {
             && folder.symlink_metadata().is_ok()
         {
             return Err(hud_common::session::Error::Exists(folder.clone()).into());
+        }
+        if let Some(namespace) = kernel::inner_pid_namespace() {
+            return Err(Error::PidNamespace { pid: process.pid, namespace });
         }
         Ok(Recorder { attachment: Attachment::new(process, &settings)?, settings })
     }
@@ -399,6 +402,7 @@ impl<'a> Run<'a> {
         }
         let settled = attachment.settle(&mut drain, &live.out);
         let counters = attachment.counters();
+        tracing::debug!("counters: {counters:?}");
         let reason = result.as_ref().map_or("hud failed", |end| end.reason());
         let ended = settled.as_ref().copied().unwrap_or_else(|_| kernel::now());
         let ending = Ending {
@@ -464,6 +468,7 @@ fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<Stri
         process: attachment.process.clone(),
         tokio: attachment.has_learned().then(|| attachment.tokio.clone()),
         names_from: attachment.names_from.clone(),
+        sources: Arc::clone(&attachment.sources),
         mappings: attachment.mappings.clone(),
         roll: settings.roll,
         keep: settings.keep,

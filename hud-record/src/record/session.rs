@@ -33,6 +33,7 @@ use super::{
 use crate::{
     error::Result,
     kernel,
+    names::Sources,
     privilege::{Owner, make_as},
     probes::{Plan, Polls, Probes},
     target::{Mapping, Process, Tokio},
@@ -85,6 +86,7 @@ pub(super) struct Blueprint {
     /// Where its task types are known by now.
     pub(super) tokio: Option<Arc<Tokio>>,
     pub(super) names_from: PathBuf,
+    pub(super) sources: Arc<Sources>,
     pub(super) mappings: Vec<Mapping>,
     pub(super) roll: RollPolicy,
     pub(super) keep: Keep,
@@ -129,7 +131,9 @@ impl Blueprint {
             manifest: manifest.clone(),
             owner,
         })?;
-        let (namer, new_stacks) = match Namer::start(self.process, self.names_from, self.mappings, out.clone()) {
+        let (mappings, sources) = (self.mappings, self.sources);
+        let namer = Namer::start(self.process, self.names_from, mappings, sources, clock, out.patient());
+        let (namer, new_stacks) = match namer {
             Ok(started) => started,
             Err(e) => {
                 drop(out);
@@ -167,6 +171,7 @@ impl Prepared {
             covered: began,
             started: Instant::now(),
             progress: Progress::default(),
+            id: self.manifest.with(|m| m.id.clone()),
             folder: self.folder,
             lock: self.lock,
             clock: self.clock,
@@ -210,6 +215,8 @@ impl Drop for Unstarted {
 
 /// A session that is being recorded.
 pub(super) struct LiveSession {
+    /// Not asked of the manifest, which is locked while it is written: the drain must not wait for a disk.
+    id: String,
     folder: SessionDir,
     lock: SessionLock,
     owner: Option<Owner>,
@@ -247,7 +254,7 @@ impl LiveSession {
     }
 
     pub(super) fn id(&self) -> String {
-        self.manifest.with(|m| m.id.clone())
+        self.id.clone()
     }
 
     pub(super) fn status(&self) -> &Arc<WriterStatus> {
@@ -277,7 +284,7 @@ impl LiveSession {
         let now = kernel::now();
         let since = Duration::from_nanos(now.saturating_sub(self.covered));
         if since >= COVER_EVERY || self.started.elapsed() < COVER_EVERY {
-            let reason = "still on";
+            let reason = session::STILL_ON;
             write_coverage(plan, self.clock, self.covered, now, reason, &self.out);
             if plan.polls != Polls::Off
                 && let Some(stretch) = governor.split(now, reason)
@@ -297,7 +304,7 @@ impl LiveSession {
         let is_paused = status.is_paused.load(Ordering::Relaxed);
         // While the disk is full losses add up: one row tells them when there is room.
         if !is_paused {
-            self.drops.note(now, counters, drain.undecoded, &self.out);
+            self.drops.note(now, counters, drain.undecoded, drain.stacks_not_kept(), &self.out);
         }
         // What the account counts must be on its way before it.
         drain.flush(&self.out);
@@ -343,7 +350,7 @@ impl LiveSession {
         let now = self.now();
         let events = drain.rows.iter().sum();
         self.vitals.take(now, probes, drain.bytes, events, &self.out);
-        self.drops.note(now, &ending.counters, drain.undecoded, &self.out);
+        self.drops.note(now, &ending.counters, drain.undecoded, drain.stacks_not_kept(), &self.out);
         if let Some(stretch) = ending.probed.filter(|_| plan.polls != Polls::Off) {
             self.probed(stretch);
         }
@@ -354,7 +361,7 @@ impl LiveSession {
         self.out.account(now, kernel.clone());
         let mut notes = ending.notes.to_vec();
         if drain.stacks_not_kept() > 0 {
-            notes.push(format!("{} events have no stack: too many distinct ones", drain.stacks_not_kept()));
+            notes.push(format!("{} events have no stack: too many distinct ones (see drops)", drain.stacks_not_kept()));
         }
         let missed = ending.counters.arrivals_missed;
         if missed > 0 {
@@ -384,7 +391,7 @@ impl Closing {
     /// Waits until everything is named and sealed, and writes the manifest.
     pub(super) fn finish(self) -> Result<Outcome> {
         let Closing { live, kernel, end, reason } = self;
-        live.namer.finish();
+        let mut unnamed = live.namer.finish();
         drop(live.out);
         let (written, sealed) = live.writer.finish()?;
         let mut disk_drops = written.dropped.values().sum::<u64>();
@@ -396,7 +403,7 @@ impl Closing {
             let account = StreamAccount {
                 produced,
                 stored: own(&sealed.stored),
-                dropped: dropped + own(&written.dropped),
+                dropped: dropped + own(&written.dropped) + own(&written.given_up),
                 expired: own(&sealed.expired),
             };
             streams.insert(stream.name().to_string(), account);
@@ -404,6 +411,7 @@ impl Closing {
         let folder = live.folder.path();
         let id = live.manifest.with(|m| {
             m.streams.clone_from(&streams);
+            m.notes.append(&mut unnamed);
             m.end = Some(end);
             m.end_reason = Some(reason.into());
             m.range = m.range.map(|range| Range { to: end, ..range });
@@ -413,7 +421,7 @@ impl Closing {
         })?;
         let mut progress = live.progress;
         progress.bytes = folder_size(&live.folder);
-        progress.drops += disk_drops;
+        progress.drops += disk_drops + written.given_up.values().sum::<u64>();
         drop(live.lock);
         Ok(Outcome {
             session: live.folder.path().into(),

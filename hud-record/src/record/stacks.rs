@@ -119,4 +119,20 @@ mod tests {
         assert_eq!(stacks.id(&[4, 5], Outcome::Failed), (Some(4), Unwind::Failed));
         assert_eq!(from.try_iter().count(), 4);
     }
+
+    #[test]
+    fn past_the_bound_stacks_are_counted_and_known_ones_keep_their_ids() {
+        let (to, from) = std::sync::mpsc::channel();
+        let mut stacks = StackTable::new(&[], to);
+        let stack = |n: usize| [n as u64, 1];
+        for n in 0..MAX_STACKS {
+            assert!(stacks.id(&stack(n), Outcome::Complete).0.is_some());
+        }
+        assert_eq!(stacks.not_kept, 0);
+        for n in 0..3 {
+            assert_eq!(stacks.id(&stack(MAX_STACKS + n), Outcome::Complete).0, None);
+        }
+        assert_eq!((stacks.id(&stack(5), Outcome::Complete).0, stacks.not_kept), (Some(6), 3));
+        assert_eq!(from.try_iter().count(), MAX_STACKS);
+    }
 }

@@ -10,7 +10,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -18,14 +18,17 @@ use std::{
 
 use arrow::array::RecordBatch;
 use hud_common::session::{
-    AccountColumns, AccountRow, Clock, Columns, InflightLog, Manifest, Result, SessionDir, Table,
+    AccountColumns, AccountRow, Clock, Columns as _, DropColumns, DropRow, InflightLog, Manifest, Result, SessionDir,
+    Table,
 };
 
+pub(super) use super::queue::BatchSender;
 use super::{
     account::{KernelAccount, table_of},
     disk::{Pause, Reserve},
+    queue::{Flow, Message, Rows, queue},
     retention::Retention,
-    sealer::{SealOrder, Sealer, SealerTotals},
+    sealer::{Kept, SealOrder, Sealer, SealerTotals},
 };
 use crate::{
     error::Error,
@@ -70,7 +73,7 @@ pub(super) struct WriterStatus {
     pub(super) is_paused: AtomicBool,
     /// How often writing was taken up again: names may have been lost meanwhile.
     pub(super) resumed: AtomicU64,
-    /// Rows not written because the disk was full.
+    /// Rows not written because the disk was full, or too slow.
     pub(super) rows_dropped: AtomicU64,
 }
 
@@ -80,37 +83,6 @@ impl WriterStatus {
         let sealed = self.sealed_bytes.load(Ordering::Relaxed);
         let expired = self.expired_bytes.load(Ordering::Relaxed);
         sealed.saturating_sub(expired) + self.log_bytes.load(Ordering::Relaxed)
-    }
-}
-
-/// What comes through the channel.
-enum Message {
-    Rows(Table, RecordBatch),
-    Account { ts: i64, kernel: Vec<KernelAccount> },
-    SealAll,
-}
-
-/// Where batches go. Cheap to clone; the writer ends when every handle is gone.
-#[derive(Clone)]
-pub(super) struct BatchSender(SyncSender<Message>);
-
-impl BatchSender {
-    /// Sends the rows of `columns`, if there are any. Waits while the writer is 64 batches behind; gives the rows up
-    /// when it is gone (its error is told at the end).
-    pub(super) fn send<C: Columns>(&self, columns: &mut C) {
-        if !columns.is_empty() {
-            let _ = self.0.send(Message::Rows(C::TABLE, columns.finish()));
-        }
-    }
-
-    /// Sends the kernel's part of the account as of `ts`; the writer adds its own.
-    pub(super) fn account(&self, ts: i64, kernel: Vec<KernelAccount>) {
-        let _ = self.0.send(Message::Account { ts, kernel });
-    }
-
-    /// Has every log sealed, whatever its age.
-    pub(super) fn seal_all(&self) {
-        let _ = self.0.send(Message::SealAll);
     }
 }
 
@@ -154,14 +126,16 @@ pub(super) struct WriterTotals {
     /// Rows in logs, by table.
     pub(super) appended: BTreeMap<Table, u64>,
     /// Rows not written because the disk was full.
-    pub(super) dropped: BTreeMap<Table, u64>,
+    pub(super) dropped: Rows,
+    /// Rows not written because the disk was too slow.
+    pub(super) given_up: Rows,
 }
 
 impl Writer {
     /// Starts them.
     pub(super) fn start(job: Job) -> Result<(Self, BatchSender), Error> {
         let status = Arc::new(WriterStatus::default());
-        let (batches, incoming) = mpsc::sync_channel(64);
+        let (batches, incoming, flow) = queue();
         let (finished, to_seal) = mpsc::channel();
         let spawn = |source| Error::Io { action: "start a thread", source };
         let Job { session, policy, clock, retention, manifest, owner } = job;
@@ -195,13 +169,15 @@ impl Writer {
                         pause: None,
                         reserve,
                         to_seal: finished,
+                        kept: Arc::default(),
+                        flow,
                         status,
                     };
                     flagged(&flag, || thread.run(&incoming))
                 })
                 .map_err(spawn)?
         };
-        Ok((Writer { writer, sealer, status }, BatchSender(batches)))
+        Ok((Writer { writer, sealer, status }, batches))
     }
 
     /// What has been done so far.
@@ -235,6 +211,7 @@ fn flagged<T>(status: &WriterStatus, work: impl FnOnce() -> Result<T>) -> Result
 
 struct Open {
     log: InflightLog,
+    kept: Option<Kept>,
     since: Instant,
     opened: i64,
 }
@@ -249,7 +226,17 @@ struct WriterThread {
     pause: Option<Pause>,
     reserve: Reserve,
     to_seal: Sender<SealOrder>,
+    /// Bytes of rows in memory that are not sealed.
+    kept: Arc<AtomicU64>,
+    flow: Arc<Flow>,
     status: Arc<WriterStatus>,
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        // However it ends, nobody waits for it.
+        self.flow.end();
+    }
 }
 
 impl WriterThread {
@@ -258,12 +245,16 @@ impl WriterThread {
         self.reserve.fill().or_else(|e| if e.is_no_space() { Ok(()) } else { Err(e) })?;
         loop {
             match incoming.recv_timeout(Duration::from_millis(500)) {
-                Ok(Message::Rows(table, batch)) => self.rows(table, batch)?,
-                Ok(Message::Account { ts, kernel }) => self.account(ts, kernel)?,
+                Ok(Message::Rows(table, batch, bytes)) => {
+                    self.rows(table, batch)?;
+                    self.flow.done(bytes);
+                }
+                Ok(Message::Account { ts, kernel, given_up }) => self.account(ts, with_given_up(kernel, &given_up))?,
                 Ok(Message::SealAll) => self.roll_where(|_, _| true)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.tell_given_up()?;
             if self.pause.is_some() {
                 self.try_resume()?;
             }
@@ -274,6 +265,7 @@ impl WriterThread {
                     || open.since.elapsed() >= age(policy, table, open.log.rows())
             })?;
         }
+        self.tell_given_up()?;
         self.end_pause()?;
         self.roll_where(|_, _| true)?;
         for Open { log, .. } in std::mem::take(&mut self.open).into_values() {
@@ -284,7 +276,23 @@ impl WriterThread {
         }
         // The sealer may use what the reserve frees, and the manifest too.
         self.reserve.free();
-        Ok(self.totals)
+        self.totals.given_up = self.flow.all_given_up();
+        Ok(std::mem::take(&mut self.totals))
+    }
+
+    /// Writes down what those who send had to give up.
+    fn tell_given_up(&mut self) -> Result<()> {
+        let Some((since, untold)) = self.flow.untold() else { return Ok(()) };
+        let (ts, now) = (self.clock.epoch(since), self.clock.epoch(kernel::now()));
+        let mut drops = DropColumns::default();
+        for (table, rows) in untold {
+            tracing::warn!("{rows} rows of {} were dropped: the disk is too slow", table.name());
+            self.status.rows_dropped.fetch_add(rows, Ordering::Relaxed);
+            let lost = i64::try_from(rows).unwrap_or(i64::MAX);
+            let dur = now - ts;
+            drops.push(DropRow { ts, dur, stream: table.name().into(), stage: "writer".into(), lost });
+        }
+        self.rows(Table::Drops, drops.finish())
     }
 
     /// Writes a batch, or counts it where the disk is full.
@@ -312,11 +320,13 @@ impl WriterThread {
                 let log = InflightLog::create(&self.session, table, number)?;
                 self.next.insert(table, number.saturating_add(1));
                 self.status.log_bytes.fetch_add(log.len(), Ordering::Relaxed);
-                v.insert(Open { log, since: Instant::now(), opened: self.clock.epoch(kernel::now()) })
+                let kept = Some(Kept::new(&self.kept));
+                v.insert(Open { log, kept, since: Instant::now(), opened: self.clock.epoch(kernel::now()) })
             }
         };
         let before = segment.log.len();
         segment.log.append(batch)?;
+        segment.kept = segment.kept.take().and_then(|mut kept| kept.push(batch.clone()).then_some(kept));
         self.status.log_bytes.fetch_add(segment.log.len().saturating_sub(before), Ordering::Relaxed);
         *self.totals.appended.entry(table).or_default() += rows;
         if table.expires() {
@@ -450,8 +460,8 @@ impl WriterThread {
         let is_due = |(table, open): &(&Table, &Open)| open.log.rows() > 0 && is_full(**table, open);
         let full: Vec<Table> = self.open.iter().filter(is_due).map(|(table, _)| *table).collect();
         for table in full {
-            let Some(Open { log, opened, .. }) = self.open.remove(&table) else { continue };
-            let order = SealOrder { table, number: log.number(), rows: log.rows(), bytes: log.len(), opened };
+            let Some(Open { log, kept, opened, .. }) = self.open.remove(&table) else { continue };
+            let order = SealOrder { table, number: log.number(), rows: log.rows(), bytes: log.len(), opened, kept };
             match log.finish() {
                 // A log without its end mark is as good: what counts is each frame's own checksum.
                 Err(e) if !e.is_no_space() => return Err(e),
@@ -462,6 +472,14 @@ impl WriterThread {
         }
         Ok(())
     }
+}
+
+/// Adds rows that were given up to the kernel's part of an account.
+fn with_given_up(mut kernel: Vec<KernelAccount>, given_up: &Rows) -> Vec<KernelAccount> {
+    for account in &mut kernel {
+        account.dropped += table_of(account.stream).and_then(|table| given_up.get(&table)).copied().unwrap_or(0);
+    }
+    kernel
 }
 
 /// Staggered, so that not all tables are sealed in the same second. A log of a few rows may grow older: with one a second,

@@ -231,19 +231,29 @@ fn unit_name(unit: UnitRef<'_, Slice<'_>>) -> Option<String> {
     text(unit, root, gimli::DW_AT_name)
 }
 
+/// Names that structures and members are looked for by.
+const SOUGHT: [&str; 10] =
+    ["current_task_id", "scheduler", "MultiThread", "__0", "Context", "worker", "Worker", "core", "handle", "index"];
+
+/// Which of them a name is; any other one is empty.
+fn sought<'a>(unit: UnitRef<'_, Slice<'a>>, entry: &DebuggingInformationEntry<Slice<'a>>) -> &'static str {
+    let name = entry.attr_value(gimli::DW_AT_name).and_then(|value| unit.attr_string(value).ok());
+    name.and_then(|name| SOUGHT.into_iter().find(|s| s.as_bytes() == name.slice())).unwrap_or_default()
+}
+
 /// Members of a structure: name, offset and type.
-type Members = Vec<(String, u64, Option<UnitOffset>)>;
+type Members = Vec<(&'static str, u64, Option<UnitOffset>)>;
 
 /// The structures of a unit.
 struct Structures {
-    by_offset: HashMap<UnitOffset, (String, Members)>,
+    by_offset: HashMap<UnitOffset, (&'static str, Members)>,
     /// Types of the variables that are tokio's `CONTEXT`.
     contexts: Vec<UnitOffset>,
 }
 
 impl Structures {
     fn read(unit: UnitRef<'_, Slice<'_>>) -> Self {
-        let mut by_offset: HashMap<UnitOffset, (String, Members)> = HashMap::new();
+        let mut by_offset: HashMap<UnitOffset, (&'static str, Members)> = HashMap::new();
         let mut contexts = Vec::new();
         let mut open: Vec<(gimli::DwTag, UnitOffset)> = Vec::new();
         let mut entries = unit.entries();
@@ -255,17 +265,15 @@ impl Structures {
             open.truncate(level);
             match entry.tag() {
                 gimli::DW_TAG_structure_type => {
-                    let name = text(unit, entry, gimli::DW_AT_name).unwrap_or_default();
-                    by_offset.insert(entry.offset(), (name, Vec::new()));
+                    by_offset.insert(entry.offset(), (sought(unit, entry), Vec::new()));
                 }
                 gimli::DW_TAG_member => {
                     if let Some((gimli::DW_TAG_structure_type, parent)) = open.last()
                         && let Some((_, members)) = by_offset.get_mut(parent)
-                        && let Some(name) = text(unit, entry, gimli::DW_AT_name)
                         && let Some(at) =
                             entry.attr_value(gimli::DW_AT_data_member_location).and_then(|v| v.udata_value())
                     {
-                        members.push((name, at, reference(unit, entry, gimli::DW_AT_type)));
+                        members.push((sought(unit, entry), at, reference(unit, entry, gimli::DW_AT_type)));
                     }
                 }
                 gimli::DW_TAG_variable => {
@@ -311,9 +319,9 @@ impl Structures {
 
     /// Offset of the worker's address in `runtime::scheduler::Context`, an enum: in its variant `MultiThread`.
     fn way_to_worker(&self) -> Option<u64> {
-        self.by_offset.values().filter(|(name, _)| name == "MultiThread").find_map(|(_, members)| {
-            let (_, at, of) = members.iter().find(|(name, ..)| name == "__0")?;
-            let (_, inner) = self.by_offset.get(of.as_ref()?).filter(|(name, _)| name == "Context")?;
+        self.by_offset.values().filter(|(name, _)| *name == "MultiThread").find_map(|(_, members)| {
+            let (_, at, of) = members.iter().find(|(name, ..)| *name == "__0")?;
+            let (_, inner) = self.by_offset.get(of.as_ref()?).filter(|(name, _)| *name == "Context")?;
             at.checked_add(offset_of(inner, "worker")?)
         })
     }
@@ -322,7 +330,7 @@ impl Structures {
     fn worker(&self) -> Option<(u64, u64)> {
         // `ArcInner` begins with two counts.
         const DATA: u64 = 16;
-        self.by_offset.values().filter(|(name, _)| name == "Worker").find_map(|(_, members)| {
+        self.by_offset.values().filter(|(name, _)| *name == "Worker").find_map(|(_, members)| {
             offset_of(members, "core")?;
             let (handle, index) = (offset_of(members, "handle")?, offset_of(members, "index")?);
             Some((handle.checked_add(DATA)?, index.checked_add(DATA)?))
@@ -331,7 +339,7 @@ impl Structures {
 }
 
 fn offset_of(members: &Members, name: &str) -> Option<u64> {
-    members.iter().find(|(n, ..)| n == name).map(|(_, at, _)| *at)
+    members.iter().find(|(n, ..)| *n == name).map(|(_, at, _)| *at)
 }
 
 fn text<'a>(

@@ -13,7 +13,8 @@ mod tokio;
 
 pub use binary::Binary;
 pub use image::Image;
-pub use names::{clean, function_name};
+pub use names::clean;
+pub(crate) use names::{FunctionName, crate_of_symbol, function};
 pub(crate) use process::mappings;
 pub(crate) use process::read_text;
 pub use process::{Mapping, Process};

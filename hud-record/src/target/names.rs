@@ -2,33 +2,173 @@
 
 /// A name that the target chose, as hud stores it: nothing that a terminal would act on, and not absurdly long.
 pub fn clean(name: &str) -> String {
-    const LONGEST: usize = 4096;
-    let cut = name.char_indices().nth(LONGEST).map_or(name, |(end, _)| &name[..end]);
-    hud_common::clean(cut).into_owned()
+    hud_common::clean_name(name)
 }
 
-/// A function's name from its symbol: demangled, without the hash, `{closure}` for both manglings.
-pub fn function_name(symbol: &str) -> String {
-    // LLVM adds suffixes such as `.llvm.123` and `.cold`.
-    let name = format!("{:#}", rustc_demangle::demangle(symbol));
-    let name = name.replace("{{closure}}", "{closure}").replace("{closure#0}", "{closure}");
-    clean(&name)
+/// A function, by its symbol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FunctionName {
+    /// Demangled and legible, not cleaned yet.
+    pub(crate) shown: String,
+    /// Whether it is mangled as rustc does.
+    pub(crate) is_rust: bool,
+    /// The crate that it belongs to; of a trait's method, those of the type and of the trait where the symbol does not
+    /// tell which of the two.
+    pub(crate) crates: Vec<String>,
+}
+
+/// Reads a symbol: Rust's manglings, C++'s, or none. Without the hash, and without what LLVM and GCC add.
+pub(crate) fn function(symbol: &str) -> FunctionName {
+    let bare = without_suffix(symbol);
+    if is_legacy(bare) || bare.starts_with("_R") {
+        if let Ok(name) = rustc_demangle::try_demangle(bare) {
+            return FunctionName { shown: legible(&format!("{name:#}")), is_rust: true, crates: crate_of_symbol(bare) };
+        }
+    } else if bare.starts_with("_Z")
+        && let Ok(symbol) = cpp_demangle::Symbol::new(bare)
+        && let Ok(shown) =
+            symbol.demangle_with_options(&cpp_demangle::DemangleOptions::new().no_params().no_return_type())
+    {
+        return FunctionName { shown, is_rust: false, crates: Vec::new() };
+    }
+    FunctionName { shown: bare.into(), is_rust: false, crates: Vec::new() }
+}
+
+/// A symbol without what compilers add to say how they split, specialised or renamed it: `.llvm.123`, `.cold`, `.part.0`.
+fn without_suffix(symbol: &str) -> &str {
+    const WORDS: [&str; 6] = ["llvm", "cold", "part", "constprop", "isra", "lto_priv"];
+    let mut bare = symbol.find(".llvm.").filter(|&at| at > 0).map_or(symbol, |at| &symbol[..at]);
+    while let Some((rest, suffix)) = bare.rsplit_once('.')
+        && !rest.is_empty()
+        && (WORDS.contains(&suffix) || !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit()))
+    {
+        bare = rest;
+    }
+    bare
+}
+
+/// Whether a symbol is mangled as rustc did until v0: as C++ does, but with a hash at the end.
+fn is_legacy(symbol: &str) -> bool {
+    symbol.starts_with("_ZN")
+        && symbol.strip_suffix('E').and_then(|s| s.get(s.len().checked_sub(19)?..)).is_some_and(|hash| {
+            hash.strip_prefix("17h").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+        })
+}
+
+/// The crates that a Rust symbol may belong to: see [`FunctionName::crates`].
+pub(crate) fn crate_of_symbol(symbol: &str) -> Vec<String> {
+    if let Some(v0) = symbol.strip_prefix("_R")
+        && let Some(krate) = v0_crate(v0)
+    {
+        return vec![krate.into()];
+    }
+    let Ok(name) = rustc_demangle::try_demangle(symbol) else { return Vec::new() };
+    let name = format!("{name:#}");
+    let head = |path: &str| {
+        let path = path.trim_start_matches(['<', '&', '*', '(', '[', ' ']);
+        let path = ["mut ", "const ", "dyn "].iter().fold(path, |p, word| p.strip_prefix(word).unwrap_or(p));
+        let krate = path.split_once("::")?.0;
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        (!krate.is_empty() && krate.chars().all(is_name)).then(|| krate.to_string())
+    };
+    match name.strip_prefix('<') {
+        // `<type as trait>::method`, `<type>::method`: the type has brackets of its own.
+        Some(rest) => {
+            let (mut depth, mut at) = (1, rest.len());
+            let mut trait_at = None;
+            for (i, c) in rest.char_indices() {
+                match c {
+                    '<' => depth += 1,
+                    '>' if !rest[..i].ends_with('-') => depth -= 1,
+                    ' ' if depth == 1 && rest[i..].starts_with(" as ") => trait_at = Some(i + 4),
+                    _ => {}
+                }
+                if depth == 0 {
+                    at = i;
+                    break;
+                }
+            }
+            let of_trait = trait_at.and_then(|t| head(rest.get(t..at)?));
+            head(&rest[..at]).into_iter().chain(of_trait).collect()
+        }
+        // `core::fmt::num::<impl core::fmt::Debug for u32>::fmt`: where it is written comes first.
+        None => head(&name).into_iter().collect(),
+    }
+}
+
+/// The crate in which a v0 symbol's path begins; that of the `impl` for methods. `None` where it takes reading a type.
+fn v0_crate(mut path: &str) -> Option<&str> {
+    // Nested paths, instances and impls each add one step; real ones have some dozens.
+    for _ in 0..256 {
+        let mut rest = path.chars();
+        path = match rest.next()? {
+            'N' => rest.as_str().get(1..)?,
+            'I' => rest.as_str(),
+            'M' | 'X' => without_disambiguator(rest.as_str())?,
+            'C' => {
+                let name = without_disambiguator(rest.as_str())?;
+                let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+                let (length, name) = (name.get(..digits)?.parse().ok()?, name.get(digits..)?);
+                return name.strip_prefix('_').unwrap_or(name).get(..length);
+            }
+            _ => return None,
+        };
+    }
+    None
+}
+
+/// What follows `s<base 62>_`, which may be there.
+fn without_disambiguator(path: &str) -> Option<&str> {
+    match path.strip_prefix('s') {
+        Some(rest) => Some(rest.split_once('_')?.1),
+        None => Some(path),
+    }
+}
+
+/// A path as people write it: `app::handler::{async_fn_env#0}` is `app::handler`, and `{closure_env#0}`, `{closure#0}` and
+/// `{{closure}}` are `{closure}`.
+fn legible(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find('{') {
+        let (before, brace) = rest.split_at(at);
+        out.push_str(before);
+        let Some(end) = brace.find('}') else {
+            rest = brace;
+            break;
+        };
+        let double = brace.starts_with("{{") && brace[end..].starts_with("}}");
+        let (inside, after) =
+            if double { (&brace[2..end], &brace[end + 2..]) } else { (&brace[1..end], &brace[end + 1..]) };
+        let (word, number) = inside.split_once('#').unwrap_or((inside, "0"));
+        let word = word.strip_suffix("_env").unwrap_or(word);
+        match word {
+            // The body of an `async fn` is the function to whoever wrote it, and an `impl` has no name.
+            "async_fn" | "impl" if out.ends_with("::") => out.truncate(out.len() - 2),
+            _ => {
+                let word = word.strip_prefix("shim:").map_or(word, |_| "shim");
+                let word = if word == "vtable.shim" { "shim" } else { word };
+                out.push('{');
+                out.push_str(word);
+                if number != "0" {
+                    out.push('#');
+                    out.push_str(number);
+                }
+                out.push('}');
+            }
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// A future's type as people write it: `app::handler::{async_fn_env#0}` is `app::handler`.
 pub(super) fn type_name(raw: &str) -> String {
-    let mut name = raw.replace(", alloc::alloc::Global>", ">");
-    for noise in ["::{async_fn_env#0}", "::{async_fn#0}", "::{impl#0}"] {
-        name = name.replace(noise, "");
-    }
+    let name = raw.replace(", alloc::alloc::Global>", ">");
     // Without debug information a coroutine is only a closure: the last one is the future itself.
-    let name = name.replace("{{closure}}", "{closure#0}");
-    let name = name.strip_suffix("::{closure#0}").unwrap_or(&name);
-    let name = name
-        .replace("{async_block_env#", "{async_block#")
-        .replace("{closure_env#", "{closure#")
-        .replace("{closure#0}", "{closure}");
-    clean(&name)
+    let name = name.strip_suffix("::{{closure}}").or_else(|| name.strip_suffix("::{closure#0}")).unwrap_or(&name);
+    clean(&legible(name))
 }
 
 /// Splits the arguments of `poll<T, S>` at the commas that are not inside brackets.
@@ -84,6 +224,68 @@ mod tests {
     }
 
     #[test]
+    fn functions_read_as_written() {
+        for (symbol, shown, krate) in [
+            ("_ZN3app7handler17h0123456789abcdefE", "app::handler", "app"),
+            ("_ZN3app7handler28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE", "app::handler::{closure}", "app"),
+            ("_ZN3app7handler17h0123456789abcdefE.llvm.1234567890", "app::handler", "app"),
+            ("_ZN3app7handler17h0123456789abcdefE.cold", "app::handler", "app"),
+            ("_ZN3app7handler17h0123456789abcdefE.531", "app::handler", "app"),
+            ("memcpy.part.0.constprop.1", "memcpy", ""),
+            ("_RNCNvCsbmNqQUJIY6D_3app7handler0B3_", "app::handler::{closure}", "app"),
+            ("_RNCNvCsbmNqQUJIY6D_3app7handlers_0B3_", "app::handler::{closure#1}", "app"),
+            ("_RNvCsbmNqQUJIY6D_3app4main", "app::main", "app"),
+            (
+                "_ZN14test_async_app12good_citizen28_$u7b$$u7b$closure$u7d$$u7d$17h0784f6e1a6f08a42E.llvm.5895175725286781191",
+                "test_async_app::good_citizen::{closure}",
+                "test_async_app",
+            ),
+            // An impl tells the crate that it is written in, which no other part of the name does.
+            (
+                "_RNvXs1_NtNtCs6EqeszZuBx3_5tokio4sync6notifyNtB5_17NotifyWaitersListNtNtNtCsgEmfK2I1SDS_4core3ops4drop4Drop4drop",
+                "<tokio::sync::notify::NotifyWaitersList as core::ops::drop::Drop>::drop",
+                "tokio",
+            ),
+            (
+                "_RNvXNtCsgEmfK2I1SDS_4core3anytNtB2_3Any7type_idCscx7JUV4rqLf_14test_async_app",
+                "<u16 as core::any::Any>::type_id",
+                "core",
+            ),
+            (
+                "_RINvMNtNtNtNtCs6EqeszZuBx3_5tokio7runtime9scheduler12multi_thread6handleNtB3_6Handle13bind_new_taskNCNvCscx7JUV4rqLf_14test_async_app9pool_user0EB1D_",
+                "<tokio::runtime::scheduler::multi_thread::handle::Handle>::bind_new_task::<test_async_app::pool_user::{closure}>",
+                "tokio",
+            ),
+            ("malloc", "malloc", ""),
+            ("_ZNSt6vectorIiSaIiEE9push_backEOi", "std::vector<int, std::allocator<int> >::push_back", ""),
+            ("_Z", "_Z", ""),
+            ("_R", "_R", ""),
+            ("", "", ""),
+        ] {
+            let name = function(symbol);
+            assert_eq!((name.shown.as_str(), name.crates.join("|").as_str()), (shown, krate), "{symbol}");
+        }
+    }
+
+    #[test]
+    fn what_compilers_make_up_is_legible() {
+        for (raw, shown) in [
+            ("tokio::worker::{impl#0}::launch::{closure_env#0}", "tokio::worker::launch::{closure}"),
+            ("app::f::{closure#2}::{closure#0}", "app::f::{closure#2}::{closure}"),
+            ("app::f::{async_fn#0}::{async_closure_env#1}", "app::f::{async_closure#1}"),
+            (
+                "<F as core::ops::FnOnce<A>>::call_once::{shim:vtable#0}",
+                "<F as core::ops::FnOnce<A>>::call_once::{shim}",
+            ),
+            ("core::ops::FnOnce::call_once{{vtable.shim}}", "core::ops::FnOnce::call_once{shim}"),
+            ("broken{", "broken{"),
+            ("{}}{{", "{}}{{"),
+        ] {
+            assert_eq!(legible(raw), shown);
+        }
+    }
+
+    #[test]
     fn arguments_split_at_their_own_commas() {
         assert_eq!(
             generic_arguments("poll<f<A, (B, C)>, alloc::sync::Arc<H, G>>"),
@@ -95,6 +297,6 @@ mod tests {
 
     #[test]
     fn absurdly_long_names_are_cut() {
-        assert_eq!(clean(&"ä".repeat(9000)).chars().count(), 4096);
+        assert_eq!(clean(&"ä".repeat(9000)).chars().count(), 4097);
     }
 }

@@ -354,3 +354,100 @@ fn index(rows: &[Row], span: u64) -> Vec<u32> {
     index.push(last);
     index
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The row that holds at an address, as the kernel program looks it up.
+    fn row(table: &Table, address: u64) -> Row {
+        let bucket = usize::try_from((address - table.base) >> BUCKET_BITS).unwrap();
+        let (low, high) = (table.index[bucket] as usize, table.index[bucket + 1] as usize);
+        assert!(high - low <= 1 << BUCKET_BITS, "more rows than a search takes steps for");
+        let rows = &table.rows[low..=high];
+        let after = rows.partition_point(|r| u64::from(r.address) <= address - table.base);
+        rows[after - 1]
+    }
+
+    #[test]
+    fn every_row_says_what_eh_frame_says() {
+        let file = std::fs::read("/proc/self/exe").unwrap();
+        let table = build(&file).unwrap();
+        let elf = Elf::parse(&*file).unwrap();
+        let (address, bytes) = eh_frame(&elf).unwrap();
+        let mut section = EhFrame::new(bytes, LittleEndian);
+        section.set_address_size(8);
+        let text = elf.section_by_name(".text").unwrap().address();
+        let bases = BaseAddresses::default().set_eh_frame(address).set_text(text);
+        let mut context = UnwindContext::new();
+        let mut entries = section.entries(&bases);
+        let (mut compared, mut rules) = (0, BTreeSet::new());
+        while let Some(entry) = entries.next().unwrap() {
+            let CieOrFde::Fde(fde) = entry else { continue };
+            let fde = fde.parse(EhFrame::cie_from_offset).unwrap();
+            // Linker's leftovers aside.
+            if fde.initial_address() < table.base {
+                continue;
+            }
+            let mut expected = fde.rows(&section, &bases, &mut context).unwrap();
+            while let Some(said) = expected.next_row().unwrap() {
+                for address in [said.start_address(), said.end_address() - 1] {
+                    let found = row(&table, address);
+                    let wanted = rule(&section, said).unwrap_or_default();
+                    assert_eq!(
+                        (found.cfa, found.rbp, found.rule),
+                        (wanted.cfa, wanted.rbp, wanted.rule),
+                        "{address:#x}"
+                    );
+                    compared += 1;
+                    rules.insert(found.rule);
+                }
+            }
+        }
+        assert!(compared > 10_000, "{compared}");
+        assert!(rules.contains(&(Rule::Rsp as u8)) && rules.contains(&(Rule::Rbp as u8)), "{rules:?}");
+    }
+
+    /// The C library has what compilers don't make: procedure linkage tables, the start of threads, a signal's return.
+    #[test]
+    fn hand_written_code_has_its_rules() {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let path = maps.lines().find_map(|l| l.split_whitespace().nth(5).filter(|p| p.contains("/libc.so"))).unwrap();
+        let table = build(&std::fs::read(path).unwrap()).unwrap();
+        let rules: BTreeSet<u8> = table.rows.iter().map(|r| r.rule).collect();
+        for wanted in [Rule::Plt, Rule::Signal, Rule::Outermost] {
+            assert!(rules.contains(&(wanted as u8)), "no {wanted:?} in {path}");
+        }
+    }
+
+    #[test]
+    fn without_section_headers_the_table_is_the_same() {
+        let mut file = std::fs::read("/proc/self/exe").unwrap();
+        let whole = build(&file).unwrap();
+        // e_shoff, e_shnum and e_shstrndx.
+        file[40..48].fill(0);
+        file[60..64].fill(0);
+        assert_eq!(build(&file).unwrap(), whole);
+    }
+
+    #[test]
+    fn any_bytes_may_come() {
+        let file = std::fs::read("/proc/self/exe").unwrap();
+        let head = &file[..1 << 20];
+        for cut in [0, 3, 63, 64, 100, 4096, 1 << 16, 1 << 20] {
+            let _ = build(&head[..cut]);
+        }
+        let mut seed = 7_u64;
+        let mut damaged = head.to_vec();
+        for _ in 0..200 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = usize::try_from(seed >> 44).unwrap() % 4096;
+            damaged[at] ^= 1 << (seed & 7);
+            let _ = build(&damaged);
+        }
+    }
+}

@@ -105,7 +105,8 @@ pub fn signal_process(pid: u32, signal: Signal) {
 /// `hud-record` with these arguments, not started yet.
 pub fn hud_record() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hud-record"));
-    command.stdin(Stdio::null());
+    // Names of one test's target are not another's.
+    command.stdin(Stdio::null()).env("HUD_CACHE_DIR", "");
     command
 }
 

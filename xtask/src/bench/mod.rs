@@ -3,6 +3,7 @@
 mod big;
 mod record;
 mod report;
+mod stacks;
 
 use anyhow::Result;
 
@@ -16,10 +17,12 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Record(record::Args),
+    Stacks(stacks::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Record(args) => record::run(args),
+        What::Stacks(args) => stacks::run(args),
     }
 }

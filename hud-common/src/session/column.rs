@@ -1,0 +1,687 @@
+//! A column of integers or booleans as a Parquet column chunk.
+//!
+//! The parquet crate's own column writers take 13 ns a value, most of it for hashing and for comparing values through
+//! generic code; sealing is the larger part of what a recorded poll costs. Here a column is known as a whole before it is
+//! encoded, so that one pass gathers it in order, one numbers its distinct values, and one packs them. Pages, indexes and
+//! the footer are still written by the crate.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    io,
+    sync::Arc,
+    vec,
+    vec::Vec,
+};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray as _},
+    datatypes::{DataType, Int32Type, Int64Type},
+};
+use bytes::Bytes;
+use parquet::{
+    basic::{BoundaryOrder, Compression, Encoding, Type, ZstdLevel},
+    column::{
+        page::{CompressedPage, Page, PageWriter as _},
+        writer::ColumnCloseResult,
+    },
+    errors::{ParquetError, Result},
+    file::{
+        metadata::{ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder},
+        statistics::Statistics,
+        writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite},
+    },
+    schema::types::ColumnDescPtr,
+};
+
+/// Rows of a page.
+const PAGE: usize = 20_000;
+/// Distinct values in a dictionary: with more of them, their numbers are as long as what they stand for.
+const MOST_DISTINCT: usize = 16 << 10;
+/// Values of a block of deltas, and of each of its four parts, which have a width of their own.
+const BLOCK: usize = 128;
+const PART: usize = 32;
+
+/// How values are written where a dictionary does not pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    /// As they are.
+    Plain,
+    /// The differences between them, without ever trying a dictionary.
+    Delta,
+    /// A dictionary, or their differences.
+    DictionaryOrDelta,
+    /// A dictionary, or as they are.
+    DictionaryOrPlain,
+}
+
+/// Whether columns of this type are written here.
+pub(super) fn is_ours(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int64 | DataType::Int32 | DataType::Boolean)
+}
+
+/// Writes the columns of a segment, one after the other.
+pub(super) struct ColumnEncoder {
+    zstd: zstd::bulk::Compressor<'static>,
+    level: ZstdLevel,
+    hashes: RandomState,
+    flat: Vec<i64>,
+    values: Vec<i64>,
+    valid: Vec<bool>,
+    numbers: Vec<u32>,
+    page: Vec<u8>,
+}
+
+impl ColumnEncoder {
+    pub(super) fn new(level: ZstdLevel) -> Result<Self> {
+        Ok(ColumnEncoder {
+            zstd: zstd::bulk::Compressor::new(level.compression_level()).map_err(external)?,
+            level,
+            hashes: RandomState::new(),
+            flat: Vec::new(),
+            values: Vec::new(),
+            valid: Vec::new(),
+            numbers: Vec::new(),
+            page: Vec::new(),
+        })
+    }
+
+    /// Writes a column: the rows of `parts`, one after the other, or in the order that `places` gives.
+    pub(super) fn write<W: io::Write + Send>(
+        &mut self,
+        group: &mut SerializedRowGroupWriter<'_, W>,
+        descr: ColumnDescPtr,
+        parts: &[&ArrayRef],
+        places: Option<&[u32]>,
+        how: Values,
+        is_sorted: bool,
+    ) -> Result<()> {
+        self.gather(parts, places)?;
+        let physical = descr.physical_type();
+        let is_nullable = descr.max_def_level() > 0;
+        let dictionary = match (physical, how) {
+            (Type::BOOLEAN, _) | (_, Values::Plain | Values::Delta) => None,
+            _ => self.number(),
+        };
+        let encoding = match (&dictionary, how) {
+            (Some(_), _) => Encoding::RLE_DICTIONARY,
+            (None, Values::Delta | Values::DictionaryOrDelta) if physical == Type::INT64 => {
+                Encoding::DELTA_BINARY_PACKED
+            }
+            _ => Encoding::PLAIN,
+        };
+
+        let mut file = TrackedWrite::new(Vec::new());
+        let mut pages = SerializedPageWriter::new(&mut file);
+        let mut chunk = Chunk::new(physical);
+        if let Some(distinct) = &dictionary {
+            self.page.clear();
+            plain(distinct, physical, &mut self.page);
+            let page = Page::DictionaryPage {
+                buf: self.compressed()?,
+                num_values: count(distinct.len())?,
+                encoding: Encoding::PLAIN,
+                is_sorted: false,
+            };
+            let written = pages.write_page(CompressedPage::new(page, self.page.len()))?;
+            chunk.dictionary_at = Some(signed(written.offset)?);
+            chunk.uncompressed += written.uncompressed_size;
+        }
+        let width = dictionary.as_ref().map_or(0, |d| width(u64::try_from(d.len()).unwrap_or(0).saturating_sub(1)));
+        let rows = if is_nullable { self.valid.len() } else { self.values.len() };
+        let mut done = 0;
+        for first in (0..rows).step_by(PAGE) {
+            let rows = PAGE.min(rows - first);
+            self.page.clear();
+            let valid = self.valid.get(first..first + rows).unwrap_or_default();
+            let values = if is_nullable { valid.iter().filter(|v| **v).count() } else { rows };
+            if is_nullable {
+                self.page.extend_from_slice(&[0; 4]);
+                if values == rows {
+                    varint((rows as u64) << 1, &mut self.page);
+                    self.page.push(1);
+                } else {
+                    let levels: Vec<u32> = valid.iter().map(|valid| u32::from(*valid)).collect();
+                    hybrid(&levels, 1, &mut self.page);
+                }
+                let len = count(self.page.len() - 4)?.to_le_bytes();
+                self.page.iter_mut().zip(len).for_each(|(to, byte)| *to = byte);
+            }
+            let own = self.values.get(done..done + values).unwrap_or_default();
+            match encoding {
+                Encoding::RLE_DICTIONARY => {
+                    let numbers = self.numbers.get(done..done + values).unwrap_or_default();
+                    self.page.push(width);
+                    hybrid(numbers, width, &mut self.page);
+                }
+                Encoding::DELTA_BINARY_PACKED => deltas(own, &mut self.page),
+                _ => plain(own, physical, &mut self.page),
+            }
+            let page = Page::DataPage {
+                buf: self.compressed()?,
+                num_values: count(rows)?,
+                encoding,
+                def_level_encoding: Encoding::RLE,
+                rep_level_encoding: Encoding::RLE,
+                statistics: None,
+            };
+            let written = pages.write_page(CompressedPage::new(page, self.page.len()))?;
+            let own = self.values.get(done..done + values).unwrap_or_default();
+            chunk.page(own, rows, signed(written.offset)?, written.bytes_written)?;
+            chunk.uncompressed += written.uncompressed_size;
+            done += values;
+        }
+        let bytes = file.bytes_written();
+        let data = Bytes::from(file.into_inner()?);
+        let close = chunk.close(descr, encoding, Compression::ZSTD(self.level), rows, bytes, is_sorted)?;
+        group.append_column(&data, close)
+    }
+
+    fn compressed(&mut self) -> Result<Bytes> {
+        Ok(self.zstd.compress(&self.page).map_err(external)?.into())
+    }
+
+    /// Puts the column's values that are not null in order; where there are nulls, `valid` tells where.
+    fn gather(&mut self, parts: &[&ArrayRef], places: Option<&[u32]>) -> Result<()> {
+        self.flat.clear();
+        let mut valid = Vec::new();
+        for part in parts {
+            if let Some(values) = part.as_primitive_opt::<Int64Type>() {
+                self.flat.extend_from_slice(values.values());
+            } else if let Some(values) = part.as_primitive_opt::<Int32Type>() {
+                self.flat.extend(values.values().iter().map(|v| i64::from(*v)));
+            } else if let Some(values) = part.as_boolean_opt() {
+                self.flat.extend(values.values().iter().map(i64::from));
+            } else {
+                return Err(ParquetError::General("a column is neither of integers nor of booleans".into()));
+            }
+            match part.nulls() {
+                Some(nulls) => {
+                    valid.resize(self.flat.len() - part.len(), true);
+                    valid.extend(nulls.iter());
+                }
+                None if !valid.is_empty() => valid.resize(self.flat.len(), true),
+                None => {}
+            }
+        }
+        self.valid.clear();
+        self.values.clear();
+        let Some(places) = places else {
+            if valid.is_empty() {
+                self.valid.resize(self.flat.len(), true);
+                std::mem::swap(&mut self.values, &mut self.flat);
+            } else {
+                self.values.extend(self.flat.iter().zip(&valid).filter(|(_, valid)| **valid).map(|(value, _)| *value));
+                self.valid = valid;
+            }
+            return Ok(());
+        };
+        let place = |at: &u32| usize::try_from(*at).unwrap_or(usize::MAX);
+        if valid.is_empty() {
+            self.valid.resize(places.len(), true);
+            self.values.extend(places.iter().map(|at| self.flat.get(place(at)).copied().unwrap_or_default()));
+        } else {
+            let is_valid = |at: &u32| valid.get(place(at)).copied().unwrap_or_default();
+            self.valid.extend(places.iter().map(is_valid));
+            let there = places.iter().filter(|at| is_valid(at));
+            self.values.extend(there.map(|at| self.flat.get(place(at)).copied().unwrap_or_default()));
+        }
+        Ok(())
+    }
+
+    /// Numbers the distinct values in the order in which they come; `None` where there are too many of them.
+    fn number(&mut self) -> Option<Vec<i64>> {
+        self.numbers.clear();
+        let Some((least, most)) = range(&self.values) else { return Some(Vec::new()) };
+        match usize::try_from(most.wrapping_sub(least)) {
+            Ok(0) => {
+                self.numbers.resize(self.values.len(), 0);
+                Some(vec![least])
+            }
+            Ok(span) if span < MOST_DISTINCT => self.number_by_place(least, span),
+            _ => self.number_by_hash(),
+        }
+    }
+
+    /// Of values so close to each other that a table has a place for each.
+    fn number_by_place(&mut self, least: i64, span: usize) -> Option<Vec<i64>> {
+        let mut places = vec![0_u32; span + 1];
+        let mut distinct = Vec::new();
+        self.numbers.reserve(self.values.len());
+        for &value in &self.values {
+            let place = places.get_mut(usize::try_from(value.wrapping_sub(least)).ok()?)?;
+            if *place == 0 {
+                distinct.push(value);
+                *place = u32::try_from(distinct.len()).ok()?;
+            }
+            self.numbers.push(*place - 1);
+        }
+        Some(distinct)
+    }
+
+    fn number_by_hash(&mut self) -> Option<Vec<i64>> {
+        // The target chooses some of these values: which of them collide must not be for it to choose too.
+        let factor = self.hashes.hash_one(0) | 1;
+        let mut bits = 8;
+        let mut slots = vec![(0_i64, 0_u32); 1 << bits];
+        let mut distinct: Vec<i64> = Vec::new();
+        let mut collisions = self.values.len().saturating_mul(8);
+        self.numbers.reserve(self.values.len());
+        for &value in &self.values {
+            let mut at = hash(value, factor, bits);
+            let number = loop {
+                let slot = slots.get_mut(at)?;
+                if slot.0 == value && slot.1 != 0 {
+                    break slot.1;
+                }
+                if slot.1 == 0 {
+                    distinct.push(value);
+                    *slot = (value, u32::try_from(distinct.len()).ok()?);
+                    break slot.1;
+                }
+                collisions = collisions.checked_sub(1)?;
+                at = (at + 1) & ((1 << bits) - 1);
+            };
+            self.numbers.push(number - 1);
+            if distinct.len() > MOST_DISTINCT {
+                return None;
+            }
+            if distinct.len() * 2 > slots.len() {
+                bits += 2;
+                slots = vec![(0, 0); 1 << bits];
+                for (number, &value) in (1..).zip(&distinct) {
+                    let mut at = hash(value, factor, bits);
+                    while slots.get(at).is_some_and(|slot| slot.1 != 0) {
+                        at = (at + 1) & ((1 << bits) - 1);
+                    }
+                    *slots.get_mut(at)? = (value, number);
+                }
+            }
+        }
+        Some(distinct)
+    }
+}
+
+fn range(values: &[i64]) -> Option<(i64, i64)> {
+    let &first = values.first()?;
+    Some(values.iter().fold((first, first), |(least, most), &value| (least.min(value), most.max(value))))
+}
+
+fn hash(value: i64, factor: u64, bits: u32) -> usize {
+    let mixed = value.cast_unsigned().wrapping_mul(factor);
+    let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(factor);
+    usize::try_from(mixed >> (64 - bits)).unwrap_or(0)
+}
+
+/// What the footer says of a column chunk, while its pages are written.
+struct Chunk {
+    physical: Type,
+    column_index: ColumnIndexBuilder,
+    offset_index: OffsetIndexBuilder,
+    range: Option<(i64, i64)>,
+    nulls: u64,
+    dictionary_at: Option<i64>,
+    data_at: Option<i64>,
+    uncompressed: usize,
+}
+
+impl Chunk {
+    fn new(physical: Type) -> Self {
+        Chunk {
+            physical,
+            column_index: ColumnIndexBuilder::new(physical),
+            offset_index: OffsetIndexBuilder::new(),
+            range: None,
+            nulls: 0,
+            dictionary_at: None,
+            data_at: None,
+            uncompressed: 0,
+        }
+    }
+
+    fn page(&mut self, values: &[i64], rows: usize, at: i64, bytes: u64) -> Result<()> {
+        let range = range(values);
+        let nulls = rows - values.len();
+        let bound = |value: i64| {
+            let mut bytes = Vec::new();
+            match self.physical {
+                Type::BOOLEAN => bytes.push(u8::from(value != 0)),
+                _ => plain(&[value], self.physical, &mut bytes),
+            }
+            bytes
+        };
+        let (least, most) = range.map_or_else(Default::default, |(least, most)| (bound(least), bound(most)));
+        self.column_index.append(range.is_none(), least, most, signed(nulls)?);
+        self.range = match (self.range, range) {
+            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+            (a, b) => a.or(b),
+        };
+        self.nulls += nulls as u64;
+        self.offset_index.append_row_count(signed(rows)?);
+        let bytes = i32::try_from(bytes).map_err(|_| too_large())?;
+        self.offset_index.append_offset_and_size(at, bytes);
+        self.data_at = self.data_at.or(Some(at));
+        Ok(())
+    }
+
+    fn close(
+        mut self,
+        descr: ColumnDescPtr,
+        encoding: Encoding,
+        compression: Compression,
+        rows: usize,
+        bytes: usize,
+        is_sorted: bool,
+    ) -> Result<ColumnCloseResult> {
+        let (least, most) = self.range.unzip();
+        let nulls = Some(self.nulls);
+        let narrow = |value: Option<i64>| value.and_then(|value| i32::try_from(value).ok());
+        let statistics = match self.physical {
+            Type::INT64 => Statistics::int64(least, most, None, nulls, false),
+            Type::BOOLEAN => Statistics::boolean(least.map(|v| v != 0), most.map(|v| v != 0), None, nulls, false),
+            _ => Statistics::int32(narrow(least), narrow(most), None, nulls, false),
+        };
+        let mut encodings = vec![Encoding::RLE, encoding];
+        if self.dictionary_at.is_some() {
+            encodings.push(Encoding::PLAIN);
+        }
+        let metadata = ColumnChunkMetaData::builder(Arc::clone(&descr))
+            .set_compression(compression)
+            .set_encodings(encodings)
+            .set_total_compressed_size(signed(bytes)?)
+            .set_total_uncompressed_size(signed(self.uncompressed)?)
+            .set_num_values(signed(rows)?)
+            .set_data_page_offset(self.data_at.unwrap_or(0))
+            .set_dictionary_page_offset(self.dictionary_at)
+            .set_statistics(statistics)
+            .build()?;
+        if is_sorted {
+            self.column_index.set_boundary_order(BoundaryOrder::ASCENDING);
+        }
+        Ok(ColumnCloseResult {
+            bytes_written: bytes as u64,
+            rows_written: rows as u64,
+            metadata,
+            bloom_filter: None,
+            column_index: Some(self.column_index.build()?),
+            offset_index: Some(self.offset_index.build()),
+        })
+    }
+}
+
+/// Values as they are: little endian, booleans as bits.
+fn plain(values: &[i64], physical: Type, out: &mut Vec<u8>) {
+    match physical {
+        Type::INT64 => values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes())),
+        Type::BOOLEAN => {
+            let mut bits = Bits::default();
+            values.iter().for_each(|value| bits.push(u64::from(*value != 0), 1, out));
+            bits.flush(out);
+        }
+        // They came of that many bytes.
+        _ => values.iter().for_each(|value| out.extend(value.to_le_bytes().into_iter().take(4))),
+    }
+}
+
+/// Numbers of `width` bits in Parquet's hybrid of runs and packed groups of eight.
+fn hybrid(numbers: &[u32], width: u8, out: &mut Vec<u8>) {
+    let same = |group: &[u32]| group.first().copied().filter(|first| group.iter().all(|n| n == first));
+    // A run takes some four bytes, with what comes after it beginning anew; packed, a group takes `width`.
+    let least = 1 + 4 / usize::from(width.max(1));
+    let mut rest = numbers;
+    let mut packed = 0;
+    while let Some(groups) = rest.get(packed * 8..).filter(|groups| !groups.is_empty()) {
+        let first = groups.get(..8).and_then(same);
+        let run =
+            first.map_or(0, |first| groups.chunks_exact(8).take_while(|group| same(group) == Some(first)).count());
+        match first {
+            Some(first) if run >= least || width == 0 => {
+                let (before, after) = rest.split_at_checked(packed * 8).unwrap_or((rest, &[]));
+                pack(before, width, out);
+                varint((run as u64 * 8) << 1, out);
+                out.extend(first.to_le_bytes().into_iter().take(usize::from(width.div_ceil(8))));
+                rest = after.get(run * 8..).unwrap_or_default();
+                packed = 0;
+            }
+            _ => packed += run.max(1),
+        }
+    }
+    pack(rest, width, out);
+}
+
+/// Groups of eight, the last of which is filled up.
+fn pack(numbers: &[u32], width: u8, out: &mut Vec<u8>) {
+    if numbers.is_empty() {
+        return;
+    }
+    let groups = numbers.len().div_ceil(8);
+    varint((groups as u64) << 1 | 1, out);
+    let mut bits = Bits::default();
+    numbers.iter().for_each(|number| bits.push((*number).into(), width, out));
+    (numbers.len()..groups * 8).for_each(|_| bits.push(0, width, out));
+    bits.flush(out);
+}
+
+/// DELTA_BINARY_PACKED. Parts of 32 values, each as wide as its largest: one outlier widens no more than that.
+fn deltas(values: &[i64], out: &mut Vec<u8>) {
+    varint(BLOCK as u64, out);
+    varint((BLOCK / PART) as u64, out);
+    varint(values.len() as u64, out);
+    let Some((&first, rest)) = values.split_first() else { return varint(0, out) };
+    varint(zigzag(first), out);
+    let mut last = first;
+    for block in rest.chunks(BLOCK) {
+        let mut buffer = [0_i64; BLOCK];
+        for (delta, &value) in buffer.iter_mut().zip(block) {
+            *delta = value.wrapping_sub(last);
+            last = value;
+        }
+        let deltas = buffer.get_mut(..block.len()).unwrap_or_default();
+        let least = deltas.iter().copied().min().unwrap_or(0);
+        varint(zigzag(least), out);
+        deltas.iter_mut().for_each(|delta| *delta = delta.wrapping_sub(least));
+        let widths = buffer.chunks(PART).map(|part| width(part.iter().fold(0, |all, d| all | d.cast_unsigned())));
+        let widths: [u8; BLOCK / PART] = {
+            let mut all = [0; BLOCK / PART];
+            all.iter_mut().zip(widths).for_each(|(to, width)| *to = width);
+            all
+        };
+        out.extend_from_slice(&widths);
+        let parts = block.len().div_ceil(PART);
+        for (part, width) in buffer.chunks(PART).zip(widths).take(parts) {
+            let mut bits = Bits::default();
+            part.iter().for_each(|delta| bits.push(delta.cast_unsigned(), width, out));
+            bits.flush(out);
+        }
+    }
+}
+
+/// Packs numbers into bytes, the lowest bits first.
+#[derive(Default)]
+struct Bits {
+    bits: u64,
+    len: u32,
+}
+
+impl Bits {
+    /// Of `number` no bit past `width` is set.
+    #[inline]
+    fn push(&mut self, number: u64, width: u8, out: &mut Vec<u8>) {
+        self.bits |= number << self.len;
+        let len = self.len + u32::from(width);
+        if len < 64 {
+            self.len = len;
+            return;
+        }
+        out.extend_from_slice(&self.bits.to_le_bytes());
+        self.bits = number.checked_shr(64 - self.len).unwrap_or(0);
+        self.len = len - 64;
+    }
+
+    fn flush(self, out: &mut Vec<u8>) {
+        let bytes = usize::try_from(self.len.div_ceil(8)).unwrap_or(0);
+        out.extend(self.bits.to_le_bytes().into_iter().take(bytes));
+    }
+}
+
+/// Bits that a number takes.
+fn width(number: u64) -> u8 {
+    u8::try_from(64 - number.leading_zeros()).unwrap_or(64)
+}
+
+fn zigzag(value: i64) -> u64 {
+    (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned()
+}
+
+fn varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    out.push(value.to_le_bytes()[0]);
+}
+
+fn count(n: usize) -> Result<u32> {
+    u32::try_from(n).map_err(|_| too_large())
+}
+
+fn signed<T: TryInto<i64>>(n: T) -> Result<i64> {
+    n.try_into().map_err(|_| too_large())
+}
+
+fn too_large() -> ParquetError {
+    ParquetError::General("a column is too large".into())
+}
+
+fn external(error: io::Error) -> ParquetError {
+    ParquetError::External(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::format;
+
+    use arrow::{
+        array::{BooleanArray, Int32Array, Int64Array, RecordBatch, UInt32Array},
+        compute::{concat_batches, take_record_batch},
+        datatypes::{Field, Schema},
+    };
+    use parquet::{
+        arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+        file::{properties::WriterProperties, reader::FileReader as _, serialized_reader::SerializedFileReader},
+    };
+
+    use super::*;
+
+    /// Numbers that are as good as random, and the same each time.
+    fn random(seed: u64) -> impl Iterator<Item = i64> {
+        let mut state = seed | 1;
+        std::iter::repeat_with(move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.cast_signed()
+        })
+    }
+
+    /// Columns of every kind that there is, `rows` long.
+    fn shapes(rows: usize) -> Vec<Vec<Option<i64>>> {
+        let all = |f: &dyn Fn(usize, i64) -> Option<i64>| {
+            random(rows as u64 + 7).take(rows).enumerate().map(|(at, n)| f(at, n)).collect::<Vec<_>>()
+        };
+        vec![
+            all(&|_, _| Some(7)),
+            all(&|_, _| None),
+            all(&|_, n| Some(n)),
+            all(&|_, n| Some(n & 1)),
+            all(&|_, n| Some([i64::MIN, i64::MAX, 0, -1][usize::try_from(n & 3).unwrap()])),
+            all(&|at, _| i64::try_from(at).ok()),
+            all(&|at, n| Some(1_700_000_000_000_000_000 + i64::try_from(at).unwrap() * 1000 + (n & 0xff))),
+            all(&|at, _| Some(i64::from(at / 100 % 2 == 0) * 3)),
+            all(&|at, n| (at % 37 < 9).then_some(n & 0xffff_ffff)),
+            all(&|at, n| (n & 3 == 0).then_some(i64::try_from(at / 50).unwrap())),
+            all(&|at, n| Some(if at % 500 == 3 { n } else { 0 })),
+            all(&|_, n| Some((n & 0x3fff) * 1_000_003)),
+        ]
+    }
+
+    fn arrays(values: &[Option<i64>]) -> [ArrayRef; 3] {
+        let narrow = |value: &i64| i32::try_from(*value & 0x7fff_ffff).unwrap() - (i32::MAX / 2);
+        [
+            Arc::new(Int64Array::from(values.to_vec())),
+            Arc::new(values.iter().map(|v| v.as_ref().map(narrow)).collect::<Int32Array>()),
+            Arc::new(values.iter().map(|v| v.map(|v| v & 1 == 1)).collect::<BooleanArray>()),
+        ]
+    }
+
+    /// Writes the batches as one file and gives its bytes.
+    fn written(batches: &[RecordBatch], places: Option<&[u32]>, how: Values) -> Bytes {
+        let level = ZstdLevel::try_new(1).unwrap();
+        let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+        let writer = ArrowWriter::try_new(Vec::new(), batches[0].schema(), Some(properties)).unwrap();
+        let (mut file, _) = writer.into_serialized_writer().unwrap();
+        let columns = file.schema_descr().columns().to_vec();
+        let mut group = file.next_row_group().unwrap();
+        let mut encoder = ColumnEncoder::new(level).unwrap();
+        for (index, descr) in columns.into_iter().enumerate() {
+            let parts: Vec<_> = batches.iter().map(|b| b.column(index)).collect();
+            encoder.write(&mut group, descr, &parts, places, how, false).unwrap();
+        }
+        group.close().unwrap();
+        file.into_inner().unwrap().into()
+    }
+
+    #[test]
+    fn any_column_is_read_as_it_was_written() {
+        for rows in [1, 2, 8, 33, 129, 1000, PAGE + 1] {
+            for nullable in [false, true] {
+                let columns: Vec<ArrayRef> = shapes(rows)
+                    .iter()
+                    .filter(|values| nullable || values.iter().all(Option::is_some))
+                    .flat_map(|values| arrays(values))
+                    .collect();
+                let fields = columns.iter().enumerate();
+                let fields = fields.map(|(n, c)| Field::new(format!("c{n}"), c.data_type().clone(), nullable));
+                let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+                let whole = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+                let middle = rows / 3;
+                let parts = [whole.slice(0, middle), whole.slice(middle, rows - middle)];
+                let backwards: Vec<u32> = (0..u32::try_from(rows).unwrap()).rev().collect();
+                let reversed = take_record_batch(&whole, &UInt32Array::from(backwards.clone())).unwrap();
+                for how in [Values::Plain, Values::Delta, Values::DictionaryOrDelta, Values::DictionaryOrPlain] {
+                    for (places, expected) in [(None, &whole), (Some(backwards.as_slice()), &reversed)] {
+                        let file = written(&parts, places, how);
+                        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+                        let read: Vec<_> = reader.collect::<Result<_, _>>().unwrap();
+                        assert_eq!(concat_batches(&schema, &read).unwrap(), *expected, "{rows} rows, {how:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_footer_tells_the_range_of_a_column_and_of_its_pages() {
+        let rows = PAGE + 10;
+        let last = i64::try_from(rows).unwrap() - 6;
+        let page = i64::try_from(PAGE).unwrap();
+        let values: Vec<Option<i64>> = (-5..=last).map(|n| (n >= page - 5 || n % 2 != 0).then_some(n)).collect();
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        let batch = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(values))]).unwrap();
+        for how in [Values::Plain, Values::Delta, Values::DictionaryOrPlain] {
+            let options = parquet::file::serialized_reader::ReadOptionsBuilder::new();
+            let options = options.with_page_index().build();
+            let file = written(std::slice::from_ref(&batch), None, how);
+            let reader = SerializedFileReader::new_with_options(file, options).unwrap();
+            let column = reader.metadata().row_group(0).column(0);
+            let Some(Statistics::Int64(range)) = column.statistics() else { panic!("no statistics") };
+            assert_eq!((range.min_opt(), range.max_opt()), (Some(&-5), Some(&last)));
+            assert_eq!(range.null_count_opt(), Some(PAGE as u64 / 2));
+            let pages = &reader.metadata().offset_index().unwrap()[0][0].page_locations;
+            assert_eq!(pages.iter().map(|p| p.first_row_index).collect::<Vec<_>>(), [0, page]);
+            let index = format!("{:?}", reader.metadata().column_index().unwrap()[0][0]);
+            assert!(index.contains(&format!("min_values: [-5, {}]", PAGE - 5)), "{index}");
+        }
+    }
+}

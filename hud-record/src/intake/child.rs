@@ -1,0 +1,109 @@
+//! The child's side: it gives up its rights, then answers one request after the other until the socket ends.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    process::ExitCode,
+};
+
+use super::{
+    jail,
+    protocol::{Answer, MOST_ADDRESSES, ModuleId, Opened, Request, receive, send},
+};
+use crate::names::{Found, ModuleFile};
+
+/// The one argument by which hud starts itself as its intake.
+pub(super) const ARGUMENT: &str = "--intake";
+
+/// Modules that one child opens. A process maps some dozens.
+const MOST_MODULES: usize = 4096;
+
+/// Becomes the intake, where hud was started as such: the way out of `main` then. Call it before arguments are parsed.
+pub fn divert() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != ARGUMENT || arguments.next().is_some() {
+        return None;
+    }
+    // Whoever types it gets an error: their standard input is no socket.
+    Some(match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(2),
+    })
+}
+
+fn serve() -> io::Result<()> {
+    // SAFETY: nothing in this process has opened a descriptor yet; what is open past the standard three was left open by
+    // whoever started it, and nobody here knows of it.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    socket.peer_addr()?;
+    send(&socket, &Answer::Hello(jail::enter()), &[])?;
+    let mut modules = Modules::default();
+    while let Some((request, files)) = receive::<Request>(&socket)? {
+        send(&socket, &modules.answer(request, files), &[])?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Modules(Vec<ModuleFile>);
+
+impl Modules {
+    fn answer(&mut self, request: Request, files: Vec<OwnedFd>) -> Answer {
+        let file = files.into_iter().next().map(File::from);
+        let answered = match request {
+            Request::Open => self.open(file),
+            Request::Give { module, role } => self.with(module, |m| {
+                if let Some(file) = &file {
+                    m.give(role, file)?;
+                } else {
+                    m.give_none(role);
+                }
+                Ok(Answer::Opened(Opened { module, ..m.opened() }))
+            }),
+            Request::Frames { module, offsets } => self.with(module, |m| frames(m, &offsets)),
+        };
+        answered.unwrap_or_else(Answer::Refused)
+    }
+
+    fn open(&mut self, file: Option<File>) -> Result<Answer, String> {
+        if self.0.len() >= MOST_MODULES {
+            return Err("too many modules".into());
+        }
+        let module = ModuleFile::open(&file.ok_or("no file")?)?;
+        let id = ModuleId::try_from(self.0.len()).map_err(|e| e.to_string())?;
+        let opened = Opened { module: id, ..module.opened() };
+        self.0.push(module);
+        Ok(Answer::Opened(opened))
+    }
+
+    fn with<T>(&mut self, id: ModuleId, act: impl FnOnce(&mut ModuleFile) -> Result<T, String>) -> Result<T, String> {
+        act(usize::try_from(id).ok().and_then(|id| self.0.get_mut(id)).ok_or("no such module")?)
+    }
+}
+
+/// As many as fit into one message.
+fn frames(module: &mut ModuleFile, offsets: &[u64]) -> Result<Answer, String> {
+    const ENOUGH: usize = 1 << 20;
+    let mut located = Vec::new();
+    let mut bytes = 0;
+    for &offset in offsets.iter().take(MOST_ADDRESSES) {
+        let found = match module.find(offset) {
+            Found::Located(found) => found,
+            // What was found so far first; the rest is asked for again.
+            Found::Wants(_) if !located.is_empty() => break,
+            Found::Wants(object) => return Ok(Answer::Wants(object)),
+        };
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        bytes += found.frames.iter().map(|f| 32 + length(&f.function) + length(&f.file)).sum::<usize>();
+        located.push(found);
+        if bytes >= ENOUGH {
+            break;
+        }
+    }
+    Ok(Answer::Frames(located))
+}

@@ -1,0 +1,326 @@
+//! The recorder's side: starts the child, asks it, watches its time and memory, and starts another when it is gone.
+//!
+//! A thread of its own holds the child, for as long as hud is attached: the child dies with that very thread. Sessions
+//! share it. Whoever asks waits; requests are served one after the other.
+
+use std::{
+    io::{self, Read as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{net::UnixStream, process::ExitStatusExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver, Sender, SyncSender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::{time::clock_getcpuclockid, unistd::Pid};
+use rustix::event::{PollFd, PollFlags};
+
+use super::{
+    child::ARGUMENT,
+    protocol::{self, Answer, Confinement, Request},
+};
+use crate::{
+    error::{Error, Result},
+    privilege,
+};
+
+/// CPU time that an answer may take. The largest files of debug information, unpacked, take some seconds.
+const MOST_CPU: Duration = Duration::from_secs(20);
+/// And time by the clock, on a machine on which the child, at nice 19, hardly gets a CPU.
+const MOST_TIME: Duration = Duration::from_secs(120);
+/// Heap with which a child goes on. One that has grown beyond is replaced: what it read is read again where it is asked for.
+const MOST_HEAP: u64 = 192 << 20;
+/// But not sooner than so long after it was started: a file whose debug information unpacks to more must still be served.
+const LEAST_LIFE: Duration = Duration::from_secs(10);
+/// Children that may crash before hud gives up on names.
+const MOST_CRASHES: u32 = 100;
+
+/// Which child answered: what one knows of modules, the next one doesn't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AskError {
+    /// The child that knew the module is gone, for no fault of this request.
+    #[error("the intake was started anew")]
+    Restarted,
+    /// The child ended over this very request.
+    #[error("the intake {0}")]
+    Crashed(String),
+    /// There is no child, and there will be none.
+    #[error("no intake: {0}")]
+    Unavailable(String),
+}
+
+struct Job {
+    /// The child that it is for, where it is not for any.
+    generation: Option<Generation>,
+    request: Request,
+    files: Vec<OwnedFd>,
+    reply: SyncSender<std::result::Result<(Generation, Answer), AskError>>,
+}
+
+/// A process that reads what the target controls.
+pub struct Intake {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    current: Arc<Mutex<Option<(u32, Confinement)>>>,
+}
+
+impl Intake {
+    /// Starts this very program as the intake.
+    pub fn start() -> Result<Self> {
+        // The program that runs, also when another version was installed over it.
+        Self::start_program(Path::new("/proc/self/exe"))
+    }
+
+    /// Starts a given hud-record as the intake.
+    pub fn start_program(program: &Path) -> Result<Self> {
+        let (jobs, incoming) = mpsc::channel();
+        let current = Arc::new(Mutex::new(None));
+        let mut host =
+            Host { program: program.into(), child: None, next: 0, crashes: 0, current: Arc::clone(&current) };
+        let thread = thread::Builder::new()
+            .name("hud-intake".into())
+            .spawn(move || {
+                privilege::enter_intake_host();
+                host.run(&incoming);
+            })
+            .map_err(|source| Error::Io { action: "start a thread", source })?;
+        Ok(Intake { jobs: Some(jobs), thread: Some(thread), current })
+    }
+
+    /// The child's process id, while there is one.
+    pub fn pid(&self) -> Option<u32> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).map(|(pid, _)| pid)
+    }
+
+    /// What holds the child, while there is one.
+    pub fn confinement(&self) -> Option<Confinement> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).map(|(_, confinement)| confinement)
+    }
+
+    /// Asks, and waits for the answer. With a generation, only that child is asked.
+    pub(crate) fn ask(
+        &self,
+        generation: Option<Generation>,
+        request: Request,
+        files: Vec<OwnedFd>,
+    ) -> std::result::Result<(Generation, Answer), AskError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let gone = |_| AskError::Unavailable("its thread has ended".into());
+        if let Some(jobs) = &self.jobs {
+            jobs.send(Job { generation, request, files, reply }).map_err(|e| gone(e.to_string()))?;
+        }
+        answer.recv().map_err(|e| gone(e.to_string()))?
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Host {
+    program: PathBuf,
+    child: Option<Running>,
+    next: u64,
+    crashes: u32,
+    current: Arc<Mutex<Option<(u32, Confinement)>>>,
+}
+
+struct Running {
+    process: Child,
+    socket: UnixStream,
+    generation: Generation,
+    born: Instant,
+}
+
+impl Host {
+    fn run(&mut self, incoming: &Receiver<Job>) {
+        // Before it is needed: names are to come at once.
+        let _ = self.running();
+        while let Ok(job) = incoming.recv() {
+            let answer = self.serve(job.generation, &job.request, &job.files);
+            // Nobody waits any more: recording has ended.
+            let _ = job.reply.send(answer);
+        }
+        self.end_child();
+    }
+
+    fn serve(
+        &mut self,
+        wanted: Option<Generation>,
+        request: &Request,
+        files: &[OwnedFd],
+    ) -> std::result::Result<(Generation, Answer), AskError> {
+        let child = self.running()?;
+        let generation = child.generation;
+        if wanted.is_some_and(|wanted| wanted != generation) {
+            return Err(AskError::Restarted);
+        }
+        let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
+        if let Err(e) = protocol::send(&child.socket, request, &files) {
+            // It has never seen the question.
+            tracing::debug!("the intake is gone: {e}");
+            self.end_child();
+            return Err(AskError::Restarted);
+        }
+        match child.answer() {
+            Ok(answer) => {
+                let is_fat = child.heap() > MOST_HEAP && child.born.elapsed() >= LEAST_LIFE;
+                if is_fat {
+                    tracing::debug!("the intake has read much and is started anew");
+                    self.end_child();
+                }
+                Ok((generation, answer))
+            }
+            Err(e) => {
+                self.crashes += 1;
+                let how = self.end_child().unwrap_or_else(|| e.to_string());
+                let how = if e.kind() == io::ErrorKind::TimedOut { e.to_string() } else { how };
+                tracing::warn!("the process that reads binaries {how}; another one is started");
+                Err(AskError::Crashed(how))
+            }
+        }
+    }
+
+    /// The child; starts one where there is none. One that was killed while it had nothing to do is replaced without a word.
+    fn running(&mut self) -> std::result::Result<&mut Running, AskError> {
+        if self.child.as_mut().is_some_and(|c| !matches!(c.process.try_wait(), Ok(None))) {
+            self.end_child();
+        }
+        if self.child.is_none() {
+            if self.crashes >= MOST_CRASHES {
+                return Err(AskError::Unavailable(format!("it crashed {MOST_CRASHES} times")));
+            }
+            let generation = Generation(self.next);
+            self.next += 1;
+            match Running::start(&self.program, generation) {
+                Ok((child, confinement)) => {
+                    tracing::debug!(pid = child.process.id(), ?confinement, "intake");
+                    self.tell(Some((child.process.id(), confinement)));
+                    self.child = Some(child);
+                }
+                Err(e) => {
+                    self.crashes += 1;
+                    tracing::warn!("cannot start the process that reads binaries: {e}");
+                    return Err(AskError::Unavailable(e.to_string()));
+                }
+            }
+        }
+        self.child.as_mut().ok_or_else(|| AskError::Unavailable("it is gone".into()))
+    }
+
+    /// Ends the child, and says how it ended where it had ended by itself.
+    fn end_child(&mut self) -> Option<String> {
+        self.tell(None);
+        let mut child = self.child.take()?;
+        // Ended by itself, it lets go of its socket a moment before it can be waited for.
+        let mut ended = None;
+        for _ in 0..20 {
+            ended = child.process.try_wait().ok().flatten();
+            if ended.is_some() || !child.has_hung_up() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        drop(child);
+        let ended = ended?;
+        Some(match (ended.signal(), ended.code()) {
+            (Some(signal), _) => format!("was ended by signal {signal}"),
+            (None, code) => format!("ended with code {}", code.unwrap_or(-1)),
+        })
+    }
+
+    fn tell(&self, what: Option<(u32, Confinement)>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+}
+
+impl Running {
+    fn start(program: &Path, generation: Generation) -> io::Result<(Self, Confinement)> {
+        let (socket, others) = UnixStream::pair()?;
+        let process = Command::new(program)
+            .arg(ARGUMENT)
+            .env_clear()
+            .current_dir("/")
+            .stdin(OwnedFd::from(others))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        socket.set_nonblocking(false)?;
+        socket.set_write_timeout(Some(MOST_CPU))?;
+        let mut child = Running { process, socket, generation, born: Instant::now() };
+        match child.answer()? {
+            Answer::Hello(confinement) => Ok((child, confinement)),
+            _ => Err(io::Error::other("it does not answer as hud's intake does")),
+        }
+    }
+
+    /// Waits for an answer, within bounds.
+    fn answer(&mut self) -> io::Result<Answer> {
+        let (began, cpu) = (Instant::now(), self.cpu_time());
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            if let Some(answer) = protocol::decode(&bytes)? {
+                return Ok(answer);
+            }
+            let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+            if rustix::event::poll(&mut fds, Some(&wait)).is_ok_and(|n| n > 0) {
+                match self.socket.read(&mut buffer)? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    n => bytes.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+                }
+            }
+            let used = self.cpu_time().saturating_sub(cpu);
+            if used > MOST_CPU || began.elapsed() > MOST_TIME {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "took too long"));
+            }
+        }
+    }
+
+    fn cpu_time(&self) -> Duration {
+        let pid = Pid::from_raw(self.process.id().cast_signed());
+        let time = clock_getcpuclockid(pid).and_then(|clock| clock.now());
+        time.map(Duration::from).unwrap_or_default()
+    }
+
+    /// Memory of its own, without what it maps of files.
+    fn heap(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.process.id())).unwrap_or_default();
+        let mut pages = statm.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
+        let (resident, shared) = (pages.nth(1).unwrap_or(0), pages.next().unwrap_or(0));
+        resident.saturating_sub(shared).saturating_mul(rustix::param::page_size().try_into().unwrap_or(4096))
+    }
+
+    fn has_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
+        let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let _ = rustix::event::poll(&mut fds, Some(&at_once));
+        fds.first().is_some_and(|fd| fd.revents().contains(PollFlags::HUP))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Without the right to signal it, the end of its socket ends it.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

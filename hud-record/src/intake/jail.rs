@@ -1,0 +1,161 @@
+//! How the child gives up its rights, before it reads a byte that the target controls.
+//!
+//! Each measure holds without the others. Where the system lacks one (no landlock in the kernel, no right to become
+//! another user), the rest must do; what holds is told to the recorder.
+
+use std::collections::BTreeMap;
+
+use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetStatus, Scope};
+use rustix::{
+    process::{DumpableBehavior, Resource, Rlimit, Signal},
+    thread::{CapabilitySet, CapabilitySets},
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::protocol::Confinement;
+
+/// Nobody: the user and the group that own nothing.
+const NOBODY: u32 = 65_534;
+/// Heap. A binary of 200 MB of debug information takes about 100 MB; compressed sections as much again as they unpack to.
+const MOST_HEAP: u64 = 2 << 30;
+/// Addresses: what it maps of files.
+const MOST_ADDRESSES: u64 = 64 << 30;
+/// Descriptors: a module has a few, each object of split debug information one for a moment.
+const MOST_FILES: u64 = 64;
+
+/// Gives up everything that is not needed to read descriptors and to answer.
+pub(super) fn enter() -> Confinement {
+    limit();
+    let _ = rustix::process::nice(19);
+    let _ = rustix::thread::set_no_new_privs(true);
+    let unprivileged = become_nobody();
+    let no_capabilities = give_up_capabilities();
+    // Another process of that user may look into this one no more than into root's.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    // After the change of user, which clears it. Whoever's parent is gone already reads the end of the socket.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let no_files = forbid_files();
+    let few_calls = forbid_calls();
+    Confinement { unprivileged, no_capabilities, no_files, few_calls }
+}
+
+fn limit() {
+    let at_most = |resource, most| {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        // Lower already, where it fails.
+        let _ = rustix::process::setrlimit(resource, limit);
+    };
+    at_most(Resource::Data, MOST_HEAP);
+    at_most(Resource::As, MOST_ADDRESSES);
+    at_most(Resource::Nofile, MOST_FILES);
+    // No process, no thread, no file, no core of what it has read.
+    at_most(Resource::Nproc, 0);
+    at_most(Resource::Fsize, 0);
+    at_most(Resource::Core, 0);
+}
+
+fn become_nobody() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let (uid, gid) = (rustix::process::Uid::from_raw(NOBODY), rustix::process::Gid::from_raw(NOBODY));
+    // This process has one thread. Groups first, then the group: afterwards it may not.
+    rustix::thread::set_thread_groups(&[]).is_ok()
+        && rustix::thread::set_thread_res_gid(gid, gid, gid).is_ok()
+        && rustix::thread::set_thread_res_uid(uid, uid, uid).is_ok()
+}
+
+fn give_up_capabilities() -> bool {
+    let none = CapabilitySet::empty();
+    let _ = rustix::thread::clear_ambient_capability_set();
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .is_ok()
+}
+
+/// No file system and no network at all: no rule allows any of it.
+fn forbid_files() -> bool {
+    let forbid = || {
+        let rules = Ruleset::default()
+            .handle_access(AccessFs::from_all(ABI::V5))?
+            .handle_access(AccessNet::from_all(ABI::V5))?
+            .scope(Scope::from_all(ABI::V6))?;
+        rules.create()?.restrict_self()
+    };
+    forbid().is_ok_and(|status: landlock::RestrictionStatus| status.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// The calls that reading mapped files, allocating and answering take. Any other fails with EPERM.
+fn forbid_calls() -> bool {
+    let always = [
+        libc::SYS_read,
+        libc::SYS_pread64,
+        libc::SYS_readv,
+        libc::SYS_write,
+        libc::SYS_writev,
+        libc::SYS_recvmsg,
+        libc::SYS_recvfrom,
+        libc::SYS_sendmsg,
+        libc::SYS_sendto,
+        libc::SYS_close,
+        libc::SYS_fstat,
+        libc::SYS_lseek,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_madvise,
+        libc::SYS_brk,
+        libc::SYS_futex,
+        libc::SYS_poll,
+        libc::SYS_ppoll,
+        libc::SYS_getrandom,
+        libc::SYS_clock_gettime,
+        libc::SYS_gettimeofday,
+        libc::SYS_sched_yield,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_getpid,
+        libc::SYS_gettid,
+        libc::SYS_rt_sigaction,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_sigaltstack,
+        libc::SYS_restart_syscall,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+    ];
+    let not_executable = |call| {
+        let condition = SeccompCondition::new(
+            2,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::MaskedEq(libc::PROT_EXEC.unsigned_abs().into()),
+            0,
+        )?;
+        Ok((call, vec![SeccompRule::new(vec![condition])?]))
+    };
+    // By its descriptor alone: an empty path.
+    let itself = |call, flags_at| {
+        let empty_path = u64::from(libc::AT_EMPTY_PATH.unsigned_abs());
+        let condition =
+            SeccompCondition::new(flags_at, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(empty_path), empty_path)?;
+        Ok((call, vec![SeccompRule::new(vec![condition])?]))
+    };
+    // To abort.
+    let own_process = |call| {
+        let pid = u64::from(std::process::id());
+        let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, pid)?;
+        Ok((call, vec![SeccompRule::new(vec![condition])?]))
+    };
+    let filter = || -> Result<BpfProgram, seccompiler::BackendError> {
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = always.iter().map(|&call| (call, Vec::new())).collect();
+        rules.extend([
+            not_executable(libc::SYS_mmap)?,
+            not_executable(libc::SYS_mprotect)?,
+            itself(libc::SYS_statx, 2)?,
+            itself(libc::SYS_newfstatat, 3)?,
+            own_process(libc::SYS_tgkill)?,
+        ]);
+        let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+        SeccompFilter::new(rules, denied, SeccompAction::Allow, TargetArch::x86_64)?.try_into()
+    };
+    filter().is_ok_and(|filter| seccompiler::apply_filter(&filter).is_ok())
+}

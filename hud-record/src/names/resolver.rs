@@ -1,0 +1,382 @@
+//! From offsets in mapped files to functions, by way of the intake and of what is known from sessions before.
+//!
+//! The recorder's half. It opens files and hands them over; it believes the answers no more than the files, and gives a
+//! file up that has ended two children.
+
+use std::{
+    fs::File,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use super::{
+    cache::{Cache, Entry},
+    files::{self, Roots},
+};
+use crate::intake::{
+    AskError, Generation, Intake,
+    protocol::{Answer, Located, MOST_ADDRESSES, MOST_FRAMES, ModuleId, Named, Opened, Request, Role, WantedObject},
+};
+
+/// Children that a file may end before it is asked about no more.
+const MOST_FAILURES: u32 = 2;
+/// Times that a question is asked anew because another one's file ended the child.
+const MOST_RESTARTS: u32 = 20;
+/// Objects of split debug information that are opened for one question.
+const MOST_OBJECTS: u32 = 4096;
+
+/// A binary that names are wanted of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BinaryId(usize);
+
+/// What names are made of, for all sessions of one target.
+pub struct Sources {
+    intake: Intake,
+    cache: Cache,
+}
+
+impl Sources {
+    /// With a child to read binaries, and names from before.
+    pub fn new(intake: Intake, cache: Cache) -> Self {
+        Sources { intake, cache }
+    }
+
+    /// The child.
+    pub fn intake(&self) -> &Intake {
+        &self.intake
+    }
+}
+
+/// Finds names.
+pub struct Resolver {
+    sources: Arc<Sources>,
+    roots: Roots,
+    binaries: Vec<Binary>,
+    /// No more questions from then on: what is not known stays without a name.
+    deadline: Option<Instant>,
+    notes: Vec<String>,
+}
+
+struct Binary {
+    file: File,
+    identity: [i64; 6],
+    /// Where it lies, as the target sees it.
+    path: PathBuf,
+    build_id: Option<Vec<u8>>,
+    known: Arc<Mutex<Entry>>,
+    state: State,
+    failures: u32,
+}
+
+enum State {
+    /// A child knows it, or knew it.
+    Open(Generation, ModuleId),
+    /// Not yet, or the child is gone.
+    Closed,
+    /// Nothing can be learned of it.
+    GivenUp,
+}
+
+/// Why a question was not answered.
+enum Failed {
+    /// Ask again.
+    Again,
+    /// The file is to blame.
+    File(String),
+    /// Nobody answers.
+    All(String),
+}
+
+impl From<AskError> for Failed {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Restarted => Failed::Again,
+            AskError::Crashed(how) => Failed::File(how),
+            AskError::Unavailable(why) => Failed::All(why),
+        }
+    }
+}
+
+impl Resolver {
+    /// For the files of a process, or for those that the system has.
+    pub fn new(sources: Arc<Sources>, pid: Option<u32>) -> Self {
+        Resolver { sources, roots: Roots::of(pid), binaries: Vec::new(), deadline: None, notes: Vec::new() }
+    }
+
+    /// Asks no more from this instant on.
+    pub fn give_up_at(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    /// Opens the binary to which `place` leads; its path is `shown`, and debug files are looked for from there.
+    pub fn open(&mut self, place: &Path, shown: &Path) -> Option<BinaryId> {
+        self.open_file(files::open(place).ok()?, shown)
+    }
+
+    /// Opens a binary that is at hand.
+    pub fn open_file(&mut self, file: File, shown: &Path) -> Option<BinaryId> {
+        let identity = files::identity(&file).ok()?;
+        if let Some(known) = self.binaries.iter().position(|b| b.identity == identity) {
+            return Some(BinaryId(known));
+        }
+        let known = Arc::default();
+        let path = shown.to_path_buf();
+        let state = State::Closed;
+        let id = BinaryId(self.binaries.len());
+        self.binaries.push(Binary { file, identity, path, build_id: None, known, state, failures: 0 });
+        self.ask_about(id, |this| this.opened(id).map(|_| ()));
+        Some(id)
+    }
+
+    /// The GNU build id of a binary.
+    pub fn build_id(&self, binary: BinaryId) -> Option<&[u8]> {
+        self.binaries.get(binary.0)?.build_id.as_deref()
+    }
+
+    /// What could not be read, in words.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Keeps what was learned for the sessions to come.
+    pub fn save(&self) {
+        self.sources.cache.save();
+    }
+
+    /// The functions at offsets of a binary, in the order asked. An offset of which nothing is known has no frames.
+    pub fn resolve(&mut self, binary: BinaryId, offsets: &[u64]) -> Vec<Located> {
+        let missing: Vec<u64> = {
+            let Some(known) = self.known(binary) else { return unknown(offsets) };
+            offsets.iter().copied().filter(|&offset| known.get(offset).is_none()).collect()
+        };
+        for mut some in missing.chunks(MOST_ADDRESSES) {
+            while !some.is_empty() {
+                let Some(found) = self.ask_about(binary, |this| this.frames(binary, some)) else { break };
+                let Some(mut known) = self.known(binary) else { break };
+                let answered = found.len();
+                for (&offset, located) in some.iter().zip(found) {
+                    known.insert(offset, located);
+                }
+                drop(known);
+                some = some.get(answered..).unwrap_or_default();
+            }
+        }
+        let Some(known) = self.known(binary) else { return unknown(offsets) };
+        let get = |&offset: &u64| known.get(offset).map_or_else(|| nowhere(offset), believed);
+        offsets.iter().map(get).collect()
+    }
+
+    fn known(&self, binary: BinaryId) -> Option<MutexGuard<'_, Entry>> {
+        Some(self.binaries.get(binary.0)?.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks until there is an answer, or none is to be had.
+    fn ask_about<T>(&mut self, id: BinaryId, mut ask: impl FnMut(&mut Self) -> Result<T, Failed>) -> Option<T> {
+        for _ in 0..MOST_RESTARTS {
+            if self.deadline.is_some_and(|at| Instant::now() >= at) {
+                return None;
+            }
+            let failed = match ask(self) {
+                Ok(answer) => return Some(answer),
+                Err(failed) => failed,
+            };
+            let binary = self.binaries.get_mut(id.0)?;
+            if matches!(binary.state, State::GivenUp) {
+                return None;
+            }
+            binary.state = State::Closed;
+            let note = match failed {
+                Failed::Again => continue,
+                Failed::File(how) => {
+                    binary.failures += 1;
+                    if binary.failures < MOST_FAILURES {
+                        continue;
+                    }
+                    let path = hud_common::clean_name(&binary.path.to_string_lossy());
+                    format!("the functions of {path} have no names: the process that reads it {how}, twice")
+                }
+                Failed::All(why) => format!("functions have no names: {why}"),
+            };
+            binary.state = State::GivenUp;
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+            return None;
+        }
+        None
+    }
+
+    /// Has the binary opened by the child, if it is not.
+    fn opened(&mut self, id: BinaryId) -> Result<(Generation, ModuleId), Failed> {
+        let lost = || Failed::All("no such binary".into());
+        let binary = self.binaries.get_mut(id.0).ok_or_else(lost)?;
+        match binary.state {
+            State::Open(generation, module) => return Ok((generation, module)),
+            State::GivenUp => return Err(Failed::Again),
+            State::Closed => {}
+        }
+        let file = duplicate(&binary.file)?;
+        let (generation, answer) = self.sources.intake.ask(None, Request::Open, vec![file])?;
+        let opened = match answer {
+            Answer::Opened(opened) => opened,
+            // It is what it is: no binary, or none that hud reads.
+            _ => {
+                binary.state = State::GivenUp;
+                return Err(Failed::Again);
+            }
+        };
+        let debug_files = debug_files(&self.roots, &binary.path, &opened);
+        let tag = tag(&debug_files);
+        binary.build_id = opened.build_id.clone().filter(|id| !id.is_empty() && id.len() <= 64);
+        binary.known = self.sources.cache.entry(&key(binary), tag);
+        let generation = self.give_all(generation, opened, debug_files, id)?;
+        let binary = self.binaries.get_mut(id.0).ok_or_else(lost)?;
+        binary.state = State::Open(generation.0, generation.1);
+        Ok(generation)
+    }
+
+    /// Hands over the files that belong to it.
+    fn give_all(
+        &self,
+        generation: Generation,
+        opened: Opened,
+        debug_files: Vec<(Role, File)>,
+        id: BinaryId,
+    ) -> Result<(Generation, ModuleId), Failed> {
+        let module = opened.module;
+        let path = self.binaries.get(id.0).map(|b| b.path.clone()).unwrap_or_default();
+        let mut now = opened;
+        for (role, file) in debug_files {
+            let wanted = match role {
+                Role::Package => now.has_debug,
+                _ => !now.has_debug,
+            };
+            if wanted && let Some(after) = self.give(generation, module, role, Some(file.into()))? {
+                now = after;
+            }
+        }
+        if let Some((name, build_id)) = now.supplement.take() {
+            for place in files::supplements(&path, &name, &build_id) {
+                for file in self.roots.open(&place) {
+                    if let Some(after) = self.give(generation, module, Role::Supplement, Some(file.into()))?
+                        && after.supplement.is_none()
+                    {
+                        return Ok((generation, module));
+                    }
+                }
+            }
+        }
+        Ok((generation, module))
+    }
+
+    /// Hands a file over. `None` where it was not the right one.
+    fn give(
+        &self,
+        generation: Generation,
+        module: ModuleId,
+        role: Role,
+        file: Option<OwnedFd>,
+    ) -> Result<Option<Opened>, Failed> {
+        let request = Request::Give { module, role };
+        let files = file.into_iter().collect();
+        match self.sources.intake.ask(Some(generation), request, files)?.1 {
+            Answer::Opened(opened) => Ok(Some(opened)),
+            Answer::Refused(_) => Ok(None),
+            _ => Err(Failed::File("does not answer as it should".into())),
+        }
+    }
+
+    /// The functions at the first of some offsets.
+    fn frames(&mut self, id: BinaryId, offsets: &[u64]) -> Result<Vec<Located>, Failed> {
+        let odd = || Failed::File("does not answer as it should".into());
+        for _ in 0..MOST_OBJECTS {
+            let (generation, module) = self.opened(id)?;
+            let request = Request::Frames { module, offsets: offsets.to_vec() };
+            match self.sources.intake.ask(Some(generation), request, Vec::new())?.1 {
+                Answer::Frames(found) if !found.is_empty() && found.len() <= offsets.len() => {
+                    return Ok(found.iter().map(believed).collect());
+                }
+                Answer::Wants(object) => {
+                    let file = self.object(id, &object);
+                    let role = Role::Object(object.id);
+                    let is_there = file.is_some();
+                    let taken = self.give(generation, module, role, file)?;
+                    if is_there && taken.is_none() {
+                        self.give(generation, module, role, None)?;
+                    }
+                }
+                _ => return Err(odd()),
+            }
+        }
+        Err(odd())
+    }
+
+    fn object(&self, id: BinaryId, object: &WantedObject) -> Option<OwnedFd> {
+        let binary = self.binaries.get(id.0)?;
+        let places = files::objects(&binary.path, &object.folder, &object.path);
+        places.iter().find_map(|place| self.roots.open(place).next()).map(Into::into)
+    }
+}
+
+fn duplicate(file: &File) -> Result<OwnedFd, Failed> {
+    // Of another position: both sides read by mapping, which has none.
+    file.try_clone().map(Into::into).map_err(|e| Failed::All(e.to_string()))
+}
+
+/// The debug files that there are for a binary, opened.
+fn debug_files(roots: &Roots, path: &Path, opened: &Opened) -> Vec<(Role, File)> {
+    let mut places = Vec::new();
+    if !opened.has_debug {
+        let link = opened.debug_link.as_ref().map(|(name, _)| name.as_slice());
+        places = files::debug_files(path, opened.build_id.as_deref(), link);
+    }
+    places.push((Role::Package, files::package(path)));
+    places.iter().flat_map(|(role, place)| roots.open(place).map(|file| (*role, file)).collect::<Vec<_>>()).collect()
+}
+
+/// Tells sets of debug files from one another, 0 where there are none.
+fn tag(debug_files: &[(Role, File)]) -> u32 {
+    let mut hash = crc32fast::Hasher::new();
+    for (_, file) in debug_files {
+        for field in files::identity(file).unwrap_or_default() {
+            hash.update(&field.to_le_bytes());
+        }
+    }
+    hash.finalize()
+}
+
+/// The name under which a binary's functions are kept.
+fn key(binary: &Binary) -> String {
+    let [dev, ino, size, uid, mtime, ctime] = binary.identity;
+    match &binary.build_id {
+        Some(id) => {
+            let id: String = id.iter().map(|b| format!("{b:02x}")).collect();
+            format!("{id}-{size:x}-{uid}")
+        }
+        None => format!("file-{dev:x}-{ino:x}-{mtime:x}-{ctime:x}-{size:x}-{uid}"),
+    }
+}
+
+/// Names as they may be stored: clean, and no more than there can be.
+fn believed(located: &Located) -> Located {
+    let clean = |name: &Option<String>| name.as_deref().filter(|n| !n.is_empty()).map(hud_common::clean_name);
+    let frame = |f: &Named| Named {
+        function: clean(&f.function),
+        file: clean(&f.file),
+        line: f.line,
+        column: f.column,
+        whose: f.whose,
+    };
+    let frames = located.frames.iter().take(MOST_FRAMES).map(frame).collect();
+    Located { address: located.address, is_signal_return: located.is_signal_return, frames }
+}
+
+fn nowhere(offset: u64) -> Located {
+    Located { address: offset, ..Located::default() }
+}
+
+fn unknown(offsets: &[u64]) -> Vec<Located> {
+    offsets.iter().copied().map(nowhere).collect()
+}

@@ -1,0 +1,228 @@
+//! Whose code a function is, so that views can put the blame on the first frame of the user's own.
+//!
+//! Debug information gives the path of the source, and cargo's paths are telling: the registry and git checkouts of
+//! CARGO_HOME, `/rustc/<hash>/library` or the toolchain's own `library` for std, `vendor` for vendored crates. Symbols
+//! give the crate: the user's own is the one that has `main`, and on it no other crate depends. What neither tells
+//! belongs to nobody.
+
+use std::collections::BTreeSet;
+
+use memchr::memmem;
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, read::elf::ElfFile64};
+
+use crate::{
+    intake::protocol::Whose,
+    target::{FunctionName, crate_of_symbol},
+};
+
+/// Crates that a binary tells of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Crates {
+    /// Those that have `main`.
+    own: BTreeSet<String>,
+    /// Those whose panics tell of the registry.
+    dependencies: BTreeSet<String>,
+}
+
+/// Names in either set: real programs have some hundreds.
+const MOST_CRATES: usize = 10_000;
+
+impl Crates {
+    /// The crates of a binary, by its symbols and the paths in its read-only data.
+    pub(super) fn of(elf: &ElfFile64<'_>) -> Self {
+        let mut crates = Crates::default();
+        for symbol in elf.symbols() {
+            if let Ok(name) = symbol.name()
+                && let Some(own) = crate_with_main(name)
+                && crates.own.len() < MOST_CRATES
+            {
+                crates.own.insert(own);
+            }
+        }
+        for section in elf.sections() {
+            if matches!(section.kind(), SectionKind::ReadOnlyData | SectionKind::ReadOnlyString)
+                && let Ok(data) = section.data()
+            {
+                crates.learn(data);
+            }
+        }
+        crates
+    }
+
+    /// Finds the registry's paths in `data`: `/registry/src/<index>/<package>-<version>/`.
+    fn learn(&mut self, data: &[u8]) {
+        const MARK: &[u8] = b"/registry/src/";
+        for at in memmem::find_iter(data, MARK) {
+            let rest = data.get(at + MARK.len()..).unwrap_or_default();
+            let rest = rest.get(..256).unwrap_or(rest);
+            let mut parts = rest.split(|&b| b == b'/');
+            let package = parts.nth(1).and_then(|p| std::str::from_utf8(p).ok());
+            if let Some(name) = package.and_then(package_name)
+                && parts.next().is_some()
+                && self.dependencies.len() < MOST_CRATES
+            {
+                self.dependencies.insert(name.replace('-', "_"));
+            }
+        }
+    }
+
+    /// Whose a function is, by its crate and by the path of its source.
+    ///
+    /// The crate is that of the function, the path that of a line in it, which may have been inlined from elsewhere: so a
+    /// crate that is known comes first.
+    pub(super) fn whose(&self, function: Option<&FunctionName>, file: Option<&str>) -> Option<Whose> {
+        let function = function.filter(|f| f.is_rust);
+        let crates = function.map(|f| f.crates.as_slice()).unwrap_or_default();
+        let path = file.and_then(by_path);
+        match (self.by_crates(crates), path) {
+            // A crate of the user's may be called `core`.
+            (Some(Whose::Std), None) if file.is_some() => Some(Whose::Own),
+            (Some(whose), _) => Some(whose),
+            // A line of std in a function of somebody.
+            (None, Some(Whose::Std)) if !crates.is_empty() && !file.is_some_and(|f| f.starts_with(STD_DEPS)) => None,
+            (None, Some(whose)) => Some(whose),
+            (None, None) => (function.is_some() && file.is_some()).then_some(Whose::Own),
+        }
+    }
+
+    /// By the crates that a symbol may belong to: one, or for a trait's method the type's and the trait's.
+    fn by_crates(&self, crates: &[String]) -> Option<Whose> {
+        let (first, last) = (crates.first()?, crates.last()?);
+        // Nobody depends on the crate that has `main`: where it is named, the code is its own.
+        if crates.iter().any(|c| self.own.contains(c)) {
+            return Some(Whose::Own);
+        }
+        let of_std = |name: &str| STD.contains(&name);
+        let one = |name: &str| match name {
+            "tokio" => Some(Whose::Tokio),
+            name if of_std(name) => Some(Whose::Std),
+            name if self.dependencies.contains(name) => Some(Whose::Dependency),
+            _ => None,
+        };
+        match (of_std(first), of_std(last)) {
+            // std's trait for a type of theirs is theirs, and their trait for a type of std's too.
+            (false, true) => one(first),
+            (true, false) => one(last),
+            _ if first == last => one(first),
+            // Of two crates, one depends on the other, and nothing tells which.
+            _ => one(first).filter(|&whose| Some(whose) == one(last)),
+        }
+    }
+}
+
+/// Crates that come with the compiler.
+const STD: [&str; 8] =
+    ["std", "core", "alloc", "std_detect", "panic_unwind", "panic_abort", "compiler_builtins", "__rustc"];
+
+/// Where std's own dependencies are built: `/rust/deps/hashbrown-0.15.2/…`.
+const STD_DEPS: &str = "/rust/deps/";
+
+fn by_path(file: &str) -> Option<Whose> {
+    if file.contains("/rustc/") || file.contains("/rustlib/src/rust/") || file.starts_with(STD_DEPS) {
+        return Some(Whose::Std);
+    }
+    // How many folders lie between the mark and the crate's own.
+    let (rest, depth) = [("/registry/src/", 1), ("/git/checkouts/", 2), ("/vendor/", 0)]
+        .iter()
+        .find_map(|&(mark, depth)| Some((file.split_once(mark)?.1, depth)))?;
+    let folder = rest.split('/').nth(depth).unwrap_or_default();
+    let is_tokio = folder == "tokio" || package_name(folder) == Some("tokio");
+    Some(if is_tokio { Whose::Tokio } else { Whose::Dependency })
+}
+
+/// `tokio-util` of `tokio-util-0.7.0`.
+fn package_name(folder: &str) -> Option<&str> {
+    let (at, _) =
+        folder.match_indices('-').find(|(at, _)| folder[at + 1..].starts_with(|c: char| c.is_ascii_digit()))?;
+    let name = &folder[..at];
+    (!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')).then_some(name)
+}
+
+/// The crate, where a symbol is a crate's `main`.
+fn crate_with_main(symbol: &str) -> Option<String> {
+    let is_main = match symbol.strip_prefix("_ZN") {
+        // `<length><crate>4main17h<hash>E`, no more
+        Some(path) => path.get(..path.len().checked_sub(20)?)?.strip_suffix("4main").is_some_and(|krate| {
+            let digits = krate.bytes().take_while(u8::is_ascii_digit).count();
+            krate[..digits].parse() == Ok(krate.len() - digits)
+        }),
+        None => symbol.starts_with("_RNvC") && symbol.ends_with("4main"),
+    };
+    if is_main { crate_of_symbol(symbol).into_iter().next() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::function;
+
+    /// A symbol as rustc mangled until v0.
+    fn legacy(path: &[&str]) -> String {
+        let path: String = path.iter().map(|part| format!("{}{part}", part.len())).collect();
+        format!("_ZN{path}17h0123456789abcdefE")
+    }
+
+    #[test]
+    fn paths_tell_whose_code_it_is() {
+        let crates = Crates::default();
+        let rust = function(&legacy(&["f", "g"]));
+        for (file, whose) in [
+            ("/srv/app/src/main.rs", Whose::Own),
+            ("/home/me/.cargo/registry/src/index-1949cf8c/tokio-1.54.1/src/park.rs", Whose::Tokio),
+            ("/home/me/.cargo/git/checkouts/tokio-c0c2/3e5f/tokio/src/park.rs", Whose::Tokio),
+            ("/home/me/.cargo/git/checkouts/tokio-c0c2/3e5f/tokio-util/src/lib.rs", Whose::Dependency),
+            ("/home/me/.cargo/registry/src/index-1949cf8c/hyper-1.0.0/src/lib.rs", Whose::Dependency),
+            ("/home/me/.cargo/registry/src/index-1949cf8c/hyper-1.0.0/src/tokio/io.rs", Whose::Dependency),
+            ("/home/me/.cargo/registry/src/index-1949cf8c/tokio-util-0.7.0/src/lib.rs", Whose::Dependency),
+            ("/rust/deps/hashbrown-0.15.2/src/raw.rs", Whose::Std),
+            ("/srv/app/vendor/serde-1.0.0/src/de.rs", Whose::Dependency),
+        ] {
+            assert_eq!(crates.whose(Some(&rust), Some(file)), Some(whose), "{file}");
+        }
+        // A line that std inlined into a function of tokio's, and a crate of the user's that is called as std's is.
+        let std_line = Some("/rustc/59807616e1fa/library/core/src/ops/function.rs");
+        let (tokio, core) = (function(&legacy(&["tokio", "f"])), function(&legacy(&["core", "f"])));
+        assert_eq!(crates.whose(Some(&tokio), std_line), Some(Whose::Tokio));
+        assert_eq!(crates.whose(Some(&rust), std_line), None);
+        assert_eq!(crates.whose(Some(&core), std_line), Some(Whose::Std));
+        assert_eq!(crates.whose(Some(&core), Some("/srv/app/core/src/lib.rs")), Some(Whose::Own));
+        // C, compiled into the binary by whomever.
+        assert_eq!(crates.whose(Some(&function("inflate")), Some("/srv/app/zlib/inflate.c")), None);
+        assert_eq!(crates.whose(None, None), None);
+    }
+
+    #[test]
+    fn without_debug_information_crates_tell_what_is_sure() {
+        let mut crates = Crates::default();
+        crates.own.insert("app".into());
+        crates.learn(b"\0/root/.cargo/registry/src/index-19/hyper-util-1.0.0/src/lib.rs\0/registry/src/x");
+        for (symbol, whose) in [
+            (legacy(&["app", "handler", "_$u7b$$u7b$closure$u7d$$u7d$"]), Some(Whose::Own)),
+            ("_RNvCsbmNqQUJIY6D_3app4work".into(), Some(Whose::Own)),
+            (legacy(&["hyper_util", "server"]), Some(Whose::Dependency)),
+            (legacy(&["tokio", "runtime", "park"]), Some(Whose::Tokio)),
+            (legacy(&["core", "ops", "call_once"]), Some(Whose::Std)),
+            // In the workspace or in the registry: nothing tells.
+            (legacy(&["worker", "run"]), None),
+            // The type's crate wrote it: std's trait.
+            (legacy(&["_$LT$app..Foo$u20$as$u20$core..future..Future$GT$", "poll"]), Some(Whose::Own)),
+            (legacy(&["_$LT$worker..Foo$u20$as$u20$core..future..Future$GT$", "poll"]), None),
+            (legacy(&["_$LT$worker..Foo$u20$as$u20$tokio..io..Read$GT$", "read"]), None),
+            (legacy(&["_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$app..Trait$GT$", "f"]), Some(Whose::Own)),
+            ("malloc".into(), None),
+        ] {
+            let name = function(&symbol);
+            assert_eq!(crates.whose(Some(&name), None), whose, "{symbol}: {name:?}");
+        }
+        assert_eq!(crates.dependencies, BTreeSet::from(["hyper_util".to_string()]));
+    }
+
+    #[test]
+    fn the_crate_that_has_main_is_the_own_one() {
+        assert_eq!(crate_with_main("_ZN14test_async_app4main17h0123456789abcdefE").as_deref(), Some("test_async_app"));
+        assert_eq!(crate_with_main("_RNvCsbmNqQUJIY6D_14test_async_app4main").as_deref(), Some("test_async_app"));
+        assert_eq!(crate_with_main("_ZN4clap3app4main17h0123456789abcdefE"), None);
+        assert_eq!(crate_with_main("_ZN3app4main28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE"), None);
+        assert_eq!(crate_with_main("main"), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! The way to the writer. The drain never waits here: a disk may hang for minutes, and the ring lasts for a second.
+//!
+//! What is on its way is bounded by its bytes. Past the bound rows are given up and counted, and the writer tells them as
+//! `drops` of the stage `writer` once it goes on. Rows that tell of losses, and names, have twice the room, and whoever
+//! names things waits for it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+    time::Duration,
+};
+
+use arrow::array::RecordBatch;
+use hud_common::session::{Columns, Table};
+
+use super::{account::KernelAccount, disk::waits};
+use crate::kernel;
+
+/// Bytes of rows that may be on their way: 0.7 s at 230 k polls/s with their wakes, 15 s at 10 k.
+const MOST: u64 = 16 << 20;
+/// How often one who can wait looks for room.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Rows by table.
+pub(super) type Rows = BTreeMap<Table, u64>;
+
+/// What comes to the writer.
+pub(super) enum Message {
+    /// Rows, and the bytes that they take.
+    Rows(Table, RecordBatch, u64),
+    /// The kernel's part of the account as of `ts`, and what had been given up by then.
+    Account { ts: i64, kernel: Vec<KernelAccount>, given_up: Rows },
+    /// To seal every log.
+    SealAll,
+}
+
+/// What the writer and those who send to it both know.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    bytes: AtomicU64,
+    /// The writer is gone: there will be no more room.
+    is_over: AtomicBool,
+    given_up: Mutex<GivenUp>,
+}
+
+/// Rows for which there was no room.
+#[derive(Debug, Default)]
+struct GivenUp {
+    all: Rows,
+    untold: Rows,
+    /// When the first that is untold was given up (CLOCK_MONOTONIC).
+    since: u64,
+}
+
+impl Flow {
+    fn given_up(&self) -> std::sync::MutexGuard<'_, GivenUp> {
+        // Its numbers are whole after each step.
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A message was taken care of.
+    pub(super) fn done(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The writer takes no more.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    /// What was given up since it was asked last, and since when.
+    pub(super) fn untold(&self) -> Option<(u64, Rows)> {
+        let mut given_up = self.given_up();
+        let untold = std::mem::take(&mut given_up.untold);
+        (!untold.is_empty()).then_some((given_up.since, untold))
+    }
+
+    /// All that was given up so far.
+    pub(super) fn all_given_up(&self) -> Rows {
+        self.given_up().all.clone()
+    }
+}
+
+/// Where batches go. Cheap to clone; the writer ends when every handle is gone.
+#[derive(Clone)]
+pub(super) struct BatchSender {
+    to: Sender<Message>,
+    flow: Arc<Flow>,
+    can_wait: bool,
+}
+
+/// A way to a writer.
+pub(super) fn queue() -> (BatchSender, Receiver<Message>, Arc<Flow>) {
+    let (to, from) = mpsc::channel();
+    let flow = Arc::<Flow>::default();
+    (BatchSender { to, flow: Arc::clone(&flow), can_wait: false }, from, flow)
+}
+
+impl BatchSender {
+    /// The same way, for one who waits where there is no room.
+    pub(super) fn patient(&self) -> Self {
+        BatchSender { can_wait: true, ..self.clone() }
+    }
+
+    /// Sends the rows of `columns`, if there are any; where there is no room, they are given up and counted. When the
+    /// writer is gone they are gone too (its error is told at the end).
+    pub(super) fn send<C: Columns>(&self, columns: &mut C) {
+        if columns.is_empty() {
+            return;
+        }
+        let batch = columns.finish();
+        let bytes = batch.get_array_memory_size() as u64;
+        let most = if waits(C::TABLE) { 2 * MOST } else { MOST };
+        while self.can_wait && self.is_full(most) && !self.flow.is_over.load(Ordering::Relaxed) {
+            thread::sleep(LOOK_AGAIN);
+        }
+        if self.is_full(most) {
+            return self.give_up(C::TABLE, batch.num_rows() as u64);
+        }
+        self.flow.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let _ = self.to.send(Message::Rows(C::TABLE, batch, bytes));
+    }
+
+    fn is_full(&self, most: u64) -> bool {
+        self.flow.bytes.load(Ordering::Relaxed) >= most
+    }
+
+    fn give_up(&self, table: Table, rows: u64) {
+        let mut given_up = self.flow.given_up();
+        if given_up.untold.is_empty() {
+            given_up.since = kernel::now();
+        }
+        *given_up.untold.entry(table).or_default() += rows;
+        *given_up.all.entry(table).or_default() += rows;
+    }
+
+    /// Sends the kernel's part of the account as of `ts`; the writer adds its own. Left out where there is no room: the
+    /// next one says it too.
+    pub(super) fn account(&self, ts: i64, kernel: Vec<KernelAccount>) {
+        if !self.is_full(MOST) {
+            let _ = self.to.send(Message::Account { ts, kernel, given_up: self.flow.all_given_up() });
+        }
+    }
+
+    /// Has every log sealed, whatever its age.
+    pub(super) fn seal_all(&self) {
+        let _ = self.to.send(Message::SealAll);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use hud_common::session::{WakeColumns, WakeRow};
+
+    use super::*;
+
+    fn wakes(rows: usize) -> WakeColumns {
+        let mut columns = WakeColumns::default();
+        let row = WakeRow { ts: 1, task_id: 2, waker_task_id: None, waker_tid: 3 };
+        (0..rows).for_each(|_| columns.push(row.clone()));
+        columns
+    }
+
+    #[test]
+    fn one_who_sends_to_a_writer_that_hangs_does_not_wait_and_counts() {
+        let (out, from, flow) = queue();
+        let (batches, rows) = (1000, 4096);
+        for _ in 0..batches {
+            out.send(&mut wakes(rows));
+        }
+        drop(out);
+        let (mut stored, mut bytes) = (0, 0);
+        for message in from {
+            let Message::Rows(Table::Wakes, batch, size) = message else { panic!("another message") };
+            stored += batch.num_rows();
+            bytes += size;
+            flow.done(size);
+        }
+        assert!(bytes >= MOST && bytes < MOST + (1 << 20), "{bytes} bytes were on their way");
+        let (since, untold) = flow.untold().unwrap();
+        assert!(since > 0);
+        assert_eq!(untold, [(Table::Wakes, (batches * rows - stored) as u64)].into());
+        assert_eq!((flow.untold(), flow.all_given_up()), (None, untold));
+    }
+
+    #[test]
+    fn an_account_tells_what_was_given_up_before_it_and_not_after() {
+        let (out, from, flow) = queue();
+        out.give_up(Table::Polls, 3);
+        out.account(1, Vec::new());
+        out.give_up(Table::Polls, 4);
+        let Ok(Message::Account { given_up, .. }) = from.try_recv() else { panic!("no account") };
+        assert_eq!(given_up, [(Table::Polls, 3)].into());
+        assert_eq!(flow.untold().unwrap().1, [(Table::Polls, 7)].into());
+    }
+
+    #[test]
+    fn one_who_can_wait_does_until_there_is_room_or_nobody_left() {
+        let (out, from, flow) = queue();
+        let size = 1 << 15;
+        let batches = 64;
+        let sender = {
+            let out = out.patient();
+            thread::spawn(move || (0..batches).for_each(|_| out.send(&mut wakes(size))))
+        };
+        drop(out);
+        for stored in 0..batches {
+            let Ok(Message::Rows(_, batch, bytes)) = from.recv() else { panic!("{stored} batches came") };
+            assert_eq!(batch.num_rows(), size);
+            flow.done(bytes);
+        }
+        sender.join().unwrap();
+        assert_eq!(flow.untold(), None);
+
+        let (out, _from, flow) = queue();
+        flow.bytes.store(u64::MAX / 2, Ordering::Relaxed);
+        flow.end();
+        out.patient().send(&mut wakes(1));
+        assert_eq!(flow.all_given_up(), [(Table::Wakes, 1)].into());
+    }
+}

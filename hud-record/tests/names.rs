@@ -1,0 +1,481 @@
+//! Names: what the resolver and its confined child make of real binaries, of broken ones, and of being killed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use hud_common::session::Table;
+use hud_record::{
+    intake::Intake,
+    names::{BinaryId, Cache, Located, Resolver, Sources, Whose},
+};
+use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
+use rustix::process::Signal;
+use support::{Recording, program};
+
+/// A resolver with a child of its own, and no cache.
+fn resolver() -> (Resolver, Arc<Sources>) {
+    with_cache(Cache::default())
+}
+
+fn with_cache(cache: Cache) -> (Resolver, Arc<Sources>) {
+    let intake = Intake::start_program(Path::new(env!("CARGO_BIN_EXE_hud-record"))).unwrap();
+    let sources = Arc::new(Sources::new(intake, cache));
+    (Resolver::new(Arc::clone(&sources), None), sources)
+}
+
+/// Where the functions of a binary lie in its file, by their symbols.
+struct Symbols(Vec<(String, u64, u64)>);
+
+impl Symbols {
+    fn of(binary: &Path) -> Self {
+        let data = fs::read(binary).unwrap();
+        let elf = object::File::parse(&*data).unwrap();
+        let offset = |address: u64| {
+            elf.segments().find_map(|s| {
+                let inside = address.checked_sub(s.address()).filter(|&d| d < s.file_range().1)?;
+                Some(s.file_range().0 + inside)
+            })
+        };
+        let symbols = elf.symbols().filter(|s| s.kind() == object::SymbolKind::Text && s.size() > 0);
+        Symbols(symbols.filter_map(|s| Some((s.name().ok()?.into(), offset(s.address())?, s.size()))).collect())
+    }
+
+    /// The offset of the one function whose symbol has `part`.
+    fn offset(&self, part: &str) -> u64 {
+        let found: Vec<_> = self.0.iter().filter(|(name, ..)| name.contains(part)).collect();
+        assert_eq!(found.len(), 1, "{part}: {found:?}");
+        found[0].1
+    }
+}
+
+/// A program of few functions, compiled with further flags.
+fn compiled(folder: &Path, flags: &[&str]) -> PathBuf {
+    let source = folder.join("small.rs");
+    fs::write(&source, SMALL).unwrap();
+    let binary = folder.join("small");
+    let mut rustc = Command::new("rustc");
+    rustc.current_dir(folder).arg(&source).args(["-Copt-level=1", "-o"]).arg(&binary).args(flags);
+    assert!(rustc.status().unwrap().success());
+    binary
+}
+
+const SMALL: &str = "\
+#[inline(never)]
+fn outer(n: u64) -> u64 {
+    std::hint::black_box(n) + 1
+}
+fn main() {
+    println!(\"{}\", outer(std::env::args().count() as u64));
+}
+";
+
+fn run(program: &str, arguments: &[&str], folder: &Path) {
+    assert!(Command::new(program).args(arguments).current_dir(folder).status().unwrap().success(), "{program}");
+}
+
+/// Asserts that `outer` of the program is found by its DWARF: function, file and line.
+fn assert_whole(resolver: &mut Resolver, binary: BinaryId, offset: u64, context: &str) {
+    let found = resolver.resolve(binary, &[offset]).remove(0);
+    let outermost = found.frames.last().unwrap_or_else(|| panic!("{context}: nothing; {:?}", resolver.notes()));
+    assert_eq!(outermost.function.as_deref(), Some("small::outer"), "{context}");
+    assert!(outermost.file.as_deref().is_some_and(|f| f.ends_with("/small.rs")), "{context}: {found:?}");
+    assert!(matches!(outermost.line, Some(2 | 3)), "{context}: {found:?}");
+    assert!(outermost.column.is_some(), "{context}");
+    assert_eq!(outermost.whose, Some(Whose::Own), "{context}");
+}
+
+#[test]
+fn the_child_may_do_nothing() {
+    let (mut resolver, sources) = resolver();
+    let binary = resolver.open(Path::new("/proc/self/exe"), Path::new("/x")).unwrap();
+    assert!(resolver.resolve(binary, &[0])[0].frames.is_empty());
+    let confinement = sources.intake().confinement().unwrap();
+    eprintln!("{confinement:?}");
+    assert!(confinement.unprivileged && confinement.no_capabilities && confinement.few_calls);
+    // As the kernel sees it.
+    let status = fs::read_to_string(format!("/proc/{}/status", sources.intake().pid().unwrap())).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|l| l.starts_with(&format!("{name}:"))).unwrap();
+        line.split_once(':').unwrap().1.trim().to_string()
+    };
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(field("Uid"), "65534\t65534\t65534\t65534");
+        assert_eq!(field("Gid"), "65534\t65534\t65534\t65534");
+        assert_eq!(field("Groups"), "");
+    }
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(field(set), "0000000000000000", "{set}");
+    }
+    assert_eq!(field("NoNewPrivs"), "1");
+    assert_eq!(field("Seccomp"), "2");
+    let pid = sources.intake().pid().unwrap();
+    drop((resolver, sources));
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it outlives whoever started it");
+}
+
+#[test]
+fn debug_information_is_found_wherever_it_lies() {
+    let base = tempfile::tempdir().unwrap();
+    // Compression, and split debug information as rustc makes it.
+    let kinds: [(&str, &[&str], &[&[&str]]); 6] = [
+        ("as it is", &["-g"], &[]),
+        ("zlib", &["-g"], &[&["objcopy", "--compress-debug-sections=zlib", "small"]]),
+        ("zstd", &["-g"], &[&["objcopy", "--compress-debug-sections=zstd", "small"]]),
+        ("dwo", &["-g", "-Csplit-debuginfo=unpacked"], &[]),
+        ("dwp", &["-g", "-Csplit-debuginfo=packed"], &[]),
+        (
+            "debuglink",
+            &["-g"],
+            &[
+                &["objcopy", "--only-keep-debug", "small", "small.debug"],
+                &["objcopy", "--strip-all", "--add-gnu-debuglink=small.debug", "small"],
+            ],
+        ),
+    ];
+    let mut last = 0;
+    for (kind, flags, commands) in kinds {
+        let folder = base.path().join(kind.replace(' ', "-"));
+        fs::create_dir(&folder).unwrap();
+        let binary = compiled(&folder, flags);
+        let offset = Symbols::of(&binary).offset("5outer");
+        for command in commands {
+            run(command[0], &command[1..], &folder);
+        }
+        let (mut resolver, _sources) = resolver();
+        let id = resolver.open(&binary, &binary).unwrap();
+        assert_whole(&mut resolver, id, offset, kind);
+        last = offset;
+    }
+    // Another debug file of that name is not believed.
+    let folder = base.path().join("debuglink");
+    let (binary, debug) = (folder.join("small"), folder.join("small.debug"));
+    let mut bytes = fs::read(&debug).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&debug, &bytes).unwrap();
+    let (mut resolver, _sources) = resolver();
+    let id = resolver.open(&binary, &binary).unwrap();
+    assert!(resolver.resolve(id, &[last])[0].frames.is_empty());
+}
+
+/// A copy of a file that may be changed.
+fn copy(from: &Path, folder: &Path, name: &str) -> PathBuf {
+    let to = folder.join(name);
+    fs::copy(from, &to).unwrap();
+    to
+}
+
+/// Asks, and has the child killed while it has the question.
+fn resolve_and_kill(resolver: &mut Resolver, sources: &Sources, binary: BinaryId, offset: u64, times: u32) -> Located {
+    std::thread::scope(|scope| {
+        let mut last = None;
+        let mut stop = || {
+            support::until("another child", || sources.intake().pid().is_some_and(|pid| last != Some(pid)));
+            let pid = sources.intake().pid().unwrap();
+            last = Some(pid);
+            support::signal_process(pid, Signal::STOP);
+            pid
+        };
+        let mut pid = stop();
+        let asking = scope.spawn(move || resolver.resolve(binary, &[offset]).remove(0));
+        for left in (0..times).rev() {
+            // It is stopped: the question waits in its socket.
+            let unread = || fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok();
+            assert!(unread());
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            support::signal_process(pid, Signal::KILL);
+            if left > 0 {
+                pid = stop();
+            }
+        }
+        asking.join().unwrap()
+    })
+}
+
+#[test]
+fn a_child_that_is_killed_costs_nothing_once_and_names_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let binary = compiled(dir.path(), &["-g"]);
+    let offset = Symbols::of(&binary).offset("5outer");
+    let (mut resolver, sources) = resolver();
+    let id = resolver.open(&binary, &binary).unwrap();
+    let once = resolve_and_kill(&mut resolver, &sources, id, offset, 1);
+    assert_eq!(once.frames.last().unwrap().function.as_deref(), Some("small::outer"));
+    assert!(resolver.notes().is_empty(), "{:?}", resolver.notes());
+    // Killed while it has nothing to do, nobody notices.
+    let pid = sources.intake().pid().unwrap();
+    support::signal_process(pid, Signal::KILL);
+    let has_ended = || fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| s.contains("State:\tZ"));
+    support::until("its end", has_ended);
+    assert_whole(&mut resolver, id, offset + 4, "after the next one");
+    // A second time over a question of the same file: it is asked about no more.
+    let other = copy(&binary, dir.path(), "other");
+    let twice = resolver.open(&other, &other).unwrap();
+    assert!(resolve_and_kill(&mut resolver, &sources, twice, offset + 6, 2).frames.is_empty());
+    assert!(resolver.notes().iter().any(|n| n.contains("other") && n.contains("twice")), "{:?}", resolver.notes());
+    assert_whole(&mut resolver, id, offset + 5, "the others are");
+}
+
+#[test]
+fn a_file_that_is_truncated_while_it_is_read_costs_its_names_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let binary = compiled(dir.path(), &["-g"]);
+    let offset = Symbols::of(&binary).offset("5outer");
+    let victim = copy(&binary, dir.path(), "victim");
+    let (mut resolver, _sources) = resolver();
+    let (id, good) = (resolver.open(&victim, &victim).unwrap(), resolver.open(&binary, &binary).unwrap());
+    fs::File::options().write(true).open(&victim).unwrap().set_len(4096).unwrap();
+    assert!(resolver.resolve(id, &[offset])[0].frames.is_empty());
+    assert_whole(&mut resolver, good, offset, "the other file");
+}
+
+#[test]
+fn garbage_costs_names_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let binary = compiled(dir.path(), &["-g"]);
+    let whole = fs::read(&binary).unwrap();
+    let offset = Symbols::of(&binary).offset("5outer");
+    let (mut resolver, sources) = resolver();
+    let good = resolver.open(&binary, &binary).unwrap();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % u64::try_from(below).unwrap()).unwrap()
+    };
+    let mut named = 0;
+    for round in 0..60 {
+        let mut bytes = whole.clone();
+        match round % 3 {
+            // Cut anywhere; damaged in the headers; damaged anywhere.
+            0 => bytes.truncate(random(whole.len())),
+            1 => (0..8).for_each(|_| bytes[random(64 + 56 * 14)] = u8::try_from(random(256)).unwrap()),
+            _ => (0..whole.len() / 50).for_each(|_| bytes[4096 + random(whole.len() - 4096)] ^= 0x55),
+        }
+        let broken = dir.path().join("broken");
+        fs::write(&broken, &bytes).unwrap();
+        // What is no ELF file at all is not even handed over.
+        if let Some(id) = resolver.open(&broken, &broken) {
+            let offsets: Vec<u64> = (0..64).map(|i| offset + i * 97).collect();
+            named += resolver.resolve(id, &offsets).iter().filter(|l| !l.frames.is_empty()).count();
+        }
+        fs::remove_file(&broken).unwrap();
+    }
+    eprintln!("{named} addresses of broken files have names; {:?}", resolver.notes());
+    assert_whole(&mut resolver, good, offset, "after all of them");
+    assert!(sources.intake().pid().is_some());
+}
+
+#[test]
+fn a_section_that_unpacks_to_too_much_is_left_packed() {
+    let dir = tempfile::tempdir().unwrap();
+    let binary = compiled(dir.path(), &["-g"]);
+    let offset = Symbols::of(&binary).offset("5outer");
+    run("objcopy", &["--compress-debug-sections=zlib", "small"], dir.path());
+    let mut bytes = fs::read(&binary).unwrap();
+    let headers: Vec<usize> = {
+        let elf = object::File::parse(&*bytes).unwrap();
+        let packed = elf.sections().filter(|s| s.name().is_ok_and(|n| n.starts_with(".debug_")));
+        packed.filter_map(|s| usize::try_from(s.file_range()?.0).ok()).collect()
+    };
+    // `ch_size`, behind `ch_type` and `ch_reserved`: 600 MB each.
+    headers.iter().for_each(|&at| bytes[at + 8..at + 16].copy_from_slice(&600_000_000_u64.to_le_bytes()));
+    fs::write(&binary, &bytes).unwrap();
+    let (mut resolver, sources) = resolver();
+    let id = resolver.open(&binary, &binary).unwrap();
+    let found = resolver.resolve(id, &[offset]).remove(0);
+    // The symbol table has it.
+    assert_eq!(found.frames.last().unwrap().function.as_deref(), Some("small::outer"));
+    assert_eq!(found.frames.last().unwrap().file, None);
+    let status = fs::read_to_string(format!("/proc/{}/status", sources.intake().pid().unwrap())).unwrap();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
+    assert!(peak.parse::<u64>().unwrap() < 100_000, "{peak} kB");
+}
+
+#[test]
+fn without_debug_information_the_symbol_table_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let binary = compiled(dir.path(), &[]);
+    let offset = Symbols::of(&binary).offset("5outer");
+    run("objcopy", &["--strip-debug", "small"], dir.path());
+    let (mut one, _sources) = resolver();
+    let id = one.open(&binary, &binary).unwrap();
+    let found = one.resolve(id, &[offset, offset + 3]);
+    for located in &found {
+        let frame = located.frames.last().unwrap();
+        assert_eq!((frame.function.as_deref(), frame.line), (Some("small::outer"), None));
+        // The crate that has `main`.
+        assert_eq!(frame.whose, Some(Whose::Own));
+    }
+    run("objcopy", &["--strip-all", "small"], dir.path());
+    let (mut two, _sources) = resolver();
+    let id = two.open(&binary, &binary).unwrap();
+    assert_eq!(two.resolve(id, &[offset])[0].frames, []);
+}
+
+#[test]
+fn the_next_session_knows_what_the_last_one_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    let binary = compiled(dir.path(), &["-g", "-Csplit-debuginfo=unpacked", "-Clink-arg=-Wl,--build-id"]);
+    let offset = Symbols::of(&binary).offset("5outer");
+    let folder = dir.path().join("cache");
+    let (mut one, _sources) = with_cache(Cache::in_folder(&folder));
+    let id = one.open(&binary, &binary).unwrap();
+    assert_whole(&mut one, id, offset, "at first");
+    // What is inlined there is told by the objects alone.
+    let functions = |resolver: &mut Resolver, id, offset| resolver.resolve(id, &[offset]).remove(0).frames.len();
+    assert_eq!(functions(&mut one, id, offset + 4), 2);
+    one.save();
+    let objects =
+        || fs::read_dir(dir.path()).unwrap().flatten().filter(|f| f.path().extension().is_some_and(|e| e == "dwo"));
+    assert!(objects().count() > 0);
+    objects().for_each(|f| fs::remove_file(f.path()).unwrap());
+    // Its debug information is gone, but nobody reads it again.
+    let (mut two, _sources) = with_cache(Cache::in_folder(&folder));
+    // By its build id, wherever it lies now.
+    let moved = copy(&binary, dir.path(), "moved");
+    let id = two.open(&moved, &moved).unwrap();
+    assert_whole(&mut two, id, offset, "then");
+    assert_eq!(functions(&mut two, id, offset + 4), 2);
+    assert_eq!(functions(&mut two, id, offset + 5), 1);
+}
+
+#[test]
+fn a_container_has_its_own_debug_files() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root, to chroot");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("sleeper.rs");
+    fs::write(&source, "#[inline(never)]\nfn outer() { loop { std::thread::park() } }\nfn main() { outer() }\n")
+        .unwrap();
+    let flags = ["-g", "-Ctarget-feature=+crt-static", "-Clink-arg=-Wl,--build-id", "-o", "sleeper", "sleeper.rs"];
+    run("rustc", &flags, dir.path());
+    let binary = dir.path().join("sleeper");
+    let offset = Symbols::of(&binary).offset("5outer");
+    let id: String = {
+        let data = fs::read(&binary).unwrap();
+        let elf = object::File::parse(&*data).unwrap();
+        elf.build_id().unwrap().unwrap().iter().map(|b| format!("{b:02x}")).collect()
+    };
+    let debug = format!("usr/lib/debug/.build-id/{}/{}.debug", &id[..2], &id[2..]);
+    fs::create_dir_all(dir.path().join(&debug).parent().unwrap()).unwrap();
+    run("objcopy", &["--only-keep-debug", "sleeper", &debug], dir.path());
+    run("objcopy", &["--strip-all", "sleeper"], dir.path());
+    let mut child = Command::new("chroot").arg(dir.path()).arg("/sleeper").spawn().unwrap();
+    let exe = PathBuf::from(format!("/proc/{}/exe", child.id()));
+    support::until("the chroot", || fs::read_link(&exe).is_ok_and(|e| e.ends_with("sleeper")));
+    let intake = Intake::start_program(Path::new(env!("CARGO_BIN_EXE_hud-record"))).unwrap();
+    let mut resolver = Resolver::new(Arc::new(Sources::new(intake, Cache::default())), Some(child.id()));
+    let id = resolver.open(&exe, Path::new("/sleeper")).unwrap();
+    let found = resolver.resolve(id, &[offset]).remove(0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let frame = found.frames.last().unwrap();
+    assert_eq!((frame.function.as_deref(), frame.line), (Some("sleeper::outer"), Some(2)), "{:?}", resolver.notes());
+}
+
+#[test]
+fn the_vdso_is_a_file_like_any_other() {
+    use std::os::unix::fs::FileExt as _;
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let range = maps.lines().find(|l| l.ends_with("[vdso]")).unwrap().split(' ').next().unwrap();
+    let (start, end) = range.split_once('-').unwrap();
+    let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+    let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+    fs::File::open("/proc/self/mem").unwrap().read_exact_at(&mut bytes, start).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vdso");
+    fs::write(&path, &bytes).unwrap();
+    let elf = object::File::parse(&*bytes).unwrap();
+    let clock = elf.dynamic_symbols().find(|s| s.name() == Ok("__vdso_clock_gettime")).unwrap();
+    let (mut resolver, _sources) = resolver();
+    let id = resolver.open(&path, Path::new("[vdso]")).unwrap();
+    let found = resolver.resolve(id, &[clock.address() + 4]).remove(0);
+    let name = found.frames[0].function.clone().unwrap();
+    assert!(name.ends_with("clock_gettime"), "{name}");
+}
+
+/// Every function of the programs that hud is tried on, as each mangling has it.
+#[test]
+fn names_read_as_people_write_them() {
+    for kind in ["plain", "v0", "fat-lto"] {
+        let binary = program(kind).join("test-async-app");
+        let symbols = Symbols::of(&binary);
+        let (mut resolver, _sources) = resolver();
+        let id = resolver.open(&binary, &binary).unwrap();
+        let offsets: Vec<u64> = symbols.0.iter().map(|(_, offset, _)| *offset).collect();
+        let found = resolver.resolve(id, &offsets);
+        let names: Vec<_> = found.iter().filter_map(|l| l.frames.last()?.function.clone()).collect();
+        assert!(names.len() * 100 >= offsets.len() * 99, "{kind}: {} of {}", names.len(), offsets.len());
+        for name in &names {
+            for noise in ["17h", "{{", "#0}", "_env#", "{async_fn#", "{impl#", "_ZN", ".llvm.", "_R", "$LT$"] {
+                // `_R` begins a symbol; inside one it may be anything.
+                let has = if noise == "_R" { name.starts_with("_RN") } else { name.contains(noise) };
+                assert!(!has, "{kind}: {name} has {noise}");
+            }
+        }
+        // The body of an async function, and a closure of `main`.
+        for name in ["test_async_app::cpu_hog::{closure}", "test_async_app::burn_cpu", "test_async_app::main"] {
+            // With fat LTO they are inlined.
+            if kind == "fat-lto" && name != "test_async_app::main" {
+                continue;
+            }
+            let whose: Vec<_> =
+                found.iter().flat_map(|l| &l.frames).filter(|f| f.function.as_deref() == Some(name)).collect();
+            assert!(!whose.is_empty(), "{kind}: no {name}");
+            assert!(whose.iter().all(|f| f.whose == Some(Whose::Own)), "{kind}: {whose:?}");
+        }
+        // Whatever is told of tokio and std is true.
+        for frame in found.iter().flat_map(|l| &l.frames) {
+            let name = frame.function.as_deref().unwrap_or_default();
+            let expected = match name.split("::").next().unwrap_or_default() {
+                "tokio" => Some(Whose::Tokio),
+                "std" => Some(Whose::Std),
+                "test_async_app" => Some(Whose::Own),
+                _ => continue,
+            };
+            assert_eq!(frame.whose, expected, "{kind}: {frame:?}");
+        }
+    }
+}
+
+/// The frames of a recording that are named by debug information, of the program's own source.
+fn own_lines(recording: &Recording) -> usize {
+    let files = recording.texts(Table::Frames, "file");
+    let origins = recording.texts(Table::Frames, "origin");
+    files.iter().zip(&origins).filter(|(f, o)| f.ends_with("test-async-app.rs") && *o == "own").count()
+}
+
+#[test]
+fn a_binary_that_was_replaced_or_deleted_is_read_as_it_runs() {
+    if !support::may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for gone in ["replaced", "deleted"] {
+        let binary = copy(&program("test-async-app"), dir.path(), &format!("app-{gone}"));
+        let target = support::Target::start(&binary, &[]);
+        if gone == "replaced" {
+            // By another build, without debug information, as a deployment does.
+            let other = copy(&program("plain/test-async-app"), dir.path(), "new");
+            fs::rename(other, &binary).unwrap();
+        } else {
+            fs::remove_file(&binary).unwrap();
+        }
+        let session = dir.path().join(gone);
+        let recording = support::record(target.pid(), &session, &["--duration", "2"]);
+        assert!(own_lines(&recording) > 3, "{gone}: {:?}", recording.texts(Table::Frames, "function"));
+        let columns = recording.integers(Table::Frames, "col");
+        assert!(columns.iter().flatten().any(|&c| c > 1), "{gone}: no columns");
+    }
+}
