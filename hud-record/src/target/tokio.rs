@@ -16,6 +16,7 @@ use super::{
     site,
 };
 use crate::error::{Error, Result};
+use hud_common::wire::WorkerPlace;
 
 /// What hud needs to know of the target's tokio.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Tokio {
     pub tls_task_id: Option<i64>,
     /// The distance from `fsbase` to tokio's thread-local context, and its size in words.
     pub tls_context: Option<(i64, u64)>,
+    /// How the kernel program finds which worker a thread is.
+    pub worker_place: Option<WorkerPlace>,
     /// Whether the word before the current task's id tells if there is one: so up to tokio 1.39, where the field is an
     /// `Option<u64>` and the number stays when the task is no longer polled.
     pub tls_tagged: bool,
@@ -137,7 +140,19 @@ impl Tokio {
             }
         }
         let poll_fns = polls.values().filter_map(|symbol| poll_fn(binary, symbol, None)).collect();
-        Ok(Tokio { version, poll_fns, tls_task_id: None, tls_context, tls_tagged, wakes, spawns, panics, notes, polls })
+        Ok(Tokio {
+            version,
+            poll_fns,
+            tls_task_id: None,
+            tls_context,
+            worker_place: None,
+            tls_tagged,
+            wakes,
+            spawns,
+            panics,
+            notes,
+            polls,
+        })
     }
 
     /// Finds tokio in a binary without symbols.
@@ -166,6 +181,7 @@ impl Tokio {
             // The symbol of tokio's part is gone: it is somewhere in the executable's.
             tls_context: binary.tls_offset(0).zip(binary.tls_size().map(|size| size / 8)),
             wakes: wakes.into_iter().collect(),
+            worker_place: None,
             spawns: Vec::new(),
             panics: Vec::new(),
             notes: vec![note],
@@ -186,10 +202,11 @@ impl Tokio {
                 }
             }
             if let Some((context, _)) = self.tls_context
-                && let Some(offset) = dwarf::task_id_offset(&binary::dwarf(sections))
+                && let Some(found) = dwarf::local(&binary::dwarf(sections))
             {
-                let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
+                let offset = if self.tls_tagged { found.task_id.saturating_add(8) } else { found.task_id };
                 self.tls_task_id = context.checked_add_unsigned(offset);
+                self.worker_place = found.worker;
             }
         }
         let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
