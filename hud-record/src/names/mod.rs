@@ -16,4 +16,4 @@ pub use kernel::{KernelSymbols, is_kernel};
 pub(crate) use module::{Found, ModuleFile};
 pub use resolver::{BinaryId, Resolver, Sources};
 
-pub use crate::intake::protocol::{Located, Named, Whose};
+pub use crate::intake::protocol::{Located, Named, TokioDebug, Whose};

@@ -3,7 +3,6 @@
 //! Everything in it is under the control of whoever built it: all reads are checked, nothing is trusted to be sane.
 
 use std::{
-    borrow::Cow,
     fs::File,
     path::{Path, PathBuf},
 };
@@ -20,13 +19,8 @@ use crate::error::{Error, Result};
 /// A reader of debug sections.
 pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// The debug sections of a binary: borrowed from the file, or decompressed.
-pub(crate) type DebugSections<'a> = gimli::DwarfSections<Cow<'a, [u8]>>;
-
 /// Bytes of a symbol's name that are believed.
 const LONGEST_NAME: usize = 64 << 10;
-/// Bytes of a debug section, decompressed, that are believed.
-const LARGEST_SECTION: u64 = 4 << 30;
 
 /// An ELF file of the kind that hud can watch.
 pub struct Binary {
@@ -225,28 +219,9 @@ impl Binary {
         }
     }
 
-    /// Its debug sections, if there are any. Read them through [`dwarf`].
-    pub(crate) fn debug_sections(&self) -> Option<DebugSections<'_>> {
-        let elf = self.elf()?;
-        elf.section_by_name(".debug_info")?;
-        let load = |id: gimli::SectionId| -> Result<Cow<'_, [u8]>, gimli::Error> {
-            let section = elf.section_by_name(id.name());
-            let fits = |s: &object::read::elf::ElfSection64<'_, '_>| {
-                s.compressed_file_range().is_ok_and(|r| r.uncompressed_size <= LARGEST_SECTION)
-            };
-            Ok(section.filter(fits).and_then(|s| s.uncompressed_data().ok()).unwrap_or_default())
-        };
-        gimli::DwarfSections::load(load).ok()
-    }
-
     fn elf(&self) -> Option<ElfFile64<'_>> {
         ElfFile64::parse(&*self.data).ok()
     }
-}
-
-/// The debug information in `sections`.
-pub(crate) fn dwarf<'a>(sections: &'a DebugSections<'_>) -> gimli::Dwarf<Slice<'a>> {
-    sections.borrow(|section| EndianSlice::new(section, LittleEndian))
 }
 
 fn hex(bytes: &[u8]) -> String {
