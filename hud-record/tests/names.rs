@@ -125,7 +125,9 @@ fn the_child_may_do_nothing() {
 fn debug_information_is_found_wherever_it_lies() {
     let base = tempfile::tempdir().unwrap();
     // Compression, and split debug information as rustc makes it.
-    let kinds: [(&str, &[&str], &[&[&str]]); 6] = [
+    /// A name, what rustc is told, and what is done to the binary then.
+    type Kind = (&'static str, &'static [&'static str], &'static [&'static [&'static str]]);
+    let kinds: [Kind; 6] = [
         ("as it is", &["-g"], &[]),
         ("zlib", &["-g"], &[&["objcopy", "--compress-debug-sections=zlib", "small"]]),
         ("zstd", &["-g"], &[&["objcopy", "--compress-debug-sections=zstd", "small"]]),
