@@ -252,6 +252,11 @@ pub struct TaskEvent {
     pub poll_addr: u64,
     /// `Header::owner_id`: which list of tasks, that is, which runtime or `LocalSet` it belongs to; 0 = none.
     pub owner: u64,
+    /// What the thread's scheduler context says, if it is that of a worker: the address of the handle to its runtime, or 0,
+    /// and the worker's index in it. Elsewhere these are any words.
+    pub runtime: u64,
+    /// The worker's index.
+    pub worker: u64,
     /// Index of its poll function, or [`NO_POLL_FN`].
     pub poll_fn: u32,
     /// Padding, zero.
@@ -463,6 +468,23 @@ pub struct Calibration {
     pub hits: [u64; CONTEXT_WORDS],
     /// 1 + the word, once user space has made up its mind; [`Calibration::GAVE_UP`] where it could not.
     pub found: u64,
+    /// Where the worker is found whose loop a thread runs; all zero where that is not known.
+    pub worker: WorkerPlace,
+}
+
+/// The way from `CONTEXT` to the worker whose core a thread has: `scheduler` points to the context of a scheduler, which has
+/// a pointer to the worker, which has one to its runtime's handle, and its own index.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct WorkerPlace {
+    /// 1 + the word of `CONTEXT` that points to the scheduler's context; 0 = not known.
+    pub scheduler: u64,
+    /// Offset of the worker's address in the context.
+    pub worker: u64,
+    /// Offset of the handle's address from there.
+    pub handle: u64,
+    /// Offset of the index.
+    pub index: u64,
 }
 
 impl Calibration {

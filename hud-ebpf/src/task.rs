@@ -180,14 +180,14 @@ pub fn tell_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, sl
     if let Some(poll) = innermost_poll(state)
         && poll.task_id == id
     {
-        return tell(tid, id, poll.header, 0, poll.poll_fn);
+        return tell(config, tid, id, poll.header, 0, poll.poll_fn);
     }
     // Without BTF the helpers below are refused; the constant lets the verifier leave them out.
     if config.vtables_end == 0 || config.task_fsbase == Config::NONE {
         return;
     }
     match find_poll_addr(id, state, slot, tries) {
-        Some((addr, header)) => tell(tid, id, header, addr, NO_POLL_FN),
+        Some((addr, header)) => tell(config, tid, id, header, addr, NO_POLL_FN),
         None => {
             count(|c| &mut c.scan_failed);
             let _ = TASKS.insert(id, tries + 1, 0);
@@ -207,11 +207,12 @@ fn innermost_poll(state: *const ThreadState) -> Option<PollFrame> {
 }
 
 #[inline(always)]
-fn tell(tid: u32, task_id: u64, header: u64, poll_addr: u64, poll_fn: u32) {
+fn tell(config: &Config, tid: u32, task_id: u64, header: u64, poll_addr: u64, poll_fn: u32) {
     let owner = match Header::read(header) {
         Some(header) => header.owner,
         None => 0,
     };
+    let (runtime, worker) = worker(config).unwrap_or((0, 0));
     let event = TaskEvent {
         kind: EventKind::Task as u32,
         tid,
@@ -220,11 +221,33 @@ fn tell(tid: u32, task_id: u64, header: u64, poll_addr: u64, poll_fn: u32) {
         task_id,
         poll_addr,
         owner,
+        runtime,
+        worker,
         poll_fn,
         reserved: 0,
     };
     send(Stream::Tasks, &event, size_of::<TaskEvent>() as u64);
     let _ = TASKS.insert(task_id, TOLD, 0);
+}
+
+/// The runtime's handle and the worker's index of the scheduler's context that the current thread has entered.
+#[inline(always)]
+fn worker(config: &Config) -> Option<(u64, u64)> {
+    let calibration = calibration(config)?;
+    // SAFETY: the map's own memory.
+    let place = unsafe { (*calibration).worker };
+    if place.scheduler == 0 {
+        return None;
+    }
+    let at = fsbase(config).ok()?.wrapping_add_signed(config.tls_context).wrapping_add((place.scheduler - 1) * 8);
+    // SAFETY: the helper checks every address.
+    unsafe {
+        let context = bpf_probe_read_user(at as *const u64).ok().filter(|&c| c != 0)?;
+        let worker = bpf_probe_read_user(context.wrapping_add(place.worker) as *const u64).ok()?;
+        let handle = bpf_probe_read_user(worker.wrapping_add(place.handle) as *const u64).ok()?;
+        let index = bpf_probe_read_user(worker.wrapping_add(place.index) as *const u64).ok()?;
+        Some((handle, index))
+    }
 }
 
 /// Searches the current thread's stack for the header of task `id`: first around the slot in which the last one was

@@ -203,7 +203,10 @@ impl Probes {
     pub fn use_learned(&mut self, process: &Process, tokio: &Tokio, plan: Plan) -> Result<()> {
         match tokio.task_id_word() {
             Some(word) if self.has_context => {
-                self.set_calibration(|c| c.found = word + 1)?;
+                self.set_calibration(|c| {
+                    c.found = word + 1;
+                    c.worker = tokio.worker_place.unwrap_or_default();
+                })?;
             }
             _ => self.is_calibrating = self.has_context,
         }
@@ -518,7 +521,7 @@ impl Probes {
                 looked += calibration.looks;
                 let next = calibration.first + CONTEXT_WORDS as u64;
                 let first = if next < words { next } else { 0 };
-                *calibration = Calibration { first, ..Calibration::zeroed() };
+                *calibration = Calibration { first, worker: calibration.worker, ..Calibration::zeroed() };
             }
         })?;
         self.looked = looked;
@@ -532,9 +535,9 @@ impl Probes {
             Array::try_from(map).map_err(|e| refused("opening the calibration", &e))?;
         let words = map.get(&0, 0).map_err(|e| refused("reading the calibration", &e))?;
         let mut calibration: Calibration = bytemuck::cast(words);
-        let before = (calibration.found, calibration.first);
+        let before = (calibration.found, calibration.first, calibration.worker);
         change(&mut calibration);
-        if (calibration.found, calibration.first) != before {
+        if (calibration.found, calibration.first, calibration.worker) != before {
             map.set(0, bytemuck::cast::<_, CalibrationWords>(calibration), 0)
                 .map_err(|e| refused("writing the calibration", &e))?;
         }

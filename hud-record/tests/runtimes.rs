@@ -151,7 +151,6 @@ fn sleepers_of_every_kind_of_runtime_are_named() {
 
 /// The threads of each runtime bear its name, which hud does not look at for this.
 #[test]
-#[ignore = "where block_in_place goes on all the time, a worker may for a while have no seat: see docs/ARCHITECTURE.md, known limits"]
 fn every_runtime_has_its_workers_and_block_in_place_makes_no_more() {
     if !may_trace() {
         return;

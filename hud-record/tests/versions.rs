@@ -6,9 +6,14 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use hud_common::session::Table;
+use hud_record::{
+    intake::Intake,
+    names::{Cache, Resolver, Sources},
+    target::{Binary, Image, Tokio},
+};
 use support::{
     Recording, Target, analyze, assert_both_culprits, assert_polls_agree, may_trace, program, record, truth, verify,
 };
@@ -52,6 +57,26 @@ fixtures! {
     non_pie: "non-pie";
     packed_relocations: "relr";
     default_release: "plain";
+}
+
+/// Debug information of each version, however it is compiled, leads from the thread-local to the worker.
+#[test]
+fn the_way_to_the_worker_is_known() {
+    let fixtures =
+        ["tokio-1.38.2", "tokio-1.43.4", "tokio-1.47.1", "tokio-1.50.0", "fat-lto", "v0", "static", "non-pie"];
+    for fixture in fixtures {
+        let path = program(fixture).join("test-async-app");
+        let binary = Binary::open(&path, &path).unwrap();
+        let mut tokio = Tokio::find(&binary, || Image::of_file(&binary)).unwrap();
+        let intake = Intake::start_program(Path::new(env!("CARGO_BIN_EXE_hud-record"))).unwrap();
+        let mut resolver = Resolver::new(Arc::new(Sources::new(intake, Cache::default())), None);
+        let file = resolver.open(&path, &path).unwrap();
+        tokio.learn(&binary, &resolver.tokio(file, tokio.poll_addresses()).unwrap());
+        let place = tokio.worker_place.unwrap_or_else(|| panic!("{fixture}: no way to the worker"));
+        // Behind the two counts of an `Arc`.
+        assert!(place.scheduler > 0 && place.handle >= 16 && place.index >= 16, "{fixture}: {place:?}");
+        assert_ne!(place.handle, place.index, "{fixture}");
+    }
 }
 
 /// Tasks of test-async-app.

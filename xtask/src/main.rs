@@ -4,6 +4,7 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod fixtures;
+mod fuzz;
 mod rustc;
 mod setup;
 mod sh;
@@ -27,6 +28,7 @@ enum Command {
     Targets(targets::Args),
     Bench(bench::Args),
     Soak(soak::Args),
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             Command::Targets(args) => targets::run(&args),
             Command::Bench(args) => bench::run(&args),
             Command::Soak(args) => soak::run(&args),
+            Command::Fuzz(args) => fuzz::run(&args),
         }
     };
     match result {

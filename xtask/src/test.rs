@@ -62,6 +62,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     steps.run("tests", || sh(&mut tests))?;
     steps.run("documentation tests", || sh(cargo("test").args(["--workspace", "--doc", "--quiet"])))?;
+    if args.runner.is_empty() {
+        steps.run("fuzz", || sh(cargo("xtask").args(["fuzz", "--seconds", "20"])))?;
+    }
     if !args.runner.is_empty() {
         println!("\nno soak: only some of the tests were asked for");
     } else if rustix::process::geteuid().is_root() {

@@ -163,11 +163,13 @@ pub enum Whose {
 
 /// What debug information tells of tokio.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TokioDebug {
+pub struct TokioDebug {
     /// Poll functions by address.
     pub(crate) polls: HashMap<u64, PollType>,
     /// The offset of the current task's id in tokio's thread-local context.
     pub(crate) task_id_offset: Option<u64>,
+    /// The words of a [`WorkerPlace`](hud_common::wire::WorkerPlace).
+    pub(crate) worker: Option<[u64; 4]>,
 }
 
 /// An object of split debug information that a lookup needs.

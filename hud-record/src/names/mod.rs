@@ -16,7 +16,7 @@ pub use kernel::{KernelSymbols, is_kernel};
 pub(crate) use module::{Found, ModuleFile};
 pub use resolver::{BinaryId, Resolver, Sources};
 
-pub use crate::intake::protocol::{Located, Named, Whose};
+pub use crate::intake::protocol::{Located, Named, TokioDebug, Whose};
 
 /// What the confined child does to learn of tokio, and what the recorder makes of the answer, in one process. For
 /// hud-record/fuzz.

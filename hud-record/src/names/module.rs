@@ -17,7 +17,7 @@ use object::{
 use super::whose::Crates;
 use crate::{
     intake::protocol::{LONGEST_NAME, Located, MOST_FRAMES, Named, Opened, Role, TokioDebug, WantedObject},
-    target::{FunctionName, function, poll_types, task_id_offset},
+    target::{FunctionName, function, local, poll_types},
 };
 
 type Elf = ElfFile64<'static>;
@@ -219,9 +219,14 @@ impl ModuleFile {
     /// What debug information tells of tokio.
     pub(crate) fn tokio(&mut self, polls: &[u64]) -> TokioDebug {
         let mut unpacked = self.unpacked;
-        let told = self
-            .dwarf(&mut unpacked)
-            .map(|dwarf| TokioDebug { task_id_offset: task_id_offset(&dwarf), polls: poll_types(dwarf, polls) });
+        let told = self.dwarf(&mut unpacked).map(|dwarf| {
+            let found = local(&dwarf);
+            TokioDebug {
+                task_id_offset: found.map(|l| l.task_id),
+                worker: found.and_then(|l| l.worker).map(bytemuck::cast),
+                polls: poll_types(dwarf, polls),
+            }
+        });
         self.unpacked = unpacked;
         told.unwrap_or_default()
     }

@@ -201,6 +201,9 @@ impl Drain {
         if e.task_id == 0 {
             self.threads.outside(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid);
         }
+        if woken {
+            self.threads.slept(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid, e.task_id);
+        }
         if woken && e.waker_tid != 0 {
             self.threads.woken(e.tid, e.waker_tid);
         }

@@ -1,12 +1,13 @@
 //! The target's threads: their names, and which of them work for which runtime.
 //!
 //! A runtime's worker is a loop that tokio runs as one long poll of a blocking task. Each has a *seat*, told apart by the
-//! id of the loop that held it first; `block_in_place` hands the seat over to another thread, which runs a loop of its
-//! own from then on. Seats are numbered in each runtime in the order of those ids, so a newly met one may change the
-//! numbers of others. Which runtime a seat belongs to is told by the tasks polled there: each names its owner, a number
+//! id of the loop that was met first; `block_in_place` hands the seat over to another thread, which runs a loop of its
+//! own from then on. Where debug information tells the way to it, the kernel program reads the seat's [`Place`], and whoever
+//! runs a loop of that place, or last slept in one, has the seat. Else it is inferred from who woke whom, and seats are
+//! numbered in each runtime in the order of those ids, so that a newly met one may change the numbers of others. Which runtime a seat belongs to is told by the tasks polled there: each names its owner, a number
 //! that tokio counts from 1 over all runtimes and `LocalSet`s of the process.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use hud_common::{
     session::{Columns as _, ThreadColumns, ThreadRow},
@@ -19,6 +20,9 @@ use crate::target::{PollFn, TaskKind, clean};
 const MAX_THREADS: usize = 65_536;
 /// Loops that are remembered after their thread went on to other work.
 const MAX_LOOPS: usize = 65_536;
+
+/// Seats that are remembered after their thread went on to other work.
+const MAX_SEATS: usize = 4096;
 
 #[derive(Clone, Debug)]
 struct Thread {
@@ -40,9 +44,31 @@ impl Thread {
     }
 }
 
+/// Which worker of which runtime a loop works for, in tokio's own terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// The address of the runtime's handle.
+    runtime: u64,
+    index: i32,
+}
+
+impl Place {
+    fn of(e: &TaskEvent) -> Option<Self> {
+        /// Workers that a runtime is believed to have.
+        const MOST: u64 = 65_536;
+        let index = i32::try_from(e.worker).ok().filter(|_| e.runtime != 0 && e.worker < MOST)?;
+        Some(Place { runtime: e.runtime, index })
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Seat {
+    /// Who has it; 0 = somebody who is not known yet.
     tid: u32,
+    /// The youngest loop that ran there.
+    youngest: u64,
+    /// Where it is, if that is known.
+    place: Option<Place>,
     /// The owner of the tasks polled there.
     owner: Option<u64>,
     /// Who held it before.
@@ -54,8 +80,8 @@ struct Seat {
 pub(super) struct Threads {
     threads: HashMap<u32, Thread>,
     seats: BTreeMap<u64, Seat>,
-    /// Tasks that are the loop of a worker: for everybody else, no task.
-    loops: HashSet<u64>,
+    /// Tasks that are the loop of a worker: for everybody else, no task. With the seat that they are for.
+    loops: HashMap<u64, u64>,
     /// The same, oldest first.
     loop_order: VecDeque<u64>,
     pub(super) rows: ThreadColumns,
@@ -109,6 +135,11 @@ impl Threads {
         (thread.role, thread.worker, thread.runtime) = ("blocking", None, None);
         let thread = thread.clone();
         self.own_row(ts, tid, &thread, "role");
+        if let Some(seat) = self.seats.get_mut(&id).filter(|s| s.place.is_some()) {
+            // Whoever has it now will show.
+            seat.tid = 0;
+            return;
+        }
         let Some(left) = self.seats.remove(&id) else { return };
         // Whoever took it over unseen was given a seat of its own, the youngest.
         let threads = &self.threads;
@@ -117,7 +148,7 @@ impl Threads {
         if let Some((&own, heir)) = heir {
             let tid_of_heir = heir.tid;
             self.seats.remove(&own);
-            self.seats.insert(id, Seat { tid: tid_of_heir, owner: left.owner, before: Some(tid) });
+            self.seats.insert(id, Seat { tid: tid_of_heir, before: Some(tid), ..left });
             if let Some(thread) = self.threads.get_mut(&tid_of_heir) {
                 thread.seat = Some(id);
             }
@@ -129,7 +160,10 @@ impl Threads {
     pub(super) fn task(&mut self, ts: i64, e: &TaskEvent, poll: Option<&PollFn>) {
         let Some(poll) = poll else { return };
         match poll.kind {
-            TaskKind::Worker => self.sits_down(ts, e.tid, e.task_id, may_take_over(&poll.raw_name)),
+            TaskKind::Worker => match Place::of(e) {
+                Some(place) => self.sits_at(ts, e.tid, e.task_id, place),
+                None => self.sits_down(ts, e.tid, e.task_id, may_take_over(&poll.raw_name)),
+            },
             TaskKind::Blocking => self.has_role(ts, e.tid, "blocking"),
             TaskKind::Task => {
                 if let Some(thread) = self.threads.get_mut(&e.tid) {
@@ -144,7 +178,16 @@ impl Threads {
 
     /// Whether a task is the loop of a worker.
     pub(super) fn is_loop(&self, task_id: u64) -> bool {
-        self.loops.contains(&task_id)
+        self.loops.contains_key(&task_id)
+    }
+
+    /// A thread slept in a task. If that is the loop of a worker it has the seat, whatever else was thought: as
+    /// `block_in_place` ends, a worker may have taken its core back.
+    pub(super) fn slept(&mut self, ts: i64, tid: u32, task_id: u64) {
+        let Some(&id) = self.loops.get(&task_id) else { return };
+        if self.seats.get(&id).is_some_and(|s| s.place.is_some() && s.tid != tid) {
+            self.take_seat(ts, tid, id);
+        }
     }
 
     /// Writes a row for each living thread again, so that older ones may go.
@@ -160,14 +203,8 @@ impl Threads {
     /// Workers also wake each other for work. But their loops are older than the tasks they poll, while one that takes a
     /// seat over is younger than the task which called `block_in_place`.
     fn sits_down(&mut self, ts: i64, tid: u32, task_id: u64, may_take_over: bool) {
-        if !self.loops.insert(task_id) {
+        if !self.is_new_loop(task_id, task_id) {
             return;
-        }
-        self.loop_order.push_back(task_id);
-        if self.loop_order.len() > MAX_LOOPS
-            && let Some(oldest) = self.loop_order.pop_front()
-        {
-            self.loops.remove(&oldest);
         }
         let Some((caller, name)) = self.threads.get(&tid).map(|t| (t.caller, t.name.clone())) else { return };
         let caller_of = self.threads.get_mut(&caller).filter(|_| may_take_over && caller != tid);
@@ -187,7 +224,7 @@ impl Threads {
         };
         let owner = self.seats.get(&seat).and_then(|s| s.owner);
         let before = (seat != task_id).then_some(caller);
-        self.seats.insert(seat, Seat { tid, owner, before });
+        self.seats.insert(seat, Seat { tid, youngest: task_id, place: None, owner, before });
         if let Some(thread) = self.threads.get_mut(&tid) {
             // One that never got up from its last seat did so unseen.
             if let Some(left) = thread.seat.replace(seat).filter(|&left| left != seat) {
@@ -199,6 +236,60 @@ impl Threads {
         self.number(ts);
     }
 
+    /// A thread runs a worker's loop, and which worker's is known.
+    fn sits_at(&mut self, ts: i64, tid: u32, task_id: u64, place: Place) {
+        let known = self.seats.iter().find(|(_, s)| s.place == Some(place)).map(|(&id, s)| (id, s.youngest));
+        let (id, youngest) = known.unwrap_or((task_id, 0));
+        self.is_new_loop(task_id, id);
+        // The last steps of one that has lost its core.
+        if task_id < youngest {
+            return;
+        }
+        let owner =
+            self.seats.values().find(|s| s.place.is_some_and(|p| p.runtime == place.runtime)).and_then(|s| s.owner);
+        if self.seats.len() >= MAX_SEATS {
+            self.seats.retain(|_, s| s.tid != 0);
+        }
+        let fresh = Seat { tid: 0, youngest: task_id, place: Some(place), owner, before: None };
+        self.seats.entry(id).or_insert(fresh).youngest = task_id;
+        self.take_seat(ts, tid, id);
+    }
+
+    /// Gives a seat whose place is known to a thread.
+    fn take_seat(&mut self, ts: i64, tid: u32, id: u64) {
+        let Some(thread) = self.threads.get_mut(&tid) else { return };
+        let left = thread.seat.replace(id).filter(|&left| left != id);
+        thread.role = "worker";
+        thread.worker = None;
+        if let Some(left) = left.and_then(|left| self.seats.get_mut(&left)) {
+            left.tid = 0;
+        }
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut seat.tid, tid);
+        if before != tid
+            && let Some(other) = self.threads.get_mut(&before).filter(|t| t.seat == Some(id))
+        {
+            (other.seat, other.role, other.worker, other.runtime) = (None, "blocking", None, None);
+            let other = other.clone();
+            self.own_row(ts, before, &other, "role");
+        }
+        self.number(ts);
+    }
+
+    /// Remembers a loop and its seat. Gives false where it was known.
+    fn is_new_loop(&mut self, task_id: u64, seat: u64) -> bool {
+        if self.loops.insert(task_id, seat).is_some() {
+            return false;
+        }
+        self.loop_order.push_back(task_id);
+        if self.loop_order.len() > MAX_LOOPS
+            && let Some(oldest) = self.loop_order.pop_front()
+        {
+            self.loops.remove(&oldest);
+        }
+        true
+    }
+
     /// A thread polls tasks of a runtime.
     fn works_for(&mut self, ts: i64, tid: u32, owner: u64, scheduler: Option<&'static str>) {
         match (self.threads.get(&tid).map(|t| (t.seat, t.role)), scheduler) {
@@ -207,6 +298,10 @@ impl Threads {
                     && seat.owner != Some(owner)
                 {
                     seat.owner = Some(owner);
+                    if let Some(place) = seat.place {
+                        let same = |s: &&mut Seat| s.place.is_some_and(|p| p.runtime == place.runtime);
+                        self.seats.values_mut().filter(same).for_each(|s| s.owner = Some(owner));
+                    }
                     self.number(ts);
                 }
             }
@@ -244,7 +339,9 @@ impl Threads {
     /// is no other.
     fn number(&mut self, ts: i64) {
         let owners: BTreeSet<u64> = self.seats.values().filter_map(|s| s.owner).collect();
-        let only = if owners.len() == 1 { owners.first().copied() } else { None };
+        let mut runtimes = self.seats.values().filter_map(|s| Some(s.place?.runtime));
+        let is_one = runtimes.next().is_none_or(|first| runtimes.all(|r| r == first));
+        let only = if owners.len() == 1 && is_one { owners.first().copied() } else { None };
         let mut next: BTreeMap<Option<u64>, i32> = BTreeMap::new();
         let mut changed = Vec::new();
         for seat in self.seats.values() {
@@ -252,6 +349,8 @@ impl Threads {
             let next = next.entry(owner).or_default();
             let number = (owner.is_some() || owners.is_empty()).then_some(*next);
             *next += 1;
+            // Tokio's own number needs no counting.
+            let number = seat.place.map(|p| p.index).or(number);
             let runtime = owner.and_then(runtime_id);
             if let Some(thread) = self.threads.get_mut(&seat.tid)
                 && (thread.worker, thread.runtime) != (number, runtime)
@@ -378,5 +477,40 @@ mod tests {
         met(&mut threads, 12, 31, 0, &worker);
         assert_eq!(seen(&threads, 12), ("worker", Some(0), Some(0)));
         assert_eq!(threads.seats.len(), 1);
+    }
+
+    #[test]
+    fn where_the_place_is_known_whoever_runs_or_sleeps_in_its_loop_has_the_seat() {
+        let mut threads = Threads::default();
+        let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some("multi_thread")));
+        for tid in 10..14 {
+            threads.existing(0, tid, "tokio-rt-worker");
+        }
+        let runs = |threads: &mut Threads, tid, task_id, runtime, index| {
+            let e = TaskEvent { tid, task_id, runtime, worker: index, ..TaskEvent::zeroed() };
+            threads.task(1, &e, Some(&worker));
+        };
+        // Met in any order, of two runtimes; a task of the first one's tells which it is.
+        runs(&mut threads, 12, 3, 0x7000, 0);
+        runs(&mut threads, 11, 1, 0x5000, 1);
+        runs(&mut threads, 10, 2, 0x5000, 0);
+        met(&mut threads, 11, 20, 4, &task);
+        assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(3)));
+        assert_eq!(seen(&threads, 11), ("worker", Some(1), Some(3)));
+        assert_eq!(seen(&threads, 12), ("worker", Some(0), None));
+        // block_in_place on 10: 13 runs its core, though nobody saw who woke it.
+        runs(&mut threads, 13, 30, 0x5000, 0);
+        assert_eq!(seen(&threads, 10), ("blocking", None, None));
+        assert_eq!(seen(&threads, 13), ("worker", Some(0), Some(3)));
+        // The last steps of 10's own loop change nothing; a sleep in it means that it has taken its core back.
+        runs(&mut threads, 10, 2, 0x5000, 0);
+        assert_eq!(seen(&threads, 13), ("worker", Some(0), Some(3)));
+        threads.slept(2, 10, 2);
+        assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(3)));
+        assert_eq!(seen(&threads, 13), ("blocking", None, None));
+        // Who leaves leaves it empty.
+        threads.outside(3, 10);
+        assert_eq!(seen(&threads, 10), ("blocking", None, None));
+        assert_eq!(threads.seats.len(), 3);
     }
 }

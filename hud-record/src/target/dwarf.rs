@@ -11,6 +11,8 @@ use addr2line::Context;
 use gimli::{AttributeValue, DebuggingInformationEntry, Dwarf, UnitOffset, UnitRef};
 use serde::{Deserialize, Serialize};
 
+use hud_common::wire::WorkerPlace;
+
 use super::binary::Slice;
 
 /// A place in the source.
@@ -185,11 +187,20 @@ fn path(open: &[(gimli::DwTag, String)], name: &str) -> String {
     path
 }
 
-/// The offset of `current_task_id` in the thread-local whose symbol is `CONTEXT`, storage wrapper included.
-///
-/// Looks for the structure `tokio::runtime::context::Context`, and for the wrapper that std puts around a thread-local
-/// with a destructor (`std::sys::thread_local::native::eager::Storage<Context>`, member `val`).
-pub(crate) fn task_id_offset(dwarf: &Dwarf<Slice<'_>>) -> Option<u64> {
+/// What tokio's thread-local `CONTEXT` holds where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Local {
+    /// Offset of `current_task_id` from the symbol, storage wrapper included.
+    pub(crate) task_id: u64,
+    /// The way to the worker of a multi-threaded runtime, where the program has such.
+    pub(crate) worker: Option<WorkerPlace>,
+}
+
+/// Looks for the structure `tokio::runtime::context::Context` in the thread-local whose symbol is `CONTEXT`, through the
+/// wrapper that std puts around a thread-local with a destructor (`std::sys::thread_local::native::eager::Storage<Context>`,
+/// member `val`); and for the structures between it and a worker.
+pub(crate) fn local(dwarf: &Dwarf<Slice<'_>>) -> Option<Local> {
+    let (mut context, mut way, mut worker) = (None, None, None);
     let mut units = dwarf.units();
     while let Ok(Some(header)) = units.next() {
         let Ok(unit) = dwarf.unit(header) else { continue };
@@ -198,11 +209,25 @@ pub(crate) fn task_id_offset(dwarf: &Dwarf<Slice<'_>>) -> Option<u64> {
         if !unit_name(unit).is_some_and(|n| n.contains("tokio")) {
             continue;
         }
-        if let Some(offset) = task_id_offset_in(unit) {
-            return Some(offset);
+        let structures = Structures::read(unit);
+        context = context.or_else(|| structures.context());
+        way = way.or_else(|| structures.way_to_worker());
+        worker = worker.or_else(|| structures.worker());
+        if context.is_some() && way.is_some() && worker.is_some() {
+            break;
         }
     }
-    None
+    let (task_id, scheduler) = context?;
+    let place = |scheduler: u64, worker_at: u64, (handle, index): (u64, u64)| {
+        scheduler.is_multiple_of(8).then_some(WorkerPlace {
+            scheduler: 1 + scheduler / 8,
+            worker: worker_at,
+            handle,
+            index,
+        })
+    };
+    let worker = scheduler.zip(way).zip(worker).and_then(|((scheduler, way), worker)| place(scheduler, way, worker));
+    Some(Local { task_id, worker })
 }
 
 /// A unit's name: its source file, `/@/`, crate and codegen unit.
@@ -212,67 +237,115 @@ fn unit_name(unit: UnitRef<'_, Slice<'_>>) -> Option<String> {
     text(unit, root, gimli::DW_AT_name)
 }
 
-fn task_id_offset_in(unit: UnitRef<'_, Slice<'_>>) -> Option<u64> {
-    // Structures: name, and members as (name, offset, type).
-    type Members = Vec<(String, u64, Option<UnitOffset>)>;
-    let mut structures: HashMap<UnitOffset, (String, Members)> = HashMap::new();
-    let mut variables = Vec::new();
-    let mut open: Vec<(gimli::DwTag, UnitOffset)> = Vec::new();
-    let mut entries = unit.entries();
-    while let Ok(Some(entry)) = entries.next_dfs() {
-        let level = usize::try_from(entry.depth()).unwrap_or(0);
-        if level > MAX_DEPTH {
-            continue;
-        }
-        open.truncate(level);
-        match entry.tag() {
-            gimli::DW_TAG_structure_type => {
-                let name = text(unit, entry, gimli::DW_AT_name).unwrap_or_default();
-                structures.insert(entry.offset(), (name, Vec::new()));
+/// Names that structures and members are looked for by.
+const SOUGHT: [&str; 10] =
+    ["current_task_id", "scheduler", "MultiThread", "__0", "Context", "worker", "Worker", "core", "handle", "index"];
+
+/// Which of them a name is; any other one is empty.
+fn sought<'a>(unit: UnitRef<'_, Slice<'a>>, entry: &DebuggingInformationEntry<Slice<'a>>) -> &'static str {
+    let name = entry.attr_value(gimli::DW_AT_name).and_then(|value| unit.attr_string(value).ok());
+    name.and_then(|name| SOUGHT.into_iter().find(|s| s.as_bytes() == name.slice())).unwrap_or_default()
+}
+
+/// Members of a structure: name, offset and type.
+type Members = Vec<(&'static str, u64, Option<UnitOffset>)>;
+
+/// The structures of a unit.
+struct Structures {
+    by_offset: HashMap<UnitOffset, (&'static str, Members)>,
+    /// Types of the variables that are tokio's `CONTEXT`.
+    contexts: Vec<UnitOffset>,
+}
+
+impl Structures {
+    fn read(unit: UnitRef<'_, Slice<'_>>) -> Self {
+        let mut by_offset: HashMap<UnitOffset, (&'static str, Members)> = HashMap::new();
+        let mut contexts = Vec::new();
+        let mut open: Vec<(gimli::DwTag, UnitOffset)> = Vec::new();
+        let mut entries = unit.entries();
+        while let Ok(Some(entry)) = entries.next_dfs() {
+            let level = usize::try_from(entry.depth()).unwrap_or(0);
+            if level > MAX_DEPTH {
+                continue;
             }
-            gimli::DW_TAG_member => {
-                if let Some((gimli::DW_TAG_structure_type, parent)) = open.last()
-                    && let Some((_, members)) = structures.get_mut(parent)
-                    && let Some(name) = text(unit, entry, gimli::DW_AT_name)
-                    && let Some(at) = entry.attr_value(gimli::DW_AT_data_member_location).and_then(|v| v.udata_value())
+            open.truncate(level);
+            match entry.tag() {
+                gimli::DW_TAG_structure_type => {
+                    by_offset.insert(entry.offset(), (sought(unit, entry), Vec::new()));
+                }
+                gimli::DW_TAG_member => {
+                    if let Some((gimli::DW_TAG_structure_type, parent)) = open.last()
+                        && let Some((_, members)) = by_offset.get_mut(parent)
+                        && let Some(at) =
+                            entry.attr_value(gimli::DW_AT_data_member_location).and_then(|v| v.udata_value())
+                    {
+                        members.push((sought(unit, entry), at, reference(unit, entry, gimli::DW_AT_type)));
+                    }
+                }
+                gimli::DW_TAG_variable => {
+                    if let Some(name) = text(unit, entry, gimli::DW_AT_linkage_name)
+                        && super::tokio::is_context(&name)
+                        && let Some(of) = reference(unit, entry, gimli::DW_AT_type)
+                    {
+                        contexts.push(of);
+                    }
+                }
+                _ => {}
+            }
+            open.push((entry.tag(), entry.offset()));
+        }
+        Structures { by_offset, contexts }
+    }
+
+    /// Offsets of `current_task_id` and of `scheduler` in the thread-local.
+    fn context(&self) -> Option<(u64, Option<u64>)> {
+        // Depth first from the variable's type to the member, adding up offsets.
+        let mut todo: Vec<(UnitOffset, u64, usize)> = self.contexts.iter().map(|&v| (v, 0, 0)).collect();
+        let mut seen = HashSet::new();
+        while let Some((at, base, depth)) = todo.pop() {
+            // Types of real programs are trees of a few dozen; hostile ones may be anything.
+            if !seen.insert((at, base)) || seen.len() > 10_000 {
+                continue;
+            }
+            let Some((_, members)) = self.by_offset.get(&at) else { continue };
+            if let Some(task_id) = offset_of(members, "current_task_id") {
+                let scheduler = offset_of(members, "scheduler").and_then(|at| base.checked_add(at));
+                return Some((base.checked_add(task_id)?, scheduler));
+            }
+            for (_, offset, of) in members {
+                if let Some(of) = of
+                    && depth < 6
                 {
-                    members.push((name, at, reference(unit, entry, gimli::DW_AT_type)));
+                    todo.push((*of, base.checked_add(*offset)?, depth + 1));
                 }
             }
-            gimli::DW_TAG_variable => {
-                if let Some(name) = text(unit, entry, gimli::DW_AT_linkage_name)
-                    && super::tokio::is_context(&name)
-                    && let Some(of) = reference(unit, entry, gimli::DW_AT_type)
-                {
-                    variables.push(of);
-                }
-            }
-            _ => {}
         }
-        open.push((entry.tag(), entry.offset()));
+        None
     }
-    // Depth first from the variable's type to the member, adding up offsets.
-    let mut todo: Vec<(UnitOffset, u64, usize)> = variables.iter().map(|&v| (v, 0, 0)).collect();
-    let mut seen = HashSet::new();
-    while let Some((at, base, depth)) = todo.pop() {
-        // Types of real programs are trees of a few dozen; hostile ones may be anything.
-        if !seen.insert((at, base)) || seen.len() > 10_000 {
-            continue;
-        }
-        let Some((_, members)) = structures.get(&at) else { continue };
-        for (name, offset, of) in members {
-            let here = base.checked_add(*offset)?;
-            if name == "current_task_id" {
-                return Some(here);
-            }
-            if let Some(of) = of
-                && depth < 6
-            {
-                todo.push((*of, here, depth + 1));
-            }
-        }
+
+    /// Offset of the worker's address in `runtime::scheduler::Context`, an enum: in its variant `MultiThread`.
+    fn way_to_worker(&self) -> Option<u64> {
+        self.by_offset.values().filter(|(name, _)| *name == "MultiThread").find_map(|(_, members)| {
+            let (_, at, of) = members.iter().find(|(name, ..)| *name == "__0")?;
+            let (_, inner) = self.by_offset.get(of.as_ref()?).filter(|(name, _)| *name == "Context")?;
+            at.checked_add(offset_of(inner, "worker")?)
+        })
     }
-    None
+
+    /// Offsets of the handle's address and of the index, from where an `Arc` of `multi_thread::worker::Worker` points.
+    fn worker(&self) -> Option<(u64, u64)> {
+        // `ArcInner` begins with two counts.
+        const DATA: u64 = 16;
+        self.by_offset.values().filter(|(name, _)| *name == "Worker").find_map(|(_, members)| {
+            offset_of(members, "core")?;
+            let (handle, index) = (offset_of(members, "handle")?, offset_of(members, "index")?);
+            Some((handle.checked_add(DATA)?, index.checked_add(DATA)?))
+        })
+    }
+}
+
+fn offset_of(members: &Members, name: &str) -> Option<u64> {
+    members.iter().find(|(n, ..)| *n == name).map(|(_, at, _)| *at)
 }
 
 fn text<'a>(

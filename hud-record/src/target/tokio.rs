@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Result},
     intake::protocol::TokioDebug,
 };
+use hud_common::wire::WorkerPlace;
 
 /// What hud needs to know of the target's tokio.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Tokio {
     pub tls_task_id: Option<i64>,
     /// The distance from `fsbase` to tokio's thread-local context, and its size in words.
     pub tls_context: Option<(i64, u64)>,
+    /// How the kernel program finds which worker a thread is.
+    pub worker_place: Option<WorkerPlace>,
     /// Whether the word before the current task's id tells if there is one: so up to tokio 1.39, where the field is an
     /// `Option<u64>` and the number stays when the task is no longer polled.
     pub tls_tagged: bool,
@@ -140,7 +143,19 @@ impl Tokio {
             }
         }
         let poll_fns = polls.values().filter_map(|symbol| poll_fn(binary, symbol, None)).collect();
-        Ok(Tokio { version, poll_fns, tls_task_id: None, tls_context, tls_tagged, wakes, spawns, panics, notes, polls })
+        Ok(Tokio {
+            version,
+            poll_fns,
+            tls_task_id: None,
+            tls_context,
+            worker_place: None,
+            tls_tagged,
+            wakes,
+            spawns,
+            panics,
+            notes,
+            polls,
+        })
     }
 
     /// Finds tokio in a binary without symbols.
@@ -169,6 +184,7 @@ impl Tokio {
             // The symbol of tokio's part is gone: it is somewhere in the executable's.
             tls_context: binary.tls_offset(0).zip(binary.tls_size().map(|size| size / 8)),
             wakes: wakes.into_iter().collect(),
+            worker_place: None,
             spawns: Vec::new(),
             panics: Vec::new(),
             notes: vec![note],
@@ -177,13 +193,13 @@ impl Tokio {
     }
 
     /// The addresses of its poll functions, of which debug information may tell the types.
-    pub(crate) fn poll_addresses(&self) -> Vec<u64> {
+    pub fn poll_addresses(&self) -> Vec<u64> {
         self.polls.keys().copied().collect()
     }
 
     /// Makes use of what debug information tells, if it does: what types the tasks are of, where they are written, and
     /// where the current task's id lies.
-    pub(crate) fn learn(&mut self, binary: &Binary, told: &TokioDebug) {
+    pub fn learn(&mut self, binary: &Binary, told: &TokioDebug) {
         for poll in &mut self.poll_fns {
             let known = told.polls.get(&poll.address).zip(self.polls.get(&poll.address));
             if let Some(told) = known.and_then(|(known, symbol)| poll_fn(binary, symbol, Some(known))) {
@@ -194,6 +210,7 @@ impl Tokio {
         if let Some((context, _)) = self.tls_context.filter(|_| !self.polls.is_empty())
             && let Some(offset) = told.task_id_offset
         {
+            self.worker_place = told.worker.map(bytemuck::cast);
             let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
             self.tls_task_id = context.checked_add_unsigned(offset);
         }
