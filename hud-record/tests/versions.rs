@@ -192,7 +192,7 @@ fn stripped_exact(fixture: &str) {
     let least = if fixture == "fat-lto" { 2 } else { ALL_TASKS.len() };
     assert!(polls.len() >= least, "{fixture}: only {:?} have a place", polls.keys());
 
-    let wakes: Vec<_> = recording.integers(Table::Polls, "wake_ts").into_iter().flatten().collect();
+    let wakes: Vec<_> = recording.integers(Table::Polls, "wake_delay").into_iter().flatten().collect();
     assert!(wakes.len() * 2 > recording.rows(Table::Polls).num_rows(), "{fixture}: {} polls with a wake", wakes.len());
     let roles = recording.texts(Table::Threads, "role");
     assert!(roles.iter().any(|r| r == "worker"), "{fixture}: {roles:?}");

@@ -17,3 +17,19 @@ pub(crate) use module::{Found, ModuleFile};
 pub use resolver::{BinaryId, Resolver, Sources};
 
 pub use crate::intake::protocol::{Located, Named, TokioDebug, Whose};
+
+/// What the confined child does with a file: names the places at these offsets. Gives the names. For hud-record/fuzz.
+#[doc(hidden)]
+pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<Located> {
+    let Ok(mut module) = ModuleFile::open(file) else { return Vec::new() };
+    let _ = module.opened();
+    let mut located = Vec::new();
+    for &offset in offsets {
+        match module.find(offset) {
+            Found::Located(found) => located.push(found),
+            // Nothing to be had.
+            Found::Wants(_) => {}
+        }
+    }
+    located
+}
