@@ -121,12 +121,13 @@ fn the_child_may_do_nothing() {
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it outlives whoever started it");
 }
 
+/// What it is called, flags of the compiler, and commands that follow.
+type Kind = (&'static str, &'static [&'static str], &'static [&'static [&'static str]]);
+
 #[test]
 fn debug_information_is_found_wherever_it_lies() {
     let base = tempfile::tempdir().unwrap();
     // Compression, and split debug information as rustc makes it.
-    /// A name, what rustc is told, and what is done to the binary then.
-    type Kind = (&'static str, &'static [&'static str], &'static [&'static [&'static str]]);
     let kinds: [Kind; 6] = [
         ("as it is", &["-g"], &[]),
         ("zlib", &["-g"], &[&["objcopy", "--compress-debug-sections=zlib", "small"]]),

@@ -78,14 +78,22 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Starts this very program as the intake.
+    /// Starts this very program as the intake, for what can wait.
     pub fn start() -> Result<Self> {
-        // The program that runs, also when another version was installed over it.
-        Self::start_program(Path::new("/proc/self/exe"))
+        Self::start_at(Path::new(ITSELF), Urgency::Idle)
+    }
+
+    /// Starts this very program as the intake, for what recording waits for.
+    pub(crate) fn start_urgent() -> Result<Self> {
+        Self::start_at(Path::new(ITSELF), Urgency::Waiting)
     }
 
     /// Starts a given hud-record as the intake.
     pub fn start_program(program: &Path) -> Result<Self> {
+        Self::start_at(program, Urgency::Idle)
+    }
+
+    fn start_at(program: &Path, urgency: Urgency) -> Result<Self> {
         let (jobs, incoming) = mpsc::channel();
         let current = Arc::new(Mutex::new(None));
         let mut host =
@@ -93,6 +101,10 @@ impl Intake {
         let thread = thread::Builder::new()
             .name("hud-intake".into())
             .spawn(move || {
+                if urgency == Urgency::Idle {
+                    // Below everything else on the machine; the child inherits it.
+                    let _ = rustix::process::nice(19);
+                }
                 privilege::enter_intake_host();
                 host.run(&incoming);
             })
@@ -133,6 +145,18 @@ impl Drop for Intake {
             let _ = thread.join();
         }
     }
+}
+
+/// The program that runs, also when another version was installed over it.
+const ITSELF: &str = "/proc/self/exe";
+
+/// Whether somebody waits for the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    /// Names can wait, the target cannot.
+    Idle,
+    /// The probes wait.
+    Waiting,
 }
 
 struct Host {

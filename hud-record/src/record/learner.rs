@@ -39,7 +39,7 @@ impl Learner {
     /// Starts to read `binary`, and waits for a moment.
     pub(super) fn start(mut tokio: Tokio, path: PathBuf, process: &Process) -> Result<Learned> {
         // A child of its own: names must not wait for seconds behind it.
-        let intake = Intake::start()?;
+        let intake = Intake::start_urgent()?;
         let (pid, shown) = (process.pid, process.exe.clone());
         let (done, learned) = mpsc::sync_channel(1);
         let read = move || {
