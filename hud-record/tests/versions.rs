@@ -6,14 +6,10 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use hud_common::session::Table;
-use hud_record::{
-    intake::Intake,
-    names::{Cache, Resolver, Sources},
-    target::{Binary, Image, Tokio},
-};
+use hud_record::target::{Binary, Image, Tokio};
 use support::{
     Recording, Target, analyze, assert_both_culprits, assert_polls_agree, may_trace, program, record, truth, verify,
 };
@@ -68,10 +64,7 @@ fn the_way_to_the_worker_is_known() {
         let path = program(fixture).join("test-async-app");
         let binary = Binary::open(&path, &path).unwrap();
         let mut tokio = Tokio::find(&binary, || Image::of_file(&binary)).unwrap();
-        let intake = Intake::start_program(Path::new(env!("CARGO_BIN_EXE_hud-record"))).unwrap();
-        let mut resolver = Resolver::new(Arc::new(Sources::new(intake, Cache::default())), None);
-        let file = resolver.open(&path, &path).unwrap();
-        tokio.learn(&binary, &resolver.tokio(file, tokio.poll_addresses()).unwrap());
+        hud_record::names::learn_tokio(&fs::File::open(&path).unwrap(), &binary, &mut tokio);
         let place = tokio.worker_place.unwrap_or_else(|| panic!("{fixture}: no way to the worker"));
         // Behind the two counts of an `Arc`.
         assert!(place.scheduler > 0 && place.handle >= 16 && place.index >= 16, "{fixture}: {place:?}");
@@ -192,7 +185,7 @@ fn stripped_exact(fixture: &str) {
     let least = if fixture == "fat-lto" { 2 } else { ALL_TASKS.len() };
     assert!(polls.len() >= least, "{fixture}: only {:?} have a place", polls.keys());
 
-    let wakes: Vec<_> = recording.integers(Table::Polls, "wake_ts").into_iter().flatten().collect();
+    let wakes: Vec<_> = recording.integers(Table::Polls, "wake_delay").into_iter().flatten().collect();
     assert!(wakes.len() * 2 > recording.rows(Table::Polls).num_rows(), "{fixture}: {} polls with a wake", wakes.len());
     let roles = recording.texts(Table::Threads, "role");
     assert!(roles.iter().any(|r| r == "worker"), "{fixture}: {roles:?}");

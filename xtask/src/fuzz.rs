@@ -27,8 +27,8 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
 /// Given to cargo, so that build scripts are built without.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// Bounds that hold for whatever is read: seconds for one file, megabytes of memory, bytes of a file.
-const BOUNDS: [&str; 3] = ["-timeout=5", "-rss_limit_mb=300", "-max_len=65536"];
+/// Bounds that hold for whatever is read: seconds for one file, megabytes of one allocation, bytes of a file.
+const BOUNDS: [&str; 3] = ["-timeout=5", "-malloc_limit_mb=300", "-max_len=65536"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let folder = root().join("hud-record/fuzz");
@@ -42,7 +42,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(status.success(), "the fuzz targets are not built: {status}");
 
     let names = fs::read_dir(folder.join("corpus"))?;
-    let mut names: Vec<String> = names.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> =
+        names.flatten().filter(|e| e.path().is_dir()).filter_map(|e| e.file_name().into_string().ok()).collect();
     names.retain(|name| args.target.as_ref().is_none_or(|only| only == name));
     names.sort();
     ensure!(!names.is_empty(), "there is no such fuzz target");
@@ -63,6 +64,8 @@ fn fuzz(program: &Path, corpus: &Path, name: &str, seconds: u32) -> Result<()> {
     let status = command(program)
         .args(BOUNDS)
         .arg(format!("-max_total_time={seconds}"))
+        // The child that names keeps every file that it maps, until it ends.
+        .arg(if name == "names" { "-rss_limit_mb=4000" } else { "-rss_limit_mb=300" })
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .args(["-print_final_stats=1", "-verbosity=0"])
         .args([&found, corpus])

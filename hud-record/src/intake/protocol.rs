@@ -163,7 +163,7 @@ pub enum Whose {
 
 /// What debug information tells of tokio.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokioDebug {
+pub(crate) struct TokioDebug {
     /// Poll functions by address.
     pub(crate) polls: HashMap<u64, PollType>,
     /// The offset of the current task's id in tokio's thread-local context.

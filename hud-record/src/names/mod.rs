@@ -16,10 +16,27 @@ pub use kernel::{KernelSymbols, is_kernel};
 pub(crate) use module::{Found, ModuleFile};
 pub use resolver::{BinaryId, Resolver, Sources};
 
-pub use crate::intake::protocol::{Located, Named, TokioDebug, Whose};
+pub use crate::intake::protocol::{Located, Named, Whose};
+
+/// What the confined child does with a file: names the places at these offsets. Gives the names. For hud-record/fuzz.
+#[doc(hidden)]
+pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<Located> {
+    let Ok(mut module) = ModuleFile::open(file) else { return Vec::new() };
+    let _ = module.opened();
+    let mut located = Vec::new();
+    for &offset in offsets {
+        match module.find(offset) {
+            Found::Located(found) => located.push(found),
+            // Nothing to be had.
+            Found::Wants(_) => {}
+        }
+    }
+    located
+}
 
 /// What the confined child does to learn of tokio, and what the recorder makes of the answer, in one process. For
-/// hud-record/fuzz.
+/// hud-record/fuzz and tests.
+#[doc(hidden)]
 pub fn learn_tokio(file: &std::fs::File, binary: &crate::target::Binary, tokio: &mut crate::target::Tokio) {
     if let Ok(mut module) = ModuleFile::open(file) {
         let told = module.tokio(&tokio.poll_addresses());

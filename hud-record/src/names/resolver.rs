@@ -171,7 +171,7 @@ impl Resolver {
     }
 
     /// What debug information tells of tokio in a binary, or why that is not known. Asked once, however it ends.
-    pub fn tokio(&mut self, binary: BinaryId, polls: Vec<u64>) -> Result<TokioDebug, String> {
+    pub(crate) fn tokio(&mut self, binary: BinaryId, polls: Vec<u64>) -> Result<TokioDebug, String> {
         let told = self.opened(binary).and_then(|(generation, module)| {
             let request = Request::Tokio { module, polls };
             Ok(self.sources.intake.ask(Some(generation), request, Vec::new())?.1)

@@ -193,13 +193,13 @@ impl Tokio {
     }
 
     /// The addresses of its poll functions, of which debug information may tell the types.
-    pub fn poll_addresses(&self) -> Vec<u64> {
+    pub(crate) fn poll_addresses(&self) -> Vec<u64> {
         self.polls.keys().copied().collect()
     }
 
     /// Makes use of what debug information tells, if it does: what types the tasks are of, where they are written, and
     /// where the current task's id lies.
-    pub fn learn(&mut self, binary: &Binary, told: &TokioDebug) {
+    pub(crate) fn learn(&mut self, binary: &Binary, told: &TokioDebug) {
         for poll in &mut self.poll_fns {
             let known = told.polls.get(&poll.address).zip(self.polls.get(&poll.address));
             if let Some(told) = known.and_then(|(known, symbol)| poll_fn(binary, symbol, Some(known))) {
