@@ -25,8 +25,10 @@ pub(crate) type DebugSections<'a> = gimli::DwarfSections<Cow<'a, [u8]>>;
 
 /// Bytes of a symbol's name that are believed.
 const LONGEST_NAME: usize = 64 << 10;
-/// Bytes of a debug section, decompressed, that are believed.
-const LARGEST_SECTION: u64 = 4 << 30;
+/// Bytes of debug sections, decompressed, that are believed; those that are not compressed cost no memory.
+const MOST_UNPACKED: u64 = 768 << 20;
+/// How many times larger they may be than they were compressed: debug information comes to a tenth at best.
+const MOST_TIMES: u64 = 64;
 
 /// An ELF file of the kind that hud can watch.
 pub struct Binary {
@@ -229,12 +231,19 @@ impl Binary {
     pub(crate) fn debug_sections(&self) -> Option<DebugSections<'_>> {
         let elf = self.elf()?;
         elf.section_by_name(".debug_info")?;
+        let mut left = MOST_UNPACKED;
         let load = |id: gimli::SectionId| -> Result<Cow<'_, [u8]>, gimli::Error> {
             let section = elf.section_by_name(id.name());
-            let fits = |s: &object::read::elf::ElfSection64<'_, '_>| {
-                s.compressed_file_range().is_ok_and(|r| r.uncompressed_size <= LARGEST_SECTION)
+            let mut fits = |s: &object::read::elf::ElfSection64<'_, '_>| {
+                let Ok(range) = s.compressed_file_range() else { return false };
+                if range.format == object::CompressionFormat::None {
+                    return true;
+                }
+                let fits = range.uncompressed_size <= left.min(range.compressed_size.saturating_mul(MOST_TIMES));
+                left -= if fits { range.uncompressed_size } else { 0 };
+                fits
             };
-            Ok(section.filter(fits).and_then(|s| s.uncompressed_data().ok()).unwrap_or_default())
+            Ok(section.filter(|s| fits(s)).and_then(|s| s.uncompressed_data().ok()).unwrap_or_default())
         };
         gimli::DwarfSections::load(load).ok()
     }
