@@ -106,7 +106,7 @@ impl Attachment {
         let mut probes = Probes::attach(&process, &tokio, image, settings.plan, tables)?;
         let learner = match Learner::start(tokio.clone(), names_from.clone(), process.exe.clone())? {
             Learned::All(learned) => {
-                tokio = learned;
+                tokio = *learned;
                 probes.use_learned(&process, &tokio, settings.plan)?;
                 None
             }

@@ -25,7 +25,7 @@ pub(super) struct Learner(Receiver<Tokio>);
 /// What is known of the target's tokio by now.
 pub(super) enum Learned {
     /// All there is to know.
-    All(Tokio),
+    All(Box<Tokio>),
     /// More is to come.
     Pending(Learner),
 }
@@ -46,7 +46,7 @@ impl Learner {
         let started = thread::Builder::new().name("hud-learner".into()).spawn(read);
         started.map_err(|source| Error::Io { action: "start a thread", source })?;
         Ok(match learned.recv_timeout(PATIENCE) {
-            Ok(tokio) => Learned::All(tokio),
+            Ok(tokio) => Learned::All(Box::new(tokio)),
             Err(_) => Learned::Pending(Learner(learned)),
         })
     }

@@ -218,7 +218,12 @@ pub(super) fn local(dwarf: &Dwarf<Slice<'_>>) -> Option<Local> {
     }
     let (task_id, scheduler) = context?;
     let place = |scheduler: u64, worker_at: u64, (handle, index): (u64, u64)| {
-        (scheduler % 8 == 0).then_some(WorkerPlace { scheduler: 1 + scheduler / 8, worker: worker_at, handle, index })
+        scheduler.is_multiple_of(8).then_some(WorkerPlace {
+            scheduler: 1 + scheduler / 8,
+            worker: worker_at,
+            handle,
+            index,
+        })
     };
     let worker = scheduler.zip(way).zip(worker).and_then(|((scheduler, way), worker)| place(scheduler, way, worker));
     Some(Local { task_id, worker })
