@@ -1,6 +1,11 @@
 //! Loading the kernel programs and attaching them to the scheduler, the CPU clock and the target's poll functions.
 
-use std::{num::NonZeroU32, os::fd::OwnedFd, path::Path, sync::OnceLock};
+use std::{
+    num::NonZeroU32,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -18,6 +23,7 @@ use hud_common::wire::{CONTEXT_WORDS, Calibration, Config, Counters, Stream, Str
 use crate::{
     error::{Error, Result},
     kernel::{BTF_PATH, Offsets},
+    names::Sources,
     target::{Process, Tokio},
     unwind::{Prepared, Unwinder},
     uprobes::{Places, Programs, Switch, TrapCost, Uprobes},
@@ -126,6 +132,7 @@ impl Probes {
         image: (u64, u64),
         plan: Plan,
         tables: Prepared,
+        sources: &Arc<Sources>,
     ) -> Result<Self> {
         let offsets = if plan.no_btf { None } else { Offsets::of_running_kernel() };
         let use_btf = offsets.is_some();
@@ -190,7 +197,7 @@ impl Probes {
             probes.programs = Programs::load(&probes.bpf, OBJECT, &NAMES).ok();
         }
         if by_tables {
-            probes.unwinder = Some(Unwinder::start(&mut probes.bpf, tables, process.clone())?);
+            probes.unwinder = Some(Unwinder::start(&mut probes.bpf, tables, process.clone(), Arc::clone(sources))?);
         }
         if plan.polls == Polls::Auto {
             probes.trap = probes.programs.as_ref().and_then(|p| TrapCost::measure(p).ok());

@@ -3,7 +3,7 @@
 //! The targets are libFuzzer's, laid out as cargo-fuzz has them. cargo-fuzz would have to be installed, and asks for a
 //! nightly compiler; the flags that it would give are stable ones, so cargo alone does.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -60,19 +60,34 @@ fn fuzz(program: &Path, corpus: &Path, name: &str, seconds: u32) -> Result<()> {
     for folder in [&found, &artifacts] {
         fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
     }
-    println!("\n-- {name}, for {seconds} s");
+    // It says much, and ends with a dictionary of what it found worth while.
+    let log = target_dir().join("fuzz").join(name).with_extension("log");
+    let says = File::create(&log).with_context(|| format!("failed to create {}", log.display()))?;
     let status = command(program)
         .args(BOUNDS)
         .arg(format!("-max_total_time={seconds}"))
         // The child that names keeps every file that it maps, until it ends.
         .arg(if name == "names" { "-rss_limit_mb=4000" } else { "-rss_limit_mb=300" })
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        .args(["-print_final_stats=1", "-verbosity=0"])
+        .arg("-print_final_stats=1")
         .args([&found, corpus])
+        .stderr(says)
         .status()
         .with_context(|| format!("failed to start {}", program.display()))?;
+    let said = fs::read(&log)?;
+    let said = String::from_utf8_lossy(&said);
     if !status.success() {
+        let last: Vec<&str> = said.lines().rev().take(40).collect();
+        eprintln!("{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
         bail!("{name} was brought down: {status}; the input lies in {}", artifacts.display());
     }
+    let figure = |of: &str| said.lines().rev().find_map(|l| l.strip_prefix(of)).map_or("?", str::trim).to_owned();
+    println!(
+        "{name}: {} files in {seconds} s, {} kept, the slowest took {} s, {} MB",
+        figure("stat::number_of_executed_units:"),
+        figure("stat::new_units_added:"),
+        figure("stat::slowest_unit_time_sec:"),
+        figure("stat::peak_rss_mb:"),
+    );
     Ok(())
 }

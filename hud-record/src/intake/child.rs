@@ -10,11 +10,16 @@ use std::{
     process::ExitCode,
 };
 
+use memmap2::Mmap;
+
 use super::{
     jail,
-    protocol::{Answer, MOST_ADDRESSES, ModuleId, Opened, Request, receive, send},
+    protocol::{Answer, MOST_ADDRESSES, ModuleId, Opened, PackedTable, Request, receive, send},
 };
-use crate::names::{Found, ModuleFile};
+use crate::{
+    names::{Found, ModuleFile},
+    unwind::table,
+};
 
 /// The one argument by which hud starts itself as its intake.
 pub(super) const ARGUMENT: &str = "--intake";
@@ -66,6 +71,7 @@ impl Modules {
                 Ok(Answer::Opened(Opened { module, ..m.opened() }))
             }),
             Request::Tokio { module, polls } => self.with(module, |m| Ok(Answer::Tokio(m.tokio(&polls)))),
+            Request::Unwind => unwind(file),
             Request::Frames { module, offsets } => self.with(module, |m| frames(m, &offsets)),
         };
         answered.unwrap_or_else(Answer::Refused)
@@ -85,6 +91,14 @@ impl Modules {
     fn with<T>(&mut self, id: ModuleId, act: impl FnOnce(&mut ModuleFile) -> Result<T, String>) -> Result<T, String> {
         act(usize::try_from(id).ok().and_then(|id| self.0.get_mut(id)).ok_or("no such module")?)
     }
+}
+
+fn unwind(file: Option<File>) -> Result<Answer, String> {
+    let file = file.ok_or("no file")?;
+    // SAFETY: private and read only. A file that is truncated meanwhile ends this process, which is there for that.
+    let bytes = unsafe { Mmap::map(&file) }.map_err(|e| e.to_string())?;
+    let table = table::build(&bytes).map_err(|e| e.to_string())?;
+    Ok(Answer::Unwind(PackedTable::of(&table)))
 }
 
 /// As many as fit into one message.

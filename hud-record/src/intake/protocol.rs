@@ -13,14 +13,18 @@ use std::{
     },
 };
 
+use hud_common::unwind::Row;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::target::PollType;
+use crate::{
+    target::PollType,
+    unwind::table::{Segment, Table},
+};
 
-/// Bytes of a message that are believed, either way. The largest are the names of 256 addresses.
+/// Bytes of a message that are believed, either way. The largest are unwind tables.
 const LONGEST: u32 = 64 << 20;
 /// Descriptors that one message carries.
 pub(crate) const MOST_FILES: usize = 4;
@@ -62,6 +66,8 @@ pub(crate) enum Request {
         /// The addresses of its poll functions.
         polls: Vec<u64>,
     },
+    /// The unwind table of a file. With its descriptor. Answered by `Unwind`.
+    Unwind,
 }
 
 /// What a file is to a module.
@@ -90,6 +96,8 @@ pub(crate) enum Answer {
     Frames(Vec<Located>),
     /// What debug information tells of tokio.
     Tokio(TokioDebug),
+    /// A file's unwind table.
+    Unwind(PackedTable),
     /// This first, then ask again.
     Wants(WantedObject),
     /// It is no file of the kind that hud can read, or the request made no sense.
@@ -170,6 +178,37 @@ pub(crate) struct TokioDebug {
     pub(crate) task_id_offset: Option<u64>,
     /// The words of a [`WorkerPlace`](hud_common::wire::WorkerPlace).
     pub(crate) worker: Option<[u64; 4]>,
+}
+
+/// A [`Table`], its rows and its index as bytes: there are millions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PackedTable {
+    base: u64,
+    rows: Vec<u8>,
+    index: Vec<u8>,
+    segments: Vec<[u64; 3]>,
+}
+
+impl PackedTable {
+    pub(crate) fn of(table: &Table) -> Self {
+        PackedTable {
+            base: table.base,
+            rows: bytemuck::cast_slice(&table.rows).to_vec(),
+            index: bytemuck::cast_slice(&table.index).to_vec(),
+            segments: table.segments.iter().map(|s| [s.offset, s.vaddr, s.size]).collect(),
+        }
+    }
+
+    /// The table; `None` where it makes no sense. (The kernel program takes any, but others' tables lie beside it.)
+    pub(crate) fn unpack(&self) -> Option<Table> {
+        let rows: Vec<Row> = self.rows.chunks_exact(size_of::<Row>()).map(bytemuck::pod_read_unaligned).collect();
+        let index: Vec<u32> = self.index.chunks_exact(size_of::<u32>()).map(bytemuck::pod_read_unaligned).collect();
+        let segments =
+            self.segments.iter().map(|&[offset, vaddr, size]| Segment { offset, vaddr, size }).collect::<Vec<_>>();
+        let is_inside = index.iter().all(|&row| usize::try_from(row).is_ok_and(|row| row < rows.len()));
+        let is_sorted = index.is_sorted() && rows.is_sorted_by_key(|row| row.address);
+        (is_inside && is_sorted && !segments.is_empty()).then_some(Table { base: self.base, rows, index, segments })
+    }
 }
 
 /// An object of split debug information that a lookup needs.

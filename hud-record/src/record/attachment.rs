@@ -74,6 +74,8 @@ impl Attachment {
             .ok_or(Error::Exited(process.pid))?;
         // While hud may still do everything: the child is to become nobody.
         let sources = Arc::new(Sources::new(Intake::start()?, Cache::shared()));
+        // Another child for what recording waits for: the other one is below everything else on the machine.
+        let urgent = Arc::new(Sources::new(Intake::start_urgent()?, Cache::default()));
         let running = Binary::open(&process.exe_path(), &process.exe).map_err(|e| opened(&process, e))?;
         let given = match &settings.target {
             Some(path) => Some(Binary::open(path, path)?),
@@ -94,7 +96,7 @@ impl Attachment {
             Some(path) => path.clone(),
             None => process.exe_path(),
         };
-        let tables = prepare(&process, settings.plan)?;
+        let tables = prepare(&process, Arc::clone(&urgent), settings.plan)?;
         let named = given.as_ref().unwrap_or(&running);
         let load_bias = process.load_bias(&running)?;
         let mut tokio = Tokio::find(named, || process.image(named, load_bias))?;
@@ -103,8 +105,8 @@ impl Attachment {
         let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
         let tables = tables.join().unwrap_or_else(|_| Ok(Prepared::default()))?;
         let mut notes = tables.notes();
-        let mut probes = Probes::attach(&process, &tokio, image, settings.plan, tables)?;
-        let learner = match Learner::start(tokio.clone(), names_from.clone(), &process)? {
+        let mut probes = Probes::attach(&process, &tokio, image, settings.plan, tables, &sources)?;
+        let learner = match Learner::start(tokio.clone(), names_from.clone(), &process, urgent)? {
             Learned::All(learned) => {
                 tokio = *learned;
                 probes.use_learned(&process, &tokio, settings.plan)?;
@@ -283,11 +285,11 @@ impl Attachment {
 }
 
 /// Makes the unwind tables on a thread of its own, while tokio is looked for.
-fn prepare(process: &Process, plan: Plan) -> Result<JoinHandle<Result<Prepared>>> {
+fn prepare(process: &Process, sources: Arc<Sources>, plan: Plan) -> Result<JoinHandle<Result<Prepared>>> {
     let process = process.clone();
     let work = move || match plan.unwind {
         Unwind::Fp => Ok(Prepared::default()),
-        Unwind::Auto | Unwind::EhFrame => Prepared::of(&process),
+        Unwind::Auto | Unwind::EhFrame => Prepared::of(&process, sources.intake()),
     };
     let started = thread::Builder::new().name("hud-unwinder".into()).spawn(work);
     started.map_err(|source| Error::Io { action: "start a thread", source })

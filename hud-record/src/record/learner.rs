@@ -15,8 +15,8 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    intake::{Intake, protocol::TokioDebug},
-    names::{Cache, Resolver, Sources},
+    intake::protocol::TokioDebug,
+    names::{Resolver, Sources},
     privilege,
     target::{Binary, Process, Tokio},
 };
@@ -37,14 +37,11 @@ pub(super) enum Learned {
 
 impl Learner {
     /// Starts to read `binary`, and waits for a moment.
-    pub(super) fn start(mut tokio: Tokio, path: PathBuf, process: &Process) -> Result<Learned> {
-        // A child of its own: names must not wait for seconds behind it.
-        let intake = Intake::start_urgent()?;
+    pub(super) fn start(mut tokio: Tokio, path: PathBuf, process: &Process, sources: Arc<Sources>) -> Result<Learned> {
         let (pid, shown) = (process.pid, process.exe.clone());
         let (done, learned) = mpsc::sync_channel(1);
         let read = move || {
             privilege::enter_namer();
-            let sources = Arc::new(Sources::new(intake, Cache::default()));
             let mut resolver = Resolver::new(sources, Some(pid));
             // Debug files lie beside the file that was given, where one was.
             let beside = if path.starts_with("/proc") { &shown } else { &path };

@@ -8,9 +8,13 @@ pub mod table;
 
 use std::{
     collections::HashMap,
-    io,
-    os::fd::{AsFd as _, BorrowedFd},
-    sync::mpsc::{self, RecvTimeoutError, SyncSender},
+    fs::File,
+    io::{self, Write as _},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError, SyncSender},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -20,12 +24,17 @@ use aya::{
     maps::{Map, MapData},
 };
 use hud_common::unwind::{Active, MAX_MAPPINGS, Mapping};
-use memmap2::Mmap;
+use rustix::fs::{MemfdFlags, memfd_create};
 use table::Table;
 
 use crate::{
     bpf,
     error::{Error, Result},
+    intake::{
+        AskError, Intake,
+        protocol::{Answer, Request},
+    },
+    names::Sources,
     privilege,
     target::{self, Process, clean},
 };
@@ -37,7 +46,9 @@ const LEAST_PAUSE: Duration = Duration::from_millis(500);
 /// Where the kernel runs what it replaced by a probe, and where probed functions return to. What is there is no code of
 /// the target's, and the kernel program knows its way out of it.
 const PROBES: &str = "[uprobes]";
-/// Bytes of a vdso that are believed.
+/// The kernel's code in the target.
+const VDSO: &str = "[vdso]";
+/// Bytes of it that are believed.
 const LARGEST_VDSO: u64 = 1 << 20;
 /// Room for what is mapped later: rows, and index entries (of 256 bytes of code).
 const HEADROOM: (usize, usize) = (256 << 10, 128 << 10);
@@ -70,12 +81,12 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Makes the tables of all that the process has mapped.
-    pub(crate) fn of(process: &Process) -> Result<Self> {
+    pub(crate) fn of(process: &Process, intake: &Intake) -> Result<Self> {
         let mut prepared = Prepared { code: process.code()?, tables: HashMap::new() };
         for mapping in &prepared.code {
             let id = file_id(mapping);
             if has_content(mapping) && !prepared.tables.contains_key(&id) {
-                prepared.tables.insert(id, build(process, mapping));
+                prepared.tables.insert(id, build(process, mapping, intake));
             }
         }
         Ok(prepared)
@@ -108,19 +119,35 @@ fn file_id(mapping: &target::Mapping) -> FileId {
 
 /// Whether there is something to make a table of.
 fn has_content(mapping: &target::Mapping) -> bool {
-    mapping.path.starts_with('/') || mapping.path == "[vdso]"
+    mapping.path.starts_with('/') || mapping.path == VDSO
 }
 
-fn build(process: &Process, mapping: &target::Mapping) -> Result<Table, String> {
-    if mapping.path == "[vdso]" {
-        let size = usize::try_from((mapping.end - mapping.start).min(LARGEST_VDSO)).unwrap_or(0);
-        let image = process.memory(mapping.start, size).map_err(|e| e.to_string())?;
-        return table::build(&image).map_err(|e| e.to_string());
+/// Has the child make a file's table. The recorder itself reads nothing of it.
+fn build(process: &Process, mapping: &target::Mapping, intake: &Intake) -> Result<Table, String> {
+    // Twice, where another one's file ended the child.
+    for _ in 0..2 {
+        let file = content(process, mapping).map_err(|e| e.to_string())?;
+        return match intake.ask(None, Request::Unwind, vec![file]) {
+            Ok((_, Answer::Unwind(table))) => table.unpack().ok_or_else(|| "the table makes no sense".into()),
+            Ok((_, Answer::Refused(why))) => Err(clean(&why)),
+            Ok(_) => Err("the process that reads it does not answer as it should".into()),
+            Err(AskError::Restarted) => continue,
+            Err(e) => Err(e.to_string()),
+        };
     }
-    let file = process.open_mapped(mapping).map_err(|e| e.to_string())?;
-    // SAFETY: private and read only. A file that is truncated meanwhile ends hud with SIGBUS.
-    let bytes = unsafe { Mmap::map(&file) }.map_err(|e| e.to_string())?;
-    table::build(&bytes).map_err(|e| e.to_string())
+    Err(AskError::Restarted.to_string())
+}
+
+/// What is mapped, as a file.
+fn content(process: &Process, mapping: &target::Mapping) -> io::Result<OwnedFd> {
+    if mapping.path != VDSO {
+        return Ok(process.open_mapped(mapping)?.into());
+    }
+    let size = usize::try_from((mapping.end - mapping.start).min(LARGEST_VDSO)).unwrap_or(0);
+    let image = process.memory(mapping.start, size)?;
+    let mut file = File::from(memfd_create("vdso", MemfdFlags::CLOEXEC)?);
+    file.write_all(&image)?;
+    Ok(file.into())
 }
 
 /// The tables in the kernel program's maps.
@@ -239,14 +266,14 @@ impl Tables {
     }
 
     /// Looks what is mapped by now. Gives whether something has changed.
-    fn look(&mut self, process: &Process) -> io::Result<bool> {
+    fn look(&mut self, process: &Process, intake: &Intake) -> io::Result<bool> {
         let code = process.code().map_err(io::Error::other)?;
         for mapping in &code {
             let id = file_id(mapping);
             if !has_content(mapping) || self.files.contains_key(&id) {
                 continue;
             }
-            let placed = match build(process, mapping) {
+            let placed = match build(process, mapping, intake) {
                 Ok(table) => self.place(table)?,
                 Err(why) => {
                     tracing::debug!("no unwind table of {}: {why}", clean(&mapping.path));
@@ -269,7 +296,7 @@ pub(crate) struct Unwinder {
 
 impl Unwinder {
     /// Loads the tables, and starts the thread.
-    pub(crate) fn start(bpf: &mut Ebpf, prepared: Prepared, process: Process) -> Result<Self> {
+    pub(crate) fn start(bpf: &mut Ebpf, prepared: Prepared, process: Process, sources: Arc<Sources>) -> Result<Self> {
         let mut tables = Tables::load(bpf, prepared)?;
         let (ask, asked) = mpsc::sync_channel(1);
         let keep_up = move || {
@@ -283,7 +310,7 @@ impl Unwinder {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
                 // A process that is gone has nothing new; that it is gone is noticed elsewhere.
-                pause = match tables.look(&process) {
+                pause = match tables.look(&process, sources.intake()) {
                     Ok(true) => LEAST_PAUSE,
                     _ => (pause * 2).min(LOOK_EVERY),
                 };
