@@ -192,13 +192,14 @@ fn stacks_of_stopped_threads_are_those_that_gdb_finds() {
     let mut target = Target::start(&program("plain/stack-shapes"), &["--library", library.to_str().unwrap()]);
     let session = dir.path().join("session");
     let mut command = hud_record();
-    command.args(["--pid", &target.pid().to_string(), "--headless", "--export"]).arg(&session);
+    command.args(["--pid", &target.pid().to_string(), "--headless", "--log-level", "debug", "--export"]).arg(&session);
     let mut recorder = Recorder::spawn(command);
     recorder.until_it_says("recording");
     // What is mapped from here on has no table yet.
     target.signal(Signal::USR1);
     assert_eq!(target.line().trim(), "loaded");
-    thread::sleep(Duration::from_secs(4));
+    recorder.until_it_says("libcall.so was mapped");
+    thread::sleep(Duration::from_secs(1));
     target.signal(Signal::STOP);
     let process = Process::by_pid(target.pid()).unwrap();
     let tids = process.threads();

@@ -7,7 +7,7 @@
 pub mod table;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, Write as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -268,6 +268,7 @@ impl Tables {
     /// Looks what is mapped by now. Gives whether something has changed.
     fn look(&mut self, process: &Process, intake: &Intake) -> io::Result<bool> {
         let code = process.code().map_err(io::Error::other)?;
+        let mut new = HashSet::new();
         for mapping in &code {
             let id = file_id(mapping);
             if !has_content(mapping) || self.files.contains_key(&id) {
@@ -280,9 +281,16 @@ impl Tables {
                     None
                 }
             };
+            if placed.is_some() {
+                new.insert(id.clone());
+            }
             self.files.insert(id, placed);
         }
-        self.activate(&code)
+        let has_changed = self.activate(&code)?;
+        for mapping in code.iter().filter(|m| new.contains(&file_id(m))) {
+            tracing::debug!("{} was mapped, and has an unwind table", clean(&mapping.path));
+        }
+        Ok(has_changed)
     }
 }
 
