@@ -77,7 +77,7 @@ fn while_the_writer_hangs_rows_are_counted_and_the_ring_is_drained() {
     }
     let before = resident(recorder.pid());
     let held = Held::thread(recorder.pid(), "hud-writer");
-    // Their rows take 40 MB, with those of their wakes; 16 may be on their way.
+    // Their rows take 40 MB, with those of their wakes; 20 may be on their way.
     let mut polls = 0;
     while polls < 400_000 {
         polls += target.line().split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);

@@ -121,11 +121,14 @@ fn the_child_may_do_nothing() {
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it outlives whoever started it");
 }
 
+/// What it is called, flags of the compiler, and commands that follow.
+type Kind = (&'static str, &'static [&'static str], &'static [&'static [&'static str]]);
+
 #[test]
 fn debug_information_is_found_wherever_it_lies() {
     let base = tempfile::tempdir().unwrap();
     // Compression, and split debug information as rustc makes it.
-    let kinds: [(&str, &[&str], &[&[&str]]); 6] = [
+    let kinds: [Kind; 6] = [
         ("as it is", &["-g"], &[]),
         ("zlib", &["-g"], &[&["objcopy", "--compress-debug-sections=zlib", "small"]]),
         ("zstd", &["-g"], &[&["objcopy", "--compress-debug-sections=zstd", "small"]]),

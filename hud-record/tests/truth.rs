@@ -132,9 +132,11 @@ fn a_runtime_that_starts_after_the_attach_is_seen() {
         .arg(&session)
         .spawn()
         .unwrap();
-    // The first rows are written once recording is on.
-    while !session.join("threads/000001.arrows.inflight").exists() {
-        std::thread::yield_now();
+    // The first rows are written once recording is on; a task's type, once debug information has told where ids lie.
+    for table in ["threads", "task_types"] {
+        while !session.join(table).join("000001.arrows.inflight").exists() {
+            std::thread::yield_now();
+        }
     }
     target.signal(Signal::USR1);
     assert_eq!(target.line().trim(), "10 naps taken in the late runtime");

@@ -64,7 +64,7 @@ fn the_way_to_the_worker_is_known() {
         let path = program(fixture).join("test-async-app");
         let binary = Binary::open(&path, &path).unwrap();
         let mut tokio = Tokio::find(&binary, || Image::of_file(&binary)).unwrap();
-        tokio.learn(&binary);
+        hud_record::names::learn_tokio(&fs::File::open(&path).unwrap(), &binary, &mut tokio);
         let place = tokio.worker_place.unwrap_or_else(|| panic!("{fixture}: no way to the worker"));
         // Behind the two counts of an `Arc`.
         assert!(place.scheduler > 0 && place.handle >= 16 && place.index >= 16, "{fixture}: {place:?}");

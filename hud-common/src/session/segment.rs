@@ -228,9 +228,9 @@ fn sort(order: &mut [(i64, u32)]) {
 /// the smallest on recordings of real programs, among those that every engine reads (bytes a row of `polls` and of
 /// `off_cpu`, of test-async-app):
 ///
-/// - times delta-packed: `ts` 2.4 and 2.7, plain 2.5 and 3.0;
-/// - durations plain: `dur` of `off_cpu` 3.6, `run_queue` 0.14, delta-packed 3.6 and 0.39, for one outlier widens its
-///   part of a block; `dur` of `polls` by a dictionary where one is small: 1.9, plain 2.0, delta-packed 3.2;
+/// - times delta-packed: `ts` 2.3 and 2.8, plain 2.4 and 3.1;
+/// - durations plain: `dur` and `run_queue` of `off_cpu` 3.6 and 2.1, `wake_delay` of `polls` 2.6, delta-packed 3.6, 2.3
+///   and 2.7; those inside a poll by a dictionary where one is small: `dur` 1.8, plain 2.0, delta-packed 3.1;
 /// - ids and text by a dictionary: `task_id` 1.0, delta-packed 1.4.
 ///
 /// Pages carry their own minima and maxima, so that a reader of a time range skips the others.
@@ -255,9 +255,8 @@ fn properties(table: Table) -> WriterProperties {
 fn values(table: Table, column: &str) -> Values {
     match column {
         name if name == table.key() => Values::Delta,
-        "dur" if table != Table::Polls => Values::Plain,
-        "run_queue" if table == Table::OffCpu => Values::Plain,
         "wake_delay" => Values::Plain,
+        "dur" | "run_queue" if table != Table::Polls => Values::Plain,
         "dur" | "blocked" | "run_queue" => Values::DictionaryOrPlain,
         _ => Values::DictionaryOrDelta,
     }

@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(binary) = Binary::open(&path, Path::new("fuzz")) else { return };
     let _ = (binary.image(), binary.build_id(), binary.vaddr(0x1000), binary.has_symbols());
     if let Ok(mut tokio) = Tokio::find(&binary, || Image::of_file(&binary)) {
-        tokio.learn(&binary);
+        hud_record::names::learn_tokio(&file, &binary, &mut tokio);
         for (_, poll) in tokio.exact_polls() {
             // What goes to a terminal and into the session.
             assert!(!poll.name.chars().any(char::is_control), "{:?}", poll.name);

@@ -65,6 +65,7 @@ impl Modules {
                 }
                 Ok(Answer::Opened(Opened { module, ..m.opened() }))
             }),
+            Request::Tokio { module, polls } => self.with(module, |m| Ok(Answer::Tokio(m.tokio(&polls)))),
             Request::Frames { module, offsets } => self.with(module, |m| frames(m, &offsets)),
         };
         answered.unwrap_or_else(Answer::Refused)

@@ -33,6 +33,8 @@ use crate::{
 
 /// CPU time that an answer may take. The largest files of debug information, unpacked, take some seconds.
 const MOST_CPU: Duration = Duration::from_secs(20);
+/// CPU time for what is asked once: to read the types in hundreds of megabytes of debug information.
+const MOST_CPU_ONCE: Duration = Duration::from_secs(60);
 /// And time by the clock, on a machine on which the child, at nice 19, hardly gets a CPU.
 const MOST_TIME: Duration = Duration::from_secs(120);
 /// Heap with which a child goes on. One that has grown beyond is replaced: what it read is read again where it is asked for.
@@ -76,14 +78,22 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Starts this very program as the intake.
+    /// Starts this very program as the intake, for what can wait.
     pub fn start() -> Result<Self> {
-        // The program that runs, also when another version was installed over it.
-        Self::start_program(Path::new("/proc/self/exe"))
+        Self::start_at(Path::new(ITSELF), Urgency::Idle)
+    }
+
+    /// Starts this very program as the intake, for what recording waits for.
+    pub(crate) fn start_urgent() -> Result<Self> {
+        Self::start_at(Path::new(ITSELF), Urgency::Waiting)
     }
 
     /// Starts a given hud-record as the intake.
     pub fn start_program(program: &Path) -> Result<Self> {
+        Self::start_at(program, Urgency::Idle)
+    }
+
+    fn start_at(program: &Path, urgency: Urgency) -> Result<Self> {
         let (jobs, incoming) = mpsc::channel();
         let current = Arc::new(Mutex::new(None));
         let mut host =
@@ -91,6 +101,10 @@ impl Intake {
         let thread = thread::Builder::new()
             .name("hud-intake".into())
             .spawn(move || {
+                if urgency == Urgency::Idle {
+                    // Below everything else on the machine; the child inherits it.
+                    let _ = rustix::process::nice(19);
+                }
                 privilege::enter_intake_host();
                 host.run(&incoming);
             })
@@ -131,6 +145,18 @@ impl Drop for Intake {
             let _ = thread.join();
         }
     }
+}
+
+/// The program that runs, also when another version was installed over it.
+const ITSELF: &str = "/proc/self/exe";
+
+/// Whether somebody waits for the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    /// Names can wait, the target cannot.
+    Idle,
+    /// The probes wait.
+    Waiting,
 }
 
 struct Host {
@@ -178,7 +204,8 @@ impl Host {
             self.end_child();
             return Err(AskError::Restarted);
         }
-        match child.answer() {
+        let most_cpu = if matches!(request, Request::Tokio { .. }) { MOST_CPU_ONCE } else { MOST_CPU };
+        match child.answer(most_cpu) {
             Ok(answer) => {
                 let is_fat = child.heap() > MOST_HEAP && child.born.elapsed() >= LEAST_LIFE;
                 if is_fat {
@@ -264,14 +291,14 @@ impl Running {
         socket.set_nonblocking(false)?;
         socket.set_write_timeout(Some(MOST_CPU))?;
         let mut child = Running { process, socket, generation, born: Instant::now() };
-        match child.answer()? {
+        match child.answer(MOST_CPU)? {
             Answer::Hello(confinement) => Ok((child, confinement)),
             _ => Err(io::Error::other("it does not answer as hud's intake does")),
         }
     }
 
     /// Waits for an answer, within bounds.
-    fn answer(&mut self) -> io::Result<Answer> {
+    fn answer(&mut self, most_cpu: Duration) -> io::Result<Answer> {
         let (began, cpu) = (Instant::now(), self.cpu_time());
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 64 << 10];
@@ -288,7 +315,7 @@ impl Running {
                 }
             }
             let used = self.cpu_time().saturating_sub(cpu);
-            if used > MOST_CPU || began.elapsed() > MOST_TIME {
+            if used > most_cpu || began.elapsed() > MOST_TIME {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "took too long"));
             }
         }

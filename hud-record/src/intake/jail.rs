@@ -28,7 +28,6 @@ const MOST_FILES: u64 = 64;
 /// Gives up everything that is not needed to read descriptors and to answer.
 pub(super) fn enter() -> Confinement {
     limit();
-    let _ = rustix::process::nice(19);
     let _ = rustix::thread::set_no_new_privs(true);
     let unprivileged = become_nobody();
     let no_capabilities = give_up_capabilities();

@@ -4,6 +4,7 @@
 
 use std::{
     cmp::Ordering,
+    collections::HashMap,
     io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
     mem::MaybeUninit,
     os::{
@@ -16,6 +17,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::target::PollType;
 
 /// Bytes of a message that are believed, either way. The largest are the names of 256 addresses.
 const LONGEST: u32 = 64 << 20;
@@ -52,6 +55,13 @@ pub(crate) enum Request {
         /// At most [`MOST_ADDRESSES`].
         offsets: Vec<u64>,
     },
+    /// What debug information tells of tokio. Answered by `Tokio`. Takes seconds where it is hundreds of megabytes.
+    Tokio {
+        /// The module.
+        module: ModuleId,
+        /// The addresses of its poll functions.
+        polls: Vec<u64>,
+    },
 }
 
 /// What a file is to a module.
@@ -78,6 +88,8 @@ pub(crate) enum Answer {
     Opened(Opened),
     /// The functions at the first of the offsets asked for: at least one offset, not always all.
     Frames(Vec<Located>),
+    /// What debug information tells of tokio.
+    Tokio(TokioDebug),
     /// This first, then ask again.
     Wants(WantedObject),
     /// It is no file of the kind that hud can read, or the request made no sense.
@@ -147,6 +159,17 @@ pub enum Whose {
     Tokio,
     /// The standard library.
     Std,
+}
+
+/// What debug information tells of tokio.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TokioDebug {
+    /// Poll functions by address.
+    pub(crate) polls: HashMap<u64, PollType>,
+    /// The offset of the current task's id in tokio's thread-local context.
+    pub(crate) task_id_offset: Option<u64>,
+    /// The words of a [`WorkerPlace`](hud_common::wire::WorkerPlace).
+    pub(crate) worker: Option<[u64; 4]>,
 }
 
 /// An object of split debug information that a lookup needs.

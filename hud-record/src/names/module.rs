@@ -16,8 +16,8 @@ use object::{
 
 use super::whose::Crates;
 use crate::{
-    intake::protocol::{LONGEST_NAME, Located, MOST_FRAMES, Named, Opened, Role, WantedObject},
-    target::{FunctionName, function},
+    intake::protocol::{LONGEST_NAME, Located, MOST_FRAMES, Named, Opened, Role, TokioDebug, WantedObject},
+    target::{FunctionName, function, local, poll_types},
 };
 
 type Elf = ElfFile64<'static>;
@@ -216,14 +216,34 @@ impl ModuleFile {
         Some(load.vaddr.wrapping_add(offset).wrapping_sub(load.offset))
     }
 
-    fn look_up(&mut self) -> Lookup {
+    /// What debug information tells of tokio.
+    pub(crate) fn tokio(&mut self, polls: &[u64]) -> TokioDebug {
+        let mut unpacked = self.unpacked;
+        let told = self.dwarf(&mut unpacked).map(|dwarf| {
+            let found = local(&dwarf);
+            TokioDebug {
+                task_id_offset: found.map(|l| l.task_id),
+                worker: found.and_then(|l| l.worker).map(bytemuck::cast),
+                polls: poll_types(dwarf, polls),
+            }
+        });
+        self.unpacked = unpacked;
+        told.unwrap_or_default()
+    }
+
+    /// The debug information of its own or of its debug file.
+    fn dwarf(&self, unpacked: &mut u64) -> Option<Dwarf<Slice>> {
         let debug = match &self.debug {
             Some(debug) if debug.elf.section_by_name(".debug_info").is_some() => debug,
             _ => &self.main,
         };
+        let shared = self.supplement.as_ref().and_then(|s| sections(&s.elf, "", unpacked));
+        sections(&debug.elf, "", unpacked).map(|s| s.borrow_with_sup(shared.as_ref(), |s| *s))
+    }
+
+    fn look_up(&mut self) -> Lookup {
         let mut unpacked = self.unpacked;
-        let shared = self.supplement.as_ref().and_then(|s| sections(&s.elf, "", &mut unpacked));
-        let dwarf = sections(&debug.elf, "", &mut unpacked).map(|s| s.borrow_with_sup(shared.as_ref(), |s| *s));
+        let dwarf = self.dwarf(&mut unpacked);
         let package = self.package.as_ref().and_then(|package| {
             let load = |id: SectionId| -> gimli::Result<Slice> {
                 Ok(id.dwo_name().map_or_else(empty, |name| section(&package.elf, name, &mut unpacked)))

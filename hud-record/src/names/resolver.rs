@@ -17,7 +17,9 @@ use super::{
 };
 use crate::intake::{
     AskError, Generation, Intake,
-    protocol::{Answer, Located, MOST_ADDRESSES, MOST_FRAMES, ModuleId, Named, Opened, Request, Role, WantedObject},
+    protocol::{
+        Answer, Located, MOST_ADDRESSES, MOST_FRAMES, ModuleId, Named, Opened, Request, Role, TokioDebug, WantedObject,
+    },
 };
 
 /// Children that a file may end before it is asked about no more.
@@ -166,6 +168,25 @@ impl Resolver {
         let Some(known) = self.known(binary) else { return unknown(offsets) };
         let get = |&offset: &u64| known.get(offset).map_or_else(|| nowhere(offset), believed);
         offsets.iter().map(get).collect()
+    }
+
+    /// What debug information tells of tokio in a binary, or why that is not known. Asked once, however it ends.
+    pub(crate) fn tokio(&mut self, binary: BinaryId, polls: Vec<u64>) -> Result<TokioDebug, String> {
+        let told = self.opened(binary).and_then(|(generation, module)| {
+            let request = Request::Tokio { module, polls };
+            Ok(self.sources.intake.ask(Some(generation), request, Vec::new())?.1)
+        });
+        match told {
+            Ok(Answer::Tokio(mut told)) => {
+                for place in told.polls.values_mut().filter_map(|poll| poll.place.as_mut()) {
+                    place.file = hud_common::clean_name(&place.file);
+                }
+                Ok(told)
+            }
+            Ok(_) => Err("does not answer as it should".into()),
+            Err(Failed::Again) => Err("cannot read the file".into()),
+            Err(Failed::File(how) | Failed::All(how)) => Err(how),
+        }
     }
 
     fn known(&self, binary: BinaryId) -> Option<MutexGuard<'_, Entry>> {

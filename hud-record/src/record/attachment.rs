@@ -104,7 +104,7 @@ impl Attachment {
         let tables = tables.join().unwrap_or_else(|_| Ok(Prepared::default()))?;
         let mut notes = tables.notes();
         let mut probes = Probes::attach(&process, &tokio, image, settings.plan, tables)?;
-        let learner = match Learner::start(tokio.clone(), names_from.clone(), process.exe.clone())? {
+        let learner = match Learner::start(tokio.clone(), names_from.clone(), &process)? {
             Learned::All(learned) => {
                 tokio = *learned;
                 probes.use_learned(&process, &tokio, settings.plan)?;

@@ -5,15 +5,20 @@
 
 use std::{
     path::PathBuf,
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
     thread,
     time::Duration,
 };
 
 use crate::{
     error::{Error, Result},
+    intake::{Intake, protocol::TokioDebug},
+    names::{Cache, Resolver, Sources},
     privilege,
-    target::{Binary, Tokio},
+    target::{Binary, Process, Tokio},
 };
 
 /// How long recording waits for it: what most binaries need is less, and then the probes are there from the start.
@@ -32,13 +37,28 @@ pub(super) enum Learned {
 
 impl Learner {
     /// Starts to read `binary`, and waits for a moment.
-    pub(super) fn start(mut tokio: Tokio, path: PathBuf, shown: PathBuf) -> Result<Learned> {
+    pub(super) fn start(mut tokio: Tokio, path: PathBuf, process: &Process) -> Result<Learned> {
+        // A child of its own: names must not wait for seconds behind it.
+        let intake = Intake::start_urgent()?;
+        let (pid, shown) = (process.pid, process.exe.clone());
         let (done, learned) = mpsc::sync_channel(1);
         let read = move || {
             privilege::enter_namer();
+            let sources = Arc::new(Sources::new(intake, Cache::default()));
+            let mut resolver = Resolver::new(sources, Some(pid));
+            // Debug files lie beside the file that was given, where one was.
+            let beside = if path.starts_with("/proc") { &shown } else { &path };
+            let told = match resolver.open(&path, beside) {
+                Some(file) => resolver.tokio(file, tokio.poll_addresses()),
+                None => Err("cannot read the file".into()),
+            };
+            let told = told.unwrap_or_else(|how| {
+                tokio.notes.push(format!("the debug information is not read: the process that does {how}"));
+                TokioDebug::default()
+            });
             // A binary that can't be opened any more teaches nothing; what was guessed stands.
             if let Ok(binary) = Binary::open(&path, &shown) {
-                tokio.learn(&binary);
+                tokio.learn(&binary, &told);
             }
             // Nobody waits any more: recording has ended.
             let _ = done.send(tokio);

@@ -3,15 +3,15 @@
 //! Segments of event tables go, by time across tables, so that all keep about the same range. Names stay, and so do the
 //! rows that tell what a task or a thread is, for as long as there is an event that may refer to them: every so often
 //! (an *epoch*) the recorder tells all living threads and tasks again, and what was told before an epoch goes once all
-//! events from before it are gone. The manifest is written first: a crash between leaves files that it calls gone, and
-//! recovery removes them.
+//! events from before it are gone. Recorders that share a store each remove what is theirs, whoever holds the oldest
+//! first. The manifest is written first: a crash between leaves files that it calls gone, and recovery removes them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fs, io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hud_common::session::{Clock, Error, Range, Result, SessionDir, Table};
@@ -98,6 +98,34 @@ pub(super) struct Retention {
     expired: BTreeMap<Table, u64>,
     /// Until when something is missing.
     gone_until: Option<i64>,
+    turn: Turn,
+}
+
+/// How long to wait for another recorder of the store to remove what is its own and older.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whose turn it is to remove something, of the recorders that share a store: the one's that holds the oldest. One that
+/// removes nothing though it is its turn (it has another bound, or none) is not waited for again until it does.
+#[derive(Debug, Default)]
+struct Turn {
+    /// What the oldest of the others begins with, and since when it is its turn.
+    others: Option<(i64, Instant)>,
+}
+
+impl Turn {
+    /// Whether to wait, having events since `own`, for one that has events since `other`.
+    fn is_others(&mut self, own: i64, other: Option<i64>, patience: Duration) -> bool {
+        let Some(other) = other.filter(|other| *other < own) else {
+            self.others = None;
+            return false;
+        };
+        let since = match self.others {
+            Some((seen, since)) if seen == other => since,
+            _ => Instant::now(),
+        };
+        self.others = Some((other, since));
+        since.elapsed() < patience
+    }
 }
 
 impl Retention {
@@ -111,6 +139,7 @@ impl Retention {
             sealed: BTreeMap::new(),
             expired: BTreeMap::new(),
             gone_until: None,
+            turn: Turn::default(),
         }
     }
 
@@ -206,6 +235,7 @@ impl Retention {
                 size = store.shrink(size, most);
             }
             while size > most
+                && !self.is_others_turn()
                 && let Some(segment) = self.take_oldest(|_| true)
             {
                 size = size.saturating_sub(segment.bytes);
@@ -213,6 +243,15 @@ impl Retention {
             }
         }
         victims
+    }
+
+    /// Whether another recorder of the store holds older events than this session.
+    fn is_others_turn(&mut self) -> bool {
+        let other = self.store.as_ref().and_then(HostStore::oldest_recorded);
+        let own =
+            self.segments.iter().filter(|(table, _)| table.expires()).filter_map(|(_, s)| Some(s.front()?.opened));
+        let own = own.min().unwrap_or(i64::MAX);
+        self.turn.is_others(own, other, PATIENCE)
     }
 
     /// Takes out the oldest segment that may go and that `is_past` the bound.
@@ -256,7 +295,12 @@ pub(super) fn folder_size(session: &SessionDir) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use hud_common::session::{FORMAT_VERSION, Manifest};
+
     use super::*;
+    use crate::record::store::Store;
 
     fn segment(table: Table, number: u32, opened: i64, sealed: i64) -> Segment {
         Segment { table, number, rows: 10, bytes: 100, opened, sealed, last_ts: sealed - 1, path: PathBuf::new() }
@@ -284,5 +328,58 @@ mod tests {
         assert_eq!(retention.take_oldest(|_| true).unwrap().table, Table::Threads);
         assert!(retention.take_oldest(|_| true).is_none(), "threads 2 and the names stay");
         assert_eq!(retention.rows().0[&Table::Stacks], 10);
+    }
+
+    #[test]
+    fn whoever_holds_the_oldest_is_waited_for_as_long_as_it_removes_something() {
+        let mut turn = Turn::default();
+        let (long, no) = (Duration::from_secs(3600), Duration::ZERO);
+        assert!(!turn.is_others(10, None, long), "alone");
+        assert!(!turn.is_others(10, Some(20), long), "ours is older");
+        assert!(turn.is_others(10, Some(5), long));
+        assert!(!turn.is_others(10, Some(5), no), "it has done nothing");
+        assert!(turn.is_others(10, Some(7), long), "it has removed something");
+    }
+
+    /// A session of a store, of `bytes` and from `start` on; it is recorded for as long as the lock is held.
+    fn session(store: &Store, id: &str, start: i64, bytes: usize) -> (SessionDir, hud_common::session::SessionLock) {
+        let manifest = Manifest { format_version: FORMAT_VERSION, id: id.into(), start, ..Manifest::default() };
+        let (session, lock) = SessionDir::create(&store.session(id), &manifest).unwrap();
+        fs::create_dir(session.table(Table::Polls)).unwrap();
+        fs::write(session.table(Table::Polls).join("000001.parquet"), vec![0; bytes]).unwrap();
+        (session, lock)
+    }
+
+    #[test]
+    fn recorders_of_one_store_remove_the_oldest_of_all_and_never_each_others() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path(), None).unwrap();
+        let (own, _own_lock) = session(&store, "own", 100, 0);
+        let (closed, lock) = session(&store, "closed", 1, 20_000);
+        drop(lock);
+        let (other, _other_lock) = session(&store, "other", 50, 20_000);
+        let retention = |own: &SessionDir| {
+            let keep = Keep { bytes: Some(32_000), age: None };
+            let others = Some(HostStore::new(store.clone(), own.path().into()));
+            let mut retention = Retention::new(keep, others, Epochs::default(), Clock::default());
+            for (number, opened) in [(1, 100), (2, 200)] {
+                let segment = segment(Table::Polls, number, opened, opened + 1);
+                retention.add(Segment { bytes: 10_000, ..segment });
+            }
+            retention
+        };
+        let mut ours = retention(&own);
+        let gone = |victims: Vec<Segment>| victims.into_iter().map(|s| s.number).collect::<Vec<_>>();
+        // What nobody records goes first; the rest is too much still, and the other one's is older.
+        assert!(gone(ours.victims(20_000, 0)).is_empty());
+        assert!(!closed.path().exists() && other.path().exists());
+        ours.turn.others = Some((50, Instant::now().checked_sub(2 * PATIENCE).unwrap()));
+        assert_eq!(gone(ours.victims(20_000, 0)), [1], "the other one removes nothing");
+        // It has removed what was older than ours.
+        let mut manifest = Manifest::read(other.path()).unwrap();
+        manifest.range = Some(Range { from: 150, to: 300 });
+        manifest.write(other.path()).unwrap();
+        assert_eq!(gone(retention(&own).victims(20_000, 0)), [1]);
+        assert!(other.path().exists());
     }
 }

@@ -37,9 +37,9 @@ pub(super) struct SealOrder {
     pub(super) kept: Option<Kept>,
 }
 
-/// Bytes of rows that may be kept in memory until they are sealed, in all: two segments of polls and of wakes. Sealing
-/// from memory spares reading the log, a tenth of what a poll costs; past the bound it is read.
-const MOST_KEPT: u64 = 24 << 20;
+/// Bytes of rows that may be kept in memory until they are sealed, in all: a full segment of polls and one of wakes, and
+/// half of the next. Sealing from memory spares reading the log, a tenth of what a poll costs; past the bound it is read.
+const MOST_KEPT: u64 = 16 << 20;
 
 /// The rows of a log, kept until they are sealed.
 #[derive(Debug)]

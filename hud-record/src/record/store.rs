@@ -5,6 +5,7 @@
 //! left alone.
 
 use std::{
+    collections::HashMap,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
@@ -19,8 +20,9 @@ use crate::{
     privilege::{Owner, is_roots_alone, make_as},
 };
 
-/// How often other sessions of the store are measured anew.
-const MEASURE_EVERY: Duration = Duration::from_secs(60);
+/// How often the store is looked at: two recorders are bounded by what both hold, and each may write some seconds' worth
+/// before the other knows.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// A session that is being removed: its name is no session's any more, so that no reader finds half of one.
 const REMOVED: &str = ".removed-";
 
@@ -119,13 +121,17 @@ fn path_part(name: &str) -> String {
     if part.trim_matches('.').is_empty() { "unknown".into() } else { part }
 }
 
-/// Another session of the store, which may be removed as a whole.
+/// Another session of the store.
 #[derive(Debug)]
 struct Other {
     path: PathBuf,
     bytes: u64,
     /// Its end, or what comes closest (ns since the epoch).
     end: i64,
+    /// What it begins with, what has expired left out (ns since the epoch).
+    from: i64,
+    /// Whether it may still change; only what does not may be removed, as a whole.
+    is_open: bool,
 }
 
 /// The other sessions of a store, as its retention sees them from within the session at `own`.
@@ -145,7 +151,7 @@ impl HostStore {
     pub(super) fn remove_older(&mut self, horizon: i64) {
         self.measure();
         // What stays, as it is in use for example, counts on.
-        self.others.retain(|other| other.end >= horizon || !remove(&other.path));
+        self.others.retain(|other| other.is_open || other.end >= horizon || !remove(&other.path));
     }
 
     /// Removes the oldest sessions until they and `own` bytes are no more than `most`. Gives what is left.
@@ -154,7 +160,7 @@ impl HostStore {
         let mut size = own + self.others.iter().map(|o| o.bytes).sum::<u64>();
         let mut kept = Vec::new();
         for other in std::mem::take(&mut self.others) {
-            if size > most && remove(&other.path) {
+            if size > most && !other.is_open && remove(&other.path) {
                 size = size.saturating_sub(other.bytes);
             } else {
                 kept.push(other);
@@ -164,32 +170,44 @@ impl HostStore {
         size
     }
 
+    /// What the oldest session that another one records begins with (ns since the epoch).
+    pub(super) fn oldest_recorded(&self) -> Option<i64> {
+        self.others.iter().filter(|o| o.is_open).map(|o| o.from).min()
+    }
+
     fn measure(&mut self) {
         if self.measured.is_some_and(|at| at.elapsed() < MEASURE_EVERY) {
             return;
         }
         self.measured = Some(Instant::now());
+        // What is closed stays as it is, so only what is new or open is read.
+        let mut closed: HashMap<PathBuf, Other> =
+            self.others.drain(..).filter(|o| !o.is_open).map(|o| (o.path.clone(), o)).collect();
         let others = self.store.entries("session=").into_iter().filter(|p| *p != self.own);
-        self.others = others
-            .filter_map(|path| {
-                let manifest = match Manifest::read(&path) {
-                    Ok(manifest) => Some(manifest),
-                    Err(_) if is_young(&path) => return None,
-                    Err(session::Error::NotASession { .. }) => None,
-                    Err(e) => {
-                        tracing::warn!("a session of the store is never removed while it cannot be read: {e}");
-                        None
-                    }
-                };
-                let modified = || {
-                    let at = path.metadata().and_then(|m| m.modified()).ok()?;
-                    i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()
-                };
-                let end = manifest.and_then(|m| m.end.or(Some(m.start))).or_else(modified).unwrap_or(0);
-                Some(Other { bytes: tree_size(&path), end, path })
-            })
-            .collect();
+        self.others = others.filter_map(|path| closed.remove(&path).or_else(|| Other::measure(path))).collect();
         self.others.sort_by_key(|o| o.end);
+    }
+}
+
+impl Other {
+    fn measure(path: PathBuf) -> Option<Self> {
+        let manifest = match Manifest::read(&path) {
+            Ok(manifest) => Some(manifest),
+            Err(_) if is_young(&path) => return None,
+            Err(session::Error::NotASession { .. }) => None,
+            Err(e) => {
+                tracing::warn!("a session of the store is never removed while it cannot be read: {e}");
+                None
+            }
+        };
+        let modified = || {
+            let at = path.metadata().and_then(|m| m.modified()).ok()?;
+            i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()
+        };
+        let end = manifest.as_ref().and_then(|m| m.end.or(Some(m.start))).or_else(modified).unwrap_or(0);
+        let from = manifest.as_ref().map_or(end, |m| m.range.map_or(m.start, |range| range.from));
+        let is_open = SessionDir::at(&path).is_locked().unwrap_or(false);
+        Some(Other { bytes: tree_size(&path), end, from, is_open, path })
     }
 }
 
@@ -202,6 +220,10 @@ fn is_young(path: &Path) -> bool {
 /// Removes a session, unless it is in use. Gives whether it is gone.
 fn remove(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
+    if path.try_exists().is_ok_and(|is_there| !is_there) {
+        // Another recorder of the store was faster.
+        return true;
+    }
     // Held until it is gone, so that nobody begins to recover it meanwhile.
     let lock = match SessionDir::at(path).lock() {
         Ok(lock) => Some(lock),

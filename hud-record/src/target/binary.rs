@@ -3,7 +3,6 @@
 //! Everything in it is under the control of whoever built it: all reads are checked, nothing is trusted to be sane.
 
 use std::{
-    borrow::Cow,
     fs::File,
     path::{Path, PathBuf},
 };
@@ -20,15 +19,8 @@ use crate::error::{Error, Result};
 /// A reader of debug sections.
 pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// The debug sections of a binary: borrowed from the file, or decompressed.
-pub(crate) type DebugSections<'a> = gimli::DwarfSections<Cow<'a, [u8]>>;
-
 /// Bytes of a symbol's name that are believed.
 const LONGEST_NAME: usize = 64 << 10;
-/// Bytes of debug sections, decompressed, that are believed; those that are not compressed cost no memory.
-const MOST_UNPACKED: u64 = 768 << 20;
-/// How many times larger they may be than they were compressed: debug information comes to a tenth at best.
-const MOST_TIMES: u64 = 64;
 
 /// An ELF file of the kind that hud can watch.
 pub struct Binary {
@@ -227,35 +219,9 @@ impl Binary {
         }
     }
 
-    /// Its debug sections, if there are any. Read them through [`dwarf`].
-    pub(crate) fn debug_sections(&self) -> Option<DebugSections<'_>> {
-        let elf = self.elf()?;
-        elf.section_by_name(".debug_info")?;
-        let mut left = MOST_UNPACKED;
-        let load = |id: gimli::SectionId| -> Result<Cow<'_, [u8]>, gimli::Error> {
-            let section = elf.section_by_name(id.name());
-            let mut fits = |s: &object::read::elf::ElfSection64<'_, '_>| {
-                let Ok(range) = s.compressed_file_range() else { return false };
-                if range.format == object::CompressionFormat::None {
-                    return true;
-                }
-                let fits = range.uncompressed_size <= left.min(range.compressed_size.saturating_mul(MOST_TIMES));
-                left -= if fits { range.uncompressed_size } else { 0 };
-                fits
-            };
-            Ok(section.filter(|s| fits(s)).and_then(|s| s.uncompressed_data().ok()).unwrap_or_default())
-        };
-        gimli::DwarfSections::load(load).ok()
-    }
-
     fn elf(&self) -> Option<ElfFile64<'_>> {
         ElfFile64::parse(&*self.data).ok()
     }
-}
-
-/// The debug information in `sections`.
-pub(crate) fn dwarf<'a>(sections: &'a DebugSections<'_>) -> gimli::Dwarf<Slice<'a>> {
-    sections.borrow(|section| EndianSlice::new(section, LittleEndian))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,7 +1,7 @@
 //! What debug information tells of tokio: the type of each poll function's task with the place where it is written,
 //! and where in tokio's thread-local context the current task's id lies.
 //!
-//! Layouts read here are those of rustc's DWARF (LLVM, versions 4 and 5), checked on rustc 1.95: a coroutine's
+//! This runs in the confined child, see [`crate::intake`]. Layouts read here are those of rustc's DWARF (LLVM, versions 4 and 5), checked on rustc 1.95: a coroutine's
 //! environment is a structure with a variant part, whose variant `0` (Unresumed) is declared at the line of the `async`
 //! function or block.
 
@@ -9,24 +9,25 @@ use std::collections::{HashMap, HashSet};
 
 use addr2line::Context;
 use gimli::{AttributeValue, DebuggingInformationEntry, Dwarf, UnitOffset, UnitRef};
+use serde::{Deserialize, Serialize};
 
 use hud_common::wire::WorkerPlace;
 
 use super::binary::Slice;
 
 /// A place in the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) file: String,
-    pub(super) line: u32,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) file: String,
+    pub(crate) line: u32,
 }
 
 /// What is known of one poll function.
-#[derive(Clone, Debug)]
-pub(super) struct PollType {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PollType {
     /// `poll<T, S>`
-    pub(super) name: String,
-    pub(super) place: Option<Place>,
+    pub(crate) name: String,
+    pub(crate) place: Option<Place>,
 }
 
 /// How many levels of DIEs, or of types inside types, are followed. rustc nests namespaces by module, so real trees
@@ -37,7 +38,7 @@ const LONGEST_NAME: usize = 64 << 10;
 
 /// Types of the poll functions at `addresses`. Reads the units that hold them, and others of the same crates only where
 /// a type's place is told there.
-pub(super) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64]) -> HashMap<u64, PollType> {
+pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64]) -> HashMap<u64, PollType> {
     let wanted: HashSet<u64> = addresses.iter().copied().collect();
     let Ok(context) = Context::from_dwarf(dwarf) else {
         return HashMap::new();
@@ -188,17 +189,17 @@ fn path(open: &[(gimli::DwTag, String)], name: &str) -> String {
 
 /// What tokio's thread-local `CONTEXT` holds where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Local {
+pub(crate) struct Local {
     /// Offset of `current_task_id` from the symbol, storage wrapper included.
-    pub(super) task_id: u64,
+    pub(crate) task_id: u64,
     /// The way to the worker of a multi-threaded runtime, where the program has such.
-    pub(super) worker: Option<WorkerPlace>,
+    pub(crate) worker: Option<WorkerPlace>,
 }
 
 /// Looks for the structure `tokio::runtime::context::Context` in the thread-local whose symbol is `CONTEXT`, through the
 /// wrapper that std puts around a thread-local with a destructor (`std::sys::thread_local::native::eager::Storage<Context>`,
 /// member `val`); and for the structures between it and a worker.
-pub(super) fn local(dwarf: &Dwarf<Slice<'_>>) -> Option<Local> {
+pub(crate) fn local(dwarf: &Dwarf<Slice<'_>>) -> Option<Local> {
     let (mut context, mut way, mut worker) = (None, None, None);
     let mut units = dwarf.units();
     while let Ok(Some(header)) = units.next() {

@@ -12,6 +12,7 @@ mod site;
 mod tokio;
 
 pub use binary::Binary;
+pub(crate) use dwarf::{PollType, local, poll_types};
 pub use image::Image;
 pub use names::clean;
 pub(crate) use names::{FunctionName, crate_of_symbol, function};

@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Process,
-    binary::{self, Binary, Symbol},
-    dwarf::{self, Place, PollType},
+    binary::{Binary, Symbol},
+    dwarf::{Place, PollType},
     glue,
     image::Image,
     names,
     shape::{self, Shape},
     site,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    intake::protocol::TokioDebug,
+};
 use hud_common::wire::WorkerPlace;
 
 /// What hud needs to know of the target's tokio.
@@ -189,25 +192,27 @@ impl Tokio {
         })
     }
 
-    /// Reads the debug information: what types the tasks are of, where they are written, and where the current task's id
-    /// lies. Takes seconds where it is hundreds of megabytes.
-    pub fn learn(&mut self, binary: &Binary) {
-        if let Some(sections) = &binary.debug_sections() {
-            let addresses: Vec<u64> = self.polls.keys().copied().collect();
-            let types = dwarf::poll_types(binary::dwarf(sections), &addresses);
-            for poll in &mut self.poll_fns {
-                let known = types.get(&poll.address).zip(self.polls.get(&poll.address));
-                if let Some(told) = known.and_then(|(known, symbol)| poll_fn(binary, symbol, Some(known))) {
-                    *poll = told;
-                }
+    /// The addresses of its poll functions, of which debug information may tell the types.
+    pub(crate) fn poll_addresses(&self) -> Vec<u64> {
+        self.polls.keys().copied().collect()
+    }
+
+    /// Makes use of what debug information tells, if it does: what types the tasks are of, where they are written, and
+    /// where the current task's id lies.
+    pub(crate) fn learn(&mut self, binary: &Binary, told: &TokioDebug) {
+        for poll in &mut self.poll_fns {
+            let known = told.polls.get(&poll.address).zip(self.polls.get(&poll.address));
+            if let Some(told) = known.and_then(|(known, symbol)| poll_fn(binary, symbol, Some(known))) {
+                *poll = told;
             }
-            if let Some((context, _)) = self.tls_context
-                && let Some(found) = dwarf::local(&binary::dwarf(sections))
-            {
-                let offset = if self.tls_tagged { found.task_id.saturating_add(8) } else { found.task_id };
-                self.tls_task_id = context.checked_add_unsigned(offset);
-                self.worker_place = found.worker;
-            }
+        }
+        // Of a binary without symbols it is not known where in the executable's storage the context lies.
+        if let Some((context, _)) = self.tls_context.filter(|_| !self.polls.is_empty())
+            && let Some(offset) = told.task_id_offset
+        {
+            self.worker_place = told.worker.map(bytemuck::cast);
+            let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
+            self.tls_task_id = context.checked_add_unsigned(offset);
         }
         let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
         if unnamed > 0 && !self.polls.is_empty() {

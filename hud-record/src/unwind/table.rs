@@ -318,7 +318,7 @@ fn expression(
                 Some(RegisterRule::Expression(e)) => e.get(section).ok()?,
                 _ => return None,
             };
-            let distance = i16::from(((distance << 1) as i8) >> 1);
+            let distance = i16::from((distance << 1).cast_signed() >> 1);
             (saved.0.slice() == [BREG6, 0] && distance % 8 == 0).then_some(Row {
                 address: 0,
                 cfa: distance / 8,

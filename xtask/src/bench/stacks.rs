@@ -79,9 +79,9 @@ fn compare(name: &str, program: &Path, folder: &Path, seconds: u64, report: &mut
         .collect::<Result<_>>()?;
     recorder.finish()?;
     let analyze = target_dir().join("debug/hud-analyze");
-    let one = |sql: &str| -> Result<(u64, u64)> {
+    let one = |sql: &str| -> Result<Stacks> {
         let row = ask(&analyze, &session, sql)?;
-        Ok((row["n"].as_u64().context("no count")?, row["whole"].as_u64().unwrap_or(0)))
+        Ok(Stacks { all: row["n"].as_u64().context("no count")?, whole: row["whole"].as_u64().unwrap_or(0) })
     };
     let samples = one("SELECT count(*) AS n, count(*) FILTER (WHERE unwind = 'complete') AS whole FROM samples")?;
     let off_cpu = one("SELECT count(*) AS n, count(*) FILTER (WHERE s.unwind = 'complete') AS whole
@@ -95,8 +95,8 @@ fn compare(name: &str, program: &Path, folder: &Path, seconds: u64, report: &mut
     Ok(())
 }
 
-fn tell(report: &mut Report, who: &str, bound: Bound, samples: (u64, u64), off_cpu: (u64, u64), bytes: u64) {
-    for (what, (all, whole)) in [("samples", samples), ("stacks off CPU", off_cpu)] {
+fn tell(report: &mut Report, who: &str, bound: Bound, samples: Stacks, off_cpu: Stacks, bytes: u64) {
+    for (what, Stacks { all, whole }) in [("samples", samples), ("stacks off CPU", off_cpu)] {
         let what = format!("{who}: whole {what}");
         if all == 0 {
             report.missing(&what, bound, "there are none");
@@ -104,7 +104,7 @@ fn tell(report: &mut Report, who: &str, bound: Bound, samples: (u64, u64), off_c
             report.add(what, bound, float(whole) / float(all), "", format!("{whole} of {all}"));
         }
     }
-    let stacks = samples.0 + off_cpu.0;
+    let stacks = samples.all + off_cpu.all;
     report.add(
         format!("{who}: bytes a stack"),
         Bound::Nothing,
@@ -112,6 +112,13 @@ fn tell(report: &mut Report, who: &str, bound: Bound, samples: (u64, u64), off_c
         "B",
         format!("{bytes} B"),
     );
+}
+
+/// How many stacks there are, and how many of them are whole.
+#[derive(Clone, Copy, Default)]
+struct Stacks {
+    all: u64,
+    whole: u64,
 }
 
 /// A perf at work.
@@ -137,7 +144,7 @@ impl Perf {
     }
 
     /// Stacks at samples and at switches, all and whole, and the bytes written.
-    fn finish(mut self) -> Result<((u64, u64), (u64, u64), u64)> {
+    fn finish(mut self) -> Result<(Stacks, Stacks, u64)> {
         let status = self.child.wait()?;
         ensure!(status.success(), "perf record ended with {status}");
         let bytes = fs::metadata(&self.data)?.len();
@@ -147,15 +154,15 @@ impl Perf {
                 .arg(&self.data)
                 .stderr(Stdio::null()),
         )?;
-        let (mut samples, mut off_cpu) = ((0, 0), (0, 0));
+        let (mut samples, mut off_cpu) = (Stacks::default(), Stacks::default());
         for event in script.split("\n\n") {
             let mut lines = event.lines().skip_while(|line| line.trim().is_empty());
             let Some(head) = lines.next() else { continue };
             let count = if head.contains("sched_switch") { &mut off_cpu } else { &mut samples };
-            count.0 += 1;
+            count.all += 1;
             let outermost = lines.last().and_then(|line| line.split_whitespace().nth(1)).unwrap_or_default();
             let function = outermost.split(['+', '@']).next().unwrap_or_default();
-            count.1 += u64::from(["clone3", "__clone3", "__clone", "clone", "_start"].contains(&function));
+            count.whole += u64::from(["clone3", "__clone3", "__clone", "clone", "_start"].contains(&function));
         }
         fs::remove_file(&self.data)?;
         Ok((samples, off_cpu, bytes))
