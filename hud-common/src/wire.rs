@@ -11,6 +11,8 @@ use bytemuck::{AnyBitPattern, Pod, Zeroable};
 
 /// Frames a stack can hold; deeper stacks are cut at the root and flagged as truncated.
 pub const MAX_FRAMES: usize = 128;
+/// Frames of the kernel that a sample's stack can hold before the user's.
+pub const MAX_KERNEL_FRAMES: usize = 32;
 /// How deep polls may nest on one thread (a `LocalSet` inside a task, `block_on` inside `block_in_place`, …).
 pub const MAX_POLLS: usize = 8;
 /// A poll function without an index: found through a task's vtable in memory, not by a probe.
@@ -232,8 +234,8 @@ pub struct OffCpuEvent {
 pub struct SampleEvent {
     /// The head.
     pub head: SampleHead,
-    /// The stack; `head.frames` of it are valid.
-    pub stack: StackBuffer,
+    /// The stack; `head.frames` of it are valid. The kernel's frames come first, where the sample hit the kernel.
+    pub stack: [u64; MAX_KERNEL_FRAMES + MAX_FRAMES],
 }
 
 /// A task's type became known, for the first time (as far as the kernel program remembers).

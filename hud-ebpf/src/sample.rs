@@ -2,11 +2,11 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_get_stack},
     macros::perf_event,
     programs::PerfEventContext,
 };
-use hud_common::wire::{EventKind, SampleHead, Stream};
+use hud_common::wire::{EventKind, MAX_KERNEL_FRAMES, SampleHead, Stream};
 
 use crate::{
     maps::{SAMPLE, config, is_target, send},
@@ -32,7 +32,14 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     }
     // SAFETY: the map's own memory, this CPU's slot; a sample is never interrupted by a sample.
     let event = unsafe { &mut *event };
-    let walked = unwind::walk(&ctx, &config, &raw mut event.stack, unwind::SAMPLES);
+    // SAFETY: the buffer holds more than MAX_KERNEL_FRAMES words. In user mode there is no such stack.
+    let bytes = unsafe { bpf_get_stack(ctx.as_ptr(), (&raw mut event.stack).cast(), MAX_KERNEL_FRAMES as u32 * 8, 0) };
+    // The verifier wants to see the bound.
+    let kernel = if bytes > 0 { (bytes as usize / 8) & (2 * MAX_KERNEL_FRAMES - 1) } else { 0 };
+    let kernel = if kernel > MAX_KERNEL_FRAMES { MAX_KERNEL_FRAMES } else { kernel };
+    // SAFETY: MAX_FRAMES words follow.
+    let user = unsafe { (&raw mut event.stack).cast::<u64>().add(kernel) };
+    let walked = unwind::walk(&ctx, &config, user.cast(), unwind::SAMPLES);
     event.head = SampleHead {
         kind: EventKind::Sample as u32,
         tid,
@@ -40,9 +47,9 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
         ts: unsafe { bpf_ktime_get_ns() },
         task_id,
         cpu: unsafe { bpf_get_smp_processor_id() },
-        frames: walked.frames,
+        frames: walked.frames + kernel as u16,
         unwind: walked.outcome,
     };
-    send(Stream::Samples, &raw const *event, size_of::<SampleHead>() as u64 + walked.bytes());
+    send(Stream::Samples, &raw const *event, size_of::<SampleHead>() as u64 + walked.bytes() + kernel as u64 * 8);
     0
 }
