@@ -164,6 +164,8 @@ impl Threads {
         match poll.kind {
             TaskKind::Worker => match Place::of(e) {
                 Some(place) => self.sits_at(ts, e.tid, e.task_id, place),
+                // A loop that has just begun: it will be told again with its place.
+                None if !self.runtimes.is_empty() => drop(self.is_new_loop(e.task_id, 0)),
                 None => self.sits_down(ts, e.tid, e.task_id, may_take_over(&poll.raw_name)),
             },
             TaskKind::Blocking => self.has_role(ts, e.tid, "blocking"),
@@ -286,8 +288,11 @@ impl Threads {
         let left = thread.seat.replace(id).filter(|&left| left != id);
         thread.role = "worker";
         thread.worker = None;
-        if let Some(left) = left.and_then(|left| self.seats.get_mut(&left)) {
-            left.tid = 0;
+        match left.and_then(|left| Some((left, self.seats.get_mut(&left)?))) {
+            Some((_, left)) if left.place.is_some() => left.tid = 0,
+            // It was only thought of.
+            Some((left, _)) => drop(self.seats.remove(&left)),
+            None => {}
         }
         let Some(seat) = self.seats.get_mut(&id) else { return };
         let before = std::mem::replace(&mut seat.tid, tid);
