@@ -104,6 +104,9 @@ pub static STACK_PIECE: PerCpuArray<[u64; 512]> = PerCpuArray::with_max_entries(
 
 /// In [`TASKS`]: user space knows this task's type.
 pub const TOLD: u32 = u32::MAX;
+/// In [`TASKS`]: user space knows its type, but its thread had entered no scheduler's context yet: a worker's loop that has
+/// just begun, or work of the blocking pool.
+pub const TOLD_OUTSIDE: u32 = u32::MAX - 1;
 
 /// Whether the current thread is the target's, and recording is on.
 #[inline(always)]

@@ -18,7 +18,8 @@ use hud_common::wire::{
 };
 
 use crate::maps::{
-    CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, add_one, count, probes_since, send,
+    CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, TOLD_OUTSIDE, add_one, count, probes_since,
+    send,
 };
 
 /// The beginning of tokio's `runtime::task::core::Header` (tokio/src/runtime/task/core.rs, since 1.21).
@@ -171,6 +172,11 @@ pub fn tell_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, sl
     // SAFETY: a plain word; a torn or stale count only costs another search.
     let tries = match unsafe { TASKS.get(id) } {
         Some(&TOLD) => return,
+        // Told once more as soon as there is more to tell.
+        Some(&TOLD_OUTSIDE) => match worker(config) {
+            Some(_) => 0,
+            None => return,
+        },
         Some(&tries) => tries,
         None => 0,
     };
@@ -212,7 +218,8 @@ fn tell(config: &Config, tid: u32, task_id: u64, header: u64, poll_addr: u64, po
         Some(header) => header.owner,
         None => 0,
     };
-    let (runtime, worker) = worker(config).unwrap_or((0, 0));
+    let place = worker(config);
+    let (runtime, worker) = place.unwrap_or((0, 0));
     let event = TaskEvent {
         kind: EventKind::Task as u32,
         tid,
@@ -227,7 +234,18 @@ fn tell(config: &Config, tid: u32, task_id: u64, header: u64, poll_addr: u64, po
         reserved: 0,
     };
     send(Stream::Tasks, &event, size_of::<TaskEvent>() as u64);
-    let _ = TASKS.insert(task_id, TOLD, 0);
+    let told = if place.is_none() && knows_workers(config) { TOLD_OUTSIDE } else { TOLD };
+    let _ = TASKS.insert(task_id, told, 0);
+}
+
+/// Whether the way to a worker is known.
+#[inline(always)]
+fn knows_workers(config: &Config) -> bool {
+    match calibration(config) {
+        // SAFETY: the map's own memory.
+        Some(calibration) => unsafe { (*calibration).worker.scheduler != 0 },
+        None => false,
+    }
 }
 
 /// The runtime's handle and the worker's index of the scheduler's context that the current thread has entered.

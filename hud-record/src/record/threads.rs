@@ -80,6 +80,8 @@ struct Seat {
 pub(super) struct Threads {
     threads: HashMap<u32, Thread>,
     seats: BTreeMap<u64, Seat>,
+    /// Owners of the tasks of runtimes, by the address of the runtime's handle.
+    runtimes: HashMap<u64, u64>,
     /// Tasks that are the loop of a worker: for everybody else, no task. With the seat that they are for.
     loops: HashMap<u64, u64>,
     /// The same, oldest first.
@@ -162,12 +164,21 @@ impl Threads {
         match poll.kind {
             TaskKind::Worker => match Place::of(e) {
                 Some(place) => self.sits_at(ts, e.tid, e.task_id, place),
+                // A loop that has just begun: it will be told again with its place.
+                None if !self.runtimes.is_empty() => drop(self.is_new_loop(e.task_id, 0)),
                 None => self.sits_down(ts, e.tid, e.task_id, may_take_over(&poll.raw_name)),
             },
             TaskKind::Blocking => self.has_role(ts, e.tid, "blocking"),
             TaskKind::Task => {
                 if let Some(thread) = self.threads.get_mut(&e.tid) {
                     thread.least_task = Some(thread.least_task.map_or(e.task_id, |least| least.min(e.task_id)));
+                }
+                // Only a worker of its own runtime polls such a task; and each is told but once, perhaps before the worker.
+                if e.owner != 0
+                    && poll.scheduler == Some("multi_thread")
+                    && let Some(place) = Place::of(e)
+                {
+                    self.belongs_to(ts, place.runtime, e.owner);
                 }
                 if e.owner != 0 {
                     self.works_for(ts, e.tid, e.owner, poll.scheduler);
@@ -245,8 +256,7 @@ impl Threads {
         if task_id < youngest {
             return;
         }
-        let owner =
-            self.seats.values().find(|s| s.place.is_some_and(|p| p.runtime == place.runtime)).and_then(|s| s.owner);
+        let owner = self.runtimes.get(&place.runtime).copied();
         if self.seats.len() >= MAX_SEATS {
             self.seats.retain(|_, s| s.tid != 0);
         }
@@ -255,14 +265,34 @@ impl Threads {
         self.take_seat(ts, tid, id);
     }
 
+    /// The tasks of a runtime, known by its handle, have this owner.
+    fn belongs_to(&mut self, ts: i64, runtime: u64, owner: u64) {
+        if self.runtimes.len() >= MAX_SEATS {
+            self.runtimes.clear();
+        }
+        if self.runtimes.insert(runtime, owner) == Some(owner) {
+            return;
+        }
+        let mut is_news = false;
+        for seat in self.seats.values_mut().filter(|s| s.place.is_some_and(|p| p.runtime == runtime)) {
+            is_news |= seat.owner.replace(owner) != Some(owner);
+        }
+        if is_news {
+            self.number(ts);
+        }
+    }
+
     /// Gives a seat whose place is known to a thread.
     fn take_seat(&mut self, ts: i64, tid: u32, id: u64) {
         let Some(thread) = self.threads.get_mut(&tid) else { return };
         let left = thread.seat.replace(id).filter(|&left| left != id);
         thread.role = "worker";
         thread.worker = None;
-        if let Some(left) = left.and_then(|left| self.seats.get_mut(&left)) {
-            left.tid = 0;
+        match left.and_then(|left| Some((left, self.seats.get_mut(&left)?))) {
+            Some((_, left)) if left.place.is_some() => left.tid = 0,
+            // It was only thought of.
+            Some((left, _)) => drop(self.seats.remove(&left)),
+            None => {}
         }
         let Some(seat) = self.seats.get_mut(&id) else { return };
         let before = std::mem::replace(&mut seat.tid, tid);
@@ -294,14 +324,11 @@ impl Threads {
     fn works_for(&mut self, ts: i64, tid: u32, owner: u64, scheduler: Option<&'static str>) {
         match (self.threads.get(&tid).map(|t| (t.seat, t.role)), scheduler) {
             (Some((Some(seat), _)), Some("multi_thread") | None) => {
-                if let Some(seat) = self.seats.get_mut(&seat)
+                // Where its place is known, so is its runtime by the handle.
+                if let Some(seat) = self.seats.get_mut(&seat).filter(|s| s.place.is_none())
                     && seat.owner != Some(owner)
                 {
                     seat.owner = Some(owner);
-                    if let Some(place) = seat.place {
-                        let same = |s: &&mut Seat| s.place.is_some_and(|p| p.runtime == place.runtime);
-                        self.seats.values_mut().filter(same).for_each(|s| s.owner = Some(owner));
-                    }
                     self.number(ts);
                 }
             }
@@ -494,7 +521,8 @@ mod tests {
         runs(&mut threads, 12, 3, 0x7000, 0);
         runs(&mut threads, 11, 1, 0x5000, 1);
         runs(&mut threads, 10, 2, 0x5000, 0);
-        met(&mut threads, 11, 20, 4, &task);
+        let polled = TaskEvent { tid: 13, task_id: 20, owner: 4, runtime: 0x5000, ..TaskEvent::zeroed() };
+        threads.task(1, &polled, Some(&task));
         assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(3)));
         assert_eq!(seen(&threads, 11), ("worker", Some(1), Some(3)));
         assert_eq!(seen(&threads, 12), ("worker", Some(0), None));
