@@ -13,6 +13,7 @@ pub mod probes;
 mod progress;
 pub mod record;
 pub mod service;
+pub mod tail;
 pub mod target;
 pub mod unwind;
 mod uprobes;
