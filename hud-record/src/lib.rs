@@ -2,6 +2,7 @@
 //!
 //! The way of an event: ring buffer → [`record`] (drain, rows) → session (writer, sealer) on disk.
 
+pub mod attach;
 mod bpf;
 pub mod cli;
 pub mod error;
