@@ -89,21 +89,25 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         count: i64,
         /// Longest, its start, thread, task.
         longest: Option<(i64, Reverse<i64>, Tid, TaskId)>,
+        /// Of that one, the time that it computed.
+        busy: i64,
         is_exact: bool,
     }
     let thresholds = scene.query.thresholds;
     let mut types: BTreeMap<Option<TypeId>, Long> = BTreeMap::new();
-    let mut add = |type_id: Option<TypeId>, dur: i64, ts: i64, tid: Tid, task: TaskId, is_exact: bool| {
+    let mut add = |type_id: Option<TypeId>, at: (i64, Reverse<i64>, Tid, TaskId), busy: i64, is_exact: bool| {
         let long = types.entry(type_id).or_default();
         long.count += 1;
-        long.longest = long.longest.max(Some((dur, Reverse(ts), tid, task)));
+        if Some(at) > long.longest {
+            (long.longest, long.busy) = (Some(at), busy);
+        }
         long.is_exact |= is_exact;
     };
     for (_, partial) in &scene.parts {
         for poll in partial.long_polls.items().iter().take_while(|p| p.dur > thresholds.long_poll) {
             let type_id = poll.type_id.or(scene.names.type_of.get(&poll.task).copied());
             if scene.names.kind_of_type(type_id) == TaskKind::Task {
-                add(type_id, poll.dur, poll.ts, poll.tid, poll.task, true);
+                add(type_id, (poll.dur, Reverse(poll.ts), poll.tid, poll.task), poll.busy, true);
             }
         }
     }
@@ -111,7 +115,9 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
     for held in stretches.iter().filter(|h| h.dur > thresholds.long_poll) {
         let is_watched = held.cause == Cause::Cpu && !held.is_estimated;
         if !is_watched && !is_polled(scene, held) {
-            add(held.type_id, held.dur, held.ts, held.tid, held.task, held.cause == Cause::Blocked);
+            let busy = if held.cause == Cause::Cpu { held.dur } else { 0 };
+            let at = (held.dur, Reverse(held.ts), held.tid, held.task);
+            add(held.type_id, at, busy, held.cause == Cause::Blocked);
         }
     }
     let mut found = Vec::new();
@@ -136,6 +142,7 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
             ),
             evidence: std::vec![
                 evidence("longest", Value::Nanos(dur), Some(Value::Nanos(threshold))),
+                evidence("of which computing", Value::Nanos(long.busy), None),
                 evidence("polls", Value::Count(long.count), None),
             ],
             jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: Some(ts) },

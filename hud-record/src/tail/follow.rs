@@ -44,6 +44,15 @@ fn is_event(table: Table) -> bool {
     table.expires() && !matches!(table, Table::Tasks | Table::Threads)
 }
 
+/// Rows are written as they end, so of a segment whose last event began before the window some may have ended in it. A
+/// segment has many polls, so its last one began shortly before the segment's end; a thread may sleep alone.
+fn margin(table: Table) -> i64 {
+    match table {
+        Table::OffCpu | Table::Coverage => 60_000_000_000,
+        _ => 1_000_000_000,
+    }
+}
+
 /// A table's place.
 struct Place {
     table: Table,
@@ -75,7 +84,7 @@ impl Follower {
     }
 
     /// Gives `each` every batch that has come since, but stops with events once it is `until`; names are always read, as
-    /// rows that come later refer to them. Segments of events of which all began before `horizon` are passed over unread.
+    /// rows that come later refer to them. Segments of events of which all ended before `horizon` are passed over unread.
     /// Gives how many rows there were, and whether more are there.
     pub(super) fn read(
         &mut self,
@@ -115,7 +124,10 @@ impl Follower {
             let read_so_far = place.log.as_ref().map(InflightReader::rows);
             for (number, path) in self.dir.sealed(place.table)? {
                 let is_read = number < place.number;
-                if is_read && segment_info(place.table, &path).is_ok_and(|info| info.last_ts >= horizon) {
+                if is_read
+                    && segment_info(place.table, &path)
+                        .is_ok_and(|info| info.last_ts >= horizon.saturating_sub(margin(place.table)))
+                {
                     let columns: Vec<_> = place.table.columns().iter().map(|c| c.name).collect();
                     gone_is_none(scan_segment(place.table, &path, &columns, |batch| {
                         each(place.table, batch);
@@ -212,7 +224,8 @@ impl Place {
         if !segment.exists() {
             return self.look_on(dir);
         }
-        let is_old = is_event(self.table) && segment_info(self.table, &segment).is_ok_and(|i| i.last_ts < horizon);
+        let is_old = is_event(self.table)
+            && segment_info(self.table, &segment).is_ok_and(|i| i.last_ts < horizon.saturating_sub(margin(self.table)));
         if is_old {
             *passed_over += 1;
         } else {

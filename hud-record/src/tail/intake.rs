@@ -8,8 +8,9 @@ use arrow::{
 };
 use hud_common::{
     cockpit::{
-        Bucket, Buckets, Ended, Frame, FrameId, Name, Names, OffCpuRow, Origin, PollRow, Role, RuntimeId, SampleRow,
-        SpawnedBy, StackId, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType, Thread, Tid, TypeId, Window,
+        Bucket, Buckets, Ended, Frame, FrameId, Histogram, Name, Names, OffCpuRow, Origin, PollRow, Role, RuntimeId,
+        SampleRow, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType, Thread, Tid, TypeId,
+        Window,
     },
     session::Table,
 };
@@ -30,6 +31,9 @@ pub(super) struct Intake {
     pub(super) coverage_told: Option<i64>,
     /// The task whose page is open, and what is gathered of it.
     pub(super) focus: Option<TaskId>,
+    /// Now, where rows are taken in as they come; and how long after its end each sample and stretch off CPU was.
+    pub(super) now: Option<i64>,
+    pub(super) lags: Histogram,
     details: BTreeMap<Bucket, TaskDetail>,
 }
 
@@ -87,6 +91,8 @@ impl Intake {
             newest: None,
             coverage_told: None,
             focus: None,
+            now: None,
+            lags: Histogram::default(),
             details: BTreeMap::new(),
         }
     }
@@ -176,6 +182,13 @@ impl Intake {
         }
     }
 
+    fn saw_late(&mut self, end: i64) {
+        self.saw(end);
+        if let Some(now) = self.now {
+            self.lags.record(now.saturating_sub(end));
+        }
+    }
+
     fn each_poll(columns: &Columns<'_>, mut each: impl FnMut(&PollRow)) -> Option<()> {
         let (ts, dur, task) = (columns.longs("ts")?, columns.longs("dur")?, columns.longs("task_id")?);
         let (blocked, run_queue) = (columns.longs("blocked")?, columns.longs("run_queue")?);
@@ -248,7 +261,7 @@ impl Intake {
                 wake_ts: wake_ts.get(row),
                 waker: int_at(waker, row).map(Tid),
             };
-            self.saw(off.ts.saturating_add(off.dur.max(0)));
+            self.saw_late(off.ts.saturating_add(off.dur.max(0)));
             self.buckets.off_cpu(&off);
         }
         Some(())
@@ -258,7 +271,7 @@ impl Intake {
         let (ts, tid, weight) = (columns.longs("ts")?, columns.ints("tid")?, columns.longs("weight")?);
         let (task, stack) = (columns.nullable("task_id"), columns.nullable("stack_id"));
         for (row, ((ts, tid), weight)) in ts.iter().zip(tid).zip(weight).enumerate() {
-            self.saw(*ts);
+            self.saw_late(*ts);
             let (task, stack) = (task.get(row).map(TaskId), stack.get(row).map(StackId));
             self.buckets.sample(&SampleRow { ts: *ts, tid: Tid(*tid), task, stack, weight: *weight });
         }

@@ -11,7 +11,9 @@ pub fn line(snapshot: &Snapshot) -> String {
     if let Mode::Ended { is_complete } = snapshot.mode {
         parts.push(if is_complete { "ended".into() } else { "its recorder was killed".into() });
     }
-    let seconds = snapshot.window.dur().max(1);
+    // A window that begins before the session, or before what was read, is shorter than it looks.
+    let from = (snapshot.window.start() + snapshot.coverage.unread).max(snapshot.session.start);
+    let seconds = snapshot.window.end().min(snapshot.at).saturating_sub(from).max(1);
     let per_second = |n: u64| u128::from(n) * 1_000_000_000 / u128::from(seconds.unsigned_abs());
     let mut polls = format!("{} polls/s", per_second(snapshot.polls.count));
     if let (Some(p99), longest) = (snapshot.polls.p99, snapshot.polls.longest) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hud_common::{
-    cockpit::{Bucket, Mode, Query, SessionFacts, Snapshot, Source, SourceError, View, Window},
+    cockpit::{Bucket, Histogram, Mode, Query, SessionFacts, Snapshot, Source, SourceError, View, Window},
     session::{Manifest, SessionDir, Table},
 };
 
@@ -17,8 +17,6 @@ use crate::{error::Result, kernel};
 const TEND_EVERY: Duration = Duration::from_secs(1);
 /// Rows that end later than this past now are none that a recorder wrote.
 const AHEAD: i64 = 2_000_000_000;
-/// Events are written as they end. What began this long before the window is looked at too: the age of a segment.
-const MARGIN: i64 = 60_000_000_000;
 /// After a stall, reading goes on with what ended since this long before now (ns).
 const RESUME: i64 = 1_000_000_000;
 /// Reading gives way to drawing after this.
@@ -124,9 +122,14 @@ impl Tailer {
         &self.follower.damage
     }
 
-    /// The partials that are kept; for tests and measurements.
+    /// Things that partials keep now; see [`Settings::most`].
     pub fn kept(&self) -> usize {
         self.intake.buckets.len()
+    }
+
+    /// How long after their end stretches off CPU and samples were taken in, as far as they came while it looked.
+    pub fn lags(&self) -> &Histogram {
+        &self.intake.lags
     }
 
     /// Reads what a session has at the start.
@@ -175,13 +178,14 @@ impl Tailer {
         } else {
             self.intake.advance(Bucket::of(keep_from), to);
         }
+        self.intake.now = Some(now);
         let rows = self.read(Some(Instant::now() + TURN))?;
         self.looked = self.now();
         Ok(rows > 0)
     }
 
     fn read(&mut self, until: Option<Instant>) -> Result<u64> {
-        let horizon = self.intake.buckets.from().start().saturating_sub(MARGIN);
+        let horizon = self.intake.buckets.from().start();
         let intake = &mut self.intake;
         let (rows, is_behind) = self.follower.read(horizon, until, |table, batch| intake.batch(table, batch))?;
         self.behind_since = is_behind.then(|| self.behind_since.unwrap_or_else(Instant::now));
@@ -258,7 +262,9 @@ impl Tailer {
         let next = Tailer::open(path, self.settings)?;
         let (skipped, restarts, rows) = (self.skipped, self.restarts, self.rows);
         let focus = self.intake.focus;
+        let lags = std::mem::take(&mut self.intake.lags);
         *self = next;
+        self.intake.lags = lags;
         self.skipped = skipped;
         self.restarts = restarts + 1;
         self.rows = self.rows.saturating_add(rows);
@@ -272,7 +278,7 @@ impl Tailer {
         }
         self.intake.focus(query.task);
         if query.task.is_some() {
-            let horizon = self.intake.buckets.from().start().saturating_sub(MARGIN);
+            let horizon = self.intake.buckets.from().start();
             let intake = &mut self.intake;
             let tables = [Table::Polls, Table::Wakes];
             self.follower.read_again(&tables, horizon, |table, batch| intake.batch_again(table, batch))?;
