@@ -179,6 +179,39 @@ fn neither_order_nor_grouping_of_rows_changes_a_snapshot() {
 }
 
 #[test]
+fn sums_of_a_sliding_window_are_those_of_its_buckets() {
+    let mut random = Random(3);
+    let mut rows = random_rows(&mut random, 3_000);
+    // They come about as they end, some late.
+    let end = |row: &Row| match row {
+        Row::Poll(r) => r.ts + r.dur,
+        Row::Off(r) => r.ts + r.dur,
+        Row::Sample(r) => r.ts,
+        Row::Wake(ts, ..) | Row::Spawn(ts, _) | Row::End(_, Ended { ts, .. }) => *ts,
+        Row::Coverage(ts, dur) | Row::Drops(ts, dur) => ts + dur,
+    };
+    rows.sort_by_key(|row| (end(row) / (400 * MS), end(row) % 7));
+    let (mut buckets, mut totals, mut checked) = (everything(), Totals::default(), 0);
+    for (n, row) in rows.iter().enumerate() {
+        take(&mut buckets, row);
+        if n % 13 > 0 {
+            continue;
+        }
+        if n == 13 * 150 {
+            buckets.advance(Bucket::of(T0 + 730 * MS), buckets.to());
+        }
+        let window = Window::ending(end(row) + random.below(500 * MS), [300 * MS, 1_700 * MS, 9_000 * MS][n % 3]);
+        buckets.settle(window.from, window.to);
+        let slid = totals.of(&mut buckets, window);
+        let mut plain = Sums::default();
+        buckets.partials().range(window.from..window.to).for_each(|(_, p)| plain.merge(&p.sums));
+        assert_eq!(slid, plain, "row {n}, {window:?}");
+        checked += usize::from(!plain.is_empty());
+    }
+    assert!(checked > 200);
+}
+
+#[test]
 fn caps_do_not_depend_on_the_order_of_rows() {
     let mut random = Random(7);
     let mut rows = Vec::new();

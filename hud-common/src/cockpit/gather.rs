@@ -57,12 +57,14 @@ pub struct Buckets {
     to: Bucket,
     /// Rows outside of that.
     outside: u64,
+    /// The first bucket in which a row has ended since this was asked.
+    touched: Option<Bucket>,
 }
 
 impl Buckets {
     /// For rows that count in these buckets; what lies outside is passed over.
     pub fn new(from: Bucket, to: Bucket) -> Self {
-        Buckets { partials: BTreeMap::new(), from, to, outside: 0 }
+        Buckets { partials: BTreeMap::new(), from, to, outside: 0, touched: None }
     }
 
     /// Moves the range on: what lies before `from` goes.
@@ -93,6 +95,11 @@ impl Buckets {
         self.from
     }
 
+    /// The first bucket in which a row has ended since this was asked last.
+    pub(super) fn take_touched(&mut self) -> Option<Bucket> {
+        self.touched.take()
+    }
+
     /// The bucket past the last that counts.
     pub fn to(&self) -> Bucket {
         self.to
@@ -120,6 +127,7 @@ impl Buckets {
             self.outside += 1;
             return None;
         }
+        self.touched = Some(self.touched.map_or(bucket, |touched| touched.min(bucket)));
         Some(self.partials.entry(bucket).or_default())
     }
 

@@ -24,6 +24,7 @@ mod source;
 mod tasks;
 mod threads;
 mod thresholds;
+mod totals;
 mod view;
 
 pub use gather::{Buckets, OffCpuRow, PollRow, SampleRow};
@@ -34,4 +35,5 @@ pub use partial::*;
 pub use snapshot::*;
 pub use source::{Query, Source, SourceError, TaskOrder};
 pub use thresholds::Thresholds;
+pub use totals::Totals;
 pub use view::View;

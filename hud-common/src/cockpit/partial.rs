@@ -524,10 +524,16 @@ impl<K: Clone + Eq + core::hash::Hash, V: Merge + Default> Merge for Map<K, V> {
 
 impl Merge for Sums {
     fn merge(&mut self, other: &Self) {
+        self.tasks.merge(&other.tasks);
+        self.merge_but_tasks(other);
+    }
+}
+
+impl Sums {
+    pub(super) fn merge_but_tasks(&mut self, other: &Self) {
         self.polls.merge(&other.polls);
         self.durations.merge(&other.durations);
         self.delays.merge(&other.delays);
-        self.tasks.merge(&other.tasks);
         self.tasks_left_out.merge(&other.tasks_left_out);
         self.away.merge(&other.away);
         self.seen.merge(&other.seen);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hud_common::{
-    cockpit::{Bucket, Histogram, Mode, Query, SessionFacts, Snapshot, Source, SourceError, View, Window},
+    cockpit::{Bucket, Histogram, Mode, Query, SessionFacts, Snapshot, Source, SourceError, Totals, View, Window},
     session::{Manifest, SessionDir, Table},
 };
 
@@ -60,6 +60,7 @@ pub struct Tailer {
     follower: Follower,
     watch: Watch,
     intake: Intake,
+    totals: Totals,
     state: State,
     /// Of the last look, by the session's clock.
     looked: i64,
@@ -84,6 +85,7 @@ impl Tailer {
             follower: Follower::new(dir, &manifest),
             watch: Watch::new(&path),
             intake: Intake::new(Bucket::of(0), Bucket::of(0)),
+            totals: Totals::default(),
             state: State::Live,
             looked: 0,
             behind_since: None,
@@ -145,6 +147,7 @@ impl Tailer {
         };
         let history = nanos(self.settings.history);
         let from = Bucket::of(now.saturating_sub(history).max(self.manifest.start));
+        self.totals = Totals::default();
         self.intake = Intake::new(from, Bucket::of(now.saturating_add(AHEAD)));
         self.read(None)?;
         if let Some(is_complete) = ended {
@@ -324,6 +327,7 @@ impl Tailer {
         let at = query.at.unwrap_or_else(|| self.last());
         let window = Window::ending(at, query.window);
         self.intake.buckets.settle(window.from, window.to);
+        let total = self.totals.of(&mut self.intake.buckets, window);
         let detail = query.task.map(|_| self.intake.detail(window));
         let mode = match self.state {
             State::Live => Mode::Live {
@@ -339,7 +343,7 @@ impl Tailer {
             query,
             at,
             partials: self.intake.buckets.partials(),
-            total: None,
+            total: Some(&total),
             names: &mut self.intake.names,
             detail: detail.as_ref(),
             session,
