@@ -174,7 +174,9 @@ fn both_culprits_are_found() {
             let culprit = snapshot.blocking.culprits.iter().find(of);
             let culprit =
                 culprit.unwrap_or_else(|| panic!("{polls}: no {task} among {:#?}", snapshot.blocking.culprits));
-            assert_eq!(culprit.is_estimated, is_estimate, "{polls}: {culprit:?}");
+            // Until the probes are on, an exact recording has estimates too.
+            let of_it = snapshot.blocking.worst.iter().filter(|s| s.task.task_type == culprit.task_type);
+            assert_eq!(of_it.map(|s| s.is_estimated).min(), Some(is_estimate), "{polls}: {culprit:?}");
             assert!(culprit.place.file.as_ref().is_some_and(|f| f.ends_with("test-async-app.rs")), "{culprit:?}");
             assert!(culprit.place.line.is_some_and(|l| l > 0), "{culprit:?}");
             let found = snapshot.findings.iter().find(|f| f.rule == Rule::LongPoll && f.sentence.starts_with(&task));
