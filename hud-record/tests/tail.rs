@@ -162,7 +162,11 @@ fn both_culprits_are_found() {
         command.arg(&session);
         let mut recorder = Recorder::spawn(command);
         let mut tailer = open(&session, Settings::default());
-        follow_to_the_end(&mut tailer);
+        // As one does who has nothing else to do: waiting is no stall.
+        until("the session's end", || {
+            tailer.wait(Duration::from_secs(10)).unwrap();
+            tailer.is_ended()
+        });
         assert!(recorder.wait().success());
         let snapshot = tailer.snapshot(&Query::default()).unwrap();
         assert_eq!(snapshot.mode, Mode::Ended { is_complete: true });

@@ -315,8 +315,15 @@ impl Tailer {
     }
 
     fn try_wait(&mut self, most: Duration) -> Result<bool> {
-        if self.behind_since.is_none() {
-            self.watch.wait(most);
+        let before = self.now();
+        let stall = nanos(self.settings.stall);
+        if self.behind_since.is_none() && before.saturating_sub(self.looked) <= stall {
+            self.watch.wait(most.min(TEND_EVERY));
+            // To wait for what does not come is no stall; to be stopped meanwhile is.
+            let now = self.now();
+            if now.saturating_sub(before) <= nanos(TEND_EVERY).saturating_add(stall) {
+                self.looked = now;
+            }
         }
         let has_rows = self.state == State::Live && self.take_in()?;
         Ok(self.tend()? || has_rows)
