@@ -3,18 +3,21 @@
 //! [`wire`] is the format of the kernel's events, [`unwind`] that of the tables by which it walks stacks: the kernel program
 //! links no more than these two, without `std` and without allocation.
 //! `session` (a feature) is the format on disk: the only interface between recording and looking.
+//! `cockpit` (a feature) is the view model: what a screen shows at an instant, as plain data.
 
 #![no_std]
 
-#[cfg(feature = "session")]
+#[cfg(any(feature = "session", feature = "cockpit"))]
 extern crate std;
 
-#[cfg(feature = "session")]
+#[cfg(any(feature = "session", feature = "cockpit"))]
 mod clean;
+#[cfg(feature = "cockpit")]
+pub mod cockpit;
 #[cfg(feature = "session")]
 pub mod session;
 pub mod unwind;
 pub mod wire;
 
-#[cfg(feature = "session")]
+#[cfg(any(feature = "session", feature = "cockpit"))]
 pub use clean::{clean, clean_bytes, clean_name};

@@ -1,0 +1,39 @@
+//! The cockpit's view model: everything that one screen shows at one instant over one window, as plain data.
+//!
+//! ```text
+//! rows ─(tailer, or SQL: GROUP BY bucket)─▶ Partial per bucket ─(merge)─▶ Partial of the window ─(Snapshot::of)─▶ Snapshot
+//! ```
+//! Only the first step exists twice. Merging, ranking, the rules and the drawing are one code, so a live screen and a
+//! replayed one are equal for the same session, instant and window. Invariants: all sums are integers; merging is
+//! associative and commutative; every ranking is a total order.
+//!
+//! Nothing here draws and nothing here reads files. Names are as the target gave them: whoever draws cleans them
+//! ([`crate::clean`]).
+
+mod blocking;
+mod code;
+mod gather;
+mod histogram;
+mod hotspots;
+mod ids;
+mod names;
+mod partial;
+mod rules;
+mod snapshot;
+mod source;
+mod tasks;
+mod threads;
+mod thresholds;
+mod totals;
+mod view;
+
+pub use gather::{Buckets, OffCpuRow, PollRow, SampleRow};
+pub use histogram::{Distribution, Histogram};
+pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
+pub use names::{Frame, Names, Origin, Role, SpawnedBy, TaskKind, TaskType, Thread};
+pub use partial::*;
+pub use snapshot::*;
+pub use source::{Query, Source, SourceError, TaskOrder};
+pub use thresholds::Thresholds;
+pub use totals::Totals;
+pub use view::View;
