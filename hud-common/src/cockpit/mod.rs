@@ -17,6 +17,8 @@ mod partial;
 mod snapshot;
 mod source;
 mod thresholds;
+#[cfg(feature = "ui")]
+pub mod ui;
 
 pub use histogram::{Distribution, Histogram};
 pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
