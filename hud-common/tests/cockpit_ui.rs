@@ -198,7 +198,7 @@ fn hostile_names_are_shown_and_stay_in_their_cells() {
 fn nothing_seen_is_told_apart_from_nothing_wrong() {
     check("empty", &fixture::empty());
     let cockpit = Cockpit::new(fixture::empty(), (80, 24));
-    assert!(cockpit.screen().starts_with(" NO DATA  nothing was seen"), "{}", cockpit.screen());
+    assert!(cockpit.screen().starts_with(" NO DATA  nothing was watched"), "{}", cockpit.screen());
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn the_status_and_the_culprit_come_first() {
         let cockpit = Cockpit::new(fixture::rich(fixture::decent), size);
         let screen = cockpit.screen();
         let first = screen.lines().next().unwrap();
-        for part in ["WARNING", "checkout held worker w0 for 312 ms, asleep in ", "run"] {
+        for part in ["WARNING", "checkout held worker w0 for 312 ms, asleep in ", "Connection::run"] {
             assert!(first.contains(part), "{first}");
         }
         let marks = screen.lines().nth(1).unwrap();
@@ -331,6 +331,21 @@ fn replay_plays_at_its_speed_and_stops_at_the_end() {
     }
     assert!(!cockpit.state.is_playing());
     assert_eq!(cockpit.state.query().at, Some(AT));
+}
+
+#[test]
+fn what_was_not_watched_is_not_shown_as_absent() {
+    let mut snapshot = fixture::rich(fixture::decent);
+    snapshot.findings.clear();
+    snapshot.status = hud_common::cockpit::Status::Normal;
+    snapshot.blocking = Default::default();
+    snapshot.wake_delay = Default::default();
+    let mut cockpit = Cockpit::new(snapshot, (120, 40));
+    let first = cockpit.screen().lines().next().unwrap().to_string();
+    assert_eq!(first, " NORMAL  nothing is over a threshold, as far as was watched: wakes 0.0% (budget)");
+    assert!(cockpit.screen().contains("no task held its worker, as far as was watched: polls 62.0% (budget)"));
+    cockpit.press("7");
+    assert!(cockpit.screen().contains("wakes were not watched in this window (budget)"), "{}", cockpit.screen());
 }
 
 /// A small generator with a seed: the same inputs on every run.

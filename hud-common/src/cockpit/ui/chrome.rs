@@ -12,7 +12,7 @@ use super::{
     paint::{Canvas, Cx, eighth, scaled, to_u16},
     session::{cost, watched},
     state::{Hit, Prompt, Screen},
-    tables::is_seeing,
+    tables::{all_quiet, is_seeing},
     text::Cut,
     timeline::axis,
 };
@@ -39,8 +39,7 @@ pub(super) fn status(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             canvas.text(cx, (x.saturating_add(used), area.y), room.saturating_sub(used), &more, cx.theme.dim, Cut::End);
         }
         None => {
-            let text = if seen { "nothing is over a threshold" } else { "nothing was seen in this window" };
-            canvas.text(cx, (x, area.y), room, text, cx.theme.dim, Cut::End);
+            canvas.text(cx, (x, area.y), room, &all_quiet(cx), cx.theme.dim, Cut::End);
         }
     }
     canvas.drawn.hits.push((area, Hit::Tab(Screen::Findings)));
@@ -91,7 +90,9 @@ pub(super) fn marks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         parts.push((format!("app {} {}", share(cpu), bytes(told.rss)), theme.dim));
     }
     let exe = snapshot.session.exe.rsplit('/').next().unwrap_or_default();
-    parts.push((format!("{exe} {}", snapshot.session.pid), theme.text));
+    if !exe.is_empty() {
+        parts.push((format!("{exe} {}", snapshot.session.pid), theme.text));
+    }
     if let Some(version) = &snapshot.session.tokio_version {
         parts.push((format!("tokio {version}"), theme.dim));
     }

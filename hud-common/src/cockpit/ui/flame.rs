@@ -11,6 +11,7 @@ use super::{
     names,
     paint::{Canvas, Cx, to_u16},
     state::Hit,
+    tables::none_of,
     text::Cut,
 };
 
@@ -61,7 +62,7 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let area = canvas.pane(cx, area, &format!("FLAME GRAPH of {of}"), &note, None);
     if root_total <= 0 || area.height < 2 {
-        return canvas.nothing(cx, area, "no CPU sample in this window");
+        return canvas.nothing(cx, area, &none_of(cx, &["samples"], "no CPU sample in this window"));
     }
     let zoomed = find(flame, cx.state.flame_path().get(..cx.state.flame_zoom()).unwrap_or_default());
     let selected = find(flame, cx.state.flame_path());

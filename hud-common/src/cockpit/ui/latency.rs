@@ -9,7 +9,7 @@ use crate::cockpit::{Distribution, Histogram};
 use super::{
     format::{count_u64, maybe_nanos, nanos, thousandths},
     paint::{Canvas, Cx, to_u16},
-    tables::{long_style, types},
+    tables::{long_style, none_of, types},
     text::Cut,
 };
 
@@ -40,7 +40,11 @@ pub(super) fn histogram(
 ) {
     let area = canvas.pane(cx, area, title, &format!("{} of them", count_u64(of.count)), None);
     if of.count == 0 {
-        return canvas.nothing(cx, area, "none was watched in this window");
+        return canvas.nothing(
+            cx,
+            area,
+            &none_of(cx, &[if is_poll { "polls" } else { "wakes" }], "none in this window"),
+        );
     }
     if area.is_empty() {
         return;

@@ -49,35 +49,35 @@ pub(super) fn place(place: &Place) -> String {
     if at.is_empty() { name.into() } else { format!("{name} {at}") }
 }
 
-/// A sentence that fits `room` cells, if leaving away what of its paths tells least makes it fit: what is said of them, and
-/// how much, is at least as much worth as where their crate is.
+/// A sentence that fits `room` cells, if leaving away where in their crates its functions are makes it fit: what is said of
+/// them, and how much, is worth more. The longest path loses its first segment first.
 pub(super) fn sentence(text: &str, room: usize) -> Cow<'_, str> {
-    let mut shown = Cow::Borrowed(text);
-    for segments in [usize::MAX, 3, 2, 1] {
-        if width(&shown) <= room {
-            break;
-        }
-        let words = text.split(' ').map(|word| {
-            // What is generic holds paths in its brackets, and what is long on purpose is cut as a whole.
-            if word.contains('<') || word.len() > 400 {
-                return word;
-            }
-            let name = function(word);
-            name.rmatch_indices("::")
-                .nth(segments.saturating_sub(1))
-                .map_or(name, |(at, _)| name.get(at + 2..).unwrap_or(name))
-        });
-        shown = Cow::Owned(words.collect::<Vec<&str>>().join(" "));
+    if width(text) <= room || text.len() > 1_000 {
+        return Cow::Borrowed(text);
     }
-    shown
+    let mut words: Vec<&str> = text.split(' ').collect();
+    // What is generic holds paths in its brackets: it is cut as a whole, by who draws it.
+    let is_path = |word: &str| word.contains("::") && !word.contains('<');
+    for word in words.iter_mut().filter(|word| is_path(word)) {
+        *word = function(word);
+    }
+    let mut over = words.iter().map(|word| width(word) + 1).sum::<usize>().saturating_sub(room + 1);
+    while over > 0 {
+        let Some(longest) = words.iter_mut().filter(|word| is_path(word)).max_by_key(|word| word.len()) else { break };
+        let Some((_, rest)) = longest.split_once("::") else { break };
+        over = over.saturating_sub(width(longest).saturating_sub(width(rest)));
+        *longest = rest;
+    }
+    Cow::Owned(words.join(" "))
 }
 
 /// A worker by its number, and its runtime where there is more than one.
 pub(super) fn seat(snapshot: &Snapshot, runtime: Option<RuntimeId>, worker: Option<i32>, tid: Tid) -> String {
     let worker = worker.map_or_else(|| format!("t{tid}"), |n| format!("w{n}"));
     match runtime {
-        Some(id) if snapshot.workers.runtimes.len() > 1 => format!("r{id} {worker}"),
-        _ => worker,
+        _ if snapshot.workers.runtimes.len() < 2 => worker,
+        Some(id) => format!("r{id} {worker}"),
+        None => format!("r? {worker}"),
     }
 }
 
@@ -141,7 +141,8 @@ mod tests {
         let text = "app::orders::checkout held worker 0 for 312 ms in app::db::pool::query::{async_fn#0}";
         assert_eq!(sentence(text, 100), text);
         assert_eq!(sentence(text, 80), "app::orders::checkout held worker 0 for 312 ms in app::db::pool::query");
-        assert_eq!(sentence(text, 60), "orders::checkout held worker 0 for 312 ms in pool::query");
-        assert_eq!(sentence(text, 45), "checkout held worker 0 for 312 ms in query");
+        assert_eq!(sentence(text, 60), "orders::checkout held worker 0 for 312 ms in db::pool::query");
+        assert_eq!(sentence(text, 50), "checkout held worker 0 for 312 ms in pool::query");
+        assert_eq!(sentence(text, 9), "checkout held worker 0 for 312 ms in query");
     }
 }

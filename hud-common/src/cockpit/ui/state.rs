@@ -310,6 +310,9 @@ impl State {
         self.screen
     }
 
+    pub(super) fn thresholds(&self) -> &Thresholds {
+        &self.thresholds
+    }
     pub(super) fn filter(&self) -> &str {
         &self.filter
     }

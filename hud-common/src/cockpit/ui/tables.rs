@@ -13,6 +13,7 @@ use super::{
     lists::List,
     names,
     paint::{Canvas, Cell, Column, Cx},
+    session::watched,
     text::Cut,
 };
 
@@ -23,7 +24,7 @@ fn long(cx: &Cx<'_>, ns: Option<i64>) -> Cell<'static> {
 
 /// How a duration of a poll, or of a stretch that held a worker, is coloured.
 pub(super) fn long_style(cx: &Cx<'_>, ns: i64) -> Style {
-    let thresholds = cx.state.query().thresholds;
+    let thresholds = cx.state.thresholds();
     match ns {
         ns if ns >= thresholds.very_long_poll => cx.theme.warning,
         ns if ns >= thresholds.long_poll => cx.theme.caution,
@@ -63,9 +64,8 @@ pub(super) fn findings(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     };
     let area = canvas.pane(cx, area, "FINDINGS", &note, Some(List::Findings));
     if found.is_empty() {
-        let why =
-            if is_seeing(cx.snapshot) { "nothing is over a threshold" } else { "nothing was seen in this window" };
-        return canvas.nothing(cx, area, why);
+        let why = all_quiet(cx);
+        return canvas.nothing(cx, area, &why);
     }
     let room = usize::from(area.width.saturating_sub(12));
     canvas.table(cx, area, List::Findings, COLUMNS, |row, column| {
@@ -84,6 +84,30 @@ pub(super) fn is_seeing(snapshot: &Snapshot) -> bool {
         || snapshot.tasks.count > 0
 }
 
+/// What an empty list says: that there is nothing, or that nobody looked. Nothing seen by a stream that was off is no evidence.
+pub(super) fn none_of(cx: &Cx<'_>, streams: &[&str], nothing: &str) -> String {
+    let told = &cx.snapshot.coverage.streams;
+    let of = || told.iter().filter(|told| streams.contains(&told.stream.as_str()));
+    let least = of().min_by_key(|told| watched(told));
+    match least {
+        None if !is_seeing(cx.snapshot) => "nothing was watched in this window".into(),
+        None => nothing.into(),
+        Some(least) => {
+            let why = least.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+            match watched(least) {
+                995.. => nothing.into(),
+                0 if of().count() == 1 => format!("{} were not watched in this window{why}", least.stream),
+                part => format!("{nothing}, as far as was watched: {} {}{why}", least.stream, share(part)),
+            }
+        }
+    }
+}
+
+/// What stands where no rule found anything.
+pub(super) fn all_quiet(cx: &Cx<'_>) -> String {
+    none_of(cx, &["off_cpu", "polls", "samples", "wakes"], "nothing is over a threshold")
+}
+
 /// Who held workers.
 pub(super) fn culprits(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     const COLUMNS: &[Column] = &[
@@ -100,7 +124,7 @@ pub(super) fn culprits(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let note = stretches_note(cx);
     let area = canvas.pane(cx, area, "BLOCKING", &note, Some(List::Culprits));
     if blocking.culprits.is_empty() {
-        return canvas.nothing(cx, area, "no task held its worker");
+        return canvas.nothing(cx, area, &none_of(cx, &["off_cpu", "polls"], "no task held its worker"));
     }
     canvas.table(cx, area, List::Culprits, COLUMNS, |row, column| {
         let Some(row) = blocking.culprits.get(row) else { return blank() };
@@ -142,9 +166,11 @@ pub(super) fn stretches(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: 
         Column::flex("at", 2).from(110),
         Column::flex("task", 2),
     ];
-    let area = canvas.pane(cx, area, title, &stretches_note(cx), Some(list));
+    // Of one task there is no such account.
+    let note = if list == List::Stretches { String::new() } else { stretches_note(cx) };
+    let area = canvas.pane(cx, area, title, &note, Some(list));
     if rows.is_empty() {
-        return canvas.nothing(cx, area, "no task held its worker");
+        return canvas.nothing(cx, area, &none_of(cx, &["off_cpu", "polls"], "no task held its worker"));
     }
     canvas.table(cx, area, list, COLUMNS, |row, column| {
         let Some(row) = rows.get(row) else { return blank() };
@@ -180,7 +206,7 @@ pub(super) fn hotspots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: L
     let note = format!("{by}, {} samples, {} of CPU", count(hotspots.samples), nanos(hotspots.weight));
     let area = canvas.pane(cx, area, title, &note, Some(list));
     if rows.is_empty() {
-        return canvas.nothing(cx, area, "no CPU sample in this window");
+        return canvas.nothing(cx, area, &none_of(cx, &["samples"], "no CPU sample in this window"));
     }
     canvas.table(cx, area, list, COLUMNS, |row, column| {
         let Some(row) = rows.get(row) else { return blank() };
@@ -220,7 +246,7 @@ pub(super) fn type_spots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let note = format!("{} samples, {} of CPU", count(hotspots.samples), nanos(hotspots.weight));
     let area = canvas.pane(cx, area, "HOTSPOTS by task type", &note, Some(List::TypeSpots));
     if hotspots.by_type.is_empty() {
-        return canvas.nothing(cx, area, "no CPU sample in this window");
+        return canvas.nothing(cx, area, &none_of(cx, &["samples"], "no CPU sample in this window"));
     }
     canvas.table(cx, area, List::TypeSpots, COLUMNS, |row, column| {
         let Some(row) = hotspots.by_type.get(row) else { return blank() };
@@ -268,8 +294,11 @@ pub(super) fn tasks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let area = canvas.pane(cx, area, "TASKS", &note, Some(List::Tasks));
     if tasks.rows.is_empty() {
-        let why = if cx.state.filter().is_empty() { "no task in this window" } else { "no task passes the filter" };
-        return canvas.nothing(cx, area, why);
+        let why = match cx.state.filter() {
+            "" => none_of(cx, &["tasks", "polls"], "no task in this window"),
+            _ => "no task passes the filter".into(),
+        };
+        return canvas.nothing(cx, area, &why);
     }
     canvas.table(cx, area, List::Tasks, COLUMNS, |row, column| {
         let Some(row) = tasks.rows.get(row) else { return blank() };
@@ -330,7 +359,7 @@ const WORKER_COLUMNS: &[Column] = &[
     Column::flex("load", 3),
     Column::number("busy", 6),
     Column::number("blocked", 7),
-    Column::number("no CPU", 6).from(64),
+    Column::number("waiting", 7).from(64),
     Column::number("polls", 7).from(70),
     Column::number("longest", 7),
     Column::flex("now", 3).from(90),
@@ -350,7 +379,7 @@ pub(super) fn workers(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let area = canvas.pane(cx, area, "WORKERS", &note, Some(List::Workers));
     if all.is_empty() {
-        return canvas.nothing(cx, area, "no worker was seen in this window");
+        return canvas.nothing(cx, area, &none_of(cx, &["off_cpu"], "no worker was seen in this window"));
     }
     canvas.table(cx, area, List::Workers, WORKER_COLUMNS, |row, column| {
         let Some((runtime, worker)) = all.get(row) else { return blank() };
@@ -392,7 +421,7 @@ fn worker_cell(cx: &Cx<'_>, worker: &Worker, column: usize, is_worker: bool) -> 
         // To block is what the pool is for.
         0 => cx.theme.dim,
         _ if !is_worker => cx.theme.text,
-        n if n >= i64::from(cx.state.query().thresholds.worker_blocked) => cx.theme.warning,
+        n if n >= i64::from(cx.state.thresholds().worker_blocked) => cx.theme.warning,
         _ => cx.theme.caution,
     };
     match column {
@@ -425,7 +454,7 @@ pub(super) fn types(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let types = &cx.snapshot.types;
     let area = canvas.pane(cx, area, "BY TASK TYPE", &format!("{} types", types.len()), Some(List::Types));
     if types.is_empty() {
-        return canvas.nothing(cx, area, "no task in this window");
+        return canvas.nothing(cx, area, &none_of(cx, &["tasks", "polls"], "no task in this window"));
     }
     canvas.table(cx, area, List::Types, COLUMNS, |row, column| {
         let Some(row) = types.get(row) else { return blank() };

@@ -12,7 +12,7 @@ use super::{
     lists::List,
     names,
     paint::{Canvas, Cell, Column, Cx, to_u16},
-    tables::{long_style, stretches, task_state},
+    tables::{long_style, none_of, stretches, task_state},
     text::Cut,
 };
 
@@ -35,7 +35,7 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             cx.theme.dim,
             Cut::End,
         );
-        canvas.text(cx, (upper.x + upper.width.min(12), y), upper.width.saturating_sub(12), text, *style, Cut::Middle);
+        canvas.text(cx, (upper.x + upper.width.min(13), y), upper.width.saturating_sub(13), text, *style, Cut::Middle);
     }
     let rest = Rect { y: area.y + height, height: area.height - height, ..area };
     if rest.width >= 100 && rest.height >= 12 {
@@ -117,13 +117,13 @@ fn polls(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, page: &TaskPage) {
         Column::fixed("at", 12),
         Column::number("for", 7),
         Column::number("asleep", 7),
-        Column::number("no CPU", 7),
+        Column::number("waiting", 7),
         Column::number("delay", 7),
         Column::flex("on", 1),
     ];
     let area = canvas.pane(cx, area, "LAST POLLS", "newest first", Some(List::LastPolls));
     if page.last_polls.is_empty() {
-        return canvas.nothing(cx, area, "no poll of it was watched in this window");
+        return canvas.nothing(cx, area, &none_of(cx, &["polls"], "no poll of it in this window"));
     }
     canvas.table(cx, area, List::LastPolls, COLUMNS, |row, column| {
         let Some(poll) = page.last_polls.get(row) else { return Cell::text("", cx.theme.text) };
@@ -142,7 +142,7 @@ fn wakers(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, page: &TaskPage) {
     const COLUMNS: &[Column] = &[Column::number("times", 7), Column::flex("woken by", 1)];
     let area = canvas.pane(cx, area, "WAKERS", "", Some(List::Wakers));
     if page.wakers.is_empty() {
-        return canvas.nothing(cx, area, "no wake of it was watched in this window");
+        return canvas.nothing(cx, area, &none_of(cx, &["wakes"], "no wake of it in this window"));
     }
     canvas.table(cx, area, List::Wakers, COLUMNS, |row, column| {
         let Some((waker, n)) = page.wakers.get(row) else { return Cell::text("", cx.theme.text) };

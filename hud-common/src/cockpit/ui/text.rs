@@ -12,7 +12,7 @@ use crate::clean;
 /// Combining marks that a character keeps: enough for any script, not for a tower that covers the lines above.
 const MOST_MARKS: usize = 3;
 /// Bytes of a name that are looked at, at each end: more than fit any line, and a bound on the work for a frame.
-const MOST_BYTES: usize = 1_024;
+const MOST_BYTES: usize = 640;
 
 /// Which part of a text goes where it does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use super::{
     names,
     paint::{Canvas, Cx, eighth, scaled, to_u16},
     state::Hit,
+    tables::none_of,
     text::{Cut, width},
 };
 
@@ -49,7 +50,7 @@ pub(super) fn lanes_pane(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, is_wh
     let note = format!("{} from {}", round(to.saturating_sub(from)), time_of_day_ms(from));
     let area = canvas.pane(cx, area, "TIMELINE", &note, is_whole.then_some(List::Lanes));
     if timeline.lanes.is_empty() || area.height < 2 {
-        return canvas.nothing(cx, area, "no worker was seen in this window");
+        return canvas.nothing(cx, area, &none_of(cx, &["off_cpu"], "no worker was seen in this window"));
     }
     let label = LABEL.min(area.width / 3);
     let time = Rect { x: area.x + label, width: area.width - label, ..area };
@@ -225,7 +226,7 @@ fn longest(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         let y = area.y + to_u16(at);
         let (what, style): (&str, Style) = match (span.kind, span.is_long) {
             (SpanKind::Asleep, _) => ("asleep", cx.theme.warning),
-            (SpanKind::Waiting, _) => ("no CPU", cx.theme.dim),
+            (SpanKind::Waiting, _) => ("waiting", cx.theme.dim),
             (SpanKind::Poll, true) => ("long poll", cx.theme.caution),
             (SpanKind::Poll, false) => ("poll", cx.theme.text),
         };
@@ -256,7 +257,7 @@ fn key(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let fixed = [
         (glyphs.blocked, cx.theme.warning, "asleep in a task"),
         (glyphs.long, cx.theme.caution, "long poll"),
-        (glyphs.waiting, cx.theme.dim, "no CPU"),
+        (glyphs.waiting, cx.theme.dim, "waiting"),
     ];
     let mut x = area.x + 2;
     let types = cx.snapshot.types.iter().filter_map(|row| row.task_type.as_ref()).take(8);
