@@ -2,6 +2,8 @@
 //!
 //! The cockpit runs in a child: this very test binary, at [`child`].
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
+
 use std::{
     fs::File,
     io::{Read as _, Write as _},

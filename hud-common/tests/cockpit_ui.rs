@@ -2,6 +2,8 @@
 //!
 //! `tests/screens/*.txt` are reviewed as screens. `HUD_BLESS=1` writes them anew.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
+
 use std::{path::PathBuf, time::Instant};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
@@ -474,7 +476,12 @@ fn plain_terminals_get_neither_colours_nor_characters_outside_ascii() {
 fn time_of_a_frame() {
     let area = Rect::new(0, 0, 200, 60);
     let theme = theme();
-    for (name, snapshot) in [("rich", fixture::rich(fixture::decent)), ("hostile", fixture::rich(fixture::hostile))] {
+    let snapshots = [
+        ("rich", fixture::rich(fixture::decent)),
+        ("hostile", fixture::rich(fixture::hostile)),
+        ("huge", fixture::huge()),
+    ];
+    for (name, snapshot) in snapshots {
         let mut strip = Strip::default();
         strip.learn(&snapshot.history);
         for screen in Screen::ALL {

@@ -507,3 +507,33 @@ pub(crate) fn empty() -> Snapshot {
         process: None,
     }
 }
+
+/// As much as a snapshot holds: 64 lanes full of spans, a flame tree of all its nodes, an hour of history.
+pub(crate) fn huge() -> Snapshot {
+    let mut snapshot = rich(decent);
+    let lane = snapshot.timeline.lanes[0].clone();
+    snapshot.timeline.lanes = (0..64)
+        .map(|n| {
+            let mut lane = Lane { tid: Tid(3_000 + n), worker: Some(n), ..lane.clone() };
+            let span = lane.spans[0].clone();
+            lane.spans = (0..2_000)
+                .map(|at| Span {
+                    ts: AT - 10 * SECOND + at * 5 * MILLI,
+                    dur: 4 * MILLI,
+                    is_long: at % 7 == 0,
+                    ..span.clone()
+                })
+                .collect();
+            lane
+        })
+        .collect();
+    let node = snapshot.flame.nodes[1].clone();
+    for n in 0..4_000 {
+        let depth = 1 + n % 40;
+        snapshot.flame.nodes.push(FlameNode { depth, total: 100 * MILLI / i64::from(depth), ..node.clone() });
+    }
+    snapshot.tasks.rows = (0..500).map(|n| task_row(decent, n)).collect();
+    let tick = snapshot.history[70];
+    snapshot.history = (0..36_000).map(|n| Tick { ts: AT - n * Bucket::NANOS, ..tick }).collect();
+    snapshot
+}

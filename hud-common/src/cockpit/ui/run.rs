@@ -211,25 +211,31 @@ pub fn run(mut source: impl Source, mut options: Options) -> Result<Exit, UiErro
             drawn = next;
             (has_input, is_fresh, is_first) = (false, false, false);
         }
-        is_fresh |= wait(&mut source, &mut failure)? && state.query().at.is_none();
+        // What is to be drawn is not to wait for what comes next.
+        let most = match (has_input, is_fresh) {
+            (true, _) => FRAME_OF_INPUT.saturating_sub(last_frame.elapsed()).min(WAIT),
+            (_, true) => FRAME.saturating_sub(last_frame.elapsed()).min(WAIT),
+            _ => WAIT,
+        };
+        is_fresh |= wait(&mut source, most, &mut failure)? && state.at().is_none();
     }
 }
 
 /// Waits for the source, and for keys where the source does not wait itself; gives whether there is anything new.
-fn wait(source: &mut impl Source, failure: &mut Option<String>) -> io::Result<bool> {
+fn wait(source: &mut impl Source, most: Duration, failure: &mut Option<String>) -> io::Result<bool> {
     let began = Instant::now();
-    let is_new = match source.wait(WAIT) {
+    let is_new = match source.wait(most) {
         Ok(is_new) => is_new,
         Err(error) => {
             let words = ["failed to ", &error.to_string()].concat();
             let is_new = failure.as_ref() != Some(&words);
             *failure = Some(words);
-            event::poll(WAIT)?;
+            event::poll(most)?;
             is_new
         }
     };
     // A recorded session has nothing to wait for.
-    if let (false, Some(left)) = (is_new, WAIT.checked_sub(began.elapsed())) {
+    if let (false, Some(left)) = (is_new, most.checked_sub(began.elapsed())) {
         event::poll(left)?;
     }
     Ok(is_new)

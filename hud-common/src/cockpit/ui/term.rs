@@ -55,11 +55,11 @@ pub(super) struct Term {
 impl Term {
     /// Takes it.
     pub(super) fn enter(has_mouse: bool) -> io::Result<Self> {
-        let hook = hook(std::thread::current().id());
-        // From here on, dropping it gives the terminal back.
         let backend = CrosstermBackend::new(BufWriter::with_capacity(64 * 1024, io::stdout()));
         let viewport = Viewport::Fixed(size()?);
         let terminal = Terminal::with_options(backend, TerminalOptions { viewport })?;
+        let hook = hook(std::thread::current().id());
+        // From here on, dropping it gives the terminal back.
         let mut term = Term { terminal, has_mouse, hook: Some(hook) };
         term.take()?;
         Ok(term)

@@ -343,7 +343,7 @@ impl Theme {
 
 #[cfg(test)]
 mod tests {
-    use std::string::ToString as _;
+    use std::{panic, string::ToString as _};
 
     use super::*;
 
