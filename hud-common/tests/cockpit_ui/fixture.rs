@@ -528,9 +528,10 @@ pub(crate) fn huge() -> Snapshot {
         })
         .collect();
     let node = snapshot.flame.nodes[1].clone();
+    snapshot.flame.nodes.truncate(1);
     for n in 0..4_000 {
         let depth = 1 + n % 40;
-        snapshot.flame.nodes.push(FlameNode { depth, total: 100 * MILLI / i64::from(depth), ..node.clone() });
+        snapshot.flame.nodes.push(FlameNode { depth, total: 90 * MILLI, ..node.clone() });
     }
     snapshot.tasks.rows = (0..500).map(|n| task_row(decent, n)).collect();
     let tick = snapshot.history[70];

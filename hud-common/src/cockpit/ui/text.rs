@@ -11,8 +11,9 @@ use crate::clean;
 
 /// Combining marks that a character keeps: enough for any script, not for a tower that covers the lines above.
 const MOST_MARKS: usize = 3;
-/// Bytes of a name that are looked at, at each end: more than fit any line, and a bound on the work for a frame.
-const MOST_BYTES: usize = 640;
+/// Bytes of a name that are looked at, at each end, for each cell that it may take: a character with its marks, and some. It
+/// bounds the work for a frame, whatever the names.
+const BYTES_A_CELL: usize = 8;
 
 /// Which part of a text goes where it does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(super) fn fit(text: &str, width: usize, cut: Cut, ellipsis: char) -> Cow<'_,
     if text.len() <= width && text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return Cow::Borrowed(text);
     }
-    let cells = cells(text);
+    let cells = cells(text, width);
     let total: usize = cells.iter().map(|(_, w)| w).sum();
     let mut out = String::with_capacity(text.len().min(4 * width + 8));
     if total <= width {
@@ -73,15 +74,16 @@ pub(super) fn fit(text: &str, width: usize, cut: Cut, ellipsis: char) -> Cow<'_,
 
 /// How many cells a clean text takes.
 pub(super) fn width(text: &str) -> usize {
-    if text.is_ascii() { text.len() } else { cells(text).iter().map(|(_, w)| w).sum() }
+    if text.is_ascii() { text.len() } else { cells(text, text.len()).iter().map(|(_, w)| w).sum() }
 }
 
 /// The characters of a text with their widths: cleaned, its marks limited, the middle of an endless one left out.
-fn cells(text: &str) -> Vec<(char, usize)> {
-    let mut out = Vec::with_capacity(text.len().min(2 * MOST_BYTES));
-    if text.len() > 2 * MOST_BYTES + 64 {
-        let head = text.floor_char_boundary(MOST_BYTES);
-        let tail = text.floor_char_boundary(text.len() - MOST_BYTES);
+fn cells(text: &str, width: usize) -> Vec<(char, usize)> {
+    let most = width.saturating_mul(BYTES_A_CELL).saturating_add(64);
+    let mut out = Vec::with_capacity(text.len().min(most.saturating_mul(2)));
+    if text.len() / 2 > most {
+        let head = text.floor_char_boundary(most);
+        let tail = text.floor_char_boundary(text.len() - most);
         push_cells(&mut out, text.get(..head).unwrap_or_default());
         push_cells(&mut out, text.get(tail..).unwrap_or_default());
     } else {
