@@ -54,7 +54,9 @@ pub(super) fn marks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     match &snapshot.mode {
         Mode::Live { newest, skipped, .. } => {
             if held {
-                parts.push((format!("{} HELD", glyphs.pause), theme.caution));
+                // What is held grows old: how old is not to be overlooked.
+                let age = cx.range.1.saturating_sub(snapshot.at).max(0);
+                parts.push((format!("{} HELD {} ago", glyphs.pause, nanos(age)), theme.caution));
             } else {
                 let lag = snapshot.at.saturating_sub(*newest).max(0);
                 // A second without an event is either a quiet target or a recorder that hangs: say so.

@@ -11,10 +11,7 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         title: "Move",
         keys: &[
-            (
-                "1 to 9, 0",
-                "screens: overview, hotspots, blocking, tasks, timeline, flame, latency, workers, findings, session",
-            ),
+            ("1 to 9, 0", "the screens, as the third line names them"),
             ("Tab, Shift-Tab", "next, previous list of the screen"),
             ("arrows, hjkl", "row up and down; across: list, or pan the timeline"),
             ("PgUp PgDn Home", "a page up, a page down, to the first row"),
