@@ -352,6 +352,10 @@ fn what_was_not_watched_is_not_shown_as_absent() {
     assert!(cockpit.screen().contains("no task held its worker, as far as was watched: polls 62.0% (budget)"));
     cockpit.press("7");
     assert!(cockpit.screen().contains("wakes were not watched in this window (budget)"), "{}", cockpit.screen());
+    cockpit.snapshot.coverage.unread = 3_000_000_000;
+    cockpit.draw();
+    assert!(cockpit.screen().contains("unread 3.00 s"), "{}", cockpit.screen());
+    assert!(cockpit.screen().contains("none in this window, as far as was read: not the first 3.00 s"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! The way of an event: ring buffer → [`record`] (drain, rows) → session (writer, sealer) on disk.
 
+pub mod attach;
 mod bpf;
 pub mod cli;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod probes;
 mod progress;
 pub mod record;
 pub mod service;
+pub mod tail;
 pub mod target;
 pub mod unwind;
 mod uprobes;

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use hud_record::cli::{EXAMPLES, RecordArgs, report};
+use hud_record::{
+    attach::AttachArgs,
+    cli::{EXAMPLES, RecordArgs, report},
+};
 
 /// Record a running Tokio program by eBPF into a session of Parquet tables: no code change, no rebuild, no restart
 #[derive(Parser)]
@@ -17,6 +20,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look at a session that another process is recording
+    Attach(AttachArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -31,6 +36,7 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "hud-record", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Some(Command::Attach(attach)) => report("hud-record", attach.run()),
         None => report("hud-record", cli.record.run()),
     }
 }

@@ -36,7 +36,7 @@ ids! {
 }
 
 /// A stretch of [`Bucket::NANOS`]: `Bucket(n)` holds the instants `n * NANOS <= ts < (n + 1) * NANOS`, ns since the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Bucket(pub i64);
 
@@ -118,6 +118,12 @@ impl Name {
 impl core::ops::Deref for Name {
     type Target = str;
     fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl core::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

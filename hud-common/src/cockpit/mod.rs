@@ -10,16 +10,26 @@
 //! Nothing here draws and nothing here reads files. Names are as the target gave them: whoever draws cleans them
 //! ([`crate::clean`]).
 
+mod blocking;
+mod code;
+mod gather;
 mod histogram;
+mod hotspots;
 mod ids;
 mod names;
 mod partial;
+mod rules;
 mod snapshot;
 mod source;
+mod tasks;
+mod threads;
 mod thresholds;
+mod totals;
 #[cfg(feature = "ui")]
 pub mod ui;
+mod view;
 
+pub use gather::{Buckets, OffCpuRow, PollRow, SampleRow};
 pub use histogram::{Distribution, Histogram};
 pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
 pub use names::{Frame, Names, Origin, Role, SpawnedBy, TaskKind, TaskType, Thread};
@@ -27,3 +37,5 @@ pub use partial::*;
 pub use snapshot::*;
 pub use source::{Query, Source, SourceError, TaskOrder};
 pub use thresholds::Thresholds;
+pub use totals::Totals;
+pub use view::View;

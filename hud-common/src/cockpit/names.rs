@@ -2,10 +2,13 @@
 
 use std::vec::Vec;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet, hash_map::Entry};
 use serde::{Deserialize, Serialize};
 
-use super::{FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId};
+use super::{FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, code::Code};
+
+/// Bytes of names that are kept; what is longer in all stays without.
+const MOST_BYTES: usize = 256 << 20;
 
 /// The names that a window's ids stand for. What is missing is shown as unknown, never guessed.
 #[derive(Clone, Debug, Default)]
@@ -15,15 +18,108 @@ pub struct Names {
     /// The type of a task: the least `type_id` that any row of `tasks`, `spawns` or `polls` gives it (they all agree, unless
     /// the recorder could not tell).
     pub type_of: HashMap<TaskId, TypeId>,
-    /// Where a task came from: its row of `spawns`, the least by (ts, tid) where there is more than one.
+    /// Where a task came from: its row of `spawns`, the least by (ts, tid, parent) where there is more than one.
     pub spawned: HashMap<TaskId, SpawnedBy>,
-    /// `stacks`: frames from the leaf.
-    pub stacks: HashMap<StackId, Vec<FrameId>>,
-    /// `frames`.
-    pub frames: HashMap<FrameId, Frame>,
-    /// `threads`, one row a thread: of those with a role other than `other` if there is one, the newest; then by role and
-    /// name, as the view `workers` has it.
+    /// `threads`, one row a thread; see [`Names::add_thread`].
     pub threads: HashMap<Tid, Thread>,
+    stacks: HashMap<StackId, Vec<FrameId>>,
+    frames: HashMap<FrameId, Frame>,
+    modules: HashMap<i64, Name>,
+    texts: HashSet<Name>,
+    bytes: usize,
+    pub(super) code: Code,
+}
+
+impl Names {
+    /// The one copy of a text that is shared by all who bear it; `None` where there is no room for more.
+    pub fn text(&mut self, text: &str) -> Option<Name> {
+        if let Some(known) = self.texts.get(text) {
+            return Some(known.clone());
+        }
+        if self.bytes.saturating_add(text.len()) > MOST_BYTES {
+            return None;
+        }
+        self.bytes += text.len();
+        let name = Name::from(text);
+        self.texts.insert(name.clone());
+        Some(name)
+    }
+
+    /// Takes in a row of `stacks`.
+    pub fn add_stack(&mut self, id: StackId, frames: Vec<FrameId>) {
+        self.stacks.insert(id, frames);
+        self.code.forget(id);
+    }
+
+    /// Takes in a row of `frames`.
+    pub fn add_frame(&mut self, id: FrameId, frame: Frame) {
+        self.frames.insert(id, frame);
+    }
+
+    /// Takes in a row of `modules`; where an id has several, the least path counts.
+    pub fn add_module(&mut self, id: i64, path: &str) {
+        let file = path.rsplit('/').next().unwrap_or(path);
+        if let Some(file) = self.text(file) {
+            let known = self.modules.entry(id).or_insert_with(|| file.clone());
+            if file < *known {
+                *known = file;
+            }
+        }
+    }
+
+    /// Takes in a row of `threads`. Of a thread's rows the one that counts is, of those with a role other than `other` if
+    /// there is one, the newest, and then the greatest by role, worker, runtime and name.
+    pub fn add_thread(&mut self, tid: Tid, thread: Thread) {
+        let rank = |t: &Thread| (t.role != Role::Other, t.ts, t.role, t.worker, t.runtime, t.is_gone, t.name.clone());
+        match self.threads.entry(tid) {
+            Entry::Vacant(free) => drop(free.insert(thread)),
+            Entry::Occupied(mut known) if rank(&thread) > rank(known.get()) => drop(known.insert(thread)),
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    /// Takes in what a row of `tasks`, `spawns` or `polls` says of a task's type.
+    pub fn add_type_of(&mut self, task: TaskId, type_id: TypeId) {
+        let known = self.type_of.entry(task).or_insert(type_id);
+        *known = type_id.min(*known);
+    }
+
+    /// Takes in a row of `spawns`.
+    pub fn add_spawn(&mut self, task: TaskId, by: SpawnedBy) {
+        let known = self.spawned.entry(task).or_insert(by);
+        *known = by.min(*known);
+    }
+
+    /// What kind of task it is; a task of which nothing is known is one.
+    pub fn kind(&self, task: TaskId) -> TaskKind {
+        self.type_of.get(&task).map_or(TaskKind::Task, |id| self.kind_of_type(Some(*id)))
+    }
+
+    /// The same, of a type.
+    pub fn kind_of_type(&self, id: Option<TypeId>) -> TaskKind {
+        id.and_then(|id| self.types.get(&id)).map_or(TaskKind::Task, |t| t.kind)
+    }
+
+    /// Stacks and frames that are known.
+    pub fn len(&self) -> usize {
+        self.stacks.len() + self.frames.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Works out of which code these stacks are. Done once for each stack, but for those whose frames are not all there.
+    pub fn prepare(&mut self, stacks: impl Iterator<Item = StackId>) {
+        for id in stacks {
+            if self.code.is_whole(id) {
+                continue;
+            }
+            let Some(frames) = self.stacks.get(&id) else { continue };
+            self.code.add(id, frames, &self.frames, &self.modules);
+        }
+    }
 }
 
 /// A task's first moment.
@@ -75,10 +171,10 @@ impl TaskKind {
 /// A frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// Its function; where it has no name, that of its module in angle brackets, as `<libc.so.6>`, or `<unknown>`.
-    pub function: Name,
-    /// Whether that is a function's own name.
-    pub is_named: bool,
+    /// Its function; `None` where it has no name.
+    pub function: Option<Name>,
+    /// The mapped file that it is in; shown where the function has no name.
+    pub module: Option<i64>,
     /// Source file.
     pub file: Option<Name>,
     /// Line in it.
@@ -131,6 +227,8 @@ pub struct Thread {
     pub worker: Option<i32>,
     /// Its runtime.
     pub runtime: Option<RuntimeId>,
+    /// Whether this was told as it ended (`event` is `gone`).
+    pub is_gone: bool,
 }
 
 /// What a thread is for.

@@ -16,6 +16,7 @@ use std::vec::Vec;
 use hashbrown::HashMap;
 
 use super::{Bucket, Ended, Histogram, Name, PollSpan, StackId, TaskId, Tid, TypeId};
+use crate::wire::Stream;
 
 /// A poll, a sleep or a computation this long is kept by itself (ns): at most a hundred of them fit a bucket on a thread.
 pub const STRETCH_MIN: i64 = 1_000_000;
@@ -74,9 +75,8 @@ pub struct Sums {
     pub runs: Map<(Tid, Option<TaskId>), Run>,
     /// Samples by `ts`, by `stack_id` and `task_id`.
     pub stacks: Map<(Option<StackId>, Option<TaskId>), Weight>,
-    /// Rows of a table, by name: of `polls`, `off_cpu`, `samples`, `wakes`, `spawns`, `ends`; of events with a duration by
-    /// end.
-    pub rows: Map<Name, i64>,
+    /// Rows of `polls`, `off_cpu`, `samples`, `wakes`, `spawns` and `ends`, by [`Stream`]; of events with a duration by end.
+    pub rows: [i64; Stream::ALL.len()],
     /// `coverage`, clipped, by `stream`.
     pub coverage: Map<Name, On>,
     /// `drops` by end, by `stream` and `stage`: the sum of `lost`.
@@ -488,6 +488,20 @@ impl Merge for TaskSums {
     }
 }
 
+impl Merge for TaskDetail {
+    fn merge(&mut self, other: &Self) {
+        self.durations.merge(&other.durations);
+        self.sum = self.sum.saturating_add(other.sum);
+        self.longest = self.longest.max(other.longest);
+        self.delays.merge(&other.delays);
+        self.delay_sum = self.delay_sum.saturating_add(other.delay_sum);
+        self.delay_longest = self.delay_longest.max(other.delay_longest);
+        self.last.merge(&other.last);
+        self.wakers.merge(&other.wakers);
+        self.settle();
+    }
+}
+
 impl Merge for i64 {
     fn merge(&mut self, other: &Self) {
         *self = self.saturating_add(*other);
@@ -510,16 +524,24 @@ impl<K: Clone + Eq + core::hash::Hash, V: Merge + Default> Merge for Map<K, V> {
 
 impl Merge for Sums {
     fn merge(&mut self, other: &Self) {
+        self.tasks.merge(&other.tasks);
+        self.merge_but_tasks(other);
+    }
+}
+
+impl Sums {
+    pub(super) fn merge_but_tasks(&mut self, other: &Self) {
         self.polls.merge(&other.polls);
         self.durations.merge(&other.durations);
         self.delays.merge(&other.delays);
-        self.tasks.merge(&other.tasks);
         self.tasks_left_out.merge(&other.tasks_left_out);
         self.away.merge(&other.away);
         self.seen.merge(&other.seen);
         self.runs.merge(&other.runs);
         self.stacks.merge(&other.stacks);
-        self.rows.merge(&other.rows);
+        for (rows, others) in self.rows.iter_mut().zip(&other.rows) {
+            rows.merge(others);
+        }
         self.coverage.merge(&other.coverage);
         self.drops.merge(&other.drops);
         self.overhead.merge(&other.overhead);

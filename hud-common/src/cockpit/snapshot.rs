@@ -15,6 +15,8 @@ use super::{Distribution, Name, Origin, Role, RuntimeId, SpawnedBy, StackId, Tas
 pub const MOST_ROWS: usize = 500;
 /// Nodes that a flame tree holds at most.
 pub const MOST_FLAMES: usize = 4_096;
+/// Buckets that a history holds at most: ten minutes.
+pub const MOST_TICKS: usize = 6_000;
 /// Spans that a timeline holds at most: of each lane the longest.
 pub const MOST_SPANS_PER_LANE: usize = 2_000;
 
@@ -49,7 +51,7 @@ pub struct Snapshot {
     pub timeline: Timeline,
     /// The samples' stacks as a tree, from the outermost frame.
     pub flame: Flame,
-    /// Durations of polls, workers' loops left out.
+    /// Durations of polls. Workers' loops and the blocking pool's work are none.
     pub polls: Distribution,
     /// From a wake to the poll that it led to.
     pub wake_delay: Distribution,
@@ -789,7 +791,7 @@ pub struct Tick {
     pub polls: i64,
     /// CPU time by samples (ns).
     pub cpu: i64,
-    /// The longest poll that ended in it (ns).
+    /// The longest of them (ns), the blocking pool's left out.
     pub longest_poll: i64,
     /// The longest stretch of sleep inside a task that ended in it (ns), the blocking pool's left out.
     pub longest_block: i64,
@@ -806,6 +808,9 @@ pub struct Coverage {
     pub streams: Vec<StreamCoverage>,
     /// Up to where coverage has been told by the recorder; in a live session that lags.
     pub told_until: Option<i64>,
+    /// How much of the window's start the viewer has not read (ns): it came later, or fell behind and skipped to now. What
+    /// the streams' coverage says of that part is not reflected in anything else.
+    pub unread: i64,
 }
 
 /// A stream.

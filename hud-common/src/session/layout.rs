@@ -90,6 +90,11 @@ impl SessionDir {
         self.numbered(table, SEALED)
     }
 
+    /// A table's in-flight logs with their numbers, in order.
+    pub fn unsealed_of(&self, table: Table) -> Result<Vec<(u32, PathBuf)>> {
+        self.numbered(table, INFLIGHT)
+    }
+
     /// Segments that are in flight, or were when the recorder was killed.
     pub fn unsealed(&self) -> Result<Vec<Unsealed>> {
         let mut all = Vec::new();

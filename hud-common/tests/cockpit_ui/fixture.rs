@@ -454,6 +454,7 @@ pub(crate) fn rich(names: Names) -> Snapshot {
                 stream("wakes", 0, 10_000, 0, 0, Some("budget")),
             ],
             told_until: Some(AT - SECOND),
+            unread: 0,
         },
         drops: Drops {
             lost: 1_204,

@@ -9,6 +9,7 @@ use std::{
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use hud_record::{
+    attach::AttachArgs,
     cli::{RecordArgs, report},
     error::Error,
 };
@@ -38,6 +39,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look at a session that another process is recording
+    Attach(AttachArgs),
     /// Record without the cockpit's defaults (see hud-record --help)
     #[command(disable_help_flag = true)]
     Record(Rest),
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None if cli.replay.is_some() => no_replay(),
         None => cli.record.run(),
+        Some(Command::Attach(attach)) => attach.run(),
         Some(Command::Replay { .. }) => no_replay(),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "hud", &mut std::io::stdout());

@@ -80,6 +80,9 @@ pub(super) fn marks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let lost = snapshot.drops.lost;
     parts.push((format!("drops {}", count(lost)), if lost > 0 { theme.warning } else { theme.dim }));
     parts.push(coverage(cx));
+    if snapshot.coverage.unread > 0 {
+        parts.push((format!("unread {}", nanos(snapshot.coverage.unread)), theme.caution));
+    }
     match cost(snapshot) {
         Some(cost) => parts.push((format!("hud {}", share(cost)), theme.dim)),
         None => parts.push(("hud -".into(), theme.dim)),

@@ -128,6 +128,13 @@ fn facts(cx: &Cx<'_>) -> Vec<(String, String, Style)> {
         );
         say("its figures", text, theme.text);
     }
+    if snapshot.coverage.unread > 0 {
+        let text = format!(
+            "the first {} of this window: they came before this screen, or were skipped",
+            nanos(snapshot.coverage.unread)
+        );
+        say("not read", text, theme.caution);
+    }
     let start = facts.start;
     say(
         "window",

@@ -88,6 +88,10 @@ pub(super) fn is_seeing(snapshot: &Snapshot) -> bool {
 pub(super) fn none_of(cx: &Cx<'_>, streams: &[&str], nothing: &str) -> String {
     let told = &cx.snapshot.coverage.streams;
     let of = || told.iter().filter(|told| streams.contains(&told.stream.as_str()));
+    let unread = cx.snapshot.coverage.unread;
+    if unread > 0 {
+        return format!("{nothing}, as far as was read: not the first {} of this window", nanos(unread));
+    }
     let least = of().min_by_key(|told| watched(told));
     match least {
         None if !is_seeing(cx.snapshot) => "nothing was watched in this window".into(),

@@ -1,0 +1,406 @@
+//! The rules: what is worth a word, how bad it is, and the evidence.
+//!
+//! A rule says something only where what it rests on was watched; none of them reads the absence of rows as a fact.
+
+use core::cmp::Reverse;
+use std::{
+    collections::BTreeMap,
+    format,
+    string::{String, ToString as _},
+    vec::Vec,
+};
+
+use super::{
+    Cause, Coverage, Distribution, Evidence, Finding, Jump, MOST_ROWS, Map, Merge as _, Role, Rule, Sleep, Status,
+    TaskId, TaskKind, Tid, TypeId, TypeRow, Value, Worker, Workers,
+    blocking::{Held, place},
+    code::PlaceNo,
+    view::Scene,
+};
+use crate::wire::Stream;
+
+pub(super) fn findings(
+    scene: &mut Scene<'_>,
+    stretches: &[Held],
+    workers: &Workers,
+    types: &[TypeRow],
+    wake_delay: &Distribution,
+    coverage: &Coverage,
+) -> Vec<Finding> {
+    let mut found = long_polls(scene, stretches);
+    found.extend(delays(scene, wake_delay, types));
+    for runtime in &workers.runtimes {
+        found.extend(runtime.workers.iter().filter_map(|worker| blocked(scene, worker, stretches)));
+        found.extend(imbalance(scene, &runtime.workers));
+    }
+    found.extend(pool(scene, workers));
+    if coverage.was_on(Stream::Spawns) && coverage.was_on(Stream::Ends) {
+        found.extend(types.iter().filter_map(|t| growth(scene, t)));
+    }
+    found.extend(self_wakers(scene));
+    found.extend(locks(scene));
+    // The first evidence is what the rule held against its threshold.
+    let weight = |f: &Finding| f.evidence.first().map(|e| e.value);
+    found.sort_by(|a, b| {
+        (b.severity, a.rule, weight(b), &a.sentence).cmp(&(a.severity, b.rule, weight(a), &b.sentence))
+    });
+    found.truncate(MOST_ROWS);
+    found
+}
+
+fn evidence(what: &str, value: Value, threshold: Option<Value>) -> Evidence {
+    Evidence { what: what.into(), value, threshold }
+}
+
+/// A duration for a sentence.
+fn told(ns: i64) -> String {
+    let (unit, scale) = match ns {
+        n if n >= 10_000_000_000 => ("s", 1_000_000_000),
+        n if n >= 10_000_000 => ("ms", 1_000_000),
+        n if n >= 10_000 => ("µs", 1_000),
+        _ => return format!("{ns} ns"),
+    };
+    format!("{} {unit}", ns / scale)
+}
+
+/// A share for a sentence.
+fn percent(thousandths: i64) -> String {
+    format!("{} %", thousandths / 10)
+}
+
+fn name_of(scene: &Scene<'_>, id: Option<TypeId>) -> String {
+    scene.type_ref(id).map_or_else(|| "a task of unknown type".to_string(), |t| t.name.to_string())
+}
+
+/// Where, for a sentence: ` at file.rs:12`, without the folders.
+fn at(scene: &Scene<'_>, no: PlaceNo) -> String {
+    let place = place(scene, no);
+    let file = place.file.as_ref().map(|f| f.rsplit('/').next().unwrap_or(f).to_string());
+    match (file, place.line) {
+        (Some(file), Some(line)) => format!("{} ({file}:{line})", place.function),
+        _ => place.function.to_string(),
+    }
+}
+
+/// Polls past the thresholds, by type; and computations that samples alone tell of.
+fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
+    #[derive(Default)]
+    struct Long {
+        count: i64,
+        /// Longest, its start, thread, task.
+        longest: Option<(i64, Reverse<i64>, Tid, TaskId)>,
+        /// Of that one, the time that it computed.
+        busy: i64,
+        is_exact: bool,
+    }
+    let thresholds = scene.query.thresholds;
+    let mut types: BTreeMap<Option<TypeId>, Long> = BTreeMap::new();
+    let mut add = |type_id: Option<TypeId>, at: (i64, Reverse<i64>, Tid, TaskId), busy: i64, is_exact: bool| {
+        let long = types.entry(type_id).or_default();
+        long.count += 1;
+        if Some(at) > long.longest {
+            (long.longest, long.busy) = (Some(at), busy);
+        }
+        long.is_exact |= is_exact;
+    };
+    for (_, partial) in &scene.parts {
+        for poll in partial.long_polls.items().iter().take_while(|p| p.dur > thresholds.long_poll) {
+            let type_id = poll.type_id.or(scene.names.type_of.get(&poll.task).copied());
+            if scene.names.kind_of_type(type_id) == TaskKind::Task {
+                add(type_id, (poll.dur, Reverse(poll.ts), poll.tid, poll.task), poll.busy, true);
+            }
+        }
+    }
+    // Where no poll was watched, what is known of one: that it slept, or computed, for so long.
+    for held in stretches.iter().filter(|h| h.dur > thresholds.long_poll) {
+        let is_watched = held.cause == Cause::Cpu && !held.is_estimated;
+        if !is_watched && !is_polled(scene, held) {
+            let busy = if held.cause == Cause::Cpu { held.dur } else { 0 };
+            let at = (held.dur, Reverse(held.ts), held.tid, held.task);
+            add(held.type_id, at, busy, held.cause == Cause::Blocked);
+        }
+    }
+    let mut found = Vec::new();
+    for (type_id, long) in types {
+        let Some((dur, Reverse(ts), tid, task)) = long.longest else { continue };
+        let (severity, threshold) = match dur > thresholds.very_long_poll {
+            true => (Status::Warning, thresholds.very_long_poll),
+            false => (Status::Caution, thresholds.long_poll),
+        };
+        // The code that the longest stretch of this type is blamed on.
+        let blamed = stretches.iter().find(|h| h.type_id == type_id).map(|h| h.blamed);
+        let blame = blamed.map(|no| format!(", in {}", at(scene, no))).unwrap_or_default();
+        found.push(Finding {
+            rule: Rule::LongPoll,
+            severity,
+            sentence: format!(
+                "{} held its worker {} times for more than {}, once for {}{blame}",
+                name_of(scene, type_id),
+                long.count,
+                told(thresholds.long_poll),
+                told(dur)
+            ),
+            evidence: std::vec![
+                evidence("longest", Value::Nanos(dur), Some(Value::Nanos(threshold))),
+                evidence("of which computing", Value::Nanos(long.busy), None),
+                evidence("polls", Value::Count(long.count), None),
+            ],
+            jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: Some(ts) },
+            is_estimated: !long.is_exact,
+        });
+    }
+    found
+}
+
+/// Whether the poll that a stretch lies in is known by itself.
+fn is_polled(scene: &Scene<'_>, held: &Held) -> bool {
+    let around = |p: &super::LongPoll| {
+        p.tid == held.tid && p.ts <= held.ts && p.ts.saturating_add(p.dur) >= held.end() && p.task == held.task
+    };
+    let from = super::Bucket::of(held.end());
+    scene.parts.iter().skip_while(|(bucket, _)| *bucket < from).any(|(_, p)| p.long_polls.items().iter().any(around))
+}
+
+fn delays(scene: &Scene<'_>, delay: &Distribution, types: &[TypeRow]) -> Option<Finding> {
+    let thresholds = scene.query.thresholds;
+    let p99 = delay.p99.filter(|p99| *p99 > thresholds.wake_delay_p99 && delay.count >= thresholds.wake_delay_count)?;
+    // The type that waits longest in sum says where to look.
+    let worst = types.iter().max_by_key(|t| (t.wake_delay.sum, Reverse(t.task_type.as_ref().map(|t| t.id))));
+    let worst = worst.and_then(|t| t.task_type.as_ref());
+    let most = worst.map(|t| format!("; most of it falls to {}", t.name)).unwrap_or_default();
+    Some(Finding {
+        rule: Rule::WakeDelay,
+        severity: Status::Caution,
+        sentence: format!("woken tasks wait for their poll: one in a hundred {} or more{most}", told(p99)),
+        evidence: std::vec![
+            evidence("p99", Value::Nanos(p99), Some(Value::Nanos(thresholds.wake_delay_p99))),
+            evidence("polls", Value::Count(i64::try_from(delay.count).unwrap_or(i64::MAX)), None),
+        ],
+        jump: Jump { task_type: worst.map(|t| t.id), ..Jump::default() },
+        is_estimated: false,
+    })
+}
+
+fn worker_name(worker: &Worker) -> String {
+    match worker.worker {
+        Some(number) => format!("worker {number}"),
+        None => format!("worker thread {}", worker.tid),
+    }
+}
+
+fn blocked(scene: &Scene<'_>, worker: &Worker, stretches: &[Held]) -> Option<Finding> {
+    let thresholds = scene.query.thresholds;
+    let share = worker.load.share(worker.load.blocked);
+    if worker.load.observed() < thresholds.observed || share <= i64::from(thresholds.worker_blocked) {
+        return None;
+    }
+    let longest = stretches.iter().find(|h| h.tid == worker.tid && h.cause == Cause::Blocked);
+    let most = longest.map(|h| format!(", longest in {}", at(scene, h.blamed))).unwrap_or_default();
+    Some(Finding {
+        rule: Rule::WorkerBlocked,
+        severity: Status::Warning,
+        sentence: format!("{} was asleep inside polls for {} of its time{most}", worker_name(worker), percent(share)),
+        evidence: std::vec![
+            evidence("blocked", Value::Share(share), Some(Value::Share(thresholds.worker_blocked.into()))),
+            evidence("asleep", Value::Nanos(worker.load.blocked), None),
+        ],
+        jump: Jump {
+            task: longest.map(|h| h.task),
+            task_type: longest.and_then(|h| h.type_id),
+            tid: Some(worker.tid),
+            ts: longest.map(|h| h.ts),
+        },
+        is_estimated: false,
+    })
+}
+
+fn imbalance(scene: &Scene<'_>, workers: &[Worker]) -> Option<Finding> {
+    let thresholds = scene.query.thresholds;
+    let busy = |w: &&Worker| w.load.share(w.load.running);
+    let seen: Vec<&Worker> = workers.iter().filter(|w| w.load.observed() >= thresholds.observed).collect();
+    let most = seen.iter().copied().max_by_key(|w| (busy(w), Reverse(w.tid)))?;
+    let least = seen.iter().copied().min_by_key(|w| (busy(w), w.tid))?;
+    let ratio = busy(&most).saturating_mul(1000) / busy(&least).max(1);
+    if busy(&most) <= i64::from(thresholds.imbalance_busy) || ratio <= i64::from(thresholds.imbalance) {
+        return None;
+    }
+    Some(Finding {
+        rule: Rule::Imbalance,
+        severity: Status::Caution,
+        sentence: format!(
+            "{} was on a CPU for {} of its time, {} for {}",
+            worker_name(most),
+            percent(busy(&most)),
+            worker_name(least),
+            percent(busy(&least))
+        ),
+        evidence: std::vec![
+            evidence("ratio", Value::Share(ratio), Some(Value::Share(thresholds.imbalance.into()))),
+            evidence("busiest", Value::Share(busy(&most)), Some(Value::Share(thresholds.imbalance_busy.into()))),
+            evidence("least busy", Value::Share(busy(&least)), None),
+        ],
+        jump: Jump { tid: Some(most.tid), ..Jump::default() },
+        is_estimated: false,
+    })
+}
+
+fn pool(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
+    let thresholds = scene.query.thresholds;
+    let pool = &workers.pool;
+    let share = pool.load.share(pool.load.observed().saturating_sub(pool.load.idle));
+    let busy = i64::from(thresholds.pool_busy);
+    if pool.threads < thresholds.pool_threads || share <= busy || pool.load.observed() < thresholds.observed {
+        return None;
+    }
+    Some(Finding {
+        rule: Rule::PoolSaturated,
+        severity: Status::Caution,
+        sentence: format!(
+            "the {} threads of the blocking pool were at work for {} of the time",
+            pool.threads,
+            percent(share)
+        ),
+        evidence: std::vec![
+            evidence("at work", Value::Share(share), Some(Value::Share(busy))),
+            evidence("threads", Value::Count(i64::try_from(pool.threads).unwrap_or(i64::MAX)), None),
+        ],
+        jump: Jump { tid: pool.workers.first().map(|w| w.tid), ..Jump::default() },
+        is_estimated: false,
+    })
+}
+
+fn growth(scene: &Scene<'_>, of: &TypeRow) -> Option<Finding> {
+    let thresholds = scene.query.thresholds;
+    let is_growing = of.spawned >= thresholds.growth
+        && of.ended.saturating_mul(1000) <= of.spawned.saturating_mul(thresholds.growth_ended.into());
+    let id = of.task_type.as_ref().filter(|_| is_growing)?;
+    Some(Finding {
+        rule: Rule::TasksGrow,
+        severity: Status::Caution,
+        sentence: format!("{} tasks of {} were spawned, {} ended", of.spawned, id.name, of.ended),
+        evidence: std::vec![
+            evidence("spawned", Value::Count(of.spawned), Some(Value::Count(thresholds.growth))),
+            evidence("ended", Value::Count(of.ended), None),
+        ],
+        jump: Jump { task_type: Some(id.id), ..Jump::default() },
+        is_estimated: false,
+    })
+}
+
+fn self_wakers(scene: &Scene<'_>) -> Vec<Finding> {
+    let thresholds = scene.query.thresholds;
+    // Each second that wakes were watched; not told yet counts as watched, which only makes the rule slower to speak.
+    let least = thresholds.self_wakes.saturating_mul(scene.window.dur().max(1_000_000_000)) / 1_000_000_000;
+    #[derive(Default)]
+    struct Spin {
+        wakes: i64,
+        tasks: i64,
+        most: Option<(i64, Reverse<TaskId>)>,
+    }
+    let mut types: Map<Option<TypeId>, Spin> = Map::default();
+    for (id, sums) in &scene.total.tasks {
+        let is_self_waking = sums.self_wakes >= least.max(1)
+            && sums.self_wakes.saturating_mul(1000) >= sums.wakes.saturating_mul(thresholds.self_wakes_share.into());
+        if is_self_waking && scene.is_task(*id) {
+            let of = types.entry(scene.names.type_of.get(id).copied()).or_default();
+            of.wakes.merge(&sums.self_wakes);
+            of.tasks += 1;
+            of.most = of.most.max(Some((sums.self_wakes, Reverse(*id))));
+        }
+    }
+    let mut found = Vec::new();
+    for (type_id, Spin { wakes, tasks, most }) in types {
+        let Some((_, Reverse(task))) = most else { continue };
+        found.push(Finding {
+            rule: Rule::SelfWaking,
+            severity: Status::Caution,
+            sentence: format!("{tasks} tasks of {} woke themselves {wakes} times", name_of(scene, type_id)),
+            evidence: std::vec![
+                evidence("wakes by itself", Value::Count(wakes), Some(Value::Count(least))),
+                evidence("tasks", Value::Count(tasks), None),
+            ],
+            jump: Jump { task: Some(task), task_type: type_id, ..Jump::default() },
+            is_estimated: false,
+        });
+    }
+    found
+}
+
+/// Frames from the leaf in which a lock is looked for.
+const LOCK_FRAMES: usize = 16;
+
+/// A task asleep for a lock, woken by a thread that itself slept inside a task meanwhile: the lock's owner.
+fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
+    #[derive(Default)]
+    struct Wait {
+        count: i64,
+        sum: i64,
+        longest: Option<(i64, Reverse<i64>, Tid, TaskId)>,
+    }
+    let least = scene.query.thresholds.lock_wait;
+    let mut sleeps: Map<Tid, Vec<Sleep>> = Map::default();
+    for (_, partial) in &scene.parts {
+        for sleep in partial.sleeps.items().iter().filter(|s| scene.names.kind(s.task) != TaskKind::Worker) {
+            sleeps.entry(sleep.tid).or_default().push(*sleep);
+        }
+    }
+    sleeps.values_mut().for_each(|of| of.sort_unstable_by_key(|s| (s.ts, s.dur)));
+    let mut waits: Map<(Option<TypeId>, Option<TypeId>, PlaceNo), Wait> = Map::default();
+    for sleep in sleeps.values().flatten().filter(|s| s.dur >= least) {
+        if scene.role(sleep.tid) == Role::Other || !scene.is_task(sleep.task) || !is_lock(scene, sleep) {
+            continue;
+        }
+        let end = sleep.ts.saturating_add(sleep.dur);
+        let Some(owners) = sleep.waker.and_then(|tid| sleeps.get(&tid)) else { continue };
+        // A thread's sleeps follow each other: the last that ended before this one is the one.
+        let before = owners.partition_point(|o| o.ts < end);
+        let owner = before.checked_sub(1).and_then(|last| owners.get(last)).copied();
+        let is_over = |o: &Sleep| {
+            o.tid != sleep.tid && o.ts.saturating_add(o.dur) > sleep.ts && o.ts.saturating_add(o.dur) <= end
+        };
+        let Some(owner) = owner.filter(is_over) else { continue };
+        let owner_type = scene.names.type_of.get(&owner.task).copied();
+        let names = &mut *scene.names;
+        let task_type = owner_type.and_then(|id| Some((id, names.types.get(&id)?)));
+        let blamed = names.code.blame(owner.stack, task_type);
+        let wait = waits.entry((names.type_of.get(&sleep.task).copied(), owner_type, blamed)).or_default();
+        wait.count += 1;
+        wait.sum = wait.sum.saturating_add(sleep.dur);
+        wait.longest = wait.longest.max(Some((sleep.dur, Reverse(sleep.ts), sleep.tid, sleep.task)));
+    }
+    let mut found = Vec::new();
+    for ((type_id, owner, blamed), wait) in waits {
+        let Some((dur, Reverse(ts), tid, task)) = wait.longest else { continue };
+        found.push(Finding {
+            rule: Rule::LockOwnerAsleep,
+            severity: Status::Caution,
+            sentence: format!(
+                "{} waited {} times for a lock whose owner slept, once for {}: {}, in {}",
+                name_of(scene, type_id),
+                wait.count,
+                told(dur),
+                name_of(scene, owner),
+                at(scene, blamed)
+            ),
+            evidence: std::vec![
+                evidence("longest", Value::Nanos(dur), Some(Value::Nanos(least))),
+                evidence("waits", Value::Count(wait.count), None),
+                evidence("in all", Value::Nanos(wait.sum), None),
+            ],
+            jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: Some(ts) },
+            is_estimated: false,
+        });
+    }
+    found
+}
+
+/// Whether a sleep's stack shows that it waits for a lock.
+fn is_lock(scene: &Scene<'_>, sleep: &Sleep) -> bool {
+    let code = &scene.names.code;
+    let frames = code.walked(sleep.stack).map(|w| w.frames.as_slice()).unwrap_or_default();
+    frames.iter().take(LOCK_FRAMES).filter_map(|no| code.place(*no)).any(|place| {
+        let name = place.function.to_ascii_lowercase();
+        ["mutex", "rwlock", "lock_contended", "lock_slow"].iter().any(|lock| name.contains(lock))
+            && !name.contains("condvar")
+    })
+}

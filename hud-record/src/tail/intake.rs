@@ -1,0 +1,460 @@
+//! From batches to partials and names: by columns, without a string or an allocation for each row of events.
+
+use std::collections::BTreeMap;
+
+use arrow::{
+    array::{Array as _, ArrayRef, AsArray as _, Int32Array, Int64Array, RecordBatch, StringArray},
+    datatypes::{Int32Type, Int64Type},
+};
+use hud_common::{
+    cockpit::{
+        Bucket, Buckets, Ended, Frame, FrameId, Histogram, Name, Names, OffCpuRow, Origin, PollRow, Role, RuntimeId,
+        SampleRow, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType, Thread, Tid, TypeId,
+        Window,
+    },
+    session::Table,
+};
+
+/// Tasks whose type or spawn is remembered at most; then those with the least ids, the oldest, go, but for those that the
+/// partials have.
+const MOST_TASKS: usize = 1 << 20;
+/// Threads that are remembered.
+const MOST_THREADS: usize = 1 << 16;
+
+/// What was taken in.
+pub(super) struct Intake {
+    pub(super) buckets: Buckets,
+    pub(super) names: Names,
+    /// The greatest end of any row of events.
+    pub(super) newest: Option<i64>,
+    /// The greatest end of a row of `coverage`.
+    pub(super) coverage_told: Option<i64>,
+    /// The task whose page is open, and what is gathered of it.
+    pub(super) focus: Option<TaskId>,
+    /// Now, where rows are taken in as they come; and how long after its end each sample and stretch off CPU was.
+    pub(super) now: Option<i64>,
+    pub(super) lags: Histogram,
+    details: BTreeMap<Bucket, TaskDetail>,
+}
+
+/// A batch's columns by name; one that is not there, or is of another type, makes no rows.
+struct Columns<'a>(&'a RecordBatch);
+
+/// A column that may be null.
+struct Nullable<'a>(Option<&'a Int64Array>);
+
+impl Nullable<'_> {
+    fn get(&self, row: usize) -> Option<i64> {
+        self.0.filter(|c| row < c.len() && c.is_valid(row)).map(|c| c.value(row))
+    }
+}
+
+impl<'a> Columns<'a> {
+    fn column(&self, name: &str) -> Option<&'a ArrayRef> {
+        self.0.column_by_name(name)
+    }
+
+    fn longs(&self, name: &str) -> Option<&'a [i64]> {
+        Some(self.column(name)?.as_primitive_opt::<Int64Type>()?.values())
+    }
+
+    fn ints(&self, name: &str) -> Option<&'a [i32]> {
+        Some(self.column(name)?.as_primitive_opt::<Int32Type>()?.values())
+    }
+
+    fn nullable(&self, name: &str) -> Nullable<'a> {
+        Nullable(self.column(name).and_then(|c| c.as_primitive_opt::<Int64Type>()))
+    }
+
+    fn nullable_ints(&self, name: &str) -> Option<&'a Int32Array> {
+        self.column(name).and_then(|c| c.as_primitive_opt::<Int32Type>())
+    }
+
+    fn texts(&self, name: &str) -> Option<&'a StringArray> {
+        self.column(name)?.as_string_opt::<i32>()
+    }
+}
+
+fn int_at(column: Option<&Int32Array>, row: usize) -> Option<i32> {
+    column.filter(|c| row < c.len() && c.is_valid(row)).map(|c| c.value(row))
+}
+
+fn text_at(column: Option<&StringArray>, row: usize) -> Option<&str> {
+    column.filter(|c| row < c.len() && c.is_valid(row)).map(|c| c.value(row))
+}
+
+impl Intake {
+    pub(super) fn new(from: Bucket, to: Bucket) -> Self {
+        Intake {
+            buckets: Buckets::new(from, to),
+            names: Names::default(),
+            newest: None,
+            coverage_told: None,
+            focus: None,
+            now: None,
+            lags: Histogram::default(),
+            details: BTreeMap::new(),
+        }
+    }
+
+    /// Opens the page of another task, of which nothing is gathered yet.
+    pub(super) fn focus(&mut self, task: Option<TaskId>) {
+        self.focus = task;
+        self.details.clear();
+    }
+
+    /// What is gathered of the open page's task over a window.
+    pub(super) fn detail(&self, window: Window) -> TaskDetail {
+        use hud_common::cockpit::Merge as _;
+        let mut all = TaskDetail::default();
+        self.details.range(window.from..window.to).for_each(|(_, detail)| all.merge(detail));
+        all
+    }
+
+    /// Lets go of what lies before `from`.
+    pub(super) fn advance(&mut self, from: Bucket, to: Bucket) {
+        self.buckets.advance(from, to);
+        while self.details.first_key_value().is_some_and(|(bucket, _)| *bucket < from) {
+            self.details.pop_first();
+        }
+    }
+
+    /// Keeps the names of tasks and threads within bounds.
+    pub(super) fn prune(&mut self) {
+        let names = &mut self.names;
+        if names.type_of.len().max(names.spawned.len()) > MOST_TASKS {
+            let mut ids: Vec<TaskId> = names.type_of.keys().chain(names.spawned.keys()).copied().collect();
+            ids.sort_unstable();
+            ids.dedup();
+            let oldest_kept = ids.get(ids.len().saturating_sub(MOST_TASKS / 2)).copied();
+            let partials = self.buckets.partials();
+            let is_met = |id: &TaskId| partials.values().any(|p| p.sums.tasks.contains_key(id));
+            names.type_of.retain(|id, _| Some(*id) >= oldest_kept || is_met(id));
+            names.spawned.retain(|id, _| Some(*id) >= oldest_kept || is_met(id));
+        }
+        if names.threads.len() > MOST_THREADS {
+            let mut times: Vec<i64> = names.threads.values().map(|t| t.ts).collect();
+            let middle = times.len() / 2;
+            let (_, oldest_kept, _) = times.select_nth_unstable(middle);
+            let oldest_kept = *oldest_kept;
+            names.threads.retain(|_, t| t.ts >= oldest_kept);
+        }
+    }
+
+    /// Takes in a batch. What it lacks is passed over: another version may have written it.
+    pub(super) fn batch(&mut self, table: Table, batch: &RecordBatch) {
+        let columns = Columns(batch);
+        // A batch without a column that it must have gives no rows.
+        let _ = match table {
+            Table::Polls => self.polls(&columns),
+            Table::OffCpu => self.off_cpu(&columns),
+            Table::Samples => self.samples(&columns),
+            Table::Wakes => self.wakes(&columns),
+            Table::Spawns => self.spawns(&columns),
+            Table::Ends => self.ends(&columns),
+            Table::Tasks => self.tasks(&columns),
+            Table::Threads => self.threads(&columns),
+            Table::TaskTypes => self.task_types(&columns),
+            Table::Stacks => self.stacks(&columns),
+            Table::Frames => self.frames(&columns),
+            Table::Modules => self.modules(&columns),
+            Table::Process => self.process(&columns),
+            Table::Coverage => self.coverage(&columns),
+            Table::Drops => self.drops(&columns),
+            Table::Overhead => self.overhead(&columns),
+            _ => None,
+        };
+    }
+
+    /// The same of `polls` and `wakes`, for the open page alone.
+    pub(super) fn batch_again(&mut self, table: Table, batch: &RecordBatch) {
+        let columns = Columns(batch);
+        let _ = match table {
+            Table::Polls => Self::each_poll(&columns, |row| self.focus_poll(row)),
+            Table::Wakes => Self::each_wake(&columns, |ts, task, by, tid| self.focus_wake(ts, task, by, tid)),
+            _ => None,
+        };
+    }
+
+    fn saw(&mut self, end: i64) {
+        if end < self.buckets.to().start() {
+            self.newest = self.newest.max(Some(end));
+        }
+    }
+
+    fn saw_late(&mut self, end: i64) {
+        self.saw(end);
+        if let Some(now) = self.now {
+            self.lags.record(now.saturating_sub(end));
+        }
+    }
+
+    fn each_poll(columns: &Columns<'_>, mut each: impl FnMut(&PollRow)) -> Option<()> {
+        let (ts, dur, task) = (columns.longs("ts")?, columns.longs("dur")?, columns.longs("task_id")?);
+        let (blocked, run_queue) = (columns.longs("blocked")?, columns.longs("run_queue")?);
+        let tid = columns.ints("tid")?;
+        let (type_id, wake_ts) = (columns.nullable("type_id"), columns.nullable("wake_ts"));
+        let rows = ts.iter().zip(dur).zip(task).zip(tid).zip(blocked).zip(run_queue).enumerate();
+        for (row, (((((ts, dur), task), tid), blocked), run_queue)) in rows {
+            each(&PollRow {
+                ts: *ts,
+                dur: *dur,
+                task: TaskId(*task),
+                type_id: type_id.get(row).map(TypeId),
+                tid: Tid(*tid),
+                blocked: *blocked,
+                run_queue: *run_queue,
+                wake_ts: wake_ts.get(row),
+            });
+        }
+        Some(())
+    }
+
+    fn polls(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let mut newest = i64::MIN;
+        Self::each_poll(columns, |row| {
+            newest = newest.max(row.ts.saturating_add(row.dur.max(0)));
+            self.buckets.poll(row);
+            if let Some(type_id) = row.type_id {
+                self.names.add_type_of(row.task, type_id);
+            }
+            if self.focus == Some(row.task) {
+                self.focus_poll(row);
+            }
+        })?;
+        self.saw(newest);
+        Some(())
+    }
+
+    fn focus_poll(&mut self, row: &PollRow) {
+        let bucket = Bucket::of(row.ts.saturating_add(row.dur.max(0)));
+        if self.focus == Some(row.task) && self.keeps(bucket) {
+            self.details.entry(bucket).or_default().poll(row);
+        }
+    }
+
+    fn keeps(&self, bucket: Bucket) -> bool {
+        self.buckets.from() <= bucket && bucket < self.buckets.to()
+    }
+
+    fn focus_wake(&mut self, ts: i64, task: TaskId, by: Option<TaskId>, tid: Tid) {
+        let bucket = Bucket::of(ts);
+        if self.focus == Some(task) && self.keeps(bucket) {
+            self.details.entry(bucket).or_default().wake(by, tid);
+        }
+    }
+
+    fn off_cpu(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, dur, tid) = (columns.longs("ts")?, columns.longs("dur")?, columns.ints("tid")?);
+        let state = columns.texts("state")?;
+        let (task, stack, wake_ts) =
+            (columns.nullable("task_id"), columns.nullable("stack_id"), columns.nullable("wake_ts"));
+        let waker = columns.nullable_ints("waker_tid");
+        for (row, ((ts, dur), tid)) in ts.iter().zip(dur).zip(tid).enumerate() {
+            let off = OffCpuRow {
+                ts: *ts,
+                dur: *dur,
+                tid: Tid(*tid),
+                state: state.value(row).bytes().next().unwrap_or(b'?'),
+                task: task.get(row).map(TaskId),
+                stack: stack.get(row).map(StackId),
+                wake_ts: wake_ts.get(row),
+                waker: int_at(waker, row).map(Tid),
+            };
+            self.saw_late(off.ts.saturating_add(off.dur.max(0)));
+            self.buckets.off_cpu(&off);
+        }
+        Some(())
+    }
+
+    fn samples(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, tid, weight) = (columns.longs("ts")?, columns.ints("tid")?, columns.longs("weight")?);
+        let (task, stack) = (columns.nullable("task_id"), columns.nullable("stack_id"));
+        for (row, ((ts, tid), weight)) in ts.iter().zip(tid).zip(weight).enumerate() {
+            self.saw_late(*ts);
+            let (task, stack) = (task.get(row).map(TaskId), stack.get(row).map(StackId));
+            self.buckets.sample(&SampleRow { ts: *ts, tid: Tid(*tid), task, stack, weight: *weight });
+        }
+        Some(())
+    }
+
+    fn each_wake(columns: &Columns<'_>, mut each: impl FnMut(i64, TaskId, Option<TaskId>, Tid)) -> Option<()> {
+        let (ts, task, tid) = (columns.longs("ts")?, columns.longs("task_id")?, columns.ints("waker_tid")?);
+        let by = columns.nullable("waker_task_id");
+        for (row, ((ts, task), tid)) in ts.iter().zip(task).zip(tid).enumerate() {
+            each(*ts, TaskId(*task), by.get(row).map(TaskId), Tid(*tid));
+        }
+        Some(())
+    }
+
+    fn wakes(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let mut newest = i64::MIN;
+        Self::each_wake(columns, |ts, task, by, tid| {
+            newest = newest.max(ts);
+            self.buckets.wake(ts, task, by);
+            if self.focus == Some(task) {
+                self.focus_wake(ts, task, by, tid);
+            }
+        })?;
+        self.saw(newest);
+        Some(())
+    }
+
+    fn spawns(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, task, tid) = (columns.longs("ts")?, columns.longs("task_id")?, columns.ints("tid")?);
+        let (type_id, parent) = (columns.nullable("type_id"), columns.nullable("parent_task_id"));
+        for (row, ((ts, task), tid)) in ts.iter().zip(task).zip(tid).enumerate() {
+            let task = TaskId(*task);
+            self.saw(*ts);
+            self.buckets.spawn(*ts, task);
+            self.names.add_spawn(task, SpawnedBy { ts: *ts, tid: Tid(*tid), parent: parent.get(row).map(TaskId) });
+            if let Some(type_id) = type_id.get(row) {
+                self.names.add_type_of(task, TypeId(type_id));
+            }
+        }
+        Some(())
+    }
+
+    fn ends(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, task, outcome) = (columns.longs("ts")?, columns.longs("task_id")?, columns.texts("outcome")?);
+        for (row, (ts, task)) in ts.iter().zip(task).enumerate() {
+            let outcome = match outcome.value(row) {
+                "panicked" => TaskOutcome::Panicked,
+                "cancelled" => TaskOutcome::Cancelled,
+                _ => TaskOutcome::Completed,
+            };
+            self.saw(*ts);
+            self.buckets.end(TaskId(*task), Ended { ts: *ts, outcome });
+        }
+        Some(())
+    }
+
+    fn tasks(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, task, type_id) = (columns.longs("ts")?, columns.longs("task_id")?, columns.nullable("type_id"));
+        for (row, (ts, task)) in ts.iter().zip(task).enumerate() {
+            self.buckets.met(*ts, TaskId(*task));
+            if let Some(type_id) = type_id.get(row) {
+                self.names.add_type_of(TaskId(*task), TypeId(type_id));
+            }
+        }
+        Some(())
+    }
+
+    fn threads(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, tid) = (columns.longs("ts")?, columns.ints("tid")?);
+        let (name, role, event) = (columns.texts("name"), columns.texts("role"), columns.texts("event"));
+        let (worker, runtime) = (columns.nullable_ints("worker"), columns.nullable("runtime_id"));
+        for (row, (ts, tid)) in ts.iter().zip(tid).enumerate() {
+            let thread = Thread {
+                ts: *ts,
+                name: self.text(text_at(name, row).unwrap_or_default()),
+                role: Role::of(text_at(role, row).unwrap_or_default()),
+                worker: int_at(worker, row),
+                runtime: runtime.get(row).map(RuntimeId),
+                is_gone: text_at(event, row) == Some("gone"),
+            };
+            self.names.add_thread(Tid(*tid), thread);
+        }
+        Some(())
+    }
+
+    /// A name, or what stands for one where there is no room for more.
+    fn text(&mut self, text: &str) -> Name {
+        self.names.text(text).unwrap_or_else(|| Name::from("…"))
+    }
+
+    fn task_types(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let type_id = columns.longs("type_id")?;
+        let (name, file, kind) = (columns.texts("name"), columns.texts("file"), columns.texts("kind"));
+        let line = columns.nullable_ints("line");
+        for (row, type_id) in type_id.iter().enumerate() {
+            let task_type = TaskType {
+                name: self.text(text_at(name, row).unwrap_or_default()),
+                file: text_at(file, row).map(|file| self.text(file)),
+                line: int_at(line, row),
+                kind: TaskKind::of(text_at(kind, row).unwrap_or_default()),
+            };
+            self.names.types.insert(TypeId(*type_id), task_type);
+        }
+        Some(())
+    }
+
+    fn stacks(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (stack_id, frames) = (columns.longs("stack_id")?, columns.column("frame_ids")?.as_list_opt::<i32>()?);
+        for (row, id) in stack_id.iter().enumerate() {
+            let list = frames.value(row);
+            let ids = list.as_primitive_opt::<Int64Type>().map(|l| l.values().iter().map(|f| FrameId(*f)).collect());
+            self.names.add_stack(StackId(*id), ids.unwrap_or_default());
+        }
+        Some(())
+    }
+
+    fn frames(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let frame_id = columns.longs("frame_id")?;
+        let (function, file, origin) = (columns.texts("function"), columns.texts("file"), columns.texts("origin"));
+        let (module, line) = (columns.nullable("module_id"), columns.nullable_ints("line"));
+        for (row, id) in frame_id.iter().enumerate() {
+            let frame = Frame {
+                function: text_at(function, row).map(|text| self.text(text)),
+                module: module.get(row),
+                file: text_at(file, row).map(|text| self.text(text)),
+                line: int_at(line, row),
+                origin: Origin::of(text_at(origin, row).unwrap_or_default()),
+            };
+            self.names.add_frame(FrameId(*id), frame);
+        }
+        Some(())
+    }
+
+    fn modules(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (id, path) = (columns.longs("module_id")?, columns.texts("path"));
+        for (row, id) in id.iter().enumerate() {
+            self.names.add_module(*id, text_at(path, row).unwrap_or_default());
+        }
+        Some(())
+    }
+
+    fn process(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, user, sys) = (columns.longs("ts")?, columns.longs("cpu_user")?, columns.longs("cpu_sys")?);
+        let (rss, threads, fds) = (columns.longs("rss")?, columns.ints("threads")?, columns.nullable_ints("fds"));
+        let rows = ts.iter().zip(user).zip(sys).zip(rss).zip(threads).enumerate();
+        for (row, ((((ts, user), sys), rss), threads)) in rows {
+            self.buckets.process(*ts, *user, *sys, *rss, *threads, int_at(fds, row));
+        }
+        Some(())
+    }
+
+    fn coverage(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, dur) = (columns.longs("ts")?, columns.longs("dur")?);
+        let (stream, reason) = (columns.texts("stream"), columns.texts("reason"));
+        for (row, (ts, dur)) in ts.iter().zip(dur).enumerate() {
+            let stream = self.text(text_at(stream, row).unwrap_or_default());
+            let reason = self.text(text_at(reason, row).unwrap_or_default());
+            self.coverage_told = self.coverage_told.max(Some(ts.saturating_add((*dur).max(0))));
+            self.buckets.coverage(*ts, *dur, &stream, &reason);
+        }
+        Some(())
+    }
+
+    fn drops(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, dur, lost) = (columns.longs("ts")?, columns.longs("dur")?, columns.longs("lost")?);
+        let (stream, stage) = (columns.texts("stream"), columns.texts("stage"));
+        for (row, ((ts, dur), lost)) in ts.iter().zip(dur).zip(lost).enumerate() {
+            let stream = self.text(text_at(stream, row).unwrap_or_default());
+            let stage = self.text(text_at(stage, row).unwrap_or_default());
+            self.buckets.drops(*ts, *dur, &stream, &stage, *lost);
+        }
+        Some(())
+    }
+
+    fn overhead(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, cpu, rss) = (columns.longs("ts")?, columns.longs("recorder_cpu")?, columns.longs("recorder_rss")?);
+        let (bytes, events, probes) =
+            (columns.longs("ring_bytes")?, columns.longs("events")?, columns.nullable("probe_ns"));
+        for (row, ((((ts, cpu), rss), bytes), events)) in ts.iter().zip(cpu).zip(rss).zip(bytes).zip(events).enumerate()
+        {
+            self.buckets.overhead(*ts, probes.get(row), *cpu, *rss, *bytes, *events);
+        }
+        Some(())
+    }
+}
