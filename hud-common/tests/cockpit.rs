@@ -66,14 +66,14 @@ fn random_rows(random: &mut Random, count: usize) -> Vec<Row> {
                 let (blocked, run_queue) = (random.below(dur), random.below(dur / 2));
                 let type_id = random.maybe(task.0 % 4).map(TypeId);
                 let delay = random.below(20 * MS);
-                let wake_ts = random.maybe(ts - delay);
-                Row::Poll(PollRow { ts, dur, task, type_id, tid, blocked, run_queue, wake_ts })
+                let wake_delay = random.maybe(delay);
+                Row::Poll(PollRow { ts, dur, task, type_id, tid, blocked, run_queue, wake_delay })
             }
             1 | 2 => {
                 let state = b"SDRT"[usize::try_from(random.below(4)).unwrap()];
-                let wake = ts + random.below(2 * dur);
-                let (wake_ts, task) = (random.maybe(wake), random.maybe(task.0).map(TaskId));
-                Row::Off(OffCpuRow { ts, dur, tid, state, task, stack, wake_ts, waker: Some(Tid(100)) })
+                let waited = random.below(2 * dur);
+                let (run_queue, task) = (random.maybe(waited), random.maybe(task.0).map(TaskId));
+                Row::Off(OffCpuRow { ts, dur, tid, state, task, stack, run_queue, waker: Some(Tid(100)) })
             }
             3 => Row::Sample(SampleRow { ts, tid, task: random.maybe(task.0).map(TaskId), stack, weight: 10 * MS }),
             4 => Row::Wake(ts, task, random.maybe(random.0.cast_signed() & 31).map(TaskId)),
@@ -218,8 +218,8 @@ fn caps_do_not_depend_on_the_order_of_rows() {
     for id in 0..i64::try_from(STRETCHES_PER_BUCKET).unwrap() * 3 {
         let dur = STRETCH_MIN + random.below(2_000);
         let (ts, tid) = (T0 + random.below(50 * MS), Tid(100));
-        let (type_id, wake_ts) = (None, None);
-        rows.push(PollRow { ts, dur, task: TaskId(id), type_id, tid, blocked: 0, run_queue: 0, wake_ts });
+        let (type_id, wake_delay) = (None, None);
+        rows.push(PollRow { ts, dur, task: TaskId(id), type_id, tid, blocked: 0, run_queue: 0, wake_delay });
     }
     let (mut forth, mut back) = (everything(), everything());
     rows.iter().for_each(|row| forth.poll(row));
@@ -264,7 +264,7 @@ fn what_spans_buckets_counts_by_its_end_and_loads_are_clipped() {
         state: b'S',
         task: Some(TaskId(1)),
         stack: None,
-        wake_ts: Some(start + 250 * MS),
+        run_queue: Some(50 * MS),
         waker: None,
     });
     let away: Vec<_> = buckets
@@ -294,7 +294,7 @@ fn rules_speak_past_their_thresholds_and_say_whom() {
         tid: Tid(100),
         blocked: (dur - busy) * MS,
         run_queue: 0,
-        wake_ts: Some(T0 + at * MS - 6 * MS),
+        wake_delay: Some(6 * MS),
     };
     let query = Query { at: Some(T0 + 2_000 * MS), window: 2_000 * MS, ..Query::default() };
     let rules = |buckets: &Buckets| -> Vec<(Rule, Status)> {
@@ -343,7 +343,7 @@ fn a_lock_whose_owner_sleeps_is_told_with_the_owners_code() {
         state: b'S',
         task: Some(TaskId(task)),
         stack: Some(StackId(stack)),
-        wake_ts: None,
+        run_queue: None,
         waker: Some(Tid(waker)),
     };
     let mut buckets = everything();
@@ -402,10 +402,10 @@ fn hostile_rows_are_bounded() {
                 tid,
                 blocked: i64::MAX,
                 run_queue: i64::MIN,
-                wake_ts: wake,
+                wake_delay: wake,
             });
             let (stack, waker) = (Some(StackId(-1)), None);
-            buckets.off_cpu(&OffCpuRow { ts, dur, tid, state: b'S', task: Some(task), stack, wake_ts: wake, waker });
+            buckets.off_cpu(&OffCpuRow { ts, dur, tid, state: b'S', task: Some(task), stack, run_queue: wake, waker });
             buckets.sample(&SampleRow { ts, tid, task: Some(task), stack: None, weight: i64::MAX });
             buckets.coverage(ts, dur, &"polls".into(), &"".into());
         }

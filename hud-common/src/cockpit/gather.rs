@@ -19,7 +19,7 @@ pub struct PollRow {
     pub tid: Tid,
     pub blocked: i64,
     pub run_queue: i64,
-    pub wake_ts: Option<i64>,
+    pub wake_delay: Option<i64>,
 }
 
 /// A row of `off_cpu`.
@@ -33,7 +33,7 @@ pub struct OffCpuRow {
     pub state: u8,
     pub task: Option<TaskId>,
     pub stack: Option<StackId>,
-    pub wake_ts: Option<i64>,
+    pub run_queue: Option<i64>,
     pub waker: Option<Tid>,
 }
 
@@ -147,7 +147,7 @@ impl Buckets {
         let dur = row.dur.max(0);
         let end = row.ts.saturating_add(dur);
         let busy = dur.saturating_sub(row.blocked).saturating_sub(row.run_queue).max(0);
-        let delay = row.wake_ts.map(|wake| row.ts.saturating_sub(wake).max(0));
+        let delay = row.wake_delay.map(|delay| delay.max(0));
         let is_inside = Bucket::of(row.ts) == Bucket::of(end);
         if let Some(partial) = self.at(end) {
             let sums = &mut partial.sums;
@@ -196,7 +196,7 @@ impl Buckets {
         let end = row.ts.saturating_add(dur);
         let ready = match row.state {
             b'R' => row.ts,
-            _ => row.wake_ts.map_or(end, |wake| wake.clamp(row.ts, end)),
+            _ => row.run_queue.map_or(end, |waited| end.saturating_sub(waited).clamp(row.ts, end)),
         };
         if let Some(partial) = self.at(end) {
             let sums = &mut partial.sums;
@@ -357,7 +357,7 @@ impl TaskDetail {
         self.durations.record(dur);
         self.sum = self.sum.saturating_add(dur);
         self.longest = self.longest.max(dur);
-        let wake_delay = row.wake_ts.map(|wake| row.ts.saturating_sub(wake).max(0));
+        let wake_delay = row.wake_delay.map(|delay| delay.max(0));
         if let Some(delay) = wake_delay {
             self.delays.record(delay);
             self.delay_sum = self.delay_sum.saturating_add(delay);

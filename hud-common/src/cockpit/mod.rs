@@ -25,6 +25,8 @@ mod tasks;
 mod threads;
 mod thresholds;
 mod totals;
+#[cfg(feature = "ui")]
+pub mod ui;
 mod view;
 
 pub use gather::{Buckets, OffCpuRow, PollRow, SampleRow};

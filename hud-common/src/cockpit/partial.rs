@@ -8,7 +8,8 @@
 //! does not depend on the order in which rows come, and what went is counted.
 //!
 //! Of `off_cpu`, a thread is asleep from `ts` to `ready` and waits for a CPU from there to `ts + dur`. `ready` is `ts` in
-//! state `R`, else `wake_ts` held within `ts` and `ts + dur`, else, where that is null, `ts + dur`.
+//! state `R`, else `ts + dur - run_queue` held within `ts` and `ts + dur`, else, where that is null,
+//! `ts + dur`.
 
 use core::cmp::Ordering;
 use std::vec::Vec;
@@ -61,7 +62,7 @@ pub struct Sums {
     pub polls: Map<(Tid, Option<TypeId>), PollSums>,
     /// Polls by end, by `type_id` and [`Histogram::slot`] of `dur`.
     pub durations: Map<(Option<TypeId>, u16), u64>,
-    /// Polls with a `wake_ts`, by end, by `type_id` and slot of `ts - wake_ts` (not less than 0).
+    /// Polls with a `wake_delay`, by end, by `type_id` and its slot (not less than 0).
     pub delays: Map<(Option<TypeId>, u16), u64>,
     /// By `task_id`, whatever a task was met in; those with the least ids, at most [`TASKS_PER_BUCKET`] a bucket.
     pub tasks: Map<TaskId, TaskSums>,
@@ -98,7 +99,7 @@ pub struct PollSums {
     pub busy: i64,
     /// The greatest `dur`.
     pub longest: i64,
-    /// Of those with a `wake_ts`, the sum of `ts - wake_ts` (not less than 0 each).
+    /// Of those with a `wake_delay`, its sum (not less than 0 each).
     pub delay: i64,
     /// The greatest of these.
     pub delay_longest: i64,
@@ -123,9 +124,9 @@ pub struct TaskSums {
     pub wakes: i64,
     /// Those of them with the same `waker_task_id`.
     pub self_wakes: i64,
-    /// Polls with a `wake_ts`.
+    /// Polls with a `wake_delay`.
     pub delays: i64,
-    /// The sum of `ts - wake_ts` (not less than 0 each).
+    /// The sum of `wake_delay` (not less than 0 each).
     pub delay: i64,
     /// The greatest.
     pub delay_longest: i64,
@@ -284,7 +285,7 @@ pub struct TaskDetail {
     pub sum: i64,
     /// The greatest `dur`.
     pub longest: i64,
-    /// Its polls with a `wake_ts`, by slot of `ts - wake_ts` (not less than 0).
+    /// Its polls with a `wake_delay`, by its slot (not less than 0).
     pub delays: Histogram,
     /// The sum of these.
     pub delay_sum: i64,

@@ -193,7 +193,7 @@ impl Intake {
         let (ts, dur, task) = (columns.longs("ts")?, columns.longs("dur")?, columns.longs("task_id")?);
         let (blocked, run_queue) = (columns.longs("blocked")?, columns.longs("run_queue")?);
         let tid = columns.ints("tid")?;
-        let (type_id, wake_ts) = (columns.nullable("type_id"), columns.nullable("wake_ts"));
+        let (type_id, wake_delay) = (columns.nullable("type_id"), columns.nullable("wake_delay"));
         let rows = ts.iter().zip(dur).zip(task).zip(tid).zip(blocked).zip(run_queue).enumerate();
         for (row, (((((ts, dur), task), tid), blocked), run_queue)) in rows {
             each(&PollRow {
@@ -204,7 +204,7 @@ impl Intake {
                 tid: Tid(*tid),
                 blocked: *blocked,
                 run_queue: *run_queue,
-                wake_ts: wake_ts.get(row),
+                wake_delay: wake_delay.get(row),
             });
         }
         Some(())
@@ -247,8 +247,8 @@ impl Intake {
     fn off_cpu(&mut self, columns: &Columns<'_>) -> Option<()> {
         let (ts, dur, tid) = (columns.longs("ts")?, columns.longs("dur")?, columns.ints("tid")?);
         let state = columns.texts("state")?;
-        let (task, stack, wake_ts) =
-            (columns.nullable("task_id"), columns.nullable("stack_id"), columns.nullable("wake_ts"));
+        let (task, stack, run_queue) =
+            (columns.nullable("task_id"), columns.nullable("stack_id"), columns.nullable("run_queue"));
         let waker = columns.nullable_ints("waker_tid");
         for (row, ((ts, dur), tid)) in ts.iter().zip(dur).zip(tid).enumerate() {
             let off = OffCpuRow {
@@ -258,7 +258,7 @@ impl Intake {
                 state: state.value(row).bytes().next().unwrap_or(b'?'),
                 task: task.get(row).map(TaskId),
                 stack: stack.get(row).map(StackId),
-                wake_ts: wake_ts.get(row),
+                run_queue: run_queue.get(row),
                 waker: int_at(waker, row).map(Tid),
             };
             self.saw_late(off.ts.saturating_add(off.dur.max(0)));

@@ -1,0 +1,38 @@
+//! The cockpit's screen: a [`Snapshot`](super::Snapshot) in, a terminal out.
+//!
+//! ```text
+//! keys, mouse, time ─▶ State::apply ─▶ State ─(query)─▶ Source ─▶ Snapshot ─┐
+//!         ▲                              └──────────────────────────────────┴─▶ draw ─▶ cells, and what is where
+//!         └────────────────────────────────── what is where ────────────────────┘
+//! ```
+//! State never draws and drawing never computes figures; [`run`] alone knows of a terminal, of signals and of a clock.
+//! Names are as the target gave them until `text.rs` cleans and cuts them, on their way into cells.
+
+mod chrome;
+mod flame;
+mod format;
+mod frame;
+mod help;
+mod keys;
+mod latency;
+mod lists;
+mod names;
+mod overview;
+mod paint;
+mod plain;
+mod run;
+mod session;
+mod state;
+mod strip;
+mod tables;
+mod task;
+mod term;
+mod text;
+mod theme;
+mod timeline;
+
+pub use frame::draw;
+pub use run::{Exit, Options, UiError, run, run_plain};
+pub use state::{Drawn, Input, Scene, Screen, State};
+pub use strip::Strip;
+pub use theme::{Depth, Theme};

@@ -1,0 +1,275 @@
+//! The timeline: a lane a worker, coloured by type of task, with what took long marked.
+
+use std::{format, prelude::v1::*, vec};
+
+use ratatui::{layout::Rect, style::Style};
+
+use crate::cockpit::{Lane, Role, Span, SpanKind, TypeId};
+
+use super::{
+    format::{nanos, round, since, time_of_day_ms},
+    lists::List,
+    names,
+    paint::{Canvas, Cx, eighth, scaled, to_u16},
+    state::Hit,
+    tables::none_of,
+    text::{Cut, width},
+};
+
+/// Cells that a lane's name takes.
+const LABEL: u16 = 11;
+
+/// The longest span that touches a stretch of time.
+pub(super) fn span_at(lane: &Lane, (from, to): (i64, i64)) -> Option<&Span> {
+    lane.spans.iter().filter(|span| span.ts < to && span.ts.saturating_add(span.dur) > from).max_by_key(|span| span.dur)
+}
+
+/// What a column of a lane shows: what matters most in its time.
+#[derive(Clone, Copy, Default)]
+struct Column {
+    rank: u8,
+    overlap: i64,
+    task_type: Option<TypeId>,
+}
+
+/// The timeline with what is under the mark.
+pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    let details = if area.height >= 16 { (area.height / 3).clamp(4, 14) } else { 0 };
+    let (lanes, below) =
+        (Rect { height: area.height - details, ..area }, Rect { y: area.bottom() - details, height: details, ..area });
+    lanes_pane(cx, canvas, lanes, true);
+    if details > 0 {
+        longest(cx, canvas, below);
+    }
+}
+
+/// The lanes alone.
+pub(super) fn lanes_pane(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, is_whole: bool) {
+    let timeline = &cx.snapshot.timeline;
+    let (from, to) = cx.state.lens(cx.snapshot);
+    let note = format!("{} from {}", round(to.saturating_sub(from)), time_of_day_ms(from));
+    let area = canvas.pane(cx, area, "TIMELINE", &note, is_whole.then_some(List::Lanes));
+    if timeline.lanes.is_empty() || area.height < 2 {
+        return canvas.nothing(cx, area, &none_of(cx, &["off_cpu"], "no worker was seen in this window"));
+    }
+    let label = LABEL.min(area.width / 3);
+    let time = Rect { x: area.x + label, width: area.width - label, ..area };
+    if time.width == 0 {
+        return;
+    }
+    let body = Rect { height: area.height - 1, ..area };
+    let count = timeline.lanes.len();
+    // Lanes are as high as there is room, up to three rows.
+    let each = (body.height / to_u16(count).max(1)).clamp(1, 3);
+    let height = usize::from(body.height / each).max(1);
+    let cursor = match cx.state.lane().and_then(|tid| timeline.lanes.iter().position(|lane| lane.tid == tid)) {
+        Some(at) => at,
+        None => cx.state.cursor(List::Lanes).min(count - 1),
+    };
+    let offset = cursor.saturating_add(1).saturating_sub(height).min(count.saturating_sub(height));
+    if let Some(scroll) = canvas.drawn.scrolls.get_mut(List::Lanes.index()).filter(|_| is_whole) {
+        *scroll = (offset, height);
+    }
+    for (line, (at, lane)) in timeline.lanes.iter().enumerate().skip(offset).take(height).enumerate() {
+        let y = body.y + to_u16(line) * each;
+        let row = Rect { y, height: each, ..time };
+        let is_here = is_whole && at == cursor;
+        let name = match lane.role {
+            Role::Blocking => format!("p{}", lane.tid),
+            _ => names::seat(cx.snapshot, lane.runtime, lane.worker, lane.tid),
+        };
+        let style = if is_here { cx.theme.title } else { cx.theme.text };
+        if is_here {
+            canvas.glyph(area.x, y, cx.theme.glyphs.cursor, style);
+        }
+        canvas.text(cx, (area.x + 2.min(label), y), label.saturating_sub(3), &name, style, Cut::Middle);
+        lane_row(cx, canvas, row, lane, from, to);
+        if is_whole {
+            canvas.drawn.hits.push((row, Hit::Lane(at)));
+        }
+    }
+    axis(cx, canvas, Rect { y: area.bottom() - 1, height: 1, ..time }, from, to);
+    if is_whole {
+        canvas.drawn.lanes = Some((time, from, to));
+    }
+}
+
+fn lane_row(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, lane: &Lane, from: i64, to: i64) {
+    let cells = usize::from(area.width);
+    let dur = to.saturating_sub(from).max(1);
+    let glyphs = &cx.theme.glyphs;
+    // The ground: how busy each step was, in the colour of what it did most.
+    for step in &lane.steps {
+        let ends = step.ts.saturating_add(crate::cockpit::Bucket::NANOS);
+        if ends <= from || step.ts >= to {
+            continue;
+        }
+        let (x0, x1) = columns(step.ts, ends, from, dur, area.width);
+        let load = &step.load;
+        let busy = load.share(load.running.saturating_add(load.blocked));
+        let style = cx.theme.lane(step.task_type.as_ref().map(|of| of.id));
+        let eighths = busy * 8 / 1_000 * i64::from(area.height);
+        for x in x0..x1 {
+            for up in 0..area.height {
+                let y = area.bottom() - 1 - up;
+                let left = eighths - i64::from(up) * 8;
+                match left {
+                    _ if busy == 0 && up == 0 => canvas.glyph(area.x + x, y, glyphs.idle, cx.theme.dim),
+                    ..=0 if up == 0 => canvas.glyph(area.x + x, y, eighth(&glyphs.heights, 1), style),
+                    ..=0 => {}
+                    left => canvas.glyph(area.x + x, y, eighth(&glyphs.heights, left), style),
+                }
+            }
+        }
+    }
+    // On it what took long enough to have a span of its own: in each column what matters most, and of that the longest.
+    let mut shown = vec![Column::default(); cells];
+    for span in &lane.spans {
+        let ends = span.ts.saturating_add(span.dur);
+        if ends <= from || span.ts >= to {
+            continue;
+        }
+        let rank = match (span.kind, span.is_long) {
+            (SpanKind::Asleep, _) => 4,
+            (SpanKind::Poll, true) => 3,
+            (SpanKind::Waiting, _) => 2,
+            (SpanKind::Poll, false) => 1,
+        };
+        let (x0, x1) = columns(span.ts, ends, from, dur, area.width);
+        let overlap = span.dur;
+        for column in shown.get_mut(usize::from(x0)..usize::from(x1)).unwrap_or_default() {
+            if (rank, overlap) > (column.rank, column.overlap) {
+                *column = Column { rank, overlap, task_type: span.task.task_type.as_ref().map(|of| of.id) };
+            }
+        }
+    }
+    for (x, column) in shown.iter().enumerate() {
+        let (glyph, style) = match column.rank {
+            4 => (glyphs.blocked, cx.theme.warning),
+            3 => (glyphs.long, cx.theme.caution),
+            2 => (glyphs.waiting, cx.theme.dim),
+            1 => (glyphs.running, cx.theme.lane(column.task_type)),
+            _ => continue,
+        };
+        for y in area.top()..area.bottom() {
+            canvas.glyph(area.x + to_u16(x), y, glyph, style);
+        }
+    }
+    if let Some((mark, _)) = cx.state.mark().filter(|(mark, _)| (from..to).contains(mark)) {
+        let x = area.x + scaled(mark.saturating_sub(from), dur, area.width).min(area.width.saturating_sub(1));
+        canvas.buf.set_style(Rect { x, width: 1, ..area }, cx.theme.select);
+    }
+}
+
+/// The columns that a stretch touches: at least one.
+fn columns(start: i64, end: i64, from: i64, dur: i64, width: u16) -> (u16, u16) {
+    let x0 = scaled(start.saturating_sub(from).max(0), dur, width).min(width.saturating_sub(1));
+    // Rounded up: the last column that it reaches into is its own too.
+    let reach = i128::from(end.saturating_sub(from).clamp(0, dur)) * i128::from(width);
+    let x1 = u16::try_from((reach + i128::from(dur) - 1) / i128::from(dur)).unwrap_or(width).min(width);
+    (x0, x1.max(x0 + 1).min(width))
+}
+
+/// Times below the lanes, from the session's start.
+pub(super) fn axis(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, from: i64, to: i64) {
+    let dur = to.saturating_sub(from);
+    let start = cx.snapshot.session.start;
+    let each: u16 = 16;
+    let marks = (area.width / each).max(1);
+    for mark in 0..marks {
+        let x = area.x + mark * each;
+        let ts = from.saturating_add(
+            i64::try_from(i128::from(dur) * i128::from(mark * each) / i128::from(area.width.max(1))).unwrap_or(0),
+        );
+        let at = ts.saturating_sub(start);
+        // Below a second apart, tenths say nothing.
+        let text = if dur < 2_000_000_000 {
+            format!("{}{:02}", since(at), at.rem_euclid(100_000_000) / 1_000_000)
+        } else {
+            since(at)
+        };
+        canvas.text(
+            cx,
+            (x, area.y),
+            each.min(area.right().saturating_sub(x)),
+            &format!("'{text}"),
+            cx.theme.dim,
+            Cut::End,
+        );
+    }
+}
+
+/// The longest of the chosen lane, or what is under the mark.
+fn longest(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    let timeline = &cx.snapshot.timeline;
+    let lane = match cx.state.lane().and_then(|tid| timeline.lanes.iter().find(|lane| lane.tid == tid)) {
+        Some(lane) => Some(lane),
+        None => timeline.lanes.get(cx.state.cursor(List::Lanes).min(timeline.lanes.len().saturating_sub(1))),
+    };
+    let (from, to) = cx.state.mark().unwrap_or_else(|| cx.state.lens(cx.snapshot));
+    let mut spans: Vec<&Span> = lane.map_or(Vec::new(), |lane| {
+        lane.spans.iter().filter(|span| span.ts < to && span.ts.saturating_add(span.dur) > from).collect()
+    });
+    spans.sort_by_key(|span| (span.dur.saturating_neg(), span.ts));
+    let name = lane.map_or(String::new(), |lane| names::seat(cx.snapshot, lane.runtime, lane.worker, lane.tid));
+    let title = if cx.state.mark().is_some() { format!("AT THE MARK, {name}") } else { format!("LONGEST, {name}") };
+    let mut note = format!("polls from {}", nanos(timeline.span_min));
+    if let Some(left_out) = lane.map(|lane| lane.left_out).filter(|n| *n > 0) {
+        note.push_str(&format!(", {left_out} shorter left out"));
+    }
+    let area = canvas.pane(cx, area, &title, &note, None);
+    if spans.is_empty() {
+        return canvas.nothing(cx, area, "nothing here took long enough to have a span of its own");
+    }
+    let legend = u16::from(area.height > 3);
+    for (at, span) in spans.iter().enumerate().take(usize::from(area.height - legend)) {
+        let y = area.y + to_u16(at);
+        let (what, style): (&str, Style) = match (span.kind, span.is_long) {
+            (SpanKind::Asleep, _) => ("asleep", cx.theme.warning),
+            (SpanKind::Waiting, _) => ("waiting", cx.theme.dim),
+            (SpanKind::Poll, true) => ("long poll", cx.theme.caution),
+            (SpanKind::Poll, false) => ("poll", cx.theme.text),
+        };
+        let mut x = area.x + 2;
+        for (text, wide, style) in [
+            (time_of_day_ms(span.ts), 13, cx.theme.dim),
+            (nanos(span.dur), 9, style),
+            (what.to_string(), 10, style),
+            (
+                names::task(&span.task),
+                area.right().saturating_sub(x + 32),
+                cx.theme.lane(span.task.task_type.as_ref().map(|of| of.id)),
+            ),
+        ] {
+            let room = wide.min(area.right().saturating_sub(x));
+            canvas.text(cx, (x, y), room, &text, style, Cut::Middle);
+            x += room;
+        }
+    }
+    if legend > 0 {
+        key(cx, canvas, Rect { y: area.bottom() - 1, height: 1, ..area });
+    }
+}
+
+/// What the marks mean, and which type has which colour.
+fn key(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    let glyphs = &cx.theme.glyphs;
+    let fixed = [
+        (glyphs.blocked, cx.theme.warning, "asleep in a task"),
+        (glyphs.long, cx.theme.caution, "long poll"),
+        (glyphs.waiting, cx.theme.dim, "waiting"),
+    ];
+    let mut x = area.x + 2;
+    let types = cx.snapshot.types.iter().filter_map(|row| row.task_type.as_ref()).take(8);
+    let types = types.map(|of| (glyphs.running, cx.theme.lane(Some(of.id)), of.name.as_str()));
+    for (glyph, style, name) in fixed.into_iter().chain(types) {
+        let shown = super::text::fit(name, 24, Cut::Middle, glyphs.ellipsis);
+        let wide = to_u16(width(&shown));
+        if x + wide + 4 > area.right() {
+            break;
+        }
+        canvas.glyph(x, area.y, glyph, style);
+        canvas.text(cx, (x + 2, area.y), wide, &shown, cx.theme.dim, Cut::End);
+        x += wide + 4;
+    }
+}
