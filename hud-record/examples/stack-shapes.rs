@@ -45,7 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let mut signals = signals(&[SIGUSR1])?;
     let (ready, is_ready) = mpsc::channel();
-    let shapes: [(&str, fn(Sender<()>)); 6] = [
+    type Shape = fn(Sender<()>);
+    let shapes: [(&str, Shape); 6] = [
         ("deep", |ready| nest(300, &ready)),
         ("nested", |ready| nest(100, &ready)),
         ("signal", in_signal),
