@@ -14,7 +14,7 @@ use std::{
 
 use hud_common::cockpit::{
     Mode, Query, Snapshot, Source, SourceError,
-    ui::{Exit, Options, run},
+    ui::{Options, run},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -70,7 +70,6 @@ fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let exit = run(Still { role, waits: 0, asked: 0 }, Options::default()).unwrap();
     println!("left by {exit:?}");
-    assert_ne!(exit, Exit::Ended);
 }
 
 /// A terminal with a cockpit in it.

@@ -355,7 +355,7 @@ fn what_was_not_watched_is_not_shown_as_absent() {
     cockpit.snapshot.coverage.unread = 3_000_000_000;
     cockpit.draw();
     assert!(cockpit.screen().contains("unread 3.00 s"), "{}", cockpit.screen());
-    assert!(cockpit.screen().contains("none in this window, as far as was read: not the first 3.00 s"));
+    assert!(cockpit.screen().contains("none in this window; the window's first 3.00 s is unread"));
 }
 
 #[test]

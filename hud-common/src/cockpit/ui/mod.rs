@@ -19,7 +19,6 @@ mod lists;
 mod names;
 mod overview;
 mod paint;
-mod plain;
 mod run;
 mod session;
 mod state;
@@ -32,7 +31,7 @@ mod theme;
 mod timeline;
 
 pub use frame::draw;
-pub use run::{Exit, Options, UiError, run, run_plain};
+pub use run::{Exit, Options, UiError, run};
 pub use state::{Drawn, Input, Scene, Screen, State};
 pub use strip::Strip;
 pub use theme::{Depth, Theme};

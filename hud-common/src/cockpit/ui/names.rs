@@ -29,11 +29,15 @@ pub(super) fn file_line(file: Option<&Name>, line: Option<i32>) -> String {
     }
 }
 
-/// A function's name as people write it: the body of an async function is that function.
+/// A function's name as people write it: the body of an async function is that function. Debug information calls it a
+/// closure; the line tells which.
 pub(super) fn function(name: &str) -> &str {
     let mut name = name;
     while let Some((before, last)) = name.rsplit_once("::") {
-        let is_body = last == "{{closure}}" || last.starts_with("{async_fn#") || last.starts_with("{async_fn_env#");
+        let is_body = last == "{{closure}}"
+            || last == "{closure}"
+            || last.starts_with("{async_fn#")
+            || last.starts_with("{async_fn_env#");
         if !is_body || before.is_empty() {
             break;
         }
@@ -133,6 +137,7 @@ mod tests {
         assert_eq!(function("app::db::query::{async_fn#0}"), "app::db::query");
         assert_eq!(function("app::db::query::{{closure}}"), "app::db::query");
         assert_eq!(function("app::db::query::{closure#1}"), "app::db::query::{closure#1}");
+        assert_eq!(function("app::main::{closure}::{closure}"), "app::main");
         assert_eq!(function("{{closure}}"), "{{closure}}");
     }
 

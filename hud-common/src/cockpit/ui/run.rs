@@ -1,7 +1,7 @@
 //! The event loop of a cockpit: the one place that knows of the clock, the terminal and signals.
 
 use std::{
-    io::{self, IsTerminal as _, Write},
+    io::{self, IsTerminal as _},
     prelude::v1::*,
     sync::mpsc::{Receiver, TryRecvError},
     time::{Duration, Instant},
@@ -9,11 +9,10 @@ use std::{
 
 use crossterm::event::{self, Event};
 
-use crate::cockpit::{Mode, Snapshot, Source, SourceError, TaskId, Thresholds, Tick};
+use crate::cockpit::{Mode, Source, SourceError, TaskId, Thresholds, Tick};
 
 use super::{
     frame::draw,
-    plain,
     state::{Drawn, Input, Scene, Screen, State},
     strip::Strip,
     term::{Signals, Term},
@@ -99,8 +98,6 @@ pub enum Exit {
     Quit,
     /// A signal came: its number.
     Signal(i32),
-    /// The session ended; only the plain summary ends with it.
-    Ended,
 }
 
 /// Why there is no cockpit.
@@ -252,32 +249,6 @@ fn take_overview(from: &mut Option<Receiver<Vec<Tick>>>, strip: &mut Strip) -> b
         Err(TryRecvError::Disconnected) => {
             *from = None;
             false
-        }
-    }
-}
-
-/// Writes a line a second of what a source tells, until the session ends or a signal comes: where there is no terminal.
-pub fn run_plain(mut source: impl Source, options: &Options, mut out: impl Write) -> Result<Exit, UiError> {
-    let signals = Signals::heed()?;
-    let query = options.state().query();
-    loop {
-        let until = Instant::now() + HEARTBEAT;
-        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            if let Some(signal) = signals.end() {
-                return Ok(Exit::Signal(signal));
-            }
-            let began = Instant::now();
-            source.wait(left.min(FRAME))?;
-            std::thread::sleep(left.min(FRAME).saturating_sub(began.elapsed()));
-        }
-        if signals.take_stop() {
-            signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP)?;
-        }
-        let snapshot: Snapshot = source.snapshot(&query)?;
-        out.write_all(plain::line(&snapshot).as_bytes())?;
-        out.flush()?;
-        if !matches!(snapshot.mode, Mode::Live { .. }) {
-            return Ok(Exit::Ended);
         }
     }
 }

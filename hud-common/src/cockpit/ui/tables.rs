@@ -90,7 +90,7 @@ pub(super) fn none_of(cx: &Cx<'_>, streams: &[&str], nothing: &str) -> String {
     let of = || told.iter().filter(|told| streams.contains(&told.stream.as_str()));
     let unread = cx.snapshot.coverage.unread;
     if unread > 0 {
-        return format!("{nothing}, as far as was read: not the first {} of this window", nanos(unread));
+        return format!("{nothing}; the window's first {} is unread", nanos(unread));
     }
     let least = of().min_by_key(|told| watched(told));
     match least {
