@@ -429,7 +429,7 @@ fn find_row(mapping: &Mapping, address: u64) -> Row {
         if low >= high {
             break;
         }
-        let middle = (low + high + 1) / 2;
+        let middle = (low + high).div_ceil(2);
         match UNWIND_ROWS.get(mapping.rows + middle) {
             Some(row) if row.address as u64 <= address => low = middle,
             Some(_) => high = middle - 1,

@@ -1,0 +1,132 @@
+//! The live cockpit: a recorder in a process of its own, and a screen that follows the session it writes.
+//!
+//! The recorder is this very program, headless. So a screen that is stopped, slow or killed costs the recording nothing,
+//! and what is shown is what any other reader of the session sees.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead as _, BufReader, IsTerminal as _, Write as _},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use hud_common::cockpit::ui;
+use rustix::process::{Pid, Signal};
+
+use crate::{
+    attach::{LineFormat, Lines},
+    error::{Error, Result},
+    tail::{Settings, Tailer},
+};
+
+/// How long the recorder may take to begin its session.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Bytes of what the recorder says that are kept.
+const MOST_SAID: usize = 64 << 10;
+
+/// Records by a child process and shows its session until the person has seen enough.
+pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool) -> Result<()> {
+    let mut recorder = Recorder::start(arguments)?;
+    let mut tailer = match recorder.until_session(session) {
+        Some(tailer) => tailer,
+        // What it said is the error.
+        None => return recorder.end(),
+    };
+    if no_tui || !std::io::stdout().is_terminal() {
+        Lines { window: Duration::from_secs(10), every: Duration::from_secs(1), format: LineFormat::Text }
+            .print(&mut tailer)?;
+        return recorder.end();
+    }
+    let shown = ui::run(tailer, ui::Options::default());
+    eprintln!("closing {}", session.display());
+    let ended = recorder.end();
+    shown.map_err(|e| Error::Unavailable(e.to_string()))?;
+    ended?;
+    // As headless: where the session is, for whatever comes next.
+    let _ = writeln!(std::io::stdout(), "{}", session.display());
+    Ok(())
+}
+
+/// The recorder at work. Ends in order when dropped, or when this process is gone.
+struct Recorder {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Recorder {
+    fn start(arguments: Vec<OsString>) -> Result<Self> {
+        let failed = |source| Error::Io { action: "start the recorder", source };
+        let mut command = Command::new("/proc/self/exe");
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // Ctrl-C and Ctrl-Z at the terminal are for the screen.
+        command.process_group(0);
+        let end_with_me = || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::INT))?;
+            Ok(())
+        };
+        // SAFETY: one system call, which may be made between fork and exec.
+        unsafe { command.pre_exec(end_with_me) };
+        let mut child = command.spawn().map_err(failed)?;
+        let said = Arc::new(Mutex::new(String::new()));
+        let (to, from) = (Arc::clone(&said), child.stderr.take());
+        let listen = move || {
+            for line in
+                from.into_iter().flat_map(|from| BufReader::new(from).lines()).map_while(std::result::Result::ok)
+            {
+                let mut said = to.lock().unwrap_or_else(PoisonError::into_inner);
+                if said.len() < MOST_SAID {
+                    said.push_str(&line);
+                    said.push('\n');
+                }
+            }
+        };
+        let listener = thread::Builder::new().name("hud-listener".into()).spawn(listen).map_err(failed)?;
+        Ok(Recorder { child, said, listener: Some(listener) })
+    }
+
+    /// Waits until there is a session; `None` where the recorder ends without one.
+    fn until_session(&mut self, session: &Path) -> Option<Tailer> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
+            if let Ok(tailer) = Tailer::open(session, Settings::default()) {
+                return Some(tailer);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    /// Has it close the session, and passes on what it said.
+    fn end(mut self) -> Result<()> {
+        let status = self.finish().map_err(|source| Error::Io { action: "wait for the recorder", source })?;
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut err = std::io::stderr();
+        // Where nobody reads it, the exit code still says it.
+        let _ = err.write_all(said.as_bytes());
+        if status.success() { Ok(()) } else { Err(Error::Recorder(status.code().and_then(|c| u8::try_from(c).ok()))) }
+    }
+
+    fn finish(&mut self) -> std::io::Result<ExitStatus> {
+        if self.child.try_wait()?.is_none()
+            && let Some(pid) = Pid::from_raw(self.child.id().cast_signed())
+        {
+            rustix::process::kill_process(pid, Signal::INT)?;
+        }
+        let status = self.child.wait()?;
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+        Ok(status)
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.finish();
+    }
+}
