@@ -1,13 +1,13 @@
 //! `attach`: looks at a session that another process is recording, and needs no privilege for it.
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use clap::{Args, ValueEnum};
-use hud_common::cockpit::{Query, Source as _};
+use hud_common::cockpit::{Query, Source as _, ui};
 
 use crate::{
     error::{Error, Result},
@@ -21,7 +21,7 @@ use crate::{
 pub struct AttachArgs {
     /// The session, or a store: then its newest one
     pub session: PathBuf,
-    /// Print lines instead of drawing
+    /// Print lines instead of drawing; so it is where stdout is no terminal
     #[arg(long)]
     pub no_tui: bool,
     /// How far back each line looks
@@ -48,11 +48,32 @@ impl AttachArgs {
     /// Looks until the session ends.
     pub fn run(self) -> Result<()> {
         memory::hold_little();
-        service::log_to_stderr(LogFormat::Text, None)?;
-        if !self.no_tui {
-            return Err(Error::Unavailable("the live cockpit is not built yet: attach with --no-tui".into()));
-        }
         let mut tailer = Tailer::open(&self.session, Settings::default())?;
+        if self.no_tui || !std::io::stdout().is_terminal() {
+            service::log_to_stderr(LogFormat::Text, None)?;
+            return Lines { window: self.window, every: self.every, format: self.format }.print(&mut tailer);
+        }
+        // Without logs: they would be drawn over.
+        let window = i64::try_from(self.window.as_nanos()).unwrap_or(i64::MAX);
+        let options = ui::Options { window, ..ui::Options::default() };
+        ui::run(tailer, options).map_err(|e| Error::Unavailable(e.to_string()))?;
+        Ok(())
+    }
+}
+
+/// Moments as lines.
+pub(crate) struct Lines {
+    /// How far back each looks.
+    pub(crate) window: Duration,
+    /// How often.
+    pub(crate) every: Duration,
+    /// As what.
+    pub(crate) format: LineFormat,
+}
+
+impl Lines {
+    /// Prints them until the session ends.
+    pub(crate) fn print(&self, tailer: &mut Tailer) -> Result<()> {
         let query = Query { window: i64::try_from(self.window.as_nanos()).unwrap_or(i64::MAX), ..Query::default() };
         let failed = |e: hud_common::cockpit::SourceError| Error::Unavailable(e.to_string());
         loop {

@@ -1,14 +1,14 @@
 //! The command line of `hud-record`, shared with `hud`.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
 use crate::{
     error::{Error, Result},
-    headless::{Headless, Target, Where},
-    memory,
+    headless::{self, Headless, Target, Where},
+    live, memory,
     privilege::Owner,
     probes::{self, Plan},
     record::{Every, Keep, RollPolicy, Store},
@@ -57,6 +57,9 @@ pub struct RecordArgs {
     /// Record without the cockpit
     #[arg(long)]
     pub headless: bool,
+    /// Print a line each second instead of drawing; so it is where stdout is no terminal
+    #[arg(long, conflicts_with = "headless")]
+    pub no_tui: bool,
     /// Seconds to record; 0 = until stopped
     #[arg(long, value_name = "SECS", default_value_t = 0)]
     pub duration: u64,
@@ -140,6 +143,9 @@ fn size(text: &str) -> Result<u64, String> {
 /// Runs a command and tells its error: one line, and the next step.
 pub fn report(program: &str, result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
+    if let Error::Recorder(_) = error {
+        return ExitCode::from(error.exit_code());
+    }
     let help = error.help();
     match service::log_format() {
         LogFormat::Text => {
@@ -156,8 +162,37 @@ pub fn report(program: &str, result: Result<()>) -> ExitCode {
 }
 
 impl RecordArgs {
+    /// Records by another process, and shows what it records.
+    fn show(self) -> Result<()> {
+        if self.wait || self.store.is_some() {
+            let what = if self.wait { "--wait" } else { "--store" };
+            return Err(Error::Unavailable(format!(
+                "{what} goes with --headless: then look at it with `hud attach SESSION`"
+            )));
+        }
+        let process = match (self.pid, &self.name) {
+            (Some(pid), _) => Process::by_pid(pid)?,
+            (None, Some(name)) => Process::by_name(name)?,
+            (None, None) => return Err(Error::NoTarget),
+        };
+        let mut arguments: Vec<OsString> = std::env::args_os().skip(1).filter(|a| a != "--no-tui").collect();
+        arguments.push("--headless".into());
+        let session = match self.export {
+            Some(folder) => folder,
+            None => {
+                let folder = headless::default_session(&process, Owner::from_sudo())?;
+                arguments.extend(["--export".into(), folder.clone().into()]);
+                folder
+            }
+        };
+        live::run(arguments, &session, self.no_tui)
+    }
+
     /// Finds the target, records it, and says what there is.
     pub fn run(self) -> Result<()> {
+        if !self.headless {
+            return self.show();
+        }
         memory::hold_little();
         service::log_to_stderr(self.log_format, self.log_level.as_deref())?;
         let target = match (self.pid, self.name) {
@@ -166,11 +201,6 @@ impl RecordArgs {
             (None, Some(name)) => Target::Process(Process::by_name(&name)?),
             (None, None) => return Err(Error::NoTarget),
         };
-        if !self.headless {
-            return Err(Error::Unavailable(
-                "the live cockpit is not built yet: record with --headless, then ask hud-analyze".into(),
-            ));
-        }
         let owner = Owner::from_sudo();
         let place = match (self.store, self.export) {
             (Some(root), _) => Where::Store(Store::open(&root, owner)?),

@@ -12,6 +12,9 @@ use crate::privilege;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The recorder, a process of its own, failed with this exit code, and has said why.
+    #[error("the recorder failed")]
+    Recorder(Option<u8>),
     /// Neither a name nor a pid.
     #[error("no target given")]
     NoTarget,
@@ -192,6 +195,7 @@ impl Error {
         match self {
             Error::Denied { .. } | Error::NoPermission { .. } | Error::NoBpf { .. } | Error::PidNamespace { .. } => 77,
             Error::NoTarget => 2,
+            Error::Recorder(code) => code.unwrap_or(1),
             _ => 1,
         }
     }

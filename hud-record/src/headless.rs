@@ -118,7 +118,7 @@ impl Headless {
         let settings = Settings {
             place: match &self.place {
                 Where::Folder(folder) => Place::Folder(folder.clone()),
-                Where::DataDir => Place::Folder(default_session(&name, pid, self.owner)?),
+                Where::DataDir => Place::Folder(default_session(&process, self.owner)?),
                 Where::Store(store) => Place::Store(store.clone()),
             },
             target: self.symbols.clone(),
@@ -203,7 +203,7 @@ fn short_name(process: &Process) -> String {
 }
 
 /// `<data dir>/hud/<name>-<local time>-<pid>`, in the home of the user who called sudo.
-fn default_session(name: &str, pid: u32, owner: Option<Owner>) -> Result<PathBuf> {
+pub(crate) fn default_session(process: &Process, owner: Option<Owner>) -> Result<PathBuf> {
     use etcetera::BaseStrategy as _;
     let data = match owner.and_then(|o| o.home()) {
         Some(home) => home.join(".local/share"),
@@ -212,5 +212,5 @@ fn default_session(name: &str, pid: u32, owner: Option<Owner>) -> Result<PathBuf
             .data_dir(),
     };
     let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();
-    Ok(data.join("hud").join(format!("{name}-{now}-{pid}")))
+    Ok(data.join("hud").join(format!("{}-{now}-{}", short_name(process), process.pid)))
 }

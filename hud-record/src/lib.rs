@@ -9,6 +9,7 @@ pub mod error;
 pub mod headless;
 pub mod intake;
 pub mod kernel;
+mod live;
 mod memory;
 pub mod names;
 pub mod privilege;

@@ -16,6 +16,8 @@ use hud_record::{
 
 const EXAMPLES: &str = "\
 Examples:
+  hud my-server                             watch it, and keep what was seen as a session
+  hud attach /var/tmp/s                     watch what another hud is recording
   hud my-server --headless --duration 10    record 10 seconds
   hud --pid 4711 --target ./my-server --export /var/tmp/s --headless
   hud hotspots /var/tmp/s                   where the CPU time went

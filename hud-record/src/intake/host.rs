@@ -35,7 +35,7 @@ use crate::{
 const MOST_CPU: Duration = Duration::from_secs(20);
 /// CPU time for what is asked once: to read the types in hundreds of megabytes of debug information.
 const MOST_CPU_ONCE: Duration = Duration::from_secs(60);
-/// And time by the clock, on a machine on which the child, at nice 19, hardly gets a CPU.
+/// And time by the clock, on a machine on which the child hardly gets a CPU.
 const MOST_TIME: Duration = Duration::from_secs(120);
 /// Heap with which a child goes on. One that has grown beyond is replaced: what it read is read again where it is asked for.
 const MOST_HEAP: u64 = 192 << 20;
@@ -102,8 +102,8 @@ impl Intake {
             .name("hud-intake".into())
             .spawn(move || {
                 if urgency == Urgency::Idle {
-                    // Below everything else on the machine; the child inherits it.
-                    let _ = rustix::process::nice(19);
+                    // The child inherits it.
+                    privilege::stand_back();
                 }
                 privilege::enter_intake_host();
                 host.run(&incoming);

@@ -74,7 +74,7 @@ impl Attachment {
             .ok_or(Error::Exited(process.pid))?;
         // While hud may still do everything: the child is to become nobody.
         let sources = Arc::new(Sources::new(Intake::start()?, Cache::shared()));
-        // Another child for what recording waits for: the other one is below everything else on the machine.
+        // Another child for what recording waits for: the other one stands back.
         let urgent = Arc::new(Sources::new(Intake::start_urgent()?, Cache::default()));
         let running = Binary::open(&process.exe_path(), &process.exe).map_err(|e| opened(&process, e))?;
         let given = match &settings.target {

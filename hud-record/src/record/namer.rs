@@ -68,8 +68,8 @@ impl Namer {
         let thread = thread::Builder::new()
             .name("hud-namer".into())
             .spawn(move || {
-                // Below everything else on the machine: names can wait, the target cannot.
-                let _ = rustix::process::nice(19);
+                // Names can wait, the target cannot.
+                crate::privilege::stand_back();
                 crate::privilege::enter_namer();
                 Names::new(process, names_from, mappings, sources, clock, out).run(&incoming, &ending)
             })

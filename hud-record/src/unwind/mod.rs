@@ -309,7 +309,7 @@ impl Unwinder {
         let (ask, asked) = mpsc::sync_channel(1);
         let keep_up = move || {
             privilege::enter_namer();
-            let _ = rustix::process::nice(19);
+            privilege::stand_back();
             let (mut looked, mut pause) = (Instant::now(), LEAST_PAUSE);
             loop {
                 match asked.recv_timeout(LOOK_EVERY) {
