@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::sh::{cargo, command, output, root, run as sh, target_dir};
 use crate::{rustc, setup};
 
-/// Rebuilds the kernel object, hud-ebpf/prebuilt/hud.bpf.o
+/// Rebuilds the kernel object, hud-ebpf/prebuilt/hud.bpf.o, and lints its source
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Builds it and compares it with the committed one, which stays as it is
@@ -43,7 +43,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     fs::write(&part, &bytes).with_context(|| format!("failed to write {}", part.display()))?;
     fs::rename(&part, &prebuilt).with_context(|| format!("failed to write {}", prebuilt.display()))?;
     println!("hud-ebpf/prebuilt/hud.bpf.o: {} bytes", bytes.len());
-    Ok(())
+    // No other command lints it before CI does.
+    clippy()
 }
 
 fn build() -> Result<PathBuf> {
