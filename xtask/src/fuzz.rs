@@ -66,8 +66,8 @@ fn fuzz(program: &Path, corpus: &Path, name: &str, seconds: u32) -> Result<()> {
     let status = command(program)
         .args(BOUNDS)
         .arg(format!("-max_total_time={seconds}"))
-        // The child that names keeps every file that it maps, until it ends.
-        .arg(if name == "names" { "-rss_limit_mb=4000" } else { "-rss_limit_mb=300" })
+        // The child that reads debug information keeps every file that it maps until it ends: some kilobytes an input.
+        .arg(if name == "eh_frame" { "-rss_limit_mb=300" } else { "-rss_limit_mb=4000" })
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg("-print_final_stats=1")
         .args([&found, corpus])
