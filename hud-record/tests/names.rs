@@ -31,6 +31,14 @@ fn with_cache(cache: Cache) -> (Resolver, Arc<Sources>) {
     (Resolver::new(Arc::clone(&sources), None), sources)
 }
 
+/// The child, and the most memory that it ever had (kB).
+fn peak(sources: &Sources) -> (u32, u64) {
+    let pid = sources.intake().pid().unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    (pid, peak.trim().trim_end_matches(" kB").parse().unwrap())
+}
+
 /// Where the functions of a binary lie in its file, by their symbols.
 struct Symbols(Vec<(String, u64, u64)>);
 
@@ -298,9 +306,8 @@ fn a_section_that_unpacks_to_too_much_is_left_packed() {
     // The symbol table has it.
     assert_eq!(found.frames.last().unwrap().function.as_deref(), Some("small::outer"));
     assert_eq!(found.frames.last().unwrap().file, None);
-    let status = fs::read_to_string(format!("/proc/{}/status", sources.intake().pid().unwrap())).unwrap();
-    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
-    assert!(peak.parse::<u64>().unwrap() < 100_000, "{peak} kB");
+    let peak = peak(&sources).1;
+    assert!(peak < 100_000, "{peak} kB");
 }
 
 #[test]
@@ -481,4 +488,32 @@ fn a_binary_that_was_replaced_or_deleted_is_read_as_it_runs() {
         let columns = recording.integers(Table::Frames, "col");
         assert!(columns.iter().flatten().any(|&c| c > 1), "{gone}: no columns");
     }
+}
+
+/// Run by `cargo xtask bench names`, which reads what it prints.
+#[test]
+#[ignore = "a measurement, of the binary in HUD_BIG_BINARY"]
+fn every_function_of_a_large_binary() {
+    let binary = PathBuf::from(std::env::var_os("HUD_BIG_BINARY").expect("HUD_BIG_BINARY"));
+    let offsets: Vec<u64> = Symbols::of(&binary).0.iter().map(|(_, offset, size)| offset + size / 2).collect();
+    let began = std::time::Instant::now();
+    let (mut resolver, sources) = resolver();
+    let id = resolver.open(&binary, &binary).unwrap();
+    let whole = |located: &[Located]| located.iter().filter(|l| l.frames.iter().any(|f| f.line.is_some())).count();
+    assert!(whole(&resolver.resolve(id, &offsets[..1])) > 0, "the first function has no line");
+    let first = began.elapsed();
+    let (mut named, mut children, mut most) = (0, std::collections::HashSet::new(), 0);
+    for some in offsets.chunks(1000) {
+        named += whole(&resolver.resolve(id, some));
+        let (child, peak) = peak(&sources);
+        children.insert(child);
+        most = most.max(peak);
+    }
+    println!(
+        "functions={} named={named} first_ms={} all_ms={} peak_kb={most} children={}",
+        offsets.len(),
+        first.as_millis(),
+        began.elapsed().as_millis(),
+        children.len()
+    );
 }

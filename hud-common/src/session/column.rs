@@ -69,6 +69,7 @@ pub(super) struct ColumnEncoder {
     valid: Vec<bool>,
     numbers: Vec<u32>,
     page: Vec<u8>,
+    packed: Vec<u8>,
 }
 
 impl ColumnEncoder {
@@ -82,6 +83,7 @@ impl ColumnEncoder {
             valid: Vec::new(),
             numbers: Vec::new(),
             page: Vec::new(),
+            packed: Vec::new(),
         })
     }
 
@@ -95,9 +97,9 @@ impl ColumnEncoder {
         how: Values,
         is_sorted: bool,
     ) -> Result<()> {
-        self.gather(parts, places)?;
         let physical = descr.physical_type();
         let is_nullable = descr.max_def_level() > 0;
+        self.gather(parts, places, is_nullable)?;
         let dictionary = match (physical, how) {
             (Type::BOOLEAN, _) | (_, Values::Plain | Values::Delta) => None,
             _ => self.number(),
@@ -177,11 +179,14 @@ impl ColumnEncoder {
     }
 
     fn compressed(&mut self) -> Result<Bytes> {
-        Ok(self.zstd.compress(&self.page).map_err(external)?.into())
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(self.page.len()));
+        self.zstd.compress_to_buffer(&self.page, &mut self.packed).map_err(external)?;
+        Ok(Bytes::copy_from_slice(&self.packed))
     }
 
     /// Puts the column's values that are not null in order; where there are nulls, `valid` tells where.
-    fn gather(&mut self, parts: &[&ArrayRef], places: Option<&[u32]>) -> Result<()> {
+    fn gather(&mut self, parts: &[&ArrayRef], places: Option<&[u32]>, is_nullable: bool) -> Result<()> {
         self.flat.clear();
         let mut valid = Vec::new();
         for part in parts {
@@ -207,7 +212,7 @@ impl ColumnEncoder {
         self.values.clear();
         let Some(places) = places else {
             if valid.is_empty() {
-                self.valid.resize(self.flat.len(), true);
+                self.valid.resize(if is_nullable { self.flat.len() } else { 0 }, true);
                 std::mem::swap(&mut self.values, &mut self.flat);
             } else {
                 self.values.extend(self.flat.iter().zip(&valid).filter(|(_, valid)| **valid).map(|(value, _)| *value));
@@ -217,7 +222,7 @@ impl ColumnEncoder {
         };
         let place = |at: &u32| usize::try_from(*at).unwrap_or(usize::MAX);
         if valid.is_empty() {
-            self.valid.resize(places.len(), true);
+            self.valid.resize(if is_nullable { places.len() } else { 0 }, true);
             self.values.extend(places.iter().map(|at| self.flat.get(place(at)).copied().unwrap_or_default()));
         } else {
             let is_valid = |at: &u32| valid.get(place(at)).copied().unwrap_or_default();

@@ -27,7 +27,7 @@ use arrow::{
         convert::fb_to_schema,
         reader::RecordBatchDecoder,
         root_as_message,
-        writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions},
+        writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, StreamEncoder},
     },
 };
 
@@ -57,9 +57,7 @@ pub struct InflightLog {
     len: u64,
     /// Whether the file may be longer than that.
     torn: bool,
-    options: IpcWriteOptions,
-    context: IpcWriteContext,
-    dictionaries: DictionaryTracker,
+    encoder: StreamEncoder,
     rows: u64,
     bytes: u64,
 }
@@ -69,35 +67,29 @@ impl InflightLog {
     pub fn create(session: &SessionDir, table: Table, number: u32) -> Result<Self> {
         session.create_table(table)?;
         let path = session.log(table, number);
+        let schema = table.schema();
+        let encoder = StreamEncoder::try_new_with_options(&schema, options()).and_then(|mut encoder| {
+            // What it gives first has the schema before it, which here is a frame of its own.
+            encoder.encode(&RecordBatch::new_empty(schema))?;
+            Ok(encoder)
+        });
+        let encoder = encoder.map_err(Error::damaged(&path))?;
         let file = super::layout::create_appending(&path)?;
-        let mut log = Self {
-            table,
-            number,
-            path,
-            file,
-            len: 0,
-            torn: false,
-            options: options(),
-            context: IpcWriteContext::default(),
-            dictionaries: DictionaryTracker::new(true),
-            rows: 0,
-            bytes: 0,
-        };
+        let mut log = Self { table, number, path, file, len: 0, torn: false, encoder, rows: 0, bytes: 0 };
         let schema = schema_message(table);
         // No log at all is better than one without a schema: the number is then free again.
-        log.frame(&schema).inspect_err(|_| drop(std::fs::remove_file(&log.path)))?;
+        log.frame(&schema, &[]).inspect_err(|_| drop(std::fs::remove_file(&log.path)))?;
         Ok(log)
     }
 
     /// Appends a batch and hands it to the system: it survives the recorder's death from here on. All or nothing: where
     /// it fails, nothing of it is in the log, and a later one may succeed.
     pub fn append(&mut self, batch: &RecordBatch) -> Result<()> {
-        let (_, encoded) = IpcDataGenerator::default()
-            .encode(batch, &mut self.dictionaries, &self.options, &mut self.context)
-            .map_err(Error::damaged(&self.path))?;
-        self.frame(&encoded)?;
+        let message = self.encoder.encode(batch).map_err(Error::damaged(&self.path))?;
+        let (metadata, body) = parts(&message).ok_or_else(|| self.too_large())?;
+        self.frame(metadata, body)?;
         self.rows += batch.num_rows() as u64;
-        self.bytes += encoded.arrow_data.len() as u64;
+        self.bytes += body.iter().map(|buffer| buffer.len() as u64).sum::<u64>();
         Ok(())
     }
 
@@ -144,11 +136,17 @@ impl InflightLog {
         &self.path
     }
 
-    fn frame(&mut self, message: &EncodedData) -> Result<()> {
-        let head = head(self.len, message)
-            .ok_or_else(|| Error::Damaged { path: self.path.clone(), why: "write: a batch is too large".into() })?;
-        let body = &message.arrow_data;
-        self.write(&mut [IoSlice::new(&head), IoSlice::new(body)], head.len() + body.len())
+    fn frame(&mut self, metadata: &[u8], body: &[Buffer]) -> Result<()> {
+        let head = head(self.len, metadata, body).ok_or_else(|| self.too_large())?;
+        let len = head.len() + body.iter().map(Buffer::len).sum::<usize>();
+        let mut slices = Vec::with_capacity(1 + body.len());
+        slices.push(IoSlice::new(&head));
+        slices.extend(body.iter().map(|buffer| IoSlice::new(buffer)));
+        self.write(&mut slices, len)
+    }
+
+    fn too_large(&self) -> Error {
+        Error::Damaged { path: self.path.clone(), why: "write: a batch is too large".into() }
     }
 
     /// Writes all of it, or leaves the file as it was.
@@ -194,19 +192,27 @@ fn options() -> IpcWriteOptions {
     IpcWriteOptions::try_new(8, false, MetadataVersion::V5).unwrap_or_default()
 }
 
-fn schema_message(table: Table) -> EncodedData {
-    IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
-        &table.schema(),
-        &mut DictionaryTracker::new(true),
-        &options(),
-    )
+fn schema_message(table: Table) -> Vec<u8> {
+    let mut dictionaries = DictionaryTracker::new(true);
+    let generator = IpcDataGenerator::default();
+    generator.schema_to_bytes_with_dictionary_tracker(&table.schema(), &mut dictionaries, &options()).ipc_message
+}
+
+/// The metadata and the body of an encoded message, whose body are the batch's own buffers: none of them is copied.
+fn parts(message: &[Buffer]) -> Option<(&[u8], &[Buffer])> {
+    let (prefix, rest) = message.split_first()?;
+    let (metadata, rest) = rest.split_first()?;
+    let len = prefix.get(4..PREFIX).and_then(|len| len.try_into().ok()).map(i32::from_le_bytes)?;
+    let padding = usize::try_from(len).ok()?.checked_sub(metadata.len())?;
+    // Padding is a buffer too.
+    let body = if padding > 0 { rest.split_first().filter(|(p, _)| p.len() == padding)?.1 } else { rest };
+    Some((metadata, body))
 }
 
 /// All of a frame but its body, for a frame at `offset`.
-fn head(offset: u64, message: &EncodedData) -> Option<Vec<u8>> {
-    let metadata = &message.ipc_message;
+fn head(offset: u64, metadata: &[u8], body: &[Buffer]) -> Option<Vec<u8>> {
     let len = (PREFIX + metadata.len() + TRAILER).next_multiple_of(8);
-    if len > MAX_METADATA || message.arrow_data.len() > MAX_BODY {
+    if len > MAX_METADATA || body.iter().map(Buffer::len).sum::<usize>() > MAX_BODY {
         return None;
     }
     let mut head = Vec::with_capacity(len);
@@ -215,15 +221,16 @@ fn head(offset: u64, message: &EncodedData) -> Option<Vec<u8>> {
     head.extend_from_slice(metadata);
     head.resize(len - TRAILER, 0);
     head.extend_from_slice(&MAGIC);
-    head.extend_from_slice(&crc(offset, &head, &message.arrow_data).to_le_bytes());
+    let crc = crc(offset, &head, body.iter().map(Buffer::as_slice));
+    head.extend_from_slice(&crc.to_le_bytes());
     Some(head)
 }
 
-fn crc(offset: u64, head: &[u8], body: &[u8]) -> u32 {
+fn crc<'a>(offset: u64, head: &[u8], body: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&offset.to_le_bytes());
     crc.update(head);
-    crc.update(body);
+    body.into_iter().for_each(|buffer| crc.update(buffer));
     crc.finalize()
 }
 
@@ -370,7 +377,7 @@ impl InflightReader {
             return Err(NoFrame::Torn);
         }
         let body = self.bytes(self.offset + head_len, body_len)?;
-        if crc(self.offset, covered, &body) != u32::from_le_bytes(*crc_stored) {
+        if crc(self.offset, covered, [body.as_slice()]) != u32::from_le_bytes(*crc_stored) {
             return bad("a frame's checksum does not match");
         }
         let batch = match message.header_type() {
@@ -418,7 +425,7 @@ impl Iterator for InflightReader {
 
 /// The schema that a log declares; `None` where it is the table's.
 fn log_schema(table: Table, metadata: &[u8]) -> Result<Option<SchemaRef>, NoFrame> {
-    let own = schema_message(table).ipc_message;
+    let own = schema_message(table);
     if metadata.starts_with(&own) && metadata.iter().skip(own.len()).all(|b| *b == 0) {
         return Ok(None);
     }

@@ -113,6 +113,7 @@ fn forbid_calls() -> bool {
         libc::SYS_sched_yield,
         libc::SYS_sched_getaffinity,
         libc::SYS_getpid,
+        libc::SYS_getrusage,
         libc::SYS_gettid,
         libc::SYS_rt_sigaction,
         libc::SYS_rt_sigprocmask,

@@ -7,6 +7,7 @@
 mod cache;
 mod files;
 mod kernel;
+mod mapped;
 mod module;
 mod resolver;
 mod whose;

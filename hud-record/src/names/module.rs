@@ -8,13 +8,12 @@ use std::{borrow::Cow, collections::HashMap, fs::File, sync::Arc};
 
 use addr2line::{Context, LookupContinuation as _, LookupResult, SplitDwarfLoad};
 use gimli::{Dwarf, DwarfPackage, DwarfSections, EndianSlice, LittleEndian, SectionId};
-use memmap2::Mmap;
 use object::{
     CompressionFormat, Object as _, ObjectSection as _, elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, Sym as _},
 };
 
-use super::whose::Crates;
+use super::{mapped, whose::Crates};
 use crate::{
     intake::protocol::{LONGEST_NAME, Located, MOST_FRAMES, Named, Opened, Role, TokioDebug, WantedObject},
     target::{FunctionName, function, local, poll_types},
@@ -201,6 +200,7 @@ impl ModuleFile {
         };
         let found = frames(&lookup, &mut self.objects, address);
         self.lookup = Some(lookup);
+        mapped::relieve();
         match found {
             Ok(frames) => Found::Located(Located { address, is_signal_return, frames }),
             Err(wanted) => Found::Wants(wanted),
@@ -224,7 +224,7 @@ impl ModuleFile {
             TokioDebug {
                 task_id_offset: found.map(|l| l.task_id),
                 worker: found.and_then(|l| l.worker).map(bytemuck::cast),
-                polls: poll_types(dwarf, polls),
+                polls: poll_types(dwarf, polls, mapped::relieve),
             }
         });
         self.unpacked = unpacked;
@@ -287,14 +287,12 @@ fn map(file: &File, is_right: impl FnOnce(&(&[u8], ElfFile64<'_>)) -> bool) -> R
     if size > LARGEST_FILE {
         return Err("too large".into());
     }
-    // SAFETY: the mapping is read only. A file that is truncated while it is read ends this process by SIGBUS, which is
-    // what it is there for; one that is written to yields other bytes, and none is trusted.
-    let data = unsafe { Mmap::map(file) }.map_err(|e| e.to_string())?;
+    let data = mapped::map(file).map_err(|e| e.to_string())?;
     let parsed = ElfFile64::parse(&*data).map_err(|e| format!("not an ELF file: {e}"))?;
     if !is_right(&(&*data, parsed)) {
         return Err("another file".into());
     }
-    let data: &'static [u8] = Box::leak(Box::new(data));
+    let data = mapped::keep(data);
     Ok((data, ElfFile64::parse(data).map_err(|e| e.to_string())?))
 }
 

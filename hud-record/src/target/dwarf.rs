@@ -37,8 +37,8 @@ const MAX_DEPTH: usize = 256;
 const LONGEST_NAME: usize = 64 << 10;
 
 /// Types of the poll functions at `addresses`. Reads the units that hold them, and others of the same crates only where
-/// a type's place is told there.
-pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64]) -> HashMap<u64, PollType> {
+/// a type's place is told there. `between` is called after each unit that was read.
+pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64], between: impl Fn()) -> HashMap<u64, PollType> {
     let wanted: HashSet<u64> = addresses.iter().copied().collect();
     let Ok(context) = Context::from_dwarf(dwarf) else {
         return HashMap::new();
@@ -50,6 +50,7 @@ pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64]) -> HashMap<
             && read.insert(unit.header.offset())
         {
             facts.read(unit, &wanted);
+            between();
         }
     }
     let homeless: HashSet<String> = facts
@@ -71,6 +72,7 @@ pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64]) -> HashMap<
             if homeless.iter().any(|krate| name.contains(&format!("/@/{krate}."))) {
                 facts.read(unit, &wanted);
             }
+            between();
         }
     }
     let typed =
