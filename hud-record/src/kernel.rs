@@ -1,5 +1,7 @@
 //! What hud needs to know of this kernel: offsets in its structures (by BTF), its name, its clocks.
 
+use std::sync::OnceLock;
+
 use btf_rs::{Btf, BtfType as _, Type};
 use hud_common::{session::Clock, wire::Config};
 use rustix::time::{ClockId, clock_gettime};
@@ -59,8 +61,14 @@ impl ReturnOffsets {
 }
 
 impl Offsets {
-    /// By the running kernel's BTF; `None` where it has none.
+    /// By the running kernel's BTF; `None` where it has none. Read once, which takes a tenth of a second: whoever comes
+    /// meanwhile waits.
     pub fn of_running_kernel() -> Option<Self> {
+        static READ: OnceLock<Option<Offsets>> = OnceLock::new();
+        *READ.get_or_init(Self::read)
+    }
+
+    fn read() -> Option<Self> {
         // Read whole: `from_file` seeks before every type, 126,000 system calls here.
         let btf = Btf::from_bytes(&std::fs::read(BTF_PATH).ok()?).ok()?;
         Some(Offsets {

@@ -25,7 +25,7 @@ use crate::{
     kernel::{BTF_PATH, Offsets},
     names::Sources,
     target::{Process, Tokio},
-    unwind::{Prepared, Unwinder},
+    unwind::{LoadingTables, Prepared, Unwinder},
     uprobes::{Places, Programs, Switch, TrapCost, Uprobes},
 };
 
@@ -170,10 +170,12 @@ impl Probes {
         if by_tables {
             tables.size(&mut loader);
         }
-        let bpf = loader
+        let mut bpf = loader
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
+        // While the verifier looks at the programs.
+        let tables = if by_tables { Some(LoadingTables::begin(&mut bpf, tables)?) } else { None };
         let mut probes = Probes {
             bpf,
             probed: Probed::Not,
@@ -196,8 +198,8 @@ impl Probes {
             const NAMES: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
             probes.programs = Programs::load(&probes.bpf, OBJECT, &NAMES).ok();
         }
-        if by_tables {
-            probes.unwinder = Some(Unwinder::start(&mut probes.bpf, tables, process.clone(), Arc::clone(sources))?);
+        if let Some(tables) = tables {
+            probes.unwinder = Some(Unwinder::start(tables, process.clone(), Arc::clone(sources))?);
         }
         if plan.polls == Polls::Auto {
             probes.trap = probes.programs.as_ref().and_then(|p| TrapCost::measure(p).ok());

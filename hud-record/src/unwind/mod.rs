@@ -192,15 +192,9 @@ fn fd(map: &MapData) -> BorrowedFd<'_> {
 
 impl Tables {
     /// Loads what was prepared.
-    fn load(bpf: &mut Ebpf, prepared: Prepared) -> Result<Self> {
-        let mut tables = Tables {
-            maps: Maps::take(bpf)?,
-            used: (0, 0),
-            room: prepared.room(),
-            files: HashMap::new(),
-            active: Vec::new(),
-            half: 0,
-        };
+    fn load(maps: Maps, prepared: Prepared) -> Result<Self> {
+        let mut tables =
+            Tables { maps, used: (0, 0), room: prepared.room(), files: HashMap::new(), active: Vec::new(), half: 0 };
         let failed = |e: io::Error| Error::Kernel { what: "loading the unwind tables".into(), why: e.to_string() };
         for (id, table) in prepared.tables {
             let placed = match table {
@@ -302,10 +296,29 @@ pub(crate) struct Unwinder {
     unmapped: u64,
 }
 
+/// The tables on their way into the maps: a tenth of a second for a binary of 200 MB.
+pub(crate) struct LoadingTables(JoinHandle<Result<Tables>>);
+
+impl LoadingTables {
+    /// Begins to load what was prepared.
+    pub(crate) fn begin(bpf: &mut Ebpf, prepared: Prepared) -> Result<Self> {
+        let maps = Maps::take(bpf)?;
+        let started = thread::Builder::new().name("hud-unwinder".into()).spawn(|| Tables::load(maps, prepared));
+        started.map(LoadingTables).map_err(|source| Error::Io { action: "start a thread", source })
+    }
+
+    fn wait(self) -> Result<Tables> {
+        let ended = self.0.join();
+        ended.unwrap_or_else(|_| {
+            Err(Error::Kernel { what: "loading the unwind tables".into(), why: "a thread ended".into() })
+        })
+    }
+}
+
 impl Unwinder {
-    /// Loads the tables, and starts the thread.
-    pub(crate) fn start(bpf: &mut Ebpf, prepared: Prepared, process: Process, sources: Arc<Sources>) -> Result<Self> {
-        let mut tables = Tables::load(bpf, prepared)?;
+    /// Waits until the tables are loaded, and starts the thread.
+    pub(crate) fn start(tables: LoadingTables, process: Process, sources: Arc<Sources>) -> Result<Self> {
+        let mut tables = tables.wait()?;
         let (ask, asked) = mpsc::sync_channel(1);
         let keep_up = move || {
             privilege::enter_namer();
