@@ -170,12 +170,12 @@ impl Probes {
         if by_tables {
             tables.size(&mut loader);
         }
-        let mut bpf = loader
+        let bpf = loader
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
         // While the verifier looks at the programs.
-        let tables = if by_tables { Some(LoadingTables::begin(&mut bpf, tables)?) } else { None };
+        let tables = if by_tables { Some(LoadingTables::begin(&bpf, tables)?) } else { None };
         let mut probes = Probes {
             bpf,
             probed: Probed::Not,
@@ -196,7 +196,9 @@ impl Probes {
         if plan.polls != Polls::Off || probes.has_context {
             // Now, as the ring is still among the maps. An older kernel refuses.
             const NAMES: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
-            probes.programs = Programs::load(&probes.bpf, OBJECT, &NAMES).ok();
+            probes.programs = Programs::load(&probes.bpf, OBJECT, &NAMES)
+                .inspect_err(|e| tracing::debug!("no uprobe_multi links: {e}"))
+                .ok();
         }
         if let Some(tables) = tables {
             probes.unwinder = Some(Unwinder::start(tables, process.clone(), Arc::clone(sources))?);

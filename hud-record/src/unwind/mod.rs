@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs::File,
     io::{self, Write as _},
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError, SyncSender},
@@ -19,10 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Map, MapData},
-};
+use aya::{Ebpf, EbpfLoader, maps::Map};
 use hud_common::unwind::{Active, MAX_MAPPINGS, Mapping};
 use rustix::fs::{MemfdFlags, memfd_create};
 use table::Table;
@@ -162,32 +159,33 @@ struct Tables {
 }
 
 struct Maps {
-    rows: MapData,
-    index: MapData,
-    mappings: MapData,
-    active: MapData,
+    rows: OwnedFd,
+    index: OwnedFd,
+    mappings: OwnedFd,
+    active: OwnedFd,
 }
 
 impl Maps {
-    fn take(bpf: &mut Ebpf) -> Result<Self> {
-        let mut take = |name: &str| match bpf.take_map(name) {
-            Some(Map::Array(data)) => Ok(data),
+    /// Descriptors of the maps, which stay where they are: programs that are yet to be loaded look for them there.
+    fn of(bpf: &Ebpf) -> Result<Self> {
+        let descriptor = |name: &str| match bpf.map(name) {
+            Some(Map::Array(data)) => data
+                .fd()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|source| Error::Io { action: "duplicate a descriptor", source }),
             _ => Err(Error::Kernel {
                 what: format!("the kernel object has no {name}"),
                 why: "hud-ebpf/prebuilt is out of date; run `cargo xtask build-ebpf`".into(),
             }),
         };
         Ok(Maps {
-            rows: take("UNWIND_ROWS")?,
-            index: take("UNWIND_INDEX")?,
-            mappings: take("UNWIND_MAPPINGS")?,
-            active: take("UNWIND_ACTIVE")?,
+            rows: descriptor("UNWIND_ROWS")?,
+            index: descriptor("UNWIND_INDEX")?,
+            mappings: descriptor("UNWIND_MAPPINGS")?,
+            active: descriptor("UNWIND_ACTIVE")?,
         })
     }
-}
-
-fn fd(map: &MapData) -> BorrowedFd<'_> {
-    map.fd().as_fd()
 }
 
 impl Tables {
@@ -220,8 +218,8 @@ impl Tables {
             buckets: number(table.index.len() - 1)?,
             table: TableShape { base: table.base, segments: table.segments },
         };
-        bpf::write_array(fd(&self.maps.rows), placed.rows, &table.rows)?;
-        bpf::write_array(fd(&self.maps.index), placed.index, &table.index)?;
+        bpf::write_array(self.maps.rows.as_fd(), placed.rows, &table.rows)?;
+        bpf::write_array(self.maps.index.as_fd(), placed.index, &table.index)?;
         self.used = end;
         Ok(Some(placed))
     }
@@ -237,9 +235,9 @@ impl Tables {
         }
         // The half that is not in use.
         let first = self.half * MAX_MAPPINGS;
-        bpf::write_array(fd(&self.maps.mappings), first, &mappings)?;
+        bpf::write_array(self.maps.mappings.as_fd(), first, &mappings)?;
         let count = u32::try_from(mappings.len()).map_err(io::Error::other)?;
-        bpf::write_array(fd(&self.maps.active), 0, &[Active { first, count }])?;
+        bpf::write_array(self.maps.active.as_fd(), 0, &[Active { first, count }])?;
         self.half ^= 1;
         self.active = mappings;
         Ok(true)
@@ -301,8 +299,8 @@ pub(crate) struct LoadingTables(JoinHandle<Result<Tables>>);
 
 impl LoadingTables {
     /// Begins to load what was prepared.
-    pub(crate) fn begin(bpf: &mut Ebpf, prepared: Prepared) -> Result<Self> {
-        let maps = Maps::take(bpf)?;
+    pub(crate) fn begin(bpf: &Ebpf, prepared: Prepared) -> Result<Self> {
+        let maps = Maps::of(bpf)?;
         let started = thread::Builder::new().name("hud-unwinder".into()).spawn(|| Tables::load(maps, prepared));
         started.map(LoadingTables).map_err(|source| Error::Io { action: "start a thread", source })
     }
