@@ -33,7 +33,7 @@ pub struct AttachArgs {
     /// What to print with --no-tui
     #[arg(long, value_enum, default_value_t = LineFormat::Text)]
     pub format: LineFormat,
-    /// What to see, and how
+    /// What the cockpit shows, and how
     #[command(flatten)]
     pub look: LookArgs,
 }

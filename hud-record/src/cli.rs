@@ -103,7 +103,7 @@ pub struct RecordArgs {
     /// End as standard input ends: how a cockpit ends its recorder, whoever each of them runs as
     #[arg(long, hide = true, requires = "headless")]
     pub until_eof: bool,
-    /// What to see, and how
+    /// What the cockpit shows, and how
     #[command(flatten)]
     pub look: LookArgs,
 }

@@ -27,7 +27,7 @@ pub struct LookArgs {
     /// Leave the mouse to the terminal, to select text
     #[arg(long)]
     pub no_mouse: bool,
-    /// Limits of the status and the findings
+    /// Limits of the rules, see [`Warn`]
     #[arg(long, value_name = "WHAT=LIMIT", value_delimiter = ',', help = warn_help())]
     pub warn: Vec<Warn>,
 }
