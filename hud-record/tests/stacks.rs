@@ -280,7 +280,11 @@ fn gdb(process: &Process) -> BTreeMap<i64, Vec<Option<(String, i64)>>> {
         let mapping = mappings.iter().find(|m| (m.start..m.end).contains(&pc))?;
         let offset = pc - mapping.start + mapping.offset;
         let file = process.mapped_file(mapping);
-        let vaddr = Binary::open(&file, &file).ok().and_then(|b| b.vaddr(offset)).unwrap_or(offset);
+        let vaddr = std::fs::File::open(&file)
+            .ok()
+            .and_then(|f| Binary::read(&f).ok())
+            .and_then(|b| b.vaddr(offset))
+            .unwrap_or(offset);
         Some((mapping.path.clone(), vaddr.cast_signed()))
     };
     let mut stacks: BTreeMap<i64, Vec<Option<(String, i64)>>> = BTreeMap::new();

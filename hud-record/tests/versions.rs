@@ -62,9 +62,10 @@ fn the_way_to_the_worker_is_known() {
         ["tokio-1.38.2", "tokio-1.43.4", "tokio-1.47.1", "tokio-1.50.0", "fat-lto", "v0", "static", "non-pie"];
     for fixture in fixtures {
         let path = program(fixture).join("test-async-app");
-        let binary = Binary::open(&path, &path).unwrap();
+        let file = fs::File::open(&path).unwrap();
+        let binary = Binary::read(&file).unwrap();
         let mut tokio = Tokio::find(&binary, || Image::of_file(&binary)).unwrap();
-        hud_record::names::learn_tokio(&fs::File::open(&path).unwrap(), &binary, &mut tokio);
+        hud_record::names::learn_tokio(&file, &mut tokio);
         let place = tokio.worker_place.unwrap_or_else(|| panic!("{fixture}: no way to the worker"));
         // Behind the two counts of an `Arc`.
         assert!(place.scheduler > 0 && place.handle >= 16 && place.index >= 16, "{fixture}: {place:?}");

@@ -1,13 +1,8 @@
-//! The target's ELF file as hud first looks at it: tokio by symbols or by shape, task types and offsets by debug information.
+//! The target's ELF file as the confined child first looks at it: tokio by symbols or by shape, task types and offsets by debug information.
 
 #![no_main]
 
-use std::{
-    fs::File,
-    io::Write as _,
-    os::fd::AsRawFd as _,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io::Write as _};
 
 use hud_record::target::{Binary, Image, Tokio};
 use libfuzzer_sys::fuzz_target;
@@ -16,11 +11,11 @@ use rustix::fs::{MemfdFlags, memfd_create};
 fuzz_target!(|bytes: &[u8]| {
     let mut file = File::from(memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("a file in memory"));
     file.write_all(bytes).expect("room for it");
-    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let Ok(binary) = Binary::open(&path, Path::new("fuzz")) else { return };
+    let Ok(binary) = Binary::read(&file) else { return };
     let _ = (binary.image(), binary.build_id(), binary.vaddr(0x1000), binary.has_symbols());
     if let Ok(mut tokio) = Tokio::find(&binary, || Image::of_file(&binary)) {
-        hud_record::names::learn_tokio(&file, &binary, &mut tokio);
+        tokio.guess(&binary, || Image::of_file(&binary));
+        hud_record::names::learn_tokio(&file, &mut tokio);
         for (_, poll) in tokio.exact_polls() {
             // What goes to a terminal and into the session.
             assert!(!poll.name.chars().any(char::is_control), "{:?}", poll.name);

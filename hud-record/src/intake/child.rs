@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     names::{Found, ModuleFile},
+    target::{Looked, Place},
     unwind::table,
 };
 
@@ -59,7 +60,8 @@ struct Modules(Vec<ModuleFile>);
 
 impl Modules {
     fn answer(&mut self, request: Request, files: Vec<OwnedFd>) -> Answer {
-        let file = files.into_iter().next().map(File::from);
+        let mut files = files.into_iter().map(File::from);
+        let file = files.next();
         let answered = match request {
             Request::Open => self.open(file),
             Request::Give { module, role } => self.with(module, |m| {
@@ -72,6 +74,7 @@ impl Modules {
             }),
             Request::Tokio { module, polls } => self.with(module, |m| Ok(Answer::Tokio(m.tokio(&polls)))),
             Request::Unwind => unwind(file),
+            Request::Look(place) => look(file, files.next(), &place),
             Request::Frames { module, offsets } => self.with(module, |m| frames(m, &offsets)),
         };
         answered.unwrap_or_else(Answer::Refused)
@@ -91,6 +94,11 @@ impl Modules {
     fn with<T>(&mut self, id: ModuleId, act: impl FnOnce(&mut ModuleFile) -> Result<T, String>) -> Result<T, String> {
         act(usize::try_from(id).ok().and_then(|id| self.0.get_mut(id)).ok_or("no such module")?)
     }
+}
+
+fn look(file: Option<File>, memory: Option<File>, place: &Place) -> Result<Answer, String> {
+    let looked = Looked::at(&file.ok_or("no file")?, memory.as_ref(), place)?;
+    Ok(Answer::Looked(Box::new(looked)))
 }
 
 fn unwind(file: Option<File>) -> Result<Answer, String> {

@@ -20,7 +20,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    target::PollType,
+    target::{Looked, Place, PollType},
     unwind::table::{Segment, Table},
 };
 
@@ -68,6 +68,9 @@ pub(crate) enum Request {
     },
     /// The unwind table of a file. With its descriptor. Answered by `Unwind`.
     Unwind,
+    /// A first look at the target's binary. With its descriptor, and one of the process's memory where that is to be had.
+    /// Answered by `Looked`.
+    Look(Place),
 }
 
 /// What a file is to a module.
@@ -98,6 +101,8 @@ pub(crate) enum Answer {
     Tokio(TokioDebug),
     /// A file's unwind table.
     Unwind(PackedTable),
+    /// What attaching takes of a binary.
+    Looked(Box<Looked>),
     /// This first, then ask again.
     Wants(WantedObject),
     /// It is no file of the kind that hud can read, or the request made no sense.

@@ -38,9 +38,9 @@ pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<Located> {
 /// What the confined child does to learn of tokio, and what the recorder makes of the answer, in one process. For
 /// hud-record/fuzz and tests.
 #[doc(hidden)]
-pub fn learn_tokio(file: &std::fs::File, binary: &crate::target::Binary, tokio: &mut crate::target::Tokio) {
+pub fn learn_tokio(file: &std::fs::File, tokio: &mut crate::target::Tokio) {
     if let Ok(mut module) = ModuleFile::open(file) {
         let told = module.tokio(&tokio.poll_addresses());
-        tokio.learn(binary, &told);
+        tokio.learn(&told);
     }
 }

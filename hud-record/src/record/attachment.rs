@@ -31,7 +31,7 @@ use crate::{
     kernel,
     names::{Cache, Sources},
     probes::{Plan, Polls, Probes, Unwind},
-    target::{Binary, Mapping, Process, Tokio},
+    target::{Looked, Mapping, Process, Tokio},
     unwind::Prepared,
 };
 
@@ -78,33 +78,33 @@ impl Attachment {
         let sources = Arc::new(Sources::new(Intake::start()?, Cache::shared()));
         // Another child for what recording waits for: the other one stands back.
         let urgent = Arc::new(Sources::new(Intake::start_urgent()?, Cache::default()));
-        let running = Binary::open(&process.exe_path(), &process.exe).map_err(|e| opened(&process, e))?;
-        let given = match &settings.target {
-            Some(path) => Some(Binary::open(path, path)?),
-            None => None,
+        // Another thread has the child make the tables once this is answered.
+        let running = Looked::at_running(&process, urgent.intake())?;
+        let tables = prepare(&process, Arc::clone(&urgent), settings.plan)?;
+        let load_bias = running.load_bias.ok_or(Error::Exited(process.pid))?;
+        let build_id = running.build_id.clone();
+        let image = (running.image.0.wrapping_add(load_bias), running.image.1.wrapping_add(load_bias));
+        let mut tokio = match &settings.target {
+            Some(path) => {
+                let given = Looked::at_given(path, &process, load_bias, urgent.intake())?;
+                if let (Some(given), Some(running)) = (&given.build_id, &build_id)
+                    && given != running
+                {
+                    return Err(Error::OtherBuild {
+                        path: path.clone(),
+                        pid: process.pid,
+                        given: given.clone(),
+                        running: running.clone(),
+                    });
+                }
+                given.into_tokio(path)?
+            }
+            None => running.into_tokio(&process.exe)?,
         };
-        if let (Some(given), Some(running_id)) = (&given, running.build_id())
-            && let Some(given_id) = given.build_id()
-            && given_id != running_id
-        {
-            return Err(Error::OtherBuild {
-                path: given.path().into(),
-                pid: process.pid,
-                given: given_id.into(),
-                running: running_id.into(),
-            });
-        }
         let names_from = match &settings.target {
             Some(path) => path.clone(),
             None => process.exe_path(),
         };
-        let tables = prepare(&process, Arc::clone(&urgent), settings.plan)?;
-        let named = given.as_ref().unwrap_or(&running);
-        let load_bias = process.load_bias(&running)?;
-        let mut tokio = Tokio::find(named, || process.image(named, load_bias))?;
-        tokio.guess(named, &process, load_bias);
-        let (start, end) = running.image();
-        let image = (start.wrapping_add(load_bias), end.wrapping_add(load_bias));
         let tables = tables.join().unwrap_or_else(|_| Ok(Prepared::default()))?;
         let mut notes = tables.notes();
         let mut probes = Probes::attach(&process, &tokio, image, settings.plan, tables, &sources)?;
@@ -118,7 +118,6 @@ impl Attachment {
         };
         let ring = probes.take_ring()?;
         let mappings = process.mappings()?;
-        let build_id = running.build_id().map(str::to_string);
         let budget = (settings.plan.polls == Polls::Auto).then_some(settings.budget);
         let watched = Watched { wakes: !tokio.wakes.is_empty(), spawns: !tokio.spawns.is_empty() };
         notes.extend_from_slice(&tokio.notes);
@@ -300,15 +299,4 @@ fn prepare(process: &Process, sources: Arc<Sources>, plan: Plan) -> Result<JoinH
 /// CPUs of this machine.
 pub(super) fn cpus() -> u32 {
     aya::util::nr_cpus().ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
-}
-
-/// An error of opening the binary through /proc, in terms of the process.
-fn opened(process: &Process, error: Error) -> Error {
-    match error {
-        Error::Binary { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            Error::Denied { pid: process.pid, source }
-        }
-        Error::Binary { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Error::Exited(process.pid),
-        other => other,
-    }
 }

@@ -18,7 +18,7 @@ use crate::{
     intake::protocol::TokioDebug,
     names::{Resolver, Sources},
     privilege,
-    target::{Binary, Process, Tokio},
+    target::{Process, Tokio},
 };
 
 /// How long recording waits for it: what most binaries need is less, and then the probes are there from the start.
@@ -53,10 +53,7 @@ impl Learner {
                 tokio.notes.push(format!("the debug information is not read: the process that does {how}"));
                 TokioDebug::default()
             });
-            // A binary that can't be opened any more teaches nothing; what was guessed stands.
-            if let Ok(binary) = Binary::open(&path, &shown) {
-                tokio.learn(&binary, &told);
-            }
+            tokio.learn(&told);
             // Nobody waits any more: recording has ended.
             let _ = done.send(tokio);
         };

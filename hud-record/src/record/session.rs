@@ -449,7 +449,7 @@ fn write_task_types(tokio: &Tokio, out: &BatchSender) {
         types.push(TaskTypeRow {
             type_id,
             name: poll.name.clone().into(),
-            scheduler: poll.scheduler.map(Into::into),
+            scheduler: poll.scheduler.map(|s| s.name().into()),
             file: poll.file.clone().map(Into::into),
             line: poll.line.and_then(|l| i32::try_from(l).ok()),
             kind: poll.kind.name().into(),

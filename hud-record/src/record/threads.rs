@@ -14,7 +14,7 @@ use hud_common::{
     wire::{TaskEvent, ThreadChange, ThreadEvent},
 };
 
-use crate::target::{PollFn, TaskKind, clean};
+use crate::target::{PollFn, Scheduler, TaskKind, clean};
 
 /// Threads that are remembered by name and role; further ones still have their rows.
 const MAX_THREADS: usize = 65_536;
@@ -175,7 +175,7 @@ impl Threads {
                 }
                 // Only a worker of its own runtime polls such a task; and each is told but once, perhaps before the worker.
                 if e.owner != 0
-                    && poll.scheduler == Some("multi_thread")
+                    && poll.scheduler == Some(Scheduler::MultiThread)
                     && let Some(place) = Place::of(e)
                 {
                     self.belongs_to(ts, place.runtime, e.owner);
@@ -321,9 +321,9 @@ impl Threads {
     }
 
     /// A thread polls tasks of a runtime.
-    fn works_for(&mut self, ts: i64, tid: u32, owner: u64, scheduler: Option<&'static str>) {
+    fn works_for(&mut self, ts: i64, tid: u32, owner: u64, scheduler: Option<Scheduler>) {
         match (self.threads.get(&tid).map(|t| (t.seat, t.role)), scheduler) {
-            (Some((Some(seat), _)), Some("multi_thread") | None) => {
+            (Some((Some(seat), _)), Some(Scheduler::MultiThread) | None) => {
                 // Where its place is known, so is its runtime by the handle.
                 if let Some(seat) = self.seats.get_mut(&seat).filter(|s| s.place.is_none())
                     && seat.owner != Some(owner)
@@ -333,7 +333,7 @@ impl Threads {
                 }
             }
             // A worker that is done with blocking may find its seat still empty, and sits down again.
-            (Some((None, "blocking")), Some("multi_thread")) => {
+            (Some((None, "blocking")), Some(Scheduler::MultiThread)) => {
                 let left = self.seats.iter_mut().find(|(_, s)| s.before == Some(tid) && s.owner == Some(owner));
                 let Some((&id, seat)) = left else { return };
                 let after = std::mem::replace(&mut seat.tid, tid);
@@ -349,7 +349,7 @@ impl Threads {
                 self.number(ts);
             }
             // Whoever blocks on a current_thread runtime is its only worker.
-            (Some((None, role)), Some("current_thread")) => {
+            (Some((None, role)), Some(Scheduler::CurrentThread)) => {
                 if let Some(thread) = self.threads.get_mut(&tid)
                     && (role, thread.runtime) != ("worker", runtime_id(owner))
                 {
@@ -435,7 +435,7 @@ mod tests {
 
     use super::*;
 
-    fn poll(kind: TaskKind, scheduler: Option<&'static str>) -> PollFn {
+    fn poll(kind: TaskKind, scheduler: Option<Scheduler>) -> PollFn {
         PollFn {
             address: 0,
             file_offset: 0,
@@ -460,7 +460,7 @@ mod tests {
     #[test]
     fn workers_are_numbered_in_their_runtime() {
         let mut threads = Threads::default();
-        let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some("multi_thread")));
+        let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some(Scheduler::MultiThread)));
         for tid in 10..14 {
             threads.existing(0, tid, "tokio-rt-worker");
         }
@@ -481,7 +481,7 @@ mod tests {
     #[test]
     fn block_in_place_hands_the_seat_over() {
         let mut threads = Threads::default();
-        let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some("multi_thread")));
+        let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some(Scheduler::MultiThread)));
         threads.existing(0, 10, "tokio-rt-worker");
         threads.existing(0, 11, "tokio-rt-worker");
         met(&mut threads, 10, 1, 0, &worker);
@@ -509,7 +509,7 @@ mod tests {
     #[test]
     fn where_the_place_is_known_whoever_runs_or_sleeps_in_its_loop_has_the_seat() {
         let mut threads = Threads::default();
-        let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some("multi_thread")));
+        let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some(Scheduler::MultiThread)));
         for tid in 10..14 {
             threads.existing(0, tid, "tokio-rt-worker");
         }

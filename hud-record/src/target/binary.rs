@@ -1,11 +1,9 @@
 //! The target's ELF file: its segments, symbols, debug sections and build id.
 //!
-//! Everything in it is under the control of whoever built it: all reads are checked, nothing is trusted to be sane.
+//! Everything in it is under the control of whoever built it: all reads are checked, nothing is trusted to be sane, and it
+//! is the confined child that does them ([`crate::intake`]).
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::fs::File;
 
 use gimli::{EndianSlice, LittleEndian};
 use memmap2::Mmap;
@@ -13,8 +11,7 @@ use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
-
-use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// A reader of debug sections.
 pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
@@ -24,7 +21,6 @@ const LONGEST_NAME: usize = 64 << 10;
 
 /// An ELF file of the kind that hud can watch.
 pub struct Binary {
-    path: PathBuf,
     data: Mmap,
     loads: Vec<Load>,
     tls: Option<Tls>,
@@ -49,7 +45,7 @@ struct Tls {
 }
 
 /// A symbol of the binary.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Symbol {
     /// Mangled name.
     pub(crate) name: String,
@@ -62,15 +58,12 @@ pub(crate) struct Symbol {
 }
 
 impl Binary {
-    /// Opens `path`, which is shown to people as `shown`.
-    pub fn open(path: &Path, shown: &Path) -> Result<Self> {
-        let shown = shown.to_path_buf();
-        let read = |source| Error::Binary { path: shown.clone(), source };
-        let file = File::open(path).map_err(read)?;
-        // SAFETY: the mapping is private and read only. A binary that runs cannot be written to (ETXTBSY); one given
-        // by --target could be truncated under us, which ends this process with SIGBUS before anything is recorded.
-        let data = unsafe { Mmap::map(&file) }.map_err(read)?;
-        let not = |what: &str| Error::NotSupported { path: shown.clone(), what: what.into() };
+    /// Reads a file. Where it is none that hud can watch, says what it is.
+    pub fn read(file: &File) -> Result<Self, String> {
+        // SAFETY: the mapping is private and read only. A file that is truncated meanwhile ends this process, the confined
+        // child, by SIGBUS.
+        let data = unsafe { Mmap::map(file) }.map_err(|e| format!("not to be read ({e})"))?;
+        let not = |what: &str| String::from(what);
         match data.get(..5) {
             Some([0x7f, b'E', b'L', b'F', 2]) => {}
             Some([0x7f, b'E', b'L', b'F', 1]) => return Err(not("a 32-bit binary")),
@@ -101,12 +94,7 @@ impl Binary {
         }
         let build_id = elf.build_id().ok().flatten().map(hex);
         drop(elf);
-        Ok(Binary { path: shown, data, loads, tls, build_id })
-    }
-
-    /// Its path, as shown to people.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Binary { data, loads, tls, build_id })
     }
 
     /// GNU build id, hexadecimal.
@@ -124,6 +112,12 @@ impl Binary {
             .iter()
             .find(|l| l.executable && offset >= page(l.offset) && offset < l.offset.saturating_add(l.file_size))?;
         Some(load.vaddr.wrapping_add(offset).wrapping_sub(load.offset))
+    }
+
+    /// The distance between its addresses in its file and in a process with these mappings of it: address, and offset in
+    /// the file.
+    pub(crate) fn load_bias(&self, mappings: &[(u64, u64)]) -> Option<u64> {
+        mappings.iter().find_map(|&(start, offset)| Some(start.wrapping_sub(self.vaddr(offset)?)))
     }
 
     /// The file offset of an address.

@@ -3,6 +3,8 @@
 //! There relocation has been done, of whatever kind (`RELATIVE`, packed `RELR`, or none in a program that is bound to its
 //! addresses), so that a pointer is a pointer.
 
+use std::{fs::File, os::unix::fs::FileExt as _};
+
 use super::binary::Binary;
 
 /// Content of the binary's segments without code.
@@ -16,6 +18,27 @@ impl Image {
     /// `segments` by their address in the file, with addresses in them moved by `load_bias`.
     pub(super) fn new(segments: Vec<(u64, Vec<u8>)>, load_bias: u64) -> Self {
         Image { segments, load_bias }
+    }
+
+    /// The content of the binary's data segments as they are in a process's memory. Those that do not fit into `MOST` bytes
+    /// are left out.
+    pub(super) fn of_memory(binary: &Binary, memory: &File, load_bias: u64) -> Self {
+        const MOST: u64 = 64 << 20;
+        let mut left = MOST;
+        let segments = binary
+            .data_segments()
+            .filter(|(_, size)| {
+                let fits = *size <= left;
+                left -= if fits { *size } else { 0 };
+                fits
+            })
+            .filter_map(|(vaddr, size)| {
+                let mut bytes = vec![0; usize::try_from(size).ok()?];
+                memory.read_exact_at(&mut bytes, vaddr.wrapping_add(load_bias)).ok()?;
+                Some((vaddr, bytes))
+            })
+            .collect();
+        Image::new(segments, load_bias)
     }
 
     /// What the file itself holds: all that there is of a program that does not run. Without relocation.

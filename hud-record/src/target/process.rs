@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::image::Image;
 use crate::error::{Error, Result};
 
 /// A running process.
@@ -131,40 +130,6 @@ impl Process {
             io::ErrorKind::PermissionDenied => Error::Denied { pid: self.pid, source: e },
             _ => Error::Exited(self.pid),
         })
-    }
-
-    /// The content of the binary's data segments as they are in memory. Those that do not fit into `MOST` bytes are left
-    /// out.
-    pub fn image(&self, binary: &super::Binary, load_bias: u64) -> Image {
-        const MOST: u64 = 64 << 20;
-        let mut left = MOST;
-        let Ok(memory) = fs::File::open(format!("/proc/{}/mem", self.pid)) else {
-            return Image::new(Vec::new(), load_bias);
-        };
-        let segments = binary
-            .data_segments()
-            .filter(|(_, size)| {
-                let fits = *size <= left;
-                left -= if fits { *size } else { 0 };
-                fits
-            })
-            .filter_map(|(vaddr, size)| {
-                let mut bytes = vec![0; usize::try_from(size).ok()?];
-                memory.read_exact_at(&mut bytes, vaddr.wrapping_add(load_bias)).ok()?;
-                Some((vaddr, bytes))
-            })
-            .collect();
-        Image::new(segments, load_bias)
-    }
-
-    /// The distance between the binary's addresses in its file and in this process.
-    pub fn load_bias(&self, binary: &super::Binary) -> Result<u64> {
-        let exe = self.exe.to_string_lossy();
-        self.mappings()?
-            .iter()
-            .filter(|m| m.path == exe)
-            .find_map(|m| Some(m.start.wrapping_sub(binary.vaddr(m.offset)?)))
-            .ok_or(Error::Exited(self.pid))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    TaskKind,
+    Scheduler, TaskKind,
     binary::Binary,
     code::{Body, Code},
     image::Image,
@@ -51,7 +51,7 @@ pub(super) struct Shape {
     /// What kind of work it is.
     pub(super) kind: TaskKind,
     /// Its scheduler, where the code tells.
-    pub(super) scheduler: Option<&'static str>,
+    pub(super) scheduler: Option<Scheduler>,
     /// Where its coroutine is written, where the code tells: file and line.
     pub(super) place: Option<(String, u32)>,
 }
@@ -86,7 +86,7 @@ pub(super) fn find(binary: &Binary, image: &Image) -> Option<Shapes> {
         let scheduler = if is_task {
             *schedulers.entry(vtable.schedule).or_insert_with(|| search.scheduler(vtable.schedule))
         } else {
-            Some("blocking")
+            Some(Scheduler::Blocking)
         };
         let place = if is_task { search.coroutine(vtable.poll, &coroutine_says) } else { None };
         Shape { poll: vtable.poll, kind, scheduler, place }
@@ -149,11 +149,11 @@ impl Search<'_> {
     }
 
     /// The scheduler whose `schedule` this is, by the source file that its panics name.
-    fn scheduler(&mut self, schedule: u64) -> Option<&'static str> {
-        const FILES: [(&str, &str); 3] = [
-            ("/runtime/scheduler/multi_thread/", "multi_thread"),
-            ("/runtime/scheduler/current_thread/", "current_thread"),
-            ("/task/local.rs", "local"),
+    fn scheduler(&mut self, schedule: u64) -> Option<Scheduler> {
+        const FILES: [(&str, Scheduler); 3] = [
+            ("/runtime/scheduler/multi_thread/", Scheduler::MultiThread),
+            ("/runtime/scheduler/current_thread/", Scheduler::CurrentThread),
+            ("/task/local.rs", Scheduler::Local),
         ];
         self.code.reach(schedule, NEARBY).iter().find_map(|body| {
             let files: Vec<String> = body.data.iter().filter_map(|&at| Some(self.location(at)?.0)).collect();
@@ -232,15 +232,23 @@ fn counts_references(body: &Body) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
+
     use crate::target::Process;
+
+    fn this_process() -> (Binary, Image, u64) {
+        let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap() };
+        let binary = Binary::read(&File::open(myself.exe_path()).unwrap()).unwrap();
+        let own = myself.mappings().unwrap().into_iter().filter(|m| m.path == myself.exe.to_string_lossy());
+        let load_bias = binary.load_bias(&own.map(|m| (m.start, m.offset)).collect::<Vec<_>>()).unwrap();
+        let image = Image::of_memory(&binary, &File::open("/proc/self/mem").unwrap(), load_bias);
+        (binary, image, load_bias)
+    }
 
     /// Thousands of tables of functions, of Rust's and of C's, and no tokio among them.
     #[test]
     fn a_program_without_tokio_has_nothing_of_its_shape() {
-        let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap() };
-        let binary = Binary::open(&myself.exe_path(), &myself.exe).unwrap();
-        let load_bias = myself.load_bias(&binary).unwrap();
-        let image = myself.image(&binary, load_bias);
+        let (binary, image, _) = this_process();
         let mut search = Search { code: Code::read(&binary, &image).unwrap(), binary: &binary, image: &image };
         let tables = image.addresses().filter(|&at| search.functions::<FUNCTIONS>(at).is_some()).count();
         assert!(tables > 100, "only {tables} tables of {FUNCTIONS} functions were looked at");
@@ -251,10 +259,7 @@ mod tests {
 
     #[test]
     fn texts_and_places_are_found_in_the_running_program() {
-        let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap() };
-        let binary = Binary::open(&myself.exe_path(), &myself.exe).unwrap();
-        let load_bias = myself.load_bias(&binary).unwrap();
-        let image = myself.image(&binary, load_bias);
+        let (binary, image, load_bias) = this_process();
         let search = Search { code: Code::read(&binary, &image).unwrap(), binary: &binary, image: &image };
         let here = std::panic::Location::caller();
         let at = (std::ptr::from_ref(here) as u64).wrapping_sub(load_bias);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Process,
+    NoTokio,
     binary::{Binary, Symbol},
     dwarf::{Place, PollType},
     glue,
@@ -15,24 +15,24 @@ use super::{
     shape::{self, Shape},
     site,
 };
-use crate::{
-    error::{Error, Result},
-    intake::protocol::TokioDebug,
-};
+use crate::intake::protocol::TokioDebug;
 use hud_common::wire::WorkerPlace;
+use serde::{Deserialize, Serialize};
 
 /// What hud needs to know of the target's tokio.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tokio {
     /// Its version, by the paths that its panics carry.
     pub version: Option<String>,
     /// Every poll function of the binary.
     pub poll_fns: Vec<PollFn>,
     /// The distance from `fsbase` to the current task's id.
+    #[serde(skip)]
     pub tls_task_id: Option<i64>,
     /// The distance from `fsbase` to tokio's thread-local context, and its size in words.
     pub tls_context: Option<(i64, u64)>,
     /// How the kernel program finds which worker a thread is.
+    #[serde(skip)]
     pub worker_place: Option<WorkerPlace>,
     /// Whether the word before the current task's id tells if there is one: so up to tokio 1.39, where the field is an
     /// `Option<u64>` and the number stays when the task is no longer polled.
@@ -50,7 +50,7 @@ pub struct Tokio {
 }
 
 /// One `raw::poll::<T, S>`, that is, one task type.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PollFn {
     /// Its address in the binary.
     pub address: u64,
@@ -63,7 +63,7 @@ pub struct PollFn {
     /// What kind of work tasks of this type are.
     pub kind: TaskKind,
     /// The scheduler that runs it, where known.
-    pub scheduler: Option<&'static str>,
+    pub scheduler: Option<Scheduler>,
     /// Where the future is written.
     pub file: Option<String>,
     /// Its line.
@@ -71,7 +71,7 @@ pub struct PollFn {
 }
 
 /// What kind of work a task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskKind {
     /// A future that was spawned.
     Task,
@@ -92,11 +92,36 @@ impl TaskKind {
     }
 }
 
+/// What runs a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheduler {
+    /// A runtime's workers.
+    MultiThread,
+    /// A runtime's one thread.
+    CurrentThread,
+    /// A `LocalSet`.
+    Local,
+    /// The blocking pool.
+    Blocking,
+}
+
+impl Scheduler {
+    /// Its name in the session.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scheduler::MultiThread => "multi_thread",
+            Scheduler::CurrentThread => "current_thread",
+            Scheduler::Local => "local",
+            Scheduler::Blocking => "blocking",
+        }
+    }
+}
+
 impl Tokio {
     /// Finds tokio in `binary` by its symbols, in a moment however large the binary is, or, where it is stripped, by the
     /// shape of its code and of its data, which `image` gives. What the symbols don't tell is [guessed](Tokio::guess) and
     /// [learned](Tokio::learn).
-    pub fn find(binary: &Binary, image: impl FnOnce() -> Image) -> Result<Self> {
+    pub fn find(binary: &Binary, image: impl FnOnce() -> Image) -> Result<Self, NoTokio> {
         let symbols = binary
             .symbols(|name| is_poll(name) || is_context(name) || is_wake(name) || is_spawn(name) || is_panic(name));
         let places = |is: fn(&str) -> bool| -> Vec<u64> {
@@ -120,10 +145,8 @@ impl Tokio {
         // Older standard libraries have functions of that name as well.
         let context = symbols.into_iter().find(|s| is_context(&s.name) && s.is_tls);
         if polls.is_empty() {
-            return Self::find_stripped(binary, &image()).ok_or_else(|| {
-                let path = binary.path().to_path_buf();
-                if binary.has_symbols() { Error::NotTokio { path } } else { Error::Stripped { path } }
-            });
+            let why = if binary.has_symbols() { NoTokio::NotTokio } else { NoTokio::Stripped };
+            return Self::find_stripped(binary, &image()).ok_or(why);
         }
         let version = version(binary);
         let tls_tagged = is_tagged(version.as_deref());
@@ -142,7 +165,10 @@ impl Tokio {
                 notes.push(format!("{what} are not recorded: the binary has no symbol of tokio's function for them"));
             }
         }
-        let poll_fns = polls.values().filter_map(|symbol| poll_fn(binary, symbol, None)).collect();
+        let poll_fns = polls
+            .values()
+            .filter_map(|symbol| Some(poll_fn(symbol, binary.file_offset(symbol.address)?, None)))
+            .collect();
         Ok(Tokio {
             version,
             poll_fns,
@@ -199,11 +225,10 @@ impl Tokio {
 
     /// Makes use of what debug information tells, if it does: what types the tasks are of, where they are written, and
     /// where the current task's id lies.
-    pub(crate) fn learn(&mut self, binary: &Binary, told: &TokioDebug) {
+    pub(crate) fn learn(&mut self, told: &TokioDebug) {
         for poll in &mut self.poll_fns {
-            let known = told.polls.get(&poll.address).zip(self.polls.get(&poll.address));
-            if let Some(told) = known.and_then(|(known, symbol)| poll_fn(binary, symbol, Some(known))) {
-                *poll = told;
+            if let Some((known, symbol)) = told.polls.get(&poll.address).zip(self.polls.get(&poll.address)) {
+                *poll = poll_fn(symbol, poll.file_offset, Some(known));
             }
         }
         // Of a binary without symbols it is not known where in the executable's storage the context lies.
@@ -231,14 +256,13 @@ impl Tokio {
 
     /// Names the task types that the symbols did not tell, by the code of the process: the drop glue that their vtables lead
     /// to. Takes milliseconds.
-    pub fn guess(&mut self, binary: &Binary, process: &Process, load_bias: u64) {
+    pub fn guess(&mut self, binary: &Binary, image: impl FnOnce() -> Image) {
         let unnamed: BTreeSet<u64> =
             self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).map(|p| p.address).collect();
         if unnamed.is_empty() {
             return;
         }
-        let image = process.image(binary, load_bias);
-        let types = glue::types(binary, &image, &unnamed);
+        let types = glue::types(binary, &image(), &unnamed);
         for poll in self.poll_fns.iter_mut().filter(|p| p.raw_name.is_empty()) {
             let Some(found) = types.get(&poll.address) else { continue };
             let futures: BTreeSet<&str> =
@@ -249,7 +273,7 @@ impl Tokio {
             poll.name = shown.join(" | ");
             poll.raw_name = names::clean(&futures.join(" | "));
             poll.kind = kind(first);
-            poll.scheduler = names::split_arguments(arguments).get(1).and_then(|s| scheduler_name(s));
+            poll.scheduler = names::split_arguments(arguments).get(1).and_then(|s| scheduler_of(s));
         }
     }
 
@@ -293,7 +317,7 @@ pub(super) fn is_context(name: &str) -> bool {
     name.contains("5tokio7runtime7context7CONTEXT") && (name.contains("VAL") || name.contains("__getit"))
 }
 
-fn poll_fn(binary: &Binary, symbol: &Symbol, known: Option<&PollType>) -> Option<PollFn> {
+fn poll_fn(symbol: &Symbol, file_offset: u64, known: Option<&PollType>) -> PollFn {
     let name = match known {
         Some(known) => known.name.clone(),
         // `…::poll::<T, S>`
@@ -303,16 +327,16 @@ fn poll_fn(binary: &Binary, symbol: &Symbol, known: Option<&PollType>) -> Option
     let raw = arguments.first().copied().unwrap_or_default();
     let scheduler = arguments.get(1).copied().unwrap_or_default();
     let place: Option<&Place> = known.and_then(|k| k.place.as_ref());
-    Some(PollFn {
+    PollFn {
         address: symbol.address,
-        file_offset: binary.file_offset(symbol.address)?,
+        file_offset,
         name: if raw.is_empty() { format!("task type {:#x}", symbol.address) } else { names::type_name(future(raw)) },
         raw_name: names::clean(raw),
         kind: kind(raw),
-        scheduler: scheduler_name(scheduler),
+        scheduler: scheduler_of(scheduler),
         file: place.map(|p| p.file.clone()),
         line: place.map(|p| p.line),
-    })
+    }
 }
 
 /// A task type of which only the shape is known.
@@ -362,15 +386,15 @@ fn kind(raw: &str) -> TaskKind {
     }
 }
 
-fn scheduler_name(raw: &str) -> Option<&'static str> {
+fn scheduler_of(raw: &str) -> Option<Scheduler> {
     [
-        ("multi_thread", "multi_thread"),
-        ("current_thread", "current_thread"),
-        ("task::local", "local"),
-        ("BlockingSchedule", "blocking"),
+        ("multi_thread", Scheduler::MultiThread),
+        ("current_thread", Scheduler::CurrentThread),
+        ("task::local", Scheduler::Local),
+        ("BlockingSchedule", Scheduler::Blocking),
     ]
     .into_iter()
-    .find_map(|(part, name)| raw.contains(part).then_some(name))
+    .find_map(|(part, scheduler)| raw.contains(part).then_some(scheduler))
 }
 
 /// [`Tokio::tls_tagged`] of a version.
