@@ -139,6 +139,7 @@ impl Headless {
                 Where::Folder(_) | Where::DataDir => self.owner,
             },
             keep_bpf: matches!(self.target, Target::Every(_)),
+            intake: None,
         };
         notify.alive();
         let recorder = Recorder::attach(process, settings)?;

@@ -184,6 +184,7 @@ fn the_verifier_accepts_every_program() {
             previous: None,
             owner: None,
             keep_bpf: false,
+            intake: Some(env!("CARGO_BIN_EXE_hud-record").into()),
         };
         let recorder = hud_record::record::Recorder::attach(process.clone(), settings).unwrap();
         let verified = recorder.verified_instructions();

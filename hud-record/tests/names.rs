@@ -26,7 +26,7 @@ fn resolver() -> (Resolver, Arc<Sources>) {
 }
 
 fn with_cache(cache: Cache) -> (Resolver, Arc<Sources>) {
-    let intake = Intake::start_program(Path::new(env!("CARGO_BIN_EXE_hud-record"))).unwrap();
+    let intake = Intake::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
     let sources = Arc::new(Sources::new(intake, cache));
     (Resolver::new(Arc::clone(&sources), None), sources)
 }
@@ -384,7 +384,7 @@ fn a_container_has_its_own_debug_files() {
     let mut child = Command::new("chroot").arg(dir.path()).arg("/sleeper").spawn().unwrap();
     let exe = PathBuf::from(format!("/proc/{}/exe", child.id()));
     support::until("the chroot", || fs::read_link(&exe).is_ok_and(|e| e.ends_with("sleeper")));
-    let intake = Intake::start_program(Path::new(env!("CARGO_BIN_EXE_hud-record"))).unwrap();
+    let intake = Intake::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
     let mut resolver = Resolver::new(Arc::new(Sources::new(intake, Cache::default())), Some(child.id()));
     let id = resolver.open(&exe, Path::new("/sleeper")).unwrap();
     let found = resolver.resolve(id, &[offset]).remove(0);

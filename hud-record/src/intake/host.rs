@@ -78,19 +78,14 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Starts this very program as the intake, for what can wait.
-    pub fn start() -> Result<Self> {
-        Self::start_at(Path::new(ITSELF), Urgency::Idle)
+    /// Starts this very program, or a given hud-record, as the intake, for what can wait.
+    pub fn start(program: Option<&Path>) -> Result<Self> {
+        Self::start_at(program.unwrap_or(Path::new(ITSELF)), Urgency::Idle)
     }
 
-    /// Starts this very program as the intake, for what recording waits for.
-    pub(crate) fn start_urgent() -> Result<Self> {
-        Self::start_at(Path::new(ITSELF), Urgency::Waiting)
-    }
-
-    /// Starts a given hud-record as the intake.
-    pub fn start_program(program: &Path) -> Result<Self> {
-        Self::start_at(program, Urgency::Idle)
+    /// The same for what recording waits for.
+    pub(crate) fn start_urgent(program: Option<&Path>) -> Result<Self> {
+        Self::start_at(program.unwrap_or(Path::new(ITSELF)), Urgency::Waiting)
     }
 
     fn start_at(program: &Path, urgency: Urgency) -> Result<Self> {

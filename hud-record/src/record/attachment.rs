@@ -75,9 +75,9 @@ impl Attachment {
         // What takes long is begun first, side by side: the kernel's types, then the unwind tables.
         let _ = thread::Builder::new().name("hud-btf".into()).spawn(kernel::Offsets::of_running_kernel);
         // While hud may still do everything: the child is to become nobody.
-        let sources = Arc::new(Sources::new(Intake::start()?, Cache::shared()));
+        let sources = Arc::new(Sources::new(Intake::start(settings.intake.as_deref())?, Cache::shared()));
         // Another child for what recording waits for: the other one stands back.
-        let urgent = Arc::new(Sources::new(Intake::start_urgent()?, Cache::default()));
+        let urgent = Arc::new(Sources::new(Intake::start_urgent(settings.intake.as_deref())?, Cache::default()));
         // Another thread has the child make the tables once this is answered.
         let running = Looked::at_running(&process, urgent.intake())?;
         let tables = prepare(&process, Arc::clone(&urgent), settings.plan)?;

@@ -61,6 +61,8 @@ pub struct Settings {
     pub owner: Option<Owner>,
     /// Whether hud will attach to another process later on, and must keep the right to.
     pub keep_bpf: bool,
+    /// The hud-record whose confined child reads binaries, where that is not the program that runs.
+    pub intake: Option<PathBuf>,
 }
 
 /// Where sessions go.
