@@ -55,7 +55,7 @@ fn a_picture_has_what_the_screen_has() {
     let mut reader = png::Decoder::new(std::io::Cursor::new(&png)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     let info = reader.next_frame(&mut pixels).unwrap();
-    assert!(info.width % 120 == 0 && info.height % 40 == 0, "{info:?}");
+    assert!(info.width.is_multiple_of(120) && info.height.is_multiple_of(40), "{info:?}");
     // The status lamp is red, the ground is not, and there is more than one thing to see.
     let has = |color: [u8; 3]| pixels.chunks_exact(3).filter(|pixel| *pixel == color).count();
     assert!(has([255, 82, 72]) + has([255, 191, 64]) > 100, "a lamp");
