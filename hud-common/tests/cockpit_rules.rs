@@ -150,6 +150,8 @@ fn a_long_poll() {
         [
             ("longest", Value::Nanos(30 * MS), Some(Value::Nanos(10 * MS))),
             ("of which computing", Value::Nanos(30 * MS), None),
+            ("asleep", Value::Nanos(0), None),
+            ("without a CPU", Value::Nanos(0), None),
             ("polls", Value::Count(2), None)
         ]
     );
@@ -164,6 +166,26 @@ fn a_long_poll() {
     assert_eq!(program.found(Rule::LongPoll).unwrap().severity, Status::Caution);
     program.thresholds.long_poll = 150 * MS;
     assert_eq!(program.findings(), [], "as the person wants it");
+}
+
+#[test]
+fn a_poll_that_was_kept_from_the_cpu() {
+    let mut program = Program::new();
+    let (tid, task, type_id) = (Tid(100), TaskId(11), Some(TypeId(1)));
+    let poll =
+        PollRow { ts: T0, dur: 40 * MS, task, type_id, tid, blocked: 5 * MS, run_queue: 30 * MS, wake_delay: None };
+    program.buckets.poll(&poll);
+    program.asleep(100, Some(11), MS, 5 * MS);
+    let found = program.found(Rule::LongPoll).unwrap();
+    assert_eq!(found.sentence, "app::type_1 held its worker for 40 ms, most of it without a CPU");
+    assert_eq!(
+        evidence(&found)[1..4],
+        [
+            ("of which computing", Value::Nanos(5 * MS), None),
+            ("asleep", Value::Nanos(5 * MS), None),
+            ("without a CPU", Value::Nanos(30 * MS), None)
+        ]
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(super) fn of(scene: &mut Scene<'_>) -> (Hotspots, Flame) {
         by_line: ranked(scene, &piles, |place| place, |walked| &walked.places),
         by_type: by_type(scene, &piles),
     };
-    let flame = flame(scene, &piles);
+    let flame = if scene.query.has_flame { flame(scene, &piles) } else { Flame::default() };
     (hotspots, flame)
 }
 

@@ -525,28 +525,34 @@ impl<K: Clone + Eq + core::hash::Hash, V: Merge + Default> Merge for Map<K, V> {
 
 impl Merge for Sums {
     fn merge(&mut self, other: &Self) {
-        self.tasks.merge(&other.tasks);
-        self.merge_but_tasks(other);
+        self.merge_ended(other);
+        self.merge_clipped(other);
     }
 }
 
 impl Sums {
-    pub(super) fn merge_but_tasks(&mut self, other: &Self) {
+    /// Adds what counts in the bucket of its end: once that is over, only late rows change it.
+    pub(super) fn merge_ended(&mut self, other: &Self) {
         self.polls.merge(&other.polls);
         self.durations.merge(&other.durations);
         self.delays.merge(&other.delays);
+        self.tasks.merge(&other.tasks);
         self.tasks_left_out.merge(&other.tasks_left_out);
-        self.away.merge(&other.away);
-        self.seen.merge(&other.seen);
         self.runs.merge(&other.runs);
         self.stacks.merge(&other.stacks);
         for (rows, others) in self.rows.iter_mut().zip(&other.rows) {
             rows.merge(others);
         }
-        self.coverage.merge(&other.coverage);
         self.drops.merge(&other.drops);
         self.overhead.merge(&other.overhead);
         self.process.merge(&other.process);
+    }
+
+    /// Adds what counts in every bucket that it touches: a stretch that ends now changes those since it began.
+    pub(super) fn merge_clipped(&mut self, other: &Self) {
+        self.away.merge(&other.away);
+        self.seen.merge(&other.seen);
+        self.coverage.merge(&other.coverage);
     }
 }
 

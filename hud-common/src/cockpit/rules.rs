@@ -91,15 +91,17 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         longest: Option<(i64, Reverse<i64>, Tid, TaskId)>,
         /// Of that one, the time that it computed.
         busy: i64,
+        /// Whether that one was watched as a poll.
+        is_polled: bool,
         is_exact: bool,
     }
     let thresholds = scene.query.thresholds;
     let mut types: BTreeMap<Option<TypeId>, Long> = BTreeMap::new();
-    let mut add = |type_id: Option<TypeId>, at: (i64, Reverse<i64>, Tid, TaskId), busy: i64, is_exact: bool| {
+    let mut add = |type_id: Option<TypeId>, at: (i64, Reverse<i64>, Tid, TaskId), busy: i64, (is_polled, is_exact)| {
         let long = types.entry(type_id).or_default();
         long.count += 1;
         if Some(at) > long.longest {
-            (long.longest, long.busy) = (Some(at), busy);
+            (long.longest, long.busy, long.is_polled) = (Some(at), busy, is_polled);
         }
         long.is_exact |= is_exact;
     };
@@ -107,7 +109,7 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         for poll in partial.long_polls.items().iter().take_while(|p| p.dur > thresholds.long_poll) {
             let type_id = poll.type_id.or(scene.names.type_of.get(&poll.task).copied());
             if scene.names.kind_of_type(type_id) == TaskKind::Task {
-                add(type_id, (poll.dur, Reverse(poll.ts), poll.tid, poll.task), poll.busy, true);
+                add(type_id, (poll.dur, Reverse(poll.ts), poll.tid, poll.task), poll.busy, (true, true));
             }
         }
     }
@@ -117,7 +119,7 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         if !is_watched && !is_polled(scene, held) {
             let busy = if held.cause == Cause::Cpu { held.dur } else { 0 };
             let at = (held.dur, Reverse(held.ts), held.tid, held.task);
-            add(held.type_id, at, busy, held.cause == Cause::Blocked);
+            add(held.type_id, at, busy, (false, held.cause == Cause::Blocked));
         }
     }
     let mut found = Vec::new();
@@ -130,6 +132,12 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         // The code that the longest stretch of this type is blamed on.
         let blamed = stretches.iter().find(|h| h.type_id == type_id).map(|h| h.blamed);
         let blame = blamed.map(|no| format!(", in {}", at(scene, no))).unwrap_or_default();
+        // What was neither computed nor slept was spent without a CPU: then others are to blame.
+        let within =
+            |h: &&Held| h.tid == tid && h.cause == Cause::Blocked && h.ts >= ts && h.end() <= ts.saturating_add(dur);
+        let asleep = stretches.iter().filter(within).fold(0, |sum: i64, h| sum.saturating_add(h.dur));
+        let waiting = if long.is_polled { dur.saturating_sub(long.busy).saturating_sub(asleep).max(0) } else { 0 };
+        let blame = if waiting > dur / 2 { String::from(", most of it without a CPU") } else { blame };
         found.push(Finding {
             rule: Rule::LongPoll,
             severity,
@@ -145,6 +153,8 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
             evidence: std::vec![
                 evidence("longest", Value::Nanos(dur), Some(Value::Nanos(threshold))),
                 evidence("of which computing", Value::Nanos(long.busy), None),
+                evidence("asleep", Value::Nanos(asleep), None),
+                evidence("without a CPU", Value::Nanos(waiting), None),
                 evidence("polls", Value::Count(long.count), None),
             ],
             jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: Some(ts) },

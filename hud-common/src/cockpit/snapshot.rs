@@ -177,7 +177,7 @@ impl Rule {
         match self {
             Rule::LongPoll => {
                 "move blocking calls to spawn_blocking or their async kin, and long computations off the runtime, or break \
-                 them up with yield_now"
+                 them up with yield_now; a poll without a CPU is the machine's load, not its own"
             }
             Rule::WakeDelay => {
                 "workers cannot keep up: find what holds them (blocking, hotspots), or give the runtime more worker threads"

@@ -13,6 +13,8 @@ pub struct Query {
     pub window: i64,
     /// The task whose page is wanted.
     pub task: Option<TaskId>,
+    /// Whether the flame tree is wanted: to make it costs as much as all hotspots.
+    pub has_flame: bool,
     /// The type of task whose flame tree is wanted; `None` is all.
     pub flame_of: Option<TypeId>,
     /// By what tasks are ranked.
@@ -29,6 +31,7 @@ impl Default for Query {
             at: None,
             window: 10_000_000_000,
             task: None,
+            has_flame: true,
             flame_of: None,
             order: TaskOrder::Busy,
             filter: None,

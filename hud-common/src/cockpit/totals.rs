@@ -1,24 +1,22 @@
 //! The sums of a window that slides: what was added up for the last frame is not added up again for the next.
 //!
-//! Most of a bucket is small. Its tasks are not: with a thousand of them, adding up a hundred buckets took 13 ms a frame.
-//! So tasks are summed by chunks of a second, and those of all whole chunks together; a frame adds the buckets at either
-//! end. Tasks count by the end of their rows, so chunks that are over change no more, but for rows that come late.
+//! With a thousand tasks, adding up a hundred buckets took 13 ms a frame. So what counts by its end is summed by chunks of a
+//! second, and all whole chunks together; a frame adds the buckets at either end. Chunks that are over change no more, but
+//! for rows that come late. What is clipped is added up each time: a thread that has slept for long changes it all.
 
 use std::collections::BTreeMap;
 
-use super::{Bucket, Buckets, Map, Merge as _, Sums, TaskId, TaskSums, Window};
+use super::{Bucket, Buckets, Sums, Window};
 
 /// Buckets in a chunk.
 const CHUNK: i64 = 10;
 
-type Tasks = Map<TaskId, TaskSums>;
-
 /// Sums of windows over one set of buckets.
 #[derive(Debug, Default)]
 pub struct Totals {
-    chunks: BTreeMap<i64, Tasks>,
+    chunks: BTreeMap<i64, Sums>,
     /// All chunks from the first number on and before the second.
-    whole: Option<((i64, i64), Tasks)>,
+    whole: Option<((i64, i64), Sums)>,
 }
 
 impl Totals {
@@ -31,13 +29,13 @@ impl Totals {
         let last = window.to.0.div_euclid(CHUNK);
         let mut loose = std::vec![(window.from, window.to)];
         if first < last {
-            sums.tasks = self.whole(partials, first, last).clone();
+            sums = self.whole(partials, first, last).clone();
             loose = std::vec![(window.from, Bucket(first * CHUNK)), (Bucket(last * CHUNK), window.to)];
         }
         for (from, to) in loose.into_iter().filter(|(from, to)| from < to) {
-            partials.range(from..to).for_each(|(_, partial)| sums.tasks.merge(&partial.sums.tasks));
+            partials.range(from..to).for_each(|(_, partial)| sums.merge_ended(&partial.sums));
         }
-        partials.range(window.from..window.to).for_each(|(_, partial)| sums.merge_but_tasks(&partial.sums));
+        partials.range(window.from..window.to).for_each(|(_, partial)| sums.merge_clipped(&partial.sums));
         sums
     }
 
@@ -49,21 +47,21 @@ impl Totals {
         self.whole = self.whole.take().filter(|((first, last), _)| *first >= oldest && *last <= stale);
     }
 
-    fn whole(&mut self, partials: &BTreeMap<Bucket, super::Partial>, first: i64, last: i64) -> &Tasks {
+    fn whole(&mut self, partials: &BTreeMap<Bucket, super::Partial>, first: i64, last: i64) -> &Sums {
         let known = self.whole.take().filter(|(range, _)| *range == (first, last));
-        let (_, tasks) = self.whole.insert(known.unwrap_or_else(|| {
-            let mut all = Tasks::default();
+        let (_, sums) = self.whole.insert(known.unwrap_or_else(|| {
+            let mut all = Sums::default();
             for chunk in first..last {
-                all.merge(self.chunks.entry(chunk).or_insert_with(|| {
-                    let mut tasks = Tasks::default();
+                all.merge_ended(self.chunks.entry(chunk).or_insert_with(|| {
+                    let mut sums = Sums::default();
                     let range = Bucket(chunk * CHUNK)..Bucket((chunk + 1) * CHUNK);
-                    partials.range(range).for_each(|(_, partial)| tasks.merge(&partial.sums.tasks));
-                    tasks
+                    partials.range(range).for_each(|(_, partial)| sums.merge_ended(&partial.sums));
+                    sums
                 }));
             }
             ((first, last), all)
         }));
-        tasks
+        sums
     }
 }
 

@@ -1,6 +1,7 @@
 //! Measures hud against its targets, and keeps the result under docs/benchmarks.
 
 mod big;
+mod cockpit;
 mod names;
 mod record;
 mod report;
@@ -17,6 +18,7 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    Cockpit(cockpit::Args),
     Names(names::Args),
     Record(record::Args),
     Stacks(stacks::Args),
@@ -24,6 +26,7 @@ enum What {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Cockpit(args) => cockpit::run(args),
         What::Names(args) => names::run(args),
         What::Record(args) => record::run(args),
         What::Stacks(args) => stacks::run(args),

@@ -1,7 +1,7 @@
 //! A screen as PNG: text from a font that is part of the program, symbols as shapes. What the font does not have (it has
 //! Latin) is an empty box; an SVG shows all.
 
-use std::{format, io, prelude::v1::*, vec};
+use std::{collections::BTreeMap, format, io, prelude::v1::*, vec};
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 
@@ -51,26 +51,9 @@ impl Picture {
         true
     }
 
-    fn shape(&mut self, (x, y): (usize, usize), of: &Shape, color: Rgb) {
-        let unit = |at: usize, cells: usize, fine: i32| {
-            // The middle of a part of a pixel, in units of the shape.
-            let at = i32::try_from(at).unwrap_or(0) * 2 * FINE + 2 * fine + 1;
-            at * Shape::UNIT / (i32::try_from(cells).unwrap_or(1) * 2 * FINE)
-        };
-        for dy in 0..HIGH {
-            for dx in 0..WIDE {
-                let points = (0..FINE).flat_map(|fy| (0..FINE).map(move |fx| (fx, fy)));
-                let inside = points
-                    .filter(|(fx, fy)| {
-                        let point = (unit(dx, WIDE, *fx), unit(dy, HIGH, *fy));
-                        of.polygons.iter().any(|polygon| holds(polygon, point))
-                    })
-                    .count();
-                let covered = u32::try_from(inside).unwrap_or(0) * of.percent / (FINE * FINE).unsigned_abs();
-                if covered > 0 {
-                    self.blend(x + dx, y + dy, color, covered);
-                }
-            }
+    fn shape(&mut self, (x, y): (usize, usize), covered: &[u32], color: Rgb) {
+        for (at, percent) in covered.iter().enumerate().filter(|(_, percent)| **percent > 0) {
+            self.blend(x + at % WIDE, y + at / WIDE, color, *percent);
         }
     }
 
@@ -84,6 +67,24 @@ impl Picture {
             }
         }
     }
+}
+
+/// How much of each pixel of a cell a shape covers, in percent.
+fn covered(of: &Shape) -> Vec<u32> {
+    let unit = |at: usize, cells: usize, fine: i32| {
+        // The middle of a part of a pixel, in units of the shape.
+        let at = i32::try_from(at).unwrap_or(0) * 2 * FINE + 2 * fine + 1;
+        at * Shape::UNIT / (i32::try_from(cells).unwrap_or(1) * 2 * FINE)
+    };
+    let pixel = |at: usize| {
+        let points = (0..FINE).flat_map(|fy| (0..FINE).map(move |fx| (fx, fy)));
+        let inside = points.filter(|(fx, fy)| {
+            let point = (unit(at % WIDE, WIDE, *fx), unit(at / WIDE, HIGH, *fy));
+            of.polygons.iter().any(|polygon| holds(polygon, point))
+        });
+        u32::try_from(inside.count()).unwrap_or(0) * of.percent / (FINE * FINE).unsigned_abs()
+    };
+    (0..WIDE * HIGH).map(pixel).collect()
 }
 
 /// Whether a polygon holds a point, by the edges to its right.
@@ -105,6 +106,8 @@ impl Shot {
         let area = self.buffer.area;
         let (width, height) = (usize::from(area.width) * WIDE, usize::from(area.height) * HIGH);
         let mut picture = Picture { width, pixels: self.ground.repeat(width * height) };
+        // Each is worked out once.
+        let mut shapes: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
         for y in self.rows() {
             for (x, cell) in self.cells(y) {
                 let ink = self.ink_of(cell);
@@ -113,8 +116,14 @@ impl Shot {
                 if ink.back != self.ground {
                     picture.fill(at, wide, ink.back);
                 }
-                if let Some(of) = shape(cell.symbol()) {
-                    picture.shape(at, &of, ink.fore);
+                let symbol = cell.symbol();
+                if !shapes.contains_key(symbol)
+                    && let Some(of) = shape(symbol)
+                {
+                    shapes.insert(symbol, covered(&of));
+                }
+                if let Some(covered) = shapes.get(symbol) {
+                    picture.shape(at, covered, ink.fore);
                     continue;
                 }
                 let c = cell.symbol().chars().next().unwrap_or(' ');

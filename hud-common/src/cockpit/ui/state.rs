@@ -261,6 +261,7 @@ impl State {
             at: self.at,
             window: self.window,
             task: self.task,
+            has_flame: self.screen == Screen::Flame,
             flame_of: self.flame_of,
             order: self.order,
             filter: (!self.filter.is_empty()).then(|| self.filter.clone()),
