@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use crate::{
     error::{Error, Result},
     output::{Format, Stdout},
-    run,
+    replay, run,
     window::Moment,
 };
 
@@ -77,6 +77,15 @@ Examples:
   hud-analyze timeline SESSION --from +5s --to +5.5s --step 5ms
   hud-analyze timeline SESSION --format csv > timeline.csv"))]
     Timeline(TimelineArgs),
+    /// The cockpit, at any instant of a recorded session
+    #[command(after_help = "\
+Times: +12.5s since the start, -30s before the end, 14:03:20 (UTC), 2026-01-31T14:03:20Z.
+A session that is being recorded can be looked at too: it grows, and `End` follows it.
+
+Examples:
+  hud-analyze replay SESSION
+  hud-analyze replay SESSION --at -10s --window 5s")]
+    Replay(replay::ReplayArgs),
     /// Any question, in SQL
     #[command(after_help = "\
 Without -c and -f, statements ended by `;` are read from standard input.
@@ -271,6 +280,9 @@ fn answer(command: Command, out: &mut Stdout) -> Result<()> {
     if let Command::Completions { shell } = command {
         clap_complete::generate(shell, &mut Cli::command(), "hud-analyze", out);
         return out.flush().map_err(Error::io("write the script"));
+    }
+    if let Command::Replay(args) = command {
+        return replay::run(args);
     }
     tokio::runtime::Builder::new_multi_thread()
         .build()
