@@ -7,11 +7,14 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use hud_common::cockpit::{Query, Source as _, ui};
+use hud_common::cockpit::{
+    Query, Source as _,
+    ui::{self, LookArgs},
+};
 
 use crate::{
     error::{Error, Result},
-    memory, service,
+    memory, privilege, service,
     service::LogFormat,
     tail::{Settings, Tailer, summary},
 };
@@ -24,15 +27,15 @@ pub struct AttachArgs {
     /// Print lines instead of drawing; so it is where stdout is no terminal
     #[arg(long)]
     pub no_tui: bool,
-    /// How far back each line looks
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub window: Duration,
     /// How often to print one
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     pub every: Duration,
     /// What to print with --no-tui
     #[arg(long, value_enum, default_value_t = LineFormat::Text)]
     pub format: LineFormat,
+    /// What the cockpit shows, and how
+    #[command(flatten)]
+    pub look: LookArgs,
 }
 
 /// How a moment is told.
@@ -48,23 +51,22 @@ impl AttachArgs {
     /// Looks until the session ends.
     pub fn run(self) -> Result<()> {
         memory::hold_little();
+        privilege::enter_viewer(&self.session);
         let mut tailer = Tailer::open(&self.session, Settings::default())?;
         if self.no_tui || !std::io::stdout().is_terminal() {
             service::log_to_stderr(LogFormat::Text, None)?;
-            return Lines { window: self.window, every: self.every, format: self.format }.print(&mut tailer);
+            return Lines { look: self.look, every: self.every, format: self.format }.print(&mut tailer);
         }
         // Without logs: they would be drawn over.
-        let window = i64::try_from(self.window.as_nanos()).unwrap_or(i64::MAX);
-        let options = ui::Options { window, ..ui::Options::default() };
-        ui::run(tailer, options).map_err(|e| Error::Unavailable(e.to_string()))?;
+        ui::run(tailer, self.look.options()).map_err(|e| Error::Unavailable(e.to_string()))?;
         Ok(())
     }
 }
 
 /// Moments as lines.
 pub(crate) struct Lines {
-    /// How far back each looks.
-    pub(crate) window: Duration,
+    /// How far back each looks, and what it is held against.
+    pub(crate) look: LookArgs,
     /// How often.
     pub(crate) every: Duration,
     /// As what.
@@ -74,7 +76,7 @@ pub(crate) struct Lines {
 impl Lines {
     /// Prints them until the session ends.
     pub(crate) fn print(&self, tailer: &mut Tailer) -> Result<()> {
-        let query = Query { window: i64::try_from(self.window.as_nanos()).unwrap_or(i64::MAX), ..Query::default() };
+        let query = Query { window: self.look.window, thresholds: self.look.thresholds(), ..Query::default() };
         let failed = |e: hud_common::cockpit::SourceError| Error::Unavailable(e.to_string());
         loop {
             let next = Instant::now() + self.every.max(Duration::from_millis(10));

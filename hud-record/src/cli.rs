@@ -4,6 +4,7 @@ use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, time:
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
+use hud_common::cockpit::ui::LookArgs;
 
 use crate::{
     error::{Error, Result},
@@ -99,6 +100,12 @@ pub struct RecordArgs {
     /// Use plain tracepoints even where the kernel has BTF
     #[arg(long, hide = true)]
     pub no_btf: bool,
+    /// End as standard input ends: how a cockpit ends its recorder, whoever each of them runs as
+    #[arg(long, hide = true, requires = "headless")]
+    pub until_eof: bool,
+    /// What the cockpit shows, and how
+    #[command(flatten)]
+    pub look: LookArgs,
 }
 
 /// Whether task polls are probed.
@@ -176,7 +183,7 @@ impl RecordArgs {
             (None, None) => return Err(Error::NoTarget),
         };
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).filter(|a| a != "--no-tui").collect();
-        arguments.push("--headless".into());
+        arguments.extend(["--headless".into(), "--until-eof".into()]);
         let session = match self.export {
             Some(folder) => folder,
             None => {
@@ -185,7 +192,7 @@ impl RecordArgs {
                 folder
             }
         };
-        live::run(arguments, &session, self.no_tui)
+        live::run(arguments, &session, self.no_tui, &self.look)
     }
 
     /// Finds the target, records it, and says what there is.
@@ -234,6 +241,7 @@ impl RecordArgs {
             roll: RollPolicy { bytes: roll_bytes, age: self.roll_age, ..RollPolicy::default() },
             keep: Keep { bytes: self.keep_size, age: self.keep_age },
             every: self.session_every.map_or(Every::Day, Every::Interval),
+            until_eof: self.until_eof,
         }
         .run()
     }

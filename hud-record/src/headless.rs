@@ -60,12 +60,17 @@ pub struct Headless {
     pub keep: Keep,
     /// When a store's next session begins.
     pub every: Every,
+    /// Whether to end as standard input ends.
+    pub until_eof: bool,
 }
 
 impl Headless {
     /// Records until it is over.
     pub fn run(self) -> Result<()> {
         let control = Control::by_signals()?;
+        if self.until_eof {
+            control.stop_at_eof()?;
+        }
         let mut notify = Notify::new();
         if let Where::Store(store) = &self.place {
             store.recover();

@@ -1,25 +1,27 @@
 //! The live cockpit: a recorder in a process of its own, and a screen that follows the session it writes.
 //!
 //! The recorder is this very program, headless. So a screen that is stopped, slow or killed costs the recording nothing,
-//! and what is shown is what any other reader of the session sees.
+//! and what is shown is what any other reader of the session sees. The recorder keeps what rights it needs; the screen
+//! gives up all of them before it reads a byte of the session. It cannot signal the recorder then, so it ends it by
+//! closing a pipe, which its own death does as well.
 
 use std::{
     ffi::OsString,
     io::{BufRead as _, BufReader, IsTerminal as _, Write as _},
     os::unix::process::CommandExt as _,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use hud_common::cockpit::ui;
-use rustix::process::{Pid, Signal};
+use hud_common::cockpit::ui::{self, LookArgs};
 
 use crate::{
     attach::{LineFormat, Lines},
     error::{Error, Result},
+    privilege,
     tail::{Settings, Tailer},
 };
 
@@ -29,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const MOST_SAID: usize = 64 << 10;
 
 /// Records by a child process and shows its session until the person has seen enough.
-pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool) -> Result<()> {
+pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool, look: &LookArgs) -> Result<()> {
     let mut recorder = Recorder::start(arguments)?;
     let mut tailer = match recorder.until_session(session) {
         Some(tailer) => tailer,
@@ -37,11 +39,10 @@ pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool) -> Res
         None => return recorder.end(),
     };
     if no_tui || !std::io::stdout().is_terminal() {
-        Lines { window: Duration::from_secs(10), every: Duration::from_secs(1), format: LineFormat::Text }
-            .print(&mut tailer)?;
+        Lines { look: look.clone(), every: Duration::from_secs(1), format: LineFormat::Text }.print(&mut tailer)?;
         return recorder.end();
     }
-    let shown = ui::run(tailer, ui::Options::default());
+    let shown = ui::run(tailer, look.options());
     eprintln!("closing {}", session.display());
     let ended = recorder.end();
     shown.map_err(|e| Error::Unavailable(e.to_string()))?;
@@ -54,6 +55,8 @@ pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool) -> Res
 /// The recorder at work. Ends in order when dropped, or when this process is gone.
 struct Recorder {
     child: Child,
+    /// Its standard input: it ends as this is closed.
+    leash: Option<ChildStdin>,
     said: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
 }
@@ -62,19 +65,14 @@ impl Recorder {
     fn start(arguments: Vec<OsString>) -> Result<Self> {
         let failed = |source| Error::Io { action: "start the recorder", source };
         let mut command = Command::new("/proc/self/exe");
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         // Ctrl-C and Ctrl-Z at the terminal are for the screen.
         command.process_group(0);
-        let end_with_me = || {
-            rustix::process::set_parent_process_death_signal(Some(Signal::INT))?;
-            Ok(())
-        };
-        // SAFETY: one system call, which may be made between fork and exec.
-        unsafe { command.pre_exec(end_with_me) };
         let mut child = command.spawn().map_err(failed)?;
         let said = Arc::new(Mutex::new(String::new()));
         let (to, from) = (Arc::clone(&said), child.stderr.take());
         let listen = move || {
+            privilege::enter_bystander();
             for line in
                 from.into_iter().flat_map(|from| BufReader::new(from).lines()).map_while(std::result::Result::ok)
             {
@@ -86,17 +84,25 @@ impl Recorder {
             }
         };
         let listener = thread::Builder::new().name("hud-listener".into()).spawn(listen).map_err(failed)?;
-        Ok(Recorder { child, said, listener: Some(listener) })
+        let leash = child.stdin.take();
+        Ok(Recorder { child, leash, said, listener: Some(listener) })
     }
 
-    /// Waits until there is a session; `None` where the recorder ends without one.
+    /// Waits until there is a session, and gives up all rights but to look at it; `None` where the recorder ends without
+    /// one.
     fn until_session(&mut self, session: &Path) -> Option<Tailer> {
         let began = Instant::now();
+        let mut is_viewer = false;
         while began.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
-            if let Ok(tailer) = Tailer::open(session, Settings::default()) {
+            // As root it is only looked whether it is there.
+            if !is_viewer && session.join("manifest.json").exists() {
+                privilege::enter_viewer(session);
+                is_viewer = true;
+            }
+            if is_viewer && let Ok(tailer) = Tailer::open(session, Settings::default()) {
                 return Some(tailer);
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(10));
         }
         None
     }
@@ -112,11 +118,7 @@ impl Recorder {
     }
 
     fn finish(&mut self) -> std::io::Result<ExitStatus> {
-        if self.child.try_wait()?.is_none()
-            && let Some(pid) = Pid::from_raw(self.child.id().cast_signed())
-        {
-            rustix::process::kill_process(pid, Signal::INT)?;
-        }
+        drop(self.leash.take());
         let status = self.child.wait()?;
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();

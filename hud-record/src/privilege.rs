@@ -3,7 +3,7 @@
 //! hud needs capabilities to attach and, fewer, to go on naming; each of its threads keeps only those that its work
 //! needs. Under sudo the threads that write act as the user who called sudo, by file-system user id: their files are
 //! that user's from the start, and no path can lead them where that user may not write. The one exception is a place that
-//! nobody but root could have prepared, see [`is_roots_alone`].
+//! nobody but root could have prepared, see [`is_roots_alone`]. Whoever only looks at a session gives up all of it.
 
 use std::{
     fs, io,
@@ -12,7 +12,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid};
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
+    path_beneath_rules,
+};
+use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid, setgroups, setresgid, setresuid};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
 
 /// Whose files are written, where that is not the user that hud runs as.
@@ -151,6 +155,55 @@ pub(crate) fn enter_intake_host() {
 /// What the thread keeps that puts the probes on and takes them off.
 pub(crate) fn enter_attacher() {
     keep(LOOKING | ATTACHING);
+}
+
+/// What a thread keeps that only passes on what is said: nothing.
+pub(crate) fn enter_bystander() {
+    keep(CapabilitySet::empty());
+}
+
+/// What a process keeps that only shows a session: to read it, as the user whose it is. Files of a session are parsed by
+/// whoever looks at it, and what is in them comes, in part, from the program that was recorded.
+///
+/// Each measure holds without the others. Where the system lacks one, the rest must do.
+pub(crate) fn enter_viewer(session: &Path) {
+    let _ = set_no_new_privs(true);
+    if let Ok(folder) = fs::metadata(session)
+        && Uid::effective().is_root()
+        && folder.uid() != 0
+    {
+        let (uid, gid) = (Uid::from_raw(folder.uid()), Gid::from_raw(folder.gid()));
+        // Of all threads. Groups first, then the group: afterwards it may not.
+        let become_owner = || {
+            setgroups(&[])?;
+            setresgid(gid, gid, gid)?;
+            setresuid(uid, uid, uid)
+        };
+        if let Err(e) = become_owner() {
+            tracing::debug!("cannot become the session's owner: {e}");
+        }
+    }
+    let _ = rustix::thread::clear_ambient_capability_set();
+    keep(CapabilitySet::empty());
+    if let Err(e) = read_only(session) {
+        tracing::debug!("cannot confine itself to the session: {e}");
+    }
+}
+
+/// From here on this thread, and those that it starts, can open files of the session alone, and no network. Of a store
+/// it is those of all sessions of the host, as one goes on where another ended.
+fn read_only(session: &Path) -> Result<(), RulesetError> {
+    let is_in_store = session.file_name().and_then(|n| n.to_str()).is_some_and(|name| name.starts_with("session="));
+    let beneath = session.parent().filter(|_| is_in_store).unwrap_or(session);
+    let rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(ABI::V5))?
+        .handle_access(AccessNet::from_all(ABI::V5))?
+        .scope(Scope::from_all(ABI::V6))?
+        .create()?
+        .add_rules(path_beneath_rules([beneath], AccessFs::ReadFile | AccessFs::ReadDir))?
+        // A terminal's size is asked of it.
+        .add_rules(path_beneath_rules(["/dev/tty"], AccessFs::from_file(ABI::V5)))?;
+    rules.restrict_self().map(drop)
 }
 
 /// Keeps at most these, on this thread. Giving up needs no right; where it fails there was nothing to give up.

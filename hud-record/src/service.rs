@@ -18,7 +18,10 @@ use signal_hook::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    privilege,
+};
 
 /// What signals ask for.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +44,19 @@ impl Control {
         flag::register(SIGUSR1, Arc::clone(&control.seal)).map_err(failed)?;
         flag::register(SIGHUP, Arc::default()).map_err(failed)?;
         Ok(control)
+    }
+
+    /// Stops as standard input ends as well.
+    pub fn stop_at_eof(&self) -> Result<()> {
+        let stop = Arc::clone(&self.stop);
+        let read = move || {
+            privilege::enter_bystander();
+            // What comes is of no interest, only that no more will; an error is an end as well.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            stop.store(true, Ordering::Relaxed);
+        };
+        let failed = |source| Error::Io { action: "watch standard input", source };
+        std::thread::Builder::new().name("hud-stdin".into()).spawn(read).map(drop).map_err(failed)
     }
 
     /// Whether hud is to end.

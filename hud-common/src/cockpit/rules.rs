@@ -133,13 +133,15 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         found.push(Finding {
             rule: Rule::LongPoll,
             severity,
-            sentence: format!(
-                "{} held its worker {} times for more than {}, once for {}{blame}",
-                name_of(scene, type_id),
-                long.count,
-                told(thresholds.long_poll),
-                told(dur)
-            ),
+            sentence: match long.count {
+                1 => format!("{} held its worker for {}{blame}", name_of(scene, type_id), told(dur)),
+                count => format!(
+                    "{} held its worker {count} times for more than {}, longest {}{blame}",
+                    name_of(scene, type_id),
+                    told(thresholds.long_poll),
+                    told(dur)
+                ),
+            },
             evidence: std::vec![
                 evidence("longest", Value::Nanos(dur), Some(Value::Nanos(threshold))),
                 evidence("of which computing", Value::Nanos(long.busy), None),
@@ -314,7 +316,10 @@ fn self_wakers(scene: &Scene<'_>) -> Vec<Finding> {
         found.push(Finding {
             rule: Rule::SelfWaking,
             severity: Status::Caution,
-            sentence: format!("{tasks} tasks of {} woke themselves {wakes} times", name_of(scene, type_id)),
+            sentence: match tasks {
+                1 => format!("a task of {} woke itself {wakes} times", name_of(scene, type_id)),
+                _ => format!("{tasks} tasks of {} woke themselves {wakes} times", name_of(scene, type_id)),
+            },
             evidence: std::vec![
                 evidence("wakes by itself", Value::Count(wakes), Some(Value::Count(least))),
                 evidence("tasks", Value::Count(tasks), None),
@@ -375,9 +380,9 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
             rule: Rule::LockOwnerAsleep,
             severity: Status::Caution,
             sentence: format!(
-                "{} waited {} times for a lock whose owner slept, once for {}: {}, in {}",
+                "{} waited {}{} for a lock whose owner slept: {}, in {}",
                 name_of(scene, type_id),
-                wait.count,
+                if wait.count > 1 { format!("{} times, longest ", wait.count) } else { String::new() },
                 told(dur),
                 name_of(scene, owner),
                 at(scene, blamed)

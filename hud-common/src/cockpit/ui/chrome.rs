@@ -2,7 +2,7 @@
 
 use std::{format, prelude::v1::*};
 
-use ratatui::{layout::Rect, style::Style};
+use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
 use crate::cockpit::{Mode, Status};
 
@@ -14,8 +14,31 @@ use super::{
     state::{Hit, Prompt, Screen},
     tables::{all_quiet, is_seeing},
     text::Cut,
+    theme::Theme,
     timeline::axis,
 };
+
+/// Which session of several a pane is of; the active one is marked.
+pub(super) fn label(
+    theme: &Theme,
+    buf: &mut Buffer,
+    area: Rect,
+    (at, count): (usize, usize),
+    label: &str,
+    is_active: bool,
+) {
+    let style = if is_active { theme.title } else { theme.dim };
+    for x in area.left()..area.right() {
+        if let Some(cell) = buf.cell_mut((x, area.y)) {
+            cell.set_char(theme.glyphs.rule).set_style(theme.dim);
+        }
+    }
+    let mark = if is_active { theme.glyphs.cursor } else { theme.glyphs.rule };
+    let text = format!("{mark} {}/{count} {label} ", at + 1);
+    let room = usize::from(area.width);
+    let shown = super::text::fit(&text, room, Cut::Middle, theme.glyphs.ellipsis);
+    buf.set_stringn(area.x, area.y, shown.as_ref(), room, style);
+}
 
 /// The master status with its reason: the first thing that the eye meets.
 pub(super) fn status(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {

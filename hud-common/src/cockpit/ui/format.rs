@@ -163,7 +163,7 @@ pub(super) fn parse_instant(text: &str, start: i64, end: i64) -> Option<i64> {
 }
 
 /// `1m30s`, `12.5s`, `250ms`, `12`.
-fn parse_duration(text: &str) -> Option<i64> {
+pub(super) fn parse_duration(text: &str) -> Option<i64> {
     let mut total: i64 = 0;
     let mut rest = text.trim();
     if rest.is_empty() {

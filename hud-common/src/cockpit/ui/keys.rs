@@ -30,6 +30,7 @@ pub(super) const GROUPS: &[Group] = &[
             ("t", "flame graph: of all, or of the next type of task"),
             ("+ -", "shorter, longer window; in the timeline zoom in and out"),
             ("c", "the status line's finding"),
+            ("w W", "next, previous session, where several are open"),
         ],
     },
     Group {

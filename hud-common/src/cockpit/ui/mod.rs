@@ -16,11 +16,18 @@ mod help;
 mod keys;
 mod latency;
 mod lists;
+#[cfg(feature = "cli")]
+mod look;
 mod names;
 mod overview;
 mod paint;
+mod panes;
+#[cfg(feature = "png")]
+mod png;
 mod run;
 mod session;
+mod shapes;
+mod shot;
 mod state;
 mod strip;
 mod tables;
@@ -29,9 +36,15 @@ mod term;
 mod text;
 mod theme;
 mod timeline;
+mod warn;
 
 pub use frame::draw;
-pub use run::{Exit, Options, UiError, run};
+#[cfg(feature = "cli")]
+pub use look::LookArgs;
+pub use panes::Seat;
+pub use run::{Exit, Options, UiError, run, run_all};
+pub use shot::Shot;
 pub use state::{Drawn, Input, Scene, Screen, State};
 pub use strip::Strip;
 pub use theme::{Depth, Theme};
+pub use warn::{Warn, WarnError};

@@ -3,18 +3,18 @@
 use std::{
     io::{self, IsTerminal as _},
     prelude::v1::*,
-    sync::mpsc::{Receiver, TryRecvError},
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
+    vec,
 };
 
 use crossterm::event::{self, Event};
 
-use crate::cockpit::{Mode, Source, SourceError, TaskId, Thresholds, Tick};
+use crate::cockpit::{Source, SourceError, TaskId, Thresholds, Tick};
 
 use super::{
-    frame::draw,
-    state::{Drawn, Input, Scene, Screen, State},
-    strip::Strip,
+    panes::{Panes, Seat},
+    state::{Input, Screen, State},
     term::{Signals, Term},
     theme::{Depth, Theme},
 };
@@ -81,7 +81,7 @@ impl Options {
             .ok_or_else(|| UiError::NoTheme { name: name.into() })
     }
 
-    fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         let mut state = State::new(self.at, self.window, self.thresholds);
         state.show(self.screen);
         if let Some(task) = self.task {
@@ -122,30 +122,29 @@ pub enum UiError {
 }
 
 /// Shows what a source tells, until the person quits or a signal comes. The terminal is as before when it returns.
-pub fn run(mut source: impl Source, mut options: Options) -> Result<Exit, UiError> {
+pub fn run(source: impl Source, mut options: Options) -> Result<Exit, UiError> {
+    let overview = options.overview.take();
+    run_all(vec![Seat { overview, ..Seat::new(source) }], &options)
+}
+
+/// The same of several sessions, side by side on one clock, that of the first. The options' overview is that of none.
+pub fn run_all(seats: Vec<Seat<'_>>, options: &Options) -> Result<Exit, UiError> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(UiError::NoTerminal);
     }
     let theme = options.theme(|name| std::env::var(name).ok())?;
-    let mut state = options.state();
-    let mut overview = options.overview.take();
     // Before the terminal is taken: an error is to be read in the shell.
-    let mut query = state.query();
-    let mut snapshot = source.snapshot(&query)?;
-    let mut strip = Strip::default();
-    strip.learn(&snapshot.history);
+    let mut panes = Panes::open(seats, &options.state())?;
     let signals = Signals::heed()?;
     let mut term = Term::enter(options.has_mouse)?;
-    let mut drawn = Drawn::default();
-    let mut failure: Option<String> = None;
-    let (mut has_input, mut is_fresh, mut is_first) = (false, false, true);
+    let (mut has_input, mut is_first) = (false, true);
     let mut last_frame = Instant::now();
     let mut last_tick = Instant::now();
     loop {
         if let Some(signal) = signals.end() {
             return Ok(Exit::Signal(signal));
         }
-        if signals.take_stop() || state.take_suspend() {
+        if signals.take_stop() || panes.state().is_some_and(State::take_suspend) {
             term.suspend()?;
             // Our own going on is not to be taken for another one.
             signals.take_go_on();
@@ -158,11 +157,10 @@ pub fn run(mut source: impl Source, mut options: Options) -> Result<Exit, UiErro
             if !event::poll(Duration::ZERO)? {
                 break;
             }
-            let scene = Scene { snapshot: &snapshot, drawn: &drawn, range: source.range(), strip: &strip };
             has_input |= match event::read()? {
-                Event::Key(key) => state.apply(&Input::Key(key), &scene),
-                Event::Mouse(mouse) => state.apply(&Input::Mouse(mouse), &scene),
-                Event::Paste(text) => state.apply(&Input::Paste(text), &scene),
+                Event::Key(key) => panes.apply(&Input::Key(key)),
+                Event::Mouse(mouse) => panes.apply(&Input::Mouse(mouse)),
+                Event::Paste(text) => panes.apply(&Input::Paste(text)),
                 Event::Resize(..) => {
                     term.resize()?;
                     true
@@ -170,85 +168,37 @@ pub fn run(mut source: impl Source, mut options: Options) -> Result<Exit, UiErro
                 Event::FocusGained | Event::FocusLost => false,
             };
         }
-        if state.has_quit() {
+        if panes.state().is_some_and(|state| state.has_quit()) {
             return Ok(Exit::Quit);
         }
         let passed = i64::try_from(last_tick.elapsed().as_nanos()).unwrap_or(i64::MAX);
-        if state.is_playing() && last_tick.elapsed() >= FRAME {
-            let scene = Scene { snapshot: &snapshot, drawn: &drawn, range: source.range(), strip: &strip };
-            is_fresh |= state.apply(&Input::Tick(passed), &scene);
+        if panes.is_playing() && last_tick.elapsed() >= FRAME {
+            has_input |= panes.apply(&Input::Tick(passed));
             last_tick = Instant::now();
-        } else if !state.is_playing() {
+        } else if !panes.is_playing() {
             last_tick = Instant::now();
         }
-        has_input |= take_overview(&mut overview, &mut strip);
+        has_input |= panes.take_overviews();
 
         let since = last_frame.elapsed();
-        let is_heartbeat = since >= HEARTBEAT && matches!(snapshot.mode, Mode::Live { .. });
-        if is_first || has_input && since >= FRAME_OF_INPUT || is_fresh && since >= FRAME || is_heartbeat {
+        let is_heartbeat = since >= HEARTBEAT && panes.is_live();
+        if is_first || has_input && since >= FRAME_OF_INPUT || panes.is_fresh() && since >= FRAME || is_heartbeat {
             last_frame = Instant::now();
-            let wanted = state.query();
-            if is_fresh || is_heartbeat || wanted != query {
-                match source.snapshot(&wanted) {
-                    Ok(new) => {
-                        snapshot = new;
-                        strip.learn(&snapshot.history);
-                        failure = None;
-                    }
-                    Err(error) => failure = Some(["failed to ", &error.to_string()].concat()),
-                }
-                query = wanted;
-            }
-            let scene = Scene { snapshot: &snapshot, drawn: &drawn, range: source.range(), strip: &strip };
-            let mut next = Drawn::default();
-            term.draw(|frame| {
-                let area = frame.area();
-                next = draw(&state, &scene, &theme, failure.as_deref(), frame.buffer_mut(), area);
-            })?;
-            drawn = next;
-            (has_input, is_fresh, is_first) = (false, false, false);
+            panes.look(is_heartbeat);
+            term.draw(|frame| panes.draw(&theme, frame.buffer_mut()))?;
+            (has_input, is_first) = (false, false);
         }
         // What is to be drawn is not to wait for what comes next.
-        let most = match (has_input, is_fresh) {
+        let most = match (has_input, panes.is_fresh()) {
             (true, _) => FRAME_OF_INPUT.saturating_sub(last_frame.elapsed()).min(WAIT),
             (_, true) => FRAME.saturating_sub(last_frame.elapsed()).min(WAIT),
             _ => WAIT,
         };
-        is_fresh |= wait(&mut source, most, &mut failure)? && state.at().is_none();
-    }
-}
-
-/// Waits for the source, and for keys where the source does not wait itself; gives whether there is anything new.
-fn wait(source: &mut impl Source, most: Duration, failure: &mut Option<String>) -> io::Result<bool> {
-    let began = Instant::now();
-    let is_new = match source.wait(most) {
-        Ok(is_new) => is_new,
-        Err(error) => {
-            let words = ["failed to ", &error.to_string()].concat();
-            let is_new = failure.as_ref() != Some(&words);
-            *failure = Some(words);
-            event::poll(most)?;
-            is_new
-        }
-    };
-    // A recorded session has nothing to wait for.
-    if let (false, Some(left)) = (is_new, most.checked_sub(began.elapsed())) {
-        event::poll(left)?;
-    }
-    Ok(is_new)
-}
-
-fn take_overview(from: &mut Option<Receiver<Vec<Tick>>>, strip: &mut Strip) -> bool {
-    let Some(parts) = from else { return false };
-    match parts.try_recv() {
-        Ok(ticks) => {
-            strip.learn(&ticks);
-            true
-        }
-        Err(TryRecvError::Empty) => false,
-        Err(TryRecvError::Disconnected) => {
-            *from = None;
-            false
+        let began = Instant::now();
+        let is_new = panes.wait(most);
+        // A recorded session has nothing to wait for; keys are waited for in its place.
+        if let (false, Some(left)) = (is_new, most.checked_sub(began.elapsed())) {
+            event::poll(left)?;
         }
     }
 }

@@ -216,6 +216,7 @@ pub struct State {
     message: Option<String>,
     thresholds: Thresholds,
     is_suspending: bool,
+    turn: isize,
     has_quit: bool,
 }
 
@@ -249,6 +250,7 @@ impl State {
             message: None,
             thresholds,
             is_suspending: false,
+            turn: 0,
             has_quit: false,
         }
     }
@@ -298,6 +300,41 @@ impl State {
     /// Whether to hand the terminal back to the shell; asking clears it.
     pub fn take_suspend(&mut self) -> bool {
         std::mem::take(&mut self.is_suspending)
+    }
+
+    /// How many sessions further to turn to, where several are open; asking clears it.
+    pub(super) fn take_turn(&mut self) -> isize {
+        std::mem::take(&mut self.turn)
+    }
+
+    /// Shows what another session's state shows, at a time that is later by so much (ns). A task is a session's own: its page
+    /// is not followed.
+    pub(super) fn follow(&mut self, leader: &State, by: i64) {
+        let own = (self.screen, self.task);
+        let State { window, at, is_playing, speed, lens, order, is_by_total, .. } = *leader;
+        (self.window, self.is_playing, self.speed, self.order, self.is_by_total) =
+            (window, is_playing, speed, order, is_by_total);
+        self.at = at.map(|at| at.saturating_add(by));
+        self.lens = lens.map(|(from, dur)| (from.saturating_add(by), dur));
+        self.bookmarks = leader.bookmarks.iter().map(|at| at.saturating_add(by)).collect();
+        self.filter.clone_from(&leader.filter);
+        if leader.screen != Screen::Task {
+            (self.screen, self.focus) = (leader.screen, leader.focus);
+            self.back = leader.back.iter().filter(|(screen, ..)| *screen != Screen::Task).copied().collect();
+            if own.0 == Screen::Task {
+                self.task = None;
+            }
+        }
+    }
+
+    /// At a time that is later by so much (ns).
+    pub(super) fn move_by(&mut self, by: i64) {
+        self.at = self.at.map(|at| at.saturating_add(by));
+    }
+
+    /// Where it looks at the end, whatever that is: here.
+    pub(super) fn hold_at_end(&mut self, end: i64) {
+        self.at.get_or_insert(end);
     }
 
     /// Whether time runs by itself.
@@ -469,6 +506,8 @@ impl State {
             KeyCode::Char('t') => self.next_flame(scene),
             KeyCode::Char('+' | '=') => self.zoom(true, scene),
             KeyCode::Char('-' | '_') => self.zoom(false, scene),
+            KeyCode::Char('w') => self.turn = 1,
+            KeyCode::Char('W') => self.turn = -1,
             KeyCode::Char('c') => {
                 self.show(Screen::Findings);
                 self.set_cursor(List::Findings, 0);
