@@ -13,5 +13,5 @@ mod files;
 mod overview;
 mod source;
 
-pub(crate) use cli::{ReplayArgs, run};
+pub(crate) use cli::{ReplayArgs, ScreenshotArgs, run, screenshot};
 pub use source::Replay;
