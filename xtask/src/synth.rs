@@ -22,6 +22,13 @@ pub(crate) struct Args {
     seed: u64,
 }
 
+impl Args {
+    /// With the usual rate and seed.
+    pub(crate) fn of(session: PathBuf, events: i64) -> Self {
+        Args { session, events, rate: 25_000, seed: 1 }
+    }
+}
+
 /// Writes it, by a program built in release: 100 M rows take minutes then.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut synth = cargo("run");

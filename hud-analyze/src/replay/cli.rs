@@ -202,5 +202,13 @@ fn measure(mut replay: Replay, what: &What, times: u32, began: Instant) -> Resul
     }
     let since = Instant::now();
     let count: usize = ticks.iter().map(|ticks| ticks.len()).sum();
-    print(json!({"overview_ms": ms(since), "ticks": count}))
+    print(json!({"overview_ms": ms(since), "ticks": count, "peak_mb": peak_mb()}))
+}
+
+/// The most memory that this process had resident (MB), where the kernel tells.
+fn peak_mb() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
 }

@@ -17,7 +17,7 @@ use std::{
     thread,
 };
 
-use datafusion::arrow::{
+use arrow::{
     array::{AsArray as _, RecordBatch},
     datatypes::Int64Type,
 };

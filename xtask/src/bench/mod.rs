@@ -1,6 +1,7 @@
 //! Measures hud against its targets, and keeps the result under docs/benchmarks.
 
 mod big;
+mod cockpit;
 mod record;
 mod report;
 mod stacks;
@@ -16,12 +17,14 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    Cockpit(cockpit::Args),
     Record(record::Args),
     Stacks(stacks::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Cockpit(args) => cockpit::run(args),
         What::Record(args) => record::run(args),
         What::Stacks(args) => stacks::run(args),
     }
