@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use crate::{
     error::{Error, Result},
     output::{Format, Stdout},
-    run,
+    replay, run,
     window::Moment,
 };
 
@@ -77,6 +77,23 @@ Examples:
   hud-analyze timeline SESSION --from +5s --to +5.5s --step 5ms
   hud-analyze timeline SESSION --format csv > timeline.csv"))]
     Timeline(TimelineArgs),
+    /// The cockpit, at any instant of a recorded session
+    #[command(after_help = "\
+Times: +12.5s since the start, -30s before the end, 14:03:20 (UTC), 2026-01-31T14:03:20Z.
+A session that is being recorded can be looked at too: it grows, and `End` follows it.
+
+Examples:
+  hud-analyze replay SESSION
+  hud-analyze replay SESSION --at -10s --window 5s
+  hud-analyze replay BEFORE AFTER --align start")]
+    Replay(replay::ReplayArgs),
+    /// A picture of the cockpit's screen: text, SVG or PNG
+    #[command(after_help = "\
+Examples:
+  hud-analyze screenshot SESSION --at +12s
+  hud-analyze screenshot SESSION --at +12s --size 160x50 -o screen.svg
+  hud-analyze screenshot SESSION --screen blocking --format png > screen.png")]
+    Screenshot(replay::ScreenshotArgs),
     /// Any question, in SQL
     #[command(after_help = "\
 Without -c and -f, statements ended by `;` are read from standard input.
@@ -272,6 +289,12 @@ fn answer(command: Command, out: &mut Stdout) -> Result<()> {
         clap_complete::generate(shell, &mut Cli::command(), "hud-analyze", out);
         return out.flush().map_err(Error::io("write the script"));
     }
+    // Neither waits for anything but files: they need no runtime.
+    let command = match command {
+        Command::Replay(args) => return replay::run(args),
+        Command::Screenshot(args) => return replay::screenshot(args),
+        other => other,
+    };
     tokio::runtime::Builder::new_multi_thread()
         .build()
         .map_err(Error::io("start the runtime"))?

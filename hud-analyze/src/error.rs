@@ -64,6 +64,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no cockpit.
+    #[error("cannot {0}")]
+    Replay(String),
     /// A view in the program is at fault.
     #[error("hud's own view {view} is wrong: {why}; please report this")]
     View {

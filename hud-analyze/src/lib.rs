@@ -17,6 +17,7 @@ pub mod human;
 mod info;
 mod lanes;
 mod output;
+pub mod replay;
 mod run;
 mod shell;
 pub mod snapshot;

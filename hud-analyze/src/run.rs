@@ -43,7 +43,7 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
         Command::Sql(args) => shell::run(&open(&args.session)?, args.command, args.file, args.format, out).await,
         Command::Verify(args) => verify::run(&args.sessions, args.format, out),
         // Answered before a runtime was needed.
-        Command::Completions { .. } => Ok(()),
+        Command::Completions { .. } | Command::Replay(_) | Command::Screenshot(_) => Ok(()),
     }
 }
 

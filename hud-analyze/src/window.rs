@@ -114,7 +114,8 @@ impl Window {
         self.to.saturating_sub(self.from)
     }
 
-    fn at(self, start: i64, moment: Moment) -> i64 {
+    /// A moment in it, of a session that began at `start`.
+    pub fn at(self, start: i64, moment: Moment) -> i64 {
         let ns = |d: SignedDuration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
         match moment {
             Moment::AfterStart(after) => start.saturating_add(ns(after)),

@@ -191,16 +191,21 @@ fn usage_errors_are_exit_code_2() {
     }
 }
 
+/// `hud` only passes on what looks at sessions: to the hud-analyze beside it, with all arguments.
 #[test]
-fn what_is_not_built_yet_says_so() {
-    let hud = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hud"));
-        command.stdin(Stdio::null());
-        command
-    };
-    for arguments in [&["--replay", "/tmp/x"][..], &["replay", "/tmp/x"]] {
-        let output = hud().args(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        assert!(text(&output.stderr).contains("not built yet"));
+fn replay_is_handed_to_hud_analyze() {
+    let dir = tempfile::tempdir().unwrap();
+    let (hud, analyze) = (dir.path().join("hud"), dir.path().join("hud-analyze"));
+    fs::copy(env!("CARGO_BIN_EXE_hud"), &hud).unwrap();
+    for (arguments, expected) in [
+        (&["--replay", "/tmp/x"][..], "replay /tmp/x\n"),
+        (&["replay", "/tmp/x", "/tmp/y", "--at", "-10s"], "replay /tmp/x /tmp/y --at -10s\n"),
+        (&["screenshot", "/tmp/x", "--size", "80x24"], "screenshot /tmp/x --size 80x24\n"),
+    ] {
+        fs::write(&analyze, "#!/bin/sh\necho \"$@\"\n").unwrap();
+        fs::set_permissions(&analyze, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let output = Command::new(&hud).args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+        fs::remove_file(&analyze).unwrap();
     }
 }

@@ -9,6 +9,7 @@ mod rustc;
 mod setup;
 mod sh;
 mod soak;
+mod synth;
 mod targets;
 mod test;
 mod watch;
@@ -28,6 +29,7 @@ enum Command {
     Targets(targets::Args),
     Bench(bench::Args),
     Soak(soak::Args),
+    Synth(synth::Args),
     Fuzz(fuzz::Args),
 }
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
             Command::Targets(args) => targets::run(&args),
             Command::Bench(args) => bench::run(&args),
             Command::Soak(args) => soak::run(&args),
+            Command::Synth(args) => synth::run(&args),
             Command::Fuzz(args) => fuzz::run(&args),
         }
     };

@@ -83,6 +83,11 @@ impl Buckets {
         &self.partials
     }
 
+    /// The partials alone.
+    pub fn into_partials(self) -> BTreeMap<Bucket, Partial> {
+        self.partials
+    }
+
     /// Puts the partials of these buckets in order.
     pub fn settle(&mut self, from: Bucket, to: Bucket) {
         if from < to {

@@ -16,6 +16,8 @@ mod gather;
 mod histogram;
 mod hotspots;
 mod ids;
+#[cfg(feature = "session")]
+mod intake;
 mod names;
 mod partial;
 mod rules;
@@ -32,6 +34,8 @@ mod view;
 pub use gather::{Buckets, OffCpuRow, PollRow, SampleRow};
 pub use histogram::{Distribution, Histogram};
 pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
+#[cfg(feature = "session")]
+pub use intake::Intake;
 pub use names::{Frame, Names, Origin, Role, SpawnedBy, TaskKind, TaskType, Thread};
 pub use partial::*;
 pub use snapshot::*;

@@ -90,6 +90,12 @@ impl Names {
         *known = by.min(*known);
     }
 
+    /// Takes in what others say of tasks.
+    pub fn add_tasks(&mut self, others: &Names) {
+        others.type_of.iter().for_each(|(task, type_id)| self.add_type_of(*task, *type_id));
+        others.spawned.iter().for_each(|(task, by)| self.add_spawn(*task, *by));
+    }
+
     /// What kind of task it is; a task of which nothing is known is one.
     pub fn kind(&self, task: TaskId) -> TaskKind {
         self.type_of.get(&task).map_or(TaskKind::Task, |id| self.kind_of_type(Some(*id)))

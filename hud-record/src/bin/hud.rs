@@ -67,11 +67,12 @@ enum Command {
     /// What a session holds
     #[command(disable_help_flag = true)]
     Info(Rest),
-    /// Replay a recorded session
-    Replay {
-        /// The session
-        session: PathBuf,
-    },
+    /// Replay a recorded session, or several side by side
+    #[command(disable_help_flag = true)]
+    Replay(Rest),
+    /// Draw the cockpit's screen of a session into a file
+    #[command(disable_help_flag = true)]
+    Screenshot(Rest),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -91,30 +92,36 @@ fn main() -> ExitCode {
         return ended;
     }
     let cli = Cli::parse();
-    let no_replay = || {
-        Err(Error::Unavailable(
-            "replay is not built yet: ask hud timeline, hotspots, blocking or sql with --from and --to".into(),
-        ))
-    };
-    let result = match cli.command {
-        None if cli.replay.is_some() => no_replay(),
-        None => cli.record.run(),
-        Some(Command::Attach(attach)) => attach.run(),
-        Some(Command::Replay { .. }) => no_replay(),
-        Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "hud", &mut std::io::stdout());
-            Ok(())
+    let result = match (cli.command, cli.replay) {
+        (None, Some(session)) => {
+            Err(hand_over("hud-analyze", Some("replay"), Rest { arguments: vec![session.into()] }))
         }
-        Some(Command::Record(rest)) => Err(hand_over("hud-record", None, rest)),
-        Some(Command::Hotspots(rest)) => Err(hand_over("hud-analyze", Some("hotspots"), rest)),
-        Some(Command::Blocking(rest)) => Err(hand_over("hud-analyze", Some("blocking"), rest)),
-        Some(Command::Workers(rest)) => Err(hand_over("hud-analyze", Some("workers"), rest)),
-        Some(Command::Tasks(rest)) => Err(hand_over("hud-analyze", Some("tasks"), rest)),
-        Some(Command::Timeline(rest)) => Err(hand_over("hud-analyze", Some("timeline"), rest)),
-        Some(Command::Sql(rest)) => Err(hand_over("hud-analyze", Some("sql"), rest)),
-        Some(Command::Info(rest)) => Err(hand_over("hud-analyze", Some("info"), rest)),
+        (None, None) => cli.record.run(),
+        (Some(command), _) => command.run(),
     };
     report("hud", result)
+}
+
+impl Command {
+    fn run(self) -> Result<(), Error> {
+        match self {
+            Command::Attach(attach) => attach.run(),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "hud", &mut std::io::stdout());
+                Ok(())
+            }
+            Command::Record(rest) => Err(hand_over("hud-record", None, rest)),
+            Command::Hotspots(rest) => Err(hand_over("hud-analyze", Some("hotspots"), rest)),
+            Command::Blocking(rest) => Err(hand_over("hud-analyze", Some("blocking"), rest)),
+            Command::Workers(rest) => Err(hand_over("hud-analyze", Some("workers"), rest)),
+            Command::Tasks(rest) => Err(hand_over("hud-analyze", Some("tasks"), rest)),
+            Command::Timeline(rest) => Err(hand_over("hud-analyze", Some("timeline"), rest)),
+            Command::Sql(rest) => Err(hand_over("hud-analyze", Some("sql"), rest)),
+            Command::Info(rest) => Err(hand_over("hud-analyze", Some("info"), rest)),
+            Command::Replay(rest) => Err(hand_over("hud-analyze", Some("replay"), rest)),
+            Command::Screenshot(rest) => Err(hand_over("hud-analyze", Some("screenshot"), rest)),
+        }
+    }
 }
 
 /// Becomes another of hud's programs, found beside this one or on PATH. Returns only where that fails.

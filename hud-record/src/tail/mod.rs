@@ -5,11 +5,10 @@
 //! nothing else: its memory is bounded by the window.
 //!
 //! ```text
-//! inotify ─▶ follow (files → batches, each row once) ─▶ intake (columns → partials, names) ─▶ tailer (Snapshot)
+//! inotify ─▶ follow (files → batches, each row once) ─▶ Intake (columns → partials, names) ─▶ tailer (Snapshot)
 //! ```
 
 mod follow;
-mod intake;
 pub mod summary;
 mod tailer;
 mod watch;

@@ -6,11 +6,13 @@ use std::{
 };
 
 use hud_common::{
-    cockpit::{Bucket, Histogram, Mode, Query, SessionFacts, Snapshot, Source, SourceError, Totals, View, Window},
+    cockpit::{
+        Bucket, Histogram, Intake, Mode, Query, SessionFacts, Snapshot, Source, SourceError, Totals, View, Window,
+    },
     session::{Manifest, SessionDir, Table},
 };
 
-use super::{follow::Follower, intake::Intake, watch::Watch};
+use super::{follow::Follower, watch::Watch};
 use crate::{error::Result, kernel};
 
 /// How often to look whether the session has ended, and how much is kept.
@@ -290,21 +292,7 @@ impl Tailer {
     }
 
     fn facts(&self) -> SessionFacts {
-        let manifest = &self.manifest;
-        SessionFacts {
-            id: manifest.id.clone(),
-            host: manifest.host.clone(),
-            pid: manifest.pid,
-            exe: manifest.exe.clone(),
-            tokio_version: manifest.tokio_version.clone(),
-            cpus: manifest.cpus,
-            start: manifest.start,
-            end: manifest.end,
-            end_reason: manifest.end_reason.clone(),
-            polls: manifest.options.polls.clone(),
-            freq: manifest.options.freq,
-            notes: manifest.notes.clone(),
-        }
+        SessionFacts::of(&self.manifest)
     }
 
     fn last(&self) -> i64 {

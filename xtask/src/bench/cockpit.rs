@@ -18,12 +18,13 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
+use super::replay;
 use super::report::{Bound, Report, median};
 use crate::sh::{cargo, command, output, run as sh, target_dir};
 use crate::targets;
 use crate::watch::{Target, cpu_time};
 
-/// A frame, a live session, and how soon it names the culprits
+/// A frame, a live session, how soon it names the culprits, and replay
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
     /// How long a live session is measured, once its window is full
@@ -33,8 +34,17 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Measures only these
-    #[arg(long, value_delimiter = ',', default_values = ["draw", "live", "culprits"])]
+    #[arg(long, value_delimiter = ',', default_values = ["draw", "live", "culprits", "replay"])]
     only: Vec<Part>,
+    /// Rows of the synthetic session that is replayed
+    #[arg(long, default_value_t = 100_000_000)]
+    events: i64,
+    /// Jumps to instants all over it
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..))]
+    jumps: u32,
+    /// Replays with this hud-analyze instead of a release build of the source here
+    #[arg(long, value_name = "BIN")]
+    analyze: Option<PathBuf>,
     /// Measures this hud instead of a release build of the source here
     #[arg(long, value_name = "BIN")]
     hud: Option<PathBuf>,
@@ -48,6 +58,7 @@ enum Part {
     Draw,
     Live,
     Culprits,
+    Replay,
 }
 
 const METHOD: &str = "\
@@ -94,10 +105,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.only.contains(&Part::Culprits) {
         bench.culprits()?;
     }
+    if args.only.contains(&Part::Replay) {
+        replay::measure_into(&mut bench.report, args.events, args.jumps, args.analyze.as_deref())?;
+    }
     println!("\n{} targets missed", bench.report.missed());
     if !args.no_report {
         let line = format!("cargo xtask bench cockpit --seconds {} --rounds {}", args.seconds, args.rounds);
-        println!("{}", bench.report.write("cockpit", &line, METHOD)?.display());
+        println!("{}", bench.report.write("cockpit", &line, &[METHOD, replay::METHOD].concat())?.display());
     }
     Ok(())
 }

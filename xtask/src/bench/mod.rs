@@ -4,6 +4,7 @@ mod big;
 mod cockpit;
 mod names;
 mod record;
+mod replay;
 mod report;
 mod stacks;
 

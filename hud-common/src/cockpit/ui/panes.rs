@@ -228,7 +228,8 @@ impl<'a> Panes<'a> {
                 pane.failure = Some(words);
                 is_new
             });
-            pane.is_fresh |= has_come && pane.state.at().is_none();
+            // What a recorded session learns in the background may be of any instant.
+            pane.is_fresh |= has_come && (pane.state.at().is_none() || !pane.is_live());
             is_new |= has_come;
         }
         is_new

@@ -1,19 +1,18 @@
 //! From batches to partials and names: by columns, without a string or an allocation for each row of events.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, vec::Vec};
 
 use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, Int32Array, Int64Array, RecordBatch, StringArray},
     datatypes::{Int32Type, Int64Type},
 };
-use hud_common::{
-    cockpit::{
-        Bucket, Buckets, Ended, Frame, FrameId, Histogram, Name, Names, OffCpuRow, Origin, PollRow, Role, RuntimeId,
-        SampleRow, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType, Thread, Tid, TypeId,
-        Window,
-    },
-    session::Table,
+
+use super::{
+    Bucket, Buckets, Ended, Frame, FrameId, Histogram, Merge as _, Name, Names, OffCpuRow, Origin, PollRow, Role,
+    RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType,
+    Thread, Tid, TypeId, Window,
 };
+use crate::session::{Manifest, Table};
 
 /// Tasks whose type or spawn is remembered at most; then those with the least ids, the oldest, go, but for those that the
 /// partials have.
@@ -22,18 +21,21 @@ const MOST_TASKS: usize = 1 << 20;
 const MOST_THREADS: usize = 1 << 16;
 
 /// What was taken in.
-pub(super) struct Intake {
-    pub(super) buckets: Buckets,
-    pub(super) names: Names,
+pub struct Intake {
+    /// The partials.
+    pub buckets: Buckets,
+    /// What rows say of tasks, and names.
+    pub names: Names,
     /// The greatest end of any row of events.
-    pub(super) newest: Option<i64>,
+    pub newest: Option<i64>,
     /// The greatest end of a row of `coverage`.
-    pub(super) coverage_told: Option<i64>,
+    pub coverage_told: Option<i64>,
     /// The task whose page is open, and what is gathered of it.
-    pub(super) focus: Option<TaskId>,
-    /// Now, where rows are taken in as they come; and how long after its end each sample and stretch off CPU was.
-    pub(super) now: Option<i64>,
-    pub(super) lags: Histogram,
+    pub focus: Option<TaskId>,
+    /// Now, where rows are taken in as they come.
+    pub now: Option<i64>,
+    /// How long after its end each sample and stretch off CPU was taken in, where now is known.
+    pub lags: Histogram,
     details: BTreeMap<Bucket, TaskDetail>,
 }
 
@@ -83,8 +85,29 @@ fn text_at(column: Option<&StringArray>, row: usize) -> Option<&str> {
     column.filter(|c| row < c.len() && c.is_valid(row)).map(|c| c.value(row))
 }
 
+impl SessionFacts {
+    /// What a manifest says.
+    pub fn of(manifest: &Manifest) -> Self {
+        SessionFacts {
+            id: manifest.id.clone(),
+            host: manifest.host.clone(),
+            pid: manifest.pid,
+            exe: manifest.exe.clone(),
+            tokio_version: manifest.tokio_version.clone(),
+            cpus: manifest.cpus,
+            start: manifest.start,
+            end: manifest.end,
+            end_reason: manifest.end_reason.clone(),
+            polls: manifest.options.polls.clone(),
+            freq: manifest.options.freq,
+            notes: manifest.notes.clone(),
+        }
+    }
+}
+
 impl Intake {
-    pub(super) fn new(from: Bucket, to: Bucket) -> Self {
+    /// For rows that count in these buckets.
+    pub fn new(from: Bucket, to: Bucket) -> Self {
         Intake {
             buckets: Buckets::new(from, to),
             names: Names::default(),
@@ -97,22 +120,31 @@ impl Intake {
         }
     }
 
+    /// Its partials, and what rows say of tasks.
+    pub fn into_parts(self) -> (BTreeMap<Bucket, super::Partial>, Names) {
+        (self.buckets.into_partials(), self.names)
+    }
+
+    /// What is gathered of the open page's task, by bucket.
+    pub fn into_details(self) -> BTreeMap<Bucket, TaskDetail> {
+        self.details
+    }
+
     /// Opens the page of another task, of which nothing is gathered yet.
-    pub(super) fn focus(&mut self, task: Option<TaskId>) {
+    pub fn focus(&mut self, task: Option<TaskId>) {
         self.focus = task;
         self.details.clear();
     }
 
     /// What is gathered of the open page's task over a window.
-    pub(super) fn detail(&self, window: Window) -> TaskDetail {
-        use hud_common::cockpit::Merge as _;
+    pub fn detail(&self, window: Window) -> TaskDetail {
         let mut all = TaskDetail::default();
         self.details.range(window.from..window.to).for_each(|(_, detail)| all.merge(detail));
         all
     }
 
     /// Lets go of what lies before `from`.
-    pub(super) fn advance(&mut self, from: Bucket, to: Bucket) {
+    pub fn advance(&mut self, from: Bucket, to: Bucket) {
         self.buckets.advance(from, to);
         while self.details.first_key_value().is_some_and(|(bucket, _)| *bucket < from) {
             self.details.pop_first();
@@ -120,7 +152,7 @@ impl Intake {
     }
 
     /// Keeps the names of tasks and threads within bounds.
-    pub(super) fn prune(&mut self) {
+    pub fn prune(&mut self) {
         let names = &mut self.names;
         if names.type_of.len().max(names.spawned.len()) > MOST_TASKS {
             let mut ids: Vec<TaskId> = names.type_of.keys().chain(names.spawned.keys()).copied().collect();
@@ -142,7 +174,7 @@ impl Intake {
     }
 
     /// Takes in a batch. What it lacks is passed over: another version may have written it.
-    pub(super) fn batch(&mut self, table: Table, batch: &RecordBatch) {
+    pub fn batch(&mut self, table: Table, batch: &RecordBatch) {
         let columns = Columns(batch);
         // A batch without a column that it must have gives no rows.
         let _ = match table {
@@ -167,7 +199,7 @@ impl Intake {
     }
 
     /// The same of `polls` and `wakes`, for the open page alone.
-    pub(super) fn batch_again(&mut self, table: Table, batch: &RecordBatch) {
+    pub fn batch_again(&mut self, table: Table, batch: &RecordBatch) {
         let columns = Columns(batch);
         let _ = match table {
             Table::Polls => Self::each_poll(&columns, |row| self.focus_poll(row)),

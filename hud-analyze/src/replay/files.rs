@@ -1,0 +1,515 @@
+//! A session's rows by time: which segments, and which of their pages, may hold a row that touches a range.
+//!
+//! A row lies in `[ts, ts + dur]`. Segments and pages carry the least and the greatest of both columns, so one whose
+//! `[min(ts), max(ts) + max(dur)]` does not touch the range has no such row: a sleep that began minutes ago is found, and
+//! nothing is read for the sake of sleeps that might have been.
+//!
+//! Of a session that is being recorded, a table's logs are read as they grow and kept in memory until they are sealed;
+//! each row is in one part.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::ErrorKind,
+    num::NonZero,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use arrow::{
+    array::{AsArray as _, RecordBatch},
+    datatypes::Int64Type,
+};
+use hud_common::session::{self, Error, InflightReader, Manifest, SessionDir, Table, VerifiedFile, scan_segment};
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection},
+    },
+    file::{
+        metadata::{PageIndexPolicy, ParquetMetaData},
+        page_index::column_index::ColumnIndexMetaData,
+        statistics::Statistics,
+    },
+};
+
+/// Rows that are decoded at a time.
+const BATCH: usize = 8 << 10;
+/// Segments that stay open, with their footers and page indexes: 50 kB each.
+const OPEN: usize = 96;
+/// Threads that read at once.
+const MOST_THREADS: usize = 8;
+/// Damaged parts that are named.
+const MOST_DAMAGE: usize = 100;
+
+/// The tables that partials are made of, those of names left out.
+pub(super) const EVENTS: [Table; 11] = [
+    Table::Polls,
+    Table::OffCpu,
+    Table::Samples,
+    Table::Wakes,
+    Table::Spawns,
+    Table::Ends,
+    Table::Tasks,
+    Table::Coverage,
+    Table::Drops,
+    Table::Overhead,
+    Table::Process,
+];
+/// The tables that are read whole, in the order in which they refer to each other.
+const NAMES: [Table; 5] = [Table::Threads, Table::TaskTypes, Table::Stacks, Table::Frames, Table::Modules];
+
+/// The columns that are counted; the others are not even read.
+fn columns(table: Table) -> &'static [&'static str] {
+    match table {
+        Table::Polls => &["ts", "dur", "task_id", "type_id", "tid", "blocked", "run_queue", "wake_delay"],
+        Table::OffCpu => &["ts", "dur", "tid", "state", "task_id", "stack_id", "run_queue", "waker_tid"],
+        Table::Samples => &["ts", "tid", "task_id", "stack_id", "weight"],
+        Table::Wakes => &["ts", "task_id", "waker_task_id", "waker_tid"],
+        Table::Spawns => &["ts", "task_id", "type_id", "parent_task_id", "tid"],
+        Table::Ends => &["ts", "task_id", "outcome"],
+        Table::Tasks => &["ts", "task_id", "type_id"],
+        Table::Coverage => &["ts", "dur", "stream", "reason"],
+        Table::Drops => &["ts", "dur", "stream", "stage", "lost"],
+        Table::Overhead => &["ts", "probe_ns", "recorder_cpu", "recorder_rss", "ring_bytes", "events"],
+        Table::Process => &["ts", "cpu_user", "cpu_sys", "rss", "threads", "fds"],
+        _ => &[],
+    }
+}
+
+/// How many threads to read with.
+pub(super) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
+}
+
+/// From the least start of a row to the greatest end, both included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) first: i64,
+    pub(super) last: i64,
+}
+
+impl Span {
+    fn of(first: i64, last_ts: i64, longest: i64) -> Self {
+        Span { first, last: last_ts.saturating_add(longest.max(0)) }
+    }
+
+    fn touches(self, from: i64, to: i64) -> bool {
+        self.first <= to && from <= self.last
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Rows {
+    Sealed(PathBuf),
+    /// What a log has so far.
+    Log(Vec<(Span, RecordBatch)>),
+}
+
+/// A segment, or the log that it will be made of.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) table: Table,
+    pub(super) span: Span,
+    rows: Rows,
+}
+
+impl Part {
+    pub(super) fn touches(&self, from: i64, to: i64) -> bool {
+        self.span.touches(from, to)
+    }
+}
+
+/// What was opened is kept open for a while: those who scrub come back.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    open: Mutex<VecDeque<(PathBuf, VerifiedFile, ArrowReaderMetadata)>>,
+    damage: Mutex<Vec<String>>,
+}
+
+impl Shelf {
+    /// What could not be read, and why.
+    pub(super) fn damage(&self) -> Vec<String> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, error: &Error) {
+        // What has expired is no damage.
+        if matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound) {
+            return;
+        }
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = error.to_string();
+        if damage.len() < MOST_DAMAGE && !damage.contains(&words) {
+            damage.push(words);
+        }
+    }
+
+    /// Gives `each` batches with all rows of a part that touch `[from, to]`, and others beside them. What cannot be read is
+    /// noted and passed over, as the tailer does. Stops where `each` says so.
+    pub(super) fn read(&self, part: &Part, from: i64, to: i64, mut each: impl FnMut(&RecordBatch) -> bool) {
+        match &part.rows {
+            Rows::Log(batches) => {
+                let _ = batches.iter().filter(|(span, _)| span.touches(from, to)).all(|(_, batch)| each(batch));
+            }
+            Rows::Sealed(path) => {
+                if let Err(error) = self.read_sealed(part.table, path, columns(part.table), from, to, &mut each) {
+                    self.note(&error);
+                }
+            }
+        }
+    }
+
+    fn opened(&self, path: &Path) -> session::Result<(VerifiedFile, ArrowReaderMetadata)> {
+        let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = open();
+        if let Some(place) = files.iter().position(|(known, ..)| known == path)
+            && let Some(found) = files.remove(place)
+        {
+            let (file, metadata) = (found.1.clone(), found.2.clone());
+            files.push_front(found);
+            return Ok((file, metadata));
+        }
+        drop(files);
+        let file = VerifiedFile::open(path)?;
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(damaged(path))?;
+        let mut files = open();
+        files.push_front((path.into(), file.clone(), metadata.clone()));
+        files.truncate(OPEN);
+        Ok((file, metadata))
+    }
+
+    fn read_sealed(
+        &self,
+        table: Table,
+        path: &Path,
+        columns: &[&str],
+        from: i64,
+        to: i64,
+        each: &mut impl FnMut(&RecordBatch) -> bool,
+    ) -> session::Result<()> {
+        let (file, metadata) = self.opened(path)?;
+        let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
+        let ranges = pages(table, metadata.metadata())
+            .map(|pages| pages.into_iter().filter(|(_, span)| span.touches(from, to)).map(|(rows, _)| rows));
+        let mask = ProjectionMask::columns(metadata.parquet_schema(), columns.iter().copied());
+        let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+            .with_projection(mask)
+            .with_batch_size(BATCH);
+        if let Some(ranges) = ranges {
+            reader = reader.with_row_selection(RowSelection::from_consecutive_ranges(joined(ranges).into_iter(), rows));
+        }
+        for batch in reader.build().map_err(damaged(path))? {
+            if !each(&batch.map_err(damaged(path))?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The greatest end of any row of these parts that is before `limit`. Where it may be is read first, so that most are not
+    /// read at all.
+    pub(super) fn last_end<'a>(&self, parts: impl Iterator<Item = &'a Part>, limit: i64) -> Option<i64> {
+        let mut parts: Vec<&Part> = parts.collect();
+        parts.sort_by_key(|part| std::cmp::Reverse(part.span.last));
+        let mut best: Option<i64> = None;
+        for part in parts {
+            if best.is_some_and(|best| best >= part.span.last) {
+                break;
+            }
+            self.read(part, best.unwrap_or(i64::MIN), i64::MAX, |batch| {
+                let Some(ts) = integers(batch, "ts") else { return true };
+                let dur = integers(batch, "dur");
+                for (row, ts) in ts.iter().enumerate() {
+                    let dur = dur.and_then(|dur| dur.get(row)).map_or(0, |dur| (*dur).max(0));
+                    let end = ts.saturating_add(dur);
+                    if end < limit {
+                        best = best.max(Some(end));
+                    }
+                }
+                true
+            });
+        }
+        best
+    }
+}
+
+fn damaged<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> Error + '_ {
+    |error| Error::Damaged { path: path.into(), why: error.to_string() }
+}
+
+fn integers<'a>(batch: &'a RecordBatch, column: &str) -> Option<&'a [i64]> {
+    Some(batch.column_by_name(column)?.as_primitive_opt::<Int64Type>()?.values())
+}
+
+/// Ranges that touch are one.
+fn joined(ranges: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
+    let mut all: Vec<Range<usize>> = Vec::new();
+    for range in ranges.filter(|range| range.start < range.end) {
+        match all.last_mut() {
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ => all.push(range),
+        }
+    }
+    all
+}
+
+/// The rows of each page of the key, and when they are; `None` where the footer does not tell.
+fn pages(table: Table, metadata: &ParquetMetaData) -> Option<Vec<(Range<usize>, Span)>> {
+    let (columns, offsets) = (metadata.column_index()?, metadata.offset_index()?);
+    let ts = leaf(metadata, table.key())?;
+    let dur = leaf(metadata, "dur");
+    let mut all = Vec::new();
+    let mut before = 0_usize;
+    for (group, described) in metadata.row_groups().iter().enumerate() {
+        let rows = usize::try_from(described.num_rows()).ok()?;
+        // First row, least and greatest of each page of a column.
+        let of = |leaf: usize| -> Option<Vec<(Range<usize>, i64, i64)>> {
+            let ColumnIndexMetaData::INT64(values) = columns.get(group)?.get(leaf)? else { return None };
+            let places = offsets.get(group)?.get(leaf)?.page_locations();
+            let starts: Vec<usize> =
+                places.iter().map(|page| usize::try_from(page.first_row_index).ok()).collect::<Option<_>>()?;
+            let ends = starts.iter().skip(1).copied().chain([rows]);
+            let (least, greatest) = (values.min_values_iter(), values.max_values_iter());
+            let pages = starts.iter().zip(ends).zip(least).zip(greatest);
+            // A page of nulls alone is none of a key or a duration.
+            let pages = pages.map(|(((start, end), least), greatest)| Some((*start..end, *least?, *greatest?)));
+            pages.collect::<Option<Vec<_>>>().filter(|pages| pages.len() == starts.len())
+        };
+        let durs = match dur {
+            Some(leaf) => of(leaf)?,
+            None => Vec::new(),
+        };
+        for (range, first, last) in of(ts)? {
+            if range.start > range.end || range.end > rows {
+                return None;
+            }
+            let beside = durs.iter().filter(|(other, ..)| other.start < range.end && range.start < other.end);
+            let longest = beside.map(|(.., greatest)| *greatest).max().unwrap_or(0);
+            let span = Span::of(first, last, longest);
+            all.push((before.checked_add(range.start)?..before.checked_add(range.end)?, span));
+        }
+        before = before.checked_add(rows)?;
+    }
+    Some(all)
+}
+
+fn leaf(metadata: &ParquetMetaData, column: &str) -> Option<usize> {
+    let leaves = metadata.file_metadata().schema_descr().columns();
+    leaves.iter().position(|leaf| leaf.path().parts().first().is_some_and(|name| name == column))
+}
+
+/// What a footer says of when its rows are: everywhere, where it does not say.
+fn span(table: Table, metadata: &ParquetMetaData) -> Span {
+    let range = |column: &str| {
+        let leaf = leaf(metadata, column)?;
+        let mut range: Option<(i64, i64)> = None;
+        for group in metadata.row_groups() {
+            let Some(Statistics::Int64(told)) = group.columns().get(leaf)?.statistics() else { return None };
+            let (least, greatest) = (*told.min_opt()?, *told.max_opt()?);
+            range = Some(range.map_or((least, greatest), |(a, b)| (a.min(least), b.max(greatest))));
+        }
+        range
+    };
+    let everywhere = Span { first: i64::MIN, last: i64::MAX };
+    let Some((first, last)) = range(table.key()) else { return everywhere };
+    match (leaf(metadata, "dur"), range("dur")) {
+        (None, _) => Span::of(first, last, 0),
+        (Some(_), Some((_, longest))) => Span::of(first, last, longest),
+        (Some(_), None) => everywhere,
+    }
+}
+
+fn span_of_batch(table: Table, batch: &RecordBatch) -> Option<Span> {
+    let ts = integers(batch, table.key())?;
+    let (first, last) = (ts.iter().min()?, ts.iter().max()?);
+    let longest = integers(batch, "dur").and_then(|dur| dur.iter().max()).copied().unwrap_or(0);
+    Some(Span::of(*first, *last, longest))
+}
+
+/// A session's files, as they were when they were looked at last.
+pub(super) struct Files {
+    dir: SessionDir,
+    pub(super) shelf: Arc<Shelf>,
+    parts: BTreeMap<(Table, u32), Part>,
+    logs: BTreeMap<(Table, u32), InflightReader>,
+    /// Segments of names that were read.
+    named: BTreeMap<(Table, u32), bool>,
+}
+
+/// What a look found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// The least start of a row that is new.
+    pub(super) since: Option<i64>,
+    /// Whether there are new names.
+    pub(super) has_names: bool,
+}
+
+impl Found {
+    fn add(&mut self, span: Span) {
+        self.since = Some(self.since.map_or(span.first, |since| since.min(span.first)));
+    }
+}
+
+impl Files {
+    pub(super) fn new(dir: SessionDir) -> Self {
+        Files { dir, shelf: Arc::default(), parts: BTreeMap::new(), logs: BTreeMap::new(), named: BTreeMap::new() }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// All parts of events, in the order of tables and numbers.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts.values()
+    }
+
+    /// Those of one table.
+    pub(super) fn of(&self, table: Table) -> impl Iterator<Item = &Part> {
+        self.parts.range((table, 0)..=(table, u32::MAX)).map(|(_, part)| part)
+    }
+
+    /// Looks what has come and gone. Names are given to `name` as they are read. Logs are opened first and segments listed
+    /// afterwards, so that a log that is sealed meanwhile is met in one of both.
+    pub(super) fn look(
+        &mut self,
+        manifest: &Manifest,
+        mut name: impl FnMut(Table, &RecordBatch),
+    ) -> session::Result<Found> {
+        let mut found = Found::default();
+        let mut unsealed = self.dir.unsealed()?;
+        unsealed.sort_by_key(|log| (!EVENTS.contains(&log.table), log.table, log.number));
+        for log in unsealed {
+            let key = (log.table, log.number);
+            let is_wanted = EVENTS.contains(&log.table) || NAMES.contains(&log.table);
+            if !is_wanted || self.logs.contains_key(&key) || self.is_sealed(key) {
+                continue;
+            }
+            if log.number < manifest.first_segment(log.table) {
+                continue;
+            }
+            match InflightReader::open(log.table, &log.log) {
+                Ok(reader) => drop(self.logs.insert(key, reader)),
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut sealed = Vec::new();
+        for table in EVENTS.into_iter().chain(NAMES) {
+            let of_table = self.dir.sealed(table)?;
+            sealed.extend(
+                of_table
+                    .into_iter()
+                    .filter(|(number, _)| *number >= manifest.first_segment(table))
+                    .map(|(number, path)| ((table, number), path)),
+            );
+        }
+        self.read_logs(&mut found, &mut name)?;
+        self.forget_expired(&sealed);
+        self.add_sealed(sealed, &mut found, &mut name)?;
+        Ok(found)
+    }
+
+    fn is_sealed(&self, key: (Table, u32)) -> bool {
+        matches!(self.parts.get(&key), Some(Part { rows: Rows::Sealed(_), .. }))
+            || self.named.get(&key).is_some_and(|is_sealed| *is_sealed)
+    }
+
+    fn read_logs(&mut self, found: &mut Found, name: &mut impl FnMut(Table, &RecordBatch)) -> session::Result<()> {
+        for ((table, number), log) in &mut self.logs {
+            for batch in log.by_ref() {
+                let batch = batch?;
+                if NAMES.contains(table) {
+                    name(*table, &batch);
+                    found.has_names = true;
+                    self.named.insert((*table, *number), false);
+                    continue;
+                }
+                let Some(span) = span_of_batch(*table, &batch) else { continue };
+                found.add(span);
+                let part = self.parts.entry((*table, *number)).or_insert_with(|| Part {
+                    table: *table,
+                    span,
+                    rows: Rows::Log(Vec::new()),
+                });
+                part.span = Span { first: part.span.first.min(span.first), last: part.span.last.max(span.last) };
+                if let Rows::Log(batches) = &mut part.rows {
+                    batches.push((span, batch));
+                }
+            }
+            // What of a log is torn may only be on its way.
+            if let Some(cut) = log.cut().filter(|cut| !cut.is_torn) {
+                let why = format!("its last {} bytes: {}", cut.bytes, cut.why);
+                self.shelf.note(&Error::Damaged { path: log.path().into(), why });
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_expired(&mut self, sealed: &[((Table, u32), PathBuf)]) {
+        let known: std::collections::BTreeSet<_> = sealed.iter().map(|(key, _)| *key).collect();
+        self.parts.retain(|key, part| !matches!(part.rows, Rows::Sealed(_)) || known.contains(key));
+    }
+
+    fn add_sealed(
+        &mut self,
+        sealed: Vec<((Table, u32), PathBuf)>,
+        found: &mut Found,
+        name: &mut impl FnMut(Table, &RecordBatch),
+    ) -> session::Result<()> {
+        let new: Vec<_> = sealed.into_iter().filter(|(key, _)| !self.is_sealed(*key)).collect();
+        let (names, events): (Vec<_>, Vec<_>) = new.into_iter().partition(|((table, _), _)| NAMES.contains(table));
+        for ((key, path), span) in self.spans(events) {
+            let rows = Rows::Sealed(path);
+            match self.parts.insert(key, Part { table: key.0, span, rows }) {
+                // Its rows were told when the log was read.
+                Some(_) => drop(self.logs.remove(&key)),
+                None => found.add(span),
+            }
+        }
+        let order = |table: Table| NAMES.iter().position(|t| *t == table);
+        let mut names = names;
+        names.sort_by_key(|((table, number), _)| (order(*table), *number));
+        for (key, path) in names {
+            let was_read = self.logs.remove(&key).is_some();
+            self.named.insert(key, true);
+            if was_read {
+                continue;
+            }
+            found.has_names = true;
+            let columns: Vec<_> = key.0.columns().iter().map(|column| column.name).collect();
+            let read = scan_segment(key.0, &path, &columns, |batch| {
+                name(key.0, batch);
+                Ok(())
+            });
+            if let Err(error) = read {
+                self.shelf.note(&error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens segments, by all threads: it is what the first frame of a long session waits for.
+    fn spans(&self, sealed: Vec<((Table, u32), PathBuf)>) -> Vec<(((Table, u32), PathBuf), Span)> {
+        let shelf = &self.shelf;
+        let open = |of: &[((Table, u32), PathBuf)]| -> Vec<(((Table, u32), PathBuf), Span)> {
+            let told = of.iter().filter_map(|(key, path)| match session::open_segment(key.0, path) {
+                Ok(reader) => Some(((*key, path.clone()), span(key.0, reader.metadata()))),
+                Err(error) => {
+                    shelf.note(&error);
+                    None
+                }
+            });
+            told.collect()
+        };
+        let each = sealed.len().div_ceil(threads()).max(16);
+        thread::scope(|scope| {
+            let threads: Vec<_> = sealed.chunks(each).map(|some| scope.spawn(|| open(some))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! The whole session, once, in the background: load and anomalies for the scrubber, and the types of tasks that a window
+//! meets in passing.
+//!
+//! One thread goes through the session by slices of time, with the code that makes snapshots, and keeps none of it. It
+//! stands back while the person's own frame is being made.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use hud_common::{
+    cockpit::{Bucket, Mode, Names, Query, SessionFacts, Snapshot, SpawnedBy, TaskId, Tick, TypeId, View, Window},
+    session::Table,
+};
+
+use super::{
+    cache::{CHUNK, Gathered, chunk_of, gather},
+    files::{Part, Shelf},
+};
+
+/// Chunks in a slice: memory is bounded by what happens in so many seconds.
+const SLICE: i64 = 5;
+/// Tasks of which a type is remembered.
+const MOST_TASKS: usize = 1 << 20;
+/// How long to stand back at once.
+const PAUSE: Duration = Duration::from_millis(2);
+/// What load and anomalies are made of.
+const TABLES: [Table; 6] = [Table::Polls, Table::OffCpu, Table::Samples, Table::Spawns, Table::Tasks, Table::Drops];
+
+/// What tasks are, as far as it is new.
+#[derive(Debug, Default)]
+pub(super) struct Learned {
+    pub(super) types: HashMap<TaskId, TypeId>,
+    pub(super) spawned: HashMap<TaskId, SpawnedBy>,
+}
+
+/// How the two threads know of each other.
+#[derive(Debug, Default)]
+pub(super) struct Signs {
+    /// A frame is being made.
+    pub(super) is_busy: AtomicBool,
+    /// Nobody wants to know any more.
+    pub(super) is_over: AtomicBool,
+}
+
+/// What the thread is given.
+pub(super) struct Work {
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) parts: Vec<Part>,
+    pub(super) limits: Window,
+    pub(super) names: Names,
+    pub(super) query: Query,
+}
+
+/// Starts it. The ticks wait for whoever draws; what was learned does not.
+pub(super) fn start(work: Work, signs: &Arc<Signs>) -> (Receiver<Vec<Tick>>, Receiver<Learned>) {
+    let (ticks, strip) = sync_channel(1 << 12);
+    let (learned, names) = channel();
+    let signs = Arc::clone(signs);
+    let named = thread::Builder::new().name("hud-overview".into());
+    // Without it the strip is learned from what is looked at.
+    if let Err(error) = named.spawn(move || go_through(work, &signs, &ticks, &learned)) {
+        drop(error);
+    }
+    (strip, names)
+}
+
+fn go_through(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, learned: &Sender<Learned>) {
+    let stand_back = || {
+        while signs.is_busy.load(Ordering::Relaxed) && !signs.is_over.load(Ordering::Relaxed) {
+            thread::sleep(PAUSE);
+        }
+        !signs.is_over.load(Ordering::Relaxed)
+    };
+    let mut known: HashMap<TaskId, TypeId> = HashMap::new();
+    let mut spawned: HashMap<TaskId, SpawnedBy> = HashMap::new();
+    let mut is_wanted = true;
+    let events: Vec<(i64, i64)> =
+        work.parts.iter().filter(|p| TABLES.contains(&p.table)).map(|p| (p.span.first, p.span.last)).collect();
+    let mut chunk = chunk_of(work.limits.from);
+    let past = chunk_of(work.limits.to).saturating_add(1);
+    while chunk < past && stand_back() {
+        let slice = (chunk, chunk.saturating_add(SLICE).min(past));
+        let (from, to) = (Bucket(slice.0.saturating_mul(CHUNK)), Bucket(slice.1.saturating_mul(CHUNK)));
+        // Hours in which nothing was recorded are passed over at once.
+        if !events.iter().any(|(first, last)| *first <= to.start() && from.start() <= *last) {
+            let next = events.iter().map(|(first, _)| *first).filter(|first| *first > to.start()).min();
+            let Some(next) = next else { break };
+            chunk = chunk_of(Bucket::of(next)).max(slice.1);
+            continue;
+        }
+        let Gathered { partials, names, .. } =
+            gather(&work.shelf, &work.parts, slice, work.limits, &TABLES, stand_back);
+        let mut news = Learned::default();
+        for (task, type_id) in &names.type_of {
+            let is_new = known.get(task).is_none_or(|old| type_id < old);
+            if is_new && (known.len() < MOST_TASKS || known.contains_key(task)) {
+                known.insert(*task, *type_id);
+                news.types.insert(*task, *type_id);
+            }
+        }
+        for (task, by) in &names.spawned {
+            let is_new = spawned.get(task).is_none_or(|old| by < old);
+            if is_new && (spawned.len() < MOST_TASKS || spawned.contains_key(task)) {
+                spawned.insert(*task, *by);
+                news.spawned.insert(*task, *by);
+            }
+        }
+        // Whether a sleep was a task's needs its kind.
+        work.names.add_tasks(&names);
+        if is_wanted {
+            let window = (slice.1 - slice.0).saturating_mul(CHUNK).saturating_mul(Bucket::NANOS);
+            let query = Query { at: Some(to.start()), window, ..work.query.clone() };
+            let snapshot = Snapshot::of(View {
+                query: &query,
+                at: to.start(),
+                partials: &partials,
+                total: None,
+                names: &mut work.names,
+                detail: None,
+                session: SessionFacts::default(),
+                mode: Mode::Replay,
+                coverage_told: None,
+                read_from: None,
+            });
+            is_wanted = ticks.send(snapshot.history).is_ok();
+        }
+        let is_news = !news.types.is_empty() || !news.spawned.is_empty();
+        if is_news && learned.send(news).is_err() {
+            return;
+        }
+        chunk = slice.1;
+    }
+}

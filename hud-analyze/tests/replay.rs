@@ -1,0 +1,389 @@
+//! Replay is held to the tailer: for the same session, instant and window both show the same, field by field. And to SQL,
+//! which counts in its own way.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use datafusion::arrow::{array::AsArray as _, datatypes::Int64Type};
+use hud_analyze::{catalog::Catalog, replay::Replay};
+use hud_common::{
+    cockpit::{Bucket, Mode, Query, Snapshot, Source as _, TaskOrder},
+    session::{
+        Columns, DropColumns, DropRow, EndColumns, EndRow, Manifest, OverheadColumns, OverheadRow, ProcessColumns,
+        ProcessRow, SpawnColumns, SpawnRow, StackColumns, StackRow, WakeColumns, WakeRow,
+    },
+};
+use hud_record::tail::{Settings, Tailer};
+use serde_json::Value;
+use support::{format, *};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Numbers that look like chance (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, most: i64) -> i64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        i64::try_from(self.0 % u64::try_from(most.max(1)).unwrap()).unwrap()
+    }
+
+    fn one_in(&mut self, n: i64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[usize::try_from(self.below(i64::try_from(all.len()).unwrap())).unwrap()]
+    }
+}
+
+fn tailer(session: &Path) -> Tailer {
+    Tailer::open(session, Settings { keep: HOUR, history: HOUR, stall: HOUR, most: usize::MAX }).unwrap()
+}
+
+/// With all that the background learns.
+fn replay(session: &Path) -> Replay {
+    let mut replay = Replay::open(session).unwrap();
+    let overview = replay.overview(Query::default());
+    replay.learn_all();
+    drop(overview);
+    replay
+}
+
+/// Where two values differ, as lines of `path: one | other`.
+fn differences(path: &str, a: &Value, b: &Value, into: &mut Vec<String>) {
+    match (a, b) {
+        _ if a == b || into.len() > 20 => {}
+        (Value::Object(x), Value::Object(y)) => {
+            for key in x.keys().chain(y.keys().filter(|key| !x.contains_key(*key))) {
+                let of = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                differences(&format!("{path}.{key}"), &of(x), &of(y), into);
+            }
+        }
+        (Value::Array(x), Value::Array(y)) => {
+            if x.len() != y.len() {
+                into.push(format!("{path}: {} items | {} items", x.len(), y.len()));
+            }
+            for (n, (a, b)) in x.iter().zip(y).enumerate() {
+                differences(&format!("{path}[{n}]"), a, b, into);
+            }
+        }
+        _ => into.push(format!("{path}: {a} | {b}")),
+    }
+}
+
+fn assert_equal(query: &Query, tailed: &Snapshot, replayed: &Snapshot) {
+    if tailed == replayed {
+        return;
+    }
+    let (a, b) = (serde_json::to_value(tailed).unwrap(), serde_json::to_value(replayed).unwrap());
+    let mut lines = Vec::new();
+    differences("snapshot", &a, &b, &mut lines);
+    panic!("the tailer's snapshot | that of replay differ at {query:#?}:\n{}", lines.join("\n"));
+}
+
+/// At so many instants and windows, both show the same. Gives how many polls and sleeps they showed in all.
+fn assert_same(session: &Path, times: i64, seed: u64) -> (u64, i64) {
+    let (mut tailer, mut replay) = (tailer(session), replay(session));
+    let manifest = Manifest::read(session).unwrap();
+    let (start, end) = (manifest.start, manifest.end.unwrap());
+    let mut random = Random(seed);
+    let (mut polls, mut stretches) = (0, 0);
+    let mut tasks = vec![None];
+    for n in 0..times {
+        let at = match n {
+            0 => start,
+            1 => start - SECOND,
+            2 => end + 3 * SECOND,
+            3 => end,
+            4 => i64::MIN,
+            5 => i64::MAX,
+            // In order, as one plays, then all over.
+            6..20 => start + (n - 6) * SECOND / 5,
+            _ => start - SECOND + random.below(end - start + 3 * SECOND),
+        };
+        let window = match n {
+            6..20 => SECOND,
+            _ => random.of(&[1, SECOND / 10, SECOND / 10 + 1, SECOND, 3 * SECOND, 10 * SECOND, 70 * SECOND]),
+        };
+        let query = Query {
+            at: Some(at),
+            window,
+            task: random.of(&tasks),
+            order: random.of(&[TaskOrder::Busy, TaskOrder::WakeDelay, TaskOrder::Idle, TaskOrder::Youngest]),
+            filter: random.one_in(8).then(|| "s".into()),
+            ..Query::default()
+        };
+        let replayed = replay.snapshot(&query).unwrap();
+        let mut tailed = tailer.snapshot(&query).unwrap();
+        assert_eq!(replayed.mode, Mode::Replay);
+        tailed.mode = Mode::Replay;
+        assert_equal(&query, &tailed, &replayed);
+        polls += tailed.polls.count;
+        stretches += tailed.blocking.count;
+        tasks.extend(tailed.tasks.rows.iter().take(3).map(|row| Some(row.task.id)));
+    }
+    assert!(replay.damage().is_empty(), "{:?}", replay.damage());
+    (polls, stretches)
+}
+
+/// A process that ends with the test.
+struct Kept(Child);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Records a program for some seconds, sealing often; `None` where that cannot be.
+fn record(program: &str, into: &Path) -> Option<PathBuf> {
+    let must = std::env::var_os("HUD_REQUIRE_BPF").is_some();
+    let recorder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("hud-record");
+    let (targets, is_root) =
+        (std::env::var_os("HUD_TEST_TARGETS"), Command::new("id").arg("-u").output().unwrap().stdout == b"0\n");
+    let (Some(targets), true, true) = (targets, is_root, recorder.is_file()) else {
+        assert!(!must, "HUD_REQUIRE_BPF is set: be root, build hud-record and set HUD_TEST_TARGETS");
+        eprintln!("skipped: needs root, {} and HUD_TEST_TARGETS", recorder.display());
+        return None;
+    };
+    let mut target = Command::new(Path::new(&targets).join(program));
+    let mut target = Kept(target.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut ready = String::new();
+    BufReader::new(target.0.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let session = into.join(program);
+    let arguments = ["--headless", "--polls", "exact", "--duration", "4", "--roll-age", "700ms", "--export"];
+    let pid = target.0.id().to_string();
+    let status = Command::new(recorder).args(["--pid", &pid]).args(arguments).arg(&session).status().unwrap();
+    assert!(status.success());
+    Some(session)
+}
+
+#[test]
+fn of_a_program_recorded_now_both_show_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(session) = record("test-async-app", dir.path()) else { return };
+    let (polls, stretches) = assert_same(&session, 100, 11);
+    assert!(polls > 1_000 && stretches > 10, "a test of nothing: {polls} polls, {stretches} stretches");
+}
+
+#[test]
+fn of_the_kept_recording_both_show_the_same() {
+    let (polls, stretches) = assert_same(&recording(), 100, 7);
+    assert!(polls > 1_000 && stretches > 10, "a test of nothing: {polls} polls, {stretches} stretches");
+}
+
+/// Rows that no kernel would tell, at both ends of what integers hold, in many segments.
+#[test]
+fn of_hostile_sessions_both_show_the_same() {
+    let mut all = 0;
+    for seed in 1..=4 {
+        let session = busy(2_000);
+        let mut random = Random(seed * 7_919);
+        for _ in 0..3 {
+            hostile(&session, &mut random);
+        }
+        all += assert_same(&session.path, 40, seed).0;
+    }
+    assert!(all > 1_000, "a test of nothing: {all} polls");
+}
+
+fn hostile(session: &Session, random: &mut Random) {
+    const ODD: [i64; 9] = [i64::MIN, i64::MAX, -1, 0, 1, T0, T0 - 1, T0 + 10 * SECOND, i64::MAX - T0];
+    let ts = |random: &mut Random| match random.below(4) {
+        0 => random.of(&ODD),
+        _ => T0 - SECOND + random.below(13 * SECOND),
+    };
+    let dur = |random: &mut Random| match random.below(4) {
+        0 => random.of(&ODD),
+        1 => random.below(20 * SECOND),
+        _ => random.below(20 * MS),
+    };
+    // Those of the cast, and some that nobody knows. Each has one type: what no row agrees on has no answer.
+    let task = |random: &mut Random| random.below(16);
+    let tid = |random: &mut Random| random.of(&[MAIN, W0, W1, POOL, 0, i32::MIN, i32::MAX]);
+    let maybe = |random: &mut Random, value: i64| (!random.one_in(4)).then_some(value);
+    let rows = 200;
+    let (mut polls, mut sleeps, mut samples) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut wakes, mut spawns, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut drops, mut covered, mut overhead) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut process, mut stacks) = (Vec::new(), Vec::new());
+    for n in 0..rows {
+        let task_id = task(random);
+        polls.push(format::PollRow {
+            ts: ts(random),
+            dur: dur(random),
+            task_id: 1_000 + task_id,
+            type_id: Some(1 + task_id % 7),
+            tid: tid(random),
+            cpu: 0,
+            blocked: dur(random),
+            run_queue: dur(random),
+            wake_delay: random.one_in(2).then(|| dur(random)),
+            completed: None,
+        });
+        sleeps.push(format::OffCpuRow {
+            ts: ts(random),
+            dur: dur(random),
+            tid: tid(random),
+            cpu: 0,
+            state: random.of(&["S", "D", "R", "", "T"]).into(),
+            task_id: maybe(random, task_id),
+            stack_id: maybe(random, random.0.cast_signed() % 9),
+            run_queue: random.one_in(2).then(|| dur(random)),
+            waker_tid: random.one_in(2).then(|| tid(random)),
+        });
+        samples.push(format::SampleRow {
+            ts: ts(random),
+            tid: tid(random),
+            cpu: 0,
+            task_id: maybe(random, task_id),
+            stack_id: maybe(random, random.0.cast_signed() % 9),
+            weight: dur(random),
+            unwind: "complete".into(),
+        });
+        wakes.push(WakeRow { ts: ts(random), task_id, waker_task_id: maybe(random, task_id), waker_tid: tid(random) });
+        // Told within the session: what is told of a task at no time of it is none of its business.
+        let within = T0 + random.below(10 * SECOND);
+        spawns.push(SpawnRow {
+            ts: within,
+            task_id: 2_000 + n % 50,
+            type_id: (n % 50 < 40).then_some(1 + n % 5),
+            parent_task_id: maybe(random, task_id),
+            tid: tid(random),
+        });
+        let outcome = random.of(&["completed", "cancelled", "panicked", "?"]).into();
+        ends.push(EndRow { ts: ts(random), task_id: 2_000 + n % 50, outcome });
+        if n % 20 == 0 {
+            let stream = random.of(&["polls", "off_cpu", "samples", "wakes", "\u{1b}[31m"]);
+            covered.push(format::CoverageRow {
+                ts: ts(random),
+                dur: dur(random),
+                stream: stream.into(),
+                reason: random.of(&["a", "b"]).into(),
+            });
+            let (ts, dur) = (ts(random), dur(random));
+            drops.push(DropRow { ts, dur, stream: stream.into(), stage: "ring".into(), lost: random.of(&ODD) });
+            overhead.push(OverheadRow {
+                ts,
+                probe_ns: maybe(random, dur),
+                recorder_cpu: random.of(&ODD),
+                recorder_rss: 1,
+                ring_bytes: random.of(&ODD),
+                events: dur,
+            });
+            let threads = tid(random);
+            process.push(ProcessRow { ts, cpu_user: dur, cpu_sys: random.of(&ODD), rss: 1, threads, fds: None });
+            stacks.push(StackRow {
+                stack_id: 100 + random.below(1_000_000),
+                frame_ids: vec![1, i64::MAX, 2],
+                unwind: "failed".into(),
+            });
+        }
+    }
+    session.add::<Polls>(polls).add::<OffCpu>(sleeps).add::<Samples>(samples).add::<WakeColumns>(wakes);
+    session.add::<SpawnColumns>(spawns).add::<EndColumns>(ends).add::<Coverage>(covered).add::<DropColumns>(drops);
+    session.add::<OverheadColumns>(overhead).add::<ProcessColumns>(process).add::<StackColumns>(stacks);
+}
+
+/// What SQL counts of the polls of each bucket, replay has in its history.
+#[test]
+fn each_bucket_has_what_sql_counts() {
+    let session = recording();
+    let sql = "SELECT (p.ts + p.dur) / 100000000 AS bucket, count(*) AS polls, max(p.dur) AS longest
+               FROM polls p LEFT JOIN task_types t ON t.type_id = p.type_id
+               WHERE coalesce(t.kind, 'task') = 'task' GROUP BY 1";
+    let batches = runtime().block_on(async {
+        let catalog = Catalog::open(&session).unwrap();
+        catalog.sql(sql).await.unwrap().collect().await.unwrap()
+    });
+    let mut counted: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+    for batch in &batches {
+        let column = |name| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            let at = |name| column(name).value(row);
+            counted.insert(at("bucket"), (at("polls"), at("longest")));
+        }
+    }
+    assert!(counted.len() > 20);
+    let mut replay = replay(&session);
+    let (from, to) = replay.range();
+    let query = Query { at: Some(to + 1), window: to - from + SECOND, ..Query::default() };
+    for tick in replay.snapshot(&query).unwrap().history {
+        let expected = counted.remove(&Bucket::of(tick.ts).0).unwrap_or_default();
+        assert_eq!((tick.polls, tick.longest_poll), expected, "{}", tick.ts);
+    }
+    assert!(counted.is_empty(), "{counted:?}");
+}
+
+/// The strip is told what each window would show of its anomalies.
+#[test]
+fn the_overview_tells_of_each_bucket() {
+    let session = recording();
+    let mut replay = Replay::open(&session).unwrap();
+    let told: BTreeMap<i64, _> = replay.overview(Query::default()).iter().flatten().map(|t| (t.ts, t)).collect();
+    let (from, to) = replay.range();
+    let query = Query { at: Some(to), window: to - from, ..Query::default() };
+    let seen = replay.snapshot(&query).unwrap().history;
+    assert!(seen.len() > 50);
+    for tick in seen {
+        let known = told.get(&tick.ts).unwrap_or_else(|| panic!("nothing of {}", tick.ts));
+        assert_eq!((known.polls, known.longest_poll, known.status), (tick.polls, tick.longest_poll, tick.status));
+    }
+    assert!(told.values().any(|tick| tick.status > hud_common::cockpit::Status::Normal), "no anomaly was told");
+}
+
+/// A session that is being recorded grows under replay, which shows what a fresh look shows.
+#[test]
+fn a_session_being_recorded_grows() {
+    let session = Session::with_cast_of(&Manifest { complete: false, end: None, ..manifest() });
+    let lock = session.record();
+    session.log::<Polls>((0..100).map(|n| poll(at(n * 10), W0, CITIZEN, 1, MS)));
+    let mut replay = Replay::open(&session.path).unwrap();
+    let query = Query { at: Some(at(5_000)), ..Query::default() };
+    let first = replay.snapshot(&query).unwrap();
+    assert_eq!(first.polls.count, 100);
+    assert!(matches!(first.mode, Mode::Live { .. }));
+    // The log is sealed, and another one begins; both at once, as it may be seen.
+    hud_common::session::seal(session.dir(), hud_common::session::Table::Polls, 1).unwrap();
+    session.log::<Polls>((0..50).map(|n| poll(at(2_000 + n * 10), W1, HOG, 3, MS)));
+    let began = Instant::now();
+    while replay.snapshot(&query).unwrap().polls.count != 150 {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not grow");
+        replay.wait(Duration::from_millis(20)).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(lock);
+}
+
+#[test]
+fn a_screenshot_is_drawn_without_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let shot = |extra: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hud-analyze"));
+        let output = command.arg("screenshot").arg(recording()).args(extra).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let text = String::from_utf8(shot(&["--at", "+5s", "--size", "120x40"])).unwrap();
+    assert_eq!(text.lines().count(), 40);
+    assert!(text.contains("cpu_hog") && text.contains("blocking_sleeper") && text.contains("REPLAY"), "{text}");
+    let svg = dir.path().join("screen.svg");
+    shot(&["--at", "-1s", "-o", svg.to_str().unwrap()]);
+    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));
+    let twice = shot(&["--size", "200x60", "--align", "start", recording().to_str().unwrap()]);
+    assert!(String::from_utf8(twice).unwrap().matches("cpu_hog").count() >= 2, "two sessions side by side");
+}

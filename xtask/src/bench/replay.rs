@@ -1,0 +1,80 @@
+//! Replay of a long session: the first frame, jumps to anywhere, memory.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::report::{Bound, Report};
+use crate::sh::{cargo, command, run as sh, target_dir};
+use crate::synth;
+
+/// How it is measured.
+pub(super) const METHOD: &str = "\
+- Replay: the session is synthetic (`cargo xtask synth`, 25,000 rows a second); the window is 10 s. A frame is a `Snapshot` \
+without its drawing. The first one is timed from the start of the process; the page cache is warm. Jumps go all over the \
+session, never near the last one, while the overview of the whole session is made in the background.
+";
+
+/// Measures a session of so many rows, which is made once, by so many jumps. `analyze` is a release build by itself.
+pub(super) fn measure_into(report: &mut Report, events: i64, jumps: u32, analyze: Option<&Path>) -> Result<()> {
+    let analyze = match analyze {
+        Some(program) => program.to_path_buf(),
+        None => {
+            sh(cargo("build").args(["--release", "--package", "hud-analyze", "--bins"]))?;
+            target_dir().join("release/hud-analyze")
+        }
+    };
+    let session = target_dir().join(format!("synth/{events}"));
+    if !session.join("manifest.json").exists() {
+        fs::create_dir_all(target_dir().join("synth"))?;
+        synth::run(&synth::Args::of(session.clone(), events))?;
+    }
+    // Once for the page cache.
+    measure(&analyze, &session, 20)?;
+    let measured = measure(&analyze, &session, jumps)?;
+    report.add("replay: first frame", Bound::AtMost(300.0), measured.first, "ms", format!("{events} rows"));
+    let mut frames = measured.frames;
+    frames.sort_unstable_by(f64::total_cmp);
+    let at = |share: usize| frames.get(frames.len() * share / 100).copied().unwrap_or(f64::NAN);
+    let detail = format!("median {:.1} ms, longest {:.1} ms, {} jumps", at(50), at(100).max(at(99)), frames.len());
+    report.add("replay: jump to anywhere, 95th percentile", Bound::AtMost(50.0), at(95), "ms", detail);
+    report.add("replay: resident memory, at most", Bound::AtMost(500.0), measured.megabytes, "MB", "VmHWM");
+    Ok(())
+}
+
+struct Measured {
+    first: f64,
+    frames: Vec<f64>,
+    megabytes: f64,
+}
+
+fn measure(analyze: &Path, session: &Path, jumps: u32) -> Result<Measured> {
+    let began = Instant::now();
+    let mut child = command(analyze)
+        .arg("replay")
+        .arg(session)
+        .args(["--measure", &jumps.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("failed to start {}", analyze.display()))?;
+    let stdout = child.stdout.take().context("no pipe")?;
+    let mut measured = Measured { first: f64::NAN, frames: Vec::new(), megabytes: f64::NAN };
+    for line in BufReader::new(stdout).lines() {
+        if measured.first.is_nan() {
+            measured.first = began.elapsed().as_secs_f64() * 1e3;
+        }
+        let line: Value = serde_json::from_str(&line?)?;
+        measured.frames.extend(line.get("frame_ms").and_then(Value::as_f64));
+        measured.megabytes = line.get("peak_mb").and_then(Value::as_f64).unwrap_or(measured.megabytes);
+    }
+    let status = child.wait()?;
+    if !status.success() || measured.frames.is_empty() {
+        bail!("hud-analyze replay --measure ended with {status}");
+    }
+    Ok(measured)
+}

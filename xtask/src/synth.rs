@@ -1,0 +1,49 @@
+//! A session of any size, made up: for benchmarks that need more rows than one wants to record.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::sh::{cargo, run as sh};
+
+/// Writes a synthetic session: 8 workers, 200 types of tasks, 10 k tasks, in the shapes of real recordings
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Its folder; must not exist
+    session: PathBuf,
+    /// Rows of polls, off_cpu, samples, wakes, spawns and ends, about
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(1..))]
+    events: i64,
+    /// Such rows a second: with their number, how long the session is
+    #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(i64).range(100..=10_000_000))]
+    rate: i64,
+    /// The same seed gives the same rows
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Args {
+    /// With the usual rate and seed.
+    pub(crate) fn of(session: PathBuf, events: i64) -> Self {
+        Args { session, events, rate: 25_000, seed: 1 }
+    }
+}
+
+/// Writes it, by a program built in release: 100 M rows take minutes then.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut synth = cargo("run");
+    synth.args([
+        "--quiet",
+        "--release",
+        "--package",
+        "hud-common",
+        "--features",
+        "session",
+        "--example",
+        "synth",
+        "--",
+    ]);
+    synth.arg(std::path::absolute(&args.session)?);
+    synth.args([args.events.to_string(), args.rate.to_string(), args.seed.to_string()]);
+    sh(&mut synth)
+}
