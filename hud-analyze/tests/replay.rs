@@ -19,8 +19,8 @@ use hud_analyze::{catalog::Catalog, replay::Replay};
 use hud_common::{
     cockpit::{Bucket, Mode, Query, Snapshot, Source as _, TaskOrder},
     session::{
-        Columns, DropColumns, DropRow, EndColumns, EndRow, Manifest, OverheadColumns, OverheadRow, ProcessColumns,
-        ProcessRow, SpawnColumns, SpawnRow, StackColumns, StackRow, WakeColumns, WakeRow,
+        DropColumns, DropRow, EndColumns, EndRow, Manifest, OverheadColumns, OverheadRow, ProcessColumns, ProcessRow,
+        SpawnColumns, SpawnRow, StackColumns, StackRow, WakeColumns, WakeRow,
     },
 };
 use hud_record::tail::{Settings, Tailer};

@@ -1,8 +1,8 @@
 //! Measures hud against its targets, and keeps the result under docs/benchmarks.
 
 mod big;
-mod cockpit;
 mod record;
+mod replay;
 mod report;
 mod stacks;
 
@@ -17,14 +17,14 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    Cockpit(cockpit::Args),
+    Replay(replay::Args),
     Record(record::Args),
     Stacks(stacks::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
-        What::Cockpit(args) => cockpit::run(args),
+        What::Replay(args) => replay::run(args),
         What::Record(args) => record::run(args),
         What::Stacks(args) => stacks::run(args),
     }

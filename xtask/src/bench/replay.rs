@@ -1,4 +1,4 @@
-//! The cockpit against its targets. So far: replay.
+//! Replay against its targets.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -58,8 +58,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let detail = format!("median {:.1} ms, longest {:.1} ms, {} jumps", at(50), at(100).max(at(99)), frames.len());
     report.add("replay: jump to anywhere, 95th percentile", Bound::AtMost(50.0), at(95), "ms", detail);
     report.add("replay: resident memory, at most", Bound::AtMost(500.0), measured.megabytes, "MB", "VmHWM");
-    let line = format!("cargo xtask bench cockpit --events {} --jumps {}", args.events, args.jumps);
-    let path = report.write("cockpit", &line, METHOD)?;
+    let line = format!("cargo xtask bench replay --events {} --jumps {}", args.events, args.jumps);
+    let path = report.write("replay", &line, METHOD)?;
     println!("\n{}", path.display());
     match report.missed() {
         0 => Ok(()),
