@@ -209,7 +209,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// The greatest end of any row of these parts that is before `limit`. Where it may be is read first, so that most are not
+    /// The greatest end of any row of these parts, up to `limit`. Where it may be is read first, so that most are not
     /// read at all.
     pub(super) fn last_end<'a>(&self, parts: impl Iterator<Item = &'a Part>, limit: i64) -> Option<i64> {
         let mut parts: Vec<&Part> = parts.collect();
@@ -225,7 +225,7 @@ impl Shelf {
                 for (row, ts) in ts.iter().enumerate() {
                     let dur = dur.and_then(|dur| dur.get(row)).map_or(0, |dur| (*dur).max(0));
                     let end = ts.saturating_add(dur);
-                    if end < limit {
+                    if end <= limit {
                         best = best.max(Some(end));
                     }
                 }

@@ -187,7 +187,7 @@ impl Replay {
         self.coverage_told = shelf.last_end(self.files.of(Table::Coverage), i64::MAX);
         let events = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes, Table::Spawns, Table::Ends];
         let events = self.parts.iter().filter(|part| events.contains(&part.table));
-        self.newest = shelf.last_end(events, self.limits.to.start());
+        self.newest = shelf.last_end(events, self.limits.to.start().saturating_sub(1));
         Ok(true)
     }
 

@@ -336,11 +336,11 @@ impl Buckets {
         let Some(partial) = self.at(ts) else { return };
         let sums = &mut partial.sums.overhead;
         sums.rows += 1;
-        sums.probes = sums.probes.saturating_add(probes.unwrap_or(0));
+        sums.probes = sums.probes.saturating_add(probes.unwrap_or(0).max(0));
         sums.untold += i64::from(probes.is_none());
-        sums.cpu = sums.cpu.saturating_add(cpu);
-        sums.bytes = sums.bytes.saturating_add(bytes);
-        sums.events = sums.events.saturating_add(events);
+        sums.cpu = sums.cpu.saturating_add(cpu.max(0));
+        sums.bytes = sums.bytes.saturating_add(bytes.max(0));
+        sums.events = sums.events.saturating_add(events.max(0));
         sums.rss = sums.rss.max(Some((ts, rss)));
     }
 
@@ -349,8 +349,8 @@ impl Buckets {
         let Some(partial) = self.at(ts) else { return };
         let sums = &mut partial.sums.process;
         sums.rows += 1;
-        sums.user = sums.user.saturating_add(user);
-        sums.sys = sums.sys.saturating_add(sys);
+        sums.user = sums.user.saturating_add(user.max(0));
+        sums.sys = sums.sys.saturating_add(sys.max(0));
         sums.last = sums.last.max(Some((ts, rss, threads, fds)));
     }
 }

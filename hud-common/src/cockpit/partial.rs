@@ -3,7 +3,8 @@
 //! These are the rules that the tailer follows row by row and SQL by `GROUP BY bucket`; both must come to equal partials.
 //! `bucket(t)` is [`Bucket::of`]: `t / 100000000`. An event belongs to the bucket of its **end**: `bucket(ts + dur)`, of
 //! an event without duration `bucket(ts)`. What is **clipped** is counted in every bucket that `[ts, ts + dur)` touches,
-//! with the part that lies in it: `least(end, bucket_end) - greatest(ts, bucket_start)`. A negative `dur` counts as 0.
+//! with the part that lies in it: `least(end, bucket_end) - greatest(ts, bucket_start)`. A negative `dur` counts as 0, as does whatever negative is to be summed:
+//! sums that saturate could depend on the order else.
 //! All sums are integers that saturate. Where a list is capped, what stays is the first in a total order, so the cap
 //! does not depend on the order in which rows come, and what went is counted.
 //!
