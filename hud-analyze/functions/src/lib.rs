@@ -1,0 +1,1 @@
+//! What SQL lacks for questions about a session, as functions of DataFusion.

@@ -1,0 +1,1 @@
+//! The SQL shell of hud-analyze.
