@@ -329,6 +329,9 @@ fn span_of_batch(table: Table, batch: &RecordBatch) -> Option<Span> {
     Some(Span::of(*first, *last, longest))
 }
 
+/// A sealed segment: its table and number, and where it lies.
+type SealedFile = ((Table, u32), PathBuf);
+
 /// A session's files, as they were when they were looked at last.
 pub(super) struct Files {
     dir: SessionDir,
@@ -450,14 +453,14 @@ impl Files {
         Ok(())
     }
 
-    fn forget_expired(&mut self, sealed: &[((Table, u32), PathBuf)]) {
+    fn forget_expired(&mut self, sealed: &[SealedFile]) {
         let known: std::collections::BTreeSet<_> = sealed.iter().map(|(key, _)| *key).collect();
         self.parts.retain(|key, part| !matches!(part.rows, Rows::Sealed(_)) || known.contains(key));
     }
 
     fn add_sealed(
         &mut self,
-        sealed: Vec<((Table, u32), PathBuf)>,
+        sealed: Vec<SealedFile>,
         found: &mut Found,
         name: &mut impl FnMut(Table, &RecordBatch),
     ) -> session::Result<()> {
@@ -494,9 +497,9 @@ impl Files {
     }
 
     /// Opens segments, by all threads: it is what the first frame of a long session waits for.
-    fn spans(&self, sealed: Vec<((Table, u32), PathBuf)>) -> Vec<(((Table, u32), PathBuf), Span)> {
+    fn spans(&self, sealed: Vec<SealedFile>) -> Vec<(SealedFile, Span)> {
         let shelf = &self.shelf;
-        let open = |of: &[((Table, u32), PathBuf)]| -> Vec<(((Table, u32), PathBuf), Span)> {
+        let open = |of: &[SealedFile]| -> Vec<(SealedFile, Span)> {
             let told = of.iter().filter_map(|(key, path)| match session::open_segment(key.0, path) {
                 Ok(reader) => Some(((*key, path.clone()), span(key.0, reader.metadata()))),
                 Err(error) => {
