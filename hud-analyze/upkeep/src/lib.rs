@@ -1,0 +1,1 @@
+//! Sessions repaired and compacted.
