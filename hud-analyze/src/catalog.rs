@@ -1,34 +1,33 @@
-//! A session as a database: every table of the format by its name, over a snapshot of its segments and logs.
+//! Sessions as a database: every table of the format by its name, over a snapshot of their segments and logs.
 //!
 //! A table without rows is empty, not missing, so a view never has to ask what was recorded. A session whose recorder
 //! was killed is recovered first, where we may write it. The snapshot is taken once, when the session is opened: what a
 //! recorder writes later is not seen. Through SQL, only reading is possible.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    num::NonZero,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use datafusion::{
-    catalog::MemTable,
-    common::ScalarValue,
-    datasource::{
-        TableProvider,
-        file_format::parquet::ParquetFormat,
-        listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl},
+    execution::{
+        memory_pool::{FairSpillPool, TrackConsumersPool},
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
-    execution::runtime_env::RuntimeEnvBuilder,
-    prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext, col},
+    prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext},
 };
-use hud_common::session::{self, Manifest, Recovery, SessionDir, Table, recover, scan_segment};
-use url::Url;
+use hud_common::session::{self, Manifest, Recovery, SessionDir, Table, recover, scan_verified};
 
 use crate::{
     error::{Error, Result, one_line},
     human,
+    names::{self, FrontSchema, VIEWS, ViewSchema, Views},
+    origin::{self, Found},
+    segments::{SegmentTable, Source},
+    shelf::Shelf,
     snapshot::{self, Segment},
-    store::{self, SessionStore},
 };
-
-/// Where the segments are, to DataFusion.
-const ROOT: &str = "hud://session/";
 
 /// How far a session has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,40 +54,36 @@ impl State {
     }
 }
 
-/// An opened session.
-pub struct Catalog {
+/// A session at the moment at which it was opened.
+pub struct Session {
     dir: SessionDir,
     manifest: Manifest,
     state: State,
     segments: Vec<Segment>,
     notices: Vec<String>,
-    store: Arc<SessionStore>,
-    context: SessionContext,
+    shelf: Arc<Shelf>,
+    sources: Vec<Arc<Source>>,
 }
 
-impl Catalog {
-    /// Opens the session at `path`, and recovers it where its recorder was killed.
-    pub fn open(path: &Path) -> Result<Self> {
-        let (dir, mut manifest) = SessionDir::open(path)?;
+impl Session {
+    fn open(found: Found) -> Result<Self> {
+        let Found { dir, mut manifest } = found;
         let mut notices = Vec::new();
         let state = open_state(&dir, &mut manifest, &mut notices)?;
         let (segments, cuts) = snapshot::take(&dir, &manifest)?;
         // A frame that a recorder is writing is torn for a moment.
         let lost = cuts.iter().filter(|(_, cut)| state != State::Recording || !cut.is_torn);
         notices.extend(lost.map(|(path, cut)| snapshot::told(path, cut)));
-
-        // Listings are cached for ever by default, and every session has the same names.
-        let runtime = RuntimeEnvBuilder::new().with_object_list_cache_limit(0).build_arc()?;
-        let config = SessionConfig::new().with_information_schema(true);
-        let context = SessionContext::new_with_config_rt(config, runtime);
-        let store = Arc::new(SessionStore::new(&segments));
-        let root = Url::parse(ROOT).map_err(|e| Error::Query(e.to_string()))?;
-        context.register_object_store(&root, Arc::<SessionStore>::clone(&store));
-        for &table in Table::ALL {
-            let of_table: Vec<_> = segments.iter().filter(|s| s.table == table).collect();
-            context.register_table(table.name(), provider(table, &of_table)?)?;
+        // An empty file has no footer, and is no segment.
+        if let Some(segment) = segments.iter().find(|s| s.size == 0) {
+            return Err(Error::Segment { path: segment.path.clone(), why: "it is empty".into() });
         }
-        Ok(Self { dir, manifest, state, segments, notices, store, context })
+        let shelf = Arc::<Shelf>::default();
+        let labels = [manifest.host.clone(), manifest.id.clone()];
+        let of = |table| segments.iter().filter(|s| s.table == table).cloned().collect();
+        let source = |&table| Arc::new(Source::new(table, labels.clone(), of(table), Arc::clone(&shelf)));
+        let sources = Table::ALL.iter().map(source).collect();
+        Ok(Session { dir, manifest, state, segments, notices, shelf, sources })
     }
 
     /// What was recorded, where, when and how.
@@ -106,56 +101,56 @@ impl Catalog {
         self.state
     }
 
-    /// What whoever opens it should know: what recovery did, what is lost.
-    pub fn notices(&self) -> &[String] {
-        &self.notices
-    }
-
     /// Its segments, by table and number, as they were when the session was opened.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// DataFusion's own door.
-    pub fn context(&self) -> &SessionContext {
-        &self.context
+    /// A table's rows.
+    pub(crate) fn source(&self, table: Table) -> Option<&Arc<Source>> {
+        self.sources.iter().find(|source| source.table() == table)
+    }
+}
+
+/// How queries are run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Memory that they may take (bytes); past it they go on with files.
+    pub memory: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { memory: 1 << 30 }
+    }
+}
+
+/// Opened sessions, one at least, each with a door to it alone.
+pub(crate) struct Opened {
+    sessions: Vec<Session>,
+    fronts: Vec<SessionContext>,
+}
+
+impl Opened {
+    pub(crate) fn sessions(&self) -> &[Session] {
+        &self.sessions
     }
 
-    /// Plans one statement. It may define views of its own; it may not write to a file.
-    pub async fn sql(&self, sql: &str) -> Result<DataFrame> {
-        let options = SQLOptions::new().with_allow_dml(false);
-        Ok(self.context.sql_with_options(sql, options).await?)
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&Session, &SessionContext)> {
+        self.sessions.iter().zip(&self.fronts)
     }
 
-    /// The single row that `sql` gives, as scalars.
-    pub async fn row(&self, sql: &str) -> Result<Vec<ScalarValue>> {
-        let batches = match self.sql(sql).await?.collect().await {
-            Ok(batches) => batches,
-            Err(error) => return Err(self.explain(error.into())),
-        };
-        self.confirm()?;
-        let Some(batch) = batches.iter().find(|b| b.num_rows() > 0) else {
-            return Ok(Vec::new());
-        };
-        let row = batch.columns().iter().map(|c| ScalarValue::try_from_array(c, 0));
-        Ok(row.collect::<Result<_, _>>()?)
+    /// When the first of them began.
+    pub(crate) fn start(&self) -> i64 {
+        self.sessions.iter().map(|session| session.manifest.start).min().unwrap_or(0)
     }
 
-    /// Makes sure that an answer is of the whole session: DataFusion passes over a segment that has gone away since the
-    /// session was opened.
-    pub fn confirm(&self) -> Result<()> {
-        if let Some(failure) = self.store.failure() {
-            return Err((&*failure).into());
-        }
-        match self.segments.iter().find(|s| !s.is_log() && !s.path.exists()) {
-            Some(segment) => Err(Error::Gone(segment.path.clone())),
-            None => Ok(()),
-        }
+    fn failure(&self) -> Option<Arc<session::Error>> {
+        self.sessions.iter().find_map(|session| session.shelf.failure())
     }
 
-    /// Why a query failed that was right: if a segment could not be read, that is why, and the error names it.
-    pub fn explain(&self, error: Error) -> Error {
-        match (error, self.store.failure()) {
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match (error, self.failure()) {
             (Error::Query(_), Some(failure)) => (&*failure).into(),
             (error @ Error::Query(_), None) => self.damaged().unwrap_or(error),
             (other, _) => other,
@@ -165,9 +160,11 @@ impl Catalog {
     /// The first segment that is what was written, but not what it should be. Looks at every one, so it is for queries
     /// that have failed.
     fn damaged(&self) -> Option<Error> {
-        self.segments.iter().filter(|s| !s.is_log()).find_map(|segment| {
+        let sealed = self.sessions.iter().flat_map(Session::segments).filter(|s| !s.is_log());
+        sealed.into_iter().find_map(|segment| {
             let columns: Vec<_> = segment.table.columns().iter().map(|c| c.name).collect();
-            let error = scan_segment(segment.table, &segment.path, &columns, |_| Ok(())).err()?;
+            let scan = |file| scan_verified(segment.table, file, &columns, |_| Ok(()));
+            let error = segment.open().and_then(scan).err()?;
             Some(match Error::from(&error) {
                 Error::Segment { path, why } => Error::Segment { path, why: one_line(&why) },
                 other => other,
@@ -176,10 +173,141 @@ impl Catalog {
     }
 }
 
+/// Sessions as a database.
+pub struct Catalog {
+    opened: Arc<Opened>,
+    context: SessionContext,
+}
+
+impl Catalog {
+    /// Opens what lies at `path`: a session, a store of sessions, an archive, a URL.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_all(&[path.to_path_buf()], &Settings::default())
+    }
+
+    /// Opens all sessions that `places` stand for, and recovers those whose recorder was killed.
+    pub fn open_all(places: &[PathBuf], settings: &Settings) -> Result<Self> {
+        let mut sessions = Vec::new();
+        for place in places {
+            for found in origin::find(place)? {
+                sessions.push(Session::open(found)?);
+            }
+        }
+        let pool = FairSpillPool::new(settings.memory);
+        let runtime =
+            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS))).build_arc()?;
+        let fronts = sessions.iter().map(|session| front(&runtime, session)).collect::<Result<Vec<_>>>()?;
+        let opened = Arc::new(Opened { sessions, fronts });
+        let context = whole(&runtime, &opened)?;
+        Ok(Self { opened, context })
+    }
+
+    pub(crate) fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// The sessions, in the order in which they were named; those of a store by host and id.
+    pub fn sessions(&self) -> &[Session] {
+        self.opened.sessions()
+    }
+
+    /// What whoever opens them should know: what recovery did, what is lost.
+    pub fn notices(&self) -> impl Iterator<Item = &str> {
+        self.sessions().iter().flat_map(|session| session.notices.iter().map(String::as_str))
+    }
+
+    /// When the first of them began.
+    pub fn start(&self) -> i64 {
+        self.opened.start()
+    }
+
+    /// DataFusion's own door.
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+
+    /// Each session with a door to it alone.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&Session, &SessionContext)> {
+        self.opened.each()
+    }
+
+    /// Plans one statement. It may define views of its own; it may not write to a file.
+    pub async fn sql(&self, sql: &str) -> Result<DataFrame> {
+        let options = SQLOptions::new().with_allow_dml(false);
+        Ok(self.context.sql_with_options(sql, options).await?)
+    }
+
+    /// Makes sure that an answer is of the whole of its sessions: that no segment has gone away since they were opened.
+    pub fn confirm(&self) -> Result<()> {
+        if let Some(failure) = self.opened.failure() {
+            return Err((&*failure).into());
+        }
+        match self.sessions().iter().flat_map(Session::segments).find(|s| s.is_gone()) {
+            Some(segment) => Err(Error::Gone(segment.path.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Why a query failed that was right: if a segment could not be read, that is why, and the error names it.
+    pub fn explain(&self, error: Error) -> Error {
+        self.opened.explain(error)
+    }
+}
+
+/// Names that memory is told of when it runs out.
+const CONSUMERS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(2);
+
+/// A door without tables yet.
+fn empty(runtime: &Arc<RuntimeEnv>) -> SessionContext {
+    let mut config = SessionConfig::new().with_information_schema(true);
+    let options = config.options_mut();
+    // What a condition leaves out is not even decoded.
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    SessionContext::new_with_config_rt(config, Arc::clone(runtime))
+}
+
+/// The tables of one session.
+fn front(runtime: &Arc<RuntimeEnv>, session: &Session) -> Result<SessionContext> {
+    let context = empty(runtime);
+    for &table in Table::ALL {
+        let source = session.source(table).cloned().into_iter().collect();
+        context.register_table(table.name(), Arc::new(SegmentTable::new(table, source, false)))?;
+    }
+    Ok(context)
+}
+
+/// The tables of all sessions, those of each by itself where there are several, and the views.
+fn whole(runtime: &Arc<RuntimeEnv>, opened: &Arc<Opened>) -> Result<SessionContext> {
+    let context = empty(runtime);
+    let missing = || Error::Query("there is no catalog".into());
+    let catalog = context.catalog("datafusion").ok_or_else(missing)?;
+    let views = Arc::new(Views::new(Arc::clone(opened)));
+    catalog.register_schema("public", Arc::new(FrontSchema::new(Arc::clone(&views))))?;
+    catalog.register_schema(VIEWS, Arc::new(ViewSchema(Arc::clone(&views))))?;
+    let several = opened.sessions().len() > 1;
+    for &table in Table::ALL {
+        let sources = opened.sessions().iter().filter_map(|s| s.source(table)).cloned().collect();
+        context.register_table(table.name(), Arc::new(SegmentTable::new(table, sources, several)))?;
+    }
+    if several {
+        for (session, front) in opened.each() {
+            let schema = front.catalog("datafusion").and_then(|catalog| catalog.schema("public"));
+            catalog.register_schema(&session.manifest.id, schema.ok_or_else(missing)?)?;
+        }
+    }
+    names::register_functions(&context, &views);
+    Ok(context)
+}
+
 /// How far a session has come; makes it whole where its recorder was killed.
 pub(crate) fn open_state(dir: &SessionDir, manifest: &mut Manifest, notices: &mut Vec<String>) -> Result<State> {
     if manifest.complete {
         return Ok(State::Complete);
+    }
+    if !dir.is_folder() {
+        notices.push("it was not closed when it was put there: what was not sealed then is missing".into());
+        return Ok(State::Killed);
     }
     // Who may not even look is not the one to recover it.
     if dir.is_locked().unwrap_or(false) {
@@ -225,23 +353,4 @@ pub(crate) fn recovery_in_words(recovery: &Recovery) -> String {
 pub(crate) fn many(n: u64, what: &str) -> String {
     let count = human::count(i64::try_from(n).unwrap_or(i64::MAX));
     if n == 1 { format!("{count} {what}") } else { format!("{count} {what}s") }
-}
-
-fn provider(table: Table, segments: &[&Segment]) -> Result<Arc<dyn TableProvider>> {
-    if segments.is_empty() {
-        return Ok(Arc::new(MemTable::try_new(table.schema(), vec![vec![]])?));
-    }
-    // DataFusion passes over an empty file without a word.
-    if let Some(segment) = segments.iter().find(|s| s.size == 0) {
-        return Err(Error::Segment { path: segment.path.clone(), why: "it is empty".into() });
-    }
-    let urls = segments
-        .iter()
-        .map(|s| ListingTableUrl::parse(format!("{ROOT}{}", store::name(s))))
-        .collect::<datafusion::error::Result<_>>()?;
-    let options = ListingOptions::new(Arc::new(ParquetFormat::default()))
-        .with_file_sort_order(vec![vec![col(table.key()).sort(true, false)]]);
-    let config =
-        ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options).with_schema(table.schema());
-    Ok(Arc::new(ListingTable::try_new(config)?))
 }

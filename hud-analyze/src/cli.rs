@@ -128,8 +128,9 @@ Exit codes: 0 everything is proven, 1 something is not.")]
 
 #[derive(Args, Debug)]
 pub(crate) struct InfoArgs {
-    /// The session's folder
-    pub(crate) session: PathBuf,
+    /// Sessions: folders, stores of them, archives (.hud.zip), or s3://, gs:// and az:// URLs of these
+    #[arg(required = true, value_name = "SESSION")]
+    pub(crate) sessions: Vec<PathBuf>,
     /// How to write it
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: InfoFormat,
@@ -156,8 +157,9 @@ pub(crate) enum InfoFormat {
 /// What all views take.
 #[derive(Args, Debug)]
 pub(crate) struct ViewArgs {
-    /// The session's folder
-    pub(crate) session: PathBuf,
+    /// Sessions: folders, stores of them, archives (.hud.zip), or s3://, gs:// and az:// URLs of these
+    #[arg(required = true, value_name = "SESSION")]
+    pub(crate) sessions: Vec<PathBuf>,
     /// Only what happened from then on
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) from: Option<Moment>,
@@ -256,8 +258,9 @@ pub(crate) struct TimelineArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct SqlArgs {
-    /// The session's folder
-    pub(crate) session: PathBuf,
+    /// Sessions: folders, stores of them, archives (.hud.zip), or s3://, gs:// and az:// URLs of these
+    #[arg(required = true, value_name = "SESSION")]
+    pub(crate) sessions: Vec<PathBuf>,
     /// The SQL
     #[arg(short, long, value_name = "SQL", conflicts_with = "file")]
     pub(crate) command: Option<String>,

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, io::Write};
 
-use datafusion::common::ScalarValue;
+use datafusion::{common::ScalarValue, prelude::SessionContext};
 use hud_common::session::Table;
 use serde_json::{Value, json};
 
 use crate::{
-    catalog::{Catalog, State, recovery_in_words},
+    catalog::{Catalog, Session, State, recovery_in_words},
     cli::InfoFormat,
     error::{Error, Result},
     human,
@@ -16,13 +16,37 @@ use crate::{
 };
 
 pub(crate) async fn run(catalog: &Catalog, format: InfoFormat, out: &mut Stdout) -> Result<()> {
-    let facts = Facts::gather(catalog).await?;
-    match format {
-        InfoFormat::Json => writeln!(out, "{:#}", facts.json(catalog)),
-        InfoFormat::Table => facts.print(catalog, out),
+    let mut objects = Vec::new();
+    for (place, (session, context)) in catalog.each().enumerate() {
+        let facts = Facts::gather(&Asked { catalog, session, context }).await?;
+        match format {
+            InfoFormat::Json => objects.push(facts.json(session)),
+            InfoFormat::Table => {
+                let line = if place == 0 { Ok(()) } else { writeln!(out) };
+                line.and_then(|()| facts.print(session, out)).map_err(Error::io("write the answer"))?;
+            }
+        }
     }
-    .and_then(|()| out.flush())
-    .map_err(Error::io("write the answer"))
+    let one = if let [_] = objects.as_slice() { objects.pop() } else { None };
+    let all = one.or_else(|| (!objects.is_empty()).then(|| Value::from(objects)));
+    all.map_or(Ok(()), |all| writeln!(out, "{all:#}")).and_then(|()| out.flush()).map_err(Error::io("write the answer"))
+}
+
+/// The session that is asked.
+struct Asked<'a> {
+    catalog: &'a Catalog,
+    session: &'a Session,
+    context: &'a SessionContext,
+}
+
+impl Asked<'_> {
+    /// The first value of the single row that `sql` gives.
+    async fn value(&self, sql: &str) -> Result<Option<ScalarValue>> {
+        let rows = async { self.context.sql(sql).await?.collect().await }.await;
+        let rows = rows.map_err(|error| self.catalog.explain(error.into()))?;
+        let row = rows.iter().find(|batch| batch.num_rows() > 0);
+        Ok(row.map(|batch| ScalarValue::try_from_array(batch.column(0), 0)).transpose()?)
+    }
 }
 
 /// What one table holds.
@@ -55,18 +79,18 @@ struct Facts {
 }
 
 impl Facts {
-    async fn gather(catalog: &Catalog) -> Result<Self> {
-        let window = Window::whole(catalog).await?;
+    async fn gather(asked: &Asked<'_>) -> Result<Self> {
+        let window = Window::of(asked.session, asked.context).await.map_err(|e| asked.catalog.explain(e))?;
         let mut sizes = Vec::new();
         for &table in Table::ALL {
-            let segments = || catalog.segments().iter().filter(|s| s.table == table);
-            let rows = int(catalog, &format!("SELECT count(*) FROM {}", table.name())).await?.unwrap_or(0);
+            let segments = || asked.session.segments().iter().filter(|s| s.table == table);
+            let rows = int(asked, &format!("SELECT count(*) FROM {}", table.name())).await?.unwrap_or(0);
             let bytes = segments().map(|s| s.size).sum();
             sizes.push(Size { table, rows, segments: segments().count(), bytes });
         }
         // A share of the session's time.
         let share = async |sum: &str| -> Result<Option<f64>> {
-            Ok(int(catalog, sum).await?.map(|ns| as_float(ns) / as_float(window.dur().max(1))))
+            Ok(int(asked, sum).await?.map(|ns| as_float(ns) / as_float(window.dur().max(1))))
         };
         let mut coverage = BTreeMap::new();
         for stream in ["samples", "off_cpu", "polls", "wakes", "spawns", "ends"] {
@@ -76,9 +100,8 @@ impl Facts {
             }
         }
         let part = |sql: &'static str| async move {
-            let row = catalog.row(sql).await?;
-            Ok::<_, Error>(match row.first() {
-                Some(ScalarValue::Float64(part)) => *part,
+            Ok::<_, Error>(match asked.value(sql).await? {
+                Some(ScalarValue::Float64(part)) => part,
                 _ => None,
             })
         };
@@ -86,17 +109,17 @@ impl Facts {
             window,
             sizes,
             tasks: int(
-                catalog,
+                asked,
                 "SELECT count(DISTINCT task_id) FROM
                  (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM polls) t
                  LEFT JOIN task_types y ON y.type_id = t.type_id WHERE coalesce(y.kind, 'task') <> 'worker'",
             )
             .await?
             .unwrap_or(0),
-            task_types: int(catalog, "SELECT count(DISTINCT name) FROM task_types WHERE kind <> 'worker'")
+            task_types: int(asked, "SELECT count(DISTINCT name) FROM task_types WHERE kind <> 'worker'")
                 .await?
                 .unwrap_or(0),
-            workers: int(catalog, "SELECT count(DISTINCT tid) FROM threads WHERE role = 'worker'").await?.unwrap_or(0),
+            workers: int(asked, "SELECT count(DISTINCT tid) FROM threads WHERE role = 'worker'").await?.unwrap_or(0),
             coverage,
             complete_samples: part("SELECT avg(CASE WHEN unwind = 'complete' THEN 1.0 ELSE 0.0 END) FROM samples")
                 .await?,
@@ -108,12 +131,12 @@ impl Facts {
             target_cpu: share("SELECT sum(cpu_user + cpu_sys) FROM process").await?,
             recorder_cpu: share("SELECT sum(recorder_cpu) FROM overhead").await?,
             probe_cpu: share("SELECT sum(probe_ns) FROM overhead").await?,
-            recorder_rss: int(catalog, "SELECT max(recorder_rss) FROM overhead").await?,
+            recorder_rss: int(asked, "SELECT max(recorder_rss) FROM overhead").await?,
         })
     }
 
-    fn json(&self, catalog: &Catalog) -> Value {
-        let manifest = catalog.manifest();
+    fn json(&self, session: &Session) -> Value {
+        let manifest = session.manifest();
         let tables: serde_json::Map<_, _> = self
             .sizes
             .iter()
@@ -123,14 +146,14 @@ impl Facts {
             })
             .collect();
         json!({
-            "session": catalog.dir().path().to_string_lossy(),
+            "session": session.dir().path().to_string_lossy(),
             "manifest": manifest,
             "from": self.window.from,
             "to": self.window.to,
             "dur": self.window.dur(),
             "tables": tables,
-            "state": catalog.state().name(),
-            "unsealed_segments": unsealed(catalog),
+            "state": session.state().name(),
+            "unsealed_segments": unsealed(session),
             "workers": self.workers,
             "tasks": self.tasks,
             "task_types": self.task_types,
@@ -145,14 +168,14 @@ impl Facts {
         })
     }
 
-    fn print(&self, catalog: &Catalog, out: &mut dyn Write) -> std::io::Result<()> {
-        let manifest = catalog.manifest();
+    fn print(&self, session: &Session, out: &mut dyn Write) -> std::io::Result<()> {
+        let manifest = session.manifest();
         let percent = |share: Option<f64>| share.map_or("-".into(), human::percent);
         let mut line = |name: &str, text: String| writeln!(out, "{name:<10}{}", hud_common::clean(&text));
 
-        line("session", format!("{}, id {}", catalog.dir().path().display(), manifest.id))?;
+        line("session", format!("{}, id {}", session.dir().path().display(), manifest.id))?;
         let ended = manifest.end_reason.clone();
-        let state = match (catalog.state(), unsealed(catalog)) {
+        let state = match (session.state(), unsealed(session)) {
             (State::Complete, _) => ended.unwrap_or_else(|| "complete".into()),
             (State::Recovered, _) => ended.unwrap_or_else(|| "recovered".into()),
             (State::Recording, n) => format!("being recorded; {n} segments not sealed yet"),
@@ -255,8 +278,8 @@ impl Facts {
 }
 
 /// Segments that are still logs.
-fn unsealed(catalog: &Catalog) -> usize {
-    catalog.segments().iter().filter(|s| s.is_log()).count()
+fn unsealed(session: &Session) -> usize {
+    session.segments().iter().filter(|s| s.is_log()).count()
 }
 
 fn count(n: u64) -> String {
@@ -267,10 +290,9 @@ fn or_dash(text: String) -> String {
     if text.is_empty() { "-".into() } else { text }
 }
 
-async fn int(catalog: &Catalog, sql: &str) -> Result<Option<i64>> {
-    let row = catalog.row(sql).await?;
-    Ok(match row.first() {
-        Some(ScalarValue::Int64(value)) => *value,
+async fn int(asked: &Asked<'_>, sql: &str) -> Result<Option<i64>> {
+    Ok(match asked.value(sql).await? {
+        Some(ScalarValue::Int64(value)) => value,
         _ => None,
     })
 }

@@ -10,18 +10,26 @@
 //! units, and the output is formatted from that. Nothing here writes to a session, but for recovering one whose recorder was
 //! killed.
 
+mod archive;
+mod bounds;
 pub mod catalog;
 mod cli;
+mod defaults;
 pub mod error;
 pub mod human;
 mod info;
 mod lanes;
+mod names;
+mod origin;
 mod output;
+mod remote;
 pub mod replay;
 mod run;
+mod segments;
+mod shelf;
 mod shell;
 pub mod snapshot;
-mod store;
+mod span;
 pub mod verify;
 pub mod view;
 pub mod window;

@@ -2,15 +2,16 @@
 
 use std::{
     io::{self, Write as _},
-    path::Path,
+    path::PathBuf,
 };
 
 use jiff::SignedDuration;
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Settings},
     cli::{BlockingArgs, Command, HotspotsArgs, TasksArgs, TimelineArgs, ViewArgs, WorkersArgs},
-    error::Result,
+    defaults,
+    error::{Error, Result},
     info, lanes,
     output::{self, Format, Stdout},
     shell, verify,
@@ -20,8 +21,6 @@ use crate::{
 
 /// Rows that people are shown unless they ask for more.
 const LIMIT: usize = 20;
-/// Steps of a timeline that nobody drew the width of.
-const STEPS: i64 = 100;
 
 /// A `--threshold` and the like: nanoseconds.
 pub(crate) fn duration(text: &str) -> Result<i64, String> {
@@ -34,22 +33,22 @@ pub(crate) fn duration(text: &str) -> Result<i64, String> {
 
 pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
     match command {
-        Command::Info(args) => info::run(&open(&args.session)?, args.format, out).await,
+        Command::Info(args) => info::run(&open(&args.sessions)?, args.format, out).await,
         Command::Hotspots(args) => hotspots(args, out).await,
         Command::Blocking(args) => blocking(args, out).await,
         Command::Workers(args) => workers(args, out).await,
         Command::Tasks(args) => tasks(args, out).await,
         Command::Timeline(args) => timeline(args, out).await,
-        Command::Sql(args) => shell::run(&open(&args.session)?, args.command, args.file, args.format, out).await,
+        Command::Sql(args) => shell::run(&open(&args.sessions)?, args.command, args.file, args.format, out).await,
         Command::Verify(args) => verify::run(&args.sessions, args.format, out),
         // Answered before a runtime was needed.
         Command::Completions { .. } | Command::Replay(_) | Command::Screenshot(_) => Ok(()),
     }
 }
 
-/// Opens a session, and says on stderr what happened to it.
-fn open(path: &Path) -> Result<Catalog> {
-    let catalog = Catalog::open(path)?;
+/// Opens sessions, and says on stderr what happened to them.
+fn open(places: &[PathBuf]) -> Result<Catalog> {
+    let catalog = Catalog::open_all(places, &Settings::default())?;
     for notice in catalog.notices() {
         let _ = writeln!(io::stderr(), "note: {}", hud_common::clean(notice));
     }
@@ -57,7 +56,7 @@ fn open(path: &Path) -> Result<Catalog> {
 }
 
 async fn hotspots(args: HotspotsArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.session)?;
+    let catalog = open(&args.view.sessions)?;
     let window = window(&catalog, &args.view).await?;
     let arguments =
         within(window).int("task", args.task.task).int("thread", args.thread.thread).flag("lines", args.lines);
@@ -65,7 +64,7 @@ async fn hotspots(args: HotspotsArgs, out: &mut Stdout) -> Result<()> {
 }
 
 async fn blocking(args: BlockingArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.session)?;
+    let catalog = open(&args.view.sessions)?;
     let window = window(&catalog, &args.view).await?;
     let arguments = within(window)
         .int("task", args.task.task)
@@ -77,38 +76,44 @@ async fn blocking(args: BlockingArgs, out: &mut Stdout) -> Result<()> {
 }
 
 async fn workers(args: WorkersArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.session)?;
+    let catalog = open(&args.view.sessions)?;
     let window = window(&catalog, &args.view).await?;
     let arguments = within(window).int("thread", args.thread.thread);
     show(&catalog, view::WORKERS, arguments, &args.view, out).await
 }
 
 async fn tasks(args: TasksArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.session)?;
+    let catalog = open(&args.view.sessions)?;
     let window = window(&catalog, &args.view).await?;
     let view = if args.by_type { view::TASKS_BY_TYPE } else { view::TASKS };
     show(&catalog, view, within(window).int("task", args.task.task), &args.view, out).await
 }
 
 async fn timeline(args: TimelineArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.session)?;
+    let catalog = open(&args.view.sessions)?;
     let window = window(&catalog, &args.view).await?;
     let drawn = args.view.format == Format::Table;
-    let steps = if drawn { lanes::columns() } else { STEPS };
-    let step = args.step.unwrap_or_else(|| (window.dur() + steps - 1) / steps).max(1);
+    let fitting = || (window.dur().saturating_add(lanes::columns() - 1)) / lanes::columns();
+    let step = args.step.unwrap_or_else(|| if drawn { fitting().max(1) } else { defaults::step(window) });
     let arguments = within(window).int("step", step).int("thread", args.thread.thread);
     if !drawn {
         return show(&catalog, view::TIMELINE, arguments, &args.view, out).await;
     }
-    let frame = view::TIMELINE.plan(&catalog, &arguments).await?;
-    let rows = frame.collect().await.map_err(|e| catalog.explain(e.into()))?;
-    catalog.confirm()?;
-    lanes::draw(&rows, window, step, args.ascii, out)
+    for (frame, (session, _)) in view::TIMELINE.plan_each(catalog.opened(), &arguments).await?.into_iter().zip(catalog.each()) {
+        let rows = frame.collect().await.map_err(|e| catalog.explain(e.into()))?;
+        catalog.confirm()?;
+        if catalog.sessions().len() > 1 {
+            let place = session.dir().path().display().to_string();
+            writeln!(out, "{}", hud_common::clean(&place)).map_err(Error::io("write the answer"))?;
+        }
+        lanes::draw(&rows, window, step, args.ascii, out)?;
+    }
+    Ok(())
 }
 
 async fn window(catalog: &Catalog, args: &ViewArgs) -> Result<Window> {
     let whole = Window::whole(catalog).await?;
-    Window::part(whole, catalog.manifest().start, args.from, args.to)
+    Window::part(whole, catalog.start(), args.from, args.to)
 }
 
 fn within(window: Window) -> Arguments {
@@ -121,6 +126,6 @@ async fn show(catalog: &Catalog, view: View, arguments: Arguments, args: &ViewAr
         Some(limit) => Some(limit),
         None => args.format.is_text().then_some(LIMIT),
     };
-    let frame = view.plan(catalog, &arguments).await?;
-    output::write(catalog, frame, &view.header()?.columns, args.format, limit, args.wide, out).await
+    let frames = view.plan_each(catalog.opened(), &arguments).await?;
+    output::write(catalog, frames, &view.header()?.columns, args.format, limit, args.wide, out).await
 }

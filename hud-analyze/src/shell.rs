@@ -104,5 +104,5 @@ async fn execute(catalog: &Catalog, statement: Statement, format: Format, out: &
     if frame.schema().fields().is_empty() {
         return Ok(());
     }
-    output::write(catalog, frame, &[], format, None, true, out).await
+    output::write(catalog, vec![frame], &[], format, None, true, out).await
 }

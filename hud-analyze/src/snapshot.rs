@@ -5,14 +5,13 @@
 //! even when it has been sealed and removed since; its rows are then sorted and encoded as sealing would, in memory.
 
 use std::{
-    fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    time::SystemTime,
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use hud_common::session::{self, Cut, InflightReader, Manifest, SessionDir, Table, encode};
+use hud_common::session::{self, Cut, InflightReader, Manifest, SessionDir, Table, VerifiedFile, encode};
 
 use crate::{
     catalog::many,
@@ -30,15 +29,39 @@ pub struct Segment {
     pub path: PathBuf,
     /// Its size (bytes), sealed.
     pub size: u64,
-    /// The segment made from a log.
-    pub(crate) made: Option<Bytes>,
-    pub(crate) modified: SystemTime,
+    bytes: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// A file of this session.
+    Sealed(SessionDir),
+    /// Made from a log, as sealing would.
+    Made(Bytes),
 }
 
 impl Segment {
     /// Whether it is still a log.
     pub fn is_log(&self) -> bool {
-        self.made.is_some()
+        matches!(self.bytes, Source::Made(_))
+    }
+
+    /// Whether it has gone away since it was listed.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(&self.bytes, Source::Sealed(dir) if dir.is_folder() && !self.path.exists())
+    }
+
+    /// Opens it. What was listed is what is opened, or it is an error.
+    pub fn open(&self) -> session::Result<VerifiedFile> {
+        let file = match &self.bytes {
+            Source::Sealed(dir) => dir.open_sealed(self.table, self.number)?,
+            Source::Made(bytes) => VerifiedFile::over(Arc::new(bytes.clone()), &self.path)?,
+        };
+        if file.size() != self.size {
+            let why = "its size has changed since the session was opened".into();
+            return Err(session::Error::Damaged { path: self.path.clone(), why });
+        }
+        Ok(file)
     }
 }
 
@@ -54,18 +77,11 @@ pub(crate) fn take(dir: &SessionDir, manifest: &Manifest) -> Result<(Vec<Segment
             if number < manifest.first_segment(table) {
                 continue;
             }
-            match fs::metadata(&path) {
-                Ok(metadata) => segments.push(Segment {
-                    table,
-                    number,
-                    path,
-                    size: metadata.len(),
-                    made: None,
-                    modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                }),
+            match dir.size_of(table, number) {
+                Ok(size) => segments.push(Segment { table, number, path, size, bytes: Source::Sealed(dir.clone()) }),
                 // Expired this very moment.
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(session::Error::io("stat", &path)(e).into()),
+                Err(session::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -79,8 +95,8 @@ pub(crate) fn take(dir: &SessionDir, manifest: &Manifest) -> Result<(Vec<Segment
         cuts.extend(log.cut().map(|cut| (path.clone(), cut.clone())));
         if let Some(made) = encode(table, &batches).map_err(session::Error::damaged(&path))? {
             let made = Bytes::from(made.data);
-            let modified = SystemTime::UNIX_EPOCH;
-            segments.push(Segment { table, number, path, size: made.len() as u64, made: Some(made), modified });
+            let size = made.len() as u64;
+            segments.push(Segment { table, number, path, size, bytes: Source::Made(made) });
         }
     }
     segments.sort_by_key(|s| (s.table, s.number));

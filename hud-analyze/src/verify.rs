@@ -12,9 +12,8 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use datafusion::parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use hud_common::session::{
-    self, Manifest, REFERENCES, Reference, SessionDir, StreamAccount, Table, VerifiedFile, integers, scan_segment,
+    self, Manifest, REFERENCES, Reference, SessionDir, StreamAccount, Table, integers, scan_verified,
     texts,
 };
 use serde_json::{Value, json};
@@ -24,6 +23,7 @@ use crate::{
     cli::InfoFormat,
     error::{Error, Result},
     human,
+    origin::{self, Found},
     output::Stdout,
     snapshot::{self, Segment},
 };
@@ -35,8 +35,16 @@ const TRIES: usize = 3;
 const TOLD: usize = 5;
 
 pub(crate) fn run(sessions: &[PathBuf], format: InfoFormat, out: &mut Stdout) -> Result<()> {
-    let reports: Vec<_> =
-        sessions.iter().map(|path| verify(path).unwrap_or_else(|error| Report::unopened(path, &error))).collect();
+    let mut reports = Vec::new();
+    for path in sessions {
+        match origin::find(path) {
+            Ok(found) => reports.extend(found.into_iter().map(|found| {
+                let path = found.dir.path().to_path_buf();
+                verify_found(found).unwrap_or_else(|error| Report::unopened(&path, &error))
+            })),
+            Err(error) => reports.push(Report::unopened(path, &error)),
+        }
+    }
     let print = |out: &mut Stdout| match format {
         InfoFormat::Json => writeln!(out, "{:#}", Value::from_iter(reports.iter().map(Report::json))),
         InfoFormat::Table => reports.iter().try_for_each(|report| report.print(out)),
@@ -50,7 +58,12 @@ pub(crate) fn run(sessions: &[PathBuf], format: InfoFormat, out: &mut Stdout) ->
 
 /// Verifies one session, after recovering it where its recorder was killed.
 pub fn verify(path: &Path) -> Result<Report> {
-    let (dir, mut manifest) = SessionDir::open(path)?;
+    let (dir, manifest) = SessionDir::open(path)?;
+    verify_found(Found { dir, manifest })
+}
+
+fn verify_found(found: Found) -> Result<Report> {
+    let Found { dir, mut manifest } = found;
     let mut notices = Vec::new();
     let state = open_state(&dir, &mut manifest, &mut notices)?;
     let mut tries = 0;
@@ -60,7 +73,7 @@ pub fn verify(path: &Path) -> Result<Report> {
         if state != State::Recording || report.first_fault().is_none() || tries == TRIES {
             return Ok(report);
         }
-        manifest = Manifest::read(path)?;
+        manifest = Manifest::read(dir.path())?;
     }
 }
 
@@ -313,7 +326,7 @@ impl<'a> Verifier<'a> {
     fn segment(&mut self, segment: &Segment) -> session::Result<()> {
         let table = segment.table;
         if !segment.is_log() {
-            VerifiedFile::open(&segment.path)?.check_all()?;
+            segment.open()?.check_all()?;
         }
         let mut columns = vec![table.key()];
         columns.extend(REFERENCES.iter().filter(|r| r.from == table).map(|r| r.column));
@@ -321,7 +334,7 @@ impl<'a> Verifier<'a> {
             columns.extend(["stream", "produced", "stored", "dropped", "lost"]);
         }
         let (mut last, mut rows) = (i64::MIN, 0);
-        scan(segment, &columns, |batch| {
+        scan_verified(table, segment.open()?, &columns, |batch| {
             rows += batch.num_rows() as u64;
             let keys = integers(batch, table.key());
             for key in &keys {
@@ -462,25 +475,6 @@ impl<'a> Verifier<'a> {
             State::Recording | State::Killed => "written at the end".into(),
         };
     }
-}
-
-/// Gives `each` the batches of a segment, of these columns.
-fn scan(
-    segment: &Segment,
-    columns: &[&str],
-    mut each: impl FnMut(&RecordBatch) -> session::Result<()>,
-) -> session::Result<()> {
-    let Some(made) = &segment.made else {
-        return scan_segment(segment.table, &segment.path, columns, each);
-    };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(made.clone()).and_then(|reader| {
-        let mask = ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied());
-        reader.with_projection(mask).build()
-    });
-    for batch in reader.map_err(session::Error::damaged(&segment.path))? {
-        each(&batch.map_err(session::Error::damaged(&segment.path))?)?;
-    }
-    Ok(())
 }
 
 /// A line on a terminal, for whoever waits.

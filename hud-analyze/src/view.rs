@@ -9,12 +9,15 @@ use std::collections::HashMap;
 
 use datafusion::{
     common::{ParamValues, ScalarValue},
-    prelude::DataFrame,
+    logical_expr::{Expr, lit},
+    prelude::{DataFrame, SessionContext},
 };
+use hud_common::session::Manifest;
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Opened},
     error::{Error, Result},
+    segments::LABELS,
 };
 
 macro_rules! views {
@@ -150,8 +153,35 @@ impl View {
         }
     }
 
-    /// Plans the view with `arguments`, of which it takes those that its header lists.
+    /// Plans the view over all sessions, with `arguments`, of which it takes those that its header lists.
     pub async fn plan(&self, catalog: &Catalog, arguments: &Arguments) -> Result<DataFrame> {
+        self.plan_over(catalog.opened(), arguments).await
+    }
+
+    pub(crate) async fn plan_over(&self, opened: &Opened, arguments: &Arguments) -> Result<DataFrame> {
+        let mut all: Option<DataFrame> = None;
+        for frame in self.plan_each(opened, arguments).await? {
+            all = Some(match all {
+                Some(before) => before.union(frame)?,
+                None => frame,
+            });
+        }
+        all.ok_or_else(|| Error::View { view: self.name, why: "there is no session".into() })
+    }
+
+    /// Plans the view for each session by itself, as ids mean nothing beyond one. Where there are several, each row begins
+    /// with its host and its session.
+    pub(crate) async fn plan_each(&self, opened: &Opened, arguments: &Arguments) -> Result<Vec<DataFrame>> {
+        let mut frames = Vec::new();
+        let several = opened.sessions().len() > 1;
+        for (session, context) in opened.each() {
+            let frame = self.plan_one(context, arguments).await?;
+            frames.push(if several { labelled(frame, session.manifest())? } else { frame });
+        }
+        Ok(frames)
+    }
+
+    async fn plan_one(&self, context: &SessionContext, arguments: &Arguments) -> Result<DataFrame> {
         let mut values = HashMap::new();
         for parameter in self.header()?.parameters {
             let value = arguments
@@ -160,9 +190,17 @@ impl View {
             values.insert(parameter.name, value.clone());
         }
         let wrong = |e| Error::View { view: self.name, why: Error::from(e).to_string() };
-        let plan = catalog.context().sql(self.sql).await.map_err(wrong)?;
+        let plan = context.sql(self.sql).await.map_err(wrong)?;
         plan.with_param_values(ParamValues::from(values)).map_err(wrong)
     }
+}
+
+/// The same rows, after the host and the session that they are of.
+fn labelled(frame: DataFrame, manifest: &Manifest) -> Result<DataFrame> {
+    let labels = LABELS.into_iter().zip([&manifest.host, &manifest.id]);
+    let mut columns: Vec<_> = labels.map(|(name, label)| lit(label.as_str()).alias(name)).collect();
+    columns.extend(frame.schema().columns().into_iter().map(Expr::Column));
+    Ok(frame.select(columns)?)
 }
 
 fn item(line: &str) -> Option<Item> {
@@ -178,19 +216,23 @@ fn item(line: &str) -> Option<Item> {
 
 /// Values for the views' parameters, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Arguments(HashMap<&'static str, ScalarValue>);
+pub struct Arguments(HashMap<String, ScalarValue>);
 
 impl Arguments {
     /// With an integer; null where there is none.
     pub fn int(mut self, name: &'static str, value: impl Into<Option<i64>>) -> Self {
-        self.0.insert(name, ScalarValue::Int64(value.into()));
+        self.set(name, ScalarValue::Int64(value.into()));
         self
     }
 
     /// With a truth value.
     pub fn flag(mut self, name: &'static str, value: bool) -> Self {
-        self.0.insert(name, ScalarValue::Boolean(Some(value)));
+        self.set(name, ScalarValue::Boolean(Some(value)));
         self
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: ScalarValue) {
+        self.0.insert(name.to_owned(), value);
     }
 
     fn get(&self, name: &str) -> Option<&ScalarValue> {

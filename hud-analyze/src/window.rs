@@ -2,11 +2,13 @@
 
 use std::str::FromStr;
 
-use datafusion::common::ScalarValue;
+use arrow::{array::AsArray as _, datatypes::Int64Type};
+use datafusion::prelude::SessionContext;
+use hud_common::session::Table;
 use jiff::{SignedDuration, Timestamp, civil};
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Opened, Session},
     error::{Error, Result},
     human,
 };
@@ -64,28 +66,44 @@ pub struct Window {
 }
 
 impl Window {
-    /// The whole session: from its start to its end, and no row outside.
+    /// All of the sessions: from the first start to the last end, and no row outside.
     pub async fn whole(catalog: &Catalog) -> Result<Self> {
-        let manifest = catalog.manifest();
-        // Served from the segments' statistics, except where the recorder did not live to say when it ended.
-        let last = if manifest.end.is_some() { "max(ts)" } else { "max(ts + dur)" };
-        let row = catalog
-            .row(&format!(
-                "SELECT min(first), max(last) FROM (
-                   SELECT min(ts) AS first, {last} AS last FROM polls
-                   UNION ALL SELECT min(ts), {last} FROM off_cpu
-                   UNION ALL SELECT min(ts), max(ts) FROM samples
-                   UNION ALL SELECT min(ts), max(ts) FROM tasks)"
-            ))
-            .await?;
-        let bound = |i: usize| match row.get(i) {
-            Some(ScalarValue::Int64(bound)) => *bound,
-            _ => None,
+        Self::of_all(catalog.opened()).await
+    }
+
+    pub(crate) async fn of_all(opened: &Opened) -> Result<Self> {
+        let mut whole: Option<Window> = None;
+        for (session, context) in opened.each() {
+            let window = Self::of(session, context).await.map_err(|error| opened.explain(error))?;
+            whole = Some(whole.map_or(window, |w| Window { from: w.from.min(window.from), to: w.to.max(window.to) }));
+        }
+        Ok(whole.unwrap_or(Window { from: 0, to: 1 }))
+    }
+
+    /// The whole session: from its start to its end, and no row outside.
+    pub(crate) async fn of(session: &Session, context: &SessionContext) -> Result<Self> {
+        let manifest = session.manifest();
+        let keys = |table| -> Result<_> {
+            let keys = session.source(table).map(|source| source.keys()).transpose();
+            Ok(keys.map_err(|error| Error::from(&*error))?.flatten())
         };
+        let (mut first, mut last): (Option<i64>, Option<i64>) = (None, None);
+        for table in [Table::Polls, Table::OffCpu, Table::Samples, Table::Tasks] {
+            if let Some((least, greatest)) = keys(table)? {
+                first = Some(first.map_or(least, |first| first.min(least)));
+                last = last.max(Some(greatest));
+            }
+        }
+        // The recorder did not live to say when it ended, or goes on.
+        if manifest.end.is_none() {
+            for table in [Table::Polls, Table::OffCpu] {
+                last = last.max(last_end(context, table).await?);
+            }
+        }
         // Of a session whose oldest rows have expired, what is left.
         let start = manifest.range.map_or(manifest.start, |range| range.from.max(manifest.start));
-        let from = bound(0).map_or(start, |first| first.min(start));
-        let past_last = bound(1).map_or(from, |last| last.saturating_add(1));
+        let from = first.map_or(start, |first| first.min(start));
+        let past_last = last.map_or(from, |last| last.saturating_add(1));
         let to = manifest.end.map_or(past_last, |end| end.max(past_last));
         Ok(Window { from, to: to.max(from.saturating_add(1)) })
     }
@@ -130,6 +148,12 @@ impl Window {
             }
         }
     }
+}
+
+async fn last_end(context: &SessionContext, table: Table) -> Result<Option<i64>> {
+    let rows = context.sql(&format!("SELECT max(ts + dur) FROM {}", table.name())).await?.collect().await?;
+    let ends = rows.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
+    Ok(ends.flat_map(|column| column.iter().flatten()).max())
 }
 
 fn spell(epoch_ns: i64) -> String {

@@ -161,7 +161,7 @@ fn answer(session: &Path, table: Table) -> Result<(Vec<String>, bool), String> {
         catalog.confirm().map_err(|e| e.to_string())?;
         let mut rows: Vec<_> = to_json(&batches).iter().map(ToString::to_string).collect();
         rows.sort();
-        let is_told = !catalog.notices().is_empty() || catalog.state() == State::Recovered;
+        let is_told = catalog.notices().next().is_some() || catalog.sessions()[0].state() == State::Recovered;
         Ok((rows, is_told))
     })
 }

@@ -186,7 +186,7 @@ fn verified(path: &Path) -> Result<Vec<i64>, std::path::PathBuf> {
         Error::Damaged { path, .. } => path,
         other => panic!("{other}"),
     };
-    let reader = verified_reader(path).map_err(named)?;
+    let reader = VerifiedFile::open(path).and_then(verified_reader).map_err(named)?;
     let mut rows = Vec::new();
     for batch in reader.build().map_err(|_| path.to_path_buf())? {
         rows.extend(keys_of(&batch.map_err(|e| {

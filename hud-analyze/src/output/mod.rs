@@ -1,15 +1,21 @@
-//! Answers on their way out: for people (`table`, `markdown`) or for programs (`json`, `ndjson`, `csv`, `arrow`).
+//! Answers on their way out: for people (`table`, `markdown`) or for programs (`json`, `ndjson`, `csv`, `arrow`,
+//! `parquet`).
 //!
 //! Programs get what the query gave, times and durations as integers, batch by batch as it comes. People get units,
 //! cleaned names and a table that fits.
 
 mod table;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::{
+    io::{self, IsTerminal as _, Write},
+    sync::Arc,
+};
 
 use arrow::{
     array::RecordBatch,
-    csv, ipc,
+    csv,
+    error::ArrowError,
+    ipc,
     json::{
         WriterBuilder,
         writer::{JsonArray, LineDelimited},
@@ -17,7 +23,12 @@ use arrow::{
 };
 use clap::ValueEnum;
 use datafusion::prelude::DataFrame;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, ZstdLevel},
+    file::properties::WriterProperties,
+};
 
 pub(crate) use table::{Look, Table};
 
@@ -43,6 +54,8 @@ pub(crate) enum Format {
     Markdown,
     /// An Arrow IPC stream.
     Arrow,
+    /// A Parquet file.
+    Parquet,
 }
 
 impl Format {
@@ -52,28 +65,41 @@ impl Format {
     }
 }
 
-/// Runs a planned query and writes what it gives to `out`. `columns` tell units; those not among them are written as
+/// Runs planned queries, of as many sessions, and writes what they give to `out`. `columns` tell units; those not among them are written as
 /// they are. Where people read, at most `limit` rows are shown, and whether there are more is said on stderr; further
 /// columns are left out unless `wide`.
 pub(crate) async fn write(
     catalog: &Catalog,
-    frame: DataFrame,
+    frames: Vec<DataFrame>,
     columns: &[Item],
     format: Format,
     limit: Option<usize>,
     wide: bool,
     out: &mut dyn Write,
 ) -> Result<()> {
-    // One row more than is shown tells whether there are more.
-    let frame = match limit {
-        Some(limit) => frame.limit(0, Some(limit + usize::from(format.is_text())))?,
-        None => frame,
-    };
+    let several = frames.len() > 1;
     let hidden: Vec<_> = columns.iter().filter(|c| c.is_further).map(|c| c.name.as_str()).collect();
-    let frame = if format.is_text() && !wide { frame.drop_columns(&hidden)? } else { frame };
-    let explain = |e| catalog.explain(Error::from(e));
-    let schema = std::sync::Arc::clone(frame.schema().inner());
-    let mut batches = frame.execute_stream().await.map_err(explain)?;
+    let prepare = |frame: DataFrame| {
+        // One row more than is shown tells whether there are more.
+        let more = usize::from(format.is_text() && !several);
+        let frame = match limit {
+            Some(limit) => frame.limit(0, Some(limit + more))?,
+            None => frame,
+        };
+        if format.is_text() && !wide { frame.drop_columns(&hidden) } else { Ok(frame) }
+    };
+    let frames = frames.into_iter().map(prepare).collect::<datafusion::error::Result<Vec<_>>>()?;
+    let Some(schema) = frames.first().map(|frame| Arc::clone(frame.schema().inner())) else { return Ok(()) };
+    let explain = |e: Error| catalog.explain(e);
+    let shape = Arc::clone(&schema);
+    // One session after the other. Whether a column can be null may differ between them.
+    let mut batches = futures::stream::iter(frames)
+        .then(DataFrame::execute_stream)
+        .try_flatten()
+        .map(|batch| -> Result<RecordBatch> {
+            Ok(RecordBatch::try_new(Arc::clone(&shape), batch?.columns().to_vec())?)
+        })
+        .boxed();
     match format {
         Format::Table | Format::Markdown => {
             let mut rows: Vec<RecordBatch> = Vec::new();
@@ -81,7 +107,7 @@ pub(crate) async fn write(
                 rows.push(batch.map_err(explain)?);
             }
             catalog.confirm()?;
-            let table = Table::of(&schema, &rows, columns, limit, wide)?;
+            let table = Table::of(&schema, &rows, columns, limit.filter(|_| !several), wide)?;
             match format {
                 Format::Markdown => table.markdown(out),
                 _ => table.print(out),
@@ -125,7 +151,20 @@ pub(crate) async fn write(
             }
             writer.finish()?;
         }
+        Format::Parquet => {
+            let zstd = Compression::ZSTD(ZstdLevel::default());
+            let properties = WriterProperties::builder().set_compression(zstd).build();
+            let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(ArrowError::from)?;
+            while let Some(batch) = batches.next().await {
+                writer.write(&batch.map_err(explain)?).map_err(ArrowError::from)?;
+                // Of what has been written, the writer only needs to know how much it was.
+                out.write_all(&std::mem::take(writer.inner_mut())).map_err(Error::io("write the answer"))?;
+            }
+            let rest = writer.into_inner().map_err(ArrowError::from)?;
+            out.write_all(&rest).map_err(Error::io("write the answer"))?;
+        }
     }
+    drop(batches);
     out.flush().map_err(Error::io("write the answer"))?;
     catalog.confirm()
 }

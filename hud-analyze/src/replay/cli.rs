@@ -17,6 +17,7 @@ use serde_json::json;
 use super::Replay;
 use crate::{
     error::{Error, Result},
+    origin,
     window::{Moment, Window},
 };
 
@@ -32,7 +33,7 @@ pub(crate) struct ReplayArgs {
 /// What to look at, and when.
 #[derive(Args, Debug)]
 struct What {
-    /// The sessions' folders; several are shown side by side
+    /// Sessions: folders, archives (.hud.zip), URLs; several are shown side by side
     #[arg(required = true, value_name = "SESSION")]
     sessions: Vec<PathBuf>,
     /// The instant at first, in the first session [default: one window after its start]
@@ -89,12 +90,15 @@ fn size(text: &str) -> Result<(u16, u16), String> {
     }
 }
 
+/// Sessions side by side.
+const MOST_PANES: usize = 8;
+
 /// Shows the cockpit until the person quits.
 pub(crate) fn run(args: ReplayArgs) -> Result<()> {
     let began = Instant::now();
     let replays = open(&args.what.sessions)?;
     if let (Some(times), [_]) = (args.measure, replays.as_slice()) {
-        return replays.into_iter().try_for_each(|replay| measure(replay, &args.what, times, began));
+        return replays.into_iter().try_for_each(|(_, replay)| measure(replay, &args.what, times, began));
     }
     let (seats, options) = seats(replays, &args.what, false);
     ui::run_all(seats, &options).map(drop).map_err(failed)
@@ -123,14 +127,23 @@ fn failed(error: ui::UiError) -> Error {
 }
 
 /// Opens the sessions, and says on stderr what happened to them.
-fn open(sessions: &[PathBuf]) -> Result<Vec<Replay>> {
+fn open(sessions: &[PathBuf]) -> Result<Vec<(String, Replay)>> {
     let mut replays = Vec::new();
     for path in sessions {
-        let replay = Replay::open(path)?;
-        for notice in replay.notices() {
-            let _ = writeln!(io::stderr(), "note: {}", hud_common::clean(notice));
+        for found in origin::find(path)? {
+            if replays.len() == MOST_PANES {
+                return Err(Error::Usage {
+                    message: format!("more than {MOST_PANES} sessions have no room on a screen"),
+                    hint: "name fewer".into(),
+                });
+            }
+            let label = label(found.dir.path());
+            let replay = Replay::of(found)?;
+            for notice in replay.notices() {
+                let _ = writeln!(io::stderr(), "note: {}", hud_common::clean(notice));
+            }
+            replays.push((label, replay));
         }
-        replays.push(replay);
     }
     Ok(replays)
 }
@@ -145,11 +158,10 @@ fn at(replay: &Replay, what: &What) -> i64 {
 }
 
 /// With all names known at once, where it is to be drawn but once.
-fn seats(replays: Vec<Replay>, what: &What, is_once: bool) -> (Vec<Seat<'static>>, Options) {
-    let options = Options { at: replays.first().map(|first| at(first, what)), ..what.look.options() };
-    let start = replays.first().map_or(0, |first| first.manifest().start);
-    let labels: Vec<String> = what.sessions.iter().map(|path| label(path)).collect();
-    let seats = replays.into_iter().zip(labels).map(|(mut replay, label)| {
+fn seats(replays: Vec<(String, Replay)>, what: &What, is_once: bool) -> (Vec<Seat<'static>>, Options) {
+    let options = Options { at: replays.first().map(|(_, first)| at(first, what)), ..what.look.options() };
+    let start = replays.first().map_or(0, |(_, first)| first.manifest().start);
+    let seats = replays.into_iter().map(|(label, mut replay)| {
         let query = Query { thresholds: options.thresholds, ..Query::default() };
         let overview = replay.overview(query);
         if is_once {

@@ -1,9 +1,5 @@
 //! A session's rows by time: which segments, and which of their pages, may hold a row that touches a range.
 //!
-//! A row lies in `[ts, ts + dur]`. Segments and pages carry the least and the greatest of both columns, so one whose
-//! `[min(ts), max(ts) + max(dur)]` does not touch the range has no such row: a sleep that began minutes ago is found, and
-//! nothing is read for the sake of sleeps that might have been.
-//!
 //! Of a session that is being recorded, a table's logs are read as they grow and kept in memory until they are sealed;
 //! each row is in one part.
 
@@ -11,8 +7,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io::ErrorKind,
     num::NonZero,
-    ops::Range,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -21,18 +16,18 @@ use arrow::{
     array::{AsArray as _, RecordBatch},
     datatypes::Int64Type,
 };
-use hud_common::session::{self, Error, InflightReader, Manifest, SessionDir, Table, VerifiedFile, scan_segment};
+use hud_common::session::{
+    self, Error, InflightReader, Manifest, SessionDir, Table, VerifiedFile, open_verified, scan_verified,
+};
 use parquet::{
     arrow::{
         ProjectionMask,
         arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection},
     },
-    file::{
-        metadata::{PageIndexPolicy, ParquetMetaData},
-        page_index::column_index::ColumnIndexMetaData,
-        statistics::Statistics,
-    },
+    file::metadata::PageIndexPolicy,
 };
+
+use crate::span::{Facts, Span, joined, pages};
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 8 << 10;
@@ -83,26 +78,10 @@ pub(super) fn threads() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
 }
 
-/// From the least start of a row to the greatest end, both included.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub(super) first: i64,
-    pub(super) last: i64,
-}
-
-impl Span {
-    fn of(first: i64, last_ts: i64, longest: i64) -> Self {
-        Span { first, last: last_ts.saturating_add(longest.max(0)) }
-    }
-
-    fn touches(self, from: i64, to: i64) -> bool {
-        self.first <= to && from <= self.last
-    }
-}
-
 #[derive(Clone, Debug)]
 enum Rows {
-    Sealed(PathBuf),
+    /// The segment's number.
+    Sealed(u32),
     /// What a log has so far.
     Log(Vec<(Span, RecordBatch)>),
 }
@@ -122,13 +101,18 @@ impl Part {
 }
 
 /// What was opened is kept open for a while: those who scrub come back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shelf {
-    open: Mutex<VecDeque<(PathBuf, VerifiedFile, ArrowReaderMetadata)>>,
+    dir: SessionDir,
+    open: Mutex<VecDeque<((Table, u32), VerifiedFile, ArrowReaderMetadata)>>,
     damage: Mutex<Vec<String>>,
 }
 
 impl Shelf {
+    fn new(dir: SessionDir) -> Self {
+        Shelf { dir, open: Mutex::default(), damage: Mutex::default() }
+    }
+
     /// What could not be read, and why.
     pub(super) fn damage(&self) -> Vec<String> {
         self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -153,18 +137,18 @@ impl Shelf {
             Rows::Log(batches) => {
                 let _ = batches.iter().filter(|(span, _)| span.touches(from, to)).all(|(_, batch)| each(batch));
             }
-            Rows::Sealed(path) => {
-                if let Err(error) = self.read_sealed(part.table, path, columns(part.table), from, to, &mut each) {
+            Rows::Sealed(number) => {
+                if let Err(error) = self.read_sealed(part.table, *number, from, to, &mut each) {
                     self.note(&error);
                 }
             }
         }
     }
 
-    fn opened(&self, path: &Path) -> session::Result<(VerifiedFile, ArrowReaderMetadata)> {
+    fn opened(&self, key: (Table, u32)) -> session::Result<(VerifiedFile, ArrowReaderMetadata)> {
         let open = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut files = open();
-        if let Some(place) = files.iter().position(|(known, ..)| known == path)
+        if let Some(place) = files.iter().position(|(known, ..)| *known == key)
             && let Some(found) = files.remove(place)
         {
             let (file, metadata) = (found.1.clone(), found.2.clone());
@@ -172,11 +156,11 @@ impl Shelf {
             return Ok((file, metadata));
         }
         drop(files);
-        let file = VerifiedFile::open(path)?;
+        let file = self.dir.open_sealed(key.0, key.1)?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(damaged(path))?;
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(damaged(file.path()))?;
         let mut files = open();
-        files.push_front((path.into(), file.clone(), metadata.clone()));
+        files.push_front((key, file.clone(), metadata.clone()));
         files.truncate(OPEN);
         Ok((file, metadata))
     }
@@ -184,25 +168,25 @@ impl Shelf {
     fn read_sealed(
         &self,
         table: Table,
-        path: &Path,
-        columns: &[&str],
+        number: u32,
         from: i64,
         to: i64,
         each: &mut impl FnMut(&RecordBatch) -> bool,
     ) -> session::Result<()> {
-        let (file, metadata) = self.opened(path)?;
+        let (file, metadata) = self.opened((table, number))?;
+        let path = file.path().to_path_buf();
         let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
         let ranges = pages(table, metadata.metadata())
-            .map(|pages| pages.into_iter().filter(|(_, span)| span.touches(from, to)).map(|(rows, _)| rows));
-        let mask = ProjectionMask::columns(metadata.parquet_schema(), columns.iter().copied());
+            .map(|pages| pages.into_iter().filter(|page| page.span.touches(from, to)).map(|page| page.rows));
+        let mask = ProjectionMask::columns(metadata.parquet_schema(), columns(table).iter().copied());
         let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_batch_size(BATCH);
         if let Some(ranges) = ranges {
             reader = reader.with_row_selection(RowSelection::from_consecutive_ranges(joined(ranges).into_iter(), rows));
         }
-        for batch in reader.build().map_err(damaged(path))? {
-            if !each(&batch.map_err(damaged(path))?) {
+        for batch in reader.build().map_err(damaged(&path))? {
+            if !each(&batch.map_err(damaged(&path))?) {
                 break;
             }
         }
@@ -244,93 +228,12 @@ fn integers<'a>(batch: &'a RecordBatch, column: &str) -> Option<&'a [i64]> {
     Some(batch.column_by_name(column)?.as_primitive_opt::<Int64Type>()?.values())
 }
 
-/// Ranges that touch are one.
-fn joined(ranges: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
-    let mut all: Vec<Range<usize>> = Vec::new();
-    for range in ranges.filter(|range| range.start < range.end) {
-        match all.last_mut() {
-            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
-            _ => all.push(range),
-        }
-    }
-    all
-}
-
-/// The rows of each page of the key, and when they are; `None` where the footer does not tell.
-fn pages(table: Table, metadata: &ParquetMetaData) -> Option<Vec<(Range<usize>, Span)>> {
-    let (columns, offsets) = (metadata.column_index()?, metadata.offset_index()?);
-    let ts = leaf(metadata, table.key())?;
-    let dur = leaf(metadata, "dur");
-    let mut all = Vec::new();
-    let mut before = 0_usize;
-    for (group, described) in metadata.row_groups().iter().enumerate() {
-        let rows = usize::try_from(described.num_rows()).ok()?;
-        // First row, least and greatest of each page of a column.
-        let of = |leaf: usize| -> Option<Vec<(Range<usize>, i64, i64)>> {
-            let ColumnIndexMetaData::INT64(values) = columns.get(group)?.get(leaf)? else { return None };
-            let places = offsets.get(group)?.get(leaf)?.page_locations();
-            let starts: Vec<usize> =
-                places.iter().map(|page| usize::try_from(page.first_row_index).ok()).collect::<Option<_>>()?;
-            let ends = starts.iter().skip(1).copied().chain([rows]);
-            let (least, greatest) = (values.min_values_iter(), values.max_values_iter());
-            let pages = starts.iter().zip(ends).zip(least).zip(greatest);
-            // A page of nulls alone is none of a key or a duration.
-            let pages = pages.map(|(((start, end), least), greatest)| Some((*start..end, *least?, *greatest?)));
-            pages.collect::<Option<Vec<_>>>().filter(|pages| pages.len() == starts.len())
-        };
-        let durs = match dur {
-            Some(leaf) => of(leaf)?,
-            None => Vec::new(),
-        };
-        for (range, first, last) in of(ts)? {
-            if range.start > range.end || range.end > rows {
-                return None;
-            }
-            let beside = durs.iter().filter(|(other, ..)| other.start < range.end && range.start < other.end);
-            let longest = beside.map(|(.., greatest)| *greatest).max().unwrap_or(0);
-            let span = Span::of(first, last, longest);
-            all.push((before.checked_add(range.start)?..before.checked_add(range.end)?, span));
-        }
-        before = before.checked_add(rows)?;
-    }
-    Some(all)
-}
-
-fn leaf(metadata: &ParquetMetaData, column: &str) -> Option<usize> {
-    let leaves = metadata.file_metadata().schema_descr().columns();
-    leaves.iter().position(|leaf| leaf.path().parts().first().is_some_and(|name| name == column))
-}
-
-/// What a footer says of when its rows are: everywhere, where it does not say.
-fn span(table: Table, metadata: &ParquetMetaData) -> Span {
-    let range = |column: &str| {
-        let leaf = leaf(metadata, column)?;
-        let mut range: Option<(i64, i64)> = None;
-        for group in metadata.row_groups() {
-            let Some(Statistics::Int64(told)) = group.columns().get(leaf)?.statistics() else { return None };
-            let (least, greatest) = (*told.min_opt()?, *told.max_opt()?);
-            range = Some(range.map_or((least, greatest), |(a, b)| (a.min(least), b.max(greatest))));
-        }
-        range
-    };
-    let everywhere = Span { first: i64::MIN, last: i64::MAX };
-    let Some((first, last)) = range(table.key()) else { return everywhere };
-    match (leaf(metadata, "dur"), range("dur")) {
-        (None, _) => Span::of(first, last, 0),
-        (Some(_), Some((_, longest))) => Span::of(first, last, longest),
-        (Some(_), None) => everywhere,
-    }
-}
-
 fn span_of_batch(table: Table, batch: &RecordBatch) -> Option<Span> {
     let ts = integers(batch, table.key())?;
     let (first, last) = (ts.iter().min()?, ts.iter().max()?);
     let longest = integers(batch, "dur").and_then(|dur| dur.iter().max()).copied().unwrap_or(0);
     Some(Span::of(*first, *last, longest))
 }
-
-/// A sealed segment: its table and number, and where it lies.
-type SealedFile = ((Table, u32), PathBuf);
 
 /// A session's files, as they were when they were looked at last.
 pub(super) struct Files {
@@ -359,7 +262,7 @@ impl Found {
 
 impl Files {
     pub(super) fn new(dir: SessionDir) -> Self {
-        Files { dir, shelf: Arc::default(), parts: BTreeMap::new(), logs: BTreeMap::new(), named: BTreeMap::new() }
+        Files { shelf: Arc::new(Shelf::new(dir.clone())), dir, parts: BTreeMap::new(), logs: BTreeMap::new(), named: BTreeMap::new() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -403,12 +306,9 @@ impl Files {
         }
         let mut sealed = Vec::new();
         for table in EVENTS.into_iter().chain(NAMES) {
-            let of_table = self.dir.sealed(table)?;
+            let numbers = self.dir.sealed(table)?.into_iter().map(|(number, _)| number);
             sealed.extend(
-                of_table
-                    .into_iter()
-                    .filter(|(number, _)| *number >= manifest.first_segment(table))
-                    .map(|(number, path)| ((table, number), path)),
+                numbers.filter(|number| *number >= manifest.first_segment(table)).map(|number| (table, number)),
             );
         }
         self.read_logs(&mut found, &mut name)?;
@@ -453,21 +353,21 @@ impl Files {
         Ok(())
     }
 
-    fn forget_expired(&mut self, sealed: &[SealedFile]) {
-        let known: std::collections::BTreeSet<_> = sealed.iter().map(|(key, _)| *key).collect();
+    fn forget_expired(&mut self, sealed: &[(Table, u32)]) {
+        let known: std::collections::BTreeSet<_> = sealed.iter().copied().collect();
         self.parts.retain(|key, part| !matches!(part.rows, Rows::Sealed(_)) || known.contains(key));
     }
 
     fn add_sealed(
         &mut self,
-        sealed: Vec<SealedFile>,
+        sealed: Vec<(Table, u32)>,
         found: &mut Found,
         name: &mut impl FnMut(Table, &RecordBatch),
     ) -> session::Result<()> {
-        let new: Vec<_> = sealed.into_iter().filter(|(key, _)| !self.is_sealed(*key)).collect();
-        let (names, events): (Vec<_>, Vec<_>) = new.into_iter().partition(|((table, _), _)| NAMES.contains(table));
-        for ((key, path), span) in self.spans(events) {
-            let rows = Rows::Sealed(path);
+        let new: Vec<_> = sealed.into_iter().filter(|key| !self.is_sealed(*key)).collect();
+        let (names, events): (Vec<_>, Vec<_>) = new.into_iter().partition(|(table, _)| NAMES.contains(table));
+        for (key, span) in self.spans(events) {
+            let rows = Rows::Sealed(key.1);
             match self.parts.insert(key, Part { table: key.0, span, rows }) {
                 // Its rows were told when the log was read.
                 Some(_) => drop(self.logs.remove(&key)),
@@ -476,8 +376,8 @@ impl Files {
         }
         let order = |table: Table| NAMES.iter().position(|t| *t == table);
         let mut names = names;
-        names.sort_by_key(|((table, number), _)| (order(*table), *number));
-        for (key, path) in names {
+        names.sort_by_key(|(table, number)| (order(*table), *number));
+        for key in names {
             let was_read = self.logs.remove(&key).is_some();
             self.named.insert(key, true);
             if was_read {
@@ -485,9 +385,11 @@ impl Files {
             }
             found.has_names = true;
             let columns: Vec<_> = key.0.columns().iter().map(|column| column.name).collect();
-            let read = scan_segment(key.0, &path, &columns, |batch| {
-                name(key.0, batch);
-                Ok(())
+            let read = self.dir.open_sealed(key.0, key.1).and_then(|file| {
+                scan_verified(key.0, file, &columns, |batch| {
+                    name(key.0, batch);
+                    Ok(())
+                })
             });
             if let Err(error) = read {
                 self.shelf.note(&error);
@@ -497,11 +399,14 @@ impl Files {
     }
 
     /// Opens segments, by all threads: it is what the first frame of a long session waits for.
-    fn spans(&self, sealed: Vec<SealedFile>) -> Vec<(SealedFile, Span)> {
+    fn spans(&self, sealed: Vec<(Table, u32)>) -> Vec<((Table, u32), Span)> {
         let shelf = &self.shelf;
-        let open = |of: &[SealedFile]| -> Vec<(SealedFile, Span)> {
-            let told = of.iter().filter_map(|(key, path)| match session::open_segment(key.0, path) {
-                Ok(reader) => Some(((*key, path.clone()), span(key.0, reader.metadata()))),
+        let open = |of: &[(Table, u32)]| -> Vec<((Table, u32), Span)> {
+            let open = |key: &(Table, u32)| {
+                self.dir.open_sealed(key.0, key.1).and_then(|file| open_verified(key.0, file))
+            };
+            let told = of.iter().filter_map(|key| match open(key) {
+                Ok(reader) => Some((*key, Facts::of(key.0, reader.metadata()).span)),
                 Err(error) => {
                     shelf.note(&error);
                     None

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     catalog::{State, open_state},
+    origin::{self, Found},
     error::{Error, Result},
 };
 
@@ -70,9 +71,15 @@ impl Drop for Replay {
 }
 
 impl Replay {
-    /// Opens the session at `path`; recovers it where its recorder was killed.
+    /// Opens the session at `path`, the first one of a store; recovers it where its recorder was killed.
     pub fn open(path: &Path) -> Result<Self> {
-        let (dir, mut manifest) = SessionDir::open(path)?;
+        let found = origin::find(path)?.into_iter().next();
+        Self::of(found.ok_or_else(|| Error::Replay(format!("find a session at {}", path.display())))?)
+    }
+
+    /// Opens a session that was found.
+    pub(crate) fn of(found: Found) -> Result<Self> {
+        let Found { dir, mut manifest } = found;
         let mut notices = Vec::new();
         let state = open_state(&dir, &mut manifest, &mut notices)?;
         let mut replay = Replay {

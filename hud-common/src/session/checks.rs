@@ -7,12 +7,13 @@
 //! segment costs its tail only.
 
 use std::{
-    format,
+    fmt, format,
     fs::File,
     io::{self, BufReader, Read},
     ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    slice,
     string::{String, ToString as _},
     sync::Arc,
     vec,
@@ -30,12 +31,13 @@ use super::error::{Error, Result};
 
 /// Bytes under one checksum.
 const BLOCK: u64 = 64 << 10;
-/// Indexes and footer of a segment of 256 k rows take 20 kB.
+/// Indexes and footer of a segment of 256 k rows take 20 kB: most are had by one read.
+const NEAR_END: u64 = 32 << 10;
 const MAX_TAIL: u64 = 64 << 20;
 /// Key and value, as the footer (Thrift's compact protocol) spells a string of eight bytes twice.
 const TAIL_KEY: &[u8] = b"\x18\x08hud.tail\x18\x08";
 const BLOCKS_KEY: &[u8] = b"\x18\x0ahud.blocks\x18";
-const MAGIC: &[u8] = b"PAR1";
+const MAGIC: &[u8; 4] = b"PAR1";
 
 pub(super) const TAIL: &str = "hud.tail";
 pub(super) const BLOCKS: &str = "hud.blocks";
@@ -101,6 +103,37 @@ fn parse_blocks(footer: &[u8]) -> Option<(u64, Vec<u32>)> {
     (data_end.div_ceil(BLOCK) == sums.len() as u64).then_some((data_end, sums))
 }
 
+/// Where the bytes of a file that is not written any more lie: on a disk, inside an archive, at an object store.
+pub trait ReadAt: fmt::Debug + Send + Sync {
+    /// How many there are.
+    fn size(&self) -> u64;
+
+    /// Those of each range, all of them: a range that is not there is [`io::ErrorKind::UnexpectedEof`].
+    fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>>;
+}
+
+/// A file on a disk.
+#[derive(Debug)]
+struct OnDisk {
+    file: File,
+    len: u64,
+}
+
+impl ReadAt for OnDisk {
+    fn size(&self) -> u64 {
+        self.len
+    }
+
+    fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
+        let read = |range: &Range<u64>| {
+            let size = usize::try_from(range.end.saturating_sub(range.start)).map_err(io::Error::other)?;
+            let mut bytes = vec![0; size];
+            self.file.read_exact_at(&mut bytes, range.start).map(|()| Bytes::from(bytes))
+        };
+        ranges.iter().map(read).collect()
+    }
+}
+
 /// A sealed segment, each byte of which is checked before it is given out.
 #[derive(Clone, Debug)]
 pub struct VerifiedFile(Arc<Inner>);
@@ -108,7 +141,7 @@ pub struct VerifiedFile(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    file: File,
+    file: Arc<dyn ReadAt>,
     len: u64,
     blocks: Vec<u32>,
     data_end: u64,
@@ -120,35 +153,43 @@ impl VerifiedFile {
     pub fn open(path: &Path) -> Result<Self> {
         let file = super::layout::open(path).map_err(Error::io("open", path))?;
         let len = file.metadata().map_err(Error::io("stat", path))?.len();
+        Self::over(Arc::new(OnDisk { file, len }), path)
+    }
+
+    /// Takes a segment and checks its tail; errors call it `path`.
+    pub fn over(file: Arc<dyn ReadAt>, path: &Path) -> Result<Self> {
+        let len = file.size();
         let damaged = |why: &str| Error::Damaged { path: path.into(), why: why.into() };
-        let read = |range: Range<u64>| {
-            let size = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
-            let mut bytes = vec![0; size];
-            file.read_exact_at(&mut bytes, range.start).map_err(Error::io("read", path)).map(|()| bytes)
-        };
         if len < 12 {
             return Err(damaged(if len == 0 { "it is empty" } else { "it is too short to be a segment" }));
         }
-        let end = read(len - 8..len)?;
-        let Some((size, magic)) = end.split_at_checked(4).filter(|(_, magic)| *magic == MAGIC) else {
+        // Most tails are shorter, so that one read gets them whole.
+        let near = len.saturating_sub(NEAR_END);
+        let end = read_one(&*file, near..len).map_err(Error::io("read", path))?;
+        let read = |from: u64| match from.checked_sub(near).and_then(|skip| usize::try_from(skip).ok()) {
+            Some(skip) if skip <= end.len() => Ok(end.slice(skip..)),
+            _ => read_one(&*file, from..len).map_err(Error::io("read", path)),
+        };
+        let Some((rest, magic)) = end.split_last_chunk::<4>().filter(|(_, magic)| **magic == *MAGIC) else {
             return Err(damaged("it is cut short, or no Parquet file"));
         };
         debug_assert_eq!(magic, MAGIC);
-        let footer_len = size.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
-        let footer_start = (len - 8).checked_sub(footer_len).filter(|s| *s >= 4 && len - s <= MAX_TAIL);
-        let footer = read(footer_start.ok_or_else(|| damaged("its footer's length is not possible"))?..len)?;
+        let size = rest.last_chunk::<4>().ok_or_else(|| damaged("it is cut short, or no Parquet file"))?;
+        let footer_start =
+            (len - 8).checked_sub(u64::from(u32::from_le_bytes(*size))).filter(|s| *s >= 4 && len - s <= MAX_TAIL);
+        let footer = read(footer_start.ok_or_else(|| damaged("its footer's length is not possible"))?)?;
         let (data_end, blocks) =
             parse_blocks(&footer).ok_or_else(|| damaged("its footer has no checksums (hud.blocks)"))?;
         if footer_start.is_none_or(|start| data_end > start) || len - data_end > MAX_TAIL {
             return Err(damaged("its footer's checksums (hud.blocks) do not fit its length"));
         }
-        let tail = read(data_end..len)?;
+        let tail = read(data_end)?;
         let at = place(&tail).ok_or_else(|| damaged("its footer has no checksum (hud.tail)"))?;
         let crc = tail_crc(&tail, &at).map(|crc| format!("{crc:08x}"));
         if crc.as_deref().map(str::as_bytes) != tail.get(at) {
             return Err(damaged("the checksum of its footer does not match"));
         }
-        Ok(Self(Arc::new(Inner { path: path.into(), file, len, blocks, data_end, tail: tail.into() })))
+        Ok(Self(Arc::new(Inner { path: path.into(), file, len, blocks, data_end, tail })))
     }
 
     /// Its path.
@@ -163,27 +204,50 @@ impl VerifiedFile {
 
     /// Reads a part of it.
     pub fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        let mut parts = self.read_ranges(slice::from_ref(&range))?;
+        parts.pop().ok_or_else(|| self.outside(&range))
+    }
+
+    /// Reads parts of it, in the order in which they are named.
+    pub fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let inner = &*self.0;
-        let outside = || self.damaged(format!("it has no bytes {}..{}", range.start, range.end));
-        if range.start > range.end || range.end > inner.len {
-            return Err(outside());
+        // Whole blocks, as these are what the checksums are of.
+        let blocks = |range: &Range<u64>| {
+            let to = range.end.div_ceil(BLOCK).saturating_mul(BLOCK).min(inner.data_end);
+            (range.start < inner.data_end).then_some(range.start / BLOCK * BLOCK..to)
+        };
+        if let Some(wrong) = ranges.iter().find(|range| range.start > range.end || range.end > inner.len) {
+            return Err(self.outside(wrong));
         }
-        let in_tail = |at: u64| usize::try_from(at.saturating_sub(inner.data_end)).map_err(|_| outside());
-        if range.start >= inner.data_end {
-            return Ok(inner.tail.slice(in_tail(range.start)?..in_tail(range.end)?));
-        }
-        let from = range.start / BLOCK * BLOCK;
-        let to = range.end.div_ceil(BLOCK).saturating_mul(BLOCK).min(inner.data_end);
-        let mut bytes = vec![0; usize::try_from(to - from).map_err(|_| outside())?];
-        inner.file.read_exact_at(&mut bytes, from).map_err(|e| match e.kind() {
+        let wanted: Vec<_> = ranges.iter().filter_map(blocks).collect();
+        let read = inner.file.read_ranges(&wanted).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => self.damaged("it became shorter while it was read".into()),
             _ => Error::Io { action: "read", path: inner.path.clone(), source: e },
         })?;
-        self.check(from, &bytes)?;
-        bytes.extend_from_slice(inner.tail.get(..in_tail(range.end)?).unwrap_or_default());
-        let skip = usize::try_from(range.start - from).map_err(|_| outside())?;
-        let len = usize::try_from(range.end - range.start).map_err(|_| outside())?;
-        Ok(Bytes::from(bytes).slice(skip..skip + len))
+        let mut read = read.into_iter();
+        let in_tail = |at: u64| usize::try_from(at.saturating_sub(inner.data_end));
+        let part = |range: &Range<u64>| -> Result<Bytes> {
+            let outside = || self.outside(range);
+            let (Ok(tail_from), Ok(tail_to)) = (in_tail(range.start), in_tail(range.end)) else {
+                return Err(outside());
+            };
+            let tail = inner.tail.get(tail_from..tail_to).map(|_| inner.tail.slice(tail_from..tail_to));
+            let tail = tail.ok_or_else(outside)?;
+            let Some(blocks) = blocks(range) else { return Ok(tail) };
+            let bytes = read.next().ok_or_else(outside)?;
+            self.check(blocks.start, &bytes)?;
+            let skip = usize::try_from(range.start - blocks.start).map_err(|_| outside())?;
+            let len = usize::try_from(range.end.min(inner.data_end) - range.start).map_err(|_| outside())?;
+            let data = bytes.get(skip..skip.saturating_add(len)).map(|_| bytes.slice(skip..skip + len));
+            let data = data.ok_or_else(outside)?;
+            // Hardly anyone asks for both at once.
+            Ok(if tail.is_empty() { data } else { Bytes::from([data, tail].concat()) })
+        };
+        ranges.iter().map(part).collect()
+    }
+
+    fn outside(&self, range: &Range<u64>) -> Error {
+        self.damaged(format!("it has no bytes {}..{}", range.start, range.end))
     }
 
     /// Reads all of it and checks it.
@@ -254,8 +318,27 @@ impl Read for Checked {
     }
 }
 
+fn read_one(file: &dyn ReadAt, range: Range<u64>) -> io::Result<Bytes> {
+    let mut parts = file.read_ranges(slice::from_ref(&range))?;
+    parts.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
 /// A reader of a sealed segment that gives no row before its checksum was held against it.
-pub fn verified_reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<VerifiedFile>> {
-    let file = VerifiedFile::open(path)?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| Error::Damaged { path: path.into(), why: e.to_string() })
+pub fn verified_reader(file: VerifiedFile) -> Result<ParquetRecordBatchReaderBuilder<VerifiedFile>> {
+    let path = file.path().to_path_buf();
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| Error::Damaged { path, why: e.to_string() })
+}
+
+impl ReadAt for Bytes {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_ranges(&self, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
+        let part = |range: &Range<u64>| {
+            let (from, to) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+            self.get(from..to).map(|_| self.slice(from..to))
+        };
+        ranges.iter().map(|range| part(range).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())).collect()
+    }
 }

@@ -1,16 +1,17 @@
 //! Where a session's files lie, and that only their owner may read them.
 
 use std::{
-    format,
+    fmt, format,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     vec::Vec,
 };
 
 use super::{
-    Table,
+    ReadAt, Table, VerifiedFile,
     error::{Error, Result},
     lock::SessionLock,
     manifest::Manifest,
@@ -23,10 +24,20 @@ const INFLIGHT: &str = ".arrows.inflight";
 /// How the name of a file ends that is not whole yet.
 pub(super) const TMP: &str = ".tmp";
 
-/// A session's folder.
+/// A session's folder, or what stands for one.
 #[derive(Clone, Debug)]
 pub struct SessionDir {
     root: PathBuf,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
+}
+
+/// The sealed segments of a session that is no folder: of one in an archive, or at an object store. It can only be read.
+pub trait Elsewhere: fmt::Debug + Send + Sync {
+    /// The numbers of a table's sealed segments, in order.
+    fn sealed(&self, table: Table) -> Vec<u32>;
+
+    /// The bytes of one.
+    fn open(&self, table: Table, number: u32) -> io::Result<Arc<dyn ReadAt>>;
 }
 
 /// A segment that was being written when its recorder stopped.
@@ -51,7 +62,7 @@ impl SessionDir {
             io::ErrorKind::AlreadyExists => Error::Exists(root.to_path_buf()),
             _ => Error::Io { action: "create", path: root.to_path_buf(), source: e },
         })?;
-        let session = SessionDir { root: root.to_path_buf() };
+        let session = SessionDir::at(root);
         let lock = session
             .lock()
             .and_then(|lock| manifest.write(root).map(|()| lock))
@@ -62,12 +73,22 @@ impl SessionDir {
     /// Opens an existing session.
     pub fn open(root: &Path) -> Result<(Self, Manifest)> {
         let manifest = Manifest::read(root)?;
-        Ok((SessionDir { root: root.to_path_buf() }, manifest))
+        Ok((SessionDir::at(root), manifest))
     }
 
     /// The session at `root`, to be locked before anything of it is read.
     pub fn at(root: &Path) -> Self {
-        SessionDir { root: root.to_path_buf() }
+        SessionDir { root: root.to_path_buf(), elsewhere: None }
+    }
+
+    /// The session whose files are `files`; errors and names speak of `root`.
+    pub fn elsewhere(root: &Path, files: Arc<dyn Elsewhere>) -> Self {
+        SessionDir { root: root.to_path_buf(), elsewhere: Some(files) }
+    }
+
+    /// Whether it is a folder, which can be written, locked and recovered.
+    pub fn is_folder(&self) -> bool {
+        self.elsewhere.is_none()
     }
 
     /// The folder.
@@ -114,6 +135,25 @@ impl SessionDir {
         Ok(last.unwrap_or(0).saturating_add(1))
     }
 
+    /// Opens a sealed segment.
+    pub fn open_sealed(&self, table: Table, number: u32) -> Result<VerifiedFile> {
+        let path = self.segment(table, number);
+        match &self.elsewhere {
+            None => VerifiedFile::open(&path),
+            Some(files) => VerifiedFile::over(files.open(table, number).map_err(Error::io("open", &path))?, &path),
+        }
+    }
+
+    /// The size of a sealed segment (bytes).
+    pub fn size_of(&self, table: Table, number: u32) -> Result<u64> {
+        let path = self.segment(table, number);
+        match &self.elsewhere {
+            None => fs::metadata(&path).map(|m| m.len()),
+            Some(files) => files.open(table, number).map(|file| file.size()),
+        }
+        .map_err(Error::io("stat", &path))
+    }
+
     /// A sealed segment's path.
     pub fn segment(&self, table: Table, number: u32) -> PathBuf {
         self.table(table).join(format!("{number:06}{SEALED}"))
@@ -148,6 +188,10 @@ impl SessionDir {
     }
 
     fn numbered(&self, table: Table, suffix: &str) -> Result<Vec<(u32, PathBuf)>> {
+        if let Some(files) = &self.elsewhere {
+            let numbers = if suffix == SEALED { files.sealed(table) } else { Vec::new() };
+            return Ok(numbers.into_iter().map(|number| (number, self.segment(table, number))).collect());
+        }
         let dir = self.table(table);
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,

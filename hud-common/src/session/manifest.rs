@@ -20,7 +20,7 @@ use super::{
 pub const FORMAT_VERSION: u32 = 1;
 
 /// The name of the file.
-pub(super) const FILE: &str = "manifest.json";
+pub const MANIFEST_FILE: &str = "manifest.json";
 
 /// Notes and options are few.
 const MAX_SIZE: u64 = 16 << 20;
@@ -175,7 +175,7 @@ impl Manifest {
 
     /// Reads the manifest of the session at `session`.
     pub fn read(session: &Path) -> Result<Self> {
-        let path = session.join(FILE);
+        let path = session.join(MANIFEST_FILE);
         let not = |why: String| Error::NotASession { path: session.to_path_buf(), why };
         let open = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound if session.is_dir() => not("it has no manifest.json".into()),
@@ -185,6 +185,13 @@ impl Manifest {
         };
         let mut text = Vec::new();
         super::layout::open(&path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text)).map_err(open)?;
+        Self::parse(session, &text)
+    }
+
+    /// Reads the manifest that is `text`, of the session at `session`.
+    pub fn parse(session: &Path, text: &[u8]) -> Result<Self> {
+        let path = session.join(MANIFEST_FILE);
+        let not = |why: String| Error::NotASession { path: session.to_path_buf(), why };
         if text.len() as u64 > MAX_SIZE {
             return Err(not("its manifest.json is too large to be one".into()));
         }
@@ -193,7 +200,7 @@ impl Manifest {
             format_version: u32,
         }
         let version: Version =
-            serde_json::from_slice(&text).map_err(|e| not(format!("its manifest.json does not parse: {e}")))?;
+            serde_json::from_slice(text).map_err(|e| not(format!("its manifest.json does not parse: {e}")))?;
         if version.format_version > FORMAT_VERSION {
             return Err(Error::Newer {
                 path: session.to_path_buf(),
@@ -201,15 +208,15 @@ impl Manifest {
                 known: FORMAT_VERSION,
             });
         }
-        if !is_signed(&text) {
+        if !is_signed(text) {
             return Err(Error::Damaged { path, why: "its checksum does not match".into() });
         }
-        serde_json::from_slice(&text).map_err(Error::damaged(&path))
+        serde_json::from_slice(text).map_err(Error::damaged(&path))
     }
 
     /// Writes the manifest so that a reader sees the old one or the new one, never a part.
     pub fn write(&self, session: &Path) -> Result<()> {
-        let path = session.join(FILE);
+        let path = session.join(MANIFEST_FILE);
         let text = serde_json::to_string_pretty(self)
             .map_err(|e| Error::Damaged { path: path.clone(), why: e.to_string() })?;
         let text = text.strip_suffix("\n}").unwrap_or(&text);

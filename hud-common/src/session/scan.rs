@@ -42,8 +42,14 @@ pub const REFERENCES: &[Reference] = &[
 
 /// Opens a sealed segment and checks that it has the table's columns; those that came later may be missing.
 pub fn open_segment(table: Table, path: &Path) -> Result<ParquetRecordBatchReaderBuilder<VerifiedFile>> {
-    let reader = verified_reader(path)?;
-    check_schema(table, reader.schema()).map_err(|why| Error::Damaged { path: path.into(), why })?;
+    open_verified(table, VerifiedFile::open(path)?)
+}
+
+/// Like [`open_segment`], of a file that is open.
+pub fn open_verified(table: Table, file: VerifiedFile) -> Result<ParquetRecordBatchReaderBuilder<VerifiedFile>> {
+    let path = file.path().to_path_buf();
+    let reader = verified_reader(file)?;
+    check_schema(table, reader.schema()).map_err(|why| Error::Damaged { path, why })?;
     Ok(reader)
 }
 
@@ -65,11 +71,22 @@ pub fn scan_segment(
     table: Table,
     path: &Path,
     columns: &[&str],
+    each: impl FnMut(&RecordBatch) -> Result<()>,
+) -> Result<()> {
+    scan_verified(table, VerifiedFile::open(path)?, columns, each)
+}
+
+/// Like [`scan_segment`], of a file that is open.
+pub fn scan_verified(
+    table: Table,
+    file: VerifiedFile,
+    columns: &[&str],
     mut each: impl FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    let reader = open_segment(table, path)?;
+    let path = file.path().to_path_buf();
+    let reader = open_verified(table, file)?;
     let mask = ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied());
-    let damaged = |why: std::string::String| Error::Damaged { path: path.into(), why };
+    let damaged = |why: std::string::String| Error::Damaged { path: path.clone(), why };
     let reader = reader.with_projection(mask).with_batch_size(BATCH).build().map_err(|e| damaged(e.to_string()))?;
     for batch in reader {
         each(&batch.map_err(|e| damaged(e.to_string()))?)?;

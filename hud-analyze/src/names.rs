@@ -1,0 +1,250 @@
+//! The names that SQL knows: the tables of the sessions, what a user defines, and the views.
+//!
+//! ```text
+//! polls, off_cpu, …             the tables; over several sessions with `host` and `session` as columns
+//! views.hotspots, hotspots      a view over all of the time, by its defaults; the short name where no table has it
+//! hotspots('+5s', '+6s', …)     a view over a window, and with other parameters, in the order of its header
+//! "<session>".polls             the table of one of several sessions
+//! ```
+//! A view is planned when it is asked for, never before: opening a session costs nothing for it.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, OnceLock},
+    thread,
+};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::datatypes::Schema,
+    catalog::{
+        MemorySchemaProvider, SchemaProvider, TableFunctionArgs, TableFunctionImpl, TableProvider, view::ViewTable,
+    },
+    common::{DFSchema, ScalarValue, plan_err},
+    error::{DataFusionError, Result},
+    logical_expr::{ColumnarValue, Expr},
+    prelude::SessionContext,
+};
+
+use crate::{
+    catalog::Opened,
+    defaults,
+    error::Error,
+    run,
+    view::{ALL, Arguments, Item, Unit, View},
+    window::{Moment, Window},
+};
+
+/// The schema in which each view has its name.
+pub(crate) const VIEWS: &str = "views";
+
+/// The views over opened sessions.
+pub(crate) struct Views {
+    opened: Arc<Opened>,
+    whole: OnceLock<Window>,
+}
+
+impl fmt::Debug for Views {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Views")
+    }
+}
+
+impl Views {
+    pub(crate) fn new(opened: Arc<Opened>) -> Self {
+        Views { opened, whole: OnceLock::new() }
+    }
+
+    async fn whole(&self) -> Result<Window> {
+        if let Some(whole) = self.whole.get() {
+            return Ok(*whole);
+        }
+        let whole = Window::of_all(&self.opened).await.map_err(outer)?;
+        Ok(*self.whole.get_or_init(|| whole))
+    }
+
+    /// A view as a table. `given` are its parameters, in the order of its header; none, or a null: the default.
+    async fn table(&self, view: &View, given: &[ScalarValue]) -> Result<Arc<dyn TableProvider>> {
+        let whole = self.whole().await?;
+        let header = view.header().map_err(outer)?;
+        if given.len() > header.parameters.len() {
+            let names: Vec<_> = header.parameters.iter().map(|p| p.name.as_str()).collect();
+            return plan_err!("{}() takes at most {} arguments: {}", view.name, names.len(), names.join(", "));
+        }
+        let start = self.opened.start();
+        let values: Vec<_> = header
+            .parameters
+            .iter()
+            .enumerate()
+            .map(|(place, parameter)| match given.get(place).filter(|value| !value.is_null()) {
+                Some(value) => argument(view, parameter, value, whole, start).map(Some),
+                None => Ok(None),
+            })
+            .collect::<Result<_>>()?;
+        let bound = |name: &str| {
+            let place = header.parameters.iter().position(|p| p.name == name)?;
+            match values.get(place)?.as_ref()? {
+                ScalarValue::Int64(value) => *value,
+                _ => None,
+            }
+        };
+        let window = Window { from: bound("from").unwrap_or(whole.from), to: bound("to").unwrap_or(whole.to) };
+        let mut arguments = Arguments::default();
+        for (parameter, value) in header.parameters.iter().zip(values) {
+            arguments.set(&parameter.name, value.unwrap_or_else(|| defaults::of(parameter, window)));
+        }
+        let frame = view.plan_over(&self.opened, &arguments).await.map_err(outer)?;
+        Ok(Arc::new(ViewTable::new(frame.into_optimized_plan()?, Some(view.sql.to_owned()))))
+    }
+}
+
+fn view_of(name: &str) -> Option<&'static View> {
+    ALL.iter().find(|view| view.name == name)
+}
+
+/// Whatever our own layers said, through DataFusion's.
+fn outer(error: Error) -> DataFusionError {
+    match error {
+        Error::Sql { message, .. } => DataFusionError::Plan(message),
+        other => DataFusionError::External(Box::new(other)),
+    }
+}
+
+/// What a user gave for a parameter: a number, a truth value, or a time or duration in words.
+fn argument(view: &View, parameter: &Item, value: &ScalarValue, whole: Window, start: i64) -> Result<ScalarValue> {
+    let wrong = |why: String| {
+        plan_err!("{} of {}() cannot be {value}: {why}", parameter.name, view.name)
+    };
+    if let Some(text) = value.try_as_str().flatten() {
+        let parsed = match parameter.unit {
+            Unit::EpochNs => text.parse::<Moment>().map(|moment| whole.at(start, moment)),
+            Unit::Ns => run::duration(text),
+            _ => Err("a number is wanted".to_owned()),
+        };
+        return match parsed {
+            Ok(ns) => Ok(ScalarValue::Int64(Some(ns))),
+            Err(why) => wrong(why),
+        };
+    }
+    let wanted = match parameter.unit {
+        Unit::Flag => datafusion::arrow::datatypes::DataType::Boolean,
+        _ => datafusion::arrow::datatypes::DataType::Int64,
+    };
+    value.cast_to(&wanted).or_else(|error| wrong(error.strip_backtrace()))
+}
+
+/// The schema of the views alone.
+#[derive(Debug)]
+pub(crate) struct ViewSchema(pub(crate) Arc<Views>);
+
+#[async_trait]
+impl SchemaProvider for ViewSchema {
+    fn table_names(&self) -> Vec<String> {
+        ALL.iter().map(|view| view.name.to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        match view_of(name) {
+            Some(view) => self.0.table(view, &[]).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        view_of(name).is_some()
+    }
+}
+
+/// The schema of names without one: tables, what a user defines, then views.
+#[derive(Debug)]
+pub(crate) struct FrontSchema {
+    tables: MemorySchemaProvider,
+    views: Arc<Views>,
+}
+
+impl FrontSchema {
+    pub(crate) fn new(views: Arc<Views>) -> Self {
+        FrontSchema { tables: MemorySchemaProvider::new(), views }
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for FrontSchema {
+    fn table_names(&self) -> Vec<String> {
+        let views = ALL.iter().map(|view| view.name.to_owned());
+        let names: BTreeSet<_> = self.tables.table_names().into_iter().chain(views).collect();
+        names.into_iter().collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if let Some(table) = self.tables.table(name).await? {
+            return Ok(Some(table));
+        }
+        match view_of(name) {
+            Some(view) => self.views.table(view, &[]).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn register_table(&self, name: String, table: Arc<dyn TableProvider>) -> Result<Option<Arc<dyn TableProvider>>> {
+        self.tables.register_table(name, table)
+    }
+
+    fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        self.tables.deregister_table(name)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.table_exist(name) || view_of(name).is_some()
+    }
+}
+
+/// A view as a function of its parameters.
+#[derive(Debug)]
+struct ViewFunction {
+    view: &'static View,
+    views: Arc<Views>,
+}
+
+/// Makes each view a function.
+pub(crate) fn register_functions(context: &SessionContext, views: &Arc<Views>) {
+    for view in ALL {
+        context.register_udtf(view.name, Arc::new(ViewFunction { view, views: Arc::clone(views) }));
+    }
+}
+
+impl TableFunctionImpl for ViewFunction {
+    fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
+        let given = args.exprs().iter().map(|expr| constant(expr, args.session())).collect::<Result<Vec<_>>>()?;
+        // Planning is no waiting, but for a session whose end is looked for; and we may be on a runtime already.
+        thread::scope(|scope| {
+            let table = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.map_err(|e| DataFusionError::External(Box::new(e)))?.block_on(self.views.table(self.view, &given))
+            });
+            table.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+/// The value of an expression that has no columns.
+fn constant(expr: &Expr, session: &dyn datafusion::catalog::Session) -> Result<ScalarValue> {
+    if let Expr::Literal(value, _) = expr {
+        return Ok(value.clone());
+    }
+    let schema = Arc::new(Schema::empty());
+    let physical = session.create_physical_expr(expr.clone(), &DFSchema::empty())?;
+    let options = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
+    let row = datafusion::arrow::array::RecordBatch::try_new_with_options(schema, vec![], &options)?;
+    match physical.evaluate(&row)? {
+        ColumnarValue::Scalar(value) => Ok(value),
+        ColumnarValue::Array(values) => ScalarValue::try_from_array(&values, 0),
+    }
+}
+
+/// A view's documentation: the first sentence of its header.
+pub(crate) fn about(view: &View) -> &'static str {
+    let first = view.sql.lines().next().unwrap_or_default();
+    first.strip_prefix("-- ").and_then(|line| line.split_once(": ")).map_or(first, |(_, about)| about)
+}

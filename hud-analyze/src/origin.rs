@@ -1,0 +1,165 @@
+//! What a SESSION on the command line may be: a session's folder, a store of sessions, an archive, a URL.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use hud_common::session::{self, Elsewhere, MANIFEST_FILE, Manifest, ReadAt, SessionDir, Table};
+
+use crate::{
+    archive::Archive,
+    error::{Error, Result},
+    remote::Remote,
+};
+
+/// Sessions of a store, or of an archive, at most.
+const MOST_SESSIONS: usize = 10_000;
+
+/// A session that was found, and what it says of itself.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) dir: SessionDir,
+    pub(crate) manifest: Manifest,
+}
+
+/// Files that are no files of a folder: of an archive, at an object store.
+pub(crate) trait Bucket: std::fmt::Debug + Send + Sync {
+    /// Names, separated by `/`, and sizes of what it holds.
+    fn list(&self) -> io::Result<Vec<(String, u64)>>;
+
+    /// The bytes of one of them.
+    fn open(&self, name: &str, size: u64) -> io::Result<Arc<dyn ReadAt>>;
+}
+
+/// Finds the sessions that `place` stands for: one, or all of a store by host and id.
+pub(crate) fn find(place: &Path) -> Result<Vec<Found>> {
+    if let Some(url) = place.to_str().filter(|text| text.contains("://")) {
+        return in_bucket(place, &Arc::new(Remote::at(url)?));
+    }
+    if place.is_file() {
+        return in_bucket(place, &Arc::new(Archive::open(place)?));
+    }
+    match SessionDir::open(place) {
+        Ok((dir, manifest)) => Ok(vec![Found { dir, manifest }]),
+        Err(error @ session::Error::NotASession { .. }) => match in_store(place)? {
+            none if none.is_empty() => Err(error.into()),
+            found => Ok(found),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The sessions at `ROOT/host=<host>/session=<id>/`.
+fn in_store(root: &Path) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for host in folders(root, "host=")? {
+        for session in folders(&host, "session=")? {
+            match SessionDir::open(&session) {
+                Ok((dir, manifest)) => found.push(Found { dir, manifest }),
+                // Being made or being removed at this moment.
+                Err(session::Error::NotASession { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    limited(found)
+}
+
+fn limited(found: Vec<Found>) -> Result<Vec<Found>> {
+    if found.len() > MOST_SESSIONS {
+        return Err(Error::Usage {
+            message: format!("these are {} sessions, more than {MOST_SESSIONS}", found.len()),
+            hint: "name some of them".into(),
+        });
+    }
+    Ok(found)
+}
+
+fn folders(parent: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(format!("list {}", parent.display()))(e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(format!("list {}", parent.display())))?.path();
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes())) && path.is_dir()
+        {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The sessions of a bucket: wherever a manifest lies.
+fn in_bucket<B: Bucket + 'static>(place: &Path, bucket: &Arc<B>) -> Result<Vec<Found>> {
+    let listed = bucket.list().map_err(Error::io(format!("list {}", place.display())))?;
+    let names: BTreeMap<String, u64> = listed.into_iter().collect();
+    let mut found = Vec::new();
+    for (name, &size) in &names {
+        let Some(root) = name.strip_suffix(MANIFEST_FILE).filter(|root| root.is_empty() || root.ends_with('/')) else {
+            continue;
+        };
+        let path = match root.trim_end_matches('/') {
+            "" => place.to_path_buf(),
+            root => place.join(root),
+        };
+        let read = || {
+            let file = bucket.open(name, size)?;
+            let mut parts = file.read_ranges(std::slice::from_ref(&(0..size.min(MOST_MANIFEST))))?;
+            parts.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        };
+        let text = read().map_err(Error::io(format!("read {}", path.join(MANIFEST_FILE).display())))?;
+        let manifest = Manifest::parse(&path, &text)?;
+        let sealed = names
+            .range(root.to_owned()..)
+            .take_while(|(name, _)| name.starts_with(root))
+            .filter_map(|(name, &size)| Some((segment(name.strip_prefix(root)?)?, size)))
+            .collect();
+        let files = Shelved { bucket: Arc::clone(bucket), root: root.to_owned(), sealed };
+        found.push(Found { dir: SessionDir::elsewhere(&path, Arc::new(files)), manifest });
+    }
+    match found.is_empty() {
+        true => Err(Error::Usage {
+            message: format!("{} holds no session", place.display()),
+            hint: "name a session's folder, a store of them, a .hud.zip of `hud-analyze export`, or an s3://, gs:// or az:// URL of these".into(),
+        }),
+        false => limited(found),
+    }
+}
+
+/// Notes and options are few.
+const MOST_MANIFEST: u64 = (16 << 20) + 1;
+
+/// The table and number of `polls/000001.parquet`.
+fn segment(name: &str) -> Option<(Table, u32)> {
+    let (table, file) = name.split_once('/')?;
+    let table = Table::ALL.iter().copied().find(|t| t.name() == table)?;
+    let digits = file.strip_suffix(".parquet")?;
+    let number: u32 = digits.parse().ok()?;
+    (format!("{number:06}") == digits).then_some((table, number))
+}
+
+/// A session in a bucket.
+#[derive(Debug)]
+struct Shelved<B> {
+    bucket: Arc<B>,
+    root: String,
+    sealed: BTreeMap<(Table, u32), u64>,
+}
+
+impl<B: Bucket> Elsewhere for Shelved<B> {
+    fn sealed(&self, table: Table) -> Vec<u32> {
+        self.sealed.range((table, 0)..=(table, u32::MAX)).map(|((_, number), _)| *number).collect()
+    }
+
+    fn open(&self, table: Table, number: u32) -> io::Result<Arc<dyn ReadAt>> {
+        let size = *self.sealed.get(&(table, number)).ok_or(io::ErrorKind::NotFound)?;
+        self.bucket.open(&format!("{}{}/{number:06}.parquet", self.root, table.name()), size)
+    }
+}

@@ -1,0 +1,395 @@
+//! A table of sessions to DataFusion: their segments, of which a query reads those that its conditions on time admit, and
+//! of these the pages that they admit.
+//!
+//! Footers are read once, by all threads, when a table is first asked for. What they say is handed on: counts and
+//! extremes are answered from it, and segments are dealt out to streams in which none overlaps the next, so that each is
+//! known to be sorted.
+
+use std::{
+    fmt,
+    num::NonZero,
+    ops::Range,
+    sync::{Arc, OnceLock},
+    thread,
+};
+
+use arrow::{
+    array::{Array as _, AsArray as _, RecordBatch, StringArray},
+    compute::SortOptions,
+    datatypes::{DataType, Field, FieldRef, SchemaRef},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::{
+    catalog::{Session, TableProvider},
+    common::{ColumnStatistics, DFSchema, ScalarValue, Statistics, stats::Precision},
+    datasource::{
+        listing::PartitionedFile,
+        physical_plan::{
+            FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+            parquet::ParquetRowSelection,
+        },
+        source::DataSourceExec,
+        table_schema::TableSchema,
+    },
+    error::{DataFusionError, Result},
+    execution::object_store::ObjectStoreUrl,
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
+    physical_expr::{LexOrdering, PhysicalSortExpr, expressions::Column},
+    physical_plan::{ExecutionPlan, empty::EmptyExec, metrics::ExecutionPlanMetricsSet},
+};
+use futures::{FutureExt as _, future::BoxFuture};
+use hud_common::session::{self, Table};
+use parquet::{
+    arrow::{
+        arrow_reader::{ArrowReaderOptions, RowSelection},
+        async_reader::AsyncFileReader,
+    },
+    errors::ParquetError,
+    file::metadata::ParquetMetaData,
+};
+
+use crate::{
+    bounds::Bounds,
+    shelf::{self, Shelf},
+    snapshot::Segment,
+    span::{Facts, joined, pages},
+};
+
+/// The columns that tell sessions apart where there are several.
+pub(crate) const LABELS: [&str; 2] = ["host", "session"];
+/// Streams that sorted segments are dealt out to at most; with more of them, a sort is cheaper than the merge.
+const MOST_STREAMS: usize = 32;
+/// Threads that read footers.
+const MOST_THREADS: usize = 8;
+
+/// A table's segments of one session, and what their footers say.
+#[derive(Debug)]
+pub(crate) struct Source {
+    table: Table,
+    /// Host and session.
+    labels: [String; 2],
+    segments: Vec<Segment>,
+    shelf: Arc<Shelf>,
+    facts: OnceLock<Vec<Facts>>,
+}
+
+impl Source {
+    pub(crate) fn new(table: Table, labels: [String; 2], segments: Vec<Segment>, shelf: Arc<Shelf>) -> Self {
+        Source { table, labels, segments, shelf, facts: OnceLock::new() }
+    }
+
+    pub(crate) fn table(&self) -> Table {
+        self.table
+    }
+
+    /// What each segment's footer says, in the order of the segments.
+    pub(crate) fn facts(&self) -> Result<&[Facts], Arc<session::Error>> {
+        if let Some(facts) = self.facts.get() {
+            return Ok(facts);
+        }
+        let facts = self.read_facts().map_err(|error| self.shelf.fail(error))?;
+        Ok(self.facts.get_or_init(|| facts))
+    }
+
+    fn read_facts(&self) -> session::Result<Vec<Facts>> {
+        let read = |segments: &[Segment]| -> session::Result<Vec<Facts>> {
+            let facts = |segment| Ok(Facts::of(self.table, shelf::open(segment)?.metadata.metadata()));
+            segments.iter().map(facts).collect()
+        };
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+        let each = self.segments.len().div_ceil(threads).max(16);
+        if self.segments.len() <= each {
+            return read(&self.segments);
+        }
+        thread::scope(|scope| {
+            let parts: Vec<_> = self.segments.chunks(each).map(|some| scope.spawn(|| read(some))).collect();
+            let mut all = Vec::with_capacity(self.segments.len());
+            for part in parts {
+                all.extend(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            }
+            Ok(all)
+        })
+    }
+
+    /// The least key and the greatest; none where there is no row.
+    pub(crate) fn keys(&self) -> Result<Option<(i64, i64)>, Arc<session::Error>> {
+        let keys = self.facts()?.iter().filter_map(|facts| facts.keys);
+        Ok(keys.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))))
+    }
+
+    /// The greatest end that a row can have.
+    pub(crate) fn last_end(&self) -> Result<Option<i64>, Arc<session::Error>> {
+        Ok(self.facts()?.iter().filter(|facts| facts.keys.is_some()).map(|facts| facts.span.last).max())
+    }
+}
+
+/// A table over one session or several.
+pub(crate) struct SegmentTable {
+    table: Table,
+    schema: TableSchema,
+    sources: Vec<Arc<Source>>,
+}
+
+impl fmt::Debug for SegmentTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SegmentTable({}, {} sessions)", self.table.name(), self.sources.len())
+    }
+}
+
+impl SegmentTable {
+    /// `labelled` says that rows have their host and their session as columns.
+    pub(crate) fn new(table: Table, sources: Vec<Arc<Source>>, labelled: bool) -> Self {
+        let labels = if labelled { LABELS.as_slice() } else { &[] };
+        let labels: Vec<FieldRef> =
+            labels.iter().map(|name| Arc::new(Field::new(*name, DataType::Utf8, false))).collect();
+        let schema = TableSchema::builder(table.schema()).with_table_partition_cols(labels).build();
+        SegmentTable { table, schema, sources }
+    }
+
+    fn is_labelled(&self) -> bool {
+        !self.schema.table_partition_cols().is_empty()
+    }
+
+    /// The sources that the conditions on host and session alone admit.
+    fn admitted(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<&Arc<Source>>> {
+        let all: Vec<_> = self.sources.iter().collect();
+        if !self.is_labelled() {
+            return Ok(all);
+        }
+        let schema = Arc::new(arrow::datatypes::Schema::new(
+            LABELS.map(|name| Field::new(name, DataType::Utf8, false)).to_vec(),
+        ));
+        let column = |place: usize| -> Arc<StringArray> {
+            Arc::new(all.iter().map(|source| source.labels.get(place).map(String::as_str)).collect())
+        };
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![column(0), column(1)])?;
+        let df_schema = DFSchema::try_from(schema)?;
+        let mut is_in = vec![true; all.len()];
+        let is_of_labels = |filter: &&Expr| {
+            let columns = filter.column_refs();
+            !columns.is_empty() && columns.iter().all(|column| LABELS.contains(&column.name.as_str()))
+        };
+        for filter in filters.iter().filter(is_of_labels) {
+            let bare = datafusion::logical_expr::expr_rewriter::unnormalize_col(filter.clone());
+            let bare = datafusion::common::tree_node::TreeNode::transform(bare, |expr| {
+                Ok(match expr {
+                    Expr::Column(column) => datafusion::common::tree_node::Transformed::yes(Expr::Column(
+                        datafusion::common::Column::new_unqualified(column.name),
+                    )),
+                    other => datafusion::common::tree_node::Transformed::no(other),
+                })
+            })?
+            .data;
+            let value = state.create_physical_expr(bare, &df_schema)?.evaluate(&batch)?;
+            let value = value.into_array(all.len())?;
+            let Some(value) = value.as_boolean_opt() else { continue };
+            for (place, is_in) in is_in.iter_mut().enumerate() {
+                *is_in &= value.is_valid(place) && value.value(place);
+            }
+        }
+        Ok(all.into_iter().zip(is_in).filter(|(_, is_in)| *is_in).map(|(source, _)| source).collect())
+    }
+
+    /// The segments, and of those at the borders the rows, that `bounds` admit.
+    fn chosen(&self, sources: &[&Arc<Source>], bounds: &Bounds) -> Result<Vec<Chosen>, Arc<session::Error>> {
+        let mut chosen = Vec::new();
+        for source in sources {
+            for (segment, facts) in source.segments.iter().zip(source.facts()?) {
+                if !bounds.admit_segment(facts) {
+                    continue;
+                }
+                let mut rows = None;
+                if !bounds.are_none() && facts.rows > 0 {
+                    let opened = source.shelf.opened(segment).map_err(|error| source.shelf.fail(error))?;
+                    let pages = pages(self.table, opened.metadata.metadata());
+                    let admitted = pages.map(|pages| {
+                        joined(pages.into_iter().filter(|page| bounds.admit_page(page)).map(|page| page.rows))
+                    });
+                    if admitted.as_ref().is_some_and(Vec::is_empty) {
+                        continue;
+                    }
+                    rows = admitted.filter(|rows| rows.as_slice() != [0..facts.rows]);
+                }
+                chosen.push(Chosen { source: Arc::clone(source), segment: segment.clone(), facts: *facts, rows });
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// What DataFusion may know of a segment.
+    fn statistics(&self, chosen: &Chosen) -> Statistics {
+        // Of a segment of which only a part is read, nothing is exact.
+        let told = |value: ScalarValue| match chosen.rows {
+            None => Precision::Exact(value),
+            Some(_) => Precision::Inexact(value),
+        };
+        let rows: usize = match &chosen.rows {
+            None => chosen.facts.rows,
+            Some(ranges) => ranges.iter().map(ExactSizeIterator::len).sum(),
+        };
+        let columns = self.table.columns().into_iter().map(|column| match chosen.facts.keys {
+            Some((least, greatest)) if column.name == self.table.key() => ColumnStatistics {
+                null_count: Precision::Exact(0),
+                min_value: told(ScalarValue::Int64(Some(least))),
+                max_value: told(ScalarValue::Int64(Some(greatest))),
+                ..ColumnStatistics::new_unknown()
+            },
+            _ => ColumnStatistics::new_unknown(),
+        });
+        Statistics {
+            num_rows: if chosen.rows.is_none() { Precision::Exact(rows) } else { Precision::Inexact(rows) },
+            total_byte_size: Precision::Absent,
+            column_statistics: columns.collect(),
+        }
+    }
+
+    fn file(&self, chosen: Chosen) -> PartitionedFile {
+        let statistics = Arc::new(self.statistics(&chosen));
+        let Chosen { source, segment, facts, rows } = chosen;
+        let labels = if self.is_labelled() { source.labels.as_slice() } else { &[] };
+        let name = format!("{}/{:06}.parquet", self.table.name(), segment.number);
+        let mut file = PartitionedFile::new(name, segment.size)
+            .with_partition_values(labels.iter().map(|label| ScalarValue::from(label.as_str())).collect())
+            .with_statistics(statistics);
+        if let Some(ranges) = rows {
+            let selection = RowSelection::from_consecutive_ranges(ranges.into_iter(), facts.rows);
+            file = file.with_extension(ParquetRowSelection::new(selection));
+        }
+        file.with_extension(Located { segment, shelf: Arc::clone(&source.shelf) })
+    }
+}
+
+/// A segment of which something is read.
+struct Chosen {
+    source: Arc<Source>,
+    segment: Segment,
+    facts: Facts,
+    /// None: all.
+    rows: Option<Vec<Range<usize>>>,
+}
+
+/// Deals segments out to streams, `target` of them where there are so many: each sorted and without overlap, or none so.
+fn deal(
+    files: Vec<PartitionedFile>,
+    schema: &SchemaRef,
+    order: Option<&LexOrdering>,
+    target: usize,
+) -> Result<(Vec<FileGroup>, bool)> {
+    let target = target.max(1);
+    if let Some(order) = order {
+        let all = [FileGroup::new(files.clone())];
+        let sorted = FileScanConfig::split_groups_by_statistics_with_target_partitions(schema, &all, order, target)?;
+        if sorted.len() <= MOST_STREAMS.max(target) {
+            return Ok((sorted, true));
+        }
+    }
+    Ok((FileGroup::new(files).split_files(target), false))
+}
+
+#[async_trait]
+impl TableProvider for SegmentTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let bounds = Bounds::of(filters, self.table.key());
+        let sources = self.admitted(state, filters)?;
+        let chosen = self.chosen(&sources, &bounds).map_err(external)?;
+        if chosen.is_empty() {
+            let schema = match projection {
+                Some(columns) => Arc::new(self.schema().project(columns)?),
+                None => self.schema(),
+            };
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        let has_keys = chosen.iter().all(|chosen| chosen.facts.keys.is_some());
+        let key = self.schema.table_schema().index_of(self.table.key())?;
+        let options = SortOptions { descending: false, nulls_first: false };
+        let by_key = PhysicalSortExpr::new(Arc::new(Column::new(self.table.key(), key)), options);
+        let order = LexOrdering::new([by_key]).filter(|_| has_keys);
+        let files = chosen.into_iter().map(|chosen| self.file(chosen)).collect();
+        let target = state.config().target_partitions();
+        let (groups, is_sorted) = deal(files, self.schema.table_schema(), order.as_ref(), target)?;
+        let source = ParquetSource::new(self.schema.clone())
+            .with_table_parquet_options(state.default_table_options().parquet)
+            .with_parquet_file_reader_factory(Arc::new(Readers));
+        let scan = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .with_output_ordering(order.filter(|_| is_sorted).into_iter().collect());
+        Ok(DataSourceExec::from_data_source(scan.build()))
+    }
+}
+
+fn external(error: Arc<session::Error>) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// Where a file of a scan is.
+#[derive(Clone, Debug)]
+struct Located {
+    segment: Segment,
+    shelf: Arc<Shelf>,
+}
+
+/// Readers of segments for DataFusion: by byte range, each byte checked before it is given.
+#[derive(Debug)]
+struct Readers;
+
+impl ParquetFileReaderFactory for Readers {
+    fn create_reader(
+        &self,
+        _partition: usize,
+        file: PartitionedFile,
+        _hint: Option<usize>,
+        _metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        let located = file.extension::<Located>().cloned();
+        let located = located.ok_or_else(|| DataFusionError::Internal("a file that is no segment".into()))?;
+        Ok(Box::new(Reader(located)))
+    }
+}
+
+struct Reader(Located);
+
+impl Reader {
+    fn with<T>(&self, read: impl FnOnce(shelf::Opened) -> session::Result<T>) -> parquet::errors::Result<T> {
+        let Located { segment, shelf } = &self.0;
+        let read = shelf.opened(segment).and_then(read);
+        read.map_err(|error| ParquetError::External(Box::new(shelf.fail(error))))
+    }
+}
+
+impl AsyncFileReader for Reader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move { self.with(|opened| opened.file.read(range)) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move { self.with(|opened| opened.file.read_ranges(&ranges)) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move { self.with(|opened| Ok(Arc::clone(opened.metadata.metadata()))) }.boxed()
+    }
+}
