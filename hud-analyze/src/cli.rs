@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
+    diff::Condition,
     error::{Error, Result},
     output::{Format, Stdout},
     replay, run,
@@ -106,6 +107,20 @@ Examples:
   hud-analyze sql SESSION -f report.sql
   echo 'SELECT count(*) FROM samples;' | hud-analyze sql SESSION")]
     Sql(SqlArgs),
+    /// What changed between two sessions, or two windows of one
+    #[command(after_help = format!("{TIMES}\n
+Metrics: cpu, polls_rate, p50_poll, p99_poll, longest_poll, busy_share, busy_per_poll, blocked_per_poll, wait_per_poll,
+p50_wake, p99_wake, blocking_rate, blocking_share; of a type of task: METRIC:TYPE. cpu_share:FUNCTION for functions.
+Rates and shares are of the time that was watched. A change is sure where 95 of 100 draws of blocks of time agree on
+its direction.
+
+Examples:
+  hud-analyze diff BEFORE AFTER
+  hud-analyze diff SESSION --from +0s --to +30s --from-b +30s --to-b +60s
+  hud-analyze diff BEFORE AFTER --fail-if 'p99_poll > +20%' --fail-if 'blocking_rate:app::handler > 5'
+
+Exit codes: 0 done, 1 failed or a --fail-if is met, 2 wrong usage."))]
+    Diff(DiffArgs),
     /// Proves that a session is whole: every byte as written, every event stored or known to be lost
     #[command(after_help = "\
 A session whose recorder was killed is recovered first, and its loss is stated. Of one that is being recorded, what is
@@ -254,6 +269,35 @@ pub(crate) struct TimelineArgs {
     /// Lanes of plain letters
     #[arg(long)]
     pub(crate) ascii: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DiffArgs {
+    /// The session before
+    pub(crate) a: PathBuf,
+    /// The session after; none: another window of the same one
+    pub(crate) b: Option<PathBuf>,
+    /// Only what happened from then on
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from: Option<Moment>,
+    /// Only what happened before
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: Option<Moment>,
+    /// The same of B [default: as of A, in another session]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from_b: Option<Moment>,
+    /// The same of B
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to_b: Option<Moment>,
+    /// Fails where this is so: METRIC[:SCOPE] > +20% (a sure change), or > 50ms (what B has)
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) fail_if: Vec<Condition>,
+    /// Rows at most, 0 = all [default: 40 in table and markdown, all elsewhere]
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// How to write the answer
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
 }
 
 #[derive(Args, Debug)]

@@ -56,6 +56,14 @@ pub enum Error {
         /// The first reason.
         why: String,
     },
+    /// A comparison came out as it must not.
+    #[error("{condition}{}", if *.more > 0 { format!(", and {more} more") } else { String::new() })]
+    Differs {
+        /// The first condition that is met.
+        condition: String,
+        /// How many others are.
+        more: usize,
+    },
     /// A file that the user named, or an output.
     #[error("cannot {action}: {source}")]
     Io {

@@ -15,6 +15,7 @@ mod bounds;
 pub mod catalog;
 mod cli;
 mod defaults;
+mod diff;
 pub mod error;
 pub mod human;
 mod info;

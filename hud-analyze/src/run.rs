@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use crate::{
     catalog::{Catalog, Settings},
     cli::{BlockingArgs, Command, HotspotsArgs, TasksArgs, TimelineArgs, ViewArgs, WorkersArgs},
-    defaults,
+    defaults, diff,
     error::{Error, Result},
     info, lanes,
     output::{self, Format, Stdout},
@@ -40,6 +40,7 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
         Command::Tasks(args) => tasks(args, out).await,
         Command::Timeline(args) => timeline(args, out).await,
         Command::Sql(args) => shell::run(&open(&args.sessions)?, args.command, args.file, args.format, out).await,
+        Command::Diff(args) => diff::run(&args, out).await,
         Command::Verify(args) => verify::run(&args.sessions, args.format, out),
         // Answered before a runtime was needed.
         Command::Completions { .. } | Command::Replay(_) | Command::Screenshot(_) => Ok(()),
@@ -47,7 +48,7 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
 }
 
 /// Opens sessions, and says on stderr what happened to them.
-fn open(places: &[PathBuf]) -> Result<Catalog> {
+pub(crate) fn open(places: &[PathBuf]) -> Result<Catalog> {
     let catalog = Catalog::open_all(places, &Settings::default())?;
     for notice in catalog.notices() {
         let _ = writeln!(io::stderr(), "note: {}", hud_common::clean(notice));

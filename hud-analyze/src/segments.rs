@@ -117,11 +117,6 @@ impl Source {
         let keys = self.facts()?.iter().filter_map(|facts| facts.keys);
         Ok(keys.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))))
     }
-
-    /// The greatest end that a row can have.
-    pub(crate) fn last_end(&self) -> Result<Option<i64>, Arc<session::Error>> {
-        Ok(self.facts()?.iter().filter(|facts| facts.keys.is_some()).map(|facts| facts.span.last).max())
-    }
 }
 
 /// A table over one session or several.

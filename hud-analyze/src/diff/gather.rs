@@ -1,0 +1,207 @@
+//! What of a session's window is compared: sums and counts of sizes by block of time, in one pass over each table.
+
+use std::collections::BTreeMap;
+
+use arrow::{
+    array::{Array as _, AsArray as _, RecordBatch},
+    datatypes::{DataType, Int64Type},
+};
+use datafusion::prelude::SessionContext;
+
+use super::resample::{BLOCKS, Block};
+use crate::{
+    error::{Error, Result},
+    window::Window,
+};
+
+/// The blocks of each task type, or of each function; `None` for all of them together.
+pub(crate) type Scopes = BTreeMap<Option<String>, Vec<Block>>;
+
+/// One side of a comparison.
+#[derive(Debug, Default)]
+pub(crate) struct Side {
+    /// Polls, by how long they took.
+    pub(crate) polls: Scopes,
+    /// Of polls what they computed, slept and waited for a CPU.
+    pub(crate) busy: Scopes,
+    pub(crate) blocked: Scopes,
+    pub(crate) waited: Scopes,
+    /// Polls, by how long after their wake they began.
+    pub(crate) wakes: Scopes,
+    /// Sleeps of a millisecond or more inside tasks.
+    pub(crate) sleeps: Scopes,
+    /// CPU samples by the function that they are blamed on, and what they stand for.
+    pub(crate) functions: Scopes,
+    /// The target's CPU time.
+    pub(crate) cpu: Scopes,
+}
+
+/// The least size of the bucket of `x`: a sixteenth of an octave.
+const LOW: &str = "(x >> shift) << shift";
+const SHIFT: &str = "CAST(floor(log2(CAST(greatest(x, 16) AS DOUBLE))) AS BIGINT) - 4";
+
+impl Side {
+    pub(crate) async fn gather(context: &SessionContext, window: Window) -> Result<Self> {
+        let length = (window.dur() / i64::try_from(BLOCKS).unwrap_or(1)).max(1);
+        let (from, to, last) = (window.from, window.to, BLOCKS - 1);
+        let watched = Watched::read(context, window, length).await?;
+        let block = |ts: &str| format!("least(({ts} - {from}) / {length}, {last}) AS block");
+        let within = format!("ts >= {from} AND ts < {to}");
+
+        let sql = format!(
+            "SELECT y.name AS scope, block, low, sum(n) AS n, max(largest) AS largest, sum(total) AS total,
+                    sum(busy) AS busy, sum(blocked) AS blocked, sum(waited) AS waited
+             FROM (SELECT type_id, block, {LOW} AS low, count(*) AS n, max(x) AS largest, sum(x) AS total,
+                          sum(x - blocked - run_queue) AS busy, sum(blocked) AS blocked, sum(run_queue) AS waited
+                   FROM (SELECT *, {SHIFT} AS shift
+                         FROM (SELECT type_id, {}, greatest(dur, 0) AS x, blocked, run_queue
+                               FROM polls WHERE {within}))
+                   GROUP BY type_id, block, {LOW}) p
+             LEFT JOIN task_types y ON y.type_id = p.type_id
+             WHERE coalesce(y.kind, 'task') = 'task'
+             GROUP BY y.name, block, low",
+            block("ts")
+        );
+        let mut side = Side::default();
+        let polls = rows(context, &sql).await?;
+        side.polls = watched.scopes("polls", &polls, "total")?;
+        side.busy = watched.scopes("polls", &polls, "busy")?;
+        side.blocked = watched.scopes("polls", &polls, "blocked")?;
+        side.waited = watched.scopes("polls", &polls, "waited")?;
+
+        let sql = format!(
+            "SELECT y.name AS scope, block, low, sum(n) AS n, max(largest) AS largest, sum(total) AS total
+             FROM (SELECT type_id, block, {LOW} AS low, count(*) AS n, max(x) AS largest, sum(x) AS total
+                   FROM (SELECT *, {SHIFT} AS shift
+                         FROM (SELECT type_id, {}, greatest(wake_delay, 0) AS x
+                               FROM polls WHERE {within} AND wake_delay IS NOT NULL))
+                   GROUP BY type_id, block, {LOW}) p
+             LEFT JOIN task_types y ON y.type_id = p.type_id
+             WHERE coalesce(y.kind, 'task') = 'task'
+             GROUP BY y.name, block, low",
+            block("ts")
+        );
+        side.wakes = watched.scopes("polls", &rows(context, &sql).await?, "total")?;
+
+        let sql = format!(
+            "SELECT y.name AS scope, block, 0 AS low, count(*) AS n, max(x) AS largest, sum(x) AS total
+             FROM (SELECT task_id, {}, dur - coalesce(run_queue, 0) AS x
+                   FROM off_cpu
+                   WHERE {within} AND task_id IS NOT NULL AND state IN ('S', 'D') AND dur >= 1000000) o
+             LEFT JOIN (SELECT task_id, min(type_id) AS type_id
+                        FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
+                        GROUP BY task_id) t ON t.task_id = o.task_id
+             LEFT JOIN task_types y ON y.type_id = t.type_id
+             WHERE coalesce(y.kind, 'task') = 'task' AND x >= 1000000
+             GROUP BY y.name, block",
+            block("ts")
+        );
+        side.sleeps = watched.scopes("off_cpu", &rows(context, &sql).await?, "total")?;
+
+        let sql = format!(
+            "SELECT blame(stack_id)['function'] AS scope, block, 0 AS low, sum(n) AS n, 0 AS largest, sum(x) AS total
+             FROM (SELECT stack_id, block, count(*) AS n, sum(weight) AS x
+                   FROM (SELECT stack_id, {}, weight FROM samples WHERE {within})
+                   GROUP BY stack_id, block)
+             GROUP BY blame(stack_id)['function'], block",
+            block("ts")
+        );
+        side.functions = watched.scopes("samples", &rows(context, &sql).await?, "total")?;
+
+        let sql = format!(
+            "SELECT CAST(NULL AS VARCHAR) AS scope, block, 0 AS low, count(*) AS n, 0 AS largest, sum(x) AS total
+             FROM (SELECT {}, cpu_user + cpu_sys AS x FROM process WHERE {within})
+             GROUP BY block",
+            block("ts")
+        );
+        side.cpu = watched.scopes("process", &rows(context, &sql).await?, "total")?;
+        Ok(side)
+    }
+}
+
+async fn rows(context: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>> {
+    Ok(context.sql(sql).await?.collect().await?)
+}
+
+/// How long each stream was watched in each block.
+struct Watched {
+    streams: BTreeMap<String, Vec<i64>>,
+    all: Vec<i64>,
+}
+
+impl Watched {
+    async fn read(context: &SessionContext, window: Window, length: i64) -> Result<Self> {
+        let last = BLOCKS - 1;
+        let borders: Vec<(i64, i64)> = (0..BLOCKS)
+            .map(|place| {
+                let from = window.from.saturating_add(length.saturating_mul(i64::try_from(place).unwrap_or(0)));
+                (from, if place == last { window.to } else { from.saturating_add(length).min(window.to) })
+            })
+            .collect();
+        let sql = format!("SELECT stream, ts, dur FROM coverage WHERE ts < {} AND ts + dur > {}", window.to, window.from);
+        let mut streams: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        for batch in rows(context, &sql).await? {
+            let (names, ts, dur) = (text(&batch, "stream")?, long(&batch, "ts")?, long(&batch, "dur")?);
+            for row in 0..batch.num_rows() {
+                let (Some(Some(name)), Some(Some(ts)), Some(Some(dur))) = (names.get(row), ts.get(row), dur.get(row))
+                else {
+                    continue;
+                };
+                let blocks = streams.entry(name.clone()).or_insert_with(|| vec![0; BLOCKS]);
+                for (watched, (from, to)) in blocks.iter_mut().zip(&borders) {
+                    let overlap = ts.saturating_add(*dur).min(*to).saturating_sub((*ts).max(*from)).max(0);
+                    *watched = watched.saturating_add(overlap).min(to.saturating_sub(*from).max(0));
+                }
+            }
+        }
+        Ok(Watched { streams, all: borders.iter().map(|(from, to)| to.saturating_sub(*from).max(0)).collect() })
+    }
+
+    /// Blocks by scope, from rows of scope, block, low, n, largest and a total. Of a stream of which nothing is told, the
+    /// target's process for one, all was watched.
+    fn scopes(&self, stream: &str, batches: &[RecordBatch], total: &str) -> Result<Scopes> {
+        let watched = self.streams.get(stream).unwrap_or(&self.all);
+        let empty = || watched.iter().map(|&watched| Block { watched, ..Block::default() }).collect::<Vec<_>>();
+        let mut scopes = Scopes::from([(None, empty())]);
+        for batch in batches {
+            let scope = text(batch, "scope")?;
+            let columns = ["block", "low", "n", "largest", total].map(|name| long(batch, name));
+            let [block, low, n, largest, total] = columns;
+            let (block, low, n, largest, total) = (block?, low?, n?, largest?, total?);
+            for row in 0..batch.num_rows() {
+                let at = |column: &[Option<i64>]| column.get(row).copied().flatten().unwrap_or(0);
+                let place = usize::try_from(at(&block)).unwrap_or(usize::MAX);
+                let add = |blocks: &mut Vec<Block>| {
+                    let Some(block) = blocks.get_mut(place) else { return };
+                    let count = at(&n).unsigned_abs();
+                    block.count = block.count.saturating_add(count);
+                    block.total = block.total.saturating_add(at(&total));
+                    block.largest = block.largest.max(at(&largest));
+                    block.sizes.push((at(&low), count));
+                };
+                if let Some(all) = scopes.get_mut(&None) {
+                    add(all);
+                }
+                if let Some(Some(scope)) = scope.get(row) {
+                    add(scopes.entry(Some(scope.clone())).or_insert_with(empty));
+                }
+            }
+        }
+        Ok(scopes)
+    }
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a arrow::array::ArrayRef> {
+    batch.column_by_name(name).ok_or_else(|| Error::Query(format!("no column {name}")))
+}
+
+fn long(batch: &RecordBatch, name: &str) -> Result<Vec<Option<i64>>> {
+    let values = arrow::compute::cast(column(batch, name)?, &DataType::Int64)?;
+    Ok(values.as_primitive::<Int64Type>().iter().collect())
+}
+
+fn text(batch: &RecordBatch, name: &str) -> Result<Vec<Option<String>>> {
+    let values = arrow::compute::cast(column(batch, name)?, &DataType::Utf8)?;
+    let values = values.as_string::<i32>();
+    Ok((0..values.len()).map(|row| values.is_valid(row).then(|| values.value(row).to_owned())).collect())
+}
