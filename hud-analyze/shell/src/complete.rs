@@ -131,12 +131,16 @@ fn in_statement(catalogue: &Catalogue, text: &str, tokens: &[Token], cursor: usi
     if current.is_none() && before.last().is_some_and(|t| t.range.end == cursor && t.kind == Kind::Number) {
         return Vec::new();
     }
-    let scope = Scope::of(text, &own);
+
+    let wants_relation = names::wants_relation(text, &before);
+    // What is being written is no alias yet.
+    let known = own.iter().filter(|token| wants_relation || Some(*token) != current).cloned().collect::<Vec<_>>();
+    let scope = Scope::of(text, &known);
 
     if let Some(qualifier) = names::qualifier(text, &before) {
         return qualified(catalogue, &scope, &qualifier, prefix, start);
     }
-    if names::wants_relation(text, &before) {
+    if wants_relation {
         let mut found: Vec<_> = scope
             .queries
             .iter()

@@ -193,6 +193,10 @@ fn comment_end(rest: &str, depth: &mut u32) -> Option<usize> {
 
 /// How far a command goes: to the end of its line, or to a backslash that begins a word.
 fn command(rest: &str) -> usize {
+    // Merely parts two commands, or a command and a statement.
+    if rest.starts_with("\\\\") {
+        return 2;
+    }
     let (mut quote, mut before) = (None, '\\');
     for (at, c) in rest.char_indices().skip(1) {
         match (quote, c) {

@@ -64,7 +64,8 @@ impl Signals {
     /// While `act` runs, Ctrl-C cancels `control`.
     pub(crate) fn during<T>(&self, control: &Control, act: impl FnOnce() -> T) -> T {
         *lock(&self.shared.current) = Some(control.clone());
-        if self.ended_by().is_some() {
+        // A signal that came before there was anything to cancel counts too.
+        if self.ended_by().is_some() || self.shared.interrupted.load(Ordering::SeqCst) {
             control.cancel();
         }
         let done = act();

@@ -65,8 +65,7 @@ impl Splitter {
                         return Some(Piece::Statement(statement));
                     }
                 }
-                // `\\` merely parts two commands.
-                Kind::Command if text.trim() == "\\\\" => {}
+                Kind::Command if text == "\\\\" => {}
                 Kind::Command => return Some(Piece::Command { text: text.trim().to_owned(), line }),
                 kind => {
                     // What stands before a statement is no part of it.
