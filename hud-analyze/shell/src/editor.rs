@@ -149,7 +149,7 @@ fn line_editor(catalogue: &Arc<Mutex<Catalogue>>, leave: Arc<AtomicBool>) -> Ree
     }
     let opened = history::place().map(|path| Kept::open(&path)).transpose();
     let history = opened.unwrap_or_else(|error| {
-        note(&error.line());
+        note(&format!("no history: {}", error.line()));
         None
     });
     editor.with_history(Box::new(history.unwrap_or_default()))

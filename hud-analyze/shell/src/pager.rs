@@ -22,6 +22,8 @@ use crate::{
 
 /// Lines that are left for the prompt and the footer.
 const SPARE: usize = 2;
+/// Bytes that no screen holds: text may take no room at all.
+const LONGEST: usize = 1 << 20;
 
 /// The terminal's columns and rows, where there is one.
 pub(crate) fn screen() -> Option<(usize, usize)> {
@@ -227,14 +229,16 @@ struct Room {
     rows: usize,
     column: usize,
     used: usize,
+    bytes: usize,
 }
 
 impl Room {
     fn new(columns: usize, rows: usize) -> Self {
-        Room { columns, rows: rows.saturating_sub(SPARE).max(1), column: 0, used: 0 }
+        Room { columns, rows: rows.saturating_sub(SPARE).max(1), column: 0, used: 0, bytes: 0 }
     }
 
     fn take(&mut self, bytes: &[u8]) {
+        self.bytes = self.bytes.saturating_add(bytes.len());
         // A character that is cut in two counts twice: a row too many, at worst, goes to the pager.
         for c in String::from_utf8_lossy(bytes).chars() {
             if c == '\n' {
@@ -251,7 +255,7 @@ impl Room {
     }
 
     fn is_over(&self) -> bool {
-        self.used + usize::from(self.column > 0) > self.rows
+        self.used + usize::from(self.column > 0) > self.rows || self.bytes > LONGEST
     }
 }
 
@@ -314,6 +318,9 @@ mod tests {
         room.take(&vec![b'x'; 80 * 22]);
         assert!(!room.is_over());
         room.take(b"x");
+        assert!(room.is_over());
+        let mut room = Room::new(80, 24);
+        room.take(&[0x1b; LONGEST + 1]);
         assert!(room.is_over());
     }
 

@@ -67,26 +67,15 @@ pub enum Outcome {
 pub fn run(database: &dyn Database, inputs: &[Input], options: Options) -> Result<Outcome> {
     let signals = Signals::watch()?;
     let mut runner = Runner::new(database, &signals, options.settings);
-    let mut flow = Flow::On;
-    if !inputs.is_empty() {
-        for input in inputs {
-            flow = runner.input(input)?;
-            // `\q` ends the script that says so.
-            if !matches!(flow, Flow::On | Flow::Quit) {
-                break;
-            }
-        }
-    } else if io::stdin().is_terminal() {
-        flow = interactive::run(&mut runner, &options.name, &options.greeting)?;
-    } else {
-        flow = runner.input(&Input::Stdin)?;
-    }
-    runner.close_target()?;
-    Ok(match (flow, signals.ended_by()) {
-        (_, Some(signal)) => Outcome::Signal(signal),
-        (Flow::Closed, None) => Outcome::OutputClosed,
-        (_, None) => Outcome::Done,
-    })
+    let flow = runner.all(inputs, &options.name, &options.greeting);
+    // A program that `\o` writes to is waited for, whatever happened.
+    let closed = runner.close_target();
+    let flow = match (flow, signals.ended_by()) {
+        (_, Some(signal)) => return Ok(Outcome::Signal(signal)),
+        (flow, None) => flow?,
+    };
+    closed?;
+    Ok(if flow == Flow::Closed { Outcome::OutputClosed } else { Outcome::Done })
 }
 
 /// Whether to go on.
@@ -150,6 +139,21 @@ impl<'a> Runner<'a> {
             took: Duration::ZERO,
             target: None,
         }
+    }
+
+    fn all(&mut self, inputs: &[Input], name: &str, greeting: &str) -> Result<Flow> {
+        if inputs.is_empty() && io::stdin().is_terminal() {
+            return interactive::run(self, name, greeting);
+        }
+        let standard = [Input::Stdin];
+        for input in if inputs.is_empty() { &standard } else { inputs } {
+            match self.input(input)? {
+                // `\q` ends the script that says so.
+                Flow::On | Flow::Quit => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Flow::On)
     }
 
     fn input(&mut self, input: &Input) -> Result<Flow> {

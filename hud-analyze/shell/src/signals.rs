@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long the shell may take to end after a SIGTERM, before it is ended.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Watches for signals until it is dropped.
 #[derive(Debug)]

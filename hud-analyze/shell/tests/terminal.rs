@@ -4,7 +4,10 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+};
 
 use rustix::process::Signal;
 use support::Terminal;
@@ -268,6 +271,10 @@ fn a_dumb_terminal_has_plain_lines() {
     t.shows("Mercury\n(1 row)");
     t.submit("quit");
     assert!(t.end().success());
+    // Where lines are read as they are, nothing looks for a signal in the middle of one.
+    let mut t = Terminal::start(&[("TERM", "dumb")]);
+    t.signal(Signal::TERM);
+    assert_eq!(t.end().signal(), Some(15));
 }
 
 #[test]
