@@ -296,3 +296,21 @@ fn a_pasted_escape_does_nothing() {
     t.shows("error: there is no column '\\x07\\u{9b}2jx'");
     assert!(!t.raw.contains(&7));
 }
+
+#[test]
+fn less_is_the_pager_where_none_is_named() {
+    let path = std::env::var_os("PATH").unwrap();
+    if !std::env::split_paths(&path).any(|folder| folder.join("less").is_file()) {
+        eprintln!("skipped: there is no less here");
+        return;
+    }
+    let mut t = Terminal::start(&[]);
+    t.submit("select n from plain_numbers limit 50;");
+    t.until("a screenful", |t| t.line() == ":" && t.screen().contains("\n20\n"));
+    t.type_in(" ");
+    t.shows("\n43\n");
+    t.type_in("q");
+    t.prompt();
+    t.enter("show width;");
+    t.shows("width\n80\n(1 row)");
+}
