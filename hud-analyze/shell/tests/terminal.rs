@@ -73,8 +73,11 @@ fn tab_completes_and_shows_a_menu() {
     t.type_in("select * from pla\t");
     t.shows("a planet, from the sun outwards");
     t.shows("plain_numbers");
-    t.type_in("\t\r");
-    t.until("the second of the menu", |t| t.line().starts_with("hud> select * from plain_numbers"));
+    t.until("the first one chosen", |t| t.chosen().starts_with("plain_numbers"));
+    t.type_in("\t");
+    t.until("the second one chosen", |t| t.chosen().starts_with("planets"));
+    t.type_in("\r");
+    t.until("the second of the menu", |t| t.line() == "hud> select * from planets" && t.chosen().is_empty());
     t.type_in(CTRL_C);
     t.prompt();
     t.type_in("\\tim\t");

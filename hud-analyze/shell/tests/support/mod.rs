@@ -106,6 +106,15 @@ impl Terminal {
         screen.rows(0, screen.size().1).nth(usize::from(row)).unwrap_or_default().trim_end().to_owned()
     }
 
+    /// What is drawn in reverse: the chosen entry of a menu.
+    pub(crate) fn chosen(&self) -> String {
+        let screen = self.parser.screen();
+        let (rows, columns) = screen.size();
+        let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+        let cells = cells.filter_map(|(row, column)| screen.cell(row, column));
+        cells.filter(|cell| cell.inverse()).map(|cell| cell.contents()).collect()
+    }
+
     /// Waits until the screen is as it should be.
     pub(crate) fn until(&mut self, what: &str, is_so: impl Fn(&Terminal) -> bool) {
         let began = Instant::now();
