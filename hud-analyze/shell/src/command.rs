@@ -74,7 +74,7 @@ pub(crate) const COMMANDS: [(&str, &str, Takes, &str); 22] = [
     ("\\r", "\\r", Takes::Nothing, "forget the statement so far"),
     ("\\i", "\\i FILE", Takes::File, "run the statements of a file"),
     ("\\ir", "\\ir FILE", Takes::File, "the same, of a file beside the script that says so"),
-    ("\\o", "\\o [FILE]", Takes::File, "write answers to a file, or to `|program`; without one, here again"),
+    ("\\o", "\\o [FILE]", Takes::File, "write answers to a file or to `|program`, or here again"),
     ("\\pset", "\\pset [OPTION [VALUE]]", Takes::Option, "show or set how answers are written"),
     ("\\x", "\\x [on|off|auto]", Takes::Switch, "a row as a block of lines"),
     ("\\timing", "\\timing [on|off]", Takes::Switch, "tell the time that a statement took"),

@@ -26,24 +26,25 @@ use crate::{
 impl Runner<'_> {
     /// Does what a command says; `splitter` holds the statement that it stands in.
     pub(crate) fn command(&mut self, command: Command, splitter: &mut Splitter, place: &Place) -> Result<Flow> {
+        let width = self.width();
         match command {
-            Command::Describe(None) => self.show(&describe::relations(&self.look(), None)),
+            Command::Describe(None) => self.show(&describe::relations(&self.look(), None, width)),
             Command::Describe(Some(name)) => {
-                let text = describe::relation(&self.look(), &name)?;
+                let text = describe::relation(&self.look(), &name, width)?;
                 self.show(&text)
             }
-            Command::Tables => self.show(&describe::relations(&self.look(), Some(RelationKind::Table))),
-            Command::Views => self.show(&describe::relations(&self.look(), Some(RelationKind::View))),
+            Command::Tables => self.show(&describe::relations(&self.look(), Some(RelationKind::Table), width)),
+            Command::Views => self.show(&describe::relations(&self.look(), Some(RelationKind::View), width)),
             Command::Functions(pattern) => {
-                let text = describe::functions(&self.look(), pattern.as_deref())?;
+                let text = describe::functions(&self.look(), pattern.as_deref(), width)?;
                 self.show(&text)
             }
             Command::SqlHelp(name) => {
-                let text = describe::sql_help(&self.look(), &name)?;
+                let text = describe::sql_help(&self.look(), &name, width)?;
                 self.show(&text)
             }
-            Command::Help => self.show(&describe::help()),
-            Command::Options => self.show(&describe::options(&self.settings)),
+            Command::Help => self.show(&describe::help(width)),
+            Command::Options => self.show(&describe::options(&self.settings, width)),
             Command::Set { option, value } => {
                 self.settings.set(&option, value.as_deref())?;
                 if self.is_interactive {

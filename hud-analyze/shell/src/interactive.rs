@@ -48,7 +48,7 @@ pub(crate) fn run(runner: &mut Runner<'_>, name: &str, greeting: &str) -> Result
                 if !text.trim().to_ascii_lowercase().starts_with("help") {
                     return Ok(Flow::Quit);
                 }
-                runner.show(&describe::help())?;
+                runner.show(&describe::help(runner.width()))?;
             }
             Entered::Text(text) => {
                 splitter.push(&text);

@@ -248,6 +248,12 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// The terminal's columns, where that is where text goes.
+    pub(crate) fn width(&self) -> Option<usize> {
+        let is_screen = self.target.is_none() && io::stdout().is_terminal();
+        is_screen.then(pager::screen).flatten().map(|(columns, _)| columns)
+    }
+
     /// Writes what a command shows.
     pub(crate) fn show(&mut self, text: &str) -> Result<Flow> {
         let control = Control::new();

@@ -1,12 +1,16 @@
-//! Text for a terminal: columns that line up, times and counts that people read.
+//! Text for a terminal: columns that line up, lines that fit, times and counts that people read.
 
 use std::time::Duration;
 
 use hud_common::clean;
 use unicode_width::UnicodeWidthStr as _;
 
-/// Rows of cells, each column as wide as its widest cell; the last one is not padded. Cells are cleaned here.
-pub(crate) fn columns<const N: usize>(rows: &[[String; N]], indent: &str) -> String {
+/// The narrowest column that words are wrapped in; narrower, lines stay long.
+const NARROWEST: usize = 20;
+
+/// Rows of cells, each column as wide as its widest cell. The last one is wrapped to fit `width`, where there is one.
+/// Cells are cleaned here.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]], indent: &str, width: Option<usize>) -> String {
     let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| clean(cell).into_owned())).collect();
     let mut widths = [0; N];
     for row in &rows {
@@ -14,17 +18,37 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]], indent: &str) -> Str
             *width = cell.width().max(*width);
         }
     }
+    let before = indent.width() + widths.iter().take(N.saturating_sub(1)).map(|width| width + 2).sum::<usize>();
     let mut out = String::new();
     for row in &rows {
-        let mut line = indent.to_owned();
-        for (cell, width) in row.iter().zip(widths) {
-            line.push_str(cell);
-            line.push_str(&" ".repeat((width + 2).saturating_sub(cell.width())));
+        let Some((last, firsts)) = row.split_last() else { continue };
+        let mut head = indent.to_owned();
+        for (cell, width) in firsts.iter().zip(widths) {
+            head.push_str(cell);
+            head.push_str(&" ".repeat((width + 2).saturating_sub(cell.width())));
         }
-        out.push_str(line.trim_end());
-        out.push('\n');
+        for line in wrap(last, width.map_or(usize::MAX, |width| width.saturating_sub(before))) {
+            out.push_str(format!("{head}{line}").trim_end());
+            out.push('\n');
+            head = " ".repeat(before);
+        }
     }
     out
+}
+
+/// `text` in lines of so many columns, broken between words; at least one line, which may be empty.
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while columns >= NARROWEST && rest.width() > columns {
+        // A word longer than the line stays whole.
+        let fitting = cut(rest, columns + 1).rfind(' ').filter(|at| *at > 0).or_else(|| rest.find(' '));
+        let Some(at) = fitting else { break };
+        lines.push(rest[..at].trim_end());
+        rest = rest[at..].trim_start();
+    }
+    lines.push(rest);
+    lines
 }
 
 /// A duration: `12.4 ms`.
@@ -69,7 +93,24 @@ mod tests {
     #[test]
     fn columns_line_up_and_are_harmless() {
         let rows = [["日本".to_owned(), "x".to_owned()], ["a".to_owned(), "\x1b[2J".to_owned()]];
-        assert_eq!(columns(&rows, " "), " 日本  x\n a     \\x1b[2J\n");
+        assert_eq!(columns(&rows, " ", None), " 日本  x\n a     \\x1b[2J\n");
+        let rows =
+            [["a".to_owned(), "words that are more than fit a line".to_owned()], ["b".to_owned(), String::new()]];
+        assert_eq!(columns(&rows, "", Some(25)), "a  words that are more\n   than fit a line\nb\n");
+        assert_eq!(columns(&rows, "", Some(5)).lines().count(), 2);
+    }
+
+    #[test]
+    fn words_are_wrapped_and_none_is_lost() {
+        for seed in 1..500_u64 {
+            let mut random = crate::random::Random::new(seed);
+            let text: String = (0..random.below(200)).map(|_| ["a", " ", "日", "bc "][random.below(4)]).collect();
+            let columns = random.below(40);
+            let lines = wrap(&text, columns);
+            assert!(lines.join(" ").split_whitespace().eq(text.split_whitespace()), "{text:?}");
+            let fits = |line: &&str| line.width() <= columns || !line.trim().contains(' ') || columns < NARROWEST;
+            assert!(lines.iter().all(fits), "{text:?} {lines:?}");
+        }
     }
 
     #[test]
