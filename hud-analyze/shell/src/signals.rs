@@ -110,7 +110,9 @@ impl Shared {
             }
             _ => return,
         }
-        if let Some(control) = &*lock(&self.current) {
+        // Not under the lock: what is done on cancelling is the database's own.
+        let current = lock(&self.current).clone();
+        if let Some(control) = current {
             control.cancel();
         }
         if signal != SIGINT && !self.is_over_in(GRACE) {
