@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
+    ask,
     diff::Condition,
     error::{Error, Result},
     output::{Format, Stdout},
@@ -97,13 +98,14 @@ Examples:
     Screenshot(replay::ScreenshotArgs),
     /// Any question, in SQL
     #[command(after_help = "\
-Without -c and -f, statements ended by `;` are read from standard input.
-The tables: polls, off_cpu, samples, wakes, spawns, ends, tasks, threads, task_types, stacks, frames, modules,
-process, coverage, drops, accounts, overhead, clock. `DESCRIBE table` lists a table's columns.
+Without -c and -f, statements ended by `;` are read from standard input; at a terminal it is a shell: Tab completes,
+`\\?` tells the commands, `\\d` lists tables and views, `\\d NAME` their columns, `\\df` the functions.
 
 Examples:
   hud-analyze sql SESSION -c 'SELECT task_id, max(dur) FROM polls GROUP BY 1 ORDER BY 2 DESC LIMIT 5'
   hud-analyze sql SESSION -c 'SELECT * FROM drops' --format csv
+  hud-analyze sql SESSION -c "SELECT * FROM blocking('+5s', '+6s')"
+  hud-analyze sql /var/lib/hud -c 'SELECT host, session, count(*) FROM polls GROUP BY 1, 2'
   hud-analyze sql SESSION -f report.sql
   echo 'SELECT count(*) FROM samples;' | hud-analyze sql SESSION")]
     Sql(SqlArgs),
@@ -190,6 +192,9 @@ pub(crate) struct ViewArgs {
     /// How to write the answer
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: Format,
+    /// Memory that queries may take; past it they go on with temporary files
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = run::size)]
+    pub(crate) memory: usize,
 }
 
 #[derive(Args, Debug)]
@@ -298,6 +303,9 @@ pub(crate) struct DiffArgs {
     /// How to write the answer
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: Format,
+    /// Memory that queries may take; past it they go on with temporary files
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = run::size)]
+    pub(crate) memory: usize,
 }
 
 #[derive(Args, Debug)]
@@ -305,15 +313,18 @@ pub(crate) struct SqlArgs {
     /// Sessions: folders, stores of them, archives (.hud.zip), or s3://, gs:// and az:// URLs of these
     #[arg(required = true, value_name = "SESSION")]
     pub(crate) sessions: Vec<PathBuf>,
-    /// The SQL
+    /// Statements; may be given several times
     #[arg(short, long, value_name = "SQL", conflicts_with = "file")]
-    pub(crate) command: Option<String>,
-    /// A file of SQL
+    pub(crate) command: Vec<String>,
+    /// A file of statements; may be given several times
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
     /// How to write the answer
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: Format,
+    /// Memory that queries may take; past it they go on with temporary files
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = run::size)]
+    pub(crate) memory: usize,
 }
 
 /// Parses the command line, answers, and tells how it went.
@@ -342,8 +353,14 @@ fn answer(command: Command, out: &mut Stdout) -> Result<()> {
         Command::Screenshot(args) => return replay::screenshot(args),
         other => other,
     };
-    tokio::runtime::Builder::new_multi_thread()
-        .build()
-        .map_err(Error::io("start the runtime"))?
-        .block_on(run::run(command, out))
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_time().build().map_err(Error::io("start the runtime"))?;
+    if let Command::Sql(args) = &command {
+        let catalog = run::open(&args.sessions, args.memory)?;
+        return match ask::run(&catalog, &runtime, args)? {
+            hud_shell::Outcome::Signal(signal) => Err(Error::Signal(signal)),
+            hud_shell::Outcome::Done | hud_shell::Outcome::OutputClosed => Ok(()),
+        };
+    }
+    runtime.block_on(run::run(command, out))
 }

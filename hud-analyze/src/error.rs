@@ -72,6 +72,15 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A signal ended it.
+    #[error("ended by signal {0}")]
+    Signal(i32),
+    /// The user cancelled it.
+    #[error("cancelled")]
+    Cancelled,
+    /// The shell has said all of it in a line.
+    #[error("{0}")]
+    Shell(String),
     /// There is no cockpit.
     #[error("cannot {0}")]
     Replay(String),
@@ -90,6 +99,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage { .. } => 2,
+            Error::Cancelled => 130,
+            Error::Signal(signal) => u8::try_from(128 + signal).unwrap_or(1),
             _ => 1,
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     cli::InfoFormat,
     error::{Error, Result},
     human,
-    output::{Look, Stdout, Table as TextTable},
+    output::{self, Look, Stdout, Table as TextTable},
     window::Window,
 };
 
@@ -273,7 +273,7 @@ impl Facts {
             ]);
         }
         writeln!(out)?;
-        tables.print(out)
+        tables.print(output::terminal_width(), out)
     }
 }
 

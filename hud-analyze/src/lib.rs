@@ -11,6 +11,7 @@
 //! killed.
 
 mod archive;
+mod ask;
 mod bounds;
 pub mod catalog;
 mod cli;
@@ -28,7 +29,6 @@ pub mod replay;
 mod run;
 mod segments;
 mod shelf;
-mod shell;
 pub mod snapshot;
 mod span;
 pub mod verify;

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     info, lanes,
     output::{self, Format, Stdout},
-    shell, verify,
+    verify,
     view::{self, Arguments, View},
     window::Window,
 };
@@ -31,25 +31,30 @@ pub(crate) fn duration(text: &str) -> Result<i64, String> {
         .ok_or_else(|| "write it like 10ms, 500us or 1.5s".into())
 }
 
+/// A `--memory`: bytes.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse::<bytesize::ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+    size.filter(|size| *size >= 16 << 20).ok_or_else(|| "write it like 512MiB or 4GiB, 16MiB at least".into())
+}
+
 pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
     match command {
-        Command::Info(args) => info::run(&open(&args.sessions)?, args.format, out).await,
+        Command::Info(args) => info::run(&open(&args.sessions, Settings::default().memory)?, args.format, out).await,
         Command::Hotspots(args) => hotspots(args, out).await,
         Command::Blocking(args) => blocking(args, out).await,
         Command::Workers(args) => workers(args, out).await,
         Command::Tasks(args) => tasks(args, out).await,
         Command::Timeline(args) => timeline(args, out).await,
-        Command::Sql(args) => shell::run(&open(&args.sessions)?, args.command, args.file, args.format, out).await,
         Command::Diff(args) => diff::run(&args, out).await,
         Command::Verify(args) => verify::run(&args.sessions, args.format, out),
         // Answered before a runtime was needed.
-        Command::Completions { .. } | Command::Replay(_) | Command::Screenshot(_) => Ok(()),
+        Command::Completions { .. } | Command::Sql(_) | Command::Replay(_) | Command::Screenshot(_) => Ok(()),
     }
 }
 
 /// Opens sessions, and says on stderr what happened to them.
-pub(crate) fn open(places: &[PathBuf]) -> Result<Catalog> {
-    let catalog = Catalog::open_all(places, &Settings::default())?;
+pub(crate) fn open(places: &[PathBuf], memory: usize) -> Result<Catalog> {
+    let catalog = Catalog::open_all(places, &Settings { memory })?;
     for notice in catalog.notices() {
         let _ = writeln!(io::stderr(), "note: {}", hud_common::clean(notice));
     }
@@ -57,7 +62,7 @@ pub(crate) fn open(places: &[PathBuf]) -> Result<Catalog> {
 }
 
 async fn hotspots(args: HotspotsArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.sessions)?;
+    let catalog = open(&args.view.sessions, args.view.memory)?;
     let window = window(&catalog, &args.view).await?;
     let arguments =
         within(window).int("task", args.task.task).int("thread", args.thread.thread).flag("lines", args.lines);
@@ -65,7 +70,7 @@ async fn hotspots(args: HotspotsArgs, out: &mut Stdout) -> Result<()> {
 }
 
 async fn blocking(args: BlockingArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.sessions)?;
+    let catalog = open(&args.view.sessions, args.view.memory)?;
     let window = window(&catalog, &args.view).await?;
     let arguments = within(window)
         .int("task", args.task.task)
@@ -77,21 +82,21 @@ async fn blocking(args: BlockingArgs, out: &mut Stdout) -> Result<()> {
 }
 
 async fn workers(args: WorkersArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.sessions)?;
+    let catalog = open(&args.view.sessions, args.view.memory)?;
     let window = window(&catalog, &args.view).await?;
     let arguments = within(window).int("thread", args.thread.thread);
     show(&catalog, view::WORKERS, arguments, &args.view, out).await
 }
 
 async fn tasks(args: TasksArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.sessions)?;
+    let catalog = open(&args.view.sessions, args.view.memory)?;
     let window = window(&catalog, &args.view).await?;
     let view = if args.by_type { view::TASKS_BY_TYPE } else { view::TASKS };
     show(&catalog, view, within(window).int("task", args.task.task), &args.view, out).await
 }
 
 async fn timeline(args: TimelineArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = open(&args.view.sessions)?;
+    let catalog = open(&args.view.sessions, args.view.memory)?;
     let window = window(&catalog, &args.view).await?;
     let drawn = args.view.format == Format::Table;
     let fitting = || (window.dur().saturating_add(lanes::columns() - 1)) / lanes::columns();

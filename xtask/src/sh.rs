@@ -31,6 +31,12 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
 pub(crate) fn command(program: impl Into<OsString>) -> Command {
     let mut command = Command::new(program.into());
     command.current_dir(root());
+    // What `cargo run` tells us of ourselves. Build scripts that look at such variables (ring's) would be run again, and
+    // all that depends on them be built anew, each time that cargo is called by us and by hand in turns.
+    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+        command.env_remove(name);
+    }
     command
 }
 

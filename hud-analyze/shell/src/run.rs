@@ -187,9 +187,9 @@ impl<'a> Runner<'a> {
         let mut once = how.file.as_deref().map(Target::open).transpose()?;
         let target = once.as_mut().or(self.target.as_mut());
         if target.is_none() && io::stdout().is_terminal() {
-            if settings.format == Format::Arrow {
+            if settings.format.is_binary() {
                 return Err(ShellError::usage(
-                    "a terminal cannot show arrow, which is binary",
+                    format!("a terminal cannot show {}, which is binary", settings.format),
                     "send it to a file by \\o FILE or by a redirection",
                 ));
             }

@@ -20,17 +20,25 @@ pub enum Format {
     Markdown,
     /// An Arrow IPC stream; binary.
     Arrow,
+    /// A Parquet file; binary.
+    Parquet,
 }
 
 impl Format {
-    pub(crate) const ALL: [(&'static str, Format); 6] = [
+    pub(crate) const ALL: [(&'static str, Format); 7] = [
         ("table", Format::Table),
         ("json", Format::Json),
         ("ndjson", Format::Ndjson),
         ("csv", Format::Csv),
         ("markdown", Format::Markdown),
         ("arrow", Format::Arrow),
+        ("parquet", Format::Parquet),
     ];
+
+    /// Whether a terminal cannot show it.
+    pub(crate) const fn is_binary(self) -> bool {
+        matches!(self, Format::Arrow | Format::Parquet)
+    }
 }
 
 impl fmt::Display for Format {
@@ -113,7 +121,7 @@ impl Default for Settings {
 
 /// What `\pset` can set, with what it is.
 pub(crate) const OPTIONS: [(&str, &str); 7] = [
-    ("format", "how answers are written: table, json, ndjson, csv, markdown or arrow"),
+    ("format", "how answers are written: table, json, ndjson, csv, markdown, arrow or parquet"),
     ("expanded", "a row as a block of lines: on, off or auto (as \\x)"),
     ("null", "what stands for null in a table"),
     ("limit", "rows that are written at most, or off"),

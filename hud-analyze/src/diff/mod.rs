@@ -5,7 +5,7 @@ mod condition;
 mod gather;
 mod resample;
 
-use std::{collections::BTreeSet, io::Write as _, sync::Arc};
+use std::{collections::BTreeSet, io::Write as _, path::Path, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray},
@@ -94,9 +94,9 @@ pub(crate) async fn run(args: &DiffArgs, out: &mut Stdout) -> Result<()> {
     for condition in &args.fail_if {
         known(condition)?;
     }
-    let before = open(&args.a)?;
+    let before = open(&args.a, args.memory)?;
     let after = match &args.b {
-        Some(path) => Some(open(path)?),
+        Some(path) => Some(open(path, args.memory)?),
         None if args.from_b.is_some() || args.to_b.is_some() => None,
         None => {
             return Err(Error::Usage {
@@ -134,8 +134,8 @@ fn known(condition: &Condition) -> Result<()> {
     })
 }
 
-fn open(path: &std::path::Path) -> Result<Catalog> {
-    let catalog = crate::run::open(std::slice::from_ref(&path.to_path_buf()))?;
+fn open(path: &Path, memory: usize) -> Result<Catalog> {
+    let catalog = crate::run::open(&[path.to_path_buf()], memory)?;
     match catalog.sessions().len() {
         1 => Ok(catalog),
         several => Err(Error::Usage {
@@ -231,7 +231,7 @@ async fn show(catalog: &Catalog, rows: &[Row], args: &DiffArgs, out: &mut Stdout
                 if change.is_sure() { "yes".into() } else { "no".into() },
             ]);
         }
-        let printed = if args.format == Format::Markdown { table.markdown(out) } else { table.print(out) };
+        let printed = if args.format == Format::Markdown { table.markdown(out) } else { table.print(output::terminal_width(), out) };
         printed.and_then(|()| out.flush()).map_err(Error::io("write the answer"))?;
         if limit != 0 && rows.len() > limit {
             let _ = writeln!(std::io::stderr(), "only the first {limit} rows; --limit N shows more, --limit 0 all");

@@ -14,6 +14,7 @@ use std::{
 use arrow::{
     array::RecordBatch,
     csv,
+    datatypes::SchemaRef,
     error::ArrowError,
     ipc,
     json::{
@@ -23,7 +24,7 @@ use arrow::{
 };
 use clap::ValueEnum;
 use datafusion::prelude::DataFrame;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
@@ -59,10 +60,67 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    /// What the shell calls it.
+    pub(crate) fn of_shell(self) -> hud_shell::Format {
+        match self {
+            Format::Table => hud_shell::Format::Table,
+            Format::Json => hud_shell::Format::Json,
+            Format::Ndjson => hud_shell::Format::Ndjson,
+            Format::Csv => hud_shell::Format::Csv,
+            Format::Markdown => hud_shell::Format::Markdown,
+            Format::Arrow => hud_shell::Format::Arrow,
+            Format::Parquet => hud_shell::Format::Parquet,
+        }
+    }
+
+    /// What the shell means.
+    pub(crate) fn from_shell(format: hud_shell::Format) -> Self {
+        match format {
+            hud_shell::Format::Table => Format::Table,
+            hud_shell::Format::Json => Format::Json,
+            hud_shell::Format::Ndjson => Format::Ndjson,
+            hud_shell::Format::Csv => Format::Csv,
+            hud_shell::Format::Markdown => Format::Markdown,
+            hud_shell::Format::Arrow => Format::Arrow,
+            hud_shell::Format::Parquet => Format::Parquet,
+        }
+    }
+
     /// Whether people read it.
     pub(crate) fn is_text(self) -> bool {
         matches!(self, Format::Table | Format::Markdown)
     }
+}
+
+/// The rows of an answer as they come.
+pub(crate) struct Rows {
+    pub(crate) schema: SchemaRef,
+    pub(crate) batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+/// What people see of an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shape<'a> {
+    /// Units; columns that are not among them are written as they are.
+    pub(crate) columns: &'a [Item],
+    /// Rows at most.
+    pub(crate) limit: Option<usize>,
+    /// Columns that are null everywhere too.
+    pub(crate) wide: bool,
+    /// What stands for null.
+    pub(crate) null: &'a str,
+    /// A block for each row.
+    pub(crate) expanded: bool,
+    /// Columns of the terminal; none: as wide as it gets.
+    pub(crate) width: Option<usize>,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) rows: u64,
+    /// Whether there are more than were to be shown.
+    pub(crate) has_more: bool,
 }
 
 /// Runs planned queries, of as many sessions, and writes what they give to `out`. `columns` tell units; those not among them are written as
@@ -90,49 +148,76 @@ pub(crate) async fn write(
     };
     let frames = frames.into_iter().map(prepare).collect::<datafusion::error::Result<Vec<_>>>()?;
     let Some(schema) = frames.first().map(|frame| Arc::clone(frame.schema().inner())) else { return Ok(()) };
-    let explain = |e: Error| catalog.explain(e);
     let shape = Arc::clone(&schema);
     // One session after the other. Whether a column can be null may differ between them.
-    let mut batches = futures::stream::iter(frames)
+    let batches = futures::stream::iter(frames)
         .then(DataFrame::execute_stream)
         .try_flatten()
-        .map(|batch| -> Result<RecordBatch> {
+        .map(move |batch| -> Result<RecordBatch> {
             Ok(RecordBatch::try_new(Arc::clone(&shape), batch?.columns().to_vec())?)
         })
         .boxed();
+    let limit = limit.filter(|_| !several);
+    let shape = Shape { columns, limit, wide, null: "-", expanded: false, width: terminal_width() };
+    let written = write_rows(catalog, Rows { schema, batches }, format, &shape, out).await?;
+    if let Some(limit) = limit.filter(|_| written.has_more) {
+        let _ = writeln!(
+            io::stderr(),
+            "only the first {} rows; --limit N shows more, --limit 0 all",
+            human::count(i64::try_from(limit).unwrap_or(i64::MAX))
+        );
+    }
+    Ok(())
+}
+
+/// Writes an answer as it comes.
+pub(crate) async fn write_rows(
+    catalog: &Catalog,
+    rows: Rows,
+    format: Format,
+    shape: &Shape<'_>,
+    out: &mut dyn Write,
+) -> Result<Written> {
+    let Rows { schema, batches } = rows;
+    let mut written = Written::default();
+    // A limit that one row was asked beyond is kept here.
+    let mut left = shape.limit;
+    let mut batches = batches.map(|batch| batch.map_err(|error| catalog.explain(error)));
+    let mut next = async || -> Result<Option<RecordBatch>> {
+        let Some(batch) = batches.next().await.transpose()? else { return Ok(None) };
+        let shown = left.map_or(batch.num_rows(), |left| left.min(batch.num_rows()));
+        written.has_more |= shown < batch.num_rows();
+        written.rows += shown as u64;
+        left = left.map(|left| left - shown);
+        Ok(Some(batch.slice(0, shown)))
+    };
     match format {
         Format::Table | Format::Markdown => {
             let mut rows: Vec<RecordBatch> = Vec::new();
-            while let Some(batch) = batches.next().await {
-                rows.push(batch.map_err(explain)?);
+            while let Some(batch) = next().await? {
+                rows.push(batch);
             }
             catalog.confirm()?;
-            let table = Table::of(&schema, &rows, columns, limit.filter(|_| !several), wide)?;
+            let table = Table::of(&schema, &rows, shape)?;
             match format {
                 Format::Markdown => table.markdown(out),
-                _ => table.print(out),
+                _ if shape.expanded => table.blocks(out),
+                _ => table.print(shape.width, out),
             }
             .map_err(Error::io("write the answer"))?;
-            if let Some(limit) = limit.filter(|_| table.has_more()) {
-                let _ = writeln!(
-                    io::stderr(),
-                    "only the first {} rows; --limit N shows more, --limit 0 all",
-                    human::count(i64::try_from(limit).unwrap_or(i64::MAX))
-                );
-            }
         }
         Format::Json => {
             let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut *out);
-            while let Some(batch) = batches.next().await {
-                writer.write(&batch.map_err(explain)?)?;
+            while let Some(batch) = next().await? {
+                writer.write(&batch)?;
             }
             writer.finish()?;
             out.write_all(b"\n").map_err(Error::io("write the answer"))?;
         }
         Format::Ndjson => {
             let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut *out);
-            while let Some(batch) = batches.next().await {
-                writer.write(&batch.map_err(explain)?)?;
+            while let Some(batch) = next().await? {
+                writer.write(&batch)?;
             }
             writer.finish()?;
         }
@@ -140,14 +225,14 @@ pub(crate) async fn write(
             let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut *out);
             // Also writes the header of an answer without rows.
             writer.write(&RecordBatch::new_empty(schema))?;
-            while let Some(batch) = batches.next().await {
-                writer.write(&batch.map_err(explain)?)?;
+            while let Some(batch) = next().await? {
+                writer.write(&batch)?;
             }
         }
         Format::Arrow => {
             let mut writer = ipc::writer::StreamWriter::try_new(&mut *out, &schema)?;
-            while let Some(batch) = batches.next().await {
-                writer.write(&batch.map_err(explain)?)?;
+            while let Some(batch) = next().await? {
+                writer.write(&batch)?;
             }
             writer.finish()?;
         }
@@ -155,8 +240,8 @@ pub(crate) async fn write(
             let zstd = Compression::ZSTD(ZstdLevel::default());
             let properties = WriterProperties::builder().set_compression(zstd).build();
             let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(ArrowError::from)?;
-            while let Some(batch) = batches.next().await {
-                writer.write(&batch.map_err(explain)?).map_err(ArrowError::from)?;
+            while let Some(batch) = next().await? {
+                writer.write(&batch).map_err(ArrowError::from)?;
                 // Of what has been written, the writer only needs to know how much it was.
                 out.write_all(&std::mem::take(writer.inner_mut())).map_err(Error::io("write the answer"))?;
             }
@@ -164,9 +249,9 @@ pub(crate) async fn write(
             out.write_all(&rest).map_err(Error::io("write the answer"))?;
         }
     }
-    drop(batches);
     out.flush().map_err(Error::io("write the answer"))?;
-    catalog.confirm()
+    catalog.confirm()?;
+    Ok(written)
 }
 
 /// Standard output. That its reader went away is remembered, because the writers above it wrap or lose the reason.

@@ -10,7 +10,7 @@ use arrow::{
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::{may_colour, spell, terminal_width};
+use super::{Shape, may_colour, spell};
 use crate::{
     error::Result,
     human,
@@ -37,14 +37,13 @@ pub(crate) enum Look {
 pub(crate) struct Table {
     columns: Vec<(String, Look)>,
     rows: Vec<Vec<String>>,
-    has_more: bool,
 }
 
 impl Table {
     /// A table without rows.
     pub(crate) fn new(columns: &[(&str, Look)]) -> Self {
         let columns = columns.iter().map(|(name, look)| ((*name).to_string(), *look));
-        Self { columns: columns.collect(), rows: Vec::new(), has_more: false }
+        Self { columns: columns.collect(), rows: Vec::new() }
     }
 
     /// With one row more.
@@ -52,15 +51,10 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// The first `limit` rows of a query's answer. A view's `file` and `line` become one column, as editors know it,
-    /// and unless `wide`, what is null in every row is left out.
-    pub(crate) fn of(
-        schema: &SchemaRef,
-        batches: &[RecordBatch],
-        items: &[Item],
-        limit: Option<usize>,
-        wide: bool,
-    ) -> Result<Self> {
+    /// A query's answer. A view's `file` and `line` become one column, as editors know it, and unless all columns are
+    /// wanted, what is null in every row is left out.
+    pub(crate) fn of(schema: &SchemaRef, batches: &[RecordBatch], shape: &Shape<'_>) -> Result<Self> {
+        let items = shape.columns;
         let fields = schema.fields();
         let unit = |name: &str| items.iter().find(|c| c.name == name).map(|c| c.unit);
         let units: Vec<_> = fields.iter().map(|f| unit(f.name())).collect();
@@ -77,23 +71,19 @@ impl Table {
                 _ => (name, look),
             }
         });
-        let mut table = Self { columns: columns.collect(), rows: Vec::new(), has_more: false };
+        let mut table = Self { columns: columns.collect(), rows: Vec::new() };
         if let Some(file) = place {
             table.columns.splice(file..file + 2, [("file:line".to_string(), Look::Path)]);
         }
 
-        let options = FormatOptions::default().with_null("-");
+        let options = FormatOptions::default().with_null(shape.null);
         for batch in batches {
             let formatters =
                 batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options)).collect::<Result<Vec<_>, _>>()?;
             for row in 0..batch.num_rows() {
-                if limit.is_some_and(|limit| table.rows.len() >= limit) {
-                    table.has_more = true;
-                    break;
-                }
                 let cells = batch.columns().iter().zip(&units).zip(&formatters);
                 let cells = cells.map(|((column, unit), formatter)| match (unit, column.data_type()) {
-                    _ if column.is_null(row) => "-".to_string(),
+                    _ if column.is_null(row) => shape.null.to_string(),
                     (Some(unit), DataType::Int64) => spell(*unit, column.as_primitive::<Int64Type>().value(row)),
                     (Some(unit), DataType::Int32) => spell(*unit, column.as_primitive::<Int32Type>().value(row).into()),
                     (Some(Unit::Share), DataType::Float64) => {
@@ -104,36 +94,43 @@ impl Table {
                 let mut cells: Vec<_> = cells.collect();
                 if let Some(file) = place {
                     let line = cells.remove(file + 1);
-                    if line != "-" {
+                    if line != shape.null {
                         cells[file] = format!("{}:{line}", cells[file]);
                     }
                 }
                 table.rows.push(cells);
             }
         }
-        if !items.is_empty() && !wide {
-            table.drop_empty();
+        if !items.is_empty() && !shape.wide {
+            table.drop_empty(shape.null);
         }
         Ok(table)
     }
 
-    fn drop_empty(&mut self) {
+    fn drop_empty(&mut self, null: &str) {
         for i in (0..self.columns.len()).rev() {
-            if !self.rows.is_empty() && self.rows.iter().all(|row| row[i] == "-") {
+            if !self.rows.is_empty() && self.rows.iter().all(|row| row[i] == null) {
                 self.columns.remove(i);
                 self.rows.iter_mut().for_each(|row| drop(row.remove(i)));
             }
         }
     }
 
-    /// Whether rows were left out.
-    pub(crate) fn has_more(&self) -> bool {
-        self.has_more
+    /// To a terminal, within its width; to anything else in full.
+    pub(crate) fn print(&self, width: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(self.render(width, may_colour()).as_bytes())
     }
 
-    /// To a terminal, within its width; to anything else in full.
-    pub(crate) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(self.render(terminal_width(), may_colour()).as_bytes())
+    /// A block of lines for each row.
+    pub(crate) fn blocks(&self, out: &mut dyn Write) -> io::Result<()> {
+        let wide = self.columns.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
+        for (place, row) in self.rows.iter().enumerate() {
+            writeln!(out, "-[ {} ]{}", place + 1, "-".repeat(wide))?;
+            for ((name, _), cell) in self.columns.iter().zip(row) {
+                writeln!(out, "{name}{} | {cell}", " ".repeat(wide.saturating_sub(name.width())))?;
+            }
+        }
+        Ok(())
     }
 
     fn render(&self, width: Option<usize>, colour: bool) -> String {
