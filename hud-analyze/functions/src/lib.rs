@@ -21,7 +21,7 @@ use std::sync::Arc;
 use datafusion::{error::Result, prelude::SessionContext};
 
 pub use crate::{
-    docs::{FunctionDoc, Kind, catalog},
+    docs::{FunctionDoc, FunctionKind, catalog},
     scalar::{Moment, clock, human, parse_duration, short_type},
     stacks::{Names, NamesBuilder, StackBatches, StackSource},
 };

@@ -42,10 +42,13 @@ fn what_is_exact_is_told_exactly() {
     assert_eq!(value("SELECT total(x) FROM (VALUES (9223372036854775807), (5), (-6)) v(x)"), Some(i64::MAX - 1));
     assert_eq!(value("SELECT total(x) FROM (VALUES (-9223372036854775807), (-5)) v(x)"), Some(i64::MIN));
     assert_eq!(value("SELECT total(x) FROM (VALUES (1)) v(x) WHERE x > 1"), None);
-    assert_eq!(rows(&context, "SELECT h.lower, h.upper, h.count FROM (SELECT unnest(histogram(x)) AS h FROM (VALUES (1), (1), (100)) v(x))"), [
-        [Some(1), Some(1), Some(2)],
-        [Some(100), Some(103), Some(1)]
-    ]);
+    assert_eq!(
+        rows(
+            &context,
+            "SELECT h.lower, h.upper, h.count FROM (SELECT unnest(histogram(x)) AS h FROM (VALUES (1), (1), (100)) v(x))"
+        ),
+        [[Some(1), Some(1), Some(2)], [Some(100), Some(103), Some(1)]]
+    );
 }
 
 #[test]

@@ -41,7 +41,9 @@ impl Made {
             let columns = schema.fields().iter().map(|field| match known.get(field.name().as_str()) {
                 Some(column) => Arc::clone(column),
                 None if field.is_nullable() => arrow::array::new_null_array(field.data_type(), rows),
-                None if *field.data_type() == DataType::Utf8 => Arc::new(StringArray::from(vec!["x"; rows])) as ArrayRef,
+                None if *field.data_type() == DataType::Utf8 => {
+                    Arc::new(StringArray::from(vec!["x"; rows])) as ArrayRef
+                }
                 None => cast(&Int64Array::from(vec![0; rows]), field.data_type()).expect("a number"),
             });
             let columns = columns.collect();
@@ -55,22 +57,31 @@ impl Made {
         let text = |each: Vec<Option<String>>| Arc::new(StringArray::from(each)) as ArrayRef;
         let f = &self.frames;
         StackBatches {
-            stacks: of(Table::Stacks, vec![
-                ("stack_id", Arc::new(self.stacks.iter().map(|s| s.0).collect::<Int64Array>())),
-                ("frame_ids", Arc::new(lists.finish())),
-            ]),
-            frames: of(Table::Frames, vec![
-                ("frame_id", Arc::new(f.iter().map(|f| f.0).collect::<Int64Array>())),
-                ("module_id", Arc::new(f.iter().map(|f| f.1).collect::<Int64Array>())),
-                ("function", text(f.iter().map(|f| f.2.clone()).collect())),
-                ("file", text(f.iter().map(|f| f.3.clone()).collect())),
-                ("line", Arc::new(f.iter().map(|f| f.4).collect::<Int32Array>())),
-                ("origin", text(f.iter().map(|f| f.5.map(String::from)).collect())),
-            ]),
-            modules: of(Table::Modules, vec![
-                ("module_id", Arc::new(self.modules.iter().map(|m| m.0).collect::<Int64Array>())),
-                ("path", text(self.modules.iter().map(|m| Some(m.1.clone())).collect())),
-            ]),
+            stacks: of(
+                Table::Stacks,
+                vec![
+                    ("stack_id", Arc::new(self.stacks.iter().map(|s| s.0).collect::<Int64Array>())),
+                    ("frame_ids", Arc::new(lists.finish())),
+                ],
+            ),
+            frames: of(
+                Table::Frames,
+                vec![
+                    ("frame_id", Arc::new(f.iter().map(|f| f.0).collect::<Int64Array>())),
+                    ("module_id", Arc::new(f.iter().map(|f| f.1).collect::<Int64Array>())),
+                    ("function", text(f.iter().map(|f| f.2.clone()).collect())),
+                    ("file", text(f.iter().map(|f| f.3.clone()).collect())),
+                    ("line", Arc::new(f.iter().map(|f| f.4).collect::<Int32Array>())),
+                    ("origin", text(f.iter().map(|f| f.5.map(String::from)).collect())),
+                ],
+            ),
+            modules: of(
+                Table::Modules,
+                vec![
+                    ("module_id", Arc::new(self.modules.iter().map(|m| m.0).collect::<Int64Array>())),
+                    ("path", text(self.modules.iter().map(|m| Some(m.1.clone())).collect())),
+                ],
+            ),
         }
     }
 
@@ -101,14 +112,18 @@ impl Made {
 
     fn blamed(&self, ids: &[i64]) -> Option<&Frame> {
         let named = |wanted: &'static [&'static str]| {
-            ids.iter().filter_map(|id| self.frame(*id)).find(move |f| f.2.is_some() && f.5.is_some_and(|o| wanted.contains(&o)))
+            ids.iter()
+                .filter_map(|id| self.frame(*id))
+                .find(move |f| f.2.is_some() && f.5.is_some_and(|o| wanted.contains(&o)))
         };
         named(&["own"]).or_else(|| named(&["dependency", "tokio"])).or_else(|| self.frame(*ids.first()?))
     }
 }
 
 fn example() -> Made {
-    let frame = |id, function: &str, origin| (id, Some(1), Some(function.into()), Some("src/main.rs".into()), Some(7), Some(origin));
+    let frame = |id, function: &str, origin| {
+        (id, Some(1), Some(function.into()), Some("src/main.rs".into()), Some(7), Some(origin))
+    };
     Made {
         stacks: vec![(10, vec![1, 2, 3]), (11, vec![4, 5]), (12, vec![6]), (13, vec![]), (14, vec![99, 3])],
         frames: vec![
@@ -126,31 +141,36 @@ fn example() -> Made {
 #[test]
 fn stacks_fold_root_first_and_clean() {
     let context = example().context();
-    assert_eq!(texts(&context, "SELECT fold(stack_id) FROM stacks ORDER BY stack_id"), [
-        Some("app:main\\x1b[2J;app::handler;core::ptr::read".into()),
-        Some("serde::parse;<a.so>".into()),
-        Some("<unknown>".into()),
-        Some(String::new()),
-        Some("app:main\\x1b[2J;<unknown>".into()),
-    ]);
-    assert_eq!(texts(&context, "SELECT fold(x) FROM (VALUES (12), (NULL), (77)) v(x)"), [
-        Some("<unknown>".into()),
-        None,
-        None
-    ]);
+    assert_eq!(
+        texts(&context, "SELECT fold(stack_id) FROM stacks ORDER BY stack_id"),
+        [
+            Some("app:main\\x1b[2J;app::handler;core::ptr::read".into()),
+            Some("serde::parse;<a.so>".into()),
+            Some("<unknown>".into()),
+            Some(String::new()),
+            Some("app:main\\x1b[2J;<unknown>".into()),
+        ]
+    );
+    assert_eq!(
+        texts(&context, "SELECT fold(x) FROM (VALUES (12), (NULL), (77)) v(x)"),
+        [Some("<unknown>".into()), None, None]
+    );
     assert_eq!(texts(&context, "SELECT fold(11)"), [Some("serde::parse;<a.so>".into())]);
 }
 
 #[test]
 fn blame_falls_on_own_code_then_near_then_the_leaf() {
     let context = example().context();
-    assert_eq!(texts(&context, "SELECT blame(stack_id).function FROM stacks ORDER BY stack_id"), [
-        Some("app::handler".into()),
-        Some("serde::parse".into()),
-        Some("<unknown>".into()),
-        None,
-        Some("app;main\u{1b}[2J".into()),
-    ]);
+    assert_eq!(
+        texts(&context, "SELECT blame(stack_id).function FROM stacks ORDER BY stack_id"),
+        [
+            Some("app::handler".into()),
+            Some("serde::parse".into()),
+            Some("<unknown>".into()),
+            None,
+            Some("app;main\u{1b}[2J".into()),
+        ]
+    );
     let place = "SELECT blame(10).line, blame(10).file = 'src/main.rs', blame(10).origin = 'own', blame(13) IS NULL";
     assert_eq!(rows(&context, place), [[Some(7), Some(1), Some(1), Some(1)]]);
 }
@@ -159,30 +179,23 @@ fn blame_falls_on_own_code_then_near_then_the_leaf() {
 fn frames_come_leaf_first_and_as_rows() {
     let context = example().context();
     assert_eq!(texts(&context, "SELECT frames_of(11)[1].function"), [Some("<a.so>".into())]);
-    assert_eq!(rows(&context, "SELECT cardinality(frames_of(stack_id)) FROM stacks WHERE stack_id < 13 ORDER BY stack_id"), [
-        [Some(3)],
-        [Some(2)],
-        [Some(1)]
-    ]);
+    assert_eq!(
+        rows(&context, "SELECT cardinality(frames_of(stack_id)) FROM stacks WHERE stack_id < 13 ORDER BY stack_id"),
+        [[Some(3)], [Some(2)], [Some(1)]]
+    );
     assert_eq!(rows(&context, "SELECT frames_of(77) IS NULL, frames_of(NULL) IS NULL"), [[Some(1), Some(1)]]);
     let all = "SELECT stack_id, depth, frame_id FROM stack_frames()";
-    assert_eq!(rows(&context, all), [
-        [10, 1, 1],
-        [10, 2, 2],
-        [10, 3, 3],
-        [11, 1, 4],
-        [11, 2, 5],
-        [12, 1, 6],
-        [14, 1, 99],
-        [14, 2, 3]
-    ]
-    .map(|row| row.map(Some)));
+    assert_eq!(
+        rows(&context, all),
+        [[10, 1, 1], [10, 2, 2], [10, 3, 3], [11, 1, 4], [11, 2, 5], [12, 1, 6], [14, 1, 99], [14, 2, 3]]
+            .map(|row| row.map(Some))
+    );
     let explained = plan(&context, &format!("{all} ORDER BY stack_id, depth"));
     assert!(!explained.contains("SortExec"), "{explained}");
-    assert_eq!(texts(&context, "SELECT module FROM stack_frames() WHERE stack_id = 11 ORDER BY depth"), [
-        Some("/lib/a.so".into()),
-        Some("/usr/bin/app".into())
-    ]);
+    assert_eq!(
+        texts(&context, "SELECT module FROM stack_frames() WHERE stack_id = 11 ORDER BY depth"),
+        [Some("/lib/a.so".into()), Some("/usr/bin/app".into())]
+    );
     assert!(failure(&context, "SELECT * FROM stack_frames(1)").contains("takes no arguments"));
 }
 
@@ -209,7 +222,10 @@ fn names_are_loaded_once_and_only_when_asked_for() {
     register(&context, &SessionFacts { start: 0, end: 1, stacks }).expect("registered");
     ask(&context, "SELECT fold(NULL), fold(x) FROM (VALUES (CAST(NULL AS BIGINT))) v(x)").expect("nulls need no names");
     assert_eq!(loads.load(Ordering::Relaxed), 0);
-    assert!(failure(&context, "SELECT count(*) FROM (SELECT DISTINCT function FROM stack_frames())").contains("the disk is gone"));
+    assert!(
+        failure(&context, "SELECT count(*) FROM (SELECT DISTINCT function FROM stack_frames())")
+            .contains("the disk is gone")
+    );
     for _ in 0..3 {
         assert_eq!(rows(&context, "SELECT count(*) FROM stack_frames() WHERE function IS NOT NULL"), [[Some(8)]]);
         assert_eq!(texts(&context, "SELECT blame(x).function FROM (VALUES (10)) v(x)"), [Some("app::handler".into())]);
@@ -231,7 +247,8 @@ fn names_are_held_within_the_memory_pool() {
     ask(&enough, "SELECT fold(x) FROM (VALUES (1), (2)) v(x)").expect("there is room");
     assert!(enough.runtime_env().memory_pool.reserved() > 800_000, "what is loaded stays reserved");
     // One batch that would take more than there is.
-    let why = failure(&enough, "SELECT max(length(fold(CAST(value AS BIGINT) % 2000))) FROM generate_series(1, 100000)");
+    let why =
+        failure(&enough, "SELECT max(length(fold(CAST(value AS BIGINT) % 2000))) FROM generate_series(1, 100000)");
     assert!(why.contains("Resources exhausted") && why.contains("fold"), "{why}");
 }
 
@@ -265,7 +282,8 @@ SELECT f.function FROM blame b LEFT JOIN frame f ON f.frame_id = b.frame_id ORDE
 
 fn made() -> impl Strategy<Value = Made> {
     let name = || prop::option::of("[a-z:;<>]{0,8}|\\PC{0,5}");
-    let origin = prop::sample::select(vec![None, Some("own"), Some("dependency"), Some("tokio"), Some("std"), Some("libc")]);
+    let origin =
+        prop::sample::select(vec![None, Some("own"), Some("dependency"), Some("tokio"), Some("std"), Some("libc")]);
     let frame = (prop::option::of(0..4_i64), name(), name(), prop::option::of(any::<i32>()), origin);
     let frames = prop::collection::btree_map(0..12_i64, frame, 0..10);
     let stacks = prop::collection::btree_map(-5..20_i64, prop::collection::vec(0..14_i64, 0..8), 1..12);

@@ -11,10 +11,11 @@ use arrow::{
 use async_trait::async_trait;
 use datafusion::{
     catalog::{MemTable, Session, TableProvider},
+    dataframe::DataFrameWriteOptions,
     error::Result,
     logical_expr::{Expr, TableProviderFilterPushDown, TableType},
     physical_plan::ExecutionPlan,
-    prelude::{SessionContext, col},
+    prelude::{ParquetReadOptions, SessionContext, col},
 };
 use proptest::prelude::*;
 use support::{ask, block, context, failure, int64, integers, plan, rows, sorted, texts, unsorted, with_stacks};
@@ -56,20 +57,40 @@ fn in_order(mut rows: Vec<Row>) -> Vec<Row> {
 #[test]
 fn each_row_meets_the_last_one_that_is_not_later() {
     let context = context(1, 8192);
-    sorted(&context, "wakes", &["ts", "task_id", "by"], &[[1, 7, 100], [5, 8, 101], [5, 7, 102], [9, 7, 103]].map(|r| r.map(Some).to_vec()), 2, 1);
-    sorted(&context, "polls", &["ts", "task_id"], &[[0, 7], [1, 7], [4, 7], [5, 7], [5, 9], [20, 8]].map(|r| r.map(Some).to_vec()), 2, 1);
+    sorted(
+        &context,
+        "wakes",
+        &["ts", "task_id", "by"],
+        &[[1, 7, 100], [5, 8, 101], [5, 7, 102], [9, 7, 103]].map(|r| r.map(Some).to_vec()),
+        2,
+        1,
+    );
+    sorted(
+        &context,
+        "polls",
+        &["ts", "task_id"],
+        &[[0, 7], [1, 7], [4, 7], [5, 7], [5, 9], [20, 8]].map(|r| r.map(Some).to_vec()),
+        2,
+        1,
+    );
     let sql = "SELECT ts, task_id, ts_right, by FROM asof('polls', 'wakes', 'task_id')";
-    assert_eq!(rows(&context, sql), [
-        vec![Some(0), Some(7), None, None],
-        vec![Some(1), Some(7), Some(1), Some(100)],
-        vec![Some(4), Some(7), Some(1), Some(100)],
-        vec![Some(5), Some(7), Some(5), Some(102)],
-        vec![Some(5), Some(9), None, None],
-        vec![Some(20), Some(8), Some(5), Some(101)],
-    ]);
+    assert_eq!(
+        rows(&context, sql),
+        [
+            vec![Some(0), Some(7), None, None],
+            vec![Some(1), Some(7), Some(1), Some(100)],
+            vec![Some(4), Some(7), Some(1), Some(100)],
+            vec![Some(5), Some(7), Some(5), Some(102)],
+            vec![Some(5), Some(9), None, None],
+            vec![Some(20), Some(8), Some(5), Some(101)],
+        ]
+    );
     // Without a key, and with one that has two names.
     assert_eq!(rows(&context, "SELECT by FROM asof('polls', 'wakes') WHERE ts IN (4, 20)"), [[Some(100)], [Some(103)]]);
-    assert_eq!(rows(&context, "SELECT count(by), count(*) FROM asof('wakes', 'wakes', 'by = by')"), [[Some(4), Some(4)]]);
+    assert_eq!(
+        rows(&context, "SELECT count(by), count(*) FROM asof('wakes', 'wakes', 'by = by')"),
+        [[Some(4), Some(4)]]
+    );
 }
 
 #[test]
@@ -107,14 +128,14 @@ fn inputs_in_order_need_no_sort_and_what_comes_out_is_in_order() {
     for (function, left, right) in [("asof", "l1", "r1"), ("within", "l3", "r3"), ("asof", "l3", "r1")] {
         let sql = format!("SELECT ts, x_right FROM {function}('{left}', '{right}', 'k') ORDER BY ts");
         let explained = plan(&context, &sql);
-        assert!(explained.contains("JoinExec: ") && !explained.contains("SortExec"), "{explained}");
+        assert!(explained.contains("TimeJoinExec: ") && !explained.contains("SortExec"), "{explained}");
         assert_eq!(explained.contains("SortPreservingMergeExec"), left == "l3" || right == "r3", "{explained}");
     }
     let explained = plan(&context, "SELECT ts, x_right FROM asof('l1', 'u', 'k') ORDER BY ts");
     assert_eq!(explained.matches("SortExec").count(), 1, "{explained}");
     // What no column of the right side is asked of is not joined.
     let explained = plan(&context, "SELECT sum(x) FROM asof('l1', 'r1', 'k')");
-    assert!(!explained.contains("JoinExec"), "{explained}");
+    assert!(!explained.contains("TimeJoinExec"), "{explained}");
 }
 
 #[test]
@@ -127,7 +148,10 @@ fn views_and_other_schemas_are_joined_too() {
     ask(&context, "CREATE VIEW late AS SELECT ts + 1 AS ts, k AS of, x FROM t").expect("a view");
     let sql = "SELECT ten, x FROM asof('views.odd', 'late', 'k = of') WHERE ts > 15 AND ten < 190";
     assert_eq!(rows(&context, sql), [[Some(170), Some(14)]]);
-    let told = rows(&context, "SELECT o.ten, j.x FROM views.odd o JOIN asof('t', 'late', 'k = of') j ON j.ts = o.ts AND o.ts = 9");
+    let told = rows(
+        &context,
+        "SELECT o.ten, j.x FROM views.odd o JOIN asof('t', 'late', 'k = of') j ON j.ts = o.ts AND o.ts = 9",
+    );
     assert_eq!(told, [[Some(90), Some(9)]]);
 }
 
@@ -191,14 +215,20 @@ fn keys_are_of_any_type_and_null_equals_nothing() {
     };
     for (name, what) in [("l", [Some("x"); 4]), ("r", [Some("one"), Some("two"), Some("three"), Some("four")])] {
         let table = MemTable::try_new(Arc::clone(&schema), vec![vec![rows_of(what)]]).expect("a table");
-        context.register_table(name, Arc::new(table.with_sort_order(vec![vec![col("ts").sort(true, false)]]))).expect("ok");
+        context
+            .register_table(name, Arc::new(table.with_sort_order(vec![vec![col("ts").sort(true, false)]])))
+            .expect("ok");
     }
     let told = texts(&context, "SELECT what_right FROM asof('l', 'r', 'host', 'tid')");
     assert_eq!(told, [Some("one".into()), Some("two".into()), None, None]);
     let told = texts(&context, "SELECT what_right FROM asof('l', 'r', 'host')");
     assert_eq!(told, [Some("one".into()), Some("two".into()), None, Some("four".into())]);
     // Text in another form, a number of another width.
-    ask(&context, "CREATE VIEW w AS SELECT ts, arrow_cast(host, 'Utf8View') AS host, CAST(tid AS SMALLINT) AS tid, what FROM r").expect("a view");
+    ask(
+        &context,
+        "CREATE VIEW w AS SELECT ts, arrow_cast(host, 'Utf8View') AS host, CAST(tid AS SMALLINT) AS tid, what FROM r",
+    )
+    .expect("a view");
     let told = texts(&context, "SELECT what_right FROM asof('l', 'w', 'host', 'tid')");
     assert_eq!(told, [Some("one".into()), Some("two".into()), None, None]);
 }
@@ -258,7 +288,6 @@ fn only_what_is_needed_is_read_of_both_sides() {
     assert_eq!(told, [16, 17, 18, 19].map(|x| vec![Some(x)]));
     assert_eq!(take(&left), ["Some([0, 1]) where ts < Int64(20) and ts >= Int64(10)"]);
     assert_eq!(take(&right), ["Some([0, 1, 3]) where ts < Int64(20)"]);
-    // A stretch of 4 around ts 10 began at 6 or later: statistics of the right side say so.
     let told = rows(&context, "SELECT x_right FROM within('l', 'r', 'k') WHERE ts >= 10 AND ts <= 12 AND x <> 11");
     assert_eq!(told, [[Some(10)], [Some(12)]]);
     assert_eq!(take(&left), ["Some([0, 1, 3]) where ts <= Int64(12) and ts >= Int64(10) and x != Int64(11)"]);
@@ -266,6 +295,36 @@ fn only_what_is_needed_is_read_of_both_sides() {
     assert_eq!(asked.last().map(String::as_str), Some("Some([0, 1, 2, 3]) where ts <= Int64(12)"));
     let told = rows(&context, "SELECT x FROM asof('l', 'r', 'k') LIMIT 2");
     assert_eq!((told.len(), take(&right).len()), (2, 0));
+}
+
+#[test]
+fn a_lower_bound_reaches_back_by_the_longest_stretch() {
+    let context = context(1, 8192);
+    let folder = tempfile::tempdir().expect("a folder");
+    let all: Vec<Row> = (0..40).map(|i| vec![Some(i * 10), Some(i % 3), Some(20 + i % 5), Some(i)]).collect();
+    unsorted(&context, "rows", &COLUMNS, &all, 8);
+    for name in ["l", "r"] {
+        let path = folder.path().join(format!("{name}.parquet")).display().to_string();
+        block(async {
+            let options = DataFrameWriteOptions::new().with_single_file_output(true);
+            let rows = context.table("rows").await.expect("a table");
+            rows.write_parquet(&path, options, None).await.expect("written");
+            let options = ParquetReadOptions::default().file_sort_order(vec![vec![col("ts").sort(true, false)]]);
+            context.register_parquet(name, &path, options).await.expect("registered");
+        });
+    }
+    let sql = "SELECT x, x_right FROM within('l', 'r', 'k') WHERE ts >= 300 AND ts < 330";
+    let explained = plan(&context, sql);
+    assert!(!explained.contains("SortExec"), "{explained}");
+    // The longest stretch is 24.
+    assert!(
+        explained.contains("ts@0 < 330 AND ts@0 >= 276") || explained.contains("ts@0 >= 276 AND ts@0 < 330"),
+        "{explained}"
+    );
+    let slow: Vec<Row> = slow(&all, &all, true).into_iter().map(|(l, r)| vec![l[3], r.and_then(|r| r[3])]).collect();
+    assert_eq!(rows(&context, sql), slow[30..33]);
+    let explained = plan(&context, "SELECT x, x_right FROM asof('l', 'r', 'k') WHERE ts >= 300 AND ts < 330");
+    assert!(explained.matches("ts@0 >= 300").count() >= 1 && !explained.contains("276"), "{explained}");
 }
 
 #[test]
@@ -301,7 +360,8 @@ fn rows_of_many_batches_are_copied_together() {
     sorted(&context, "l", &COLUMNS, &left, 50, 1);
     for (function, is_within) in [("asof", false), ("within", true)] {
         let told = rows(&context, &format!("SELECT x, x_right FROM {function}('l', 'r', 'k')"));
-        let slow: Vec<Row> = slow(&left, &right, is_within).into_iter().map(|(l, r)| vec![l[3], r.and_then(|r| r[3])]).collect();
+        let slow: Vec<Row> =
+            slow(&left, &right, is_within).into_iter().map(|(l, r)| vec![l[3], r.and_then(|r| r[3])]).collect();
         assert_eq!(told, slow, "{function}");
     }
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use hud_functions::{Kind, catalog};
+use hud_functions::{FunctionKind, catalog};
 use proptest::prelude::*;
 use support::{START, context, failure, plan, rows, sorted, texts, unsorted};
 
@@ -15,17 +15,14 @@ fn moments_and_durations_are_constants_to_the_planner() {
     let explained = plan(&context, "SELECT ts FROM t WHERE ts >= at('+5s') AND ts < at('-1s') AND ts > ns('3ms')");
     assert!(explained.contains(&format!("ts@0 >= {five}")), "{explained}");
     assert!(!explained.contains("at(") && !explained.contains("ns("), "{explained}");
-    assert_eq!(rows(&context, "SELECT at('22:13:21') - at('+0s'), ns('1.5s'), ns(7), at(NULL)"), [[
-        Some(1_000_000_000),
-        Some(1_500_000_000),
-        Some(7),
-        None
-    ]]);
-    assert_eq!(rows(&context, "SELECT at(x) - at('+0s') FROM (VALUES ('+1ns'), (NULL), ('+2ns')) v(x)"), [
-        [Some(1)],
-        [None],
-        [Some(2)]
-    ]);
+    assert_eq!(
+        rows(&context, "SELECT at('22:13:21') - at('+0s'), ns('1.5s'), ns(7), at(NULL)"),
+        [[Some(1_000_000_000), Some(1_500_000_000), Some(7), None]]
+    );
+    assert_eq!(
+        rows(&context, "SELECT at(x) - at('+0s') FROM (VALUES ('+1ns'), (NULL), ('+2ns')) v(x)"),
+        [[Some(1)], [None], [Some(2)]]
+    );
 }
 
 #[test]
@@ -68,7 +65,8 @@ fn buckets_of_time_keep_order_and_prune() {
     let context = context(1, 8192);
     let all: Vec<_> = (0..100).map(|i| vec![Some(START + i * 70_000_000), Some(i)]).collect();
     sorted(&context, "t", &["ts", "x"], &all, 16, 1);
-    let counted = rows(&context, "SELECT time_bucket('1s', ts) - at('+0s') AS b, count(*) FROM t GROUP BY b ORDER BY b");
+    let counted =
+        rows(&context, "SELECT time_bucket('1s', ts) - at('+0s') AS b, count(*) FROM t GROUP BY b ORDER BY b");
     let expected: Vec<_> = (0..7)
         .map(|s| {
             let n = (0..100).filter(|i| i * 70_000_000 / 1_000_000_000 == s).count();
@@ -82,11 +80,10 @@ fn buckets_of_time_keep_order_and_prune() {
     let explained = plan(&context, "SELECT x FROM t WHERE time_bucket('1s', ts) = at('+2s')");
     let two = START + 2_000_000_000;
     assert!(explained.contains(&format!("ts@0 >= {two} AND ts@0 < {}", two + 1_000_000_000)), "{explained}");
-    assert_eq!(rows(&context, "SELECT time_bucket(s, 25) FROM (VALUES (10), (7), (NULL)) v(s)"), [
-        [Some(20)],
-        [Some(21)],
-        [None]
-    ]);
+    assert_eq!(
+        rows(&context, "SELECT time_bucket(s, 25) FROM (VALUES (10), (7), (NULL)) v(s)"),
+        [[Some(20)], [Some(21)], [None]]
+    );
 }
 
 #[test]
@@ -111,7 +108,7 @@ fn every_function_is_documented_and_every_example_runs() {
         assert!(doc.example.contains(&format!("{}(", doc.name)), "{}", doc.name);
         support::ask(&context, doc.example).unwrap_or_else(|e| panic!("{}: {e}", doc.example));
     }
-    assert!(catalog().is_sorted_by_key(|doc| doc.kind) && catalog().iter().any(|doc| doc.kind == Kind::Table));
+    assert!(catalog().is_sorted_by_key(|doc| doc.kind) && catalog().iter().any(|doc| doc.kind == FunctionKind::Table));
 }
 
 proptest! {

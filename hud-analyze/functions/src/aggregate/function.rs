@@ -69,7 +69,8 @@ impl Sketching {
     fn billionths(&self, expr: &Arc<dyn PhysicalExpr>) -> Result<u32> {
         let nothing = RecordBatch::new_empty(Arc::new(Schema::empty()));
         match expr.evaluate(&nothing) {
-            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(q)))) if (0.0..=1.0).contains(&q) => {
+            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(q)))) if (0.0..=1.0).contains(&q) =>
+            {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to a billion")]
                 Ok((q * 1e9).round() as u32)
             }

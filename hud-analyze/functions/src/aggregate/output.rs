@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array as _, ArrayRef, AsArray as _, Int64Array, Int64Builder, ListArray, StructArray, UInt16Array, UInt64Array},
+    array::{
+        Array as _, ArrayRef, AsArray as _, Int64Array, Int64Builder, ListArray, StructArray, UInt16Array, UInt64Array,
+    },
     buffer::{NullBuffer, OffsetBuffer},
     datatypes::{DataType, Field, Fields, Int64Type, UInt16Type, UInt64Type},
 };
@@ -64,7 +66,8 @@ impl Output {
                 list(quantiles_item(), lengths, Arc::new(values.finish()), Some(valid(groups)))
             }
             Output::Histogram => {
-                let (mut lower, mut upper, mut counts) = (Int64Builder::new(), Int64Builder::new(), Int64Builder::new());
+                let (mut lower, mut upper, mut counts) =
+                    (Int64Builder::new(), Int64Builder::new(), Int64Builder::new());
                 for (slot, count) in groups.iter().flat_map(Sketch::counts) {
                     let (from, to) = Histogram::range(slot);
                     lower.append_value(from);

@@ -33,7 +33,8 @@ impl Join {
 impl TableFunctionImpl for Join {
     fn call_with_args(&self, args: TableFunctionArgs<'_, '_>) -> Result<Arc<dyn TableProvider>> {
         let name = self.kind.name();
-        let usage = || plan_datafusion_err!("{name} takes names as text: write it like {name}('wakes', 'polls', 'task_id')");
+        let usage =
+            || plan_datafusion_err!("{name} takes names as text: write it like {name}('wakes', 'polls', 'task_id')");
         let texts = args.exprs().iter().map(text).collect::<Option<Vec<_>>>().ok_or_else(usage)?;
         let [left, right, keys @ ..] = texts.as_slice() else { return Err(usage()) };
         if keys.len() > MOST_KEYS {

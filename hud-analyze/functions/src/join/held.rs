@@ -122,7 +122,8 @@ impl Held {
     /// Lets the row `row` of `batch` be met from `ts` to `last`. No row of an earlier `ts` comes after it.
     pub(super) fn open(&mut self, keys: &BatchKeys, row: usize, batch: u32, ts: i64, last: i64) -> Result<()> {
         let known = self.by_key.len();
-        let row32 = u32::try_from(row).map_err(|_| exec_datafusion_err!("a batch has more rows than can be counted"))?;
+        let row32 =
+            u32::try_from(row).map_err(|_| exec_datafusion_err!("a batch has more rows than can be counted"))?;
         let Some(top) = self.by_key.entry(keys, row, NONE) else { return Ok(()) };
         let mut top = *top;
         if let (BatchKeys::Rows(rows, _), true) = (keys, self.by_key.len() > known) {

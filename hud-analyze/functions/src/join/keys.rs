@@ -61,10 +61,11 @@ impl Keys {
     }
 
     pub(super) fn of(&self, columns: &[ArrayRef]) -> Result<BatchKeys> {
-        let columns = columns.iter().zip(&self.types).map(|(column, data_type)| match column.data_type() == data_type {
-            true => Ok(Arc::clone(column)),
-            false => cast(column, data_type),
-        });
+        let columns =
+            columns.iter().zip(&self.types).map(|(column, data_type)| match column.data_type() == data_type {
+                true => Ok(Arc::clone(column)),
+                false => cast(column, data_type),
+            });
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let Some(first) = columns.first() else { return Ok(BatchKeys::None) };
         if let (None, Some(integers)) = (&self.converter, first.as_primitive_opt::<Int64Type>()) {
@@ -100,7 +101,11 @@ impl ByKey {
         match (self, keys) {
             (ByKey::Integers(map), BatchKeys::None) => map.get(&0).copied(),
             (ByKey::Integers(map), BatchKeys::Integers(integers)) => {
-                integers.is_valid(row).then(|| map.get(&integers.value(row)).copied())?
+                if integers.is_null(row) {
+                    None
+                } else {
+                    map.get(&integers.value(row)).copied()
+                }
             }
             (ByKey::Rows(map), BatchKeys::Rows(rows, valid)) => {
                 valid.get(row).filter(|valid| **valid).and_then(|_| map.get(rows.row(row).as_ref()).copied())
@@ -114,7 +119,10 @@ impl ByKey {
         match (self, keys) {
             (ByKey::Integers(map), BatchKeys::None) => Some(map.entry(0).or_insert(fresh)),
             (ByKey::Integers(map), BatchKeys::Integers(integers)) => {
-                integers.is_valid(row).then(|| map.entry(integers.value(row)).or_insert(fresh))
+                if integers.is_null(row) {
+                    return None;
+                }
+                Some(map.entry(integers.value(row)).or_insert(fresh))
             }
             (ByKey::Rows(map), BatchKeys::Rows(rows, valid)) => {
                 valid.get(row).filter(|valid| **valid)?;

@@ -16,8 +16,8 @@ use datafusion::{
         expressions::Column,
     },
     physical_plan::{
-        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements, PhysicalExpr,
-        PlanProperties, ReplaceChildrenOptions,
+        ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements,
+        PhysicalExpr, PlanProperties, ReplaceChildrenOptions,
         execution_plan::{Boundedness, CardinalityEffect, EmissionType},
         metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput as _},
         statistics::{ChildStats, StatisticsArgs},
@@ -30,7 +30,7 @@ use super::merge::{Merge, Shape, Source, Step};
 
 /// An as-of or interval join.
 #[derive(Debug)]
-pub(super) struct JoinExec {
+pub(super) struct TimeJoinExec {
     children: [Arc<dyn ExecutionPlan>; 2],
     shape: Arc<Shape>,
     schema: SchemaRef,
@@ -38,7 +38,7 @@ pub(super) struct JoinExec {
     metrics: ExecutionPlanMetricsSet,
 }
 
-impl JoinExec {
+impl TimeJoinExec {
     pub(super) fn new(children: [Arc<dyn ExecutionPlan>; 2], shape: Arc<Shape>, schema: SchemaRef) -> Self {
         let ts = shape.output.iter().position(|source| *source == Source::Left(shape.left_ts));
         let ordering = ts.and_then(|ts| by_ts(&schema, ts));
@@ -49,7 +49,13 @@ impl JoinExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        JoinExec { children, shape, schema, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        TimeJoinExec {
+            children,
+            shape,
+            schema,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 }
 
@@ -59,14 +65,13 @@ fn by_ts(schema: &Schema, ts: usize) -> Option<LexOrdering> {
     LexOrdering::new([PhysicalSortExpr::new(Arc::new(column), options)])
 }
 
-impl DisplayAs for JoinExec {
+impl DisplayAs for TimeJoinExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [left, right] = &self.children;
         let (left_schema, right_schema) = (left.schema(), right.schema());
         let name = |schema: &Schema, at: &usize| schema.fields().get(*at).map_or(String::new(), |f| f.name().clone());
         let keys = self.shape.left_keys.iter().zip(&self.shape.right_keys);
-        let on: Vec<_> =
-            keys.map(|(l, r)| format!("{} = {}", name(&left_schema, l), name(&right_schema, r))).collect();
+        let on: Vec<_> = keys.map(|(l, r)| format!("{} = {}", name(&left_schema, l), name(&right_schema, r))).collect();
         let [left, right] = &self.shape.names;
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
@@ -77,7 +82,7 @@ impl DisplayAs for JoinExec {
     }
 }
 
-impl ExecutionPlan for JoinExec {
+impl ExecutionPlan for TimeJoinExec {
     fn name(&self) -> &str {
         Self::static_name()
     }
@@ -120,7 +125,7 @@ impl ExecutionPlan for JoinExec {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match <[Arc<dyn ExecutionPlan>; 2]>::try_from(children) {
             Ok(children) => {
-                Ok(Arc::new(JoinExec::new(children, Arc::clone(&self.shape), Arc::clone(&self.schema))))
+                Ok(Arc::new(TimeJoinExec::new(children, Arc::clone(&self.shape), Arc::clone(&self.schema))))
             }
             Err(children) => internal_err!("a join has two children, not {}", children.len()),
         }
@@ -151,7 +156,8 @@ impl ExecutionPlan for JoinExec {
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
         let batches = stream::try_unfold(joining, |mut joining| async move {
-            Ok(joining.next().await?.map(|batch| (batch, joining)))
+            let batch = joining.next().await;
+            batch.map(|batch| batch.map(|batch| (batch, joining)))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches)))
     }

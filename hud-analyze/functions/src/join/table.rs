@@ -23,7 +23,7 @@ use super::{
     Kind,
     keys::common_type,
     merge::{Shape, Source},
-    plan::JoinExec,
+    plan::TimeJoinExec,
 };
 
 /// A side of a join.
@@ -210,16 +210,19 @@ impl TableProvider for JoinTable {
             return scan(&self.left, state, &columns, &filters, limit).await;
         }
         let (left_keys, right_keys): (Vec<usize>, Vec<usize>) = self.keys.iter().copied().unzip();
-        let left_columns = set(wanted.iter().filter_map(of_left).chain(left_keys.iter().copied()).chain([self.left_ts]));
+        let left_columns =
+            set(wanted.iter().filter_map(of_left).chain(left_keys.iter().copied()).chain([self.left_ts]));
         let right_columns = set(wanted.iter().filter_map(of_right));
-        let right_read = set(right_columns.iter().chain(&right_keys).copied().chain([self.right_ts]).chain(self.right_dur));
+        let right_read =
+            set(right_columns.iter().chain(&right_keys).copied().chain([self.right_ts]).chain(self.right_dur));
 
         let left = scan(&self.left, state, &left_columns, &filters, limit).await?;
         let right = self.scan_right(state, &right_read, &filters).await?;
         let place = |columns: &[usize], at: usize| {
             columns.binary_search(&at).map_err(|_| plan_datafusion_err!("a join lacks a column that it needs"))
         };
-        let places = |columns: &[usize], of: &[usize]| of.iter().map(|at| place(columns, *at)).collect::<Result<Vec<_>>>();
+        let places =
+            |columns: &[usize], of: &[usize]| of.iter().map(|at| place(columns, *at)).collect::<Result<Vec<_>>>();
         let shape = Shape {
             kind: self.kind,
             names: [self.left.name.clone(), self.right.name.clone()],
@@ -239,7 +242,7 @@ impl TableProvider for JoinTable {
                 .collect::<Result<_>>()?,
         };
         let schema = Arc::new(self.schema.project(projection)?);
-        Ok(Arc::new(JoinExec::new([left, right], Arc::new(shape), schema)))
+        Ok(Arc::new(TimeJoinExec::new([left, right], Arc::new(shape), schema)))
     }
 }
 

@@ -130,7 +130,8 @@ impl ScalarUDFImpl for At {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         over_arrays(args, |arrays| {
             let texts = texts(arrays.first())?;
-            let at = |text: Option<&str>| text.map(|t| self.of(t).map_err(|why| exec_datafusion_err!("{why}"))).transpose();
+            let at =
+                |text: Option<&str>| text.map(|t| self.of(t).map_err(|why| exec_datafusion_err!("{why}"))).transpose();
             Ok(Arc::new(texts.iter().map(at).collect::<Result<Int64Array>>()?))
         })
     }

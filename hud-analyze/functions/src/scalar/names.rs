@@ -30,36 +30,39 @@ const WRAPPERS: [&str; 14] = [
 
 /// A type or function as people write it: `app::handler`, `app::handler::{closure}`, `Timeout<app::handler>`.
 pub fn short_type(name: &str) -> String {
-    let short = shorten(name.trim(), 0);
+    let short = shorten(name.trim(), 0, false);
     clean(if short.is_empty() { name } else { &short }).into_owned()
 }
 
-fn shorten(name: &str, depth: usize) -> String {
+/// `is_inner` is true of what is inside of a wrapper, where the library's paths only take room.
+fn shorten(name: &str, depth: usize, is_inner: bool) -> String {
     if depth > DEEPEST {
         return "…".into();
     }
-    for (prefix, kept) in [("&mut ", "&mut "), ("&", "&"), ("*const ", "*const "), ("*mut ", "*mut "), ("impl ", "impl ")] {
+    for (prefix, kept) in
+        [("&mut ", "&mut "), ("&", "&"), ("*const ", "*const "), ("*mut ", "*mut "), ("impl ", "impl ")]
+    {
         if let Some(rest) = name.strip_prefix(prefix) {
-            return format!("{kept}{}", shorten(without_lifetime(rest.trim_start()), depth + 1));
+            return format!("{kept}{}", shorten(without_lifetime(rest.trim_start()), depth + 1, is_inner));
         }
     }
     // Of `dyn Future<Output = ()> + Send + 'static` only the first trait says what it is.
     if let Some(rest) = name.strip_prefix("dyn ") {
         let first = split(rest, Splitter::Plus).into_iter().next().unwrap_or(rest);
-        return format!("dyn {}", shorten(first.trim(), depth + 1));
+        return format!("dyn {}", shorten(first.trim(), depth + 1, true));
     }
     for (open, close) in [('(', ')'), ('[', ']')] {
         if let Some(inner) = name.strip_prefix(open).and_then(|rest| rest.strip_suffix(close)) {
-            let parts: Vec<_> =
-                split(inner, Splitter::Comma).iter().map(|part| shorten(part.trim(), depth + 1)).collect();
+            let parts = split(inner, Splitter::Comma);
+            let parts: Vec<_> = parts.iter().map(|part| shorten(part.trim(), depth + 1, is_inner)).collect();
             return format!("{open}{}{close}", parts.join(", "));
         }
     }
-    path(name, depth)
+    path(name, depth, is_inner)
 }
 
 /// A path of segments: modules, types, functions and what the compiler makes up between them.
-fn path(name: &str, depth: usize) -> String {
+fn path(name: &str, depth: usize, is_inner: bool) -> String {
     let mut segments: Vec<String> = Vec::new();
     let mut arguments = None;
     for segment in split(name, Splitter::Path) {
@@ -67,7 +70,7 @@ fn path(name: &str, depth: usize) -> String {
             if segments.is_empty() {
                 // `<T as Trait>::f` and `<T>::f`: people say `T::f`.
                 let of = split(inner, Splitter::As).into_iter().next().unwrap_or(inner);
-                segments.push(shorten(of.trim(), depth + 1));
+                segments.push(shorten(of.trim(), depth + 1, false));
             } else {
                 arguments = Some(inner);
             }
@@ -94,13 +97,20 @@ fn path(name: &str, depth: usize) -> String {
     if segments.len() > 1 && segments.last().is_some_and(|last| is_hash(last)) {
         segments.pop();
     }
-    let is_wrapper = segments.len() > 1
-        && segments.first().is_some_and(|first| WRAPPERS.contains(&first.as_str()))
+    // A type without a path is one that was shortened already.
+    let is_wrapper = (segments.len() == 1 || segments.first().is_some_and(|first| WRAPPERS.contains(&first.as_str())))
         && segments.last().is_some_and(|last| last.starts_with(char::is_uppercase));
     match (segments.pop(), arguments) {
         (Some(last), arguments) if is_wrapper => {
             let parts: Vec<_> = arguments.map(|inner| wrapped(inner, depth)).unwrap_or_default();
-            if parts.is_empty() { last } else { format!("{last}<{}>", parts.join(", ")) }
+            match parts.is_empty() {
+                false => format!("{last}<{}>", parts.join(", ")),
+                true if is_inner => last,
+                true => {
+                    segments.push(last);
+                    segments.join("::")
+                }
+            }
         }
         (Some(last), _) => {
             segments.push(last);
@@ -117,7 +127,7 @@ fn wrapped(inner: &str, depth: usize) -> Vec<String> {
         .map(str::trim)
         .filter(|part| !part.is_empty() && !part.starts_with('\'') && *part != "alloc::alloc::Global")
         .filter(|part| !split(part, Splitter::Equals).get(1).is_some_and(|value| !value.is_empty()))
-        .map(|part| shorten(part, depth + 1))
+        .map(|part| shorten(part, depth + 1, true))
         .collect()
 }
 
@@ -211,11 +221,20 @@ mod tests {
             ("app::run<alloc::vec::Vec<u8>>", "app::run"),
             ("<app::Server as core::future::future::Future>::poll", "app::Server::poll"),
             ("<tokio::runtime::Handle>::bind::<app::pool_user::{closure}>", "tokio::runtime::Handle::bind"),
-            ("core::pin::Pin<alloc::boxed::Box<dyn core::future::future::Future<Output = ()> + Send>>", "Pin<Box<dyn Future>>"),
+            (
+                "core::pin::Pin<alloc::boxed::Box<dyn core::future::future::Future<Output = ()> + Send>>",
+                "Pin<Box<dyn Future>>",
+            ),
             ("tokio::time::timeout::Timeout<app::handler::{async_fn_env#0}>", "Timeout<app::handler>"),
             ("alloc::boxed::Box<[u8], alloc::alloc::Global>", "Box<[u8]>"),
-            ("core::ops::function::FnOnce::call_once{{vtable.shim}}", "core::ops::function::FnOnce::call_once{{vtable.shim}}"),
-            ("core::ops::function::FnOnce::call_once::{shim:vtable#0}", "core::ops::function::FnOnce::call_once::{shim}"),
+            (
+                "core::ops::function::FnOnce::call_once{{vtable.shim}}",
+                "core::ops::function::FnOnce::call_once{{vtable.shim}}",
+            ),
+            (
+                "core::ops::function::FnOnce::call_once::{shim:vtable#0}",
+                "core::ops::function::FnOnce::call_once::{shim}",
+            ),
             ("app::f::h0123456789abcdef", "app::f"),
             ("&mut app::Thing<u8>", "&mut app::Thing"),
             ("(app::A<u8>, fn(u8) -> app::B)", "(app::A, fn(u8) -> app::B)"),
@@ -233,7 +252,22 @@ mod tests {
     fn hostile_names_are_survived() {
         let deep = format!("{}x{}", "core::pin::Pin<".repeat(5_000), ">".repeat(5_000));
         assert!(short_type(&deep).len() < 1_000);
-        for name in ["<", ">", "<<>", "{", "}}}{{", "::", "a::<", "::<>::", "\x1b[2J::<x>", "é<ß>::日本", "<T as ", "dyn ", "&", "'a"] {
+        for name in [
+            "<",
+            ">",
+            "<<>",
+            "{",
+            "}}}{{",
+            "::",
+            "a::<",
+            "::<>::",
+            "\x1b[2J::<x>",
+            "é<ß>::日本",
+            "<T as ",
+            "dyn ",
+            "&",
+            "'a",
+        ] {
             let short = short_type(name);
             assert!(!short.chars().any(char::is_control), "{name:?}: {short:?}");
         }

@@ -124,7 +124,8 @@ fn durations(arrays: &[ArrayRef]) -> Result<ArrayRef> {
     if let Ok(integers) = integers(arrays) {
         return Ok(Arc::new(integers.clone()));
     }
-    let parse = |text: Option<&str>| text.map(|t| parse_duration(t).map_err(|why| exec_datafusion_err!("{why}"))).transpose();
+    let parse =
+        |text: Option<&str>| text.map(|t| parse_duration(t).map_err(|why| exec_datafusion_err!("{why}"))).transpose();
     Ok(Arc::new(texts(arrays.first())?.iter().map(parse).collect::<Result<Int64Array>>()?))
 }
 

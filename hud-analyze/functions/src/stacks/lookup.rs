@@ -3,7 +3,7 @@
 //! Rows are many, stacks are few: each one of a batch is looked up once. What a batch will take is known before it is made,
 //! and reserved for as long as it is being made.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, Int32Builder, Int64Array, ListArray, StringBuilder, StructArray},
@@ -13,6 +13,7 @@ use arrow::{
 use datafusion::{
     common::{DataFusionError, exec_err},
     error::Result,
+    execution::memory_pool::MemoryReservation,
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
 };
 use hashbrown::{HashMap, hash_map::Entry};
@@ -72,21 +73,20 @@ impl Lookup {
     fn frames(&self, names: &Names, distinct: &[i64], places: &[Option<usize>]) -> Result<ArrayRef> {
         let stacks: Vec<Option<&[i64]>> = distinct.iter().map(|stack| names.frame_ids(*stack)).collect();
         let at = |place: &Option<usize>| place.and_then(|p| *stacks.get(p)?);
-        let weights: Vec<usize> = stacks
-            .iter()
-            .map(|ids| ids.unwrap_or_default().iter().map(|id| weight(names.frame(*id))).sum())
-            .collect();
+        let weights: Vec<usize> =
+            stacks.iter().map(|ids| ids.unwrap_or_default().iter().map(|id| weight(names.frame(*id))).sum()).collect();
         let bytes = places.iter().map(|place| place.and_then(|p| weights.get(p)).copied().unwrap_or(0)).sum();
         let _reserved = self.make_room(bytes)?;
         let mut rows = FrameRows::default();
         let mut lengths = Vec::with_capacity(places.len());
         for place in places {
             let ids = at(place).unwrap_or_default();
-            ids.iter().for_each(|id| rows.push(Some(names.frame(*id).unwrap_or(&UNKNOWN.0))));
+            ids.iter().for_each(|id| rows.push(Some(names.frame(*id).unwrap_or(&UNKNOWN))));
             lengths.push(ids.len());
         }
         let valid = places.iter().map(|place| at(place).is_some()).collect::<NullBuffer>();
-        let lists = ListArray::try_new(item(), OffsetBuffer::from_lengths(lengths), Arc::new(rows.finish()?), Some(valid))?;
+        let lists =
+            ListArray::try_new(item(), OffsetBuffer::from_lengths(lengths), Arc::new(rows.finish()?), Some(valid))?;
         Ok(Arc::new(lists))
     }
 
@@ -100,7 +100,7 @@ impl Lookup {
         Ok(Arc::new(rows.finish()?))
     }
 
-    fn make_room(&self, bytes: usize) -> Result<datafusion::execution::memory_pool::MemoryReservation> {
+    fn make_room(&self, bytes: usize) -> Result<MemoryReservation> {
         if i32::try_from(bytes).is_err() {
             return exec_err!(
                 "{} would make {bytes} bytes of one batch, more than an array holds; group by stack_id first",
@@ -179,10 +179,13 @@ pub(super) fn weight(frame: Option<&Frame>) -> usize {
 }
 
 /// What stands for a frame that no row tells of.
-pub(super) struct Unknown(pub(super) Frame);
-
-pub(super) static UNKNOWN: std::sync::LazyLock<Unknown> = std::sync::LazyLock::new(|| {
-    Unknown(Frame { function: "<unknown>".into(), file: None, line: None, origin: None, module: None, is_named: false })
+pub(super) static UNKNOWN: LazyLock<Frame> = LazyLock::new(|| Frame {
+    function: "<unknown>".into(),
+    file: None,
+    line: None,
+    origin: None,
+    module: None,
+    is_named: false,
 });
 
 fn fields() -> Fields {

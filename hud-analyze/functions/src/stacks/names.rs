@@ -10,8 +10,14 @@ use arrow::{
     compute::cast,
     datatypes::{DataType, Int32Type, Int64Type},
 };
-use datafusion::{common::exec_datafusion_err, error::Result, execution::memory_pool::MemoryReservation};
+use datafusion::{
+    common::exec_datafusion_err,
+    error::Result,
+    execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation},
+};
 use hashbrown::{HashMap, HashSet};
+
+use super::shared::StackSource;
 
 /// Memory is asked for by so much at a time.
 const STEP: usize = 256 << 10;
@@ -47,6 +53,14 @@ pub struct Names {
 }
 
 impl Names {
+    /// Loads the names of a session, and reserves their memory in `pool` while they grow; who drops the reservation gives it
+    /// back.
+    pub fn load(source: &dyn StackSource, pool: &Arc<dyn MemoryPool>) -> Result<(Names, MemoryReservation)> {
+        let mut builder = NamesBuilder::new(MemoryConsumer::new("names of stacks").register(pool));
+        source.load(&mut builder)?;
+        builder.build()
+    }
+
     /// The ids of a stack's frames, leaf first; `None` where there is no such stack.
     pub fn frame_ids(&self, stack: i64) -> Option<&[i64]> {
         let (from, to) = *self.stacks.get(&stack)?;
@@ -91,7 +105,7 @@ pub struct NamesBuilder {
 }
 
 impl NamesBuilder {
-    pub(super) fn new(reserved: MemoryReservation) -> Self {
+    fn new(reserved: MemoryReservation) -> Self {
         let (names, modules, module_of, texts) = Default::default();
         NamesBuilder { names, modules, module_of, texts, reserved, used: 0 }
     }
@@ -105,7 +119,8 @@ impl NamesBuilder {
             .ok_or_else(|| exec_datafusion_err!("stacks.frame_ids is {}, not a list", lists.data_type()))?;
         for (row, id) in ids.iter().enumerate() {
             let Some(id) = id else { continue };
-            let list = if lists.is_null(row) { None } else { Some(as_integers(&lists.value(row), "stacks.frame_ids")?) };
+            let list =
+                if lists.is_null(row) { None } else { Some(as_integers(&lists.value(row), "stacks.frame_ids")?) };
             let length = list.as_ref().map_or(0, |list| list.len() - list.null_count());
             self.need(length * size_of::<i64>() + ENTRY * size_of::<(i64, (usize, usize))>() + size_of::<i64>())?;
             if self.names.stacks.contains_key(&id) {
@@ -169,7 +184,7 @@ impl NamesBuilder {
     }
 
     /// The names, and the memory that is reserved for them.
-    pub(super) fn build(mut self) -> Result<(Names, MemoryReservation)> {
+    fn build(mut self) -> Result<(Names, MemoryReservation)> {
         for (frame, module) in std::mem::take(&mut self.module_of) {
             let Some(path) = self.modules.get(&module).map(Arc::clone) else { continue };
             let label = format!("<{}>", path.rsplit('/').next().unwrap_or(&path));

@@ -76,9 +76,7 @@ impl SharedNames {
         if let Some(loaded) = &*loaded {
             return Ok(Arc::clone(loaded));
         }
-        let mut builder = NamesBuilder::new(MemoryConsumer::new("names of stacks").register(&self.0.pool));
-        self.0.source.load(&mut builder)?;
-        let (names, reserved) = builder.build()?;
+        let (names, reserved) = Names::load(&*self.0.source, &self.0.pool)?;
         Ok(Arc::clone(loaded.insert(Arc::new(Loaded { names, _reserved: reserved }))))
     }
 

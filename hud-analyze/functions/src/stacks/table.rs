@@ -8,7 +8,7 @@ use arrow::{
 };
 use datafusion::{
     catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider, streaming::StreamingTable},
-    common::{exec_datafusion_err, plan_err, runtime::SpawnedTask},
+    common::{DataFusionError, exec_datafusion_err, plan_err, runtime::SpawnedTask},
     error::Result,
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
@@ -80,9 +80,12 @@ impl PartitionStream for Rows {
             let names = SpawnedTask::spawn_blocking(move || names.get())
                 .await
                 .map_err(|e| exec_datafusion_err!("the names of stacks could not be loaded: {e}"))??;
-            Ok(stream::try_unfold(Place { names, stack: 0, depth: 0 }, move |mut place| {
+            Ok::<_, DataFusionError>(stream::try_unfold(Place { names, stack: 0, depth: 0 }, move |mut place| {
                 let schema = Arc::clone(&schema);
-                async move { Ok(place.next(schema, rows)?.map(|batch| (batch, place))) }
+                async move {
+                    let batch = place.next(schema, rows);
+                    batch.map(|batch| batch.map(|batch| (batch, place)))
+                }
             }))
         })
         .try_flatten();
@@ -112,7 +115,7 @@ impl Place {
                 break;
             }
             self.depth += 1;
-            let frame = self.names.frame(id).unwrap_or(&UNKNOWN.0);
+            let frame = self.names.frame(id).unwrap_or(&UNKNOWN);
             stacks.append_value(stack);
             // As SQL counts: frame_ids[depth] is the frame.
             depths.append_value(i32::try_from(self.depth).unwrap_or(i32::MAX));
