@@ -1,1 +1,48 @@
 //! What SQL lacks for questions about a session, as functions of DataFusion.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`scalar`] | times and durations as people write them, buckets of time, short names |
+//! | [`stacks`] | from a stack's id to its frames; names are loaded once, when a query first asks |
+//! | [`aggregate`] | quantiles and histograms over the cockpit's buckets, sums that do not wrap |
+//! | [`join`] | as-of and interval joins over inputs sorted by time, in one pass |
+//!
+//! Invariants: whatever grows with the data is reserved in the memory pool; no input, however hostile, makes anything here
+//! panic; a constant is worked out at planning, so that `ts >= at('+5s')` prunes.
+
+pub mod aggregate;
+mod docs;
+pub mod join;
+pub mod scalar;
+pub mod stacks;
+
+use std::sync::Arc;
+
+use datafusion::{error::Result, prelude::SessionContext};
+
+pub use crate::{
+    docs::{FunctionDoc, FunctionKind, catalog},
+    scalar::{Moment, clock, human, parse_duration, short_type},
+    stacks::{Names, NamesBuilder, StackBatches, StackSource},
+};
+
+/// What the functions have to know of a session.
+#[derive(Clone, Debug)]
+pub struct SessionFacts {
+    /// When it began (ns since the Unix epoch): `at('+5s')` counts from there.
+    pub start: i64,
+    /// The first moment past its end (ns since the Unix epoch): `at('-5s')` counts back from there.
+    pub end: i64,
+    /// Where the names of its stacks come from.
+    pub stacks: Arc<dyn StackSource>,
+}
+
+/// Makes every function of this crate known to `context`. Those that are there by the same name are replaced, so a session
+/// that has grown may be registered again.
+pub fn register(context: &SessionContext, session: &SessionFacts) -> Result<()> {
+    scalar::register(context, session);
+    stacks::register(context, session)?;
+    aggregate::register(context);
+    join::register(context);
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Joins that SQL lacks, as table functions over inputs sorted by time:
+//!
+//! - `asof('left', 'right', 'key', …)`: every row of `left` with the last row of `right` of the same key that is not later;
+//! - `within('left', 'right', 'key', …)`: every row of `left` with the innermost stretch of `right` of the same key that it
+//!   lies in: `right.ts <= left.ts < right.ts + right.dur`.
+//!
+//! ```text
+//! left, by ts ──┐
+//!               ├─ merge ─▶ the rows of left, in their order, with columns of right
+//! right, by ts ─┘  │
+//!                  └ held: by key, the rows of right that a later row of left may still meet
+//! ```
+//! One pass over both sides. What is held is reserved in the memory pool. An input that is not sorted as it says is an error.
+
+mod function;
+mod held;
+mod keys;
+mod merge;
+mod plan;
+mod table;
+
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+
+/// Which of the two joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// The last row that is not later.
+    AsOf,
+    /// The innermost stretch around.
+    Within,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Kind::AsOf => "asof",
+            Kind::Within => "within",
+        }
+    }
+}
+
+pub(crate) fn register(context: &SessionContext) {
+    for kind in [Kind::AsOf, Kind::Within] {
+        context.register_udtf(kind.name(), Arc::new(function::Join::new(kind)));
+    }
+}
