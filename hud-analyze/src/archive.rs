@@ -1,13 +1,6 @@
 //! Sessions in a zip archive, read where they lie: their segments are stored in it as they are.
 
-use std::{
-    fs::File,
-    io,
-    ops::Range,
-    os::unix::fs::FileExt as _,
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use hud_common::session::ReadAt;

@@ -11,7 +11,10 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::{
     execution::context::SQLOptions,
     logical_expr::{AggregateUDF, ScalarUDF, WindowUDF},
-    physical_plan::{ExecutionPlan, execute_stream},
+    physical_plan::{
+        ExecutionPlan, execute_stream,
+        statistics::{StatisticsArgs, StatisticsContext},
+    },
     sql::parser::{DFParserBuilder, Statement},
 };
 use futures::{FutureExt as _, TryStreamExt as _};
@@ -44,12 +47,8 @@ pub(crate) fn run(catalog: &Catalog, runtime: &Runtime, args: &SqlArgs) -> Resul
             commands.chain(files.iter().cloned().map(Input::File)).collect()
         }
     };
-    let settings = Settings {
-        format: args.format.of_shell(),
-        null: "-".into(),
-        footer: inputs.is_empty(),
-        ..Settings::default()
-    };
+    let settings =
+        Settings { format: args.format.of_shell(), null: "-".into(), footer: inputs.is_empty(), ..Settings::default() };
     let options = Options { greeting: greeting(catalog), settings, ..Options::default() };
     let database = Asked { catalog, runtime, relations: RefCell::default() };
     hud_shell::run(&database, &inputs, options).map_err(|error| match error {
@@ -101,7 +100,9 @@ impl Database for Asked<'_> {
     ) -> hud_shell::Result<Summary> {
         let began = Instant::now();
         let (cancel, cancelled) = oneshot::channel();
-        control.on_cancel(move || drop(cancel.send(())));
+        control.on_cancel(move || {
+            let _ = cancel.send(());
+        });
         let answered = self.runtime.block_on(async {
             tokio::select! {
                 answered = self.answer(sql, settings, out, control) => answered.map_err(|e| ShellError::Query(e.to_string())),
@@ -189,7 +190,7 @@ fn parse(sql: &str) -> Result<Vec<Statement>> {
 /// Rows that the scans of a plan have, as far as is known.
 fn expected(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     leaves(plan, &|leaf| {
-        let statistics = leaf.partition_statistics(None).ok();
+        let statistics = StatisticsContext::new().compute(leaf, &StatisticsArgs::new()).ok();
         statistics.and_then(|statistics| statistics.num_rows.get_value().copied()).unwrap_or(0)
     })
 }

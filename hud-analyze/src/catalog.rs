@@ -11,6 +11,7 @@ use std::{
 };
 
 use datafusion::{
+    error::DataFusionError,
     execution::{
         memory_pool::{FairSpillPool, TrackConsumersPool},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
@@ -18,6 +19,7 @@ use datafusion::{
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext},
 };
 use hud_common::session::{self, Manifest, Recovery, SessionDir, Table, recover, scan_verified};
+use hud_functions::{NamesBuilder, SessionFacts, StackBatches, StackSource};
 
 use crate::{
     error::{Error, Result, one_line},
@@ -194,8 +196,9 @@ impl Catalog {
             }
         }
         let pool = FairSpillPool::new(settings.memory);
-        let runtime =
-            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS))).build_arc()?;
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS)))
+            .build_arc()?;
         let fronts = sessions.iter().map(|session| front(&runtime, session)).collect::<Result<Vec<_>>>()?;
         let opened = Arc::new(Opened { sessions, fronts });
         let context = whole(&runtime, &opened)?;
@@ -274,7 +277,64 @@ fn front(runtime: &Arc<RuntimeEnv>, session: &Session) -> Result<SessionContext>
         let source = session.source(table).cloned().into_iter().collect();
         context.register_table(table.name(), Arc::new(SegmentTable::new(table, source, false)))?;
     }
+    hud_functions::register(&context, &facts(std::slice::from_ref(session))?)?;
     Ok(context)
+}
+
+/// What functions have to know of sessions.
+fn facts(sessions: &[Session]) -> Result<SessionFacts> {
+    let mut facts = SessionFacts { start: i64::MAX, end: i64::MIN, stacks: Arc::new(StackBatches::default()) };
+    for session in sessions {
+        facts.start = facts.start.min(session.manifest.start);
+        let mut end = session.manifest.end;
+        // Its recorder did not live to say so, or goes on.
+        for table in [Table::Polls, Table::OffCpu, Table::Samples] {
+            if session.manifest.end.is_none() {
+                let keys = session.source(table).map(|source| source.keys()).transpose();
+                let keys = keys.map_err(|error| Error::from(&*error))?.flatten();
+                end = end.max(keys.map(|(_, last)| last.saturating_add(1)));
+            }
+        }
+        facts.end = facts.end.max(end.unwrap_or(session.manifest.start));
+    }
+    if let [session] = sessions {
+        facts.stacks = Arc::new(StackNames::of(session));
+    }
+    Ok(facts)
+}
+
+/// A session's stacks, frames and modules, for functions that name them. Of several sessions there are none: ids mean
+/// nothing beyond one.
+#[derive(Debug)]
+struct StackNames(Vec<Arc<Source>>);
+
+impl StackNames {
+    fn of(session: &Session) -> Self {
+        let tables = [Table::Stacks, Table::Frames, Table::Modules];
+        StackNames(tables.into_iter().filter_map(|table| session.source(table).cloned()).collect())
+    }
+}
+
+impl StackSource for StackNames {
+    fn load(&self, names: &mut NamesBuilder) -> datafusion::error::Result<()> {
+        for source in &self.0 {
+            let table = source.table();
+            let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
+            let mut failed = None;
+            let read = source.scan(&columns, |batch| {
+                let added = match table {
+                    Table::Stacks => names.add_stacks(batch),
+                    Table::Frames => names.add_frames(batch),
+                    _ => names.add_modules(batch),
+                };
+                failed = failed.take().or(added.err());
+                Ok(())
+            });
+            read.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            failed.map_or(Ok(()), Err)?;
+        }
+        Ok(())
+    }
 }
 
 /// The tables of all sessions, those of each by itself where there are several, and the views.
@@ -296,6 +356,7 @@ fn whole(runtime: &Arc<RuntimeEnv>, opened: &Arc<Opened>) -> Result<SessionConte
             catalog.register_schema(&session.manifest.id, schema.ok_or_else(missing)?)?;
         }
     }
+    hud_functions::register(&context, &facts(opened.sessions())?)?;
     names::register_functions(&context, &views);
     Ok(context)
 }

@@ -104,7 +104,7 @@ Without -c and -f, statements ended by `;` are read from standard input; at a te
 Examples:
   hud-analyze sql SESSION -c 'SELECT task_id, max(dur) FROM polls GROUP BY 1 ORDER BY 2 DESC LIMIT 5'
   hud-analyze sql SESSION -c 'SELECT * FROM drops' --format csv
-  hud-analyze sql SESSION -c "SELECT * FROM blocking('+5s', '+6s')"
+  hud-analyze sql SESSION -c \"SELECT * FROM blocking('+5s', '+6s')\"
   hud-analyze sql /var/lib/hud -c 'SELECT host, session, count(*) FROM polls GROUP BY 1, 2'
   hud-analyze sql SESSION -f report.sql
   echo 'SELECT count(*) FROM samples;' | hud-analyze sql SESSION")]

@@ -113,9 +113,7 @@ fn outer(error: Error) -> DataFusionError {
 
 /// What a user gave for a parameter: a number, a truth value, or a time or duration in words.
 fn argument(view: &View, parameter: &Item, value: &ScalarValue, whole: Window, start: i64) -> Result<ScalarValue> {
-    let wrong = |why: String| {
-        plan_err!("{} of {}() cannot be {value}: {why}", parameter.name, view.name)
-    };
+    let wrong = |why: String| plan_err!("{} of {}() cannot be {value}: {why}", parameter.name, view.name);
     if let Some(text) = value.try_as_str().flatten() {
         let parsed = match parameter.unit {
             Unit::EpochNs => text.parse::<Moment>().map(|moment| whole.at(start, moment)),
@@ -221,7 +219,9 @@ impl TableFunctionImpl for ViewFunction {
         thread::scope(|scope| {
             let table = scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().build();
-                runtime.map_err(|e| DataFusionError::External(Box::new(e)))?.block_on(self.views.table(self.view, &given))
+                runtime
+                    .map_err(|e| DataFusionError::External(Box::new(e)))?
+                    .block_on(self.views.table(self.view, &given))
             });
             table.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })

@@ -55,10 +55,11 @@ impl Remote {
         };
         let parsed = Url::parse(url).map_err(|e| wrong(e.to_string()))?;
         let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)))
+            .filter_map(|(name, value)| {
+                Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?))
+            })
             .filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|of| name.starts_with(of)));
-        let (store, prefix) =
-            object_store::parse_url_opts(&parsed, environment).map_err(|e| wrong(e.to_string()))?;
+        let (store, prefix) = object_store::parse_url_opts(&parsed, environment).map_err(|e| wrong(e.to_string()))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("hud-requests")

@@ -39,7 +39,7 @@ use datafusion::{
     physical_plan::{ExecutionPlan, empty::EmptyExec, metrics::ExecutionPlanMetricsSet},
 };
 use futures::{FutureExt as _, future::BoxFuture};
-use hud_common::session::{self, Table};
+use hud_common::session::{self, Table, scan_verified};
 use parquet::{
     arrow::{
         arrow_reader::{ArrowReaderOptions, RowSelection},
@@ -110,6 +110,16 @@ impl Source {
             }
             Ok(all)
         })
+    }
+
+    /// Gives `each` all of the table's rows, of these columns.
+    pub(crate) fn scan(
+        &self,
+        columns: &[&str],
+        mut each: impl FnMut(&RecordBatch) -> session::Result<()>,
+    ) -> Result<(), Arc<session::Error>> {
+        let scan = |segment: &Segment| scan_verified(self.table, segment.open()?, columns, &mut each);
+        self.segments.iter().try_for_each(scan).map_err(|error| self.shelf.fail(error))
     }
 
     /// The least key and the greatest; none where there is no row.

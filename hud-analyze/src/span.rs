@@ -7,9 +7,7 @@
 use std::ops::Range;
 
 use hud_common::session::Table;
-use parquet::file::{
-    metadata::ParquetMetaData, page_index::column_index::ColumnIndexMetaData, statistics::Statistics,
-};
+use parquet::file::{metadata::ParquetMetaData, page_index::column_index::ColumnIndexMetaData, statistics::Statistics};
 
 /// From the least start of a row to the greatest end, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

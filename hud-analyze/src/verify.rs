@@ -13,8 +13,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use hud_common::session::{
-    self, Manifest, REFERENCES, Reference, SessionDir, StreamAccount, Table, integers, scan_verified,
-    texts,
+    self, Manifest, REFERENCES, Reference, SessionDir, StreamAccount, Table, integers, scan_verified, texts,
 };
 use serde_json::{Value, json};
 

@@ -138,7 +138,8 @@ impl Watched {
                 (from, if place == last { window.to } else { from.saturating_add(length).min(window.to) })
             })
             .collect();
-        let sql = format!("SELECT stream, ts, dur FROM coverage WHERE ts < {} AND ts + dur > {}", window.to, window.from);
+        let sql =
+            format!("SELECT stream, ts, dur FROM coverage WHERE ts < {} AND ts + dur > {}", window.to, window.from);
         let mut streams: BTreeMap<String, Vec<i64>> = BTreeMap::new();
         for batch in rows(context, &sql).await? {
             let (names, ts, dur) = (text(&batch, "stream")?, long(&batch, "ts")?, long(&batch, "dur")?);

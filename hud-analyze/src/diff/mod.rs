@@ -116,10 +116,7 @@ pub(crate) async fn run(args: &DiffArgs, out: &mut Stdout) -> Result<()> {
     let failed: Vec<_> = args.fail_if.iter().filter(|condition| is_met(condition, &rows)).collect();
     match failed.as_slice() {
         [] => Ok(()),
-        [first, rest @ ..] => Err(Error::Differs {
-            condition: first.to_string(),
-            more: rest.len(),
-        }),
+        [first, rest @ ..] => Err(Error::Differs { condition: first.to_string(), more: rest.len() }),
     }
 }
 
@@ -195,7 +192,9 @@ fn rows(a: &Side, b: &Side, asked: &[Condition]) -> Vec<Row> {
     // What is sure and large first, within what is of all and what is of scopes.
     let size = |row: &Row| row.change.ratio.map_or(0.0, |ratio| (ratio + 1.0).max(1e-9).ln().abs());
     let (mut all, mut scoped): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.scope.is_none());
-    scoped.sort_by(|a, b| (b.change.is_sure(), size(b)).partial_cmp(&(a.change.is_sure(), size(a))).unwrap_or(std::cmp::Ordering::Equal));
+    scoped.sort_by(|a, b| {
+        (b.change.is_sure(), size(b)).partial_cmp(&(a.change.is_sure(), size(a))).unwrap_or(std::cmp::Ordering::Equal)
+    });
     all.append(&mut scoped);
     all
 }
@@ -227,11 +226,17 @@ async fn show(catalog: &Catalog, rows: &[Row], args: &DiffArgs, out: &mut Stdout
                 value(change.before),
                 value(change.after),
                 change.ratio.map_or_else(|| "-".into(), signed),
-                change.interval.map_or_else(|| "-".into(), |(low, high)| format!("{} to {}", signed(low), signed(high))),
+                change
+                    .interval
+                    .map_or_else(|| "-".into(), |(low, high)| format!("{} to {}", signed(low), signed(high))),
                 if change.is_sure() { "yes".into() } else { "no".into() },
             ]);
         }
-        let printed = if args.format == Format::Markdown { table.markdown(out) } else { table.print(output::terminal_width(), out) };
+        let printed = if args.format == Format::Markdown {
+            table.markdown(out)
+        } else {
+            table.print(output::terminal_width(), out)
+        };
         printed.and_then(|()| out.flush()).map_err(Error::io("write the answer"))?;
         if limit != 0 && rows.len() > limit {
             let _ = writeln!(std::io::stderr(), "only the first {limit} rows; --limit N shows more, --limit 0 all");

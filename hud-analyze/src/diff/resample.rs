@@ -56,7 +56,9 @@ impl Measure {
             Measure::Rate => (watched > 0.0).then(|| count as f64 / (watched / 1e9)),
             Measure::Share => (watched > 0.0).then(|| total / watched),
             Measure::Mean => (count > 0).then(|| total / count as f64),
-            Measure::Largest => drawn.iter().filter(|(b, _)| b.count > 0).map(|(b, _)| b.largest as f64).reduce(f64::max),
+            Measure::Largest => {
+                drawn.iter().filter(|(b, _)| b.count > 0).map(|(b, _)| b.largest as f64).reduce(f64::max)
+            }
             Measure::Quantile(thousandths) => quantile(drawn, count, thousandths),
         }
     }

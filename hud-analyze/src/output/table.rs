@@ -11,11 +11,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::{Shape, may_colour, spell};
-use crate::{
-    error::Result,
-    human,
-    view::{Item, Unit},
-};
+use crate::{error::Result, human, view::Unit};
 
 /// Space between columns.
 const GAP: u16 = 2;

@@ -262,7 +262,13 @@ impl Found {
 
 impl Files {
     pub(super) fn new(dir: SessionDir) -> Self {
-        Files { shelf: Arc::new(Shelf::new(dir.clone())), dir, parts: BTreeMap::new(), logs: BTreeMap::new(), named: BTreeMap::new() }
+        Files {
+            shelf: Arc::new(Shelf::new(dir.clone())),
+            dir,
+            parts: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            named: BTreeMap::new(),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -402,9 +408,8 @@ impl Files {
     fn spans(&self, sealed: Vec<(Table, u32)>) -> Vec<((Table, u32), Span)> {
         let shelf = &self.shelf;
         let open = |of: &[(Table, u32)]| -> Vec<((Table, u32), Span)> {
-            let open = |key: &(Table, u32)| {
-                self.dir.open_sealed(key.0, key.1).and_then(|file| open_verified(key.0, file))
-            };
+            let open =
+                |key: &(Table, u32)| self.dir.open_sealed(key.0, key.1).and_then(|file| open_verified(key.0, file));
             let told = of.iter().filter_map(|key| match open(key) {
                 Ok(reader) => Some((*key, Facts::of(key.0, reader.metadata()).span)),
                 Err(error) => {

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     catalog::{State, open_state},
-    origin::{self, Found},
     error::{Error, Result},
+    origin::{self, Found},
 };
 
 /// Things that partials keep, at about a hundred bytes each.
