@@ -32,6 +32,8 @@ const MARK_TEXT: &str =
 const SESSION: &str = "session";
 const RUNS: &str = "runs";
 const LOCK: &str = "lock";
+/// Where a session keeps what could not be read.
+const DAMAGED: &str = "damaged";
 /// Folders in folders of what lies in a session besides its tables.
 const DEEPEST: u32 = 16;
 
@@ -76,8 +78,14 @@ pub(crate) struct Bench {
     root: PathBuf,
     /// Of the session's folder.
     rights: Rights,
+    /// Lets two folders change places.
+    pub(crate) exchange: fn(&Path, &Path) -> rustix::io::Result<()>,
     /// Held for as long as the work goes on.
     _lock: SessionLock,
+}
+
+fn exchange(a: &Path, b: &Path) -> rustix::io::Result<()> {
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)
 }
 
 impl Bench {
@@ -105,7 +113,7 @@ impl Bench {
         let root = parent.join(folder);
         let lock = SessionDir::at(&session).lock()?;
         let rights = Rights::of(&session)?;
-        Ok(Bench { session, root, rights, _lock: lock })
+        Ok(Bench { session, root, rights, exchange, _lock: lock })
     }
 
     /// Removes what one left that was killed; whether there was something.
@@ -233,6 +241,27 @@ impl Bench {
         Ok(path)
     }
 
+    /// Moves a file of the successor (by its path in there) to where damaged files are kept, under a name that no engine
+    /// takes for a segment.
+    pub(crate) fn set_aside(&self, name: &Path, step: &mut Killer<'_>) -> Result<()> {
+        let root = self.successor().path().to_path_buf();
+        let folder = root.join(DAMAGED);
+        match fs::symlink_metadata(&folder) {
+            Ok(m) if m.is_dir() => {}
+            Ok(_) => return Err(Error::InTheWay(self.session.join(DAMAGED))),
+            Err(_) => make_dir(&folder, self.rights.with_mode(0o700))?,
+        }
+        let flat = name.to_string_lossy().replace('/', "-");
+        for n in 1..10_000_u32 {
+            let number = if n == 1 { String::new() } else { format!(".{n}") };
+            match rename_new(&root.join(name), &folder.join(format!("{flat}.damaged{number}"))) {
+                Err(Error::Exists(_)) => {}
+                other => return other.and_then(|()| step()),
+            }
+        }
+        Err(Error::Exists(folder.join(flat)))
+    }
+
     /// Of files that are made.
     pub(crate) fn file_rights(&self) -> Rights {
         // Whom the folder lets in may read.
@@ -278,7 +307,7 @@ impl Bench {
                 rename_new(successor.path(), output)?;
                 Place::Output(output.into())
             }
-            None => match renameat_with(CWD, successor.path(), CWD, &self.session, RenameFlags::EXCHANGE) {
+            None => match (self.exchange)(successor.path(), &self.session) {
                 Ok(()) => Place::Exchanged,
                 // A session that is a mount of its own cannot be renamed either.
                 Err(e) if is_unsupported(e) || e == rustix::io::Errno::XDEV || e == rustix::io::Errno::BUSY => {

@@ -111,7 +111,7 @@ pub(crate) fn run<'a>(
     Ok(Compaction { recovered, cleared, ..done? })
 }
 
-fn build(bench: &Bench, options: &CompactOptions, watch: &mut Watch<'_>) -> Result<Compaction> {
+pub(crate) fn build(bench: &Bench, options: &CompactOptions, watch: &mut Watch<'_>) -> Result<Compaction> {
     let session = bench.session();
     let manifest = Manifest::read(session.path())?;
     if let Some(log) = session.unsealed()?.into_iter().next() {

@@ -6,8 +6,11 @@
 mod bench;
 mod compact;
 mod error;
+#[cfg(test)]
+mod killed;
 mod merge;
 mod progress;
+mod repair;
 mod roll;
 mod rows;
 mod watch;
@@ -16,3 +19,4 @@ pub use bench::Place;
 pub use compact::{CompactOptions, CompactedTable, Compaction, compact};
 pub use error::{Error, Result};
 pub use progress::{Progress, Step};
+pub use repair::{Repair, RepairOptions, repair};
