@@ -15,7 +15,7 @@ use crate::{
 
 #[path = "../tests/support/mod.rs"]
 mod support;
-use support::{Made, beside, faults, files, random, rows, segments};
+use support::{Made, beside, faults, files, random, rows, segments, small};
 
 /// Fails at the `at`-th step.
 fn stop_at(at: usize) -> impl FnMut() -> Result<()> {
@@ -35,19 +35,19 @@ fn session_files(made: &Made) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn a_killed_compaction_leaves_the_old_session_or_the_new_one() {
-    let options = CompactOptions { rows: 60, ..CompactOptions::default() };
-    let made = || random(31, 3, 20);
-    let (old, expected) = (session_files(&made()), rows(&made().path));
-    let whole = made();
+    let options = CompactOptions { rows: 4, ..CompactOptions::default() };
+    let original = small();
+    let (old, expected) = (session_files(&original), rows(&original.path));
+    let whole = original.copy();
     compact(&whole.path, &options, &mut ()).unwrap();
     let new = session_files(&whole);
+    assert_eq!(rows(&whole.path), expected);
     let (mut at, mut seen) = (1, [0, 0]);
     loop {
-        let made = made();
+        let made = original.copy();
         let done = compact::run(&made.path, &options, &mut (), &mut stop_at(at), false);
         let is_new = session_files(&made) == new;
         assert!(is_new || session_files(&made) == old, "killed after step {at}");
-        assert_eq!(rows(&made.path), expected, "killed after step {at}");
         if done.is_ok() {
             break;
         }
@@ -64,7 +64,7 @@ fn a_killed_compaction_leaves_the_old_session_or_the_new_one() {
 
 /// A session with every kind of damage at once.
 fn damaged() -> Made {
-    let made = random(32, 3, 20);
+    let made = small();
     for (table, number) in [("polls", 2), ("stacks", 1), ("drops", 1)] {
         let path = made.path.join(format!("{table}/{number:06}.parquet"));
         let mut bytes = fs::read(&path).unwrap();
@@ -78,14 +78,15 @@ fn damaged() -> Made {
 
 #[test]
 fn a_killed_repair_leaves_the_old_session_or_the_new_one() {
-    let old = session_files(&damaged());
-    let whole = damaged();
+    let original = damaged();
+    let old = session_files(&original);
+    let whole = original.copy();
     repair(&whole.path, &RepairOptions::default(), &mut ()).unwrap();
     let new = session_files(&whole);
     assert_eq!(faults(&whole.path), Vec::<String>::new());
     let (mut at, mut seen) = (1, [0, 0]);
     loop {
-        let made = damaged();
+        let made = original.copy();
         let done = repair::run(&made.path, &RepairOptions::default(), &mut (), &mut stop_at(at), false);
         let is_new = session_files(&made) == new;
         assert!(is_new || session_files(&made) == old, "killed after step {at}");

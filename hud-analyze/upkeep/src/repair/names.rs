@@ -95,9 +95,9 @@ impl Mender<'_, '_> {
                 let kept = first.get(at..at + batch.num_rows()).unwrap_or_default().to_vec();
                 at += batch.num_rows();
                 let kept = filter_record_batch(batch, &BooleanArray::from(kept)).map_err(rows::arrow(&path))?;
-                out.push(&kept, &mut self.watch)
+                out.push(&kept, self.watch)
             })?;
-            out.finish(&mut self.watch)?;
+            out.finish(self.watch)?;
             self.bench.set_aside(Path::new(&name(table, number)), &mut *self.watch.step)?;
             self.did(format!("set {} aside: {doubles} ids in it were told before", name(table, number)))?;
             self.is_gone(table, number);

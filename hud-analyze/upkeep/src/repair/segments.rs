@@ -80,13 +80,13 @@ impl Mender<'_, '_> {
             let lost_columns = unknown_column(table, path).ok().flatten();
             salvage(table, path, &mut |batch| {
                 rows += batch.num_rows() as u64;
-                out.push(batch, &mut self.watch)
+                out.push(batch, self.watch)
             })?;
             if let Some(column) = lost_columns {
                 self.notes.insert(format!("{}: its column {column} is a newer hud's", name(table, number)));
             }
         }
-        let made = out.finish(&mut self.watch)?;
+        let made = out.finish(self.watch)?;
         self.bench.set_aside(Path::new(&name(table, number)), &mut *self.watch.step)?;
         let why = match fault {
             Fault::Broken(why) => why.as_str(),

@@ -134,6 +134,14 @@ impl Made {
         Made { tmp, path, dir }
     }
 
+    /// A copy, to be damaged.
+    pub fn copy(&self) -> Self {
+        let tmp = TempDir::new().unwrap();
+        let path = fs::canonicalize(tmp.path()).unwrap().join("session");
+        copy_to(&self.path, &path);
+        Made { dir: SessionDir::at(&path), path, tmp }
+    }
+
     pub fn log(&self, table: Table, batches: &[RecordBatch]) -> u32 {
         let mut log = InflightLog::create(&self.dir, table, self.dir.next_number(table).unwrap()).unwrap();
         batches.iter().for_each(|b| log.append(b).unwrap());
@@ -261,6 +269,23 @@ pub fn random(seed: u64, segments: i64, most: i64) -> Made {
     made.add::<DropColumns>([drop_row("polls", "ring", 5)]);
     made.close(manifest());
     assert_eq!(faults(&made.path), Vec::<String>::new(), "seed {seed}");
+    made
+}
+
+/// A small one, for tests that do something with it many times.
+pub fn small() -> Made {
+    let made = Made::new(&manifest());
+    made.add::<FrameColumns>([FrameRow { module_id: None, ..frame(1) }]);
+    for stack_id in 1..=2 {
+        made.add::<StackColumns>([StackRow { stack_id, frame_ids: vec![1], unwind: "complete".into() }]);
+    }
+    for n in 0..3 {
+        made.add::<PollColumns>([poll(T0 + n, None), poll(T0 + 5 - n, None)]);
+        made.add::<OffCpuColumns>([off_cpu(T0 + n, 3, 1), off_cpu(T0 + n, 4, 2)]);
+    }
+    made.add::<DropColumns>([drop_row("polls", "ring", 5)]);
+    made.close(manifest());
+    assert_eq!(faults(&made.path), Vec::<String>::new());
     made
 }
 
@@ -456,6 +481,17 @@ pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     all
+}
+
+fn copy_to(from: &Path, to: &Path) {
+    DirBuilder::new().mode(0o700).create(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_to(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
+    }
 }
 
 /// What lies beside a session.
