@@ -12,7 +12,8 @@
 //! file moves into the successor, so that no one else takes either of them.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    cell::RefCell,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -80,7 +81,9 @@ pub(crate) struct Bench {
     rights: Rights,
     /// Lets two folders change places.
     pub(crate) exchange: fn(&Path, &Path) -> rustix::io::Result<()>,
-    /// Held for as long as the work goes on.
+    /// Held for as long as the work goes on, so that no other one who works there takes it for left over.
+    mark: RefCell<Option<File>>,
+    /// As long, too.
     _lock: SessionLock,
 }
 
@@ -113,7 +116,7 @@ impl Bench {
         let root = parent.join(folder);
         let lock = SessionDir::at(&session).lock()?;
         let rights = Rights::of(&session)?;
-        Ok(Bench { session, root, rights, exchange, _lock: lock })
+        Ok(Bench { session, root, rights, exchange, mark: RefCell::default(), _lock: lock })
     }
 
     /// Removes what one left that was killed; whether there was something.
@@ -131,6 +134,13 @@ impl Bench {
         if !is_marked && !is_empty {
             return Err(Error::InTheWay(self.root.clone()));
         }
+        // Another session may be on its way to the same output.
+        if self.mark.take().is_none()
+            && let Ok(file) = File::open(&mark)
+            && let Err(TryLockError::WouldBlock) = file.try_lock()
+        {
+            return Err(Error::InTheWay(self.root.clone()));
+        }
         // The mark goes last: killed in between, what is left is still known for what it is.
         for name in [SESSION, RUNS] {
             remove_all(&self.root.join(name))?;
@@ -145,7 +155,12 @@ impl Bench {
         // Nobody else looks into it while it is in the making.
         make_dir(&self.root, self.rights.with_mode(0o700))?;
         step()?;
-        write(&self.root.join(MARK), MARK_TEXT.as_bytes(), self.rights.with_mode(0o600))?;
+        let mark = self.root.join(MARK);
+        write(&mark, MARK_TEXT.as_bytes(), self.rights.with_mode(0o600))?;
+        let mark = File::open(&mark).map_err(Error::io("open", &mark))?;
+        // Where there are no locks, the session's lock has to do.
+        let _ = mark.try_lock();
+        self.mark.replace(Some(mark));
         sync_dir(&self.root)?;
         sync_dir(parent)?;
         step()?;

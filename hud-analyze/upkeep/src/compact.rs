@@ -270,7 +270,9 @@ fn is_left_out(name: &Path, manifest: &Manifest, is_merged: &dyn Fn(Table) -> bo
         return true;
     }
     let table = name.parent().and_then(Path::to_str).and_then(Table::by_name);
+    // As hud writes it: another one is no segment.
     let number = file.strip_suffix(".parquet").and_then(|n| n.parse::<u32>().ok());
+    let number = number.filter(|n| format!("{n:06}.parquet") == file);
     match table.zip(number) {
         Some((table, number)) => is_merged(table) || number < manifest.first_segment(table),
         None => false,

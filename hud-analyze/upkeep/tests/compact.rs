@@ -215,6 +215,7 @@ fn into_another_folder_and_what_else_lies_in_the_session_comes_along() {
     fs::create_dir(made.path.join("damaged")).unwrap();
     fs::write(made.path.join("damaged/polls-000001.parquet.damaged"), "kept").unwrap();
     fs::write(made.path.join("README"), "mine").unwrap();
+    fs::write(made.path.join("polls/1.parquet"), "mine too").unwrap();
     fs::write(made.dir.table(Table::Polls).join("000009.parquet.tmp"), "half").unwrap();
     let before = files(&made.path);
     let output = made.tmp.path().join("compacted");
@@ -225,6 +226,7 @@ fn into_another_folder_and_what_else_lies_in_the_session_comes_along() {
     assert_compact(&output, options.rows);
     assert_eq!(fs::read_to_string(output.join("damaged/polls-000001.parquet.damaged")).unwrap(), "kept");
     assert_eq!(fs::read_to_string(output.join("README")).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(output.join("polls/1.parquet")).unwrap(), "mine too");
     assert!(!output.join("polls/000009.parquet.tmp").exists());
     assert!(matches!(compact(&made.path, &options, &mut ()), Err(Error::Exists(_))));
     assert_eq!(beside(&made.path), ["compacted"]);

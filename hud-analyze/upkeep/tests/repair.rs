@@ -8,12 +8,12 @@ use hud_common::session::{
     AccountColumns, AccountRow, Error as SessionError, FrameColumns, InflightLog, Manifest, OffCpuColumns, PollColumns,
     Recovery, SessionDir, StackColumns, StreamAccount, Table, integers, texts,
 };
-use hud_upkeep::{CompactOptions, Error, Place, Repair, RepairOptions, compact, repair};
+use hud_upkeep::{CompactOptions, Error, Place, Progress, Repair, RepairOptions, Step, compact, repair};
 
 mod support;
 use support::{
     MS, Made, Random, T0, batch, beside, faults, files, frame, keys, manifest, off_cpu, poll, random, rows, segments,
-    unsorted,
+    small, unsorted,
 };
 
 /// Repairs, and holds the result to what every repair has to be.
@@ -352,6 +352,26 @@ fn what_is_no_session_is_left_alone() {
     newer.write(&made.path).unwrap();
     let refused = repair(&made.path, &RepairOptions::default(), &mut ());
     assert!(matches!(refused, Err(Error::Session(SessionError::Newer { .. }))));
+}
+
+struct Cancelled;
+
+impl Progress for Cancelled {
+    fn tell(&mut self, _: Step, _: Table, _: u64, _: u64) {}
+
+    fn is_cancelled(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn cancelled_the_session_is_as_it_was() {
+    let made = small();
+    flip(&made.dir.segment(Table::Polls, 1), 8);
+    let before = files(&made.path);
+    assert!(matches!(repair(&made.path, &RepairOptions::default(), &mut Cancelled), Err(Error::Cancelled)));
+    assert_eq!(files(&made.path), before);
+    assert_eq!(beside(&made.path), Vec::<String>::new());
 }
 
 #[test]
