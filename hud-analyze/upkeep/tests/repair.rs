@@ -118,7 +118,8 @@ fn damage_anywhere_in_a_segment() {
     .into_iter()
     .enumerate()
     {
-        for kind in ["cut", "flip", "empty", "gone"] {
+        // Each table in two of four ways.
+        for kind in if n % 2 == 0 { ["cut", "gone"] } else { ["flip", "empty"] } {
             let made = whole.copy();
             let all = segments(&made.path, table);
             let (_, path) = &all[n % all.len()];
@@ -315,13 +316,15 @@ fn what_has_no_place_in_a_session() {
         .unwrap();
     drop(InflightLog::create(&made.dir, Table::Samples, made.dir.next_number(Table::Samples).unwrap()).unwrap());
     fs::create_dir(made.dir.segment(Table::Samples, made.dir.next_number(Table::Samples).unwrap())).unwrap();
-    std::os::unix::fs::symlink(made.tmp.path(), made.dir.table(Table::Ends)).unwrap();
+    let elsewhere = tempfile::TempDir::new().unwrap();
+    fs::write(elsewhere.path().join("000001.parquet"), "theirs").unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), made.dir.table(Table::Ends)).unwrap();
     fs::copy(made.dir.segment(Table::Wakes, 1), made.dir.segment(Table::Wakes, 4_000_000_000)).unwrap();
     let wakes = keys(Table::Wakes, &made.dir.segment(Table::Wakes, 1)).len();
     repaired(&made);
     assert_eq!(count(&made, Table::Wakes), before + wakes, "rows are never thrown away");
     assert_eq!(segments(&made.path, Table::Wakes).last().unwrap().0, 4);
-    assert!(made.tmp.path().exists(), "what the link led to is still there");
+    assert_eq!(fs::read(elsewhere.path().join("000001.parquet")).unwrap(), b"theirs");
 }
 
 #[test]
