@@ -1,0 +1,106 @@
+//! A manifest that is lost or damaged, as far as the segments and what is left of its text tell.
+
+use std::{fs::File, io::Read as _, path::Path};
+
+use hud_common::session::{Clock, FORMAT_VERSION, Manifest, SessionDir, Table, integers, scan_segment, segment_info};
+use serde::de::DeserializeOwned;
+
+use crate::error::Result;
+
+/// As of one that is read in order.
+const MAX_SIZE: u64 = 16 << 20;
+/// How far the start may be from what tells of it: a minute (ns).
+const NEAR: u64 = 60_000_000_000;
+
+/// A manifest for a session whose segments have been mended already, to be completed by recovery: it is that of one
+/// whose recorder was killed. `place` is where the session lies, which may tell its host and id.
+pub(super) fn rebuild(dir: &SessionDir, place: &Path) -> Result<Manifest> {
+    let text = text(dir);
+    let mut manifest: Manifest = serde_json::from_str(&text).unwrap_or_else(|_| by_line(&text));
+    manifest.format_version = FORMAT_VERSION;
+    // Counts decide what is proven, and one flipped bit changes them: they are taken from the rows.
+    for account in manifest.streams.values_mut() {
+        (account.produced, account.stored, account.dropped) = (0, 0, 0);
+    }
+    (manifest.complete, manifest.end, manifest.recovery, manifest.range) = (false, None, None, None);
+    manifest.first_segment.clear();
+    let mut least: Option<i64> = None;
+    for &table in Table::ALL {
+        if let Some((number, _)) = dir.sealed(table)?.first().filter(|(number, _)| *number > 1) {
+            manifest.first_segment.insert(table.name().into(), *number);
+        }
+        for path in dir.segments(table)?.iter().filter(|_| table.expires()) {
+            let first = segment_info(table, path)?.first_ts;
+            least = Some(least.map_or(first, |least| least.min(first)));
+        }
+    }
+    let anchor = first_anchor(dir)?;
+    manifest.clock = anchor.unwrap_or(manifest.clock);
+    // The anchor is taken as recording begins.
+    if let Some(about) = anchor.map(|clock| clock.real).or(least)
+        && manifest.start.abs_diff(about) > NEAR
+    {
+        manifest.start = about;
+    }
+    let told = |place: Option<&Path>, key: &str| {
+        place?.file_name()?.to_str()?.strip_prefix(key).filter(|s| !s.is_empty()).map(String::from)
+    };
+    if manifest.id.is_empty() {
+        manifest.id = told(Some(place), "session=").unwrap_or_else(|| format!("repaired-{}", manifest.start));
+    }
+    if manifest.host.is_empty() {
+        manifest.host = told(place.parent(), "host=").unwrap_or_else(|| "unknown".into());
+    }
+    if manifest.hud_version.is_empty() {
+        manifest.hud_version = env!("CARGO_PKG_VERSION").into();
+    }
+    Ok(manifest)
+}
+
+fn text(dir: &SessionDir) -> String {
+    let path = dir.path().join("manifest.json");
+    let mut text = Vec::new();
+    let is_file = std::fs::metadata(&path).is_ok_and(|m| m.is_file());
+    if is_file && let Ok(file) = File::open(path) {
+        // What cannot be read is not there.
+        let _ = file.take(MAX_SIZE).read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Fields of their own line, where all of it does not parse: it was cut short, or is full of something else.
+fn by_line(text: &str) -> Manifest {
+    fn field<T: DeserializeOwned + Default>(text: &str, name: &str) -> T {
+        let start = format!("  \"{name}\": ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&start));
+        value.and_then(|v| serde_json::from_str(v.strip_suffix(',').unwrap_or(v)).ok()).unwrap_or_default()
+    }
+    Manifest {
+        id: field(text, "id"),
+        hud_version: field(text, "hud_version"),
+        host: field(text, "host"),
+        kernel: field(text, "kernel"),
+        cpus: field(text, "cpus"),
+        pid: field(text, "pid"),
+        exe: field(text, "exe"),
+        build_id: field(text, "build_id"),
+        tokio_version: field(text, "tokio_version"),
+        start: field(text, "start"),
+        end_reason: field(text, "end_reason"),
+        previous: field(text, "previous"),
+        ..Manifest::default()
+    }
+}
+
+/// The clock's first row is the anchor of the session's times.
+fn first_anchor(dir: &SessionDir) -> Result<Option<Clock>> {
+    let mut first = None;
+    if let Some(path) = dir.segments(Table::Clock)?.first() {
+        scan_segment(Table::Clock, path, &["mono", "real"], |batch| {
+            let anchor = integers(batch, "mono").first().copied().zip(integers(batch, "real").first().copied());
+            first = first.or(anchor.map(|(mono, real)| Clock { mono, real }));
+            Ok(())
+        })?;
+    }
+    Ok(first)
+}
