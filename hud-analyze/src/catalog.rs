@@ -6,6 +6,7 @@
 
 use std::{
     num::NonZero,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -71,8 +72,19 @@ impl Session {
     fn open(found: Found) -> Result<Self> {
         let Found { dir, mut manifest } = found;
         let mut notices = Vec::new();
-        let state = open_state(&dir, &mut manifest, &mut notices)?;
-        let (segments, cuts) = snapshot::take(&dir, &manifest)?;
+        let (state, segments, cuts) = loop {
+            let root = identity(&dir);
+            if dir.is_folder() {
+                manifest = Manifest::read(dir.path())?;
+            }
+            notices.clear();
+            let state = open_state(&dir, &mut manifest, &mut notices)?;
+            let (segments, cuts) = snapshot::take(&dir, &manifest)?;
+            // What was listed may be of two folders, where compaction put another one in its place meanwhile.
+            if identity(&dir) == root {
+                break (state, segments, cuts);
+            }
+        };
         // A frame that a recorder is writing is torn for a moment.
         let lost = cuts.iter().filter(|(_, cut)| state != State::Recording || !cut.is_torn);
         notices.extend(lost.map(|(path, cut)| snapshot::told(path, cut)));
@@ -112,6 +124,12 @@ impl Session {
     pub(crate) fn source(&self, table: Table) -> Option<&Arc<Source>> {
         self.sources.iter().find(|source| source.table() == table)
     }
+}
+
+/// Which folder it is, whatever its name.
+fn identity(dir: &SessionDir) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(dir.path()).ok().filter(|_| dir.is_folder())?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// How queries are run.

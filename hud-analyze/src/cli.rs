@@ -14,7 +14,7 @@ use crate::{
     diff::Condition,
     error::{Error, Result},
     output::{Format, Stdout},
-    replay, run,
+    replay, run, upkeep,
     window::Moment,
 };
 
@@ -135,6 +135,28 @@ Examples:
 
 Exit codes: 0 everything is proven, 1 something is not.")]
     Verify(VerifyArgs),
+    /// Merges small segments into large ones: less to open, better compressed
+    #[command(after_help = "\
+The session is whole at every moment, for whoever reads it too: a compacted copy is made beside it, held against it and
+put in its place at once. It needs the room of the session once more.
+
+Examples:
+  hud-analyze compact SESSION
+  hud-analyze compact SESSION --output COPY
+  hud-analyze compact ROOT/host=*/session=*")]
+    Compact(CompactArgs),
+    /// Brings a damaged session back to one that `verify` proves, its loss stated
+    #[command(after_help = "\
+Damaged segments are set aside in SESSION/damaged, never removed; what of them is whole is kept. What is lost becomes
+`drops` of stage `damaged`.
+
+Examples:
+  hud-analyze repair SESSION --dry-run
+  hud-analyze repair SESSION
+  hud-analyze repair SESSION --output COPY
+
+Exit codes: 0 done, 1 failed, or damaged with --dry-run.")]
+    Repair(RepairArgs),
     /// Prints a completion script for a shell
     #[command(after_help = "Example:\n  hud-analyze completions bash > hud-analyze.bash && . ./hud-analyze.bash")]
     Completions {
@@ -309,6 +331,28 @@ pub(crate) struct DiffArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct CompactArgs {
+    /// The sessions' folders
+    #[arg(required = true, value_name = "SESSION")]
+    pub(crate) sessions: Vec<PathBuf>,
+    /// A new folder for the result; the session stays as it is
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RepairArgs {
+    /// The session's folder
+    pub(crate) session: PathBuf,
+    /// Says what would be done, and does nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// A new folder for the result; the session stays as it is
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct SqlArgs {
     /// Sessions: folders, stores of them, archives (.hud.zip), or s3://, gs:// and az:// URLs of these
     #[arg(required = true, value_name = "SESSION")]
@@ -351,6 +395,8 @@ fn answer(command: Command, out: &mut Stdout) -> Result<()> {
     let command = match command {
         Command::Replay(args) => return replay::run(args),
         Command::Screenshot(args) => return replay::screenshot(args),
+        Command::Compact(args) => return upkeep::compact(&args, out),
+        Command::Repair(args) => return upkeep::repair(&args, out),
         other => other,
     };
     let runtime =

@@ -72,6 +72,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A session could not be repaired or compacted.
+    #[error("{0}")]
+    Upkeep(String),
     /// A signal ended it.
     #[error("ended by signal {0}")]
     Signal(i32),

@@ -8,7 +8,7 @@
 //! ```
 //! Every view is one file of `queries/`, embedded as it is: its header tells the parameters, the columns and their
 //! units, and the output is formatted from that. Nothing here writes to a session, but for recovering one whose recorder was
-//! killed.
+//! killed, for merging its small segments and for mending it.
 
 mod archive;
 mod ask;
@@ -31,6 +31,7 @@ mod segments;
 mod shelf;
 pub mod snapshot;
 mod span;
+mod upkeep;
 pub mod verify;
 pub mod view;
 pub mod window;

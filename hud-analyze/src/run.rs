@@ -48,7 +48,12 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
         Command::Diff(args) => diff::run(&args, out).await,
         Command::Verify(args) => verify::run(&args.sessions, args.format, out),
         // Answered before a runtime was needed.
-        Command::Completions { .. } | Command::Sql(_) | Command::Replay(_) | Command::Screenshot(_) => Ok(()),
+        Command::Compact(_)
+        | Command::Repair(_)
+        | Command::Completions { .. }
+        | Command::Sql(_)
+        | Command::Replay(_)
+        | Command::Screenshot(_) => Ok(()),
     }
 }
 

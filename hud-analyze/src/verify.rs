@@ -216,6 +216,8 @@ struct Verifier<'a> {
     /// The last account of each stream.
     last: BTreeMap<String, StreamAccount>,
     drops: BTreeMap<String, u64>,
+    /// Of these, rows that were stored once and that a repair set aside.
+    damaged: BTreeMap<String, u64>,
     segments: Check,
     numbering: Check,
     references: Check,
@@ -235,6 +237,7 @@ impl<'a> Verifier<'a> {
             unnamed: 0,
             last: BTreeMap::new(),
             drops: BTreeMap::new(),
+            damaged: BTreeMap::new(),
             segments: Check::new("segments"),
             numbering: Check::new("numbering"),
             references: Check::new("references"),
@@ -330,7 +333,7 @@ impl<'a> Verifier<'a> {
         let mut columns = vec![table.key()];
         columns.extend(REFERENCES.iter().filter(|r| r.from == table).map(|r| r.column));
         if matches!(table, Table::Accounts | Table::Drops) {
-            columns.extend(["stream", "produced", "stored", "dropped", "lost"]);
+            columns.extend(["stream", "produced", "stored", "dropped", "lost", "stage"]);
         }
         let (mut last, mut rows) = (i64::MIN, 0);
         scan_verified(table, segment.open()?, &columns, |batch| {
@@ -365,9 +368,17 @@ impl<'a> Verifier<'a> {
         match table {
             Table::Accounts => self.accounts_rows(batch),
             Table::Drops => {
-                for (stream, lost) in texts(batch, "stream").into_iter().zip(integers(batch, "lost")) {
-                    let sum = self.drops.entry(stream.into()).or_default();
-                    *sum = sum.saturating_add(u64::try_from(lost).unwrap_or(0));
+                let rows = texts(batch, "stream").into_iter().zip(texts(batch, "stage")).zip(integers(batch, "lost"));
+                for ((stream, stage), lost) in rows {
+                    let lost = u64::try_from(lost).unwrap_or(0);
+                    let add = |sums: &mut BTreeMap<String, u64>| {
+                        let sum = sums.entry(stream.into()).or_default();
+                        *sum = sum.saturating_add(lost);
+                    };
+                    add(&mut self.drops);
+                    if stage == "damaged" {
+                        add(&mut self.damaged);
+                    }
                 }
             }
             _ => {}
@@ -455,8 +466,10 @@ impl<'a> Verifier<'a> {
         }
         for (name, last) in &self.last {
             let rows = rows_of(name).saturating_add(self.manifest.streams.get(name).map_or(0, |s| s.expired));
-            // Of a recovered session, the loss is stated.
-            let missing = last.stored.saturating_sub(rows.saturating_add(lost.get(name).copied().unwrap_or(0)));
+            // Of a recovered session, and of one that was repaired, the loss is stated.
+            let of = |sums: &BTreeMap<String, u64>| sums.get(name).copied().unwrap_or(0);
+            let stated = of(lost).saturating_add(of(&self.damaged));
+            let missing = last.stored.saturating_sub(rows.saturating_add(stated));
             self.accounts.holds(missing == 0, || format!("{} of {name} are missing", many(missing, "row")));
             if let (State::Complete, Some(end)) = (self.state, self.manifest.streams.get(name)) {
                 let ends = end.produced >= last.produced && end.dropped >= last.dropped;

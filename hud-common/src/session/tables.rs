@@ -350,7 +350,7 @@ tables! {
         dur: i64,
         /// Stream: the table's name; `all` where that is not known. `stacks` and `frames` are no events: rows that have no stack, and frames that stacks lack.
         stream: Text,
-        /// Where: `ring` (no room in the ring buffer), `untracked` (no room in the kernel's tables), `decode` (not understood), `disk` (no room on the disk), `capacity` (no room in the recorder's memory for one more distinct stack or frame), `writer` (the disk was too slow).
+        /// Where: `ring` (no room in the ring buffer), `untracked` (no room in the kernel's tables), `decode` (not understood), `disk` (no room on the disk), `capacity` (no room in the recorder's memory for one more distinct stack or frame), `writer` (the disk was too slow), `damaged` (stored, and then damaged: set aside by `hud-analyze repair`), `unknown` (what told of them was damaged).
         stage: Text,
         /// How many.
         lost: i64,
