@@ -1,7 +1,10 @@
 //! Columns of a batch by name, whoever made it: what a query engine reads is the same values in types of its own.
 
 use arrow::{
-    array::{Array as _, ArrayRef, AsArray as _, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray, new_null_array},
+    array::{
+        Array as _, ArrayRef, AsArray as _, BooleanArray, Int64Array, ListArray, RecordBatch, StringArray,
+        new_null_array,
+    },
     compute::cast,
     datatypes::{DataType, Field, Int64Type},
     error::ArrowError,

@@ -162,7 +162,8 @@ impl<'a> Reader<'a> {
         let columns =
             ["ts", "dur", "task_id", "type_id", "tid", "cpu", "blocked", "run_queue", "wake_delay", "completed"];
         self.scan(Table::Polls, &columns, |reader, batch| {
-            let [ts, dur, task, type_id, tid, cpu] = ["ts", "dur", "task_id", "type_id", "tid", "cpu"].map(|n| ints(batch, n));
+            let [ts, dur, task, type_id, tid, cpu] =
+                ["ts", "dur", "task_id", "type_id", "tid", "cpu"].map(|n| ints(batch, n));
             let (ts, dur, task, type_id, tid, cpu) = (ts?, dur?, task?, type_id?, tid?, cpu?);
             let (blocked, run_queue, delay) =
                 (ints(batch, "blocked")?, ints(batch, "run_queue")?, ints(batch, "wake_delay")?);
@@ -287,7 +288,8 @@ impl<'a> Reader<'a> {
     /// The process, each second: when, then user and system CPU time since the last row, resident bytes, threads.
     pub(crate) fn process(&mut self, mut each: impl FnMut(i64, [i64; 4]) -> Result<()>) -> Result<()> {
         self.scan(Table::Process, &["ts", "cpu_user", "cpu_sys", "rss", "threads"], |reader, batch| {
-            let [ts, user, system, rss, threads] = ["ts", "cpu_user", "cpu_sys", "rss", "threads"].map(|n| ints(batch, n));
+            let [ts, user, system, rss, threads] =
+                ["ts", "cpu_user", "cpu_sys", "rss", "threads"].map(|n| ints(batch, n));
             let (ts, user, system, rss, threads) = (ts?, user?, system?, rss?, threads?);
             for row in (0..batch.num_rows()).filter(|row| reader.has(ts.at(*row))) {
                 each(ts.at(row), [user.at(row), system.at(row), rss.at(row), threads.at(row)])?;

@@ -31,7 +31,6 @@ pub(crate) type Name = Arc<str>;
 pub(crate) struct Thread {
     /// What tells it from others: `worker 3`, `tokio-rt-worker (blocking)`.
     pub(crate) label: Name,
-    pub(crate) is_worker: bool,
 }
 
 /// A type of task.
@@ -142,7 +141,6 @@ impl Names {
             let (name, role) = (texts(batch, "name")?, texts(batch, "role")?);
             for row in 0..batch.num_rows() {
                 let tid = tid.small(row);
-                let is_worker = role.at(row) == "worker";
                 if self.threads.len() >= MOST_THREADS && !self.threads.contains_key(&tid) {
                     continue;
                 }
@@ -154,7 +152,7 @@ impl Names {
                     _ => name.at(row).to_string(),
                 };
                 let label = self.text(&label);
-                self.threads.insert(tid, Thread { label, is_worker });
+                self.threads.insert(tid, Thread { label });
             }
             Ok(())
         })
@@ -215,8 +213,7 @@ impl Names {
             inline_depth: 0,
             origin: Origin::Unknown,
         });
-        let columns =
-            ["frame_id", "module_id", "address", "function", "file", "line", "col", "inline_depth", "origin"];
+        let columns = ["frame_id", "module_id", "address", "function", "file", "line", "col", "inline_depth", "origin"];
         rows.scan(Table::Frames, &columns, None, &mut |batch| {
             let (id, module, address) = (ints(batch, "frame_id")?, ints(batch, "module_id")?, ints(batch, "address")?);
             let (line, column, depth) = (ints(batch, "line")?, ints(batch, "col")?, ints(batch, "inline_depth")?);
@@ -266,7 +263,9 @@ impl Names {
     /// The frames of a stack, leaf first, as indices; none where nothing is known of it.
     pub(crate) fn stack(&self, id: Option<i64>) -> &[u32] {
         let place = id.and_then(|id| self.stacks.get(&id));
-        place.and_then(|(start, len)| self.stacked.get(*start as usize..).and_then(|s| s.get(..*len as usize))).unwrap_or(&[])
+        place
+            .and_then(|(start, len)| self.stacked.get(*start as usize..).and_then(|s| s.get(..*len as usize)))
+            .unwrap_or(&[])
     }
 
     pub(crate) fn frame(&self, index: u32) -> Option<&Frame> {

@@ -24,15 +24,8 @@ pub enum Format {
 
 impl Format {
     /// Every format.
-    pub const ALL: &'static [Format] = &[
-        Format::Perfetto,
-        Format::Firefox,
-        Format::Pprof,
-        Format::Folded,
-        Format::Svg,
-        Format::Chrome,
-        Format::Zip,
-    ];
+    pub const ALL: &'static [Format] =
+        &[Format::Perfetto, Format::Firefox, Format::Pprof, Format::Folded, Format::Svg, Format::Chrome, Format::Zip];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {

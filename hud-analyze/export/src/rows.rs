@@ -7,6 +7,9 @@ use hud_common::session::{Manifest, Table};
 
 use crate::Result;
 
+/// Takes a segment: its table and number, its size and its bytes.
+pub type EachSegment<'a> = dyn FnMut(Table, u32, u64, &mut dyn Read) -> Result<()> + 'a;
+
 /// The rows of one session.
 pub trait Rows {
     /// Its manifest.
@@ -31,5 +34,5 @@ pub trait Rows {
     /// Gives `each` the sealed segments by table and number, with their size and their bytes. Logs, of a session that is
     /// being recorded or whose recorder was killed, come as the segments that sealing would make of them
     /// ([`hud_common::session::encode`]).
-    fn segments(&self, each: &mut dyn FnMut(Table, u32, u64, &mut dyn Read) -> Result<()>) -> Result<()>;
+    fn segments(&self, each: &mut EachSegment<'_>) -> Result<()>;
 }

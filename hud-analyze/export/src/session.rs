@@ -19,7 +19,7 @@ use hud_common::session::{
 };
 use parquet::arrow::ProjectionMask;
 
-use crate::{Error, Result, Rows};
+use crate::{EachSegment, Error, Result, Rows};
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 8 << 10;
@@ -79,7 +79,10 @@ impl SessionRows {
                     Err(error) => return Err(error.into()),
                 };
                 let source = Source::Sealed(path);
-                parts.insert((table, number), Part { rows: info.rows, first: info.first_ts, last: info.last_ts, source });
+                parts.insert(
+                    (table, number),
+                    Part { rows: info.rows, first: info.first_ts, last: info.last_ts, source },
+                );
             }
         }
         for (number, log) in logs {
@@ -219,7 +222,7 @@ impl Rows for SessionRows {
         }
     }
 
-    fn segments(&self, each: &mut dyn FnMut(Table, u32, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
+    fn segments(&self, each: &mut EachSegment<'_>) -> Result<()> {
         for ((table, number), part) in &self.parts {
             match &part.source {
                 Source::Sealed(path) => {

@@ -254,7 +254,8 @@ impl Export<'_, '_> {
         new.map_or(Ok(()), |packet| self.trace.send(packet))?;
         let names = self.names;
         // Where a task kept its thread asleep, by what; else the thread was waiting for work, or for a CPU.
-        let blamed = names.blamed(stretch.stack).filter(|_| stretch.is_asleep() && names.task_of(stretch.task).is_some());
+        let blamed =
+            names.blamed(stretch.stack).filter(|_| stretch.is_asleep() && names.task_of(stretch.task).is_some());
         let name: Name = match blamed {
             Some(frame) => format!("{} in {}", stretch.reason(), frame.name).into(),
             None => stretch.reason().into(),

@@ -71,12 +71,7 @@ impl Tracks {
     }
 
     fn child(&self, uuid: u64, parent: u64, name: String) -> TrackDescriptor {
-        TrackDescriptor {
-            uuid: Some(uuid),
-            parent_uuid: Some(parent),
-            name: Some(name),
-            ..TrackDescriptor::default()
-        }
+        TrackDescriptor { uuid: Some(uuid), parent_uuid: Some(parent), name: Some(name), ..TrackDescriptor::default() }
     }
 
     /// The process; what the trace lacks is told in its description.
