@@ -3,7 +3,7 @@
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use hud_common::session::ReadAt;
+use hud_common::session::{self, ReadAt};
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::{
@@ -26,12 +26,9 @@ impl Archive {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(format!("open {}", path.display())))?;
         let len = file.metadata().map_err(Error::io(format!("stat {}", path.display())))?.len();
-        let no_session = |why: String| Error::Usage {
-            message: format!("{} is no session: {why}", path.display()),
-            hint: "name a session's folder, a store of them, or a .hud.zip of `hud-analyze export`".into(),
-        };
+        let no_session = |why: String| Error::from(session::Error::NotASession { path: path.to_path_buf(), why });
         let reader = io::BufReader::new(file.try_clone().map_err(Error::io(format!("read {}", path.display())))?);
-        let mut archive = ZipArchive::new(reader).map_err(|e| no_session(format!("not a zip archive ({e})")))?;
+        let mut archive = ZipArchive::new(reader).map_err(|e| no_session(format!("it is no folder, and no zip archive ({e})")))?;
         if archive.len() > MOST_ENTRIES {
             return Err(no_session(format!("it has {} entries", archive.len())));
         }

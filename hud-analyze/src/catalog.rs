@@ -12,6 +12,7 @@ use std::{
 };
 
 use datafusion::{
+    common::ScalarValue,
     error::DataFusionError,
     execution::{
         memory_pool::{FairSpillPool, TrackConsumersPool},
@@ -256,6 +257,20 @@ impl Catalog {
     pub async fn sql(&self, sql: &str) -> Result<DataFrame> {
         let options = SQLOptions::new().with_allow_dml(false);
         Ok(self.context.sql_with_options(sql, options).await?)
+    }
+
+    /// The single row that `sql` gives, as scalars.
+    pub async fn row(&self, sql: &str) -> Result<Vec<ScalarValue>> {
+        let batches = match self.sql(sql).await?.collect().await {
+            Ok(batches) => batches,
+            Err(error) => return Err(self.explain(error.into())),
+        };
+        self.confirm()?;
+        let Some(batch) = batches.iter().find(|b| b.num_rows() > 0) else {
+            return Ok(Vec::new());
+        };
+        let row = batch.columns().iter().map(|c| ScalarValue::try_from_array(c, 0));
+        Ok(row.collect::<Result<_, _>>()?)
     }
 
     /// Makes sure that an answer is of the whole of its sessions: that no segment has gone away since they were opened.

@@ -135,6 +135,18 @@ Examples:
 
 Exit codes: 0 everything is proven, 1 something is not.")]
     Verify(VerifyArgs),
+    /// A session in the formats of other tools: Perfetto, Firefox Profiler, pprof, flame graphs, one portable file
+    #[command(after_help = format!("{TIMES}\n
+Formats: perfetto (ui.perfetto.dev), firefox (profiler.firefox.com), pprof, folded (flamegraph.pl), svg (a flame graph),
+chrome (small windows), zip (the session in one file, which hud opens as it is). CSV, NDJSON and Parquet of any query:
+`hud-analyze sql SESSION -c … --format parquet`.
+
+Examples:
+  hud-analyze export SESSION -o trace.pftrace
+  hud-analyze export SESSION --format svg --off-cpu -o waiting.svg
+  hud-analyze export SESSION --from +5s --to +6s -o moment.trace.json
+  hud-analyze export SESSION -o session.hud.zip && hud-analyze replay session.hud.zip"))]
+    Export(ExportArgs),
     /// Merges small segments into large ones: less to open, better compressed
     #[command(after_help = "\
 The session is whole at every moment, for whoever reads it too: a compacted copy is made beside it, held against it and
@@ -328,6 +340,34 @@ pub(crate) struct DiffArgs {
     /// Memory that queries may take; past it they go on with temporary files
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = run::size)]
     pub(crate) memory: usize,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// The session: a folder, an archive or a URL
+    #[arg(required = true, num_args = 1, value_name = "SESSION")]
+    pub(crate) sessions: Vec<PathBuf>,
+    /// The format [default: by the name of the output]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<hud_export::Format>,
+    /// Where to write it, - for standard output [default: the session's name, here]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Only what happened from then on
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from: Option<Moment>,
+    /// Only what happened before
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: Option<Moment>,
+    /// Only of this task
+    #[arg(long, value_name = "ID")]
+    pub(crate) task: Option<i64>,
+    /// Only of this thread
+    #[arg(long, value_name = "TID")]
+    pub(crate) thread: Option<i32>,
+    /// folded and svg: by the time off CPU instead of that on CPUs
+    #[arg(long)]
+    pub(crate) off_cpu: bool,
 }
 
 #[derive(Args, Debug)]

@@ -75,6 +75,9 @@ pub enum Error {
     /// A session could not be repaired or compacted.
     #[error("{0}")]
     Upkeep(String),
+    /// An export could not be made.
+    #[error("{0}")]
+    Export(String),
     /// A signal ended it.
     #[error("ended by signal {0}")]
     Signal(i32),

@@ -18,6 +18,7 @@ mod cli;
 mod defaults;
 mod diff;
 pub mod error;
+mod export;
 pub mod human;
 mod info;
 mod lanes;

@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use crate::{
     catalog::{Catalog, Settings},
     cli::{BlockingArgs, Command, HotspotsArgs, TasksArgs, TimelineArgs, ViewArgs, WorkersArgs},
-    defaults, diff,
+    defaults, diff, export,
     error::{Error, Result},
     info, lanes,
     output::{self, Format, Stdout},
@@ -31,6 +31,9 @@ pub(crate) fn duration(text: &str) -> Result<i64, String> {
         .ok_or_else(|| "write it like 10ms, 500us or 1.5s".into())
 }
 
+/// Memory that queries may take where nobody says otherwise.
+pub(crate) const MEMORY: usize = 1 << 30;
+
 /// A `--memory`: bytes.
 pub(crate) fn size(text: &str) -> Result<usize, String> {
     let size = text.parse::<bytesize::ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
@@ -39,12 +42,13 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
 
 pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
     match command {
-        Command::Info(args) => info::run(&open(&args.sessions, Settings::default().memory)?, args.format, out).await,
+        Command::Info(args) => info::run(&open(&args.sessions, MEMORY)?, args.format, out).await,
         Command::Hotspots(args) => hotspots(args, out).await,
         Command::Blocking(args) => blocking(args, out).await,
         Command::Workers(args) => workers(args, out).await,
         Command::Tasks(args) => tasks(args, out).await,
         Command::Timeline(args) => timeline(args, out).await,
+        Command::Export(args) => export::run(&args, out).await,
         Command::Diff(args) => diff::run(&args, out).await,
         Command::Verify(args) => verify::run(&args.sessions, args.format, out),
         // Answered before a runtime was needed.

@@ -10,7 +10,7 @@ use std::{
     io::{BufRead as _, BufReader, IsTerminal as _, Write as _},
     os::unix::process::CommandExt as _,
     path::Path,
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -57,6 +57,8 @@ struct Recorder {
     child: Child,
     /// Its standard input: it ends as this is closed.
     leash: Option<ChildStdin>,
+    /// Its standard error, until somebody listens.
+    saying: Option<ChildStderr>,
     said: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
 }
@@ -69,13 +71,18 @@ impl Recorder {
         // Ctrl-C and Ctrl-Z at the terminal are for the screen.
         command.process_group(0);
         let mut child = command.spawn().map_err(failed)?;
-        let said = Arc::new(Mutex::new(String::new()));
-        let (to, from) = (Arc::clone(&said), child.stderr.take());
+        let (leash, saying) = (child.stdin.take(), child.stderr.take());
+        Ok(Recorder { child, leash, saying, said: Arc::default(), listener: None })
+    }
+
+    /// Listens to what it says. Before this process has given up its rights, the pipe has to hold it: the C library
+    /// changes the user of all threads at once, and aborts where one of them has given up its own already.
+    fn listen(&mut self) {
+        let Some(from) = self.saying.take() else { return };
+        let to = Arc::clone(&self.said);
         let listen = move || {
             privilege::enter_bystander();
-            for line in
-                from.into_iter().flat_map(|from| BufReader::new(from).lines()).map_while(std::result::Result::ok)
-            {
+            for line in BufReader::new(from).lines().map_while(std::result::Result::ok) {
                 let mut said = to.lock().unwrap_or_else(PoisonError::into_inner);
                 if said.len() < MOST_SAID {
                     said.push_str(&line);
@@ -83,9 +90,8 @@ impl Recorder {
                 }
             }
         };
-        let listener = thread::Builder::new().name("hud-listener".into()).spawn(listen).map_err(failed)?;
-        let leash = child.stdin.take();
-        Ok(Recorder { child, leash, said, listener: Some(listener) })
+        // Without it the recorder stops at a full pipe; it says a few lines in all.
+        self.listener = thread::Builder::new().name("hud-listener".into()).spawn(listen).ok();
     }
 
     /// Waits until there is a session, and gives up all rights but to look at it; `None` where the recorder ends without
@@ -97,6 +103,7 @@ impl Recorder {
             // As root it is only looked whether it is there.
             if !is_viewer && session.join("manifest.json").exists() {
                 privilege::enter_viewer(session);
+                self.listen();
                 is_viewer = true;
             }
             if is_viewer && let Ok(tailer) = Tailer::open(session, Settings::default()) {
@@ -119,6 +126,7 @@ impl Recorder {
 
     fn finish(&mut self) -> std::io::Result<ExitStatus> {
         drop(self.leash.take());
+        self.listen();
         let status = self.child.wait()?;
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();

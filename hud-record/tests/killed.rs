@@ -69,11 +69,13 @@ fn kill_after(moment: Duration, pid: u32, session: &Path, verify: bool) -> Kille
     let mut recorder = hud_record()
         .args(["--pid", &pid.to_string(), "--headless", "--polls", "exact", "--roll-age", "300ms", "--export"])
         .arg(session)
-        .stderr(std::process::Stdio::null())
+        .stderr(std::fs::File::create(session.with_extension("stderr")).unwrap())
         .spawn()
         .unwrap();
     while !session.join("polls/000001.arrows.inflight").exists() {
-        assert!(recorder.try_wait().unwrap().is_none(), "hud-record ended before it was killed");
+        let ended = recorder.try_wait().unwrap();
+        let said = || std::fs::read_to_string(session.with_extension("stderr")).unwrap();
+        assert!(ended.is_none(), "hud-record ended before it was killed: {ended:?}, {}", said());
         std::thread::sleep(Duration::from_millis(1));
     }
     std::thread::sleep(moment);

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use arrow::{
@@ -15,7 +15,7 @@ use arrow::{
     datatypes::Int64Type,
 };
 use hud_common::session::{
-    self, InflightReader, Manifest, SessionDir, Table, VerifiedFile, encode, open_segment, segment_info,
+    self, InflightReader, Manifest, SessionDir, Table, VerifiedFile, encode, open_verified, verified_info,
 };
 use parquet::arrow::ProjectionMask;
 
@@ -45,7 +45,8 @@ struct Part {
 
 #[derive(Debug)]
 enum Source {
-    Sealed(PathBuf),
+    /// The segment's number.
+    Sealed(u32),
     /// Its rows, in the order in which they were appended.
     Log(Vec<RecordBatch>),
 }
@@ -54,6 +55,11 @@ impl SessionRows {
     /// Takes a snapshot of the session in this folder. Nothing in it is changed.
     pub fn open(path: &Path) -> Result<Self> {
         let (dir, manifest) = SessionDir::open(path)?;
+        Self::of(dir, manifest)
+    }
+
+    /// Takes a snapshot of a session that is open, wherever its files are.
+    pub fn of(dir: SessionDir, manifest: Manifest) -> Result<Self> {
         let mut logs = Vec::new();
         for log in dir.unsealed()? {
             if log.number < manifest.first_segment(log.table) {
@@ -68,17 +74,17 @@ impl SessionRows {
         }
         let mut parts = BTreeMap::new();
         for &table in Table::ALL {
-            for (number, path) in dir.sealed(table)? {
+            for (number, _) in dir.sealed(table)? {
                 if number < manifest.first_segment(table) {
                     continue;
                 }
-                let info = match segment_info(table, &path) {
+                let info = match dir.open_sealed(table, number).and_then(|file| verified_info(table, file)) {
                     Ok(info) => info,
                     // Expired since.
                     Err(session::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
                     Err(error) => return Err(error.into()),
                 };
-                let source = Source::Sealed(path);
+                let source = Source::Sealed(number);
                 parts.insert(
                     (table, number),
                     Part { rows: info.rows, first: info.first_ts, last: info.last_ts, source },
@@ -129,12 +135,13 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn open(table: Table, part: &'a Part, columns: &[&str]) -> Result<Option<Self>> {
+    fn open(dir: &SessionDir, table: Table, part: &'a Part, columns: &[&str]) -> Result<Option<Self>> {
         let rest: Box<dyn Iterator<Item = Result<RecordBatch>>> = match &part.source {
             Source::Log(batches) => Box::new(std::iter::once(sorted(table, batches))),
-            Source::Sealed(path) => {
-                let damaged = |why: String| Error::Session(session::Error::Damaged { path: path.clone(), why });
-                let reader = open_segment(table, path)?;
+            Source::Sealed(number) => {
+                let path = dir.segment(table, *number);
+                let damaged = move |why: String| Error::Session(session::Error::Damaged { path: path.clone(), why });
+                let reader = open_verified(table, dir.open_sealed(table, *number)?)?;
                 let mask = ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied());
                 let reader = reader.with_projection(mask).with_batch_size(BATCH).build();
                 let reader = reader.map_err(|e| damaged(e.to_string()))?;
@@ -175,8 +182,7 @@ impl Rows for SessionRows {
     }
 
     fn manifest_json(&self) -> Result<Vec<u8>> {
-        let path = self.dir.path().join("manifest.json");
-        Ok(std::fs::read(&path).map_err(session::Error::io("read", &path))?)
+        Ok(self.manifest.signed_text()?.into_bytes())
     }
 
     fn count(&self, table: Table) -> Result<u64> {
@@ -204,7 +210,7 @@ impl Rows for SessionRows {
             let least = open.iter().map(Cursor::key).min();
             if waiting.last().is_some_and(|part| least.is_none_or(|least| part.first <= least)) {
                 let part = waiting.pop();
-                open.extend(part.map(|part| Cursor::open(table, part, &columns)).transpose()?.flatten());
+                open.extend(part.map(|part| Cursor::open(&self.dir, table, part, &columns)).transpose()?.flatten());
                 continue;
             }
             let Some(at) = (0..open.len()).min_by_key(|at| open.get(*at).map(Cursor::key)) else { return Ok(()) };
@@ -225,8 +231,8 @@ impl Rows for SessionRows {
     fn segments(&self, each: &mut EachSegment<'_>) -> Result<()> {
         for ((table, number), part) in &self.parts {
             match &part.source {
-                Source::Sealed(path) => {
-                    let file = VerifiedFile::open(path)?;
+                Source::Sealed(number) => {
+                    let file = self.dir.open_sealed(*table, *number)?;
                     let (size, at) = (file.size(), 0);
                     each(*table, *number, size, &mut Copy { file, size, at, piece: io::Cursor::default() })?;
                 }

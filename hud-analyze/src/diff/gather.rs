@@ -108,13 +108,8 @@ impl Side {
         );
         side.functions = watched.scopes("samples", &rows(context, &sql).await?, "total")?;
 
-        let sql = format!(
-            "SELECT CAST(NULL AS VARCHAR) AS scope, block, 0 AS low, count(*) AS n, 0 AS largest, sum(x) AS total
-             FROM (SELECT {}, cpu_user + cpu_sys AS x FROM process WHERE {within})
-             GROUP BY block",
-            block("ts")
-        );
-        side.cpu = watched.scopes("process", &rows(context, &sql).await?, "total")?;
+        let sql = format!("SELECT ts, cpu_user + cpu_sys AS x FROM process WHERE {within} ORDER BY ts");
+        side.cpu = Scopes::from([(None, watched.spread(&rows(context, &sql).await?)?)]);
         Ok(side)
     }
 }
@@ -127,6 +122,8 @@ async fn rows(context: &SessionContext, sql: &str) -> Result<Vec<RecordBatch>> {
 struct Watched {
     streams: BTreeMap<String, Vec<i64>>,
     all: Vec<i64>,
+    /// From and to of each block.
+    borders: Vec<(i64, i64)>,
 }
 
 impl Watched {
@@ -155,7 +152,30 @@ impl Watched {
                 }
             }
         }
-        Ok(Watched { streams, all: borders.iter().map(|(from, to)| to.saturating_sub(*from).max(0)).collect() })
+        let all = borders.iter().map(|(from, to)| to.saturating_sub(*from).max(0)).collect();
+        Ok(Watched { streams, all, borders })
+    }
+
+    /// Blocks of what is told once in a while, each time for the time since it was told last: an even share of it falls to
+    /// each moment of that.
+    fn spread(&self, batches: &[RecordBatch]) -> Result<Vec<Block>> {
+        let mut blocks = vec![Block::default(); BLOCKS];
+        let mut since = None;
+        for batch in batches {
+            for (ts, x) in long(batch, "ts")?.into_iter().zip(long(batch, "x")?) {
+                let (Some(ts), Some(x)) = (ts, x) else { continue };
+                // How long the first one is for is not known.
+                let Some(since) = since.replace(ts).filter(|since| *since < ts) else { continue };
+                for (block, (from, to)) in blocks.iter_mut().zip(&self.borders) {
+                    let overlap = ts.min(*to).saturating_sub(since.max(*from)).max(0);
+                    let share = i128::from(x) * i128::from(overlap) / i128::from(ts.saturating_sub(since));
+                    block.watched = block.watched.saturating_add(overlap);
+                    block.total = block.total.saturating_add(i64::try_from(share).unwrap_or(i64::MAX));
+                    block.count = u64::from(block.watched > 0);
+                }
+            }
+        }
+        Ok(blocks)
     }
 
     /// Blocks by scope, from rows of scope, block, low, n, largest and a total. Of a stream of which nothing is told, the

@@ -214,13 +214,17 @@ impl Manifest {
         serde_json::from_slice(text).map_err(Error::damaged(&path))
     }
 
+    /// The file's text, with its checksum.
+    pub fn signed_text(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::Damaged { path: MANIFEST_FILE.into(), why: e.to_string() })?;
+        let text = text.strip_suffix("\n}").unwrap_or(&text);
+        Ok(format!("{text}{}", signature(text.as_bytes())))
+    }
+
     /// Writes the manifest so that a reader sees the old one or the new one, never a part.
     pub fn write(&self, session: &Path) -> Result<()> {
-        let path = session.join(MANIFEST_FILE);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|e| Error::Damaged { path: path.clone(), why: e.to_string() })?;
-        let text = text.strip_suffix("\n}").unwrap_or(&text);
-        super::layout::write_whole(&path, &[text.as_bytes(), signature(text.as_bytes()).as_bytes()])
+        super::layout::write_whole(&session.join(MANIFEST_FILE), &[self.signed_text()?.as_bytes()])
     }
 }
 

@@ -26,11 +26,11 @@ use parquet::{
 };
 
 use super::{
-    SessionDir, Table, checks,
+    SessionDir, Table, VerifiedFile, checks,
     column::{self, ColumnEncoder, Values},
     error::{Error, Result},
     inflight::{Cut, InflightReader},
-    scan::open_segment,
+    scan::{open_segment, open_verified},
 };
 
 /// A segment that was sealed.
@@ -286,13 +286,22 @@ pub fn segment_info(table: Table, path: &Path) -> Result<SegmentInfo> {
 
 /// The same, and how long its longest event is; none where its rows have no duration.
 pub(super) fn segment_info_and_longest(table: Table, path: &Path) -> Result<(SegmentInfo, i64)> {
-    let reader = open_segment(table, path)?;
-    let damaged = |why: &str| Error::Damaged { path: path.into(), why: why.into() };
+    info_of(table, VerifiedFile::open(path)?)
+}
+
+/// Like [`segment_info`], of a file that is open.
+pub fn verified_info(table: Table, file: VerifiedFile) -> Result<SegmentInfo> {
+    Ok(info_of(table, file)?.0)
+}
+
+fn info_of(table: Table, file: VerifiedFile) -> Result<(SegmentInfo, i64)> {
+    let (path, bytes) = (file.path().to_path_buf(), file.size());
+    let reader = open_verified(table, file)?;
+    let damaged = |why: &str| Error::Damaged { path: path.clone(), why: why.into() };
     let metadata = reader.metadata();
     let (first_ts, last_ts) =
         column_range(metadata, table.key()).ok_or_else(|| damaged("its footer has no statistics of its key"))?;
     let rows = u64::try_from(metadata.file_metadata().num_rows()).map_err(|_| damaged("its footer counts no rows"))?;
-    let bytes = fs::metadata(path).map_err(Error::io("stat", path))?.len();
     let longest = column_range(metadata, "dur").map_or(0, |(_, most)| most.max(0));
     Ok((SegmentInfo { rows, bytes, first_ts, last_ts }, longest))
 }

@@ -1,0 +1,135 @@
+//! `export`: a session in the formats of other tools.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use hud_export::{Format, Kind, Options, SessionRows, Summary};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    catalog::many,
+    cli::ExportArgs,
+    error::{Error, Result},
+    output::Stdout,
+    run,
+    window::Window,
+};
+
+pub(crate) async fn run(args: &ExportArgs, out: &mut Stdout) -> Result<()> {
+    let format = format(args)?;
+    let catalog = run::open(&args.sessions, run::MEMORY)?;
+    let [session] = catalog.sessions() else {
+        return Err(Error::Usage {
+            message: format!("these are {} sessions", catalog.sessions().len()),
+            hint: "export them one by one".into(),
+        });
+    };
+    let mut options = Options::default();
+    if args.from.is_some() || args.to.is_some() {
+        let whole = Window::whole(&catalog).await?;
+        let window = Window::part(whole, catalog.start(), args.from, args.to)?;
+        options.window = Some((window.from, window.to));
+    }
+    options.task = args.task;
+    options.thread = args.thread;
+    options.kind = if args.off_cpu { Kind::OffCpu } else { Kind::Cpu };
+    options.title = Some(session.manifest().exe.clone());
+    let rows = SessionRows::of(session.dir().clone(), session.manifest().clone()).map_err(failed)?;
+    let bar = bar();
+    let progress = |done: u64, all: u64| {
+        bar.set_length(all);
+        bar.set_position(done);
+    };
+    let summary = match target(args, format, session.dir().path()) {
+        None => hud_export::export(&rows, format, &options, out, &progress).map_err(failed)?,
+        Some(path) => to_file(&path, |file| hud_export::export(&rows, format, &options, file, &progress))?,
+    };
+    bar.finish_and_clear();
+    out.flush().map_err(Error::io("write the export"))?;
+    tell(&summary, target(args, format, session.dir().path()).as_deref());
+    Ok(())
+}
+
+/// The format that was named, else the one that the output's name tells.
+fn format(args: &ExportArgs) -> Result<Format> {
+    let of_name = || Format::of_file(args.output.as_ref()?.file_name()?.to_str()?);
+    args.format.or_else(of_name).ok_or_else(|| Error::Usage {
+        message: "the format is not known".into(),
+        hint: format!(
+            "name it by --format ({}) or by the output's name",
+            Format::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
+        ),
+    })
+}
+
+/// Where it goes; none for standard output: where it is asked for (`-o -`), or is no terminal.
+fn target(args: &ExportArgs, format: Format, session: &Path) -> Option<PathBuf> {
+    match &args.output {
+        Some(path) if path.as_os_str() == "-" => None,
+        Some(path) => Some(path.clone()),
+        None if !io::stdout().is_terminal() => None,
+        None => {
+            let name = session.file_name().map_or("session".into(), |name| name.to_string_lossy().into_owned());
+            Some(format!("{}.{}", name.trim_end_matches(".hud.zip"), format.extension()).into())
+        }
+    }
+}
+
+/// Writes a file that is there whole or not at all, readable by its owner only.
+fn to_file(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> hud_export::Result<Summary>,
+) -> Result<Summary> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let part = PathBuf::from(name);
+    let say = |what: &str| format!("{what} {}", part.display());
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
+    let mut file = BufWriter::with_capacity(1 << 20, file.map_err(Error::io(say("create")))?);
+    let written = write(&mut file).map_err(failed).and_then(|summary| {
+        file.flush().map_err(Error::io(say("write")))?;
+        fs::rename(&part, path).map_err(Error::io(format!("write {}", path.display())))?;
+        Ok(summary)
+    });
+    written.inspect_err(|_| drop(fs::remove_file(&part)))
+}
+
+fn failed(error: hud_export::Error) -> Error {
+    Error::Export(error.to_string())
+}
+
+/// On a terminal, once it takes a moment.
+fn bar() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {percent}% of {human_len} rows, {eta} left");
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn tell(summary: &Summary, target: Option<&Path>) {
+    let parts = [
+        (summary.slices, "slice"),
+        (summary.instants, "instant"),
+        (summary.samples, "sample"),
+        (summary.flows, "flow"),
+        (summary.counters, "counter value"),
+        (summary.entries, "entry"),
+    ];
+    let parts: Vec<_> = parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| many(n, what)).collect();
+    let mut err = io::stderr();
+    let to = target.map_or(String::new(), |path| format!("{}: ", path.display()));
+    let bytes = crate::human::bytes(i64::try_from(summary.bytes).unwrap_or(i64::MAX));
+    let _ = writeln!(err, "{}", hud_common::clean(&format!("{to}{}, {bytes}", parts.join(", ")).replace("entrys", "entries")));
+    for note in &summary.notes {
+        let _ = writeln!(err, "note: {}", hud_common::clean(note));
+    }
+}
