@@ -48,7 +48,7 @@ pub(super) enum BatchKeys {
 /// What is known by key.
 pub(super) enum ByKey {
     Integers(HashMap<i64, u32>),
-    Rows(HashMap<Box<[u8]>, u32>),
+    Rows(HashMap<Vec<u8>, u32>),
 }
 
 impl Keys {
