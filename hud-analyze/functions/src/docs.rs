@@ -87,7 +87,7 @@ const CATALOG: &[FunctionDoc] = &[
         name: "frames_of",
         signature: "frames_of(stack_id) -> STRUCT(function, file, line, origin)[]",
         about: "The frames of a stack, leaf first.",
-        example: "SELECT frames_of(stack_id)[1].function AS leaf FROM stacks",
+        example: "SELECT frames_of(stack_id)[1]['function'] AS leaf FROM stacks",
     },
     FunctionDoc {
         kind: FunctionKind::Scalar,
@@ -95,7 +95,7 @@ const CATALOG: &[FunctionDoc] = &[
         signature: "blame(stack_id) -> STRUCT(function, file, line, origin)",
         about: "The frame that a stack is blamed on: the first own one from the leaf, else of a dependency or tokio, else the \
                 leaf.",
-        example: "SELECT blame(stack_id).function AS f, count(*) FROM samples GROUP BY stack_id",
+        example: "SELECT blame(stack_id)['function'] AS f, count(*) FROM samples GROUP BY stack_id",
     },
     FunctionDoc {
         kind: FunctionKind::Aggregate,

@@ -45,7 +45,7 @@ fn what_is_exact_is_told_exactly() {
     assert_eq!(
         rows(
             &context,
-            "SELECT h.lower, h.upper, h.count FROM (SELECT unnest(histogram(x)) AS h FROM (VALUES (1), (1), (100)) v(x))"
+            "SELECT h['lower'], h['upper'], h['count'] FROM (SELECT unnest(histogram(x)) AS h FROM (VALUES (1), (1), (100)) v(x))"
         ),
         [[Some(1), Some(1), Some(2)], [Some(100), Some(103), Some(1)]]
     );
@@ -90,7 +90,7 @@ fn many_groups_are_passed_on_unmerged_and_still_right() {
     let context = context(2, 512);
     ask(&context, "SET datafusion.execution.skip_partial_aggregation_probe_rows_threshold = 1000").expect("set");
     let sql = "SELECT count(*), total(q), total(s), total(n) FROM (
-        SELECT value % 50000 AS g, quantile(value % 16, 0.5) AS q, total(value) AS s, histogram(value)[1].count AS n
+        SELECT value % 50000 AS g, quantile(value % 16, 0.5) AS q, total(value) AS s, histogram(value)[1]['count'] AS n
         FROM generate_series(1, 50000) GROUP BY g)";
     let q: i64 = (1..=50_000).map(|v| v % 16).sum();
     assert_eq!(rows(&context, sql), [[Some(50_000), Some(q), Some(50_000 * 50_001 / 2), Some(50_000)]]);

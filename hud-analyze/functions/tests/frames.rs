@@ -162,7 +162,7 @@ fn stacks_fold_root_first_and_clean() {
 fn blame_falls_on_own_code_then_near_then_the_leaf() {
     let context = example().context();
     assert_eq!(
-        texts(&context, "SELECT blame(stack_id).function FROM stacks ORDER BY stack_id"),
+        texts(&context, "SELECT blame(stack_id)['function'] FROM stacks ORDER BY stack_id"),
         [
             Some("app::handler".into()),
             Some("serde::parse".into()),
@@ -171,14 +171,15 @@ fn blame_falls_on_own_code_then_near_then_the_leaf() {
             Some("app;main\u{1b}[2J".into()),
         ]
     );
-    let place = "SELECT blame(10).line, blame(10).file = 'src/main.rs', blame(10).origin = 'own', blame(13) IS NULL";
+    let place =
+        "SELECT blame(10)['line'], blame(10)['file'] = 'src/main.rs', blame(10)['origin'] = 'own', blame(13) IS NULL";
     assert_eq!(rows(&context, place), [[Some(7), Some(1), Some(1), Some(1)]]);
 }
 
 #[test]
 fn frames_come_leaf_first_and_as_rows() {
     let context = example().context();
-    assert_eq!(texts(&context, "SELECT frames_of(11)[1].function"), [Some("<a.so>".into())]);
+    assert_eq!(texts(&context, "SELECT frames_of(11)[1]['function']"), [Some("<a.so>".into())]);
     assert_eq!(
         rows(&context, "SELECT cardinality(frames_of(stack_id)) FROM stacks WHERE stack_id < 13 ORDER BY stack_id"),
         [[Some(3)], [Some(2)], [Some(1)]]
@@ -228,7 +229,10 @@ fn names_are_loaded_once_and_only_when_asked_for() {
     );
     for _ in 0..3 {
         assert_eq!(rows(&context, "SELECT count(*) FROM stack_frames() WHERE function IS NOT NULL"), [[Some(8)]]);
-        assert_eq!(texts(&context, "SELECT blame(x).function FROM (VALUES (10)) v(x)"), [Some("app::handler".into())]);
+        assert_eq!(
+            texts(&context, "SELECT blame(x)['function'] FROM (VALUES (10)) v(x)"),
+            [Some("app::handler".into())]
+        );
     }
     assert_eq!(loads.load(Ordering::Relaxed), 2);
 }
@@ -311,7 +315,7 @@ proptest! {
         prop_assert_eq!(texts(&context, "SELECT fold(stack_id) FROM stacks ORDER BY stack_id"), folded);
 
         let blamed: Vec<_> = made.stacks.iter().map(|(_, ids)| made.blamed(ids).map(|f| made.shown(f.0))).collect();
-        let told = texts(&context, "SELECT blame(stack_id).function FROM stacks ORDER BY stack_id");
+        let told = texts(&context, "SELECT blame(stack_id)['function'] FROM stacks ORDER BY stack_id");
         prop_assert_eq!(&told, &blamed);
         prop_assert_eq!(told, texts(&context, HOTSPOTS));
 

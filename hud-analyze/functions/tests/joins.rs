@@ -33,7 +33,9 @@ fn slow(left: &[Row], right: &[Row], is_within: bool) -> Vec<(Row, Option<Row>)>
             if of != key || from > ts || i128::from(ts) >= end {
                 continue;
             }
-            let rank = |r: &Row| (r[0], if is_within { -i128::from(r[2].unwrap_or(0)) } else { 0 });
+            // Where time ends, stretches that reach it are of one length.
+            let length = |r: &Row| r[2].unwrap_or(0).min(i64::MAX.saturating_sub(r[0].unwrap_or(0)).saturating_add(1));
+            let rank = |r: &Row| (r[0], if is_within { -i128::from(length(r)) } else { 0 });
             if best.is_none_or(|best| rank(r) >= rank(best)) {
                 best = Some(r);
             }

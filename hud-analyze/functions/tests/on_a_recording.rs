@@ -84,7 +84,7 @@ fn stacks_have_names_and_culprits() {
         )
     );
     let blamed =
-        texts(&context, "SELECT blame(stack_id).function FROM samples GROUP BY 1 ORDER BY count(*) DESC LIMIT 3");
+        texts(&context, "SELECT blame(stack_id)['function'] FROM samples GROUP BY 1 ORDER BY count(*) DESC LIMIT 3");
     assert!(blamed.iter().flatten().any(|function| function.contains("test_async_app::")), "{blamed:?}");
 }
 

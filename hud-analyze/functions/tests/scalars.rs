@@ -119,8 +119,9 @@ proptest! {
         let context = context(2, 7);
         let all: Vec<_> = times.iter().map(|ts| vec![*ts]).collect();
         unsorted(&context, "t", &["ts"], &all, 7);
-        let told = rows(&context, &format!("SELECT time_bucket({step}, ts) FROM t"));
-        let slow: Vec<_> = times
+        let mut told = rows(&context, &format!("SELECT time_bucket({step}, ts) FROM t"));
+        told.sort();
+        let mut slow: Vec<_> = times
             .iter()
             .map(|ts| vec![ts.map(|ts| {
                 let (ts, step) = (i128::from(ts), i128::from(step));
@@ -128,6 +129,7 @@ proptest! {
                 i64::try_from(floor * step).unwrap_or(i64::MIN)
             })])
             .collect();
+        slow.sort();
         prop_assert_eq!(told, slow);
     }
 

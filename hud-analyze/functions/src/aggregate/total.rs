@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc};
 
 use arrow::{
-    array::{Array as _, ArrayRef, AsArray as _, BooleanArray, Decimal128Array, Int64Array},
+    array::{ArrayRef, AsArray as _, BooleanArray, Decimal128Array, Int64Array},
     datatypes::{DataType, Decimal128Type, Field, FieldRef},
 };
 use datafusion::{

@@ -40,12 +40,7 @@ impl TableFunctionImpl for Join {
         if keys.len() > MOST_KEYS {
             return plan_err!("{name} takes {MOST_KEYS} keys at most");
         }
-        let side = |name: &str| {
-            Ok::<_, datafusion::error::DataFusionError>(Side {
-                name: name.into(),
-                table: resolve(args.session(), name)?,
-            })
-        };
+        let side = |name: &str| resolve(args.session(), name).map(|table| Side { name: name.into(), table });
         let keys: Vec<_> = keys.iter().map(|key| pair(key)).collect();
         Ok(Arc::new(JoinTable::try_new(self.kind, side(left)?, side(right)?, &keys)?))
     }

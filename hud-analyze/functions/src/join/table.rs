@@ -10,11 +10,14 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{Column, ScalarValue, plan_datafusion_err, plan_err, stats::Precision},
+    common::{Column, DFSchema, ScalarValue, plan_datafusion_err, plan_err, stats::Precision},
     error::Result,
-    logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, lit},
+    logical_expr::{
+        BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, expr_rewriter::unnormalize_col, lit,
+    },
     physical_plan::{
         ExecutionPlan,
+        filter::FilterExec,
         statistics::{StatisticsArgs, StatisticsContext},
     },
 };
@@ -160,8 +163,16 @@ async fn scan(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let told = side.table.supports_filters_pushdown(&filters.iter().collect::<Vec<_>>())?;
     let of_use = filters.iter().zip(told).filter(|(_, told)| *told != TableProviderFilterPushDown::Unsupported);
-    let filters: Vec<Expr> = of_use.map(|(filter, _)| filter.clone()).collect();
-    side.table.scan(state, Some(columns), &filters, limit).await
+    let told: Vec<Expr> = of_use.map(|(filter, _)| filter.clone()).collect();
+    let plan = side.table.scan(state, Some(columns), &told, limit).await?;
+    // A filter's way into a file is through the physical plan. It can go that way where what it is of is read.
+    let schema = plan.schema();
+    let is_read = |filter: &&Expr| filter.column_refs().iter().all(|column| schema.index_of(&column.name).is_ok());
+    let Some(filter) = filters.iter().filter(is_read).cloned().map(unnormalize_col).reduce(Expr::and) else {
+        return Ok(plan);
+    };
+    let predicate = state.create_physical_expr(filter, &DFSchema::try_from(schema)?)?;
+    Ok(Arc::new(FilterExec::try_new(predicate, plan)?))
 }
 
 #[async_trait]
