@@ -28,7 +28,8 @@ impl Archive {
         let len = file.metadata().map_err(Error::io(format!("stat {}", path.display())))?.len();
         let no_session = |why: String| Error::from(session::Error::NotASession { path: path.to_path_buf(), why });
         let reader = io::BufReader::new(file.try_clone().map_err(Error::io(format!("read {}", path.display())))?);
-        let mut archive = ZipArchive::new(reader).map_err(|e| no_session(format!("it is no folder, and no zip archive ({e})")))?;
+        let mut archive =
+            ZipArchive::new(reader).map_err(|e| no_session(format!("it is no folder, and no zip archive ({e})")))?;
         if archive.len() > MOST_ENTRIES {
             return Err(no_session(format!("it has {} entries", archive.len())));
         }

@@ -79,10 +79,7 @@ fn target(args: &ExportArgs, format: Format, session: &Path) -> Option<PathBuf> 
 }
 
 /// Writes a file that is there whole or not at all, readable by its owner only.
-fn to_file(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> hud_export::Result<Summary>,
-) -> Result<Summary> {
+fn to_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> hud_export::Result<Summary>) -> Result<Summary> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
@@ -128,7 +125,11 @@ fn tell(summary: &Summary, target: Option<&Path>) {
     let mut err = io::stderr();
     let to = target.map_or(String::new(), |path| format!("{}: ", path.display()));
     let bytes = crate::human::bytes(i64::try_from(summary.bytes).unwrap_or(i64::MAX));
-    let _ = writeln!(err, "{}", hud_common::clean(&format!("{to}{}, {bytes}", parts.join(", ")).replace("entrys", "entries")));
+    let _ = writeln!(
+        err,
+        "{}",
+        hud_common::clean(&format!("{to}{}, {bytes}", parts.join(", ")).replace("entrys", "entries"))
+    );
     for note in &summary.notes {
         let _ = writeln!(err, "note: {}", hud_common::clean(note));
     }

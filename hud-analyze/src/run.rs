@@ -10,9 +10,9 @@ use jiff::SignedDuration;
 use crate::{
     catalog::{Catalog, Settings},
     cli::{BlockingArgs, Command, HotspotsArgs, TasksArgs, TimelineArgs, ViewArgs, WorkersArgs},
-    defaults, diff, export,
+    defaults, diff,
     error::{Error, Result},
-    info, lanes,
+    export, info, lanes,
     output::{self, Format, Stdout},
     verify,
     view::{self, Arguments, View},
