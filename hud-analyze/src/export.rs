@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &ExportArgs, out: &mut Stdout) -> Result<()> {
     options.thread = args.thread;
     options.kind = if args.off_cpu { Kind::OffCpu } else { Kind::Cpu };
     options.title = Some(session.manifest().exe.clone());
-    let rows = SessionRows::of(session.dir().clone(), session.manifest().clone()).map_err(failed)?;
+    let rows = SessionRows::over(session.dir().clone(), session.manifest().clone()).map_err(failed)?;
     let bar = bar();
     let progress = |done: u64, all: u64| {
         bar.set_length(all);

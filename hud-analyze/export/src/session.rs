@@ -55,11 +55,11 @@ impl SessionRows {
     /// Takes a snapshot of the session in this folder. Nothing in it is changed.
     pub fn open(path: &Path) -> Result<Self> {
         let (dir, manifest) = SessionDir::open(path)?;
-        Self::of(dir, manifest)
+        Self::over(dir, manifest)
     }
 
     /// Takes a snapshot of a session that is open, wherever its files are.
-    pub fn of(dir: SessionDir, manifest: Manifest) -> Result<Self> {
+    pub fn over(dir: SessionDir, manifest: Manifest) -> Result<Self> {
         let mut logs = Vec::new();
         for log in dir.unsealed()? {
             if log.number < manifest.first_segment(log.table) {
