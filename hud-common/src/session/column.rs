@@ -847,30 +847,6 @@ mod tests {
     }
 
     #[test]
-    fn a_column_is_written_the_way_in_which_it_is_smaller() {
-        let rows = 50_000;
-        let write = |values: Vec<Option<i64>>| {
-            let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
-            let batch = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(values))]).unwrap();
-            let file = written(&[batch], None, Values::DictionaryOrDelta);
-            let reader = SerializedFileReader::new(file).unwrap();
-            let column = reader.metadata().row_group(0).column(0);
-            let has_dictionary = column.encodings().any(|e| e == Encoding::RLE_DICTIONARY);
-            (has_dictionary, column.compressed_size())
-        };
-        let (by_chance, size) = write(random(3).take(rows).map(|n| Some((n & 0x1ff) * 1_000_003)).collect());
-        assert!(by_chance && size < 80_000, "{size}");
-        // Tasks that are polled in turn.
-        let turns = |n: usize| Some(i64::try_from(n % 2000).unwrap() * 7);
-        let (in_turn, size) = write((0..rows).map(turns).collect());
-        assert!(!in_turn && size < 40_000, "{size}");
-        for nothing in [Some(7), None] {
-            let (_, size) = write(vec![nothing; rows]);
-            assert!(size < 300, "{size}");
-        }
-    }
-
-    #[test]
     fn a_footer_tells_the_range_of_a_column_and_of_its_pages() {
         let rows = PAGE + 10;
         let last = i64::try_from(rows).unwrap() - 6;
