@@ -21,7 +21,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use hud_common::session::{
-    Clock, ClockColumns, ClockRow, Columns, CoverageColumns, CoverageRow, EndColumns, EndRow, FORMAT_VERSION,
+    Clock, ClockColumns, ClockRow, Columns, CoverageColumns, CoverageRow, Encoder, EndColumns, EndRow, FORMAT_VERSION,
     FrameColumns, FrameRow, InflightLog, Manifest, ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options,
     OverheadColumns, OverheadRow, PollColumns, PollRow, ProcessColumns, ProcessRow, SampleColumns, SampleRow,
     SessionDir, SpawnColumns, SpawnRow, StackColumns, StackRow, StreamAccount, Table, TaskColumns, TaskRow,
@@ -216,7 +216,7 @@ impl Work<'_> {
 fn seal(session: &SessionDir, table: Table, number: u32, batch: RecordBatch) -> Result<()> {
     let log = InflightLog::create(session, table, number)?;
     log.finish()?;
-    seal_rows(session, table, number, &[batch])?;
+    seal_rows(&mut Encoder::default(), session, table, number, [batch])?;
     Ok(())
 }
 

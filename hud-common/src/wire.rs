@@ -38,6 +38,8 @@ pub enum EventKind {
     Spawn = 7,
     /// [`EndEvent`]
     End = 8,
+    /// [`ShortPollEvent`]
+    ShortPoll = 9,
 }
 
 /// An always-separate flow of events with counters of its own.
@@ -164,6 +166,85 @@ pub struct PollEvent {
     pub completed: u16,
 }
 
+/// A [`PollEvent`] as most are: shorter than four seconds, all of it on a CPU, soon after its wake. Half as long, as the
+/// ring is where probes and the recorder meet: its bytes are written on one CPU and read on another.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ShortPollEvent {
+    /// [`EventKind::ShortPoll`]
+    pub kind: u32,
+    /// Thread.
+    pub tid: u32,
+    /// When the poll began.
+    pub ts: u64,
+    /// Tokio's task id; 0 where it could not be read.
+    pub task_id: u64,
+    /// How long it took.
+    pub dur: u32,
+    /// How long before it the wake was; [`ShortPollEvent::NO_WAKE`] where not seen.
+    pub wake_delay: u32,
+    /// Index of the poll function, as given at the attach.
+    pub poll_fn: u32,
+    /// The CPU on which the poll ended.
+    pub cpu: u16,
+    /// 1 where the task ended in it.
+    pub completed: u16,
+}
+
+impl ShortPollEvent {
+    /// In place of a delay: no wake was seen.
+    pub const NO_WAKE: u32 = u32::MAX;
+}
+
+impl PollEvent {
+    /// The same in short, where that says all of it.
+    #[inline(always)]
+    pub fn short(&self) -> Option<ShortPollEvent> {
+        let dur = u32::try_from(self.dur).ok()?;
+        let wake_delay = match self.wake_ts {
+            0 => ShortPollEvent::NO_WAKE,
+            ts => u32::try_from(self.ts.wrapping_sub(ts)).ok().filter(|delay| *delay != ShortPollEvent::NO_WAKE)?,
+        };
+        if self.blocked | self.run_queue != 0 {
+            return None;
+        }
+        Some(ShortPollEvent {
+            kind: EventKind::ShortPoll as u32,
+            tid: self.tid,
+            ts: self.ts,
+            task_id: self.task_id,
+            dur,
+            wake_delay,
+            poll_fn: self.poll_fn,
+            cpu: self.cpu,
+            completed: self.completed,
+        })
+    }
+}
+
+impl From<&ShortPollEvent> for PollEvent {
+    #[inline]
+    fn from(short: &ShortPollEvent) -> Self {
+        let wake_ts = match short.wake_delay {
+            ShortPollEvent::NO_WAKE => 0,
+            delay => short.ts.wrapping_sub(delay.into()),
+        };
+        PollEvent {
+            kind: EventKind::Poll as u32,
+            tid: short.tid,
+            ts: short.ts,
+            dur: short.dur.into(),
+            task_id: short.task_id,
+            blocked: 0,
+            run_queue: 0,
+            wake_ts,
+            poll_fn: short.poll_fn,
+            cpu: short.cpu,
+            completed: short.completed,
+        }
+    }
+}
+
 /// One stretch of a thread off CPU: from the switch away from it to the switch back. The stack follows the head.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -265,7 +346,8 @@ pub struct TaskEvent {
     pub reserved: u32,
 }
 
-/// A task is woken: it was neither waiting for a poll already nor complete.
+/// A task is woken: it was neither waiting for a poll already nor complete. The id of the task that the waking thread was
+/// polling follows, where there is one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct WakeEvent {
@@ -277,6 +359,14 @@ pub struct WakeEvent {
     pub ts: u64,
     /// The task woken.
     pub task_id: u64,
+}
+
+/// A [`WakeEvent`] and the task that the waking thread was polling.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct TaskWakeEvent {
+    /// The wake.
+    pub wake: WakeEvent,
     /// The task that the waking thread was polling; 0 = none.
     pub waker_task_id: u64,
 }
@@ -516,8 +606,8 @@ impl Calibration {
 /// An event, read in place.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A poll.
-    Poll(&'a PollEvent),
+    /// A poll, whichever form it was sent in.
+    Poll(PollEvent),
     /// A stretch off CPU and its stack, leaf first.
     OffCpu(&'a OffCpuHead, &'a [u64]),
     /// A CPU sample and its stack, leaf first.
@@ -526,8 +616,8 @@ pub enum Event<'a> {
     Task(&'a TaskEvent),
     /// A thread's life.
     Thread(&'a ThreadEvent),
-    /// A task woken.
-    Wake(&'a WakeEvent),
+    /// A task woken, and the task that the waking thread was polling (0 = none).
+    Wake(&'a WakeEvent, u64),
     /// A task spawned.
     Spawn(&'a SpawnEvent),
     /// A task ended.
@@ -540,7 +630,8 @@ impl<'a> Event<'a> {
     pub fn decode(record: &'a [u8]) -> Option<Self> {
         let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
         Some(match kind {
-            k if k == EventKind::Poll as u32 => Event::Poll(head(record)?.0),
+            k if k == EventKind::ShortPoll as u32 => Event::Poll(head::<ShortPollEvent>(record)?.0.into()),
+            k if k == EventKind::Poll as u32 => Event::Poll(*head(record)?.0),
             k if k == EventKind::OffCpu as u32 => {
                 let (event, rest) = head::<OffCpuHead>(record)?;
                 Event::OffCpu(event, stack(rest, event.frames)?)
@@ -551,7 +642,11 @@ impl<'a> Event<'a> {
             }
             k if k == EventKind::Task as u32 => Event::Task(head(record)?.0),
             k if k == EventKind::Thread as u32 => Event::Thread(head(record)?.0),
-            k if k == EventKind::Wake as u32 => Event::Wake(head(record)?.0),
+            k if k == EventKind::Wake as u32 => {
+                let (event, rest) = head::<WakeEvent>(record)?;
+                let waker = rest.get(..8).and_then(|id| id.try_into().ok()).map_or(0, u64::from_ne_bytes);
+                Event::Wake(event, waker)
+            }
             k if k == EventKind::Spawn as u32 => Event::Spawn(head(record)?.0),
             k if k == EventKind::End as u32 => Event::End(head(record)?.0),
             _ => return None,
@@ -588,6 +683,53 @@ mod tests {
         assert!(Event::decode(&bytes[..whole - 1]).is_none());
         assert!(Event::decode(&bytes[..3]).is_none());
         assert!(Event::decode(&[9; 64]).is_none());
+    }
+
+    #[test]
+    fn a_poll_is_read_as_it_was_whichever_form_it_was_sent_in() {
+        let poll = PollEvent {
+            kind: EventKind::Poll as u32,
+            tid: 7,
+            ts: 1 << 40,
+            dur: 1500,
+            task_id: u64::MAX - 1,
+            blocked: 0,
+            run_queue: 0,
+            wake_ts: (1 << 40) - 300,
+            poll_fn: 3,
+            cpu: 1,
+            completed: 1,
+        };
+        let long = u64::from(u32::MAX);
+        let forms = [
+            (poll, true),
+            (PollEvent { wake_ts: 0, completed: 0, ..poll }, true),
+            (PollEvent { wake_ts: poll.ts, dur: long, ..poll }, true),
+            (PollEvent { dur: long + 1, ..poll }, false),
+            (PollEvent { wake_ts: poll.ts - long, ..poll }, false),
+            (PollEvent { wake_ts: poll.ts + 1, ..poll }, false),
+            (PollEvent { blocked: 1, ..poll }, false),
+            (PollEvent { run_queue: 1, ..poll }, false),
+        ];
+        for (poll, is_short) in forms {
+            let short = poll.short();
+            assert_eq!(short.is_some(), is_short, "{poll:?}");
+            let record = short.as_ref().map_or(bytemuck::bytes_of(&poll), bytemuck::bytes_of);
+            let Some(Event::Poll(read)) = Event::decode(record) else { panic!("no poll: {poll:?}") };
+            assert_eq!(bytemuck::bytes_of(&read), bytemuck::bytes_of(&poll), "{poll:?}");
+            assert!(Event::decode(&record[..record.len() - 1]).is_none());
+        }
+    }
+
+    #[test]
+    fn a_wake_without_a_waking_task_is_shorter() {
+        let wake = WakeEvent { kind: EventKind::Wake as u32, tid: 7, ts: 1, task_id: 2 };
+        let whole = TaskWakeEvent { wake, waker_task_id: 9 };
+        let bytes = bytemuck::bytes_of(&whole);
+        let head = size_of::<WakeEvent>();
+        assert!(matches!(Event::decode(bytes), Some(Event::Wake(WakeEvent { task_id: 2, .. }, 9))));
+        assert!(matches!(Event::decode(&bytes[..head]), Some(Event::Wake(WakeEvent { task_id: 2, .. }, 0))));
+        assert!(Event::decode(&bytes[..head - 1]).is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use aya_ebpf::{
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use hud_common::wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, Stream, TaskOutcome};
+use hud_common::wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, ShortPollEvent, Stream, TaskOutcome};
 
 use crate::{
     maps::{THREADS, config, count, is_last_poll, is_target, poll_begins, probes_since, send, take_wake},
@@ -36,10 +36,14 @@ const ABSURD: u64 = 1 << 20;
 pub fn poll_enter(ctx: ProbeContext) -> u32 {
     let config = config();
     let since = probes_since();
-    if !is_target(&ctx, &config) || since == 0 {
+    if !is_target(&ctx, &config) {
         return 0;
     }
+    // A hit that tells nothing costs as well: the probes take a while to go.
     count(|c| &mut c.poll_hits);
+    if since == 0 {
+        return 0;
+    }
     // SAFETY: the kernel passes valid registers.
     let (header, sp) = unsafe { ((*ctx.regs).rdi, (*ctx.regs).rsp) };
     let Some(state) = thread::current(ctx.pid(), Stream::Polls) else {
@@ -92,10 +96,14 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
 pub fn poll_return(ctx: RetProbeContext) -> u32 {
     let config = config();
     let since = probes_since();
-    if !is_target(&ctx, &config) || since == 0 {
+    if !is_target(&ctx, &config) {
         return 0;
     }
+    // A hit that tells nothing costs as well: the probes take a while to go.
     count(|c| &mut c.poll_hits);
+    if since == 0 {
+        return 0;
+    }
     let tid = ctx.pid();
     // SAFETY: the kernel passes valid registers. The return has popped the return address.
     let sp = unsafe { (*ctx.regs).rsp } - 8;
@@ -140,7 +148,10 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
         cpu: cpu as u16,
         completed: is_over as u16,
     };
-    send(Stream::Polls, &event, size_of::<PollEvent>() as u64);
+    match event.short() {
+        Some(short) => send(Stream::Polls, &short, size_of::<ShortPollEvent>() as u64),
+        None => send(Stream::Polls, &event, size_of::<PollEvent>() as u64),
+    }
     if is_over {
         let event = EndEvent { kind: EventKind::End as u32, outcome: poll.outcome, ts: now, task_id: poll.task_id };
         send(Stream::Ends, &event, size_of::<EndEvent>() as u64);
@@ -153,10 +164,14 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
 pub fn panicked(ctx: ProbeContext) -> u32 {
     let config = config();
     let since = probes_since();
-    if !is_target(&ctx, &config) || since == 0 {
+    if !is_target(&ctx, &config) {
         return 0;
     }
+    // A hit that tells nothing costs as well: the probes take a while to go.
     count(|c| &mut c.other_hits);
+    if since == 0 {
+        return 0;
+    }
     if let Some(state) = THREADS.get_ptr_mut(ctx.pid()) {
         // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
         let state = unsafe { &mut *state };

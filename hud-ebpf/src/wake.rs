@@ -1,7 +1,7 @@
 //! Who wakes whom, and who spawns whom: `wake_by_val`, `wake_by_ref` and `OwnedTasks::bind_inner`.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
-use hud_common::wire::{EventKind, SpawnEvent, Stream, WakeEvent};
+use hud_common::wire::{EventKind, SpawnEvent, Stream, TaskWakeEvent, WakeEvent};
 
 use crate::{
     maps::{config, count, is_target, probes_since, send, woke},
@@ -18,10 +18,13 @@ use crate::{
 #[uprobe]
 pub fn task_wake(ctx: ProbeContext) -> u32 {
     let config = config();
-    if !is_target(&ctx, &config) || probes_since() == 0 || config.polls == 0 {
+    if !is_target(&ctx, &config) || config.polls == 0 {
         return 0;
     }
     count(|c| &mut c.other_hits);
+    if probes_since() == 0 {
+        return 0;
+    }
     // SAFETY: the kernel passes valid registers.
     let at = unsafe { (*ctx.regs).rdi };
     let Some(header) = Header::read(at) else {
@@ -43,8 +46,10 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
     if !woke(task_id, ts) {
         return 0;
     }
-    let event = WakeEvent { kind: EventKind::Wake as u32, tid, ts, task_id, waker_task_id: task::polled_id(state) };
-    send(Stream::Wakes, &event, size_of::<WakeEvent>() as u64);
+    let wake = WakeEvent { kind: EventKind::Wake as u32, tid, ts, task_id };
+    let event = TaskWakeEvent { wake, waker_task_id: task::polled_id(state) };
+    let size = if event.waker_task_id == 0 { size_of::<WakeEvent>() } else { size_of::<TaskWakeEvent>() };
+    send(Stream::Wakes, &event, size as u64);
     0
 }
 
@@ -53,10 +58,13 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn task_spawn(ctx: ProbeContext) -> u32 {
     let config = config();
-    if !is_target(&ctx, &config) || probes_since() == 0 || config.polls == 0 {
+    if !is_target(&ctx, &config) || config.polls == 0 {
         return 0;
     }
     count(|c| &mut c.other_hits);
+    if probes_since() == 0 {
+        return 0;
+    }
     // SAFETY: the kernel passes valid registers.
     let at = unsafe { (*ctx.regs).rsi };
     let Some(header) = Header::read(at) else {

@@ -16,6 +16,7 @@ pub mod privilege;
 pub mod probes;
 mod progress;
 pub mod record;
+mod ring;
 pub mod service;
 pub mod tail;
 pub mod target;

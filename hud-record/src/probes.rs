@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray},
     programs::{
         BtfTracePoint, PerfEvent, Program, ProgramError, TracePoint, UProbe,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
@@ -24,6 +24,7 @@ use crate::{
     error::{Error, Result},
     kernel::{BTF_PATH, Offsets},
     names::Sources,
+    ring::Ring,
     target::{Process, Tokio},
     unwind::{LoadingTables, Prepared, Unwinder},
     uprobes::{Places, Programs, Switch, TrapCost, Uprobes},
@@ -427,9 +428,10 @@ impl Probes {
     }
 
     /// The ring of events. Can be taken once.
-    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>> {
+    pub(crate) fn take_ring(&mut self) -> Result<Ring> {
         let map = self.bpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
-        RingBuf::try_from(map).map_err(|e| refused("mapping the ring buffer", &e))
+        let Map::RingBuf(data) = map else { return Err(missing("EVENTS")) };
+        Ring::new(data).map_err(|e| refused("mapping the ring buffer", &e))
     }
 
     /// The counters of all CPUs, added up.

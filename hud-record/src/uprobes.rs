@@ -114,9 +114,16 @@ impl Uprobes {
         Ok(())
     }
 
-    /// Takes all of them off, the last first.
+    /// Takes all of them off, at once: to take a link off is to wait for a grace period of the kernel, and whatever is
+    /// still on meanwhile goes on costing the target a trap for each hit. No order is needed, as none of them counts any
+    /// more (`PROBES_SINCE`).
     pub(crate) fn detach(&mut self) {
-        while self.links.pop().is_some() {}
+        thread::scope(|scope| {
+            for link in self.links.drain(..) {
+                // A thread that cannot be had: the link goes with the closure, right here.
+                let _ = thread::Builder::new().name("hud-detacher".into()).spawn_scoped(scope, move || drop(link));
+            }
+        });
     }
 }
 

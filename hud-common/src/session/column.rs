@@ -37,6 +37,8 @@ use parquet::{
 const PAGE: usize = 20_000;
 /// Distinct values in a dictionary: with more of them, their numbers are as long as what they stand for.
 const MOST_DISTINCT: usize = 16 << 10;
+/// Distinct values from which on it is looked whether they are better off without a dictionary.
+const MANY: usize = 256;
 /// Values of a block of deltas, and of each of its four parts, which have a width of their own.
 const BLOCK: usize = 128;
 const PART: usize = 32;
@@ -44,13 +46,11 @@ const PART: usize = 32;
 /// How values are written where a dictionary does not pay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Values {
-    /// As they are.
-    Plain,
     /// The differences between them, without ever trying a dictionary.
     Delta,
-    /// A dictionary, or their differences.
+    /// A dictionary, or their differences; as they are where that is less than a dictionary.
     DictionaryOrDelta,
-    /// A dictionary, or as they are.
+    /// A dictionary, or as they are where that is less.
     DictionaryOrPlain,
 }
 
@@ -64,12 +64,29 @@ pub(super) struct ColumnEncoder {
     zstd: zstd::bulk::Compressor<'static>,
     level: ZstdLevel,
     hashes: RandomState,
+    /// The rows as they come, and which of them are not null; empty where all are.
     flat: Vec<i64>,
+    flat_valid: Vec<bool>,
+    /// In order: the values that are not null, and which rows have one; empty where all have.
     values: Vec<i64>,
     valid: Vec<bool>,
+    spans: Vec<Span>,
     numbers: Vec<u32>,
+    places: Vec<u32>,
+    slots: Vec<(i64, u32)>,
+    levels: Vec<u32>,
     page: Vec<u8>,
     packed: Vec<u8>,
+}
+
+/// Rows of a page.
+#[derive(Clone, Copy)]
+struct Span {
+    rows: usize,
+    /// Of them, rows that are not null.
+    values: usize,
+    /// The least and the greatest of these.
+    range: Option<(i64, i64)>,
 }
 
 impl ColumnEncoder {
@@ -79,9 +96,14 @@ impl ColumnEncoder {
             level,
             hashes: RandomState::new(),
             flat: Vec::new(),
+            flat_valid: Vec::new(),
             values: Vec::new(),
             valid: Vec::new(),
+            spans: Vec::new(),
             numbers: Vec::new(),
+            places: Vec::new(),
+            slots: Vec::new(),
+            levels: Vec::new(),
             page: Vec::new(),
             packed: Vec::new(),
         })
@@ -99,18 +121,34 @@ impl ColumnEncoder {
     ) -> Result<()> {
         let physical = descr.physical_type();
         let is_nullable = descr.max_def_level() > 0;
-        self.gather(parts, places, is_nullable)?;
-        let dictionary = match (physical, how) {
-            (Type::BOOLEAN, _) | (_, Values::Plain | Values::Delta) => None,
+        let rows = parts.iter().map(|part| part.len()).sum();
+        let uniform = uniform(parts);
+        if let Some(value) = uniform {
+            self.spread(value, rows);
+        } else {
+            self.gather(parts, places)?;
+            self.span(rows, is_sorted);
+        }
+        let mut dictionary = match (physical, how, uniform) {
+            (Type::BOOLEAN, ..) => None,
+            (_, _, Some(value)) => Some(Vec::from_iter(value)),
+            (_, Values::Delta, _) => None,
             _ => self.number(),
         };
-        let encoding = match (&dictionary, how) {
+        let mut encoding = match (&dictionary, how) {
             (Some(_), _) => Encoding::RLE_DICTIONARY,
             (None, Values::Delta | Values::DictionaryOrDelta) if physical == Type::INT64 => {
                 Encoding::DELTA_BINARY_PACKED
             }
             _ => Encoding::PLAIN,
         };
+        // A trial takes a page's worth of work, where the outcome is open.
+        let is_open = |d: &Vec<i64>| d.len() >= MANY && (how == Values::DictionaryOrDelta || d.len() * 8 > rows);
+        if let Some(distinct) = dictionary.as_ref().filter(|distinct| is_open(distinct))
+            && self.is_smaller_plain(distinct, physical)?
+        {
+            (dictionary, encoding) = (None, Encoding::PLAIN);
+        }
 
         let mut file = TrackedWrite::new(Vec::new());
         let mut pages = SerializedPageWriter::new(&mut file);
@@ -128,35 +166,42 @@ impl ColumnEncoder {
             chunk.dictionary_at = Some(signed(written.offset)?);
             chunk.uncompressed += written.uncompressed_size;
         }
-        let width = dictionary.as_ref().map_or(0, |d| width(u64::try_from(d.len()).unwrap_or(0).saturating_sub(1)));
-        let rows = if is_nullable { self.valid.len() } else { self.values.len() };
-        let mut done = 0;
-        for first in (0..rows).step_by(PAGE) {
-            let rows = PAGE.min(rows - first);
+        let width = dictionary.as_deref().map_or(0, width_of);
+        let (mut first, mut done) = (0, 0);
+        for at in 0..self.spans.len() {
+            let Some(&Span { rows, values, range }) = self.spans.get(at) else { break };
             self.page.clear();
-            let valid = self.valid.get(first..first + rows).unwrap_or_default();
-            let values = if is_nullable { valid.iter().filter(|v| **v).count() } else { rows };
             if is_nullable {
                 self.page.extend_from_slice(&[0; 4]);
-                if values == rows {
+                if values == rows || values == 0 {
                     varint((rows as u64) << 1, &mut self.page);
-                    self.page.push(1);
+                    self.page.push(u8::from(values > 0));
                 } else {
-                    let levels: Vec<u32> = valid.iter().map(|valid| u32::from(*valid)).collect();
-                    hybrid(&levels, 1, &mut self.page);
+                    self.levels.clear();
+                    let valid = self.valid.get(first..first + rows).unwrap_or_default();
+                    self.levels.extend(valid.iter().map(|valid| u32::from(*valid)));
+                    hybrid(&self.levels, 1, &mut self.page);
                 }
                 let len = count(self.page.len() - 4)?.to_le_bytes();
                 self.page.iter_mut().zip(len).for_each(|(to, byte)| *to = byte);
             }
-            let own = self.values.get(done..done + values).unwrap_or_default();
-            match encoding {
-                Encoding::RLE_DICTIONARY => {
+            match (uniform, encoding) {
+                (Some(value), Encoding::PLAIN) => bits(value.unwrap_or(0) != 0, values, &mut self.page),
+                (Some(_), _) => {
+                    self.page.push(width);
+                    if values > 0 {
+                        varint((values as u64) << 1, &mut self.page);
+                    }
+                }
+                (None, Encoding::RLE_DICTIONARY) => {
                     let numbers = self.numbers.get(done..done + values).unwrap_or_default();
                     self.page.push(width);
                     hybrid(numbers, width, &mut self.page);
                 }
-                Encoding::DELTA_BINARY_PACKED => deltas(own, &mut self.page),
-                _ => plain(own, physical, &mut self.page),
+                (None, Encoding::DELTA_BINARY_PACKED) => {
+                    deltas(self.values.get(done..done + values).unwrap_or_default(), &mut self.page);
+                }
+                _ => plain(self.values.get(done..done + values).unwrap_or_default(), physical, &mut self.page),
             }
             let page = Page::DataPage {
                 buf: self.compressed()?,
@@ -167,9 +212,9 @@ impl ColumnEncoder {
                 statistics: None,
             };
             let written = pages.write_page(CompressedPage::new(page, self.page.len()))?;
-            let own = self.values.get(done..done + values).unwrap_or_default();
-            chunk.page(own, rows, signed(written.offset)?, written.bytes_written)?;
+            chunk.page(range, rows - values, rows, signed(written.offset)?, written.bytes_written)?;
             chunk.uncompressed += written.uncompressed_size;
+            first += rows;
             done += values;
         }
         let bytes = file.bytes_written();
@@ -186,9 +231,9 @@ impl ColumnEncoder {
     }
 
     /// Puts the column's values that are not null in order; where there are nulls, `valid` tells where.
-    fn gather(&mut self, parts: &[&ArrayRef], places: Option<&[u32]>, is_nullable: bool) -> Result<()> {
+    fn gather(&mut self, parts: &[&ArrayRef], places: Option<&[u32]>) -> Result<()> {
         self.flat.clear();
-        let mut valid = Vec::new();
+        self.flat_valid.clear();
         for part in parts {
             if let Some(values) = part.as_primitive_opt::<Int64Type>() {
                 self.flat.extend_from_slice(values.values());
@@ -201,114 +246,230 @@ impl ColumnEncoder {
             }
             match part.nulls() {
                 Some(nulls) => {
-                    valid.resize(self.flat.len() - part.len(), true);
-                    valid.extend(nulls.iter());
+                    self.flat_valid.resize(self.flat.len() - part.len(), true);
+                    self.flat_valid.extend(nulls.iter());
                 }
-                None if !valid.is_empty() => valid.resize(self.flat.len(), true),
+                None if !self.flat_valid.is_empty() => self.flat_valid.resize(self.flat.len(), true),
                 None => {}
             }
         }
         self.valid.clear();
         self.values.clear();
-        let Some(places) = places else {
-            if valid.is_empty() {
-                self.valid.resize(if is_nullable { self.flat.len() } else { 0 }, true);
-                std::mem::swap(&mut self.values, &mut self.flat);
-            } else {
-                self.values.extend(self.flat.iter().zip(&valid).filter(|(_, valid)| **valid).map(|(value, _)| *value));
-                self.valid = valid;
-            }
-            return Ok(());
-        };
         let place = |at: &u32| usize::try_from(*at).unwrap_or(usize::MAX);
-        if valid.is_empty() {
-            self.valid.resize(if is_nullable { places.len() } else { 0 }, true);
-            self.values.extend(places.iter().map(|at| self.flat.get(place(at)).copied().unwrap_or_default()));
-        } else {
-            let is_valid = |at: &u32| valid.get(place(at)).copied().unwrap_or_default();
-            self.valid.extend(places.iter().map(is_valid));
-            let there = places.iter().filter(|at| is_valid(at));
-            self.values.extend(there.map(|at| self.flat.get(place(at)).copied().unwrap_or_default()));
+        match places {
+            None if self.flat_valid.is_empty() => std::mem::swap(&mut self.values, &mut self.flat),
+            None => {
+                let there = self.flat.iter().zip(&self.flat_valid).filter(|(_, valid)| **valid);
+                self.values.extend(there.map(|(value, _)| *value));
+                std::mem::swap(&mut self.valid, &mut self.flat_valid);
+            }
+            Some(places) if self.flat_valid.is_empty() => {
+                self.values.extend(places.iter().map(|at| self.flat.get(place(at)).copied().unwrap_or_default()));
+            }
+            Some(places) => {
+                let (flat, flat_valid) = (&self.flat, &self.flat_valid);
+                let is_valid = |at: &u32| flat_valid.get(place(at)).copied().unwrap_or_default();
+                self.valid.extend(places.iter().map(is_valid));
+                let there = places.iter().zip(&self.valid).filter(|(_, valid)| **valid);
+                self.values.extend(there.map(|(at, _)| flat.get(place(at)).copied().unwrap_or_default()));
+            }
         }
         Ok(())
     }
 
-    /// Numbers the distinct values in the order in which they come; `None` where there are too many of them.
-    fn number(&mut self) -> Option<Vec<i64>> {
-        self.numbers.clear();
-        let Some((least, most)) = range(&self.values) else { return Some(Vec::new()) };
-        match usize::try_from(most.wrapping_sub(least)) {
-            Ok(0) => {
-                self.numbers.resize(self.values.len(), 0);
-                Some(vec![least])
-            }
-            Ok(span) if span < MOST_DISTINCT => self.number_by_place(least, span),
-            _ => self.number_by_hash(),
-        }
-    }
-
-    /// Of values so close to each other that a table has a place for each.
-    fn number_by_place(&mut self, least: i64, span: usize) -> Option<Vec<i64>> {
-        let mut places = vec![0_u32; span + 1];
-        let mut distinct = Vec::new();
-        self.numbers.reserve(self.values.len());
-        for &value in &self.values {
-            let place = places.get_mut(usize::try_from(value.wrapping_sub(least)).ok()?)?;
-            if *place == 0 {
-                distinct.push(value);
-                *place = u32::try_from(distinct.len()).ok()?;
-            }
-            self.numbers.push(*place - 1);
-        }
-        Some(distinct)
-    }
-
-    fn number_by_hash(&mut self) -> Option<Vec<i64>> {
-        // The target chooses some of these values: which of them collide must not be for it to choose too.
-        let factor = self.hashes.hash_one(0) | 1;
-        let mut bits = 8;
-        let mut slots = vec![(0_i64, 0_u32); 1 << bits];
-        let mut distinct: Vec<i64> = Vec::new();
-        let mut collisions = self.values.len().saturating_mul(8);
-        self.numbers.reserve(self.values.len());
-        for &value in &self.values {
-            let mut at = hash(value, factor, bits);
-            let number = loop {
-                let slot = slots.get_mut(at)?;
-                if slot.0 == value && slot.1 != 0 {
-                    break slot.1;
-                }
-                if slot.1 == 0 {
-                    distinct.push(value);
-                    *slot = (value, u32::try_from(distinct.len()).ok()?);
-                    break slot.1;
-                }
-                collisions = collisions.checked_sub(1)?;
-                at = (at + 1) & ((1 << bits) - 1);
+    /// Divides what was gathered into pages.
+    fn span(&mut self, rows: usize, is_sorted: bool) {
+        self.spans.clear();
+        let mut done = 0;
+        for first in (0..rows).step_by(PAGE) {
+            let rows = PAGE.min(rows - first);
+            let values = match self.valid.get(first..first + rows) {
+                Some(valid) => valid.iter().map(|valid| usize::from(*valid)).sum(),
+                None => rows,
             };
-            self.numbers.push(number - 1);
-            if distinct.len() > MOST_DISTINCT {
-                return None;
-            }
-            if distinct.len() * 2 > slots.len() {
-                bits += 2;
-                slots = vec![(0, 0); 1 << bits];
-                for (number, &value) in (1..).zip(&distinct) {
-                    let mut at = hash(value, factor, bits);
-                    while slots.get(at).is_some_and(|slot| slot.1 != 0) {
-                        at = (at + 1) & ((1 << bits) - 1);
-                    }
-                    *slots.get_mut(at)? = (value, number);
+            let own = self.values.get(done..done + values).unwrap_or_default();
+            let range = if is_sorted { own.first().copied().zip(own.last().copied()) } else { range(own) };
+            self.spans.push(Span { rows, values, range });
+            done += values;
+        }
+    }
+
+    /// The pages of a column that has `value` in all its rows, or no value in any.
+    fn spread(&mut self, value: Option<i64>, rows: usize) {
+        self.spans.clear();
+        for first in (0..rows).step_by(PAGE) {
+            let rows = PAGE.min(rows - first);
+            self.spans.push(Span { rows, values: value.map_or(0, |_| rows), range: value.map(|v| (v, v)) });
+        }
+    }
+
+    /// Numbers the distinct values in ascending order, which is how a dictionary is the smallest; `None` where there are
+    /// too many of them.
+    ///
+    /// Most values lie near the least: a table has a place for each of those, and the others are looked up by hash.
+    fn number(&mut self) -> Option<Vec<i64>> {
+        let ranges = self.spans.iter().filter_map(|span| span.range);
+        let Some((least, most)) = ranges.reduce(wider) else { return Some(Vec::new()) };
+        let most_near = u64::try_from(MOST_DISTINCT).unwrap_or(0) - 1;
+        let near = most.wrapping_sub(least).cast_unsigned().min(most_near) + 1;
+        let near = usize::try_from(near).ok()?;
+        let mut far = Far::new(&self.hashes, &mut self.slots, self.values.len());
+        // First 1 where there is such a value, then its number.
+        self.places.clear();
+        self.places.resize(near, 0);
+        self.numbers.clear();
+        self.numbers.reserve(self.values.len());
+        for &value in &self.values {
+            let distance = usize::try_from(value.wrapping_sub(least).cast_unsigned()).unwrap_or(usize::MAX);
+            let place = match self.places.get_mut(distance) {
+                Some(place) => {
+                    *place = 1;
+                    distance
                 }
-            }
+                None => near + far.place(value)?,
+            };
+            self.numbers.push(u32::try_from(place).ok()?);
+        }
+        let mut distinct = Vec::new();
+        let mut number = |value: i64| {
+            distinct.push(value);
+            u32::try_from(distinct.len() - 1).unwrap_or(u32::MAX)
+        };
+        for (place, value) in self.places.iter_mut().zip(least..=most).filter(|(place, _)| **place != 0) {
+            *place = number(value);
+        }
+        self.places.resize(near + far.distinct.len(), 0);
+        let mut others: Vec<(i64, usize)> = far.distinct.iter().copied().zip(near..).collect();
+        others.sort_unstable();
+        for (value, place) in others {
+            *self.places.get_mut(place)? = number(value);
+        }
+        if distinct.len() > MOST_DISTINCT {
+            return None;
+        }
+        for number in &mut self.numbers {
+            *number = *self.places.get(usize::try_from(*number).ok()?)?;
         }
         Some(distinct)
     }
+
+    /// Whether the values as they are come out smaller than their numbers and the dictionary of them, by the first page:
+    /// ids that come in the same order again and again do.
+    fn is_smaller_plain(&mut self, distinct: &[i64], physical: Type) -> Result<bool> {
+        let Some(first) = self.spans.first().copied() else { return Ok(false) };
+        let size = |encoder: &mut Self, write: &dyn Fn(&Self, &mut Vec<u8>)| -> Result<usize> {
+            let mut page = std::mem::take(&mut encoder.page);
+            page.clear();
+            write(encoder, &mut page);
+            encoder.page = page;
+            Ok(encoder.compressed()?.len())
+        };
+        let width = width_of(distinct);
+        let dictionary = size(self, &|_, page| plain(distinct, physical, page))?;
+        let numbers =
+            size(self, &|own, page| hybrid(own.numbers.get(..first.values).unwrap_or_default(), width, page))?;
+        let values =
+            size(self, &|own, page| plain(own.values.get(..first.values).unwrap_or_default(), physical, page))?;
+        Ok(values * self.spans.len() < numbers * self.spans.len() + dictionary)
+    }
+}
+
+/// The distinct values of those that are far from the least one.
+struct Far<'a> {
+    distinct: Vec<i64>,
+    /// A value and its place among the distinct ones, from 1 on; 0 where there is none.
+    slots: &'a mut Vec<(i64, u32)>,
+    bits: u32,
+    factor: u64,
+    collisions: usize,
+}
+
+impl<'a> Far<'a> {
+    fn new(hashes: &RandomState, slots: &'a mut Vec<(i64, u32)>, values: usize) -> Self {
+        // The target chooses some of these values: which of them collide must not be for it to choose too.
+        let factor = hashes.hash_one(0) | 1;
+        slots.clear();
+        Far { distinct: Vec::new(), slots, bits: 6, factor, collisions: values.saturating_mul(8) }
+    }
+
+    /// The place of a value; `None` where there are too many of them, or too many that collide.
+    fn place(&mut self, value: i64) -> Option<usize> {
+        if self.distinct.len() * 2 >= self.slots.len() {
+            self.grow()?;
+        }
+        let mut at = hash(value, self.factor, self.bits);
+        loop {
+            let slot = self.slots.get_mut(at)?;
+            if slot.1 == 0 {
+                self.distinct.push(value);
+                *slot = (value, u32::try_from(self.distinct.len()).ok()?);
+                return (self.distinct.len() <= MOST_DISTINCT).then_some(self.distinct.len() - 1);
+            }
+            if slot.0 == value {
+                return usize::try_from(slot.1 - 1).ok();
+            }
+            self.collisions = self.collisions.checked_sub(1)?;
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    fn grow(&mut self) -> Option<()> {
+        self.bits += 2;
+        self.slots.clear();
+        self.slots.resize(1 << self.bits, (0, 0));
+        for (number, &value) in (1..).zip(&self.distinct) {
+            let mut at = hash(value, self.factor, self.bits);
+            while self.slots.get(at).is_some_and(|slot| slot.1 != 0) {
+                at = (at + 1) & (self.slots.len() - 1);
+            }
+            *self.slots.get_mut(at)? = (value, number);
+        }
+        Some(())
+    }
+}
+
+/// Bits of a number of one of the `distinct` values.
+fn width_of(distinct: &[i64]) -> u8 {
+    width(u64::try_from(distinct.len()).unwrap_or(0).saturating_sub(1))
 }
 
 fn range(values: &[i64]) -> Option<(i64, i64)> {
     let &first = values.first()?;
     Some(values.iter().fold((first, first), |(least, most), &value| (least.min(value), most.max(value))))
+}
+
+fn wider(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
+    (a.0.min(b.0), a.1.max(b.1))
+}
+
+/// The value that all rows have, or that none has one; `None` where they differ. Most columns of most segments are such:
+/// nothing of them needs to be gathered, numbered or packed.
+fn uniform(parts: &[&ArrayRef]) -> Option<Option<i64>> {
+    if parts.iter().all(|part| part.null_count() == part.len()) {
+        return Some(None);
+    }
+    if parts.iter().any(|part| part.null_count() > 0) {
+        return None;
+    }
+    let mut all = parts.iter().filter(|part| !part.is_empty()).map(|part| {
+        if let Some(values) = part.as_primitive_opt::<Int64Type>() {
+            alike(values.values()).copied()
+        } else if let Some(values) = part.as_primitive_opt::<Int32Type>() {
+            alike(values.values()).map(|value| i64::from(*value))
+        } else {
+            let values = part.as_boolean_opt()?;
+            let set = values.true_count();
+            (set == 0 || set == values.len()).then_some(i64::from(set > 0))
+        }
+    });
+    let first = all.next()??;
+    all.all(|value| value == Some(first)).then_some(Some(first))
+}
+
+/// The value that all are.
+fn alike<T: PartialEq>(values: &[T]) -> Option<&T> {
+    let (first, rest) = values.split_first()?;
+    rest.iter().all(|value| value == first).then_some(first)
 }
 
 fn hash(value: i64, factor: u64, bits: u32) -> usize {
@@ -343,9 +504,7 @@ impl Chunk {
         }
     }
 
-    fn page(&mut self, values: &[i64], rows: usize, at: i64, bytes: u64) -> Result<()> {
-        let range = range(values);
-        let nulls = rows - values.len();
+    fn page(&mut self, range: Option<(i64, i64)>, nulls: usize, rows: usize, at: i64, bytes: u64) -> Result<()> {
         let bound = |value: i64| {
             let mut bytes = Vec::new();
             match self.physical {
@@ -357,7 +516,7 @@ impl Chunk {
         let (least, most) = range.map_or_else(Default::default, |(least, most)| (bound(least), bound(most)));
         self.column_index.append(range.is_none(), least, most, signed(nulls)?);
         self.range = match (self.range, range) {
-            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
+            (Some(a), Some(b)) => Some(wider(a, b)),
             (a, b) => a.or(b),
         };
         self.nulls += nulls as u64;
@@ -413,17 +572,38 @@ impl Chunk {
     }
 }
 
+/// The same boolean `count` times, as bits.
+fn bits(set: bool, count: usize, out: &mut Vec<u8>) {
+    out.resize(out.len() + count / 8, if set { 0xff } else { 0 });
+    if count % 8 > 0 {
+        out.push(if set { (1 << (count % 8)) - 1 } else { 0 });
+    }
+}
+
 /// Values as they are: little endian, booleans as bits.
 fn plain(values: &[i64], physical: Type, out: &mut Vec<u8>) {
     match physical {
-        Type::INT64 => values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes())),
+        Type::INT64 => {
+            let start = out.len();
+            out.resize(start + values.len() * 8, 0);
+            let places = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<8>().0;
+            places.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
+        }
         Type::BOOLEAN => {
             let mut bits = Bits::default();
             values.iter().for_each(|value| bits.push(u64::from(*value != 0), 1, out));
             bits.flush(out);
         }
         // They came of that many bytes.
-        _ => values.iter().for_each(|value| out.extend(value.to_le_bytes().into_iter().take(4))),
+        _ => {
+            let start = out.len();
+            out.resize(start + values.len() * 4, 0);
+            let places = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<4>().0;
+            places.iter_mut().zip(values).for_each(|(to, value)| {
+                let [a, b, c, d, ..] = value.to_le_bytes();
+                *to = [a, b, c, d];
+            });
+        }
     }
 }
 
@@ -654,7 +834,7 @@ mod tests {
                 let parts = [whole.slice(0, middle), whole.slice(middle, rows - middle)];
                 let backwards: Vec<u32> = (0..u32::try_from(rows).unwrap()).rev().collect();
                 let reversed = take_record_batch(&whole, &UInt32Array::from(backwards.clone())).unwrap();
-                for how in [Values::Plain, Values::Delta, Values::DictionaryOrDelta, Values::DictionaryOrPlain] {
+                for how in [Values::Delta, Values::DictionaryOrDelta, Values::DictionaryOrPlain] {
                     for (places, expected) in [(None, &whole), (Some(backwards.as_slice()), &reversed)] {
                         let file = written(&parts, places, how);
                         let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
@@ -674,7 +854,7 @@ mod tests {
         let values: Vec<Option<i64>> = (-5..=last).map(|n| (n >= page - 5 || n % 2 != 0).then_some(n)).collect();
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         let batch = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(values))]).unwrap();
-        for how in [Values::Plain, Values::Delta, Values::DictionaryOrPlain] {
+        for how in [Values::Delta, Values::DictionaryOrDelta, Values::DictionaryOrPlain] {
             let options = parquet::file::serialized_reader::ReadOptionsBuilder::new();
             let options = options.with_page_index().build();
             let file = written(std::slice::from_ref(&batch), None, how);

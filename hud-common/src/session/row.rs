@@ -51,9 +51,11 @@ impl<T: Default> Nullable<T> {
     }
 }
 
-/// What has gathered; in its place there is room for as much again.
+/// What has gathered; in its place there is room for as much again. By powers of two, as a batch of a full table is one
+/// and they grow by doubling: what is a little short would end up twice as long as it need be, for as long as its rows are
+/// kept.
 fn renew<T>(values: &mut Vec<T>) -> Vec<T> {
-    let room = values.len();
+    let room = values.len().next_power_of_two();
     std::mem::replace(values, Vec::with_capacity(room))
 }
 

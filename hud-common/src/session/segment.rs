@@ -74,9 +74,15 @@ pub fn seal(session: &SessionDir, table: Table, number: u32) -> Result<Option<Se
 }
 
 /// Like [`seal`], of the rows that were appended to the log, for one who still has them: a log that was damaged meanwhile
-/// then costs nothing.
-pub fn seal_rows(session: &SessionDir, table: Table, number: u32, rows: &[RecordBatch]) -> Result<Option<Sealed>> {
-    put(session, table, number, rows, 0)
+/// then costs nothing. They are let go of once they are encoded, before the disk is waited for.
+pub fn seal_rows(
+    encoder: &mut Encoder,
+    session: &SessionDir,
+    table: Table,
+    number: u32,
+    rows: impl AsRef<[RecordBatch]>,
+) -> Result<Option<Sealed>> {
+    put(encoder, session, table, number, rows, 0)
 }
 
 /// Like [`seal`]. A log without a whole row that is not empty is removed only where `and_damaged`.
@@ -89,19 +95,22 @@ pub(super) fn seal_log(session: &SessionDir, table: Table, number: u32, and_dama
         return Ok(Salvaged { sealed: None, cut });
     }
     let cut_bytes = cut.as_ref().map_or(0, |c| c.bytes);
-    Ok(Salvaged { sealed: put(session, table, number, &batches, cut_bytes)?, cut })
+    Ok(Salvaged { sealed: put(&mut Encoder::default(), session, table, number, batches, cut_bytes)?, cut })
 }
 
 /// Puts `rows` in the place of a log.
 fn put(
+    encoder: &mut Encoder,
     session: &SessionDir,
     table: Table,
     number: u32,
-    rows: &[RecordBatch],
+    rows: impl AsRef<[RecordBatch]>,
     cut_bytes: u64,
 ) -> Result<Option<Sealed>> {
     let log = session.log(table, number);
-    let sealed = match encode(table, rows).map_err(Error::damaged(&log))? {
+    let encoded = encoder.encode(table, rows.as_ref()).map_err(Error::damaged(&log))?;
+    drop(rows);
+    let sealed = match encoded {
         None => None,
         Some(encoded) => {
             let path = session.segment(table, number);
@@ -136,75 +145,108 @@ pub struct Encoded {
 /// Makes a segment of `batches`, sorted by the table's key and signed; `None` where they have no row. A segment is held
 /// whole: of a log of 128 k rows that is 1 MB.
 pub fn encode(table: Table, batches: &[RecordBatch]) -> Result<Option<Encoded>, ArrowError> {
-    let schema = table.schema();
-    let key = schema.index_of(table.key())?;
-    let mut order: Vec<(i64, u32)> = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
-    let mut is_sorted = true;
-    for batch in batches {
-        if batch.num_columns() != schema.fields().len() {
-            return Err(ArrowError::SchemaError("a batch is not of the table's schema".into()));
-        }
-        let keys = batch
-            .columns()
-            .get(key)
-            .and_then(|c| c.as_primitive_opt::<Int64Type>())
-            .ok_or_else(|| ArrowError::SchemaError("a key is no integer".into()))?;
-        let before = u32::try_from(order.len());
-        let first_row = before.map_err(|_| ArrowError::InvalidArgumentError("a segment has too many rows".into()))?;
-        let mut last = order.last().map_or(i64::MIN, |(last, _)| *last);
-        order.extend((first_row..).zip(keys.values()).map(|(row, &key)| {
-            is_sorted &= last <= key;
-            last = key;
-            (key, row)
-        }));
-    }
-    // By the place in the log where keys are equal.
-    if !is_sorted {
-        sort(&mut order);
-    }
-    let (Some(first), Some(last)) = (order.first(), order.last()) else { return Ok(None) };
-    let (first_key, last_key, rows) = (first.0, last.0, order.len() as u64);
-    let places = (!is_sorted).then(|| order.iter().map(|(_, row)| *row).collect::<UInt32Array>());
-    drop(order);
+    Encoder::default().encode(table, batches)
+}
 
-    let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties(table)))?;
-    let (mut file, others) = writer.into_serialized_writer()?;
-    let descriptions = file.schema_descr().columns().to_vec();
-    let mut group = file.next_row_group()?;
-    let mut encoder = ColumnEncoder::new(level())?;
-    let others = others.create_column_writers(0)?;
-    // One column after the other: what is at work stays in the caches, and is no more than one column.
-    for (index, ((field, description), mut other)) in schema.fields().iter().zip(descriptions).zip(others).enumerate() {
-        let parts: Vec<&ArrayRef> = batches.iter().map(|batch| batch.column(index)).collect();
-        if column::is_ours(field.data_type()) {
-            let places = places.as_ref().map(|places| places.values().as_ref());
-            encoder.write(&mut group, description, &parts, places, values(table, field.name()), index == key)?;
-            continue;
-        }
-        let mut write = |array: &ArrayRef| -> Result<(), ArrowError> {
-            Ok(compute_leaves(field, array)?.iter().try_for_each(|leaf| other.write(leaf))?)
-        };
-        match &places {
-            None => parts.iter().try_for_each(|array| write(array))?,
-            Some(places) => {
-                let parts: Vec<&dyn Array> = parts.iter().map(|array| array.as_ref()).collect();
-                write(&take(&concat(&parts)?, places, None)?)?;
+/// Makes segments. Whoever makes many keeps one: what it works in is some megabytes, which need not come from the system,
+/// and be filled with zeros by it, for each of them.
+#[derive(Default)]
+pub struct Encoder {
+    /// From the first segment on.
+    columns: Option<ColumnEncoder>,
+    order: Vec<(i64, u32)>,
+    places: Vec<u32>,
+}
+
+impl Encoder {
+    /// Like [`encode`].
+    pub fn encode(&mut self, table: Table, batches: &[RecordBatch]) -> Result<Option<Encoded>, ArrowError> {
+        let schema = table.schema();
+        let key = schema.index_of(table.key())?;
+        let Encoder { columns, order, places } = self;
+        order.clear();
+        order.reserve(batches.iter().map(RecordBatch::num_rows).sum());
+        let mut is_sorted = true;
+        for batch in batches {
+            if batch.num_columns() != schema.fields().len() {
+                return Err(ArrowError::SchemaError("a batch is not of the table's schema".into()));
             }
+            let keys = batch
+                .columns()
+                .get(key)
+                .and_then(|c| c.as_primitive_opt::<Int64Type>())
+                .ok_or_else(|| ArrowError::SchemaError("a key is no integer".into()))?;
+            let before = u32::try_from(order.len());
+            let first_row =
+                before.map_err(|_| ArrowError::InvalidArgumentError("a segment has too many rows".into()))?;
+            let mut last = order.last().map_or(i64::MIN, |(last, _)| *last);
+            order.extend((first_row..).zip(keys.values()).map(|(row, &key)| {
+                is_sorted &= last <= key;
+                last = key;
+                (key, row)
+            }));
         }
-        other.close()?.append_to_row_group(&mut group)?;
+        // By the place in the log where keys are equal.
+        if !is_sorted {
+            sort(order);
+        }
+        let (Some(first), Some(last)) = (order.first(), order.last()) else { return Ok(None) };
+        let (first_key, last_key, rows) = (first.0, last.0, order.len() as u64);
+        places.clear();
+        if !is_sorted {
+            places.extend(order.iter().map(|(_, row)| *row));
+        }
+        let places = (!is_sorted).then_some(places.as_slice());
+
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties(table)))?;
+        let (mut file, others) = writer.into_serialized_writer()?;
+        let descriptions = file.schema_descr().columns().to_vec();
+        let mut group = file.next_row_group()?;
+        let encoder = match columns {
+            Some(encoder) => encoder,
+            none => none.insert(ColumnEncoder::new(level())?),
+        };
+        // The crate's writers, where there are columns for them: each brings buffers and two zstd contexts.
+        let mut others = match schema.fields().iter().all(|field| column::is_ours(field.data_type())) {
+            true => Vec::new(),
+            false => others.create_column_writers(0)?,
+        }
+        .into_iter();
+        // One column after the other: what is at work stays in the caches, and is no more than one column.
+        for (index, (field, description)) in schema.fields().iter().zip(descriptions).enumerate() {
+            let other = others.next();
+            let parts: Vec<&ArrayRef> = batches.iter().map(|batch| batch.column(index)).collect();
+            if column::is_ours(field.data_type()) {
+                encoder.write(&mut group, description, &parts, places, values(table, field.name()), index == key)?;
+                continue;
+            }
+            let mut other = other.ok_or_else(|| ArrowError::ParquetError("a column has no writer".into()))?;
+            let mut write = |array: &ArrayRef| -> Result<(), ArrowError> {
+                Ok(compute_leaves(field, array)?.iter().try_for_each(|leaf| other.write(leaf))?)
+            };
+            match places {
+                None => parts.iter().try_for_each(|array| write(array))?,
+                Some(places) => {
+                    let parts: Vec<&dyn Array> = parts.iter().map(|array| array.as_ref()).collect();
+                    let places = UInt32Array::from(places.to_vec());
+                    write(&take(&concat(&parts)?, &places, None)?)?;
+                }
+            }
+            other.close()?.append_to_row_group(&mut group)?;
+        }
+        group.close()?;
+        // The data pages are then all there, and indexes and footer are yet to come.
+        file.flush()?;
+        let data_end = file.inner().len();
+        let blocks = checks::blocks(file.inner());
+        file.append_key_value_metadata(KeyValue::new(checks::BLOCKS.into(), blocks));
+        file.append_key_value_metadata(KeyValue::new(checks::TAIL.into(), String::from(checks::UNKNOWN)));
+        let mut data = file.into_inner()?;
+        data.get_mut(data_end..)
+            .and_then(checks::sign)
+            .ok_or_else(|| ArrowError::ParquetError("the footer has no place for its checksum".into()))?;
+        Ok(Some(Encoded { data, rows, first_key, last_key }))
     }
-    group.close()?;
-    // The data pages are then all there, and indexes and footer are yet to come.
-    file.flush()?;
-    let data_end = file.inner().len();
-    let blocks = checks::blocks(file.inner());
-    file.append_key_value_metadata(KeyValue::new(checks::BLOCKS.into(), blocks));
-    file.append_key_value_metadata(KeyValue::new(checks::TAIL.into(), String::from(checks::UNKNOWN)));
-    let mut data = file.into_inner()?;
-    data.get_mut(data_end..)
-        .and_then(checks::sign)
-        .ok_or_else(|| ArrowError::ParquetError("the footer has no place for its checksum".into()))?;
-    Ok(Some(Encoded { data, rows, first_key, last_key }))
 }
 
 /// Sorts what is almost sorted: events come in the order of their ends, and most are short, so a row is a few places from
@@ -229,9 +271,12 @@ fn sort(order: &mut [(i64, u32)]) {
 /// `off_cpu`, of test-async-app):
 ///
 /// - times delta-packed: `ts` 2.3 and 2.8, plain 2.4 and 3.1;
-/// - durations plain: `dur` and `run_queue` of `off_cpu` 3.6 and 2.1, `wake_delay` of `polls` 2.6, delta-packed 3.6, 2.3
-///   and 2.7; those inside a poll by a dictionary where one is small: `dur` 1.8, plain 2.0, delta-packed 3.1;
-/// - ids and text by a dictionary: `task_id` 1.0, delta-packed 1.4.
+/// - durations by a dictionary in ascending order where one is small: `dur` of `polls` 1.6, in the order of their coming
+///   1.9, plain 2.0, delta-packed 3.1; else plain: `dur` and `run_queue` of `off_cpu` 3.6 and 2.1, `wake_delay` of `polls`
+///   2.6, delta-packed 3.6, 2.3 and 2.7;
+/// - ids and text by a dictionary; ids plain where that is less: `task_id` 0.8, by a dictionary 1.1, delta-packed 1.4.
+///
+/// Byte streams (BYTE_STREAM_SPLIT) would be less than plain by a tenth, but DuckDB 1.4 reads none of integers.
 ///
 /// Pages carry their own minima and maxima, so that a reader of a time range skips the others.
 fn properties(table: Table) -> WriterProperties {
@@ -255,9 +300,7 @@ fn properties(table: Table) -> WriterProperties {
 fn values(table: Table, column: &str) -> Values {
     match column {
         name if name == table.key() => Values::Delta,
-        "wake_delay" => Values::Plain,
-        "dur" | "run_queue" if table != Table::Polls => Values::Plain,
-        "dur" | "blocked" | "run_queue" => Values::DictionaryOrPlain,
+        "dur" | "blocked" | "run_queue" | "wake_delay" => Values::DictionaryOrPlain,
         _ => Values::DictionaryOrDelta,
     }
 }

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{MapData, RingBuf};
 use hud_common::wire::Counters;
 use rustix::{
     event::{PollFd, PollFlags},
@@ -31,6 +30,7 @@ use crate::{
     kernel,
     names::{Cache, Sources},
     probes::{Plan, Polls, Probes, Unwind},
+    ring::Ring,
     target::{Looked, Mapping, Process, Tokio},
     unwind::Prepared,
 };
@@ -50,7 +50,7 @@ pub(super) struct Attachment {
     pub(super) load_bias: u64,
     pub(super) plan: Plan,
     pub(super) probes: Probes,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     pidfd: OwnedFd,
     identity: Option<Identity>,
     /// While the target's debug information is being read.
@@ -107,8 +107,10 @@ impl Attachment {
         };
         let tables = tables.join().unwrap_or_else(|_| Ok(Prepared::default()))?;
         let mut notes = tables.notes();
+        // The child reads debug information while the kernel looks at the programs.
+        let learner = Learner::start(tokio.clone(), names_from.clone(), &process, urgent)?;
         let mut probes = Probes::attach(&process, &tokio, image, settings.plan, tables, &sources)?;
-        let learner = match Learner::start(tokio.clone(), names_from.clone(), &process, urgent)? {
+        let learner = match learner.wait() {
             Learned::All(learned) => {
                 tokio = *learned;
                 probes.use_learned(&process, &tokio, settings.plan)?;
@@ -160,16 +162,15 @@ impl Attachment {
         self.governor.tick(&mut self.probes, kernel::now())
     }
 
+    /// Whether the probes are on and do not count yet: until they do, they cost and tell nothing.
+    pub(super) fn has_probes_to_count(&self) -> bool {
+        self.governor.waits_for_probes() && self.probes.probes_are_on()
+    }
+
     /// Takes what is in the ring, up to a bound: a target that is always ahead must not keep the recorder from its other
     /// duties. Gives whether the ring was emptied.
     pub(super) fn drain_ring(&mut self, drain: &mut Drain, out: &BatchSender) -> bool {
-        for _ in 0..65_536 {
-            match self.ring.next() {
-                Some(record) => drain.record(&record, out),
-                None => return true,
-            }
-        }
-        false
+        self.ring.drain(65_536, |record| drain.record(record, out))
     }
 
     /// Takes from the ring all that the kernel had counted as the call began: the session then has, or has lost, every

@@ -95,7 +95,7 @@ impl Drain {
     pub(super) fn record(&mut self, record: &[u8], out: &BatchSender) {
         self.bytes += record.len() as u64;
         match Event::decode(record) {
-            Some(Event::Poll(e)) => self.poll(e, out),
+            Some(Event::Poll(e)) => self.poll(&e, out),
             Some(Event::OffCpu(e, stack)) => {
                 self.rows[Stream::OffCpu as usize] += 1;
                 self.off_cpu_row(e, stack, out);
@@ -106,7 +106,7 @@ impl Drain {
                 self.rows[Stream::Threads as usize] += 1;
                 self.threads.event(self.clock.epoch(e.ts), e);
             }
-            Some(Event::Wake(e)) => self.wake(e, out),
+            Some(Event::Wake(e, waker)) => self.wake(e, waker, out),
             Some(Event::Spawn(e)) => self.spawn(e, out),
             Some(Event::End(e)) => self.end(e, out),
             None => self.undecoded += 1,
@@ -240,12 +240,12 @@ impl Drain {
         }
     }
 
-    fn wake(&mut self, e: &WakeEvent, out: &BatchSender) {
+    fn wake(&mut self, e: &WakeEvent, waker_task_id: u64, out: &BatchSender) {
         self.rows[Stream::Wakes as usize] += 1;
         self.wakes.push(WakeRow {
             ts: self.clock.epoch(e.ts),
             task_id: e.task_id.cast_signed(),
-            waker_task_id: self.task_id(e.waker_task_id),
+            waker_task_id: self.task_id(waker_task_id),
             waker_tid: e.tid.cast_signed(),
         });
         if self.wakes.len() >= BATCH_ROWS {

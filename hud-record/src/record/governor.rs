@@ -130,6 +130,11 @@ impl Governor {
         Ok(None)
     }
 
+    /// Whether no stretch is under way.
+    pub(super) fn waits_for_probes(&self) -> bool {
+        self.since.is_none()
+    }
+
     /// Ends the stretch under way, if there is one, because of `reason`.
     pub(super) fn cut(&mut self, now: u64, reason: &'static str) -> Option<Stretch> {
         let began = self.since.take()?;

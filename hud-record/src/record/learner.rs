@@ -10,7 +10,7 @@ use std::{
         mpsc::{self, Receiver},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -21,11 +21,15 @@ use crate::{
     target::{Process, Tokio},
 };
 
-/// How long recording waits for it: what most binaries need is less, and then the probes are there from the start.
+/// How long recording waits for it, from its start: what most binaries need is less, and then the probes are there from
+/// the start. Loading the kernel programs takes a part of that.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The thread that reads.
-pub(super) struct Learner(Receiver<Tokio>);
+pub(super) struct Learner {
+    learned: Receiver<Tokio>,
+    started: Instant,
+}
 
 /// What is known of the target's tokio by now.
 pub(super) enum Learned {
@@ -36,8 +40,8 @@ pub(super) enum Learned {
 }
 
 impl Learner {
-    /// Starts to read `binary`, and waits for a moment.
-    pub(super) fn start(mut tokio: Tokio, path: PathBuf, process: &Process, sources: Arc<Sources>) -> Result<Learned> {
+    /// Starts to read the binary at `path`.
+    pub(super) fn start(mut tokio: Tokio, path: PathBuf, process: &Process, sources: Arc<Sources>) -> Result<Self> {
         let (pid, shown) = (process.pid, process.exe.clone());
         let (done, learned) = mpsc::sync_channel(1);
         let read = move || {
@@ -59,14 +63,19 @@ impl Learner {
         };
         let started = thread::Builder::new().name("hud-learner".into()).spawn(read);
         started.map_err(|source| Error::Io { action: "start a thread", source })?;
-        Ok(match learned.recv_timeout(PATIENCE) {
+        Ok(Learner { learned, started: Instant::now() })
+    }
+
+    /// Waits for a moment, in which most binaries are read.
+    pub(super) fn wait(self) -> Learned {
+        match self.learned.recv_timeout(PATIENCE.saturating_sub(self.started.elapsed())) {
             Ok(tokio) => Learned::All(Box::new(tokio)),
-            Err(_) => Learned::Pending(Learner(learned)),
-        })
+            Err(_) => Learned::Pending(self),
+        }
     }
 
     /// What was learned, once it is all read.
     pub(super) fn take(&self) -> Option<Tokio> {
-        self.0.try_recv().ok()
+        self.learned.try_recv().ok()
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use hud_common::session::{Result, SessionDir, Table, seal, seal_rows};
+use hud_common::session::{Encoder, Result, SessionDir, Table, seal, seal_rows};
 
 use super::{
     retention::{Retention, Segment},
@@ -37,9 +37,10 @@ pub(super) struct SealOrder {
     pub(super) kept: Option<Kept>,
 }
 
-/// Bytes of rows that may be kept in memory until they are sealed, in all: a full segment of polls and one of wakes, and
-/// half of the next. Sealing from memory spares reading the log, a tenth of what a poll costs; past the bound it is read.
-const MOST_KEPT: u64 = 16 << 20;
+/// Bytes of rows that may be kept in memory until they are encoded, in all: a full segment of polls and one of wakes are 12
+/// MB, and those that come while they are sealed begin the next ones. Sealing from memory spares reading the log, a tenth
+/// of what a poll costs; past the bound it is read.
+const MOST_KEPT: u64 = 24 << 20;
 
 /// The rows of a log, kept until they are sealed.
 #[derive(Debug)]
@@ -64,6 +65,12 @@ impl Kept {
             self.rows.push(batch);
         }
         fits
+    }
+}
+
+impl AsRef<[RecordBatch]> for Kept {
+    fn as_ref(&self) -> &[RecordBatch] {
+        &self.rows
     }
 }
 
@@ -93,6 +100,7 @@ pub(super) struct Sealer {
     status: Arc<WriterStatus>,
     waiting: VecDeque<SealOrder>,
     totals: SealerTotals,
+    encoder: Encoder,
 }
 
 impl Sealer {
@@ -102,7 +110,15 @@ impl Sealer {
         retention: Retention,
         status: Arc<WriterStatus>,
     ) -> Self {
-        Sealer { session, manifest, retention, status, waiting: VecDeque::new(), totals: SealerTotals::default() }
+        Sealer {
+            session,
+            manifest,
+            retention,
+            status,
+            waiting: VecDeque::new(),
+            totals: SealerTotals::default(),
+            encoder: Encoder::default(),
+        }
     }
 
     pub(super) fn run(mut self, finished: &Receiver<SealOrder>) -> Result<SealerTotals> {
@@ -132,9 +148,9 @@ impl Sealer {
     }
 
     /// Seals a log, or lets it wait where there is no room.
-    fn seal(&mut self, order: SealOrder) -> Result<()> {
-        let sealed = match &order.kept {
-            Some(kept) => seal_rows(&self.session, order.table, order.number, &kept.rows),
+    fn seal(&mut self, mut order: SealOrder) -> Result<()> {
+        let sealed = match order.kept.take() {
+            Some(kept) => seal_rows(&mut self.encoder, &self.session, order.table, order.number, kept),
             None => seal(&self.session, order.table, order.number),
         };
         match sealed {
@@ -171,7 +187,7 @@ impl Sealer {
                     tracing::warn!("{e}: the log stays and is sealed once there is room");
                 }
                 // It may wait for long, and the log holds all of it.
-                self.waiting.push_back(SealOrder { kept: None, ..order });
+                self.waiting.push_back(order);
                 Ok(())
             }
             Err(e) => Err(e),
