@@ -6,11 +6,11 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    ask,
+    ask, commands,
     diff::Condition,
     error::{Error, Result},
     output::{Format, Stdout},
@@ -18,7 +18,7 @@ use crate::{
     window::Moment,
 };
 
-const TIMES: &str = "\
+pub(crate) const TIMES: &str = "\
 Times for --from and --to:
   +12.5s                  since the start of the session
   -30s                    before its end
@@ -413,9 +413,16 @@ pub(crate) struct SqlArgs {
 
 /// Parses the command line, answers, and tells how it went.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = command().get_matches();
     let mut out = Stdout::new();
-    match answer(cli.command, &mut out) {
+    let answered = match commands::asked(&matches) {
+        Some((view, given)) => runtime().and_then(|runtime| runtime.block_on(commands::answer(view, given, &mut out))),
+        None => match Cli::from_arg_matches(&matches) {
+            Ok(cli) => answer(cli.command, &mut out),
+            Err(error) => error.exit(),
+        },
+    };
+    match answered {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if out.broken || error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
@@ -426,9 +433,18 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The whole command line: what is written here, and a command for each other view.
+pub(crate) fn command() -> clap::Command {
+    commands::add(Cli::command())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_time().build().map_err(Error::io("start the runtime"))
+}
+
 fn answer(command: Command, out: &mut Stdout) -> Result<()> {
     if let Command::Completions { shell } = command {
-        clap_complete::generate(shell, &mut Cli::command(), "hud-analyze", out);
+        clap_complete::generate(shell, &mut self::command(), "hud-analyze", out);
         return out.flush().map_err(Error::io("write the script"));
     }
     // Neither waits for anything but files: they need no runtime.
@@ -439,8 +455,7 @@ fn answer(command: Command, out: &mut Stdout) -> Result<()> {
         Command::Repair(args) => return upkeep::repair(&args, out),
         other => other,
     };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_time().build().map_err(Error::io("start the runtime"))?;
+    let runtime = runtime()?;
     if let Command::Sql(args) = &command {
         let catalog = run::open(&args.sessions, args.memory)?;
         return match ask::run(&catalog, &runtime, args)? {

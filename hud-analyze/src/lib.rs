@@ -15,6 +15,7 @@ mod ask;
 mod bounds;
 pub mod catalog;
 mod cli;
+mod commands;
 mod defaults;
 mod diff;
 pub mod error;

@@ -128,7 +128,7 @@ async fn timeline(args: TimelineArgs, out: &mut Stdout) -> Result<()> {
     Ok(())
 }
 
-async fn window(catalog: &Catalog, args: &ViewArgs) -> Result<Window> {
+pub(crate) async fn window(catalog: &Catalog, args: &ViewArgs) -> Result<Window> {
     let whole = Window::whole(catalog).await?;
     Window::part(whole, catalog.start(), args.from, args.to)
 }
@@ -137,7 +137,7 @@ fn within(window: Window) -> Arguments {
     Arguments::default().int("from", window.from).int("to", window.to)
 }
 
-async fn show(catalog: &Catalog, view: View, arguments: Arguments, args: &ViewArgs, out: &mut Stdout) -> Result<()> {
+pub(crate) async fn show(catalog: &Catalog, view: View, arguments: Arguments, args: &ViewArgs, out: &mut Stdout) -> Result<()> {
     let limit = match args.limit {
         Some(0) => None,
         Some(limit) => Some(limit),

@@ -16,8 +16,9 @@ pub(crate) struct Args {
     runner: Vec<String>,
 }
 
-/// A reader of Parquet that shares no code with ours.
-const DUCKDB: &str = "duckdb==1.4.4";
+/// Readers that share no code with ours: of Parquet, of Perfetto's traces, of pprof's profiles (austin-python has their
+/// protobuf module, and asks for an older protobuf than is needed).
+const PACKAGES: [&str; 4] = ["duckdb==1.4.4", "perfetto==0.59.1", "protobuf==7.36.2", "austin-python==2.4.0"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut steps = Steps::default();
@@ -89,16 +90,18 @@ fn cargo_nextest(subcommand: &str) -> std::process::Command {
     command
 }
 
-/// A Python with DuckDB in it.
-fn duckdb() -> Result<PathBuf> {
+/// A Python with what sessions and exports are read back by: DuckDB, and the formats' own packages.
+pub(crate) fn duckdb() -> Result<PathBuf> {
     let venv = target_dir().join("duckdb");
     let python = venv.join("bin/python");
-    let (_, version) = DUCKDB.split_once("==").unwrap_or_default();
-    let installed = format!("import duckdb; assert duckdb.__version__ == '{version}'");
+    let wanted = PACKAGES.map(|package| format!("'{package}'")).join(", ");
+    let installed = format!(
+        "from importlib.metadata import version; [None for p in [{wanted}] if version(p.split('==')[0]) == p.split('==')[1] or 1/0]"
+    );
     if !succeeds(command(&python).args(["-c", &installed])) {
         sh(command("python3").args(["-m", "venv", "--clear"]).arg(&venv))
             .context("python3 cannot make a virtual environment (Debian: install python3-venv)")?;
-        sh(command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", DUCKDB]))?;
+        sh(command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]).args(PACKAGES))?;
     }
     Ok(python)
 }

@@ -1,5 +1,6 @@
 //! Measures hud against its targets, and keeps the result under docs/benchmarks.
 
+mod analyze;
 mod big;
 mod cockpit;
 mod names;
@@ -19,6 +20,7 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    Analyze(analyze::Args),
     Cockpit(cockpit::Args),
     Names(names::Args),
     Record(record::Args),
@@ -27,6 +29,7 @@ enum What {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Analyze(args) => analyze::run(args),
         What::Cockpit(args) => cockpit::run(args),
         What::Names(args) => names::run(args),
         What::Record(args) => record::run(args),

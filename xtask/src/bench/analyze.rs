@@ -1,0 +1,170 @@
+//! hud-analyze against its targets and beside DuckDB: the same SQL, files and machine, in one run.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::report::{Bound, Report, median};
+use crate::sh::{cargo, command, root, run as sh, target_dir};
+use crate::{synth, test};
+
+/// Views over synthetic sessions of 1 M, 10 M and 100 M rows, beside DuckDB
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Rows of the sessions
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000, 100_000_000])]
+    events: Vec<i64>,
+    /// How often each view is run, by turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Measures this hud-analyze instead of a release build of the source here
+    #[arg(long, value_name = "BIN")]
+    analyze: Option<PathBuf>,
+    /// Writes nothing to docs/benchmarks
+    #[arg(long)]
+    no_report: bool,
+}
+
+const METHOD: &str = "\
+How it is measured:
+
+- Sessions are synthetic (`cargo xtask synth`, 25,000 rows a second). DuckDB 1.4.4 and hud-analyze run the files of \
+`queries/` on the same segments, by turns; the page cache is warm after the first turn. Medians are told, and of the \
+ratios the median of the turns' ratios.
+- hud-analyze's time is that of its whole process, from start to end, checksums of all that it reads included; DuckDB's is \
+that of the query alone, in a process that has its tables open. Memory is the process's highest resident set.
+- A second is one in the middle of the session.
+";
+
+/// What the largest session is held to (seconds, of all and of a second in it).
+const MOST: f64 = 2.0;
+const MOST_SECOND: f64 = 0.05;
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let analyze = match &args.analyze {
+        Some(program) => program.clone(),
+        None => {
+            sh(cargo("build").args(["--release", "--package", "hud-analyze", "--bins"]))?;
+            target_dir().join("release/hud-analyze")
+        }
+    };
+    let python = test::duckdb()?;
+    let mut report = Report::default();
+    let mut largest = 0;
+    let mut of_all: Vec<(String, i64, f64)> = Vec::new();
+    for &events in &args.events {
+        let session = target_dir().join(format!("synth/{events}"));
+        if !session.join("manifest.json").exists() {
+            fs::create_dir_all(target_dir().join("synth"))?;
+            synth::run(&synth::Args::of(session.clone(), events))?;
+        }
+        largest = largest.max(events);
+        for measured in measure(&analyze, &python, &session, args.rounds)? {
+            add(&mut report, events, largest >= 100_000_000, &measured);
+            if measured.what == "all" {
+                of_all.push((measured.view.clone(), events, measured.ours()));
+            }
+        }
+    }
+    growth(&mut report, &of_all);
+    if !args.no_report {
+        let events: Vec<_> = args.events.iter().map(i64::to_string).collect();
+        let line = format!("cargo xtask bench analyze --events {} --rounds {}", events.join(","), args.rounds);
+        println!("{}", report.write("analyze", &line, METHOD)?.display());
+    }
+    match report.missed() {
+        0 => Ok(()),
+        missed => bail!("{missed} targets are missed"),
+    }
+}
+
+struct Measured {
+    view: String,
+    what: String,
+    /// Seconds by hud, by DuckDB, megabytes, seconds to the first row.
+    turns: Vec<[f64; 4]>,
+}
+
+impl Measured {
+    fn of(&self, part: fn(&[f64; 4]) -> f64) -> f64 {
+        median(&mut self.turns.iter().map(part).collect::<Vec<_>>())
+    }
+
+    fn ours(&self) -> f64 {
+        self.of(|turn| turn[0])
+    }
+}
+
+fn add(report: &mut Report, events: i64, is_held: bool, measured: &Measured) {
+    let Measured { view, what, .. } = measured;
+    let (ours, theirs) = (measured.ours(), measured.of(|turn| turn[1]));
+    let millions = events / 1_000_000;
+    let name = match what.as_str() {
+        "all" => format!("{millions} M rows, `{view}`"),
+        _ => format!("{millions} M rows, `{view}` of a second"),
+    };
+    let held = |bound: Bound| if is_held { bound } else { Bound::Nothing };
+    let most = if what == "all" { MOST } else { MOST_SECOND };
+    let detail = format!("DuckDB {:.0} ms", theirs * 1e3);
+    report.add(name.as_str(), held(Bound::AtMost(most * 1e3)), ours * 1e3, "ms", detail);
+    if what == "all" {
+        let ratio = measured.of(|turn| turn[0] / turn[1]);
+        report.add(format!("{name}: ratio to DuckDB"), held(Bound::AtMost(1.0)), ratio, "", "");
+        let memory = measured.turns.iter().map(|turn| turn[2]).fold(0.0, f64::max);
+        report.add(format!("{name}: memory"), held(Bound::AtMost(1024.0)), memory, "MiB", "");
+        if view == "hotspots" && events == 1_000_000 {
+            let first = measured.of(|turn| turn[3]);
+            report.add(format!("{name}: first row from the start"), Bound::AtMost(150.0), first * 1e3, "ms", "");
+        }
+    }
+}
+
+/// Time grows no faster than rows.
+fn growth(report: &mut Report, of_all: &[(String, i64, f64)]) {
+    for (view, events, time) in of_all {
+        let before = of_all.iter().filter(|(v, e, _)| v == view && e < events).max_by_key(|(_, e, _)| *e);
+        let Some((_, fewer, less)) = before else { continue };
+        #[expect(clippy::cast_precision_loss, reason = "rows are far below 2^53")]
+        let growth = (time / less) / (*events as f64 / *fewer as f64);
+        let what = format!("`{view}`: growth of time over growth of rows, to {} M", events / 1_000_000);
+        report.add(what, Bound::AtMost(1.0), growth, "", "");
+    }
+}
+
+fn measure(analyze: &Path, python: &Path, session: &Path, rounds: u32) -> Result<Vec<Measured>> {
+    let manifest: Value = serde_json::from_slice(&fs::read(session.join("manifest.json"))?)?;
+    let job = json!({
+        "analyze": analyze,
+        "session": session,
+        "queries": root().join("queries"),
+        "start": manifest["start"],
+        "end": manifest["end"],
+        "rounds": rounds,
+    });
+    let script = root().join("xtask/src/bench/analyze.py");
+    let mut child = command(python)
+        .arg(script)
+        .arg(job.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("failed to start Python")?;
+    let stdout = child.stdout.take().context("no pipe")?;
+    let mut all = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        let line: Value = serde_json::from_str(&line?)?;
+        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        let turns = serde_json::from_value(line["pairs"].clone())?;
+        all.push(Measured { view: text("view"), what: text("what"), turns });
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("the measurement ended with {status}");
+    }
+    Ok(all)
+}
