@@ -3,22 +3,30 @@
 -- A row is one finding of one rule; each speaks only where what it rests on was watched, and says nothing of what was not.
 -- The workers' own loops are no tasks. Durations are in ns, shares in thousandths. The rules:
 --
+--
 -- long_poll: by type of task, polls of more than $long_poll that began in the window; a warning where the longest took more
 -- than $very_long_poll. Where polls were not watched, sleeps inside tasks and computations that samples tell of, of more than
 -- $long_poll, count in their place (blocking_each.sql says how they are found); a finding that rests on samples alone is
 -- estimated. `value` is the longest.
+--
 -- wake_delay: the 99th percentile of all delays from wake to poll (as in wake_latency.sql) is more than $wake_delay_p99, of at
 -- least $wake_delay_count. The type is the one that waited longest in sum.
+--
 -- worker_blocked: a worker that was observed for at least $observed (as in workers.sql) was asleep inside tasks for more than
 -- $worker_blocked of that: a warning.
+--
 -- imbalance: of a runtime's workers that were observed for $observed, the busiest was on a CPU for more than $imbalance_busy of
 -- its time, and more than $imbalance times as much of it as the least busy one. `value` is that ratio in thousandths.
+--
 -- pool_saturated: the blocking pool has at least $pool_threads threads, observed for $observed together, and was at work
 -- (as in blocking_pool.sql) for more than $pool_busy of the time.
+--
 -- tasks_grow: at least $growth tasks of a type were spawned, and at most $growth_ended of as many ended; where `spawns` and
 -- `ends` were both watched in some of the window. `value` is the tasks spawned.
+--
 -- self_waking: tasks of a type that woke themselves $self_wakes times a second or more (of the window, or of one second where
 -- that is shorter), and at least $self_wakes_share of their wakes. `value` is their wakes by themselves.
+--
 -- lock_owner_asleep: tasks on workers or in the pool waited at least $lock_wait for a mutex or RwLock whose holder was asleep
 -- (as in locks.sql), by the two types. `value` is the longest.
 --

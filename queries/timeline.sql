@@ -133,7 +133,7 @@ typed AS (
 ),
 summed AS (
     SELECT tid, step, sum(polls) AS polls, max(longest) AS longest, sum(blocked) AS blocked, sum(idle) AS idle,
-           sum(waiting) AS waiting, max(CASE WHEN n = 1 THEN name END) AS owner
+           sum(waiting) AS waiting, max(CASE WHEN n = 1 AND share > 0 THEN name END) AS owner
     FROM (SELECT *, row_number() OVER (PARTITION BY tid, step
                                        ORDER BY (name IS NULL), share DESC, name) AS n FROM typed)
     GROUP BY tid, step
