@@ -72,13 +72,13 @@ asleep AS (
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep
 ),
--- Polls that computed for long, in each bucket of time that they touch: a poll has no stack of its own, the samples of its
--- task inside it have, and are looked up by thread and bucket.
+-- Polls that computed for long, in each bucket of time that they touch, at most 4,097 in the window: a poll has no stack
+-- of its own, the samples of its task inside it have, and are looked up by thread and bucket.
 long_polls AS (
     SELECT p.tid, p.ts, p.ts + p.dur AS end_ts, p.dur - p.blocked - p.run_queue AS dur, p.task_id, p.type_id,
-           unnest(generate_series(p.ts - (p.ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
-                                  least(p.ts + p.dur, $to),
-                                  greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+           unnest(generate_series(
+               p.ts - (p.ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               least(p.ts + p.dur, $to), greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
     FROM polls p
     LEFT JOIN task_types y ON y.type_id = p.type_id
     WHERE p.ts >= $from AND p.ts < $to AND p.dur >= $threshold AND p.dur - p.blocked - p.run_queue >= $threshold
@@ -107,8 +107,9 @@ computed AS (
 -- When polls were not watched: from the latest end so far to the next beginning.
 gaps AS (
     SELECT from_ts, to_ts,
-           unnest(generate_series(from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
-                                  to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+           unnest(generate_series(
+               from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
     FROM (
         SELECT ts AS to_ts, max(end_ts) OVER (ORDER BY ts, end_ts
                                               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS from_ts

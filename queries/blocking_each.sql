@@ -3,10 +3,10 @@
 -- A row is one stretch in which a task kept its worker from other tasks: asleep inside a poll (cause 'blocked'), or
 -- computing inside a poll (cause 'cpu'). Sleeps are exact, from the scheduler. Computing is exact where polls were
 -- recorded; where they were not (stream 'polls' not in `coverage`), it is estimated from consecutive CPU samples of one
--- task on one thread that did not sleep between, and `estimated` is true: at least two samples, of which the first
--- and the last lie at least half of $threshold apart. A computation is blamed on the frame that weighs most in the samples
--- of its task inside it, own frames before others. Work in the blocking pool is no stretch: it is meant to block. A stretch
--- belongs to the window in which it began.
+-- task on one thread that did not sleep between, and `estimated` is true: at least two samples, of which the first and
+-- the last lie at least half of $threshold apart. A computation is blamed on the frame that weighs most in the samples
+-- of its task inside it, own frames before others. Work in the blocking pool is no stretch: it is meant to block. A
+-- stretch belongs to the window in which it began.
 --
 -- Parameters:
 --   $from       epoch_ns  stretches that began from then on
@@ -69,13 +69,13 @@ asleep AS (
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep
 ),
--- Polls that computed for long, in each bucket of time that they touch: a poll has no stack of its own, the samples of its
--- task inside it have, and are looked up by thread and bucket.
+-- Polls that computed for long, in each bucket of time that they touch, at most 4,097 in the window: a poll has no stack
+-- of its own, the samples of its task inside it have, and are looked up by thread and bucket.
 long_polls AS (
     SELECT p.tid, p.ts, p.ts + p.dur AS end_ts, p.dur - p.blocked - p.run_queue AS dur, p.task_id, p.type_id,
-           unnest(generate_series(p.ts - (p.ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
-                                  least(p.ts + p.dur, $to),
-                                  greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+           unnest(generate_series(
+               p.ts - (p.ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               least(p.ts + p.dur, $to), greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
     FROM polls p
     LEFT JOIN task_types y ON y.type_id = p.type_id
     WHERE p.ts >= $from AND p.ts < $to AND p.dur >= $threshold AND p.dur - p.blocked - p.run_queue >= $threshold
@@ -104,8 +104,9 @@ computed AS (
 -- When polls were not watched: from the latest end so far to the next beginning.
 gaps AS (
     SELECT from_ts, to_ts,
-           unnest(generate_series(from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
-                                  to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+           unnest(generate_series(
+               from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
     FROM (
         SELECT ts AS to_ts, max(end_ts) OVER (ORDER BY ts, end_ts
                                               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS from_ts

@@ -1,10 +1,10 @@
 -- blocking_pool: what tokio's pool for blocking work did: the whole of it, its threads, its work.
 --
--- The first row is the pool, then come its threads, the busiest first, then the types of its work. A thread is observed from
--- its first to its last sign of life, looked for in the window and in the second before and after it, and is idle while it
--- sleeps outside a task: all other time it is at work. Work is told by polls, one each, so nothing is said of it where those
--- were not recorded. Work was queued from its spawn to its poll; that is known where the spawn was recorded, looked for from
--- a second before the window on. Stretches are clipped to the window.
+-- The first row is the pool, then come its threads, the busiest first, then the types of its work. A thread is observed
+-- from its first to its last sign of life, looked for in the window and in the second before and after it, and is idle
+-- while it sleeps outside a task: all other time it is at work. Work is told by polls, one each, so nothing is said of
+-- it where those were not recorded. Work was queued from its spawn to its poll; that is known where the spawn was
+-- recorded, looked for from a second before the window on. Stretches are clipped to the window.
 --
 -- Parameters:
 --   $from           epoch_ns  start of the window
@@ -65,7 +65,8 @@ work AS (
            ON s.task_id = p.task_id AND s.ts <= p.ts
 ),
 signs AS (
-    SELECT a.tid, a.first_ts, a.last_ts, CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN 0 ELSE a.asleep END AS idle
+    SELECT a.tid, a.first_ts, a.last_ts,
+           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN 0 ELSE a.asleep END AS idle
     FROM away a
     LEFT JOIN loops l ON l.task_id = a.task_id
     UNION ALL
@@ -120,7 +121,7 @@ all_parts AS (
     HAVING count(*) > 0
 )
 SELECT p.what, p.name, CAST(p.threads AS BIGINT) AS threads, CAST(p.observed AS BIGINT) AS observed,
-       CAST(p.busy AS BIGINT) AS busy, CAST(CASE WHEN p.what <> 'work' THEN p.busy END AS DOUBLE) / nullif(p.observed, 0) AS busy_share,
+       CAST(p.busy AS BIGINT) AS busy, CAST(p.busy AS DOUBLE) / nullif(p.observed, 0) AS busy_share,
        CAST(p.idle AS DOUBLE) / nullif(p.observed, 0) AS idle_share,
        CASE WHEN v.polls THEN CAST(p.works AS BIGINT) END AS works, p.longest,
        CASE WHEN v.polls THEN CAST(p.queued AS BIGINT) END AS queued,

@@ -1,8 +1,8 @@
 -- coverage: how much of the window each stream was watched.
 --
--- A row is a stream that was ever watched in the session: where it was not on, nothing can be said,
--- so that no other view takes the absence of rows for a fact. Stretches are clipped to the window and counted once where
--- they overlap; those that follow each other without a gap are one.
+-- A row is a stream that was ever watched in the session: where it was not on, nothing can be said, so that no other
+-- view takes the absence of rows for a fact. Stretches are clipped to the window and counted once where they overlap;
+-- those that follow each other without a gap are one.
 --
 -- Parameters:
 --   $from       epoch_ns  start of the window

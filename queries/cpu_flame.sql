@@ -1,8 +1,8 @@
 -- cpu_flame: CPU time by whole stack, for flame graphs.
 --
 -- A row is a distinct stack of CPU samples, as text, and the type of task that ran it: `stack` and `weight` are what
--- flamegraph.pl and inferno read. Inlined frames are in it. A function without a name is its module in angle brackets, or
--- <unknown>; a semicolon within a name is written as a comma. A sample without a stack is <no stack>.
+-- flamegraph.pl and inferno read. Inlined frames are in it. A function without a name is its module in angle brackets,
+-- or <unknown>; a semicolon within a name is written as a comma. A sample without a stack is <no stack>.
 --
 -- Parameters:
 --   $from       epoch_ns  samples from then on

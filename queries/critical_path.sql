@@ -1,10 +1,10 @@
 -- critical_path: what lies behind the slowest polls, back through the wakes that led to them.
 --
--- A row is a hop: of each of the $polls slowest polls the poll itself (hop 0), then the poll in which the task ran that woke
--- it, then the one that woke that, and so on. It ends after $hops hops, where a wake or the waker's poll was not recorded,
--- and outside tasks: then the last hop is the waking thread, without a task. Wakes and polls are looked for from a second
--- before the window on. Where several fit, the one of the least waking task and thread counts, then its latest poll, the
--- shortest of these. Wakes and polls are read once for each hop.
+-- A row is a hop: of each of the $polls slowest polls the poll itself (hop 0), then the poll in which the task ran that
+-- woke it, then the one that woke that, and so on. It ends after $hops hops, where a wake or the waker's poll was not
+-- recorded, and outside tasks: then the last hop is the waking thread, without a task. Wakes and polls are looked for
+-- from a second before the window on. Where several fit, the one of the least waking task and thread counts, then its
+-- latest poll, the shortest of these. Wakes and polls are read once for each hop.
 --
 -- Parameters:
 --   $from        epoch_ns  polls that began from then on

@@ -1,7 +1,7 @@
 -- drops: events known to be lost, by stream and stage, the most first.
 --
--- A row is a stream and the place where its events were lost. A stretch in which some were lost counts where it touches the
--- window, with all of its loss: when exactly in it they were lost is not known.
+-- A row is a stream and the place where its events were lost. A stretch in which some were lost counts where it touches
+-- the window, with all of its loss: when exactly in it they were lost is not known.
 --
 -- Parameters:
 --   $from       epoch_ns  start of the window

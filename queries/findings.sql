@@ -1,34 +1,34 @@
 -- findings: what is worth a word, how bad it is, and on what evidence: the cockpit's rules, worst first.
 --
--- A row is one finding of one rule; each speaks only where what it rests on was watched, and says nothing of what was not.
--- The workers' own loops are no tasks. Durations are in ns, shares in thousandths. The rules:
+-- A row is one finding of one rule; each speaks only where what it rests on was watched, and says nothing of what was
+-- not. The workers' own loops are no tasks. Durations are in ns, shares in thousandths. The rules:
 --
+-- long_poll: by type of task, polls of more than $long_poll that began in the window; a warning where the longest took
+-- more than $very_long_poll. Where polls were not watched, sleeps inside tasks and computations that samples tell of,
+-- of more than $long_poll, count in their place (blocking_each.sql says how they are found); a finding that rests on
+-- samples alone is estimated. `value` is the longest.
 --
--- long_poll: by type of task, polls of more than $long_poll that began in the window; a warning where the longest took more
--- than $very_long_poll. Where polls were not watched, sleeps inside tasks and computations that samples tell of, of more than
--- $long_poll, count in their place (blocking_each.sql says how they are found); a finding that rests on samples alone is
--- estimated. `value` is the longest.
+-- wake_delay: the 99th percentile of all delays from wake to poll (as in wake_latency.sql) is more than
+-- $wake_delay_p99, of at least $wake_delay_count. The type is the one that waited longest in sum.
 --
--- wake_delay: the 99th percentile of all delays from wake to poll (as in wake_latency.sql) is more than $wake_delay_p99, of at
--- least $wake_delay_count. The type is the one that waited longest in sum.
+-- worker_blocked: a worker that was observed for at least $observed (as in workers.sql) was asleep inside tasks for
+-- more than $worker_blocked of that: a warning.
 --
--- worker_blocked: a worker that was observed for at least $observed (as in workers.sql) was asleep inside tasks for more than
--- $worker_blocked of that: a warning.
+-- imbalance: of a runtime's workers that were observed for $observed, the busiest was on a CPU for more than
+-- $imbalance_busy of its time, and more than $imbalance times as much of it as the least busy one. `value` is that
+-- ratio in thousandths.
 --
--- imbalance: of a runtime's workers that were observed for $observed, the busiest was on a CPU for more than $imbalance_busy of
--- its time, and more than $imbalance times as much of it as the least busy one. `value` is that ratio in thousandths.
+-- pool_saturated: the blocking pool has at least $pool_threads threads, observed for $observed together, and was at
+-- work (as in blocking_pool.sql) for more than $pool_busy of the time.
 --
--- pool_saturated: the blocking pool has at least $pool_threads threads, observed for $observed together, and was at work
--- (as in blocking_pool.sql) for more than $pool_busy of the time.
+-- tasks_grow: at least $growth tasks of a type were spawned, and at most $growth_ended of as many ended; where `spawns`
+-- and `ends` were both watched in some of the window. `value` is the tasks spawned.
 --
--- tasks_grow: at least $growth tasks of a type were spawned, and at most $growth_ended of as many ended; where `spawns` and
--- `ends` were both watched in some of the window. `value` is the tasks spawned.
+-- self_waking: tasks of a type that woke themselves $self_wakes times a second or more (of the window, or of one second
+-- where that is shorter), and at least $self_wakes_share of their wakes. `value` is their wakes by themselves.
 --
--- self_waking: tasks of a type that woke themselves $self_wakes times a second or more (of the window, or of one second where
--- that is shorter), and at least $self_wakes_share of their wakes. `value` is their wakes by themselves.
---
--- lock_owner_asleep: tasks on workers or in the pool waited at least $lock_wait for a mutex or RwLock whose holder was asleep
--- (as in locks.sql), by the two types. `value` is the longest.
+-- lock_owner_asleep: tasks on workers or in the pool waited at least $lock_wait for a mutex or RwLock whose holder was
+-- asleep (as in locks.sql), by the two types. `value` is the longest.
 --
 -- Parameters:
 --   $from              epoch_ns  start of the window
@@ -318,7 +318,8 @@ tasks_grow AS (
                || ' ended' AS text_1,
            CAST(NULL AS BIGINT) AS ns_1, '' AS text_2, CAST(NULL AS BIGINT) AS ns_2, '' AS text_3,
            CAST(l.spawned AS BIGINT) AS value, CAST($growth AS BIGINT) AS threshold, 'count' AS unit,
-           l.name AS task_type, CAST(NULL AS BIGINT) AS ts, CAST(NULL AS BIGINT) AS task_id, CAST(NULL AS INTEGER) AS tid,
+           l.name AS task_type, CAST(NULL AS BIGINT) AS ts, CAST(NULL AS BIGINT) AS task_id,
+           CAST(NULL AS INTEGER) AS tid,
            CAST(l.spawned AS BIGINT) AS count, false AS estimated
     FROM lives l
     CROSS JOIN ends_watched v
@@ -340,7 +341,8 @@ spinning AS (
         LEFT JOIN task_types y ON y.type_id = o.type_id
         WHERE w.self_wakes > 0 AND coalesce(y.kind, 'task') = 'task'
           AND CAST(w.self_wakes AS DOUBLE) * 1e9
-              >= CAST($self_wakes AS DOUBLE) * CAST(greatest(CAST($to AS BIGINT) - CAST($from AS BIGINT), 1000000000) AS DOUBLE)
+              >= CAST($self_wakes AS DOUBLE)
+                 * CAST(greatest(CAST($to AS BIGINT) - CAST($from AS BIGINT), 1000000000) AS DOUBLE)
           AND w.self_wakes * 1000 >= w.wakes * $self_wakes_share
     )
 ),
@@ -432,12 +434,14 @@ found AS (
 told AS (
     SELECT f.*,
            CASE WHEN ns_1 IS NULL THEN ''
-                WHEN ns_1 >= 10000000000 THEN CAST(CAST((ns_1 - ns_1 % 1000000000) / 1000000000 AS BIGINT) AS VARCHAR) || ' s'
+                WHEN ns_1 >= 10000000000
+                THEN CAST(CAST((ns_1 - ns_1 % 1000000000) / 1000000000 AS BIGINT) AS VARCHAR) || ' s'
                 WHEN ns_1 >= 10000000 THEN CAST(CAST((ns_1 - ns_1 % 1000000) / 1000000 AS BIGINT) AS VARCHAR) || ' ms'
                 WHEN ns_1 >= 10000 THEN CAST(CAST((ns_1 - ns_1 % 1000) / 1000 AS BIGINT) AS VARCHAR) || ' µs'
                 ELSE CAST(ns_1 AS VARCHAR) || ' ns' END AS told_1,
            CASE WHEN ns_2 IS NULL THEN ''
-                WHEN ns_2 >= 10000000000 THEN CAST(CAST((ns_2 - ns_2 % 1000000000) / 1000000000 AS BIGINT) AS VARCHAR) || ' s'
+                WHEN ns_2 >= 10000000000
+                THEN CAST(CAST((ns_2 - ns_2 % 1000000000) / 1000000000 AS BIGINT) AS VARCHAR) || ' s'
                 WHEN ns_2 >= 10000000 THEN CAST(CAST((ns_2 - ns_2 % 1000000) / 1000000 AS BIGINT) AS VARCHAR) || ' ms'
                 WHEN ns_2 >= 10000 THEN CAST(CAST((ns_2 - ns_2 % 1000) / 1000 AS BIGINT) AS VARCHAR) || ' µs'
                 ELSE CAST(ns_2 AS VARCHAR) || ' ns' END AS told_2

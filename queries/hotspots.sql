@@ -1,8 +1,8 @@
 -- hotspots: where the CPU time went.
 --
 -- A row is a function and a type of task that ran it. A sample is blamed on the first frame, from the leaf, of the
--- user's own code, inlined frames included: not on what it called in std, in a dependency or in the system. A sample
--- in a task whose stack shows no own frame (it broke off early, or there is none) is blamed on the task's type. Outside
+-- user's own code, inlined frames included: not on what it called in std, in a dependency or in the system. A sample in
+-- a task whose stack shows no own frame (it broke off early, or there is none) is blamed on the task's type. Outside
 -- tasks the blame falls to the first frame of a dependency or of tokio, else to the leaf.
 --
 -- Parameters:

@@ -1,8 +1,8 @@
 -- hotspots_by: where the time went, by any of function, line, type of task, thread and state, the most first.
 --
--- A row is what the flags ask for: each that is true is told apart, the columns of the others are null. By default only time
--- on a CPU counts, by its samples; with $states the time off CPU counts too, from the scheduler, of the stretches that began
--- in the window. What a sample or a stretch is blamed on is said in hotspots.sql. Preemptions have no stack.
+-- A row is what the flags ask for: each that is true is told apart, the columns of the others are null. By default only
+-- time on a CPU counts, by its samples; with $states the time off CPU counts too, from the scheduler, of the stretches
+-- that began in the window. What a sample or a stretch is blamed on is said in hotspots.sql. Preemptions have no stack.
 --
 -- Parameters:
 --   $from       epoch_ns  samples and stretches from then on

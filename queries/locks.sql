@@ -1,11 +1,11 @@
 -- locks: who waited for a lock, where, and who held it, the longest wait in sum first.
 --
--- A row is a place where tasks of a type waited, the kind of lock, and its holder. A wait is a sleep inside a task whose
--- first 16 frames from the leaf have a function of a lock in their names. The thread that woke the waiter held the lock: it
--- held it asleep where that thread slept inside a task itself, for at least $asleep too, and the last such sleep to begin before
--- the wait ended was over after the wait began and before it ended; computing where the last poll of at least $asleep to
--- begin there by then was not over; else no more is known of the holder. Sleeps and polls of holders are looked for from a second before the
--- window on. A wait belongs to the window in which it began.
+-- A row is a place where tasks of a type waited, the kind of lock, and its holder. A wait is a sleep inside a task
+-- whose first 16 frames from the leaf have a function of a lock in their names. The thread that woke the waiter held
+-- the lock: it held it asleep where that thread slept inside a task itself, for at least $asleep too, and the last such
+-- sleep to begin before the wait ended was over after the wait began and before it ended; computing where the last poll
+-- of at least $asleep to begin there by then was not over; else no more is known of the holder. Sleeps and polls of
+-- holders are looked for from a second before the window on. A wait belongs to the window in which it began.
 --
 -- Parameters:
 --   $from            epoch_ns  waits that began from then on
@@ -15,8 +15,8 @@
 --   $thread          id        only waits on this thread; null = all
 --
 -- Columns:
---   lock             text      'mutex', 'rwlock', 'semaphore', 'condvar', 'park' or 'futex': the first of these that the
---                              stack shows
+--   lock             text      'mutex', 'rwlock', 'semaphore', 'condvar', 'park', 'futex': the first that the stack
+--                              shows
 --   waits            count     waits
 --   total            ns        how long, together
 --   longest          ns        the longest
@@ -94,12 +94,14 @@ sleep AS (
 -- Each wait, as it ends, looks back on its waker's thread: to the last poll and to the last sleep there.
 marks AS (
     SELECT *, max(CASE WHEN place = 0 THEN moment END) OVER (
-                  PARTITION BY moment_tid ORDER BY moment, place ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS poll_ts,
+                  PARTITION BY moment_tid ORDER BY moment, place
+                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS poll_ts,
            max(CASE WHEN place = 2 THEN moment END) OVER (
-                  PARTITION BY moment_tid ORDER BY moment, place ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS sleep_ts
+                  PARTITION BY moment_tid ORDER BY moment, place
+                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS sleep_ts
     FROM (
-        SELECT tid AS moment_tid, ts AS moment, 0 AS place, NULL AS tid, NULL AS ts, NULL AS dur, NULL AS task_id, NULL AS lock,
-               NULL AS frame_id, NULL AS is_own, NULL AS name, NULL AS file, NULL AS line
+        SELECT tid AS moment_tid, ts AS moment, 0 AS place, NULL AS tid, NULL AS ts, NULL AS dur, NULL AS task_id,
+               NULL AS lock, NULL AS frame_id, NULL AS is_own, NULL AS name, NULL AS file, NULL AS line
         FROM long_polls
         UNION ALL
         SELECT tid, ts, 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM sleep
@@ -112,7 +114,8 @@ marks AS (
     )
 ),
 held AS (
-    SELECT m.tid, m.ts, m.dur, m.task_id, m.lock, m.frame_id, m.is_own, m.name, m.file, m.line, m.moment_tid AS holder_tid,
+    SELECT m.tid, m.ts, m.dur, m.task_id, m.lock, m.frame_id, m.is_own, m.name, m.file, m.line,
+           m.moment_tid AS holder_tid,
            CASE WHEN s.tid IS NOT NULL THEN 'asleep' WHEN p.tid IS NOT NULL THEN 'computing' END AS held,
            CASE WHEN s.tid IS NOT NULL THEN s.name ELSE coalesce(y.name, z.name) END AS holder_type,
            s.frame_id AS holder_frame_id, s.is_own AS holder_is_own, s.tid IS NOT NULL AS is_asleep,

@@ -1,10 +1,10 @@
 -- off_cpu_flame: time asleep by whole stack, for flame graphs.
 --
 -- A row is a distinct stack with which threads fell asleep, as text, and the type of the task that they were polling:
--- `stack` and `weight` are what flamegraph.pl and inferno read. What a thread waited for a CPU after it was woken is not in
--- it, and preemptions are not. A sleep belongs to the window in which it began, in full. Inlined frames are in the stack. A
--- function without a name is its module in angle brackets, or <unknown>; a semicolon within a name is written as a comma. A
--- sleep without a stack is <no stack>.
+-- `stack` and `weight` are what flamegraph.pl and inferno read. What a thread waited for a CPU after it was woken is
+-- not in it, and preemptions are not. A sleep belongs to the window in which it began, in full. Inlined frames are in
+-- the stack. A function without a name is its module in angle brackets, or <unknown>; a semicolon within a name is
+-- written as a comma. A sleep without a stack is <no stack>.
 --
 -- Parameters:
 --   $from       epoch_ns  sleeps that began from then on

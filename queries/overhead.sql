@@ -1,8 +1,8 @@
 -- overhead: what hud itself cost, in sum and each second.
 --
--- The first row is the sum of the window, the others are its seconds, as they were told. Shares are of one CPU: 0.02 is 2 %
--- of one. A second's length is the time since the row before it; the session's first row has none, so no shares, and does
--- not count in those of the sum.
+-- The first row is the sum of the window, the others are its seconds, as they were told. Shares are of one CPU: 0.02 is
+-- 2 % of one. A second's length is the time since the row before it; the session's first row has none, so no shares,
+-- and does not count in those of the sum.
 --
 -- Parameters:
 --   $from           epoch_ns  seconds that were told from then on

@@ -1,8 +1,8 @@
 -- run_queue: who waited for a CPU, by thread and by type of task, the longest wait in sum first.
 --
 -- A row is a thread and a type of task that it was polling: time in which the thread could have run, but had no CPU.
--- Exact, from the scheduler: since it was woken, or all of a preemption. Of a sleep whose waking was not seen, none of it
--- is known to be such time. Stretches are clipped to the window.
+-- Exact, from the scheduler: since it was woken, or all of a preemption. Of a sleep whose waking was not seen, none of
+-- it is known to be such time. Stretches are clipped to the window.
 --
 -- Parameters:
 --   $from       epoch_ns  start of the window

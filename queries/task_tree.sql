@@ -1,9 +1,9 @@
 -- task_tree: who spawned whom.
 --
--- A row is a task that was spawned in the window, or that spawned one of these there; each stands below its parent, children
--- in the order of their ids. A parent of which no spawning was seen in the window is a root, as is a task spawned outside a
--- task. Ancestors are followed for $depth levels at most; what lies deeper starts at that depth. A task that was told to
--- be spawned more than once counts by the first time.
+-- A row is a task that was spawned in the window, or that spawned one of these there; each stands below its parent,
+-- children in the order of their ids. A parent of which no spawning was seen in the window is a root, as is a task
+-- spawned outside a task. Ancestors are followed for $depth levels at most; what lies deeper starts at that depth. A
+-- task that was told to be spawned more than once counts by the first time.
 --
 -- Parameters:
 --   $from           epoch_ns  tasks that were spawned from then on

@@ -1,8 +1,8 @@
 -- tasks_by_type: what each type of task cost, the busiest first.
 --
 -- A row is a type of task, of which at least one was met in the window: polled, sampled, asleep inside a poll, or told
--- by its type. Work of the blocking pool is among them, the workers' own loops are not. Percentiles are by nearest rank over
--- buckets a 64th of an octave wide, told as the bucket's middle and never past the longest: at most 0.8 % off.
+-- by its type. Work of the blocking pool is among them, the workers' own loops are not. Percentiles are by nearest rank
+-- over buckets a 64th of an octave wide, told as the bucket's middle and never past the longest: at most 0.8 % off.
 --
 -- Parameters:
 --   $from         epoch_ns  start of the window

@@ -1,9 +1,9 @@
 -- wake_latency: how long woken tasks waited for their poll, by type of task, the longest wait in sum first.
 --
--- A row is a type of task. The delay is what a poll tells: from the wake that led to it to its start. Work of the blocking
--- pool and the workers' own loops are left out; a poll whose wake is not known does not count. Percentiles are by nearest
--- rank over buckets a sixteenth of an octave wide, told as the bucket's middle and never past the longest: at most 3.1 %
--- off, exact below 32 ns. A negative delay counts as 0.
+-- A row is a type of task. The delay is what a poll tells: from the wake that led to it to its start. Work of the
+-- blocking pool and the workers' own loops are left out; a poll whose wake is not known does not count. Percentiles are
+-- by nearest rank over buckets a sixteenth of an octave wide, told as the bucket's middle and never past the longest:
+-- at most 3.1 % off, exact below 32 ns. A negative delay counts as 0.
 --
 -- Parameters:
 --   $from       epoch_ns  polls that began from then on

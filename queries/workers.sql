@@ -4,8 +4,8 @@
 -- what the scheduler itself costs), blocked (asleep inside a task's poll), waiting (runnable, but no CPU was free) and
 -- idle (asleep outside a task). All come from the scheduler, whether polls were recorded or not. A thread is observed
 -- from its first to its last sign of life, looked for in the window and in the second before and after it, so a worker
--- that never left its sleep shows nothing. A sign of life is a stretch off CPU, a poll or a sample. Stretches are clipped
--- to the window.
+-- that never left its sleep shows nothing. A sign of life is a stretch off CPU, a poll or a sample. Stretches are
+-- clipped to the window.
 --
 -- Parameters:
 --   $from           epoch_ns  start of the window
