@@ -93,7 +93,8 @@ gaps AS (
         FROM (
             SELECT CAST($from AS BIGINT) AS ts, CAST($from AS BIGINT) AS end_ts
             UNION ALL
-            SELECT ts, ts + dur FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
+            SELECT ts, ts + dur FROM coverage
+            WHERE stream = 'polls' AND dur > 0 AND ts < $to AND ts + dur > $from
             UNION ALL
             SELECT CAST($to AS BIGINT), CAST($to AS BIGINT)
         )

@@ -80,10 +80,11 @@ sleeps AS (
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
 ),
 long_polls AS (
-    SELECT tid, ts, max(dur) AS dur, min(task_id) AS task_id, min(type_id) AS type_id
-    FROM polls
-    WHERE ts >= $from - 1000000000 AND ts < $to AND dur >= $asleep
-    GROUP BY tid, ts
+    SELECT p.tid, p.ts, max(p.dur) AS dur, min(p.task_id) AS task_id, min(p.type_id) AS type_id
+    FROM polls p
+    LEFT JOIN task_types y ON y.type_id = p.type_id
+    WHERE p.ts >= $from - 1000000000 AND p.ts < $to AND p.dur >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
+    GROUP BY p.tid, p.ts
 ),
 sleep AS (
     SELECT *

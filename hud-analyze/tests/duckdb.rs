@@ -15,11 +15,7 @@ use std::{
 };
 
 use arrow::datatypes::DataType;
-use hud_analyze::{
-    catalog::Catalog,
-    view,
-    window::Window,
-};
+use hud_analyze::{catalog::Catalog, view, window::Window};
 use hud_common::session::{SessionDir, Table};
 use serde_json::{Value, json};
 use support::*;

@@ -7,11 +7,11 @@ use hud_analyze::{
     view::{Arguments, View},
 };
 use hud_common::session::{
-    Clock, Columns, CoverageColumns, CoverageRow, DropColumns, DropRow, EndColumns, EndRow, FORMAT_VERSION, FrameColumns,
-    FrameRow, InflightLog, Manifest, ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options, OverheadColumns,
-    OverheadRow, PollColumns, PollRow, SampleColumns, SampleRow, SessionDir, SpawnColumns, SpawnRow, StackColumns,
-    StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, Text, ThreadColumns, ThreadRow, WakeColumns, WakeRow,
-    seal,
+    Clock, Columns, CoverageColumns, CoverageRow, DropColumns, DropRow, EndColumns, EndRow, FORMAT_VERSION,
+    FrameColumns, FrameRow, InflightLog, Manifest, ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options,
+    OverheadColumns, OverheadRow, PollColumns, PollRow, SampleColumns, SampleRow, SessionDir, SpawnColumns, SpawnRow,
+    StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, Text, ThreadColumns, ThreadRow,
+    WakeColumns, WakeRow, seal,
 };
 use serde_json::Value;
 use tempfile::TempDir;

@@ -46,8 +46,7 @@ here they are told as people read them, moments since the start. A column that i
 - A thread is a worker, one of the blocking pool, or another; a worker's own loop is a task of tokio's, and no task here.
 - A task's type is told when the task is first met, and as it is spawned; where a view counts polls, each tells its own.
 - What a window is for a row, its view says: most count what began in it; time is clipped to it where it says so.
-- Percentiles are of buckets, with the bound of their error in the view's text: sorting 47 million delays would take ten \
-times as long.
+- Percentiles of many values are of buckets, with the bound of their error in the view's text: no sort of all values.
 ";
 
 /// A duration as people read it.
@@ -106,7 +105,7 @@ fn unit(unit: Unit) -> &'static str {
 fn prose(view: &View) -> (String, String) {
     let lines = view.sql.lines().map_while(|l| l.strip_prefix("--")).map(|l| l.strip_prefix(' ').unwrap_or(l));
     let lines: Vec<&str> = lines.take_while(|l| !matches!(*l, "Parameters:" | "Columns:")).collect();
-    let (first, rest) = lines.split_first().expect("a header");
+    let (first, rest) = lines.split_first().unwrap();
     let about = first.strip_prefix(view.name).and_then(|l| l.strip_prefix(": "));
     let about = about.unwrap_or_else(|| panic!("{}'s header begins with its name", view.name));
     (about.to_string(), rest.join("\n").trim().to_string())

@@ -229,7 +229,8 @@ fn stacks() -> Vec<StackRow> {
 }
 
 fn modules() -> Vec<ModuleRow> {
-    let row = |module_id, path: &str| ModuleRow { module_id, path: text(path), build_id: None, start: 0, end: 1, offset: 0 };
+    let row =
+        |module_id, path: &str| ModuleRow { module_id, path: text(path), build_id: None, start: 0, end: 1, offset: 0 };
     vec![row(1, "/srv/app"), row(2, "/usr/lib/libc.so.6"), row(2, "/usr/lib/libc.so.7")]
 }
 

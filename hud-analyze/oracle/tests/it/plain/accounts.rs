@@ -14,8 +14,7 @@ pub(super) fn coverage(data: &Data, args: &Args) -> Vec<Value> {
     for stream in streams {
         let stretches = data.coverage.iter().filter(|c| c.stream == stream.as_str() && args.touches(c.ts, c.dur));
         let stretches: Vec<_> = stretches.collect();
-        let mut parts: Vec<_> =
-            stretches.iter().map(|c| (c.ts.max(args.from), (c.ts + c.dur).min(args.to))).collect();
+        let mut parts: Vec<_> = stretches.iter().map(|c| (c.ts.max(args.from), (c.ts + c.dur).min(args.to))).collect();
         parts.sort_unstable();
         let mut on: Vec<(i64, i64)> = Vec::new();
         for (from, to) in parts {

@@ -89,7 +89,7 @@ pub(super) fn stretches(data: &Data, args: &Args) -> Vec<(Held, Place, Option<St
     for island in islands(data, args) {
         let samples: Vec<_> = island.iter().map(|i| &data.samples[*i]).collect();
         let (first, last) = (samples[0], samples[samples.len() - 1]);
-        let dur = samples.iter().map(|s| s.weight).sum();
+        let dur: i64 = samples.iter().map(|s| s.weight).sum();
         if samples.len() >= 2 && dur >= args.threshold && 2 * (last.ts - first.ts) >= args.threshold {
             let blamed = heaviest(data, samples.iter().map(|s| (s.stack_id, s.weight)));
             let (ts, task, tid) = (first.ts, first.task_id.unwrap(), first.tid);
@@ -126,7 +126,12 @@ pub(super) fn each(data: &Data, args: &Args) -> Vec<Value> {
 }
 
 /// The value at a part of the way through them in order, interpolated.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "few and small")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "few and small"
+)]
 fn interpolated(sorted: &[i64], part: f64) -> i64 {
     let at = part * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);

@@ -1,9 +1,6 @@
 //! The rules.
 
-use std::{
-    cmp::Reverse,
-    collections::BTreeMap,
-};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use serde_json::{Value, json};
 
@@ -96,7 +93,7 @@ fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
     for island in islands(data, args) {
         let samples: Vec<_> = island.iter().map(|i| &data.samples[*i]).collect();
         let (first, last) = (samples[0], samples[samples.len() - 1]);
-        let dur = samples.iter().map(|s| s.weight).sum();
+        let dur: i64 = samples.iter().map(|s| s.weight).sum();
         if samples.len() >= 2 && dur > rules.long_poll && 2 * (last.ts - first.ts) >= rules.long_poll {
             all.push((dur, first.ts, first.tid, first.task_id.unwrap(), None, true));
         }

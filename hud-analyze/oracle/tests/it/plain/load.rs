@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use hud_common::session::ThreadRow;
 use serde_json::{Value, json};
 
-use super::{
-    names::ready,
-    overlap, share,
-};
+use super::{names::ready, overlap, share};
 use crate::data::{Args, Data, SECOND};
 
 /// Where a thread's time went.
@@ -40,7 +37,8 @@ fn seen(data: &Data, args: &Args, tid: i32) -> Option<(i64, i64)> {
 
 /// A thread's time between two moments of the window.
 fn load(data: &Data, args: &Args, tid: i32, from: i64, to: i64) -> Load {
-    let mut load = Load { observed: seen(data, args, tid).map_or(0, |(a, b)| overlap(a, b, from, to)), ..Load::default() };
+    let mut load =
+        Load { observed: seen(data, args, tid).map_or(0, |(a, b)| overlap(a, b, from, to)), ..Load::default() };
     for o in data.off_cpu.iter().filter(|o| o.tid == tid) {
         let asleep = overlap(o.ts, ready(o), from, to);
         load.waiting += overlap(ready(o), o.ts + o.dur, from, to);
@@ -74,10 +72,8 @@ pub(super) fn workers(data: &Data, args: &Args) -> Vec<Value> {
         .map(|w| {
             let load = whole(data, args, w.tid);
             let polls = data.polls.iter().filter(|p| p.tid == w.tid && args.holds(p.ts));
-            let polls: Vec<i64> = polls
-                .filter(|p| data.task_type(p.type_id).is_none_or(|t| t.kind != "worker"))
-                .map(|p| p.dur)
-                .collect();
+            let polls: Vec<i64> =
+                polls.filter(|p| data.task_type(p.type_id).is_none_or(|t| t.kind != "worker")).map(|p| p.dur).collect();
             let part = |part| share(part, load.observed);
             json!({
                 "runtime_id": w.runtime_id, "worker": w.worker, "tid": w.tid, "observed": load.observed,
@@ -204,9 +200,8 @@ pub(super) fn pool(data: &Data, args: &Args) -> Vec<Value> {
     let mut all = Works::default();
     for p in data.polls.iter().filter(|p| args.holds(p.ts)) {
         let Some(of) = data.task_type(p.type_id).filter(|t| t.kind == "blocking") else { continue };
-        let spawns = data.spawns.iter().filter(|s| {
-            s.task_id == p.task_id && args.from - SECOND <= s.ts && s.ts < args.to
-        });
+        let spawns =
+            data.spawns.iter().filter(|s| s.task_id == p.task_id && args.from - SECOND <= s.ts && s.ts < args.to);
         let spawned = spawns.map(|s| s.ts).min().filter(|ts| *ts <= p.ts);
         let is_pool = pool.iter().any(|t| t.tid == p.tid);
         let both = [by_thread.entry(p.tid).or_default(), by_type.entry(of.name.to_string()).or_default()];
@@ -233,7 +228,15 @@ pub(super) fn pool(data: &Data, args: &Args) -> Vec<Value> {
     for t in &pool {
         let load = whole(data, args, t.tid);
         let works = by_thread.remove(&t.tid).unwrap_or_default();
-        rows.push(row("thread", Some(t.name.to_string()), 1, Some(load), load.observed - load.idle, Some(t.tid), &works));
+        rows.push(row(
+            "thread",
+            Some(t.name.to_string()),
+            1,
+            Some(load),
+            load.observed - load.idle,
+            Some(t.tid),
+            &works,
+        ));
         sum = Load { observed: sum.observed + load.observed, idle: sum.idle + load.idle, ..sum };
     }
     if !pool.is_empty() {
@@ -247,4 +250,3 @@ pub(super) fn pool(data: &Data, args: &Args) -> Vec<Value> {
     }
     rows
 }
-

@@ -52,8 +52,13 @@ pub(super) fn locks(data: &Data, args: &Args) -> Vec<Value> {
         let place = data.stretch_place(data.blame(wait.stack_id), of);
         let end = wait.ts + asleep(wait);
         let holder = holder(data, &sleeps, wait);
-        let polls = data.polls.iter().filter(|p| {
-            Some(p.tid) == wait.waker_tid && args.from - SECOND <= p.ts && p.ts <= end && p.ts < args.to && p.dur >= args.asleep
+        let polls = data.polls.iter().filter(|p| data.task_type(p.type_id).is_none_or(|t| t.kind != "worker"));
+        let polls = polls.filter(|p| {
+            Some(p.tid) == wait.waker_tid
+                && args.from - SECOND <= p.ts
+                && p.ts <= end
+                && p.ts < args.to
+                && p.dur >= args.asleep
         });
         let poll = polls.max_by_key(|p| p.ts).filter(|p| p.tid != wait.tid && p.ts + p.dur >= end);
         let (held, holder_type, holder_place) = match (holder, poll) {
@@ -74,7 +79,8 @@ pub(super) fn locks(data: &Data, args: &Args) -> Vec<Value> {
     groups
         .map(|((kind, (function, file, line), task_type, held, holder_type, holder), waits)| {
             let worst = waits.iter().min_by_key(|o| (-asleep(o), o.ts, o.tid)).unwrap();
-            let (holder_function, holder_file, holder_line) = holder.map_or((None, None, None), |(a, b, c)| (Some(a), b, c));
+            let (holder_function, holder_file, holder_line) =
+                holder.map_or((None, None, None), |(a, b, c)| (Some(a), b, c));
             json!({
                 "lock": kind, "waits": waits.len(), "total": waits.iter().map(|o| asleep(o)).sum::<i64>(),
                 "longest": asleep(worst), "function": function, "file": file, "line": line, "task_type": task_type,

@@ -64,7 +64,7 @@ impl Data {
 
     /// A stack's frames, from the leaf.
     pub(super) fn frames_of(&self, stack: Option<i64>) -> &[i64] {
-        self.stacks.iter().find(|s| Some(s.stack_id) == stack).map_or(&[], |s| &s.frame_ids)
+        self.stacks.iter().find(|s| Some(s.stack_id) == stack).map_or(&[][..], |s| s.frame_ids.as_slice())
     }
 
     /// A function, or the module that it is in.
@@ -87,9 +87,7 @@ impl Data {
         };
         match first(&["own"]) {
             Some(frame) => Blamed { frame: Some(frame), is_own: true },
-            None => {
-                Blamed { frame: first(&["dependency", "tokio"]).or(frames.first().copied()), is_own: false }
-            }
+            None => Blamed { frame: first(&["dependency", "tokio"]).or(frames.first().copied()), is_own: false },
         }
     }
 

@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hud_common::session::TaskTypeRow;
 use serde_json::{Value, json};
 
-use super::{
-    names::asleep,
-    percentile,
-};
+use super::{names::asleep, percentile};
 use crate::data::{Args, Data};
 
 /// What is known of a task in the window.
@@ -104,7 +101,8 @@ pub(super) fn by_type(data: &Data, args: &Args) -> Vec<Value> {
     let types = types.into_iter().filter(|(key, _)| key.as_ref().is_none_or(|(.., kind)| kind != "worker"));
     types
         .map(|(key, sum)| {
-            let (name, file, line, kind) = key.map_or((None, None, None, None), |(n, f, l, k)| (Some(n), f, l, Some(k)));
+            let (name, file, line, kind) =
+                key.map_or((None, None, None, None), |(n, f, l, k)| (Some(n), f, l, Some(k)));
             json!({
                 "task_type": name, "tasks": sum.tasks, "polls": is_watched.then_some(sum.durs.len()),
                 "median": percentile(&sum.durs, 500, 64), "p99": percentile(&sum.durs, 990, 64),

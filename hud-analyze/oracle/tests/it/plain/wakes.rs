@@ -29,7 +29,7 @@ pub(super) fn polls_histogram(data: &Data, args: &Args) -> Vec<Value> {
         let mut upto = 0;
         for (low, durs) in &buckets {
             upto += count(durs);
-            let total = durs.iter().sum();
+            let total: i64 = durs.iter().sum();
             rows.push(json!({
                 "task_type": task_type, "low": low, "high": (2 * low).max(1), "count": count(durs),
                 "share": share(count(durs), all), "cumulative_share": share(upto, all), "total": total,
@@ -100,7 +100,9 @@ pub(super) fn chains(data: &Data, args: &Args) -> Vec<Value> {
         edge.wakes += 1;
         edge.self_wakes += i64::from(w.waker_task_id == Some(w.task_id));
         let led_to = data.polls.iter().filter(|p| {
-            args.holds(p.ts) && p.task_id == w.task_id && p.wake_delay.is_some_and(|d| d >= args.late && p.ts - d == w.ts)
+            args.holds(p.ts)
+                && p.task_id == w.task_id
+                && p.wake_delay.is_some_and(|d| d >= args.late && p.ts - d == w.ts)
         });
         edge.late.extend(led_to.filter_map(|p| p.wake_delay).max());
     }
@@ -140,9 +142,10 @@ pub(super) fn critical_path(data: &Data, args: &Args) -> Vec<Value> {
         for hop in 1..=args.hops {
             let Some((poll, delay)) = last.and_then(|p| Some((p, p.wake_delay?))) else { break };
             let earliest = args.from - SECOND;
-            let wakes = data.wakes.iter().filter(|w| {
-                w.task_id == poll.task_id && w.ts == poll.ts - delay && earliest <= w.ts && w.ts < args.to
-            });
+            let wakes = data
+                .wakes
+                .iter()
+                .filter(|w| w.task_id == poll.task_id && w.ts == poll.ts - delay && earliest <= w.ts && w.ts < args.to);
             let wake = wakes.min_by_key(|w| (w.waker_task_id.is_none(), w.waker_task_id, w.waker_tid));
             let Some(wake) = wake else { break };
             let around = data.polls.iter().filter(|p| {
