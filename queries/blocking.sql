@@ -34,12 +34,10 @@
 --   tid         id        thread of the longest
 --   thread      text      that thread's name
 WITH
--- A task's type is told when the task is first met, and by each of its polls.
+-- A task's type is told when the task is first met, and as it is spawned.
 type_of AS (
     SELECT task_id, min(type_id) AS type_id
-    FROM (SELECT task_id, type_id FROM tasks
-          UNION ALL SELECT task_id, type_id FROM spawns
-          UNION ALL SELECT task_id, type_id FROM polls)
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
     WHERE type_id IS NOT NULL
     GROUP BY task_id
 ),
@@ -70,100 +68,105 @@ asleep AS (
     SELECT o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.tid, b.frame_id, b.is_own
     FROM off_cpu o
     LEFT JOIN blame b ON b.stack_id = o.stack_id
-    WHERE o.ts >= $from AND o.ts < $to
+    WHERE o.ts >= $from AND o.ts < $to AND o.dur >= $asleep
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep
 ),
+-- Polls that computed for long, in each bucket of time that they touch, at most 4,097 in the window: a poll has no stack
+-- of its own, the samples of its task inside it have, and are looked up by thread and bucket.
 long_polls AS (
-    SELECT tid, ts, ts + dur AS end_ts, dur - blocked - run_queue AS dur, task_id, type_id
-    FROM polls
-    WHERE ts >= $from AND ts < $to AND dur - blocked - run_queue >= $threshold
-),
--- A poll has no stack of its own; the samples inside it have. Each sample looks back to the last poll on its thread.
-poll_marks AS (
-    SELECT *, max(CASE WHEN is_poll = 1 THEN ts END) OVER (
-                  PARTITION BY tid ORDER BY ts, is_poll DESC
-                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS poll_ts
-    FROM (
-        SELECT tid, ts, 1 AS is_poll, end_ts, dur, task_id, type_id, NULL AS stack_id, 0 AS weight FROM long_polls
-        UNION ALL
-        SELECT tid, ts, 0, NULL, NULL, NULL, NULL, stack_id, weight
-        FROM samples
-        WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL AND tid IN (SELECT DISTINCT tid FROM long_polls)
-    )
+    SELECT p.tid, p.ts, p.ts + p.dur AS end_ts, p.dur - p.blocked - p.run_queue AS dur, p.task_id, p.type_id,
+           unnest(generate_series(
+               p.ts - (p.ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               least(p.ts + p.dur, $to), greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+    FROM polls p
+    LEFT JOIN task_types y ON y.type_id = p.type_id
+    WHERE p.ts >= $from AND p.ts < $to AND p.dur >= $threshold AND p.dur - p.blocked - p.run_queue >= $threshold
+      AND coalesce(y.kind, 'task') = 'task'
 ),
 poll_pieces AS (
-    SELECT m.tid, m.poll_ts, b.frame_id, coalesce(b.is_own, false) AS is_own, max(m.dur) AS dur,
-           max(m.task_id) AS task_id, max(m.type_id) AS type_id, sum(m.weight) AS weight
-    FROM (SELECT *, max(end_ts) OVER (PARTITION BY tid, poll_ts) AS poll_end
-          FROM poll_marks WHERE poll_ts IS NOT NULL) m
-    LEFT JOIN blame b ON b.stack_id = m.stack_id
-    WHERE m.ts < m.poll_end
-    GROUP BY m.tid, m.poll_ts, b.frame_id, coalesce(b.is_own, false)
+    SELECT p.tid, p.ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
+           sum(coalesce(s.weight, 0)) AS weight
+    FROM long_polls p
+    LEFT JOIN (
+        SELECT ts, tid, task_id, stack_id, weight,
+               ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12) AS bucket
+        FROM samples
+        WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
+    ) s ON s.tid = p.tid AND s.bucket = p.bucket AND s.task_id = p.task_id AND s.ts >= p.ts AND s.ts < p.end_ts
+    LEFT JOIN blame b ON b.stack_id = s.stack_id
+    GROUP BY p.tid, p.ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false)
 ),
 computed AS (
     SELECT *
-    FROM (
-        SELECT tid, poll_ts AS ts, frame_id, is_own,
-               max(dur) OVER (PARTITION BY tid, poll_ts) AS dur,
-               max(task_id) OVER (PARTITION BY tid, poll_ts) AS task_id,
-               max(type_id) OVER (PARTITION BY tid, poll_ts) AS type_id,
-               row_number() OVER (PARTITION BY tid, poll_ts
-                                  ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n
-        FROM poll_pieces
-    )
+    FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts, dur, task_id, type_id
+                                       ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n
+          FROM poll_pieces)
     WHERE n = 1
 ),
--- Samples taken while no poll was recorded.
-unwatched AS (
-    SELECT s.tid, s.ts, s.task_id, s.stack_id, s.weight
-    FROM samples s
-    WHERE s.ts >= $from AND s.ts < $to
-      AND NOT EXISTS (SELECT 1 FROM coverage c WHERE c.stream = 'polls' AND s.ts >= c.ts AND s.ts < c.ts + c.dur)
-),
--- How often the thread had slept before each of them: samples with the same number have no sleep between them.
-slept AS (
-    SELECT *, sum(is_sleep) OVER (
-                  PARTITION BY tid ORDER BY ts, is_sleep ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS sleeps
+-- When polls were not watched: from the latest end so far to the next beginning.
+gaps AS (
+    SELECT from_ts, to_ts,
+           unnest(generate_series(
+               from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
     FROM (
-        SELECT tid, ts, task_id, stack_id, weight, 0 AS is_sleep FROM unwatched
+        SELECT ts AS to_ts, max(end_ts) OVER (ORDER BY ts, end_ts
+                                              ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS from_ts
+        FROM (
+            SELECT CAST($from AS BIGINT) AS ts, CAST($from AS BIGINT) AS end_ts
+            UNION ALL
+            SELECT ts, ts + dur FROM coverage
+            WHERE stream = 'polls' AND dur > 0 AND ts < $to AND ts + dur > $from
+            UNION ALL
+            SELECT CAST($to AS BIGINT), CAST($to AS BIGINT)
+        )
+    )
+    WHERE from_ts < to_ts
+),
+-- Samples and sleeps of these times.
+unwatched AS (
+    SELECT s.tid, s.ts, s.task_id, s.stack_id, s.weight, s.is_sleep, g.from_ts AS gap
+    FROM gaps g
+    JOIN (
+        SELECT tid, ts, task_id, stack_id, weight, 0 AS is_sleep,
+               ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12) AS bucket
+        FROM samples
+        WHERE ts >= $from AND ts < $to
         UNION ALL
-        SELECT tid, ts, NULL, NULL, 0, 1
+        SELECT tid, ts, NULL, NULL, 0, 1,
+               ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
         FROM off_cpu
         WHERE ts >= $from AND ts < $to AND state IN ('S', 'D')
-          AND tid IN (SELECT DISTINCT tid FROM unwatched WHERE task_id IS NOT NULL)
-    )
+    ) s ON s.bucket = g.bucket AND s.ts >= g.from_ts AND s.ts < g.to_ts
 ),
 -- Islands: consecutive samples of one task without a sleep between.
-shores AS (
-    SELECT *,
-           CASE WHEN task_id = lag(task_id) OVER (PARTITION BY tid ORDER BY ts)
-                 AND sleeps = lag(sleeps) OVER (PARTITION BY tid ORDER BY ts) THEN 0 ELSE 1 END AS is_shore
-    FROM slept
-    WHERE is_sleep = 0
-),
 islands AS (
-    SELECT *, sum(is_shore) OVER (
-                  PARTITION BY tid ORDER BY ts ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS island
-    FROM shores
+    SELECT *, sum(is_shore) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep
+                                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS island
+    FROM (
+        SELECT *, CASE WHEN task_id = lag(task_id) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep)
+                       THEN 0 ELSE 1 END AS is_shore
+        FROM unwatched
+    )
 ),
 island_pieces AS (
-    SELECT i.tid, i.island, i.task_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
+    SELECT i.tid, i.gap, i.island, i.task_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
            min(i.ts) AS first_ts, max(i.ts) AS last_ts, count(*) AS samples, sum(i.weight) AS weight
     FROM islands i
     LEFT JOIN blame b ON b.stack_id = i.stack_id
     WHERE i.task_id IS NOT NULL
-    GROUP BY i.tid, i.island, i.task_id, b.frame_id, coalesce(b.is_own, false)
+    GROUP BY i.tid, i.gap, i.island, i.task_id, b.frame_id, coalesce(b.is_own, false)
 ),
 estimated AS (
     SELECT *
     FROM (
         SELECT tid, task_id, frame_id, is_own,
-               min(first_ts) OVER (PARTITION BY tid, island) AS ts,
-               max(last_ts) OVER (PARTITION BY tid, island) AS last_ts,
-               sum(samples) OVER (PARTITION BY tid, island) AS samples,
-               sum(weight) OVER (PARTITION BY tid, island) AS dur,
-               row_number() OVER (PARTITION BY tid, island
+               min(first_ts) OVER (PARTITION BY tid, gap, island) AS ts,
+               max(last_ts) OVER (PARTITION BY tid, gap, island) AS last_ts,
+               sum(samples) OVER (PARTITION BY tid, gap, island) AS samples,
+               sum(weight) OVER (PARTITION BY tid, gap, island) AS dur,
+               row_number() OVER (PARTITION BY tid, gap, island
                                   ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n
         FROM island_pieces
     )

@@ -1,8 +1,8 @@
 -- hotspots: where the CPU time went.
 --
 -- A row is a function and a type of task that ran it. A sample is blamed on the first frame, from the leaf, of the
--- user's own code, inlined frames included: not on what it called in std, in a dependency or in the system. A sample
--- in a task whose stack shows no own frame (it broke off early, or there is none) is blamed on the task's type. Outside
+-- user's own code, inlined frames included: not on what it called in std, in a dependency or in the system. A sample in
+-- a task whose stack shows no own frame (it broke off early, or there is none) is blamed on the task's type. Outside
 -- tasks the blame falls to the first frame of a dependency or of tokio, else to the leaf.
 --
 -- Parameters:
@@ -23,12 +23,10 @@
 --   task_type   text      type of the task; null outside a task, and where not known
 --   leaf        text      function at the leaf of most of these stacks: what it was calling
 WITH
--- A task's type is told when the task is first met, and by each of its polls.
+-- A task's type is told when the task is first met, and as it is spawned.
 type_of AS (
     SELECT task_id, min(type_id) AS type_id
-    FROM (SELECT task_id, type_id FROM tasks
-          UNION ALL SELECT task_id, type_id FROM spawns
-          UNION ALL SELECT task_id, type_id FROM polls)
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
     WHERE type_id IS NOT NULL
     GROUP BY task_id
 ),
@@ -66,12 +64,17 @@ counted AS (
       AND ($thread IS NULL OR tid = $thread)
     GROUP BY task_id, stack_id
 ),
+by_type_id AS (
+    SELECT o.type_id, c.stack_id, sum(c.samples) AS samples, sum(c.weight) AS weight
+    FROM counted c
+    LEFT JOIN type_of o ON o.task_id = c.task_id
+    GROUP BY o.type_id, c.stack_id
+),
 typed AS (
     SELECT y.name AS task_type, y.file AS task_file, y.line AS task_line, c.stack_id,
            sum(c.samples) AS samples, sum(c.weight) AS weight
-    FROM counted c
-    LEFT JOIN type_of o ON o.task_id = c.task_id
-    LEFT JOIN task_types y ON y.type_id = o.type_id AND y.kind <> 'worker'
+    FROM by_type_id c
+    LEFT JOIN task_types y ON y.type_id = c.type_id AND y.kind <> 'worker'
     GROUP BY y.name, y.file, y.line, c.stack_id
 ),
 blamed AS (
@@ -91,41 +94,55 @@ located AS (
            CASE WHEN by_type THEN task_line ELSE own_line END AS line
     FROM blamed
 ),
--- Every function of a stack, once for each stack however often it is in it.
-reached AS (
-    SELECT task_type, task_file, task_line, stack_id, function, file, CASE WHEN $lines THEN line END AS line_key,
-           max(weight) AS total, max(self) AS self, max(samples) AS samples, max(self_line) AS line, max(leaf) AS leaf
-    FROM (
-        SELECT task_type, task_file, task_line, stack_id, function, file, line,
-               weight, weight AS self, samples, line AS self_line, leaf
-        FROM located
-        UNION ALL
-        SELECT l.task_type, l.task_file, l.task_line, l.stack_id, f.function, f.file, f.line,
-               l.weight, 0, 0, NULL, NULL
-        FROM located l
-        JOIN placed p ON p.stack_id = l.stack_id
-        JOIN frame f ON f.frame_id = p.frame_id
-    )
-    GROUP BY task_type, task_file, task_line, stack_id, function, file, CASE WHEN $lines THEN line END
-),
+-- The hottest line of a function, and what it was calling most.
 weighed AS (
-    SELECT *,
-           sum(self) OVER (PARTITION BY function, file, line_key, task_type, line) AS line_self,
-           sum(self) OVER (PARTITION BY function, file, line_key, task_type, leaf) AS leaf_self
-    FROM reached
+    SELECT *, CASE WHEN $lines THEN line END AS line_key,
+           sum(weight) OVER (PARTITION BY function, file, task_type, line) AS line_self,
+           -- `line` last: with it twice in a partition, DuckDB 1.4 takes this one for the one above.
+           sum(weight) OVER (PARTITION BY function, file, task_type, leaf, CASE WHEN $lines THEN line END) AS leaf_self
+    FROM located
 ),
 topped AS (
-    SELECT *,
+    SELECT task_type, stack_id, samples, weight, function, file, line_key,
            first_value(line) OVER (PARTITION BY function, file, line_key, task_type
-                                   ORDER BY line_self DESC NULLS LAST, line NULLS LAST) AS top_line,
+                                   ORDER BY line_self DESC, line NULLS LAST) AS top_line,
            first_value(leaf) OVER (PARTITION BY function, file, line_key, task_type
-                                   ORDER BY leaf_self DESC NULLS LAST, leaf NULLS LAST) AS top_leaf
+                                   ORDER BY leaf_self DESC, leaf NULLS LAST) AS top_leaf
     FROM weighed
 ),
+-- Functions by number: that of the first frame that is in it.
+spot AS (
+    SELECT frame_id, function, file, CASE WHEN $lines THEN line END AS line_key,
+           min(frame_id) OVER (PARTITION BY function, file, CASE WHEN $lines THEN line END) AS spot
+    FROM frame
+),
+-- What a stack counts for: itself, and each function in it that something can be blamed on, once.
+reach AS (
+    SELECT stack_id, NULL AS spot, true AS is_itself FROM stacks
+    UNION ALL
+    SELECT DISTINCT p.stack_id, s.spot, false
+    FROM placed p
+    JOIN spot s ON s.frame_id = p.frame_id
+    WHERE s.spot IN (SELECT b.spot FROM spot b
+                     WHERE b.frame_id IN (SELECT frame_id FROM blame)
+                        OR b.function IN (SELECT name FROM task_types))
+),
+reached AS (
+    SELECT t.task_type, t.weight, coalesce(r.is_itself, true) AS is_itself, t.samples, t.top_line, t.top_leaf,
+           CASE WHEN coalesce(r.is_itself, true) THEN t.function ELSE s.function END AS function,
+           CASE WHEN coalesce(r.is_itself, true) THEN t.file ELSE s.file END AS file,
+           CASE WHEN coalesce(r.is_itself, true) THEN t.line_key ELSE s.line_key END AS line_key
+    FROM topped t
+    LEFT JOIN reach r ON r.stack_id = t.stack_id
+    LEFT JOIN spot s ON s.frame_id = r.spot
+    WHERE coalesce(r.is_itself, true)
+       OR s.function <> t.function OR s.file IS DISTINCT FROM t.file OR s.line_key IS DISTINCT FROM t.line_key
+),
 summed AS (
-    SELECT function, file, line_key, task_type, sum(self) AS self, sum(total) AS total, sum(samples) AS samples,
-           min(top_line) AS line, min(top_leaf) AS leaf
-    FROM topped
+    SELECT function, file, line_key, task_type, sum(CASE WHEN is_itself THEN weight ELSE 0 END) AS self,
+           sum(weight) AS total, sum(CASE WHEN is_itself THEN samples ELSE 0 END) AS samples,
+           min(CASE WHEN is_itself THEN top_line END) AS line, min(CASE WHEN is_itself THEN top_leaf END) AS leaf
+    FROM reached
     GROUP BY function, file, line_key, task_type
 )
 SELECT CAST(self AS BIGINT) AS self,

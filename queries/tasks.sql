@@ -25,46 +25,45 @@
 --   kind          text      'task' or 'blocking' (work of the blocking pool); null where not known
 --   samples       count     CPU samples in it
 WITH
--- A task's type is told when the task is first met, and by each of its polls.
-type_of AS (
-    SELECT task_id, min(type_id) AS type_id
-    FROM (SELECT task_id, type_id FROM tasks
-          UNION ALL SELECT task_id, type_id FROM spawns
-          UNION ALL SELECT task_id, type_id FROM polls)
-    WHERE type_id IS NOT NULL
-    GROUP BY task_id
-),
 facts AS (
-    SELECT task_id, count(*) AS polls, sum(dur - blocked - run_queue) AS busy, max(dur) AS longest_poll,
-           0 AS blocked, 0 AS samples, 0 AS cpu, min(ts) AS first_seen, max(ts + dur) AS last_seen
+    SELECT task_id, min(type_id) AS type_id, count(*) AS polls, sum(dur - blocked - run_queue) AS busy,
+           max(dur) AS longest_poll, 0 AS blocked, 0 AS samples, 0 AS cpu, min(ts) AS first_seen,
+           max(ts + dur) AS last_seen
     FROM polls
-    WHERE ts >= $from AND ts < $to
+    WHERE ts >= $from AND ts < $to AND ($task IS NULL OR task_id = $task)
     GROUP BY task_id
     UNION ALL
-    SELECT task_id, 0, 0, NULL, sum(CASE WHEN state = 'R' THEN 0 ELSE dur - coalesce(run_queue, 0) END), 0, 0,
+    SELECT task_id, NULL, 0, 0, NULL, sum(CASE WHEN state = 'R' THEN 0 ELSE dur - coalesce(run_queue, 0) END), 0, 0,
            min(ts), max(ts + dur)
     FROM off_cpu
-    WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
+    WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL AND ($task IS NULL OR task_id = $task)
     GROUP BY task_id
     UNION ALL
-    SELECT task_id, 0, 0, NULL, 0, count(*), sum(weight), min(ts), max(ts)
+    SELECT task_id, NULL, 0, 0, NULL, 0, count(*), sum(weight), min(ts), max(ts)
     FROM samples
-    WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
+    WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL AND ($task IS NULL OR task_id = $task)
     GROUP BY task_id
     UNION ALL
-    SELECT task_id, 0, 0, NULL, 0, 0, 0, min(ts), max(ts)
-    FROM (SELECT task_id, ts FROM tasks UNION ALL SELECT task_id, ts FROM spawns UNION ALL SELECT task_id, ts FROM ends)
-    WHERE ts >= $from AND ts < $to
+    SELECT task_id, NULL, 0, 0, NULL, 0, 0, 0, min(ts), max(ts)
+    FROM ends
+    WHERE ts >= $from AND ts < $to AND ($task IS NULL OR task_id = $task)
+    GROUP BY task_id
+    UNION ALL
+    -- What is told of a task's type at any time holds; only what is told in the window is a sign of it there.
+    SELECT task_id, min(type_id), 0, 0, NULL, 0, 0, 0, min(CASE WHEN ts >= $from AND ts < $to THEN ts END),
+           max(CASE WHEN ts >= $from AND ts < $to THEN ts END)
+    FROM (SELECT task_id, ts, type_id FROM tasks UNION ALL SELECT task_id, ts, type_id FROM spawns)
+    WHERE $task IS NULL OR task_id = $task
     GROUP BY task_id
 ),
 watched AS (
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
 ),
 summed AS (
-    SELECT task_id, sum(polls) AS polls, sum(busy) AS busy, max(longest_poll) AS longest_poll, sum(blocked) AS blocked,
-           sum(samples) AS samples, sum(cpu) AS cpu, min(first_seen) AS first_seen, max(last_seen) AS last_seen
+    SELECT task_id, min(type_id) AS type_id, sum(polls) AS polls, sum(busy) AS busy,
+           max(longest_poll) AS longest_poll, sum(blocked) AS blocked, sum(samples) AS samples, sum(cpu) AS cpu,
+           min(first_seen) AS first_seen, max(last_seen) AS last_seen
     FROM facts
-    WHERE $task IS NULL OR task_id = $task
     GROUP BY task_id
 )
 SELECT s.task_id, y.name AS task_type, y.file, y.line,
@@ -74,7 +73,6 @@ SELECT s.task_id, y.name AS task_type, y.file, y.line,
        y.kind, CAST(s.samples AS BIGINT) AS samples
 FROM summed s
 CROSS JOIN watched v
-LEFT JOIN type_of o ON o.task_id = s.task_id
-LEFT JOIN task_types y ON y.type_id = o.type_id
-WHERE coalesce(y.kind, 'task') <> 'worker'
+LEFT JOIN task_types y ON y.type_id = s.type_id
+WHERE s.first_seen IS NOT NULL AND coalesce(y.kind, 'task') <> 'worker'
 ORDER BY busy DESC NULLS LAST, cpu DESC, blocked DESC, s.task_id

@@ -1,7 +1,8 @@
 -- tasks_by_type: what each type of task cost, the busiest first.
 --
 -- A row is a type of task, of which at least one was met in the window: polled, sampled, asleep inside a poll, or told
--- by its type. Work of the blocking pool is among them, the workers' own loops are not.
+-- by its type. Work of the blocking pool is among them, the workers' own loops are not. Percentiles are by nearest rank
+-- over buckets a 64th of an octave wide, told as the bucket's middle and never past the longest: at most 0.8 % off.
 --
 -- Parameters:
 --   $from         epoch_ns  start of the window
@@ -12,7 +13,7 @@
 --   tasks         count     tasks of it that were met
 --   polls         count     polls that began in the window; null where none were recorded
 --   median        ns        median duration of a poll
---   p99           ns        99th percentile of the durations, interpolated
+--   p99           ns        99th percentile of the durations
 --   longest_poll  ns        the longest poll
 --   busy          ns        computing inside these polls: neither asleep nor waiting for a CPU
 --   blocked       ns        asleep inside polls, from the scheduler
@@ -24,48 +25,74 @@
 --   kind          text      'task' or 'blocking' (work of the blocking pool); null where not known
 --   samples       count     CPU samples in it
 WITH
--- A task's type is told when the task is first met, and by each of its polls.
-type_of AS (
-    SELECT task_id, min(type_id) AS type_id
-    FROM (SELECT task_id, type_id FROM tasks
-          UNION ALL SELECT task_id, type_id FROM spawns
-          UNION ALL SELECT task_id, type_id FROM polls)
-    WHERE type_id IS NOT NULL
-    GROUP BY task_id
+-- Many polls, few buckets: counted before anything is looked up. `low` is the least duration of a bucket.
+counted AS (
+    SELECT type_id, (dur >> shift) << shift AS low, count(*) AS n, sum(busy) AS busy, max(dur) AS longest
+    FROM (
+        SELECT type_id, greatest(dur, 0) AS dur, dur - blocked - run_queue AS busy,
+               CAST(floor(log2(CAST(greatest(dur, 64) AS DOUBLE))) AS BIGINT) - 6 AS shift
+        FROM polls
+        WHERE ts >= $from AND ts < $to
+    )
+    GROUP BY type_id, (dur >> shift) << shift
+),
+ranked AS (
+    SELECT name, kind, file, line, n, busy, longest,
+           low + (((CAST(1 AS BIGINT) << (CAST(floor(log2(CAST(greatest(low, 64) AS DOUBLE))) AS BIGINT) - 6)) - 1) >> 1)
+               AS middle,
+           sum(n) OVER (PARTITION BY name, kind, file, line ORDER BY low
+                        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS upto,
+           sum(n) OVER (PARTITION BY name, kind, file, line) AS count
+    FROM (
+        SELECT y.name, y.kind, y.file, y.line, c.low, sum(c.n) AS n, sum(c.busy) AS busy, max(c.longest) AS longest
+        FROM counted c
+        LEFT JOIN task_types y ON y.type_id = c.type_id
+        GROUP BY y.name, y.kind, y.file, y.line, c.low
+    )
 ),
 polled AS (
-    SELECT y.name, y.kind, y.file, y.line, count(*) AS polls, sum(p.dur - p.blocked - p.run_queue) AS busy,
-           percentile_cont(0.5) WITHIN GROUP (ORDER BY p.dur) AS median,
-           percentile_cont(0.99) WITHIN GROUP (ORDER BY p.dur) AS p99, max(p.dur) AS longest_poll
-    FROM polls p
-    LEFT JOIN task_types y ON y.type_id = p.type_id
-    WHERE p.ts >= $from AND p.ts < $to
-    GROUP BY y.name, y.kind, y.file, y.line
+    SELECT name, kind, file, line, sum(n) AS polls, sum(busy) AS busy, max(longest) AS longest_poll,
+           least(min(CASE WHEN upto * 1000 >= count * 500 THEN middle END), max(longest)) AS median,
+           least(min(CASE WHEN upto * 1000 >= count * 990 THEN middle END), max(longest)) AS p99
+    FROM ranked
+    GROUP BY name, kind, file, line
 ),
 facts AS (
-    SELECT task_id, 0 AS blocked, 0 AS samples, 0 AS cpu FROM polls WHERE ts >= $from AND ts < $to GROUP BY task_id
+    SELECT task_id, min(type_id) AS type_id, 0 AS blocked, 0 AS samples, 0 AS cpu, 1 AS signs
+    FROM polls
+    WHERE ts >= $from AND ts < $to
+    GROUP BY task_id
     UNION ALL
-    SELECT task_id, sum(CASE WHEN state = 'R' THEN 0 ELSE dur - coalesce(run_queue, 0) END), 0, 0
+    SELECT task_id, NULL, sum(CASE WHEN state = 'R' THEN 0 ELSE dur - coalesce(run_queue, 0) END), 0, 0, 1
     FROM off_cpu
     WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
     GROUP BY task_id
     UNION ALL
-    SELECT task_id, 0, count(*), sum(weight)
+    SELECT task_id, NULL, 0, count(*), sum(weight), 1
     FROM samples
     WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
     GROUP BY task_id
     UNION ALL
-    SELECT task_id, 0, 0, 0
-    FROM (SELECT task_id, ts FROM tasks UNION ALL SELECT task_id, ts FROM spawns UNION ALL SELECT task_id, ts FROM ends)
+    SELECT task_id, NULL, 0, 0, 0, 1
+    FROM ends
     WHERE ts >= $from AND ts < $to
+    GROUP BY task_id
+    UNION ALL
+    -- What is told of a task's type at any time holds; only what is told in the window is a sign of it there.
+    SELECT task_id, min(type_id), 0, 0, 0, max(CASE WHEN ts >= $from AND ts < $to THEN 1 ELSE 0 END)
+    FROM (SELECT task_id, ts, type_id FROM tasks UNION ALL SELECT task_id, ts, type_id FROM spawns)
     GROUP BY task_id
 ),
 met AS (
-    SELECT y.name, y.kind, y.file, y.line, count(DISTINCT f.task_id) AS tasks, sum(f.blocked) AS blocked,
-           sum(f.samples) AS samples, sum(f.cpu) AS cpu
-    FROM facts f
-    LEFT JOIN type_of o ON o.task_id = f.task_id
-    LEFT JOIN task_types y ON y.type_id = o.type_id
+    SELECT y.name, y.kind, y.file, y.line, count(*) AS tasks, sum(f.blocked) AS blocked, sum(f.samples) AS samples,
+           sum(f.cpu) AS cpu
+    FROM (
+        SELECT task_id, min(type_id) AS type_id, sum(blocked) AS blocked, sum(samples) AS samples, sum(cpu) AS cpu
+        FROM facts
+        GROUP BY task_id
+        HAVING max(signs) > 0
+    ) f
+    LEFT JOIN task_types y ON y.type_id = f.type_id
     GROUP BY y.name, y.kind, y.file, y.line
 ),
 watched AS (
@@ -87,7 +114,7 @@ merged AS (
 )
 SELECT m.name AS task_type, CAST(coalesce(m.tasks, 0) AS BIGINT) AS tasks,
        CASE WHEN v.polls THEN CAST(coalesce(m.polls, 0) AS BIGINT) END AS polls,
-       CAST(round(m.median) AS BIGINT) AS median, CAST(round(m.p99) AS BIGINT) AS p99, m.longest_poll,
+       m.median, m.p99, m.longest_poll,
        CASE WHEN v.polls THEN CAST(coalesce(m.busy, 0) AS BIGINT) END AS busy,
        CAST(coalesce(m.blocked, 0) AS BIGINT) AS blocked, CAST(coalesce(m.cpu, 0) AS BIGINT) AS cpu,
        m.file, m.line, m.kind, CAST(coalesce(m.samples, 0) AS BIGINT) AS samples

@@ -29,38 +29,40 @@ worker AS (
           FROM threads)
     WHERE n = 1 AND role = 'worker' AND ($thread IS NULL OR tid = $thread)
 ),
+-- A task's type is told when the task is first met, and as it is spawned.
+type_of AS (
+    SELECT o.task_id, min(o.type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
+    WHERE o.type_id IS NOT NULL
+    GROUP BY o.task_id
+),
 -- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task.
 loops AS (
     SELECT DISTINCT o.task_id
-    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM polls) o
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
     JOIN task_types y ON y.type_id = o.type_id
     WHERE y.kind = 'worker'
 ),
+-- From the first to the last sign of life, as in workers.sql.
 seen AS (
     SELECT tid, greatest(min(first_ts), $from) AS from_ts, least(max(last_ts), $to) AS to_ts
     FROM (
-        SELECT tid, min(ts) AS first_ts, max(ts + dur) AS last_ts FROM off_cpu GROUP BY tid
-        UNION ALL SELECT tid, min(ts), max(ts) FROM samples GROUP BY tid
-        UNION ALL SELECT tid, min(ts), max(ts + dur) FROM polls GROUP BY tid
+        SELECT tid, min(ts) AS first_ts, max(ts + dur) AS last_ts
+        FROM off_cpu
+        WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+        GROUP BY tid
+        UNION ALL
+        SELECT tid, min(ts), max(ts)
+        FROM samples
+        WHERE ts >= $from - 1000000000 AND ts < $to + 1000000000
+        GROUP BY tid
+        UNION ALL
+        SELECT tid, min(ts), max(ts + dur)
+        FROM polls
+        WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+        GROUP BY tid
     )
     GROUP BY tid
-),
--- Off CPU: asleep from `ts` to `ready`, then runnable to `back`.
-away AS (
-    SELECT o.tid, o.ts, o.ts + o.dur AS back,
-           CASE WHEN o.state = 'R' THEN o.ts ELSE o.ts + o.dur - coalesce(o.run_queue, 0) END AS ready,
-           o.task_id IS NOT NULL AND l.task_id IS NULL AS in_task, o.task_id
-    FROM off_cpu o
-    LEFT JOIN loops l ON l.task_id = o.task_id
-    WHERE o.ts < $to AND o.ts + o.dur > $from AND o.tid IN (SELECT tid FROM worker)
-),
-type_of AS (
-    SELECT task_id, min(type_id) AS type_id
-    FROM (SELECT task_id, type_id FROM tasks
-          UNION ALL SELECT task_id, type_id FROM spawns
-          UNION ALL SELECT task_id, type_id FROM polls)
-    WHERE type_id IS NOT NULL
-    GROUP BY task_id
 ),
 steps AS (
     SELECT tid, from_ts, to_ts,
@@ -68,87 +70,90 @@ steps AS (
     FROM seen
     WHERE tid IN (SELECT tid FROM worker) AND from_ts < to_ts
 ),
-away_steps AS (
-    SELECT tid, step, in_task, task_id,
-           greatest(least(ready, step + $step, $to) - greatest(ts, step), 0) AS asleep,
-           greatest(least(back, step + $step, $to) - greatest(ready, step), 0) AS waiting
+-- Off CPU: asleep from `ts` to `ready`, then runnable to `back`.
+away AS (
+    SELECT tid, step, task_id,
+           sum(greatest(least(ready, step + $step, $to) - greatest(ts, step), 0)) AS asleep,
+           sum(greatest(least(back, step + $step, $to) - greatest(ready, step), 0)) AS waiting
     FROM (
-        SELECT tid, ts, ready, back, in_task, task_id,
+        SELECT tid, ts, ts + dur AS back, task_id,
+               CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready,
                unnest(generate_series(greatest(ts, $from) - (greatest(ts, $from) - $from) % $step,
-                                      least(back, $to) - 1, $step)) AS step
-        FROM away
+                                      least(ts + dur, $to) - 1, $step)) AS step
+        FROM off_cpu
+        WHERE ts < $to AND ts + dur > $from AND tid IN (SELECT tid FROM worker)
     )
-),
-off AS (
-    SELECT tid, step, sum(CASE WHEN in_task THEN asleep ELSE 0 END) AS blocked,
-           sum(CASE WHEN in_task THEN 0 ELSE asleep END) AS idle, sum(waiting) AS waiting
-    FROM away_steps
-    GROUP BY tid, step
+    GROUP BY tid, step, task_id
 ),
 -- Polls, split where they cross steps; few do, and only these are unfolded.
-poll_steps AS (
-    SELECT p.tid, p.ts, p.dur, p.type_id, p.ts - (p.ts - $from) % $step AS step
-    FROM polls p
-    WHERE p.ts >= $from AND p.ts < $to AND (p.ts - $from) % $step + p.dur <= $step
-    UNION ALL
-    SELECT tid, ts, dur, type_id,
-           unnest(generate_series(greatest(ts, $from) - (greatest(ts, $from) - $from) % $step,
-                                  least(ts + dur, $to) - 1, $step))
-    FROM polls
-    WHERE ts < $to AND ts + dur > $from AND (ts < $from OR (ts - $from) % $step + dur > $step)
-),
 polled AS (
-    SELECT p.tid, p.step, sum(CASE WHEN p.ts >= p.step THEN 1 ELSE 0 END) AS polls, max(p.dur) AS longest
-    FROM poll_steps p
-    LEFT JOIN task_types y ON y.type_id = p.type_id
-    WHERE coalesce(y.kind, 'task') <> 'worker'
-    GROUP BY p.tid, p.step
-),
--- Whose step it was.
-shares AS (
-    SELECT tid, step, type_id, least(ts + dur, step + $step) - greatest(ts, step) AS share FROM poll_steps
-    UNION ALL
-    SELECT s.tid, s.ts - (s.ts - $from) % $step, o.type_id, s.weight
-    FROM samples s
-    JOIN type_of o ON o.task_id = s.task_id
-    WHERE s.ts >= $from AND s.ts < $to
-    UNION ALL
-    SELECT a.tid, a.step, o.type_id, a.asleep
-    FROM away_steps a
-    JOIN type_of o ON o.task_id = a.task_id
-    WHERE a.in_task
-),
-owner AS (
-    SELECT tid, step, name
+    SELECT tid, step, type_id, sum(CASE WHEN ts >= step THEN 1 ELSE 0 END) AS polls, max(dur) AS longest,
+           sum(least(ts + dur, step + $step) - greatest(ts, step)) AS share
     FROM (
-        SELECT s.tid, s.step, y.name,
-               row_number() OVER (PARTITION BY s.tid, s.step ORDER BY sum(s.share) DESC, y.name) AS n
-        FROM shares s
-        JOIN task_types y ON y.type_id = s.type_id
-        WHERE y.kind <> 'worker'
-        GROUP BY s.tid, s.step, y.name
+        SELECT tid, ts, dur, type_id, ts - (ts - $from) % $step AS step
+        FROM polls
+        WHERE ts >= $from AND ts < $to AND (ts - $from) % $step + dur <= $step
+        UNION ALL
+        SELECT tid, ts, dur, type_id,
+               unnest(generate_series(greatest(ts, $from) - (greatest(ts, $from) - $from) % $step,
+                                      least(ts + dur, $to) - 1, $step))
+        FROM polls
+        WHERE ts < $to AND ts + dur > $from AND (ts < $from OR (ts - $from) % $step + dur > $step)
     )
-    WHERE n = 1
+    GROUP BY tid, step, type_id
+),
+-- All that is known of a step, by type of task: each table is read once.
+facts AS (
+    SELECT tid, step, type_id, polls, longest, share, 0 AS blocked, 0 AS idle, 0 AS waiting FROM polled
+    UNION ALL
+    SELECT s.tid, s.step, o.type_id, 0, NULL, s.weight, 0, 0, 0
+    FROM (
+        SELECT tid, ts - (ts - $from) % $step AS step, task_id, sum(weight) AS weight
+        FROM samples
+        WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
+        GROUP BY tid, ts - (ts - $from) % $step, task_id
+    ) s
+    JOIN type_of o ON o.task_id = s.task_id
+    UNION ALL
+    SELECT a.tid, a.step, o.type_id, 0, NULL, a.asleep,
+           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN a.asleep ELSE 0 END,
+           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN 0 ELSE a.asleep END, a.waiting
+    FROM away a
+    LEFT JOIN type_of o ON o.task_id = a.task_id
+    LEFT JOIN loops l ON l.task_id = a.task_id
+),
+typed AS (
+    SELECT f.tid, f.step, CASE WHEN y.kind <> 'worker' THEN y.name END AS name,
+           sum(CASE WHEN coalesce(y.kind, 'task') <> 'worker' THEN f.polls ELSE 0 END) AS polls,
+           max(CASE WHEN coalesce(y.kind, 'task') <> 'worker' THEN f.longest END) AS longest,
+           sum(f.share) AS share, sum(f.blocked) AS blocked, sum(f.idle) AS idle, sum(f.waiting) AS waiting
+    FROM facts f
+    LEFT JOIN task_types y ON y.type_id = f.type_id
+    GROUP BY f.tid, f.step, CASE WHEN y.kind <> 'worker' THEN y.name END
+),
+summed AS (
+    SELECT tid, step, sum(polls) AS polls, max(longest) AS longest, sum(blocked) AS blocked, sum(idle) AS idle,
+           sum(waiting) AS waiting, max(CASE WHEN n = 1 AND share > 0 THEN name END) AS owner
+    FROM (SELECT *, row_number() OVER (PARTITION BY tid, step
+                                       ORDER BY (name IS NULL), share DESC, name) AS n FROM typed)
+    GROUP BY tid, step
 ),
 watched AS (
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
 ),
 spent AS (
     SELECT s.step, s.tid, least(s.to_ts, s.step + $step) - greatest(s.from_ts, s.step) AS observed,
-           CAST(coalesce(o.blocked, 0) AS BIGINT) AS blocked,
-           CAST(coalesce(o.waiting, 0) AS BIGINT) AS waiting,
-           CAST(coalesce(o.idle, 0) AS BIGINT) AS idle
+           CAST(coalesce(f.blocked, 0) AS BIGINT) AS blocked, CAST(coalesce(f.waiting, 0) AS BIGINT) AS waiting,
+           CAST(coalesce(f.idle, 0) AS BIGINT) AS idle, CAST(coalesce(f.polls, 0) AS BIGINT) AS polls,
+           f.longest, f.owner
     FROM steps s
-    LEFT JOIN off o ON o.tid = s.tid AND o.step = s.step
+    LEFT JOIN summed f ON f.tid = s.tid AND f.step = s.step
 )
 SELECT s.step AS ts, least($step, $to - s.step) AS dur, w.runtime_id, w.worker, s.tid,
        CAST(s.observed - s.blocked - s.waiting - s.idle AS BIGINT) AS running, s.blocked, s.waiting, s.idle,
-       CASE WHEN v.polls THEN CAST(coalesce(p.polls, 0) AS BIGINT) END AS polls, p.longest AS longest_poll,
-       t.name AS task_type
+       CASE WHEN v.polls THEN s.polls END AS polls, s.longest AS longest_poll, s.owner AS task_type
 FROM spent s
 JOIN worker w ON w.tid = s.tid
 CROSS JOIN watched v
-LEFT JOIN polled p ON p.tid = s.tid AND p.step = s.step
-LEFT JOIN owner t ON t.tid = s.tid AND t.step = s.step
 -- Not a bare `s.step`: DataFusion 55 takes it for a function of `tid`, by which `seen` is grouped, and drops it.
 ORDER BY w.runtime_id NULLS LAST, w.worker NULLS LAST, s.tid, greatest(s.step, $from)

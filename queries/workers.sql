@@ -3,8 +3,9 @@
 -- A row is a worker thread of a runtime. Its time is all in one of four states: running (on a CPU: polling tasks, and
 -- what the scheduler itself costs), blocked (asleep inside a task's poll), waiting (runnable, but no CPU was free) and
 -- idle (asleep outside a task). All come from the scheduler, whether polls were recorded or not. A thread is observed
--- from its first to its last sign of life in the session, so a worker that never left its sleep shows nothing.
--- Stretches are clipped to the window.
+-- from its first to its last sign of life, looked for in the window and in the second before and after it, so a worker
+-- that never left its sleep shows nothing. A sign of life is a stretch off CPU, a poll or a sample. Stretches are
+-- clipped to the window.
 --
 -- Parameters:
 --   $from           epoch_ns  start of the window
@@ -39,60 +40,69 @@ worker AS (
 -- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task.
 loops AS (
     SELECT DISTINCT o.task_id
-    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM polls) o
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
     JOIN task_types y ON y.type_id = o.type_id
     WHERE y.kind = 'worker'
 ),
-seen AS (
-    SELECT tid, greatest(min(first_ts), $from) AS from_ts, least(max(last_ts), $to) AS to_ts
-    FROM (
-        SELECT tid, min(ts) AS first_ts, max(ts + dur) AS last_ts FROM off_cpu GROUP BY tid
-        UNION ALL SELECT tid, min(ts), max(ts) FROM samples GROUP BY tid
-        UNION ALL SELECT tid, min(ts), max(ts + dur) FROM polls GROUP BY tid
-    )
-    GROUP BY tid
-),
--- Off CPU: asleep from `ts` to `ready`, then runnable to `back`.
+-- Off CPU: asleep from `ts` to `ready`, then runnable to `back`. Before and after the window the parts come to nothing.
 away AS (
-    SELECT o.tid, o.ts, o.ts + o.dur AS back,
-           CASE WHEN o.state = 'R' THEN o.ts ELSE o.ts + o.dur - coalesce(o.run_queue, 0) END AS ready,
-           o.task_id IS NOT NULL AND l.task_id IS NULL AS in_task, o.task_id
-    FROM off_cpu o
-    LEFT JOIN loops l ON l.task_id = o.task_id
-    WHERE o.ts < $to AND o.ts + o.dur > $from AND o.tid IN (SELECT tid FROM worker)
-),
-off AS (
-    SELECT tid, sum(CASE WHEN in_task THEN asleep ELSE 0 END) AS blocked,
-           sum(CASE WHEN in_task THEN 0 ELSE asleep END) AS idle, sum(waiting) AS waiting
+    SELECT tid, task_id, min(ts) AS first_ts, max(back) AS last_ts,
+           sum(greatest(least(ready, $to) - greatest(ts, $from), 0)) AS asleep,
+           sum(greatest(least(back, $to) - greatest(ready, $from), 0)) AS waiting
     FROM (
-        SELECT tid, in_task, greatest(least(ready, $to) - greatest(ts, $from), 0) AS asleep,
-               greatest(least(back, $to) - greatest(ready, $from), 0) AS waiting
-        FROM away
+        SELECT tid, task_id, ts, ts + dur AS back,
+               CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready
+        FROM off_cpu
+        WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
     )
-    GROUP BY tid
+    GROUP BY tid, task_id
 ),
 polled AS (
-    SELECT p.tid, count(*) AS polls, max(p.dur) AS longest
-    FROM polls p
+    SELECT tid, type_id, min(ts) AS first_ts, max(ts + dur) AS last_ts,
+           sum(CASE WHEN ts >= $from AND ts < $to THEN 1 ELSE 0 END) AS polls,
+           max(CASE WHEN ts >= $from AND ts < $to THEN dur END) AS longest
+    FROM polls
+    WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+    GROUP BY tid, type_id
+),
+-- All signs of life of a thread, with what they say: each table is read once.
+signs AS (
+    SELECT a.tid, a.first_ts, a.last_ts, a.waiting,
+           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN a.asleep ELSE 0 END AS blocked,
+           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN 0 ELSE a.asleep END AS idle,
+           0 AS polls, NULL AS longest
+    FROM away a
+    LEFT JOIN loops l ON l.task_id = a.task_id
+    UNION ALL
+    SELECT tid, min(ts), max(ts), 0, 0, 0, 0, NULL
+    FROM samples
+    WHERE ts >= $from - 1000000000 AND ts < $to + 1000000000
+    GROUP BY tid
+    UNION ALL
+    SELECT p.tid, p.first_ts, p.last_ts, 0, 0, 0,
+           CASE WHEN coalesce(y.kind, 'task') <> 'worker' THEN p.polls ELSE 0 END,
+           CASE WHEN coalesce(y.kind, 'task') <> 'worker' THEN p.longest END
+    FROM polled p
     LEFT JOIN task_types y ON y.type_id = p.type_id
-    WHERE p.ts >= $from AND p.ts < $to AND coalesce(y.kind, 'task') <> 'worker'
-    GROUP BY p.tid
 ),
 watched AS (
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
 ),
+summed AS (
+    SELECT tid, greatest(least(max(last_ts), $to) - greatest(min(first_ts), $from), 0) AS observed,
+           sum(waiting) AS waiting, sum(blocked) AS blocked, sum(idle) AS idle, sum(polls) AS polls,
+           max(longest) AS longest
+    FROM signs
+    GROUP BY tid
+),
 spent AS (
     SELECT w.runtime_id, w.worker, w.tid, w.name AS thread,
-           CAST(greatest(coalesce(s.to_ts - s.from_ts, 0), 0) AS BIGINT) AS observed,
-           CAST(coalesce(o.blocked, 0) AS BIGINT) AS blocked,
-           CAST(coalesce(o.waiting, 0) AS BIGINT) AS waiting,
-           CAST(coalesce(o.idle, 0) AS BIGINT) AS idle,
-           CASE WHEN v.polls THEN coalesce(p.polls, 0) END AS polls, p.longest AS longest_poll
+           CAST(coalesce(s.observed, 0) AS BIGINT) AS observed, CAST(coalesce(s.blocked, 0) AS BIGINT) AS blocked,
+           CAST(coalesce(s.waiting, 0) AS BIGINT) AS waiting, CAST(coalesce(s.idle, 0) AS BIGINT) AS idle,
+           CASE WHEN v.polls THEN CAST(coalesce(s.polls, 0) AS BIGINT) END AS polls, s.longest AS longest_poll
     FROM worker w
     CROSS JOIN watched v
-    LEFT JOIN seen s ON s.tid = w.tid
-    LEFT JOIN off o ON o.tid = w.tid
-    LEFT JOIN polled p ON p.tid = w.tid
+    LEFT JOIN summed s ON s.tid = w.tid
 )
 SELECT runtime_id, worker, tid, observed,
        CAST(running AS DOUBLE) / nullif(observed, 0) AS running_share,

@@ -49,6 +49,36 @@ views! {
     TASKS_BY_TYPE = "tasks_by_type";
     /// The workers' time in steps.
     TIMELINE = "timeline";
+    /// Time by function, line, type, thread and state.
+    HOTSPOTS_BY = "hotspots_by";
+    /// CPU time by whole stack.
+    CPU_FLAME = "cpu_flame";
+    /// Time asleep by whole stack.
+    OFF_CPU_FLAME = "off_cpu_flame";
+    /// Who spawned whom.
+    TASK_TREE = "task_tree";
+    /// How long polls take, in buckets.
+    POLLS_HISTOGRAM = "polls_histogram";
+    /// From a wake to the poll that it led to.
+    WAKE_LATENCY = "wake_latency";
+    /// Who wakes whom.
+    WAKE_CHAINS = "wake_chains";
+    /// What lies behind the slowest polls.
+    CRITICAL_PATH = "critical_path";
+    /// Who waited for a CPU.
+    RUN_QUEUE = "run_queue";
+    /// What the blocking pool did.
+    BLOCKING_POOL = "blocking_pool";
+    /// Who waited for a lock, and who held it.
+    LOCKS = "locks";
+    /// What is worth a word.
+    FINDINGS = "findings";
+    /// How much was watched.
+    COVERAGE = "coverage";
+    /// What was lost.
+    DROPS = "drops";
+    /// What hud itself cost.
+    OVERHEAD = "overhead";
 }
 
 /// A view.

@@ -15,11 +15,7 @@ use std::{
 };
 
 use arrow::datatypes::DataType;
-use hud_analyze::{
-    catalog::Catalog,
-    view::{self, Arguments},
-    window::Window,
-};
+use hud_analyze::{catalog::Catalog, view, window::Window};
 use hud_common::session::{SessionDir, Table};
 use serde_json::{Value, json};
 use support::*;
@@ -111,18 +107,25 @@ fn compare(session: &Path) {
         ("a thread", from, to, Some(i64::from(W0)), true, MS / 10),
     ] {
         let step = (to - from) / 77 + 1;
-        let arguments = Arguments::default()
-            .int("from", from)
-            .int("to", to)
-            .int("task", None)
+        let arguments = between(from, to)
             .int("thread", thread)
             .int("threshold", threshold)
             .int("asleep", threshold / 10)
             .int("step", step)
-            .flag("lines", lines);
+            .int("long_poll", threshold)
+            .int("lock_wait", threshold / 10)
+            .int("self_wakes", threshold / MS)
+            .flag("lines", lines)
+            .flag("threads", lines)
+            .flag("states", lines);
         let parameters = json!({
             "from": from, "to": to, "task": null, "thread": thread, "threshold": threshold,
-            "asleep": threshold / 10, "step": step, "lines": lines,
+            "asleep": threshold / 10, "step": step, "lines": lines, "functions": true, "types": true, "threads": lines,
+            "states": lines, "late": MS, "polls": 10, "hops": 4, "depth": 64, "long_poll": threshold,
+            "very_long_poll": 100 * MS, "wake_delay_p99": 5 * MS, "wake_delay_count": 100, "worker_blocked": 500,
+            "imbalance": 3_000, "imbalance_busy": 300, "pool_busy": 950, "pool_threads": 4, "growth": 100,
+            "growth_ended": 100, "self_wakes": threshold / MS, "self_wakes_share": 500, "lock_wait": threshold / 10,
+            "observed": 500 * MS,
         });
         let queries: Vec<_> = view::ALL
             .iter()

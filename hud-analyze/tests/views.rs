@@ -671,10 +671,10 @@ mod tasks {
                 ]
             ),
             rows_of![
-                ["app::hog", 1, 2, 25 * MS, 29_900_000, 30 * MS, 50 * MS, 0, 2 * TICK, 2, 20, "task"],
-                ["app::citizen", 2, 3, 2 * MS, 2_980_000, 3 * MS, 6 * MS, 0, 0, 0, 5, "task"],
+                ["app::hog", 1, 2, 20_054_015, 30 * MS, 30 * MS, 50 * MS, 0, 2 * TICK, 2, 20, "task"],
+                ["app::citizen", 2, 3, 2_007_039, 2_998_271, 3 * MS, 6 * MS, 0, 0, 0, 5, "task"],
                 ["app::pool_work", 1, 1, 4 * MS, 4 * MS, 4 * MS, 4 * MS, 0, 0, 0, 30, "blocking"],
-                ["app::sleeper", 1, 1, 18 * MS, 18 * MS, 18 * MS, 2 * MS, 15 * MS, 0, 0, 10, "task"],
+                ["app::sleeper", 1, 1, 17_956_863, 17_956_863, 18 * MS, 2 * MS, 15 * MS, 0, 0, 10, "task"],
                 [null, 1, 0, null, null, null, 0, 0, TICK, 1, null, null],
             ]
         );

@@ -314,6 +314,29 @@ pub fn between(from: i64, to: i64) -> Arguments {
         .int("asleep", MS)
         .int("step", SECOND)
         .flag("lines", false)
+        .flag("functions", true)
+        .flag("types", true)
+        .flag("threads", false)
+        .flag("states", false)
+        .int("late", MS)
+        .int("polls", 10)
+        .int("hops", 4)
+        .int("depth", 64)
+        .int("long_poll", 10 * MS)
+        .int("very_long_poll", 100 * MS)
+        .int("wake_delay_p99", 5 * MS)
+        .int("wake_delay_count", 100)
+        .int("worker_blocked", 500)
+        .int("imbalance", 3_000)
+        .int("imbalance_busy", 300)
+        .int("pool_busy", 950)
+        .int("pool_threads", 4)
+        .int("growth", 100)
+        .int("growth_ended", 100)
+        .int("self_wakes", 1_000)
+        .int("self_wakes_share", 500)
+        .int("lock_wait", MS)
+        .int("observed", 500 * MS)
 }
 
 pub fn rows(session: &Path, view: View, arguments: Arguments) -> Vec<Value> {
@@ -384,8 +407,45 @@ pub fn busy(events: i64) -> Session {
                 now += dur + random(18 * SECOND / (events / 12));
             }
         }
+        // Each task but one was spawned by the one before it, and wakes the one after; some wake themselves.
+        let (mut wakes, mut spawns, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, poll) in polls.iter_mut().enumerate().filter(|(_, p)| p.task_id != LOOP0) {
+            let delay = 1 + random(2 * MS) + random(50) / 49 * random(30 * MS);
+            poll.wake_delay = Some(delay);
+            let waker = match i % 4 {
+                0 => None,
+                1 => Some(poll.task_id),
+                _ => Some(TASKS[i % 6].0),
+            };
+            let (ts, task_id) = (poll.ts - delay, poll.task_id);
+            wakes.push(format::WakeRow { ts, task_id, waker_task_id: waker, waker_tid: W0 });
+            if i % 7 == 0 {
+                let task_id = 1_000 + i64::try_from(i).unwrap();
+                let parent_task_id = Some(if i % 3 == 0 { HOG } else { task_id - 7 });
+                spawns.push(format::SpawnRow { ts, task_id, type_id: Some(1), parent_task_id, tid: poll.tid });
+                if i % 5 == 0 {
+                    ends.push(format::EndRow { ts: ts + delay, task_id, outcome: "completed".into() });
+                }
+            }
+        }
         session.add::<Polls>(polls).add::<OffCpu>(sleeps).add::<Samples>(samples);
+        session.add::<format::WakeColumns>(wakes).add::<format::SpawnColumns>(spawns).add::<format::EndColumns>(ends);
     }
+    session.add::<format::DropColumns>((0..9).map(|i| format::DropRow {
+        ts: at(i * 900),
+        dur: 100 * MS,
+        stream: if i % 2 == 0 { "polls" } else { "samples" }.into(),
+        stage: "ring".into(),
+        lost: 1 + i,
+    }));
+    session.add::<format::OverheadColumns>((0..10).map(|i| format::OverheadRow {
+        ts: at(i * 1_000),
+        probe_ns: (i % 4 != 3).then_some(i * MS),
+        recorder_cpu: i * MS,
+        recorder_rss: i << 20,
+        ring_bytes: i,
+        events: i,
+    }));
     session
 }
 

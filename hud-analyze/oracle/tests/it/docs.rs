@@ -1,0 +1,158 @@
+//! docs/SQL.md is made of the views' headers, and of what they say of the recording: `HUD_BLESS=1` writes it anew.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use hud_analyze::view::{ALL, Item, Unit, View};
+use serde_json::Value;
+
+use crate::{
+    data::{Args, Data, Row, ask, recording},
+    golden::hold,
+};
+
+/// What stands between these is written by hand.
+const BEGIN: &str = "<!-- functions: begin -->";
+const END: &str = "<!-- functions: end -->";
+/// Rows of an example.
+const SHOWN: usize = 3;
+
+const HEAD: &str = "\
+<!-- Printed from the headers of queries/*.sql by hud-analyze/oracle/tests/it/docs.rs; to renew it: HUD_BLESS=1 cargo test \
+-p hud-oracle. What stands between the marks of the functions is written by hand. -->
+# SQL
+
+Every question about a session is SQL. What a view answers is one file of `queries/`, which hud-analyze embeds and DuckDB \
+runs as well, with the same answer; a test holds both to it. The tables that they read are those of [SCHEMA.md](SCHEMA.md).
+
+In `hud-analyze sql SESSION` each view is a table, `views.NAME`, or only `NAME` where the session has no table of that name \
+(`tasks`, `coverage`, `drops` and `overhead` have one): over the whole session, with default parameters. `NAME(from, to)` \
+takes a window, in ns since the Unix epoch.
+
+```
+hud-analyze sql SESSION -c 'SELECT * FROM views.wake_latency LIMIT 5'
+hud-analyze sql SESSION -c 'SELECT task_type, p99 FROM wake_latency(1795465352000000000, 1795465353000000000)'
+```
+
+To run a file elsewhere, give it its parameters by name. In Python with DuckDB:
+
+```python
+duckdb.sql(\"CREATE VIEW samples AS FROM 'SESSION/samples/*.parquet'\")  # and so on for each table; one without a folder is empty
+duckdb.execute(open('queries/cpu_flame.sql').read(), {'from': 0, 'to': 2**62, 'task': None, 'thread': None})
+```
+
+Units: `ns` is a duration in nanoseconds, `epoch_ns` nanoseconds since the Unix epoch, `share` a part of 1; in the examples \
+here they are told as people read them, moments since the start. A column that is null says \"not known\", never \"none\".
+
+- A thread is a worker, one of the blocking pool, or another; a worker's own loop is a task of tokio's, and no task here.
+- A task's type is told when the task is first met, and as it is spawned; where a view counts polls, each tells its own.
+- What a window is for a row, its view says: most count what began in it; time is clipped to it where it says so.
+- Percentiles of many values are of buckets, with the bound of their error in the view's text: no sort of all values.
+";
+
+/// A duration as people read it.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn duration(ns: i64) -> String {
+    let (unit, scale) = match ns.abs() {
+        1_000_000_000.. => ("s", 1e9),
+        1_000_000.. => ("ms", 1e6),
+        1_000.. => ("µs", 1e3),
+        _ => return format!("{ns} ns"),
+    };
+    format!("{:.1} {unit}", ns as f64 / scale)
+}
+
+fn cell(item: &Item, value: &Value, start: i64) -> String {
+    match (item.unit, value) {
+        (_, Value::Null) => String::new(),
+        (Unit::Ns, Value::Number(n)) => duration(n.as_i64().unwrap_or_default()),
+        (Unit::EpochNs, Value::Number(n)) => format!("+{}", duration(n.as_i64().unwrap_or_default() - start)),
+        (Unit::Share, Value::Number(n)) => format!("{:.1} %", 100.0 * n.as_f64().unwrap_or_default()),
+        (Unit::Bytes, Value::Number(n)) => format!("{} KiB", n.as_i64().unwrap_or_default() / 1024),
+        (_, Value::String(text)) => {
+            let text = text.replace('|', "\\|");
+            let cut = text.chars().count() > 90;
+            let head: String = text.chars().take(if cut { 88 } else { 90 }).collect();
+            format!("`{head}{}`", if cut { " …" } else { "" })
+        }
+        (_, other) => other.to_string(),
+    }
+}
+
+fn table(items: &[&Item], is_parameter: bool) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "| {} | unit | |\n|---|---|---|", if is_parameter { "parameter" } else { "column" });
+    for item in items {
+        let name = if is_parameter { format!("${}", item.name) } else { item.name.clone() };
+        let _ = writeln!(text, "| `{name}` | {} | {} |", unit(item.unit), item.about.replace('|', "\\|"));
+    }
+    text
+}
+
+fn unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Ns => "ns",
+        Unit::EpochNs => "epoch_ns",
+        Unit::Share => "share",
+        Unit::Bytes => "bytes",
+        Unit::Count => "count",
+        Unit::Id => "id",
+        Unit::Text => "text",
+        Unit::Flag => "flag",
+    }
+}
+
+/// A header's first line, and what follows it up to the parameters.
+fn prose(view: &View) -> (String, String) {
+    let lines = view.sql.lines().map_while(|l| l.strip_prefix("--")).map(|l| l.strip_prefix(' ').unwrap_or(l));
+    let lines: Vec<&str> = lines.take_while(|l| !matches!(*l, "Parameters:" | "Columns:")).collect();
+    let (first, rest) = lines.split_first().unwrap();
+    let about = first.strip_prefix(view.name).and_then(|l| l.strip_prefix(": "));
+    let about = about.unwrap_or_else(|| panic!("{}'s header begins with its name", view.name));
+    (about.to_string(), rest.join("\n").trim().to_string())
+}
+
+fn example(view: &View, rows: &[Row], columns: &[&Item], start: i64) -> String {
+    let mut text = format!("```\nSELECT * FROM views.{} LIMIT {SHOWN}\n```\n\n", view.name);
+    if rows.is_empty() {
+        text += "The recording that the examples are of has none.\n";
+        return text;
+    }
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    text += &line(columns.iter().map(|c| c.name.clone()).collect());
+    text += &line(columns.iter().map(|_| "---".to_string()).collect());
+    for row in rows.iter().take(SHOWN) {
+        text += &line(columns.iter().map(|c| cell(c, &row[&c.name], start)).collect());
+    }
+    text
+}
+
+#[test]
+fn the_documentation_is_what_the_headers_and_the_recording_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/SQL.md");
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    let by_hand = kept.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map_or("\n", |(text, _)| text);
+
+    let args = Args::whole(&Data::read(&recording()));
+    let mut text = format!("{HEAD}\n# Views\n\n");
+    let mut views: Vec<_> = ALL.iter().collect();
+    views.sort_by_key(|view| view.name);
+    for view in &views {
+        let _ = writeln!(text, "- [{}](#{}): {}", view.name, view.name, prose(view).0);
+    }
+    for view in &views {
+        let header = view.header().unwrap();
+        let (about, rest) = prose(view);
+        let parameters: Vec<&Item> = header.parameters.iter().collect();
+        let (further, columns): (Vec<&Item>, Vec<&Item>) = header.columns.iter().partition(|c| c.is_further);
+        let _ = write!(text, "\n## {}\n\n", view.name);
+        text += &about[..1].to_uppercase();
+        let _ = write!(text, "{}\n\n{rest}\n\n{}\n{}", &about[1..], table(&parameters, true), table(&columns, false));
+        if !further.is_empty() {
+            let _ = write!(text, "\nFurther columns, left out of tables for people:\n\n{}", table(&further, false));
+        }
+        let rows = ask(&recording(), **view, &args);
+        let _ = write!(text, "\n{}", example(view, &rows, &columns, args.from));
+    }
+    let _ = write!(text, "\n# Functions\n\n{BEGIN}{by_hand}{END}\n");
+    hold(&path, &text);
+}

@@ -1,0 +1,330 @@
+//! The rules.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use serde_json::{Value, json};
+
+use super::{
+    blocking::islands,
+    load, locks,
+    names::{asleep, is_sleep},
+    percentile, wakes,
+};
+use crate::data::{Args, Data, SECOND};
+
+/// What all findings have.
+struct Finding {
+    rule: &'static str,
+    is_warning: bool,
+    sentence: String,
+    value: i64,
+    threshold: i64,
+    unit: &'static str,
+    task_type: Option<String>,
+    at: Option<(i64, i64)>,
+    tid: Option<i32>,
+    count: Option<usize>,
+    is_estimated: bool,
+}
+
+impl Default for Finding {
+    fn default() -> Self {
+        Finding {
+            rule: "",
+            is_warning: false,
+            sentence: String::new(),
+            value: 0,
+            threshold: 0,
+            unit: "ns",
+            task_type: None,
+            at: None,
+            tid: None,
+            count: None,
+            is_estimated: false,
+        }
+    }
+}
+
+fn told(ns: i64) -> String {
+    for (unit, scale) in [("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000)] {
+        if ns >= 10 * scale {
+            return format!("{} {unit}", ns / scale);
+        }
+    }
+    format!("{ns} ns")
+}
+
+fn name(task_type: &Option<String>) -> &str {
+    task_type.as_deref().unwrap_or("a task of unknown type")
+}
+
+pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
+    let mut found = long_polls(data, args);
+    found.extend(wake_delay(data, args));
+    found.extend(loads(data, args));
+    found.extend(tasks_grow(data, args));
+    found.extend(self_waking(data, args));
+    found.extend(lock_owners(data, args));
+    let found = found.into_iter();
+    found
+        .map(|f| {
+            json!({
+                "rule": f.rule, "severity": if f.is_warning { "warning" } else { "caution" },
+                "sentence": f.sentence, "value": f.value, "threshold": f.threshold, "unit": f.unit,
+                "task_type": f.task_type, "thread": f.tid.and_then(|t| data.thread(t)).map(|t| t.name.clone()),
+                "ts": f.at.map(|(ts, _)| ts).filter(|ts| *ts > 0), "task_id": f.at.map(|(_, task)| task), "tid": f.tid,
+                "count": f.count, "estimated": f.is_estimated,
+            })
+        })
+        .collect()
+}
+
+fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
+    let rules = &args.rules;
+    let mut all: Vec<(i64, i64, i32, i64, Option<i64>, bool)> = Vec::new();
+    for p in data.polls.iter().filter(|p| args.holds(p.ts) && p.dur > rules.long_poll) {
+        all.push((p.dur, p.ts, p.tid, p.task_id, p.type_id, false));
+    }
+    for o in data.off_cpu.iter().filter(|o| args.holds(o.ts) && is_sleep(o) && !data.polls_on(o.ts)) {
+        if let Some(task) = o.task_id.filter(|_| asleep(o) > rules.long_poll) {
+            all.push((asleep(o), o.ts, o.tid, task, None, false));
+        }
+    }
+    for island in islands(data, args) {
+        let samples: Vec<_> = island.iter().map(|i| &data.samples[*i]).collect();
+        let (first, last) = (samples[0], samples[samples.len() - 1]);
+        let dur: i64 = samples.iter().map(|s| s.weight).sum();
+        if samples.len() >= 2 && dur > rules.long_poll && 2 * (last.ts - first.ts) >= rules.long_poll {
+            all.push((dur, first.ts, first.tid, first.task_id.unwrap(), None, true));
+        }
+    }
+    let mut types: BTreeMap<Option<String>, Vec<_>> = BTreeMap::new();
+    for long in all {
+        let of = data.task_type(long.4.or(data.type_id(Some(long.3))));
+        if of.is_none_or(|t| t.kind == "task") {
+            types.entry(of.map(|t| t.name.to_string())).or_default().push(long);
+        }
+    }
+    let types = types.into_iter();
+    types
+        .map(|(task_type, long)| {
+            let (dur, ts, tid, task, ..) =
+                *long.iter().min_by_key(|(dur, ts, tid, task, ..)| (-dur, *ts, *tid, *task)).unwrap();
+            let is_warning = dur > rules.very_long_poll;
+            let held = format!("{} held its worker", name(&task_type));
+            Finding {
+                rule: "long_poll",
+                is_warning,
+                sentence: match long.len() {
+                    1 => format!("{held} for {}", told(dur)),
+                    n => format!("{held} {n} times for more than {}, longest {}", told(rules.long_poll), told(dur)),
+                },
+                value: dur,
+                threshold: if is_warning { rules.very_long_poll } else { rules.long_poll },
+                task_type,
+                at: Some((ts, task)),
+                tid: Some(tid),
+                count: Some(long.len()),
+                is_estimated: long.iter().all(|long| long.5),
+                ..Finding::default()
+            }
+        })
+        .collect()
+}
+
+fn wake_delay(data: &Data, args: &Args) -> Option<Finding> {
+    let (all, worst) = wakes::all_delays(data, args);
+    let p99 = percentile(&all, 990, 16)?;
+    let is_enough = i64::try_from(all.len()).unwrap() >= args.rules.wake_delay_count;
+    let most = worst.as_ref().map(|name| format!("; most of it falls to {name}")).unwrap_or_default();
+    (p99 > args.rules.wake_delay_p99 && is_enough).then(|| Finding {
+        rule: "wake_delay",
+        sentence: format!("woken tasks wait for their poll: one in a hundred {} or more{most}", told(p99)),
+        value: p99,
+        threshold: args.rules.wake_delay_p99,
+        task_type: worst,
+        count: Some(all.len()),
+        ..Finding::default()
+    })
+}
+
+fn loads(data: &Data, args: &Args) -> Vec<Finding> {
+    let rules = &args.rules;
+    let per_mille = |part: i64, whole: i64| part * 1000 / whole;
+    let mut found = Vec::new();
+    let mut runtimes: BTreeMap<Option<i64>, Vec<(i64, i32, String)>> = BTreeMap::new();
+    for w in load::threads(data, "worker") {
+        let load = load::whole(data, args, w.tid);
+        if load.observed < rules.observed || load.observed == 0 {
+            continue;
+        }
+        let name = w.worker.map_or_else(|| format!("worker thread {}", w.tid), |n| format!("worker {n}"));
+        let blocked = per_mille(load.blocked, load.observed);
+        if blocked > rules.worker_blocked {
+            found.push(Finding {
+                rule: "worker_blocked",
+                is_warning: true,
+                sentence: format!("{name} was asleep inside polls for {} % of its time", blocked / 10),
+                value: blocked,
+                threshold: rules.worker_blocked,
+                tid: Some(w.tid),
+                ..Finding::default()
+            });
+        }
+        runtimes.entry(w.runtime_id).or_default().push((per_mille(load.running(), load.observed), w.tid, name));
+    }
+    for workers in runtimes.into_values() {
+        let (busy, tid, name) = workers.iter().max_by_key(|(busy, tid, _)| (*busy, Reverse(*tid))).unwrap();
+        let (least, _, least_name) = workers.iter().min_by_key(|(busy, tid, _)| (*busy, *tid)).unwrap();
+        let ratio = per_mille(*busy, (*least).max(1));
+        if *busy > rules.imbalance_busy && ratio > rules.imbalance {
+            found.push(Finding {
+                rule: "imbalance",
+                sentence: format!(
+                    "{name} was on a CPU for {} % of its time, {least_name} for {} %",
+                    busy / 10,
+                    least / 10
+                ),
+                value: ratio,
+                threshold: rules.imbalance,
+                tid: Some(*tid),
+                ..Finding::default()
+            });
+        }
+    }
+    let pool: Vec<_> = load::threads(data, "blocking");
+    let pool: Vec<_> = pool.iter().map(|t| (t.tid, load::whole(data, args, t.tid))).collect();
+    let (observed, idle) = pool.iter().fold((0, 0), |(o, i), (_, l)| (o + l.observed, i + l.idle));
+    let is_big = i64::try_from(pool.len()).unwrap() >= rules.pool_threads && observed >= rules.observed && observed > 0;
+    if is_big && per_mille(observed - idle, observed) > rules.pool_busy {
+        let at_work = per_mille(observed - idle, observed);
+        let busiest = pool.iter().min_by_key(|(tid, l)| (l.idle - l.observed, *tid)).map(|(tid, _)| *tid);
+        found.push(Finding {
+            rule: "pool_saturated",
+            sentence: format!(
+                "the {} threads of the blocking pool were at work for {} % of the time",
+                pool.len(),
+                at_work / 10
+            ),
+            value: at_work,
+            threshold: rules.pool_busy,
+            tid: busiest,
+            ..Finding::default()
+        });
+    }
+    found.into_iter().map(|f| Finding { unit: "thousandths", ..f }).collect()
+}
+
+fn tasks_grow(data: &Data, args: &Args) -> Vec<Finding> {
+    let rules = &args.rules;
+    let was_on = data.coverage.iter().any(|c| c.stream == "ends" && args.touches(c.ts, c.dur));
+    if !was_on && !data.ends.iter().any(|e| args.holds(e.ts)) {
+        return Vec::new();
+    }
+    let mut types: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+    let of = |task| data.type_of(Some(task)).filter(|t| t.kind != "worker").map(|t| t.name.to_string());
+    for name in data.spawns.iter().filter(|s| args.holds(s.ts)).filter_map(|s| of(s.task_id)) {
+        types.entry(name).or_default().0 += 1;
+    }
+    for name in data.ends.iter().filter(|e| args.holds(e.ts)).filter_map(|e| of(e.task_id)) {
+        types.entry(name).or_default().1 += 1;
+    }
+    types.retain(|_, (spawned, ended)| *spawned >= rules.growth && *ended * 1000 <= *spawned * rules.growth_ended);
+    let types = types.into_iter();
+    types
+        .map(|(name, (spawned, ended))| Finding {
+            rule: "tasks_grow",
+            sentence: format!("{spawned} tasks of {name} were spawned, {ended} ended"),
+            value: spawned,
+            threshold: rules.growth,
+            unit: "count",
+            task_type: Some(name),
+            count: usize::try_from(spawned).ok(),
+            ..Finding::default()
+        })
+        .collect()
+}
+
+fn self_waking(data: &Data, args: &Args) -> Vec<Finding> {
+    let rules = &args.rules;
+    let mut tasks: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+    for w in data.wakes.iter().filter(|w| args.holds(w.ts)) {
+        let task = tasks.entry(w.task_id).or_default();
+        *task = (task.0 + 1, task.1 + i64::from(w.waker_task_id == Some(w.task_id)));
+    }
+    let span = (args.to - args.from).max(SECOND);
+    let mut types: BTreeMap<Option<String>, Vec<(i64, i64)>> = BTreeMap::new();
+    for (task, (wakes, by_itself)) in tasks {
+        let is_fast = i128::from(by_itself) * i128::from(SECOND) >= i128::from(rules.self_wakes) * i128::from(span);
+        let of = data.type_of(Some(task));
+        if by_itself > 0
+            && is_fast
+            && by_itself * 1000 >= wakes * rules.self_wakes_share
+            && of.is_none_or(|t| t.kind == "task")
+        {
+            types.entry(of.map(|t| t.name.to_string())).or_default().push((by_itself, task));
+        }
+    }
+    let types = types.into_iter();
+    types
+        .map(|(name, tasks)| {
+            let wakes: i64 = tasks.iter().map(|(n, _)| n).sum();
+            let of = name.as_deref().unwrap_or("unknown type");
+            let most = tasks.iter().min_by_key(|(n, task)| (-n, *task)).unwrap().1;
+            Finding {
+                rule: "self_waking",
+                sentence: match tasks.len() {
+                    1 => format!("a task of {of} woke itself {wakes} times"),
+                    n => format!("{n} tasks of {of} woke themselves {wakes} times"),
+                },
+                value: wakes,
+                threshold: rules.self_wakes,
+                unit: "count",
+                task_type: name,
+                at: Some((0, most)),
+                count: Some(tasks.len()),
+                ..Finding::default()
+            }
+        })
+        .collect()
+}
+
+fn lock_owners(data: &Data, args: &Args) -> Vec<Finding> {
+    let least = args.rules.lock_wait;
+    let sleeps = locks::sleeps(data, args, least);
+    let mut waits: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for wait in sleeps.iter().copied().filter(|o| args.holds(o.ts)) {
+        let of = data.type_of(wait.task_id);
+        let is_lock = matches!(locks::lock(data, wait.stack_id), Some("mutex" | "rwlock"));
+        let is_worker = data.thread(wait.tid).is_some_and(|t| t.role != "other");
+        let holder = locks::holder(data, &sleeps, wait);
+        if let Some(holder) = holder.filter(|_| is_lock && is_worker && of.is_none_or(|t| t.kind == "task")) {
+            let name = of.map(|t| t.name.to_string());
+            let holder = data.type_of(holder.task_id).map(|t| t.name.to_string());
+            waits.entry((name, holder)).or_default().push(wait);
+        }
+    }
+    let waits = waits.into_iter();
+    waits
+        .map(|((task_type, holder), waits)| {
+            let worst = waits.iter().min_by_key(|o| (-asleep(o), o.ts, o.tid)).unwrap();
+            let times = if waits.len() > 1 { format!("{} times, longest ", waits.len()) } else { String::new() };
+            Finding {
+                rule: "lock_owner_asleep",
+                sentence: format!(
+                    "{} waited {times}{} for a lock whose owner slept: {}",
+                    name(&task_type),
+                    told(asleep(worst)),
+                    name(&holder)
+                ),
+                value: asleep(worst),
+                threshold: least,
+                task_type,
+                at: Some((worst.ts, worst.task_id.unwrap())),
+                tid: Some(worst.tid),
+                count: Some(waits.len()),
+                ..Finding::default()
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,152 @@
+//! What ids stand for.
+
+use hud_common::session::{FrameRow, OffCpuRow, TaskTypeRow, ThreadRow};
+
+use crate::data::{Args, Data};
+
+/// Where code is.
+pub(super) type Place = (String, Option<String>, Option<i32>);
+
+/// An own frame, or another one, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(super) struct Blamed {
+    pub(super) frame: Option<i64>,
+    pub(super) is_own: bool,
+}
+
+impl Data {
+    /// A task's type, as told when it was first met or spawned.
+    pub(super) fn type_id(&self, task: Option<i64>) -> Option<i64> {
+        let task = task?;
+        let met = self.tasks.iter().filter(|t| t.task_id == task).filter_map(|t| t.type_id);
+        met.chain(self.spawns.iter().filter(|s| s.task_id == task).filter_map(|s| s.type_id)).min()
+    }
+
+    /// The same, and as its polls in the window tell it.
+    pub(super) fn type_id_by_polls(&self, task: Option<i64>, args: &Args) -> Option<i64> {
+        let polls = self.polls.iter().filter(|p| Some(p.task_id) == task && args.holds(p.ts));
+        polls.filter_map(|p| p.type_id).chain(self.type_id(task)).min()
+    }
+
+    pub(super) fn task_type(&self, type_id: Option<i64>) -> Option<&TaskTypeRow> {
+        self.task_types.iter().find(|t| Some(t.type_id) == type_id)
+    }
+
+    pub(super) fn type_of(&self, task: Option<i64>) -> Option<&TaskTypeRow> {
+        self.task_type(self.type_id(task))
+    }
+
+    /// The type of a task that is no worker's own loop.
+    pub(super) fn shown_type(&self, task: Option<i64>) -> Option<&TaskTypeRow> {
+        self.type_of(task).filter(|t| t.kind != "worker")
+    }
+
+    /// Whether a thread that was polling this task was inside a task.
+    pub(super) fn is_in_task(&self, task: Option<i64>) -> bool {
+        task.is_some() && self.type_of(task).is_none_or(|t| t.kind != "worker")
+    }
+
+    /// What a thread is: told with a role rather than without, and last.
+    pub(super) fn thread(&self, tid: i32) -> Option<&ThreadRow> {
+        let rows = self.threads.iter().filter(|t| t.tid == tid);
+        rows.min_by_key(|t| (t.role == "other", -t.ts, std::cmp::Reverse(t.role.clone()), t.name.clone()))
+    }
+
+    /// A thread's last name.
+    pub(super) fn thread_name(&self, tid: i32) -> Option<String> {
+        let rows = self.threads.iter().filter(|t| t.tid == tid);
+        rows.min_by_key(|t| (-t.ts, t.name.clone())).map(|t| t.name.to_string())
+    }
+
+    pub(super) fn frame(&self, id: Option<i64>) -> Option<&FrameRow> {
+        self.frames.iter().find(|f| Some(f.frame_id) == id)
+    }
+
+    /// A stack's frames, from the leaf.
+    pub(super) fn frames_of(&self, stack: Option<i64>) -> &[i64] {
+        self.stacks.iter().find(|s| Some(s.stack_id) == stack).map_or(&[][..], |s| s.frame_ids.as_slice())
+    }
+
+    /// A function, or the module that it is in.
+    pub(super) fn function(&self, frame: &FrameRow) -> String {
+        let modules = self.modules.iter().filter(|m| Some(m.module_id) == frame.module_id);
+        let module = modules.map(|m| m.path.to_string()).min();
+        let module = module.map(|path| format!("<{}>", path.rsplit('/').next().unwrap_or(&path)));
+        frame.function.as_ref().map(ToString::to_string).or(module).unwrap_or_else(|| "<unknown>".into())
+    }
+
+    /// The frame that a stack is blamed on: the first own one, else of a dependency or tokio, else the leaf.
+    pub(super) fn blame(&self, stack: Option<i64>) -> Blamed {
+        let frames = self.frames_of(stack);
+        let first = |origins: &[&str]| {
+            frames.iter().copied().find(|id| {
+                self.frame(Some(*id)).is_some_and(|f| {
+                    f.function.is_some() && f.origin.as_ref().is_some_and(|o| origins.contains(&o.as_ref()))
+                })
+            })
+        };
+        match first(&["own"]) {
+            Some(frame) => Blamed { frame: Some(frame), is_own: true },
+            None => Blamed { frame: first(&["dependency", "tokio"]).or(frames.first().copied()), is_own: false },
+        }
+    }
+
+    /// File and line of a blamed frame; of the type where the frame is not own or has no line.
+    fn file_and_line(&self, blamed: Blamed, of: Option<&TaskTypeRow>) -> (Option<String>, Option<i32>) {
+        let frame = self.frame(blamed.frame);
+        let text = |t: &Option<hud_common::session::Text>| t.as_ref().map(ToString::to_string);
+        let by_frame = || (frame.and_then(|f| text(&f.file)), frame.and_then(|f| f.line));
+        match of {
+            Some(of) if !blamed.is_own => (text(&of.file), of.line),
+            Some(of) if frame.is_none_or(|f| f.line.is_none()) && of.line.is_some() => (text(&of.file), of.line),
+            _ => by_frame(),
+        }
+    }
+
+    /// What CPU time is blamed on.
+    pub(super) fn cpu_place(&self, stack: Option<i64>, of: Option<&TaskTypeRow>) -> Place {
+        let blamed = self.blame(stack);
+        let function = self.frame(blamed.frame).map(|f| self.function(f));
+        let function = match of {
+            Some(of) if !blamed.is_own => of.name.to_string(),
+            _ => function.unwrap_or_else(|| "<no stack>".into()),
+        };
+        let (file, line) = self.file_and_line(blamed, of);
+        (function, file, line)
+    }
+
+    /// What a stretch that held a worker, or a wait, is blamed on.
+    pub(super) fn stretch_place(&self, blamed: Blamed, of: Option<&TaskTypeRow>) -> Place {
+        let function = self.frame(blamed.frame).and_then(|f| f.function.as_ref()).map(ToString::to_string);
+        let function = match of {
+            Some(of) if !blamed.is_own => of.name.to_string(),
+            _ => function.unwrap_or_else(|| "<unknown>".into()),
+        };
+        let (file, line) = self.file_and_line(blamed, of);
+        (function, file, line)
+    }
+
+    /// Whether polls were watched in some of the window.
+    pub(super) fn polls_watched(&self, args: &Args) -> bool {
+        self.coverage.iter().any(|c| c.stream == "polls" && args.touches(c.ts, c.dur))
+    }
+
+    /// Whether polls were watched at this moment.
+    pub(super) fn polls_on(&self, ts: i64) -> bool {
+        self.coverage.iter().any(|c| c.stream == "polls" && c.ts <= ts && ts < c.ts + c.dur)
+    }
+}
+
+/// When a thread could run again.
+pub(super) fn ready(o: &OffCpuRow) -> i64 {
+    if o.state == "R" { o.ts } else { o.ts + o.dur - o.run_queue.unwrap_or(0) }
+}
+
+/// How long it was asleep.
+pub(super) fn asleep(o: &OffCpuRow) -> i64 {
+    ready(o) - o.ts
+}
+
+pub(super) fn is_sleep(o: &OffCpuRow) -> bool {
+    o.state == "S" || o.state == "D"
+}

@@ -1,0 +1,75 @@
+-- critical_path: what lies behind the slowest polls, back through the wakes that led to them.
+--
+-- A row is a hop: of each of the $polls slowest polls the poll itself (hop 0), then the poll in which the task ran that
+-- woke it, then the one that woke that, and so on. It ends after $hops hops, where a wake or the waker's poll was not
+-- recorded, and outside tasks: then the last hop is the waking thread, without a task. Wakes and polls are looked for
+-- from a second before the window on. Where several fit, the one of the least waking task and thread counts, then its
+-- latest poll, the shortest of these. Wakes and polls are read once for each hop.
+--
+-- Parameters:
+--   $from        epoch_ns  polls that began from then on
+--   $to          epoch_ns  and before
+--   $threshold   ns        a poll is slow from this duration on
+--   $polls       count     slow polls at most (default 10)
+--   $hops        count     hops back at most (default 4)
+--
+-- Columns:
+--   slow         count     which slow poll: 1 is the slowest
+--   hop          count     0 for the slow poll, then how many wakes back
+--   task_type    text      type of the task; null outside a task, and where not known
+--   task_id      id        task; null outside a task
+--   ts           epoch_ns  when its poll began; null where that poll is not known
+--   dur          ns        how long that poll took
+--   woke_after   ns        how far into the poll it woke the task of the hop before; null at hop 0
+--   wake_delay   ns        how long before `ts` it had been woken itself; null where not known
+--   thread       text      the thread's name; null where not known
+--
+-- Further columns:
+--   tid          id        thread
+--   woke_ts      epoch_ns  when it woke the task of the hop before
+WITH RECURSIVE
+slowest AS (
+    SELECT p.ts, p.dur, p.task_id, p.type_id, p.tid, p.wake_delay,
+           row_number() OVER (ORDER BY p.dur DESC, p.ts, p.tid, p.task_id) AS slow
+    FROM polls p
+    LEFT JOIN task_types y ON y.type_id = p.type_id
+    WHERE p.ts >= $from AND p.ts < $to AND p.dur >= $threshold AND coalesce(y.kind, 'task') = 'task'
+),
+chain AS (
+    SELECT slow, CAST(0 AS BIGINT) AS hop, ts, dur, task_id, type_id, tid, wake_delay, CAST(NULL AS BIGINT) AS woke_ts
+    FROM slowest
+    WHERE slow <= $polls
+    UNION ALL
+    SELECT slow, hop, ts, dur, task_id, type_id, tid, wake_delay, woke_ts
+    FROM (
+        SELECT c.slow, c.hop + 1 AS hop, q.ts, q.dur, w.waker_task_id AS task_id, q.type_id, w.waker_tid AS tid,
+               q.wake_delay, w.ts AS woke_ts,
+               row_number() OVER (PARTITION BY c.slow
+                                  ORDER BY w.waker_task_id NULLS LAST, w.waker_tid, q.ts DESC NULLS LAST, q.dur) AS n
+        FROM chain c
+        JOIN wakes w ON w.task_id = c.task_id AND w.ts = c.ts - c.wake_delay
+        LEFT JOIN polls q ON q.task_id = w.waker_task_id AND q.tid = w.waker_tid AND q.ts <= w.ts
+                         AND q.ts + q.dur >= w.ts AND q.ts < $to AND q.ts + q.dur > $from - 1000000000
+        WHERE c.hop < $hops AND w.ts >= $from - 1000000000 AND w.ts < $to
+    )
+    WHERE n = 1
+),
+type_of AS (
+    SELECT task_id, min(type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
+    WHERE type_id IS NOT NULL
+    GROUP BY task_id
+),
+thread_name AS (
+    SELECT tid, name
+    FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
+    WHERE n = 1
+)
+SELECT c.slow, c.hop, CASE WHEN y.kind <> 'worker' THEN y.name END AS task_type,
+       CASE WHEN coalesce(y.kind, 'task') <> 'worker' THEN c.task_id END AS task_id, c.ts, c.dur,
+       c.woke_ts - c.ts AS woke_after, c.wake_delay, t.name AS thread, c.tid, c.woke_ts
+FROM chain c
+LEFT JOIN type_of o ON o.task_id = c.task_id
+LEFT JOIN task_types y ON y.type_id = coalesce(c.type_id, o.type_id)
+LEFT JOIN thread_name t ON t.tid = c.tid
+ORDER BY c.slow, c.hop

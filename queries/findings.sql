@@ -1,0 +1,456 @@
+-- findings: what is worth a word, how bad it is, and on what evidence: the cockpit's rules, worst first.
+--
+-- A row is one finding of one rule; each speaks only where what it rests on was watched, and says nothing of what was
+-- not. The workers' own loops are no tasks. Durations are in ns, shares in thousandths. The rules:
+--
+-- long_poll: by type of task, polls of more than $long_poll that began in the window; a warning where the longest took
+-- more than $very_long_poll. Where polls were not watched, sleeps inside tasks and computations that samples tell of,
+-- of more than $long_poll, count in their place (blocking_each.sql says how they are found); a finding that rests on
+-- samples alone is estimated. `value` is the longest.
+--
+-- wake_delay: the 99th percentile of all delays from wake to poll (as in wake_latency.sql) is more than
+-- $wake_delay_p99, of at least $wake_delay_count. The type is the one that waited longest in sum.
+--
+-- worker_blocked: a worker that was observed for at least $observed (as in workers.sql) was asleep inside tasks for
+-- more than $worker_blocked of that: a warning.
+--
+-- imbalance: of a runtime's workers that were observed for $observed, the busiest was on a CPU for more than
+-- $imbalance_busy of its time, and more than $imbalance times as much of it as the least busy one. `value` is that
+-- ratio in thousandths.
+--
+-- pool_saturated: the blocking pool has at least $pool_threads threads, observed for $observed together, and was at
+-- work (as in blocking_pool.sql) for more than $pool_busy of the time.
+--
+-- tasks_grow: at least $growth tasks of a type were spawned, and at most $growth_ended of as many ended; where `spawns`
+-- and `ends` were both watched in some of the window. `value` is the tasks spawned.
+--
+-- self_waking: tasks of a type that woke themselves $self_wakes times a second or more (of the window, or of one second
+-- where that is shorter), and at least $self_wakes_share of their wakes. `value` is their wakes by themselves.
+--
+-- lock_owner_asleep: tasks on workers or in the pool waited at least $lock_wait for a mutex or RwLock whose holder was
+-- asleep (as in locks.sql), by the two types. `value` is the longest.
+--
+-- Parameters:
+--   $from              epoch_ns  start of the window
+--   $to                epoch_ns  end of the window
+--   $long_poll         ns        a poll this long is a caution (default 10000000)
+--   $very_long_poll    ns        a poll this long is a warning (default 100000000)
+--   $wake_delay_p99    ns        the percentile of delays that is too long (default 5000000)
+--   $wake_delay_count  count     the least delays of which it is taken (default 100)
+--   $worker_blocked    count     thousandths of its time that a worker may sleep inside tasks (default 500)
+--   $imbalance         count     how many times as busy the busiest worker may be, in thousandths (default 3000)
+--   $imbalance_busy    count     only where it is busy for these thousandths of its time (default 300)
+--   $pool_busy         count     thousandths of its time that the pool may be at work (default 950)
+--   $pool_threads      count     only where it has so many threads (default 4)
+--   $growth            count     spawns of a type that count as growth (default 100)
+--   $growth_ended      count     only where no more than these thousandths as many ended (default 100)
+--   $self_wakes        count     wakes of a task by itself, each second (default 1000)
+--   $self_wakes_share  count     only where they are these thousandths of its wakes (default 500)
+--   $lock_wait         ns        a wait this long for a lock whose owner slept (default 1000000)
+--   $observed          ns        the least that a worker must have been observed (default 500000000)
+--
+-- Columns:
+--   rule               text      the rule's name
+--   severity           text      'warning' or 'caution'
+--   sentence           text      who, what and how much
+--   value              count     the figure that was held against the threshold, in `unit`
+--   threshold          count     the threshold, in `unit`
+--   unit               text      'ns', 'thousandths' or 'count'
+--   task_type          text      type of task that it is about; null where it is about none, or that is not known
+--   thread             text      thread that it is about: its name
+--   ts                 epoch_ns  when the worst began; null where it has no moment
+--
+-- Further columns:
+--   task_id            id        task of the worst
+--   tid                id        its thread
+--   count              count     how many of them: polls, delays, tasks, waits; null of a rule that counts nothing
+--   estimated          flag      whether it rests on samples alone
+WITH
+type_of AS (
+    SELECT task_id, min(type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
+    WHERE type_id IS NOT NULL
+    GROUP BY task_id
+),
+loops AS (
+    SELECT o.task_id FROM type_of o JOIN task_types y ON y.type_id = o.type_id WHERE y.kind = 'worker'
+),
+thread AS (
+    SELECT tid, name, role, worker, runtime_id
+    FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
+          FROM threads)
+    WHERE n = 1
+),
+-- long_poll. When polls were not watched: from the latest end so far to the next beginning.
+gaps AS (
+    SELECT from_ts, to_ts,
+           unnest(generate_series(
+               from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+    FROM (
+        SELECT ts AS to_ts, max(end_ts) OVER (ORDER BY ts, end_ts
+                                              ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS from_ts
+        FROM (
+            SELECT CAST($from AS BIGINT) AS ts, CAST($from AS BIGINT) AS end_ts
+            UNION ALL
+            SELECT ts, ts + dur FROM coverage
+            WHERE stream = 'polls' AND dur > 0 AND ts < $to AND ts + dur > $from
+            UNION ALL
+            SELECT CAST($to AS BIGINT), CAST($to AS BIGINT)
+        )
+    )
+    WHERE from_ts < to_ts
+),
+unwatched AS (
+    SELECT s.tid, s.ts, s.task_id, s.weight, s.is_sleep, g.from_ts AS gap
+    FROM gaps g
+    JOIN (
+        SELECT tid, ts, task_id, weight, 0 AS is_sleep,
+               ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12) AS bucket
+        FROM samples
+        WHERE ts >= $from AND ts < $to
+        UNION ALL
+        SELECT tid, ts, CASE WHEN dur - coalesce(run_queue, 0) > $long_poll THEN task_id END,
+               dur - coalesce(run_queue, 0), 1,
+               ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
+        FROM off_cpu
+        WHERE ts >= $from AND ts < $to AND state IN ('S', 'D')
+    ) s ON s.bucket = g.bucket AND s.ts >= g.from_ts AND s.ts < g.to_ts
+),
+-- Consecutive samples of one task without a sleep between are an island; a sleep is one of its own.
+islands AS (
+    SELECT *, sum(is_shore) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep
+                                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS island
+    FROM (
+        SELECT *, CASE WHEN is_sleep = 0 AND lag(is_sleep) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep) = 0
+                        AND task_id = lag(task_id) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep)
+                       THEN 0 ELSE 1 END AS is_shore
+        FROM unwatched
+    )
+),
+long AS (
+    SELECT ts, dur, tid, task_id, type_id, false AS estimated
+    FROM polls
+    WHERE ts >= $from AND ts < $to AND dur > $long_poll
+    UNION ALL
+    SELECT min(ts), sum(weight), tid, task_id, NULL, max(is_sleep) = 0
+    FROM islands
+    WHERE task_id IS NOT NULL
+    GROUP BY tid, gap, island, task_id
+    HAVING sum(weight) > $long_poll
+       AND (max(is_sleep) = 1 OR (count(*) >= 2 AND 2 * (max(ts) - min(ts)) >= $long_poll))
+),
+long_typed AS (
+    SELECT l.*, y.name,
+           row_number() OVER (PARTITION BY y.name ORDER BY l.dur DESC, l.ts, l.tid, l.task_id) AS n
+    FROM long l
+    LEFT JOIN type_of o ON o.task_id = l.task_id
+    LEFT JOIN task_types y ON y.type_id = coalesce(l.type_id, o.type_id)
+    WHERE coalesce(y.kind, 'task') = 'task'
+),
+long_poll AS (
+    SELECT 'long_poll' AS rule, max(dur) > $very_long_poll AS is_warning,
+           CASE WHEN count(*) = 1 THEN coalesce(name, 'a task of unknown type') || ' held its worker for '
+                ELSE coalesce(name, 'a task of unknown type') || ' held its worker ' || CAST(count(*) AS VARCHAR)
+                     || ' times for more than ' END AS text_1,
+           CASE WHEN count(*) = 1 THEN CAST(max(dur) AS BIGINT) ELSE CAST($long_poll AS BIGINT) END AS ns_1,
+           CASE WHEN count(*) = 1 THEN '' ELSE ', longest ' END AS text_2,
+           CASE WHEN count(*) = 1 THEN NULL ELSE CAST(max(dur) AS BIGINT) END AS ns_2, '' AS text_3,
+           CAST(max(dur) AS BIGINT) AS value,
+           CASE WHEN max(dur) > $very_long_poll THEN CAST($very_long_poll AS BIGINT) ELSE CAST($long_poll AS BIGINT)
+           END AS threshold, 'ns' AS unit, name AS task_type, max(CASE WHEN n = 1 THEN ts END) AS ts,
+           max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN tid END) AS tid,
+           count(*) AS count, bool_and(estimated) AS estimated
+    FROM long_typed
+    GROUP BY name
+),
+-- wake_delay
+delays AS (
+    SELECT type_id, (delay >> shift) << shift AS low, count(*) AS n, sum(delay) AS total, max(delay) AS longest
+    FROM (
+        SELECT type_id, delay, CAST(floor(log2(CAST(greatest(delay, 16) AS DOUBLE))) AS BIGINT) - 4 AS shift
+        FROM (
+            SELECT type_id, greatest(wake_delay, 0) AS delay
+            FROM polls
+            WHERE ts >= $from AND ts < $to AND wake_delay IS NOT NULL
+        )
+    )
+    GROUP BY type_id, (delay >> shift) << shift
+),
+delays_typed AS (
+    SELECT d.low, d.n, d.longest, y.name, sum(d.total) OVER (PARTITION BY y.name) AS total,
+           sum(d.n) OVER (ORDER BY d.low) AS upto, sum(d.n) OVER () AS count
+    FROM delays d
+    LEFT JOIN task_types y ON y.type_id = d.type_id
+    WHERE coalesce(y.kind, 'task') = 'task'
+),
+delayed AS (
+    SELECT least(min(CASE WHEN upto * 1000 >= count * 990 THEN low
+                          + (((CAST(1 AS BIGINT)
+                               << (CAST(floor(log2(CAST(greatest(low, 16) AS DOUBLE))) AS BIGINT) - 4)) - 1) >> 1)
+                     END), max(longest)) AS p99,
+           max(count) AS count, max(CASE WHEN n_type = 1 THEN name END) AS name
+    FROM (SELECT *, row_number() OVER (ORDER BY total DESC, name NULLS LAST) AS n_type FROM delays_typed)
+),
+wake_delay AS (
+    SELECT 'wake_delay' AS rule, false AS is_warning,
+           'woken tasks wait for their poll: one in a hundred ' AS text_1, p99 AS ns_1,
+           ' or more' || coalesce('; most of it falls to ' || name, '') AS text_2, CAST(NULL AS BIGINT) AS ns_2,
+           '' AS text_3, p99 AS value, CAST($wake_delay_p99 AS BIGINT) AS threshold, 'ns' AS unit, name AS task_type,
+           CAST(NULL AS BIGINT) AS ts, CAST(NULL AS BIGINT) AS task_id, CAST(NULL AS INTEGER) AS tid,
+           CAST(count AS BIGINT) AS count, false AS estimated
+    FROM delayed
+    WHERE p99 > $wake_delay_p99 AND count >= $wake_delay_count
+),
+-- worker_blocked, imbalance and pool_saturated rest on the load of threads.
+away AS (
+    SELECT tid, task_id, min(ts) AS first_ts, max(back) AS last_ts,
+           sum(greatest(least(ready, $to) - greatest(ts, $from), 0)) AS asleep,
+           sum(greatest(least(back, $to) - greatest(ready, $from), 0)) AS waiting
+    FROM (
+        SELECT tid, task_id, ts, ts + dur AS back,
+               CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready
+        FROM off_cpu
+        WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+    )
+    GROUP BY tid, task_id
+),
+signs AS (
+    SELECT a.tid, a.first_ts, a.last_ts, a.waiting,
+           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN a.asleep ELSE 0 END AS blocked,
+           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN 0 ELSE a.asleep END AS idle
+    FROM away a
+    LEFT JOIN loops l ON l.task_id = a.task_id
+    UNION ALL
+    SELECT tid, min(ts), max(ts), 0, 0, 0
+    FROM samples
+    WHERE ts >= $from - 1000000000 AND ts < $to + 1000000000
+    GROUP BY tid
+    UNION ALL
+    SELECT tid, min(ts), max(ts + dur), 0, 0, 0
+    FROM polls
+    WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+    GROUP BY tid
+),
+load AS (
+    SELECT t.tid, t.role, t.runtime_id, coalesce('worker ' || CAST(t.worker AS VARCHAR),
+                                                 'worker thread ' || CAST(t.tid AS VARCHAR)) AS name,
+           coalesce(s.observed, 0) AS observed, coalesce(s.blocked, 0) AS blocked, coalesce(s.idle, 0) AS idle,
+           coalesce(s.observed - s.blocked - s.waiting - s.idle, 0) AS running
+    FROM thread t
+    LEFT JOIN (
+        SELECT tid, greatest(least(max(last_ts), $to) - greatest(min(first_ts), $from), 0) AS observed,
+               sum(waiting) AS waiting, sum(blocked) AS blocked, sum(idle) AS idle
+        FROM signs
+        GROUP BY tid
+    ) s ON s.tid = t.tid
+    WHERE t.role IN ('worker', 'blocking')
+),
+shares AS (
+    SELECT *, CAST((blocked * 1000 - (blocked * 1000) % nullif(observed, 0)) / nullif(observed, 0) AS BIGINT)
+               AS blocked_share,
+           CAST((running * 1000 - (running * 1000) % nullif(observed, 0)) / nullif(observed, 0) AS BIGINT) AS busy,
+           role = 'worker' AND observed >= $observed AND observed > 0 AS is_rated
+    FROM load
+),
+ranked AS (
+    SELECT *, first_value(name) OVER (PARTITION BY is_rated, role, runtime_id ORDER BY busy, tid) AS least_name,
+           first_value(busy) OVER (PARTITION BY is_rated, role, runtime_id ORDER BY busy, tid) AS least_busy,
+           row_number() OVER (PARTITION BY is_rated, role, runtime_id ORDER BY busy DESC, tid) AS n,
+           count(*) OVER (PARTITION BY role) AS threads, sum(observed) OVER (PARTITION BY role) AS all_observed,
+           sum(observed - idle) OVER (PARTITION BY role) AS all_busy,
+           row_number() OVER (PARTITION BY role ORDER BY observed - idle DESC, tid) AS n_busy
+    FROM shares
+),
+rated AS (
+    SELECT *, CAST((busy * 1000 - (busy * 1000) % greatest(least_busy, 1)) / greatest(least_busy, 1) AS BIGINT)
+               AS ratio,
+           CAST((all_busy * 1000 - (all_busy * 1000) % nullif(all_observed, 0)) / nullif(all_observed, 0) AS BIGINT)
+               AS pool_share
+    FROM ranked
+),
+loaded AS (
+    SELECT r.rule, r.rule = 'worker_blocked' AS is_warning,
+           CASE r.rule
+               WHEN 'worker_blocked' THEN l.name || ' was asleep inside polls for '
+                    || CAST(CAST((l.blocked_share - l.blocked_share % 10) / 10 AS BIGINT) AS VARCHAR)
+                    || ' % of its time'
+               WHEN 'imbalance' THEN l.name || ' was on a CPU for '
+                    || CAST(CAST((l.busy - l.busy % 10) / 10 AS BIGINT) AS VARCHAR) || ' % of its time, '
+                    || l.least_name || ' for '
+                    || CAST(CAST((l.least_busy - l.least_busy % 10) / 10 AS BIGINT) AS VARCHAR) || ' %'
+               ELSE 'the ' || CAST(l.threads AS VARCHAR) || ' threads of the blocking pool were at work for '
+                    || CAST(CAST((l.pool_share - l.pool_share % 10) / 10 AS BIGINT) AS VARCHAR) || ' % of the time'
+           END AS text_1, CAST(NULL AS BIGINT) AS ns_1, '' AS text_2, CAST(NULL AS BIGINT) AS ns_2, '' AS text_3,
+           CASE r.rule WHEN 'worker_blocked' THEN l.blocked_share WHEN 'imbalance' THEN l.ratio ELSE l.pool_share
+           END AS value,
+           CASE r.rule WHEN 'worker_blocked' THEN CAST($worker_blocked AS BIGINT)
+                       WHEN 'imbalance' THEN CAST($imbalance AS BIGINT) ELSE CAST($pool_busy AS BIGINT)
+           END AS threshold, 'thousandths' AS unit, CAST(NULL AS VARCHAR) AS task_type, CAST(NULL AS BIGINT) AS ts,
+           CAST(NULL AS BIGINT) AS task_id, l.tid, CAST(NULL AS BIGINT) AS count, false AS estimated
+    FROM rated l
+    CROSS JOIN (SELECT 'worker_blocked' AS rule UNION ALL SELECT 'imbalance' UNION ALL SELECT 'pool_saturated') r
+    WHERE (r.rule = 'worker_blocked' AND l.is_rated AND l.blocked_share > $worker_blocked)
+       OR (r.rule = 'imbalance' AND l.is_rated AND l.n = 1 AND l.busy > $imbalance_busy AND l.ratio > $imbalance)
+       OR (r.rule = 'pool_saturated' AND l.role = 'blocking' AND l.n_busy = 1 AND l.threads >= $pool_threads
+           AND l.all_observed >= $observed AND l.pool_share > $pool_busy)
+),
+-- tasks_grow
+lives AS (
+    SELECT y.name, sum(l.spawned) AS spawned, sum(l.ended) AS ended
+    FROM (
+        SELECT task_id, 1 AS spawned, 0 AS ended FROM spawns WHERE ts >= $from AND ts < $to
+        UNION ALL
+        SELECT task_id, 0, 1 FROM ends WHERE ts >= $from AND ts < $to
+    ) l
+    JOIN type_of o ON o.task_id = l.task_id
+    JOIN task_types y ON y.type_id = o.type_id
+    WHERE y.kind <> 'worker'
+    GROUP BY y.name
+),
+ends_watched AS (
+    SELECT count(*) > 0 AS ends
+    FROM (SELECT ts FROM coverage WHERE stream = 'ends' AND ts < $to AND ts + dur > $from
+          UNION ALL SELECT ts FROM ends WHERE ts >= $from AND ts < $to)
+),
+tasks_grow AS (
+    SELECT 'tasks_grow' AS rule, false AS is_warning,
+           CAST(l.spawned AS VARCHAR) || ' tasks of ' || l.name || ' were spawned, ' || CAST(l.ended AS VARCHAR)
+               || ' ended' AS text_1,
+           CAST(NULL AS BIGINT) AS ns_1, '' AS text_2, CAST(NULL AS BIGINT) AS ns_2, '' AS text_3,
+           CAST(l.spawned AS BIGINT) AS value, CAST($growth AS BIGINT) AS threshold, 'count' AS unit,
+           l.name AS task_type, CAST(NULL AS BIGINT) AS ts, CAST(NULL AS BIGINT) AS task_id,
+           CAST(NULL AS INTEGER) AS tid,
+           CAST(l.spawned AS BIGINT) AS count, false AS estimated
+    FROM lives l
+    CROSS JOIN ends_watched v
+    WHERE v.ends AND l.spawned >= $growth AND l.ended * 1000 <= l.spawned * $growth_ended
+),
+-- self_waking
+spinning AS (
+    SELECT task_id, wakes,
+           row_number() OVER (PARTITION BY name ORDER BY wakes DESC, task_id) AS n, name
+    FROM (
+        SELECT w.task_id, w.self_wakes AS wakes, y.name
+        FROM (
+            SELECT task_id, count(*) AS wakes, sum(CASE WHEN waker_task_id = task_id THEN 1 ELSE 0 END) AS self_wakes
+            FROM wakes
+            WHERE ts >= $from AND ts < $to
+            GROUP BY task_id
+        ) w
+        LEFT JOIN type_of o ON o.task_id = w.task_id
+        LEFT JOIN task_types y ON y.type_id = o.type_id
+        WHERE w.self_wakes > 0 AND coalesce(y.kind, 'task') = 'task'
+          AND CAST(w.self_wakes AS DOUBLE) * 1e9
+              >= CAST($self_wakes AS DOUBLE)
+                 * CAST(greatest(CAST($to AS BIGINT) - CAST($from AS BIGINT), 1000000000) AS DOUBLE)
+          AND w.self_wakes * 1000 >= w.wakes * $self_wakes_share
+    )
+),
+self_waking AS (
+    SELECT 'self_waking' AS rule, false AS is_warning,
+           CASE WHEN count(*) = 1 THEN 'a task of ' || coalesce(name, 'unknown type') || ' woke itself '
+                ELSE CAST(count(*) AS VARCHAR) || ' tasks of ' || coalesce(name, 'unknown type')
+                     || ' woke themselves ' END || CAST(sum(wakes) AS VARCHAR) || ' times' AS text_1,
+           CAST(NULL AS BIGINT) AS ns_1, '' AS text_2, CAST(NULL AS BIGINT) AS ns_2, '' AS text_3,
+           CAST(sum(wakes) AS BIGINT) AS value, CAST($self_wakes AS BIGINT) AS threshold, 'count' AS unit,
+           name AS task_type, CAST(NULL AS BIGINT) AS ts, max(CASE WHEN n = 1 THEN task_id END) AS task_id,
+           CAST(NULL AS INTEGER) AS tid, count(*) AS count, false AS estimated
+    FROM spinning
+    GROUP BY name
+),
+-- lock_owner_asleep
+lock_stacks AS (
+    SELECT DISTINCT p.stack_id
+    FROM (
+        SELECT stack_id, unnest(frame_ids) AS frame_id,
+               unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
+        FROM stacks
+    ) p
+    JOIN (SELECT frame_id, lower(function) AS name FROM frames) f ON f.frame_id = p.frame_id
+    WHERE p.depth <= 16 AND f.name NOT LIKE '%condvar%'
+      AND (f.name LIKE '%mutex%' OR f.name LIKE '%rwlock%' OR f.name LIKE '%lock_contended%'
+           OR f.name LIKE '%lock_slow%')
+),
+sleeps AS (
+    SELECT o.tid, o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.waker_tid, y.name, y.kind,
+           l.stack_id IS NOT NULL AS is_lock
+    FROM off_cpu o
+    LEFT JOIN type_of p ON p.task_id = o.task_id
+    LEFT JOIN task_types y ON y.type_id = p.type_id
+    LEFT JOIN lock_stacks l ON l.stack_id = o.stack_id
+    WHERE o.ts >= $from - 1000000000 AND o.ts < $to AND o.dur >= $lock_wait AND o.task_id IS NOT NULL
+      AND o.state IN ('S', 'D') AND o.dur - coalesce(o.run_queue, 0) >= $lock_wait
+      AND coalesce(y.kind, 'task') <> 'worker'
+),
+sleep AS (
+    SELECT *
+    FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts ORDER BY dur DESC, task_id) AS n FROM sleeps)
+    WHERE n = 1
+),
+marks AS (
+    SELECT *, max(CASE WHEN place = 2 THEN moment END) OVER (
+                  PARTITION BY moment_tid ORDER BY moment, place
+                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS sleep_ts
+    FROM (
+        SELECT tid AS moment_tid, ts AS moment, 2 AS place, NULL AS tid, NULL AS ts, NULL AS dur, NULL AS task_id,
+               NULL AS name
+        FROM sleep
+        UNION ALL
+        SELECT s.waker_tid, s.ts + s.dur, 1, s.tid, s.ts, s.dur, s.task_id, s.name
+        FROM sleeps s
+        JOIN thread t ON t.tid = s.tid
+        WHERE s.ts >= $from AND s.is_lock AND coalesce(s.kind, 'task') = 'task' AND t.role <> 'other'
+    )
+),
+locked AS (
+    SELECT m.tid, m.ts, m.dur, m.task_id, m.name, s.name AS holder,
+           row_number() OVER (PARTITION BY m.name, s.name ORDER BY m.dur DESC, m.ts, m.tid) AS n
+    FROM marks m
+    JOIN sleep s ON s.tid = m.moment_tid AND s.ts = m.sleep_ts
+    WHERE m.place = 1 AND s.tid <> m.tid AND s.ts + s.dur > m.ts AND s.ts + s.dur <= m.moment
+),
+lock_owner_asleep AS (
+    SELECT 'lock_owner_asleep' AS rule, false AS is_warning,
+           coalesce(name, 'a task of unknown type') || ' waited '
+               || CASE WHEN count(*) > 1 THEN CAST(count(*) AS VARCHAR) || ' times, longest ' ELSE '' END AS text_1,
+           max(dur) AS ns_1,
+           ' for a lock whose owner slept: ' || coalesce(holder, 'a task of unknown type') AS text_2,
+           CAST(NULL AS BIGINT) AS ns_2, '' AS text_3, max(dur) AS value, CAST($lock_wait AS BIGINT) AS threshold,
+           'ns' AS unit, name AS task_type, max(CASE WHEN n = 1 THEN ts END) AS ts,
+           max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN tid END) AS tid,
+           count(*) AS count, false AS estimated
+    FROM locked
+    GROUP BY name, holder
+),
+found AS (
+    SELECT * FROM long_poll
+    UNION ALL SELECT * FROM wake_delay
+    UNION ALL SELECT * FROM loaded
+    UNION ALL SELECT * FROM tasks_grow
+    UNION ALL SELECT * FROM self_waking
+    UNION ALL SELECT * FROM lock_owner_asleep
+),
+-- A duration as people read it.
+told AS (
+    SELECT f.*,
+           CASE WHEN ns_1 IS NULL THEN ''
+                WHEN ns_1 >= 10000000000
+                THEN CAST(CAST((ns_1 - ns_1 % 1000000000) / 1000000000 AS BIGINT) AS VARCHAR) || ' s'
+                WHEN ns_1 >= 10000000 THEN CAST(CAST((ns_1 - ns_1 % 1000000) / 1000000 AS BIGINT) AS VARCHAR) || ' ms'
+                WHEN ns_1 >= 10000 THEN CAST(CAST((ns_1 - ns_1 % 1000) / 1000 AS BIGINT) AS VARCHAR) || ' µs'
+                ELSE CAST(ns_1 AS VARCHAR) || ' ns' END AS told_1,
+           CASE WHEN ns_2 IS NULL THEN ''
+                WHEN ns_2 >= 10000000000
+                THEN CAST(CAST((ns_2 - ns_2 % 1000000000) / 1000000000 AS BIGINT) AS VARCHAR) || ' s'
+                WHEN ns_2 >= 10000000 THEN CAST(CAST((ns_2 - ns_2 % 1000000) / 1000000 AS BIGINT) AS VARCHAR) || ' ms'
+                WHEN ns_2 >= 10000 THEN CAST(CAST((ns_2 - ns_2 % 1000) / 1000 AS BIGINT) AS VARCHAR) || ' µs'
+                ELSE CAST(ns_2 AS VARCHAR) || ' ns' END AS told_2
+    FROM found f
+)
+SELECT f.rule, CASE WHEN f.is_warning THEN 'warning' ELSE 'caution' END AS severity,
+       f.text_1 || f.told_1 || f.text_2 || f.told_2 || f.text_3 AS sentence, f.value, f.threshold, f.unit, f.task_type,
+       t.name AS thread, f.ts, f.task_id, f.tid, f.count, f.estimated
+FROM told f
+LEFT JOIN thread t ON t.tid = f.tid
+ORDER BY severity DESC, f.rule, f.value DESC, sentence

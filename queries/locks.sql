@@ -1,0 +1,169 @@
+-- locks: who waited for a lock, where, and who held it, the longest wait in sum first.
+--
+-- A row is a place where tasks of a type waited, the kind of lock, and its holder. A wait is a sleep inside a task
+-- whose first 16 frames from the leaf have a function of a lock in their names. The thread that woke the waiter held
+-- the lock: it held it asleep where that thread slept inside a task itself, for at least $asleep too, and the last such
+-- sleep to begin before the wait ended was over after the wait began and before it ended; computing where the last poll
+-- of at least $asleep to begin there by then was not over; else no more is known of the holder. Sleeps and polls of
+-- holders are looked for from a second before the window on. A wait belongs to the window in which it began.
+--
+-- Parameters:
+--   $from            epoch_ns  waits that began from then on
+--   $to              epoch_ns  and before
+--   $asleep          ns        sleeps count from this duration on (default 1000000)
+--   $task            id        only waits of this task; null = all
+--   $thread          id        only waits on this thread; null = all
+--
+-- Columns:
+--   lock             text      'mutex', 'rwlock', 'semaphore', 'condvar', 'park', 'futex': the first that the stack
+--                              shows
+--   waits            count     waits
+--   total            ns        how long, together
+--   longest          ns        the longest
+--   function         text      where it waited: first own function from the leaf; the task's type where none is known
+--   file             text      its source file; where a frame has no line, file and line of the task's type
+--   line             id        line in it
+--   task_type        text      type of the waiting task; null where not known
+--   held             text      'asleep' or 'computing': what the holder did; null where not known
+--   holder_type      text      type of the task that held it; null where not known
+--   holder_function  text      where the holder slept, as `function`; null where it did not
+--   holder_file      text      its source file
+--   holder_line      id        line in it
+--
+-- Further columns:
+--   longest_ts       epoch_ns  when the longest wait began
+--   tid              id        its thread
+--   task_id          id        its task
+--   holder_tid       id        the thread that ended it; null where not known
+WITH
+type_of AS (
+    SELECT task_id, min(type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
+    WHERE type_id IS NOT NULL
+    GROUP BY task_id
+),
+placed AS (
+    SELECT stack_id, unnest(frame_ids) AS frame_id,
+           unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
+    FROM stacks
+),
+-- The frame that a stack is blamed on, and what kind of lock its first 16 frames from the leaf show that it waits for.
+blame AS (
+    SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own, d.lock
+    FROM stacks s
+    JOIN (
+        SELECT p.stack_id, min(CASE WHEN f.origin = 'own' THEN p.depth END) AS own,
+               min(CASE WHEN f.origin IN ('dependency', 'tokio') THEN p.depth END) AS near,
+               min(CASE WHEN p.depth > 16 THEN NULL
+                        WHEN f.name LIKE '%condvar%' THEN 4
+                        WHEN f.name LIKE '%mutex%' OR f.name LIKE '%lock_contended%' OR f.name LIKE '%lock_slow%' THEN 1
+                        WHEN f.name LIKE '%rwlock%' THEN 2
+                        WHEN f.name LIKE '%semaphore%' THEN 3
+                        WHEN f.name LIKE '%park%' THEN 5
+                        WHEN f.name LIKE '%futex%' THEN 6 END) AS lock
+        FROM placed p
+        JOIN (SELECT frame_id, origin, lower(function) AS name FROM frames WHERE function IS NOT NULL) f
+          ON f.frame_id = p.frame_id
+        GROUP BY p.stack_id
+    ) d ON d.stack_id = s.stack_id
+),
+-- Long sleeps inside tasks; what is a lock's wait among them has a kind.
+sleeps AS (
+    SELECT o.tid, o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.waker_tid, b.lock, b.frame_id, b.is_own,
+           y.name, y.kind, y.file, y.line
+    FROM off_cpu o
+    LEFT JOIN type_of p ON p.task_id = o.task_id
+    LEFT JOIN task_types y ON y.type_id = p.type_id
+    LEFT JOIN blame b ON b.stack_id = o.stack_id
+    WHERE o.ts >= $from - 1000000000 AND o.ts < $to AND o.dur >= $asleep
+      AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
+      AND o.dur - coalesce(o.run_queue, 0) >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
+),
+long_polls AS (
+    SELECT p.tid, p.ts, max(p.dur) AS dur, min(p.task_id) AS task_id, min(p.type_id) AS type_id
+    FROM polls p
+    LEFT JOIN task_types y ON y.type_id = p.type_id
+    WHERE p.ts >= $from - 1000000000 AND p.ts < $to AND p.dur >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
+    GROUP BY p.tid, p.ts
+),
+sleep AS (
+    SELECT *
+    FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts ORDER BY dur DESC, task_id, frame_id NULLS LAST) AS n
+          FROM sleeps)
+    WHERE n = 1
+),
+-- Each wait, as it ends, looks back on its waker's thread: to the last poll and to the last sleep there.
+marks AS (
+    SELECT *, max(CASE WHEN place = 0 THEN moment END) OVER (
+                  PARTITION BY moment_tid ORDER BY moment, place
+                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS poll_ts,
+           max(CASE WHEN place = 2 THEN moment END) OVER (
+                  PARTITION BY moment_tid ORDER BY moment, place
+                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS sleep_ts
+    FROM (
+        SELECT tid AS moment_tid, ts AS moment, 0 AS place, NULL AS tid, NULL AS ts, NULL AS dur, NULL AS task_id,
+               NULL AS lock, NULL AS frame_id, NULL AS is_own, NULL AS name, NULL AS file, NULL AS line
+        FROM long_polls
+        UNION ALL
+        SELECT tid, ts, 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM sleep
+        UNION ALL
+        SELECT waker_tid, ts + dur, 1, tid, ts, dur, task_id, lock, frame_id, is_own, name, file, line
+        FROM sleeps
+        WHERE ts >= $from AND lock IS NOT NULL
+          AND ($task IS NULL OR task_id = $task)
+          AND ($thread IS NULL OR tid = $thread)
+    )
+),
+held AS (
+    SELECT m.tid, m.ts, m.dur, m.task_id, m.lock, m.frame_id, m.is_own, m.name, m.file, m.line,
+           m.moment_tid AS holder_tid,
+           CASE WHEN s.tid IS NOT NULL THEN 'asleep' WHEN p.tid IS NOT NULL THEN 'computing' END AS held,
+           CASE WHEN s.tid IS NOT NULL THEN s.name ELSE coalesce(y.name, z.name) END AS holder_type,
+           s.frame_id AS holder_frame_id, s.is_own AS holder_is_own, s.tid IS NOT NULL AS is_asleep,
+           s.file AS holder_type_file, s.line AS holder_type_line
+    FROM marks m
+    LEFT JOIN sleep s ON s.tid = m.moment_tid AND s.ts = m.sleep_ts AND s.tid <> m.tid
+                     AND s.ts + s.dur > m.ts AND s.ts + s.dur <= m.moment
+    LEFT JOIN long_polls p ON p.tid = m.moment_tid AND p.ts = m.poll_ts AND p.tid <> m.tid AND p.ts + p.dur >= m.moment
+    LEFT JOIN task_types y ON y.type_id = p.type_id
+    LEFT JOIN type_of o ON o.task_id = p.task_id
+    LEFT JOIN task_types z ON z.type_id = o.type_id
+    WHERE m.place = 1
+),
+located AS (
+    SELECT h.*,
+           CASE WHEN h.is_own THEN f.function ELSE coalesce(h.name, f.function, '<unknown>') END AS function,
+           CASE WHEN h.name IS NOT NULL
+                 AND (NOT coalesce(h.is_own, false) OR (f.line IS NULL AND h.line IS NOT NULL))
+                THEN h.file ELSE f.file END AS at_file,
+           CASE WHEN h.name IS NOT NULL
+                 AND (NOT coalesce(h.is_own, false) OR (f.line IS NULL AND h.line IS NOT NULL))
+                THEN h.line ELSE f.line END AS at_line,
+           CASE WHEN h.is_asleep THEN CASE WHEN h.holder_is_own THEN g.function
+                                           ELSE coalesce(h.holder_type, g.function, '<unknown>') END
+           END AS holder_function,
+           CASE WHEN NOT h.is_asleep THEN NULL
+                WHEN h.holder_type IS NOT NULL
+                 AND (NOT coalesce(h.holder_is_own, false) OR (g.line IS NULL AND h.holder_type_line IS NOT NULL))
+                THEN h.holder_type_file ELSE g.file END AS holder_file,
+           CASE WHEN NOT h.is_asleep THEN NULL
+                WHEN h.holder_type IS NOT NULL
+                 AND (NOT coalesce(h.holder_is_own, false) OR (g.line IS NULL AND h.holder_type_line IS NOT NULL))
+                THEN h.holder_type_line ELSE g.line END AS holder_line
+    FROM held h
+    LEFT JOIN frames f ON f.frame_id = h.frame_id
+    LEFT JOIN frames g ON g.frame_id = h.holder_frame_id
+)
+SELECT CASE lock WHEN 1 THEN 'mutex' WHEN 2 THEN 'rwlock' WHEN 3 THEN 'semaphore' WHEN 4 THEN 'condvar'
+                 WHEN 5 THEN 'park' ELSE 'futex' END AS lock,
+       count(*) AS waits, CAST(sum(dur) AS BIGINT) AS total, max(dur) AS longest, function, at_file AS file,
+       at_line AS line, name AS task_type, held, holder_type, holder_function, holder_file, holder_line,
+       max(CASE WHEN n = 1 THEN ts END) AS longest_ts, max(CASE WHEN n = 1 THEN tid END) AS tid,
+       max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN holder_tid END) AS holder_tid
+FROM (SELECT *, row_number() OVER (PARTITION BY lock, function, at_file, at_line, name, held, holder_type,
+                                                holder_function, holder_file, holder_line
+                                   ORDER BY dur DESC, ts, tid) AS n
+      FROM located)
+GROUP BY lock, function, at_file, at_line, name, held, holder_type, holder_function, holder_file, holder_line
+ORDER BY total DESC, lock, function, file NULLS LAST, line NULLS LAST, task_type NULLS LAST, held NULLS LAST,
+         holder_type NULLS LAST, holder_function NULLS LAST, holder_line NULLS LAST

@@ -1,0 +1,63 @@
+-- wake_latency: how long woken tasks waited for their poll, by type of task, the longest wait in sum first.
+--
+-- A row is a type of task. The delay is what a poll tells: from the wake that led to it to its start. Work of the
+-- blocking pool and the workers' own loops are left out; a poll whose wake is not known does not count. Percentiles are
+-- by nearest rank over buckets a sixteenth of an octave wide, told as the bucket's middle and never past the longest:
+-- at most 3.1 % off, exact below 32 ns. A negative delay counts as 0.
+--
+-- Parameters:
+--   $from       epoch_ns  polls that began from then on
+--   $to         epoch_ns  and before
+--
+-- Columns:
+--   task_type   text      type of the tasks; null where not known
+--   count       count     polls whose delay is known
+--   p50         ns        median delay
+--   p90         ns        90th percentile
+--   p99         ns        99th percentile
+--   longest     ns        the longest, exact
+--   mean        ns        the mean, rounded down
+--   total       ns        all delays together
+--
+-- Further columns:
+--   file        text      where the future is written
+--   line        id        line in it
+WITH
+-- Many polls, few buckets: counted before anything is looked up. `low` is the least delay of a bucket.
+counted AS (
+    SELECT type_id, (delay >> shift) << shift AS low, count(*) AS n, sum(delay) AS total, max(delay) AS longest
+    FROM (
+        SELECT type_id, delay, CAST(floor(log2(CAST(greatest(delay, 16) AS DOUBLE))) AS BIGINT) - 4 AS shift
+        FROM (
+            SELECT type_id, greatest(wake_delay, 0) AS delay
+            FROM polls
+            WHERE ts >= $from AND ts < $to AND wake_delay IS NOT NULL
+        )
+    )
+    GROUP BY type_id, (delay >> shift) << shift
+),
+typed AS (
+    SELECT y.name, y.file, y.line, c.low, sum(c.n) AS n, sum(c.total) AS total, max(c.longest) AS longest
+    FROM counted c
+    LEFT JOIN task_types y ON y.type_id = c.type_id
+    WHERE coalesce(y.kind, 'task') = 'task'
+    GROUP BY y.name, y.file, y.line, c.low
+),
+ranked AS (
+    SELECT name, file, line, n, total, longest,
+           low + (((CAST(1 AS BIGINT) << (CAST(floor(log2(CAST(greatest(low, 16) AS DOUBLE))) AS BIGINT) - 4)) - 1) >> 1)
+               AS middle,
+           sum(n) OVER (PARTITION BY name, file, line ORDER BY low
+                        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS upto,
+           sum(n) OVER (PARTITION BY name, file, line) AS count
+    FROM typed
+)
+SELECT name AS task_type, CAST(sum(n) AS BIGINT) AS count,
+       least(min(CASE WHEN upto * 1000 >= count * 500 THEN middle END), max(longest)) AS p50,
+       least(min(CASE WHEN upto * 1000 >= count * 900 THEN middle END), max(longest)) AS p90,
+       least(min(CASE WHEN upto * 1000 >= count * 990 THEN middle END), max(longest)) AS p99,
+       max(longest) AS longest, CAST((sum(total) - sum(total) % sum(n)) / sum(n) AS BIGINT) AS mean,
+       CAST(sum(total) AS BIGINT) AS total, file, line
+FROM ranked
+GROUP BY name, file, line
+ORDER BY total DESC, task_type NULLS LAST, file NULLS LAST, line NULLS LAST
