@@ -16,8 +16,7 @@ use crate::{
 };
 
 /// Views that commands written by hand show.
-const BY_HAND: [&str; 7] =
-    ["blocking", "blocking_each", "hotspots", "tasks", "tasks_by_type", "timeline", "workers"];
+const BY_HAND: [&str; 7] = ["blocking", "blocking_each", "hotspots", "tasks", "tasks_by_type", "timeline", "workers"];
 
 /// The views that have a command here.
 fn views() -> impl Iterator<Item = &'static View> {

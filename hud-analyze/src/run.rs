@@ -137,7 +137,13 @@ fn within(window: Window) -> Arguments {
     Arguments::default().int("from", window.from).int("to", window.to)
 }
 
-pub(crate) async fn show(catalog: &Catalog, view: View, arguments: Arguments, args: &ViewArgs, out: &mut Stdout) -> Result<()> {
+pub(crate) async fn show(
+    catalog: &Catalog,
+    view: View,
+    arguments: Arguments,
+    args: &ViewArgs,
+    out: &mut Stdout,
+) -> Result<()> {
     let limit = match args.limit {
         Some(0) => None,
         Some(limit) => Some(limit),

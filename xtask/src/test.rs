@@ -101,7 +101,9 @@ pub(crate) fn duckdb() -> Result<PathBuf> {
     if !succeeds(command(&python).args(["-c", &installed])) {
         sh(command("python3").args(["-m", "venv", "--clear"]).arg(&venv))
             .context("python3 cannot make a virtual environment (Debian: install python3-venv)")?;
-        sh(command(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]).args(PACKAGES))?;
+        sh(command(&python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"])
+            .args(PACKAGES))?;
     }
     Ok(python)
 }
