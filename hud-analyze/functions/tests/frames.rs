@@ -1,4 +1,5 @@
 //! Stacks: held to a slow reading of the same rows, to the SQL of `hotspots`, and to hostile names.
+#![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod support;
 

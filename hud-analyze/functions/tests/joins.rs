@@ -1,4 +1,5 @@
 //! As-of and interval joins: held to a slow reading of the same rows, to their plans, to their memory and to hostile input.
+#![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Times, durations and names in queries: what they give, that constants are worked out at planning, what is refused.
+#![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod support;
 

@@ -90,6 +90,13 @@ impl Sketch {
     pub(super) fn quantile(&self, billionths: u32) -> Option<i64> {
         let all: u128 = self.counts().map(|(_, count)| u128::from(count)).sum();
         let rank = (all * u128::from(billionths)).div_ceil(1_000_000_000).max(1);
+        // Both ends are known.
+        match rank {
+            _ if all == 0 => return None,
+            1 => return Some(self.least),
+            rank if rank == all => return Some(self.greatest),
+            _ => {}
+        }
         let mut before = 0;
         for (slot, count) in self.counts() {
             before += u128::from(count);
@@ -145,7 +152,7 @@ mod tests {
             sketch.count(3, u64::MAX);
         }
         assert_eq!(sketch.counts().map(|(_, count)| count).max(), Some(u64::MAX));
-        assert_eq!(sketch.quantile(1_000_000_000), Some(i64::MAX - (1 << 57)));
+        assert_eq!(sketch.quantile(1_000_000_000), Some(i64::MAX));
         assert_eq!(sketch.quantile(0), Some(0));
         sketch.count(u16::MAX, 1);
     }

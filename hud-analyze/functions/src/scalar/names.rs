@@ -126,7 +126,7 @@ fn wrapped(inner: &str, depth: usize) -> Vec<String> {
         .into_iter()
         .map(str::trim)
         .filter(|part| !part.is_empty() && !part.starts_with('\'') && *part != "alloc::alloc::Global")
-        .filter(|part| !split(part, Splitter::Equals).get(1).is_some_and(|value| !value.is_empty()))
+        .filter(|part| split(part, Splitter::Equals).get(1).is_none_or(|value| value.is_empty()))
         .map(|part| shorten(part, depth + 1, true))
         .collect()
 }

@@ -1,5 +1,6 @@
 //! Contexts, tables and answers, for all tests of this crate.
-#![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
 
 use std::sync::{Arc, LazyLock};
 
