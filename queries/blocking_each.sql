@@ -72,14 +72,17 @@ asleep AS (
 -- Polls that computed for long, in each bucket of time that they touch, at most 4,097 in the window: a poll has no stack
 -- of its own, the samples of its task inside it have, and are looked up by thread and bucket.
 long_polls AS (
-    SELECT p.tid, p.ts, p.ts + p.dur AS end_ts, p.dur - p.blocked - p.run_queue AS dur, p.task_id, p.type_id,
+    SELECT tid, ts, end_ts, busy AS dur, task_id, type_id,
            unnest(generate_series(
-               p.ts - (p.ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
-               least(p.ts + p.dur, $to), greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
-    FROM polls p
-    LEFT JOIN task_types y ON y.type_id = p.type_id
-    WHERE p.ts >= $from AND p.ts < $to AND p.dur >= $threshold AND p.dur - p.blocked - p.run_queue >= $threshold
-      AND coalesce(y.kind, 'task') = 'task'
+               ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               least(end_ts, $to), greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+    FROM (
+        SELECT p.tid, p.ts, p.ts + p.dur AS end_ts, p.dur - p.blocked - p.run_queue AS busy, p.task_id, p.type_id
+        FROM polls p
+        LEFT JOIN task_types y ON y.type_id = p.type_id
+        WHERE p.ts >= $from AND p.ts < $to AND p.dur >= $threshold AND p.dur - p.blocked - p.run_queue >= $threshold
+          AND coalesce(y.kind, 'task') = 'task'
+    )
 ),
 poll_pieces AS (
     SELECT p.tid, p.ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
@@ -180,12 +183,12 @@ stretches AS (
                 THEN y.line ELSE f.line END AS line,
            y.name AS task_type, s.task_id, s.tid, t.name AS thread
     FROM (
-        SELECT ts, dur, 'blocked' AS cause, false AS estimated, task_id, NULL AS type_id, tid, frame_id, is_own
+        SELECT ts, dur, 'blocked' AS cause, false AS estimated, task_id, CAST(NULL AS BIGINT) AS type_id, tid, frame_id, is_own
         FROM asleep
         UNION ALL
         SELECT ts, dur, 'cpu', false, task_id, type_id, tid, frame_id, is_own FROM computed
         UNION ALL
-        SELECT ts, dur, 'cpu', true, task_id, NULL, tid, frame_id, is_own FROM estimated
+        SELECT ts, dur, 'cpu', true, task_id, CAST(NULL AS BIGINT), tid, frame_id, is_own FROM estimated
     ) s
     LEFT JOIN type_of o ON o.task_id = s.task_id
     LEFT JOIN task_types y ON y.type_id = coalesce(s.type_id, o.type_id)

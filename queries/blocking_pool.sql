@@ -48,7 +48,7 @@ away AS (
     FROM (
         SELECT tid, task_id, ts, dur, CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready
         FROM off_cpu
-        WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000 AND tid IN (SELECT tid FROM pool)
+        WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000 AND tid IN (SELECT tid FROM pool)
     )
     GROUP BY tid, task_id
 ),
@@ -61,7 +61,7 @@ work AS (
         JOIN task_types y ON y.type_id = p.type_id
         WHERE p.ts >= $from AND p.ts < $to AND y.kind = 'blocking'
     ) p
-    LEFT JOIN (SELECT task_id, min(ts) AS ts FROM spawns WHERE ts >= $from - 1000000000 AND ts < $to GROUP BY task_id) s
+    LEFT JOIN (SELECT task_id, min(ts) AS ts FROM spawns WHERE ts >= greatest($from, -9000000000000000000) - 1000000000 AND ts < $to GROUP BY task_id) s
            ON s.task_id = p.task_id AND s.ts <= p.ts
 ),
 signs AS (
@@ -72,12 +72,12 @@ signs AS (
     UNION ALL
     SELECT tid, min(ts), max(ts), 0
     FROM samples
-    WHERE ts >= $from - 1000000000 AND ts < $to + 1000000000 AND tid IN (SELECT tid FROM pool)
+    WHERE ts >= greatest($from, -9000000000000000000) - 1000000000 AND ts < least($to, 9000000000000000000) + 1000000000 AND tid IN (SELECT tid FROM pool)
     GROUP BY tid
     UNION ALL
     SELECT tid, min(ts), max(ts + dur), 0
     FROM polls
-    WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000 AND tid IN (SELECT tid FROM pool)
+    WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000 AND tid IN (SELECT tid FROM pool)
     GROUP BY tid
 ),
 watched AS (

@@ -49,8 +49,8 @@ chain AS (
         FROM chain c
         JOIN wakes w ON w.task_id = c.task_id AND w.ts = c.ts - c.wake_delay
         LEFT JOIN polls q ON q.task_id = w.waker_task_id AND q.tid = w.waker_tid AND q.ts <= w.ts
-                         AND q.ts + q.dur >= w.ts AND q.ts < $to AND q.ts + q.dur > $from - 1000000000
-        WHERE c.hop < $hops AND w.ts >= $from - 1000000000 AND w.ts < $to
+                         AND q.ts + q.dur >= w.ts AND q.ts < $to AND q.ts + q.dur > greatest($from, -9000000000000000000) - 1000000000
+        WHERE c.hop < $hops AND w.ts >= greatest($from, -9000000000000000000) - 1000000000 AND w.ts < $to
     )
     WHERE n = 1
 ),
@@ -65,11 +65,11 @@ thread_name AS (
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
 )
-SELECT c.slow, c.hop, CASE WHEN y.kind <> 'worker' THEN y.name END AS task_type,
+SELECT CAST(c.slow AS BIGINT) AS slow, c.hop, CASE WHEN y.kind <> 'worker' THEN y.name END AS task_type,
        CASE WHEN coalesce(y.kind, 'task') <> 'worker' THEN c.task_id END AS task_id, c.ts, c.dur,
        c.woke_ts - c.ts AS woke_after, c.wake_delay, t.name AS thread, c.tid, c.woke_ts
 FROM chain c
 LEFT JOIN type_of o ON o.task_id = c.task_id
 LEFT JOIN task_types y ON y.type_id = coalesce(c.type_id, o.type_id)
 LEFT JOIN thread_name t ON t.tid = c.tid
-ORDER BY c.slow, c.hop
+ORDER BY slow, c.hop

@@ -211,7 +211,7 @@ away AS (
         SELECT tid, task_id, ts, ts + dur AS back,
                CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready
         FROM off_cpu
-        WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+        WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
     )
     GROUP BY tid, task_id
 ),
@@ -224,12 +224,12 @@ signs AS (
     UNION ALL
     SELECT tid, min(ts), max(ts), 0, 0, 0
     FROM samples
-    WHERE ts >= $from - 1000000000 AND ts < $to + 1000000000
+    WHERE ts >= greatest($from, -9000000000000000000) - 1000000000 AND ts < least($to, 9000000000000000000) + 1000000000
     GROUP BY tid
     UNION ALL
     SELECT tid, min(ts), max(ts + dur), 0, 0, 0
     FROM polls
-    WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+    WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
     GROUP BY tid
 ),
 load AS (
@@ -379,7 +379,7 @@ sleeps AS (
     LEFT JOIN type_of p ON p.task_id = o.task_id
     LEFT JOIN task_types y ON y.type_id = p.type_id
     LEFT JOIN lock_stacks l ON l.stack_id = o.stack_id
-    WHERE o.ts >= $from - 1000000000 AND o.ts < $to AND o.dur >= $lock_wait AND o.task_id IS NOT NULL
+    WHERE o.ts >= greatest($from, -9000000000000000000) - 1000000000 AND o.ts < $to AND o.dur >= $lock_wait AND o.task_id IS NOT NULL
       AND o.state IN ('S', 'D') AND o.dur - coalesce(o.run_queue, 0) >= $lock_wait
       AND coalesce(y.kind, 'task') <> 'worker'
 ),
@@ -393,9 +393,10 @@ marks AS (
                   PARTITION BY moment_tid ORDER BY moment, place
                   ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS sleep_ts
     FROM (
-        SELECT tid AS moment_tid, ts AS moment, 2 AS place, NULL AS tid, NULL AS ts, NULL AS dur, NULL AS task_id,
-               NULL AS name
-        FROM sleep
+        SELECT on_tid AS moment_tid, began AS moment, 2 AS place, CAST(NULL AS INTEGER) AS tid,
+               CAST(NULL AS BIGINT) AS ts, CAST(NULL AS BIGINT) AS dur, CAST(NULL AS BIGINT) AS task_id,
+               CAST(NULL AS VARCHAR) AS name
+        FROM (SELECT tid AS on_tid, ts AS began FROM sleep)
         UNION ALL
         SELECT s.waker_tid, s.ts + s.dur, 1, s.tid, s.ts, s.dur, s.task_id, s.name
         FROM sleeps s

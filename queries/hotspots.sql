@@ -118,14 +118,14 @@ spot AS (
 ),
 -- What a stack counts for: itself, and each function in it that something can be blamed on, once.
 reach AS (
-    SELECT stack_id, NULL AS spot, true AS is_itself FROM stacks
+    SELECT stack_id, CAST(NULL AS BIGINT) AS spot, true AS is_itself FROM stacks
     UNION ALL
     SELECT DISTINCT p.stack_id, s.spot, false
     FROM placed p
     JOIN spot s ON s.frame_id = p.frame_id
-    WHERE s.spot IN (SELECT b.spot FROM spot b
-                     WHERE b.frame_id IN (SELECT frame_id FROM blame)
-                        OR b.function IN (SELECT name FROM task_types))
+    WHERE s.spot IN (SELECT b.spot FROM spot b WHERE b.frame_id IN (SELECT frame_id FROM blame)
+                     UNION
+                     SELECT b.spot FROM spot b WHERE b.function IN (SELECT name FROM task_types))
 ),
 reached AS (
     SELECT t.task_type, t.weight, coalesce(r.is_itself, true) AS is_itself, t.samples, t.top_line, t.top_leaf,
@@ -136,7 +136,7 @@ reached AS (
     LEFT JOIN reach r ON r.stack_id = t.stack_id
     LEFT JOIN spot s ON s.frame_id = r.spot
     WHERE coalesce(r.is_itself, true)
-       OR s.function <> t.function OR s.file IS DISTINCT FROM t.file OR s.line_key IS DISTINCT FROM t.line_key
+       OR s.function <> t.function OR (s.file IS DISTINCT FROM t.file) OR (s.line_key IS DISTINCT FROM t.line_key)
 ),
 summed AS (
     SELECT function, file, line_key, task_type, sum(CASE WHEN is_itself THEN weight ELSE 0 END) AS self,

@@ -75,7 +75,7 @@ sleeps AS (
     LEFT JOIN type_of p ON p.task_id = o.task_id
     LEFT JOIN task_types y ON y.type_id = p.type_id
     LEFT JOIN blame b ON b.stack_id = o.stack_id
-    WHERE o.ts >= $from - 1000000000 AND o.ts < $to AND o.dur >= $asleep
+    WHERE o.ts >= greatest($from, -9000000000000000000) - 1000000000 AND o.ts < $to AND o.dur >= $asleep
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
 ),
@@ -83,7 +83,7 @@ long_polls AS (
     SELECT p.tid, p.ts, max(p.dur) AS dur, min(p.task_id) AS task_id, min(p.type_id) AS type_id
     FROM polls p
     LEFT JOIN task_types y ON y.type_id = p.type_id
-    WHERE p.ts >= $from - 1000000000 AND p.ts < $to AND p.dur >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
+    WHERE p.ts >= greatest($from, -9000000000000000000) - 1000000000 AND p.ts < $to AND p.dur >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
     GROUP BY p.tid, p.ts
 ),
 sleep AS (
@@ -101,11 +101,13 @@ marks AS (
                   PARTITION BY moment_tid ORDER BY moment, place
                   ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS sleep_ts
     FROM (
-        SELECT tid AS moment_tid, ts AS moment, 0 AS place, NULL AS tid, NULL AS ts, NULL AS dur, NULL AS task_id,
-               NULL AS lock, NULL AS frame_id, NULL AS is_own, NULL AS name, NULL AS file, NULL AS line
-        FROM long_polls
-        UNION ALL
-        SELECT tid, ts, 2, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM sleep
+        SELECT on_tid AS moment_tid, began AS moment, place, CAST(NULL AS INTEGER) AS tid, CAST(NULL AS BIGINT) AS ts,
+               CAST(NULL AS BIGINT) AS dur, CAST(NULL AS BIGINT) AS task_id, CAST(NULL AS BIGINT) AS lock,
+               CAST(NULL AS BIGINT) AS frame_id, CAST(NULL AS BOOLEAN) AS is_own, CAST(NULL AS VARCHAR) AS name,
+               CAST(NULL AS VARCHAR) AS file, CAST(NULL AS INTEGER) AS line
+        FROM (SELECT tid AS on_tid, ts AS began, 0 AS place FROM long_polls
+              UNION ALL
+              SELECT tid, ts, 2 FROM sleep)
         UNION ALL
         SELECT waker_tid, ts + dur, 1, tid, ts, dur, task_id, lock, frame_id, is_own, name, file, line
         FROM sleeps

@@ -37,7 +37,8 @@ rows_of AS (
     FROM told
     HAVING count(*) > 0
     UNION ALL
-    SELECT 'second', ts, dur, probe_ns, recorder_cpu, recorder_rss, events, ring_bytes, probe_ns, recorder_cpu
+    SELECT 'second', ts, dur, probe_ns, recorder_cpu, recorder_rss, events, ring_bytes, probe_ns AS probes,
+           recorder_cpu AS recorder
     FROM told
 )
 SELECT what, ts, CAST(dur AS BIGINT) AS dur, CAST(coalesce(probe_ns, 0) + recorder_cpu AS BIGINT) AS cpu,

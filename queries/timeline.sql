@@ -49,17 +49,17 @@ seen AS (
     FROM (
         SELECT tid, min(ts) AS first_ts, max(ts + dur) AS last_ts
         FROM off_cpu
-        WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+        WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
         GROUP BY tid
         UNION ALL
         SELECT tid, min(ts), max(ts)
         FROM samples
-        WHERE ts >= $from - 1000000000 AND ts < $to + 1000000000
+        WHERE ts >= greatest($from, -9000000000000000000) - 1000000000 AND ts < least($to, 9000000000000000000) + 1000000000
         GROUP BY tid
         UNION ALL
         SELECT tid, min(ts), max(ts + dur)
         FROM polls
-        WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+        WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
         GROUP BY tid
     )
     GROUP BY tid

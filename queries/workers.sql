@@ -53,7 +53,7 @@ away AS (
         SELECT tid, task_id, ts, ts + dur AS back,
                CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready
         FROM off_cpu
-        WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+        WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
     )
     GROUP BY tid, task_id
 ),
@@ -62,7 +62,7 @@ polled AS (
            sum(CASE WHEN ts >= $from AND ts < $to THEN 1 ELSE 0 END) AS polls,
            max(CASE WHEN ts >= $from AND ts < $to THEN dur END) AS longest
     FROM polls
-    WHERE ts < $to + 1000000000 AND ts + dur > $from - 1000000000
+    WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
     GROUP BY tid, type_id
 ),
 -- All signs of life of a thread, with what they say: each table is read once.
@@ -70,13 +70,13 @@ signs AS (
     SELECT a.tid, a.first_ts, a.last_ts, a.waiting,
            CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN a.asleep ELSE 0 END AS blocked,
            CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN 0 ELSE a.asleep END AS idle,
-           0 AS polls, NULL AS longest
+           0 AS polls, CAST(NULL AS BIGINT) AS longest
     FROM away a
     LEFT JOIN loops l ON l.task_id = a.task_id
     UNION ALL
-    SELECT tid, min(ts), max(ts), 0, 0, 0, 0, NULL
+    SELECT tid, min(ts), max(ts), 0, 0, 0, 0, CAST(NULL AS BIGINT)
     FROM samples
-    WHERE ts >= $from - 1000000000 AND ts < $to + 1000000000
+    WHERE ts >= greatest($from, -9000000000000000000) - 1000000000 AND ts < least($to, 9000000000000000000) + 1000000000
     GROUP BY tid
     UNION ALL
     SELECT p.tid, p.first_ts, p.last_ts, 0, 0, 0,

@@ -297,6 +297,8 @@ const CONSUMERS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(2);
 fn empty(runtime: &Arc<RuntimeEnv>) -> SessionContext {
     let mut config = SessionConfig::new().with_information_schema(true);
     let options = config.options_mut();
+    // As the tables have them.
+    options.sql_parser.map_string_types_to_utf8view = false;
     // What a condition leaves out is not even decoded.
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;

@@ -240,6 +240,11 @@ impl SegmentTable {
                 max_value: told(ScalarValue::Int64(Some(greatest))),
                 ..ColumnStatistics::new_unknown()
             },
+            // How far back a row may begin that reaches into a window.
+            Some((_, greatest)) if column.name == "dur" && chosen.facts.span.last < i64::MAX => ColumnStatistics {
+                max_value: told(ScalarValue::Int64(Some(chosen.facts.span.last.saturating_sub(greatest)))),
+                ..ColumnStatistics::new_unknown()
+            },
             _ => ColumnStatistics::new_unknown(),
         });
         Statistics {

@@ -15,7 +15,8 @@ use arrow::{
     datatypes::Int64Type,
 };
 use hud_common::session::{
-    self, InflightReader, Manifest, SessionDir, Table, VerifiedFile, encode, open_verified, verified_info,
+    self, InflightReader, MANIFEST_FILE, Manifest, SessionDir, Table, VerifiedFile, encode, open_verified,
+    verified_info,
 };
 use parquet::arrow::ProjectionMask;
 
@@ -182,7 +183,12 @@ impl Rows for SessionRows {
     }
 
     fn manifest_json(&self) -> Result<Vec<u8>> {
-        Ok(self.manifest.signed_text()?.into_bytes())
+        // As it lies there, where it is a file: another hud may have written it.
+        if !self.dir.is_folder() {
+            return Ok(self.manifest.signed_text()?.into_bytes());
+        }
+        let path = self.dir.path().join(MANIFEST_FILE);
+        Ok(std::fs::read(&path).map_err(session::Error::io("read", &path))?)
     }
 
     fn count(&self, table: Table) -> Result<u64> {

@@ -4,7 +4,7 @@
 //! The plain readings are written from the headers of `queries/*.sql`, not from their text. One binary, because each one
 //! that links DataFusion takes a quarter of a gigabyte.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "tests")]
 
 mod data;
 mod docs;
