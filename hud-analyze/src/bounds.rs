@@ -136,7 +136,7 @@ mod tests {
             col("ts").not_between(lit(1_i64), lit(3_i64)),
             col("ts").gt(lit(ScalarValue::Int64(None))),
         ] {
-            assert_eq!(of(&[other.clone()]), NONE, "{other}");
+            assert_eq!(of(std::slice::from_ref(&other)), NONE, "{other}");
         }
     }
 }

@@ -214,7 +214,7 @@ impl SegmentTable {
                     if admitted.as_ref().is_some_and(Vec::is_empty) {
                         continue;
                     }
-                    rows = admitted.filter(|rows| rows.as_slice() != [0..facts.rows]);
+                    rows = admitted.filter(|rows| !matches!(rows.as_slice(), [all] if all.len() == facts.rows));
                 }
                 chosen.push(Chosen { source: Arc::clone(source), segment: segment.clone(), facts: *facts, rows });
             }

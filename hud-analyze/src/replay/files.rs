@@ -100,11 +100,14 @@ impl Part {
     }
 }
 
+/// An open segment: its table and number, and what its footer says.
+type Opened = ((Table, u32), VerifiedFile, ArrowReaderMetadata);
+
 /// What was opened is kept open for a while: those who scrub come back.
 #[derive(Debug)]
 pub(super) struct Shelf {
     dir: SessionDir,
-    open: Mutex<VecDeque<((Table, u32), VerifiedFile, ArrowReaderMetadata)>>,
+    open: Mutex<VecDeque<Opened>>,
     damage: Mutex<Vec<String>>,
 }
 

@@ -575,7 +575,7 @@ impl Chunk {
 /// The same boolean `count` times, as bits.
 fn bits(set: bool, count: usize, out: &mut Vec<u8>) {
     out.resize(out.len() + count / 8, if set { 0xff } else { 0 });
-    if count % 8 > 0 {
+    if !count.is_multiple_of(8) {
         out.push(if set { (1 << (count % 8)) - 1 } else { 0 });
     }
 }

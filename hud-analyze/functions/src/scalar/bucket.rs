@@ -144,6 +144,6 @@ mod tests {
             assert_eq!(bucket(step, ts), at, "{ts} by {step}");
         }
         assert_eq!(bucket(10, i64::MIN), i64::MIN);
-        assert!(bucket(i64::MAX, -2) >= i64::MIN);
+        let _ = bucket(i64::MAX, -2);
     }
 }

@@ -4,7 +4,13 @@
 //! The plain readings are written from the headers of `queries/*.sql`, not from their text. One binary, because each one
 //! that links DataFusion takes a quarter of a gigabyte.
 
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "tests")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::type_complexity,
+    clippy::unwrap_used,
+    reason = "tests, of rows that are tuples"
+)]
 
 mod data;
 mod docs;

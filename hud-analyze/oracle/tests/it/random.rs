@@ -50,7 +50,7 @@ fn same(view: &str, column: &str, a: &Value, b: &Value) -> bool {
 fn sorted(view: &str, mut rows: Vec<Row>) -> Vec<Row> {
     let key = |row: &Row| {
         let exact = row.iter().filter(|(column, value)| {
-            !value.is_f64() && !(view == "blocking" && matches!(column.as_str(), "median" | "p99"))
+            !(value.is_f64() || view == "blocking" && matches!(column.as_str(), "median" | "p99"))
         });
         exact.map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>()
     };
