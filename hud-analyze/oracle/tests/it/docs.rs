@@ -1,6 +1,6 @@
 //! docs/SQL.md is made of the views' headers, and of what they say of the recording: `HUD_BLESS=1` writes it anew.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, path::Path};
 
 use hud_analyze::view::{ALL, Item, Unit, View};
 use serde_json::Value;
@@ -10,27 +10,26 @@ use crate::{
     golden::hold,
 };
 
-/// What stands between these is written by hand.
-const BEGIN: &str = "<!-- functions: begin -->";
-const END: &str = "<!-- functions: end -->";
 /// Rows of an example.
 const SHOWN: usize = 3;
 
 const HEAD: &str = "\
 <!-- Printed from the headers of queries/*.sql by hud-analyze/oracle/tests/it/docs.rs; to renew it: HUD_BLESS=1 cargo test \
--p hud-oracle. What stands between the marks of the functions is written by hand. -->
+-p hud-oracle -->
 # SQL
 
 Every question about a session is SQL. What a view answers is one file of `queries/`, which hud-analyze embeds and DuckDB \
 runs as well, with the same answer; a test holds both to it. The tables that they read are those of [SCHEMA.md](SCHEMA.md).
 
 In `hud-analyze sql SESSION` each view is a table, `views.NAME`, or only `NAME` where the session has no table of that name \
-(`tasks`, `coverage`, `drops` and `overhead` have one): over the whole session, with default parameters. `NAME(from, to)` \
-takes a window, in ns since the Unix epoch.
+(`tasks`, `coverage`, `drops` and `overhead` have one): over the whole session, with default parameters. `NAME(from, to, …)` \
+takes the parameters in the order of its header, null for a default: times in ns since the Unix epoch or in words (`'+5s'`, \
+`'-30s'`, `'14:03:20'`), durations in ns or in words (`'10ms'`). Over several sessions, or a store of them, every table and \
+view has the columns `host` and `session` as well, and `\"<session>\".polls` is the table of one of them.
 
 ```
 hud-analyze sql SESSION -c 'SELECT * FROM views.wake_latency LIMIT 5'
-hud-analyze sql SESSION -c 'SELECT task_type, p99 FROM wake_latency(1795465352000000000, 1795465353000000000)'
+hud-analyze sql SESSION -c 'SELECT task_type, p99 FROM wake_latency('+2s', '+3s')'
 ```
 
 To run a file elsewhere, give it its parameters by name. In Python with DuckDB:
@@ -129,8 +128,6 @@ fn example(view: &View, rows: &[Row], columns: &[&Item], start: i64) -> String {
 #[test]
 fn the_documentation_is_what_the_headers_and_the_recording_say() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/SQL.md");
-    let kept = fs::read_to_string(&path).unwrap_or_default();
-    let by_hand = kept.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).map_or("\n", |(text, _)| text);
 
     let args = Args::whole(&Data::read(&recording()));
     let mut text = format!("{HEAD}\n# Views\n\n");
@@ -153,6 +150,12 @@ fn the_documentation_is_what_the_headers_and_the_recording_say() {
         let rows = ask(&recording(), **view, &args);
         let _ = write!(text, "\n{}", example(view, &rows, &columns, args.from));
     }
-    let _ = write!(text, "\n# Functions\n\n{BEGIN}{by_hand}{END}\n");
+    text += "\n# Functions\n\nBeside those of DataFusion, in `hud-analyze sql`; DuckDB has none of them, and no view uses them.\n\n";
+    text += "| function | what it gives | for example |\n|---|---|---|\n";
+    for function in hud_functions::catalog() {
+        let cell = |text: &str| text.replace('|', "\\|");
+        let (signature, about, example) = (cell(function.signature), cell(function.about), cell(function.example));
+        let _ = writeln!(text, "| `{signature}` | {about} | `{example}` |");
+    }
     hold(&path, &text);
 }
