@@ -18,7 +18,9 @@ pub(crate) struct Args {
 
 /// Readers that share no code with ours: of Parquet, of Perfetto's traces, of pprof's profiles (austin-python has their
 /// protobuf module, and asks for an older protobuf than is needed).
-const PACKAGES: [&str; 4] = ["duckdb==1.4.4", "perfetto==0.59.1", "protobuf==7.36.2", "austin-python==2.4.0"];
+const READERS: [&str; 4] = ["duckdb==1.4.4", "perfetto==0.59.1", "protobuf==7.36.2", "austin-python==2.4.0"];
+/// A server that speaks S3.
+const MOTO: [&str; 3] = ["moto[s3]==5.1.18", "flask==3.1.3", "flask-cors==6.0.5"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut steps = Steps::default();
@@ -94,16 +96,17 @@ fn cargo_nextest(subcommand: &str) -> std::process::Command {
 pub(crate) fn duckdb() -> Result<PathBuf> {
     let venv = target_dir().join("duckdb");
     let python = venv.join("bin/python");
-    let wanted = PACKAGES.map(|package| format!("'{package}'")).join(", ");
+    let wanted = READERS.iter().chain(&MOTO).map(|package| format!("'{}'", package.replace("[s3]", "")));
     let installed = format!(
-        "from importlib.metadata import version; [None for p in [{wanted}] if version(p.split('==')[0]) == p.split('==')[1] or 1/0]"
+        "from importlib.metadata import version\nfor p in [{}]:\n  assert version(p.split('==')[0]) == p.split('==')[1], p",
+        wanted.collect::<Vec<_>>().join(", ")
     );
     if !succeeds(command(&python).args(["-c", &installed])) {
         sh(command("python3").args(["-m", "venv", "--clear"]).arg(&venv))
             .context("python3 cannot make a virtual environment (Debian: install python3-venv)")?;
-        sh(command(&python)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"])
-            .args(PACKAGES))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+        sh(command(&python).args(pip).arg("--no-deps").args(READERS))?;
+        sh(command(&python).args(pip).args(MOTO))?;
     }
     Ok(python)
 }
