@@ -23,6 +23,8 @@ Examples:
   hud hotspots /var/tmp/s                   where the CPU time went
   hud blocking /var/tmp/s                   who held a worker, and why
   hud sql /var/tmp/s -c 'SELECT count(*) FROM polls'
+  hud diff /var/tmp/before /var/tmp/after   what changed, and how sure that is
+  hud export /var/tmp/s -o s.pftrace        for ui.perfetto.dev
 
 Exit codes: 0 done, 1 failed, 2 usage, 77 no permission or no eBPF here.";
 
@@ -73,6 +75,21 @@ enum Command {
     /// Draw the cockpit's screen of a session into a file
     #[command(disable_help_flag = true)]
     Screenshot(Rest),
+    /// What changed between two sessions, or two windows of one
+    #[command(disable_help_flag = true)]
+    Diff(Rest),
+    /// A session for Perfetto, the Firefox Profiler, pprof, a flame graph, or in one file
+    #[command(disable_help_flag = true)]
+    Export(Rest),
+    /// What is worth a word in a session, how bad it is, and on what evidence
+    #[command(disable_help_flag = true)]
+    Findings(Rest),
+    /// Prove that a session is whole
+    #[command(disable_help_flag = true)]
+    Verify(Rest),
+    /// Any other command of hud-analyze, such as `hud analyze locks SESSION`
+    #[command(disable_help_flag = true)]
+    Analyze(Rest),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -119,6 +136,11 @@ impl Command {
             Command::Sql(rest) => Err(hand_over("hud-analyze", Some("sql"), rest)),
             Command::Info(rest) => Err(hand_over("hud-analyze", Some("info"), rest)),
             Command::Replay(rest) => Err(hand_over("hud-analyze", Some("replay"), rest)),
+            Command::Diff(rest) => Err(hand_over("hud-analyze", Some("diff"), rest)),
+            Command::Export(rest) => Err(hand_over("hud-analyze", Some("export"), rest)),
+            Command::Findings(rest) => Err(hand_over("hud-analyze", Some("findings"), rest)),
+            Command::Verify(rest) => Err(hand_over("hud-analyze", Some("verify"), rest)),
+            Command::Analyze(rest) => Err(hand_over("hud-analyze", None, rest)),
             Command::Screenshot(rest) => Err(hand_over("hud-analyze", Some("screenshot"), rest)),
         }
     }
