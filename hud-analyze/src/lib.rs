@@ -4,7 +4,7 @@
 //! cli ──▶ run ──▶ window ──▶ view ──▶ catalog ──▶ output
 //!         what     $from,    queries/   tables over   table, json,
 //!         is asked $to       *.sql      the segments  csv, arrow, …
-//!                                          └─ snapshot: segments and logs, ─ store: each byte checked
+//!                                          └─ origin: where sessions lie; snapshot: segments and logs at one moment
 //! ```
 //! Every view is one file of `queries/`, embedded as it is: its header tells the parameters, the columns and their
 //! units, and the output is formatted from that. Nothing here writes to a session, but for recovering one whose recorder was
