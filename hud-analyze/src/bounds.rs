@@ -26,9 +26,13 @@ impl Bounds {
         bounds
     }
 
-    /// Whether every row is within them.
-    pub(crate) fn are_none(&self) -> bool {
-        self.first_key == i64::MIN && self.last_key == i64::MAX && self.first_end == i64::MIN
+    /// Whether every row of a segment is within them, so that none of its pages need be looked at.
+    pub(crate) fn hold_all_of(&self, facts: &Facts) -> bool {
+        let within = |(first, last)| {
+            // No row ends before it begins; one that does may be read in vain.
+            first >= self.first_key && last <= self.last_key && first >= self.first_end
+        };
+        facts.keys.is_some_and(within)
     }
 
     fn narrow(&mut self, filter: &Expr, key: &str) {

@@ -205,7 +205,7 @@ impl SegmentTable {
                     continue;
                 }
                 let mut rows = None;
-                if !bounds.are_none() && facts.rows > 0 {
+                if !bounds.hold_all_of(facts) && facts.rows > 0 {
                     let opened = source.shelf.opened(segment).map_err(|error| source.shelf.fail(error))?;
                     let pages = pages(self.table, opened.metadata.metadata());
                     let admitted = pages.map(|pages| {
