@@ -52,7 +52,7 @@ placed AS (
     FROM stacks
 ),
 -- The frame that a stack is blamed on: the first own one from the leaf, else of a dependency or tokio, else the leaf.
-blame AS (
+blame AS MATERIALIZED (
     SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own
     FROM stacks s
     LEFT JOIN (

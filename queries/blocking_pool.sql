@@ -28,7 +28,7 @@
 --   idle            ns        asleep outside a task; null of work
 --   tid             id        the thread; null of pool and work
 WITH
-pool AS (
+pool AS MATERIALIZED (
     SELECT tid, name
     FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
           FROM threads)
@@ -53,7 +53,7 @@ away AS (
     GROUP BY tid, task_id
 ),
 -- Pieces of work, with the spawn of each.
-work AS (
+work AS MATERIALIZED (
     SELECT p.tid, p.name, p.dur, p.ts - s.ts AS queued
     FROM (
         SELECT p.tid, p.task_id, p.ts, p.dur, y.name

@@ -66,7 +66,7 @@
 --   count              count     how many of them: polls, delays, tasks, waits; null of a rule that counts nothing
 --   estimated          flag      whether it rests on samples alone
 WITH
-type_of AS (
+type_of AS MATERIALIZED (
     SELECT task_id, min(type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
     WHERE type_id IS NOT NULL
@@ -75,7 +75,7 @@ type_of AS (
 loops AS (
     SELECT o.task_id FROM type_of o JOIN task_types y ON y.type_id = o.type_id WHERE y.kind = 'worker'
 ),
-thread AS (
+thread AS MATERIALIZED (
     SELECT tid, name, role, worker, runtime_id
     FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
           FROM threads)
@@ -372,7 +372,7 @@ lock_stacks AS (
       AND (f.name LIKE '%mutex%' OR f.name LIKE '%rwlock%' OR f.name LIKE '%lock_contended%'
            OR f.name LIKE '%lock_slow%')
 ),
-sleeps AS (
+sleeps AS MATERIALIZED (
     SELECT o.tid, o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.waker_tid, y.name, y.kind,
            l.stack_id IS NOT NULL AS is_lock
     FROM off_cpu o
@@ -383,7 +383,7 @@ sleeps AS (
       AND o.state IN ('S', 'D') AND o.dur - coalesce(o.run_queue, 0) >= $lock_wait
       AND coalesce(y.kind, 'task') <> 'worker'
 ),
-sleep AS (
+sleep AS MATERIALIZED (
     SELECT *
     FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts ORDER BY dur DESC, task_id) AS n FROM sleeps)
     WHERE n = 1

@@ -30,7 +30,7 @@ type_of AS (
     WHERE type_id IS NOT NULL
     GROUP BY task_id
 ),
-frame AS (
+frame AS MATERIALIZED (
     SELECT f.frame_id, coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>') AS function,
            f.file, f.line, f.origin, f.function IS NOT NULL AS is_named
     FROM frames f
@@ -42,7 +42,7 @@ placed AS (
     FROM stacks
 ),
 -- The frame that a stack is blamed on.
-blame AS (
+blame AS MATERIALIZED (
     SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own,
            s.frame_ids[1] AS leaf_id
     FROM stacks s
@@ -111,7 +111,7 @@ topped AS (
     FROM weighed
 ),
 -- Functions by number: that of the first frame that is in it.
-spot AS (
+spot AS MATERIALIZED (
     SELECT frame_id, function, file, CASE WHEN $lines THEN line END AS line_key,
            min(frame_id) OVER (PARTITION BY function, file, CASE WHEN $lines THEN line END) AS spot
     FROM frame

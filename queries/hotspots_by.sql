@@ -40,7 +40,7 @@ thread_name AS (
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
 ),
-frame AS (
+frame AS MATERIALIZED (
     SELECT f.frame_id, coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>') AS function,
            f.file, f.line, f.origin, f.function IS NOT NULL AS is_named
     FROM frames f

@@ -23,14 +23,14 @@
 --   longest_poll  ns        the longest poll that was under way in the step, in full
 --   task_type     text      type of the tasks that took most of the step, by their polls, samples and sleeps
 WITH
-worker AS (
+worker AS MATERIALIZED (
     SELECT tid, name, worker, runtime_id
     FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
           FROM threads)
     WHERE n = 1 AND role = 'worker' AND ($thread IS NULL OR tid = $thread)
 ),
 -- A task's type is told when the task is first met, and as it is spawned.
-type_of AS (
+type_of AS MATERIALIZED (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
     WHERE o.type_id IS NOT NULL

@@ -59,8 +59,8 @@ away AS (
 ),
 polled AS (
     SELECT tid, type_id, min(ts) AS first_ts, max(ts + dur) AS last_ts,
-           sum(CASE WHEN ts >= $from AND ts < $to THEN 1 ELSE 0 END) AS polls,
-           max(CASE WHEN ts >= $from AND ts < $to THEN dur END) AS longest
+           count(*) FILTER (WHERE ts >= $from AND ts < $to) AS polls,
+           max(dur) FILTER (WHERE ts >= $from AND ts < $to) AS longest
     FROM polls
     WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
     GROUP BY tid, type_id

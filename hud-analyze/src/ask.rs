@@ -31,7 +31,7 @@ use crate::{
     error::{Error, Result},
     human,
     names::{self, VIEWS},
-    output::{self, Format, Rows, Shape},
+    output::{self, Rows, Shape},
     view::{ALL, Unit},
 };
 
@@ -47,8 +47,7 @@ pub(crate) fn run(catalog: &Catalog, runtime: &Runtime, args: &SqlArgs) -> Resul
             commands.chain(files.iter().cloned().map(Input::File)).collect()
         }
     };
-    let settings =
-        Settings { format: args.format.of_shell(), null: "-".into(), footer: inputs.is_empty(), ..Settings::default() };
+    let settings = Settings { format: args.format, null: "-".into(), footer: inputs.is_empty(), ..Settings::default() };
     let options = Options { greeting: greeting(catalog), settings, ..Options::default() };
     let database = Asked { catalog, runtime, relations: RefCell::default() };
     hud_shell::run(&database, &inputs, options).map_err(|error| match error {
@@ -116,7 +115,8 @@ impl Database for Asked<'_> {
 impl Asked<'_> {
     /// What the user has defined.
     fn defined(&self, known: &[Relation]) -> Vec<Relation> {
-        let schema = self.catalog.context().catalog("datafusion").and_then(|catalog| catalog.schema("public"));
+        let catalog = self.catalog.context().ok().and_then(|context| context.catalog("datafusion"));
+        let schema = catalog.and_then(|catalog| catalog.schema("public"));
         let Some(schema) = schema else { return Vec::new() };
         let is_new = |name: &String| !known.iter().any(|known| known.schema.is_none() && known.name == *name);
         let new = schema.table_names().into_iter().filter(is_new);
@@ -135,7 +135,7 @@ impl Asked<'_> {
         let mut truncated = false;
         for statement in parse(sql)? {
             control.set_phase("planning");
-            let context = self.catalog.context();
+            let context = self.catalog.context()?;
             let plan = context.state().statement_to_plan(statement).await?;
             // A session is only read: no INSERT, no COPY … TO.
             SQLOptions::new().with_allow_dml(false).verify_plan(&plan).map_err(|_| Error::Sql {
@@ -166,7 +166,7 @@ impl Asked<'_> {
             };
             control.set_phase("reading");
             control.set_total(expected(&plan));
-            let format = Format::from_shell(settings.format);
+            let format = settings.format;
             let write = output::write_rows(self.catalog, answer, format, &shape, out);
             tokio::pin!(write);
             let mut ticks = time::interval(TICK);
@@ -299,7 +299,8 @@ fn functions(catalog: &Catalog) -> Vec<Function> {
             doc: names::about(view).into(),
         });
     }
-    let state = catalog.context().state();
+    let Ok(context) = catalog.context() else { return all };
+    let state = context.state();
     let known: std::collections::HashSet<String> = all.iter().map(|function| function.name.clone()).collect();
     let mut add = |name: &str, kind, doc: Option<&datafusion::logical_expr::Documentation>| {
         if !known.contains(name) {

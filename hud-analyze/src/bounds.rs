@@ -26,6 +26,16 @@ impl Bounds {
         bounds
     }
 
+    /// Whether the footers alone prove that `filter` holds for every row of these segments.
+    pub(crate) fn prove<'a>(filter: &Expr, key: &str, segments: impl IntoIterator<Item = &'a Facts>) -> bool {
+        let mut bounds = Self::of(&[], key);
+        let is_all_it_says = bounds.narrow(filter, key);
+        let holds = |facts: &Facts| {
+            bounds.hold_all_of(facts) && (bounds.first_end == i64::MIN || facts.is_forward) || facts.rows == 0
+        };
+        is_all_it_says && segments.into_iter().all(holds)
+    }
+
     /// Whether every row of a segment is within them, so that none of its pages need be looked at.
     pub(crate) fn hold_all_of(&self, facts: &Facts) -> bool {
         let within = |(first, last)| {
@@ -35,32 +45,32 @@ impl Bounds {
         facts.keys.is_some_and(within)
     }
 
-    fn narrow(&mut self, filter: &Expr, key: &str) {
+    /// Says whether they are now all that the filter demands.
+    fn narrow(&mut self, filter: &Expr, key: &str) -> bool {
         match filter {
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-                self.narrow(left, key);
-                self.narrow(right, key);
+                // Both, whatever the first says.
+                self.narrow(left, key) & self.narrow(right, key)
             }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
                 if let Some(value) = integer(right) {
-                    self.compare(left, *op, value, key);
+                    self.compare(left, *op, value, key)
                 } else if let (Some(value), Some(op)) = (integer(left), op.swap()) {
-                    self.compare(right, op, value, key);
+                    self.compare(right, op, value, key)
+                } else {
+                    false
                 }
             }
             Expr::Between(between) if !between.negated => {
-                if let Some(low) = integer(&between.low) {
-                    self.compare(&between.expr, Operator::GtEq, low, key);
-                }
-                if let Some(high) = integer(&between.high) {
-                    self.compare(&between.expr, Operator::LtEq, high, key);
-                }
+                let mut bound =
+                    |value: Option<i64>, op| value.is_some_and(|value| self.compare(&between.expr, op, value, key));
+                bound(integer(&between.low), Operator::GtEq) & bound(integer(&between.high), Operator::LtEq)
             }
-            _ => {}
+            _ => false,
         }
     }
 
-    fn compare(&mut self, expr: &Expr, op: Operator, value: i64, key: &str) {
+    fn compare(&mut self, expr: &Expr, op: Operator, value: i64, key: &str) -> bool {
         // `x > max` and `x < min` hold for no row; that the least or the greatest one is read all the same does no harm.
         let (least, greatest) = match op {
             Operator::Eq => (Some(value), Some(value)),
@@ -68,13 +78,18 @@ impl Bounds {
             Operator::GtEq => (Some(value), None),
             Operator::Lt => (None, Some(value.saturating_sub(1))),
             Operator::LtEq => (None, Some(value)),
-            _ => return,
+            _ => return false,
         };
+        let is_exact = !matches!((op, value), (Operator::Gt, i64::MAX) | (Operator::Lt, i64::MIN));
         if is_column(expr, key) {
             self.first_key = least.map_or(self.first_key, |least| self.first_key.max(least));
             self.last_key = greatest.map_or(self.last_key, |greatest| self.last_key.min(greatest));
+            is_exact
         } else if is_end(expr, key) {
             self.first_end = least.map_or(self.first_end, |least| self.first_end.max(least));
+            is_exact && greatest.is_none()
+        } else {
+            false
         }
     }
 
@@ -141,6 +156,37 @@ mod tests {
             col("ts").gt(lit(ScalarValue::Int64(None))),
         ] {
             assert_eq!(of(std::slice::from_ref(&other)), NONE, "{other}");
+            assert!(!Bounds::prove(&other, "ts", &[]), "{other}");
         }
+    }
+
+    #[test]
+    fn only_what_footers_tell_of_every_row_is_proven() {
+        let facts = Facts { rows: 3, keys: Some((10, 20)), span: Span::of(10, 20, 7), is_forward: true };
+        let proves = |filter: Expr, facts: &Facts| Bounds::prove(&filter, "ts", [facts]);
+        for (filter, expected) in [
+            (col("ts").gt_eq(lit(10_i64)), true),
+            (col("ts").gt(lit(9_i64)).and(col("ts").lt(lit(21_i64))), true),
+            (col("ts").between(lit(10_i64), lit(20_i64)), true),
+            ((col("ts") + col("dur")).gt(lit(9_i64)), true),
+            (col("ts").gt(lit(10_i64)), false),
+            (col("ts").lt(lit(20_i64)), false),
+            (col("ts").between(lit(10_i64), lit(19_i64)), false),
+            // The last row ends by 27, the first may end at 10.
+            ((col("ts") + col("dur")).gt(lit(10_i64)), false),
+            ((col("ts") + col("dur")).lt(lit(99_i64)), false),
+            (col("ts").gt(lit(i64::MAX)), false),
+            (col("ts").gt_eq(lit(10_i64)).and(col("dur").gt(lit(0_i64))), false),
+        ] {
+            assert_eq!(proves(filter.clone(), &facts), expected, "{filter}");
+        }
+        let all = col("ts").gt_eq(lit(10_i64));
+        let end = (col("ts") + col("dur")).gt(lit(9_i64));
+        let backward = Facts { is_forward: false, ..facts };
+        assert!(proves(all.clone(), &backward) && !proves(end.clone(), &backward));
+        let untold = Facts { keys: None, span: Span::EVERYWHERE, is_forward: false, ..facts };
+        assert!(!proves(all.clone(), &untold));
+        assert!(proves(all.clone(), &Facts { rows: 0, ..untold }));
+        assert!(!Bounds::prove(&all, "ts", [&facts, &untold]));
     }
 }

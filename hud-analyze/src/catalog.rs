@@ -8,16 +8,18 @@ use std::{
     num::NonZero,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use datafusion::{
     common::ScalarValue,
     error::DataFusionError,
     execution::{
+        SessionStateBuilder,
         memory_pool::{FairSpillPool, TrackConsumersPool},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
+    optimizer::Optimizer,
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext},
 };
 use hud_common::session::{self, Manifest, Recovery, SessionDir, Table, recover, scan_verified};
@@ -121,6 +123,13 @@ impl Session {
         &self.segments
     }
 
+    /// About how many events fall into a stretch of time.
+    pub(crate) fn rows_within(&self, from: i64, to: i64) -> Result<u64> {
+        let events = self.sources.iter().filter(|source| source.table().expires());
+        let rows = events.map(|source| source.rows_within(from, to)).sum::<Result<u64, _>>();
+        rows.map_err(|error| Error::from(&*error))
+    }
+
     /// A table's rows.
     pub(crate) fn source(&self, table: Table) -> Option<&Arc<Source>> {
         self.sources.iter().find(|source| source.table() == table)
@@ -146,10 +155,11 @@ impl Default for Settings {
     }
 }
 
-/// Opened sessions, one at least, each with a door to it alone.
+/// Opened sessions, one at least, each with a door to it alone, made when it is first asked for.
 pub(crate) struct Opened {
     sessions: Vec<Session>,
-    fronts: Vec<SessionContext>,
+    fronts: Vec<OnceLock<SessionContext>>,
+    runtime: Arc<RuntimeEnv>,
 }
 
 impl Opened {
@@ -157,8 +167,11 @@ impl Opened {
         &self.sessions
     }
 
-    pub(crate) fn each(&self) -> impl Iterator<Item = (&Session, &SessionContext)> {
-        self.sessions.iter().zip(&self.fronts)
+    pub(crate) fn each(&self) -> impl Iterator<Item = Result<(&Session, &SessionContext)>> {
+        self.sessions.iter().zip(&self.fronts).map(|(session, front)| {
+            let front = made(front, || self::front(&self.runtime, session))?;
+            Ok((session, front))
+        })
     }
 
     /// When the first of them began.
@@ -194,10 +207,19 @@ impl Opened {
     }
 }
 
+/// What a cell holds, or what `make` gives.
+fn made(cell: &OnceLock<SessionContext>, make: impl FnOnce() -> Result<SessionContext>) -> Result<&SessionContext> {
+    match cell.get() {
+        Some(context) => Ok(context),
+        None => make().map(|context| cell.get_or_init(|| context)),
+    }
+}
+
 /// Sessions as a database.
 pub struct Catalog {
     opened: Arc<Opened>,
-    context: SessionContext,
+    /// All sessions; views do without.
+    whole: OnceLock<SessionContext>,
 }
 
 impl Catalog {
@@ -218,10 +240,8 @@ impl Catalog {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS)))
             .build_arc()?;
-        let fronts = sessions.iter().map(|session| front(&runtime, session)).collect::<Result<Vec<_>>>()?;
-        let opened = Arc::new(Opened { sessions, fronts });
-        let context = whole(&runtime, &opened)?;
-        Ok(Self { opened, context })
+        let fronts = sessions.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { opened: Arc::new(Opened { sessions, fronts, runtime }), whole: OnceLock::new() })
     }
 
     pub(crate) fn opened(&self) -> &Opened {
@@ -244,19 +264,19 @@ impl Catalog {
     }
 
     /// DataFusion's own door.
-    pub fn context(&self) -> &SessionContext {
-        &self.context
+    pub fn context(&self) -> Result<&SessionContext> {
+        made(&self.whole, || whole(&self.opened))
     }
 
     /// Each session with a door to it alone.
-    pub(crate) fn each(&self) -> impl Iterator<Item = (&Session, &SessionContext)> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = Result<(&Session, &SessionContext)>> {
         self.opened.each()
     }
 
     /// Plans one statement. It may define views of its own; it may not write to a file.
     pub async fn sql(&self, sql: &str) -> Result<DataFrame> {
         let options = SQLOptions::new().with_allow_dml(false);
-        Ok(self.context.sql_with_options(sql, options).await?)
+        Ok(self.context()?.sql_with_options(sql, options).await?)
     }
 
     /// The single row that `sql` gives, as scalars.
@@ -293,8 +313,23 @@ impl Catalog {
 /// Names that memory is told of when it runs out.
 const CONSUMERS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(2);
 
-/// A door without tables yet.
-fn empty(runtime: &Arc<RuntimeEnv>) -> SessionContext {
+/// Rules of the optimizer for what no view has, such as subqueries in place of a value. Each goes through the whole plan,
+/// which for the larger views takes it a millisecond.
+const NEVER_APPLY: [&str; 10] = [
+    "rewrite_set_comparison",
+    "unions_to_filter",
+    "eliminate_join",
+    "scalar_subquery_to_join",
+    "decorrelate_lateral_join",
+    "eliminate_duplicated_expr",
+    "filter_null_join_keys",
+    "eliminate_group_by_constant",
+    "extract_leaf_expressions",
+    "push_down_leaf_projections",
+];
+
+/// How queries are planned and run.
+fn config() -> SessionConfig {
     let mut config = SessionConfig::new().with_information_schema(true);
     let options = config.options_mut();
     // As the tables have them.
@@ -302,12 +337,23 @@ fn empty(runtime: &Arc<RuntimeEnv>) -> SessionContext {
     // What a condition leaves out is not even decoded.
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
-    SessionContext::new_with_config_rt(config, Arc::clone(runtime))
+    // What a join's other side has: views join with names that nearly every row has, so asking each row costs more than it
+    // saves.
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    config
 }
 
 /// The tables of one session.
 fn front(runtime: &Arc<RuntimeEnv>, session: &Session) -> Result<SessionContext> {
-    let context = empty(runtime);
+    let rules = Optimizer::new().rules.into_iter().filter(|rule| !NEVER_APPLY.contains(&rule.name())).collect();
+    let state = SessionStateBuilder::new()
+        .with_config(config())
+        .with_runtime_env(Arc::clone(runtime))
+        .with_default_features()
+        .with_optimizer_rules(rules)
+        .build();
+    let context = SessionContext::new_with_state(state);
     for &table in Table::ALL {
         let source = session.source(table).cloned().into_iter().collect();
         context.register_table(table.name(), Arc::new(SegmentTable::new(table, source, false)))?;
@@ -373,8 +419,8 @@ impl StackSource for StackNames {
 }
 
 /// The tables of all sessions, those of each by itself where there are several, and the views.
-fn whole(runtime: &Arc<RuntimeEnv>, opened: &Arc<Opened>) -> Result<SessionContext> {
-    let context = empty(runtime);
+fn whole(opened: &Arc<Opened>) -> Result<SessionContext> {
+    let context = SessionContext::new_with_config_rt(config(), Arc::clone(&opened.runtime));
     let missing = || Error::Query("there is no catalog".into());
     let catalog = context.catalog("datafusion").ok_or_else(missing)?;
     let views = Arc::new(Views::new(Arc::clone(opened)));
@@ -386,7 +432,8 @@ fn whole(runtime: &Arc<RuntimeEnv>, opened: &Arc<Opened>) -> Result<SessionConte
         context.register_table(table.name(), Arc::new(SegmentTable::new(table, sources, several)))?;
     }
     if several {
-        for (session, front) in opened.each() {
+        for each in opened.each() {
+            let (session, front) = each?;
             let schema = front.catalog("datafusion").and_then(|catalog| catalog.schema("public"));
             catalog.register_schema(&session.manifest.id, schema.ok_or_else(missing)?)?;
         }

@@ -17,7 +17,8 @@ use crate::{
 
 pub(crate) async fn run(catalog: &Catalog, format: InfoFormat, out: &mut Stdout) -> Result<()> {
     let mut objects = Vec::new();
-    for (place, (session, context)) in catalog.each().enumerate() {
+    for (place, each) in catalog.each().enumerate() {
+        let (session, context) = each?;
         let facts = Facts::gather(&Asked { catalog, session, context }).await?;
         match format {
             InfoFormat::Json => objects.push(facts.json(session)),

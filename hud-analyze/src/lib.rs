@@ -24,6 +24,7 @@ pub mod human;
 mod info;
 mod lanes;
 mod names;
+mod once;
 mod origin;
 mod output;
 mod remote;

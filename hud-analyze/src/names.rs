@@ -95,7 +95,7 @@ impl Views {
             arguments.set(&parameter.name, value.unwrap_or_else(|| defaults::of(parameter, window)));
         }
         let frame = view.plan_over(&self.opened, &arguments).await.map_err(outer)?;
-        Ok(Arc::new(ViewTable::new(frame.into_optimized_plan()?, Some(view.sql.to_owned()))))
+        Ok(Arc::new(ViewTable::new(frame.into_unoptimized_plan(), Some(view.sql.to_owned()))))
     }
 }
 

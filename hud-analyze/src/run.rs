@@ -114,9 +114,8 @@ async fn timeline(args: TimelineArgs, out: &mut Stdout) -> Result<()> {
     if !drawn {
         return show(&catalog, view::TIMELINE, arguments, &args.view, out).await;
     }
-    for (frame, (session, _)) in
-        view::TIMELINE.plan_each(catalog.opened(), &arguments).await?.into_iter().zip(catalog.each())
-    {
+    let frames = view::TIMELINE.plan_each(catalog.opened(), &arguments).await?;
+    for (frame, session) in frames.into_iter().zip(catalog.sessions()) {
         let rows = frame.collect().await.map_err(|e| catalog.explain(e.into()))?;
         catalog.confirm()?;
         if catalog.sessions().len() > 1 {

@@ -94,8 +94,7 @@ impl Source {
 
     fn read_facts(&self) -> session::Result<Vec<Facts>> {
         let read = |segments: &[Segment]| -> session::Result<Vec<Facts>> {
-            let facts = |segment| Ok(Facts::of(self.table, shelf::open(segment)?.metadata.metadata()));
-            segments.iter().map(facts).collect()
+            segments.iter().map(|segment| Ok(Facts::of(self.table, &shelf::footer(segment)?))).collect()
         };
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
         let each = self.segments.len().div_ceil(threads).max(16);
@@ -120,6 +119,18 @@ impl Source {
     ) -> Result<(), Arc<session::Error>> {
         let scan = |segment: &Segment| scan_verified(self.table, segment.open()?, columns, &mut each);
         self.segments.iter().try_for_each(scan).map_err(|error| self.shelf.fail(error))
+    }
+
+    /// About how many rows have their key in a stretch of time, if they are spread evenly over their segments.
+    pub(crate) fn rows_within(&self, from: i64, to: i64) -> Result<u64, Arc<session::Error>> {
+        let of = |facts: &Facts| {
+            let Some((first, last)) = facts.keys else { return 0 };
+            let whole = i128::from(last) - i128::from(first) + 1;
+            let part = i128::from(last.min(to)) - i128::from(first.max(from)) + 1;
+            let rows = i128::try_from(facts.rows).unwrap_or(0) * part.max(0) / whole.max(1);
+            u64::try_from(rows).unwrap_or(0)
+        };
+        Ok(self.facts()?.iter().map(of).sum())
     }
 
     /// The least key and the greatest; none where there is no row.
@@ -308,7 +319,15 @@ impl TableProvider for SegmentTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+        let facts: Option<Vec<_>> = self.sources.iter().map(|source| source.facts().ok()).collect();
+        // What footers prove of every row need not be asked of any: columns that only conditions name are then not read.
+        let support = |filter: &&Expr| match &facts {
+            Some(facts) if Bounds::prove(filter, self.table.key(), facts.iter().copied().flatten()) => {
+                TableProviderFilterPushDown::Exact
+            }
+            _ => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(support).collect())
     }
 
     async fn scan(

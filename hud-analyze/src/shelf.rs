@@ -8,7 +8,9 @@ use std::{
 use hud_common::session::{self, VerifiedFile};
 use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
-    file::metadata::PageIndexPolicy,
+    file::metadata::{
+        PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
+    },
 };
 
 use crate::snapshot::Segment;
@@ -64,8 +66,20 @@ impl Shelf {
     }
 }
 
+/// Reads a segment's footer, without its page indexes.
+pub(crate) fn footer(segment: &Segment) -> session::Result<ParquetMetaData> {
+    let file = segment.open()?;
+    // What nobody looks at is not decoded.
+    let options = ParquetMetaDataOptions::new()
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+    let mut reader =
+        ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip).with_metadata_options(Some(options));
+    reader.try_parse(&file).and_then(|()| reader.finish()).map_err(session::Error::damaged(&segment.path))
+}
+
 /// Opens a segment, with its page indexes.
-pub(crate) fn open(segment: &Segment) -> session::Result<Opened> {
+fn open(segment: &Segment) -> session::Result<Opened> {
     let file = segment.open()?;
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let metadata = ArrowReaderMetadata::load(&file, options).map_err(session::Error::damaged(&segment.path))?;

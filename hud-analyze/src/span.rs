@@ -38,18 +38,22 @@ pub(crate) struct Facts {
     pub(crate) keys: Option<(i64, i64)>,
     /// When they are: everywhere, where the footer does not say.
     pub(crate) span: Span,
+    /// Whether each row is known to end no sooner than it begins, at a moment that can be told.
+    pub(crate) is_forward: bool,
 }
 
 impl Facts {
     pub(crate) fn of(table: Table, metadata: &ParquetMetaData) -> Self {
         let rows = usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         let keys = range(metadata, table.key());
-        let span = match (keys, leaf(metadata, "dur"), range(metadata, "dur")) {
+        let durs = range(metadata, "dur");
+        let span = match (keys, leaf(metadata, "dur"), durs) {
             (Some((first, last)), None, _) => Span::of(first, last, 0),
             (Some((first, last)), Some(_), Some((_, longest))) => Span::of(first, last, longest),
             _ => Span::EVERYWHERE,
         };
-        Facts { rows, keys, span }
+        let is_forward = durs.is_some_and(|(shortest, _)| shortest >= 0) && span.last < i64::MAX;
+        Facts { rows, keys, span, is_forward }
     }
 }
 

@@ -5,7 +5,7 @@
 //! gap; every id has its row; and each event that came to be is stored, known to be lost, or has expired.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     io::{self, IsTerminal as _, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use arrow::array::RecordBatch;
 use hud_common::session::{
     self, Manifest, REFERENCES, Reference, SessionDir, StreamAccount, Table, integers, scan_verified, texts,
 };
+use hud_upkeep::Ids;
 use serde_json::{Value, json};
 
 use crate::{
@@ -176,32 +177,6 @@ impl Report {
             writeln!(out, "  loss    {}", hud_common::clean(loss))?;
         }
         Ok(())
-    }
-}
-
-/// The ids of a table's rows.
-#[derive(Debug, Default)]
-struct Ids {
-    /// All from 1 to this are there: they are given out in sequence.
-    all_up_to: i64,
-    others: HashSet<i64>,
-}
-
-impl Ids {
-    fn contains(&self, id: i64) -> bool {
-        (1..=self.all_up_to).contains(&id) || self.others.contains(&id)
-    }
-
-    /// Adds an id; false where it is there already.
-    fn insert(&mut self, id: i64) -> bool {
-        if self.contains(id) {
-            return false;
-        }
-        self.others.insert(id);
-        while self.others.remove(&self.all_up_to.saturating_add(1)) {
-            self.all_up_to += 1;
-        }
-        true
     }
 }
 

@@ -15,8 +15,9 @@ use datafusion::{
 use hud_common::session::Manifest;
 
 use crate::{
-    catalog::{Catalog, Opened},
+    catalog::{Catalog, Opened, Session},
     error::{Error, Result},
+    once,
     segments::LABELS,
 };
 
@@ -204,14 +205,15 @@ impl View {
     pub(crate) async fn plan_each(&self, opened: &Opened, arguments: &Arguments) -> Result<Vec<DataFrame>> {
         let mut frames = Vec::new();
         let several = opened.sessions().len() > 1;
-        for (session, context) in opened.each() {
-            let frame = self.plan_one(context, arguments).await?;
+        for each in opened.each() {
+            let (session, context) = each?;
+            let frame = self.plan_one(session, context, arguments).await.map_err(|error| opened.explain(error))?;
             frames.push(if several { labelled(frame, session.manifest())? } else { frame });
         }
         Ok(frames)
     }
 
-    async fn plan_one(&self, context: &SessionContext, arguments: &Arguments) -> Result<DataFrame> {
+    async fn plan_one(&self, session: &Session, context: &SessionContext, arguments: &Arguments) -> Result<DataFrame> {
         let mut values = HashMap::new();
         for parameter in self.header()?.parameters {
             let value = arguments
@@ -219,9 +221,18 @@ impl View {
                 .ok_or_else(|| Error::View { view: self.name, why: format!("nobody gives ${}", parameter.name) })?;
             values.insert(parameter.name, value.clone());
         }
-        let wrong = |e| Error::View { view: self.name, why: Error::from(e).to_string() };
-        let plan = context.sql(self.sql).await.map_err(wrong)?;
-        plan.with_param_values(ParamValues::from(values)).map_err(wrong)
+        let bound = |name| match arguments.get(name) {
+            Some(ScalarValue::Int64(bound)) => *bound,
+            _ => None,
+        };
+        let rows = session.rows_within(bound("from").unwrap_or(i64::MIN), bound("to").unwrap_or(i64::MAX))?;
+        once::plan(context, self.sql, &ParamValues::from(values), rows).await.map_err(|error| {
+            match Error::from(error) {
+                // The files, not the view.
+                error @ (Error::Query(_) | Error::Segment { .. } | Error::Gone(_)) => error,
+                other => Error::View { view: self.name, why: other.to_string() },
+            }
+        })
     }
 }
 

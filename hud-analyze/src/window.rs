@@ -1,60 +1,16 @@
 //! The part of a session that a question is about: `--from` and `--to`.
 
-use std::str::FromStr;
-
 use arrow::{array::AsArray as _, datatypes::Int64Type};
 use datafusion::prelude::SessionContext;
 use hud_common::session::Table;
-use jiff::{SignedDuration, Timestamp, civil};
+pub use hud_functions::Moment;
+use jiff::Timestamp;
 
 use crate::{
     catalog::{Catalog, Opened, Session},
     error::{Error, Result},
     human,
 };
-
-/// A moment, as a user names it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Moment {
-    /// `+12.5s`: since the session's start.
-    AfterStart(SignedDuration),
-    /// `-30s`: before its end.
-    BeforeEnd(SignedDuration),
-    /// `14:03:20`: that time of day (UTC), on the session's first day or, where that is before its start, the next.
-    TimeOfDay(civil::Time),
-    /// `2026-01-31T14:03:20.5+01:00`.
-    Instant(Timestamp),
-}
-
-impl FromStr for Moment {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let duration = |text: &str| {
-            text.parse::<SignedDuration>()
-                .ok()
-                .filter(|d| !d.is_negative())
-                .ok_or_else(|| format!("{text:?} is no duration, write it like 12.5s, 300ms or 2m"))
-        };
-        if let Some(after) = text.strip_prefix('+') {
-            return Ok(Moment::AfterStart(duration(after)?));
-        }
-        if let Some(before) = text.strip_prefix('-') {
-            return Ok(Moment::BeforeEnd(duration(before)?));
-        }
-        if let Ok(instant) = text.parse() {
-            return Ok(Moment::Instant(instant));
-        }
-        if text.contains(':')
-            && !text.contains(['T', '-', ' '])
-            && let Ok(time) = text.parse()
-        {
-            return Ok(Moment::TimeOfDay(time));
-        }
-        Err("write it like +12.5s (since the start), -30s (before the end), 14:03:20 (UTC) or 2026-01-31T14:03:20Z"
-            .into())
-    }
-}
 
 /// A stretch of time, in nanoseconds since the epoch: from `from` on, and before `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +29,8 @@ impl Window {
 
     pub(crate) async fn of_all(opened: &Opened) -> Result<Self> {
         let mut whole: Option<Window> = None;
-        for (session, context) in opened.each() {
+        for each in opened.each() {
+            let (session, context) = each?;
             let window = Self::of(session, context).await.map_err(|error| opened.explain(error))?;
             whole = Some(whole.map_or(window, |w| Window { from: w.from.min(window.from), to: w.to.max(window.to) }));
         }
@@ -134,18 +91,10 @@ impl Window {
 
     /// A moment in it, of a session that began at `start`.
     pub fn at(self, start: i64, moment: Moment) -> i64 {
-        let ns = |d: SignedDuration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
         match moment {
-            Moment::AfterStart(after) => start.saturating_add(ns(after)),
-            Moment::BeforeEnd(before) => self.to.saturating_sub(ns(before)),
-            Moment::Instant(instant) => i64::try_from(instant.as_nanosecond()).unwrap_or(i64::MAX),
-            Moment::TimeOfDay(time) => {
-                const DAY: i64 = 86_400_000_000_000;
-                let since_midnight = time.duration_since(civil::Time::midnight());
-                let midnight = self.from.saturating_sub(self.from.rem_euclid(DAY));
-                let at = midnight.saturating_add(ns(since_midnight));
-                if at < self.from && at.saturating_add(DAY) < self.to { at.saturating_add(DAY) } else { at }
-            }
+            // Of a session whose first days have expired, a time of day is one of what is left.
+            Moment::TimeOfDay(_) => moment.within(self.from, self.to),
+            other => other.within(start, self.to),
         }
     }
 }

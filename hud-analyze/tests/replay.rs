@@ -17,7 +17,7 @@ use std::{
 use datafusion::arrow::{array::AsArray as _, datatypes::Int64Type};
 use hud_analyze::{catalog::Catalog, replay::Replay};
 use hud_common::{
-    cockpit::{Bucket, Mode, Query, Snapshot, Source as _, TaskOrder},
+    cockpit::{Bucket, Mode, Query, Rule, Snapshot, Source as _, TaskOrder},
     session::{
         DropColumns, DropRow, EndColumns, EndRow, Manifest, OverheadColumns, OverheadRow, ProcessColumns, ProcessRow,
         SpawnColumns, SpawnRow, StackColumns, StackRow, WakeColumns, WakeRow,
@@ -328,6 +328,70 @@ fn each_bucket_has_what_sql_counts() {
         assert_eq!((tick.polls, tick.longest_poll), expected, "{}", tick.ts);
     }
     assert!(counted.is_empty(), "{counted:?}");
+}
+
+/// What `findings` gives of the whole session: rule, whether it is a warning, its figure and what that was held against.
+fn findings_by_sql(session: &Path) -> Vec<(String, bool, i64, i64)> {
+    let batches = runtime().block_on(async {
+        let catalog = Catalog::open(session).unwrap();
+        let sql = "SELECT rule, severity, value, threshold FROM findings";
+        catalog.sql(sql).await.unwrap().collect().await.unwrap()
+    });
+    let mut found = Vec::new();
+    for batch in &batches {
+        let text = |name| batch.column_by_name(name).unwrap().as_string::<i32>();
+        let figure = |name| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
+        for row in 0..batch.num_rows() {
+            let is_warning = text("severity").value(row) == "warning";
+            let (value, threshold) = (figure("value").value(row), figure("threshold").value(row));
+            found.push((text("rule").value(row).to_owned(), is_warning, value, threshold));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The same, of the cockpit.
+fn findings_by_rules(session: &Path) -> Vec<(String, bool, i64, i64)> {
+    let mut replay = replay(session);
+    let (from, to) = replay.range();
+    let query = Query { at: Some(to), window: to - from, ..Query::default() };
+    let figure = |value: &hud_common::cockpit::Value| match value {
+        hud_common::cockpit::Value::Nanos(n)
+        | hud_common::cockpit::Value::Share(n)
+        | hud_common::cockpit::Value::Count(n) => *n,
+    };
+    let told = replay.snapshot(&query).unwrap().findings.into_iter().map(|finding| {
+        let rule = match finding.rule {
+            Rule::LongPoll => "long_poll",
+            Rule::WakeDelay => "wake_delay",
+            Rule::WorkerBlocked => "worker_blocked",
+            Rule::Imbalance => "imbalance",
+            Rule::PoolSaturated => "pool_saturated",
+            Rule::TasksGrow => "tasks_grow",
+            Rule::SelfWaking => "self_waking",
+            Rule::LockOwnerAsleep => "lock_owner_asleep",
+        };
+        let held = finding.evidence.first().unwrap();
+        let is_warning = finding.severity == hud_common::cockpit::Status::Warning;
+        (rule.to_owned(), is_warning, figure(&held.value), held.threshold.as_ref().map_or(0, figure))
+    });
+    let mut found: Vec<_> = told.collect();
+    found.sort();
+    found
+}
+
+/// The rules are written twice, for the cockpit and in SQL: of a whole session both find the same.
+#[test]
+fn the_findings_of_sql_are_those_of_the_cockpit() {
+    let mut rules = std::collections::BTreeSet::new();
+    let made = [busy(2_000), busy(20_000)];
+    for session in made.iter().map(|made| made.path.clone()).chain([recording()]) {
+        let (by_sql, by_rules) = (findings_by_sql(&session), findings_by_rules(&session));
+        assert_eq!(by_sql, by_rules, "{}", session.display());
+        rules.extend(by_sql.into_iter().map(|(rule, ..)| rule));
+    }
+    assert!(rules.len() >= 3, "a test of little: {rules:?}");
 }
 
 /// The strip is told what each window would show of its anomalies.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use crate::error::{Result, ShellError};
 
 /// How an answer is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For a terminal.
     #[default]
@@ -34,6 +34,11 @@ impl Format {
         ("arrow", Format::Arrow),
         ("parquet", Format::Parquet),
     ];
+
+    /// Whether people read it.
+    pub const fn is_text(self) -> bool {
+        matches!(self, Format::Table | Format::Markdown)
+    }
 
     /// Whether a terminal cannot show it.
     pub(crate) const fn is_binary(self) -> bool {

@@ -17,7 +17,7 @@ use gather::{Scopes, Side};
 use resample::{Change, Measure, compare};
 
 use crate::{
-    catalog::{Catalog, Session},
+    catalog::Catalog,
     cli::DiffArgs,
     error::{Error, Result},
     human,
@@ -145,8 +145,7 @@ fn open(path: &Path, memory: usize) -> Result<Catalog> {
 async fn side(catalog: &Catalog, from: Option<Moment>, to: Option<Moment>) -> Result<Side> {
     let whole = Window::whole(catalog).await?;
     let window = Window::part(whole, catalog.start(), from, to)?;
-    let context = catalog.each().next().map(|(_, context): (&Session, _)| context);
-    let context = context.ok_or_else(|| Error::Query("there is no session".into()))?;
+    let (_, context) = catalog.each().next().ok_or_else(|| Error::Query("there is no session".into()))??;
     let side = Side::gather(context, window).await.map_err(|error| catalog.explain(error))?;
     catalog.confirm()?;
     Ok(side)
@@ -243,7 +242,7 @@ async fn show(catalog: &Catalog, rows: &[Row], args: &DiffArgs, out: &mut Stdout
         }
         return Ok(());
     }
-    let frame = catalog.context().read_batch(batch(rows)?)?;
+    let frame = catalog.context()?.read_batch(batch(rows)?)?;
     output::write(catalog, vec![frame], &[], args.format, args.limit.filter(|limit| *limit > 0), true, out).await
 }
 

@@ -22,9 +22,9 @@ use arrow::{
         writer::{JsonArray, LineDelimited},
     },
 };
-use clap::ValueEnum;
 use datafusion::prelude::DataFrame;
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+pub(crate) use hud_shell::Format;
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
@@ -39,58 +39,6 @@ use crate::{
     human,
     view::{Item, Unit},
 };
-
-/// How an answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For a terminal.
-    Table,
-    /// An array of objects.
-    Json,
-    /// An object a line.
-    Ndjson,
-    /// With a header line.
-    Csv,
-    /// A table for a document.
-    Markdown,
-    /// An Arrow IPC stream.
-    Arrow,
-    /// A Parquet file.
-    Parquet,
-}
-
-impl Format {
-    /// What the shell calls it.
-    pub(crate) fn of_shell(self) -> hud_shell::Format {
-        match self {
-            Format::Table => hud_shell::Format::Table,
-            Format::Json => hud_shell::Format::Json,
-            Format::Ndjson => hud_shell::Format::Ndjson,
-            Format::Csv => hud_shell::Format::Csv,
-            Format::Markdown => hud_shell::Format::Markdown,
-            Format::Arrow => hud_shell::Format::Arrow,
-            Format::Parquet => hud_shell::Format::Parquet,
-        }
-    }
-
-    /// What the shell means.
-    pub(crate) fn from_shell(format: hud_shell::Format) -> Self {
-        match format {
-            hud_shell::Format::Table => Format::Table,
-            hud_shell::Format::Json => Format::Json,
-            hud_shell::Format::Ndjson => Format::Ndjson,
-            hud_shell::Format::Csv => Format::Csv,
-            hud_shell::Format::Markdown => Format::Markdown,
-            hud_shell::Format::Arrow => Format::Arrow,
-            hud_shell::Format::Parquet => Format::Parquet,
-        }
-    }
-
-    /// Whether people read it.
-    pub(crate) fn is_text(self) -> bool {
-        matches!(self, Format::Table | Format::Markdown)
-    }
-}
 
 /// The rows of an answer as they come.
 pub(crate) struct Rows {

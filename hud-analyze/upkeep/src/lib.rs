@@ -6,6 +6,7 @@
 mod bench;
 mod compact;
 mod error;
+mod ids;
 #[cfg(test)]
 mod killed;
 mod merge;
@@ -18,5 +19,6 @@ mod watch;
 pub use bench::Place;
 pub use compact::{CompactOptions, CompactedTable, Compaction, compact};
 pub use error::{Error, Result};
+pub use ids::Ids;
 pub use progress::{Progress, Step};
 pub use repair::{Repair, RepairOptions, repair};

@@ -77,7 +77,7 @@ fn tail_crc(tail: &[u8], at: &Range<usize>) -> Option<u32> {
 
 /// The offset just past the last `needle`.
 fn find_last(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    hay.windows(needle.len()).rposition(|w| w == needle).map(|at| at + needle.len())
+    memchr::memmem::rfind(hay, needle).map(|at| at + needle.len())
 }
 
 /// The length and the checksums that `hud.blocks` in a footer gives.

@@ -61,6 +61,30 @@ def by_hud(name, first, last, whole):
     return took, rows, usage.ru_maxrss / 1024, to_first
 
 
+class Opened:
+    """The session, opened in hud's SQL shell, as it is in DuckDB: what is measured is the query alone."""
+
+    def __init__(self):
+        command = [job["analyze"], "sql", session, "--format", "ndjson"]
+        self.shell = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, sql):
+        began = time.perf_counter()
+        self.shell.stdin.write(f"{sql};\n\\echo done\n".encode())
+        self.shell.stdin.flush()
+        rows = 0
+        for line in self.shell.stdout:
+            if line == b"done\n":
+                return time.perf_counter() - began, rows
+            rows += 1
+        sys.exit(f"{sql} ended with {self.shell.wait()}")
+
+    def view(self, name, first, last):
+        return self.ask(f"SELECT * FROM {name}({first}, {last})")
+
+
+opened = Opened()
+opened.ask("SELECT count(*) FROM polls")
 middle = start + (end - start) // 2
 for name in ["hotspots", "blocking", "workers", "wake_latency"]:
     for what, (first, last, whole) in {
@@ -70,8 +94,9 @@ for name in ["hotspots", "blocking", "workers", "wake_latency"]:
         pairs = []
         for _ in range(job["rounds"]):
             took, rows, megabytes, to_first = by_hud(name, first, last, whole)
+            alone, _ = opened.view(name, first, last)
             theirs, their_rows = by_duckdb(name, first, last)
-            pairs.append((took, theirs, megabytes, to_first))
+            pairs.append((took, alone, theirs, megabytes, to_first))
             if rows != their_rows and whole:
                 print(json.dumps({"note": f"{name}: {rows} rows by hud, {their_rows} by DuckDB"}), file=sys.stderr)
         print(json.dumps({"view": name, "what": what, "pairs": pairs, "rows": rows}), flush=True)

@@ -299,7 +299,7 @@ pub fn ask(session: &Path, view: View, args: &Args) -> Vec<Row> {
 fn query(session: &Path, sql: &str) -> Vec<Row> {
     runtime().block_on(async {
         let catalog = Catalog::open(session).unwrap();
-        to_rows(&catalog.context().sql(sql).await.unwrap().collect().await.unwrap())
+        to_rows(&catalog.context().unwrap().sql(sql).await.unwrap().collect().await.unwrap())
     })
 }
 

@@ -1,10 +1,7 @@
 //! Ids and their rows: each has one. Those that none has get the row that recovery gives to what nobody named; those
 //! that have two keep the first.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use arrow::{array::BooleanArray, compute::filter_record_batch};
 use hud_common::session::{REFERENCES, Table, encode, integers, scan_segment, unnamed};
@@ -15,35 +12,11 @@ use super::{
 };
 use crate::{
     error::Result,
+    ids::Ids,
     progress::Step,
     roll::Roller,
     rows::{self, keys},
 };
-
-/// Ids, most of which are given out in sequence.
-#[derive(Default)]
-struct Ids {
-    all_up_to: i64,
-    others: HashSet<i64>,
-}
-
-impl Ids {
-    fn contains(&self, id: i64) -> bool {
-        (1..=self.all_up_to).contains(&id) || self.others.contains(&id)
-    }
-
-    /// False where it is there already.
-    fn insert(&mut self, id: i64) -> bool {
-        if self.contains(id) {
-            return false;
-        }
-        self.others.insert(id);
-        while self.others.remove(&self.all_up_to.saturating_add(1)) {
-            self.all_up_to += 1;
-        }
-        true
-    }
-}
 
 impl Mender<'_, '_> {
     /// Mends a table of names.

@@ -1,0 +1,255 @@
+//! What a query marks `AS MATERIALIZED` is worked out once, and the rest is planned over its rows.
+//!
+//! DataFusion 55 reads the mark and puts the text in the place of each name: what is named five times is planned,
+//! optimized and run five times, and what is named by these 25 times. The views mark what is small (frames, stacks, the
+//! functions on them) and named often; opening a window of a second then takes a third of the time.
+
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{MemorySchemaProvider, SchemaProvider, Session, TableProvider},
+    common::{ParamValues, Statistics, config::Dialect},
+    datasource::MemTable,
+    error::{DataFusionError, Result},
+    execution::memory_pool::{MemoryConsumer, MemoryReservation},
+    logical_expr::{Expr, LogicalPlan, TableType},
+    physical_plan::ExecutionPlan,
+    prelude::{DataFrame, SessionContext},
+    sql::{
+        parser::Statement,
+        sqlparser::ast::{self, CteAsMaterialized, Query, visit_relations},
+    },
+};
+use futures::StreamExt as _;
+
+/// The schema of rows that were worked out, while a query is planned.
+const SCHEMA: &str = "materialized";
+
+/// Rows up to which one thread answers sooner than several: dealing them out takes a third of the planning.
+const FEW: u64 = 400_000;
+
+/// Plans `sql` with its parameters, over about so many rows. What it marks is run at once.
+pub(crate) async fn plan(context: &SessionContext, sql: &str, values: &ParamValues, rows: u64) -> Result<DataFrame> {
+    let state = context.state();
+    let mut alone = state.clone();
+    alone.config_mut().options_mut().execution.target_partitions = 1;
+    let state = if rows < FEW { alone.clone() } else { state };
+    // The only one of sqlparser's that knows the mark.
+    let dialect = Dialect::PostgreSQL;
+    let mut statement = state.sql_to_statement(sql, &dialect)?;
+    let mut kept = Kept::default();
+    if let Some(query) = query(&mut statement) {
+        let count = query.with.as_ref().map_or(0, |with| with.cte_tables.len());
+        for place in 0..count {
+            let Some(part) = marked(query, place) else { continue };
+            let frame = DataFrame::new(alone.clone(), state.statement_to_plan(part).await?);
+            let frame = with_values(frame, values)?;
+            let name = kept.keep(context, Rows::of(frame, context).await?)?;
+            let instead = state.sql_to_statement(&format!("SELECT * FROM {SCHEMA}.{name}"), &dialect)?;
+            put(query, place, instead);
+        }
+    }
+    with_values(DataFrame::new(state.clone(), state.statement_to_plan(statement).await?), values)
+}
+
+fn with_values(frame: DataFrame, values: &ParamValues) -> Result<DataFrame> {
+    let (state, plan): (_, LogicalPlan) = frame.into_parts();
+    Ok(DataFrame::new(state, plan.with_param_values(values.clone())?))
+}
+
+fn query(statement: &mut Statement) -> Option<&mut Query> {
+    match statement {
+        Statement::Statement(statement) => match statement.as_mut() {
+            ast::Statement::Query(query) => Some(query),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The common table expression at `place` as a query by itself, if it is marked.
+fn marked(query: &Query, place: usize) -> Option<Statement> {
+    let with = query.with.as_ref()?;
+    let cte = with.cte_tables.get(place)?;
+    if cte.materialized != Some(CteAsMaterialized::Materialized) || with.recursive {
+        return None;
+    }
+    let mut alone = (*cte.query).clone();
+    // What it rests on, and only that: whatever is listed is planned.
+    let mut needed = Vec::new();
+    names(&alone, &mut needed);
+    let mut before = Vec::new();
+    for other in with.cte_tables.get(..place)?.iter().rev() {
+        if needed.contains(&other.alias.name.value) {
+            names(&other.query, &mut needed);
+            before.insert(0, other.clone());
+        }
+    }
+    if !before.is_empty() && alone.with.is_none() {
+        alone.with = Some(ast::With { cte_tables: before, ..with.clone() });
+    }
+    Some(Statement::Statement(Box::new(ast::Statement::Query(Box::new(alone)))))
+}
+
+/// Names that a query reads from, without those of a schema.
+fn names(query: &Query, into: &mut Vec<String>) {
+    let _: ControlFlow<()> = visit_relations(query, |name| {
+        if let [ast::ObjectNamePart::Identifier(name)] = name.0.as_slice() {
+            into.push(name.value.clone());
+        }
+        ControlFlow::Continue(())
+    });
+}
+
+/// Puts another query in the place of a common table expression.
+fn put(query: &mut Query, place: usize, instead: Statement) {
+    let mut instead = instead;
+    let cte = query.with.as_mut().and_then(|with| with.cte_tables.get_mut(place));
+    if let (Some(cte), Some(instead)) = (cte, self::query(&mut instead)) {
+        *cte.query = instead.clone();
+    }
+}
+
+/// Rows that were worked out, within the memory that queries may take.
+#[derive(Debug)]
+struct Rows {
+    table: MemTable,
+    _held: MemoryReservation,
+}
+
+impl Rows {
+    async fn of(frame: DataFrame, context: &SessionContext) -> Result<Self> {
+        let held = MemoryConsumer::new("rows worked out once").register(&context.runtime_env().memory_pool);
+        let mut batches = Vec::new();
+        let mut stream = frame.execute_stream().await?;
+        // Whether a column can be null, plans and rows do not always agree on.
+        let schema = stream.schema();
+        while let Some(batch) = stream.next().await.transpose()? {
+            held.try_grow(batch.get_array_memory_size())?;
+            batches.push(RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?);
+        }
+        Ok(Rows { table: MemTable::try_new(schema, vec![batches])?, _held: held })
+    }
+}
+
+#[async_trait]
+impl TableProvider for Rows {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        self.table.statistics()
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.table.scan(state, projection, filters, limit).await
+    }
+}
+
+/// Rows that have a name until the query is planned.
+#[derive(Default)]
+struct Kept {
+    schema: Option<Arc<dyn SchemaProvider>>,
+    names: Vec<String>,
+}
+
+impl Kept {
+    fn keep(&mut self, context: &SessionContext, rows: Rows) -> Result<String> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let schema = match &self.schema {
+            Some(schema) => schema,
+            None => self.schema.insert(schema_of(context)?),
+        };
+        let name = format!("rows_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        schema.register_table(name.clone(), Arc::new(rows))?;
+        self.names.push(name.clone());
+        Ok(name)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for (schema, name) in self.schema.iter().flat_map(|schema| self.names.iter().map(move |name| (schema, name))) {
+            let _ = schema.deregister_table(name);
+        }
+    }
+}
+
+fn schema_of(context: &SessionContext) -> Result<Arc<dyn SchemaProvider>> {
+    let catalog = context.catalog("datafusion");
+    let catalog = catalog.ok_or_else(|| DataFusionError::Plan("there is no catalog".into()))?;
+    if let Some(schema) = catalog.schema(SCHEMA) {
+        return Ok(schema);
+    }
+    let schema: Arc<dyn SchemaProvider> = Arc::new(MemorySchemaProvider::new());
+    catalog.register_schema(SCHEMA, Arc::clone(&schema))?;
+    Ok(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{array::AsArray as _, datatypes::Int64Type};
+    use datafusion::{
+        common::ScalarValue,
+        execution::{memory_pool::GreedyMemoryPool, runtime_env::RuntimeEnvBuilder},
+        prelude::SessionConfig,
+    };
+
+    use super::*;
+
+    const SQL: &str = "WITH a AS (SELECT value AS x FROM generate_series(1, CAST($n AS BIGINT))),
+        b AS MATERIALIZED (SELECT x, x * 10 AS y FROM a),
+        c AS MATERIALIZED (SELECT b.x, b.y + o.y AS z FROM b JOIN b o ON o.x = b.x)
+        SELECT CAST(sum(c.z) + sum(b.y) + sum(a.x) AS BIGINT) AS s FROM c JOIN b ON b.x = c.x JOIN a ON a.x = b.x";
+
+    fn values(n: i64) -> ParamValues {
+        ParamValues::from(vec![("n", ScalarValue::from(n))])
+    }
+
+    fn context(memory: usize) -> SessionContext {
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(GreedyMemoryPool::new(memory)));
+        SessionContext::new_with_config_rt(SessionConfig::new(), runtime.build_arc().expect("a runtime"))
+    }
+
+    #[tokio::test]
+    async fn what_is_marked_is_planned_over_its_rows() {
+        let context = context(1 << 30);
+        let frame = plan(&context, SQL, &values(100), 100).await.expect("a plan");
+        let spelled = frame.logical_plan().display_indent().to_string();
+        assert_eq!(spelled.matches("generate_series").count(), 1, "{spelled}");
+        let schema = context.catalog("datafusion").and_then(|catalog| catalog.schema(SCHEMA)).expect("a schema");
+        assert!(schema.table_names().is_empty(), "names are left behind");
+        let held = context.runtime_env().memory_pool.reserved();
+        assert!(held > 0, "nothing is accounted for");
+        let rows = frame.collect().await.expect("rows");
+        let sum = rows.first().expect("a batch").column(0).as_primitive::<Int64Type>().value(0);
+        assert_eq!(sum, 5_050 * (20 + 10 + 1));
+        assert_eq!(context.runtime_env().memory_pool.reserved(), 0, "what is held outlives its query");
+    }
+
+    #[tokio::test]
+    async fn rows_beyond_the_memory_are_an_error() {
+        let context = context(1 << 16);
+        let error = plan(&context, SQL, &values(1_000_000), 1_000_000).await.expect_err("too much");
+        assert!(matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)), "{error}");
+    }
+}
