@@ -25,10 +25,12 @@
 WITH
 -- A task's type is told when the task is first met, and as it is spawned.
 type_of AS (
-    SELECT task_id, min(type_id) AS type_id
-    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
-    WHERE type_id IS NOT NULL
-    GROUP BY task_id
+    SELECT o.task_id, min(o.type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
+    WHERE o.type_id IS NOT NULL
+      -- Tasks are many, those with samples in the window few.
+      AND o.task_id IN (SELECT s.task_id FROM samples s WHERE s.ts >= $from AND s.ts < $to)
+    GROUP BY o.task_id
 ),
 frame AS MATERIALIZED (
     SELECT f.frame_id, coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>') AS function,

@@ -32,7 +32,7 @@ use crate::{
     origin::{self, Found},
     segments::{SegmentTable, Source},
     shelf::Shelf,
-    snapshot::{self, Segment},
+    snapshot::{self, Folders, Segment},
 };
 
 /// How far a session has come.
@@ -66,6 +66,7 @@ pub struct Session {
     manifest: Manifest,
     state: State,
     segments: Vec<Segment>,
+    folders: Folders,
     notices: Vec<String>,
     shelf: Arc<Shelf>,
     sources: Vec<Arc<Source>>,
@@ -75,17 +76,18 @@ impl Session {
     fn open(found: Found) -> Result<Self> {
         let Found { dir, mut manifest } = found;
         let mut notices = Vec::new();
-        let (state, segments, cuts) = loop {
+        let (state, segments, cuts, folders) = loop {
             let root = identity(&dir);
             if dir.is_folder() {
                 manifest = Manifest::read(dir.path())?;
             }
             notices.clear();
             let state = open_state(&dir, &mut manifest, &mut notices)?;
+            let folders = Folders::of(&dir);
             let (segments, cuts) = snapshot::take(&dir, &manifest)?;
             // What was listed may be of two folders, where compaction put another one in its place meanwhile.
             if identity(&dir) == root {
-                break (state, segments, cuts);
+                break (state, segments, cuts, folders);
             }
         };
         // A frame that a recorder is writing is torn for a moment.
@@ -100,7 +102,7 @@ impl Session {
         let of = |table| segments.iter().filter(|s| s.table == table).cloned().collect();
         let source = |&table| Arc::new(Source::new(table, labels.clone(), of(table), Arc::clone(&shelf)));
         let sources = Table::ALL.iter().map(source).collect();
-        Ok(Session { dir, manifest, state, segments, notices, shelf, sources })
+        Ok(Session { dir, manifest, state, segments, folders, notices, shelf, sources })
     }
 
     /// What was recorded, where, when and how.
@@ -121,6 +123,13 @@ impl Session {
     /// Its segments, by table and number, as they were when the session was opened.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// A segment that has gone away since.
+    fn gone(&self) -> Option<&Segment> {
+        // One look at each folder instead of one at each of thousands of files.
+        let segments = if self.folders.are_as_they_were() { &[] } else { self.segments.as_slice() };
+        segments.iter().find(|segment| segment.is_gone())
     }
 
     /// About how many events fall into a stretch of time.
@@ -298,7 +307,7 @@ impl Catalog {
         if let Some(failure) = self.opened.failure() {
             return Err((&*failure).into());
         }
-        match self.sessions().iter().flat_map(Session::segments).find(|s| s.is_gone()) {
+        match self.sessions().iter().find_map(Session::gone) {
             Some(segment) => Err(Error::Gone(segment.path.clone())),
             None => Ok(()),
         }
@@ -313,20 +322,34 @@ impl Catalog {
 /// Names that memory is told of when it runs out.
 const CONSUMERS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(2);
 
-/// Rules of the optimizer for what no view has, such as subqueries in place of a value. Each goes through the whole plan,
-/// which for the larger views takes it a millisecond.
-const NEVER_APPLY: [&str; 10] = [
-    "rewrite_set_comparison",
+/// Rules of the optimizer that make no view and hardly any query faster. Each goes through the whole plan, which for the
+/// larger views takes it a millisecond.
+const OF_LITTLE_USE: [&str; 7] = [
     "unions_to_filter",
     "eliminate_join",
-    "scalar_subquery_to_join",
-    "decorrelate_lateral_join",
     "eliminate_duplicated_expr",
     "filter_null_join_keys",
     "eliminate_group_by_constant",
     "extract_leaf_expressions",
     "push_down_leaf_projections",
 ];
+
+/// Rules for subqueries that no view has.
+const OF_NO_VIEW: [&str; 3] = ["rewrite_set_comparison", "scalar_subquery_to_join", "decorrelate_lateral_join"];
+
+/// A door without tables yet.
+fn empty(runtime: &Arc<RuntimeEnv>, left_out: &[&str]) -> SessionContext {
+    let rules = Optimizer::new().rules;
+    let rules =
+        rules.into_iter().filter(|rule| !OF_LITTLE_USE.contains(&rule.name()) && !left_out.contains(&rule.name()));
+    let state = SessionStateBuilder::new()
+        .with_config(config())
+        .with_runtime_env(Arc::clone(runtime))
+        .with_default_features()
+        .with_optimizer_rules(rules.collect())
+        .build();
+    SessionContext::new_with_state(state)
+}
 
 /// How queries are planned and run.
 fn config() -> SessionConfig {
@@ -346,14 +369,7 @@ fn config() -> SessionConfig {
 
 /// The tables of one session.
 fn front(runtime: &Arc<RuntimeEnv>, session: &Session) -> Result<SessionContext> {
-    let rules = Optimizer::new().rules.into_iter().filter(|rule| !NEVER_APPLY.contains(&rule.name())).collect();
-    let state = SessionStateBuilder::new()
-        .with_config(config())
-        .with_runtime_env(Arc::clone(runtime))
-        .with_default_features()
-        .with_optimizer_rules(rules)
-        .build();
-    let context = SessionContext::new_with_state(state);
+    let context = empty(runtime, &OF_NO_VIEW);
     for &table in Table::ALL {
         let source = session.source(table).cloned().into_iter().collect();
         context.register_table(table.name(), Arc::new(SegmentTable::new(table, source, false)))?;
@@ -420,7 +436,7 @@ impl StackSource for StackNames {
 
 /// The tables of all sessions, those of each by itself where there are several, and the views.
 fn whole(opened: &Arc<Opened>) -> Result<SessionContext> {
-    let context = SessionContext::new_with_config_rt(config(), Arc::clone(&opened.runtime));
+    let context = empty(&opened.runtime, &[]);
     let missing = || Error::Query("there is no catalog".into());
     let catalog = context.catalog("datafusion").ok_or_else(missing)?;
     let views = Arc::new(Views::new(Arc::clone(opened)));

@@ -112,7 +112,8 @@ impl Facts {
             tasks: int(
                 asked,
                 "SELECT count(DISTINCT task_id) FROM
-                 (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM polls) t
+                 (SELECT task_id, type_id FROM tasks
+                  UNION ALL SELECT task_id, type_id FROM polls GROUP BY task_id, type_id) t
                  LEFT JOIN task_types y ON y.type_id = t.type_id WHERE coalesce(y.kind, 'task') <> 'worker'",
             )
             .await?
@@ -125,8 +126,9 @@ impl Facts {
             complete_samples: part("SELECT avg(CASE WHEN unwind = 'complete' THEN 1.0 ELSE 0.0 END) FROM samples")
                 .await?,
             complete_off_cpu: part(
-                "SELECT avg(CASE WHEN s.unwind = 'complete' THEN 1.0 ELSE 0.0 END)
-                 FROM off_cpu o LEFT JOIN stacks s ON s.stack_id = o.stack_id",
+                "SELECT CAST(sum(CASE WHEN s.unwind = 'complete' THEN o.n ELSE 0 END) AS DOUBLE) / sum(o.n)
+                 FROM (SELECT stack_id, count(*) AS n FROM off_cpu GROUP BY stack_id) o
+                 LEFT JOIN stacks s ON s.stack_id = o.stack_id",
             )
             .await?,
             target_cpu: share("SELECT sum(cpu_user + cpu_sys) FROM process").await?,

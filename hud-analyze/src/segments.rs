@@ -260,9 +260,19 @@ impl SegmentTable {
         });
         Statistics {
             num_rows: if chosen.rows.is_none() { Precision::Exact(rows) } else { Precision::Inexact(rows) },
-            total_byte_size: Precision::Absent,
+            // In memory, where nearly every column is of numbers: by this a join decides which side it keeps.
+            total_byte_size: Precision::Inexact(rows.saturating_mul(self.table.columns().len()).saturating_mul(8)),
             column_statistics: columns.collect(),
         }
+    }
+
+    /// The same of all of them, with the labels.
+    fn statistics_of_all(&self, chosen: &[Chosen]) -> Result<Statistics> {
+        let each: Vec<_> = chosen.iter().map(|chosen| self.statistics(chosen)).collect();
+        let mut all = Statistics::try_merge_iter(&each, &self.table.schema())?;
+        let labels = self.schema.table_partition_cols().iter();
+        all.column_statistics.extend(labels.map(|_| ColumnStatistics::new_unknown()));
+        Ok(all)
     }
 
     fn file(&self, chosen: Chosen) -> PartitionedFile {
@@ -352,6 +362,7 @@ impl TableProvider for SegmentTable {
         let options = SortOptions { descending: false, nulls_first: false };
         let by_key = PhysicalSortExpr::new(Arc::new(Column::new(self.table.key(), key)), options);
         let order = LexOrdering::new([by_key]).filter(|_| has_keys);
+        let statistics = self.statistics_of_all(&chosen)?;
         let files = chosen.into_iter().map(|chosen| self.file(chosen)).collect();
         let target = state.config().target_partitions();
         let (groups, is_sorted) = deal(files, self.schema.table_schema(), order.as_ref(), target)?;
@@ -362,6 +373,7 @@ impl TableProvider for SegmentTable {
             .with_file_groups(groups)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
+            .with_statistics(statistics)
             .with_output_ordering(order.filter(|_| is_sorted).into_iter().collect());
         Ok(DataSourceExec::from_data_source(scan.build()))
     }

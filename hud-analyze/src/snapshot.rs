@@ -8,6 +8,7 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -63,6 +64,40 @@ impl Segment {
         }
         Ok(file)
     }
+}
+
+/// How long before it was looked at a folder must have changed last, for its time of change to tell of a later one: the
+/// clock of a file system goes in steps.
+const STEP: Duration = Duration::from_secs(1);
+
+/// The folders of a session's tables, as they were before they were listed.
+#[derive(Debug, Default)]
+pub(crate) struct Folders(Vec<(PathBuf, Option<SystemTime>)>);
+
+impl Folders {
+    pub(crate) fn of(dir: &SessionDir) -> Self {
+        let tables = Table::ALL.iter().filter(|_| dir.is_folder());
+        let now = SystemTime::now();
+        let settled = |changed: &SystemTime| now.duration_since(*changed).is_ok_and(|age| age > STEP);
+        Folders(
+            tables
+                .map(|&table| dir.path().join(table.name()))
+                .map(|path| {
+                    let changed = changed(&path).filter(settled);
+                    (path, changed)
+                })
+                .collect(),
+        )
+    }
+
+    /// Whether nothing was put into them or taken away since, for certain.
+    pub(crate) fn are_as_they_were(&self) -> bool {
+        self.0.iter().all(|(path, then)| then.is_some() && changed(path) == *then)
+    }
+}
+
+fn changed(folder: &Path) -> Option<SystemTime> {
+    folder.metadata().and_then(|metadata| metadata.modified()).ok()
 }
 
 /// What of a log could not be read.

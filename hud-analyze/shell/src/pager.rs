@@ -106,7 +106,8 @@ impl<'a> Output<'a> {
     /// To standard output; through a pager where `paged` and it is longer than the screen.
     pub(crate) fn standard(paged: bool, control: &Control, progress: &'a Progress) -> Self {
         let is_terminal = io::stdout().is_terminal();
-        let place = match screen().filter(|_| paged && is_terminal && pager().is_some()) {
+        // Asked only where there is one: for want of a terminal, crossterm runs `tput`.
+        let place = match (paged && is_terminal).then(screen).flatten().filter(|_| pager().is_some()) {
             Some((columns, rows)) => Place::Held { bytes: Vec::new(), room: Room::new(columns, rows) },
             None => Place::Straight { out: BufWriter::new(io::stdout()), is_terminal },
         };
