@@ -301,7 +301,8 @@ lives AS (
     FROM (
         SELECT task_id, 1 AS spawned, 0 AS ended FROM spawns WHERE ts >= $from AND ts < $to
         UNION ALL
-        SELECT task_id, 0, 1 FROM ends WHERE ts >= $from AND ts < $to
+        -- A task ends once.
+        SELECT DISTINCT task_id, 0, 1 FROM ends WHERE ts >= $from AND ts < $to
     ) l
     JOIN type_of o ON o.task_id = l.task_id
     JOIN task_types y ON y.type_id = o.type_id

@@ -329,7 +329,11 @@ impl TableProvider for SegmentTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let facts: Option<Vec<_>> = self.sources.iter().map(|source| source.facts().ok()).collect();
+        // Of several sessions it is not known yet which are to be opened.
+        let facts: Option<Vec<_>> = match self.sources.as_slice() {
+            [source] => source.facts().ok().map(|facts| vec![facts]),
+            _ => None,
+        };
         // What footers prove of every row need not be asked of any: columns that only conditions name are then not read.
         let support = |filter: &&Expr| match &facts {
             Some(facts) if Bounds::prove(filter, self.table.key(), facts.iter().copied().flatten()) => {

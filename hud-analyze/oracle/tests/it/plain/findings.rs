@@ -1,6 +1,9 @@
 //! The rules.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde_json::{Value, json};
 
@@ -226,7 +229,9 @@ fn tasks_grow(data: &Data, args: &Args) -> Vec<Finding> {
     for name in data.spawns.iter().filter(|s| args.holds(s.ts)).filter_map(|s| of(s.task_id)) {
         types.entry(name).or_default().0 += 1;
     }
-    for name in data.ends.iter().filter(|e| args.holds(e.ts)).filter_map(|e| of(e.task_id)) {
+    // A task ends once.
+    let ended: BTreeSet<_> = data.ends.iter().filter(|e| args.holds(e.ts)).map(|e| e.task_id).collect();
+    for name in ended.into_iter().filter_map(of) {
         types.entry(name).or_default().1 += 1;
     }
     types.retain(|_, (spawned, ended)| *spawned >= rules.growth && *ended * 1000 <= *spawned * rules.growth_ended);
