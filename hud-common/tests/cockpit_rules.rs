@@ -206,6 +206,9 @@ fn a_long_poll_that_only_the_scheduler_tells_of() {
     }
     let found = program.found(Rule::LongPoll).unwrap();
     assert!(found.is_estimated && found.sentence.starts_with("app::type_2 held its worker"), "{found:?}");
+    // A thread that sleeps between two samples does not compute from one to the other.
+    program.asleep(101, None, 14 * MS, 50_000);
+    assert_eq!(program.findings(), []);
     // The pool may compute and sleep.
     let mut program = Program::new();
     program

@@ -113,12 +113,13 @@ fn stack_within(
 }
 
 /// Computations told by samples alone, in buckets in which no poll was watched: a task was sampled on a thread at least
-/// twice, at least half of the threshold apart, no sample of anything else lies between on that thread, and the samples
-/// stand for at least four fifths of the time between. Each bucket is judged by itself.
+/// twice, at least half of the threshold apart, no sample of anything else lies between on that thread, the samples stand
+/// for at least four fifths of the time between, and the thread did not go to sleep between: what sleeps does not compute,
+/// and of a worker that sleeps now and then two samples in a row may well be of two polls. Each bucket is judged by itself.
 fn estimated(scene: &Scene<'_>) -> Vec<(Tid, TaskId, i64, i64)> {
     let threshold = scene.query.thresholds.long_poll;
     let mut found = Vec::new();
-    for (_, partial) in &scene.parts {
+    for (bucket, partial) in &scene.parts {
         let sums = &partial.sums;
         if rows(sums, Stream::Polls) > 0 || on(sums, Stream::Polls) > 0 {
             continue;
@@ -129,6 +130,9 @@ fn estimated(scene: &Scene<'_>) -> Vec<(Tid, TaskId, i64, i64)> {
             let between = last.saturating_sub(first);
             let is_dense = run.weight.saturating_mul(5) >= between.saturating_mul(4);
             if run.samples < 2 || run.weight < threshold || between.saturating_mul(2) < threshold || !is_dense {
+                continue;
+            }
+            if sums.seen.get(tid).is_some_and(|seen| seen.slept.has_between(*bucket, first, last)) {
                 continue;
             }
             let is_alone = sums.runs.iter().all(|((other_tid, other), run)| {

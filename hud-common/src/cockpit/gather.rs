@@ -234,6 +234,9 @@ impl Buckets {
             away.waiting = away.waiting.saturating_add(clipped(bucket, ready, end));
         });
         self.see(row.tid, row.ts, end);
+        if matches!(row.state, b'S' | b'D') {
+            self.each(row.ts, row.ts, |bucket, sums| sums.seen.entry(row.tid).or_default().slept.add(bucket, row.ts));
+        }
     }
 
     fn see(&mut self, tid: Tid, from: i64, to: i64) {

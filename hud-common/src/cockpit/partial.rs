@@ -161,6 +161,36 @@ pub struct Seen {
     pub poll_end: Greatest,
     /// The greatest end of a stretch off CPU, by end.
     pub returned: Greatest,
+    /// When it went to sleep (states S and D), by `ts`.
+    pub slept: Moments,
+}
+
+/// Milliseconds of a bucket in which something happened, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moments(u128);
+
+impl Moments {
+    fn milli(bucket: Bucket, ts: i64) -> u32 {
+        let within = ts.saturating_sub(bucket.start()).clamp(0, 99_999_999);
+        u32::try_from(within / 1_000_000).unwrap_or(0)
+    }
+
+    /// Takes another one in.
+    pub fn add(&mut self, bucket: Bucket, ts: i64) {
+        self.0 |= 1 << Self::milli(bucket, ts);
+    }
+
+    /// Whether there is one in a millisecond after that of `first` and before that of `last`.
+    pub fn has_between(self, bucket: Bucket, first: i64, last: i64) -> bool {
+        let (from, to) = (Self::milli(bucket, first) + 1, Self::milli(bucket, last));
+        (from..to).any(|milli| self.0 & (1 << milli) != 0)
+    }
+}
+
+impl Merge for Moments {
+    fn merge(&mut self, other: &Self) {
+        self.0 |= other.0;
+    }
 }
 
 /// Samples of a task on a thread.
@@ -456,7 +486,7 @@ macro_rules! merge {
 merge! {
     PollSums { sum: [count, dur, busy, delay], max: [longest, delay_longest], each: [] }
     Away { sum: [asleep, waiting], max: [], each: [] }
-    Seen { sum: [], max: [], each: [first, last, poll_end, returned] }
+    Seen { sum: [], max: [], each: [first, last, poll_end, returned, slept] }
     Run { sum: [samples, weight], max: [], each: [first, last] }
     Weight { sum: [samples, weight], max: [], each: [] }
     On { sum: [on], max: [reason], each: [] }
