@@ -385,8 +385,8 @@ fn findings_by_rules(session: &Path) -> Vec<(String, bool, i64, i64)> {
 #[test]
 fn the_findings_of_sql_are_those_of_the_cockpit() {
     let mut rules = std::collections::BTreeSet::new();
-    let made = busy(2_000);
-    for session in [made.path.clone(), recording()] {
+    let made = [busy(2_000), busy(20_000)];
+    for session in made.iter().map(|made| made.path.clone()).chain([recording()]) {
         let (by_sql, by_rules) = (findings_by_sql(&session), findings_by_rules(&session));
         assert_eq!(by_sql, by_rules, "{}", session.display());
         rules.extend(by_sql.into_iter().map(|(rule, ..)| rule));
