@@ -30,8 +30,8 @@ use crate::{
     origin::{self, Found},
 };
 
-/// Things that partials keep, at about a hundred bytes each.
-const MOST: usize = 1 << 21;
+/// Things that partials keep, at one to three hundred bytes each.
+const MOST: usize = 1 << 20;
 /// How often to look at a session that is being recorded.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Rows that end later than this past the end are none that a recorder wrote.
