@@ -53,7 +53,7 @@ away AS (
     GROUP BY tid, task_id
 ),
 -- Pieces of work, with the spawn of each.
-work AS MATERIALIZED (
+work AS (
     SELECT p.tid, p.name, p.dur, p.ts - s.ts AS queued
     FROM (
         SELECT p.tid, p.task_id, p.ts, p.dur, y.name

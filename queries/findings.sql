@@ -373,7 +373,7 @@ lock_stacks AS (
       AND (f.name LIKE '%mutex%' OR f.name LIKE '%rwlock%' OR f.name LIKE '%lock_contended%'
            OR f.name LIKE '%lock_slow%')
 ),
-sleeps AS MATERIALIZED (
+sleeps AS (
     SELECT o.tid, o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.waker_tid, y.name, y.kind,
            l.stack_id IS NOT NULL AS is_lock
     FROM off_cpu o
@@ -384,7 +384,7 @@ sleeps AS MATERIALIZED (
       AND o.state IN ('S', 'D') AND o.dur - coalesce(o.run_queue, 0) >= $lock_wait
       AND coalesce(y.kind, 'task') <> 'worker'
 ),
-sleep AS MATERIALIZED (
+sleep AS (
     SELECT *
     FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts ORDER BY dur DESC, task_id) AS n FROM sleeps)
     WHERE n = 1

@@ -68,7 +68,7 @@ blame AS (
     ) d ON d.stack_id = s.stack_id
 ),
 -- Long sleeps inside tasks; what is a lock's wait among them has a kind.
-sleeps AS MATERIALIZED (
+sleeps AS (
     SELECT o.tid, o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.waker_tid, b.lock, b.frame_id, b.is_own,
            y.name, y.kind, y.file, y.line
     FROM off_cpu o
@@ -86,7 +86,7 @@ long_polls AS (
     WHERE p.ts >= greatest($from, -9000000000000000000) - 1000000000 AND p.ts < $to AND p.dur >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
     GROUP BY p.tid, p.ts
 ),
-sleep AS MATERIALIZED (
+sleep AS (
     SELECT *
     FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts ORDER BY dur DESC, task_id, frame_id NULLS LAST) AS n
           FROM sleeps)

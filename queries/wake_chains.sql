@@ -24,7 +24,7 @@
 --   in_task      flag      whether the waking thread was polling a task; a worker's own loop is none
 WITH
 -- A task's type is told when the task is first met, and as it is spawned; its polls tell it too.
-type_of AS MATERIALIZED (
+type_of AS (
     SELECT task_id, min(type_id) AS type_id
     FROM (
         SELECT task_id, type_id FROM tasks

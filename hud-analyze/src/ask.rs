@@ -166,8 +166,7 @@ impl Asked<'_> {
             };
             control.set_phase("reading");
             control.set_total(expected(&plan));
-            let format = settings.format;
-            let write = output::write_rows(self.catalog, answer, format, &shape, out);
+            let write = output::write_rows(self.catalog, answer, settings.format, &shape, out);
             tokio::pin!(write);
             let mut ticks = time::interval(TICK);
             let written = loop {
