@@ -4,8 +4,9 @@
 //! CPUs: a million times a second it would travel between their caches. Here it is written once in [`GIVE_BACK`] bytes.
 //!
 //! The layout is that of kernel/bpf/ringbuf.c: a page with the consumer's position, one with the producer's, then the data
-//! twice in a row, so that no record is cut at the end. A record is preceded by a word for its length and two flags, and
-//! one that is of no use to anybody, and begins at a multiple of eight.
+//! twice in a row, so that no record is cut at the end. It is mapped once here, or its 8 MB would count twice as memory of
+//! hud's; a record that is cut at the end is put together. A record is preceded by a word for its length and two flags,
+//! and one that is of no use to anybody, and begins at a multiple of eight.
 
 use std::{
     io,
@@ -34,6 +35,8 @@ pub(crate) struct Ring {
     /// What is read so far, and what of it was given back.
     read: usize,
     given_back: usize,
+    /// A record that was cut.
+    cut: Vec<u8>,
     _map: MapData,
 }
 
@@ -49,10 +52,10 @@ impl Ring {
         let fd = map.fd().as_fd().as_raw_fd();
         let offset = u64::try_from(page).map_err(io::Error::other)?;
         let consumer = MmapOptions::new().len(page).map_raw(fd)?;
-        let producer = MmapOptions::new().offset(offset).len(page + 2 * size).map_raw_read_only(fd)?;
+        let producer = MmapOptions::new().offset(offset).len(page + size).map_raw_read_only(fd)?;
         // SAFETY: the first word of the page that was just mapped, and stays so for as long as this lives.
         let read = unsafe { &*consumer.as_ptr().cast::<AtomicUsize>() }.load(Ordering::Acquire);
-        Ok(Ring { consumer, producer, page, size, read, given_back: read, _map: map })
+        Ok(Ring { consumer, producer, page, size, read, given_back: read, cut: Vec::new(), _map: map })
     }
 
     /// Gives each record to `take`, at most `most` of them. Whether the ring is then empty, or its next record is not
@@ -65,9 +68,8 @@ impl Ring {
                 end = self.produced();
             }
             let at = self.read & (self.size - 1);
-            // Never for a ring of the kernel's: its records lie within the data, which is there twice.
-            let fits = |len: usize| at + HEADER + len <= 2 * self.size;
-            if self.read == end || !fits(0) {
+            // Otherwise it is no ring of the kernel's: a word is never cut, and no record is longer than the data.
+            if self.read == end || at + HEADER > self.size {
                 is_empty = true;
                 break;
             }
@@ -76,14 +78,29 @@ impl Ring {
             // a full barrier, so what it says of the record is true once the flag is gone.
             let header = unsafe { &*record.cast::<AtomicU32>() }.load(Ordering::Acquire);
             let len = usize::try_from(header & !(BUSY | DISCARDED)).unwrap_or(usize::MAX / 2);
-            if header & BUSY != 0 || !fits(len) {
+            if header & BUSY != 0 || len > self.size - HEADER {
                 is_empty = true;
                 break;
             }
             if header & DISCARDED == 0 {
-                // SAFETY: within the mapping, as was checked; nobody writes there until its room is given back, which is
-                // done below, when the slice is gone.
-                take(unsafe { std::slice::from_raw_parts(record.wrapping_add(HEADER), len) });
+                let start = at + HEADER;
+                let head = len.min(self.size - start);
+                // SAFETY: within the data, the one from where the record begins to the end of one of them, the other from
+                // the start of the data; nobody writes there until its room is given back, which is done below, when the
+                // slices are gone.
+                let (head, rest) = unsafe {
+                    let data = self.producer.as_ptr().wrapping_add(self.page);
+                    let rest = std::slice::from_raw_parts(data, len - head);
+                    (std::slice::from_raw_parts(data.wrapping_add(start), head), rest)
+                };
+                if rest.is_empty() {
+                    take(head);
+                } else {
+                    self.cut.clear();
+                    self.cut.extend_from_slice(head);
+                    self.cut.extend_from_slice(rest);
+                    take(&self.cut);
+                }
             }
             self.read = self.read.wrapping_add(HEADER + len.next_multiple_of(8));
             if self.read.wrapping_sub(self.given_back) >= GIVE_BACK {

@@ -1,12 +1,17 @@
 //! Partials by second: what was gathered once is not gathered again while there is room.
 //!
 //! A chunk is ten buckets: a page of a busy table holds about as much, so reading less costs the same. The sums of each
-//! chunk are kept beside its partials, so that a frame adds up ten chunks instead of a hundred buckets.
+//! chunk are kept beside its partials, so that a frame adds up ten chunks instead of a hundred buckets. Tasks,
+//! distributions and stacks, most of what there is, are kept by chunk alone, but for the chunks at the window's ends, of
+//! which a frame adds up some of the buckets.
 
-use std::{collections::BTreeMap, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+};
 
 use hud_common::{
-    cockpit::{Bucket, Intake, Merge as _, Names, Partial, Sums, Window},
+    cockpit::{Bucket, Grain, Intake, Merge as _, Names, Partial, Sums, Window},
     session::Table,
 };
 
@@ -31,27 +36,71 @@ struct Known {
     /// Things that it keeps, its partials included.
     len: usize,
     used: u64,
+    /// Its partials are whole, with what has only sums.
+    is_fine: bool,
+}
+
+/// Of which chunks the partials are to be whole.
+#[derive(Clone, Debug)]
+pub(super) enum Fine {
+    All,
+    Some(BTreeSet<i64>),
+}
+
+impl Fine {
+    fn has(&self, chunk: i64) -> bool {
+        match self {
+            Fine::All => true,
+            Fine::Some(chunks) => chunks.contains(&chunk),
+        }
+    }
 }
 
 /// What was gathered of a stretch.
 pub(super) struct Gathered {
     pub(super) chunks: Vec<(i64, Sums)>,
+    fine: Fine,
     pub(super) partials: BTreeMap<Bucket, Partial>,
     pub(super) names: Names,
 }
 
 /// Gathers chunks `[first, past)` within the buckets that count at all.
-pub(super) fn gather(
+fn gather(shelf: &Shelf, parts: &[Part], run: (i64, i64), limits: Window, fine: &Fine) -> Gathered {
+    let (first, past) = run;
+    let grain = match fine {
+        Fine::All => Grain::Buckets,
+        Fine::Some(chunks) => Grain::Groups(CHUNK, chunks.clone()),
+    };
+    let mut intake = gather_rows(shelf, parts, run, limits, &EVENTS, grain, || true);
+    let Some(mut groups) = intake.buckets.take_groups() else {
+        // More tasks than a bucket counts one by one: which of them do is known by bucket alone.
+        return gather(shelf, parts, run, limits, &Fine::All);
+    };
+    let partials = intake.buckets.partials();
+    let mut sums = |chunk: i64| {
+        let (from, to) = buckets(chunk);
+        let mut sums = groups.remove(&chunk).unwrap_or_default();
+        partials.range(from..to).for_each(|(_, partial)| sums.merge(&partial.sums));
+        sums
+    };
+    let chunks = (first..past).map(|chunk| (chunk, sums(chunk))).collect();
+    let (partials, names) = intake.into_parts();
+    Gathered { chunks, fine: fine.clone(), partials, names }
+}
+
+/// Takes in the rows of these tables that count in chunks `[first, past)`.
+pub(super) fn gather_rows(
     shelf: &Shelf,
     parts: &[Part],
     (first, past): (i64, i64),
     limits: Window,
     tables: &[Table],
+    grain: Grain,
     mut is_wanted: impl FnMut() -> bool,
-) -> Gathered {
+) -> Intake {
     let from = buckets(first).0.max(limits.from);
     let to = buckets(past).0.min(limits.to);
-    let mut intake = Intake::new(from, to.max(from));
+    let mut intake = Intake::new(from, to.max(from)).with_grain(grain);
     if from < to {
         for part in parts.iter().filter(|part| tables.contains(&part.table)) {
             // A row that ends where the range begins counts in its first bucket.
@@ -64,16 +113,7 @@ pub(super) fn gather(
         }
         intake.buckets.settle(from, to);
     }
-    let partials = intake.buckets.partials();
-    let sums = |chunk: i64| {
-        let (from, to) = buckets(chunk);
-        let mut sums = Sums::default();
-        partials.range(from..to).for_each(|(_, partial)| sums.merge(&partial.sums));
-        sums
-    };
-    let chunks = (first..past).map(|chunk| (chunk, sums(chunk))).collect();
-    let (partials, names) = intake.into_parts();
-    Gathered { chunks, partials, names }
+    intake
 }
 
 /// The partials that are known.
@@ -81,19 +121,16 @@ pub(super) struct Cache {
     pub(super) partials: BTreeMap<Bucket, Partial>,
     chunks: BTreeMap<i64, Known>,
     len: usize,
+    /// Of what was gathered before, and of what a frame may need.
+    kept: usize,
     most: usize,
     clock: u64,
 }
 
 impl Cache {
-    /// Keeps about so many things, at about a hundred bytes each; those that a frame needs may be twice as many.
-    pub(super) fn new(most: usize) -> Self {
-        Cache { partials: BTreeMap::new(), chunks: BTreeMap::new(), len: 0, most, clock: 0 }
-    }
-
-    /// Whether a chunk is known.
-    pub(super) fn knows(&self, chunk: i64) -> bool {
-        self.chunks.contains_key(&chunk)
+    /// Keeps about `kept` things, at one to three hundred bytes each, and gathers about `most` for one frame.
+    pub(super) fn new(kept: usize, most: usize) -> Self {
+        Cache { partials: BTreeMap::new(), chunks: BTreeMap::new(), len: 0, kept, most, clock: 0 }
     }
 
     /// Makes known what of a window is not, the newest first; gives from which bucket on it is, where that is not all.
@@ -112,12 +149,14 @@ impl Cache {
             return None;
         }
         let (first, last) = (chunk_of(from), chunk_of(Bucket(to.0 - 1)));
+        let is_cut = |chunk: &i64| buckets(*chunk).0 < window.from || window.to < buckets(*chunk).1;
+        let fine = Fine::Some([first, last].into_iter().filter(is_cut).collect());
         let round = i64::try_from(threads()).unwrap_or(1).saturating_mul(16);
         let mut past = last + 1;
         let mut needed = 0_usize;
         while past > first {
             let begin = (past - round).max(first);
-            self.gather_missing(shelf, parts, (begin, past), limits, names);
+            self.gather_missing(shelf, parts, (begin, past), limits, &fine, names);
             for (_, known) in self.chunks.range_mut(begin..past) {
                 known.used = self.clock;
                 needed = needed.saturating_add(known.len);
@@ -138,9 +177,10 @@ impl Cache {
         parts: &[Part],
         (begin, past): (i64, i64),
         limits: Window,
+        fine: &Fine,
         names: &mut Names,
     ) {
-        let missing: Vec<i64> = (begin..past).filter(|chunk| !self.knows(*chunk)).collect();
+        let missing: Vec<i64> = (begin..past).filter(|chunk| !self.knows(*chunk, fine)).collect();
         let each = missing.len().div_ceil(threads()).max(1);
         let mut runs: Vec<(i64, i64)> = Vec::new();
         for chunk in missing {
@@ -153,24 +193,31 @@ impl Cache {
         }
         for some in runs.chunks(threads()) {
             let gathered: Vec<Gathered> = thread::scope(|scope| {
-                let run = |run: (i64, i64)| gather(shelf, parts, run, limits, &EVENTS, || true);
+                let run = |run: (i64, i64)| gather(shelf, parts, run, limits, fine);
                 let others: Vec<_> = some.iter().skip(1).map(|of| scope.spawn(move || run(*of))).collect();
                 let own = some.first().map(|of| run(*of));
                 own.into_iter().chain(others.into_iter().filter_map(|thread| thread.join().ok())).collect()
             });
             for gathered in gathered {
                 names.add_tasks(&gathered.names);
-                self.put(gathered.chunks, gathered.partials);
+                self.put(gathered);
             }
         }
     }
 
-    fn put(&mut self, chunks: Vec<(i64, Sums)>, partials: BTreeMap<Bucket, Partial>) {
+    /// Whether a chunk is known, as finely as that.
+    fn knows(&self, chunk: i64, fine: &Fine) -> bool {
+        self.chunks.get(&chunk).is_some_and(|known| known.is_fine || !fine.has(chunk))
+    }
+
+    fn put(&mut self, Gathered { chunks, fine, partials, .. }: Gathered) {
         for (chunk, sums) in chunks {
+            // It may have been known less finely.
+            self.forget(chunk);
             let (from, to) = buckets(chunk);
             let len = sums.len() + partials.range(from..to).map(|(_, partial)| partial.len()).sum::<usize>();
             self.len = self.len.saturating_add(len);
-            self.chunks.insert(chunk, Known { sums, len, used: self.clock });
+            self.chunks.insert(chunk, Known { sums, len, used: self.clock, is_fine: fine.has(chunk) });
         }
         self.partials.extend(partials);
     }
@@ -184,17 +231,19 @@ impl Cache {
         limits: Window,
         names: &mut Names,
     ) -> bool {
-        if self.knows(chunk) || chunk < chunk_of(limits.from) || chunk > chunk_of(limits.to) {
+        let fine = Fine::Some([chunk].into());
+        if self.knows(chunk, &fine) || chunk < chunk_of(limits.from) || chunk > chunk_of(limits.to) {
             return false;
         }
-        self.gather_missing(shelf, parts, (chunk, chunk + 1), limits, names);
+        // Where the window moves on, it is at the end of it first.
+        self.gather_missing(shelf, parts, (chunk, chunk + 1), limits, &fine, names);
         self.shrink();
         true
     }
 
     /// Lets go of what was not used for longest, but for what the present frame needs.
     fn shrink(&mut self) {
-        while self.len > self.most {
+        while self.len > self.kept {
             let oldest = self.chunks.iter().filter(|(_, known)| known.used < self.clock).min_by_key(|(_, k)| k.used);
             let Some(chunk) = oldest.map(|(chunk, _)| *chunk) else { break };
             self.forget(chunk);

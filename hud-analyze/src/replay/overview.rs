@@ -16,12 +16,14 @@ use std::{
 };
 
 use hud_common::{
-    cockpit::{Bucket, Mode, Names, Query, SessionFacts, Snapshot, SpawnedBy, TaskId, Tick, TypeId, View, Window},
+    cockpit::{
+        Bucket, Grain, Mode, Names, Query, SessionFacts, Snapshot, SpawnedBy, TaskId, Tick, TypeId, View, Window,
+    },
     session::Table,
 };
 
 use super::{
-    cache::{CHUNK, Gathered, chunk_of, gather},
+    cache::{CHUNK, chunk_of, gather_rows},
     files::{Part, Shelf},
 };
 
@@ -96,8 +98,9 @@ fn go_through(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, lear
             chunk = chunk_of(Bucket::of(next)).max(slice.1);
             continue;
         }
-        let Gathered { partials, names, .. } =
-            gather(&work.shelf, &work.parts, slice, work.limits, &TABLES, stand_back);
+        let grain = Grain::Nothing;
+        let intake = gather_rows(&work.shelf, &work.parts, slice, work.limits, &TABLES, grain, stand_back);
+        let (partials, names) = intake.into_parts();
         let mut news = Learned::default();
         for (task, type_id) in &names.type_of {
             let is_new = known.get(task).is_none_or(|old| type_id < old);

@@ -30,7 +30,8 @@ use crate::{
     origin::{self, Found},
 };
 
-/// Things that partials keep, at one to three hundred bytes each.
+/// Things that partials keep, at one to three hundred bytes each: of what was looked at before, and for one frame.
+const KEPT: usize = 1 << 19;
 const MOST: usize = 1 << 20;
 /// How often to look at a session that is being recorded.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -87,7 +88,7 @@ impl Replay {
             files: Files::new(dir),
             parts: Vec::new(),
             names: Names::default(),
-            cache: Cache::new(MOST),
+            cache: Cache::new(KEPT, MOST),
             limits: Window { from: Bucket(0), to: Bucket(0) },
             coverage_told: None,
             newest: None,

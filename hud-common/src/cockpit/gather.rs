@@ -1,10 +1,11 @@
 //! From rows to partials, one row at a time: the Rust half of the rules in [`super::Partial`].
 
-use std::collections::BTreeMap;
+use core::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Bucket, Ended, Histogram, LongPoll, Map, Mark, Name, Newest, Partial, PollSpan, STRETCH_MIN, Sleep, StackId, Sums,
-    TASKS_PER_BUCKET, TaskDetail, TaskId, Tid, TypeId, WAKERS, partial::clipped,
+    Bucket, Ended, Histogram, LongPoll, Map, Mark, Name, Newest, Partial, PollSpan, PollSums, STRETCH_MIN, Seen, Sleep,
+    StackId, Sums, TASKS_PER_BUCKET, TaskDetail, TaskId, TaskSums, Tid, TypeId, WAKERS, partial::clipped, tally::Tally,
 };
 use crate::wire::Stream;
 
@@ -20,6 +21,136 @@ pub struct PollRow {
     pub blocked: i64,
     pub run_queue: i64,
     pub wake_delay: Option<i64>,
+}
+
+impl PollRow {
+    /// When it was over.
+    pub(super) fn end(&self) -> i64 {
+        self.ts.saturating_add(self.dur.max(0))
+    }
+}
+
+/// What rows of `polls` add to the sums of one bucket.
+#[derive(Clone, Debug, Default)]
+struct Tallies {
+    polls: Tally<(Tid, Option<TypeId>), PollSums>,
+    durations: Tally<(Option<TypeId>, u16), u64>,
+    delays: Tally<(Option<TypeId>, u16), u64>,
+    seen: Tally<Tid, Seen>,
+}
+
+impl Tallies {
+    fn settle(&mut self, place: &mut Place<'_>) {
+        self.polls.settle(&mut place.partial.sums.polls);
+        self.seen.settle(&mut place.partial.sums.seen);
+        if let Some(sums) = place.summed() {
+            self.durations.settle(&mut sums.durations);
+            self.delays.settle(&mut sums.delays);
+        }
+    }
+}
+
+/// How finely that is told apart in time of which only a window's sum is ever shown: tasks, distributions and stacks.
+#[derive(Clone, Debug, Default)]
+pub enum Grain {
+    /// In each bucket.
+    #[default]
+    Buckets,
+    /// In groups of so many buckets, numbered by the first bucket over that, but for some groups, whose buckets are told
+    /// apart.
+    Groups(i64, BTreeSet<i64>),
+    /// Not at all.
+    Nothing,
+}
+
+/// Where the rows count that end in a bucket.
+struct Place<'a> {
+    partial: &'a mut Partial,
+    bucket: Bucket,
+    /// Where that is counted of which only sums are shown, if not in the partial; `None` where it is not counted.
+    group: Option<Option<&'a mut Sums>>,
+}
+
+impl Place<'_> {
+    /// Where that is counted of which only sums are shown.
+    fn summed(&mut self) -> Option<&mut Sums> {
+        match &mut self.group {
+            None => Some(&mut self.partial.sums),
+            Some(group) => group.as_deref_mut(),
+        }
+    }
+
+    /// A row that tells of a task.
+    fn task(&mut self, id: TaskId, first: i64, last: i64, then: impl FnOnce(&mut TaskSums)) {
+        let Some(sums) = self.summed() else { return };
+        let task = sums.tasks.entry(id).or_default();
+        task.signs += 1;
+        task.first.add(first);
+        task.last.add(last);
+        then(task);
+        // Tasks that are too many go before they are twice too many.
+        if self.group.is_none() && self.partial.sums.tasks.len() >= 2 * TASKS_PER_BUCKET {
+            self.partial.sums.cap_tasks();
+        }
+    }
+
+    fn sign(&mut self, ts: i64, id: TaskId, of: Option<Stream>, then: impl FnOnce(&mut TaskSums)) {
+        if let Some(stream) = of {
+            count(&mut self.partial.sums, stream);
+        }
+        self.task(id, ts, ts, then);
+    }
+
+    fn poll(&mut self, row: &PollRow, tallies: &mut Tallies) {
+        let (dur, end) = (row.dur.max(0), row.end());
+        let busy = dur.saturating_sub(row.blocked).saturating_sub(row.run_queue).max(0);
+        let delay = row.wake_delay.map(|delay| delay.max(0));
+        let sums = &mut self.partial.sums;
+        count(sums, Stream::Polls);
+        let kind = row.type_id.map_or(0, |id| id.0.cast_unsigned() + 1);
+        let thread = u64::from(row.tid.0.cast_unsigned());
+        tallies.polls.of(&mut sums.polls, (row.tid, row.type_id), kind ^ thread << 4, |polls| {
+            polls.count += 1;
+            polls.dur = polls.dur.saturating_add(dur);
+            polls.busy = polls.busy.saturating_add(busy);
+            polls.longest = polls.longest.max(dur);
+            if let Some(delay) = delay {
+                polls.delay = polls.delay.saturating_add(delay);
+                polls.delay_longest = polls.delay_longest.max(delay);
+            }
+        });
+        if let Some(sums) = self.summed() {
+            let slot = Histogram::slot(dur);
+            let place = |slot: u16| u64::from(slot) ^ kind << 5;
+            tallies.durations.of(&mut sums.durations, (row.type_id, slot), place(slot), |count| *count += 1);
+            if let Some(delay) = delay {
+                let slot = Histogram::slot(delay);
+                tallies.delays.of(&mut sums.delays, (row.type_id, slot), place(slot), |count| *count += 1);
+            }
+        }
+        let is_inside = row.ts >= self.bucket.start();
+        tallies.seen.of(&mut self.partial.sums.seen, row.tid, thread, |seen| {
+            seen.poll_end.add(end);
+            if is_inside {
+                seen.first.add(row.ts);
+                seen.last.add(end);
+            }
+        });
+        self.task(row.task, row.ts, end, |task| {
+            task.polls += 1;
+            task.busy = task.busy.saturating_add(busy);
+            task.longest_poll = task.longest_poll.max(dur);
+            if let Some(delay) = delay {
+                task.delays += 1;
+                task.delay = task.delay.saturating_add(delay);
+                task.delay_longest = task.delay_longest.max(delay);
+            }
+        });
+        if dur >= STRETCH_MIN {
+            let (ts, tid, task, type_id) = (row.ts, row.tid, row.task, row.type_id);
+            self.partial.long_polls.push(LongPoll { ts, dur, busy, tid, task, type_id });
+        }
+    }
 }
 
 /// A row of `off_cpu`.
@@ -59,12 +190,28 @@ pub struct Buckets {
     outside: u64,
     /// The first bucket in which a row has ended since this was asked.
     touched: Option<Bucket>,
+    tallies: Tallies,
+    grain: Grain,
+    /// What is told apart by group.
+    groups: BTreeMap<i64, Sums>,
 }
 
 impl Buckets {
     /// For rows that count in these buckets; what lies outside is passed over.
     pub fn new(from: Bucket, to: Bucket) -> Self {
-        Buckets { partials: BTreeMap::new(), from, to, outside: 0, touched: None }
+        Buckets { from, to, ..Self::default() }
+    }
+
+    /// Tells apart as finely as that what has only sums.
+    pub fn with_grain(self, grain: Grain) -> Self {
+        Buckets { grain, ..self }
+    }
+
+    /// What was told apart in groups, by the group's number; `None` where a bucket may have had more tasks than
+    /// [`TASKS_PER_BUCKET`], of which only some would count.
+    pub fn take_groups(&mut self) -> Option<BTreeMap<i64, Sums>> {
+        let groups = std::mem::take(&mut self.groups);
+        groups.values().all(|sums| sums.tasks.len() <= TASKS_PER_BUCKET).then_some(groups)
     }
 
     /// Moves the range on: what lies before `from` goes.
@@ -126,14 +273,22 @@ impl Buckets {
     }
 
     /// The partial of an instant, where it counts.
-    fn at(&mut self, ts: i64) -> Option<&mut Partial> {
+    fn at(&mut self, ts: i64) -> Option<Place<'_>> {
         let bucket = Bucket::of(ts);
         if bucket < self.from || bucket >= self.to {
             self.outside += 1;
             return None;
         }
         self.touched = Some(self.touched.map_or(bucket, |touched| touched.min(bucket)));
-        Some(self.partials.entry(bucket).or_default())
+        let group = match &self.grain {
+            Grain::Buckets => None,
+            Grain::Nothing => Some(None),
+            Grain::Groups(width, fine) => {
+                let group = bucket.0.div_euclid((*width).max(1));
+                (!fine.contains(&group)).then(|| Some(self.groups.entry(group).or_default()))
+            }
+        };
+        Some(Place { partial: self.partials.entry(bucket).or_default(), bucket, group })
     }
 
     /// The buckets that `[ts, end)` touches, and the sums of each; an empty stretch touches that of its instant.
@@ -149,49 +304,55 @@ impl Buckets {
 
     /// Takes in a row of `polls`.
     pub fn poll(&mut self, row: &PollRow) {
-        let dur = row.dur.max(0);
-        let end = row.ts.saturating_add(dur);
-        let busy = dur.saturating_sub(row.blocked).saturating_sub(row.run_queue).max(0);
-        let delay = row.wake_delay.map(|delay| delay.max(0));
-        let is_inside = Bucket::of(row.ts) == Bucket::of(end);
-        if let Some(partial) = self.at(end) {
-            let sums = &mut partial.sums;
-            count(sums, Stream::Polls);
-            let polls = sums.polls.entry((row.tid, row.type_id)).or_default();
-            polls.count += 1;
-            polls.dur = polls.dur.saturating_add(dur);
-            polls.busy = polls.busy.saturating_add(busy);
-            polls.longest = polls.longest.max(dur);
-            *sums.durations.entry((row.type_id, Histogram::slot(dur))).or_default() += 1;
-            let task = sums.tasks.entry(row.task).or_default();
-            task.signs += 1;
-            task.polls += 1;
-            task.busy = task.busy.saturating_add(busy);
-            task.longest_poll = task.longest_poll.max(dur);
-            task.first.add(row.ts);
-            task.last.add(end);
-            if let Some(delay) = delay {
-                polls.delay = polls.delay.saturating_add(delay);
-                polls.delay_longest = polls.delay_longest.max(delay);
-                task.delays += 1;
-                task.delay = task.delay.saturating_add(delay);
-                task.delay_longest = task.delay_longest.max(delay);
-                *sums.delays.entry((row.type_id, Histogram::slot(delay))).or_default() += 1;
-            }
-            let seen = sums.seen.entry(row.tid).or_default();
-            seen.poll_end.add(end);
-            if is_inside {
-                seen.first.add(row.ts);
-                seen.last.add(end);
-            }
-            cap(sums);
-            if dur >= STRETCH_MIN {
-                let (ts, tid, task, type_id) = (row.ts, row.tid, row.task, row.type_id);
-                partial.long_polls.push(LongPoll { ts, dur, busy, tid, task, type_id });
+        self.polls(1, |_| *row);
+    }
+
+    /// Takes in `rows` rows of `polls`. Those that follow each other mostly end in one bucket, and are alike: what they add
+    /// is gathered aside and counted once.
+    pub fn polls(&mut self, rows: usize, row: impl Fn(usize) -> PollRow) {
+        let mut tallies = std::mem::take(&mut self.tallies);
+        let end = |at| row(at).end();
+        self.runs(rows, end, |place, run| {
+            run.for_each(|at| place.poll(&row(at), &mut tallies));
+            tallies.settle(place);
+        });
+        self.tallies = tallies;
+        for row in (0..rows).map(row) {
+            if Bucket::of(row.ts) != Bucket::of(row.end()) {
+                self.see(row.tid, row.ts, row.end());
             }
         }
-        if !is_inside {
-            self.see(row.tid, row.ts, end);
+    }
+
+    /// Takes in `rows` rows of `wakes`.
+    pub fn wakes(&mut self, rows: usize, row: impl Fn(usize) -> (i64, TaskId, Option<TaskId>)) {
+        self.runs(
+            rows,
+            |at| row(at).0,
+            |place, run| {
+                for (ts, task, by) in run.map(&row) {
+                    place.sign(ts, task, Some(Stream::Wakes), |sums| {
+                        sums.wakes += 1;
+                        sums.self_wakes += i64::from(by == Some(task));
+                    });
+                }
+            },
+        );
+    }
+
+    /// Gives the rows that count to the partials of the buckets in which they end, as many at once as follow each other.
+    fn runs(&mut self, rows: usize, end: impl Fn(usize) -> i64, mut then: impl FnMut(&mut Place<'_>, Range<usize>)) {
+        let mut next = 0;
+        while next < rows {
+            let first = end(next);
+            let bucket = Bucket::of(first);
+            let within = bucket.start()..bucket.end();
+            let until = (next + 1..rows).find(|at| !within.contains(&end(*at))).unwrap_or(rows);
+            match self.at(first) {
+                Some(mut place) => then(&mut place, next..until),
+                None => self.outside += u64::try_from(until - next - 1).unwrap_or(0),
+            }
+            next = until;
         }
     }
 
@@ -203,20 +364,15 @@ impl Buckets {
             b'R' => row.ts,
             _ => row.run_queue.map_or(end, |waited| end.saturating_sub(waited).clamp(row.ts, end)),
         };
-        if let Some(partial) = self.at(end) {
-            let sums = &mut partial.sums;
+        if let Some(mut place) = self.at(end) {
+            let sums = &mut place.partial.sums;
             count(sums, Stream::OffCpu);
             sums.seen.entry(row.tid).or_default().returned.add(end);
             if let Some(id) = row.task {
                 let asleep = ready.saturating_sub(row.ts);
-                let task = sums.tasks.entry(id).or_default();
-                task.signs += 1;
-                task.blocked = task.blocked.saturating_add(asleep);
-                task.first.add(row.ts);
-                task.last.add(end);
-                cap(sums);
+                place.task(id, row.ts, end, |task| task.blocked = task.blocked.saturating_add(asleep));
                 if asleep >= STRETCH_MIN && matches!(row.state, b'S' | b'D') {
-                    partial.sleeps.push(Sleep {
+                    place.partial.sleeps.push(Sleep {
                         ts: row.ts,
                         dur: asleep,
                         away: dur,
@@ -249,38 +405,32 @@ impl Buckets {
 
     /// Takes in a row of `samples`.
     pub fn sample(&mut self, row: &SampleRow) {
-        let Some(partial) = self.at(row.ts) else { return };
+        let Some(mut place) = self.at(row.ts) else { return };
         let weight = row.weight.max(0);
-        let sums = &mut partial.sums;
+        let sums = &mut place.partial.sums;
         count(sums, Stream::Samples);
         let run = sums.runs.entry((row.tid, row.task)).or_default();
         run.samples += 1;
         run.weight = run.weight.saturating_add(weight);
         run.first.add(row.ts);
         run.last.add(row.ts);
-        let stack = sums.stacks.entry((row.stack, row.task)).or_default();
-        stack.samples += 1;
-        stack.weight = stack.weight.saturating_add(weight);
         let seen = sums.seen.entry(row.tid).or_default();
         seen.first.add(row.ts);
         seen.last.add(row.ts);
+        if let Some(sums) = place.summed() {
+            let stack = sums.stacks.entry((row.stack, row.task)).or_default();
+            stack.samples += 1;
+            stack.weight = stack.weight.saturating_add(weight);
+        }
         if let Some(id) = row.task {
-            let task = sums.tasks.entry(id).or_default();
-            task.signs += 1;
-            task.cpu = task.cpu.saturating_add(weight);
-            task.first.add(row.ts);
-            task.last.add(row.ts);
-            cap(sums);
-            partial.marks.push(Mark { ts: row.ts, tid: row.tid, task: id, stack: row.stack, weight });
+            place.task(id, row.ts, row.ts, |task| task.cpu = task.cpu.saturating_add(weight));
+            place.partial.marks.push(Mark { ts: row.ts, tid: row.tid, task: id, stack: row.stack, weight });
         }
     }
 
     /// Takes in a row of `wakes`.
     pub fn wake(&mut self, ts: i64, task: TaskId, by: Option<TaskId>) {
-        self.sign(ts, task, Some(Stream::Wakes), |sums| {
-            sums.wakes += 1;
-            sums.self_wakes += i64::from(by == Some(task));
-        });
+        self.wakes(1, |_| (ts, task, by));
     }
 
     /// Takes in a row of `spawns`.
@@ -300,17 +450,10 @@ impl Buckets {
         self.sign(ts, task, None, |_| {});
     }
 
-    fn sign(&mut self, ts: i64, id: TaskId, of: Option<Stream>, then: impl FnOnce(&mut super::TaskSums)) {
-        let Some(partial) = self.at(ts) else { return };
-        if let Some(stream) = of {
-            count(&mut partial.sums, stream);
+    fn sign(&mut self, ts: i64, id: TaskId, of: Option<Stream>, then: impl FnOnce(&mut TaskSums)) {
+        if let Some(mut place) = self.at(ts) {
+            place.sign(ts, id, of, then);
         }
-        let task = partial.sums.tasks.entry(id).or_default();
-        task.signs += 1;
-        task.first.add(ts);
-        task.last.add(ts);
-        then(task);
-        cap(&mut partial.sums);
     }
 
     /// Takes in a row of `coverage`.
@@ -328,16 +471,16 @@ impl Buckets {
 
     /// Takes in a row of `drops`.
     pub fn drops(&mut self, ts: i64, dur: i64, stream: &Name, stage: &Name, lost: i64) {
-        if let Some(partial) = self.at(ts.saturating_add(dur.max(0))) {
-            let all = partial.sums.drops.entry((stream.clone(), stage.clone())).or_default();
+        if let Some(place) = self.at(ts.saturating_add(dur.max(0))) {
+            let all = place.partial.sums.drops.entry((stream.clone(), stage.clone())).or_default();
             *all = all.saturating_add(lost.max(0));
         }
     }
 
     /// Takes in a row of `overhead`.
     pub fn overhead(&mut self, ts: i64, probes: Option<i64>, cpu: i64, rss: i64, bytes: i64, events: i64) {
-        let Some(partial) = self.at(ts) else { return };
-        let sums = &mut partial.sums.overhead;
+        let Some(place) = self.at(ts) else { return };
+        let sums = &mut place.partial.sums.overhead;
         sums.rows += 1;
         sums.probes = sums.probes.saturating_add(probes.unwrap_or(0).max(0));
         sums.untold += i64::from(probes.is_none());
@@ -349,8 +492,8 @@ impl Buckets {
 
     /// Takes in a row of `process`.
     pub fn process(&mut self, ts: i64, user: i64, sys: i64, rss: i64, threads: i32, fds: Option<i32>) {
-        let Some(partial) = self.at(ts) else { return };
-        let sums = &mut partial.sums.process;
+        let Some(place) = self.at(ts) else { return };
+        let sums = &mut place.partial.sums.process;
         sums.rows += 1;
         sums.user = sums.user.saturating_add(user.max(0));
         sums.sys = sums.sys.saturating_add(sys.max(0));
@@ -402,11 +545,4 @@ fn least_keys<K: Ord + Copy + Eq + core::hash::Hash, V>(map: &mut Map<K, V>, mos
 #[expect(clippy::indexing_slicing, reason = "an array with a place for each stream")]
 fn count(sums: &mut Sums, stream: Stream) {
     sums.rows[stream as usize] += 1;
-}
-
-/// Tasks that are too many go before they are twice too many.
-fn cap(sums: &mut Sums) {
-    if sums.tasks.len() >= 2 * TASKS_PER_BUCKET {
-        sums.cap_tasks();
-    }
 }

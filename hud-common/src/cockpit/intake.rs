@@ -1,6 +1,6 @@
 //! From batches to partials and names: by columns, without a string or an allocation for each row of events.
 
-use std::{collections::BTreeMap, vec::Vec};
+use std::{collections::BTreeMap, vec, vec::Vec};
 
 use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, Int32Array, Int64Array, RecordBatch, StringArray},
@@ -8,8 +8,8 @@ use arrow::{
 };
 
 use super::{
-    Bucket, Buckets, Ended, Frame, FrameId, Histogram, Merge as _, Name, Names, OffCpuRow, Origin, PollRow, Role,
-    RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType,
+    Bucket, Buckets, Ended, Frame, FrameId, Grain, Histogram, Merge as _, Name, Names, OffCpuRow, Origin, PollRow,
+    Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType,
     Thread, Tid, TypeId, Window,
 };
 use crate::session::{Manifest, Table};
@@ -37,6 +37,7 @@ pub struct Intake {
     /// How long after its end each sample and stretch off CPU was taken in, where now is known.
     pub lags: Histogram,
     details: BTreeMap<Bucket, TaskDetail>,
+    typed: Typed,
 }
 
 /// A batch's columns by name; one that is not there, or is of another type, makes no rows.
@@ -74,6 +75,74 @@ impl<'a> Columns<'a> {
 
     fn texts(&self, name: &str) -> Option<&'a StringArray> {
         self.column(name)?.as_string_opt::<i32>()
+    }
+}
+
+/// The columns of `polls`, all of one length.
+struct Polls<'a> {
+    ts: &'a [i64],
+    dur: &'a [i64],
+    task: &'a [i64],
+    type_id: Nullable<'a>,
+    tid: &'a [i32],
+    blocked: &'a [i64],
+    run_queue: &'a [i64],
+    wake_delay: Nullable<'a>,
+}
+
+impl<'a> Polls<'a> {
+    fn of(columns: &Columns<'a>) -> Option<Self> {
+        Some(Polls {
+            ts: columns.longs("ts")?,
+            dur: columns.longs("dur")?,
+            task: columns.longs("task_id")?,
+            type_id: columns.nullable("type_id"),
+            tid: columns.ints("tid")?,
+            blocked: columns.longs("blocked")?,
+            run_queue: columns.longs("run_queue")?,
+            wake_delay: columns.nullable("wake_delay"),
+        })
+    }
+
+    #[inline]
+    fn row(&self, at: usize) -> PollRow {
+        let long = |of: &[i64]| of.get(at).copied().unwrap_or_default();
+        PollRow {
+            ts: long(self.ts),
+            dur: long(self.dur),
+            task: TaskId(long(self.task)),
+            type_id: self.type_id.get(at).map(TypeId),
+            tid: Tid(self.tid.get(at).copied().unwrap_or_default()),
+            blocked: long(self.blocked),
+            run_queue: long(self.run_queue),
+            wake_delay: self.wake_delay.get(at),
+        }
+    }
+}
+
+/// Types of tasks that were told just now: told again, they need not be looked up among all tasks that there ever were.
+struct Typed(Vec<(TaskId, TypeId)>);
+
+impl Default for Typed {
+    fn default() -> Self {
+        // No task has this id and this type.
+        Typed(vec![(TaskId(i64::MIN), TypeId(i64::MIN)); Self::TASKS])
+    }
+}
+
+impl Typed {
+    const TASKS: usize = 4096;
+
+    fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether this was told since; now it was.
+    #[inline]
+    fn is_known(&mut self, task: TaskId, type_id: TypeId) -> bool {
+        let place = usize::try_from(task.0.cast_unsigned() % Self::TASKS as u64).unwrap_or(0);
+        let Some(known) = self.0.get_mut(place) else { return false };
+        std::mem::replace(known, (task, type_id)) == (task, type_id)
     }
 }
 
@@ -117,7 +186,13 @@ impl Intake {
             now: None,
             lags: Histogram::default(),
             details: BTreeMap::new(),
+            typed: Typed::default(),
         }
+    }
+
+    /// The same, which tells apart as finely as that what has only sums.
+    pub fn with_grain(self, grain: Grain) -> Self {
+        Intake { buckets: self.buckets.with_grain(grain), ..self }
     }
 
     /// Its partials, and what rows say of tasks.
@@ -163,6 +238,7 @@ impl Intake {
             let is_met = |id: &TaskId| partials.values().any(|p| p.sums.tasks.contains_key(id));
             names.type_of.retain(|id, _| Some(*id) >= oldest_kept || is_met(id));
             names.spawned.retain(|id, _| Some(*id) >= oldest_kept || is_met(id));
+            self.typed.forget();
         }
         if names.threads.len() > MOST_THREADS {
             let mut times: Vec<i64> = names.threads.values().map(|t| t.ts).collect();
@@ -202,8 +278,10 @@ impl Intake {
     pub fn batch_again(&mut self, table: Table, batch: &RecordBatch) {
         let columns = Columns(batch);
         let _ = match table {
-            Table::Polls => Self::each_poll(&columns, |row| self.focus_poll(row)),
-            Table::Wakes => Self::each_wake(&columns, |ts, task, by, tid| self.focus_wake(ts, task, by, tid)),
+            Table::Polls => {
+                Polls::of(&columns).map(|polls| (0..polls.ts.len()).for_each(|at| self.focus_poll(&polls.row(at))))
+            }
+            Table::Wakes => self.focus_wakes(&columns),
             _ => None,
         };
     }
@@ -221,45 +299,27 @@ impl Intake {
         }
     }
 
-    fn each_poll(columns: &Columns<'_>, mut each: impl FnMut(&PollRow)) -> Option<()> {
-        let (ts, dur, task) = (columns.longs("ts")?, columns.longs("dur")?, columns.longs("task_id")?);
-        let (blocked, run_queue) = (columns.longs("blocked")?, columns.longs("run_queue")?);
-        let tid = columns.ints("tid")?;
-        let (type_id, wake_delay) = (columns.nullable("type_id"), columns.nullable("wake_delay"));
-        let rows = ts.iter().zip(dur).zip(task).zip(tid).zip(blocked).zip(run_queue).enumerate();
-        for (row, (((((ts, dur), task), tid), blocked), run_queue)) in rows {
-            each(&PollRow {
-                ts: *ts,
-                dur: *dur,
-                task: TaskId(*task),
-                type_id: type_id.get(row).map(TypeId),
-                tid: Tid(*tid),
-                blocked: *blocked,
-                run_queue: *run_queue,
-                wake_delay: wake_delay.get(row),
-            });
-        }
-        Some(())
-    }
-
     fn polls(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let polls = Polls::of(columns)?;
+        self.buckets.polls(polls.ts.len(), |at| polls.row(at));
         let mut newest = i64::MIN;
-        Self::each_poll(columns, |row| {
-            newest = newest.max(row.ts.saturating_add(row.dur.max(0)));
-            self.buckets.poll(row);
-            if let Some(type_id) = row.type_id {
+        for row in (0..polls.ts.len()).map(|at| polls.row(at)) {
+            newest = newest.max(row.end());
+            if let Some(type_id) = row.type_id
+                && !self.typed.is_known(row.task, type_id)
+            {
                 self.names.add_type_of(row.task, type_id);
             }
             if self.focus == Some(row.task) {
-                self.focus_poll(row);
+                self.focus_poll(&row);
             }
-        })?;
+        }
         self.saw(newest);
         Some(())
     }
 
     fn focus_poll(&mut self, row: &PollRow) {
-        let bucket = Bucket::of(row.ts.saturating_add(row.dur.max(0)));
+        let bucket = Bucket::of(row.end());
         if self.focus == Some(row.task) && self.keeps(bucket) {
             self.details.entry(bucket).or_default().poll(row);
         }
@@ -267,13 +327,6 @@ impl Intake {
 
     fn keeps(&self, bucket: Bucket) -> bool {
         self.buckets.from() <= bucket && bucket < self.buckets.to()
-    }
-
-    fn focus_wake(&mut self, ts: i64, task: TaskId, by: Option<TaskId>, tid: Tid) {
-        let bucket = Bucket::of(ts);
-        if self.focus == Some(task) && self.keeps(bucket) {
-            self.details.entry(bucket).or_default().wake(by, tid);
-        }
     }
 
     fn off_cpu(&mut self, columns: &Columns<'_>) -> Option<()> {
@@ -310,25 +363,27 @@ impl Intake {
         Some(())
     }
 
-    fn each_wake(columns: &Columns<'_>, mut each: impl FnMut(i64, TaskId, Option<TaskId>, Tid)) -> Option<()> {
-        let (ts, task, tid) = (columns.longs("ts")?, columns.longs("task_id")?, columns.ints("waker_tid")?);
+    fn wakes(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, task) = (columns.longs("ts")?, columns.longs("task_id")?);
         let by = columns.nullable("waker_task_id");
-        for (row, ((ts, task), tid)) in ts.iter().zip(task).zip(tid).enumerate() {
-            each(*ts, TaskId(*task), by.get(row).map(TaskId), Tid(*tid));
+        let long = |of: &[i64], at: usize| of.get(at).copied().unwrap_or_default();
+        self.buckets.wakes(ts.len(), |at| (long(ts, at), TaskId(long(task, at)), by.get(at).map(TaskId)));
+        self.saw(ts.iter().copied().max().unwrap_or(i64::MIN));
+        if self.focus.is_some() {
+            self.focus_wakes(columns)?;
         }
         Some(())
     }
 
-    fn wakes(&mut self, columns: &Columns<'_>) -> Option<()> {
-        let mut newest = i64::MIN;
-        Self::each_wake(columns, |ts, task, by, tid| {
-            newest = newest.max(ts);
-            self.buckets.wake(ts, task, by);
-            if self.focus == Some(task) {
-                self.focus_wake(ts, task, by, tid);
+    fn focus_wakes(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, task, tid) = (columns.longs("ts")?, columns.longs("task_id")?, columns.ints("waker_tid")?);
+        let by = columns.nullable("waker_task_id");
+        for (row, ((ts, task), tid)) in ts.iter().zip(task).zip(tid).enumerate() {
+            let bucket = Bucket::of(*ts);
+            if self.focus == Some(TaskId(*task)) && self.keeps(bucket) {
+                self.details.entry(bucket).or_default().wake(by.get(row).map(TaskId), Tid(*tid));
             }
-        })?;
-        self.saw(newest);
+        }
         Some(())
     }
 

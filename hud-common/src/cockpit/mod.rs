@@ -23,6 +23,7 @@ mod partial;
 mod rules;
 mod snapshot;
 mod source;
+mod tally;
 mod tasks;
 mod threads;
 mod thresholds;
@@ -31,7 +32,7 @@ mod totals;
 pub mod ui;
 mod view;
 
-pub use gather::{Buckets, OffCpuRow, PollRow, SampleRow};
+pub use gather::{Buckets, Grain, OffCpuRow, PollRow, SampleRow};
 pub use histogram::{Distribution, Histogram};
 pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
 #[cfg(feature = "session")]

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray as _},
+    array::{Array, ArrayRef, ArrowPrimitiveType, AsArray as _},
     datatypes::{DataType, Int32Type, Int64Type},
 };
 use bytes::Bytes;
@@ -36,9 +36,11 @@ use parquet::{
 /// Rows of a page.
 const PAGE: usize = 20_000;
 /// Distinct values in a dictionary: with more of them, their numbers are as long as what they stand for.
-const MOST_DISTINCT: usize = 16 << 10;
+const MOST_DISTINCT: usize = 64 << 10;
 /// Distinct values from which on it is looked whether they are better off without a dictionary.
 const MANY: usize = 256;
+/// Segments for which the outcome of a trial is believed, at most.
+const MOST_BELIEVED: u8 = 16;
 /// Values of a block of deltas, and of each of its four parts, which have a width of their own.
 const BLOCK: usize = 128;
 const PART: usize = 32;
@@ -54,6 +56,49 @@ pub(super) enum Values {
     DictionaryOrPlain,
 }
 
+/// Which way was the smallest, of those that compete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Best {
+    /// Values as they are.
+    Plain,
+    /// Numbers of as many bits as the dictionary needs.
+    Bits,
+    /// Numbers of whole bytes: longer, but then the compression sees which of them are frequent.
+    Bytes,
+}
+
+/// What was learned of a column from its segments before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Learned {
+    best: Option<Best>,
+    /// For how many segments that is believed, and for how many of them still.
+    believed: u8,
+    left: u8,
+}
+
+impl Learned {
+    /// What holds for the next segment; `None` where it is to be tried.
+    fn next(&mut self) -> Option<Best> {
+        self.left = self.left.checked_sub(1)?;
+        self.best
+    }
+
+    /// What a trial found: the more often it is the same, the longer it is believed.
+    fn found(&mut self, best: Best) {
+        let is_same = self.best.replace(best) == Some(best);
+        self.believed = if is_same { MOST_BELIEVED.min(self.believed * 2) } else { 1 };
+        self.left = self.believed;
+    }
+}
+
+/// How a column is written.
+pub(super) struct Manner<'a> {
+    pub(super) values: Values,
+    /// The column is the one that segments are sorted by.
+    pub(super) is_key: bool,
+    pub(super) learned: &'a mut Learned,
+}
+
 /// Whether columns of this type are written here.
 pub(super) fn is_ours(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int64 | DataType::Int32 | DataType::Boolean)
@@ -64,8 +109,7 @@ pub(super) struct ColumnEncoder {
     zstd: zstd::bulk::Compressor<'static>,
     level: ZstdLevel,
     hashes: RandomState,
-    /// The rows as they come, and which of them are not null; empty where all are.
-    flat: Vec<i64>,
+    /// Which rows are not null, as they come.
     flat_valid: Vec<bool>,
     /// In order: the values that are not null, and which rows have one; empty where all have.
     values: Vec<i64>,
@@ -73,7 +117,7 @@ pub(super) struct ColumnEncoder {
     spans: Vec<Span>,
     numbers: Vec<u32>,
     places: Vec<u32>,
-    slots: Vec<(i64, u32)>,
+    slots: Vec<u32>,
     levels: Vec<u32>,
     page: Vec<u8>,
     packed: Vec<u8>,
@@ -95,7 +139,6 @@ impl ColumnEncoder {
             zstd: zstd::bulk::Compressor::new(level.compression_level()).map_err(external)?,
             level,
             hashes: RandomState::new(),
-            flat: Vec::new(),
             flat_valid: Vec::new(),
             values: Vec::new(),
             valid: Vec::new(),
@@ -109,6 +152,15 @@ impl ColumnEncoder {
         })
     }
 
+    /// Compresses as `level` says from now on.
+    pub(super) fn set_level(&mut self, level: ZstdLevel) -> Result<()> {
+        if level != self.level {
+            self.zstd.set_compression_level(level.compression_level()).map_err(external)?;
+            self.level = level;
+        }
+        Ok(())
+    }
+
     /// Writes a column: the rows of `parts`, one after the other, or in the order that `places` gives.
     pub(super) fn write<W: io::Write + Send>(
         &mut self,
@@ -116,9 +168,9 @@ impl ColumnEncoder {
         descr: ColumnDescPtr,
         parts: &[&ArrayRef],
         places: Option<&[u32]>,
-        how: Values,
-        is_sorted: bool,
+        manner: Manner<'_>,
     ) -> Result<()> {
+        let Manner { values: how, is_key, learned } = manner;
         let physical = descr.physical_type();
         let is_nullable = descr.max_def_level() > 0;
         let rows = parts.iter().map(|part| part.len()).sum();
@@ -127,28 +179,37 @@ impl ColumnEncoder {
             self.spread(value, rows);
         } else {
             self.gather(parts, places)?;
-            self.span(rows, is_sorted);
+            self.span(rows, is_key);
         }
-        let mut dictionary = match (physical, how, uniform) {
-            (Type::BOOLEAN, ..) => None,
-            (_, _, Some(value)) => Some(Vec::from_iter(value)),
-            (_, Values::Delta, _) => None,
-            _ => self.number(),
+        let is_open = uniform.is_none() && physical != Type::BOOLEAN && how != Values::Delta;
+        let mut best = if is_open { learned.next() } else { None };
+        let mut dictionary = match uniform {
+            Some(value) => (physical != Type::BOOLEAN).then(|| Vec::from_iter(value)),
+            None if is_open && best != Some(Best::Plain) => self.number(),
+            None => None,
         };
-        let mut encoding = match (&dictionary, how) {
-            (Some(_), _) => Encoding::RLE_DICTIONARY,
-            (None, Values::Delta | Values::DictionaryOrDelta) if physical == Type::INT64 => {
-                Encoding::DELTA_BINARY_PACKED
-            }
-            _ => Encoding::PLAIN,
-        };
-        // A trial takes a page's worth of work, where the outcome is open.
-        let is_open = |d: &Vec<i64>| d.len() >= MANY && (how == Values::DictionaryOrDelta || d.len() * 8 > rows);
-        if let Some(distinct) = dictionary.as_ref().filter(|distinct| is_open(distinct))
-            && self.is_smaller_plain(distinct, physical)?
+        if best.is_none()
+            && let Some(distinct) = dictionary.as_ref().filter(|distinct| distinct.len() >= MANY)
         {
-            (dictionary, encoding) = (None, Encoding::PLAIN);
+            // Three pages' worth of work: not for each segment.
+            let found = self.best(distinct, physical)?;
+            learned.found(found);
+            best = Some(found);
         }
+        if best == Some(Best::Plain) {
+            dictionary = None;
+        }
+        let is_delta = how != Values::DictionaryOrPlain && best != Some(Best::Plain) && physical == Type::INT64;
+        let encoding = match &dictionary {
+            Some(_) => Encoding::RLE_DICTIONARY,
+            None if is_delta => Encoding::DELTA_BINARY_PACKED,
+            None => Encoding::PLAIN,
+        };
+        let width = match (&dictionary, best) {
+            (Some(distinct), Some(Best::Bytes)) => width_of(distinct).next_multiple_of(8),
+            (Some(distinct), _) => width_of(distinct),
+            (None, _) => 0,
+        };
 
         let mut file = TrackedWrite::new(Vec::new());
         let mut pages = SerializedPageWriter::new(&mut file);
@@ -166,7 +227,6 @@ impl ColumnEncoder {
             chunk.dictionary_at = Some(signed(written.offset)?);
             chunk.uncompressed += written.uncompressed_size;
         }
-        let width = dictionary.as_deref().map_or(0, width_of);
         let (mut first, mut done) = (0, 0);
         for at in 0..self.spans.len() {
             let Some(&Span { rows, values, range }) = self.spans.get(at) else { break };
@@ -219,7 +279,7 @@ impl ColumnEncoder {
         }
         let bytes = file.bytes_written();
         let data = Bytes::from(file.into_inner()?);
-        let close = chunk.close(descr, encoding, Compression::ZSTD(self.level), rows, bytes, is_sorted)?;
+        let close = chunk.close(descr, encoding, Compression::ZSTD(self.level), rows, bytes, is_key)?;
         group.append_column(&data, close)
     }
 
@@ -232,47 +292,28 @@ impl ColumnEncoder {
 
     /// Puts the column's values that are not null in order; where there are nulls, `valid` tells where.
     fn gather(&mut self, parts: &[&ArrayRef], places: Option<&[u32]>) -> Result<()> {
-        self.flat.clear();
-        self.flat_valid.clear();
-        for part in parts {
-            if let Some(values) = part.as_primitive_opt::<Int64Type>() {
-                self.flat.extend_from_slice(values.values());
-            } else if let Some(values) = part.as_primitive_opt::<Int32Type>() {
-                self.flat.extend(values.values().iter().map(|v| i64::from(*v)));
-            } else if let Some(values) = part.as_boolean_opt() {
-                self.flat.extend(values.values().iter().map(i64::from));
-            } else {
-                return Err(ParquetError::General("a column is neither of integers nor of booleans".into()));
-            }
-            match part.nulls() {
-                Some(nulls) => {
-                    self.flat_valid.resize(self.flat.len() - part.len(), true);
-                    self.flat_valid.extend(nulls.iter());
-                }
-                None if !self.flat_valid.is_empty() => self.flat_valid.resize(self.flat.len(), true),
-                None => {}
-            }
-        }
-        self.valid.clear();
         self.values.clear();
-        let place = |at: &u32| usize::try_from(*at).unwrap_or(usize::MAX);
-        match places {
-            None if self.flat_valid.is_empty() => std::mem::swap(&mut self.values, &mut self.flat),
-            None => {
-                let there = self.flat.iter().zip(&self.flat_valid).filter(|(_, valid)| **valid);
-                self.values.extend(there.map(|(value, _)| *value));
-                std::mem::swap(&mut self.valid, &mut self.flat_valid);
+        self.valid.clear();
+        if parts.iter().any(|part| part.null_count() > 0) {
+            self.flat_valid.clear();
+            for part in parts {
+                match part.nulls() {
+                    Some(nulls) => self.flat_valid.extend(nulls.iter()),
+                    None => self.flat_valid.resize(self.flat_valid.len() + part.len(), true),
+                }
             }
-            Some(places) if self.flat_valid.is_empty() => {
-                self.values.extend(places.iter().map(|at| self.flat.get(place(at)).copied().unwrap_or_default()));
-            }
-            Some(places) => {
-                let (flat, flat_valid) = (&self.flat, &self.flat_valid);
-                let is_valid = |at: &u32| flat_valid.get(place(at)).copied().unwrap_or_default();
-                self.valid.extend(places.iter().map(is_valid));
-                let there = places.iter().zip(&self.valid).filter(|(_, valid)| **valid);
-                self.values.extend(there.map(|(at, _)| flat.get(place(at)).copied().unwrap_or_default()));
-            }
+            arrange(&[&self.flat_valid], places, &[], |valid| valid, &mut self.valid);
+        }
+        let (valid, values) = (&self.valid, &mut self.values);
+        if let Some(parts) = slices::<Int64Type>(parts) {
+            arrange(&parts, places, valid, |value| value, values);
+        } else if let Some(parts) = slices::<Int32Type>(parts) {
+            arrange(&parts, places, valid, i64::from, values);
+        } else if let Some(parts) = parts.iter().map(|part| part.as_boolean_opt()).collect::<Option<Vec<_>>>() {
+            let flat: Vec<bool> = parts.iter().flat_map(|part| part.values()).collect();
+            arrange(&[&flat], places, valid, i64::from, values);
+        } else {
+            return Err(ParquetError::General("a column is neither of integers nor of booleans".into()));
         }
         Ok(())
     }
@@ -313,22 +354,30 @@ impl ColumnEncoder {
         let most_near = u64::try_from(MOST_DISTINCT).unwrap_or(0) - 1;
         let near = most.wrapping_sub(least).cast_unsigned().min(most_near) + 1;
         let near = usize::try_from(near).ok()?;
-        let mut far = Far::new(&self.hashes, &mut self.slots, self.values.len());
         // First 1 where there is such a value, then its number.
         self.places.clear();
         self.places.resize(near, 0);
         self.numbers.clear();
-        self.numbers.reserve(self.values.len());
-        for &value in &self.values {
-            let distance = usize::try_from(value.wrapping_sub(least).cast_unsigned()).unwrap_or(usize::MAX);
-            let place = match self.places.get_mut(distance) {
-                Some(place) => {
-                    *place = 1;
-                    distance
-                }
-                None => near + far.place(value)?,
-            };
-            self.numbers.push(u32::try_from(place).ok()?);
+        let distance = |value: i64| usize::try_from(value.wrapping_sub(least).cast_unsigned()).unwrap_or(usize::MAX);
+        let is_near = distance(most) < near;
+        let mut far = Far::new(&self.hashes, &mut self.slots, self.values.len());
+        if is_near {
+            for &value in &self.values {
+                self.places.get_mut(distance(value)).map(|place| *place = 1)?;
+            }
+        } else {
+            self.numbers.resize(self.values.len(), 0);
+            for (number, &value) in self.numbers.iter_mut().zip(&self.values) {
+                let distance = distance(value);
+                let place = match self.places.get_mut(distance) {
+                    Some(place) => {
+                        *place = 1;
+                        distance
+                    }
+                    None => near + far.place(value)?,
+                };
+                *number = u32::try_from(place).ok()?;
+            }
         }
         let mut distinct = Vec::new();
         let mut number = |value: i64| {
@@ -337,6 +386,11 @@ impl ColumnEncoder {
         };
         for (place, value) in self.places.iter_mut().zip(least..=most).filter(|(place, _)| **place != 0) {
             *place = number(value);
+        }
+        if is_near {
+            let places = &self.places;
+            self.numbers.extend(self.values.iter().map(|v| places.get(distance(*v)).copied().unwrap_or_default()));
+            return Some(distinct);
         }
         self.places.resize(near + far.distinct.len(), 0);
         let mut others: Vec<(i64, usize)> = far.distinct.iter().copied().zip(near..).collect();
@@ -353,10 +407,10 @@ impl ColumnEncoder {
         Some(distinct)
     }
 
-    /// Whether the values as they are come out smaller than their numbers and the dictionary of them, by the first page:
-    /// ids that come in the same order again and again do.
-    fn is_smaller_plain(&mut self, distinct: &[i64], physical: Type) -> Result<bool> {
-        let Some(first) = self.spans.first().copied() else { return Ok(false) };
+    /// In which way the values come out the smallest, by the first page: ids that come in the same order again and again
+    /// do as they are.
+    fn best(&mut self, distinct: &[i64], physical: Type) -> Result<Best> {
+        let (first, pages) = (self.spans.first().map_or(0, |span| span.values), self.spans.len());
         let size = |encoder: &mut Self, write: &dyn Fn(&Self, &mut Vec<u8>)| -> Result<usize> {
             let mut page = std::mem::take(&mut encoder.page);
             page.clear();
@@ -364,28 +418,103 @@ impl ColumnEncoder {
             encoder.page = page;
             Ok(encoder.compressed()?.len())
         };
+        let numbers = |own: &Self, width, page: &mut Vec<u8>| {
+            hybrid(own.numbers.get(..first).unwrap_or_default(), width, page);
+        };
         let width = width_of(distinct);
+        let values = size(self, &|own, page| plain(own.values.get(..first).unwrap_or_default(), physical, page))?;
         let dictionary = size(self, &|_, page| plain(distinct, physical, page))?;
-        let numbers =
-            size(self, &|own, page| hybrid(own.numbers.get(..first.values).unwrap_or_default(), width, page))?;
-        let values =
-            size(self, &|own, page| plain(own.values.get(..first.values).unwrap_or_default(), physical, page))?;
-        Ok(values * self.spans.len() < numbers * self.spans.len() + dictionary)
+        let bits = size(self, &|own, page| numbers(own, width, page))?;
+        let bytes = size(self, &|own, page| numbers(own, width.next_multiple_of(8), page))?;
+        let ways = [
+            (dictionary + bits * pages, Best::Bits),
+            (dictionary + bytes * pages, Best::Bytes),
+            // A tenth has to come of it: there are eight times as many bytes to go through, for readers too.
+            (values * pages * 10 / 9, Best::Plain),
+        ];
+        Ok(ways.into_iter().min_by_key(|(size, _)| *size).map_or(Best::Bits, |(_, best)| best))
+    }
+}
+
+/// The values of the parts of a column, if all are of type `T`.
+fn slices<'a, T: ArrowPrimitiveType>(parts: &[&'a ArrayRef]) -> Option<Vec<&'a [T::Native]>> {
+    parts.iter().map(|part| part.as_primitive_opt::<T>().map(|values| values.values().as_ref())).collect()
+}
+
+/// Gives the rows of `parts` one after the other, or in the order of `places`, without those that are not `valid`, if that
+/// is not empty.
+fn arrange<T: Copy + Default, U>(
+    parts: &[&[T]],
+    places: Option<&[u32]>,
+    valid: &[bool],
+    as_value: impl Fn(T) -> U,
+    out: &mut Vec<U>,
+) {
+    let mut valid = valid.iter();
+    match places {
+        None if valid.len() == 0 => parts.iter().for_each(|part| out.extend(part.iter().map(|value| as_value(*value)))),
+        None => {
+            let there = parts.iter().flat_map(|part| part.iter()).zip(valid).filter(|(_, valid)| **valid);
+            out.extend(there.map(|(value, _)| as_value(*value)));
+        }
+        Some(places) => {
+            let mut cursor = Cursor::over(parts);
+            if valid.len() == 0 {
+                out.extend(places.iter().map(|place| as_value(cursor.at(*place))));
+            } else {
+                let there = places.iter().filter(|_| valid.next().copied().unwrap_or_default());
+                out.extend(there.map(|place| as_value(cursor.at(*place))));
+            }
+        }
+    }
+}
+
+/// Finds rows in the parts of a column. Most lie in the same part as the one that was looked for before.
+struct Cursor<'a, T> {
+    parts: &'a [&'a [T]],
+    ends: Vec<usize>,
+    part: &'a [T],
+    first: usize,
+}
+
+impl<'a, T: Copy + Default> Cursor<'a, T> {
+    fn over(parts: &'a [&'a [T]]) -> Self {
+        let mut end = 0;
+        let ends = parts.iter().map(|part| (end += part.len(), end).1).collect();
+        Cursor { parts, ends, part: &[], first: 0 }
+    }
+
+    #[inline]
+    fn at(&mut self, place: u32) -> T {
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        match self.part.get(place.wrapping_sub(self.first)) {
+            Some(value) => *value,
+            None => self.seek(place),
+        }
+    }
+
+    #[cold]
+    fn seek(&mut self, place: usize) -> T {
+        let at = self.ends.partition_point(|end| *end <= place);
+        if let (Some(part), Some(end)) = (self.parts.get(at), self.ends.get(at)) {
+            (self.part, self.first) = (part, end - part.len());
+        }
+        self.part.get(place.wrapping_sub(self.first)).copied().unwrap_or_default()
     }
 }
 
 /// The distinct values of those that are far from the least one.
 struct Far<'a> {
     distinct: Vec<i64>,
-    /// A value and its place among the distinct ones, from 1 on; 0 where there is none.
-    slots: &'a mut Vec<(i64, u32)>,
+    /// The place of a value among the distinct ones, from 1 on; 0 where there is none.
+    slots: &'a mut Vec<u32>,
     bits: u32,
     factor: u64,
     collisions: usize,
 }
 
 impl<'a> Far<'a> {
-    fn new(hashes: &RandomState, slots: &'a mut Vec<(i64, u32)>, values: usize) -> Self {
+    fn new(hashes: &RandomState, slots: &'a mut Vec<u32>, values: usize) -> Self {
         // The target chooses some of these values: which of them collide must not be for it to choose too.
         let factor = hashes.hash_one(0) | 1;
         slots.clear();
@@ -400,13 +529,13 @@ impl<'a> Far<'a> {
         let mut at = hash(value, self.factor, self.bits);
         loop {
             let slot = self.slots.get_mut(at)?;
-            if slot.1 == 0 {
+            let Some(place) = slot.checked_sub(1).and_then(|place| usize::try_from(place).ok()) else {
                 self.distinct.push(value);
-                *slot = (value, u32::try_from(self.distinct.len()).ok()?);
+                *slot = u32::try_from(self.distinct.len()).ok()?;
                 return (self.distinct.len() <= MOST_DISTINCT).then_some(self.distinct.len() - 1);
-            }
-            if slot.0 == value {
-                return usize::try_from(slot.1 - 1).ok();
+            };
+            if self.distinct.get(place) == Some(&value) {
+                return Some(place);
             }
             self.collisions = self.collisions.checked_sub(1)?;
             at = (at + 1) & (self.slots.len() - 1);
@@ -416,13 +545,13 @@ impl<'a> Far<'a> {
     fn grow(&mut self) -> Option<()> {
         self.bits += 2;
         self.slots.clear();
-        self.slots.resize(1 << self.bits, (0, 0));
+        self.slots.resize(1 << self.bits, 0);
         for (number, &value) in (1..).zip(&self.distinct) {
             let mut at = hash(value, self.factor, self.bits);
-            while self.slots.get(at).is_some_and(|slot| slot.1 != 0) {
+            while self.slots.get(at).is_some_and(|slot| *slot != 0) {
                 at = (at + 1) & (self.slots.len() - 1);
             }
-            *self.slots.get_mut(at)? = (value, number);
+            *self.slots.get_mut(at)? = number;
         }
         Some(())
     }
@@ -788,6 +917,7 @@ mod tests {
             all(&|at, n| (n & 3 == 0).then_some(i64::try_from(at / 50).unwrap())),
             all(&|at, n| Some(if at % 500 == 3 { n } else { 0 })),
             all(&|_, n| Some((n & 0x3fff) * 1_000_003)),
+            all(&|_, n| Some(if n & 7 < 2 { n >> 3 & 0x3fff } else { 1300 + (n >> 3 & 7) })),
         ]
     }
 
@@ -802,6 +932,10 @@ mod tests {
 
     /// Writes the batches as one file and gives its bytes.
     fn written(batches: &[RecordBatch], places: Option<&[u32]>, how: Values) -> Bytes {
+        written_as(batches, places, how, &mut Learned::default())
+    }
+
+    fn written_as(batches: &[RecordBatch], places: Option<&[u32]>, values: Values, learned: &mut Learned) -> Bytes {
         let level = ZstdLevel::try_new(1).unwrap();
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
         let writer = ArrowWriter::try_new(Vec::new(), batches[0].schema(), Some(properties)).unwrap();
@@ -811,7 +945,11 @@ mod tests {
         let mut encoder = ColumnEncoder::new(level).unwrap();
         for (index, descr) in columns.into_iter().enumerate() {
             let parts: Vec<_> = batches.iter().map(|b| b.column(index)).collect();
-            encoder.write(&mut group, descr, &parts, places, how, false).unwrap();
+            // Each column as the one that this was learned of.
+            let mut own = *learned;
+            let manner = Manner { values, is_key: false, learned: &mut own };
+            encoder.write(&mut group, descr, &parts, places, manner).unwrap();
+            *learned = own;
         }
         group.close().unwrap();
         file.into_inner().unwrap().into()
@@ -844,6 +982,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_was_learned_of_a_column_is_tried_again_and_harms_no_other_values() {
+        let columns = shapes(PAGE);
+        let mut learned = Learned::default();
+        let mut ways = Vec::new();
+        for round in 0..3 * usize::from(MOST_BELIEVED) {
+            let values = &columns[if round < columns.len() { round } else { columns.len() - 1 }];
+            let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+            let batch = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(values.clone()))]).unwrap();
+            let file = written_as(std::slice::from_ref(&batch), None, Values::DictionaryOrPlain, &mut learned);
+            let mut reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(1 << 20);
+            reader = reader.with_limit(1 << 20);
+            assert_eq!(reader.build().unwrap().next().unwrap().unwrap(), batch, "round {round}");
+            ways.push((learned.best, learned.believed));
+        }
+        assert!(ways.iter().any(|(best, _)| *best == Some(Best::Plain)), "{ways:?}");
+        assert!(ways.iter().any(|(best, _)| *best == Some(Best::Bytes)), "{ways:?}");
+        assert_eq!(ways.last().map(|(_, believed)| *believed), Some(MOST_BELIEVED), "{ways:?}");
     }
 
     #[test]

@@ -86,8 +86,7 @@ macro_rules! tables {
             #[doc = concat!("Columns of `", $name, "` while they fill.")]
             #[derive(Default)]
             pub struct $columns {
-                rows: usize,
-                $( $column: <$type as Cell>::Builder, )+
+                rows: Vec<$row>,
             }
 
             impl Columns for $columns {
@@ -95,15 +94,16 @@ macro_rules! tables {
                 const TABLE: Table = Table::$variant;
                 #[inline]
                 fn push(&mut self, row: $row) {
-                    self.rows += 1;
-                    $( row.$column.append(&mut self.$column); )+
+                    self.rows.push(row);
                 }
                 fn len(&self) -> usize {
-                    self.rows
+                    self.rows.len()
                 }
                 fn finish(&mut self) -> RecordBatch {
-                    self.rows = 0;
-                    batch(Table::$variant.schema(), vec![$(<$type as Cell>::finish(&mut self.$column)),+])
+                    let rows = self.rows.as_slice();
+                    let columns = vec![$(<$type as Cell>::column(rows, |row: &$row| &row.$column)),+];
+                    self.rows.clear();
+                    batch(Table::$variant.schema(), columns)
                 }
             }
         )+

@@ -20,7 +20,7 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 const STRETCH: f64 = 0.2;
 /// How much the purse holds, in seconds of the target's CPU time at the budget's share: a target that slept for an hour
 /// must not pay for it in one stretch.
-const PURSE: f64 = 2.0;
+const PURSE: f64 = 1.0;
 
 /// What a program takes for a hit (ns), where the kernel does not account it: what it did on the machine of
 /// docs/benchmarks, two programs a poll and one a wake.
