@@ -410,7 +410,7 @@ impl ColumnEncoder {
     /// In which way the values come out the smallest, by the first page: ids that come in the same order again and again
     /// do as they are.
     fn best(&mut self, distinct: &[i64], physical: Type) -> Result<Best> {
-        let (first, pages) = (self.spans.first().map_or(0, |span| span.values), self.spans.len());
+        let first = self.spans.first().map_or(0, |span| span.values);
         let size = |encoder: &mut Self, write: &dyn Fn(&Self, &mut Vec<u8>)| -> Result<usize> {
             let mut page = std::mem::take(&mut encoder.page);
             page.clear();
@@ -426,11 +426,12 @@ impl ColumnEncoder {
         let dictionary = size(self, &|_, page| plain(distinct, physical, page))?;
         let bits = size(self, &|own, page| numbers(own, width, page))?;
         let bytes = size(self, &|own, page| numbers(own, width.next_multiple_of(8), page))?;
+        let all = |of_first: usize| of_first * self.values.len() / first.max(1);
         let ways = [
-            (dictionary + bits * pages, Best::Bits),
-            (dictionary + bytes * pages, Best::Bytes),
+            (dictionary + all(bits), Best::Bits),
+            (dictionary + all(bytes), Best::Bytes),
             // A tenth has to come of it: there are eight times as many bytes to go through, for readers too.
-            (values * pages * 10 / 9, Best::Plain),
+            (all(values) * 10 / 9, Best::Plain),
         ];
         Ok(ways.into_iter().min_by_key(|(size, _)| *size).map_or(Best::Bits, |(_, best)| best))
     }
