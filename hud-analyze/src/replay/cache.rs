@@ -37,44 +37,29 @@ struct Known {
     len: usize,
     used: u64,
     /// Its partials are whole, with what has only sums.
-    is_fine: bool,
+    is_whole: bool,
 }
 
-/// Of which chunks the partials are to be whole.
-#[derive(Clone, Debug)]
-pub(super) enum Fine {
-    All,
-    Some(BTreeSet<i64>),
-}
-
-impl Fine {
-    fn has(&self, chunk: i64) -> bool {
-        match self {
-            Fine::All => true,
-            Fine::Some(chunks) => chunks.contains(&chunk),
-        }
-    }
+/// Chunks, of which these have whole partials.
+fn chunks_but(whole: BTreeSet<i64>) -> Grain {
+    Grain::Groups(CHUNK, whole)
 }
 
 /// What was gathered of a stretch.
-pub(super) struct Gathered {
-    pub(super) chunks: Vec<(i64, Sums)>,
-    fine: Fine,
-    pub(super) partials: BTreeMap<Bucket, Partial>,
-    pub(super) names: Names,
+struct Gathered {
+    chunks: Vec<(i64, Sums)>,
+    grain: Grain,
+    partials: BTreeMap<Bucket, Partial>,
+    names: Names,
 }
 
 /// Gathers chunks `[first, past)` within the buckets that count at all.
-fn gather(shelf: &Shelf, parts: &[Part], run: (i64, i64), limits: Window, fine: &Fine) -> Gathered {
+fn gather(shelf: &Shelf, parts: &[Part], run: (i64, i64), limits: Window, grain: Grain) -> Gathered {
     let (first, past) = run;
-    let grain = match fine {
-        Fine::All => Grain::Buckets,
-        Fine::Some(chunks) => Grain::Groups(CHUNK, chunks.clone()),
-    };
-    let mut intake = gather_rows(shelf, parts, run, limits, &EVENTS, grain, || true);
+    let mut intake = gather_rows(shelf, parts, run, limits, &EVENTS, grain.clone(), || true);
     let Some(mut groups) = intake.buckets.take_groups() else {
         // More tasks than a bucket counts one by one: which of them do is known by bucket alone.
-        return gather(shelf, parts, run, limits, &Fine::All);
+        return gather(shelf, parts, run, limits, Grain::Buckets);
     };
     let partials = intake.buckets.partials();
     let mut sums = |chunk: i64| {
@@ -85,7 +70,7 @@ fn gather(shelf: &Shelf, parts: &[Part], run: (i64, i64), limits: Window, fine: 
     };
     let chunks = (first..past).map(|chunk| (chunk, sums(chunk))).collect();
     let (partials, names) = intake.into_parts();
-    Gathered { chunks, fine: fine.clone(), partials, names }
+    Gathered { chunks, grain, partials, names }
 }
 
 /// Takes in the rows of these tables that count in chunks `[first, past)`.
@@ -150,13 +135,13 @@ impl Cache {
         }
         let (first, last) = (chunk_of(from), chunk_of(Bucket(to.0 - 1)));
         let is_cut = |chunk: &i64| buckets(*chunk).0 < window.from || window.to < buckets(*chunk).1;
-        let fine = Fine::Some([first, last].into_iter().filter(is_cut).collect());
+        let grain = chunks_but([first, last].into_iter().filter(is_cut).collect());
         let round = i64::try_from(threads()).unwrap_or(1).saturating_mul(16);
         let mut past = last + 1;
         let mut needed = 0_usize;
         while past > first {
             let begin = (past - round).max(first);
-            self.gather_missing(shelf, parts, (begin, past), limits, &fine, names);
+            self.gather_missing(shelf, parts, (begin, past), limits, &grain, names);
             for (_, known) in self.chunks.range_mut(begin..past) {
                 known.used = self.clock;
                 needed = needed.saturating_add(known.len);
@@ -177,10 +162,10 @@ impl Cache {
         parts: &[Part],
         (begin, past): (i64, i64),
         limits: Window,
-        fine: &Fine,
+        grain: &Grain,
         names: &mut Names,
     ) {
-        let missing: Vec<i64> = (begin..past).filter(|chunk| !self.knows(*chunk, fine)).collect();
+        let missing: Vec<i64> = (begin..past).filter(|chunk| !self.knows(*chunk, grain)).collect();
         let each = missing.len().div_ceil(threads()).max(1);
         let mut runs: Vec<(i64, i64)> = Vec::new();
         for chunk in missing {
@@ -193,7 +178,7 @@ impl Cache {
         }
         for some in runs.chunks(threads()) {
             let gathered: Vec<Gathered> = thread::scope(|scope| {
-                let run = |run: (i64, i64)| gather(shelf, parts, run, limits, fine);
+                let run = |run: (i64, i64)| gather(shelf, parts, run, limits, grain.clone());
                 let others: Vec<_> = some.iter().skip(1).map(|of| scope.spawn(move || run(*of))).collect();
                 let own = some.first().map(|of| run(*of));
                 own.into_iter().chain(others.into_iter().filter_map(|thread| thread.join().ok())).collect()
@@ -206,18 +191,18 @@ impl Cache {
     }
 
     /// Whether a chunk is known, as finely as that.
-    fn knows(&self, chunk: i64, fine: &Fine) -> bool {
-        self.chunks.get(&chunk).is_some_and(|known| known.is_fine || !fine.has(chunk))
+    fn knows(&self, chunk: i64, grain: &Grain) -> bool {
+        self.chunks.get(&chunk).is_some_and(|known| known.is_whole || !grain.tells_apart(chunk))
     }
 
-    fn put(&mut self, Gathered { chunks, fine, partials, .. }: Gathered) {
+    fn put(&mut self, Gathered { chunks, grain, partials, .. }: Gathered) {
         for (chunk, sums) in chunks {
             // It may have been known less finely.
             self.forget(chunk);
             let (from, to) = buckets(chunk);
             let len = sums.len() + partials.range(from..to).map(|(_, partial)| partial.len()).sum::<usize>();
             self.len = self.len.saturating_add(len);
-            self.chunks.insert(chunk, Known { sums, len, used: self.clock, is_fine: fine.has(chunk) });
+            self.chunks.insert(chunk, Known { sums, len, used: self.clock, is_whole: grain.tells_apart(chunk) });
         }
         self.partials.extend(partials);
     }
@@ -231,12 +216,12 @@ impl Cache {
         limits: Window,
         names: &mut Names,
     ) -> bool {
-        let fine = Fine::Some([chunk].into());
-        if self.knows(chunk, &fine) || chunk < chunk_of(limits.from) || chunk > chunk_of(limits.to) {
+        let grain = chunks_but([chunk].into());
+        if self.knows(chunk, &grain) || chunk < chunk_of(limits.from) || chunk > chunk_of(limits.to) {
             return false;
         }
         // Where the window moves on, it is at the end of it first.
-        self.gather_missing(shelf, parts, (chunk, chunk + 1), limits, &fine, names);
+        self.gather_missing(shelf, parts, (chunk, chunk + 1), limits, &grain, names);
         self.shrink();
         true
     }

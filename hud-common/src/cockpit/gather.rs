@@ -63,6 +63,17 @@ pub enum Grain {
     Nothing,
 }
 
+impl Grain {
+    /// Whether the buckets of a group are told apart.
+    pub fn tells_apart(&self, group: i64) -> bool {
+        match self {
+            Grain::Buckets => true,
+            Grain::Groups(_, apart) => apart.contains(&group),
+            Grain::Nothing => false,
+        }
+    }
+}
+
 /// Where the rows count that end in a bucket.
 struct Place<'a> {
     partial: &'a mut Partial,
@@ -283,9 +294,9 @@ impl Buckets {
         let group = match &self.grain {
             Grain::Buckets => None,
             Grain::Nothing => Some(None),
-            Grain::Groups(width, fine) => {
+            Grain::Groups(width, _) => {
                 let group = bucket.0.div_euclid((*width).max(1));
-                (!fine.contains(&group)).then(|| Some(self.groups.entry(group).or_default()))
+                (!self.grain.tells_apart(group)).then(|| Some(self.groups.entry(group).or_default()))
             }
         };
         Some(Place { partial: self.partials.entry(bucket).or_default(), bucket, group })

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, ArrowPrimitiveType, AsArray as _},
+    array::{Array, ArrayRef, AsArray as _},
     datatypes::{DataType, Int32Type, Int64Type},
 };
 use bytes::Bytes;
@@ -33,6 +33,11 @@ use parquet::{
     schema::types::ColumnDescPtr,
 };
 
+use super::{
+    arrange::{arrange, slices},
+    packing::{bits, deltas, hybrid, plain, varint, width},
+};
+
 /// Rows of a page.
 const PAGE: usize = 20_000;
 /// Distinct values in a dictionary: with more of them, their numbers are as long as what they stand for.
@@ -41,10 +46,6 @@ const MOST_DISTINCT: usize = 64 << 10;
 const MANY: usize = 256;
 /// Segments for which the outcome of a trial is believed, at most.
 const MOST_BELIEVED: u8 = 16;
-/// Values of a block of deltas, and of each of its four parts, which have a width of their own.
-const BLOCK: usize = 128;
-const PART: usize = 32;
-
 /// How values are written where a dictionary does not pay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Values {
@@ -437,73 +438,6 @@ impl ColumnEncoder {
     }
 }
 
-/// The values of the parts of a column, if all are of type `T`.
-fn slices<'a, T: ArrowPrimitiveType>(parts: &[&'a ArrayRef]) -> Option<Vec<&'a [T::Native]>> {
-    parts.iter().map(|part| part.as_primitive_opt::<T>().map(|values| values.values().as_ref())).collect()
-}
-
-/// Gives the rows of `parts` one after the other, or in the order of `places`, without those that are not `valid`, if that
-/// is not empty.
-fn arrange<T: Copy + Default, U>(
-    parts: &[&[T]],
-    places: Option<&[u32]>,
-    valid: &[bool],
-    as_value: impl Fn(T) -> U,
-    out: &mut Vec<U>,
-) {
-    let mut valid = valid.iter();
-    match places {
-        None if valid.len() == 0 => parts.iter().for_each(|part| out.extend(part.iter().map(|value| as_value(*value)))),
-        None => {
-            let there = parts.iter().flat_map(|part| part.iter()).zip(valid).filter(|(_, valid)| **valid);
-            out.extend(there.map(|(value, _)| as_value(*value)));
-        }
-        Some(places) => {
-            let mut cursor = Cursor::over(parts);
-            if valid.len() == 0 {
-                out.extend(places.iter().map(|place| as_value(cursor.at(*place))));
-            } else {
-                let there = places.iter().filter(|_| valid.next().copied().unwrap_or_default());
-                out.extend(there.map(|place| as_value(cursor.at(*place))));
-            }
-        }
-    }
-}
-
-/// Finds rows in the parts of a column. Most lie in the same part as the one that was looked for before.
-struct Cursor<'a, T> {
-    parts: &'a [&'a [T]],
-    ends: Vec<usize>,
-    part: &'a [T],
-    first: usize,
-}
-
-impl<'a, T: Copy + Default> Cursor<'a, T> {
-    fn over(parts: &'a [&'a [T]]) -> Self {
-        let mut end = 0;
-        let ends = parts.iter().map(|part| (end += part.len(), end).1).collect();
-        Cursor { parts, ends, part: &[], first: 0 }
-    }
-
-    #[inline]
-    fn at(&mut self, place: u32) -> T {
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
-        match self.part.get(place.wrapping_sub(self.first)) {
-            Some(value) => *value,
-            None => self.seek(place),
-        }
-    }
-
-    #[cold]
-    fn seek(&mut self, place: usize) -> T {
-        let at = self.ends.partition_point(|end| *end <= place);
-        if let (Some(part), Some(end)) = (self.parts.get(at), self.ends.get(at)) {
-            (self.part, self.first) = (part, end - part.len());
-        }
-        self.part.get(place.wrapping_sub(self.first)).copied().unwrap_or_default()
-    }
-}
-
 /// The distinct values of those that are far from the least one.
 struct Far<'a> {
     distinct: Vec<i64>,
@@ -702,159 +636,6 @@ impl Chunk {
     }
 }
 
-/// The same boolean `count` times, as bits.
-fn bits(set: bool, count: usize, out: &mut Vec<u8>) {
-    out.resize(out.len() + count / 8, if set { 0xff } else { 0 });
-    if !count.is_multiple_of(8) {
-        out.push(if set { (1 << (count % 8)) - 1 } else { 0 });
-    }
-}
-
-/// Values as they are: little endian, booleans as bits.
-fn plain(values: &[i64], physical: Type, out: &mut Vec<u8>) {
-    match physical {
-        Type::INT64 => {
-            let start = out.len();
-            out.resize(start + values.len() * 8, 0);
-            let places = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<8>().0;
-            places.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
-        }
-        Type::BOOLEAN => {
-            let mut bits = Bits::default();
-            values.iter().for_each(|value| bits.push(u64::from(*value != 0), 1, out));
-            bits.flush(out);
-        }
-        // They came of that many bytes.
-        _ => {
-            let start = out.len();
-            out.resize(start + values.len() * 4, 0);
-            let places = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<4>().0;
-            places.iter_mut().zip(values).for_each(|(to, value)| {
-                let [a, b, c, d, ..] = value.to_le_bytes();
-                *to = [a, b, c, d];
-            });
-        }
-    }
-}
-
-/// Numbers of `width` bits in Parquet's hybrid of runs and packed groups of eight.
-fn hybrid(numbers: &[u32], width: u8, out: &mut Vec<u8>) {
-    let same = |group: &[u32]| group.first().copied().filter(|first| group.iter().all(|n| n == first));
-    // A run takes some four bytes, with what comes after it beginning anew; packed, a group takes `width`.
-    let least = 1 + 4 / usize::from(width.max(1));
-    let mut rest = numbers;
-    let mut packed = 0;
-    while let Some(groups) = rest.get(packed * 8..).filter(|groups| !groups.is_empty()) {
-        let first = groups.get(..8).and_then(same);
-        let run =
-            first.map_or(0, |first| groups.chunks_exact(8).take_while(|group| same(group) == Some(first)).count());
-        match first {
-            Some(first) if run >= least || width == 0 => {
-                let (before, after) = rest.split_at_checked(packed * 8).unwrap_or((rest, &[]));
-                pack(before, width, out);
-                varint((run as u64 * 8) << 1, out);
-                out.extend(first.to_le_bytes().into_iter().take(usize::from(width.div_ceil(8))));
-                rest = after.get(run * 8..).unwrap_or_default();
-                packed = 0;
-            }
-            _ => packed += run.max(1),
-        }
-    }
-    pack(rest, width, out);
-}
-
-/// Groups of eight, the last of which is filled up.
-fn pack(numbers: &[u32], width: u8, out: &mut Vec<u8>) {
-    if numbers.is_empty() {
-        return;
-    }
-    let groups = numbers.len().div_ceil(8);
-    varint((groups as u64) << 1 | 1, out);
-    let mut bits = Bits::default();
-    numbers.iter().for_each(|number| bits.push((*number).into(), width, out));
-    (numbers.len()..groups * 8).for_each(|_| bits.push(0, width, out));
-    bits.flush(out);
-}
-
-/// DELTA_BINARY_PACKED. Parts of 32 values, each as wide as its largest: one outlier widens no more than that.
-fn deltas(values: &[i64], out: &mut Vec<u8>) {
-    varint(BLOCK as u64, out);
-    varint((BLOCK / PART) as u64, out);
-    varint(values.len() as u64, out);
-    let Some((&first, rest)) = values.split_first() else { return varint(0, out) };
-    varint(zigzag(first), out);
-    let mut last = first;
-    for block in rest.chunks(BLOCK) {
-        let mut buffer = [0_i64; BLOCK];
-        for (delta, &value) in buffer.iter_mut().zip(block) {
-            *delta = value.wrapping_sub(last);
-            last = value;
-        }
-        let deltas = buffer.get_mut(..block.len()).unwrap_or_default();
-        let least = deltas.iter().copied().min().unwrap_or(0);
-        varint(zigzag(least), out);
-        deltas.iter_mut().for_each(|delta| *delta = delta.wrapping_sub(least));
-        let widths = buffer.chunks(PART).map(|part| width(part.iter().fold(0, |all, d| all | d.cast_unsigned())));
-        let widths: [u8; BLOCK / PART] = {
-            let mut all = [0; BLOCK / PART];
-            all.iter_mut().zip(widths).for_each(|(to, width)| *to = width);
-            all
-        };
-        out.extend_from_slice(&widths);
-        let parts = block.len().div_ceil(PART);
-        for (part, width) in buffer.chunks(PART).zip(widths).take(parts) {
-            let mut bits = Bits::default();
-            part.iter().for_each(|delta| bits.push(delta.cast_unsigned(), width, out));
-            bits.flush(out);
-        }
-    }
-}
-
-/// Packs numbers into bytes, the lowest bits first.
-#[derive(Default)]
-struct Bits {
-    bits: u64,
-    len: u32,
-}
-
-impl Bits {
-    /// Of `number` no bit past `width` is set.
-    #[inline]
-    fn push(&mut self, number: u64, width: u8, out: &mut Vec<u8>) {
-        self.bits |= number << self.len;
-        let len = self.len + u32::from(width);
-        if len < 64 {
-            self.len = len;
-            return;
-        }
-        out.extend_from_slice(&self.bits.to_le_bytes());
-        self.bits = number.checked_shr(64 - self.len).unwrap_or(0);
-        self.len = len - 64;
-    }
-
-    fn flush(self, out: &mut Vec<u8>) {
-        let bytes = usize::try_from(self.len.div_ceil(8)).unwrap_or(0);
-        out.extend(self.bits.to_le_bytes().into_iter().take(bytes));
-    }
-}
-
-/// Bits that a number takes.
-fn width(number: u64) -> u8 {
-    u8::try_from(64 - number.leading_zeros()).unwrap_or(64)
-}
-
-fn zigzag(value: i64) -> u64 {
-    (value.cast_unsigned() << 1) ^ (value >> 63).cast_unsigned()
-}
-
-fn varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    out.push(value.to_le_bytes()[0]);
-}
-
 fn count(n: usize) -> Result<u32> {
     u32::try_from(n).map_err(|_| too_large())
 }
@@ -933,10 +714,10 @@ mod tests {
 
     /// Writes the batches as one file and gives its bytes.
     fn written(batches: &[RecordBatch], places: Option<&[u32]>, how: Values) -> Bytes {
-        written_as(batches, places, how, &mut Learned::default())
+        written_as(batches, places, how, &mut vec![Learned::default(); batches[0].num_columns()])
     }
 
-    fn written_as(batches: &[RecordBatch], places: Option<&[u32]>, values: Values, learned: &mut Learned) -> Bytes {
+    fn written_as(batches: &[RecordBatch], places: Option<&[u32]>, values: Values, learned: &mut [Learned]) -> Bytes {
         let level = ZstdLevel::try_new(1).unwrap();
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
         let writer = ArrowWriter::try_new(Vec::new(), batches[0].schema(), Some(properties)).unwrap();
@@ -946,11 +727,8 @@ mod tests {
         let mut encoder = ColumnEncoder::new(level).unwrap();
         for (index, descr) in columns.into_iter().enumerate() {
             let parts: Vec<_> = batches.iter().map(|b| b.column(index)).collect();
-            // Each column as the one that this was learned of.
-            let mut own = *learned;
-            let manner = Manner { values, is_key: false, learned: &mut own };
+            let manner = Manner { values, is_key: false, learned: &mut learned[index] };
             encoder.write(&mut group, descr, &parts, places, manner).unwrap();
-            *learned = own;
         }
         group.close().unwrap();
         file.into_inner().unwrap().into()
@@ -988,7 +766,7 @@ mod tests {
     #[test]
     fn what_was_learned_of_a_column_is_tried_again_and_harms_no_other_values() {
         let columns = shapes(PAGE);
-        let mut learned = Learned::default();
+        let mut learned = [Learned::default()];
         let mut ways = Vec::new();
         for round in 0..3 * usize::from(MOST_BELIEVED) {
             let values = &columns[if round < columns.len() { round } else { columns.len() - 1 }];
@@ -998,7 +776,7 @@ mod tests {
             let mut reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(1 << 20);
             reader = reader.with_limit(1 << 20);
             assert_eq!(reader.build().unwrap().next().unwrap().unwrap(), batch, "round {round}");
-            ways.push((learned.best, learned.believed));
+            ways.push((learned[0].best, learned[0].believed));
         }
         assert!(ways.iter().any(|(best, _)| *best == Some(Best::Plain)), "{ways:?}");
         assert!(ways.iter().any(|(best, _)| *best == Some(Best::Bytes)), "{ways:?}");

@@ -9,6 +9,7 @@
 //! Invariants: a file name is never reused; a segment has at least one row and is sorted by its table's key; `ts` is
 //! nanoseconds since the Unix epoch by the manifest's one clock anchor, `dur` nanoseconds.
 
+mod arrange;
 mod checks;
 mod column;
 mod error;
@@ -16,6 +17,7 @@ mod inflight;
 mod layout;
 mod lock;
 mod manifest;
+mod packing;
 mod recover;
 mod row;
 mod scan;

@@ -22,7 +22,7 @@ pub trait Cell: Sized {
 }
 
 // Rows are gathered whole and turned into columns a batch at a time: one pass a column, which the compiler knows how to
-// unroll. Growing ten columns with each row took a sixth of the recorder's time in poll-storm.
+// unroll.
 macro_rules! cell {
     ($type:ty, $array:ident, $data_type:expr) => {
         impl Cell for $type {
