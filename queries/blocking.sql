@@ -34,13 +34,6 @@
 --   tid         id        thread of the longest
 --   thread      text      that thread's name
 WITH
--- A task's type is told when the task is first met, and as it is spawned.
-type_of AS (
-    SELECT task_id, min(type_id) AS type_id
-    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
-    WHERE type_id IS NOT NULL
-    GROUP BY task_id
-),
 thread_name AS (
     SELECT tid, name
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
@@ -175,6 +168,22 @@ estimated AS (
     )
     WHERE n = 1 AND samples >= 2 AND dur >= $threshold AND 2 * (last_ts - ts) >= $threshold
 ),
+found AS MATERIALIZED (
+    SELECT ts, dur, 'blocked' AS cause, false AS estimated, task_id, CAST(NULL AS BIGINT) AS type_id, tid, frame_id, is_own
+    FROM asleep
+    UNION ALL
+    SELECT ts, dur, 'cpu', false, task_id, type_id, tid, frame_id, is_own FROM computed
+    UNION ALL
+    SELECT ts, dur, 'cpu', true, task_id, CAST(NULL AS BIGINT), tid, frame_id, is_own FROM estimated
+),
+-- A task's type is told when the task is first met, and as it is spawned. `$few` says that what was found is known by now,
+-- so that only the types of these tasks need be read.
+type_of AS (
+    SELECT o.task_id, min(o.type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
+    WHERE o.type_id IS NOT NULL AND (NOT $few OR o.task_id IN (SELECT task_id FROM found))
+    GROUP BY o.task_id
+),
 stretches AS (
     SELECT s.ts, CAST(s.dur AS BIGINT) AS dur, s.cause, s.estimated,
            CASE WHEN s.is_own THEN f.function ELSE coalesce(y.name, f.function, '<unknown>') END AS function,
@@ -185,14 +194,7 @@ stretches AS (
                  AND (NOT coalesce(s.is_own, false) OR (f.line IS NULL AND y.line IS NOT NULL))
                 THEN y.line ELSE f.line END AS line,
            y.name AS task_type, s.task_id, s.tid, t.name AS thread
-    FROM (
-        SELECT ts, dur, 'blocked' AS cause, false AS estimated, task_id, CAST(NULL AS BIGINT) AS type_id, tid, frame_id, is_own
-        FROM asleep
-        UNION ALL
-        SELECT ts, dur, 'cpu', false, task_id, type_id, tid, frame_id, is_own FROM computed
-        UNION ALL
-        SELECT ts, dur, 'cpu', true, task_id, CAST(NULL AS BIGINT), tid, frame_id, is_own FROM estimated
-    ) s
+    FROM found s
     LEFT JOIN type_of o ON o.task_id = s.task_id
     LEFT JOIN task_types y ON y.type_id = coalesce(s.type_id, o.type_id)
     LEFT JOIN frames f ON f.frame_id = s.frame_id

@@ -23,14 +23,27 @@
 --   task_type   text      type of the task; null outside a task, and where not known
 --   leaf        text      function at the leaf of most of these stacks: what it was calling
 WITH
+-- Samples are many, stacks are few: counted before anything is looked up. `$few` says that they were counted first, so that
+-- only what they refer to need be read.
+counted AS MATERIALIZED (
+    SELECT task_id, stack_id, count(*) AS samples, sum(weight) AS weight
+    FROM samples
+    WHERE ts >= $from AND ts < $to
+      AND ($task IS NULL OR task_id = $task)
+      AND ($thread IS NULL OR tid = $thread)
+    GROUP BY task_id, stack_id
+),
 -- A task's type is told when the task is first met, and as it is spawned.
 type_of AS (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
-    WHERE o.type_id IS NOT NULL
-      -- Tasks are many, those with samples in the window few.
-      AND o.task_id IN (SELECT s.task_id FROM samples s WHERE s.ts >= $from AND s.ts < $to)
+    WHERE o.type_id IS NOT NULL AND (NOT $few OR o.task_id IN (SELECT task_id FROM counted))
     GROUP BY o.task_id
+),
+sampled AS (
+    SELECT stack_id, frame_ids
+    FROM stacks
+    WHERE NOT $few OR stack_id IN (SELECT stack_id FROM counted)
 ),
 frame AS MATERIALIZED (
     SELECT f.frame_id, coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>') AS function,
@@ -41,13 +54,13 @@ frame AS MATERIALIZED (
 placed AS (
     SELECT stack_id, unnest(frame_ids) AS frame_id,
            unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
-    FROM stacks
+    FROM sampled
 ),
 -- The frame that a stack is blamed on.
 blame AS MATERIALIZED (
     SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own,
            s.frame_ids[1] AS leaf_id
-    FROM stacks s
+    FROM sampled s
     LEFT JOIN (
         SELECT p.stack_id, min(CASE WHEN f.origin = 'own' THEN p.depth END) AS own,
                min(CASE WHEN f.origin IN ('dependency', 'tokio') THEN p.depth END) AS near
@@ -56,15 +69,6 @@ blame AS MATERIALIZED (
         WHERE f.is_named
         GROUP BY p.stack_id
     ) d ON d.stack_id = s.stack_id
-),
--- Samples are many, stacks are few: counted before anything is looked up.
-counted AS (
-    SELECT task_id, stack_id, count(*) AS samples, sum(weight) AS weight
-    FROM samples
-    WHERE ts >= $from AND ts < $to
-      AND ($task IS NULL OR task_id = $task)
-      AND ($thread IS NULL OR tid = $thread)
-    GROUP BY task_id, stack_id
 ),
 by_type_id AS (
     SELECT o.type_id, c.stack_id, sum(c.samples) AS samples, sum(c.weight) AS weight
@@ -104,12 +108,15 @@ weighed AS (
            sum(weight) OVER (PARTITION BY function, file, task_type, leaf, CASE WHEN $lines THEN line END) AS leaf_self
     FROM located
 ),
+-- By whole partitions: row by row, as it is without the frame, takes DataFusion 55 fifty times as long.
 topped AS (
     SELECT task_type, stack_id, samples, weight, function, file, line_key,
            first_value(line) OVER (PARTITION BY function, file, line_key, task_type
-                                   ORDER BY line_self DESC, line NULLS LAST) AS top_line,
+                                   ORDER BY line_self DESC, line NULLS LAST
+                                   ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS top_line,
            first_value(leaf) OVER (PARTITION BY function, file, line_key, task_type
-                                   ORDER BY leaf_self DESC, leaf NULLS LAST) AS top_leaf
+                                   ORDER BY leaf_self DESC, leaf NULLS LAST
+                                   ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS top_leaf
     FROM weighed
 ),
 -- Functions by number: that of the first frame that is in it.
@@ -120,9 +127,10 @@ spot AS MATERIALIZED (
 ),
 -- What a stack counts for: itself, and each function in it that something can be blamed on, once.
 reach AS (
-    SELECT stack_id, CAST(NULL AS BIGINT) AS spot, true AS is_itself FROM stacks
+    SELECT stack_id, CAST(NULL AS BIGINT) AS spot, true AS is_itself FROM sampled
     UNION ALL
-    SELECT DISTINCT p.stack_id, s.spot, false
+    -- `coalesce` hides that stacks come in order: DataFusion 55 would keep it, and sort for it.
+    SELECT DISTINCT coalesce(p.stack_id, 0), s.spot, false
     FROM placed p
     JOIN spot s ON s.frame_id = p.frame_id
     WHERE s.spot IN (SELECT b.spot FROM spot b WHERE b.frame_id IN (SELECT frame_id FROM blame)

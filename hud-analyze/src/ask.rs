@@ -183,7 +183,9 @@ impl Asked<'_> {
 }
 
 fn parse(sql: &str) -> Result<Vec<Statement>> {
-    Ok(DFParserBuilder::new(sql).build()?.parse_statements()?.into())
+    let mut statements: Vec<_> = DFParserBuilder::new(sql).build()?.parse_statements()?.into();
+    statements.iter_mut().for_each(names::tell_functions_from_tables);
+    Ok(statements)
 }
 
 /// Rows that the scans of a plan have, as far as is known.

@@ -1,4 +1,4 @@
-//! What a query's conditions say of time: the part of a table that can hold an answer.
+//! What a query's conditions say of time and of tasks: the part of a table that can hold an answer.
 
 use datafusion::{
     common::ScalarValue,
@@ -7,21 +7,28 @@ use datafusion::{
 
 use crate::span::{Facts, Page, Span};
 
-/// Bounds of a row's key and of its end, all included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The column by whose values a condition may name rows: tasks are numbered in the order in which they are spawned, so that
+/// those of a segment are close together.
+pub(crate) const TASK: &str = "task_id";
+
+/// Bounds of a row's key and of its end, all included, and the tasks that it may be of.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     first_key: i64,
     last_key: i64,
     /// The least end: `ts + dur`.
     first_end: i64,
+    /// In order; none: any.
+    tasks: Option<Vec<i64>>,
 }
 
 impl Bounds {
     /// What all of `filters` demand of a table sorted by `key`. What is not understood demands nothing.
     pub(crate) fn of(filters: &[Expr], key: &str) -> Self {
-        let mut bounds = Bounds { first_key: i64::MIN, last_key: i64::MAX, first_end: i64::MIN };
+        let mut bounds = Bounds { first_key: i64::MIN, last_key: i64::MAX, first_end: i64::MIN, tasks: None };
         for filter in filters {
             bounds.narrow(filter, key);
+            bounds.name(filter);
         }
         bounds
     }
@@ -70,6 +77,22 @@ impl Bounds {
         }
     }
 
+    /// Notes the tasks that a filter names one by one. Two such filters: the shorter list.
+    fn name(&mut self, filter: &Expr) {
+        let Some(mut named) = named(filter) else { return };
+        named.sort_unstable();
+        if self.tasks.as_ref().is_none_or(|tasks| tasks.len() > named.len()) {
+            self.tasks = Some(named);
+        }
+    }
+
+    /// Whether one of the tasks may be in a segment.
+    fn admit_tasks(&self, least_and_greatest: Option<(i64, i64)>) -> bool {
+        let (Some(tasks), Some((least, greatest))) = (&self.tasks, least_and_greatest) else { return true };
+        let next = tasks.partition_point(|task| *task < least);
+        tasks.get(next).is_some_and(|task| *task <= greatest)
+    }
+
     fn compare(&mut self, expr: &Expr, op: Operator, value: i64, key: &str) -> bool {
         // `x > max` and `x < min` hold for no row; that the least or the greatest one is read all the same does no harm.
         let (least, greatest) = match op {
@@ -99,7 +122,7 @@ impl Bounds {
 
     /// Whether a segment may have a row within them.
     pub(crate) fn admit_segment(&self, facts: &Facts) -> bool {
-        self.admit(facts.keys.unwrap_or((i64::MIN, i64::MAX)), facts.span)
+        self.admit(facts.keys.unwrap_or((i64::MIN, i64::MAX)), facts.span) && self.admit_tasks(facts.tasks)
     }
 
     /// Whether a page may.
@@ -111,6 +134,25 @@ impl Bounds {
 fn integer(expr: &Expr) -> Option<i64> {
     match expr {
         Expr::Literal(ScalarValue::Int64(value), _) => *value,
+        _ => None,
+    }
+}
+
+/// The tasks that `task_id IN (…)`, `task_id = …`, or several of these with `OR` between them, name.
+fn named(filter: &Expr) -> Option<Vec<i64>> {
+    match filter {
+        Expr::InList(of) if !of.negated && is_column(&of.expr, TASK) => of.list.iter().map(integer).collect(),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (integer(left), integer(right)) {
+            (None, Some(task)) if is_column(left, TASK) => Some(vec![task]),
+            (Some(task), None) if is_column(right, TASK) => Some(vec![task]),
+            _ => None,
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let mut both = named(left)?;
+            both.append(&mut named(right)?);
+            Some(both)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => named(left).or_else(|| named(right)),
         _ => None,
     }
 }
@@ -161,8 +203,31 @@ mod tests {
     }
 
     #[test]
+    fn tasks_that_are_named_rule_out_segments() {
+        let facts = |tasks| Facts { rows: 3, keys: Some((10, 20)), span: Span::of(10, 20, 7), tasks, is_forward: true };
+        let admits = |filter: Expr, tasks| Bounds::of(&[filter], "ts").admit_segment(&facts(tasks));
+        let list = || col("o.task_id").in_list([9_i64, 3, 40].map(lit).to_vec(), false);
+        for (filter, expected) in [
+            (list(), [true, true, false, false]),
+            (col("task_id").eq(lit(9_i64)).or(lit(3_i64).eq(col("task_id"))), [true, true, false, false]),
+            (col("task_id").eq(lit(7_i64)), [false, true, false, false]),
+            (list().and(col("task_id").eq(lit(7_i64)).or(col("task_id").eq(lit(40_i64)))), [true, true, false, false]),
+            (list().or(col("tid").eq(lit(1_i64))), [true; 4]),
+            (!list(), [true; 4]),
+            (col("task_id").in_list(vec![lit(9_i64)], true), [true; 4]),
+            (col("parent_task_id").eq(lit(9_i64)), [true; 4]),
+            (col("task_id").in_list(vec![lit(9_i64), col("tid")], false), [true; 4]),
+        ] {
+            let found = [(9, 9), (4, 12), (10, 39), (41, 99)].map(|tasks| admits(filter.clone(), Some(tasks)));
+            assert_eq!(found, expected, "{filter}");
+            assert!(admits(filter.clone(), None), "{filter}");
+            assert!(!Bounds::prove(&filter, "ts", [&facts(Some((9, 9)))]), "{filter}");
+        }
+    }
+
+    #[test]
     fn only_what_footers_tell_of_every_row_is_proven() {
-        let facts = Facts { rows: 3, keys: Some((10, 20)), span: Span::of(10, 20, 7), is_forward: true };
+        let facts = Facts { rows: 3, keys: Some((10, 20)), span: Span::of(10, 20, 7), tasks: None, is_forward: true };
         let proves = |filter: Expr, facts: &Facts| Bounds::prove(&filter, "ts", [facts]);
         for (filter, expected) in [
             (col("ts").gt_eq(lit(10_i64)), true),

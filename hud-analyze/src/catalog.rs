@@ -30,7 +30,7 @@ use crate::{
     human,
     names::{self, FrontSchema, VIEWS, ViewSchema, Views},
     origin::{self, Found},
-    segments::{SegmentTable, Source},
+    segments::{SegmentTable, Source, external},
     shelf::Shelf,
     snapshot::{self, Folders, Segment},
 };
@@ -132,11 +132,9 @@ impl Session {
         segments.iter().find(|segment| segment.is_gone())
     }
 
-    /// About how many events fall into a stretch of time.
-    pub(crate) fn rows_within(&self, from: i64, to: i64) -> Result<u64> {
-        let events = self.sources.iter().filter(|source| source.table().expires());
-        let rows = events.map(|source| source.rows_within(from, to)).sum::<Result<u64, _>>();
-        rows.map_err(|error| Error::from(&*error))
+    /// About how many events of a table fall into a stretch of time.
+    pub(crate) fn rows_within(&self, table: Table, from: i64, to: i64) -> Result<u64, DataFusionError> {
+        self.source(table).map_or(Ok(0), |source| source.rows_within(from, to)).map_err(external)
     }
 
     /// A table's rows.

@@ -11,6 +11,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
+    ops::ControlFlow,
     sync::{Arc, OnceLock},
     thread,
 };
@@ -25,6 +26,10 @@ use datafusion::{
     error::{DataFusionError, Result},
     logical_expr::{ColumnarValue, Expr},
     prelude::SessionContext,
+    sql::{
+        parser::Statement,
+        sqlparser::ast::{self, VisitMut as _, VisitorMut},
+    },
 };
 
 use crate::{
@@ -208,7 +213,45 @@ struct ViewFunction {
 /// Makes each view a function.
 pub(crate) fn register_functions(context: &SessionContext, views: &Arc<Views>) {
     for view in ALL {
-        context.register_udtf(view.name, Arc::new(ViewFunction { view, views: Arc::clone(views) }));
+        let function = Arc::new(ViewFunction { view, views: Arc::clone(views) });
+        context.register_udtf(&function_of(view), Arc::clone(&function) as Arc<dyn TableFunctionImpl>);
+        context.register_udtf(view.name, function);
+    }
+}
+
+/// A name that a view has as a function only.
+fn function_of(view: &View) -> String {
+    format!("{}_of", view.name)
+}
+
+/// Calls views by names that are of functions alone. Of every name that a statement reads from, DataFusion 55 first asks
+/// for the table, of functions' too: the view of all of the time would be planned, and thrown away.
+pub(crate) fn tell_functions_from_tables(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(statement) => {
+            let _: ControlFlow<()> = statement.visit(&mut Calls);
+        }
+        Statement::Explain(explain) => tell_functions_from_tables(&mut explain.statement),
+        _ => {}
+    }
+}
+
+struct Calls;
+
+impl VisitorMut for Calls {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
+        if let ast::TableFactor::Table { name, args: Some(_), .. } = factor
+            && let [ast::ObjectNamePart::Identifier(ident)] = name.0.as_mut_slice()
+            && let Some(view) = view_of(&match ident.quote_style {
+                Some(_) => ident.value.clone(),
+                None => ident.value.to_ascii_lowercase(),
+            })
+        {
+            *ident = ast::Ident::new(function_of(view));
+        }
+        ControlFlow::Continue(())
     }
 }
 

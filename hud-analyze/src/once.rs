@@ -2,10 +2,15 @@
 //!
 //! DataFusion 55 reads the mark and puts the text in the place of each name: what is named five times is planned,
 //! optimized and run five times, and what is named by these 25 times. The views mark what is small and named often: frames,
-//! what stacks are blamed on, threads, types of tasks. What reads events by the million is not marked: it would be run while
-//! the query is planned, where Ctrl-C in the shell does not reach it.
+//! what stacks are blamed on, threads, types of tasks. Of what reads streams of events the mark holds only while they are few:
+//! millions would be read while the query is planned, where Ctrl-C in the shell does not reach it. `$few` tells the text
+//! whether all marks hold, so that it can ask by name for what these rows refer to.
+//!
+//! Where such rows are a handful, `x IN (SELECT column FROM name)` becomes a list of numbers, by which whole segments are
+//! passed over.
 
 use std::{
+    collections::BTreeSet,
     ops::ControlFlow,
     sync::{
         Arc,
@@ -13,11 +18,14 @@ use std::{
     },
 };
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::{AsArray as _, RecordBatch},
+    datatypes::{Int64Type, SchemaRef},
+};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{MemorySchemaProvider, SchemaProvider, Session, TableProvider},
-    common::{ParamValues, Statistics, config::Dialect},
+    common::{ParamValues, ScalarValue, Statistics, config::Dialect, metadata::ScalarAndMetadata},
     datasource::MemTable,
     error::{DataFusionError, Result},
     execution::memory_pool::{MemoryConsumer, MemoryReservation},
@@ -26,19 +34,37 @@ use datafusion::{
     prelude::{DataFrame, SessionContext},
     sql::{
         parser::Statement,
-        sqlparser::ast::{self, CteAsMaterialized, Query, visit_relations},
+        sqlparser::ast::{self, CteAsMaterialized, Query, visit_expressions_mut, visit_relations},
     },
 };
 use futures::StreamExt as _;
+use hud_common::session::Table;
 
 /// The schema of rows that were worked out, while a query is planned.
 const SCHEMA: &str = "materialized";
 
 /// Rows up to which one thread answers sooner than several: dealing them out takes a third of the planning.
-const FEW: u64 = 400_000;
+pub(crate) const FEW: u64 = 400_000;
 
-/// Plans `sql` with its parameters, over about so many rows. What it marks is run at once.
-pub(crate) async fn plan(context: &SessionContext, sql: &str, values: &ParamValues, rows: u64) -> Result<DataFrame> {
+/// Numbers that are asked for by name.
+const NAMED: usize = 256;
+
+/// Streams of events that may be millions.
+const STREAMS: [Table; 4] = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes];
+
+/// The parameter that tells whether all marks hold.
+const ARE_FEW: &str = "few";
+
+/// Plans `sql` with its parameters. What it marks is run at once, unless it reads `few` events or more of those that are
+/// `within` the window, table by table.
+pub(crate) async fn plan(
+    context: &SessionContext,
+    sql: &str,
+    mut values: ParamValues,
+    within: impl Fn(Table) -> Result<u64>,
+    few: u64,
+) -> Result<DataFrame> {
+    let rows = Table::ALL.iter().filter(|table| table.expires()).map(|table| within(*table)).sum::<Result<u64>>()?;
     let state = context.state();
     let mut alone = state.clone();
     alone.config_mut().options_mut().execution.target_partitions = 1;
@@ -49,16 +75,39 @@ pub(crate) async fn plan(context: &SessionContext, sql: &str, values: &ParamValu
     let mut kept = Kept::default();
     if let Some(query) = query(&mut statement) {
         let count = query.with.as_ref().map_or(0, |with| with.cte_tables.len());
+        let mut to_run = Vec::new();
+        let mut are_few = true;
         for place in 0..count {
-            let Some(part) = marked(query, place) else { continue };
-            let frame = DataFrame::new(alone.clone(), state.statement_to_plan(part).await?);
-            let frame = with_values(frame, values)?;
-            let name = kept.keep(context, Rows::of(frame, context).await?)?;
+            let Some(marked) = marked(query, place) else { continue };
+            let rows = marked.streams.iter().map(|table| within(*table)).sum::<Result<u64>>()?;
+            if marked.streams.is_empty() || rows < few {
+                to_run.push(place);
+            } else {
+                are_few = false;
+            }
+        }
+        values = with_few(values, are_few);
+        for place in to_run {
+            let Some(marked) = marked(query, place) else { continue };
+            let frame = DataFrame::new(alone.clone(), state.statement_to_plan(marked.query).await?);
+            let rows = Rows::of(with_values(frame, &values)?, context).await?;
+            by_name(query, &marked.name, &rows.batches);
+            let name = kept.keep(context, rows)?;
             let instead = state.sql_to_statement(&format!("SELECT * FROM {SCHEMA}.{name}"), &dialect)?;
             put(query, place, instead);
         }
     }
-    with_values(DataFrame::new(state.clone(), state.statement_to_plan(statement).await?), values)
+    with_values(DataFrame::new(state.clone(), state.statement_to_plan(statement).await?), &values)
+}
+
+fn with_few(values: ParamValues, are_few: bool) -> ParamValues {
+    match values {
+        ParamValues::Map(mut map) => {
+            map.insert(ARE_FEW.into(), ScalarAndMetadata::from(ScalarValue::from(are_few)));
+            ParamValues::Map(map)
+        }
+        list => list,
+    }
 }
 
 fn with_values(frame: DataFrame, values: &ParamValues) -> Result<DataFrame> {
@@ -76,8 +125,17 @@ fn query(statement: &mut Statement) -> Option<&mut Query> {
     }
 }
 
-/// The common table expression at `place` as a query by itself, if it is marked.
-fn marked(query: &Query, place: usize) -> Option<Statement> {
+/// A common table expression that is to be worked out first.
+struct Marked {
+    name: String,
+    /// A query by itself.
+    query: Statement,
+    /// The streams of events that it reads.
+    streams: BTreeSet<Table>,
+}
+
+/// The common table expression at `place`, if it is marked.
+fn marked(query: &Query, place: usize) -> Option<Marked> {
     let with = query.with.as_ref()?;
     let cte = with.cte_tables.get(place)?;
     if cte.materialized != Some(CteAsMaterialized::Materialized) || with.recursive {
@@ -97,7 +155,53 @@ fn marked(query: &Query, place: usize) -> Option<Statement> {
     if !before.is_empty() && alone.with.is_none() {
         alone.with = Some(ast::With { cte_tables: before, ..with.clone() });
     }
-    Some(Statement::Statement(Box::new(ast::Statement::Query(Box::new(alone)))))
+    let streams =
+        needed.iter().filter_map(|name| Table::by_name(name)).filter(|table| STREAMS.contains(table)).collect();
+    let query = Statement::Statement(Box::new(ast::Statement::Query(Box::new(alone))));
+    Some(Marked { name: cte.alias.name.value.clone(), query, streams })
+}
+
+/// Puts the numbers themselves where a query asks for one of those in a column of `name`, whose rows these are.
+fn by_name(query: &mut Query, name: &str, rows: &[RecordBatch]) {
+    let _: ControlFlow<()> = visit_expressions_mut(query, |found| {
+        if let ast::Expr::InSubquery { expr, subquery, negated: false } = found
+            && let Some(numbers) = column_of(subquery, name).and_then(|column| numbers(rows, column))
+        {
+            let literal = |number: i64| ast::Expr::value(ast::Value::Number(number.to_string(), false));
+            *found = match numbers.is_empty() {
+                true => ast::Expr::value(ast::Value::Boolean(false)),
+                false => {
+                    let list = numbers.into_iter().map(literal).collect();
+                    ast::Expr::InList { expr: expr.clone(), list, negated: false }
+                }
+            };
+        }
+        ControlFlow::Continue(())
+    });
+}
+
+/// The column, where all of a query is `SELECT column FROM name`.
+fn column_of<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
+    let ast::SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let [ast::SelectItem::UnnamedExpr(ast::Expr::Identifier(column))] = select.projection.as_slice() else {
+        return None;
+    };
+    let plain = format!("SELECT {column} FROM {name}");
+    (query.to_string() == plain).then_some(column.value.as_str())
+}
+
+/// The numbers in a column, each once, if they are few.
+fn numbers(rows: &[RecordBatch], column: &str) -> Option<BTreeSet<i64>> {
+    let mut all = BTreeSet::new();
+    for batch in rows {
+        for number in batch.column_by_name(column)?.as_primitive_opt::<Int64Type>()?.iter().flatten() {
+            all.insert(number);
+            if all.len() > NAMED {
+                return None;
+            }
+        }
+    }
+    Some(all)
 }
 
 /// Names that a query reads from, without those of a schema.
@@ -121,6 +225,7 @@ fn put(query: &mut Query, place: usize, mut instead: Statement) {
 /// Rows that were worked out, within the memory that queries may take.
 #[derive(Debug)]
 struct Rows {
+    batches: Vec<RecordBatch>,
     table: MemTable,
     _held: MemoryReservation,
 }
@@ -136,7 +241,7 @@ impl Rows {
             held.try_grow(batch.get_array_memory_size())?;
             batches.push(RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?);
         }
-        Ok(Rows { table: MemTable::try_new(schema, vec![batches])?, _held: held })
+        Ok(Rows { table: MemTable::try_new(schema, vec![batches.clone()])?, batches, _held: held })
     }
 }
 
@@ -233,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_marked_is_planned_over_its_rows() {
         let context = context(1 << 30);
-        let frame = plan(&context, SQL, &values(100), 100).await.expect("a plan");
+        let frame = plan(&context, SQL, values(100), |_| Ok(100), FEW).await.expect("a plan");
         let spelled = frame.logical_plan().display_indent().to_string();
         assert_eq!(spelled.matches("Unnest:").count(), 1, "{spelled}");
         let schema = context.catalog("datafusion").and_then(|catalog| catalog.schema(SCHEMA)).expect("a schema");
@@ -249,7 +354,7 @@ mod tests {
     #[tokio::test]
     async fn rows_beyond_the_memory_are_an_error() {
         let context = context(1 << 16);
-        let error = plan(&context, SQL, &values(1_000_000), 1_000_000).await.expect_err("too much");
+        let error = plan(&context, SQL, values(1_000_000), |_| Ok(1_000_000), FEW).await.expect_err("too much");
         assert!(matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)), "{error}");
     }
 }

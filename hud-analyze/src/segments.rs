@@ -383,7 +383,7 @@ impl TableProvider for SegmentTable {
     }
 }
 
-fn external(error: Arc<session::Error>) -> DataFusionError {
+pub(crate) fn external(error: Arc<session::Error>) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 

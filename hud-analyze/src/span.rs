@@ -38,6 +38,8 @@ pub(crate) struct Facts {
     pub(crate) keys: Option<(i64, i64)>,
     /// When they are: everywhere, where the footer does not say.
     pub(crate) span: Span,
+    /// The least and the greatest task; none where there is no such column, or the footer does not say.
+    pub(crate) tasks: Option<(i64, i64)>,
     /// Whether each row is known to end no sooner than it begins, at a moment that can be told.
     pub(crate) is_forward: bool,
 }
@@ -53,7 +55,7 @@ impl Facts {
             _ => Span::EVERYWHERE,
         };
         let is_forward = durs.is_some_and(|(shortest, _)| shortest >= 0) && span.last < i64::MAX;
-        Facts { rows, keys, span, is_forward }
+        Facts { rows, keys, span, tasks: range(metadata, crate::bounds::TASK), is_forward }
     }
 }
 

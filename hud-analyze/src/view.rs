@@ -225,8 +225,9 @@ impl View {
             Some(ScalarValue::Int64(bound)) => *bound,
             _ => None,
         };
-        let rows = session.rows_within(bound("from").unwrap_or(i64::MIN), bound("to").unwrap_or(i64::MAX))?;
-        once::plan(context, self.sql, &ParamValues::from(values), rows).await.map_err(|error| {
+        let (from, to) = (bound("from").unwrap_or(i64::MIN), bound("to").unwrap_or(i64::MAX));
+        let within = |table| session.rows_within(table, from, to);
+        once::plan(context, self.sql, ParamValues::from(values), within, arguments.few).await.map_err(|error| {
             match Error::from(error) {
                 // The files, not the view.
                 error @ (Error::Query(_) | Error::Segment { .. } | Error::Gone(_)) => error,
@@ -256,10 +257,25 @@ fn item(line: &str) -> Option<Item> {
 }
 
 /// Values for the views' parameters, by name.
-#[derive(Clone, Debug, Default)]
-pub struct Arguments(HashMap<String, ScalarValue>);
+#[derive(Clone, Debug)]
+pub struct Arguments {
+    values: HashMap<String, ScalarValue>,
+    few: u64,
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Arguments { values: HashMap::new(), few: once::FEW }
+    }
+}
 
 impl Arguments {
+    /// What a view marks `AS MATERIALIZED` is worked out first where it reads fewer events than this. The rows are the same.
+    pub fn with_few(mut self, events: u64) -> Self {
+        self.few = events;
+        self
+    }
+
     /// With an integer; null where there is none.
     pub fn int(mut self, name: &'static str, value: impl Into<Option<i64>>) -> Self {
         self.set(name, ScalarValue::Int64(value.into()));
@@ -273,10 +289,10 @@ impl Arguments {
     }
 
     pub(crate) fn set(&mut self, name: &str, value: ScalarValue) {
-        self.0.insert(name.to_owned(), value);
+        self.values.insert(name.to_owned(), value);
     }
 
     fn get(&self, name: &str) -> Option<&ScalarValue> {
-        self.0.get(name)
+        self.values.get(name)
     }
 }

@@ -131,7 +131,12 @@ fn compare(session: &Path) {
             .iter()
             .map(|view| {
                 let taken = view.header().unwrap().parameters.into_iter();
-                (view.sql.to_string(), taken.map(|p| (p.name.clone(), parameters[&p.name].clone())).collect())
+                let mut values: serde_json::Map<_, _> =
+                    taken.map(|p| (p.name.clone(), parameters[&p.name].clone())).collect();
+                if view.sql.contains("$few") {
+                    values.insert("few".into(), json!(lines));
+                }
+                (view.sql.to_string(), values)
             })
             .collect();
         for (view, theirs) in view::ALL.iter().zip(duckdb(&python, session, &queries)) {

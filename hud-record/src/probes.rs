@@ -379,6 +379,11 @@ impl Probes {
         }
     }
 
+    /// Whether they are being put on.
+    pub fn probes_go_on(&self) -> bool {
+        matches!(&self.probed, Probed::Switched(switch) if switch.goes_on())
+    }
+
     /// Whether they are off and can be put on again.
     pub fn probes_can_go_on(&self) -> bool {
         matches!(&self.probed, Probed::Switched(switch) if switch.is_off())

@@ -25,6 +25,15 @@ const DISCARDED: u32 = 1 << 30;
 /// Bytes after which room is given back: a hundredth of the ring.
 const GIVE_BACK: usize = 64 << 10;
 
+/// What a look at the ring came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drained {
+    /// Bytes of the records that were taken.
+    pub(crate) bytes: usize,
+    /// Whether the ring is then empty, or its next record is not written whole yet.
+    pub(crate) is_empty: bool,
+}
+
 /// The reading end of a ring buffer. There is one of it.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -58,10 +67,9 @@ impl Ring {
         Ok(Ring { consumer, producer, page, size, read, given_back: read, cut: Vec::new(), _map: map })
     }
 
-    /// Gives each record to `take`, at most `most` of them. Whether the ring is then empty, or its next record is not
-    /// written whole yet.
-    pub(crate) fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> bool {
-        let mut end = self.read;
+    /// Gives each record to `take`, at most `most` of them.
+    pub(crate) fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> Drained {
+        let (mut end, from) = (self.read, self.read);
         let mut is_empty = false;
         for _ in 0..most {
             if self.read == end {
@@ -108,7 +116,7 @@ impl Ring {
             }
         }
         self.give_back();
-        is_empty
+        Drained { bytes: self.read.wrapping_sub(from), is_empty }
     }
 
     fn produced(&self) -> usize {

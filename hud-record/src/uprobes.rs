@@ -138,7 +138,9 @@ pub(crate) struct Switch {
 
 const OFF: u8 = 0;
 const ON: u8 = 1;
-const CHANGING: u8 = 2;
+const GOING_ON: u8 = 2;
+const GOING_OFF: u8 = 3;
+const REFUSED: u8 = 4;
 /// How long after a refusal the probes may be tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -160,6 +162,7 @@ impl Switch {
                         Err(e) => {
                             probes.detach();
                             tracing::warn!("the probes could not be put on again, next try in a minute: {e}");
+                            told.store(REFUSED, Ordering::Release);
                             refused = Some(Instant::now());
                         }
                     },
@@ -182,7 +185,7 @@ impl Switch {
 
     /// Turns the probes on or off, soon.
     pub(crate) fn turn(&self, on: bool) {
-        self.state.store(CHANGING, Ordering::Release);
+        self.state.store(if on { GOING_ON } else { GOING_OFF }, Ordering::Release);
         // A thread that is gone has panicked: the state stays as it is, neither on nor off.
         let _ = self.wish.as_ref().map(|w| w.send(on));
     }
@@ -190,6 +193,11 @@ impl Switch {
     /// Whether they are all on.
     pub(crate) fn is_on(&self) -> bool {
         self.state.load(Ordering::Acquire) == ON
+    }
+
+    /// Whether they are being put on.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.state.load(Ordering::Acquire) == GOING_ON
     }
 
     /// Whether they are all off, and were not refused.

@@ -30,7 +30,7 @@ use crate::{
     kernel,
     names::{Cache, Sources},
     probes::{Plan, Polls, Probes, Unwind},
-    ring::Ring,
+    ring::{Drained, Ring},
     target::{Looked, Mapping, Process, Tokio},
     unwind::Prepared,
 };
@@ -167,9 +167,14 @@ impl Attachment {
         self.governor.waits_for_probes() && self.probes.probes_are_on()
     }
 
+    /// Whether probes are being put on.
+    pub(super) fn puts_probes_on(&self) -> bool {
+        self.probes.probes_go_on()
+    }
+
     /// Takes what is in the ring, up to a bound: a target that is always ahead must not keep the recorder from its other
-    /// duties. Gives whether the ring was emptied.
-    pub(super) fn drain_ring(&mut self, drain: &mut Drain, out: &BatchSender) -> bool {
+    /// duties.
+    pub(super) fn drain_ring(&mut self, drain: &mut Drain, out: &BatchSender) -> Drained {
         self.ring.drain(65_536, |record| drain.record(record, out))
     }
 
@@ -178,7 +183,7 @@ impl Attachment {
     pub(super) fn catch_up(&mut self, drain: &mut Drain, out: &BatchSender) -> Result<()> {
         let known = produced(&self.baseline.since(&self.probes.counters()?));
         loop {
-            let is_empty = self.drain_ring(drain, out);
+            let is_empty = self.drain_ring(drain, out).is_empty;
             let read = drain.rows.iter().sum::<u64>() + drain.undecoded;
             if is_empty || read + lost(&self.baseline.since(&self.probes.counters()?)) >= known {
                 return Ok(());
@@ -197,7 +202,7 @@ impl Attachment {
             let before = produced(&self.probes.counters()?);
             std::thread::sleep(Duration::from_millis(2));
             // Recording is off: the ring ends.
-            while !self.drain_ring(drain, out) {}
+            while !self.drain_ring(drain, out).is_empty {}
             if produced(&self.probes.counters()?) == before {
                 break;
             }

@@ -115,14 +115,15 @@ impl Drain {
 
     /// Hands over what has gathered.
     pub(super) fn flush(&mut self, out: &BatchSender) {
-        out.send(&mut self.threads.rows);
-        out.send(&mut self.tasks);
-        out.send(&mut self.polls);
-        out.send(&mut self.off_cpu);
-        out.send(&mut self.samples);
-        out.send(&mut self.wakes);
-        out.send(&mut self.spawns);
-        out.send(&mut self.ends);
+        out.burst()
+            .add(&mut self.threads.rows)
+            .add(&mut self.tasks)
+            .add(&mut self.polls)
+            .add(&mut self.off_cpu)
+            .add(&mut self.samples)
+            .add(&mut self.wakes)
+            .add(&mut self.spawns)
+            .add(&mut self.ends);
     }
 
     /// Events whose stack was not kept.

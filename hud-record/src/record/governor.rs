@@ -1,8 +1,8 @@
 //! The budget governor: keeps what the probes in the target's code cost it under a share of its CPU time.
 //!
 //! A purse fills with `budget` times the CPU time that the target uses, and each hit of a probe is paid from it: the trap,
-//! whose cost was measured at the start, and the run time of the kernel program, which the kernel accounts. When the
-//! purse is empty the probes are taken off; when it could pay for a while of them again, they are put on. So what is
+//! whose cost was measured at the start, the run time of the kernel program, which the kernel accounts, and what it takes
+//! to record what the hit tells. When the purse is empty the probes are taken off; when it could pay for a while of them again, they are put on. So what is
 //! seen is whole stretches, each of them in `coverage`, in which every poll, wake and spawn was counted.
 //!
 //! The always-on streams are not its business.
@@ -15,6 +15,8 @@ use crate::{error::Result, kernel, probes::Probes, uprobes::TrapCost};
 
 /// How often the purse is looked into: at a million polls a second and 2 µs each, that is how much it can be overdrawn.
 pub(super) const TICK: Duration = Duration::from_millis(20);
+/// And while the probes are off, when nothing is spent.
+const TICK_OFF: u64 = 80_000_000;
 /// For how long the purse must be able to pay before the probes are put on again: putting them on and off takes the kernel
 /// some milliseconds each, and a stretch of a few polls tells little.
 const STRETCH: f64 = 0.2;
@@ -25,6 +27,9 @@ const PURSE: f64 = 1.0;
 /// What a program takes for a hit (ns), where the kernel does not account it: what it did on the machine of
 /// docs/benchmarks, two programs a poll and one a wake.
 const PROGRAM: f64 = 700.0;
+/// What recording a row takes (ns of the recorder's CPU time), sealing included: what a poll and its wake did on the machine
+/// of docs/benchmarks, beside what the recorder takes with the probes off.
+const RECORD: f64 = 180.0;
 
 /// A stretch in which the probes counted, by CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,11 +104,15 @@ impl Governor {
 
     /// Looks into the purse; to be called every [`TICK`]. Gives the stretch that ended, if one did.
     pub(super) fn tick(&mut self, probes: &mut Probes, now: u64) -> Result<Option<Stretch>> {
-        if self.since.is_none() && probes.probes_are_on() {
+        let begins = self.since.is_none() && probes.probes_are_on();
+        if begins {
             self.since = Some(now);
             probes.count_probes_since(now)?;
         }
         let Some(budget) = self.budget else { return Ok(None) };
+        if self.since.is_none() && now.saturating_sub(self.looked) < TICK_OFF {
+            return Ok(None);
+        }
         let used = self.used(probes, &probes.counters()?);
         let (target, cost) = (used.target - self.used.target, used.probes - self.used.probes);
         self.used = used;
@@ -111,6 +120,7 @@ impl Governor {
         let passed = as_float(now.saturating_sub(self.looked)).max(1.0);
         self.looked = now;
         match self.since {
+            Some(_) if begins => {}
             Some(_) => {
                 self.rate = if self.rate == 0.0 { cost / passed } else { 0.8 * self.rate + 0.2 * cost / passed };
                 if self.purse < 0.0 {
@@ -153,13 +163,17 @@ impl Governor {
     }
 
     fn used(&self, probes: &Probes, counters: &Counters) -> Used {
+        let rows = as_float(counters.poll_hits) / 2.0 + as_float(counters.other_hits);
         let traps = as_float(counters.poll_hits) / 2.0 * as_float(nanos(self.trap.entry_and_return))
             + as_float(counters.other_hits) * as_float(nanos(self.trap.entry));
         let programs = match probes.probed_run_time() {
             Some(run_time) => as_float(run_time),
             None => as_float(counters.poll_hits + counters.other_hits) * PROGRAM,
         };
-        Used { target: kernel::cpu_time(self.pid).map_or(self.used.target, as_float), probes: traps + programs }
+        Used {
+            target: kernel::cpu_time(self.pid).map_or(self.used.target, as_float),
+            probes: traps + programs + rows * RECORD,
+        }
     }
 }
 

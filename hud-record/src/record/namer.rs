@@ -39,6 +39,10 @@ use crate::{
 const MAX_ADDRESSES: usize = 500_000;
 /// Stacks that are named at once: what they need to ask goes in few questions.
 const BATCH: usize = 64;
+/// How long names wait for more to go with them.
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// How long one with nothing to write waits until it looks whether the session ends.
+const IDLE: Duration = Duration::from_millis(500);
 /// How long a session that has ended waits for names.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of the kernel's code in the target, the vdso.
@@ -167,7 +171,8 @@ impl Names {
                 self.resolver.give_up_at(until);
                 deadline = Some(until);
             }
-            match incoming.recv_timeout(Duration::from_millis(100)) {
+            let is_done = self.module_rows.is_empty() && self.frame_rows.is_empty() && self.stack_rows.is_empty();
+            match incoming.recv_timeout(if is_done && self.lost == 0 { IDLE } else { FLUSH_AFTER }) {
                 Ok(first) => {
                     let stacks: Vec<_> = std::iter::once(first).chain(incoming.try_iter().take(BATCH - 1)).collect();
                     self.ask(&stacks);
@@ -189,9 +194,7 @@ impl Names {
 
     /// Names before the rows that refer to them: modules, frames, stacks.
     fn flush(&mut self) {
-        self.out.send(&mut self.module_rows);
-        self.out.send(&mut self.frame_rows);
-        self.out.send(&mut self.stack_rows);
+        self.out.burst().add(&mut self.module_rows).add(&mut self.frame_rows).add(&mut self.stack_rows);
         let now = self.clock.epoch(kernel::now());
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {

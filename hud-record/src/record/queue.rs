@@ -26,15 +26,25 @@ const MOST: u64 = 20 << 20;
 /// How often one who can wait looks for room.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Rows by table.
-pub(super) type Rows = BTreeMap<Table, u64>;
+/// Numbers of rows by table.
+pub(super) type Counts = BTreeMap<Table, u64>;
+
+/// Rows of a table, and the bytes that they take.
+pub(super) struct Rows {
+    pub(super) table: Table,
+    pub(super) batch: RecordBatch,
+    pub(super) bytes: u64,
+}
 
 /// What comes to the writer.
 pub(super) enum Message {
-    /// Rows, and the bytes that they take.
-    Rows(Table, RecordBatch, u64),
+    Rows(Vec<Rows>),
     /// The kernel's part of the account as of `ts`, and what had been given up by then.
-    Account { ts: i64, kernel: Vec<KernelAccount>, given_up: Rows },
+    Account {
+        ts: i64,
+        kernel: Vec<KernelAccount>,
+        given_up: Counts,
+    },
     /// To seal every log.
     SealAll,
 }
@@ -51,8 +61,8 @@ pub(super) struct Flow {
 /// Rows for which there was no room.
 #[derive(Debug, Default)]
 struct GivenUp {
-    all: Rows,
-    untold: Rows,
+    all: Counts,
+    untold: Counts,
     /// When the first that is untold was given up (CLOCK_MONOTONIC).
     since: u64,
 }
@@ -74,14 +84,14 @@ impl Flow {
     }
 
     /// What was given up since it was asked last, and since when.
-    pub(super) fn untold(&self) -> Option<(u64, Rows)> {
+    pub(super) fn untold(&self) -> Option<(u64, Counts)> {
         let mut given_up = self.given_up();
         let untold = std::mem::take(&mut given_up.untold);
         (!untold.is_empty()).then_some((given_up.since, untold))
     }
 
     /// All that was given up so far.
-    pub(super) fn all_given_up(&self) -> Rows {
+    pub(super) fn all_given_up(&self) -> Counts {
         self.given_up().all.clone()
     }
 }
@@ -110,8 +120,18 @@ impl BatchSender {
     /// Sends the rows of `columns`, if there are any; where there is no room, they are given up and counted. When the
     /// writer is gone they are gone too (its error is told at the end).
     pub(super) fn send<C: Columns>(&self, columns: &mut C) {
+        self.burst().add(columns);
+    }
+
+    /// For rows of several tables: they go together, and the writer wakes once.
+    pub(super) fn burst(&self) -> Burst<'_> {
+        Burst { out: self, rows: Vec::new() }
+    }
+
+    /// Makes room for the rows of `columns`, if there are any.
+    fn admit<C: Columns>(&self, columns: &mut C) -> Option<Rows> {
         if columns.is_empty() {
-            return;
+            return None;
         }
         let batch = columns.finish();
         let bytes = batch.get_array_memory_size() as u64;
@@ -120,10 +140,11 @@ impl BatchSender {
             thread::sleep(LOOK_AGAIN);
         }
         if self.is_full(most) {
-            return self.give_up(C::TABLE, batch.num_rows() as u64);
+            self.give_up(C::TABLE, batch.num_rows() as u64);
+            return None;
         }
         self.flow.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let _ = self.to.send(Message::Rows(C::TABLE, batch, bytes));
+        Some(Rows { table: C::TABLE, batch, bytes })
     }
 
     fn is_full(&self, most: u64) -> bool {
@@ -153,11 +174,33 @@ impl BatchSender {
     }
 }
 
+/// Rows of several tables on their way together, in the order in which they are added. Sent when dropped.
+pub(super) struct Burst<'a> {
+    out: &'a BatchSender,
+    rows: Vec<Rows>,
+}
+
+impl Burst<'_> {
+    /// Adds the rows of `columns`, as [`BatchSender::send`] sends them.
+    pub(super) fn add<C: Columns>(&mut self, columns: &mut C) -> &mut Self {
+        self.rows.extend(self.out.admit(columns));
+        self
+    }
+}
+
+impl Drop for Burst<'_> {
+    fn drop(&mut self) {
+        if !self.rows.is_empty() {
+            let _ = self.out.to.send(Message::Rows(std::mem::take(&mut self.rows)));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use hud_common::session::{WakeColumns, WakeRow};
+    use hud_common::session::{CoverageColumns, CoverageRow, WakeColumns, WakeRow};
 
     use super::*;
 
@@ -178,16 +221,32 @@ mod tests {
         drop(out);
         let (mut stored, mut bytes) = (0, 0);
         for message in from {
-            let Message::Rows(Table::Wakes, batch, size) = message else { panic!("another message") };
-            stored += batch.num_rows();
-            bytes += size;
-            flow.done(size);
+            let Message::Rows(rows) = message else { panic!("another message") };
+            for Rows { batch, bytes: size, .. } in rows {
+                stored += batch.num_rows();
+                bytes += size;
+                flow.done(size);
+            }
         }
         assert!((MOST..MOST + (1 << 20)).contains(&bytes), "{bytes} bytes were on their way");
         let (since, untold) = flow.untold().unwrap();
         assert!(since > 0);
         assert_eq!(untold, [(Table::Wakes, (batches * rows - stored) as u64)].into());
         assert_eq!((flow.untold(), flow.all_given_up()), (None, untold));
+    }
+
+    #[test]
+    fn what_goes_together_is_one_message_in_order_and_nothing_is_none() {
+        let (out, from, _flow) = queue();
+        let mut coverage = CoverageColumns::default();
+        coverage.push(CoverageRow { ts: 1, dur: 2, stream: "polls".into(), reason: "still on".into() });
+        out.burst().add(&mut coverage).add(&mut wakes(0)).add(&mut wakes(3));
+        out.burst().add(&mut wakes(0));
+        drop(out);
+        let messages: Vec<_> = from.iter().collect();
+        let [Message::Rows(rows)] = messages.as_slice() else { panic!("{} messages", messages.len()) };
+        let told: Vec<_> = rows.iter().map(|r| (r.table, r.batch.num_rows())).collect();
+        assert_eq!(told, [(Table::Coverage, 1), (Table::Wakes, 3)]);
     }
 
     #[test]
@@ -212,9 +271,10 @@ mod tests {
         };
         drop(out);
         for stored in 0..batches {
-            let Ok(Message::Rows(_, batch, bytes)) = from.recv() else { panic!("{stored} batches came") };
+            let Ok(Message::Rows(rows)) = from.recv() else { panic!("{stored} batches came") };
+            let [Rows { batch, bytes, .. }] = rows.as_slice() else { panic!("{} batches at once", rows.len()) };
             assert_eq!(batch.num_rows(), size);
-            flow.done(bytes);
+            flow.done(*bytes);
         }
         sender.join().unwrap();
         assert_eq!(flow.untold(), None);

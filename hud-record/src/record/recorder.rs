@@ -29,9 +29,14 @@ use crate::{
     target::Process,
 };
 
-/// How often the ring is looked at: at 1 M polls/s, 10 ms are 0.8 MB of its 8, which the caches hold. On a busy machine
-/// each look takes a CPU from the target, twice.
-const DRAIN_EVERY: Duration = Duration::from_millis(10);
+/// How often the ring is looked at. On a busy machine each look takes a CPU from the target, twice.
+const DRAIN_EVERY: Duration = Duration::from_millis(20);
+/// How often where it fills fast: at 1 M polls/s, 10 ms are 0.8 MB of its 8, which the caches hold.
+const DRAIN_OFTEN: Duration = Duration::from_millis(10);
+/// What is fast: bytes in a look. Two million a second are 100 k polls with their wakes.
+const MUCH: usize = 64 << 10;
+/// How often while probes are being put on: until they count, they cost and tell nothing.
+const ATTACHING: Duration = Duration::from_millis(2);
 /// How often rows go to the log. What kill -9 can take is 100 ms: this, and as much again for threads that have to wait
 /// for a CPU.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
@@ -253,7 +258,7 @@ impl<'a> Run<'a> {
     fn watch(&mut self, control: &Control, news: &mut impl FnMut(News<'_>)) -> Result<End> {
         let (mut ticked, mut flushed, mut second) = (Instant::now(), Instant::now(), Instant::now());
         loop {
-            let is_empty = self.attachment.drain_ring(&mut self.drain, &self.live.out);
+            let drained = self.attachment.drain_ring(&mut self.drain, &self.live.out);
             if ticked.elapsed() >= governor::TICK || self.attachment.has_probes_to_count() {
                 ticked = Instant::now();
                 if let Some(stretch) = self.attachment.govern()? {
@@ -300,8 +305,12 @@ impl<'a> Run<'a> {
             if self.attachment.has_exited() {
                 return Ok(End::TargetExited);
             }
-            if is_empty {
-                thread::sleep(DRAIN_EVERY);
+            if drained.is_empty {
+                thread::sleep(match drained.bytes {
+                    _ if self.attachment.puts_probes_on() => ATTACHING,
+                    MUCH.. => DRAIN_OFTEN,
+                    _ => DRAIN_EVERY,
+                });
             }
         }
     }

@@ -67,8 +67,7 @@ impl Vitals {
             events: grown(events, self.events),
         });
         (self.own_cpu, self.probe_ns, self.ring_bytes, self.events) = (own_cpu, probe_ns, ring_bytes, events);
-        out.send(&mut self.process);
-        out.send(&mut self.overhead);
+        out.burst().add(&mut self.process).add(&mut self.overhead);
     }
 }
 

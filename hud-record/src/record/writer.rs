@@ -26,7 +26,7 @@ pub(super) use super::queue::BatchSender;
 use super::{
     account::{KernelAccount, table_of},
     disk::{Pause, Reserve},
-    queue::{Flow, Message, Rows, queue},
+    queue::{Counts, Flow, Message, Rows, queue},
     retention::Retention,
     sealer::{Kept, SealOrder, Sealer, SealerTotals},
 };
@@ -126,9 +126,9 @@ pub(super) struct WriterTotals {
     /// Rows in logs, by table.
     pub(super) appended: BTreeMap<Table, u64>,
     /// Rows not written because the disk was full.
-    pub(super) dropped: Rows,
+    pub(super) dropped: Counts,
     /// Rows not written because the disk was too slow.
-    pub(super) given_up: Rows,
+    pub(super) given_up: Counts,
 }
 
 impl Writer {
@@ -245,9 +245,11 @@ impl WriterThread {
         self.reserve.fill().or_else(|e| if e.is_no_space() { Ok(()) } else { Err(e) })?;
         loop {
             match incoming.recv_timeout(Duration::from_millis(500)) {
-                Ok(Message::Rows(table, batch, bytes)) => {
-                    self.rows(table, batch)?;
-                    self.flow.done(bytes);
+                Ok(Message::Rows(rows)) => {
+                    for Rows { table, batch, bytes } in rows {
+                        self.rows(table, batch)?;
+                        self.flow.done(bytes);
+                    }
                 }
                 Ok(Message::Account { ts, kernel, given_up }) => self.account(ts, with_given_up(kernel, &given_up))?,
                 Ok(Message::SealAll) => self.roll_where(|_, _| true)?,
@@ -475,7 +477,7 @@ impl WriterThread {
 }
 
 /// Adds rows that were given up to the kernel's part of an account.
-fn with_given_up(mut kernel: Vec<KernelAccount>, given_up: &Rows) -> Vec<KernelAccount> {
+fn with_given_up(mut kernel: Vec<KernelAccount>, given_up: &Counts) -> Vec<KernelAccount> {
     for account in &mut kernel {
         account.dropped += table_of(account.stream).and_then(|table| given_up.get(&table)).copied().unwrap_or(0);
     }

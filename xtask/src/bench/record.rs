@@ -52,7 +52,8 @@ How it is measured:
 
 - The service is `hud-record/examples/service.rs`. Paced, it is asked for 100,000 polls a second, and its CPU time a \
 request tells what recording costs it, whether or not a CPU is idle. Saturated, it takes both CPUs, so that the recorder's \
-own CPU time is taken from it as well. Ratios are of the sides of one pair; the median of the pairs' ratios is told.
+own CPU time is taken from it as well. Each stretch with a recorder lies between two without, and its ratio is to the mean \
+of these, so that a machine that drifts does not count; the median of the pairs' ratios is told.
 - The storm is `poll-storm`: tasks that do nothing but yield, every poll probed. The recorder's CPU time is that of the \
 whole process from its start to its end, as the kernel accounts it, sealing and closing included; it is divided by the \
 polls stored. The kernel programs' time is `overhead.probe_ns`, all programs together, divided by the polls produced.
@@ -159,27 +160,18 @@ impl Bench {
         for pair in 0..self.args.pairs {
             let target = Target::start(&self.targets.join("service"), service)?;
             thread::sleep(Duration::from_secs(1));
-            // None of them, or the side of that number.
-            let mut order: Vec<Option<usize>> = std::iter::once(None).chain((0..known.len()).map(Some)).collect();
-            let turn = usize::try_from(pair)? % order.len();
+            let mut before = self.stretch(&target, None)?;
+            bare.push(before);
+            let mut order: Vec<_> = known.iter().zip(&mut ratios).collect();
+            let turn = usize::try_from(pair)? % order.len().max(1);
             order.rotate_left(turn);
-            let mut without = None;
-            let mut with = vec![None; known.len()];
-            for side in order {
-                match side.and_then(|number| Some((number, known.get(number)?))) {
-                    None => without = Some(self.stretch(&target, None)?),
-                    Some((number, side)) => {
-                        if let Some(place) = with.get_mut(number) {
-                            *place = Some(self.stretch(&target, Some(side.options))?);
-                        }
-                    }
-                }
-            }
-            let without = without.context("no side without a recorder")?;
-            bare.push(without);
-            for (ratios, with) in ratios.iter_mut().zip(with.into_iter().flatten()) {
-                let throughput = with.ops_per_second / without.ops_per_second;
-                ratios.push((throughput, with.ops_per_cpu_second / without.ops_per_cpu_second));
+            for (side, ratios) in order {
+                let with = self.stretch(&target, Some(side.options))?;
+                let after = self.stretch(&target, None)?;
+                bare.push(after);
+                let ratio = |of: fn(&Stretch) -> f64| 2.0 * of(&with) / (of(&before) + of(&after));
+                ratios.push((ratio(|s| s.ops_per_second), ratio(|s| s.ops_per_cpu_second)));
+                before = after;
             }
         }
         let of = |value: fn(&Stretch) -> f64| median(&mut bare.iter().map(value).collect::<Vec<_>>());
