@@ -39,15 +39,26 @@ thread_name AS (
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
 ),
+-- What the window's sleeps and samples refer to. `$few` says that these are known by now, so that only they need be read.
+needed AS MATERIALIZED (
+    SELECT stack_id FROM samples WHERE ts >= $from AND ts < $to
+    UNION
+    SELECT stack_id FROM off_cpu WHERE ts >= $from AND ts < $to AND dur >= $asleep
+),
+seen AS (
+    SELECT stack_id, frame_ids
+    FROM stacks
+    WHERE NOT $few OR stack_id IN (SELECT stack_id FROM needed)
+),
 placed AS (
     SELECT stack_id, unnest(frame_ids) AS frame_id,
            unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
-    FROM stacks
+    FROM seen
 ),
 -- The frame that a stack is blamed on: the first own one from the leaf, else of a dependency or tokio, else the leaf.
 blame AS MATERIALIZED (
     SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own
-    FROM stacks s
+    FROM seen s
     LEFT JOIN (
         SELECT p.stack_id, min(CASE WHEN f.origin = 'own' THEN p.depth END) AS own,
                min(CASE WHEN f.origin IN ('dependency', 'tokio') THEN p.depth END) AS near
@@ -176,8 +187,7 @@ found AS MATERIALIZED (
     UNION ALL
     SELECT ts, dur, 'cpu', true, task_id, CAST(NULL AS BIGINT), tid, frame_id, is_own FROM estimated
 ),
--- A task's type is told when the task is first met, and as it is spawned. `$few` says that what was found is known by now,
--- so that only the types of these tasks need be read.
+-- A task's type is told when the task is first met, and as it is spawned.
 type_of AS (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
