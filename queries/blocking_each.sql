@@ -109,7 +109,7 @@ computed AS (
     WHERE n = 1
 ),
 -- When polls were not watched: from the latest end so far to the next beginning.
-gaps AS (
+gaps AS MATERIALIZED (
     SELECT from_ts, to_ts,
            unnest(generate_series(
                from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),

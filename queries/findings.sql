@@ -82,7 +82,7 @@ thread AS MATERIALIZED (
     WHERE n = 1
 ),
 -- long_poll. When polls were not watched: from the latest end so far to the next beginning.
-gaps AS (
+gaps AS MATERIALIZED (
     SELECT from_ts, to_ts,
            unnest(generate_series(
                from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),

@@ -92,8 +92,10 @@ pub(crate) async fn plan(
             let frame = DataFrame::new(alone.clone(), state.statement_to_plan(marked.query).await?);
             let rows = Rows::of(with_values(frame, &values)?, context).await?;
             by_name(query, &marked.name, &rows.batches);
+            // What joins with nothing is then not even planned.
+            let none = if rows.batches.iter().all(|batch| batch.num_rows() == 0) { " WHERE false" } else { "" };
             let name = kept.keep(context, rows)?;
-            let instead = state.sql_to_statement(&format!("SELECT * FROM {SCHEMA}.{name}"), &dialect)?;
+            let instead = state.sql_to_statement(&format!("SELECT * FROM {SCHEMA}.{name}{none}"), &dialect)?;
             put(query, place, instead);
         }
     }

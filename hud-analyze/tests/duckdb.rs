@@ -136,7 +136,7 @@ fn compare(session: &Path) {
                 if view.sql.contains("$few") {
                     values.insert("few".into(), json!(lines));
                 }
-                (view.sql.to_string(), values)
+                (view.sql.to_string(), values.into())
             })
             .collect();
         for (view, theirs) in view::ALL.iter().zip(duckdb(&python, session, &queries)) {

@@ -32,9 +32,9 @@ fn every_header_tells_the_columns_and_the_parameters_of_its_query() {
         assert_eq!(told, found, "columns of {}", view.name);
 
         let body = view.sql.lines().filter(|l| !l.starts_with("--")).collect::<Vec<_>>().join("\n");
-        // That one is told by the planner.
+        // `$few` is told by the planner.
+        let body = body.replace("$few", "few");
         let found: BTreeSet<_> = body
-            .replace("$few", "few")
             .split('$')
             .skip(1)
             .map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap())
