@@ -98,6 +98,7 @@ pub(crate) async fn plan(
             let instead = state.sql_to_statement(&format!("SELECT * FROM {SCHEMA}.{name}{none}"), &dialect)?;
             put(query, place, instead);
         }
+        prune(query);
     }
     with_values(DataFrame::new(state.clone(), state.statement_to_plan(statement).await?), &values)
 }
@@ -144,16 +145,7 @@ fn marked(query: &Query, place: usize) -> Option<Marked> {
         return None;
     }
     let mut alone = (*cte.query).clone();
-    // What it rests on, and only that: whatever is listed is planned.
-    let mut needed = Vec::new();
-    names(&alone, &mut needed);
-    let mut before = Vec::new();
-    for other in with.cte_tables.get(..place)?.iter().rev() {
-        if needed.contains(&other.alias.name.value) {
-            names(&other.query, &mut needed);
-            before.insert(0, other.clone());
-        }
-    }
+    let (before, needed) = rests_on(&alone, with.cte_tables.get(..place)?);
     if !before.is_empty() && alone.with.is_none() {
         alone.with = Some(ast::With { cte_tables: before, ..with.clone() });
     }
@@ -204,6 +196,28 @@ fn numbers(rows: &[RecordBatch], column: &str) -> Option<BTreeSet<i64>> {
         }
     }
     Some(all)
+}
+
+/// What a query rests on of what is listed before it, and all names that it reads from: whatever is listed is planned.
+fn rests_on(query: &Query, listed: &[ast::Cte]) -> (Vec<ast::Cte>, Vec<String>) {
+    let mut needed = Vec::new();
+    names(query, &mut needed);
+    let mut rests_on = Vec::new();
+    for other in listed.iter().rev() {
+        if needed.contains(&other.alias.name.value) {
+            names(&other.query, &mut needed);
+            rests_on.insert(0, other.clone());
+        }
+    }
+    (rests_on, needed)
+}
+
+/// Leaves out what nothing rests on any more.
+fn prune(query: &mut Query) {
+    if let Some(mut with) = query.with.take() {
+        with.cte_tables = rests_on(query, &with.cte_tables).0;
+        query.with = Some(with).filter(|with| !with.cte_tables.is_empty());
+    }
 }
 
 /// Names that a query reads from, without those of a schema.
