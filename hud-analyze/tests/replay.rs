@@ -411,6 +411,33 @@ fn the_overview_tells_of_each_bucket() {
     assert!(told.values().any(|tick| tick.status > hud_common::cockpit::Status::Normal), "no anomaly was told");
 }
 
+/// A frame that is due before all is read is of the newest part, says so, and becomes the one that waits for all.
+#[test]
+fn a_frame_that_is_due_is_of_what_was_read() {
+    let session = recording();
+    let mut patient = replay(&session);
+    let (from, to) = patient.range();
+    let query = Query { at: Some(to), window: to - from, ..Query::default() };
+    let whole = serde_json::to_value(patient.snapshot(&query).unwrap()).unwrap();
+    let mut hasty = replay(&session).with_patience(Duration::ZERO);
+    let mut unread = Vec::new();
+    for _ in 0..1_000 {
+        let frame = hasty.snapshot(&query).unwrap();
+        unread.push(frame.coverage.unread);
+        if frame.coverage.unread == 0 {
+            let mut found = Vec::new();
+            differences("", &serde_json::to_value(frame).unwrap(), &whole, &mut found);
+            assert!(found.is_empty(), "{found:#?}");
+            break;
+        }
+        // Who is about to press a key is not kept waiting.
+        assert!(!hasty.wait(Duration::ZERO).unwrap());
+        assert!(hasty.wait(Duration::from_millis(1)).unwrap(), "there is more to show");
+    }
+    assert!(unread.len() > 2 && unread.last() == Some(&0), "{unread:?}");
+    assert!(unread.is_sorted_by(|a, b| a > b), "each shows more: {unread:?}");
+}
+
 /// A session that is being recorded grows under replay, which shows what a fresh look shows.
 #[test]
 fn a_session_being_recorded_grows() {

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     thread,
+    time::Instant,
 };
 
 use hud_common::{
@@ -101,6 +102,43 @@ pub(super) fn gather_rows(
     intake
 }
 
+/// How long a window may be read before there is a frame of what there is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// None: until all is read.
+    pub(super) until: Option<Instant>,
+    /// Chunks that each thread reads before the time is looked at.
+    pub(super) chunks: i64,
+}
+
+impl Pace {
+    /// As many as keep what is read twice at their borders, and what is kept in memory for them, small.
+    pub(super) const WHOLE: Pace = Pace { until: None, chunks: 16 };
+
+    fn is_over(self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+/// What is known of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    Whole,
+    /// From this bucket on. The rest can be read, but there was no time yet.
+    Since(Bucket),
+    /// From this bucket on. The rest is more than a frame may need.
+    AtMostSince(Bucket),
+}
+
+impl Filled {
+    pub(super) fn since(self) -> Option<Bucket> {
+        match self {
+            Filled::Whole => None,
+            Filled::Since(from) | Filled::AtMostSince(from) => Some(from),
+        }
+    }
+}
+
 /// The partials that are known.
 pub(super) struct Cache {
     pub(super) partials: BTreeMap<Bucket, Partial>,
@@ -118,7 +156,7 @@ impl Cache {
         Cache { partials: BTreeMap::new(), chunks: BTreeMap::new(), len: 0, kept, most, clock: 0 }
     }
 
-    /// Makes known what of a window is not, the newest first; gives from which bucket on it is, where that is not all.
+    /// Makes known what of a window is not, the newest first.
     pub(super) fn fill(
         &mut self,
         shelf: &Shelf,
@@ -126,17 +164,18 @@ impl Cache {
         window: Window,
         limits: Window,
         names: &mut Names,
-    ) -> Option<Bucket> {
+        pace: Pace,
+    ) -> Filled {
         self.clock += 1;
         let from = window.from.max(limits.from);
         let to = window.to.min(limits.to);
         if from >= to {
-            return None;
+            return Filled::Whole;
         }
         let (first, last) = (chunk_of(from), chunk_of(Bucket(to.0 - 1)));
         let is_cut = |chunk: &i64| buckets(*chunk).0 < window.from || window.to < buckets(*chunk).1;
         let grain = chunks_but([first, last].into_iter().filter(is_cut).collect());
-        let round = i64::try_from(threads()).unwrap_or(1).saturating_mul(16);
+        let round = i64::try_from(threads()).unwrap_or(1).saturating_mul(pace.chunks);
         let mut past = last + 1;
         let mut needed = 0_usize;
         while past > first {
@@ -149,10 +188,13 @@ impl Cache {
             past = begin;
             self.shrink();
             if needed > self.most && past > first {
-                return Some(buckets(past).0);
+                return Filled::AtMostSince(buckets(past).0);
+            }
+            if past > first && pace.is_over() {
+                return Filled::Since(buckets(past).0);
             }
         }
-        None
+        Filled::Whole
     }
 
     /// By as many threads as there are, each a stretch of its own.

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, ValueEnum};
@@ -90,6 +90,10 @@ fn size(text: &str) -> Result<(u16, u16), String> {
     }
 }
 
+/// How long a jump reads before it shows what there is: with the time that the last of it takes and the frame itself, about
+/// a twentieth of a second.
+const PATIENCE: Duration = Duration::from_millis(15);
+
 /// Sessions side by side.
 const MOST_PANES: usize = 8;
 
@@ -98,7 +102,8 @@ pub(crate) fn run(args: ReplayArgs) -> Result<()> {
     let began = Instant::now();
     let replays = open(&args.what.sessions)?;
     if let (Some(times), [_]) = (args.measure, replays.as_slice()) {
-        return replays.into_iter().try_for_each(|(_, replay)| measure(replay, &args.what, times, began));
+        let patient = |(_, replay): (String, Replay)| replay.with_patience(PATIENCE);
+        return replays.into_iter().map(patient).try_for_each(|replay| measure(replay, &args.what, times, began));
     }
     let (seats, options) = seats(replays, &args.what, false);
     ui::run_all(seats, &options).map(drop).map_err(failed)
@@ -166,6 +171,8 @@ fn seats(replays: Vec<(String, Replay)>, what: &What, is_once: bool) -> (Vec<Sea
         let overview = replay.overview(query);
         if is_once {
             replay.learn_all();
+        } else {
+            replay = replay.with_patience(PATIENCE);
         }
         let shift = match what.align {
             Align::Clock => 0,
@@ -209,8 +216,16 @@ fn measure(mut replay: Replay, what: &What, times: u32, began: Instant) -> Resul
         place = (place + 0.618_033_988_749_895).fract();
         #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "any instant near will do")]
         let at = from.saturating_add((to.saturating_sub(from) as f64 * place) as i64);
+        let since = Instant::now();
         let (frame, rows, unread) = look(&mut replay, at)?;
-        print(json!({"frame_ms": frame, "rows": rows, "unread_ns": unread}))?;
+        let mut line = json!({"frame_ms": frame, "rows": rows, "unread_ns": unread});
+        // Until the frame is of the whole window.
+        while replay.has_more_to_read() {
+            replay.wait(Duration::from_secs(1)).map_err(|error| Error::Replay(error.to_string()))?;
+        }
+        let (_, rows, unread) = look(&mut replay, at)?;
+        line["whole"] = json!({"frame_ms": ms(since), "rows": rows, "unread_ns": unread});
+        print(line)?;
     }
     let since = Instant::now();
     let count: usize = ticks.iter().map(|ticks| ticks.len()).sum();

@@ -20,7 +20,7 @@ use hud_common::{
 };
 
 use super::{
-    cache::{CHUNK, Cache, chunk_of},
+    cache::{CHUNK, Cache, Filled, Pace, chunk_of},
     files::{Files, Part},
     overview::{self, Learned, Signs, Work},
 };
@@ -39,6 +39,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AHEAD: i64 = 2_000_000_000;
 /// Buckets of a task's page that are kept.
 const MOST_DETAILS: usize = 20_000;
+/// How often patience is doubled at most: from 15 to 120 ms.
+const MOST_HURRIED: u32 = 3;
+/// What each thread reads at once, after the first frame, of what that left out: a person who goes on waits for no more.
+const CHUNKS_MORE: i64 = 4;
 /// What is read at once of what may be asked for next.
 const MOST_AHEAD: i64 = 8;
 
@@ -63,6 +67,12 @@ pub struct Replay {
     learned: Option<Receiver<Learned>>,
     /// The last instant that was asked for, and in which direction it moved.
     last_at: Option<(i64, i64)>,
+    /// After how long a frame is given of what is read by then.
+    patience: Option<Duration>,
+    /// The window of the last frame, of which there was no time to read all.
+    unfinished: Option<Window>,
+    /// How many frames in a row moved on from such a window.
+    hurried: u32,
 }
 
 impl Drop for Replay {
@@ -99,10 +109,21 @@ impl Replay {
             signs: Arc::default(),
             learned: None,
             last_at: None,
+            patience: None,
+            unfinished: None,
+            hurried: 0,
             manifest,
         };
         replay.look()?;
         Ok(replay)
+    }
+
+    /// Gives frames after about this long, of the newest part of their window where that is all that was read; the rest is
+    /// read by [`Source::wait`]. Without, every frame is of its whole window.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     /// What was recorded, where, when and how.
@@ -113,6 +134,11 @@ impl Replay {
     /// What whoever opens it should know: what recovery did.
     pub fn notices(&self) -> &[String] {
         &self.notices
+    }
+
+    /// Whether the last frame lacks what there was no time to read.
+    pub(crate) fn has_more_to_read(&self) -> bool {
+        self.unfinished.is_some()
     }
 
     /// What could not be read so far, in words.
@@ -269,11 +295,27 @@ impl Replay {
         }
     }
 
+    /// Reads of a window what there is time for, the newest first: so many chunks by each thread at least.
+    fn fill(&mut self, window: Window, chunks: i64) -> Filled {
+        let patience = self.patience.map(|patience| patience.saturating_mul(1 << self.hurried));
+        let pace = patience.map(|patience| Pace { until: Some(Instant::now() + patience), chunks });
+        let pace = pace.unwrap_or(Pace::WHOLE);
+        let filled = self.cache.fill(&self.files.shelf, &self.parts, window, self.limits, &mut self.names, pace);
+        self.unfinished = matches!(filled, Filled::Since(_)).then_some(window);
+        filled
+    }
+
     fn try_snapshot(&mut self, query: &Query) -> Snapshot {
         self.learn();
         let at = query.at.unwrap_or_else(|| self.last());
         let window = Window::ending(at, query.window);
-        let unread = self.cache.fill(&self.files.shelf, &self.parts, window, self.limits, &mut self.names);
+        // Who plays fast sees frames that are less often and more whole.
+        self.hurried = match self.unfinished {
+            Some(last) if last != window => (self.hurried + 1).min(MOST_HURRIED),
+            Some(_) => self.hurried,
+            None => 0,
+        };
+        let unread = self.fill(window, 1).since();
         let known = Window { from: unread.unwrap_or(window.from), to: window.to };
         let total = self.cache.total(known);
         let detail = query.task.map(|task| self.detail(task, window));
@@ -339,6 +381,12 @@ impl Source for Replay {
         let began = Instant::now();
         let failed = |error: Error| SourceError(error.to_string());
         let has_news = self.tend().map_err(failed)? | self.learn();
+        if let Some(window) = self.unfinished.filter(|_| began.elapsed() < most) {
+            self.signs.is_busy.store(true, Ordering::Relaxed);
+            self.fill(window, CHUNKS_MORE);
+            self.signs.is_busy.store(false, Ordering::Relaxed);
+            return Ok(true);
+        }
         if !has_news && began.elapsed() < most {
             self.read_ahead();
         }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::report::{Bound, Report};
+use super::report::{Bound, Report, median};
 use crate::sh::{cargo, command, run as sh, target_dir};
 use crate::synth;
 
@@ -17,8 +17,13 @@ use crate::synth;
 pub(super) const METHOD: &str = "\
 - Replay: the session is synthetic (`cargo xtask synth`, 25,000 rows a second); the window is 10 s. A frame is a `Snapshot` \
 without its drawing. The first one is timed from the start of the process; the page cache is warm. Jumps go all over the \
-session, never near the last one, while the overview of the whole session is made in the background.
+session, never near the last one, while the overview of the whole session is made in the background. A frame that is due \
+before its window is read is of the newest part, and says on the screen how much is unread; the rest is read at once and \
+shown as it comes.
 ";
+
+/// What a frame shows (ns): the default of hud-analyze.
+const WINDOW: f64 = 10e9;
 
 /// Measures a session of so many rows, which is made once, by so many jumps. `analyze` is a release build by itself.
 pub(super) fn measure_into(report: &mut Report, events: i64, jumps: u32, analyze: Option<&Path>) -> Result<()> {
@@ -43,6 +48,14 @@ pub(super) fn measure_into(report: &mut Report, events: i64, jumps: u32, analyze
     let at = |share: usize| frames.get(frames.len() * share / 100).copied().unwrap_or(f64::NAN);
     let detail = format!("median {:.1} ms, longest {:.1} ms, {} jumps", at(50), at(100).max(at(99)), frames.len());
     report.add("replay: jump to anywhere, 95th percentile", Bound::AtMost(50.0), at(95), "ms", detail);
+    let mut shares = measured.read;
+    let read = format!("of the window read by then; the least {:.0} %", 100.0 * least(&shares));
+    report.add("replay: what a jump shows at first, median", Bound::Nothing, 100.0 * median(&mut shares), "%", read);
+    let mut wholes = measured.wholes;
+    wholes.sort_unstable_by(f64::total_cmp);
+    let last = wholes.get(wholes.len() * 95 / 100).copied().unwrap_or(f64::NAN);
+    let detail = format!("median {:.1} ms", median(&mut wholes));
+    report.add("replay: until a jump shows its whole window, 95th percentile", Bound::Nothing, last, "ms", detail);
     report.add("replay: resident memory, at most", Bound::AtMost(500.0), measured.megabytes, "MB", "VmHWM");
     Ok(())
 }
@@ -50,7 +63,15 @@ pub(super) fn measure_into(report: &mut Report, events: i64, jumps: u32, analyze
 struct Measured {
     first: f64,
     frames: Vec<f64>,
+    /// Which share of its window a frame shows.
+    read: Vec<f64>,
+    /// Until it shows all.
+    wholes: Vec<f64>,
     megabytes: f64,
+}
+
+fn least(of: &[f64]) -> f64 {
+    of.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 fn measure(analyze: &Path, session: &Path, jumps: u32) -> Result<Measured> {
@@ -63,13 +84,16 @@ fn measure(analyze: &Path, session: &Path, jumps: u32) -> Result<Measured> {
         .spawn()
         .with_context(|| format!("failed to start {}", analyze.display()))?;
     let stdout = child.stdout.take().context("no pipe")?;
-    let mut measured = Measured { first: f64::NAN, frames: Vec::new(), megabytes: f64::NAN };
+    let mut measured =
+        Measured { first: f64::NAN, frames: Vec::new(), read: Vec::new(), wholes: Vec::new(), megabytes: f64::NAN };
     for line in BufReader::new(stdout).lines() {
         if measured.first.is_nan() {
             measured.first = began.elapsed().as_secs_f64() * 1e3;
         }
         let line: Value = serde_json::from_str(&line?)?;
         measured.frames.extend(line.get("frame_ms").and_then(Value::as_f64));
+        measured.read.extend(line.get("unread_ns").and_then(Value::as_f64).map(|unread| 1.0 - unread / WINDOW));
+        measured.wholes.extend(line.pointer("/whole/frame_ms").and_then(Value::as_f64));
         measured.megabytes = line.get("peak_mb").and_then(Value::as_f64).unwrap_or(measured.megabytes);
     }
     let status = child.wait()?;
