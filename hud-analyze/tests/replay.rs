@@ -421,7 +421,7 @@ fn a_frame_that_is_due_is_of_what_was_read() {
     let whole = serde_json::to_value(patient.snapshot(&query).unwrap()).unwrap();
     let mut hasty = replay(&session).with_patience(Duration::ZERO);
     let mut unread = Vec::new();
-    for _ in 0..1_000 {
+    for _ in 0..100 {
         let frame = hasty.snapshot(&query).unwrap();
         unread.push(frame.coverage.unread);
         if frame.coverage.unread == 0 {
@@ -434,7 +434,7 @@ fn a_frame_that_is_due_is_of_what_was_read() {
         assert!(!hasty.wait(Duration::ZERO).unwrap());
         assert!(hasty.wait(Duration::from_millis(1)).unwrap(), "there is more to show");
     }
-    assert!(unread.len() > 2 && unread.last() == Some(&0), "{unread:?}");
+    assert!((2..100).contains(&unread.len()) && unread.last() == Some(&0), "{} frames", unread.len());
     assert!(unread.is_sorted_by(|a, b| a > b), "each shows more: {unread:?}");
 }
 

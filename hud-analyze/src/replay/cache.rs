@@ -180,7 +180,7 @@ impl Cache {
         let mut needed = 0_usize;
         while past > first {
             let begin = (past - round).max(first);
-            self.gather_missing(shelf, parts, (begin, past), limits, &grain, names);
+            let has_read = self.gather_missing(shelf, parts, (begin, past), limits, &grain, names);
             for (_, known) in self.chunks.range_mut(begin..past) {
                 known.used = self.clock;
                 needed = needed.saturating_add(known.len);
@@ -190,14 +190,15 @@ impl Cache {
             if needed > self.most && past > first {
                 return Filled::AtMostSince(buckets(past).0);
             }
-            if past > first && pace.is_over() {
+            // However late it is, each time more of it is known.
+            if past > first && has_read && pace.is_over() {
                 return Filled::Since(buckets(past).0);
             }
         }
         Filled::Whole
     }
 
-    /// By as many threads as there are, each a stretch of its own.
+    /// By as many threads as there are, each a stretch of its own. Gives whether anything was missing.
     fn gather_missing(
         &mut self,
         shelf: &Shelf,
@@ -206,7 +207,7 @@ impl Cache {
         limits: Window,
         grain: &Grain,
         names: &mut Names,
-    ) {
+    ) -> bool {
         let missing: Vec<i64> = (begin..past).filter(|chunk| !self.knows(*chunk, grain)).collect();
         let each = missing.len().div_ceil(threads()).max(1);
         let mut runs: Vec<(i64, i64)> = Vec::new();
@@ -230,6 +231,7 @@ impl Cache {
                 self.put(gathered);
             }
         }
+        !runs.is_empty()
     }
 
     /// Whether a chunk is known, as finely as that.
