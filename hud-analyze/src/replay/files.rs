@@ -13,8 +13,10 @@ use std::{
 };
 
 use arrow::{
-    array::{AsArray as _, RecordBatch},
+    array::{AsArray as _, BooleanArray, RecordBatch},
+    buffer::BooleanBuffer,
     datatypes::Int64Type,
+    error::ArrowError,
 };
 use hud_common::session::{
     self, Error, InflightReader, Manifest, SessionDir, Table, VerifiedFile, open_verified, scan_verified,
@@ -22,7 +24,10 @@ use hud_common::session::{
 use parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection},
+        arrow_reader::{
+            ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowFilter,
+            RowSelection,
+        },
     },
     file::metadata::PageIndexPolicy,
 };
@@ -182,8 +187,12 @@ impl Shelf {
         let ranges = pages(table, metadata.metadata())
             .map(|pages| pages.into_iter().filter(|page| page.span.touches(from, to)).map(|page| page.rows));
         let mask = ProjectionMask::columns(metadata.parquet_schema(), columns(table).iter().copied());
+        // A page of a table with few rows lasts for minutes: of what does not touch, nothing else is decoded.
+        let moment = ProjectionMask::columns(metadata.parquet_schema(), [table.key(), "dur"]);
+        let touching = ArrowPredicateFn::new(moment, move |batch| touches(table, &batch, from, to));
         let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
+            .with_row_filter(RowFilter::new(vec![Box::new(touching)]))
             .with_batch_size(BATCH);
         if let Some(ranges) = ranges {
             reader = reader.with_row_selection(RowSelection::from_consecutive_ranges(joined(ranges).into_iter(), rows));
@@ -229,6 +238,18 @@ fn damaged<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> Error + '_ {
 
 fn integers<'a>(batch: &'a RecordBatch, column: &str) -> Option<&'a [i64]> {
     Some(batch.column_by_name(column)?.as_primitive_opt::<Int64Type>()?.values())
+}
+
+/// Which rows touch `[from, to]`, both included.
+fn touches(table: Table, batch: &RecordBatch, from: i64, to: i64) -> Result<BooleanArray, ArrowError> {
+    let missing = || ArrowError::SchemaError(format!("{} has no times", table.name()));
+    let ts = integers(batch, table.key()).ok_or_else(missing)?;
+    let touches = |ts: i64, dur: i64| ts <= to && ts.saturating_add(dur.max(0)) >= from;
+    let rows = match integers(batch, "dur") {
+        Some(dur) => ts.iter().zip(dur).map(|(ts, dur)| touches(*ts, *dur)).collect::<BooleanBuffer>(),
+        None => ts.iter().map(|ts| touches(*ts, 0)).collect(),
+    };
+    Ok(BooleanArray::new(rows, None))
 }
 
 fn span_of_batch(table: Table, batch: &RecordBatch) -> Option<Span> {

@@ -41,6 +41,8 @@ const AHEAD: i64 = 2_000_000_000;
 const MOST_DETAILS: usize = 20_000;
 /// How often patience is doubled at most: from 15 to 120 ms.
 const MOST_HURRIED: u32 = 3;
+/// How long what the background learned is taken in between two frames.
+const LEARN_FOR: Duration = Duration::from_millis(5);
 /// What each thread reads at once, after the first frame, of what that left out: a person who goes on waits for no more.
 const CHUNKS_MORE: i64 = 4;
 /// What is read at once of what may be asked for next.
@@ -172,10 +174,11 @@ impl Replay {
         news.spawned.iter().for_each(|(task, by)| self.names.add_spawn(*task, *by));
     }
 
-    /// Takes in what has been learned meanwhile.
+    /// Takes in what has been learned meanwhile, as much as does not keep a person waiting.
     fn learn(&mut self) -> bool {
+        let until = Instant::now() + LEARN_FOR;
         let mut has_news = false;
-        while let Some(learned) = &self.learned {
+        while let Some(learned) = self.learned.as_ref().filter(|_| Instant::now() < until) {
             match learned.try_recv() {
                 Ok(news) => {
                     self.take(&news);
@@ -306,7 +309,6 @@ impl Replay {
     }
 
     fn try_snapshot(&mut self, query: &Query) -> Snapshot {
-        self.learn();
         let at = query.at.unwrap_or_else(|| self.last());
         let window = Window::ending(at, query.window);
         // Who plays fast sees frames that are less often and more whole.
