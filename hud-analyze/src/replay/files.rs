@@ -57,6 +57,9 @@ pub(super) const EVENTS: [Table; 11] = [
     Table::Overhead,
     Table::Process,
 ];
+/// Those of which nothing else is decoded of rows that do not touch a range: a page of few rows a second lasts for minutes.
+/// What tells of tasks is taken as it comes.
+const SIFTED: [Table; 4] = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes];
 /// The tables that are read whole, in the order in which they refer to each other.
 const NAMES: [Table; 5] = [Table::Threads, Table::TaskTypes, Table::Stacks, Table::Frames, Table::Modules];
 
@@ -187,13 +190,14 @@ impl Shelf {
         let ranges = pages(table, metadata.metadata())
             .map(|pages| pages.into_iter().filter(|page| page.span.touches(from, to)).map(|page| page.rows));
         let mask = ProjectionMask::columns(metadata.parquet_schema(), columns(table).iter().copied());
-        // A page of a table with few rows lasts for minutes: of what does not touch, nothing else is decoded.
         let moment = ProjectionMask::columns(metadata.parquet_schema(), [table.key(), "dur"]);
-        let touching = ArrowPredicateFn::new(moment, move |batch| touches(table, &batch, from, to));
         let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
-            .with_row_filter(RowFilter::new(vec![Box::new(touching)]))
             .with_batch_size(BATCH);
+        if SIFTED.contains(&table) {
+            let touching = ArrowPredicateFn::new(moment, move |batch| touches(table, &batch, from, to));
+            reader = reader.with_row_filter(RowFilter::new(vec![Box::new(touching)]));
+        }
         if let Some(ranges) = ranges {
             reader = reader.with_row_selection(RowSelection::from_consecutive_ranges(joined(ranges).into_iter(), rows));
         }
