@@ -10,7 +10,7 @@
 //! passed over.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     ops::ControlFlow,
     sync::{
         Arc,
@@ -25,7 +25,7 @@ use arrow::{
 use async_trait::async_trait;
 use datafusion::{
     catalog::{MemorySchemaProvider, SchemaProvider, Session, TableProvider},
-    common::{ParamValues, ScalarValue, Statistics, config::Dialect, metadata::ScalarAndMetadata},
+    common::{ParamValues, ScalarValue, Statistics, config::Dialect},
     datasource::MemTable,
     error::{DataFusionError, Result},
     execution::memory_pool::{MemoryConsumer, MemoryReservation},
@@ -60,7 +60,7 @@ const ARE_FEW: &str = "few";
 pub(crate) async fn plan(
     context: &SessionContext,
     sql: &str,
-    mut values: ParamValues,
+    mut values: HashMap<String, ScalarValue>,
     within: impl Fn(Table) -> Result<u64>,
     few: u64,
 ) -> Result<DataFrame> {
@@ -73,27 +73,30 @@ pub(crate) async fn plan(
     let dialect = Dialect::PostgreSQL;
     let mut statement = state.sql_to_statement(sql, &dialect)?;
     let mut kept = Kept::default();
+    let mut are_few = true;
+    let mut to_run = Vec::new();
     if let Some(query) = query(&mut statement) {
-        let count = query.with.as_ref().map_or(0, |with| with.cte_tables.len());
-        let mut to_run = Vec::new();
-        let mut are_few = true;
-        for place in 0..count {
-            let Some(marked) = marked(query, place) else { continue };
-            let rows = marked.streams.iter().map(|table| within(*table)).sum::<Result<u64>>()?;
-            if marked.streams.is_empty() || rows < few {
+        for place in 0..query.with.as_ref().map_or(0, |with| with.cte_tables.len()) {
+            let Some(marked) = Marked::at(query, place) else { continue };
+            let streams = marked.streams();
+            if streams.is_empty() || streams.iter().map(|table| within(*table)).sum::<Result<u64>>()? < few {
                 to_run.push(place);
             } else {
                 are_few = false;
             }
         }
-        values = with_few(values, are_few);
+    }
+    values.insert(ARE_FEW.into(), are_few.into());
+    let values = ParamValues::from(values);
+    if let Some(query) = query(&mut statement) {
         for place in to_run {
-            let Some(marked) = marked(query, place) else { continue };
-            let frame = DataFrame::new(alone.clone(), state.statement_to_plan(marked.query).await?);
-            let rows = Rows::of(with_values(frame, &values)?, context).await?;
-            by_name(query, &marked.name, &rows.batches);
+            let Some(marked) = Marked::at(query, place) else { continue };
+            let name = marked.cte.alias.name.value.clone();
+            let frame = DataFrame::new(alone.clone(), state.statement_to_plan(marked.by_itself()).await?);
+            let (rows, batches) = Rows::of(with_values(frame, &values)?, context).await?;
+            by_name(query, &name, &batches);
             // What joins with nothing is then not even planned.
-            let none = if rows.batches.iter().all(|batch| batch.num_rows() == 0) { " WHERE false" } else { "" };
+            let none = if batches.iter().all(|batch| batch.num_rows() == 0) { " WHERE false" } else { "" };
             let name = kept.keep(context, rows)?;
             let instead = state.sql_to_statement(&format!("SELECT * FROM {SCHEMA}.{name}{none}"), &dialect)?;
             put(query, place, instead);
@@ -101,16 +104,6 @@ pub(crate) async fn plan(
         prune(query);
     }
     with_values(DataFrame::new(state.clone(), state.statement_to_plan(statement).await?), &values)
-}
-
-fn with_few(values: ParamValues, are_few: bool) -> ParamValues {
-    match values {
-        ParamValues::Map(mut map) => {
-            map.insert(ARE_FEW.into(), ScalarAndMetadata::from(ScalarValue::from(are_few)));
-            ParamValues::Map(map)
-        }
-        list => list,
-    }
 }
 
 fn with_values(frame: DataFrame, values: &ParamValues) -> Result<DataFrame> {
@@ -129,30 +122,41 @@ fn query(statement: &mut Statement) -> Option<&mut Query> {
 }
 
 /// A common table expression that is to be worked out first.
-struct Marked {
-    name: String,
-    /// A query by itself.
-    query: Statement,
-    /// The streams of events that it reads.
-    streams: BTreeSet<Table>,
+struct Marked<'a> {
+    with: &'a ast::With,
+    cte: &'a ast::Cte,
+    /// What it rests on, and all names that it reads from.
+    before: Vec<&'a ast::Cte>,
+    needed: Vec<String>,
 }
 
-/// The common table expression at `place`, if it is marked.
-fn marked(query: &Query, place: usize) -> Option<Marked> {
-    let with = query.with.as_ref()?;
-    let cte = with.cte_tables.get(place)?;
-    if cte.materialized != Some(CteAsMaterialized::Materialized) || with.recursive {
-        return None;
+impl<'a> Marked<'a> {
+    /// The one at `place`, if it is marked.
+    fn at(query: &'a Query, place: usize) -> Option<Self> {
+        let with = query.with.as_ref()?;
+        let cte = with.cte_tables.get(place)?;
+        if cte.materialized != Some(CteAsMaterialized::Materialized) || with.recursive {
+            return None;
+        }
+        let (before, needed) = rests_on(&cte.query, with.cte_tables.get(..place)?);
+        Some(Marked { with, cte, before, needed })
     }
-    let mut alone = (*cte.query).clone();
-    let (before, needed) = rests_on(&alone, with.cte_tables.get(..place)?);
-    if !before.is_empty() && alone.with.is_none() {
-        alone.with = Some(ast::With { cte_tables: before, ..with.clone() });
+
+    /// The streams of events that it reads.
+    fn streams(&self) -> BTreeSet<Table> {
+        let tables = self.needed.iter().filter_map(|name| Table::by_name(name));
+        tables.filter(|table| STREAMS.contains(table)).collect()
     }
-    let streams =
-        needed.iter().filter_map(|name| Table::by_name(name)).filter(|table| STREAMS.contains(table)).collect();
-    let query = Statement::Statement(Box::new(ast::Statement::Query(Box::new(alone))));
-    Some(Marked { name: cte.alias.name.value.clone(), query, streams })
+
+    /// As a query.
+    fn by_itself(&self) -> Statement {
+        let mut alone = (*self.cte.query).clone();
+        if !self.before.is_empty() && alone.with.is_none() {
+            let cte_tables = self.before.iter().map(|cte| (*cte).clone()).collect();
+            alone.with = Some(ast::With { cte_tables, ..self.with.clone() });
+        }
+        Statement::Statement(Box::new(ast::Statement::Query(Box::new(alone))))
+    }
 }
 
 /// Puts the numbers themselves where a query asks for one of those in a column of `name`, whose rows these are.
@@ -199,14 +203,14 @@ fn numbers(rows: &[RecordBatch], column: &str) -> Option<BTreeSet<i64>> {
 }
 
 /// What a query rests on of what is listed before it, and all names that it reads from: whatever is listed is planned.
-fn rests_on(query: &Query, listed: &[ast::Cte]) -> (Vec<ast::Cte>, Vec<String>) {
+fn rests_on<'a>(query: &Query, listed: &'a [ast::Cte]) -> (Vec<&'a ast::Cte>, Vec<String>) {
     let mut needed = Vec::new();
     names(query, &mut needed);
     let mut rests_on = Vec::new();
     for other in listed.iter().rev() {
         if needed.contains(&other.alias.name.value) {
             names(&other.query, &mut needed);
-            rests_on.insert(0, other.clone());
+            rests_on.insert(0, other);
         }
     }
     (rests_on, needed)
@@ -215,7 +219,7 @@ fn rests_on(query: &Query, listed: &[ast::Cte]) -> (Vec<ast::Cte>, Vec<String>) 
 /// Leaves out what nothing rests on any more.
 fn prune(query: &mut Query) {
     if let Some(mut with) = query.with.take() {
-        with.cte_tables = rests_on(query, &with.cte_tables).0;
+        with.cte_tables = rests_on(query, &with.cte_tables).0.into_iter().cloned().collect();
         query.with = Some(with).filter(|with| !with.cte_tables.is_empty());
     }
 }
@@ -241,13 +245,13 @@ fn put(query: &mut Query, place: usize, mut instead: Statement) {
 /// Rows that were worked out, within the memory that queries may take.
 #[derive(Debug)]
 struct Rows {
-    batches: Vec<RecordBatch>,
     table: MemTable,
     _held: MemoryReservation,
 }
 
 impl Rows {
-    async fn of(frame: DataFrame, context: &SessionContext) -> Result<Self> {
+    /// Also gives them as they are.
+    async fn of(frame: DataFrame, context: &SessionContext) -> Result<(Self, Vec<RecordBatch>)> {
         let held = MemoryConsumer::new("rows worked out once").register(&context.runtime_env().memory_pool);
         let mut batches = Vec::new();
         let mut stream = frame.execute_stream().await?;
@@ -257,7 +261,7 @@ impl Rows {
             held.try_grow(batch.get_array_memory_size())?;
             batches.push(RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?);
         }
-        Ok(Rows { table: MemTable::try_new(schema, vec![batches.clone()])?, batches, _held: held })
+        Ok((Rows { table: MemTable::try_new(schema, vec![batches.clone()])?, _held: held }, batches))
     }
 }
 
@@ -330,7 +334,6 @@ fn schema_of(context: &SessionContext) -> Result<Arc<dyn SchemaProvider>> {
 mod tests {
     use arrow::{array::AsArray as _, datatypes::Int64Type};
     use datafusion::{
-        common::ScalarValue,
         execution::{memory_pool::GreedyMemoryPool, runtime_env::RuntimeEnvBuilder},
         prelude::SessionConfig,
     };
@@ -342,8 +345,8 @@ mod tests {
         c AS MATERIALIZED (SELECT b.x, b.y + o.y AS z FROM b JOIN b o ON o.x = b.x)
         SELECT CAST(sum(c.z) + sum(b.y) + sum(a.x) AS BIGINT) AS s FROM c JOIN b ON b.x = c.x JOIN a ON a.x = b.x";
 
-    fn values(n: i64) -> ParamValues {
-        ParamValues::from(vec![("n", ScalarValue::from(n))])
+    fn values(n: i64) -> HashMap<String, ScalarValue> {
+        HashMap::from([("n".to_owned(), ScalarValue::from(n))])
     }
 
     fn context(memory: usize) -> SessionContext {

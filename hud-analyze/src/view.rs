@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use datafusion::{
-    common::{ParamValues, ScalarValue},
+    common::ScalarValue,
     logical_expr::{Expr, lit},
     prelude::{DataFrame, SessionContext},
 };
@@ -227,7 +227,7 @@ impl View {
         };
         let (from, to) = (bound("from").unwrap_or(i64::MIN), bound("to").unwrap_or(i64::MAX));
         let within = |table| session.rows_within(table, from, to);
-        once::plan(context, self.sql, ParamValues::from(values), within, arguments.few).await.map_err(|error| {
+        once::plan(context, self.sql, values, within, arguments.few).await.map_err(|error| {
             match Error::from(error) {
                 // The files, not the view.
                 error @ (Error::Query(_) | Error::Segment { .. } | Error::Gone(_)) => error,

@@ -100,10 +100,10 @@ const MOST_PANES: usize = 8;
 /// Shows the cockpit until the person quits.
 pub(crate) fn run(args: ReplayArgs) -> Result<()> {
     let began = Instant::now();
-    let replays = open(&args.what.sessions)?;
+    let replays = open(&args.what.sessions)?.into_iter();
+    let replays: Vec<_> = replays.map(|(label, replay)| (label, replay.with_patience(PATIENCE))).collect();
     if let (Some(times), [_]) = (args.measure, replays.as_slice()) {
-        let patient = |(_, replay): (String, Replay)| replay.with_patience(PATIENCE);
-        return replays.into_iter().map(patient).try_for_each(|replay| measure(replay, &args.what, times, began));
+        return replays.into_iter().try_for_each(|(_, replay)| measure(replay, &args.what, times, began));
     }
     let (seats, options) = seats(replays, &args.what, false);
     ui::run_all(seats, &options).map(drop).map_err(failed)
@@ -171,8 +171,6 @@ fn seats(replays: Vec<(String, Replay)>, what: &What, is_once: bool) -> (Vec<Sea
         let overview = replay.overview(query);
         if is_once {
             replay.learn_all();
-        } else {
-            replay = replay.with_patience(PATIENCE);
         }
         let shift = match what.align {
             Align::Clock => 0,

@@ -190,11 +190,11 @@ impl Shelf {
         let ranges = pages(table, metadata.metadata())
             .map(|pages| pages.into_iter().filter(|page| page.span.touches(from, to)).map(|page| page.rows));
         let mask = ProjectionMask::columns(metadata.parquet_schema(), columns(table).iter().copied());
-        let moment = ProjectionMask::columns(metadata.parquet_schema(), [table.key(), "dur"]);
         let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_batch_size(BATCH);
         if SIFTED.contains(&table) {
+            let moment = ProjectionMask::columns(reader.parquet_schema(), [table.key(), "dur"]);
             let touching = ArrowPredicateFn::new(moment, move |batch| touches(table, &batch, from, to));
             reader = reader.with_row_filter(RowFilter::new(vec![Box::new(touching)]));
         }
@@ -248,7 +248,7 @@ fn integers<'a>(batch: &'a RecordBatch, column: &str) -> Option<&'a [i64]> {
 fn touches(table: Table, batch: &RecordBatch, from: i64, to: i64) -> Result<BooleanArray, ArrowError> {
     let missing = || ArrowError::SchemaError(format!("{} has no times", table.name()));
     let ts = integers(batch, table.key()).ok_or_else(missing)?;
-    let touches = |ts: i64, dur: i64| ts <= to && ts.saturating_add(dur.max(0)) >= from;
+    let touches = |ts: i64, dur: i64| Span::of(ts, ts, dur).touches(from, to);
     let rows = match integers(batch, "dur") {
         Some(dur) => ts.iter().zip(dur).map(|(ts, dur)| touches(*ts, *dur)).collect::<BooleanBuffer>(),
         None => ts.iter().map(|ts| touches(*ts, 0)).collect(),

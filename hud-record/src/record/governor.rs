@@ -2,8 +2,9 @@
 //!
 //! A purse fills with `budget` times the CPU time that the target uses, and each hit of a probe is paid from it: the trap,
 //! whose cost was measured at the start, the run time of the kernel program, which the kernel accounts, and what it takes
-//! to record what the hit tells. When the purse is empty the probes are taken off; when it could pay for a while of them again, they are put on. So what is
-//! seen is whole stretches, each of them in `coverage`, in which every poll, wake and spawn was counted.
+//! to record what the hit tells. When the purse is empty the probes are taken off; when it could pay for a while of them
+//! again, they are put on. So what is seen is whole stretches, each of them in `coverage`, in which every poll, wake and
+//! spawn was counted.
 //!
 //! The always-on streams are not its business.
 
