@@ -11,6 +11,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -96,7 +97,8 @@ fn assert_equal(query: &Query, tailed: &Snapshot, replayed: &Snapshot) {
 
 /// At so many instants and windows, both show the same. Gives how many polls and sleeps they showed in all.
 fn assert_same(session: &Path, times: i64, seed: u64) -> (u64, i64) {
-    let (mut tailer, mut replay) = (tailer(session), replay(session));
+    let (mut tailer, mut at_once) = (tailer(session), replay(session).with_patience(Duration::from_secs(60)));
+    let mut replay = replay(session);
     let manifest = Manifest::read(session).unwrap();
     let (start, end) = (manifest.start, manifest.end.unwrap());
     let mut random = Random(seed);
@@ -131,6 +133,18 @@ fn assert_same(session: &Path, times: i64, seed: u64) -> (u64, i64) {
         assert_eq!(replayed.mode, Mode::Replay);
         tailed.mode = Mode::Replay;
         assert_equal(&query, &tailed, &replayed);
+        // Undivided where it jumps; from there on divided, as a person leaves it time.
+        let jumped = at_once.snapshot(&query).unwrap();
+        assert_equal(&query, &tailed, &jumped);
+        if random.one_in(20) {
+            thread::sleep(Duration::from_millis(70));
+            (0..random.below(100)).for_each(|_| drop(at_once.wait(Duration::from_secs(1)).unwrap()));
+            let query = Query { at: Some(at.saturating_add(SECOND / 10)), ..query };
+            let again = at_once.snapshot(&query).unwrap();
+            let mut tailed = tailer.snapshot(&query).unwrap();
+            tailed.mode = Mode::Replay;
+            assert_equal(&query, &tailed, &again);
+        }
         polls += tailed.polls.count;
         stretches += tailed.blocking.count;
         tasks.extend(tailed.tasks.rows.iter().take(3).map(|row| Some(row.task.id)));

@@ -4,15 +4,28 @@
 //! chunk are kept beside its partials, so that a frame adds up ten chunks instead of a hundred buckets. Tasks,
 //! distributions and stacks, most of what there is, are kept by chunk alone, but for the chunks at the window's ends, of
 //! which a frame adds up some of the buckets.
+//!
+//! Who jumps to where little is known waits for all of a window, and most tasks are met in each of its chunks anew. So it is
+//! read at once and undivided: its tasks are counted in one place, and nothing is to be added up. The chunks follow when there
+//! is time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    borrow::Cow,
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    mem,
+    ops::Range,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
     thread,
     time::Instant,
 };
 
+use arrow::array::RecordBatch;
 use hud_common::{
-    cockpit::{Bucket, Grain, Intake, Merge as _, Names, Partial, Sums, Window},
+    cockpit::{Bucket, Grain, Intake, Merge as _, Names, Partial, Sums, TASKS_PER_BUCKET, Window},
     session::Table,
 };
 
@@ -20,6 +33,9 @@ use super::files::{EVENTS, Part, Shelf, threads};
 
 /// Buckets in a chunk.
 pub(super) const CHUNK: i64 = 10;
+
+/// Batches that were read and wait to be taken in.
+const WAITING: usize = 8;
 
 /// The chunk that a bucket is in.
 pub(super) fn chunk_of(bucket: Bucket) -> i64 {
@@ -32,6 +48,11 @@ fn buckets(chunk: i64) -> (Bucket, Bucket) {
     (Bucket(first), Bucket(first.saturating_add(CHUNK)))
 }
 
+/// The chunks that lie within a window.
+fn whole_chunks(window: Window) -> Range<i64> {
+    window.from.0.saturating_add(CHUNK - 1).div_euclid(CHUNK)..window.to.0.div_euclid(CHUNK)
+}
+
 struct Known {
     sums: Sums,
     /// Things that it keeps, its partials included.
@@ -39,6 +60,13 @@ struct Known {
     used: u64,
     /// Its partials are whole, with what has only sums.
     is_whole: bool,
+}
+
+/// A window that was gathered undivided: beside its partials, which have sums but for tasks, distributions and stacks.
+struct Undivided {
+    window: Window,
+    sums: Sums,
+    len: usize,
 }
 
 /// Chunks, of which these have whole partials.
@@ -85,21 +113,106 @@ pub(super) fn gather_rows(
     mut is_wanted: impl FnMut() -> bool,
 ) -> Intake {
     let from = buckets(first).0.max(limits.from);
-    let to = buckets(past).0.min(limits.to);
-    let mut intake = Intake::new(from, to.max(from)).with_grain(grain);
-    if from < to {
-        for part in parts.iter().filter(|part| tables.contains(&part.table)) {
-            // A row that ends where the range begins counts in its first bucket.
-            if part.touches(from.start(), to.start()) && is_wanted() {
-                shelf.read(part, from.start(), to.start(), |batch| {
-                    intake.batch(part.table, batch);
-                    is_wanted()
-                });
+    let to = buckets(past).0.min(limits.to).max(from);
+    let mut intake = Intake::new(from, to).with_grain(grain);
+    take_in(&mut intake, shelf, parts, tables, &mut is_wanted);
+    intake.buckets.settle(from, to);
+    intake
+}
+
+/// Takes in the rows of these tables that count.
+fn take_in(intake: &mut Intake, shelf: &Shelf, parts: &[Part], tables: &[Table], is_wanted: &mut impl FnMut() -> bool) {
+    let window = Window { from: intake.buckets.from(), to: intake.buckets.to() };
+    for part in touching(parts, window, tables) {
+        if is_wanted() {
+            shelf.read(part, window.from.start(), window.to.start(), |batch| {
+                intake.batch(part.table, batch);
+                is_wanted()
+            });
+        }
+    }
+}
+
+/// The parts of these tables with rows that may count in a window. A row that ends where it begins counts in its first
+/// bucket.
+fn touching<'a>(parts: &'a [Part], window: Window, tables: &'a [Table]) -> impl Iterator<Item = &'a Part> {
+    let (from, to) = (window.from.start(), window.to.start());
+    let parts = parts.iter().filter(move |_| window.from < window.to);
+    parts.filter(move |part| tables.contains(&part.table) && part.touches(from, to))
+}
+
+/// Gathers a window undivided; what its rows say of tasks goes to `names`. `None` where a bucket may have had too many tasks
+/// to count them all.
+///
+/// Polls are half of the work: one thread reads them and this one takes them in. The rest is done, part by part, by whoever
+/// is free.
+fn gather_at_once(
+    shelf: &Shelf,
+    parts: &[Part],
+    window: Window,
+    names: &mut Names,
+) -> Option<(Sums, BTreeMap<Bucket, Partial>)> {
+    let (from, to) = (window.from.start(), window.to.start());
+    let intake = || Intake::new(window.from, window.to).with_grain(Grain::Groups(i64::MAX, BTreeSet::new()));
+    let (polls, mut rest): (Vec<&Part>, Vec<&Part>) =
+        touching(parts, window, &EVENTS).partition(|part| part.table == Table::Polls);
+    // What tells of tasks goes to whoever is free first: the one who has their names. Then what takes longest.
+    let tells_of_tasks = |part: &Part| matches!(part.table, Table::Spawns | Table::Tasks);
+    rest.sort_by_key(|part| (!tells_of_tasks(part), Reverse(part.rows_within(from, to))));
+    let next = AtomicUsize::new(0);
+    let take_rest = |intake: &mut Intake| {
+        while let Some(part) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
+            shelf.read(part, from, to, |batch| {
+                intake.batch(part.table, batch);
+                true
+            });
+        }
+    };
+    let (give, batches) = sync_channel(WAITING);
+    // When it is done, the channel is closed.
+    let read_polls = move || {
+        let give: SyncSender<RecordBatch> = give;
+        for part in polls {
+            shelf.read(part, from, to, |batch| give.send(batch.clone()).is_ok());
+        }
+    };
+    let (mut first, mut second) = (intake(), intake());
+    second.names = mem::take(names);
+    let mut others: Vec<Intake> = (2..threads()).map(|_| intake()).collect();
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            read_polls();
+            take_rest(&mut second);
+        });
+        let free = others.iter_mut().map(|intake| scope.spawn(|| take_rest(intake)));
+        let threads: Vec<_> = free.chain([reader]).collect();
+        batches.iter().for_each(|batch| first.batch(Table::Polls, &batch));
+        take_rest(&mut first);
+        // What one of them could not do is missing, as what is damaged.
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+    });
+    *names = mem::take(&mut second.names);
+    let (mut groups, mut all) = (Vec::new(), BTreeMap::new());
+    for mut of in [first, second].into_iter().chain(others) {
+        groups.push(of.buckets.take_groups());
+        let (partials, told) = of.into_parts();
+        names.add_tasks(&told);
+        for (bucket, partial) in partials {
+            match all.entry(bucket) {
+                Entry::Vacant(free) => drop(free.insert(partial)),
+                Entry::Occupied(mut known) => Partial::merge(known.get_mut(), &partial),
             }
         }
-        intake.buckets.settle(from, to);
     }
-    intake
+    all.values_mut().for_each(Partial::settle);
+    let groups: Option<Vec<_>> = groups.into_iter().collect();
+    let sum = |mut sums: Sums, of: Sums| {
+        sums.merge(&of);
+        sums
+    };
+    let mut sums = groups?.into_iter().flat_map(BTreeMap::into_values).reduce(sum).unwrap_or_default();
+    all.values().for_each(|partial| sums.merge(&partial.sums));
+    (sums.tasks.len() <= TASKS_PER_BUCKET).then_some((sums, all))
 }
 
 /// How long a window may be read before there is a frame of what there is.
@@ -109,11 +222,13 @@ pub(super) struct Pace {
     pub(super) until: Option<Instant>,
     /// Chunks that each thread reads before the time is looked at.
     pub(super) chunks: i64,
+    /// About as many rows as are read at once, where little of the window is known.
+    pub(super) at_once: usize,
 }
 
 impl Pace {
     /// As many as keep what is read twice at their borders, and what is kept in memory for them, small.
-    pub(super) const WHOLE: Pace = Pace { until: None, chunks: 16 };
+    pub(super) const WHOLE: Pace = Pace { until: None, chunks: 16, at_once: 0 };
 
     fn is_over(self) -> bool {
         self.until.is_some_and(|until| Instant::now() >= until)
@@ -143,6 +258,7 @@ impl Filled {
 pub(super) struct Cache {
     pub(super) partials: BTreeMap<Bucket, Partial>,
     chunks: BTreeMap<i64, Known>,
+    undivided: Option<Undivided>,
     len: usize,
     /// Of what was gathered before, and of what a frame may need.
     kept: usize,
@@ -153,7 +269,7 @@ pub(super) struct Cache {
 impl Cache {
     /// Keeps about `kept` things, at one to three hundred bytes each, and gathers about `most` for one frame.
     pub(super) fn new(kept: usize, most: usize) -> Self {
-        Cache { partials: BTreeMap::new(), chunks: BTreeMap::new(), len: 0, kept, most, clock: 0 }
+        Cache { partials: BTreeMap::new(), chunks: BTreeMap::new(), undivided: None, len: 0, kept, most, clock: 0 }
     }
 
     /// Makes known what of a window is not, the newest first.
@@ -175,6 +291,9 @@ impl Cache {
         let (first, last) = (chunk_of(from), chunk_of(Bucket(to.0 - 1)));
         let is_cut = |chunk: &i64| buckets(*chunk).0 < window.from || window.to < buckets(*chunk).1;
         let grain = chunks_but([first, last].into_iter().filter(is_cut).collect());
+        if self.fill_at_once(shelf, parts, Window { from, to }, &grain, names, pace.at_once) {
+            return Filled::Whole;
+        }
         let round = i64::try_from(threads()).unwrap_or(1).saturating_mul(pace.chunks);
         let mut past = last + 1;
         let mut needed = 0_usize;
@@ -196,6 +315,48 @@ impl Cache {
             }
         }
         Filled::Whole
+    }
+
+    /// Makes a window known undivided, where most of it is not known and it is small enough. Gives whether it is.
+    fn fill_at_once(
+        &mut self,
+        shelf: &Shelf,
+        parts: &[Part],
+        window: Window,
+        grain: &Grain,
+        names: &mut Names,
+        at_once: usize,
+    ) -> bool {
+        if self.undivided.as_ref().is_some_and(|known| known.window == window) {
+            return true;
+        }
+        let chunks = chunk_of(window.from)..=chunk_of(Bucket(window.to.0 - 1));
+        let (known, missing): (Vec<i64>, Vec<i64>) = chunks.partition(|chunk| self.knows(*chunk, grain));
+        let rows =
+            touching(parts, window, &EVENTS).map(|part| part.rows_within(window.from.start(), window.to.start()));
+        if missing.len() <= known.len() || rows.fold(0, usize::saturating_add) > at_once {
+            return false;
+        }
+        let Some((sums, partials)) = gather_at_once(shelf, parts, window, names) else { return false };
+        self.forget_undivided();
+        missing.into_iter().chain(known).for_each(|chunk| self.forget(chunk));
+        let len = sums.len() + partials.values().map(Partial::len).sum::<usize>();
+        self.len = self.len.saturating_add(len);
+        self.partials.extend(partials);
+        self.undivided = Some(Undivided { window, sums, len });
+        self.shrink();
+        true
+    }
+
+    /// Gathers one chunk of a window that is known undivided, the newest that is missing: a step from there needs some of
+    /// them. Gives whether there was anything to do.
+    pub(super) fn divide(&mut self, shelf: &Shelf, parts: &[Part], limits: Window, names: &mut Names) -> bool {
+        let Some(Undivided { window, .. }) = self.undivided else { return false };
+        let grain = chunks_but(BTreeSet::new());
+        let missing = whole_chunks(window).rev().find(|chunk| !self.knows(*chunk, &grain));
+        let Some(chunk) = missing else { return false };
+        self.gather_missing(shelf, parts, (chunk, chunk + 1), limits, &grain, names);
+        true
     }
 
     /// By as many threads as there are, each a stretch of its own. Gives whether anything was missing.
@@ -242,7 +403,7 @@ impl Cache {
     fn put(&mut self, Gathered { chunks, grain, partials, .. }: Gathered) {
         for (chunk, sums) in chunks {
             // It may have been known less finely.
-            self.forget(chunk);
+            self.take_out(chunk);
             let (from, to) = buckets(chunk);
             let len = sums.len() + partials.range(from..to).map(|(_, partial)| partial.len()).sum::<usize>();
             self.len = self.len.saturating_add(len);
@@ -280,27 +441,55 @@ impl Cache {
     }
 
     fn forget(&mut self, chunk: i64) {
+        let (from, to) = buckets(chunk);
+        if self.undivided.as_ref().is_some_and(|known| known.window.from < to && from < known.window.to) {
+            self.forget_undivided();
+        }
+        self.take_out(chunk);
+    }
+
+    fn take_out(&mut self, chunk: i64) {
         if let Some(known) = self.chunks.remove(&chunk) {
             self.len = self.len.saturating_sub(known.len);
             let (from, to) = buckets(chunk);
-            let gone: Vec<Bucket> = self.partials.range(from..to).map(|(bucket, _)| *bucket).collect();
-            gone.iter().for_each(|bucket| drop(self.partials.remove(bucket)));
+            self.drop_partials(from, to, |_| true);
         }
+    }
+
+    fn forget_undivided(&mut self) {
+        if let Some(Undivided { window, len, .. }) = self.undivided.take() {
+            self.len = self.len.saturating_sub(len);
+            let divided: BTreeSet<i64> = self.chunks.keys().copied().collect();
+            self.drop_partials(window.from, window.to, |bucket| !divided.contains(&chunk_of(bucket)));
+        }
+    }
+
+    fn drop_partials(&mut self, from: Bucket, to: Bucket, is_gone: impl Fn(Bucket) -> bool) {
+        let gone = self.partials.range(from..to).map(|(bucket, _)| *bucket).filter(|bucket| is_gone(*bucket));
+        let gone: Vec<Bucket> = gone.collect();
+        gone.iter().for_each(|bucket| drop(self.partials.remove(bucket)));
     }
 
     /// Lets go of everything from an instant on: rows have come to it.
     pub(super) fn forget_since(&mut self, since: i64) {
+        if self.undivided.as_ref().is_some_and(|known| Bucket::of(since) < known.window.to) {
+            self.forget_undivided();
+        }
         let stale: Vec<i64> = self.chunks.range(chunk_of(Bucket::of(since))..).map(|(chunk, _)| *chunk).collect();
         stale.into_iter().for_each(|chunk| self.forget(chunk));
     }
 
-    /// The sums of a window.
-    pub(super) fn total(&self, window: Window) -> Sums {
+    /// The sums of a window within these limits.
+    pub(super) fn total(&self, window: Window, limits: Window) -> Cow<'_, Sums> {
+        let within = Window { from: window.from.max(limits.from), to: window.to.min(limits.to) };
+        if let Some(known) = self.undivided.as_ref().filter(|known| known.window == within) {
+            return Cow::Borrowed(&known.sums);
+        }
         let mut sums = Sums::default();
         if window.from >= window.to {
-            return sums;
+            return Cow::Owned(sums);
         }
-        let whole = window.from.0.saturating_add(CHUNK - 1).div_euclid(CHUNK)..window.to.0.div_euclid(CHUNK);
+        let whole = whole_chunks(window);
         let mut loose = |from: Bucket, to: Bucket| {
             if from < to {
                 self.partials.range(from..to).for_each(|(_, partial)| sums.merge(&partial.sums));
@@ -308,11 +497,11 @@ impl Cache {
         };
         if whole.start >= whole.end {
             loose(window.from, window.to);
-            return sums;
+            return Cow::Owned(sums);
         }
         loose(window.from, buckets(whole.start).0);
         loose(buckets(whole.end).0, window.to);
         self.chunks.range(whole).for_each(|(_, known)| sums.merge(&known.sums));
-        sums
+        Cow::Owned(sums)
     }
 }

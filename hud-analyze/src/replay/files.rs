@@ -7,32 +7,27 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io::ErrorKind,
     num::NonZero,
+    ops::Range,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
 use arrow::{
-    array::{AsArray as _, BooleanArray, RecordBatch},
-    buffer::BooleanBuffer,
+    array::{AsArray as _, RecordBatch},
     datatypes::Int64Type,
-    error::ArrowError,
 };
 use hud_common::session::{
     self, Error, InflightReader, Manifest, SessionDir, Table, VerifiedFile, open_verified, scan_verified,
 };
 use parquet::{
-    arrow::{
-        ProjectionMask,
-        arrow_reader::{
-            ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowFilter,
-            RowSelection,
-        },
-    },
+    arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+    errors::ParquetError,
     file::metadata::PageIndexPolicy,
 };
 
-use crate::span::{Facts, Span, joined, pages};
+use super::packed;
+use crate::span::{Facts, Page, Span, joined, pages};
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 8 << 10;
@@ -57,8 +52,8 @@ pub(super) const EVENTS: [Table; 11] = [
     Table::Overhead,
     Table::Process,
 ];
-/// Those of which nothing else is decoded of rows that do not touch a range: a page of few rows a second lasts for minutes.
-/// What tells of tasks is taken as it comes.
+/// Those of which pages that a range cuts are narrowed to the rows that touch it: a page of few rows a second lasts for
+/// minutes. What tells of tasks is taken as it comes.
 const SIFTED: [Table; 4] = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes];
 /// The tables that are read whole, in the order in which they refer to each other.
 const NAMES: [Table; 5] = [Table::Threads, Table::TaskTypes, Table::Stacks, Table::Frames, Table::Modules];
@@ -99,10 +94,20 @@ enum Rows {
 pub(super) struct Part {
     pub(super) table: Table,
     pub(super) span: Span,
+    /// How many there are.
+    count: usize,
     rows: Rows,
 }
 
 impl Part {
+    /// About how many of its rows touch a range, if they are as many at any time.
+    pub(super) fn rows_within(&self, from: i64, to: i64) -> usize {
+        let all = i128::from(self.span.last) - i128::from(self.span.first) + 1;
+        let within = i128::from(self.span.last.min(to)) - i128::from(self.span.first.max(from)) + 1;
+        let share = within.clamp(0, all) * i128::try_from(self.count).unwrap_or(0) / all.max(1);
+        usize::try_from(share).unwrap_or(usize::MAX)
+    }
+
     pub(super) fn touches(&self, from: i64, to: i64) -> bool {
         self.span.touches(from, to)
     }
@@ -187,21 +192,19 @@ impl Shelf {
         let (file, metadata) = self.opened((table, number))?;
         let path = file.path().to_path_buf();
         let rows = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
-        let ranges = pages(table, metadata.metadata())
-            .map(|pages| pages.into_iter().filter(|page| page.span.touches(from, to)).map(|page| page.rows));
-        let mask = ProjectionMask::columns(metadata.parquet_schema(), columns(table).iter().copied());
-        let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
-            .with_projection(mask)
-            .with_batch_size(BATCH);
-        if SIFTED.contains(&table) {
-            let moment = ProjectionMask::columns(reader.parquet_schema(), [table.key(), "dur"]);
-            let touching = ArrowPredicateFn::new(moment, move |batch| touches(table, &batch, from, to));
-            reader = reader.with_row_filter(RowFilter::new(vec![Box::new(touching)]));
-        }
-        if let Some(ranges) = ranges {
-            reader = reader.with_row_selection(RowSelection::from_consecutive_ranges(joined(ranges).into_iter(), rows));
-        }
-        for batch in reader.build().map_err(damaged(&path))? {
+        let touching = match pages(table, metadata.metadata()) {
+            Some(found) => {
+                let found = found.into_iter().filter(|page| page.span.touches(from, to));
+                let is_cut = |page: &Page| page.span.first < from || to < page.span.last;
+                let (cut, whole): (Vec<_>, Vec<_>) = found.partition(|page| SIFTED.contains(&table) && is_cut(page));
+                let mut rows: Vec<Range<usize>> = whole.into_iter().map(|page| page.rows).collect();
+                rows.extend(narrowed(table, &file, &metadata, cut, (from, to)).map_err(damaged(&path))?);
+                rows.sort_unstable_by_key(|rows| rows.start);
+                joined(rows.into_iter())
+            }
+            None => vec![0..rows],
+        };
+        for batch in packed::read(file, &metadata, columns(table), touching, BATCH).map_err(damaged(&path))? {
             if !each(&batch.map_err(damaged(&path))?) {
                 break;
             }
@@ -244,16 +247,33 @@ fn integers<'a>(batch: &'a RecordBatch, column: &str) -> Option<&'a [i64]> {
     Some(batch.column_by_name(column)?.as_primitive_opt::<Int64Type>()?.values())
 }
 
-/// Which rows touch `[from, to]`, both included.
-fn touches(table: Table, batch: &RecordBatch, from: i64, to: i64) -> Result<BooleanArray, ArrowError> {
-    let missing = || ArrowError::SchemaError(format!("{} has no times", table.name()));
-    let ts = integers(batch, table.key()).ok_or_else(missing)?;
-    let touches = |ts: i64, dur: i64| Span::of(ts, ts, dur).touches(from, to);
-    let rows = match integers(batch, "dur") {
-        Some(dur) => ts.iter().zip(dur).map(|(ts, dur)| touches(*ts, *dur)).collect::<BooleanBuffer>(),
-        None => ts.iter().map(|ts| touches(*ts, 0)).collect(),
-    };
-    Ok(BooleanArray::new(rows, None))
+/// Of each of these pages the rows from the first to the last that touches `[from, to]`, both included.
+fn narrowed(
+    table: Table,
+    file: &VerifiedFile,
+    metadata: &ArrowReaderMetadata,
+    pages: Vec<Page>,
+    (from, to): (i64, i64),
+) -> parquet::errors::Result<Vec<Range<usize>>> {
+    let mut found = Vec::new();
+    for Page { rows, .. } in pages {
+        let (mut first, mut past, mut at) = (rows.end, rows.start, rows.start);
+        for batch in packed::read(file.clone(), metadata, &[table.key(), "dur"], vec![rows], BATCH)? {
+            let batch = batch?;
+            let missing = || ParquetError::General(format!("{} has no times", table.name()));
+            let ts = integers(&batch, table.key()).ok_or_else(missing)?;
+            let dur = integers(&batch, "dur");
+            for (row, ts) in ts.iter().enumerate() {
+                let dur = dur.and_then(|dur| dur.get(row)).copied().unwrap_or(0);
+                if Span::of(*ts, *ts, dur).touches(from, to) {
+                    (first, past) = (first.min(at + row), at + row + 1);
+                }
+            }
+            at += batch.num_rows();
+        }
+        found.extend((first < past).then_some(first..past));
+    }
+    Ok(found)
 }
 
 fn span_of_batch(table: Table, batch: &RecordBatch) -> Option<Span> {
@@ -371,8 +391,10 @@ impl Files {
                 let part = self.parts.entry((*table, *number)).or_insert_with(|| Part {
                     table: *table,
                     span,
+                    count: 0,
                     rows: Rows::Log(Vec::new()),
                 });
+                part.count = part.count.saturating_add(batch.num_rows());
                 part.span = Span { first: part.span.first.min(span.first), last: part.span.last.max(span.last) };
                 if let Rows::Log(batches) = &mut part.rows {
                     batches.push((span, batch));
@@ -400,9 +422,9 @@ impl Files {
     ) -> session::Result<()> {
         let new: Vec<_> = sealed.into_iter().filter(|key| !self.is_sealed(*key)).collect();
         let (names, events): (Vec<_>, Vec<_>) = new.into_iter().partition(|(table, _)| NAMES.contains(table));
-        for (key, span) in self.spans(events) {
+        for (key, span, count) in self.spans(events) {
             let rows = Rows::Sealed(key.1);
-            match self.parts.insert(key, Part { table: key.0, span, rows }) {
+            match self.parts.insert(key, Part { table: key.0, span, count, rows }) {
                 // Its rows were told when the log was read.
                 Some(_) => drop(self.logs.remove(&key)),
                 None => found.add(span),
@@ -433,13 +455,16 @@ impl Files {
     }
 
     /// Opens segments, by all threads: it is what the first frame of a long session waits for.
-    fn spans(&self, sealed: Vec<(Table, u32)>) -> Vec<((Table, u32), Span)> {
+    fn spans(&self, sealed: Vec<(Table, u32)>) -> Vec<((Table, u32), Span, usize)> {
         let shelf = &self.shelf;
-        let open = |of: &[(Table, u32)]| -> Vec<((Table, u32), Span)> {
+        let open = |of: &[(Table, u32)]| -> Vec<((Table, u32), Span, usize)> {
             let open =
                 |key: &(Table, u32)| self.dir.open_sealed(key.0, key.1).and_then(|file| open_verified(key.0, file));
             let told = of.iter().filter_map(|key| match open(key) {
-                Ok(reader) => Some((*key, Facts::of(key.0, reader.metadata()).span)),
+                Ok(reader) => {
+                    let facts = Facts::of(key.0, reader.metadata());
+                    Some((*key, facts.span, facts.rows))
+                }
                 Err(error) => {
                     shelf.note(&error);
                     None

@@ -11,6 +11,7 @@ mod cache;
 mod cli;
 mod files;
 mod overview;
+mod packed;
 mod source;
 
 pub(crate) use cli::{ReplayArgs, ScreenshotArgs, run, screenshot};

@@ -39,10 +39,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AHEAD: i64 = 2_000_000_000;
 /// Buckets of a task's page that are kept.
 const MOST_DETAILS: usize = 20_000;
+/// For each millisecond of patience, rows that are read at once instead: two CPUs take about two milliseconds.
+const ROWS_A_MS: usize = 20_000;
 /// How often patience is doubled at most: from 15 to 120 ms.
 const MOST_HURRIED: u32 = 3;
 /// How long what the background learned is taken in between two frames.
 const LEARN_FOR: Duration = Duration::from_millis(5);
+/// How long nothing is asked for by a person who does not jump on at once.
+const STILL: Duration = Duration::from_millis(60);
 /// What each thread reads at once, after the first frame, of what that left out: a person who goes on waits for no more.
 const CHUNKS_MORE: i64 = 4;
 /// What is read at once of what may be asked for next.
@@ -67,6 +71,8 @@ pub struct Replay {
     looked: Instant,
     signs: Arc<Signs>,
     learned: Option<Receiver<Learned>>,
+    /// When the last frame was made.
+    shown: Instant,
     /// The last instant that was asked for, and in which direction it moved.
     last_at: Option<(i64, i64)>,
     /// After how long a frame is given of what is read by then.
@@ -110,6 +116,7 @@ impl Replay {
             looked: Instant::now(),
             signs: Arc::default(),
             learned: None,
+            shown: Instant::now(),
             last_at: None,
             patience: None,
             unfinished: None,
@@ -120,8 +127,8 @@ impl Replay {
         Ok(replay)
     }
 
-    /// Gives frames after about this long, of the newest part of their window where that is all that was read; the rest is
-    /// read by [`Source::wait`]. Without, every frame is of its whole window.
+    /// Gives frames after two or three times as long at most, of the newest part of their window where that is all that was
+    /// read; the rest is read by [`Source::wait`]. Without, every frame is of its whole window.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
@@ -301,7 +308,11 @@ impl Replay {
     /// Reads of a window what there is time for, the newest first: so many chunks by each thread at least.
     fn fill(&mut self, window: Window, chunks: i64) -> Filled {
         let patience = self.patience.map(|patience| patience.saturating_mul(1 << self.hurried));
-        let pace = patience.map(|patience| Pace { until: Some(Instant::now() + patience), chunks });
+        let at_once = |patience: Duration| usize::try_from(patience.as_millis()).unwrap_or(0).saturating_mul(ROWS_A_MS);
+        let pace = patience.map(|patience| {
+            let until = Some(Instant::now() + patience);
+            Pace { until, chunks, at_once: at_once(patience) }
+        });
         let pace = pace.unwrap_or(Pace::WHOLE);
         let filled = self.cache.fill(&self.files.shelf, &self.parts, window, self.limits, &mut self.names, pace);
         self.unfinished = matches!(filled, Filled::Since(_)).then_some(window);
@@ -319,19 +330,20 @@ impl Replay {
         };
         let unread = self.fill(window, 1).since();
         let known = Window { from: unread.unwrap_or(window.from), to: window.to };
-        let total = self.cache.total(known);
         let detail = query.task.map(|task| self.detail(task, window));
         if query.task.is_none() {
             self.focus = None;
         }
         let step = self.last_at.map_or(0, |(last, _)| at.saturating_sub(last));
         self.last_at = Some((at, step));
+        self.shown = Instant::now();
         let mut session = SessionFacts::of(&self.manifest);
         session.notes.extend(self.damage().into_iter().map(|damage| ["cannot be read: ", &damage].concat()));
         let mode = match self.is_recording() {
             true => Mode::Live { newest: self.newest.unwrap_or(self.manifest.start), skipped: (0, 0), restarts: 0 },
             false => Mode::Replay,
         };
+        let total = self.cache.total(known, self.limits);
         Snapshot::of(View {
             query,
             at,
@@ -347,19 +359,21 @@ impl Replay {
     }
 
     /// Reads what comes next in the direction of the last steps. Only small steps have one: who jumps may jump anywhere.
-    fn read_ahead(&mut self) {
-        let Some((at, step)) = self.last_at else { return };
+    /// Gives whether there was anything to do.
+    fn read_ahead(&mut self) -> bool {
+        let Some((at, step)) = self.last_at else { return false };
         if step == 0 || step.unsigned_abs() > 10_000_000_000 {
-            return;
+            return false;
         }
         let here = chunk_of(Bucket::of(at));
         let ahead = (step.abs() / (CHUNK * Bucket::NANOS)).saturating_add(2).min(MOST_AHEAD);
         for n in 1..=ahead {
             let chunk = here.saturating_add(n.saturating_mul(step.signum()));
             if self.cache.prefetch(&self.files.shelf, &self.parts, chunk, self.limits, &mut self.names) {
-                return;
+                return true;
             }
         }
+        false
     }
 }
 
@@ -389,8 +403,8 @@ impl Source for Replay {
             self.signs.is_busy.store(false, Ordering::Relaxed);
             return Ok(true);
         }
-        if !has_news && began.elapsed() < most {
-            self.read_ahead();
+        if !has_news && began.elapsed() < most && !self.read_ahead() && self.shown.elapsed() > STILL {
+            self.cache.divide(&self.files.shelf, &self.parts, self.limits, &mut self.names);
         }
         Ok(has_news)
     }

@@ -1,11 +1,15 @@
 //! From rows to partials, one row at a time: the Rust half of the rules in [`super::Partial`].
 
-use core::ops::Range;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
 use super::{
-    Bucket, Ended, Histogram, LongPoll, Map, Mark, Name, Newest, Partial, PollSpan, PollSums, STRETCH_MIN, Seen, Sleep,
-    StackId, Sums, TASKS_PER_BUCKET, TaskDetail, TaskId, TaskSums, Tid, TypeId, WAKERS, partial::clipped, tally::Tally,
+    Bucket, Ended, LongPoll, Map, Mark, Name, Newest, Partial, PollSpan, STRETCH_MIN, Sleep, StackId, Sums,
+    TASKS_PER_BUCKET, TaskDetail, TaskId, TaskSums, Tid, TypeId, WAKERS,
+    hints::{Hints, number_of},
+    partial::clipped,
 };
 use crate::wire::Stream;
 
@@ -30,23 +34,20 @@ impl PollRow {
     }
 }
 
-/// What rows of `polls` add to the sums of one bucket.
-#[derive(Clone, Debug, Default)]
-struct Tallies {
-    polls: Tally<(Tid, Option<TypeId>), PollSums>,
-    durations: Tally<(Option<TypeId>, u16), u64>,
-    delays: Tally<(Option<TypeId>, u16), u64>,
-    seen: Tally<Tid, Seen>,
+/// Where in the sums the last rows were counted.
+#[derive(Clone, Debug)]
+struct Hinted {
+    polls: Hints,
+    durations: Hints,
+    delays: Hints,
+    seen: Hints,
+    tasks: Hints,
 }
 
-impl Tallies {
-    fn settle(&mut self, place: &mut Place<'_>) {
-        self.polls.settle(&mut place.partial.sums.polls);
-        self.seen.settle(&mut place.partial.sums.seen);
-        if let Some(sums) = place.summed() {
-            self.durations.settle(&mut sums.durations);
-            self.delays.settle(&mut sums.delays);
-        }
+impl Default for Hinted {
+    fn default() -> Self {
+        let of = Hints::new;
+        Hinted { polls: of(12), durations: of(8), delays: of(8), seen: of(8), tasks: of(15) }
     }
 }
 
@@ -80,21 +81,23 @@ struct Place<'a> {
     bucket: Bucket,
     /// Where that is counted of which only sums are shown, if not in the partial; `None` where it is not counted.
     group: Option<Option<&'a mut Sums>>,
+    hints: &'a mut Hinted,
+}
+
+/// Where that is counted of which only sums are shown.
+fn summed<'s>(partial: &'s mut Partial, group: &'s mut Option<Option<&mut Sums>>) -> Option<&'s mut Sums> {
+    match group {
+        None => Some(&mut partial.sums),
+        Some(group) => group.as_deref_mut(),
+    }
 }
 
 impl Place<'_> {
-    /// Where that is counted of which only sums are shown.
-    fn summed(&mut self) -> Option<&mut Sums> {
-        match &mut self.group {
-            None => Some(&mut self.partial.sums),
-            Some(group) => group.as_deref_mut(),
-        }
-    }
-
     /// A row that tells of a task.
+    #[inline]
     fn task(&mut self, id: TaskId, first: i64, last: i64, then: impl FnOnce(&mut TaskSums)) {
-        let Some(sums) = self.summed() else { return };
-        let task = sums.tasks.entry(id).or_default();
+        let Some(sums) = summed(self.partial, &mut self.group) else { return };
+        let task = self.hints.tasks.of(&mut sums.tasks, id, id.0.cast_unsigned());
         task.signs += 1;
         task.first.add(first);
         task.last.add(last);
@@ -105,6 +108,7 @@ impl Place<'_> {
         }
     }
 
+    #[inline]
     fn sign(&mut self, ts: i64, id: TaskId, of: Option<Stream>, then: impl FnOnce(&mut TaskSums)) {
         if let Some(stream) = of {
             count(&mut self.partial.sums, stream);
@@ -112,41 +116,38 @@ impl Place<'_> {
         self.task(id, ts, ts, then);
     }
 
-    fn poll(&mut self, row: &PollRow, tallies: &mut Tallies) {
+    #[inline]
+    fn poll(&mut self, row: &PollRow) {
         let (dur, end) = (row.dur.max(0), row.end());
         let busy = dur.saturating_sub(row.blocked).saturating_sub(row.run_queue).max(0);
         let delay = row.wake_delay.map(|delay| delay.max(0));
         let sums = &mut self.partial.sums;
         count(sums, Stream::Polls);
-        let kind = row.type_id.map_or(0, |id| id.0.cast_unsigned() + 1);
+        let kind = number_of(row.type_id);
         let thread = u64::from(row.tid.0.cast_unsigned());
-        tallies.polls.of(&mut sums.polls, (row.tid, row.type_id), kind ^ thread << 4, |polls| {
-            polls.count += 1;
-            polls.dur = polls.dur.saturating_add(dur);
-            polls.busy = polls.busy.saturating_add(busy);
-            polls.longest = polls.longest.max(dur);
+        // Threads have numbers near each other, types of one program too.
+        let place = kind.wrapping_add(thread.wrapping_mul(131));
+        let polls = self.hints.polls.of(&mut sums.polls, (row.tid, row.type_id), place);
+        polls.count += 1;
+        polls.dur = polls.dur.saturating_add(dur);
+        polls.busy = polls.busy.saturating_add(busy);
+        polls.longest = polls.longest.max(dur);
+        if let Some(delay) = delay {
+            polls.delay = polls.delay.saturating_add(delay);
+            polls.delay_longest = polls.delay_longest.max(delay);
+        }
+        let seen = self.hints.seen.of(&mut sums.seen, row.tid, thread);
+        seen.poll_end.add(end);
+        if row.ts >= self.bucket.start() {
+            seen.first.add(row.ts);
+            seen.last.add(end);
+        }
+        if let Some(sums) = summed(self.partial, &mut self.group) {
+            self.hints.durations.of(&mut sums.durations, row.type_id, kind).record(dur);
             if let Some(delay) = delay {
-                polls.delay = polls.delay.saturating_add(delay);
-                polls.delay_longest = polls.delay_longest.max(delay);
-            }
-        });
-        if let Some(sums) = self.summed() {
-            let slot = Histogram::slot(dur);
-            let place = |slot: u16| u64::from(slot) ^ kind << 5;
-            tallies.durations.of(&mut sums.durations, (row.type_id, slot), place(slot), |count| *count += 1);
-            if let Some(delay) = delay {
-                let slot = Histogram::slot(delay);
-                tallies.delays.of(&mut sums.delays, (row.type_id, slot), place(slot), |count| *count += 1);
+                self.hints.delays.of(&mut sums.delays, row.type_id, kind).record(delay);
             }
         }
-        let is_inside = row.ts >= self.bucket.start();
-        tallies.seen.of(&mut self.partial.sums.seen, row.tid, thread, |seen| {
-            seen.poll_end.add(end);
-            if is_inside {
-                seen.first.add(row.ts);
-                seen.last.add(end);
-            }
-        });
         self.task(row.task, row.ts, end, |task| {
             task.polls += 1;
             task.busy = task.busy.saturating_add(busy);
@@ -201,7 +202,9 @@ pub struct Buckets {
     outside: u64,
     /// The first bucket in which a row has ended since this was asked.
     touched: Option<Bucket>,
-    tallies: Tallies,
+    hints: Hinted,
+    /// How many threads and types the last bucket had, which the next one will have as well.
+    like: usize,
     grain: Grain,
     /// What is told apart by group.
     groups: BTreeMap<i64, Sums>,
@@ -299,7 +302,13 @@ impl Buckets {
                 (!self.grain.tells_apart(group)).then(|| Some(self.groups.entry(group).or_default()))
             }
         };
-        Some(Place { partial: self.partials.entry(bucket).or_default(), bucket, group })
+        let like = self.like;
+        let partial = self.partials.entry(bucket).or_insert_with(|| {
+            let mut partial = Partial::default();
+            partial.sums.polls.reserve(like);
+            partial
+        });
+        Some(Place { partial, bucket, group, hints: &mut self.hints })
     }
 
     /// The buckets that `[ts, end)` touches, and the sums of each; an empty stretch touches that of its instant.
@@ -315,55 +324,61 @@ impl Buckets {
 
     /// Takes in a row of `polls`.
     pub fn poll(&mut self, row: &PollRow) {
-        self.polls(1, |_| *row);
+        self.polls(core::iter::once(*row));
     }
 
-    /// Takes in `rows` rows of `polls`. Those that follow each other mostly end in one bucket, and are alike: what they add
-    /// is gathered aside and counted once.
-    pub fn polls(&mut self, rows: usize, row: impl Fn(usize) -> PollRow) {
-        let mut tallies = std::mem::take(&mut self.tallies);
-        let end = |at| row(at).end();
-        self.runs(rows, end, |place, run| {
-            run.for_each(|at| place.poll(&row(at), &mut tallies));
-            tallies.settle(place);
-        });
-        self.tallies = tallies;
-        for row in (0..rows).map(row) {
-            if Bucket::of(row.ts) != Bucket::of(row.end()) {
-                self.see(row.tid, row.ts, row.end());
+    /// Takes in rows of `polls`.
+    pub fn polls(&mut self, rows: impl Iterator<Item = PollRow>) {
+        let mut crossing = Vec::new();
+        self.runs(rows, PollRow::end, |place, begin, row| {
+            if row.ts < begin {
+                crossing.push((row.tid, row.ts, row.end()));
             }
-        }
+            if let Some(place) = place {
+                place.poll(&row);
+            }
+        });
+        crossing.into_iter().for_each(|(tid, from, to)| self.see(tid, from, to));
     }
 
-    /// Takes in `rows` rows of `wakes`.
-    pub fn wakes(&mut self, rows: usize, row: impl Fn(usize) -> (i64, TaskId, Option<TaskId>)) {
+    /// Takes in rows of `wakes`: when, whom, and by which task.
+    pub fn wakes(&mut self, rows: impl Iterator<Item = (i64, TaskId, Option<TaskId>)>) {
         self.runs(
             rows,
-            |at| row(at).0,
-            |place, run| {
-                for (ts, task, by) in run.map(&row) {
-                    place.sign(ts, task, Some(Stream::Wakes), |sums| {
-                        sums.wakes += 1;
-                        sums.self_wakes += i64::from(by == Some(task));
-                    });
-                }
+            |(ts, ..)| *ts,
+            |place, _, (ts, task, by)| {
+                let Some(place) = place else { return };
+                place.sign(ts, task, Some(Stream::Wakes), |sums| {
+                    sums.wakes += 1;
+                    sums.self_wakes += i64::from(by == Some(task));
+                });
             },
         );
     }
 
-    /// Gives the rows that count to the partials of the buckets in which they end, as many at once as follow each other.
-    fn runs(&mut self, rows: usize, end: impl Fn(usize) -> i64, mut then: impl FnMut(&mut Place<'_>, Range<usize>)) {
-        let mut next = 0;
-        while next < rows {
-            let first = end(next);
-            let bucket = Bucket::of(first);
-            let within = bucket.start()..bucket.end();
-            let until = (next + 1..rows).find(|at| !within.contains(&end(*at))).unwrap_or(rows);
-            match self.at(first) {
-                Some(mut place) => then(&mut place, next..until),
-                None => self.outside += u64::try_from(until - next - 1).unwrap_or(0),
+    /// Gives the rows to the partials of the buckets in which they end, if these count, and tells when these begin. Rows
+    /// that follow each other mostly end in one.
+    fn runs<R>(
+        &mut self,
+        rows: impl Iterator<Item = R>,
+        end: impl Fn(&R) -> i64,
+        mut then: impl FnMut(Option<&mut Place<'_>>, i64, R),
+    ) {
+        let mut rows = rows.peekable();
+        while let Some(first) = rows.next() {
+            let bucket = Bucket::of(end(&first));
+            let (begin, past) = (bucket.start(), bucket.end());
+            let is_within = |row: &R| (begin..past).contains(&end(row));
+            let mut outside = 0;
+            let mut place = self.at(begin);
+            then(place.as_mut(), begin, first);
+            while let Some(row) = rows.next_if(is_within) {
+                outside += u64::from(place.is_none());
+                then(place.as_mut(), begin, row);
             }
-            next = until;
+            let like = place.map(|place| place.partial.sums.polls.len());
+            self.like = like.unwrap_or(self.like);
+            self.outside += outside;
         }
     }
 
@@ -428,7 +443,7 @@ impl Buckets {
         let seen = sums.seen.entry(row.tid).or_default();
         seen.first.add(row.ts);
         seen.last.add(row.ts);
-        if let Some(sums) = place.summed() {
+        if let Some(sums) = summed(place.partial, &mut place.group) {
             let stack = sums.stacks.entry((row.stack, row.task)).or_default();
             stack.samples += 1;
             stack.weight = stack.weight.saturating_add(weight);
@@ -441,7 +456,7 @@ impl Buckets {
 
     /// Takes in a row of `wakes`.
     pub fn wake(&mut self, ts: i64, task: TaskId, by: Option<TaskId>) {
-        self.wakes(1, |_| (ts, task, by));
+        self.wakes(core::iter::once((ts, task, by)));
     }
 
     /// Takes in a row of `spawns`.
@@ -471,7 +486,7 @@ impl Buckets {
     pub fn coverage(&mut self, ts: i64, dur: i64, stream: &Name, reason: &Name) {
         let end = ts.saturating_add(dur.max(0));
         self.each(ts, end, |bucket, sums| {
-            let on = sums.coverage.entry_ref(stream).or_default();
+            let on = sums.coverage.entry(stream.clone()).or_default();
             on.on = on.on.saturating_add(clipped(bucket, ts, end));
             let told = Some((ts, reason.clone()));
             if told > on.reason {

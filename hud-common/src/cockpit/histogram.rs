@@ -102,6 +102,109 @@ impl Histogram {
     }
 }
 
+/// The same counts, where they are added to by the million: all slots of the octaves from the least to the greatest that
+/// was met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// The first slot of the least octave.
+    first: u16,
+    /// Without what did not fit: they are many, and met in no order.
+    counts: Vec<u32>,
+    /// How often the count of a slot went past what fits, by slot.
+    carried: Vec<(u16, u32)>,
+}
+
+impl Counts {
+    /// Adds a value (ns).
+    #[inline]
+    pub fn record(&mut self, value: i64) {
+        let slot = Histogram::slot(value);
+        let place = usize::from(slot.wrapping_sub(self.first));
+        if let Some(count) = self.counts.get_mut(place)
+            && let Some(more) = count.checked_add(1)
+        {
+            *count = more;
+            return;
+        }
+        self.add(slot, &[1]);
+    }
+
+    /// Adds all of another.
+    pub fn merge(&mut self, other: &Counts) {
+        self.add(other.first, &other.counts);
+        other.carried.iter().for_each(|(slot, times)| self.carry(*slot, *times));
+    }
+
+    /// Adds to the counts of the slots from `first` on.
+    fn add(&mut self, first: u16, more: &[u32]) {
+        let Some(last) = u16::try_from(more.len()).ok().and_then(|len| first.checked_add(len.checked_sub(1)?)) else {
+            return;
+        };
+        self.reach(first, last);
+        let place = usize::from(first - self.first);
+        let mut carries = Vec::new();
+        let counts = self.counts.iter_mut().skip(place);
+        for ((count, more), slot) in counts.zip(more).zip(first..) {
+            let (sum, is_past) = count.overflowing_add(*more);
+            *count = sum;
+            if is_past {
+                carries.push(slot);
+            }
+        }
+        carries.into_iter().for_each(|slot| self.carry(slot, 1));
+    }
+
+    fn carry(&mut self, slot: u16, times: u32) {
+        match self.carried.binary_search_by_key(&slot, |(slot, _)| *slot) {
+            Ok(at) => {
+                if let Some((_, n)) = self.carried.get_mut(at) {
+                    *n = n.saturating_add(times);
+                }
+            }
+            Err(at) => self.carried.insert(at, (slot, times)),
+        }
+    }
+
+    /// Makes place for the slots from `first` to `last`.
+    fn reach(&mut self, first: u16, last: u16) {
+        let octave = 1 << SUB_BITS;
+        let begin = first / octave * octave;
+        let past = usize::from(last / octave + 1) * usize::from(octave);
+        if self.counts.is_empty() {
+            self.first = begin;
+        } else if begin < self.first {
+            let before = usize::from(self.first - begin);
+            self.counts.splice(0..0, core::iter::repeat_n(0, before));
+            self.first = begin;
+        }
+        let len = past - usize::from(self.first);
+        if self.counts.len() < len {
+            self.counts.resize(len, 0);
+        }
+    }
+
+    /// How many octaves are kept, and one for the rest: what memory is counted in.
+    pub fn len(&self) -> usize {
+        1 + (self.counts.len() >> SUB_BITS)
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+}
+
+impl From<&Counts> for Histogram {
+    fn from(counts: &Counts) -> Self {
+        let slots = (counts.first..).zip(counts.counts.iter().map(|n| u64::from(*n)));
+        let mut histogram = Histogram { counts: slots.filter(|(_, n)| *n > 0).collect() };
+        for (slot, times) in &counts.carried {
+            histogram.add(*slot, u64::from(*times) << u32::BITS);
+        }
+        histogram
+    }
+}
+
 /// A histogram with its percentiles and exact ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distribution {
@@ -157,6 +260,40 @@ mod tests {
             next = to.saturating_add(1);
         }
         assert_eq!(Histogram::range(last).1, i64::MAX);
+    }
+
+    #[test]
+    fn counts_are_those_of_a_histogram_in_any_order() {
+        let values = [40_000, 3, 17, 900_000_000, 0, i64::MAX, 40_000, -5, 1_000];
+        let (mut all, mut histogram) = (Counts::default(), Histogram::default());
+        for value in values {
+            all.record(value);
+            histogram.record(value);
+        }
+        assert_eq!(Histogram::from(&all), histogram);
+        for cut in 0..=values.len() {
+            let (mut head, mut tail) = (Counts::default(), Counts::default());
+            let (first, rest) = values.split_at(cut);
+            first.iter().rev().for_each(|value| head.record(*value));
+            rest.iter().for_each(|value| tail.record(*value));
+            tail.merge(&head);
+            assert_eq!(tail, all, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn counts_go_past_what_fits_a_place() {
+        let mut all = Counts::default();
+        all.record(5);
+        all.record(7_000);
+        for _ in 0..33 {
+            let once = all.clone();
+            all.merge(&once);
+        }
+        let histogram = Histogram::from(&all);
+        assert_eq!(histogram.counts(), [(5, 1 << 33), (Histogram::slot(7_000), 1 << 33)]);
+        all.record(5);
+        assert_eq!(Histogram::from(&all).count(), (1 << 34) + 1);
     }
 
     #[test]

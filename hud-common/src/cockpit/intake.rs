@@ -131,7 +131,7 @@ impl Default for Typed {
 }
 
 impl Typed {
-    const TASKS: usize = 4096;
+    const TASKS: usize = 1 << 15;
 
     fn forget(&mut self) {
         *self = Self::default();
@@ -301,20 +301,24 @@ impl Intake {
 
     fn polls(&mut self, columns: &Columns<'_>) -> Option<()> {
         let polls = Polls::of(columns)?;
-        self.buckets.polls(polls.ts.len(), |at| polls.row(at));
+        let (names, typed) = (&mut self.names, &mut self.typed);
         let mut newest = i64::MIN;
-        for row in (0..polls.ts.len()).map(|at| polls.row(at)) {
+        let rows = (0..polls.ts.len()).map(|at| {
+            let row = polls.row(at);
             newest = newest.max(row.end());
             if let Some(type_id) = row.type_id
-                && !self.typed.is_known(row.task, type_id)
+                && !typed.is_known(row.task, type_id)
             {
-                self.names.add_type_of(row.task, type_id);
+                names.add_type_of(row.task, type_id);
             }
-            if self.focus == Some(row.task) {
-                self.focus_poll(&row);
-            }
-        }
+            row
+        });
+        self.buckets.polls(rows);
         self.saw(newest);
+        if let Some(task) = self.focus {
+            let of = (0..polls.ts.len()).filter(|at| polls.task.get(*at) == Some(&task.0));
+            of.for_each(|at| self.focus_poll(&polls.row(at)));
+        }
         Some(())
     }
 
@@ -366,8 +370,8 @@ impl Intake {
     fn wakes(&mut self, columns: &Columns<'_>) -> Option<()> {
         let (ts, task) = (columns.longs("ts")?, columns.longs("task_id")?);
         let by = columns.nullable("waker_task_id");
-        let long = |of: &[i64], at: usize| of.get(at).copied().unwrap_or_default();
-        self.buckets.wakes(ts.len(), |at| (long(ts, at), TaskId(long(task, at)), by.get(at).map(TaskId)));
+        let rows = ts.iter().zip(task).enumerate();
+        self.buckets.wakes(rows.map(|(at, (ts, task))| (*ts, TaskId(*task), by.get(at).map(TaskId))));
         self.saw(ts.iter().copied().max().unwrap_or(i64::MIN));
         if self.focus.is_some() {
             self.focus_wakes(columns)?;

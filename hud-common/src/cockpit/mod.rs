@@ -13,6 +13,7 @@
 mod blocking;
 mod code;
 mod gather;
+mod hints;
 mod histogram;
 mod hotspots;
 mod ids;
@@ -23,7 +24,6 @@ mod partial;
 mod rules;
 mod snapshot;
 mod source;
-mod tally;
 mod tasks;
 mod threads;
 mod thresholds;
@@ -33,7 +33,7 @@ pub mod ui;
 mod view;
 
 pub use gather::{Buckets, Grain, OffCpuRow, PollRow, SampleRow};
-pub use histogram::{Distribution, Histogram};
+pub use histogram::{Counts, Distribution, Histogram};
 pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
 #[cfg(feature = "session")]
 pub use intake::Intake;

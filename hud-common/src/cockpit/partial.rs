@@ -15,9 +15,10 @@
 use core::cmp::Ordering;
 use std::vec::Vec;
 
-use hashbrown::HashMap;
+use hashbrown::DefaultHashBuilder;
+use indexmap::IndexMap;
 
-use super::{Bucket, Ended, Histogram, Name, PollSpan, StackId, TaskId, Tid, TypeId};
+use super::{Bucket, Counts, Ended, Histogram, Name, PollSpan, StackId, TaskId, Tid, TypeId};
 use crate::wire::Stream;
 
 /// A poll, a sleep or a computation this long is kept by itself (ns): at most a hundred of them fit a bucket on a thread.
@@ -33,8 +34,9 @@ pub const LAST_POLLS: usize = 64;
 /// Wakers that a task's page tells apart: those with the least task id (none first), then thread.
 pub const WAKERS: usize = 1_024;
 
-/// A map whose order says nothing.
-pub type Map<K, V> = HashMap<K, V>;
+/// A map whose order says nothing. What is large and grows lies in a list of its own, so that growing moves no more than
+/// the index, and going through it is going through the list.
+pub type Map<K, V> = IndexMap<K, V, DefaultHashBuilder>;
 
 /// Something of which two halves make a whole, in any order and grouping.
 pub trait Merge {
@@ -61,10 +63,10 @@ pub struct Partial {
 pub struct Sums {
     /// Polls by end, by `tid` and `type_id`.
     pub polls: Map<(Tid, Option<TypeId>), PollSums>,
-    /// Polls by end, by `type_id` and [`Histogram::slot`] of `dur`.
-    pub durations: Map<(Option<TypeId>, u16), u64>,
-    /// Polls with a `wake_delay`, by end, by `type_id` and its slot (not less than 0).
-    pub delays: Map<(Option<TypeId>, u16), u64>,
+    /// Polls by end, by `type_id`: counted by `dur`.
+    pub durations: Map<Option<TypeId>, Counts>,
+    /// Polls with a `wake_delay`, by end, by `type_id`: counted by that (not less than 0).
+    pub delays: Map<Option<TypeId>, Counts>,
     /// By `task_id`, whatever a task was met in; those with the least ids, at most [`TASKS_PER_BUCKET`] a bucket.
     pub tasks: Map<TaskId, TaskSums>,
     /// Rows of tasks that are not in `tasks`.
@@ -553,8 +555,17 @@ impl<K: Clone + Eq + core::hash::Hash, V: Merge + Default + Clone> Merge for Map
             return self.clone_from(other);
         }
         for (key, value) in other {
-            self.entry_ref(key).or_default().merge(value);
+            match self.get_mut(key) {
+                Some(known) => known.merge(value),
+                None => drop(self.insert(key.clone(), value.clone())),
+            }
         }
+    }
+}
+
+impl Merge for Counts {
+    fn merge(&mut self, other: &Self) {
+        Counts::merge(self, other);
     }
 }
 
@@ -612,9 +623,10 @@ impl Sums {
 
     /// How many things are kept: what memory is counted in.
     pub fn len(&self) -> usize {
+        let counts = |of: &Map<Option<TypeId>, Counts>| of.values().map(Counts::len).sum::<usize>();
         self.polls.len()
-            + self.durations.len()
-            + self.delays.len()
+            + counts(&self.durations)
+            + counts(&self.delays)
             + self.tasks.len()
             + self.away.len()
             + self.seen.len()

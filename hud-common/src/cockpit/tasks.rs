@@ -1,12 +1,13 @@
 //! Tasks met in the window, their types, and the page of one.
 
 use core::cmp::Reverse;
-use std::{collections::BTreeMap, string::String, vec::Vec};
+use std::{string::String, vec::Vec};
 
 use super::{
-    Coverage, Distribution, LAST_POLLS, MOST_ROWS, Map, Merge as _, PollSums, Spawned, TaskDetail, TaskId, TaskKind,
-    TaskOrder, TaskPage, TaskRow, TaskSums, Tasks, TypeId, TypeRow, WAKERS,
+    Coverage, Distribution, Histogram, LAST_POLLS, MOST_ROWS, Map, Merge as _, PollSums, Spawned, TaskDetail, TaskId,
+    TaskKind, TaskOrder, TaskPage, TaskRow, TaskSums, Tasks, TypeId, TypeRow, WAKERS,
     blocking::{Held, stretch, waker},
+    hints::{Hints, number_of},
     view::Scene,
 };
 use crate::wire::Stream;
@@ -14,19 +15,23 @@ use crate::wire::Stream;
 /// The tasks and the types of tasks.
 pub(super) fn of(scene: &Scene<'_>, coverage: &Coverage) -> (Tasks, Vec<TypeRow>) {
     let filter = scene.query.filter.as_ref().map(|f| f.to_lowercase()).filter(|f| !f.is_empty());
-    let mut passes: Map<Option<TypeId>, bool> = Map::default();
     let (mut count, mut ended) = (0, 0);
     let mut ranked: Vec<([i64; 2], TaskId, &TaskSums)> = Vec::new();
-    let mut types: Map<Option<TypeId>, TypeSums> = Map::default();
+    let (mut types, mut hints): (Map<Option<TypeId>, TypeSums>, _) = (Map::default(), Hints::new(8));
     for (id, sums) in &scene.total.tasks {
         let type_id = scene.names.type_of.get(id).copied();
-        if scene.names.kind_of_type(type_id) == TaskKind::Worker {
+        let of = hints.of(&mut types, type_id, number_of(type_id));
+        let (is_loop, does_pass) = *of.told.get_or_insert_with(|| {
+            let is_loop = scene.names.kind_of_type(type_id) == TaskKind::Worker;
+            (is_loop, does_pass(scene, type_id, filter.as_deref()))
+        });
+        if is_loop {
             continue;
         }
         count += 1;
         ended += i64::from(sums.ended.is_some());
-        types.entry(type_id).or_default().task(sums);
-        if *passes.entry(type_id).or_insert_with(|| does_pass(scene, type_id, filter.as_deref())) {
+        of.task(sums);
+        if does_pass {
             ranked.push((rank(scene, *id, sums), *id, sums));
         }
     }
@@ -104,6 +109,8 @@ struct TypeSums {
     cpu: i64,
     spawned: i64,
     ended: i64,
+    /// Whether it is the loop of a worker, and whether the filter lets it pass.
+    told: Option<(bool, bool)>,
 }
 
 impl TypeSums {
@@ -123,14 +130,7 @@ fn type_rows(scene: &Scene<'_>, mut types: Map<Option<TypeId>, TypeSums>) -> Vec
         polls.entry(*id).or_default().merge(sums);
         types.entry(*id).or_default();
     }
-    let histograms = |counts: &Map<(Option<TypeId>, u16), u64>| {
-        let mut all: BTreeMap<Option<TypeId>, super::Histogram> = BTreeMap::new();
-        for ((id, slot), count) in counts {
-            all.entry(*id).or_default().add(*slot, *count);
-        }
-        all
-    };
-    let (mut durations, mut delays) = (histograms(&total.durations), histograms(&total.delays));
+    let histogram = |of: &Map<Option<TypeId>, super::Counts>, id| of.get(&id).map(Histogram::from).unwrap_or_default();
     let mut rows: Vec<TypeRow> = types
         .into_iter()
         .filter(|(id, _)| scene.names.kind_of_type(*id) != TaskKind::Worker)
@@ -147,8 +147,8 @@ fn type_rows(scene: &Scene<'_>, mut types: Map<Option<TypeId>, TypeSums>) -> Vec
                 busy: of.busy,
                 blocked: sums.blocked,
                 cpu: sums.cpu,
-                durations: Distribution::of(durations.remove(&id).unwrap_or_default(), of.dur, of.longest),
-                wake_delay: Distribution::of(delays.remove(&id).unwrap_or_default(), of.delay, of.delay_longest),
+                durations: Distribution::of(histogram(&total.durations, id), of.dur, of.longest),
+                wake_delay: Distribution::of(histogram(&total.delays, id), of.delay, of.delay_longest),
                 spawned: sums.spawned,
                 ended: sums.ended,
             }

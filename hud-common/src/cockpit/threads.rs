@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    Bucket, Lane, Load, MOST_SPANS_PER_LANE, Map, Merge as _, Now, Pool, Role, Runtime, RuntimeId, STRETCH_MIN, Seen,
-    Span, SpanKind, Step, TaskId, TaskKind, Tid, Timeline, TypeId, Worker, Workers,
+    Bucket, Lane, Load, MOST_SPANS_PER_LANE, Map, Merge as _, Now, Partial, PollSums, Pool, Role, Runtime, RuntimeId,
+    STRETCH_MIN, Seen, Span, SpanKind, Step, TaskId, TaskKind, Tid, Timeline, TypeId, Worker, Workers,
+    hints::{Hints, number_of},
     view::{Scene, observed},
 };
 use crate::wire::Stream;
@@ -182,7 +183,7 @@ pub(super) fn timeline(scene: &Scene<'_>) -> Timeline {
                 role,
                 runtime: thread.and_then(|t| t.runtime),
                 worker: thread.and_then(|t| t.worker),
-                steps: steps.remove(tid).unwrap_or_default(),
+                steps: steps.swap_remove(tid).unwrap_or_default(),
                 spans: Vec::new(),
                 left_out: 0,
             },
@@ -195,27 +196,58 @@ pub(super) fn timeline(scene: &Scene<'_>) -> Timeline {
     Timeline { lanes, span_min: STRETCH_MIN }
 }
 
-/// The steps of each thread, by polls, and whose they were by polls, else by samples.
-fn steps(scene: &Scene<'_>) -> Map<Tid, Vec<Step>> {
-    #[derive(Default)]
-    struct Sum {
-        polls: i64,
-        longest: i64,
-        most: Option<(i64, Reverse<TypeId>)>,
+/// Polls that ended in a bucket, those of loops left out.
+#[derive(Default)]
+pub(super) struct Polled {
+    /// Those of tasks.
+    pub(super) tasks: PolledBy,
+    threads: Map<Tid, PolledBy>,
+}
+
+/// Polls of a thread, or of many.
+#[derive(Clone, Copy, Default)]
+pub(super) struct PolledBy {
+    pub(super) count: i64,
+    pub(super) longest: i64,
+    /// The type that was polled longest.
+    most: Option<(i64, Reverse<TypeId>)>,
+}
+
+impl PolledBy {
+    fn add(&mut self, polls: &PollSums) {
+        self.count = self.count.saturating_add(polls.count);
+        self.longest = self.longest.max(polls.longest);
     }
-    let is_loop = |id: Option<TypeId>| scene.names.kind_of_type(id) == TaskKind::Worker;
-    let mut steps: Map<Tid, Vec<Step>> = Map::default();
-    for (bucket, partial) in &scene.parts {
-        let mut sums: Map<Tid, Sum> = Map::default();
+}
+
+/// The polls of each bucket.
+pub(super) fn polled(scene: &Scene<'_>) -> Vec<Polled> {
+    let (mut kinds, mut of_type, mut of_thread) = (Map::default(), Hints::new(8), Hints::new(8));
+    let bucket = |(_, partial): &(Bucket, &Partial)| {
+        let mut polled = Polled::default();
         for ((tid, type_id), polls) in &partial.sums.polls {
-            if is_loop(*type_id) {
+            let kind: &mut Option<TaskKind> = of_type.of(&mut kinds, *type_id, number_of(*type_id));
+            let kind = *kind.get_or_insert_with(|| scene.names.kind_of_type(*type_id));
+            if kind == TaskKind::Worker {
                 continue;
             }
-            let sum = sums.entry(*tid).or_default();
-            sum.polls = sum.polls.saturating_add(polls.count);
-            sum.longest = sum.longest.max(polls.longest);
-            sum.most = sum.most.max(type_id.map(|id| (polls.dur, Reverse(id))));
+            if kind == TaskKind::Task {
+                polled.tasks.add(polls);
+            }
+            let of = of_thread.of(&mut polled.threads, *tid, u64::from(tid.0.cast_unsigned()));
+            of.add(polls);
+            of.most = of.most.max(type_id.map(|id| (polls.dur, Reverse(id))));
         }
+        polled
+    };
+    scene.parts.iter().map(bucket).collect()
+}
+
+/// The steps of each thread, by polls, and whose they were by polls, else by samples.
+fn steps(scene: &Scene<'_>) -> Map<Tid, Vec<Step>> {
+    let is_loop = |id: Option<TypeId>| scene.names.kind_of_type(id) == TaskKind::Worker;
+    let mut steps: Map<Tid, Vec<Step>> = Map::default();
+    for ((bucket, partial), polled) in scene.parts.iter().zip(&scene.polled) {
         let mut sampled: Map<(Tid, TypeId), i64> = Map::default();
         for ((tid, task), run) in &partial.sums.runs {
             let id = task.and_then(|task| scene.names.type_of.get(&task)).filter(|id| !is_loop(Some(**id)));
@@ -233,12 +265,12 @@ fn steps(scene: &Scene<'_>) -> Map<Tid, Vec<Step>> {
             if observed(*bucket, first, last) == 0 {
                 continue;
             }
-            let sum = sums.remove(tid).unwrap_or_default();
+            let sum = polled.threads.get(tid).copied().unwrap_or_default();
             let most = sum.most.or(most_sampled.get(tid).copied());
             steps.entry(*tid).or_default().push(Step {
                 ts: bucket.start(),
                 load: seat.step(*bucket),
-                polls: sum.polls,
+                polls: sum.count,
                 longest_poll: sum.longest,
                 task_type: scene.type_ref(most.map(|(_, Reverse(id))| id)),
             });

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, vec::Vec};
 
 use super::{
-    Bucket, Coverage, Distribution, Drops, Histogram, Load, LostEvents, Merge as _, Mode, Name, Names, Overhead,
-    Partial, ProcessFigures, Query, Role, SessionFacts, Snapshot, Status, StreamCoverage, Sums, TaskDetail, TaskId,
-    TaskKind, TaskRef, Tick, Tid, TypeId, TypeRef, Window, partial::clipped,
+    Bucket, Counts, Coverage, Distribution, Drops, Histogram, Load, LostEvents, Merge as _, Mode, Name, Names,
+    Overhead, Partial, ProcessFigures, Query, Role, SessionFacts, Snapshot, Status, StreamCoverage, Sums, TaskDetail,
+    TaskId, TaskKind, TaskRef, Tick, Tid, TypeId, TypeRef, Window, partial::clipped,
 };
 use crate::wire::Stream;
 
@@ -44,6 +44,8 @@ pub(super) struct Scene<'a> {
     pub(super) names: &'a mut Names,
     /// What each thread did, where it was seen in the window.
     pub(super) threads: BTreeMap<Tid, super::threads::Seat>,
+    /// What was polled, by bucket, as in `parts`.
+    pub(super) polled: Vec<super::threads::Polled>,
 }
 
 impl Snapshot {
@@ -59,8 +61,9 @@ impl Snapshot {
         });
         names.prepare(total.stacks.keys().filter_map(|(stack, _)| *stack));
         names.prepare(parts.iter().flat_map(|(_, p)| p.sleeps.items()).filter_map(|s| s.stack));
-        let mut scene = Scene { query, at, window, parts, total, names, threads: BTreeMap::new() };
+        let mut scene = Scene { query, at, window, parts, total, names, threads: BTreeMap::new(), polled: Vec::new() };
         scene.threads = super::threads::seats(&scene);
+        scene.polled = super::threads::polled(&scene);
 
         let coverage = coverage(&scene, coverage_told, read_from);
         let (hotspots, flame) = super::hotspots::of(&mut scene);
@@ -168,14 +171,10 @@ impl Coverage {
 
 fn distributions(scene: &Scene<'_>) -> (Distribution, Distribution) {
     let is_task = |id: &Option<TypeId>| scene.names.kind_of_type(*id) == TaskKind::Task;
-    let histogram = |counts: &super::Map<(Option<TypeId>, u16), u64>| {
-        let mut histogram = Histogram::default();
-        for ((type_id, slot), count) in counts {
-            if is_task(type_id) {
-                histogram.add(*slot, *count);
-            }
-        }
-        histogram
+    let histogram = |counts: &super::Map<Option<TypeId>, Counts>| {
+        let mut all = Counts::default();
+        counts.iter().filter(|(id, _)| is_task(id)).for_each(|(_, counts)| all.merge(counts));
+        Histogram::from(&all)
     };
     let mut sums = super::PollSums::default();
     scene.total.polls.iter().filter(|((_, id), _)| is_task(id)).for_each(|(_, polls)| sums.merge(polls));
@@ -186,27 +185,22 @@ fn distributions(scene: &Scene<'_>) -> (Distribution, Distribution) {
 }
 
 fn history(scene: &Scene<'_>) -> Vec<Tick> {
-    let (mut ticks, mut parts) = (Vec::new(), scene.parts.iter().peekable());
+    let (mut ticks, mut parts) = (Vec::new(), scene.parts.iter().zip(&scene.polled).peekable());
     let mut bucket = scene.window.from;
-    let nothing = Partial::default();
+    let nothing = (Partial::default(), super::threads::Polled::default());
     while bucket < scene.window.to && ticks.len() < super::MOST_TICKS {
-        let partial = parts.next_if(|(b, _)| *b == bucket).map_or(&nothing, |(_, p)| *p);
+        let found = parts.next_if(|((b, _), _)| *b == bucket);
+        let (partial, polled) = found.map_or((&nothing.0, &nothing.1), |((_, partial), polled)| (*partial, polled));
         let mut tick = Tick {
             ts: bucket.start(),
             load: Load::default(),
-            polls: 0,
+            polls: polled.tasks.count,
             cpu: partial.sums.runs.values().fold(0, |sum: i64, run| sum.saturating_add(run.weight)),
-            longest_poll: 0,
+            longest_poll: polled.tasks.longest,
             longest_block: 0,
             lost: partial.sums.drops.values().fold(0, |sum: i64, lost| sum.saturating_add(*lost)),
             status: Status::Normal,
         };
-        for ((_, type_id), polls) in &partial.sums.polls {
-            if scene.names.kind_of_type(*type_id) == TaskKind::Task {
-                tick.polls = tick.polls.saturating_add(polls.count);
-                tick.longest_poll = tick.longest_poll.max(polls.longest);
-            }
-        }
         // They come longest first.
         let sleep = partial.sleeps.items().iter().find(|s| scene.is_task(s.task));
         tick.longest_block = sleep.map_or(0, |s| s.dur);
