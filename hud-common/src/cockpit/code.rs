@@ -17,6 +17,18 @@ pub(super) struct PlaceNo(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SpotNo(u32);
 
+impl From<PlaceNo> for usize {
+    fn from(PlaceNo(number): PlaceNo) -> Self {
+        usize::try_from(number).unwrap_or(usize::MAX)
+    }
+}
+
+impl From<SpotNo> for usize {
+    fn from(SpotNo(number): SpotNo) -> Self {
+        usize::try_from(number).unwrap_or(usize::MAX)
+    }
+}
+
 /// A stack, worked out.
 #[derive(Clone, Debug)]
 pub(super) struct Walked {
@@ -55,6 +67,11 @@ impl Code {
 
     pub(super) fn walked(&self, id: Option<StackId>) -> Option<&Walked> {
         self.walked.get(&id?)
+    }
+
+    /// How many places there are; spots are no more.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
     }
 
     pub(super) fn place(&self, number: PlaceNo) -> Option<&Place> {

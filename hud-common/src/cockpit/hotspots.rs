@@ -64,45 +64,48 @@ struct Heat {
 }
 
 /// Ranks by spot or by place.
-fn ranked<K: Copy + Eq + core::hash::Hash>(
+fn ranked<K: Copy + Eq + core::hash::Hash + Into<usize>>(
     scene: &Scene<'_>,
     piles: &[Pile],
     key: impl Fn(PlaceNo) -> K,
     reached: impl Fn(&super::code::Walked) -> &Vec<K>,
 ) -> Vec<Hotspot> {
     let code = &scene.names.code;
-    let mut heats: Map<K, Heat> = Map::default();
+    // Only what something is blamed on is a hotspot.
+    let mut heats: Map<K, (Heat, Detail)> = Map::default();
     for pile in piles {
-        let blamed = key(pile.blamed);
-        let heat = heats.entry(blamed).or_default();
-        heat.own = heat.own.saturating_add(pile.weight.weight);
-        heat.samples = heat.samples.saturating_add(pile.weight.samples);
-        heat.total = heat.total.saturating_add(pile.weight.weight);
-        if let Some(walked) = code.walked(pile.stack) {
-            for other in reached(walked) {
-                if *other != blamed {
-                    let heat = heats.entry(*other).or_default();
-                    heat.total = heat.total.saturating_add(pile.weight.weight);
-                }
-            }
-        }
-    }
-    // Only what something is blamed on is a hotspot. What is asked of each is worked out for these alone.
-    heats.retain(|_, heat| heat.own > 0 || heat.samples > 0);
-    let mut details: Map<K, Detail> = Map::default();
-    for pile in piles {
-        let detail = details.entry(key(pile.blamed)).or_default();
+        let (heat, detail) = heats.entry(key(pile.blamed)).or_default();
         let weight = pile.weight.weight;
+        heat.own = heat.own.saturating_add(weight);
+        heat.samples = heat.samples.saturating_add(pile.weight.samples);
+        heat.total = heat.total.saturating_add(weight);
         add(&mut detail.lines, pile.blamed, weight);
         add(&mut detail.types, pile.type_id, weight);
         if let Some(leaf) = code.walked(pile.stack).and_then(|w| w.frames.first()) {
             add(&mut detail.leaves, *leaf, weight);
         }
     }
+    // Where in `heats` a number is, counted from 1: every frame of every stack is asked for.
+    let mut at = std::vec![0_usize; code.len()];
+    for (n, key) in heats.keys().enumerate() {
+        if let Some(at) = at.get_mut((*key).into()) {
+            *at = n + 1;
+        }
+    }
+    for pile in piles {
+        let Some(walked) = code.walked(pile.stack) else { continue };
+        let blamed = key(pile.blamed);
+        for other in reached(walked).iter().filter(|other| **other != blamed) {
+            let found = at.get((*other).into()).and_then(|at| heats.get_index_mut(at.checked_sub(1)?));
+            if let Some((_, (heat, _))) = found {
+                heat.total = heat.total.saturating_add(pile.weight.weight);
+            }
+        }
+    }
     let mut rows: Vec<Hotspot> = heats
-        .into_iter()
-        .filter_map(|(key, heat)| {
-            let detail = details.get(&key)?;
+        .into_values()
+        .filter(|(heat, _)| heat.own > 0 || heat.samples > 0)
+        .filter_map(|(heat, detail)| {
             let place = detail.hottest(code)?.clone();
             let calling = detail.leaf(code).filter(|leaf| *leaf != place.function);
             let task_type = detail.types.iter().max_by_key(|(id, weight)| (**weight, Reverse(**id)));
@@ -204,7 +207,7 @@ fn flame(scene: &Scene<'_>, piles: &[Pile]) -> Flame {
             }
             // Of a function's places the least stands for it: which one came first says nothing.
             if let Some(node) = nodes.get_mut(child)
-                && node.spot.is_none_or(|known| code.place(*place) < code.place(known))
+                && node.spot.is_none_or(|known| *place != known && code.place(*place) < code.place(known))
             {
                 node.spot = Some(*place);
             }
