@@ -18,9 +18,8 @@ use rustix::{
 
 /// How often to look where nothing tells of changes.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// A recorder hands over all tables within a few milliseconds, fifty times a second: one look is then enough for all of
-/// them, and for the next time as well.
-const SETTLE: Duration = Duration::from_millis(20);
+/// A recorder hands over all tables within this; one look is then enough for all of them.
+const SETTLE: Duration = Duration::from_millis(4);
 
 /// Watches a session's folder and those of its tables.
 pub(super) struct Watch {

@@ -131,6 +131,11 @@ impl<'a> Panes<'a> {
         self.panes.iter().any(Pane::is_live)
     }
 
+    /// Whether all of them are, and there is any.
+    pub(super) fn are_all_live(&self) -> bool {
+        self.is_live() && self.panes.iter().all(Pane::is_live)
+    }
+
     pub(super) fn is_playing(&self) -> bool {
         self.panes.get(self.active).is_some_and(|pane| pane.state.is_playing())
     }

@@ -23,6 +23,8 @@ use super::{
 const FRAME: Duration = Duration::from_millis(100);
 /// The least time between frames that a person's own keys bring: a screen that lags behind the hand is no instrument.
 const FRAME_OF_INPUT: Duration = Duration::from_millis(33);
+/// How long before a frame what has come is taken in.
+const LEAD: Duration = Duration::from_millis(6);
 /// How long the source is waited for at once: a key waits no longer.
 const WAIT: Duration = Duration::from_millis(30);
 /// How often a live screen is drawn although nothing came: its figures of age go on.
@@ -187,6 +189,13 @@ pub fn run_all(seats: Vec<Seat<'_>>, options: &Options) -> Result<Exit, UiError>
             panes.look(is_heartbeat);
             term.draw(|frame| panes.draw(&theme, frame.buffer_mut()))?;
             (has_input, is_first) = (false, false);
+        }
+        // Of what is being written no more is shown before the next frame: all that comes is taken in at once then, instead
+        // of as often as it is written.
+        let rest = FRAME.saturating_sub(last_frame.elapsed().saturating_add(LEAD));
+        if panes.are_all_live() && !has_input && !rest.is_zero() {
+            event::poll(rest.min(WAIT))?;
+            continue;
         }
         // What is to be drawn is not to wait for what comes next.
         let most = match (has_input, panes.is_fresh()) {
