@@ -70,7 +70,8 @@ long lists, long names and hostile names; the slowest screen counts.
 machine has the CPU for it). Its CPU time is that of the cockpit's process, which draws and follows the session; the \
 recorder is another process. Frames are counted by the synchronized updates that it sends.
 - From event to the screen's figures: `hud attach --no-tui` on the same session tells how long after their end stretches \
-off CPU and samples were taken in. A frame follows at once, or 100 ms after the last one.
+off CPU and samples were taken in. The cockpit's own frames are 100 ms apart, and what came meanwhile is taken in right before \
+each: an event is on the screen with the next one.
 - Culprits: from the session's manifest on the disk, which is written once the recorder is attached, until the names of \
 both culprits of test-async-app have been sent to the terminal.
 ";

@@ -17,9 +17,9 @@ use crate::synth;
 pub(super) const METHOD: &str = "\
 - Replay: the session is synthetic (`cargo xtask synth`, 25,000 rows a second); the window is 10 s. A frame is a `Snapshot` \
 without its drawing. The first one is timed from the start of the process; the page cache is warm. Jumps go all over the \
-session, never near the last one, while the overview of the whole session is made in the background. A frame that is due \
-before its window is read is of the newest part, and says on the screen how much is unread; the rest is read at once and \
-shown as it comes.
+session, never near the last one, while the overview of the whole session is made in the background. A window of up to \
+300,000 rows is read whole; of a larger one the frame that is due is of the newest part and says on the screen how much is \
+unread, and the rest is shown as it comes.
 ";
 
 /// What a frame shows (ns): the default of hud-analyze.
