@@ -138,7 +138,9 @@ fn assert_same(session: &Path, times: i64, seed: u64) -> (u64, i64) {
         assert_equal(&query, &tailed, &jumped);
         if random.one_in(20) {
             thread::sleep(Duration::from_millis(70));
-            (0..random.below(100)).for_each(|_| drop(at_once.wait(Duration::from_secs(1)).unwrap()));
+            for _ in 0..random.below(100) {
+                at_once.wait(Duration::from_secs(1)).unwrap();
+            }
             let query = Query { at: Some(at.saturating_add(SECOND / 10)), ..query };
             let again = at_once.snapshot(&query).unwrap();
             let mut tailed = tailer.snapshot(&query).unwrap();

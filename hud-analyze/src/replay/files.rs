@@ -202,7 +202,7 @@ impl Shelf {
                 rows.sort_unstable_by_key(|rows| rows.start);
                 joined(rows.into_iter())
             }
-            None => vec![0..rows],
+            None => std::iter::once(0..rows).collect(),
         };
         for batch in packed::read(file, &metadata, columns(table), touching, BATCH).map_err(damaged(&path))? {
             if !each(&batch.map_err(damaged(&path))?) {
