@@ -13,7 +13,7 @@ use std::{
     borrow::Cow,
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    mem,
+    iter, mem,
     ops::Range,
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -115,17 +115,22 @@ pub(super) fn gather_rows(
     let from = buckets(first).0.max(limits.from);
     let to = buckets(past).0.min(limits.to).max(from);
     let mut intake = Intake::new(from, to).with_grain(grain);
-    take_in(&mut intake, shelf, parts, tables, &mut is_wanted);
+    take_in(&mut intake, shelf, touching(parts, Window { from, to }, tables), &mut is_wanted);
     intake.buckets.settle(from, to);
     intake
 }
 
-/// Takes in the rows of these tables that count.
-fn take_in(intake: &mut Intake, shelf: &Shelf, parts: &[Part], tables: &[Table], is_wanted: &mut impl FnMut() -> bool) {
-    let window = Window { from: intake.buckets.from(), to: intake.buckets.to() };
-    for part in touching(parts, window, tables) {
+/// Takes in the rows of these parts that count.
+fn take_in<'a>(
+    intake: &mut Intake,
+    shelf: &Shelf,
+    parts: impl Iterator<Item = &'a Part>,
+    is_wanted: &mut impl FnMut() -> bool,
+) {
+    let (from, to) = (intake.buckets.from().start(), intake.buckets.to().start());
+    for part in parts {
         if is_wanted() {
-            shelf.read(part, window.from.start(), window.to.start(), |batch| {
+            shelf.read(part, from, to, |batch| {
                 intake.batch(part.table, batch);
                 is_wanted()
             });
@@ -135,7 +140,7 @@ fn take_in(intake: &mut Intake, shelf: &Shelf, parts: &[Part], tables: &[Table],
 
 /// The parts of these tables with rows that may count in a window. A row that ends where it begins counts in its first
 /// bucket.
-fn touching<'a>(parts: &'a [Part], window: Window, tables: &'a [Table]) -> impl Iterator<Item = &'a Part> {
+pub(super) fn touching<'a>(parts: &'a [Part], window: Window, tables: &'a [Table]) -> impl Iterator<Item = &'a Part> {
     let (from, to) = (window.from.start(), window.to.start());
     let parts = parts.iter().filter(move |_| window.from < window.to);
     parts.filter(move |part| tables.contains(&part.table) && part.touches(from, to))
@@ -161,12 +166,8 @@ fn gather_at_once(
     rest.sort_by_key(|part| (!tells_of_tasks(part), Reverse(part.rows_within(from, to))));
     let next = AtomicUsize::new(0);
     let take_rest = |intake: &mut Intake| {
-        while let Some(part) = rest.get(next.fetch_add(1, Ordering::Relaxed)) {
-            shelf.read(part, from, to, |batch| {
-                intake.batch(part.table, batch);
-                true
-            });
-        }
+        let parts = iter::from_fn(|| rest.get(next.fetch_add(1, Ordering::Relaxed)).copied());
+        take_in(intake, shelf, parts, &mut || true);
     };
     let (give, batches) = sync_channel(WAITING);
     // When it is done, the channel is closed.

@@ -20,7 +20,7 @@ use hud_common::{
 };
 
 use super::{
-    cache::{CHUNK, Cache, Filled, Pace, chunk_of},
+    cache::{CHUNK, Cache, Filled, Pace, chunk_of, touching},
     files::{Files, Part},
     overview::{self, Learned, Signs, Work},
 };
@@ -290,8 +290,7 @@ impl Replay {
         let to = Bucket(past.saturating_mul(CHUNK)).min(self.limits.to);
         let mut intake = Intake::new(from, to);
         intake.focus(Some(task));
-        let parts = self.parts.iter().filter(|part| matches!(part.table, Table::Polls | Table::Wakes));
-        for part in parts.filter(|part| part.touches(from.start(), to.start())) {
+        for part in touching(&self.parts, Window { from, to }, &[Table::Polls, Table::Wakes]) {
             self.files.shelf.read(part, from.start(), to.start(), |batch| {
                 intake.batch_again(part.table, batch);
                 true
