@@ -44,6 +44,9 @@ const PREFIX: usize = 8;
 const TRAILER: usize = 8;
 /// A frame's metadata is about 100 bytes a column.
 const MAX_METADATA: usize = 1 << 20;
+/// What is read of a log at once: of one that is followed, mostly all that has come.
+const LEAST_STRIDE: usize = 4 << 10;
+const MOST_STRIDE: usize = 1 << 20;
 /// A batch of 4,096 rows takes 300 kB, of stacks 4 MB.
 const MAX_BODY: usize = 1 << 30;
 
@@ -254,6 +257,10 @@ pub struct InflightReader {
     path: PathBuf,
     file: File,
     offset: u64,
+    /// What was read of it from there on.
+    ahead: Buffer,
+    /// How much is read at once.
+    stride: usize,
     /// The schema of the log, once it was read, where it is not the table's own.
     schema: Option<SchemaRef>,
     ended: bool,
@@ -283,7 +290,18 @@ impl InflightReader {
     /// Opens the log at `path`, which is one of `table`.
     pub fn open(table: Table, path: &Path) -> Result<Self> {
         let file = super::layout::open(path).map_err(Error::io("open", path))?;
-        Ok(Self { table, path: path.into(), file, offset: 0, schema: None, ended: false, cut: None, rows: 0 })
+        Ok(Self {
+            table,
+            path: path.into(),
+            file,
+            offset: 0,
+            ahead: Buffer::default(),
+            stride: LEAST_STRIDE,
+            schema: None,
+            ended: false,
+            cut: None,
+            rows: 0,
+        })
     }
 
     /// What could not be read, once the iteration has ended.
@@ -317,66 +335,51 @@ impl InflightReader {
     }
 
     fn next_batch(&mut self) -> Result<RecordBatch, NoFrame> {
-        let len = self.file.metadata()?.len();
         loop {
             if self.ended {
-                return if self.offset == len { Err(NoFrame::End) } else { bad("there is something past its end") };
+                self.read_on(PREFIX)?;
+                return if self.ahead.is_empty() { Err(NoFrame::End) } else { bad("there is something past its end") };
             }
-            let left = len.saturating_sub(self.offset);
-            if left == 0 {
-                return Err(NoFrame::End);
-            }
-            let (size, batch) = self.frame(left)?;
-            self.offset += size;
+            let (size, batch) = self.frame()?;
+            self.ahead.advance(size);
+            self.offset += size as u64;
             match batch {
                 Some(batch) => {
                     self.rows += batch.num_rows() as u64;
                     return Ok(batch);
                 }
-                None if size == PREFIX as u64 => self.ended = true,
+                None if size == PREFIX => self.ended = true,
                 None => {}
             }
         }
     }
 
-    /// Reads the frame at the offset, given the bytes from there on. No length in it is believed before it was held
-    /// against these, and nothing is decoded before the checksum was.
-    fn frame(&mut self, left: u64) -> Result<(u64, Option<RecordBatch>), NoFrame> {
-        let mut prefix = [0; PREFIX];
-        if left < PREFIX as u64 {
-            return Err(NoFrame::Torn);
-        }
-        self.file.read_exact_at(&mut prefix, self.offset)?;
+    /// Reads the frame at the offset. No length in it is believed before it was held against what is there, and nothing is
+    /// decoded before the checksum was.
+    fn frame(&mut self) -> Result<(usize, Option<RecordBatch>), NoFrame> {
+        let prefix = self.bytes(0, PREFIX)?;
         let (mark, size) = prefix.split_at(4);
         if mark != CONTINUATION {
             return bad("a frame does not begin as one");
         }
-        let size = size.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+        let size = size.iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
         if size == 0 {
-            return Ok((PREFIX as u64, None));
+            return Ok((PREFIX, None));
         }
-        if size % 8 != 0 || size < TRAILER as u64 || size > MAX_METADATA as u64 {
+        if !size.is_multiple_of(8) || !(TRAILER..=MAX_METADATA).contains(&size) {
             return bad("a frame's length is not possible");
         }
-        let head_len = PREFIX as u64 + size;
-        if left < head_len {
-            return Err(NoFrame::Torn);
-        }
-        let head = self.bytes(self.offset, head_len)?;
+        let head_len = PREFIX + size;
+        let head = self.bytes(0, head_len)?;
         let Some((covered, crc_stored)) = head.split_last_chunk::<4>() else { return bad("a frame is too short") };
         if !covered.ends_with(&MAGIC) {
             return bad("a frame has no checksum");
         }
-        let Some(metadata) = head.get(PREFIX..head.len() - TRAILER) else { return bad("a frame is too short") };
+        let Some(metadata) = head.get(PREFIX..head_len - TRAILER) else { return bad("a frame is too short") };
         let Ok(message) = root_as_message(metadata) else { return bad("a frame's metadata is damaged") };
-        let body_len = u64::try_from(message.bodyLength()).unwrap_or(u64::MAX);
-        if body_len > MAX_BODY as u64 {
-            return bad("a frame's length is not possible");
-        }
-        if left - head_len < body_len {
-            return Err(NoFrame::Torn);
-        }
-        let body = self.bytes(self.offset + head_len, body_len)?;
+        let body_len = usize::try_from(message.bodyLength()).ok().filter(|len| *len <= MAX_BODY);
+        let Some(body_len) = body_len else { return bad("a frame's length is not possible") };
+        let body = self.bytes(head_len, body_len)?;
         if crc(self.offset, covered, [body.as_slice()]) != u32::from_le_bytes(*crc_stored) {
             return bad("a frame's checksum does not match");
         }
@@ -387,7 +390,7 @@ impl InflightReader {
             }
             MessageHeader::RecordBatch if self.offset > 0 => {
                 let schema = self.schema.clone().unwrap_or_else(|| self.table.schema());
-                let batch = decode(metadata, body, schema)?;
+                let batch = decode(metadata, &body, schema)?;
                 Some(if self.schema.is_some() { adapt(self.table, &batch)? } else { batch })
             }
             _ => return bad("a frame is of a kind that does not belong there"),
@@ -395,11 +398,51 @@ impl InflightReader {
         Ok((head_len + body_len, batch))
     }
 
-    fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, NoFrame> {
-        let Ok(len) = usize::try_from(len) else { return bad("a frame's length is not possible") };
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
+    /// So many bytes of the frame at the offset, from a place in it on.
+    fn bytes(&mut self, from: usize, len: usize) -> Result<Buffer, NoFrame> {
+        let past = from + len;
+        if self.ahead.len() < past {
+            self.read_on(past)?;
+        }
+        match self.ahead.len() {
+            0 => Err(NoFrame::End),
+            there if there < past => Err(NoFrame::Torn),
+            _ => Ok(self.ahead.slice_with_length(from, len)),
+        }
+    }
+
+    /// Reads what is there from the offset on, `wanted` bytes of it or more.
+    fn read_on(&mut self, wanted: usize) -> Result<(), NoFrame> {
+        // No more is taken of memory than there is in the file.
+        if wanted > self.stride {
+            let left = self.file.metadata()?.len().saturating_sub(self.offset);
+            if left < wanted as u64 {
+                return Err(NoFrame::Torn);
+            }
+            self.stride = wanted.clamp(self.stride, MOST_STRIDE);
+        }
+        let mut bytes = vec![0; wanted.max(self.stride)];
+        let mut there = 0;
+        while there < wanted
+            && let Some(rest) = bytes.get_mut(there..)
+        {
+            match self.file.read_at(rest, self.offset + there as u64) {
+                Ok(0) => break,
+                Ok(read) => there += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // As much as comes between two looks.
+        self.stride = match there {
+            all if all == bytes.len() => (self.stride * 2).min(MOST_STRIDE),
+            few if few < bytes.len() / 4 => (self.stride / 2).max(LEAST_STRIDE),
+            _ => self.stride,
+        };
+        bytes.truncate(there);
+        bytes.shrink_to_fit();
+        self.ahead = Buffer::from_vec(bytes);
+        Ok(())
     }
 }
 
@@ -417,6 +460,8 @@ impl Iterator for InflightReader {
                 return Some(Err(Error::Io { action: "read", path: self.path.clone(), source }));
             }
         };
+        // It may be whole next time.
+        self.ahead = Buffer::default();
         let len = self.file.metadata().map_or(self.offset, |m| m.len());
         self.cut = Some(Cut { bytes: len.saturating_sub(self.offset), why, is_torn });
         None
@@ -442,7 +487,7 @@ fn log_schema(table: Table, metadata: &[u8]) -> Result<Option<SchemaRef>, NoFram
 }
 
 /// Decodes a batch. Arrow checks what is in the buffers, but believes where they lie.
-fn decode(metadata: &[u8], body: Vec<u8>, schema: SchemaRef) -> Result<RecordBatch, NoFrame> {
+fn decode(metadata: &[u8], body: &Buffer, schema: SchemaRef) -> Result<RecordBatch, NoFrame> {
     let Some((message, batch)) = root_as_message(metadata).ok().and_then(|m| Some((m, m.header_as_record_batch()?)))
     else {
         return bad("a frame's metadata is damaged");
@@ -466,7 +511,7 @@ fn decode(metadata: &[u8], body: Vec<u8>, schema: SchemaRef) -> Result<RecordBat
     }
     let none = Default::default();
     let version = message.version();
-    let batch = RecordBatchDecoder::try_new(&Buffer::from_vec(body), batch, schema, &none, &version)
+    let batch = RecordBatchDecoder::try_new(body, batch, schema, &none, &version)
         .and_then(RecordBatchDecoder::read_record_batch);
     batch.map_err(|e| NoFrame::Cut(format!("a frame does not decode: {e}")))
 }
