@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Bucket, Ended, LongPoll, Map, Mark, Name, Newest, Partial, PollSpan, STRETCH_MIN, Sleep, StackId, Sums,
-    TASKS_PER_BUCKET, TaskDetail, TaskId, TaskSums, Tid, TypeId, WAKERS,
+    Bucket, Ended, LongPoll, Map, Mark, Merge as _, Name, Newest, Partial, PollSpan, PollSums, STRETCH_MIN, Seen,
+    Sleep, StackId, Sums, TASKS_PER_BUCKET, TaskDetail, TaskId, TaskSums, Tid, TypeId, WAKERS,
     hints::{Hints, number_of},
     partial::clipped,
 };
@@ -29,8 +29,19 @@ pub struct PollRow {
 
 impl PollRow {
     /// When it was over.
+    #[inline]
     pub(super) fn end(&self) -> i64 {
         self.ts.saturating_add(self.dur.max(0))
+    }
+
+    #[inline]
+    fn busy(&self) -> i64 {
+        self.dur.max(0).saturating_sub(self.blocked).saturating_sub(self.run_queue).max(0)
+    }
+
+    #[inline]
+    fn delay(&self) -> Option<i64> {
+        self.wake_delay.map(|delay| delay.max(0))
     }
 }
 
@@ -38,17 +49,84 @@ impl PollRow {
 #[derive(Clone, Debug)]
 struct Hinted {
     polls: Hints,
+    seen: Hints,
     durations: Hints,
     delays: Hints,
-    seen: Hints,
     tasks: Hints,
 }
 
 impl Default for Hinted {
     fn default() -> Self {
         let of = Hints::new;
-        Hinted { polls: of(12), durations: of(8), delays: of(8), seen: of(8), tasks: of(15) }
+        Hinted { polls: of(12), seen: of(8), durations: of(8), delays: of(8), tasks: of(15) }
     }
+}
+
+/// Rows that are counted at a time: each kind of count by itself, as going through one after the other for each row has the
+/// processor wait for memory every time.
+const BLOCK: usize = 256;
+
+/// Pairs of threads and types whose tallies are kept for the next bucket, which will have them as well.
+const MOST_TALLIES: usize = 4_096;
+
+/// Polls that follow each other and end in one bucket, by thread and type: they are many, these are few.
+#[derive(Clone, Debug, Default)]
+struct Tallies {
+    polls: Map<(Tid, Option<TypeId>), PollSums>,
+    seen: Map<Tid, Seen>,
+    /// Those with a poll.
+    met: Vec<usize>,
+}
+
+impl Tallies {
+    /// Takes in polls that end in a bucket.
+    fn add(&mut self, hints: &mut Hinted, bucket: Bucket, rows: &[PollRow]) {
+        for row in rows {
+            // Threads have numbers near each other, types of one program too.
+            let number = number_of(row.type_id).wrapping_add(number_of_thread(row.tid).wrapping_mul(131));
+            let (place, polls) = hints.polls.find(&mut self.polls, (row.tid, row.type_id), number);
+            if polls.count == 0 {
+                self.met.push(place);
+            }
+            let (dur, busy) = (row.dur.max(0), row.busy());
+            polls.count += 1;
+            polls.dur = polls.dur.saturating_add(dur);
+            polls.busy = polls.busy.saturating_add(busy);
+            polls.longest = polls.longest.max(dur);
+            if let Some(delay) = row.delay() {
+                polls.delay = polls.delay.saturating_add(delay);
+                polls.delay_longest = polls.delay_longest.max(delay);
+            }
+        }
+        for row in rows {
+            let seen = hints.seen.of(&mut self.seen, row.tid, number_of_thread(row.tid));
+            let end = row.end();
+            seen.poll_end.add(end);
+            if row.ts >= bucket.start() {
+                seen.first.add(row.ts);
+                seen.last.add(end);
+            }
+        }
+    }
+
+    /// Adds them to what the bucket knows of polls and threads.
+    fn add_to(&mut self, sums: &mut Sums) {
+        for place in self.met.drain(..) {
+            let Some((key, polls)) = self.polls.get_index_mut(place) else { continue };
+            sums.polls.entry(*key).or_default().merge(polls);
+            *polls = PollSums::default();
+        }
+        for (tid, seen) in self.seen.drain(..) {
+            sums.seen.entry(tid).or_default().merge(&seen);
+        }
+        if self.polls.len() > MOST_TALLIES {
+            self.polls.clear();
+        }
+    }
+}
+
+fn number_of_thread(tid: Tid) -> u64 {
+    u64::from(tid.0.cast_unsigned())
 }
 
 /// How finely that is told apart in time of which only a window's sum is ever shown: tasks, distributions and stacks.
@@ -82,6 +160,7 @@ struct Place<'a> {
     /// Where that is counted of which only sums are shown, if not in the partial; `None` where it is not counted.
     group: Option<Option<&'a mut Sums>>,
     hints: &'a mut Hinted,
+    tallies: &'a mut Tallies,
 }
 
 /// Where that is counted of which only sums are shown.
@@ -93,77 +172,85 @@ fn summed<'s>(partial: &'s mut Partial, group: &'s mut Option<Option<&mut Sums>>
 }
 
 impl Place<'_> {
-    /// A row that tells of a task.
+    /// Rows that tell of tasks: of which, and from when to when.
     #[inline]
-    fn task(&mut self, id: TaskId, first: i64, last: i64, then: impl FnOnce(&mut TaskSums)) {
+    fn tasks<R>(&mut self, rows: &[R], of: impl Fn(&R) -> (TaskId, i64, i64), mut then: impl FnMut(&mut TaskSums, &R)) {
         let Some(sums) = summed(self.partial, &mut self.group) else { return };
-        let task = self.hints.tasks.of(&mut sums.tasks, id, id.0.cast_unsigned());
-        task.signs += 1;
-        task.first.add(first);
-        task.last.add(last);
-        then(task);
+        for row in rows {
+            let (id, first, last) = of(row);
+            let task = self.hints.tasks.of(&mut sums.tasks, id, id.0.cast_unsigned());
+            task.signs += 1;
+            task.first.add(first);
+            task.last.add(last);
+            then(task, row);
+        }
         // Tasks that are too many go before they are twice too many.
         if self.group.is_none() && self.partial.sums.tasks.len() >= 2 * TASKS_PER_BUCKET {
             self.partial.sums.cap_tasks();
         }
     }
 
-    #[inline]
-    fn sign(&mut self, ts: i64, id: TaskId, of: Option<Stream>, then: impl FnOnce(&mut TaskSums)) {
-        if let Some(stream) = of {
-            count(&mut self.partial.sums, stream);
-        }
-        self.task(id, ts, ts, then);
+    /// A row that tells of a task.
+    fn task(&mut self, id: TaskId, first: i64, last: i64, then: impl FnOnce(&mut TaskSums)) {
+        let mut then = Some(then);
+        self.tasks(&[(id, first, last)], |of| *of, |task, _| then.take().into_iter().for_each(|then| then(task)));
     }
 
-    #[inline]
-    fn poll(&mut self, row: &PollRow) {
-        let (dur, end) = (row.dur.max(0), row.end());
-        let busy = dur.saturating_sub(row.blocked).saturating_sub(row.run_queue).max(0);
-        let delay = row.wake_delay.map(|delay| delay.max(0));
+    /// Adds what was tallied. Gives how many pairs of threads and types the bucket has.
+    fn close(&mut self) -> usize {
         let sums = &mut self.partial.sums;
-        count(sums, Stream::Polls);
-        let kind = number_of(row.type_id);
-        let thread = u64::from(row.tid.0.cast_unsigned());
-        // Threads have numbers near each other, types of one program too.
-        let place = kind.wrapping_add(thread.wrapping_mul(131));
-        let polls = self.hints.polls.of(&mut sums.polls, (row.tid, row.type_id), place);
-        polls.count += 1;
-        polls.dur = polls.dur.saturating_add(dur);
-        polls.busy = polls.busy.saturating_add(busy);
-        polls.longest = polls.longest.max(dur);
-        if let Some(delay) = delay {
-            polls.delay = polls.delay.saturating_add(delay);
-            polls.delay_longest = polls.delay_longest.max(delay);
-        }
-        let seen = self.hints.seen.of(&mut sums.seen, row.tid, thread);
-        seen.poll_end.add(end);
-        if row.ts >= self.bucket.start() {
-            seen.first.add(row.ts);
-            seen.last.add(end);
-        }
+        self.tallies.add_to(sums);
+        sums.polls.len()
+    }
+
+    fn polls(&mut self, rows: &[PollRow]) {
+        count(&mut self.partial.sums, Stream::Polls, rows.len());
+        self.tallies.add(self.hints, self.bucket, rows);
         if let Some(sums) = summed(self.partial, &mut self.group) {
-            self.hints.durations.of(&mut sums.durations, row.type_id, kind).record(dur);
-            if let Some(delay) = delay {
-                self.hints.delays.of(&mut sums.delays, row.type_id, kind).record(delay);
+            for row in rows {
+                let (id, number) = (row.type_id, number_of(row.type_id));
+                self.hints.durations.of(&mut sums.durations, id, number).record(row.dur.max(0));
+            }
+            for (row, delay) in rows.iter().filter_map(|row| Some((row, row.delay()?))) {
+                let (id, number) = (row.type_id, number_of(row.type_id));
+                self.hints.delays.of(&mut sums.delays, id, number).record(delay);
             }
         }
-        self.task(row.task, row.ts, end, |task| {
-            task.polls += 1;
-            task.busy = task.busy.saturating_add(busy);
-            task.longest_poll = task.longest_poll.max(dur);
-            if let Some(delay) = delay {
-                task.delays += 1;
-                task.delay = task.delay.saturating_add(delay);
-                task.delay_longest = task.delay_longest.max(delay);
-            }
-        });
-        if dur >= STRETCH_MIN {
-            let (ts, tid, task, type_id) = (row.ts, row.tid, row.task, row.type_id);
-            self.partial.long_polls.push(LongPoll { ts, dur, busy, tid, task, type_id });
+        self.tasks(
+            rows,
+            |row| (row.task, row.ts, row.end()),
+            |task, row| {
+                task.polls += 1;
+                task.busy = task.busy.saturating_add(row.busy());
+                task.longest_poll = task.longest_poll.max(row.dur);
+                if let Some(delay) = row.delay() {
+                    task.delays += 1;
+                    task.delay = task.delay.saturating_add(delay);
+                    task.delay_longest = task.delay_longest.max(delay);
+                }
+            },
+        );
+        for row in rows.iter().filter(|row| row.dur >= STRETCH_MIN) {
+            let PollRow { ts, dur, tid, task, type_id, .. } = *row;
+            self.partial.long_polls.push(LongPoll { ts, dur, busy: row.busy(), tid, task, type_id });
         }
     }
+
+    fn wakes(&mut self, rows: &[WakeRow]) {
+        count(&mut self.partial.sums, Stream::Wakes, rows.len());
+        self.tasks(
+            rows,
+            |(ts, task, _)| (*task, *ts, *ts),
+            |sums, (_, task, by)| {
+                sums.wakes += 1;
+                sums.self_wakes += i64::from(*by == Some(*task));
+            },
+        );
+    }
 }
+
+/// A row of `wakes`: when, whom, and by which task.
+type WakeRow = (i64, TaskId, Option<TaskId>);
 
 /// A row of `off_cpu`.
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +290,7 @@ pub struct Buckets {
     /// The first bucket in which a row has ended since this was asked.
     touched: Option<Bucket>,
     hints: Hinted,
+    tallies: Tallies,
     /// How many threads and types the last bucket had, which the next one will have as well.
     like: usize,
     grain: Grain,
@@ -308,7 +396,7 @@ impl Buckets {
             partial.sums.polls.reserve(like);
             partial
         });
-        Some(Place { partial, bucket, group, hints: &mut self.hints })
+        Some(Place { partial, bucket, group, hints: &mut self.hints, tallies: &mut self.tallies })
     }
 
     /// The buckets that `[ts, end)` touches, and the sums of each; an empty stretch touches that of its instant.
@@ -330,12 +418,11 @@ impl Buckets {
     /// Takes in rows of `polls`.
     pub fn polls(&mut self, rows: impl Iterator<Item = PollRow>) {
         let mut crossing = Vec::new();
-        self.runs(rows, PollRow::end, |place, begin, row| {
-            if row.ts < begin {
-                crossing.push((row.tid, row.ts, row.end()));
-            }
+        self.runs(rows, PollRow::end, |place, begin, rows| {
+            let crosses = rows.iter().filter(|row| row.ts < begin);
+            crossing.extend(crosses.map(|row| (row.tid, row.ts, row.end())));
             if let Some(place) = place {
-                place.poll(&row);
+                place.polls(rows);
             }
         });
         crossing.into_iter().for_each(|(tid, from, to)| self.see(tid, from, to));
@@ -346,39 +433,44 @@ impl Buckets {
         self.runs(
             rows,
             |(ts, ..)| *ts,
-            |place, _, (ts, task, by)| {
-                let Some(place) = place else { return };
-                place.sign(ts, task, Some(Stream::Wakes), |sums| {
-                    sums.wakes += 1;
-                    sums.self_wakes += i64::from(by == Some(task));
-                });
+            |place, _, rows| {
+                if let Some(place) = place {
+                    place.wakes(rows);
+                }
             },
         );
     }
 
-    /// Gives the rows to the partials of the buckets in which they end, if these count, and tells when these begin. Rows
-    /// that follow each other mostly end in one.
+    /// Gives the rows, some at a time, to the partials of the buckets in which they end, if these count, and tells when these
+    /// begin. Rows that follow each other mostly end in one.
     fn runs<R>(
         &mut self,
         rows: impl Iterator<Item = R>,
         end: impl Fn(&R) -> i64,
-        mut then: impl FnMut(Option<&mut Place<'_>>, i64, R),
+        mut then: impl FnMut(Option<&mut Place<'_>>, i64, &[R]),
     ) {
         let mut rows = rows.peekable();
-        while let Some(first) = rows.next() {
-            let bucket = Bucket::of(end(&first));
+        let mut block = Vec::with_capacity(BLOCK);
+        while let Some(first) = rows.peek() {
+            let bucket = Bucket::of(end(first));
             let (begin, past) = (bucket.start(), bucket.end());
             let is_within = |row: &R| (begin..past).contains(&end(row));
             let mut outside = 0;
             let mut place = self.at(begin);
-            then(place.as_mut(), begin, first);
-            while let Some(row) = rows.next_if(is_within) {
-                outside += u64::from(place.is_none());
-                then(place.as_mut(), begin, row);
+            loop {
+                block.extend(core::iter::from_fn(|| rows.next_if(is_within)).take(BLOCK));
+                if block.is_empty() {
+                    break;
+                }
+                outside += block.len() as u64;
+                then(place.as_mut(), begin, &block);
+                block.clear();
             }
-            let like = place.map(|place| place.partial.sums.polls.len());
-            self.like = like.unwrap_or(self.like);
-            self.outside += outside;
+            match place.map(|mut place| place.close()) {
+                Some(like) => self.like = like,
+                // One of them was counted as its place was looked for.
+                None => self.outside += outside.saturating_sub(1),
+            }
         }
     }
 
@@ -392,7 +484,7 @@ impl Buckets {
         };
         if let Some(mut place) = self.at(end) {
             let sums = &mut place.partial.sums;
-            count(sums, Stream::OffCpu);
+            count(sums, Stream::OffCpu, 1);
             sums.seen.entry(row.tid).or_default().returned.add(end);
             if let Some(id) = row.task {
                 let asleep = ready.saturating_sub(row.ts);
@@ -434,7 +526,7 @@ impl Buckets {
         let Some(mut place) = self.at(row.ts) else { return };
         let weight = row.weight.max(0);
         let sums = &mut place.partial.sums;
-        count(sums, Stream::Samples);
+        count(sums, Stream::Samples, 1);
         let run = sums.runs.entry((row.tid, row.task)).or_default();
         run.samples += 1;
         run.weight = run.weight.saturating_add(weight);
@@ -477,9 +569,11 @@ impl Buckets {
     }
 
     fn sign(&mut self, ts: i64, id: TaskId, of: Option<Stream>, then: impl FnOnce(&mut TaskSums)) {
-        if let Some(mut place) = self.at(ts) {
-            place.sign(ts, id, of, then);
+        let Some(mut place) = self.at(ts) else { return };
+        if let Some(stream) = of {
+            count(&mut place.partial.sums, stream, 1);
         }
+        place.task(id, ts, ts, then);
     }
 
     /// Takes in a row of `coverage`.
@@ -569,6 +663,6 @@ fn least_keys<K: Ord + Copy + Eq + core::hash::Hash, V>(map: &mut Map<K, V>, mos
 }
 
 #[expect(clippy::indexing_slicing, reason = "an array with a place for each stream")]
-fn count(sums: &mut Sums, stream: Stream) {
-    sums.rows[stream as usize] += 1;
+fn count(sums: &mut Sums, stream: Stream, rows: usize) {
+    sums.rows[stream as usize] += i64::try_from(rows).unwrap_or(i64::MAX);
 }

@@ -23,13 +23,24 @@ impl Hints {
     /// The value of a key, which is there then; `number` is one that tells most keys apart by its low bits. A hint of
     /// another map is none that is followed.
     #[inline]
-    #[expect(clippy::indexing_slicing, reason = "below the length by the mask, and where an entry was just found")]
     pub(super) fn of<'m, K: Copy + Eq + Hash, V: Default>(
         &mut self,
         map: &'m mut Map<K, V>,
         key: K,
         number: u64,
     ) -> &'m mut V {
+        self.find(map, key, number).1
+    }
+
+    /// The same, with its place in the map.
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "below the length by the mask, and where an entry was just found")]
+    pub(super) fn find<'m, K: Copy + Eq + Hash, V: Default>(
+        &mut self,
+        map: &'m mut Map<K, V>,
+        key: K,
+        number: u64,
+    ) -> (usize, &'m mut V) {
         let hint = usize::try_from(number).unwrap_or(0) & (self.0.len() - 1);
         let mut place = usize::try_from(self.0[hint]).unwrap_or(usize::MAX);
         if map.get_index(place).is_none_or(|(known, _)| *known != key) {
@@ -38,6 +49,6 @@ impl Hints {
             entry.or_default();
             self.0[hint] = u32::try_from(place).unwrap_or(u32::MAX);
         }
-        &mut map[place]
+        (place, &mut map[place])
     }
 }

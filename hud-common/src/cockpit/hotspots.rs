@@ -11,17 +11,16 @@ use super::{
 };
 
 /// Samples of one stack in one type of task.
-struct Pile {
+pub(super) struct Pile {
     stack: Option<StackId>,
     type_id: Option<TypeId>,
     weight: Weight,
     blamed: PlaceNo,
 }
 
-pub(super) fn of(scene: &mut Scene<'_>) -> (Hotspots, Flame) {
-    let piles = piles(scene);
+pub(super) fn of(scene: &Scene<'_>, piles: &[Pile]) -> (Hotspots, Flame) {
     let mut all = Weight::default();
-    for pile in &piles {
+    for pile in piles {
         all.samples = all.samples.saturating_add(pile.weight.samples);
         all.weight = all.weight.saturating_add(pile.weight.weight);
     }
@@ -29,16 +28,16 @@ pub(super) fn of(scene: &mut Scene<'_>) -> (Hotspots, Flame) {
     let hotspots = Hotspots {
         weight: all.weight,
         samples: all.samples,
-        by_function: ranked(scene, &piles, |place| code.spot(place), |walked| &walked.spots),
-        by_line: ranked(scene, &piles, |place| place, |walked| &walked.places),
-        by_type: by_type(scene, &piles),
+        by_function: ranked(scene, piles, |place| code.spot(place), |walked| &walked.spots),
+        by_line: ranked(scene, piles, |place| place, |walked| &walked.places),
+        by_type: by_type(scene, piles),
     };
-    let flame = if scene.query.has_flame { flame(scene, &piles) } else { Flame::default() };
+    let flame = if scene.query.has_flame { flame(scene, piles) } else { Flame::default() };
     (hotspots, flame)
 }
 
 /// The window's samples by stack and type of task, each with what it is blamed on.
-fn piles(scene: &mut Scene<'_>) -> Vec<Pile> {
+pub(super) fn piles(scene: &mut Scene<'_>) -> Vec<Pile> {
     let mut counted: Map<(Option<StackId>, Option<TypeId>), Weight> = Map::default();
     for ((stack, task), weight) in &scene.total.stacks {
         // A worker's own loop is no task.

@@ -1,6 +1,6 @@
 //! From the partials of a window to what a screen shows. What needs more than a few lines has a file of its own.
 
-use std::{collections::BTreeMap, vec::Vec};
+use std::{collections::BTreeMap, panic::resume_unwind, thread, vec::Vec};
 
 use super::{
     Bucket, Counts, Coverage, Distribution, Drops, Histogram, Load, LostEvents, Merge as _, Mode, Name, Names,
@@ -48,6 +48,17 @@ pub(super) struct Scene<'a> {
     pub(super) polled: Vec<super::threads::Polled>,
 }
 
+/// From so many tasks on, a frame is made by two threads: for fewer, a thread takes as long to begin as it saves.
+const MANY_TASKS: usize = 4_096;
+
+/// Does both at the same time.
+fn both<A, B: Send>(a: impl FnOnce() -> A, b: impl FnOnce() -> B + Send) -> (A, B) {
+    thread::scope(|scope| {
+        let b = scope.spawn(b);
+        (a(), b.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
 impl Snapshot {
     /// Everything that one screen shows.
     pub fn of(view: View<'_>) -> Snapshot {
@@ -66,18 +77,31 @@ impl Snapshot {
         scene.polled = super::threads::polled(&scene);
 
         let coverage = coverage(&scene, coverage_told, read_from);
-        let (hotspots, flame) = super::hotspots::of(&mut scene);
+        let piles = super::hotspots::piles(&mut scene);
+        let of_code = || super::hotspots::of(&scene, &piles);
+        let of_tasks = || {
+            (
+                super::tasks::of(&scene, &coverage),
+                distributions(&scene),
+                super::threads::timeline(&scene),
+                history(&scene),
+            )
+        };
+        let is_large = total.tasks.len() >= MANY_TASKS;
+        let ((hotspots, flame), (of_tasks, (polls, wake_delay), timeline, history)) = match is_large {
+            true => both(of_code, of_tasks),
+            false => (of_code(), of_tasks()),
+        };
+        let (tasks, types) = of_tasks;
         let stretches = super::blocking::stretches(&mut scene);
         let blocking = super::blocking::of(&mut scene, &stretches);
         let workers = super::threads::workers(&scene);
-        let (tasks, types) = super::tasks::of(&scene, &coverage);
         let task = query.task.map(|id| super::tasks::page(&mut scene, id, detail, &stretches));
-        let (polls, wake_delay) = distributions(&scene);
         let findings = super::rules::findings(&mut scene, &stretches, &workers, &types, &wake_delay, &coverage);
         Snapshot {
             status: findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal),
-            timeline: super::threads::timeline(&scene),
-            history: history(&scene),
+            timeline,
+            history,
             drops: drops(total),
             overhead: overhead(total),
             process: process(total),
