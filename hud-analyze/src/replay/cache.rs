@@ -5,37 +5,28 @@
 //! distributions and stacks, most of what there is, are kept by chunk alone, but for the chunks at the window's ends, of
 //! which a frame adds up some of the buckets.
 //!
-//! Who jumps to where little is known waits for all of a window, and most tasks are met in each of its chunks anew. So it is
-//! read at once and undivided: its tasks are counted in one place, and nothing is to be added up. The chunks follow when there
-//! is time.
+//! Who jumps to where little is known is given the window undivided at first; the chunks follow when there is time.
 
 use std::{
     borrow::Cow,
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    iter, mem,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{SyncSender, sync_channel},
-    },
     thread,
     time::Instant,
 };
 
-use arrow::array::RecordBatch;
 use hud_common::{
-    cockpit::{Bucket, Grain, Intake, Merge as _, Names, Partial, Sums, TASKS_PER_BUCKET, Window},
+    cockpit::{Bucket, Grain, Intake, Merge as _, Names, Partial, Sums, Window},
     session::Table,
 };
 
-use super::files::{EVENTS, Part, Shelf, threads};
+use super::{
+    files::{EVENTS, Part, Shelf, threads},
+    undivided::{self, Undivided},
+};
 
 /// Buckets in a chunk.
 pub(super) const CHUNK: i64 = 10;
-
-/// Batches that were read and wait to be taken in.
-const WAITING: usize = 8;
 
 /// The chunk that a bucket is in.
 pub(super) fn chunk_of(bucket: Bucket) -> i64 {
@@ -60,13 +51,6 @@ struct Known {
     used: u64,
     /// Its partials are whole, with what has only sums.
     is_whole: bool,
-}
-
-/// A window that was gathered undivided: beside its partials, which have sums but for tasks, distributions and stacks.
-struct Undivided {
-    window: Window,
-    sums: Sums,
-    len: usize,
 }
 
 /// Chunks, of which these have whole partials.
@@ -121,7 +105,7 @@ pub(super) fn gather_rows(
 }
 
 /// Takes in the rows of these parts that count.
-fn take_in<'a>(
+pub(super) fn take_in<'a>(
     intake: &mut Intake,
     shelf: &Shelf,
     parts: impl Iterator<Item = &'a Part>,
@@ -144,76 +128,6 @@ pub(super) fn touching<'a>(parts: &'a [Part], window: Window, tables: &'a [Table
     let (from, to) = (window.from.start(), window.to.start());
     let parts = parts.iter().filter(move |_| window.from < window.to);
     parts.filter(move |part| tables.contains(&part.table) && part.touches(from, to))
-}
-
-/// Gathers a window undivided; what its rows say of tasks goes to `names`. `None` where a bucket may have had too many tasks
-/// to count them all.
-///
-/// Polls are half of the work: one thread reads them and this one takes them in. The rest is done, part by part, by whoever
-/// is free.
-fn gather_at_once(
-    shelf: &Shelf,
-    parts: &[Part],
-    window: Window,
-    names: &mut Names,
-) -> Option<(Sums, BTreeMap<Bucket, Partial>)> {
-    let (from, to) = (window.from.start(), window.to.start());
-    let intake = || Intake::new(window.from, window.to).with_grain(Grain::Groups(i64::MAX, BTreeSet::new()));
-    let (polls, mut rest): (Vec<&Part>, Vec<&Part>) =
-        touching(parts, window, &EVENTS).partition(|part| part.table == Table::Polls);
-    // What tells of tasks goes to whoever is free first: the one who has their names. Then what takes longest.
-    let tells_of_tasks = |part: &Part| matches!(part.table, Table::Spawns | Table::Tasks);
-    rest.sort_by_key(|part| (!tells_of_tasks(part), Reverse(part.rows_within(from, to))));
-    let next = AtomicUsize::new(0);
-    let take_rest = |intake: &mut Intake| {
-        let parts = iter::from_fn(|| rest.get(next.fetch_add(1, Ordering::Relaxed)).copied());
-        take_in(intake, shelf, parts, &mut || true);
-    };
-    let (give, batches) = sync_channel(WAITING);
-    // When it is done, the channel is closed.
-    let read_polls = move || {
-        let give: SyncSender<RecordBatch> = give;
-        for part in polls {
-            shelf.read(part, from, to, |batch| give.send(batch.clone()).is_ok());
-        }
-    };
-    let (mut first, mut second) = (intake(), intake());
-    second.names = mem::take(names);
-    let mut others: Vec<Intake> = (2..threads()).map(|_| intake()).collect();
-    thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            read_polls();
-            take_rest(&mut second);
-        });
-        let free = others.iter_mut().map(|intake| scope.spawn(|| take_rest(intake)));
-        let threads: Vec<_> = free.chain([reader]).collect();
-        batches.iter().for_each(|batch| first.batch(Table::Polls, &batch));
-        take_rest(&mut first);
-        // What one of them could not do is missing, as what is damaged.
-        threads.into_iter().for_each(|thread| drop(thread.join()));
-    });
-    *names = mem::take(&mut second.names);
-    let (mut groups, mut all) = (Vec::new(), BTreeMap::new());
-    for mut of in [first, second].into_iter().chain(others) {
-        groups.push(of.buckets.take_groups());
-        let (partials, told) = of.into_parts();
-        names.add_tasks(&told);
-        for (bucket, partial) in partials {
-            match all.entry(bucket) {
-                Entry::Vacant(free) => drop(free.insert(partial)),
-                Entry::Occupied(mut known) => Partial::merge(known.get_mut(), &partial),
-            }
-        }
-    }
-    all.values_mut().for_each(Partial::settle);
-    let groups: Option<Vec<_>> = groups.into_iter().collect();
-    let sum = |mut sums: Sums, of: Sums| {
-        sums.merge(&of);
-        sums
-    };
-    let mut sums = groups?.into_iter().flat_map(BTreeMap::into_values).reduce(sum).unwrap_or_default();
-    all.values().for_each(|partial| sums.merge(&partial.sums));
-    (sums.tasks.len() <= TASKS_PER_BUCKET).then_some((sums, all))
 }
 
 /// How long a window may be read before there is a frame of what there is.
@@ -338,7 +252,7 @@ impl Cache {
         if missing.len() <= known.len() || rows.fold(0, usize::saturating_add) > at_once {
             return false;
         }
-        let Some((sums, partials)) = gather_at_once(shelf, parts, window, names) else { return false };
+        let Some((sums, partials)) = undivided::gather(shelf, parts, window, names) else { return false };
         self.forget_undivided();
         missing.into_iter().chain(known).for_each(|chunk| self.forget(chunk));
         let len = sums.len() + partials.values().map(Partial::len).sum::<usize>();

@@ -14,6 +14,7 @@ mod files;
 mod overview;
 mod packed;
 mod source;
+mod undivided;
 
 pub(crate) use cli::{ReplayArgs, ScreenshotArgs, run, screenshot};
 pub use source::Replay;

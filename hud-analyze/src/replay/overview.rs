@@ -75,6 +75,9 @@ pub(super) fn start(work: Work, signs: &Arc<Signs>) -> (Receiver<Vec<Tick>>, Rec
 }
 
 fn go_through(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, learned: &Sender<Learned>) {
+    // Linux has a nice value for each thread: the person's own frame does not even wait for what is under way here.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, 19);
     let stand_back = || {
         while signs.is_busy.load(Ordering::Relaxed) && !signs.is_over.load(Ordering::Relaxed) {
             thread::sleep(PAUSE);
