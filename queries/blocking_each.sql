@@ -31,7 +31,7 @@
 --   tid         id        thread that it held
 --   thread      text      that thread's name
 WITH
-thread_name AS (
+thread_name AS MATERIALIZED (
     SELECT tid, name
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
@@ -65,10 +65,9 @@ blame AS MATERIALIZED (
         GROUP BY p.stack_id
     ) d ON d.stack_id = s.stack_id
 ),
-asleep AS (
-    SELECT o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.tid, b.frame_id, b.is_own
+asleep AS MATERIALIZED (
+    SELECT o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.tid, o.stack_id
     FROM off_cpu o
-    LEFT JOIN blame b ON b.stack_id = o.stack_id
     WHERE o.ts >= $from AND o.ts < $to AND o.dur >= $asleep
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep
@@ -101,7 +100,7 @@ poll_pieces AS (
     LEFT JOIN blame b ON b.stack_id = s.stack_id
     GROUP BY p.tid, p.ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false)
 ),
-computed AS (
+computed AS MATERIALIZED (
     SELECT *
     FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts, dur, task_id, type_id
                                        ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n
@@ -162,7 +161,7 @@ island_pieces AS (
     WHERE i.task_id IS NOT NULL
     GROUP BY i.tid, i.gap, i.island, i.task_id, b.frame_id, coalesce(b.is_own, false)
 ),
-estimated AS (
+estimated AS MATERIALIZED (
     SELECT *
     FROM (
         SELECT tid, task_id, frame_id, is_own,
@@ -177,35 +176,42 @@ estimated AS (
     WHERE n = 1 AND samples >= 2 AND dur >= $threshold AND 2 * (last_ts - ts) >= $threshold
 ),
 found AS MATERIALIZED (
-    SELECT ts, dur, 'blocked' AS cause, false AS estimated, task_id, CAST(NULL AS BIGINT) AS type_id, tid, frame_id, is_own
-    FROM asleep
-    UNION ALL
-    SELECT ts, dur, 'cpu', false, task_id, type_id, tid, frame_id, is_own FROM computed
-    UNION ALL
-    SELECT ts, dur, 'cpu', true, task_id, CAST(NULL AS BIGINT), tid, frame_id, is_own FROM estimated
+    SELECT s.*, f.function AS own_function, f.file AS own_file, f.line AS own_line, t.name AS thread
+    FROM (
+        SELECT a.ts, a.dur, 'blocked' AS cause, false AS estimated, a.task_id, CAST(NULL AS BIGINT) AS type_id, a.tid,
+               b.frame_id, b.is_own
+        FROM asleep a
+        LEFT JOIN blame b ON b.stack_id = a.stack_id
+        UNION ALL
+        SELECT ts, dur, 'cpu', false, task_id, type_id, tid, frame_id, is_own FROM computed
+        UNION ALL
+        SELECT ts, dur, 'cpu', true, task_id, CAST(NULL AS BIGINT), tid, frame_id, is_own FROM estimated
+    ) s
+    LEFT JOIN frames f ON f.frame_id = s.frame_id
+    LEFT JOIN thread_name t ON t.tid = s.tid
 ),
 -- A task's type is told when the task is first met, and as it is spawned.
-type_of AS (
+type_of AS MATERIALIZED (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
-    WHERE o.type_id IS NOT NULL AND (NOT $few OR o.task_id IN (SELECT task_id FROM found))
+    WHERE o.type_id IS NOT NULL
+      AND (NOT $few OR o.task_id IN (SELECT task_id FROM asleep UNION SELECT task_id FROM computed
+                                     UNION SELECT task_id FROM estimated))
     GROUP BY o.task_id
 ),
 stretches AS (
     SELECT s.ts, CAST(s.dur AS BIGINT) AS dur, s.cause, s.estimated,
-           CASE WHEN s.is_own THEN f.function ELSE coalesce(y.name, f.function, '<unknown>') END AS function,
+           CASE WHEN s.is_own THEN s.own_function ELSE coalesce(y.name, s.own_function, '<unknown>') END AS function,
            CASE WHEN y.name IS NOT NULL
-                 AND (NOT coalesce(s.is_own, false) OR (f.line IS NULL AND y.line IS NOT NULL))
-                THEN y.file ELSE f.file END AS file,
+                 AND (NOT coalesce(s.is_own, false) OR (s.own_line IS NULL AND y.line IS NOT NULL))
+                THEN y.file ELSE s.own_file END AS file,
            CASE WHEN y.name IS NOT NULL
-                 AND (NOT coalesce(s.is_own, false) OR (f.line IS NULL AND y.line IS NOT NULL))
-                THEN y.line ELSE f.line END AS line,
-           y.name AS task_type, s.task_id, s.tid, t.name AS thread
+                 AND (NOT coalesce(s.is_own, false) OR (s.own_line IS NULL AND y.line IS NOT NULL))
+                THEN y.line ELSE s.own_line END AS line,
+           y.name AS task_type, s.task_id, s.tid, s.thread
     FROM found s
     LEFT JOIN type_of o ON o.task_id = s.task_id
     LEFT JOIN task_types y ON y.type_id = coalesce(s.type_id, o.type_id)
-    LEFT JOIN frames f ON f.frame_id = s.frame_id
-    LEFT JOIN thread_name t ON t.tid = s.tid
     WHERE coalesce(y.kind, 'task') = 'task'
       AND ($task IS NULL OR s.task_id = $task)
       AND ($thread IS NULL OR s.tid = $thread)

@@ -34,7 +34,7 @@ counted AS MATERIALIZED (
     GROUP BY task_id, stack_id
 ),
 -- A task's type is told when the task is first met, and as it is spawned.
-type_of AS (
+type_of AS MATERIALIZED (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
     WHERE o.type_id IS NOT NULL AND (NOT $few OR o.task_id IN (SELECT task_id FROM counted))
@@ -109,7 +109,7 @@ weighed AS (
     FROM located
 ),
 -- By whole partitions: row by row, as it is without the frame, takes DataFusion 55 fifty times as long.
-topped AS (
+topped AS MATERIALIZED (
     SELECT task_type, stack_id, samples, weight, function, file, line_key,
            first_value(line) OVER (PARTITION BY function, file, line_key, task_type
                                    ORDER BY line_self DESC, line NULLS LAST
@@ -126,7 +126,7 @@ spot AS MATERIALIZED (
     FROM frame
 ),
 -- What a stack counts for: itself, and each function in it that something can be blamed on, once.
-reach AS (
+reach AS MATERIALIZED (
     SELECT stack_id, CAST(NULL AS BIGINT) AS spot, true AS is_itself FROM sampled
     UNION ALL
     -- `coalesce` hides that stacks come in order: DataFusion 55 would keep it, and sort for it.

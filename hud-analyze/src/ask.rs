@@ -32,6 +32,7 @@ use crate::{
     human,
     names::{self, VIEWS},
     output::{self, Rows, Shape},
+    serial,
     view::{ALL, Unit},
 };
 
@@ -154,7 +155,8 @@ impl Asked<'_> {
             };
             let schema = Arc::clone(frame.schema().inner());
             let task = Arc::new(frame.task_ctx());
-            let plan = frame.create_physical_plan().await.map_err(|e| self.catalog.explain(e.into()))?;
+            let (state, plan) = frame.into_parts();
+            let plan = serial::plan(&state, &plan).await.map_err(|e| self.catalog.explain(e.into()))?;
             let stream = execute_stream(Arc::clone(&plan), task).map_err(|e| self.catalog.explain(e.into()))?;
             let answer = Rows { schema, batches: Box::pin(stream.map_err(Error::from)) };
             let shape = Shape {

@@ -33,6 +33,11 @@ impl Bounds {
         bounds
     }
 
+    /// The least key and the greatest.
+    pub(crate) fn keys(&self) -> (i64, i64) {
+        (self.first_key, self.last_key)
+    }
+
     /// Whether the footers alone prove that `filter` holds for every row of these segments.
     pub(crate) fn prove<'a>(filter: &Expr, key: &str, segments: impl IntoIterator<Item = &'a Facts>) -> bool {
         let mut bounds = Self::of(&[], key);

@@ -19,7 +19,9 @@ use datafusion::{
         memory_pool::{FairSpillPool, TrackConsumersPool},
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
-    optimizer::Optimizer,
+    optimizer::{
+        Optimizer, OptimizerRule, eliminate_filter::EliminateFilter, propagate_empty_relation::PropagateEmptyRelation,
+    },
     prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext},
 };
 use hud_common::session::{self, Manifest, Recovery, SessionDir, Table, recover, scan_verified};
@@ -337,9 +339,11 @@ const OF_NO_VIEW: [&str; 3] = ["rewrite_set_comparison", "scalar_subquery_to_joi
 
 /// A door without tables yet.
 fn empty(runtime: &Arc<RuntimeEnv>, left_out: &[&str]) -> SessionContext {
-    let rules = Optimizer::new().rules;
-    let rules =
-        rules.into_iter().filter(|rule| !OF_LITTLE_USE.contains(&rule.name()) && !left_out.contains(&rule.name()));
+    // What joins with nothing is left out before anything else is made of it.
+    let first: [Arc<dyn OptimizerRule + Send + Sync>; 2] =
+        [Arc::new(EliminateFilter::new()), Arc::new(PropagateEmptyRelation::new())];
+    let rules = first.into_iter().chain(Optimizer::new().rules);
+    let rules = rules.filter(|rule| !OF_LITTLE_USE.contains(&rule.name()) && !left_out.contains(&rule.name()));
     let state = SessionStateBuilder::new()
         .with_config(config())
         .with_runtime_env(Arc::clone(runtime))

@@ -31,6 +31,7 @@ mod remote;
 pub mod replay;
 mod run;
 mod segments;
+mod serial;
 mod shelf;
 pub mod snapshot;
 mod span;

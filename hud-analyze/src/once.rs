@@ -10,12 +10,17 @@
 //! passed over.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap},
+    num::NonZero,
     ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc::channel,
     },
+    thread,
 };
 
 use arrow::{
@@ -28,7 +33,10 @@ use datafusion::{
     common::{ParamValues, ScalarValue, Statistics, config::Dialect},
     datasource::MemTable,
     error::{DataFusionError, Result},
-    execution::memory_pool::{MemoryConsumer, MemoryReservation},
+    execution::{
+        SessionState,
+        memory_pool::{MemoryConsumer, MemoryReservation},
+    },
     logical_expr::{Expr, LogicalPlan, TableType},
     physical_plan::ExecutionPlan,
     prelude::{DataFrame, SessionContext},
@@ -39,6 +47,8 @@ use datafusion::{
 };
 use futures::StreamExt as _;
 use hud_common::session::Table;
+
+use crate::serial;
 
 /// The schema of rows that were worked out, while a query is planned.
 const SCHEMA: &str = "materialized";
@@ -51,6 +61,9 @@ const NAMED: usize = 256;
 
 /// Streams of events that may be millions.
 const STREAMS: [Table; 4] = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes];
+
+/// The only one of sqlparser's that knows the mark.
+const DIALECT: Dialect = Dialect::PostgreSQL;
 
 /// The parameter that tells whether all marks hold.
 const ARE_FEW: &str = "few";
@@ -66,12 +79,9 @@ pub(crate) async fn plan(
 ) -> Result<DataFrame> {
     let rows = Table::ALL.iter().filter(|table| table.expires()).map(|table| within(*table)).sum::<Result<u64>>()?;
     let state = context.state();
-    let mut alone = state.clone();
-    alone.config_mut().options_mut().execution.target_partitions = 1;
+    let alone = serial::alone(&state);
     let state = if rows < FEW { alone.clone() } else { state };
-    // The only one of sqlparser's that knows the mark.
-    let dialect = Dialect::PostgreSQL;
-    let mut statement = state.sql_to_statement(sql, &dialect)?;
+    let mut statement = state.sql_to_statement(sql, &DIALECT)?;
     let mut kept = Kept::default();
     let mut are_few = true;
     let mut to_run = Vec::new();
@@ -89,21 +99,100 @@ pub(crate) async fn plan(
     values.insert(ARE_FEW.into(), are_few.into());
     let values = ParamValues::from(values);
     if let Some(query) = query(&mut statement) {
-        for place in to_run {
-            let Some(marked) = Marked::at(query, place) else { continue };
-            let name = marked.cte.alias.name.value.clone();
-            let frame = DataFrame::new(alone.clone(), state.statement_to_plan(marked.by_itself()).await?);
-            let (rows, batches) = Rows::of(with_values(frame, &values)?, context).await?;
-            by_name(query, &name, &batches);
-            // What joins with nothing is then not even planned.
-            let none = if batches.iter().all(|batch| batch.num_rows() == 0) { " WHERE false" } else { "" };
-            let name = kept.keep(context, rows)?;
-            let instead = state.sql_to_statement(&format!("SELECT * FROM {SCHEMA}.{name}{none}"), &dialect)?;
-            put(query, place, instead);
-        }
+        let kept = &mut kept;
+        let (running, known) = Default::default();
+        Work { query, to_run, running, known, kept, state: &alone, context, values: &values }.run_all()?;
         prune(query);
     }
     with_values(DataFrame::new(state.clone(), state.statement_to_plan(statement).await?), &values)
+}
+
+/// What is marked, being worked out: as much of it at a time as there are processors, as most of the time that few events
+/// take goes into planning, which DataFusion does by one.
+struct Work<'a> {
+    query: &'a mut Query,
+    /// Places of those that were not begun.
+    to_run: Vec<usize>,
+    /// Names of those that are running.
+    running: BTreeSet<String>,
+    known: HashMap<String, Vec<RecordBatch>>,
+    kept: &'a mut Kept,
+    state: &'a SessionState,
+    context: &'a SessionContext,
+    values: &'a ParamValues,
+}
+
+/// What became of a part, of this place and name.
+type Done = (usize, String, thread::Result<Result<(Rows, Vec<RecordBatch>)>>);
+
+impl Work<'_> {
+    fn run_all(mut self) -> Result<()> {
+        let most = thread::available_parallelism().map_or(1, NonZero::get);
+        let (state, context, values) = (self.state, self.context, self.values);
+        let (tell, told) = channel::<Done>();
+        thread::scope(|scope| {
+            loop {
+                while self.running.len() < most
+                    && let Some((place, name, statement)) = self.next()
+                {
+                    let tell = tell.clone();
+                    self.running.insert(name.clone());
+                    // Our own thread belongs to a runtime already.
+                    scope.spawn(move || {
+                        let run = AssertUnwindSafe(|| work_out(state, context, statement, values));
+                        // Where nobody waits for it any more, another part has failed.
+                        drop(tell.send((place, name, catch_unwind(run))));
+                    });
+                }
+                if self.running.is_empty() {
+                    return Ok(());
+                }
+                let Ok((place, name, done)) = told.recv() else { return Ok(()) };
+                self.running.remove(&name);
+                let (rows, batches) = done.unwrap_or_else(|panic| resume_unwind(panic))?;
+                self.put(place, name, rows, batches)?;
+            }
+        })
+    }
+
+    /// What can be begun, of it that on which most of the others rest: its place, its name, and as a query.
+    fn next(&mut self) -> Option<(usize, String, Statement)> {
+        let parts: Vec<_> = self.to_run.iter().filter_map(|place| Marked::at(self.query, *place)).collect();
+        let name = |part: &Marked<'_>| part.cte.alias.name.value.clone();
+        let unfinished: Vec<_> = parts.iter().map(name).chain(self.running.iter().cloned()).collect();
+        let is_ready = |part: &&Marked<'_>| !part.before.iter().any(|cte| unfinished.contains(&cte.alias.name.value));
+        let rest_on = |part: &Marked<'_>| parts.iter().filter(|other| other.needed.contains(&name(part))).count();
+        let next = parts.iter().filter(is_ready).max_by_key(|part| (rest_on(part), Reverse(part.place)))?;
+        let (place, name, statement) = (next.place, name(next), next.by_itself());
+        self.to_run.retain(|other| *other != place);
+        Some((place, name, statement))
+    }
+
+    /// Puts rows in the place of what they are the answer to.
+    fn put(&mut self, place: usize, name: String, rows: Rows, batches: Vec<RecordBatch>) -> Result<()> {
+        // What joins with nothing is then not even planned.
+        let none = if batches.iter().all(|batch| batch.num_rows() == 0) { " WHERE false" } else { "" };
+        self.known.insert(name, batches);
+        by_name(self.query, &self.known);
+        let name = self.kept.keep(self.context, rows)?;
+        let sql = format!("SELECT * FROM {SCHEMA}.{name}{none}");
+        put(self.query, place, self.state.sql_to_statement(&sql, &DIALECT)?);
+        Ok(())
+    }
+}
+
+/// Plans and runs a statement.
+fn work_out(
+    state: &SessionState,
+    context: &SessionContext,
+    statement: Statement,
+    values: &ParamValues,
+) -> Result<(Rows, Vec<RecordBatch>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    runtime.block_on(async {
+        let frame = DataFrame::new(state.clone(), state.statement_to_plan(statement).await?);
+        Rows::of(with_values(frame, values)?, context).await
+    })
 }
 
 fn with_values(frame: DataFrame, values: &ParamValues) -> Result<DataFrame> {
@@ -123,6 +212,7 @@ fn query(statement: &mut Statement) -> Option<&mut Query> {
 
 /// A common table expression that is to be worked out first.
 struct Marked<'a> {
+    place: usize,
     with: &'a ast::With,
     cte: &'a ast::Cte,
     /// What it rests on, and all names that it reads from.
@@ -139,7 +229,7 @@ impl<'a> Marked<'a> {
             return None;
         }
         let (before, needed) = rests_on(&cte.query, with.cte_tables.get(..place)?);
-        Some(Marked { with, cte, before, needed })
+        Some(Marked { place, with, cte, before, needed })
     }
 
     /// The streams of events that it reads.
@@ -159,11 +249,12 @@ impl<'a> Marked<'a> {
     }
 }
 
-/// Puts the numbers themselves where a query asks for one of those in a column of `name`, whose rows these are.
-fn by_name(query: &mut Query, name: &str, rows: &[RecordBatch]) {
+/// Puts the numbers themselves where a query asks for one of those in a column of what was worked out, or of several.
+fn by_name(query: &mut Query, known: &HashMap<String, Vec<RecordBatch>>) {
     let _: ControlFlow<()> = visit_expressions_mut(query, |found| {
         if let ast::Expr::InSubquery { expr, subquery, negated: false } = found
-            && let Some(numbers) = column_of(subquery, name).and_then(|column| numbers(rows, column))
+            && subquery.to_string() == subquery.body.to_string()
+            && let Some(numbers) = numbers(&subquery.body, known)
         {
             let literal = |number: i64| ast::Expr::value(ast::Value::Number(number.to_string(), false));
             *found = match numbers.is_empty() {
@@ -178,21 +269,24 @@ fn by_name(query: &mut Query, name: &str, rows: &[RecordBatch]) {
     });
 }
 
-/// The column, where all of a query is `SELECT column FROM name`.
-fn column_of<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
-    let ast::SetExpr::Select(select) = query.body.as_ref() else { return None };
+/// The numbers that a query gives, each once, where all of it is `SELECT column FROM name`, or a union of such, and they
+/// are few.
+fn numbers(query: &ast::SetExpr, known: &HashMap<String, Vec<RecordBatch>>) -> Option<BTreeSet<i64>> {
+    let select = match query {
+        ast::SetExpr::Select(select) => select,
+        ast::SetExpr::SetOperation { op: ast::SetOperator::Union, left, right, .. } => {
+            let all = &numbers(left, known)? | &numbers(right, known)?;
+            return (all.len() <= NAMED).then_some(all);
+        }
+        _ => return None,
+    };
     let [ast::SelectItem::UnnamedExpr(ast::Expr::Identifier(column))] = select.projection.as_slice() else {
         return None;
     };
-    let plain = format!("SELECT {column} FROM {name}");
-    (query.to_string() == plain).then_some(column.value.as_str())
-}
-
-/// The numbers in a column, each once, if they are few.
-fn numbers(rows: &[RecordBatch], column: &str) -> Option<BTreeSet<i64>> {
     let mut all = BTreeSet::new();
+    let (_, rows) = known.iter().find(|(name, _)| select.to_string() == format!("SELECT {column} FROM {name}"))?;
     for batch in rows {
-        for number in batch.column_by_name(column)?.as_primitive_opt::<Int64Type>()?.iter().flatten() {
+        for number in batch.column_by_name(&column.value)?.as_primitive_opt::<Int64Type>()?.iter().flatten() {
             all.insert(number);
             if all.len() > NAMED {
                 return None;

@@ -163,6 +163,13 @@ impl SegmentTable {
         SegmentTable { table, schema, sources }
     }
 
+    /// About how many events there are that the filters' bounds of time admit; none in a table of names.
+    pub(crate) fn events(&self, filters: &[Expr]) -> Result<u64> {
+        let (first, last) = Bounds::of(filters, self.table.key()).keys();
+        let sources = self.sources.iter().filter(|_| self.table.expires());
+        sources.map(|source| source.rows_within(first, last).map_err(external)).sum()
+    }
+
     fn is_labelled(&self) -> bool {
         !self.schema.table_partition_cols().is_empty()
     }

@@ -72,32 +72,44 @@ const STEP: Duration = Duration::from_secs(1);
 
 /// The folders of a session's tables, as they were before they were listed.
 #[derive(Debug, Default)]
-pub(crate) struct Folders(Vec<(PathBuf, Option<SystemTime>)>);
+pub(crate) struct Folders(Vec<(PathBuf, Folder)>);
+
+/// What a folder was like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Folder {
+    /// Nothing was put into it or taken away since then.
+    Changed(SystemTime),
+    /// There is none: nothing of that table was recorded.
+    Missing,
+    /// It was changed so lately that a change after it may have the same time, or cannot be looked at.
+    Uncertain,
+}
 
 impl Folders {
     pub(crate) fn of(dir: &SessionDir) -> Self {
-        let tables = Table::ALL.iter().filter(|_| dir.is_folder());
         let now = SystemTime::now();
-        let settled = |changed: &SystemTime| now.duration_since(*changed).is_ok_and(|age| age > STEP);
-        Folders(
-            tables
-                .map(|&table| dir.path().join(table.name()))
-                .map(|path| {
-                    let changed = changed(&path).filter(settled);
-                    (path, changed)
-                })
-                .collect(),
-        )
+        let settled = |folder| match folder {
+            Folder::Changed(then) if !now.duration_since(then).is_ok_and(|age| age > STEP) => Folder::Uncertain,
+            other => other,
+        };
+        let paths = Table::ALL.iter().filter(|_| dir.is_folder()).map(|&table| dir.path().join(table.name()));
+        Folders(paths.map(|path| (path.clone(), settled(Folder::of(&path)))).collect())
     }
 
     /// Whether nothing was put into them or taken away since, for certain.
     pub(crate) fn are_as_they_were(&self) -> bool {
-        self.0.iter().all(|(path, then)| then.is_some() && changed(path) == *then)
+        self.0.iter().all(|(path, then)| *then != Folder::Uncertain && Folder::of(path) == *then)
     }
 }
 
-fn changed(folder: &Path) -> Option<SystemTime> {
-    folder.metadata().and_then(|metadata| metadata.modified()).ok()
+impl Folder {
+    fn of(path: &Path) -> Self {
+        match path.metadata().and_then(|metadata| metadata.modified()) {
+            Ok(changed) => Folder::Changed(changed),
+            Err(error) if error.kind() == ErrorKind::NotFound => Folder::Missing,
+            Err(_) => Folder::Uncertain,
+        }
+    }
 }
 
 /// What of a log could not be read.
