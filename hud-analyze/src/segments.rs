@@ -164,9 +164,12 @@ impl SegmentTable {
     }
 
     /// About how many events there are that the filters' bounds of time admit; none in a table of names.
-    pub(crate) fn events(&self, filters: &[Expr]) -> Result<u64> {
+    pub(crate) fn events(&self, state: &dyn Session, filters: &[Expr]) -> Result<u64> {
+        if !self.table.expires() {
+            return Ok(0);
+        }
         let (first, last) = Bounds::of(filters, self.table.key()).keys();
-        let sources = self.sources.iter().filter(|_| self.table.expires());
+        let sources = self.admitted(state, filters)?.into_iter();
         sources.map(|source| source.rows_within(first, last).map_err(external)).sum()
     }
 

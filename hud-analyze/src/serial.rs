@@ -50,20 +50,20 @@ pub(crate) fn alone(state: &SessionState) -> SessionState {
 pub(crate) async fn plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = state.optimize(plan)?;
     let planner = state.query_planner();
-    match events(&plan)? < FEW {
+    match events(state, &plan)? < FEW {
         true => planner.create_physical_plan(&plan, &alone(state)).await,
         false => planner.create_physical_plan(&plan, state).await,
     }
 }
 
 /// About how many events an optimized plan reads.
-fn events(plan: &LogicalPlan) -> Result<u64> {
+fn events(state: &SessionState, plan: &LogicalPlan) -> Result<u64> {
     let mut events = 0_u64;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Some(table) = source_as_provider(&scan.source)?.downcast_ref::<SegmentTable>()
         {
-            events = events.saturating_add(table.events(&scan.filters)?);
+            events = events.saturating_add(table.events(state, &scan.filters)?);
         }
         Ok(TreeNodeRecursion::Continue)
     })?;

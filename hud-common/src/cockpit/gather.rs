@@ -451,20 +451,21 @@ impl Buckets {
     ) {
         let mut rows = rows.peekable();
         let mut block = Vec::with_capacity(BLOCK);
-        while let Some(first) = rows.peek() {
-            let bucket = Bucket::of(end(first));
+        while let Some(first) = rows.next() {
+            let bucket = Bucket::of(end(&first));
+            // Of the outermost buckets they are not where they would be, so the first row may be outside of them.
             let (begin, past) = (bucket.start(), bucket.end());
             let is_within = |row: &R| (begin..past).contains(&end(row));
             let mut outside = 0;
             let mut place = self.at(begin);
-            loop {
-                block.extend(core::iter::from_fn(|| rows.next_if(is_within)).take(BLOCK));
-                if block.is_empty() {
-                    break;
-                }
+            block.push(first);
+            while !block.is_empty() {
+                let left = BLOCK - block.len();
+                block.extend(core::iter::from_fn(|| rows.next_if(is_within)).take(left));
                 outside += block.len() as u64;
                 then(place.as_mut(), begin, &block);
                 block.clear();
+                block.extend(rows.next_if(is_within));
             }
             match place.map(|mut place| place.close()) {
                 Some(like) => self.like = like,
