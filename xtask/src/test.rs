@@ -55,6 +55,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         tests.arg("--workspace").args(&args.runner);
         tests
     } else {
+        // Tests run some, and cargo builds them for tests of every kind at once only.
+        steps.run("examples", || sh(cargo("build").args(["--workspace", "--examples"])))?;
         let mut tests = cargo("test");
         tests.args(["--workspace", "--lib", "--bins", "--tests", "--"]).args(&args.runner);
         tests
