@@ -35,6 +35,7 @@ mod serial;
 mod shelf;
 pub mod snapshot;
 mod span;
+mod threads;
 mod upkeep;
 pub mod verify;
 pub mod view;

@@ -12,7 +12,6 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashMap},
-    num::NonZero,
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
@@ -48,7 +47,7 @@ use datafusion::{
 use futures::StreamExt as _;
 use hud_common::session::Table;
 
-use crate::serial;
+use crate::{serial, threads::threads};
 
 /// The schema of rows that were worked out, while a query is planned.
 const SCHEMA: &str = "materialized";
@@ -127,12 +126,11 @@ type Done = (usize, String, thread::Result<Result<(Rows, Vec<RecordBatch>)>>);
 
 impl Work<'_> {
     fn run_all(mut self) -> Result<()> {
-        let most = thread::available_parallelism().map_or(1, NonZero::get);
         let (state, context, values) = (self.state, self.context, self.values);
         let (tell, told) = channel::<Done>();
         thread::scope(|scope| {
             loop {
-                while self.running.len() < most
+                while self.running.len() < threads()
                     && let Some((place, name, statement)) = self.next()
                 {
                     let tell = tell.clone();

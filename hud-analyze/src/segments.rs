@@ -7,7 +7,6 @@
 
 use std::{
     fmt,
-    num::NonZero,
     ops::Range,
     sync::{Arc, OnceLock},
     thread,
@@ -54,14 +53,13 @@ use crate::{
     shelf::{self, Shelf},
     snapshot::Segment,
     span::{Facts, joined, pages},
+    threads::threads,
 };
 
 /// The columns that tell sessions apart where there are several.
 pub(crate) const LABELS: [&str; 2] = ["host", "session"];
 /// Streams that sorted segments are dealt out to at most; with more of them, a sort is cheaper than the merge.
 const MOST_STREAMS: usize = 32;
-/// Threads that read footers.
-const MOST_THREADS: usize = 8;
 
 /// A table's segments of one session, and what their footers say.
 #[derive(Debug)]
@@ -96,8 +94,7 @@ impl Source {
         let read = |segments: &[Segment]| -> session::Result<Vec<Facts>> {
             segments.iter().map(|segment| Ok(Facts::of(self.table, &shelf::footer(segment)?))).collect()
         };
-        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
-        let each = self.segments.len().div_ceil(threads).max(16);
+        let each = self.segments.len().div_ceil(threads()).max(16);
         if self.segments.len() <= each {
             return read(&self.segments);
         }

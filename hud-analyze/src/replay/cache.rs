@@ -21,9 +21,10 @@ use hud_common::{
 };
 
 use super::{
-    files::{EVENTS, Part, Shelf, threads},
+    files::{EVENTS, Part, Shelf},
     undivided::{self, Undivided},
 };
+use crate::threads::threads;
 
 /// Buckets in a chunk.
 pub(super) const CHUNK: i64 = 10;

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::ErrorKind,
-    num::NonZero,
     ops::Range,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -27,14 +26,15 @@ use parquet::{
 };
 
 use super::packed;
-use crate::span::{Facts, Page, Span, joined, pages};
+use crate::{
+    span::{Facts, Page, Span, joined, pages},
+    threads::threads,
+};
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 8 << 10;
 /// Segments that stay open, with their footers and page indexes: 50 kB each.
 const OPEN: usize = 96;
-/// Threads that read at once.
-const MOST_THREADS: usize = 8;
 /// Damaged parts that are named.
 const MOST_DAMAGE: usize = 100;
 
@@ -74,11 +74,6 @@ fn columns(table: Table) -> &'static [&'static str] {
         Table::Process => &["ts", "cpu_user", "cpu_sys", "rss", "threads", "fds"],
         _ => &[],
     }
-}
-
-/// How many threads to read with.
-pub(super) fn threads() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
 }
 
 #[derive(Clone, Debug)]

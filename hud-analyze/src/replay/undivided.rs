@@ -23,8 +23,9 @@ use hud_common::{
 
 use super::{
     cache::{take_in, touching},
-    files::{EVENTS, Part, Shelf, threads},
+    files::{EVENTS, Part, Shelf},
 };
+use crate::threads::threads;
 
 /// Batches that were read and wait to be taken in.
 const WAITING: usize = 8;
@@ -99,19 +100,16 @@ pub(super) fn gather(
     let groups: Option<Vec<_>> = groups.into_iter().collect();
     let groups = groups?.into_iter().flat_map(BTreeMap::into_values);
     // Groups have what partials have not.
-    let (mut sums, of_partials) = thread::scope(|scope| {
-        let groups = scope.spawn(|| groups.reduce(merged).unwrap_or_default());
-        let partials = all.values().fold(Sums::default(), |mut sums, partial| {
-            sums.merge(&partial.sums);
-            sums
-        });
+    let (sums, of_partials) = thread::scope(|scope| {
+        let groups = scope.spawn(|| groups.reduce(|sums, group| merged(sums, &group)).unwrap_or_default());
+        let partials = all.values().fold(Sums::default(), |sums, partial| merged(sums, &partial.sums));
         (groups.join().unwrap_or_else(|panic| resume_unwind(panic)), partials)
     });
-    sums.merge(&of_partials);
+    let sums = merged(sums, &of_partials);
     (sums.tasks.len() <= TASKS_PER_BUCKET).then_some((sums, all))
 }
 
-fn merged(mut sums: Sums, other: Sums) -> Sums {
-    sums.merge(&other);
+fn merged(mut sums: Sums, other: &Sums) -> Sums {
+    sums.merge(other);
     sums
 }

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Bucket, Ended, LongPoll, Map, Mark, Merge as _, Name, Newest, Partial, PollSpan, PollSums, STRETCH_MIN, Seen,
     Sleep, StackId, Sums, TASKS_PER_BUCKET, TaskDetail, TaskId, TaskSums, Tid, TypeId, WAKERS,
-    hints::{Hints, number_of},
+    hints::{Hints, number_of, number_of_thread},
     partial::clipped,
 };
 use crate::wire::Stream;
@@ -125,10 +125,6 @@ impl Tallies {
     }
 }
 
-fn number_of_thread(tid: Tid) -> u64 {
-    u64::from(tid.0.cast_unsigned())
-}
-
 /// How finely that is told apart in time of which only a window's sum is ever shown: tasks, distributions and stacks.
 #[derive(Clone, Debug, Default)]
 pub enum Grain {
@@ -191,9 +187,8 @@ impl Place<'_> {
     }
 
     /// A row that tells of a task.
-    fn task(&mut self, id: TaskId, first: i64, last: i64, then: impl FnOnce(&mut TaskSums)) {
-        let mut then = Some(then);
-        self.tasks(&[(id, first, last)], |of| *of, |task, _| then.take().into_iter().for_each(|then| then(task)));
+    fn task(&mut self, id: TaskId, first: i64, last: i64, mut then: impl FnMut(&mut TaskSums)) {
+        self.tasks(&[(id, first, last)], |of| *of, |task, _| then(task));
     }
 
     /// Adds what was tallied. Gives how many pairs of threads and types the bucket has.
@@ -569,7 +564,7 @@ impl Buckets {
         self.sign(ts, task, None, |_| {});
     }
 
-    fn sign(&mut self, ts: i64, id: TaskId, of: Option<Stream>, then: impl FnOnce(&mut TaskSums)) {
+    fn sign(&mut self, ts: i64, id: TaskId, of: Option<Stream>, then: impl FnMut(&mut TaskSums)) {
         let Some(mut place) = self.at(ts) else { return };
         if let Some(stream) = of {
             count(&mut place.partial.sums, stream, 1);

@@ -3,7 +3,7 @@
 use core::hash::Hash;
 use std::{vec, vec::Vec};
 
-use super::{Map, TypeId};
+use super::{Map, Tid, TypeId};
 
 /// For the low bits of a number, a place in a list that may be the one that is looked for.
 #[derive(Clone, Debug)]
@@ -12,6 +12,11 @@ pub(super) struct Hints(Vec<u32>);
 /// A type's number among hints.
 pub(super) fn number_of(id: Option<TypeId>) -> u64 {
     id.map_or(0, |id| id.0.cast_unsigned().wrapping_add(1))
+}
+
+/// A thread's.
+pub(super) fn number_of_thread(tid: Tid) -> u64 {
+    u64::from(tid.0.cast_unsigned())
 }
 
 impl Hints {

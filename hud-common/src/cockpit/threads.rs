@@ -9,7 +9,7 @@ use std::{
 use super::{
     Bucket, Lane, Load, MOST_SPANS_PER_LANE, Map, Merge as _, Now, Partial, PollSums, Pool, Role, Runtime, RuntimeId,
     STRETCH_MIN, Seen, Span, SpanKind, Step, TaskId, TaskKind, Tid, Timeline, TypeId, Worker, Workers,
-    hints::{Hints, number_of},
+    hints::{Hints, number_of, number_of_thread},
     view::{Scene, observed},
 };
 use crate::wire::Stream;
@@ -234,7 +234,7 @@ pub(super) fn polled(scene: &Scene<'_>) -> Vec<Polled> {
             if kind == TaskKind::Task {
                 polled.tasks.add(polls);
             }
-            let of = of_thread.of(&mut polled.threads, *tid, u64::from(tid.0.cast_unsigned()));
+            let of = of_thread.of(&mut polled.threads, *tid, number_of_thread(*tid));
             of.add(polls);
             of.most = of.most.max(type_id.map(|id| (polls.dur, Reverse(id))));
         }

@@ -88,11 +88,10 @@ impl Snapshot {
             )
         };
         let is_large = total.tasks.len() >= MANY_TASKS;
-        let ((hotspots, flame), (of_tasks, (polls, wake_delay), timeline, history)) = match is_large {
+        let ((hotspots, flame), ((tasks, types), (polls, wake_delay), timeline, history)) = match is_large {
             true => both(of_code, of_tasks),
             false => (of_code(), of_tasks()),
         };
-        let (tasks, types) = of_tasks;
         let stretches = super::blocking::stretches(&mut scene);
         let blocking = super::blocking::of(&mut scene, &stretches);
         let workers = super::threads::workers(&scene);
