@@ -87,9 +87,9 @@ long_polls AS (
           AND coalesce(y.kind, 'task') = 'task'
     )
 ),
-poll_pieces AS (
-    SELECT p.tid, p.ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
-           sum(coalesce(s.weight, 0)) AS weight
+-- The samples inside each of them, by stack: known before it is known what stacks are blamed on.
+sampled_polls AS MATERIALIZED (
+    SELECT p.tid, p.ts, p.dur, p.task_id, p.type_id, s.stack_id, sum(coalesce(s.weight, 0)) AS weight
     FROM long_polls p
     LEFT JOIN (
         SELECT ts, tid, task_id, stack_id, weight,
@@ -97,7 +97,13 @@ poll_pieces AS (
         FROM samples
         WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
     ) s ON s.tid = p.tid AND s.bucket = p.bucket AND s.task_id = p.task_id AND s.ts >= p.ts AND s.ts < p.end_ts
-    LEFT JOIN blame b ON b.stack_id = s.stack_id
+    GROUP BY p.tid, p.ts, p.dur, p.task_id, p.type_id, s.stack_id
+),
+poll_pieces AS (
+    SELECT p.tid, p.ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
+           sum(p.weight) AS weight
+    FROM sampled_polls p
+    LEFT JOIN blame b ON b.stack_id = p.stack_id
     GROUP BY p.tid, p.ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false)
 ),
 computed AS MATERIALIZED (

@@ -31,21 +31,24 @@
 --   idle            ns        asleep outside a task
 --   thread          text      the thread's name
 WITH
-worker AS (
+worker AS MATERIALIZED (
     SELECT tid, name, worker, runtime_id
     FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
           FROM threads)
     WHERE n = 1 AND role = 'worker' AND ($thread IS NULL OR tid = $thread)
 ),
--- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task.
-loops AS (
+-- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task. By the few types that
+-- they have, most of the spawns need not be read.
+loop_type AS MATERIALIZED (
+    SELECT type_id FROM task_types WHERE kind = 'worker'
+),
+loops AS MATERIALIZED (
     SELECT DISTINCT o.task_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
-    JOIN task_types y ON y.type_id = o.type_id
-    WHERE y.kind = 'worker'
+    WHERE o.type_id IN (SELECT type_id FROM loop_type)
 ),
 -- Off CPU: asleep from `ts` to `ready`, then runnable to `back`. Before and after the window the parts come to nothing.
-away AS (
+away AS MATERIALIZED (
     SELECT tid, task_id, min(ts) AS first_ts, max(back) AS last_ts,
            sum(greatest(least(ready, $to) - greatest(ts, $from), 0)) AS asleep,
            sum(greatest(least(back, $to) - greatest(ready, $from), 0)) AS waiting
@@ -57,7 +60,7 @@ away AS (
     )
     GROUP BY tid, task_id
 ),
-polled AS (
+polled AS MATERIALIZED (
     SELECT tid, type_id, min(ts) AS first_ts, max(ts + dur) AS last_ts,
            count(*) FILTER (WHERE ts >= $from AND ts < $to) AS polls,
            max(dur) FILTER (WHERE ts >= $from AND ts < $to) AS longest
@@ -85,7 +88,7 @@ signs AS (
     FROM polled p
     LEFT JOIN task_types y ON y.type_id = p.type_id
 ),
-watched AS (
+watched AS MATERIALIZED (
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
 ),
 summed AS (

@@ -48,6 +48,17 @@ impl Bounds {
         is_all_it_says && segments.into_iter().all(holds)
     }
 
+    /// Whether `filter` says no more than between which keys a row lies, so that reading just those answers it.
+    pub(crate) fn are_all_of(filter: &Expr, key: &str) -> bool {
+        let mut bounds = Self::of(&[], key);
+        bounds.narrow(filter, key) && bounds.first_end == i64::MIN
+    }
+
+    /// Whether they admit rows of this key.
+    pub(crate) fn hold_key(&self, key: i64) -> bool {
+        (self.first_key..=self.last_key).contains(&key)
+    }
+
     /// Whether every row of a segment is within them, so that none of its pages need be looked at.
     pub(crate) fn hold_all_of(&self, facts: &Facts) -> bool {
         let within = |(first, last)| {

@@ -14,7 +14,7 @@ use crate::{
     diff::Condition,
     error::{Error, Result},
     output::{Format, Stdout},
-    replay, run, upkeep,
+    replay, run, shelf, upkeep,
     window::Moment,
 };
 
@@ -414,6 +414,7 @@ pub(crate) struct SqlArgs {
 /// Parses the command line, answers, and tells how it went.
 pub fn main() -> ExitCode {
     let matches = command().get_matches();
+    shelf::raise_limit();
     let mut out = Stdout::new();
     let answered = match commands::asked(&matches) {
         Some((view, given)) => runtime().and_then(|runtime| runtime.block_on(commands::answer(view, given, &mut out))),

@@ -27,6 +27,7 @@ mod names;
 mod once;
 mod origin;
 mod output;
+mod packed;
 mod remote;
 pub mod replay;
 mod run;

@@ -11,11 +11,11 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::channel,
     },
@@ -46,6 +46,7 @@ use datafusion::{
 };
 use futures::StreamExt as _;
 use hud_common::session::Table;
+use tokio::runtime::Builder;
 
 use crate::{serial, threads::threads};
 
@@ -54,6 +55,8 @@ const SCHEMA: &str = "materialized";
 
 /// Rows up to which one thread answers sooner than several: dealing them out takes a third of the planning.
 pub(crate) const FEW: u64 = 400_000;
+/// The same for a part that is worked out while others are.
+const ALONE: u64 = 100_000;
 
 /// Numbers that are asked for by name.
 const NAMED: usize = 256;
@@ -71,7 +74,7 @@ const ARE_FEW: &str = "few";
 /// `within` the window, table by table.
 pub(crate) async fn plan(
     context: &SessionContext,
-    sql: &str,
+    sql: &'static str,
     mut values: HashMap<String, ScalarValue>,
     within: impl Fn(Table) -> Result<u64>,
     few: u64,
@@ -80,16 +83,16 @@ pub(crate) async fn plan(
     let state = context.state();
     let alone = serial::alone(&state);
     let state = if rows < FEW { alone.clone() } else { state };
-    let mut statement = state.sql_to_statement(sql, &DIALECT)?;
+    let mut statement = parsed(&state, sql)?;
     let mut kept = Kept::default();
     let mut are_few = true;
     let mut to_run = Vec::new();
     if let Some(query) = query(&mut statement) {
         for place in 0..query.with.as_ref().map_or(0, |with| with.cte_tables.len()) {
             let Some(marked) = Marked::at(query, place) else { continue };
-            let streams = marked.streams();
+            let streams: BTreeSet<Table> = marked.tables().filter(|table| STREAMS.contains(table)).collect();
             if streams.is_empty() || streams.iter().map(|table| within(*table)).sum::<Result<u64>>()? < few {
-                to_run.push(place);
+                to_run.push(Part { place, name: marked.name().to_owned(), needed: marked.needed });
             } else {
                 are_few = false;
             }
@@ -98,48 +101,84 @@ pub(crate) async fn plan(
     values.insert(ARE_FEW.into(), are_few.into());
     let values = ParamValues::from(values);
     if let Some(query) = query(&mut statement) {
-        let kept = &mut kept;
-        let (running, known) = Default::default();
-        Work { query, to_run, running, known, kept, state: &alone, context, values: &values }.run_all()?;
+        let (running, known, kept) = (BTreeSet::new(), HashMap::new(), &mut kept);
+        let work = Work { query, to_run, running, known, kept, context, alone: &alone, values: &values };
+        work.run_all(&within)?;
         prune(query);
     }
     with_values(DataFrame::new(state.clone(), state.statement_to_plan(statement).await?), &values)
+}
+
+/// The statement, which is parsed once.
+fn parsed(state: &SessionState, sql: &'static str) -> Result<Statement> {
+    static PARSED: Mutex<BTreeMap<&'static str, Statement>> = Mutex::new(BTreeMap::new());
+    let mut parsed = PARSED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = parsed.get(sql) {
+        return Ok(known.clone());
+    }
+    let statement = state.sql_to_statement(sql, &DIALECT)?;
+    parsed.insert(sql, statement.clone());
+    Ok(statement)
 }
 
 /// What is marked, being worked out: as much of it at a time as there are processors, as most of the time that few events
 /// take goes into planning, which DataFusion does by one.
 struct Work<'a> {
     query: &'a mut Query,
-    /// Places of those that were not begun.
-    to_run: Vec<usize>,
+    /// What was not begun.
+    to_run: Vec<Part>,
     /// Names of those that are running.
     running: BTreeSet<String>,
     known: HashMap<String, Vec<RecordBatch>>,
     kept: &'a mut Kept,
-    state: &'a SessionState,
     context: &'a SessionContext,
+    /// Its state, for one thread.
+    alone: &'a SessionState,
     values: &'a ParamValues,
+}
+
+/// A part that is to be worked out.
+struct Part {
+    place: usize,
+    name: String,
+    /// All names that it reads from.
+    needed: Vec<String>,
 }
 
 /// What became of a part, of this place and name.
 type Done = (usize, String, thread::Result<Result<(Rows, Vec<RecordBatch>)>>);
 
 impl Work<'_> {
-    fn run_all(mut self) -> Result<()> {
-        let (state, context, values) = (self.state, self.context, self.values);
+    fn run_all(mut self, within: &impl Fn(Table) -> Result<u64>) -> Result<()> {
+        let (alone, context, values) = (self.alone, self.context, self.values);
         let (tell, told) = channel::<Done>();
         thread::scope(|scope| {
             loop {
                 while self.running.len() < threads()
-                    && let Some((place, name, statement)) = self.next()
+                    && let Some(Part { place, name, .. }) = self.next()
                 {
                     let tell = tell.clone();
                     self.running.insert(name.clone());
+                    let Some(marked) = Marked::at(self.query, place) else { continue };
+                    let events = marked.tables().filter(|table| table.expires()).map(within).sum::<Result<u64>>()?;
+                    let statement = marked.by_itself();
                     // Our own thread belongs to a runtime already.
                     scope.spawn(move || {
-                        let run = AssertUnwindSafe(|| work_out(state, context, statement, values));
+                        let run =
+                            || match events < ALONE {
+                                true => Builder::new_current_thread().build()?.block_on(work_out(
+                                    alone.clone(),
+                                    context,
+                                    statement,
+                                    values,
+                                )),
+                                false => Builder::new_multi_thread()
+                                    .worker_threads(threads())
+                                    .build()?
+                                    .block_on(work_out(context.state(), context, statement, values)),
+                            };
                         // Where nobody waits for it any more, another part has failed.
-                        drop(tell.send((place, name, catch_unwind(run))));
+                        drop(tell.send((place, name, catch_unwind(AssertUnwindSafe(run)))));
                     });
                 }
                 if self.running.is_empty() {
@@ -153,17 +192,15 @@ impl Work<'_> {
         })
     }
 
-    /// What can be begun, of it that on which most of the others rest: its place, its name, and as a query.
-    fn next(&mut self) -> Option<(usize, String, Statement)> {
-        let parts: Vec<_> = self.to_run.iter().filter_map(|place| Marked::at(self.query, *place)).collect();
-        let name = |part: &Marked<'_>| part.cte.alias.name.value.clone();
-        let unfinished: Vec<_> = parts.iter().map(name).chain(self.running.iter().cloned()).collect();
-        let is_ready = |part: &&Marked<'_>| !part.before.iter().any(|cte| unfinished.contains(&cte.alias.name.value));
-        let rest_on = |part: &Marked<'_>| parts.iter().filter(|other| other.needed.contains(&name(part))).count();
-        let next = parts.iter().filter(is_ready).max_by_key(|part| (rest_on(part), Reverse(part.place)))?;
-        let (place, name, statement) = (next.place, name(next), next.by_itself());
-        self.to_run.retain(|other| *other != place);
-        Some((place, name, statement))
+    /// What can be begun, of it that on which most of the others rest.
+    fn next(&mut self) -> Option<Part> {
+        let is_unfinished =
+            |name: &String| self.running.contains(name) || self.to_run.iter().any(|part| part.name == *name);
+        let is_ready = |(_, part): &(usize, &Part)| !part.needed.iter().any(is_unfinished);
+        let rest_on = |part: &Part| self.to_run.iter().filter(|other| other.needed.contains(&part.name)).count();
+        let parts = self.to_run.iter().enumerate().filter(is_ready);
+        let (at, _) = parts.max_by_key(|(_, part)| (rest_on(part), Reverse(part.place)))?;
+        Some(self.to_run.remove(at))
     }
 
     /// Puts rows in the place of what they are the answer to.
@@ -174,23 +211,20 @@ impl Work<'_> {
         by_name(self.query, &self.known);
         let name = self.kept.keep(self.context, rows)?;
         let sql = format!("SELECT * FROM {SCHEMA}.{name}{none}");
-        put(self.query, place, self.state.sql_to_statement(&sql, &DIALECT)?);
+        put(self.query, place, self.alone.sql_to_statement(&sql, &DIALECT)?);
         Ok(())
     }
 }
 
 /// Plans and runs a statement.
-fn work_out(
-    state: &SessionState,
+async fn work_out(
+    state: SessionState,
     context: &SessionContext,
     statement: Statement,
     values: &ParamValues,
 ) -> Result<(Rows, Vec<RecordBatch>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(async {
-        let frame = DataFrame::new(state.clone(), state.statement_to_plan(statement).await?);
-        Rows::of(with_values(frame, values)?, context).await
-    })
+    let plan = state.statement_to_plan(statement).await?;
+    Rows::of(with_values(DataFrame::new(state, plan), values)?, context).await
 }
 
 fn with_values(frame: DataFrame, values: &ParamValues) -> Result<DataFrame> {
@@ -210,7 +244,6 @@ fn query(statement: &mut Statement) -> Option<&mut Query> {
 
 /// A common table expression that is to be worked out first.
 struct Marked<'a> {
-    place: usize,
     with: &'a ast::With,
     cte: &'a ast::Cte,
     /// What it rests on, and all names that it reads from.
@@ -227,13 +260,16 @@ impl<'a> Marked<'a> {
             return None;
         }
         let (before, needed) = rests_on(&cte.query, with.cte_tables.get(..place)?);
-        Some(Marked { place, with, cte, before, needed })
+        Some(Marked { with, cte, before, needed })
     }
 
-    /// The streams of events that it reads.
-    fn streams(&self) -> BTreeSet<Table> {
-        let tables = self.needed.iter().filter_map(|name| Table::by_name(name));
-        tables.filter(|table| STREAMS.contains(table)).collect()
+    fn name(&self) -> &str {
+        &self.cte.alias.name.value
+    }
+
+    /// The tables that it reads, each once.
+    fn tables(&self) -> impl Iterator<Item = Table> {
+        self.needed.iter().filter_map(|name| Table::by_name(name)).collect::<BTreeSet<_>>().into_iter()
     }
 
     /// As a query.

@@ -15,7 +15,7 @@ use std::{
 use arrow::{
     array::{Array as _, AsArray as _, RecordBatch, StringArray},
     compute::SortOptions,
-    datatypes::{DataType, Field, FieldRef, SchemaRef},
+    datatypes::{DataType, Field, FieldRef, Int64Type, SchemaRef},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -50,14 +50,17 @@ use parquet::{
 
 use crate::{
     bounds::Bounds,
-    shelf::{self, Shelf},
+    packed,
+    shelf::{self, Opened, Shelf},
     snapshot::Segment,
-    span::{Facts, joined, pages},
+    span::{Facts, Page, Span, joined, pages},
     threads::threads,
 };
 
 /// The columns that tell sessions apart where there are several.
 pub(crate) const LABELS: [&str; 2] = ["host", "session"];
+/// Keys that are decoded at a time.
+const BATCH: usize = 8 << 10;
 /// Streams that sorted segments are dealt out to at most; with more of them, a sort is cheaper than the merge.
 const MOST_STREAMS: usize = 32;
 
@@ -214,7 +217,7 @@ impl SegmentTable {
         Ok(all.into_iter().zip(is_in).filter(|(_, is_in)| *is_in).map(|(source, _)| source).collect())
     }
 
-    /// The segments, and of those at the borders the rows, that `bounds` admit.
+    /// The segments, and of those at the borders the rows, that `bounds` admit: by their keys not one too many.
     fn chosen(&self, sources: &[&Arc<Source>], bounds: &Bounds) -> Result<Vec<Chosen>, Arc<session::Error>> {
         let mut chosen = Vec::new();
         for source in sources {
@@ -224,15 +227,13 @@ impl SegmentTable {
                 }
                 let mut rows = None;
                 if !bounds.hold_all_of(facts) && facts.rows > 0 {
-                    let opened = source.shelf.opened(segment).map_err(|error| source.shelf.fail(error))?;
-                    let pages = pages(self.table, opened.metadata.metadata());
-                    let admitted = pages.map(|pages| {
-                        joined(pages.into_iter().filter(|page| bounds.admit_page(page)).map(|page| page.rows))
-                    });
-                    if admitted.as_ref().is_some_and(Vec::is_empty) {
+                    let opened = source.shelf.opened(segment);
+                    let admitted = opened.and_then(|opened| admitted(self.table, facts, &opened, bounds));
+                    let admitted = admitted.map_err(|error| source.shelf.fail(error))?;
+                    if admitted.is_empty() {
                         continue;
                     }
-                    rows = admitted.filter(|rows| !matches!(rows.as_slice(), [all] if all.len() == facts.rows));
+                    rows = Some(admitted).filter(|rows| !matches!(rows.as_slice(), [all] if all.len() == facts.rows));
                 }
                 chosen.push(Chosen { source: Arc::clone(source), segment: segment.clone(), facts: *facts, rows });
             }
@@ -307,6 +308,44 @@ struct Chosen {
     rows: Option<Vec<Range<usize>>>,
 }
 
+/// The rows of a segment that `bounds` admit. By their ends page by page; by their keys those of pages that lie across a border
+/// are read, so that no condition on keys need be asked of a row again.
+fn admitted(table: Table, facts: &Facts, opened: &Opened, bounds: &Bounds) -> session::Result<Vec<Range<usize>>> {
+    let everywhere = || vec![Page { rows: 0..facts.rows, keys: (i64::MIN, i64::MAX), span: Span::EVERYWHERE }];
+    let pages = pages(table, opened.metadata.metadata()).unwrap_or_else(everywhere);
+    let mut rows = Vec::new();
+    for page in pages.into_iter().filter(|page| bounds.admit_page(page)) {
+        if bounds.hold_key(page.keys.0) && bounds.hold_key(page.keys.1) {
+            rows.push(page.rows);
+            continue;
+        }
+        let damaged = |error: ParquetError| session::Error::damaged(opened.file.path())(error);
+        let mut at = page.rows.start;
+        for batch in packed::read(opened.file.clone(), &opened.metadata, &[table.key()], vec![page.rows], BATCH)
+            .map_err(&damaged)?
+        {
+            let batch = batch.map_err(&damaged)?;
+            let keys = batch.column_by_name(table.key()).and_then(|keys| keys.as_primitive_opt::<Int64Type>());
+            let keys = keys.ok_or_else(|| damaged(ParquetError::General(format!("it has no {}", table.key()))))?;
+            let mut begin = None;
+            for (row, key) in keys.iter().enumerate() {
+                let is_in = key.is_some_and(|key| bounds.hold_key(key));
+                match begin {
+                    None if is_in => begin = Some(at + row),
+                    Some(first) if !is_in => {
+                        rows.push(first..at + row);
+                        begin = None;
+                    }
+                    _ => {}
+                }
+            }
+            at += batch.num_rows();
+            rows.extend(begin.map(|first| first..at));
+        }
+    }
+    Ok(joined(rows.into_iter()))
+}
+
 /// Deals segments out to streams, `target` of them where there are so many: each sorted and without overlap, or none so.
 fn deal(
     files: Vec<PartitionedFile>,
@@ -341,12 +380,15 @@ impl TableProvider for SegmentTable {
             [source] => source.facts().ok().map(|facts| vec![facts]),
             _ => None,
         };
-        // What footers prove of every row need not be asked of any: columns that only conditions name are then not read.
-        let support = |filter: &&Expr| match &facts {
-            Some(facts) if Bounds::prove(filter, self.table.key(), facts.iter().copied().flatten()) => {
-                TableProviderFilterPushDown::Exact
-            }
-            _ => TableProviderFilterPushDown::Inexact,
+        // By keys exactly those rows are read. What footers prove of every row need not be asked of any either: columns that
+        // only conditions name are then not read.
+        let is_proven = |filter: &Expr| {
+            let facts = facts.as_ref();
+            facts.is_some_and(|facts| Bounds::prove(filter, self.table.key(), facts.iter().copied().flatten()))
+        };
+        let support = |filter: &&Expr| match Bounds::are_all_of(filter, self.table.key()) || is_proven(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
         };
         Ok(filters.iter().map(support).collect())
     }

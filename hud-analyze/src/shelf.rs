@@ -1,8 +1,9 @@
 //! Segments that stay open, and why one could not be read: DataFusion's own errors do not name the file.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashMap,
+    ffi::OsString,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use hud_common::session::{self, VerifiedFile};
@@ -12,12 +13,24 @@ use parquet::{
         PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
     },
 };
+use rustix::process::{Resource, Rlimit};
 
 use crate::snapshot::Segment;
 
-/// Segments that stay open, with their footers and page indexes: 50 kB each, and there may be more of them than
-/// descriptors.
-const OPEN: usize = 128;
+/// Segments that stay open, with their footers and page indexes: 50 kB each, and there may be more of them than descriptors,
+/// of which half stay free.
+static OPEN: LazyLock<usize> = LazyLock::new(|| {
+    let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 2).unwrap_or(usize::MAX).clamp(64, 1 << 10)
+});
+
+/// Lets this process open as many files as the system lets it: of a long session a query reads hundreds of segments, again
+/// and again.
+pub(crate) fn raise_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // Where it is not granted, segments are opened anew.
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
 
 /// An open segment.
 #[derive(Clone, Debug)]
@@ -26,10 +39,38 @@ pub(crate) struct Opened {
     pub(crate) metadata: ArrowReaderMetadata,
 }
 
+/// Open segments by their paths, and when each was asked for last, by a clock that counts.
+#[derive(Debug, Default)]
+struct Open {
+    segments: HashMap<OsString, (Opened, u64)>,
+    clock: u64,
+}
+
+impl Open {
+    fn find(&mut self, segment: &Segment) -> Option<Opened> {
+        self.clock += 1;
+        let (opened, used) = self.segments.get_mut(segment.path.as_os_str())?;
+        *used = self.clock;
+        Some(opened.clone())
+    }
+
+    fn put(&mut self, segment: &Segment, opened: Opened) {
+        self.segments.insert(segment.path.clone().into_os_string(), (opened, self.clock));
+        if self.segments.len() > *OPEN {
+            // Half of them at once, so that this is seldom done.
+            let mut times: Vec<u64> = self.segments.values().map(|(_, used)| *used).collect();
+            let middle = times.len() / 2;
+            let (_, oldest_kept, _) = times.select_nth_unstable(middle);
+            let oldest_kept = *oldest_kept;
+            self.segments.retain(|_, (_, used)| *used >= oldest_kept);
+        }
+    }
+}
+
 /// The segments opened last.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
-    open: Mutex<VecDeque<Opened>>,
+    open: Mutex<Open>,
     failed: Mutex<Option<Arc<session::Error>>>,
 }
 
@@ -49,19 +90,11 @@ impl Shelf {
     /// Opens a segment, or finds it open.
     pub(crate) fn opened(&self, segment: &Segment) -> session::Result<Opened> {
         let shelf = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut open = shelf();
-            if let Some(place) = open.iter().position(|opened| opened.file.path() == segment.path)
-                && let Some(found) = open.remove(place)
-            {
-                open.push_front(found.clone());
-                return Ok(found);
-            }
+        if let Some(found) = shelf().find(segment) {
+            return Ok(found);
         }
         let opened = open(segment)?;
-        let mut open = shelf();
-        open.push_front(opened.clone());
-        open.truncate(OPEN);
+        shelf().put(segment, opened.clone());
         Ok(opened)
     }
 }

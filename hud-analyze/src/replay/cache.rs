@@ -21,7 +21,7 @@ use hud_common::{
 };
 
 use super::{
-    files::{EVENTS, Part, Shelf},
+    files::{EVENTS, Part, Shelf, columns},
     undivided::{self, Undivided},
 };
 use crate::threads::threads;
@@ -115,7 +115,7 @@ pub(super) fn take_in<'a>(
     let (from, to) = (intake.buckets.from().start(), intake.buckets.to().start());
     for part in parts {
         if is_wanted() {
-            shelf.read(part, from, to, |batch| {
+            shelf.read(part, columns(part.table), (from, to), |batch| {
                 intake.batch(part.table, batch);
                 is_wanted()
             });

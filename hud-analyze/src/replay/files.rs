@@ -25,8 +25,8 @@ use parquet::{
     file::metadata::PageIndexPolicy,
 };
 
-use super::packed;
 use crate::{
+    packed,
     span::{Facts, Page, Span, joined, pages},
     threads::threads,
 };
@@ -53,18 +53,26 @@ pub(super) const EVENTS: [Table; 11] = [
     Table::Process,
 ];
 /// Those of which pages that a range cuts are narrowed to the rows that touch it: a page of few rows a second lasts for
-/// minutes. What tells of tasks is taken as it comes.
-const SIFTED: [Table; 4] = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes];
+/// minutes. What tells of tasks is taken as it comes up to the range's end, as it may be of tasks that are met in it.
+const SIFTED: [Table; 5] = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes, Table::Spawns];
 /// The tables that are read whole, in the order in which they refer to each other.
 const NAMES: [Table; 5] = [Table::Threads, Table::TaskTypes, Table::Stacks, Table::Frames, Table::Modules];
 
+/// The columns of which a task's page is made.
+pub(super) fn columns_of_page(table: Table) -> &'static [&'static str] {
+    match table {
+        Table::Wakes => &["ts", "task_id", "waker_task_id", "waker_tid"],
+        _ => columns(table),
+    }
+}
+
 /// The columns that are counted; the others are not even read.
-fn columns(table: Table) -> &'static [&'static str] {
+pub(super) fn columns(table: Table) -> &'static [&'static str] {
     match table {
         Table::Polls => &["ts", "dur", "task_id", "type_id", "tid", "blocked", "run_queue", "wake_delay"],
         Table::OffCpu => &["ts", "dur", "tid", "state", "task_id", "stack_id", "run_queue", "waker_tid"],
         Table::Samples => &["ts", "tid", "task_id", "stack_id", "weight"],
-        Table::Wakes => &["ts", "task_id", "waker_task_id", "waker_tid"],
+        Table::Wakes => &["ts", "task_id", "waker_task_id"],
         Table::Spawns => &["ts", "task_id", "type_id", "parent_task_id", "tid"],
         Table::Ends => &["ts", "task_id", "outcome"],
         Table::Tasks => &["ts", "task_id", "type_id"],
@@ -141,15 +149,21 @@ impl Shelf {
         }
     }
 
-    /// Gives `each` batches with all rows of a part that touch `[from, to]`, and others beside them. What cannot be read is
-    /// noted and passed over, as the tailer does. Stops where `each` says so.
-    pub(super) fn read(&self, part: &Part, from: i64, to: i64, mut each: impl FnMut(&RecordBatch) -> bool) {
+    /// Gives `each` batches with all rows of a part that touch `[from, to]`, and others beside them, of these columns. What
+    /// cannot be read is noted and passed over, as the tailer does. Stops where `each` says so.
+    pub(super) fn read(
+        &self,
+        part: &Part,
+        columns: &[&str],
+        (from, to): (i64, i64),
+        mut each: impl FnMut(&RecordBatch) -> bool,
+    ) {
         match &part.rows {
             Rows::Log(batches) => {
                 let _ = batches.iter().filter(|(span, _)| span.touches(from, to)).all(|(_, batch)| each(batch));
             }
             Rows::Sealed(number) => {
-                if let Err(error) = self.read_sealed(part.table, *number, from, to, &mut each) {
+                if let Err(error) = self.read_sealed((part.table, *number), columns, (from, to), &mut each) {
                     self.note(&error);
                 }
             }
@@ -178,10 +192,9 @@ impl Shelf {
 
     fn read_sealed(
         &self,
-        table: Table,
-        number: u32,
-        from: i64,
-        to: i64,
+        (table, number): (Table, u32),
+        columns: &[&str],
+        (from, to): (i64, i64),
         each: &mut impl FnMut(&RecordBatch) -> bool,
     ) -> session::Result<()> {
         let (file, metadata) = self.opened((table, number))?;
@@ -199,7 +212,7 @@ impl Shelf {
             }
             None => std::iter::once(0..rows).collect(),
         };
-        for batch in packed::read(file, &metadata, columns(table), touching, BATCH).map_err(damaged(&path))? {
+        for batch in packed::read(file, &metadata, columns, touching, BATCH).map_err(damaged(&path))? {
             if !each(&batch.map_err(damaged(&path))?) {
                 break;
             }
@@ -217,7 +230,8 @@ impl Shelf {
             if best.is_some_and(|best| best >= part.span.last) {
                 break;
             }
-            self.read(part, best.unwrap_or(i64::MIN), i64::MAX, |batch| {
+            let ends: &[&str] = if columns(part.table).contains(&"dur") { &["ts", "dur"] } else { &["ts"] };
+            self.read(part, ends, (best.unwrap_or(i64::MIN), i64::MAX), |batch| {
                 let Some(ts) = integers(batch, "ts") else { return true };
                 let dur = integers(batch, "dur");
                 for (row, ts) in ts.iter().enumerate() {
@@ -242,7 +256,10 @@ fn integers<'a>(batch: &'a RecordBatch, column: &str) -> Option<&'a [i64]> {
     Some(batch.column_by_name(column)?.as_primitive_opt::<Int64Type>()?.values())
 }
 
-/// Of each of these pages the rows from the first to the last that touches `[from, to]`, both included.
+/// How many times longer a page has to last than its longest row, so that where rows end need not be looked at.
+const MUCH_LONGER: i64 = 4;
+
+/// Of each of these pages the rows from the first to the last that touches `[from, to]`, both included, and maybe others.
 fn narrowed(
     table: Table,
     file: &VerifiedFile,
@@ -251,20 +268,30 @@ fn narrowed(
     (from, to): (i64, i64),
 ) -> parquet::errors::Result<Vec<Range<usize>>> {
     let mut found = Vec::new();
-    for Page { rows, .. } in pages {
+    for Page { rows, keys, span } in pages {
+        let longest = span.last.saturating_sub(keys.1);
+        let are_short = longest.saturating_mul(MUCH_LONGER) < keys.1.saturating_sub(keys.0);
+        let columns: &[&str] = if are_short { &[table.key()] } else { &[table.key(), "dur"] };
+        // Of tasks that are met in it, others before it may tell.
+        let from = if table == Table::Spawns { i64::MIN } else { from };
         let (mut first, mut past, mut at) = (rows.end, rows.start, rows.start);
-        for batch in packed::read(file.clone(), metadata, &[table.key(), "dur"], vec![rows], BATCH)? {
+        for batch in packed::read(file.clone(), metadata, columns, vec![rows.clone()], BATCH)? {
             let batch = batch?;
             let missing = || ParquetError::General(format!("{} has no times", table.name()));
             let ts = integers(&batch, table.key()).ok_or_else(missing)?;
             let dur = integers(&batch, "dur");
             for (row, ts) in ts.iter().enumerate() {
-                let dur = dur.and_then(|dur| dur.get(row)).copied().unwrap_or(0);
+                let dur = dur.map_or(longest, |dur| dur.get(row).copied().unwrap_or(0));
                 if Span::of(*ts, *ts, dur).touches(from, to) {
                     (first, past) = (first.min(at + row), at + row + 1);
                 }
             }
             at += batch.num_rows();
+            // All that begin within it touch it.
+            if past == at && keys.1 <= to {
+                past = rows.end;
+                break;
+            }
         }
         found.extend((first < past).then_some(first..past));
     }

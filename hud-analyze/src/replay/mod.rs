@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! segments and logs ─▶ files (the pages that a range touches) ─▶ cache (partials by second) ─▶ source (Snapshot)
-//!                            ├─ packed (how pages are unpacked)
 //!                            └─▶ overview (the whole session in the background: the strip, and what tasks are)
 //! ```
 //! Rows are counted by the same code as live ([`Intake`](hud_common::cockpit::Intake)), each partial from all rows that
@@ -12,7 +11,6 @@ mod cache;
 mod cli;
 mod files;
 mod overview;
-mod packed;
 mod source;
 mod undivided;
 

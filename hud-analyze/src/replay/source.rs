@@ -21,7 +21,7 @@ use hud_common::{
 
 use super::{
     cache::{CHUNK, Cache, Filled, Pace, chunk_of, touching},
-    files::{Files, Part},
+    files::{Files, Part, columns_of_page},
     overview::{self, Learned, Signs, Work},
 };
 use crate::{
@@ -291,7 +291,7 @@ impl Replay {
         let mut intake = Intake::new(from, to);
         intake.focus(Some(task));
         for part in touching(&self.parts, Window { from, to }, &[Table::Polls, Table::Wakes]) {
-            self.files.shelf.read(part, from.start(), to.start(), |batch| {
+            self.files.shelf.read(part, columns_of_page(part.table), (from.start(), to.start()), |batch| {
                 intake.batch_again(part.table, batch);
                 true
             });

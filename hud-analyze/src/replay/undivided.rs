@@ -23,7 +23,7 @@ use hud_common::{
 
 use super::{
     cache::{take_in, touching},
-    files::{EVENTS, Part, Shelf},
+    files::{EVENTS, Part, Shelf, columns},
 };
 use crate::threads::threads;
 
@@ -65,7 +65,7 @@ pub(super) fn gather(
     let read_polls = move || {
         let give: SyncSender<RecordBatch> = give;
         for part in polls {
-            shelf.read(part, from, to, |batch| give.send(batch.clone()).is_ok());
+            shelf.read(part, columns(part.table), (from, to), |batch| give.send(batch.clone()).is_ok());
         }
     };
     let (mut first, mut second) = (intake(), intake());
@@ -84,11 +84,11 @@ pub(super) fn gather(
         threads.into_iter().for_each(|thread| drop(thread.join()));
     });
     *names = mem::take(&mut second.names);
-    let (mut groups, mut all) = (Vec::new(), BTreeMap::new());
+    let (mut groups, mut all, mut told) = (Vec::new(), BTreeMap::new(), Vec::new());
     for mut of in [first, second].into_iter().chain(others) {
         groups.push(of.buckets.take_groups());
-        let (partials, told) = of.into_parts();
-        names.add_tasks(&told);
+        let (partials, names) = of.into_parts();
+        told.push(names);
         for (bucket, partial) in partials {
             match all.entry(bucket) {
                 Entry::Vacant(free) => drop(free.insert(partial)),
@@ -98,10 +98,17 @@ pub(super) fn gather(
     }
     all.values_mut().for_each(Partial::settle);
     let groups: Option<Vec<_>> = groups.into_iter().collect();
-    let groups = groups?.into_iter().flat_map(BTreeMap::into_values);
+    let Some(groups) = groups else {
+        told.iter().for_each(|told| names.add_tasks(told));
+        return None;
+    };
+    let groups = groups.into_iter().flat_map(BTreeMap::into_values);
     // Groups have what partials have not.
     let (sums, of_partials) = thread::scope(|scope| {
-        let groups = scope.spawn(|| groups.reduce(|sums, group| merged(sums, &group)).unwrap_or_default());
+        let groups = scope.spawn(|| {
+            told.iter().for_each(|told| names.add_tasks(told));
+            groups.reduce(|sums, group| merged(sums, &group)).unwrap_or_default()
+        });
         let partials = all.values().fold(Sums::default(), |sums, partial| merged(sums, &partial.sums));
         (groups.join().unwrap_or_else(|panic| resume_unwind(panic)), partials)
     });

@@ -172,13 +172,21 @@ impl Place<'_> {
     #[inline]
     fn tasks<R>(&mut self, rows: &[R], of: impl Fn(&R) -> (TaskId, i64, i64), mut then: impl FnMut(&mut TaskSums, &R)) {
         let Some(sums) = summed(self.partial, &mut self.group) else { return };
-        for row in rows {
-            let (id, first, last) = of(row);
-            let task = self.hints.tasks.of(&mut sums.tasks, id, id.0.cast_unsigned());
-            task.signs += 1;
-            task.first.add(first);
-            task.last.add(last);
-            then(task, row);
+        for rows in rows.chunks(BLOCK) {
+            // All places first: the processor then waits for many of them at a time.
+            let mut places = [0; BLOCK];
+            for (row, place) in rows.iter().zip(&mut places) {
+                let (id, ..) = of(row);
+                *place = self.hints.tasks.find(&mut sums.tasks, id, id.0.cast_unsigned()).0;
+            }
+            for (row, place) in rows.iter().zip(places) {
+                let Some((_, task)) = sums.tasks.get_index_mut(place) else { continue };
+                let (_, first, last) = of(row);
+                task.signs += 1;
+                task.first.add(first);
+                task.last.add(last);
+                then(task, row);
+            }
         }
         // Tasks that are too many go before they are twice too many.
         if self.group.is_none() && self.partial.sums.tasks.len() >= 2 * TASKS_PER_BUCKET {

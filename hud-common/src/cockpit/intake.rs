@@ -120,18 +120,19 @@ impl<'a> Polls<'a> {
     }
 }
 
-/// Types of tasks that were told just now: told again, they need not be looked up among all tasks that there ever were.
-struct Typed(Vec<(TaskId, TypeId)>);
+/// Types of tasks that were told just now: told again, they need not be looked up among all tasks that there ever were. A
+/// place for each task by the low bits of its number; there the bits above, and the type. What does not fit is not kept.
+struct Typed(Vec<(u32, u32)>);
 
 impl Default for Typed {
     fn default() -> Self {
-        // No task has this id and this type.
-        Typed(vec![(TaskId(i64::MIN), TypeId(i64::MIN)); Self::TASKS])
+        Typed(vec![Self::NONE; 1 << Self::BITS])
     }
 }
 
 impl Typed {
-    const TASKS: usize = 1 << 15;
+    const BITS: u32 = 15;
+    const NONE: (u32, u32) = (u32::MAX, u32::MAX);
 
     fn forget(&mut self) {
         *self = Self::default();
@@ -140,9 +141,14 @@ impl Typed {
     /// Whether this was told since; now it was.
     #[inline]
     fn is_known(&mut self, task: TaskId, type_id: TypeId) -> bool {
-        let place = usize::try_from(task.0.cast_unsigned() % Self::TASKS as u64).unwrap_or(0);
+        let number = task.0.cast_unsigned();
+        let place = usize::try_from(number & ((1 << Self::BITS) - 1)).unwrap_or(usize::MAX);
+        let (Ok(above), Ok(type_id)) = (u32::try_from(number >> Self::BITS), u32::try_from(type_id.0)) else {
+            return false;
+        };
         let Some(known) = self.0.get_mut(place) else { return false };
-        std::mem::replace(known, (task, type_id)) == (task, type_id)
+        let told = (above, type_id);
+        std::mem::replace(known, told) == told && told != Self::NONE
     }
 }
 

@@ -18,8 +18,10 @@ pub(super) fn of(scene: &Scene<'_>, coverage: &Coverage) -> (Tasks, Vec<TypeRow>
     let (mut count, mut ended) = (0, 0);
     let mut ranked: Vec<([i64; 2], TaskId, &TaskSums)> = Vec::new();
     let (mut types, mut hints): (Map<Option<TypeId>, TypeSums>, _) = (Map::default(), Hints::new(8));
-    for (id, sums) in &scene.total.tasks {
-        let type_id = scene.names.type_of.get(id).copied();
+    // Types first: the processor then waits for many of them at a time.
+    let type_ids: Vec<Option<TypeId>> =
+        scene.total.tasks.keys().map(|id| scene.names.type_of.get(id).copied()).collect();
+    for ((id, sums), type_id) in scene.total.tasks.iter().zip(type_ids) {
         let of = hints.of(&mut types, type_id, number_of(type_id));
         let (is_loop, does_pass) = *of.told.get_or_insert_with(|| {
             let is_loop = scene.names.kind_of_type(type_id) == TaskKind::Worker;

@@ -32,7 +32,7 @@ thread_local! {
 }
 
 /// Gives the rows of these ranges, in their order, `batch` at a time.
-pub(super) fn read(
+pub(crate) fn read(
     file: VerifiedFile,
     metadata: &ArrowReaderMetadata,
     columns: &[&str],
