@@ -33,11 +33,19 @@ counted AS MATERIALIZED (
       AND ($thread IS NULL OR tid = $thread)
     GROUP BY task_id, stack_id
 ),
+-- Found by itself, so that types are looked for while samples are counted.
+sampled_task AS MATERIALIZED (
+    SELECT DISTINCT task_id
+    FROM samples
+    WHERE ts >= $from AND ts < $to
+      AND ($task IS NULL OR task_id = $task)
+      AND ($thread IS NULL OR tid = $thread)
+),
 -- A task's type is told when the task is first met, and as it is spawned.
 type_of AS MATERIALIZED (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
-    WHERE o.type_id IS NOT NULL AND (NOT $few OR o.task_id IN (SELECT task_id FROM counted))
+    WHERE o.type_id IS NOT NULL AND o.task_id IN (SELECT task_id FROM sampled_task)
     GROUP BY o.task_id
 ),
 sampled AS (

@@ -55,8 +55,8 @@ const SCHEMA: &str = "materialized";
 
 /// Rows up to which one thread answers sooner than several: dealing them out takes a third of the planning.
 pub(crate) const FEW: u64 = 400_000;
-/// The same for a part that is worked out while others are.
-const ALONE: u64 = 100_000;
+/// The same for a part, as another one is worked out at the same time.
+const ALONE: u64 = 1_000_000;
 
 /// Numbers that are asked for by name.
 const NAMED: usize = 256;

@@ -138,6 +138,19 @@ mod formats {
     }
 
     #[test]
+    fn what_comes_first_in_a_view_comes_first_in_sql() {
+        let session = Session::with_cast();
+        session.add::<OffCpu>((0..30).map(|i| sleep(at(100 * i), W0, SLEEPER, (15 + 7 * i % 30) * MS, 0)));
+        let first = |sql: &str| good(&["sql", path(&session), "--format", "csv", "-c", sql]);
+        assert_eq!(first("SELECT dur FROM blocking_each LIMIT 3"), "dur\n44000000\n43000000\n42000000\n");
+        let some = "SELECT dur / 1000000 AS ms FROM blocking_each WHERE dur < 20000000 LIMIT 2";
+        assert_eq!(first(some), "ms\n19\n18\n");
+        assert_eq!(first("SELECT max(dur) AS d FROM blocking_each"), "d\n44000000\n");
+        let other = "SELECT dur FROM blocking_each ORDER BY ts LIMIT 2";
+        assert_eq!(first(other), "dur\n15000000\n22000000\n");
+    }
+
+    #[test]
     fn limits_are_told() {
         let session = Session::with_cast();
         session.add::<OffCpu>((0..30).map(|i| sleep(at(100 * i), W0, SLEEPER, (15 + i) * MS, 0)));

@@ -270,7 +270,8 @@ fn narrowed(
     let mut found = Vec::new();
     for Page { rows, keys, span } in pages {
         let longest = span.last.saturating_sub(keys.1);
-        let are_short = longest.saturating_mul(MUCH_LONGER) < keys.1.saturating_sub(keys.0);
+        // Where the sum of the last start and the longest row is past what can be told, its length is not known.
+        let are_short = span.last < i64::MAX && longest.saturating_mul(MUCH_LONGER) < keys.1.saturating_sub(keys.0);
         let columns: &[&str] = if are_short { &[table.key()] } else { &[table.key(), "dur"] };
         // Of tasks that are met in it, others before it may tell.
         let from = if table == Table::Spawns { i64::MIN } else { from };
