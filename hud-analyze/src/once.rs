@@ -157,26 +157,21 @@ impl Work<'_> {
                 while self.running.len() < threads()
                     && let Some(Part { place, name, .. }) = self.next()
                 {
-                    let tell = tell.clone();
-                    self.running.insert(name.clone());
                     let Some(marked) = Marked::at(self.query, place) else { continue };
                     let events = marked.tables().filter(|table| table.expires()).map(within).sum::<Result<u64>>()?;
                     let statement = marked.by_itself();
+                    let tell = tell.clone();
+                    self.running.insert(name.clone());
                     // Our own thread belongs to a runtime already.
                     scope.spawn(move || {
-                        let run =
-                            || match events < ALONE {
-                                true => Builder::new_current_thread().build()?.block_on(work_out(
-                                    alone.clone(),
-                                    context,
-                                    statement,
-                                    values,
-                                )),
-                                false => Builder::new_multi_thread()
-                                    .worker_threads(threads())
-                                    .build()?
-                                    .block_on(work_out(context.state(), context, statement, values)),
+                        let run = || {
+                            let (mut builder, state) = match events < ALONE {
+                                true => (Builder::new_current_thread(), alone.clone()),
+                                false => (Builder::new_multi_thread(), context.state()),
                             };
+                            let runtime = builder.worker_threads(threads()).build()?;
+                            runtime.block_on(work_out(state, context, statement, values))
+                        };
                         // Where nobody waits for it any more, another part has failed.
                         drop(tell.send((place, name, catch_unwind(AssertUnwindSafe(run)))));
                     });

@@ -27,24 +27,26 @@ use zstd::{bulk::Decompressor, zstd_safe::get_frame_content_size};
 /// What no page is longer than: one has at most 20,000 rows, or is a dictionary.
 const MOST_BYTES: usize = 64 << 20;
 
+/// Rows that are decoded at a time.
+const BATCH: usize = 8 << 10;
+
 thread_local! {
     static ZSTD: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Gives the rows of these ranges, in their order, `batch` at a time.
+/// Gives the rows of these ranges, in their order.
 pub(crate) fn read(
     file: VerifiedFile,
     metadata: &ArrowReaderMetadata,
     columns: &[&str],
     ranges: Vec<Range<usize>>,
-    batch: usize,
 ) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
     let schema = metadata.parquet_schema();
     let mask = ProjectionMask::columns(schema, columns.iter().copied());
     let levels = parquet_to_arrow_field_levels(schema, mask, Some(metadata.schema().fields()))?;
     let segment = Segment { file: Arc::new(file), metadata: Arc::clone(metadata.metadata()) };
     let selection = RowSelection::from_consecutive_ranges(ranges.into_iter(), segment.num_rows());
-    let reader = ParquetRecordBatchReader::try_new_with_row_groups(&levels, &segment, batch, Some(selection))?;
+    let reader = ParquetRecordBatchReader::try_new_with_row_groups(&levels, &segment, BATCH, Some(selection))?;
     Ok(reader.map(|batch| batch.map_err(ParquetError::from)))
 }
 

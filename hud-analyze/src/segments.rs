@@ -59,8 +59,6 @@ use crate::{
 
 /// The columns that tell sessions apart where there are several.
 pub(crate) const LABELS: [&str; 2] = ["host", "session"];
-/// Keys that are decoded at a time.
-const BATCH: usize = 8 << 10;
 /// Streams that sorted segments are dealt out to at most; with more of them, a sort is cheaper than the merge.
 const MOST_STREAMS: usize = 32;
 
@@ -321,8 +319,8 @@ fn admitted(table: Table, facts: &Facts, opened: &Opened, bounds: &Bounds) -> se
         }
         let damaged = |error: ParquetError| session::Error::damaged(opened.file.path())(error);
         let mut at = page.rows.start;
-        for batch in packed::read(opened.file.clone(), &opened.metadata, &[table.key()], vec![page.rows], BATCH)
-            .map_err(&damaged)?
+        for batch in
+            packed::read(opened.file.clone(), &opened.metadata, &[table.key()], vec![page.rows]).map_err(&damaged)?
         {
             let batch = batch.map_err(&damaged)?;
             let keys = batch.column_by_name(table.key()).and_then(|keys| keys.as_primitive_opt::<Int64Type>());

@@ -31,8 +31,6 @@ use crate::{
     threads::threads,
 };
 
-/// Rows that are decoded at a time.
-const BATCH: usize = 8 << 10;
 /// Segments that stay open, with their footers and page indexes: 50 kB each.
 const OPEN: usize = 96;
 /// Damaged parts that are named.
@@ -212,7 +210,7 @@ impl Shelf {
             }
             None => std::iter::once(0..rows).collect(),
         };
-        for batch in packed::read(file, &metadata, columns, touching, BATCH).map_err(damaged(&path))? {
+        for batch in packed::read(file, &metadata, columns, touching).map_err(damaged(&path))? {
             if !each(&batch.map_err(damaged(&path))?) {
                 break;
             }
@@ -276,7 +274,7 @@ fn narrowed(
         // Of tasks that are met in it, others before it may tell.
         let from = if table == Table::Spawns { i64::MIN } else { from };
         let (mut first, mut past, mut at) = (rows.end, rows.start, rows.start);
-        for batch in packed::read(file.clone(), metadata, columns, vec![rows.clone()], BATCH)? {
+        for batch in packed::read(file.clone(), metadata, columns, vec![rows.clone()])? {
             let batch = batch?;
             let missing = || ParquetError::General(format!("{} has no times", table.name()));
             let ts = integers(&batch, table.key()).ok_or_else(missing)?;
