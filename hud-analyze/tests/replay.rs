@@ -262,6 +262,7 @@ fn hostile(session: &Session, random: &mut Random) {
             stack_id: maybe(random, random.0.cast_signed() % 9),
             run_queue: random.one_in(2).then(|| dur(random)),
             waker_tid: random.one_in(2).then(|| tid(random)),
+            intervals: None,
         });
         samples.push(format::SampleRow {
             ts: ts(random),

@@ -129,6 +129,10 @@ pub struct Counters {
     pub unmapped: u64,
     /// Walks that were spared, as the stack was one that a thread had before.
     pub spared: u64,
+    /// Off-CPU intervals that were reported as part of another event.
+    pub merged: u64,
+    /// Off-CPU intervals that were reported without a stack of their own, to stay within the budget.
+    pub not_walked: u64,
     /// Hits of probes on polls: entries and returns.
     pub poll_hits: u64,
     /// Hits of the other probes: wakes, spawns, panics.
@@ -245,7 +249,8 @@ impl From<&ShortPollEvent> for PollEvent {
     }
 }
 
-/// One stretch of a thread off CPU: from the switch away from it to the switch back. The stack follows the head.
+/// One off-CPU interval of a thread, from the switch away from it to the switch back; or the sum of several short ones. The
+/// stack follows the head.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct OffCpuHead {
@@ -253,14 +258,16 @@ pub struct OffCpuHead {
     pub kind: u32,
     /// Thread.
     pub tid: u32,
-    /// When it left the CPU.
+    /// When it left the CPU. Where [`intervals`](Self::intervals) is more than 1: the end of the last one, less `dur`.
     pub ts: u64,
-    /// How long it was away.
+    /// How long it was off CPU (ns), in all intervals.
     pub dur: u64,
-    /// The task it was polling; 0 = none.
+    /// The task it was polling as the last one began; 0 = none.
     pub task_id: u64,
-    /// When it was woken; 0 = never, it stayed runnable.
+    /// When it was woken (in the last one); 0 = never, it stayed runnable.
     pub wake_ts: u64,
+    /// Runnable without a CPU after having been woken (ns), in all intervals.
+    pub run_queue: u64,
     /// The thread that woke it (of any process; 0 = none or the idle task).
     pub waker_tid: u32,
     /// The CPU that it left.
@@ -271,6 +278,11 @@ pub struct OffCpuHead {
     pub frames: u16,
     /// How the walk ended: an [`Outcome`](crate::unwind::Outcome).
     pub unwind: u16,
+    /// How many off-CPU intervals this event sums up: more than 1 where short ones were not reported one by one, to stay
+    /// within the overhead budget. It then has no stack.
+    pub intervals: u32,
+    /// Padding, zero.
+    pub reserved: u32,
 }
 
 /// Added to [`OffCpuHead::state`] for an involuntary switch.
@@ -471,24 +483,90 @@ pub struct PollFrame {
     pub outcome: u32,
 }
 
-/// What the kernel program remembers of one thread of the target.
+/// The registers by which a stack walk begins, and the task that was being polled. While they are the same, the thread
+/// most likely waits where it waited before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Leaf {
+    /// `rip`
+    pub pc: u64,
+    /// `rsp`
+    pub sp: u64,
+    /// `rbp`
+    pub bp: u64,
+    /// The task.
+    pub task_id: u64,
+}
+
+/// Short off-CPU intervals of a thread that have not been reported yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Unreported {
+    /// How many.
+    pub intervals: u64,
+    /// How long they lasted (ns, in sum).
+    pub dur: u64,
+    /// Runnable without a CPU after having been woken (ns, in sum).
+    pub run_queue: u64,
+    /// When the first one began.
+    pub since: u64,
+    /// The task that was being polled as the last one began; 0 = none.
+    pub task_id: u64,
+}
+
+/// Entries of [`ThreadState::places`].
+pub const PLACES: usize = 8;
+
+/// What the kernel program remembers of one thread of the target. What every context switch touches comes first, so that
+/// it takes few cache lines.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct ThreadState {
-    /// The stretch off CPU under way, where `is_off` is set.
-    pub off: OffCpuEvent,
     /// 1 while the thread is off CPU.
-    pub is_off: u64,
+    pub is_off: u32,
+    /// 1 where the stack in `off` was walked as the interval began, 0 where it is that of an earlier one.
+    pub is_walked: u32,
+    /// Since when it has been on a CPU; 0 = not known.
+    pub on_since: u64,
+    /// How many polls are in progress.
+    pub depth: u64,
+    /// The epoch of the probes in which they began: those of another epoch are forgotten.
+    pub epoch: u64,
+    /// Where it left the CPU lately, and how long it stayed off there: a hash of its registers in the upper 24 bits, and
+    /// below it how many times in a row it was soon back.
+    pub places: [u32; PLACES],
+    /// Short intervals that have not been reported yet.
+    pub unreported: Unreported,
+    /// Where the last walk began, whose stack is in `off`.
+    pub leaf: Leaf,
+    /// Its frames.
+    pub frames: u16,
+    /// How it ended: an [`Outcome`](crate::unwind::Outcome).
+    pub unwind: u16,
+    /// Hash of the registers with which it left the CPU last.
+    pub place: u32,
     /// The stack slot in which the current task's header was last found; 0 = not yet.
     pub anchor: u64,
     /// Its name.
     pub comm: [u8; 16],
-    /// Polls under way, outermost first.
+    /// The off-CPU interval in progress, where `is_off` is set.
+    pub off: OffCpuEvent,
+    /// Polls in progress, outermost first.
     pub polls: [PollFrame; MAX_POLLS],
-    /// How many.
-    pub depth: u64,
-    /// The epoch of the probes in which they began: those of another epoch are forgotten.
-    pub epoch: u64,
+}
+
+/// The overhead budget of one CPU: what the programs that run at context switches may still spend there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct SwitchBudget {
+    /// Nanoseconds that may still be spent; negative where too much was.
+    pub tokens: i64,
+    /// When tokens were last added.
+    pub refilled: u64,
+    /// Off-CPU intervals shorter than this may go unreported one by one (ns).
+    pub limit: u64,
+    /// When that limit was last changed.
+    pub limit_set: u64,
 }
 
 /// What user space tells the kernel program before it is loaded: constants to the verifier.
@@ -536,6 +614,14 @@ pub struct Config {
     pub instance_return: u32,
     /// `return_instance::next`.
     pub instance_next: u32,
+    /// `task_struct::__state`, where `sched_switch` does not pass it (Linux before 5.18); else [`Config::NONE`].
+    pub task_state: u32,
+    /// What the programs at context switches may spend on stacks, of the CPU time that the target uses: a share, in 65536ths.
+    pub switch_share: u32,
+    /// And at least this much of each CPU's time, likewise: a target that does nearly nothing is still looked at.
+    pub switch_floor: u32,
+    /// Padding, zero.
+    pub reserved: u32,
 }
 
 impl Config {
@@ -583,14 +669,17 @@ impl Calibration {
     /// No word is sure, and the search is over: without polls there is then no current task.
     pub const GAVE_UP: u64 = u64::MAX;
 
-    /// The word that holds the id, once that is sure: seen often enough, mostly right (the id is not yet set at a poll's
-    /// first instructions, and no more at its last: with polls of 7 µs, 91 % of 126 looks were right), and no other word
-    /// comes close.
-    pub fn verdict(&self) -> Option<u64> {
-        const LOOKS: u64 = 16;
+    /// The word that holds the id, once that is sure: seen often enough, in a good part of the looks, and no other word comes
+    /// close. `words` is how many there are in all.
+    ///
+    /// Not in each look: the id is not yet set at a poll's first instructions, and no more at its last (with polls of 7 µs,
+    /// 91 % of 126 looks were right); and a task that was found on a thread's stack may be one that another thread polls.
+    pub fn verdict(&self, words: u64) -> Option<u64> {
+        const HITS: u64 = 16;
+        let count = usize::try_from(words.saturating_sub(self.first)).unwrap_or(CONTEXT_WORDS);
         let mut best = (0, 0);
         let mut second = 0;
-        for (word, &hits) in (0..).zip(&self.hits) {
+        for (word, &hits) in (0..).zip(&self.hits).take(count) {
             if hits > best.1 {
                 second = best.1;
                 best = (word, hits);
@@ -598,7 +687,7 @@ impl Calibration {
                 second = hits;
             }
         }
-        let is_sure = self.looks >= LOOKS && best.1 * 4 >= self.looks * 3 && second * 4 < self.looks;
+        let is_sure = best.1 >= HITS && best.1 * 3 >= self.looks && second * 4 < best.1;
         is_sure.then_some(self.first + best.0)
     }
 }
@@ -735,14 +824,22 @@ mod tests {
     #[test]
     fn a_verdict_needs_evidence() {
         let mut seen = Calibration::zeroed();
-        assert_eq!(seen.verdict(), None);
+        assert_eq!(seen.verdict(64), None);
         (seen.looks, seen.hits[6]) = (20, 19);
-        assert_eq!(seen.verdict(), Some(6));
+        assert_eq!(seen.verdict(64), Some(6));
         // Another word held the same as often: which one is it?
         seen.hits[3] = 19;
-        assert_eq!(seen.verdict(), None);
-        (seen.hits[3], seen.hits[6]) = (0, 10);
-        assert_eq!(seen.verdict(), None);
+        assert_eq!(seen.verdict(64), None);
+        // Some of the looks may be at tasks of other threads.
+        (seen.hits[3], seen.looks) = (4, 57);
+        assert_eq!(seen.verdict(64), Some(6));
+        (seen.hits[3], seen.looks) = (4, 58);
+        assert_eq!(seen.verdict(64), None);
+        (seen.looks, seen.hits[6]) = (20, 10);
+        assert_eq!(seen.verdict(64), None);
+        // What is beyond the last word does not count.
+        (seen.looks, seen.hits[6]) = (20, 19);
+        assert_eq!(seen.verdict(6), None);
     }
 
     #[test]

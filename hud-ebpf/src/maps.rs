@@ -4,10 +4,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_F_NO_PREALLOC,
-    helpers::generated::bpf_ringbuf_output,
+    helpers::generated::{bpf_for_each_map_elem, bpf_ringbuf_output},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use hud_common::wire::{Calibration, Config, Counters, SampleEvent, Stream, ThreadState};
 
@@ -32,6 +31,10 @@ static CONFIG: Config = Config {
     instance_stack: 0,
     instance_return: 0,
     instance_next: 0,
+    task_state: Config::NONE,
+    switch_share: 0,
+    switch_floor: 0,
+    reserved: 0,
 };
 
 /// The configuration. Volatile, or the compiler would fold the zeros above into the code.
@@ -71,9 +74,10 @@ const WOKEN_SLOTS: u64 = 1 << 16;
 /// Bits of CLOCK_MONOTONIC in a slot: 3 days of nanoseconds. The 16 above are those of the id that follow the slot's.
 const WOKEN_TIME: u64 = (1 << 48) - 1;
 
-/// By thread id. Not preallocated: an entry is 1.6 kB and most targets have a dozen threads.
+/// By thread id. Preallocated: before Linux 6.1 a program at a context switch must not allocate. User space gives the map
+/// its size before it loads it, as an entry is 2 kB and most targets have a dozen threads.
 #[map]
-pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(32768, BPF_F_NO_PREALLOC);
+pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(4096, 0);
 
 /// Tasks whose type has been told, by task id; the value counts failed searches, or is [`TOLD`].
 #[map]
@@ -90,17 +94,24 @@ pub const ID_OFFSETS_SLOTS: u32 = 1024;
 #[map]
 pub static CALIBRATION: Array<Calibration> = Array::with_max_entries(1, 0);
 
-/// A fresh thread's state, too large for the stack.
+/// A fresh thread's state, all zero, too large for the stack. Never written: a probe may be preempted by another one.
 #[map]
-pub static NEW_THREAD: PerCpuArray<ThreadState> = PerCpuArray::with_max_entries(1, 0);
+pub static NEW_THREAD: Array<ThreadState> = Array::with_max_entries(1, 0);
 
 /// Where a sample is put together.
 #[map]
 pub static SAMPLE: PerCpuArray<SampleEvent> = PerCpuArray::with_max_entries(1, 0);
 
+/// Words in [`STACK_PIECE`].
+pub const PIECE_WORDS: usize = 2048;
+
 /// Room for a piece of the target's stack; index 0 for switches, 1 for samples, which may interrupt a switch.
 #[map]
-pub static STACK_PIECE: PerCpuArray<[u64; 512]> = PerCpuArray::with_max_entries(2, 0);
+pub static STACK_PIECE: PerCpuArray<[u64; PIECE_WORDS]> = PerCpuArray::with_max_entries(2, 0);
+
+/// No program at all, see [`on_own_stack`].
+#[map]
+static NO_PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// In [`TASKS`]: user space knows this task's type.
 pub const TOLD: u32 = u32::MAX;
@@ -112,6 +123,38 @@ pub const TOLD_OUTSIDE: u32 = u32::MAX - 1;
 #[inline(always)]
 pub fn is_target(ctx: &impl EbpfContext, config: &Config) -> bool {
     ctx.tgid() == config.tgid && recording()
+}
+
+/// Makes the kernel run a program on the stack of the thread that it interrupts. To be called by the probes in the target's
+/// code.
+///
+/// Linux 6.13 and newer give a program of this type that uses 64 bytes of stack a *private stack*, one for each CPU
+/// (`bpf_enable_priv_stack`, kernel/bpf/verifier.c). But probes in user code are preemptible and have no recursion guard: a
+/// thread that is preempted in one, and another that hits it on the same CPU, then share that memory, and events come out
+/// with each other's bytes (KERNELS.md, K1: 1 to 3 of 38,000 polls on 7.3.4). A program with a tail call gets no private
+/// stack; this one is never made, as no process has the thread group 0.
+#[inline(always)]
+pub fn on_own_stack(ctx: &impl EbpfContext, config: &Config) {
+    if config.tgid == 0 {
+        // SAFETY: the map is a program array. The call fails, as the array is empty.
+        unsafe { NO_PROGRAM.tail_call(ctx, 0) };
+    }
+}
+
+/// Calls `step` for each element of `counter`, with `context`, until it returns 1.
+///
+/// A loop whose body the verifier checks once. `bpf_loop` does the same since Linux 5.17 only, and takes as long.
+///
+/// # Safety
+/// `step` must accept `context`.
+#[inline(always)]
+pub unsafe fn each_of<T>(
+    counter: *const Array<u64>,
+    step: unsafe extern "C" fn(*const u8, *const u32, *const u64, *mut T) -> i64,
+    context: *mut T,
+) {
+    // SAFETY: the caller's promise; the map lives as long as the program.
+    unsafe { bpf_for_each_map_elem(counter.cast_mut().cast(), step as *mut _, context.cast(), 0) };
 }
 
 /// Whether recording is on.
@@ -174,18 +217,20 @@ pub fn woke(task_id: u64, now: u64) -> bool {
     true
 }
 
-/// When a task was last woken or spawned, if that is known, and forgets it. `now` is later, by less than 3 days.
+/// When a task was last woken or spawned, and forgets it; 0 where that is not known. `now` is later, by less than 3 days.
+///
+/// No `Option`: the compiler may look at what is in one that is `None`, which the verifier allows since 6.3.
 #[inline(always)]
-pub fn take_wake(task_id: u64, now: u64) -> Option<u64> {
-    let slot = WOKEN.get_ptr_mut((task_id % WOKEN_SLOTS) as u32)?;
+pub fn take_wake(task_id: u64, now: u64) -> u64 {
+    let Some(slot) = WOKEN.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) else { return 0 };
     // SAFETY: as in `woke`.
     let found = unsafe { slot.read_volatile() };
     if found == 0 || found & !WOKEN_TIME != entry(task_id, 0) {
-        return None;
+        return 0;
     }
     // SAFETY: as in `woke`.
     unsafe { slot.write_volatile(0) };
-    Some(now.wrapping_sub(now.wrapping_sub(found) & WOKEN_TIME))
+    now.wrapping_sub(now.wrapping_sub(found) & WOKEN_TIME)
 }
 
 /// Adds one to a counter. Atomic, because a program may be preempted by another one on the same CPU; by the
@@ -201,8 +246,14 @@ pub fn count(pick: impl FnOnce(&mut Counters) -> &mut u64) {
 /// Adds one to a word that others may be adding to.
 #[inline(always)]
 pub fn add_one(word: &mut u64) {
+    add(word, 1);
+}
+
+/// Adds to a word that others may be adding to.
+#[inline(always)]
+pub fn add(word: &mut u64, n: u64) {
     // SAFETY: aligned to 8, and only ever added to atomically.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, 1) };
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, n) };
 }
 
 /// Hands over `size` bytes at `event`; counts it as produced and, where the ring is full, as lost.
@@ -219,5 +270,28 @@ pub fn send<T>(stream: Stream, event: *const T, size: u64) {
     };
     if result != 0 {
         count(|c| &mut c.streams[stream as usize].lost);
+    }
+}
+
+/// `value & MASK`, by an instruction that the compiler does not leave out where it knows that it can't matter: the verifier
+/// may not know (before 7.0 it does not see that a bound on `x - 1` is one on `x`).
+#[inline(always)]
+pub fn masked<const MASK: usize>(value: usize) -> usize {
+    let mut value = value;
+    // SAFETY: arithmetic alone.
+    unsafe { core::arch::asm!("{0} &= {1}", inout(reg) value, const MASK, options(pure, nomem, nostack)) };
+    // SAFETY: so it is; without it the compiler would check bounds, and panic.
+    unsafe { core::hint::assert_unchecked(value <= MASK) };
+    value
+}
+
+/// `value`, by way of memory in a map, so that the verifier no longer knows anything of it. Where ways with different
+/// values meet, it then looks at what follows once instead of once for each.
+#[inline(always)]
+pub fn unknown<T: Copy>(place: &mut T, value: T) -> T {
+    // SAFETY: a reference can be written and read. Volatile, or the compiler would take the shorter way.
+    unsafe {
+        core::ptr::write_volatile(place, value);
+        core::ptr::read_volatile(place)
     }
 }

@@ -16,18 +16,23 @@ use aya_ebpf::{
 use hud_common::wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, ShortPollEvent, Stream, TaskOutcome};
 
 use crate::{
-    maps::{THREADS, config, count, is_last_poll, is_target, poll_begins, probes_since, send, take_wake},
+    maps::{
+        THREADS, config, count, is_last_poll, is_target, masked, on_own_stack, poll_begins, probes_since, send, take_wake,
+    },
     sched,
     task::Header,
     thread,
 };
 
-/// Flags of `Header::state` (tokio/src/runtime/task/state.rs).
+/// Flags of `Header::state` (tokio/src/runtime/task/state.rs): being polled.
+pub const RUNNING: u64 = 1;
+/// Over.
 pub const COMPLETE: u64 = 1 << 1;
 /// Waiting for a poll, or to be polled again.
 pub const NOTIFIED: u64 = 1 << 2;
 const CANCELLED: u64 = 1 << 5;
-const REFERENCES: u64 = 6;
+/// Bits below the number of references.
+pub const REFERENCES: u64 = 6;
 /// More than any living task has: each waker, join handle and queue holds one.
 const ABSURD: u64 = 1 << 20;
 
@@ -35,6 +40,7 @@ const ABSURD: u64 = 1 << 20;
 #[uprobe]
 pub fn poll_enter(ctx: ProbeContext) -> u32 {
     let config = config();
+    on_own_stack(&ctx, &config);
     let since = probes_since();
     if !is_target(&ctx, &config) {
         return 0;
@@ -66,26 +72,26 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let wake_ts = match take_wake(task_id, now) {
-        // One from before the probes were last off is not the wake of this poll.
-        Some(ts) if ts >= since => ts,
-        _ => 0,
-    };
-    let slot = (depth as usize) & (MAX_POLLS - 1);
-    state.polls[slot] = PollFrame {
-        ts: now,
-        sp,
-        task_id,
-        blocked: 0,
-        run_queue: 0,
-        wake_ts,
-        header,
-        vtable,
-        // SAFETY: the helper takes the context.
-        poll_fn: unsafe { bpf_get_attach_cookie(ctx.as_ptr()) } as u32,
+    let wake_ts = take_wake(task_id, now);
+    // One from before the probes were last off is not the wake of this poll.
+    let wake_ts = if wake_ts >= since { wake_ts } else { 0 };
+    let slot = masked::<{ MAX_POLLS - 1 }>(depth as usize);
+    let poll = &raw mut state.polls[slot];
+    // SAFETY: the thread map's own memory; the helper takes the context. Field by field: two zeros side by side become a call
+    // of `memset`, which takes them byte by byte.
+    unsafe {
+        (*poll).ts = now;
+        (*poll).sp = sp;
+        (*poll).task_id = task_id;
+        (&raw mut (*poll).blocked).write_volatile(0);
+        (&raw mut (*poll).run_queue).write_volatile(0);
+        (*poll).wake_ts = wake_ts;
+        (*poll).header = header;
+        (*poll).vtable = vtable;
+        (*poll).poll_fn = bpf_get_attach_cookie(ctx.as_ptr()) as u32;
         // An aborted task is polled once more, to be dropped.
-        outcome: if flags & CANCELLED != 0 { TaskOutcome::Cancelled } else { TaskOutcome::Completed } as u32,
-    };
+        (*poll).outcome = if flags & CANCELLED != 0 { TaskOutcome::Cancelled } else { TaskOutcome::Completed } as u32;
+    }
     poll_begins(task_id, now);
     state.depth = depth + 1;
     0
@@ -95,6 +101,7 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
 #[uretprobe]
 pub fn poll_return(ctx: RetProbeContext) -> u32 {
     let config = config();
+    on_own_stack(&ctx, &config);
     let since = probes_since();
     if !is_target(&ctx, &config) {
         return 0;
@@ -122,7 +129,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     if depth == 0 || depth > MAX_POLLS as u64 {
         return 0;
     }
-    let poll = state.polls[(depth as usize - 1) & (MAX_POLLS - 1)];
+    let poll = state.polls[masked::<{ MAX_POLLS - 1 }>(depth as usize - 1)];
     if poll.sp != sp {
         return 0;
     }
@@ -163,6 +170,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
 #[uprobe]
 pub fn panicked(ctx: ProbeContext) -> u32 {
     let config = config();
+    on_own_stack(&ctx, &config);
     let since = probes_since();
     if !is_target(&ctx, &config) {
         return 0;
@@ -177,7 +185,7 @@ pub fn panicked(ctx: ProbeContext) -> u32 {
         let state = unsafe { &mut *state };
         let depth = state.depth as usize;
         if depth > 0 && depth <= MAX_POLLS && state.epoch == since {
-            state.polls[(depth - 1) & (MAX_POLLS - 1)].outcome = TaskOutcome::Panicked as u32;
+            state.polls[masked::<{ MAX_POLLS - 1 }>(depth - 1)].outcome = TaskOutcome::Panicked as u32;
         }
     }
     0

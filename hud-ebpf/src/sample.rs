@@ -9,7 +9,8 @@ use aya_ebpf::{
 use hud_common::wire::{EventKind, MAX_KERNEL_FRAMES, SampleHead, Stream};
 
 use crate::{
-    maps::{SAMPLE, config, is_target, send},
+    budget::Budget,
+    maps::{SAMPLE, config, is_target, send, unknown},
     sched, task, thread, unwind,
 };
 
@@ -24,18 +25,31 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     let (Some(state), Some(event)) = (thread::current(tid, Stream::Samples), SAMPLE.get_ptr_mut(0)) else {
         return 0;
     };
+    let Some(budget) = Budget::of_this_cpu() else {
+        return 0;
+    };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the thread map's own memory.
-    sched::catch_up(unsafe { &mut *state });
-    let task_id = task::current_id(&config, state, 1);
-    if task_id != 0 {
-        task::tell_type(&config, tid, task_id, state, 1);
-    }
+    let state = unsafe { &mut *state };
+    sched::catch_up(state);
+    // A thread that never leaves its CPU earns at its samples.
+    let on_cpu = if state.on_since == 0 { 0 } else { now.wrapping_sub(state.on_since) };
+    state.on_since = now;
+    budget.refill(&config, now, on_cpu);
+    let is_left = budget.is_left();
+    let task_id = task::current_id(&config, state, 1, is_left);
     // SAFETY: the map's own memory, this CPU's slot; a sample is never interrupted by a sample.
     let event = unsafe { &mut *event };
+    let task_id = unknown(&mut event.head.task_id, task_id);
+    if task_id != 0 && is_left {
+        task::tell_type(&config, tid, task_id, state, 1);
+    }
     // SAFETY: the buffer holds more than MAX_KERNEL_FRAMES words. In user mode there is no such stack.
     let bytes = unsafe { bpf_get_stack(ctx.as_ptr(), (&raw mut event.stack).cast(), MAX_KERNEL_FRAMES as u32 * 8, 0) };
+    let kernel = if bytes > 0 { bytes as usize / 8 } else { 0 };
     // The verifier wants to see the bound.
-    let kernel = if bytes > 0 { (bytes as usize / 8) & (2 * MAX_KERNEL_FRAMES - 1) } else { 0 };
+    let kernel = unknown(&mut event.head.frames, kernel as u16) as usize & (2 * MAX_KERNEL_FRAMES - 1);
     let kernel = if kernel > MAX_KERNEL_FRAMES { MAX_KERNEL_FRAMES } else { kernel };
     // SAFETY: MAX_FRAMES words follow.
     let user = unsafe { (&raw mut event.stack).cast::<u64>().add(kernel) };
@@ -43,13 +57,14 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     event.head = SampleHead {
         kind: EventKind::Sample as u32,
         tid,
-        // SAFETY: helpers without arguments.
-        ts: unsafe { bpf_ktime_get_ns() },
+        ts: now,
         task_id,
+        // SAFETY: a helper without arguments.
         cpu: unsafe { bpf_get_smp_processor_id() },
         frames: walked.frames + kernel as u16,
         unwind: walked.outcome,
     };
     send(Stream::Samples, &raw const *event, size_of::<SampleHead>() as u64 + walked.bytes() + kernel as u64 * 8);
+    budget.spend_since(now);
     0
 }

@@ -2,6 +2,10 @@
 //!
 //! Each hook has two doors. The BTF tracepoints pass `task_struct` pointers, of which only `pid` is read; where the
 //! kernel has no BTF, the plain tracepoints pass the same facts in their format. Nothing else differs.
+//!
+//! Not every off-CPU interval can be walked and reported by itself ([`crate::budget`]). Every one is measured, and counts
+//! in the polls that it interrupts. While the budget is used up, short ones are added up and reported in sum, right before
+//! the next one that is walked: a sample of them.
 
 use aya_ebpf::{
     EbpfContext,
@@ -9,12 +13,21 @@ use aya_ebpf::{
     macros::{btf_tracepoint, tracepoint},
     programs::{BtfTracePointContext, TracePointContext},
 };
-use hud_common::wire::{Config, EventKind, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, Stream, ThreadState};
+use hud_common::{
+    unwind::Outcome,
+    wire::{Config, EventKind, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, Stream, ThreadState, Unreported},
+};
 
 use crate::{
-    maps::{EXECUTED, RECORDING, THREADS, config, count, is_target, recording, send},
+    budget::{Budget, Place},
+    maps::{EXECUTED, RECORDING, THREADS, config, count, is_target, recording, send, unknown},
     task, thread, unwind,
 };
+
+/// `task_struct::__state` of a thread that sleeps (include/linux/sched.h).
+const TASK_INTERRUPTIBLE: u32 = 1;
+/// Short intervals are reported at the latest so long after the first of them began (ns).
+const REPORT_WITHIN: u64 = 1_000_000_000;
 
 /// `TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
 #[btf_tracepoint(function = "sched_switch")]
@@ -22,7 +35,14 @@ pub fn sched_switch_btf(ctx: BtfTracePointContext) -> i32 {
     let config = config();
     let preempt: u64 = ctx.arg(0);
     let next: *const u8 = ctx.arg(2);
-    let prev_state: u64 = ctx.arg(3);
+    // Linux before 5.18 passes no state. The configuration is constant to the verifier: it looks at one branch only.
+    let prev_state: u64 = if config.task_state == Config::NONE {
+        ctx.arg(3)
+    } else {
+        let prev: *const u8 = ctx.arg(1);
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel(prev.add(config.task_state as usize).cast::<u32>()) }.unwrap_or(0) as u64
+    };
     let state = prev_state as u32 | if preempt & 1 != 0 { STATE_PREEMPTED } else { 0 };
     on_switch(&ctx, &config, state, pid_of(&config, next))
 }
@@ -121,36 +141,61 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
     if prev_state & 0xb0 != 0 {
         return thread::gone(tid);
     }
-    let Some(state) = thread::current(tid, Stream::OffCpu) else {
+    let (Some(state), Some(budget)) = (thread::current(tid, Stream::OffCpu), Budget::of_this_cpu()) else {
         return;
     };
-    let task_id = task::current_id(config, state, 0);
-    if task_id != 0 {
-        task::tell_type(config, tid, task_id, state, 0);
-    }
+    // SAFETY: helpers without arguments.
+    let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     // SAFETY: the thread map's own memory.
     let state = unsafe { &mut *state };
     catch_up(state);
-    thread::note_name(tid, state);
-    let walked = unwind::walk(ctx, config, &raw mut state.off.stack, unwind::SWITCHES);
+    let on_cpu = if state.on_since == 0 { 0 } else { now.wrapping_sub(state.on_since) };
+    budget.refill(config, now, on_cpu);
+    let is_left = budget.is_left();
+    let task_id = task::current_id(config, state, 0, is_left);
+    let task_id = unknown(&mut state.off.head.task_id, task_id);
+    let mut leaf = unwind::leaf(config);
+    leaf.task_id = task_id;
+    // Where a thread was preempted says nothing of how long it will be off.
+    let place = if is_asleep(prev_state) { Place::of(leaf.pc, leaf.sp) } else { Place::of(0, 0) };
+    let place = Place::of_hash(unknown(&mut state.place, place.hash()));
+    if is_left {
+        if task_id != 0 {
+            task::tell_type(config, tid, task_id, state, 0);
+        }
+        thread::note_name(tid, state);
+    }
+    let is_walked = (is_left || (!place.is_short(state) && budget.is_left_for_long())) as u32;
+    let is_walked = unknown(&mut state.is_walked, is_walked) != 0;
+    if is_walked {
+        let walked = unwind::walk(ctx, config, &raw mut state.off.stack, unwind::SWITCHES);
+        (state.leaf, state.frames, state.unwind) = (leaf, walked.frames, walked.outcome);
+    }
+    // A thread that stands where it stood when it was last walked, in the same task, has that stack.
+    let has_stack = is_walked || state.leaf == leaf;
     state.off.head = OffCpuHead {
         kind: EventKind::OffCpu as u32,
         tid,
-        // SAFETY: helpers without arguments.
-        ts: unsafe { bpf_ktime_get_ns() },
+        ts: now,
         dur: 0,
         task_id,
         wake_ts: 0,
+        run_queue: 0,
         waker_tid: 0,
-        cpu: unsafe { bpf_get_smp_processor_id() },
+        cpu,
         state: prev_state,
-        frames: walked.frames,
-        unwind: walked.outcome,
+        frames: if has_stack { state.frames } else { 0 },
+        unwind: if has_stack { state.unwind } else { Outcome::Failed as u16 },
+        intervals: 1,
+        reserved: 0,
     };
     state.is_off = 1;
+    if is_walked {
+        budget.spend_since(now);
+    }
 }
 
-/// To be called where the thread of `state` is seen running: ends a stretch off CPU whose end was not seen.
+/// To be called where the thread of `state` is seen running: ends an off-CPU interval whose end was not seen.
 ///
 /// That happens. The switches away from some threads of this kind of sandbox's own agent run no tracepoint (ftrace misses
 /// them too), and whoever gets the CPU from one seems never to have come back. When it got the CPU is not known; that it
@@ -163,32 +208,36 @@ pub fn catch_up(state: &mut ThreadState) {
     }
 }
 
-/// The thread of `state` gets a CPU; where that was missed, its stretch ends as it was woken.
+/// The thread of `state` gets a CPU; where that was missed, its interval ends as it was woken.
 #[inline(always)]
 fn arrive(state: &mut ThreadState, missed: bool) {
     if state.is_off == 0 || !recording() {
         return;
     }
-    state.is_off = 0;
-    let head = &mut state.off.head;
-    let now = if missed && head.wake_ts != 0 {
-        head.wake_ts
-    } else {
-        // SAFETY: a helper without arguments.
-        unsafe { bpf_ktime_get_ns() }
+    let Some(budget) = Budget::of_this_cpu() else {
+        return;
     };
-    head.dur = now.saturating_sub(head.ts);
-    let frames = head.frames;
+    state.is_off = 0;
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    state.on_since = now;
+    let head = &mut state.off.head;
+    let end = if missed && head.wake_ts != 0 { head.wake_ts } else { now };
+    head.dur = end.saturating_sub(head.ts);
+    let asleep = is_asleep(head.state);
     let runnable_since = if head.wake_ts != 0 {
         head.wake_ts
-    } else if is_asleep(head.state) {
+    } else if asleep {
         // Woken before we looked, or by a path that has no waking event: all of it counts as asleep.
-        now
+        end
     } else {
         head.ts
     };
     let blocked = runnable_since.saturating_sub(head.ts);
-    let run_queue = now.saturating_sub(runnable_since);
+    let run_queue = end.saturating_sub(runnable_since);
+    if head.wake_ts != 0 {
+        head.run_queue = run_queue;
+    }
     let depth = state.depth;
     for i in 0..MAX_POLLS {
         if i as u64 >= depth {
@@ -197,8 +246,59 @@ fn arrive(state: &mut ThreadState, missed: bool) {
         state.polls[i].blocked += blocked;
         state.polls[i].run_queue += run_queue;
     }
+    let head = &mut state.off.head;
+    let is_short = head.dur < budget.limit();
+    Place::of_hash(state.place).note(&mut state.places, is_short);
+    let unreported = &mut state.unreported;
+    if is_short && state.is_walked == 0 {
+        if unreported.intervals == 0 {
+            unreported.since = head.ts;
+        }
+        unreported.intervals += 1;
+        unreported.dur += head.dur;
+        unreported.run_queue += run_queue;
+        unreported.task_id = head.task_id;
+        count(|c| &mut c.merged);
+        if end.wrapping_sub(unreported.since) > REPORT_WITHIN {
+            report_short(state, end);
+        }
+        return;
+    }
+    if unreported.intervals != 0 {
+        let before = head.ts;
+        report_short(state, before);
+    }
+    let frames = state.off.head.frames;
+    if state.is_walked == 0 {
+        count(|c| &mut c.not_walked);
+    }
     let size = size_of::<OffCpuHead>() as u64 + unwind::bytes(frames);
     send(Stream::OffCpu, &raw const state.off, size);
+}
+
+/// Reports the short intervals of a thread in sum. The last one was over by `end`.
+#[inline(always)]
+fn report_short(state: &mut ThreadState, end: u64) {
+    let unreported = state.unreported;
+    state.unreported = Unreported { intervals: 0, dur: 0, run_queue: 0, since: 0, task_id: 0 };
+    let of = &state.off.head;
+    let head = OffCpuHead {
+        kind: EventKind::OffCpu as u32,
+        tid: of.tid,
+        ts: end.wrapping_sub(unreported.dur),
+        dur: unreported.dur,
+        task_id: unreported.task_id,
+        wake_ts: end,
+        run_queue: unreported.run_queue,
+        waker_tid: 0,
+        cpu: of.cpu,
+        state: TASK_INTERRUPTIBLE,
+        frames: 0,
+        unwind: Outcome::Failed as u16,
+        intervals: unreported.intervals as u32,
+        reserved: 0,
+    };
+    send(Stream::OffCpu, &raw const head, size_of::<OffCpuHead>() as u64);
 }
 
 /// Whether a thread that left in this state was asleep rather than runnable (`TASK_RUNNING` is 0).

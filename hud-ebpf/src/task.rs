@@ -9,17 +9,22 @@
 use aya_ebpf::{
     bindings::pt_regs,
     helpers::{
-        bpf_get_current_task, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
-        bpf_task_pt_regs, generated,
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_probe_read_kernel,
+        bpf_probe_read_user, bpf_task_pt_regs, generated,
     },
+    macros::map,
+    maps::Array,
 };
 use hud_common::wire::{
     CONTEXT_WORDS, Calibration, Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState,
 };
 
-use crate::maps::{
-    CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, TOLD_OUTSIDE, add_one, count, probes_since,
-    send,
+use crate::{
+    maps::{
+        CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, TOLD_OUTSIDE, add, add_one, count, each_of, masked,
+        probes_since, send,
+    },
+    poll::{COMPLETE, REFERENCES, RUNNING},
 };
 
 /// The beginning of tokio's `runtime::task::core::Header` (tokio/src/runtime/task/core.rs, since 1.21).
@@ -51,10 +56,11 @@ impl Header {
     }
 }
 
-/// Words of stack read at once: one page.
-const PIECE_WORDS: usize = 512;
-/// Pages searched at one sight of an unknown task; the next sight searches further up.
-const PIECES: u64 = 2;
+/// Words of stack searched at one sight of an unknown task: two pages; the next sight searches further up.
+const PIECE: usize = 1024;
+/// Nothing but a number of elements: a loop of so many steps.
+#[map]
+static SEARCH_STEPS: Array<u64> = Array::with_max_entries(PIECE as u32, 0);
 /// Sights after which a task's type is given up.
 const MAX_TRIES: u32 = 16;
 /// `tokio::runtime::task::core::Cell` is `repr(align(128))` on x86_64.
@@ -62,9 +68,10 @@ const HEADER_ALIGN: u64 = 128;
 /// A word less than this above the piece it stands in points into the same stack.
 const NEAR: u64 = 64 << 10;
 
-/// The id of the task that the current thread is polling; 0 = none, or not known. `slot` as in [`tell_type`].
+/// The id of the task that the current thread is polling; 0 = none, or not known. `slot` as in [`tell_type`]. `may_search`:
+/// whether the budget allows a look for the word that holds it, while that is not known.
 #[inline(always)]
-pub fn current_id(config: &Config, state: *const ThreadState, slot: u32) -> u64 {
+pub fn current_id(config: &Config, state: *mut ThreadState, slot: u32, may_search: bool) -> u64 {
     let innermost = polled_id(state);
     let Some(calibration) = calibration(config) else {
         return innermost;
@@ -72,7 +79,7 @@ pub fn current_id(config: &Config, state: *const ThreadState, slot: u32) -> u64 
     // SAFETY: the map's own memory.
     let calibration = unsafe { &mut *calibration };
     match calibration.found {
-        // Polls that were under way as the probes went have no return: only probes that stay are to be believed.
+        // Polls in progress as the probes were taken off have no return: only probes that stay are to be believed.
         Calibration::GAVE_UP => {
             if config.polls != 0 {
                 innermost
@@ -81,8 +88,11 @@ pub fn current_id(config: &Config, state: *const ThreadState, slot: u32) -> u64 
             }
         }
         0 => {
-            if innermost != 0 {
-                calibrate(config, calibration, innermost, slot);
+            if may_search {
+                let id = if innermost != 0 { innermost } else { id_on_stack(config, state, slot) };
+                if id != 0 {
+                    calibrate(config, calibration, id, slot);
+                }
             }
             innermost
         }
@@ -139,7 +149,26 @@ fn fsbase(config: &Config) -> Result<u64, i32> {
     }
 }
 
-/// Notes which words of tokio's thread-local hold `id`, which the poll probes know to be the current task's.
+/// The id of the innermost task on the current thread's stack that is being polled; 0 = none found.
+///
+/// So the word that holds the current task's id is found without a probe. A stale pointer may lead to a task that another
+/// thread is polling: such looks are misses, see [`Calibration::verdict`].
+#[inline(always)]
+fn id_on_stack(config: &Config, state: *mut ThreadState, slot: u32) -> u64 {
+    if config.vtables_end == 0 || config.task_fsbase == Config::NONE {
+        return 0;
+    }
+    // Mostly near the leaf, else further out.
+    // SAFETY: a helper without arguments.
+    let random = unsafe { bpf_get_prandom_u32() } & 7;
+    let tries = if random < 4 { 0 } else { random - 3 };
+    match find(ANY_RUNNING, state, slot, tries) {
+        Some(found) => found.id,
+        None => 0,
+    }
+}
+
+/// Notes which words of tokio's thread-local hold `id`, which is known to be the current task's.
 #[inline(always)]
 fn calibrate(config: &Config, calibration: &mut Calibration, id: u64, slot: u32) {
     let (Ok(fsbase), Some(words)) = (fsbase(config), STACK_PIECE.get_ptr_mut(slot)) else {
@@ -158,11 +187,20 @@ fn calibrate(config: &Config, calibration: &mut Calibration, id: u64, slot: u32)
     }
     add_one(&mut calibration.looks);
     for i in 0..CONTEXT_WORDS {
-        // SAFETY: `i` is below CONTEXT_WORDS.
-        if (i as u64) < count && unsafe { (*words)[i] } == id {
-            add_one(&mut calibration.hits[i]);
-        }
+        // SAFETY: `i` is below CONTEXT_WORDS. What lies beyond those that were read is left over from another use: user space
+        // does not look at their hits.
+        add(&mut calibration.hits[i], is_equal(unsafe { (*words)[i] }, id));
     }
+}
+
+/// 1 where two words are equal, else 0. Without a branch: the verifier would go both ways at each of 64 words.
+#[inline(always)]
+fn is_equal(a: u64, b: u64) -> u64 {
+    let difference = a ^ b;
+    let mut either = difference | difference.wrapping_neg();
+    // SAFETY: changes nothing. The compiler must not know what it is, or it makes a branch of it.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) either, options(pure, nomem, nostack)) };
+    (either >> 63) ^ 1
 }
 
 /// Tells user space the type of task `id`, the first time that it is met. `slot` picks the scratch memory: 0 in the
@@ -192,8 +230,8 @@ pub fn tell_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, sl
     if config.vtables_end == 0 || config.task_fsbase == Config::NONE {
         return;
     }
-    match find_poll_addr(id, state, slot, tries) {
-        Some((addr, header)) => tell(config, tid, id, header, addr, NO_POLL_FN),
+    match find(id, state, slot, tries) {
+        Some(found) => tell(config, tid, id, found.header, found.poll_addr, NO_POLL_FN),
         None => {
             count(|c| &mut c.scan_failed);
             let _ = TASKS.insert(id, tries + 1, 0);
@@ -209,7 +247,7 @@ fn innermost_poll(state: *const ThreadState) -> Option<PollFrame> {
     if depth == 0 || depth > MAX_POLLS || state.epoch != probes_since() {
         return None;
     }
-    Some(state.polls[(depth - 1) & (MAX_POLLS - 1)])
+    Some(state.polls[masked::<{ MAX_POLLS - 1 }>(depth - 1)])
 }
 
 #[inline(always)]
@@ -268,10 +306,13 @@ fn worker(config: &Config) -> Option<(u64, u64)> {
     }
 }
 
+/// In place of an id: any task that is being polled.
+const ANY_RUNNING: u64 = 0;
+
 /// Searches the current thread's stack for the header of task `id`: first around the slot in which the last one was
 /// found (a worker polls from few places, so it mostly lies there again), else upwards from the stack pointer.
 #[inline(always)]
-fn find_poll_addr(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Option<(u64, u64)> {
+fn find(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Option<Search> {
     // SAFETY: the helpers take and give kernel pointers; `sp` is read through one of them.
     let sp = unsafe {
         let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
@@ -281,28 +322,25 @@ fn find_poll_addr(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Op
     let anchor = unsafe { (*state).anchor };
     if anchor > sp {
         let from = (anchor - 256) & !7;
-        if let Some(found) = search(id, from.max(sp), 64, slot) {
+        let from = if from > sp { from } else { sp & !7 };
+        if let Some(found) = search(id, from, 64, slot) {
             // SAFETY: as above.
-            unsafe { (*state).anchor = found.at };
-            return Some((found.poll_addr, found.header));
+            unsafe { (*state).anchor = from + found.index * 8 };
+            return Some(found);
         }
     }
-    let first = tries as u64 * PIECES;
-    for piece in 0..PIECES {
-        let from = (sp & !7) + (first + piece) * (PIECE_WORDS as u64 * 8);
-        if let Some(found) = search(id, from, PIECE_WORDS as u64, slot) {
-            // SAFETY: as above.
-            unsafe { (*state).anchor = found.at };
-            return Some((found.poll_addr, found.header));
-        }
-    }
-    None
+    let from = (sp & !7) + tries as u64 * (PIECE as u64 * 8);
+    let found = search(id, from, PIECE as u64, slot)?;
+    // SAFETY: as above.
+    unsafe { (*state).anchor = from + found.index * 8 };
+    Some(found)
 }
 
 /// A search of one piece of stack, as its steps see it.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Search {
-    /// The task sought.
+    /// The task sought, or [`ANY_RUNNING`]; once found, its id.
     id: u64,
     /// Words in the piece.
     words: u64,
@@ -319,59 +357,44 @@ struct Search {
     reserved: u32,
 }
 
-/// A task that was found on a stack.
-struct Found {
-    poll_addr: u64,
-    header: u64,
-    /// The slot that it was found by.
-    at: u64,
-}
-
 /// Looks through `words` words of stack from `from`.
-///
-/// By `bpf_loop`, whose body the verifier checks once; an unrolled loop of 512 such bodies is past its limit.
 #[inline(always)]
-fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<Found> {
+fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<Search> {
     let piece = STACK_PIECE.get_ptr_mut(slot)?;
-    // SAFETY: the map's own memory holds PIECE_WORDS words; the helper checks `from`. Near the stack's end a whole
-    // piece cannot be read: then the part up to the page boundary is.
-    let words = unsafe {
-        if generated::bpf_probe_read_user(piece.cast(), words as u32 * 8, from as *const _) == 0 {
-            words
-        } else {
-            let rest = (4096 - (from & 4095)) & 4095;
-            if generated::bpf_probe_read_user(piece.cast(), rest as u32, from as *const _) != 0 {
+    // Near the stack's end a whole piece cannot be read: then the part up to the end of the next page is, or of this one.
+    let rest = 4096 - (from & 4095);
+    let mut bytes = words * 8;
+    // SAFETY: the map's own memory holds more than PIECE words; the helper checks `from`.
+    let read = |bytes: u64| unsafe { generated::bpf_probe_read_user(piece.cast(), bytes as u32, from as *const _) };
+    if read(bytes) != 0 {
+        bytes = (rest + 4096) & (PIECE as u64 * 8 - 1);
+        if read(bytes) != 0 {
+            bytes = rest & (PIECE as u64 * 8 - 1);
+            if read(bytes) != 0 {
                 return None;
             }
-            rest / 8
         }
-    };
-    let mut search = Search { id, words, poll_addr: 0, header: 0, index: 0, from, slot, reserved: 0 };
-    let step: unsafe extern "C" fn(u32, *mut Search) -> i64 = search_step;
-    // SAFETY: the callback takes the context that is passed here.
-    unsafe {
-        generated::bpf_loop(PIECE_WORDS as u32, step as *mut _, (&raw mut search).cast(), 0);
     }
-    (search.poll_addr != 0).then(|| Found {
-        poll_addr: search.poll_addr,
-        header: search.header,
-        at: from + search.index * 8,
-    })
+    let words = bytes / 8;
+    let mut search = Search { id, words, poll_addr: 0, header: 0, index: 0, from, slot, reserved: 0 };
+    // SAFETY: the callback takes the context that is passed here.
+    unsafe { each_of(&raw const SEARCH_STEPS, search_step, &raw mut search) };
+    (search.poll_addr != 0).then_some(search)
 }
 
 /// One word of a piece. Returns 1 to end the loop.
 #[inline(never)]
-unsafe extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
-    // SAFETY: bpf_loop passes what `search` gave it.
-    let search = unsafe { &mut *search };
-    let index = index as usize & (PIECE_WORDS - 1);
+unsafe extern "C" fn search_step(_map: *const u8, index: *const u32, _value: *const u64, search: *mut Search) -> i64 {
+    // SAFETY: the helper passes what `search` gave it, and an element's index.
+    let (search, index) = unsafe { (&mut *search, *index) };
+    let index = index as usize & (PIECE - 1);
     if index as u64 >= search.words {
         return 1;
     }
     let Some(piece) = STACK_PIECE.get_ptr_mut(search.slot) else {
         return 1;
     };
-    // SAFETY: `index` is below PIECE_WORDS.
+    // SAFETY: `index` is below PIECE.
     let word = unsafe { (*piece)[index] };
     let config = crate::maps::config();
     // No pointer, or one into the stack itself or into the binary.
@@ -384,35 +407,29 @@ unsafe extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
         return 0;
     }
     // Some builds keep a pointer to the task's core, which lies in the header's first 128 bytes.
-    let header = word & !(HEADER_ALIGN - 1);
-    let poll_addr = poll_of(&config, header, search.id);
-    if poll_addr == 0 {
+    let at = word & !(HEADER_ALIGN - 1);
+    let Some(header) = Header::read(at) else { return 0 };
+    if header.vtable < config.vtables_start || header.vtable >= config.vtables_end {
         return 0;
     }
-    search.poll_addr = poll_addr;
-    search.header = header;
+    let id = header.id(&config, at);
+    if id == 0 {
+        return 0;
+    }
+    if search.id == ANY_RUNNING {
+        // Workers' loops and the blocking pool's work are in no list of tasks.
+        let is_running = header.state & (RUNNING | COMPLETE) == RUNNING && header.state >> REFERENCES != 0;
+        if !is_running || header.owner == 0 || id >> 40 != 0 {
+            return 0;
+        }
+    } else if search.id != id {
+        return 0;
+    }
+    search.id = id;
+    search.poll_addr = poll_fn_of(&config, header.vtable);
+    search.header = at;
     search.index = index as u64;
     1
-}
-
-/// The poll function of the task whose header lies at `header`, where that is a task with this id; else 0.
-#[inline(always)]
-fn poll_of(config: &Config, header: u64, id: u64) -> u64 {
-    // SAFETY: the helper checks every address.
-    unsafe {
-        let Ok(vtable) = bpf_probe_read_user(&raw const (*(header as *const Header)).vtable) else {
-            return 0;
-        };
-        if vtable < config.vtables_start || vtable >= config.vtables_end {
-            return 0;
-        }
-        match read_id(config, header, vtable) {
-            Some(found) if found == id => {
-                bpf_probe_read_user((vtable + config.vtable_poll as u64) as *const u64).unwrap_or(0)
-            }
-            _ => 0,
-        }
-    }
 }
 
 /// The id of the task at `header`, whose vtable is known.

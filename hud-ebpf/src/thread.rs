@@ -15,34 +15,32 @@ pub fn current(tid: u32, stream: Stream) -> Option<*mut ThreadState> {
     if let Some(state) = THREADS.get_ptr_mut(tid) {
         return Some(state);
     }
-    let fresh = NEW_THREAD.get_ptr_mut(0)?;
-    // SAFETY: the map's own memory, this CPU's slot. An interrupted writer writes the same: its own name and zeros.
-    let fresh = unsafe { &mut *fresh };
-    fresh.comm = bpf_get_current_comm().unwrap_or_default();
-    let fresh = &*fresh;
-    if THREADS.insert(tid, fresh, BPF_NOEXIST as u64).is_ok() {
-        tell(tid, fresh.comm, ThreadChange::Seen, 0);
-    }
-    let state = THREADS.get_ptr_mut(tid);
+    let state = insert(tid, 0);
     if state.is_none() {
         untracked(stream);
     }
     state
 }
 
+/// A state for a thread that has none, which bears the name of the current one, by whom it was started or which it is.
+#[inline(always)]
+fn insert(tid: u32, parent: u32) -> Option<*mut ThreadState> {
+    let fresh = NEW_THREAD.get(0)?;
+    let is_new = THREADS.insert(tid, fresh, BPF_NOEXIST as u64).is_ok();
+    let state = THREADS.get_ptr_mut(tid)?;
+    if is_new {
+        let comm = bpf_get_current_comm().unwrap_or_default();
+        // SAFETY: the thread map's own memory.
+        unsafe { (*state).comm = comm };
+        tell(tid, comm, ThreadChange::Seen, parent);
+    }
+    Some(state)
+}
+
 /// The current thread, which is one of the target's, starts a new one; it bears its parent's name until it runs.
 #[inline(always)]
 pub fn born(tid: u32, parent: u32) {
-    let Some(fresh) = NEW_THREAD.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: as in `current`.
-    let fresh = unsafe { &mut *fresh };
-    fresh.comm = bpf_get_current_comm().unwrap_or_default();
-    let fresh = &*fresh;
-    if THREADS.insert(tid, fresh, BPF_NOEXIST as u64).is_ok() {
-        tell(tid, fresh.comm, ThreadChange::Seen, parent);
-    }
+    let _ = insert(tid, parent);
 }
 
 /// Counts an event that cannot be followed.

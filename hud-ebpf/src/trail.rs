@@ -14,14 +14,14 @@ use hud_common::{
 };
 
 use crate::{
-    maps::STACK_PIECE,
+    maps::{PIECE_WORDS, STACK_PIECE, masked},
     unwind::{Walked, bytes},
 };
 
 /// Words of stack that a walk read, at most, for it to be remembered.
 const MAX_LINKS: usize = 128;
-/// Words of stack, from its top, in which they must lie.
-const WORDS: usize = 512;
+/// Words of stack, from its top, in which they must lie: 16 KiB, so that 128 frames of moderate size do.
+const WORDS: usize = PIECE_WORDS;
 /// Trails that are remembered, by CPU: a slot by leaf and stack pointer.
 const SLOTS: u32 = 64;
 /// [`Trail::count`] of a walk that cannot be remembered.
@@ -77,7 +77,7 @@ impl Trail {
         if link >= WORDS as u64 || count >= MAX_LINKS {
             return self.forget();
         }
-        self.links[count & (MAX_LINKS - 1)] = link as u16;
+        self.links[masked::<{ MAX_LINKS - 1 }>(count)] = link as u16;
         self.count += 1;
         if self.span <= link as u16 {
             self.span = link as u16 + 1;

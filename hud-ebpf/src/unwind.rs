@@ -17,11 +17,11 @@ use aya_ebpf::{
 };
 use hud_common::{
     unwind::{Active, BUCKET_BITS, MAPPING_STEPS, MAX_MAPPINGS, Mapping, Outcome, ROW_STEPS, Row, Rule},
-    wire::{Config, MAX_FRAMES, StackBuffer},
+    wire::{Config, Leaf, MAX_FRAMES, MAX_POLLS, StackBuffer},
 };
 
 use crate::{
-    maps::{config, count},
+    maps::{config, count, each_of, unknown},
     trail::{self, Trail},
 };
 
@@ -43,7 +43,12 @@ static UNWIND_MAPPINGS: Array<Mapping> = Array::with_max_entries(2 * MAX_MAPPING
 #[map]
 static UNWIND_ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
 
-/// Walks under way, by CPU.
+/// Nothing but a number of elements: a loop of so many steps. One step more than frames: the last one finds that the stack
+/// was whole.
+#[map]
+static FRAME_STEPS: Array<u64> = Array::with_max_entries(MAX_FRAMES as u32 + 1, 0);
+
+/// Walks in progress, by CPU.
 #[map]
 static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
 
@@ -75,6 +80,10 @@ pub struct Walk {
     reserved: u32,
     /// The mapping that held the address before.
     mapping: Mapping,
+    /// The row that holds at the frame's address.
+    row: Row,
+    /// Where the caller's `rbp` lies; 0 = it is in `bp`.
+    saved_bp: u64,
 }
 
 const _: () = assert!(MAX_FRAMES.is_power_of_two());
@@ -100,6 +109,19 @@ pub fn bytes(frames: u16) -> u64 {
     (if frames > MAX_FRAMES as u64 { MAX_FRAMES as u64 } else { frames }) * 8
 }
 
+/// The registers with which the current thread entered the kernel; all zero where stacks are walked by frame pointers.
+#[inline(always)]
+pub fn leaf(config: &Config) -> Leaf {
+    if config.unwind == 0 {
+        return Leaf { pc: 0, sp: 0, bp: 0, task_id: 0 };
+    }
+    // SAFETY: the helpers take and give kernel pointers, whose fields the verifier knows.
+    unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
+        Leaf { pc: (*regs).rip, sp: (*regs).rsp, bp: (*regs).rbp, task_id: 0 }
+    }
+}
+
 /// Writes the current thread's user stack to `into`, leaf first. `slot` is [`SWITCHES`] or [`SAMPLES`].
 #[inline(always)]
 pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slot: u32) -> Walked {
@@ -117,11 +139,8 @@ pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slo
     };
     // SAFETY: the map's own memory; this CPU's, and this program's alone while it runs.
     let walk = unsafe { &mut *walk };
-    // SAFETY: the helpers take and give kernel pointers, whose fields the verifier knows.
-    unsafe {
-        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
-        (walk.pc, walk.sp, walk.bp) = ((*regs).rip, (*regs).rsp, (*regs).rbp);
-    }
+    let leaf = leaf(config);
+    (walk.pc, walk.sp, walk.bp) = (leaf.pc, leaf.sp, leaf.bp);
     // Samples are few, and may interrupt what a switch is at.
     let is_remembered = slot == SWITCHES;
     if is_remembered && let Some(walked) = trail::recall(walk.pc, walk.sp, walk.bp, into) {
@@ -136,12 +155,8 @@ pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slo
     walk.outcome = Outcome::Truncated as u32;
     walk.mapping.end = 0;
     let slot = [slot];
-    let step: unsafe extern "C" fn(u32, *const u32) -> i64 = step;
-    // SAFETY: the callback takes the context that is passed here. One step more than frames: the last one finds that the
-    // stack was whole.
-    unsafe {
-        generated::bpf_loop(MAX_FRAMES as u32 + 1, step as *mut _, (&raw const slot).cast_mut().cast(), 0);
-    }
+    // SAFETY: the callback takes the context that is passed here.
+    unsafe { each_of(&raw const FRAME_STEPS, step, (&raw const slot).cast_mut()) };
     let frames = walk.frames as u16;
     // SAFETY: both buffers are the maps' own, and hold MAX_FRAMES words.
     let copied =
@@ -158,9 +173,9 @@ pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slo
 
 /// One frame. Returns 1 to end the walk.
 #[inline(never)]
-unsafe extern "C" fn step(_index: u32, slot: *const u32) -> i64 {
-    // SAFETY: bpf_loop passes what `walk` gave it.
-    let Some(walk) = WALKS.get_ptr_mut(unsafe { *slot }) else {
+unsafe extern "C" fn step(_map: *const u8, _index: *const u32, _value: *const u64, slot: *mut [u32; 1]) -> i64 {
+    // SAFETY: the helper passes what `walk` gave it.
+    let Some(walk) = WALKS.get_ptr_mut(unsafe { (*slot)[0] }) else {
         return 1;
     };
     // SAFETY: as in `walk`.
@@ -183,9 +198,11 @@ unsafe extern "C" fn step(_index: u32, slot: *const u32) -> i64 {
     if walk.frames >= MAX_FRAMES as u32 {
         return 1;
     }
-    walk.stack[walk.frames as usize & (MAX_FRAMES - 1)] = walk.pc;
+    walk.stack[crate::maps::masked::<{ MAX_FRAMES - 1 }>(walk.frames as usize)] = walk.pc;
     walk.frames += 1;
-    let outcome = leave_frame(walk, find_row(&walk.mapping, address));
+    let row = find_row(&walk.mapping, address);
+    let row = unknown(&mut walk.row, row);
+    let outcome = leave_frame(walk, row);
     if outcome == GOES_ON {
         return 0;
     }
@@ -259,9 +276,11 @@ fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
         saved_rbp = walk.bp;
         walk.bp.wrapping_add(16)
     };
+    let saved_rbp = unknown(&mut walk.saved_bp, saved_rbp);
     if cfa <= walk.sp || cfa & 7 != 0 {
         return FAILED;
     }
+    let mut saved_rbp = saved_rbp;
     if rule != Rule::Plt as u8 && row.rbp != 0 {
         saved_rbp = cfa.wrapping_add((row.rbp as i64 * 8) as u64);
     }
@@ -300,9 +319,9 @@ fn leave_signal(walk: &mut Walk) -> u32 {
     const RIP: u64 = 40 + 128;
     let at = walk.sp;
     let mut read = |offset: u64| read(walk, at.wrapping_add(offset));
-    let (Some(bp), Some(sp), Some(pc)) = (read(RBP), read(RSP), read(RIP)) else {
-        return Outcome::Failed as u32;
-    };
+    let Some(bp) = read(RBP) else { return Outcome::Failed as u32 };
+    let Some(sp) = read(RSP) else { return Outcome::Failed as u32 };
+    let Some(pc) = read(RIP) else { return Outcome::Failed as u32 };
     (walk.bp, walk.sp, walk.pc) = (bp, sp, pc);
     // It was interrupted right there.
     walk.is_return = 0;
@@ -327,29 +346,40 @@ fn find_mapping(walk: &mut Walk, address: u64) -> bool {
     let Some(active) = UNWIND_ACTIVE.get(0) else {
         return false;
     };
-    let (mut low, mut high) = (active.first, active.first + active.count);
-    for _ in 0..=MAPPING_STEPS {
-        if low >= high {
-            return false;
+    // The last one that begins at the address or before.
+    let (mut low, mut count) = (active.first, active.count);
+    for _ in 0..MAPPING_STEPS {
+        if count <= 1 {
+            break;
         }
-        let middle = (low + high) / 2;
-        let Some(mapping) = UNWIND_MAPPINGS.get(middle) else {
+        let half = count / 2;
+        let Some(middle) = UNWIND_MAPPINGS.get(low + half) else {
             return false;
         };
-        if address < mapping.start {
-            high = middle;
-        } else if address >= mapping.end {
-            low = middle + 1;
-        } else {
-            walk.mapping = *mapping;
-            return true;
-        }
+        low += half & up_to(middle.start, address) as u32;
+        count -= half;
     }
-    false
+    match UNWIND_MAPPINGS.get(low) {
+        Some(mapping) if mapping.start <= address && address < mapping.end => {
+            walk.mapping = *mapping;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// All ones where `start <= address`, else 0; both below 2^63. A step of a search without a branch: the verifier goes both
+/// ways at each, and a search of ten steps would have a thousand ends.
+#[inline(always)]
+fn up_to(start: u64, address: u64) -> u64 {
+    let mut mask = !((address.wrapping_sub(start) as i64) >> 63) as u64;
+    // SAFETY: changes nothing. The compiler must not know what the mask is, or it makes a branch of it.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) mask, options(pure, nomem, nostack)) };
+    mask
 }
 
 /// Return probes that are looked at: hud probes the returns of polls, which hardly nest.
-const RETURN_PROBES: u32 = 16;
+const RETURN_PROBES: usize = MAX_POLLS;
 /// What a return probe pushes before it calls the kernel: three registers (arch/x86/kernel/uprobes.c,
 /// `uretprobe_trampoline_entry`, Linux 6.11).
 const PUSHED: u64 = 24;
@@ -424,17 +454,18 @@ fn find_row(mapping: &Mapping, address: u64) -> Row {
     let (Some(&low), Some(&high)) = (UNWIND_INDEX.get(entry), UNWIND_INDEX.get(entry + 1)) else {
         return UNKNOWN;
     };
-    let (mut low, mut high) = (low, high);
+    // The last one at the address or before. There is at least one: that which holds at the bucket's first byte.
+    let (mut low, mut count) = (low, high.wrapping_sub(low).wrapping_add(1));
     for _ in 0..ROW_STEPS {
-        if low >= high {
+        if count <= 1 {
             break;
         }
-        let middle = (low + high).div_ceil(2);
-        match UNWIND_ROWS.get(mapping.rows + middle) {
-            Some(row) if row.address as u64 <= address => low = middle,
-            Some(_) => high = middle - 1,
-            None => return UNKNOWN,
-        }
+        let half = count / 2;
+        let Some(middle) = UNWIND_ROWS.get(mapping.rows + low + half) else {
+            return UNKNOWN;
+        };
+        low += half & up_to(middle.address as u64, address) as u32;
+        count -= half;
     }
     match UNWIND_ROWS.get(mapping.rows + low) {
         Some(&row) => row,

@@ -4,7 +4,7 @@ use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns, macros::uprobe, programs:
 use hud_common::wire::{EventKind, SpawnEvent, Stream, TaskWakeEvent, WakeEvent};
 
 use crate::{
-    maps::{config, count, is_target, probes_since, send, woke},
+    maps::{config, count, is_target, on_own_stack, probes_since, send, woke},
     poll::{COMPLETE, NOTIFIED},
     task::{self, Header},
     thread,
@@ -18,6 +18,7 @@ use crate::{
 #[uprobe]
 pub fn task_wake(ctx: ProbeContext) -> u32 {
     let config = config();
+    on_own_stack(&ctx, &config);
     if !is_target(&ctx, &config) || config.polls == 0 {
         return 0;
     }
@@ -58,6 +59,7 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn task_spawn(ctx: ProbeContext) -> u32 {
     let config = config();
+    on_own_stack(&ctx, &config);
     if !is_target(&ctx, &config) || config.polls == 0 {
         return 0;
     }

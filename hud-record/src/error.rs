@@ -112,6 +112,19 @@ pub enum Error {
         /// The namespace that hud runs in, as `/proc/self/ns/pid` shows it.
         namespace: String,
     },
+    /// The kernel's verifier rejected one of hud's programs; ours to mend.
+    #[error("Linux {release} rejects hud's kernel program {program}: {why}")]
+    Rejected {
+        /// The program.
+        program: String,
+        /// The kernel's release.
+        release: String,
+        /// The verifier's reason.
+        why: String,
+    },
+    /// The kernel gives its memory to nobody.
+    #[error("the kernel is locked down (lockdown=confidentiality): it lets no program read its memory, and hud's must")]
+    LockedDown,
     /// A kernel program or map did not behave; ours to mend.
     #[error("{what}: {why}")]
     Kernel {
@@ -164,10 +177,15 @@ impl Error {
                         missing.join(", ")
                     )));
                 }
-                "run as root (sudo), or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+                "run as root (sudo), or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and \
+                 CAP_CHECKPOINT_RESTORE"
             }
+            Error::Rejected { .. } => {
+                "this is a fault of hud's, not of your rights: please report it with the output of `hud-record check`"
+            }
+            Error::LockedDown => "see /sys/kernel/security/lockdown; it is set at boot, by `lockdown=` or by the distribution",
             Error::DiskFull { .. } => "give hud less to keep (--keep-size), or more room",
-            Error::NoBpf { .. } => "hud needs Linux 6.1 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS",
+            Error::NoBpf { .. } => "hud needs Linux 5.15 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS; see `hud-record check`",
             Error::PidNamespace { .. } => {
                 "run hud on the host: it sees into containers; or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
             }
@@ -193,7 +211,11 @@ impl Error {
     /// DESIGN's exit codes: 77 for no permission or no eBPF, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Denied { .. } | Error::NoPermission { .. } | Error::NoBpf { .. } | Error::PidNamespace { .. } => 77,
+            Error::Denied { .. }
+            | Error::NoPermission { .. }
+            | Error::NoBpf { .. }
+            | Error::LockedDown
+            | Error::PidNamespace { .. } => 77,
             Error::NoTarget => 2,
             Error::Recorder(code) => code.unwrap_or(1),
             _ => 1,

@@ -28,6 +28,8 @@ pub struct Offsets {
     pub task_tgid: u32,
     /// `task_struct::thread.fsbase`
     pub task_fsbase: u32,
+    /// `task_struct::__state`, where the tracepoint `sched_switch` does not pass it: before Linux 5.18.
+    pub task_state: Option<u32>,
     /// Where a thread's return probes are.
     pub returns: Option<ReturnOffsets>,
 }
@@ -81,13 +83,48 @@ impl Offsets {
                 };
                 thread.checked_add(member_of(&btf, &thread_struct, "fsbase")?.0)?
             },
+            task_state: match switch_arguments(&btf) {
+                // void *, preempt, prev, next: include/trace/events/sched.h has prev_state as well since Linux 5.18.
+                Some(..=4) => Some(member(&btf, "task_struct", "__state")?.0),
+                _ => None,
+            },
             returns: ReturnOffsets::of(&btf),
         })
     }
 
     /// No offset known.
     pub const NONE: Offsets =
-        Offsets { task_pid: Config::NONE, task_tgid: Config::NONE, task_fsbase: Config::NONE, returns: None };
+        Offsets { task_pid: Config::NONE, task_tgid: Config::NONE, task_fsbase: Config::NONE, task_state: None, returns: None };
+}
+
+/// How many arguments the tracepoint `sched_switch` has, by the type of its probes (`btf_trace_sched_switch`).
+fn switch_arguments(btf: &Btf) -> Option<usize> {
+    let typedef = btf.resolve_types_by_name("btf_trace_sched_switch").ok()?.into_iter().find_map(|t| match t {
+        Type::Typedef(t) => Some(t),
+        _ => None,
+    })?;
+    let Type::Ptr(pointer) = btf.resolve_chained_type(&typedef).ok()? else { return None };
+    match btf.resolve_chained_type(&pointer).ok()? {
+        Type::FuncProto(prototype) => Some(prototype.parameters.len()),
+        _ => None,
+    }
+}
+
+/// The kernel's release, such as `6.12.117+deb13-cloud-amd64`.
+pub fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Whether the kernel is locked down so far that no program may read its memory, root's neither (`lockdown=confidentiality`,
+/// security/lockdown/lockdown.c).
+pub fn is_locked_down() -> bool {
+    let modes = std::fs::read_to_string("/sys/kernel/security/lockdown");
+    modes.is_ok_and(|modes| modes.contains("[confidentiality]"))
+}
+
+/// The sysctl `kernel.perf_event_paranoid`: above 2, Debian's and Ubuntu's kernels let only CAP_SYS_ADMIN open perf events.
+pub fn perf_event_paranoid() -> Option<i32> {
+    std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
 }
 
 fn member(btf: &Btf, of: &str, name: &str) -> Option<(u32, u32)> {

@@ -4,6 +4,7 @@
 
 pub mod attach;
 mod bpf;
+pub mod check;
 pub mod cli;
 pub mod error;
 pub mod headless;

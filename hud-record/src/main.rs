@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use hud_record::{
     attach::AttachArgs,
+    check::CheckArgs,
     cli::{EXAMPLES, RecordArgs, report},
 };
 
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Look at a session that another process is recording
     Attach(AttachArgs),
+    /// Check whether this kernel takes hud's programs, and what hud may do here
+    Check(CheckArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "hud-record", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Some(Command::Check(check)) => report("hud-record", check.run()),
         Some(Command::Attach(attach)) => report("hud-record", attach.run()),
         None => report("hud-record", cli.record.run()),
     }

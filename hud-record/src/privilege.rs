@@ -135,11 +135,59 @@ pub(crate) fn enter_writer(owner: Option<Owner>) {
     }
 }
 
-/// Lets others go first: this thread, and processes that it starts, take about a quarter of what another one gets of a CPU
-/// that both want. At nice 19 it would be a hundredth, and on a machine that has stalled nothing would have a name for minutes.
+/// How nice a thread is that lets others go first: it, and processes that it starts, take about a quarter of what another one
+/// gets of a CPU that both want. At nice 19 it would be a hundredth, and on a machine that has stalled nothing would have a
+/// name for minutes.
+const STANDING_BACK: i32 = 5;
+/// How nice hud is for the moments that someone waits for. Where four threads want each CPU, it gets the better part of one.
+const HURRYING: i32 = -12;
+
+/// Lets others go first.
 pub(crate) fn stand_back() {
     // Where it fails, names are as urgent as all else.
-    let _ = rustix::process::nice(5);
+    be_nice(0, STANDING_BACK);
+}
+
+/// While hud attaches or detaches, what it does for that goes before others: half a second of work takes 10 s on a machine
+/// that has stalled, which is when it is needed. Until dropped; takes CAP_SYS_NICE, and does nothing without.
+pub(crate) struct Hurry {
+    /// How nice this thread was.
+    before: i32,
+}
+
+impl Hurry {
+    /// This thread, and those that it starts.
+    pub(crate) fn begin() -> Self {
+        // SAFETY: a system call without pointers.
+        let before = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        be_nice(0, HURRYING);
+        Hurry { before }
+    }
+
+    /// Ends it for a process that was started meanwhile.
+    pub(crate) fn end_for(&self, pid: u32) {
+        be_nice(pid, self.before);
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        // Threads that it has started go on with what they are at, no faster than others.
+        for entry in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+            let Some(tid) = entry.file_name().to_str().and_then(|tid| tid.parse().ok()) else { continue };
+            // SAFETY: as above.
+            let is_hurrying = unsafe { libc::getpriority(libc::PRIO_PROCESS, tid) } == HURRYING;
+            if is_hurrying {
+                be_nice(tid, self.before);
+            }
+        }
+    }
+}
+
+/// Sets how nice a thread is (0 = the calling one).
+fn be_nice(tid: u32, nice: i32) {
+    // SAFETY: a system call without pointers. Where it is refused, the thread stays as it is.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, tid, nice) };
 }
 
 /// What a thread that names keeps.
@@ -227,11 +275,22 @@ pub fn missing_to_attach() -> Vec<&'static str> {
         (CapabilitySet::PERFMON, "CAP_PERFMON"),
         (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
         (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
+        (CapabilitySet::CHECKPOINT_RESTORE, "CAP_CHECKPOINT_RESTORE"),
     ]
     .into_iter()
     .filter(|(capability, _)| !sets.effective.contains(*capability))
     .map(|(_, name)| name)
     .collect()
+}
+
+/// Whether the rights to load programs are missing.
+pub(crate) fn lacks_bpf() -> bool {
+    missing_to_attach().iter().any(|name| matches!(*name, "CAP_BPF" | "CAP_PERFMON"))
+}
+
+/// Whether the files that the target has mapped can be opened only by their path, and not at all where they were replaced.
+pub(crate) fn lacks_mapped_files() -> bool {
+    missing_to_attach().contains(&"CAP_CHECKPOINT_RESTORE")
 }
 
 #[cfg(test)]

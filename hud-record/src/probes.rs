@@ -1,4 +1,7 @@
 //! Loading the kernel programs and attaching them to the scheduler, the CPU clock and the target's poll functions.
+//!
+//! hud does without a program that this kernel does not take, says so, and records the rest: only context switches must be
+//! there ([`Probes::left_out`]).
 
 use std::{
     num::NonZeroU32,
@@ -22,8 +25,9 @@ use hud_common::wire::{CONTEXT_WORDS, Calibration, Config, Counters, Stream, Str
 
 use crate::{
     error::{Error, Result},
-    kernel::{BTF_PATH, Offsets},
+    kernel::{self, BTF_PATH, Offsets},
     names::Sources,
+    privilege,
     ring::Ring,
     target::{Process, Tokio},
     unwind::{LoadingTables, Prepared, Unwinder},
@@ -112,7 +116,28 @@ pub struct Probes {
     looked: u64,
     /// Where stacks are walked by unwind tables.
     unwinder: Option<Unwinder>,
+    /// Whether the CPUs are sampled.
+    samples: bool,
+    left_out: Vec<LeftOut>,
 }
+
+/// What is not recorded because this kernel does not take the program for it, or does not let hud attach it.
+#[derive(Clone, Debug)]
+pub(crate) struct LeftOut {
+    /// The stream that is missing, where it is a whole one.
+    pub(crate) stream: Option<Stream>,
+    /// What is missing, and why, in words.
+    pub(crate) what: String,
+}
+
+/// The share of the overhead budget that context switches may use for stacks. The rest is for what a switch costs at least,
+/// and for the probes in the target's code.
+const SWITCH_SHARE: f64 = 0.5;
+/// And at least this share of each CPU's time.
+const SWITCH_FLOOR: f64 = 0.0025;
+/// Threads that the kernel programs can follow at least; four times as many as there are at the attach, and at most what
+/// takes 64 MB of the kernel's memory.
+const THREADS: (usize, usize) = (4096, 32_768);
 
 /// The probes in the target's code.
 enum Probed {
@@ -127,17 +152,21 @@ enum Probed {
 
 impl Probes {
     /// Loads the programs for this target and attaches the always-on ones. Nothing is recorded before [`Probes::start`].
+    /// `budget` is the share of the target's CPU time that they may cost.
     pub(crate) fn attach(
         process: &Process,
         tokio: &Tokio,
         image: (u64, u64),
         plan: Plan,
+        budget: f64,
         tables: Prepared,
         sources: &Arc<Sources>,
     ) -> Result<Self> {
+        if kernel::is_locked_down() {
+            return Err(Error::LockedDown);
+        }
         let offsets = if plan.no_btf { None } else { Offsets::of_running_kernel() };
         let use_btf = offsets.is_some();
-        let offsets = offsets.unwrap_or(Offsets::NONE);
         let by_tables = use_btf && plan.unwind != Unwind::Fp;
         if plan.unwind == Unwind::EhFrame && !by_tables {
             let what = "walking stacks by unwind tables".into();
@@ -145,11 +174,6 @@ impl Probes {
         }
         let config = Config {
             tgid: process.pid,
-            task_pid: offsets.task_pid,
-            task_tgid: offsets.task_tgid,
-            task_fsbase: offsets.task_fsbase,
-            vtable_poll: 0,
-            vtable_id_offset: 72,
             polls: u32::from(plan.polls != Polls::Off),
             tls_tagged: u32::from(tokio.tls_tagged),
             tls_context: tokio.tls_context.map_or(0, |(offset, _)| offset),
@@ -160,17 +184,17 @@ impl Probes {
             vtables_start: image.0,
             vtables_end: image.1,
             unwind: u32::from(by_tables),
-            task_utask: offsets.returns.map_or(Config::NONE, |r| r.task_utask),
-            utask_instances: offsets.returns.map_or(0, |r| r.utask_instances),
-            instance_stack: offsets.returns.map_or(0, |r| r.instance_stack),
-            instance_return: offsets.returns.map_or(0, |r| r.instance_return),
-            instance_next: offsets.returns.map_or(0, |r| r.instance_next),
+            switch_share: share(budget * SWITCH_SHARE),
+            switch_floor: share(SWITCH_FLOOR),
+            ..config(offsets)
         };
         let _ = has_run_times();
         let mut loader = EbpfLoader::new();
         if by_tables {
             tables.size(&mut loader);
         }
+        let threads = (process.threads().len() * 4).clamp(THREADS.0, THREADS.1);
+        loader.map_max_entries("THREADS", u32::try_from(threads).unwrap_or(u32::MAX));
         let bpf = loader
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
@@ -183,23 +207,40 @@ impl Probes {
             programs: None,
             places: 0,
             trap: None,
-            has_context: false,
+            has_context: config.tls_words > 0,
             is_calibrating: false,
             context_words: config.tls_words,
             looked: 0,
             unwinder: None,
+            samples: false,
+            left_out: Vec::new(),
         };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
-            probes.attach_sampler(plan.freq)?;
+            match probes.attach_sampler(plan.freq) {
+                Ok(()) => probes.samples = true,
+                Err(e) => probes.leave_out(
+                    Some(Stream::Samples),
+                    format!("the CPUs are not sampled: {e}{}", paranoid()),
+                ),
+            }
         }
-        probes.has_context = config.tls_words > 0;
-        if plan.polls != Polls::Off || probes.has_context {
-            // Now, as the ring is still among the maps. An older kernel refuses.
-            const NAMES: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
-            probes.programs = Programs::load(&probes.bpf, OBJECT, &NAMES)
-                .inspect_err(|e| tracing::debug!("no uprobe_multi links: {e}"))
-                .ok();
+        if plan.polls != Polls::Off {
+            // Now, as the ring is still among the maps.
+            let loaded = Programs::load(&probes.bpf, OBJECT, &PROBED);
+            match loaded.and_then(|(programs, rejected)| programs.test().map(|()| (programs, rejected))) {
+                Ok((programs, rejected)) => {
+                    for (name, why) in rejected {
+                        if !is_optional(name) {
+                            return Err(rejection(name, &why));
+                        }
+                        let (stream, lost) = lost_with(name);
+                        probes.leave_out(stream, format!("{lost}: {}", rejection(name, &why)));
+                    }
+                    probes.programs = Some(programs);
+                }
+                Err(e) => tracing::debug!("no uprobe_multi links, the probes are attached one by one: {e}"),
+            }
         }
         if let Some(tables) = tables {
             probes.unwinder = Some(Unwinder::start(tables, process.clone(), Arc::clone(sources))?);
@@ -210,8 +251,22 @@ impl Probes {
         Ok(probes)
     }
 
-    /// Makes use of what was learned of the target's tokio: tells the programs where the current task's id lies, or begins
-    /// to look for it, and puts the probes on if the plan says so, or if that search needs them.
+    /// What is not recorded here.
+    pub(crate) fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    fn leave_out(&mut self, stream: Option<Stream>, what: String) {
+        self.left_out.push(LeftOut { stream, what });
+    }
+
+    /// Whether the CPUs are sampled.
+    pub(crate) fn has_samples(&self) -> bool {
+        self.samples
+    }
+
+    /// Makes use of what was learned of the target's tokio: tells the programs where the current task's id lies, or has them
+    /// look for it, and puts the probes on if the plan says so.
     pub fn use_learned(&mut self, process: &Process, tokio: &Tokio, plan: Plan) -> Result<()> {
         match tokio.task_id_word() {
             Some(word) if self.has_context => {
@@ -222,7 +277,7 @@ impl Probes {
             }
             _ => self.is_calibrating = self.has_context,
         }
-        if plan.polls != Polls::Off || self.is_calibrating {
+        if plan.polls != Polls::Off {
             self.attach_probes(process, tokio)?;
         }
         Ok(())
@@ -230,28 +285,39 @@ impl Probes {
 
     fn attach_scheduler(&mut self, use_btf: bool) -> Result<()> {
         let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
-        for name in ["sched_process_exec", "sched_waking", "sched_switch"] {
-            match &btf {
-                Some(btf) => {
-                    let what = format!("attaching to tp_btf/{name}");
-                    let program: &mut BtfTracePoint = self.program(&format!("{name}_btf"))?;
-                    program.load(name, btf).map_err(|e| refused(&what, &e))?;
-                    program.attach().map_err(|e| refused(&what, &e))?;
-                }
-                None => {
-                    let what = format!("attaching to tracepoint sched:{name}");
-                    let program: &mut TracePoint = self.program(&format!("{name}_tp"))?;
-                    program.load().map_err(|e| refused(&what, &e))?;
-                    program.attach("sched", name).map_err(|e| refused(&what, &e))?;
-                }
+        self.attach_switches(btf.as_ref(), "sched_switch")?;
+        let optional = [
+            ("sched_waking", "run-queue latency and who wakes whom are not recorded"),
+            ("sched_process_exec", "hud does not notice if the target executes another program"),
+            // Without BTF threads are seen when they first run.
+            ("sched_wakeup_new", "it is not recorded who starts a thread"),
+        ];
+        for (name, lost) in optional {
+            if name == "sched_wakeup_new" && btf.is_none() {
+                continue;
+            }
+            if let Err(e) = self.attach_switches(btf.as_ref(), name) {
+                self.leave_out(None, format!("{lost}: {e}"));
             }
         }
-        // Threads at their birth, by whom they were started; without BTF they are met as they first run.
-        if let Some(btf) = &btf {
-            let what = "attaching to tp_btf/sched_wakeup_new";
-            let program: &mut BtfTracePoint = self.program("sched_wakeup_new_btf")?;
-            program.load("sched_wakeup_new", btf).map_err(|e| refused(what, &e))?;
-            program.attach().map_err(|e| refused(what, &e))?;
+        Ok(())
+    }
+
+    /// Loads and attaches the program at a tracepoint of the scheduler's.
+    fn attach_switches(&mut self, btf: Option<&Btf>, name: &str) -> Result<()> {
+        match btf {
+            Some(btf) => {
+                let what = format!("attaching to tp_btf/{name}");
+                let program: &mut BtfTracePoint = self.program(&format!("{name}_btf"))?;
+                program.load(name, btf).map_err(|e| refused(&what, &e))?;
+                program.attach().map_err(|e| refused(&what, &e))?;
+            }
+            None => {
+                let what = format!("attaching to tracepoint sched:{name}");
+                let program: &mut TracePoint = self.program(&format!("{name}_tp"))?;
+                program.load().map_err(|e| refused(&what, &e))?;
+                program.attach("sched", name).map_err(|e| refused(&what, &e))?;
+            }
         }
         Ok(())
     }
@@ -308,9 +374,16 @@ impl Probes {
         let exe = process.exe_path();
         let pid = NonZeroU32::new(process.pid).ok_or(Error::NoSuchPid(process.pid))?;
         let mut links = Vec::new();
-        for Places { program, at, .. } in places {
-            let program: &mut UProbe = self.program(program)?;
-            program.load().map_err(|e| refused(what, &e))?;
+        for Places { program: name, at, .. } in places {
+            let program: &mut UProbe = self.program(name)?;
+            if let Err(e) = program.load().map_err(|e| refused(what, &e)) {
+                if !is_optional(name) {
+                    return Err(e);
+                }
+                let (stream, lost) = lost_with(name);
+                self.leave_out(stream, format!("{lost}: {e}"));
+                continue;
+            }
             for &(offset, cookie) in at {
                 let point =
                     UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset), cookie: Some(cookie) };
@@ -458,20 +531,23 @@ impl Probes {
             sum.scan_failed += c.scan_failed;
             sum.unmapped += c.unmapped;
             sum.spared += c.spared;
+            sum.merged += c.merged;
+            sum.not_walked += c.not_walked;
             sum.poll_hits += c.poll_hits;
             sum.other_hits += c.other_hits;
         }
         Ok(sum)
     }
 
-    /// Threads that are off CPU now, with the stretch under way. To be asked after [`Probes::stop`].
-    pub fn off_cpu_now(&mut self) -> Result<Vec<ThreadState>> {
+    /// Threads that are off CPU now, with the interval in progress, or have intervals that were not reported yet. To be
+    /// called after [`Probes::stop`].
+    pub fn unfinished(&mut self) -> Result<Vec<ThreadState>> {
         let threads = self.threads()?;
         Ok(threads
             .iter()
             .flatten()
             .map(|(_, words)| bytemuck::cast::<ThreadWords, ThreadState>(words))
-            .filter(|state| state.is_off != 0)
+            .filter(|state| state.is_off != 0 || state.unreported.intervals != 0)
             .collect())
     }
 
@@ -485,6 +561,11 @@ impl Probes {
         if let Some(unwinder) = &mut self.unwinder {
             unwinder.look_again(counters.unmapped);
         }
+    }
+
+    /// Run time (ns) of the programs that are always on; `None` where the kernel keeps no account.
+    pub fn always_on_run_time(&self) -> Option<u64> {
+        self.run_time()?.checked_sub(self.programs.as_ref().map_or(0, Programs::run_time))
     }
 
     /// Run time of all programs so far (ns); `None` where the kernel keeps no account.
@@ -529,7 +610,7 @@ impl Probes {
         let mut found = None;
         let (words, mut looked) = (self.context_words, self.looked);
         self.set_calibration(|calibration| {
-            found = match calibration.verdict() {
+            found = match calibration.verdict(words) {
                 Some(word) => Some(word + 1),
                 None => (give_up && looked + calibration.looks >= ENOUGH).then_some(Calibration::GAVE_UP),
             };
@@ -562,16 +643,6 @@ impl Probes {
         Ok(())
     }
 
-    /// Ends the search, and takes the probes off if they served only that.
-    pub fn end_calibration(&mut self, keep_probes: bool) -> Result<()> {
-        self.is_calibrating = false;
-        if !keep_probes {
-            self.count_probes_since(0)?;
-            self.turn_probes(false);
-        }
-        Ok(())
-    }
-
     fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P>
     where
         &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
@@ -600,7 +671,133 @@ fn missing(what: &str) -> Error {
     }
 }
 
-/// An error of aya's in DESIGN's terms: no permission, no eBPF, or a program of ours that is at fault.
+/// The programs in the target's code.
+const PROBED: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
+
+/// Whether there is something to record without a program.
+fn is_optional(program: &str) -> bool {
+    !matches!(program, "poll_return" | "poll_enter")
+}
+
+/// What is not recorded without a program.
+fn lost_with(program: &str) -> (Option<Stream>, &'static str) {
+    match program {
+        "panicked" => (None, "tasks that panic are recorded as completed"),
+        "task_spawn" => (Some(Stream::Spawns), "spawns are not recorded"),
+        "task_wake" => (Some(Stream::Wakes), "wakes are not recorded"),
+        _ => (Some(Stream::Polls), "polls are not recorded"),
+    }
+}
+
+/// What the kernel programs have to know of this kernel. The target's part is left to be filled in.
+fn config(offsets: Option<Offsets>) -> Config {
+    let offsets = offsets.unwrap_or(Offsets::NONE);
+    Config {
+        task_pid: offsets.task_pid,
+        task_tgid: offsets.task_tgid,
+        task_fsbase: offsets.task_fsbase,
+        task_state: offsets.task_state.unwrap_or(Config::NONE),
+        vtable_id_offset: 72,
+        task_utask: offsets.returns.map_or(Config::NONE, |r| r.task_utask),
+        utask_instances: offsets.returns.map_or(0, |r| r.utask_instances),
+        instance_stack: offsets.returns.map_or(0, |r| r.instance_stack),
+        instance_return: offsets.returns.map_or(0, |r| r.instance_return),
+        instance_next: offsets.returns.map_or(0, |r| r.instance_next),
+        ..Config::zeroed()
+    }
+}
+
+/// A share in 65536ths.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 1")]
+fn share(share: f64) -> u32 {
+    (share.clamp(0.0, 1.0) * 65_536.0) as u32
+}
+
+/// A program, and how many instructions the verifier walked, or why it rejected it.
+pub type Checked = (String, Result<u32, String>);
+
+/// Loads each program by itself, and attaches none. For a target that does not exist: what the verifier says does not depend
+/// on it.
+pub fn check(no_btf: bool) -> Result<Vec<Checked>> {
+    if kernel::is_locked_down() {
+        return Err(Error::LockedDown);
+    }
+    let offsets = if no_btf { None } else { Offsets::of_running_kernel() };
+    let use_btf = offsets.is_some();
+    let config = Config {
+        tgid: std::process::id(),
+        polls: 1,
+        tls_tagged: 1,
+        tls_context: -0x100,
+        tls_words: if use_btf { CONTEXT_WORDS as u64 } else { 0 },
+        vtables_start: 0x5555_0000_0000,
+        vtables_end: 0x5556_0000_0000,
+        unwind: u32::from(use_btf),
+        switch_share: share(0.01),
+        switch_floor: share(SWITCH_FLOOR),
+        ..config(offsets)
+    };
+    let mut bpf = EbpfLoader::new()
+        .override_global("CONFIG", bytemuck::bytes_of(&config), true)
+        .load(OBJECT)
+        .map_err(|e| refused("loading the kernel programs", &e))?;
+    let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
+    let mut checked = Vec::new();
+    let names: std::collections::BTreeSet<String> = bpf.programs().map(|(name, _)| name.to_string()).collect();
+    for name in names {
+        let tracepoint = name.strip_suffix("_btf");
+        if PROBED.contains(&&*name) || (use_btf && name.ends_with("_tp")) || (!use_btf && tracepoint.is_some()) {
+            continue;
+        }
+        let Some(program) = bpf.program_mut(&name) else { continue };
+        let loaded = match (program, &btf) {
+            (Program::BtfTracePoint(p), Some(btf)) => p.load(tracepoint.unwrap_or(&name), btf),
+            (Program::TracePoint(p), _) => p.load(),
+            (Program::PerfEvent(p), _) => p.load(),
+            _ => continue,
+        };
+        let verified = match loaded {
+            Ok(()) => {
+                let info = bpf.program(&name).and_then(|p| p.info().ok());
+                Ok(info.and_then(|i| i.verified_instruction_count()).unwrap_or(0))
+            }
+            Err(e) => match refused(&name, &e) {
+                Error::Rejected { why, .. } => Err(why),
+                e => return Err(e),
+            },
+        };
+        checked.push((name, verified));
+    }
+    let (programs, rejected) =
+        Programs::load(&bpf, OBJECT, &PROBED).map_err(|source| Error::Io { action: "load the uprobes", source })?;
+    checked.extend(programs.verified_instructions().into_iter().map(|(name, n)| (name, Ok(n))));
+    checked.extend(rejected.into_iter().map(|(name, why)| (name.to_string(), Err(why))));
+    Ok(checked)
+}
+
+/// In which way the system keeps perf events from those who have all the capabilities that hud asks for.
+fn paranoid() -> String {
+    match kernel::perf_event_paranoid() {
+        Some(level @ 3..) => format!(
+            " (kernel.perf_event_paranoid is {level}: above 2, this kernel asks for CAP_SYS_ADMIN; set it to 2 to have samples)"
+        ),
+        _ => String::new(),
+    }
+}
+
+/// An error for a program that the verifier rejected.
+fn rejection(program: &str, why: &str) -> Error {
+    Error::Rejected { program: program.into(), release: kernel::release(), why: why.into() }
+}
+
+/// The verifier's reason: it comes last in its log, before its statistics.
+pub(crate) fn verdict(log: &str) -> &str {
+    let statistics = ["processed ", "verification time", "stack depth", "mark_precise", "max_states"];
+    let is_reason = |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|s| line.starts_with(s));
+    log.lines().rev().find(is_reason).unwrap_or_default().trim()
+}
+
+/// An error of aya's in hud's terms: no permission, no eBPF, or a program of ours that is at fault.
 fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     let mut why = error.to_string();
     let mut source = error.source();
@@ -613,13 +810,16 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
         }
         source = e.source();
     }
+    let is_denied = io.map(std::io::Error::kind) == Some(std::io::ErrorKind::PermissionDenied);
     let why = match why.split_once("Verifier output:") {
-        // The verifier tells its reason last, before its statistics.
         Some((call, log)) => {
-            let statistics = ["processed ", "verification time", "stack depth"];
-            let reason =
-                log.lines().rev().find(|l| !l.trim().is_empty() && !statistics.iter().any(|s| l.starts_with(s)));
-            format!("{} the verifier: {}", call.trim(), reason.unwrap_or_default().trim())
+            let reason = verdict(log);
+            // The verifier says "permission denied" of a program that it rejects too.
+            let lacks_rights = is_denied && privilege::lacks_bpf();
+            if !reason.is_empty() && !lacks_rights {
+                return rejection(what.rsplit('/').next().unwrap_or(what), reason);
+            }
+            call.trim().trim_end_matches('.').to_string()
         }
         None => why.lines().next().unwrap_or_default().trim().to_string(),
     };
@@ -631,5 +831,23 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
             Error::NoBpf { what, why }
         }
         _ => Error::Kernel { what, why },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_reason_is_the_last_line_before_its_statistics() {
+        let log = "63: (79) r1 = *(u64 *)(r0 +1688)\nR1 !read_ok\nverification time 12 usec\nstack depth 96+0\nprocessed 90 \
+                   insns (limit 1000000) max_states_per_insn 0\n";
+        assert_eq!(verdict(log), "R1 !read_ok");
+        assert_eq!(verdict(""), "");
+    }
+
+    #[test]
+    fn a_share_is_told_in_65536ths() {
+        assert_eq!((share(0.01), share(2.0), share(-1.0)), (655, 65_536, 0));
     }
 }

@@ -22,7 +22,7 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_info, bpf_prog_type};
 
-use crate::{bpf, privilege};
+use crate::{bpf, kernel, privilege};
 
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h).
 const RETURN: u32 = 1;
@@ -43,11 +43,17 @@ pub(crate) struct Places {
 pub(crate) struct Programs(Arc<[(&'static str, OwnedFd)]>);
 
 impl Programs {
-    /// Loads the programs `names` of `object`, on the maps of `bpf`.
+    /// Loads the programs `names` of `object`, on the maps of `bpf`. Gives those too that the verifier rejects, with its
+    /// reason.
     ///
     /// # Errors
-    /// Linux before 6.6 refuses.
-    pub(crate) fn load(bpf: &Ebpf, object: &[u8], names: &[&'static str]) -> io::Result<Self> {
+    /// Linux before 6.6 has no such links, and some versions after it are not to be trusted with them: see
+    /// [`Programs::test`].
+    pub(crate) fn load(
+        bpf: &Ebpf,
+        object: &[u8],
+        names: &[&'static str],
+    ) -> io::Result<(Self, Vec<(&'static str, String)>)> {
         let mut object = aya_obj::Object::parse(object).map_err(io::Error::other)?;
         let code: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let maps = std::mem::take(&mut object.maps);
@@ -59,16 +65,41 @@ impl Programs {
         }
         object.relocate_maps(fds.into_iter(), &code).map_err(io::Error::other)?;
         object.relocate_calls(&code).map_err(io::Error::other)?;
-        let mut programs = Vec::new();
+        let (mut programs, mut rejected) = (Vec::new(), Vec::new());
         for &name in names {
             let program = object.programs.get(name);
             let function = program.and_then(|p| object.functions.get(&p.function_key()));
             let (Some(program), Some(function)) = (program, function) else {
                 return Err(io::Error::other(format!("the kernel object has no {name}")));
             };
-            programs.push((name, load(name, program, &function.instructions)?));
+            match load(name, program, &function.instructions) {
+                Ok(fd) => programs.push((name, fd)),
+                Err((_, why)) if !why.is_empty() => rejected.push((name, why)),
+                Err((e, _)) => return Err(e),
+            }
         }
-        Ok(Programs(programs.into()))
+        Ok((Programs(programs.into()), rejected))
+    }
+
+    /// Tries the links on a function of this process.
+    ///
+    /// Linux before 6.6 may accept the program, and refuse the link. 6.6.0 to 6.6.34, 6.7, 6.8 and 6.9.0 to 6.9.4 take the
+    /// process id of a link for a thread's, and run the program for that thread alone (46ba0e49b642): the polls of all
+    /// workers would be missing, and nothing would say so. So another thread than the first must be seen here.
+    pub(crate) fn test(&self) -> io::Result<()> {
+        let mut probes =
+            Uprobes::new(self.clone(), vec![own_place("poll_enter", false)?], "/proc/self/exe", std::process::id())?;
+        probes.attach()?;
+        let runs = || Ok::<_, io::Error>(info(self.get("poll_enter")?)?.run_cnt);
+        let before = runs()?;
+        let hit = || (0..8).for_each(|_| measured());
+        thread::Builder::new().name("hud-self-test".into()).spawn(hit)?.join().map_err(|_| io::Error::other("panic"))?;
+        let by_another_thread = runs()?;
+        measured();
+        // Where the kernel counts no runs at all, its version has to do.
+        let is_counted = runs()? > before;
+        let is_seen = if is_counted { by_another_thread >= before + 8 } else { !filters_by_thread(&kernel::release()) };
+        if is_seen { Ok(()) } else { Err(io::Error::other("they see one thread of a process only")) }
     }
 
     fn get(&self, name: &str) -> io::Result<&OwnedFd> {
@@ -228,14 +259,6 @@ pub(crate) struct TrapCost {
 impl TrapCost {
     /// Measures on a function of this process, with the very programs, which turn back at once as this is not their target.
     pub(crate) fn measure(programs: &Programs) -> io::Result<Self> {
-        let address = measured as *const () as u64;
-        let maps = crate::target::mappings(Path::new("/proc/self/maps"))?;
-        let place = maps
-            .iter()
-            .find(|m| (m.start..m.end).contains(&address))
-            .map(|m| address - m.start + m.offset)
-            .ok_or_else(|| io::Error::other("hud's own code is not mapped"))?;
-        let places = |program, is_return| Places { program, is_return, at: vec![(place, 0)] };
         // A program does something between two hits, which takes the caches' first level from the kernel's path: a sixth
         // more than hits in a loop.
         const CALLS: usize = 400;
@@ -259,9 +282,33 @@ impl TrapCost {
             Ok(median().saturating_sub(without))
         };
         Ok(TrapCost {
-            entry: time(vec![places("task_wake", false)])?,
-            entry_and_return: time(vec![places("poll_return", true), places("poll_enter", false)])?,
+            entry: time(vec![own_place("poll_enter", false)?])?,
+            entry_and_return: time(vec![own_place("poll_return", true)?, own_place("poll_enter", false)?])?,
         })
+    }
+}
+
+/// A place of this process to try probes on: [`measured`].
+fn own_place(program: &'static str, is_return: bool) -> io::Result<Places> {
+    let address = measured as *const () as u64;
+    let maps = crate::target::mappings(Path::new("/proc/self/maps"))?;
+    let place = maps
+        .iter()
+        .find(|m| (m.start..m.end).contains(&address))
+        .map(|m| address - m.start + m.offset)
+        .ok_or_else(|| io::Error::other("hud's own code is not mapped"))?;
+    Ok(Places { program, is_return, at: vec![(place, 0)] })
+}
+
+/// Whether `uprobe_multi` links of this kernel see one thread only, by its release.
+fn filters_by_thread(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    match (next(), next(), next()) {
+        (6, 6, patch) => patch < 35,
+        (6, 7 | 8, _) => true,
+        (6, 9, patch) => patch < 5,
+        _ => false,
     }
 }
 
@@ -273,28 +320,55 @@ extern "C" fn measured() {
 
 fn map_fd(map: &Map) -> Option<i32> {
     let data = match map {
-        Map::Array(d) | Map::HashMap(d) | Map::LruHashMap(d) | Map::PerCpuArray(d) | Map::RingBuf(d) => d,
+        Map::Array(d)
+        | Map::HashMap(d)
+        | Map::LruHashMap(d)
+        | Map::PerCpuArray(d)
+        | Map::ProgramArray(d)
+        | Map::RingBuf(d) => d,
         _ => return None,
     };
     Some(data.fd().as_fd().as_raw_fd())
 }
 
-fn load(name: &str, program: &aya_obj::Program, code: &[aya_obj::generated::bpf_insn]) -> io::Result<OwnedFd> {
+/// Loads a program. An error comes with the verifier's reason, empty where it is another one's.
+fn load(
+    name: &str,
+    program: &aya_obj::Program,
+    code: &[aya_obj::generated::bpf_insn],
+) -> Result<OwnedFd, (io::Error, String)> {
+    /// Where the verifier writes. Linux before 6.4 keeps the beginning of what does not fit, later ones the end.
+    const LOG: usize = 8 << 20;
+    let count = u32::try_from(code.len()).map_err(|e| (io::Error::other(e), String::new()))?;
     let mut attr = bpf::zeroed();
-    {
+    let set = |attr: &mut aya_obj::generated::bpf_attr, log: &mut [u8]| {
         // SAFETY: all members are plain integers; this is the one of BPF_PROG_LOAD.
         let load = unsafe { &mut attr.__bindgen_anon_3 };
         load.prog_type = bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32;
         load.expected_attach_type = bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32;
         load.insns = code.as_ptr() as u64;
-        load.insn_cnt = u32::try_from(code.len()).map_err(io::Error::other)?;
+        load.insn_cnt = count;
         load.license = program.license.as_ptr() as u64;
+        if !log.is_empty() {
+            (load.log_level, load.log_buf) = (1, log.as_mut_ptr() as u64);
+            load.log_size = u32::try_from(log.len()).unwrap_or(0);
+        }
         // 15 bytes and a NUL, of the characters that the kernel takes.
         for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
             *to = from.cast_signed();
         }
+    };
+    set(&mut attr, &mut []);
+    match bpf::open(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
+        Ok(fd) => Ok(fd),
+        Err(e) => {
+            let mut log = vec![0; LOG];
+            set(&mut attr, &mut log);
+            let again = bpf::open(bpf_cmd::BPF_PROG_LOAD, &mut attr);
+            let text = log.split(|b| *b == 0).next().map(String::from_utf8_lossy).unwrap_or_default();
+            again.map_err(|_| (e, crate::probes::verdict(&text).to_string()))
+        }
     }
-    bpf::open(bpf_cmd::BPF_PROG_LOAD, &mut attr)
 }
 
 fn link(program: &OwnedFd, places: &Places, file: &CString, pid: u32) -> io::Result<OwnedFd> {
@@ -326,4 +400,26 @@ fn info(program: &OwnedFd) -> io::Result<bpf_prog_info> {
     attr.info.info = (&raw mut info) as u64;
     bpf::call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_filter_by_thread_are_known_by_their_release() {
+        for (release, expected) in [
+            ("6.6.34-amd64", true),
+            ("6.6.35", false),
+            ("6.8.0-45-generic", true),
+            ("6.9.4", true),
+            ("6.9.5", false),
+            ("6.10.1", false),
+            ("6.1.176", false),
+            ("7.3.4+deb13-cloud-amd64", false),
+            ("", false),
+        ] {
+            assert_eq!(filters_by_thread(release), expected, "{release}");
+        }
+    }
 }

@@ -64,6 +64,7 @@ impl OffCpu<'_> {
             "t" => "traced",
             "I" => "idle",
             "P" => "parked",
+            "+" => "off CPU (several intervals)",
             _ => "off CPU",
         }
     }

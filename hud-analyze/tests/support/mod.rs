@@ -260,6 +260,7 @@ pub fn sleep(ts: i64, tid: i32, task: impl Into<Option<i64>>, dur: i64, run_queu
         stack_id: Some(SLEEP),
         run_queue: Some(run_queue),
         waker_tid: None,
+        intervals: None,
     }
 }
 

@@ -101,6 +101,7 @@ fn make(root: &Path, rows: i64, segments: i64) -> Result<()> {
                     stack_id: Some(1 + n % 4000),
                     run_queue: Some(dur / 50),
                     waker_tid: Some(id(tid)),
+                    intervals: None,
                 })),
                 Table::Samples => batch::<SampleColumns>(times.map(|(ts, _, n, tid)| SampleRow {
                     ts,

@@ -460,6 +460,7 @@ mod tests {
             stack_id: Some(stack_id),
             run_queue: None,
             waker_tid: None,
+            intervals: None,
         }
     }
 

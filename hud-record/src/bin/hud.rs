@@ -10,6 +10,7 @@ use std::{
 use clap::{CommandFactory as _, Parser, Subcommand};
 use hud_record::{
     attach::AttachArgs,
+    check::CheckArgs,
     cli::{RecordArgs, report},
     error::Error,
 };
@@ -45,6 +46,8 @@ struct Cli {
 enum Command {
     /// Look at a session that another process is recording
     Attach(AttachArgs),
+    /// Check whether this kernel takes hud's programs, and what hud may do here
+    Check(CheckArgs),
     /// Record without the cockpit's defaults (see hud-record --help)
     #[command(disable_help_flag = true)]
     Record(Rest),
@@ -123,6 +126,7 @@ impl Command {
     fn run(self) -> Result<(), Error> {
         match self {
             Command::Attach(attach) => attach.run(),
+            Command::Check(check) => check.run(),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "hud", &mut std::io::stdout());
                 Ok(())

@@ -38,6 +38,7 @@ pub(super) fn table_of(stream: Stream) -> Option<Table> {
 pub(super) struct Baseline {
     streams: [StreamCounters; Stream::ALL.len()],
     arrivals_missed: u64,
+    merged: u64,
 }
 
 impl Baseline {
@@ -50,13 +51,14 @@ impl Baseline {
             to.untracked = to.untracked.saturating_sub(before.untracked);
         }
         since.arrivals_missed = now.arrivals_missed.saturating_sub(self.arrivals_missed);
+        since.merged = now.merged.saturating_sub(self.merged);
         since
     }
 
     /// The next session's baseline where this one ends at `now`, having read `read` events: what was read or lost is
     /// accounted for, what is in the ring is not.
     pub(super) fn hand_over(&self, now: &Counters, read: &PerStream) -> Baseline {
-        let mut next = Baseline { arrivals_missed: now.arrivals_missed, ..Baseline::default() };
+        let mut next = Baseline { arrivals_missed: now.arrivals_missed, merged: now.merged, ..Baseline::default() };
         for (((to, before), now), read) in next.streams.iter_mut().zip(self.streams).zip(now.streams).zip(read) {
             to.produced = before.produced + read + now.lost.saturating_sub(before.lost);
             to.lost = now.lost;

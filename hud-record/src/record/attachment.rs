@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hud_common::wire::Counters;
+use hud_common::wire::{Counters, Stream};
 use rustix::{
     event::{PollFd, PollFlags},
     process::{Pid, PidfdFlags},
@@ -29,6 +29,7 @@ use crate::{
     intake::Intake,
     kernel,
     names::{Cache, Sources},
+    privilege::{self, Hurry},
     probes::{Plan, Polls, Probes, Unwind},
     ring::{Drained, Ring},
     target::{Looked, Mapping, Process, Tokio},
@@ -66,7 +67,7 @@ pub(super) struct Attachment {
 
 impl Attachment {
     /// Looks into the target and attaches to it. Nothing is recorded before [`Probes::start`].
-    pub(super) fn new(process: Process, settings: &Settings) -> Result<Self> {
+    pub(super) fn new(process: Process, settings: &Settings, hurry: &Hurry) -> Result<Self> {
         // Before anything is looked at: what executes another program from here on is noticed.
         let identity = Identity::of(&process);
         let pidfd = Pid::from_raw(process.pid.cast_signed())
@@ -108,8 +109,21 @@ impl Attachment {
         let tables = tables.join().unwrap_or_else(|_| Ok(Prepared::default()))?;
         let mut notes = tables.notes();
         // The child reads debug information while the kernel looks at the programs.
+        let urgent_intake = Arc::clone(&urgent);
         let learner = Learner::start(tokio.clone(), names_from.clone(), &process, urgent)?;
-        let mut probes = Probes::attach(&process, &tokio, image, settings.plan, tables, &sources)?;
+        let mut probes =
+            Probes::attach(&process, &tokio, image, settings.plan, settings.budget, tables, &sources)?;
+        let mut plan = settings.plan;
+        if !probes.has_samples() {
+            plan.freq = 0;
+        }
+        if privilege::lacks_mapped_files() {
+            notes.push(
+                "hud lacks CAP_CHECKPOINT_RESTORE: files that the target has mapped may not be opened, and then most stacks \
+                 end after a few frames"
+                    .into(),
+            );
+        }
         let learner = match learner.wait() {
             Learned::All(learned) => {
                 tokio = *learned;
@@ -118,10 +132,18 @@ impl Attachment {
             }
             Learned::Pending(learner) => Some(learner),
         };
+        if let Some(child) = urgent_intake.intake().pid() {
+            hurry.end_for(child);
+        }
         let ring = probes.take_ring()?;
         let mappings = process.mappings()?;
         let budget = (settings.plan.polls == Polls::Auto).then_some(settings.budget);
-        let watched = Watched { wakes: !tokio.wakes.is_empty(), spawns: !tokio.spawns.is_empty() };
+        notes.extend(probes.left_out().iter().map(|left_out| left_out.what.clone()));
+        let has = |stream| probes.left_out().iter().all(|left_out| left_out.stream != Some(stream));
+        let watched = Watched {
+            wakes: !tokio.wakes.is_empty() && has(Stream::Wakes),
+            spawns: !tokio.spawns.is_empty() && has(Stream::Spawns),
+        };
         notes.extend_from_slice(&tokio.notes);
         let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
         Ok(Attachment {
@@ -133,7 +155,7 @@ impl Attachment {
             build_id,
             mappings,
             load_bias,
-            plan: settings.plan,
+            plan,
             probes,
             ring,
             pidfd,
@@ -207,7 +229,7 @@ impl Attachment {
                 break;
             }
         }
-        for state in self.probes.off_cpu_now()? {
+        for state in self.probes.unfinished()? {
             drain.unfinished(&state, ended, out);
         }
         Ok(ended)
@@ -255,12 +277,12 @@ impl Attachment {
         }
         if !found {
             self.notes.push(
-                "the current task's id was not found in tokio's thread-local: samples and stretches off CPU have a task \
-                 only while exact polls are on"
+                "the current task's id was not found in tokio's thread-local: samples and off-CPU intervals have a task \
+                 only while polls are recorded"
                     .into(),
             );
         }
-        self.probes.end_calibration(self.plan.polls != Polls::Off)
+        Ok(())
     }
 
     /// Has the kernel tell each task's type again as it is next met.

@@ -23,6 +23,8 @@ use super::{
 };
 use crate::target::{Mapping, PollFn, Tokio};
 
+/// State of a row that sums up several off-CPU intervals: no rule that looks at the length of one takes it for one.
+const SEVERAL: &str = "+";
 /// Rows after which a table's columns become a batch: below about 1,000, Arrow's framing costs more than it carries.
 const BATCH_ROWS: usize = 4096;
 
@@ -47,7 +49,7 @@ pub(super) struct Drain {
     ends: EndColumns,
     /// Rows made of the kernel's events, by stream.
     pub(super) rows: [u64; Stream::ALL.len()],
-    /// Stretches off CPU that were not over as recording ended.
+    /// Off-CPU rows that were made as recording ended, of what the kernel had not reported.
     unfinished: u64,
     /// Records that were none of ours.
     pub(super) undecoded: u64,
@@ -157,10 +159,29 @@ impl Drain {
         own
     }
 
-    /// A stretch off CPU that is not over as recording ends.
+    /// What is not over as recording ends: a thread's off-CPU interval in progress, and those that were not reported yet.
     pub(super) fn unfinished(&mut self, state: &ThreadState, end: u64, out: &BatchSender) {
         let mut head = state.off.head;
+        if state.unreported.intervals != 0 {
+            let (unreported, before) = (state.unreported, if state.is_off != 0 { head.ts } else { end });
+            let sum = OffCpuHead {
+                ts: before.saturating_sub(unreported.dur),
+                dur: unreported.dur,
+                task_id: unreported.task_id,
+                run_queue: unreported.run_queue,
+                intervals: u32::try_from(unreported.intervals).unwrap_or(u32::MAX),
+                wake_ts: before,
+                waker_tid: 0,
+                ..head
+            };
+            self.unfinished += 1;
+            self.off_cpu_row(&sum, &[], out);
+        }
+        if state.is_off == 0 {
+            return;
+        }
         head.dur = end.saturating_sub(head.ts);
+        head.run_queue = if head.wake_ts == 0 { 0 } else { end.saturating_sub(head.wake_ts) };
         let frames = usize::from(head.frames);
         self.unfinished += 1;
         self.off_cpu_row(&head, state.off.stack.get(..frames).unwrap_or_default(), out);
@@ -213,11 +234,12 @@ impl Drain {
             dur: e.dur.cast_signed(),
             tid: e.tid.cast_signed(),
             cpu: e.cpu.cast_signed(),
-            state: Text::Borrowed(state_name(e.state)),
+            state: Text::Borrowed(if e.intervals > 1 { SEVERAL } else { state_name(e.state) }),
             task_id: self.task_id(e.task_id),
             stack_id,
-            run_queue: woken.then(|| e.ts.saturating_add(e.dur).saturating_sub(e.wake_ts).min(e.dur).cast_signed()),
+            run_queue: woken.then(|| e.run_queue.min(e.dur).cast_signed()),
             waker_tid: (woken && e.waker_tid != 0).then_some(e.waker_tid.cast_signed()),
+            intervals: i32::try_from(e.intervals).ok().filter(|n| *n > 1),
         });
         if self.off_cpu.len() >= BATCH_ROWS {
             out.send(&mut self.off_cpu);

@@ -6,7 +6,7 @@
 //! again, they are put on. So what is seen is whole stretches, each of them in `coverage`, in which every poll, wake and
 //! spawn was counted.
 //!
-//! The always-on streams are not its business.
+//! What the always-on streams cost is paid from the same budget: the probes get what these leave, and at least half of it.
 
 use std::time::Duration;
 
@@ -24,6 +24,12 @@ const STRETCH: f64 = 0.2;
 /// How much the purse holds, in seconds of the target's CPU time at the budget's share: a target that slept for an hour
 /// must not pay for it in one stretch.
 const PURSE: f64 = 1.0;
+
+/// The share of the budget that the probes get whatever the always-on streams cost. These keep within the other half, but for
+/// what each context switch costs at least.
+const LEAST: f64 = 0.5;
+/// And at least this share of one CPU's time: of a target that does nearly nothing, 2 % is nothing.
+const FLOOR: f64 = 0.0025;
 
 /// What a program takes for a hit (ns), where the kernel does not account it: what it did on the machine of
 /// docs/benchmarks, two programs a poll and one a wake.
@@ -54,6 +60,7 @@ pub(super) struct Watched {
 struct Used {
     target: f64,
     probes: f64,
+    always_on: f64,
 }
 
 /// Decides when the probes are on. Without a budget they always are.
@@ -116,10 +123,13 @@ impl Governor {
         }
         let used = self.used(probes, &probes.counters()?);
         let (target, cost) = (used.target - self.used.target, used.probes - self.used.probes);
+        let always_on = used.always_on - self.used.always_on;
         self.used = used;
-        self.purse = (self.purse + budget * target.max(0.0) - cost.max(0.0)).min(self.full());
         let passed = as_float(now.saturating_sub(self.looked)).max(1.0);
         self.looked = now;
+        let allowed = budget * target.max(0.0);
+        let income = (allowed - always_on).max(allowed * LEAST).max(passed * FLOOR);
+        self.purse = (self.purse + income - cost.max(0.0)).min(self.full());
         match self.since {
             Some(_) if begins => {}
             Some(_) => {
@@ -174,6 +184,7 @@ impl Governor {
         Used {
             target: kernel::cpu_time(self.pid).map_or(self.used.target, as_float),
             probes: traps + programs + rows * RECORD,
+            always_on: probes.always_on_run_time().map_or(self.used.always_on, as_float),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     kernel,
-    privilege::{self, Owner},
+    privilege::{self, Hurry, Owner},
     probes::{Plan, Probes},
     service::Control,
     target::Process,
@@ -169,7 +169,8 @@ impl Recorder {
         if let Some(namespace) = kernel::inner_pid_namespace() {
             return Err(Error::PidNamespace { pid: process.pid, namespace });
         }
-        Ok(Recorder { attachment: Attachment::new(process, &settings)?, settings })
+        let hurry = Hurry::begin();
+        Ok(Recorder { attachment: Attachment::new(process, &settings, &hurry)?, settings })
     }
 
     /// What could not be found out about the target, in words.
@@ -241,6 +242,7 @@ impl<'a> Run<'a> {
                 return Err(e);
             }
         }
+        live.without(attachment.probes.left_out());
         let epoch = EpochClock::new(&live);
         Ok(Run {
             settings,
@@ -395,6 +397,7 @@ impl<'a> Run<'a> {
         self.drain.next_session(clock, clock.epoch(ended), &self.attachment.mappings, new_stacks);
         self.attachment.baseline = baseline;
         self.attachment.retell_tasks()?;
+        self.live.without(self.attachment.probes.left_out());
         self.epoch = EpochClock::new(&self.live);
         self.closing = Some(close_aside(closing)?);
         news(News::Began(self.live.folder()));

@@ -35,7 +35,7 @@ use crate::{
     kernel,
     names::Sources,
     privilege::{Owner, make_as},
-    probes::{Plan, Polls, Probes},
+    probes::{LeftOut, Plan, Polls, Probes},
     target::{Mapping, Process, Tokio},
 };
 
@@ -267,6 +267,18 @@ impl LiveSession {
         self.drops = DropLog::new(self.clock.epoch(began));
     }
 
+    /// Notes in `coverage` which streams are not recorded at all, and why: as intervals of no length.
+    pub(super) fn without(&self, left_out: &[LeftOut]) {
+        let mut coverage = CoverageColumns::default();
+        for LeftOut { stream, what } in left_out {
+            if let Some(stream) = stream {
+                let ts = self.clock.epoch(self.began);
+                coverage.push(CoverageRow { ts, dur: 0, stream: stream.name().into(), reason: what.clone().into() });
+            }
+        }
+        self.out.send(&mut coverage);
+    }
+
     /// Takes it back, as nothing could be recorded. The drain must be gone.
     pub(super) fn abandon(self) {
         remove(&self.folder, self.namer, self.out, self.writer, self.owner);
@@ -363,10 +375,17 @@ impl LiveSession {
         if drain.stacks_not_kept() > 0 {
             notes.push(format!("{} events have no stack: too many distinct ones (see drops)", drain.stacks_not_kept()));
         }
+        let merged = ending.counters.merged;
+        if merged > 0 {
+            notes.push(format!(
+                "{merged} short off-CPU intervals are recorded in sums, to stay within the overhead budget (column \
+                 `intervals` of off_cpu)"
+            ));
+        }
         let missed = ending.counters.arrivals_missed;
         if missed > 0 {
             notes.push(format!(
-                "the kernel told of {missed} switches too few: {missed} stretches off CPU end as their thread was woken"
+                "{missed} context switches were missed: as many off-CPU intervals end when their thread was woken"
             ));
         }
         let end = self.clock.epoch(ending.ended);

@@ -61,7 +61,7 @@ prop_compose! {
                  task_id in option::weighted(0.7, task()), stack_id in stack(), queued in option::of(0..5_i64),
                  waker_tid in option::weighted(0.8, tid())) -> OffCpuRow {
         let run_queue = queued.map(|part| dur / 5 * part).filter(|_| state != "R");
-        OffCpuRow { ts, dur, tid, cpu: 0, state: state.into(), task_id, stack_id, run_queue, waker_tid }
+        OffCpuRow { ts, dur, tid, cpu: 0, state: state.into(), task_id, stack_id, run_queue, waker_tid, intervals: None }
     }
 }
 

@@ -106,6 +106,7 @@ pub fn off_cpu(ts: i64, dur: i64, stack_id: i64) -> OffCpuRow {
         stack_id: Some(stack_id),
         run_queue: None,
         waker_tid: (dur % 3 == 0).then_some(7),
+        intervals: None,
     }
 }
 
