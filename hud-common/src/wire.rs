@@ -522,7 +522,7 @@ pub const PLACES: usize = 8;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct ThreadState {
-    /// 1 while the thread is off CPU.
+    /// While the thread is off CPU: [`switch_tag`] of the time since which switches count; else 0.
     pub is_off: u32,
     /// 1 where the stack in `off` was walked as the interval began, 0 where it is that of an earlier one.
     pub is_walked: u32,
@@ -567,6 +567,17 @@ pub struct SwitchBudget {
     pub limit: u64,
     /// When that limit was last changed.
     pub limit_set: u64,
+    /// How often a thread of the target has left this CPU, as far as switches counted.
+    pub switches: u64,
+    /// What was spent so far on walks and searches (ns).
+    pub spent: u64,
+}
+
+/// What [`ThreadState::is_off`] is while switches count since `since` (CLOCK_MONOTONIC): what a thread was at before they last
+/// stopped counting is then known to be over.
+#[inline(always)]
+pub const fn switch_tag(since: u64) -> u32 {
+    (since >> 16) as u32 | 1
 }
 
 /// What user space tells the kernel program before it is loaded: constants to the verifier.

@@ -4,6 +4,9 @@
 //! times a second. So each CPU has a token bucket: it fills with a share of the CPU time that the target uses there, and
 //! what a switch takes is paid from it. While it is empty, short off-CPU intervals are not walked, but counted: they are
 //! reported in sum, with the next one that is. Which intervals count as short follows from how empty it is.
+//!
+//! What a switch costs at least is not paid from it: where that alone is too much, user space takes the programs off for a
+//! while (hud-record, `record/switches.rs`).
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::PerCpuArray};
 use hud_common::wire::{Config, PLACES, SwitchBudget, ThreadState};
@@ -73,6 +76,12 @@ impl Budget {
         }
     }
 
+    /// Counts a switch.
+    #[inline(always)]
+    pub fn count_switch(self) {
+        self.bucket().switches += 1;
+    }
+
     /// Whether there is something left.
     #[inline(always)]
     pub fn is_left(self) -> bool {
@@ -96,7 +105,10 @@ impl Budget {
     pub fn spend_since(self, from: u64) {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
-        self.bucket().tokens -= now.wrapping_sub(from) as i64;
+        let spent = now.wrapping_sub(from);
+        let bucket = self.bucket();
+        bucket.tokens -= spent as i64;
+        bucket.spent += spent;
     }
 }
 

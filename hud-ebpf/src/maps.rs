@@ -65,6 +65,10 @@ pub static EXECUTED: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static PROBES_SINCE: Array<u64> = Array::with_max_entries(1, 0);
 
+/// Since when context switches count (CLOCK_MONOTONIC); 0 = they don't.
+#[map]
+pub static SWITCHES_SINCE: Array<u64> = Array::with_max_entries(1, 0);
+
 /// When a task was last woken or spawned: a slot by the low bits of its id, see [`woke`]. A table without chains, because
 /// two tasks that share a slot and are awake at once are rare, and a hash map's update costs more than the rest of a probe.
 #[map]
@@ -167,6 +171,12 @@ pub fn recording() -> bool {
 #[inline(always)]
 pub fn probes_since() -> u64 {
     PROBES_SINCE.get(0).copied().unwrap_or(0)
+}
+
+/// The instant from which context switches count; 0 = they don't.
+#[inline(always)]
+pub fn switches_since() -> u64 {
+    SWITCHES_SINCE.get(0).copied().unwrap_or(0)
 }
 
 /// What a slot holds of a task at an instant.

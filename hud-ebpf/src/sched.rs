@@ -15,12 +15,12 @@ use aya_ebpf::{
 };
 use hud_common::{
     unwind::Outcome,
-    wire::{Config, EventKind, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, Stream, ThreadState, Unreported},
+    wire::{Config, EventKind, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, Stream, ThreadState, Unreported, switch_tag},
 };
 
 use crate::{
     budget::{Budget, Place},
-    maps::{EXECUTED, RECORDING, THREADS, config, count, is_target, recording, send, unknown},
+    maps::{EXECUTED, RECORDING, THREADS, config, count, is_target, recording, send, switches_since, unknown},
     task, thread, unwind,
 };
 
@@ -120,21 +120,25 @@ fn pid_of(config: &Config, task: *const u8) -> u32 {
 
 #[inline(always)]
 fn on_switch(ctx: &impl EbpfContext, config: &Config, prev_state: u32, next: u32) -> i32 {
+    let since = switches_since();
+    if since == 0 {
+        return 0;
+    }
     if is_target(ctx, config) {
-        leave(ctx, config, prev_state);
+        leave(ctx, config, prev_state, since);
     }
     if next != 0
         && let Some(state) = THREADS.get_ptr_mut(next)
     {
         // SAFETY: the thread map's own memory; the thread is on no CPU yet, so nobody else writes to it.
-        arrive(unsafe { &mut *state }, false);
+        arrive(unsafe { &mut *state }, false, since);
     }
     0
 }
 
 /// The current thread leaves its CPU.
 #[inline(always)]
-fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
+fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
     let tid = ctx.pid();
     // EXIT_ZOMBIE, EXIT_DEAD, TASK_DEAD: its last switch. (`sched_process_exit` comes earlier: an exiting thread may still
     // sleep and be sampled.)
@@ -149,7 +153,8 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
     // SAFETY: the thread map's own memory.
     let state = unsafe { &mut *state };
     catch_up(state);
-    let on_cpu = if state.on_since == 0 { 0 } else { now.wrapping_sub(state.on_since) };
+    let on_cpu = if state.on_since < since { 0 } else { now.wrapping_sub(state.on_since) };
+    budget.count_switch();
     budget.refill(config, now, on_cpu);
     let is_left = budget.is_left();
     let task_id = task::current_id(config, state, 0, is_left);
@@ -189,7 +194,7 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
         intervals: 1,
         reserved: 0,
     };
-    state.is_off = 1;
+    state.is_off = switch_tag(since);
     if is_walked {
         budget.spend_since(now);
     }
@@ -202,25 +207,30 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32) {
 /// was woken is.
 #[inline(always)]
 pub fn catch_up(state: &mut ThreadState) {
-    if state.is_off != 0 {
+    let since = switches_since();
+    if state.is_off != 0 && state.is_off == switch_tag(since) {
         count(|c| &mut c.arrivals_missed);
-        arrive(state, true);
+        arrive(state, true, since);
     }
 }
 
 /// The thread of `state` gets a CPU; where that was missed, its interval ends as it was woken.
 #[inline(always)]
-fn arrive(state: &mut ThreadState, missed: bool) {
-    if state.is_off == 0 || !recording() {
+fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
+    if !recording() {
         return;
     }
     let Some(budget) = Budget::of_this_cpu() else {
         return;
     };
-    state.is_off = 0;
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     state.on_since = now;
+    let is_off = state.is_off;
+    state.is_off = 0;
+    if is_off != switch_tag(since) {
+        return;
+    }
     let head = &mut state.off.head;
     let end = if missed && head.wake_ts != 0 { head.wake_ts } else { now };
     head.dur = end.saturating_sub(head.ts);
@@ -310,6 +320,7 @@ fn is_asleep(state: u32) -> bool {
 #[inline(always)]
 fn on_waking(tid: u32) -> i32 {
     if tid != 0
+        && switches_since() != 0
         && let Some(state) = THREADS.get_ptr_mut(tid)
     {
         // SAFETY: the thread map's own memory. Two wakers may race; either is a true one.

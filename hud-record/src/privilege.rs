@@ -117,7 +117,8 @@ static HAS_DROPPED: AtomicBool = AtomicBool::new(false);
 pub fn drop_after_attach(keep_bpf: bool, owner: Option<Owner>) {
     let attaching = if keep_bpf { ATTACHING } else { CapabilitySet::empty() };
     let acting = if owner.is_some() { ACTING } else { CapabilitySet::empty() };
-    keep(LOOKING | WRITING | attaching | acting);
+    // To have the end go before others, see `hurry_all`.
+    keep(LOOKING | WRITING | attaching | acting | CapabilitySet::SYS_NICE);
     HAS_DROPPED.store(true, Ordering::Relaxed);
     // None of hud's threads runs another program.
     let _ = set_no_new_privs(true);
@@ -139,8 +140,8 @@ pub(crate) fn enter_writer(owner: Option<Owner>) {
 /// gets of a CPU that both want. At nice 19 it would be a hundredth, and on a machine that has stalled nothing would have a
 /// name for minutes.
 const STANDING_BACK: i32 = 5;
-/// How nice hud is for the moments that someone waits for. Where four threads want each CPU, it gets the better part of one.
-const HURRYING: i32 = -12;
+/// How nice hud is for the moments that someone waits for. Where four threads want each CPU, it gets nearly all of one.
+const HURRYING: i32 = -20;
 
 /// Lets others go first.
 pub(crate) fn stand_back() {
@@ -173,8 +174,7 @@ impl Hurry {
 impl Drop for Hurry {
     fn drop(&mut self) {
         // Threads that it has started go on with what they are at, no faster than others.
-        for entry in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-            let Some(tid) = entry.file_name().to_str().and_then(|tid| tid.parse().ok()) else { continue };
+        for tid in own_threads() {
             // SAFETY: as above.
             let is_hurrying = unsafe { libc::getpriority(libc::PRIO_PROCESS, tid) } == HURRYING;
             if is_hurrying {
@@ -182,6 +182,18 @@ impl Drop for Hurry {
             }
         }
     }
+}
+
+/// What is left to do as recording has ended goes before others: all threads, and this child. Somebody waits for it.
+pub(crate) fn hurry_all(child: Option<u32>) {
+    for tid in own_threads().chain(child) {
+        be_nice(tid, HURRYING);
+    }
+}
+
+fn own_threads() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Sets how nice a thread is (0 = the calling one).

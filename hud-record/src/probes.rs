@@ -4,10 +4,11 @@
 //! there ([`Probes::left_out`]).
 
 use std::{
+    cell::RefCell,
     num::NonZeroU32,
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use aya::{
@@ -21,17 +22,21 @@ use aya::{
     util::online_cpus,
 };
 use bytemuck::Zeroable as _;
-use hud_common::wire::{CONTEXT_WORDS, Calibration, Config, Counters, Stream, StreamCounters, ThreadState};
+use hud_common::wire::{
+    CONTEXT_WORDS, Calibration, Config, Counters, Stream, StreamCounters, SwitchBudget, ThreadState, switch_tag,
+};
 
 use crate::{
+    cost::{self, Costs, RunTimes, Switches},
     error::{Error, Result},
     kernel::{self, BTF_PATH, Offsets},
     names::Sources,
     privilege,
     ring::Ring,
     target::{Process, Tokio},
+    switch::{Attach as _, Switch, Tracepoints},
     unwind::{LoadingTables, Prepared, Unwinder},
-    uprobes::{Places, Programs, Switch, TrapCost, Uprobes},
+    uprobes::{Places, Programs, TrapCost, Uprobes},
 };
 
 /// The object that `cargo xtask build-ebpf` makes from hud-ebpf.
@@ -42,6 +47,7 @@ static OBJECT: &[u8] =
 type ThreadWords = [u64; size_of::<ThreadState>() / 8];
 type CalibrationWords = [u64; size_of::<Calibration>() / 8];
 type CounterWords = [u64; size_of::<Counters>() / 8];
+type BudgetWords = [u64; size_of::<SwitchBudget>() / 8];
 
 /// Whether polls, wakes, spawns and ends are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +125,11 @@ pub struct Probes {
     /// Whether the CPUs are sampled.
     samples: bool,
     left_out: Vec<LeftOut>,
+    /// The programs at context switches, where they can be taken off for a while.
+    switches: Option<Switch>,
+    /// Since when switches count (CLOCK_MONOTONIC); 0 = they don't.
+    switches_since: u64,
+    costs: RefCell<Costs>,
 }
 
 /// What is not recorded because this kernel does not take the program for it, or does not let hud attach it.
@@ -188,7 +199,7 @@ impl Probes {
             switch_floor: share(SWITCH_FLOOR),
             ..config(offsets)
         };
-        let _ = has_run_times();
+        let counts = cost::begin();
         let mut loader = EbpfLoader::new();
         if by_tables {
             tables.size(&mut loader);
@@ -214,6 +225,9 @@ impl Probes {
             unwinder: None,
             samples: false,
             left_out: Vec::new(),
+            switches: None,
+            switches_since: 0,
+            costs: RefCell::new(Costs::new(counts)),
         };
         probes.attach_scheduler(use_btf)?;
         if plan.freq > 0 {
@@ -285,39 +299,61 @@ impl Probes {
 
     fn attach_scheduler(&mut self, use_btf: bool) -> Result<()> {
         let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
-        self.attach_switches(btf.as_ref(), "sched_switch")?;
         let optional = [
             ("sched_waking", "run-queue latency and who wakes whom are not recorded"),
             ("sched_process_exec", "hud does not notice if the target executes another program"),
             // Without BTF threads are seen when they first run.
             ("sched_wakeup_new", "it is not recorded who starts a thread"),
         ];
+        let mut switches = vec![self.load_tracepoint(btf.as_ref(), "sched_switch")?];
         for (name, lost) in optional {
             if name == "sched_wakeup_new" && btf.is_none() {
                 continue;
             }
-            if let Err(e) = self.attach_switches(btf.as_ref(), name) {
-                self.leave_out(None, format!("{lost}: {e}"));
+            match self.load_tracepoint(btf.as_ref(), name) {
+                Ok(program) if name == "sched_waking" => switches.push(program),
+                Ok(_) => self.attach_tracepoint(btf.is_some(), name)?,
+                Err(e) => self.leave_out(None, format!("{lost}: {e}")),
+            }
+        }
+        let what = "attaching to the scheduler's tracepoints";
+        match switches.into_iter().collect::<Option<Vec<_>>>() {
+            Some(programs) => {
+                let mut tracepoints = Tracepoints::new(programs);
+                tracepoints.attach().map_err(|e| refused(what, &e))?;
+                let switch = Switch::new("hud-switches", tracepoints);
+                self.switches = Some(switch.map_err(|source| Error::Io { action: "start a thread", source })?);
+            }
+            None => {
+                self.attach_tracepoint(false, "sched_switch")?;
+                self.attach_tracepoint(false, "sched_waking")?;
             }
         }
         Ok(())
     }
 
-    /// Loads and attaches the program at a tracepoint of the scheduler's.
-    fn attach_switches(&mut self, btf: Option<&Btf>, name: &str) -> Result<()> {
-        match btf {
-            Some(btf) => {
-                let what = format!("attaching to tp_btf/{name}");
-                let program: &mut BtfTracePoint = self.program(&format!("{name}_btf"))?;
-                program.load(name, btf).map_err(|e| refused(&what, &e))?;
-                program.attach().map_err(|e| refused(&what, &e))?;
-            }
-            None => {
-                let what = format!("attaching to tracepoint sched:{name}");
-                let program: &mut TracePoint = self.program(&format!("{name}_tp"))?;
-                program.load().map_err(|e| refused(&what, &e))?;
-                program.attach("sched", name).map_err(|e| refused(&what, &e))?;
-            }
+    /// Loads the program at a tracepoint of the scheduler's. Gives its descriptor where it is one at a BTF tracepoint.
+    fn load_tracepoint(&mut self, btf: Option<&Btf>, name: &str) -> Result<Option<OwnedFd>> {
+        let Some(btf) = btf else {
+            let program: &mut TracePoint = self.program(&format!("{name}_tp"))?;
+            program.load().map_err(|e| refused(&format!("attaching to tracepoint sched:{name}"), &e))?;
+            return Ok(None);
+        };
+        let what = format!("attaching to tp_btf/{name}");
+        let program: &mut BtfTracePoint = self.program(&format!("{name}_btf"))?;
+        program.load(name, btf).map_err(|e| refused(&what, &e))?;
+        let fd = program.fd().map_err(|e| refused(&what, &e))?.as_fd().try_clone_to_owned();
+        fd.map(Some).map_err(|source| Error::Io { action: "duplicate a descriptor", source })
+    }
+
+    /// Attaches it.
+    fn attach_tracepoint(&mut self, is_btf: bool, name: &str) -> Result<()> {
+        if is_btf {
+            let program: &mut BtfTracePoint = self.program(&format!("{name}_btf"))?;
+            program.attach().map_err(|e| refused(&format!("attaching to tp_btf/{name}"), &e))?;
+        } else {
+            let program: &mut TracePoint = self.program(&format!("{name}_tp"))?;
+            program.attach("sched", name).map_err(|e| refused(&format!("attaching to tracepoint sched:{name}"), &e))?;
         }
         Ok(())
     }
@@ -364,7 +400,7 @@ impl Probes {
         };
         let mut probes = Uprobes::new(programs, places, &exe, process.pid).map_err(started)?;
         probes.attach().map_err(started)?;
-        let switch = Switch::new(probes).map_err(|source| Error::Io { action: "start a thread", source })?;
+        let switch = Switch::new("hud-probes", probes).map_err(|source| Error::Io { action: "start a thread", source })?;
         self.probed = Probed::Switched(switch);
         Ok(())
     }
@@ -416,6 +452,7 @@ impl Probes {
         if self.probes_are_on() {
             self.count_probes_since(now)?;
         }
+        self.count_switches_since(now)?;
         self.set("RECORDING", 1_u32)
     }
 
@@ -427,6 +464,32 @@ impl Probes {
     /// Lets the probes in the target's code count from `since` (CLOCK_MONOTONIC), or not at all (0).
     pub fn count_probes_since(&mut self, since: u64) -> Result<()> {
         self.set("PROBES_SINCE", since)
+    }
+
+    /// Lets context switches count from `since` (CLOCK_MONOTONIC), or not at all (0).
+    pub fn count_switches_since(&mut self, since: u64) -> Result<()> {
+        self.switches_since = since;
+        self.set("SWITCHES_SINCE", since)
+    }
+
+    /// Whether the programs at context switches are on.
+    pub fn switches_are_on(&self) -> bool {
+        self.switches.as_ref().is_none_or(Switch::is_on)
+    }
+
+    /// Whether they are being put on.
+    pub fn switches_go_on(&self) -> bool {
+        self.switches.as_ref().is_some_and(Switch::goes_on)
+    }
+
+    /// Whether they are off, and can be put on again.
+    pub fn switches_can_go_on(&self) -> bool {
+        self.switches.as_ref().is_some_and(Switch::is_off)
+    }
+
+    /// Puts the programs at context switches on or takes them off, soon. Gives false where they cannot be.
+    pub fn turn_switches(&self, on: bool) -> bool {
+        self.switches.as_ref().map(|switch| switch.turn(on)).is_some()
     }
 
     /// When the target executed another program (CLOCK_MONOTONIC), which ended all streams; `None` while it has not.
@@ -487,11 +550,6 @@ impl Probes {
         self.trap
     }
 
-    /// Run time (ns) of the programs in the target's code so far; `None` where the kernel keeps no account.
-    pub fn probed_run_time(&self) -> Option<u64> {
-        self.programs.as_ref().filter(|_| has_run_times()).map(Programs::run_time)
-    }
-
     /// Lets the kernel programs tell the types of all tasks again, as they meet them.
     pub fn retell_tasks(&mut self) -> Result<()> {
         let map = self.bpf.map_mut("TASKS").ok_or_else(|| missing("TASKS"))?;
@@ -539,16 +597,37 @@ impl Probes {
         Ok(sum)
     }
 
-    /// Threads that are off CPU now, with the interval in progress, or have intervals that were not reported yet. To be
-    /// called after [`Probes::stop`].
-    pub fn unfinished(&mut self) -> Result<Vec<ThreadState>> {
+    /// Threads that are off CPU now, with the interval in progress, or have intervals that were not reported yet; `is_off` says
+    /// which. To be called when switches do not count any more, with the time since which they did.
+    pub fn unfinished(&mut self, since: u64) -> Result<Vec<ThreadState>> {
         let threads = self.threads()?;
-        Ok(threads
-            .iter()
-            .flatten()
-            .map(|(_, words)| bytemuck::cast::<ThreadWords, ThreadState>(words))
-            .filter(|state| state.is_off != 0 || state.unreported.intervals != 0)
-            .collect())
+        let mut unfinished = Vec::new();
+        for (_, words) in threads.iter().flatten() {
+            let mut state = bytemuck::cast::<ThreadWords, ThreadState>(words);
+            if state.is_off != switch_tag(since) {
+                state.is_off = 0;
+            }
+            if state.is_off != 0 || state.unreported.intervals != 0 {
+                unfinished.push(state);
+            }
+        }
+        Ok(unfinished)
+    }
+
+    /// Since when switches count (CLOCK_MONOTONIC); 0 = they don't.
+    pub fn switches_since(&self) -> u64 {
+        self.switches_since
+    }
+
+    /// Removes what the kernel programs remember of threads that are gone. Gives those.
+    pub fn forget_threads(&mut self, alive: &std::collections::HashSet<u32>) -> Result<Vec<u32>> {
+        let mut threads = self.threads()?;
+        let gone: Vec<u32> = threads.keys().flatten().filter(|tid| !alive.contains(tid)).collect();
+        for tid in &gone {
+            // One that the programs have removed meanwhile is what is wanted.
+            let _ = threads.remove(tid);
+        }
+        Ok(gone)
     }
 
     fn threads(&mut self) -> Result<HashMap<&mut MapData, u32, ThreadWords>> {
@@ -563,19 +642,38 @@ impl Probes {
         }
     }
 
-    /// Run time (ns) of the programs that are always on; `None` where the kernel keeps no account.
-    pub fn always_on_run_time(&self) -> Option<u64> {
-        self.run_time()?.checked_sub(self.programs.as_ref().map_or(0, Programs::run_time))
+    /// Run time of the programs so far (ns), counted by the kernel or calculated.
+    pub(crate) fn run_times(&self, now: u64, counters: &Counters) -> RunTimes {
+        let switches = self.switch_counts().unwrap_or_default();
+        self.costs.borrow_mut().run_times(now, counters, switches, || {
+            let times = self.bpf.programs().filter_map(|(_, p)| Some(p.info().ok()?.run_time().as_nanos()));
+            let probed = self.programs.as_ref().map_or(0, Programs::run_time);
+            RunTimes { always_on: as_float(times.sum()), probed: as_float(probed.into()) }
+        })
     }
 
-    /// Run time of all programs so far (ns); `None` where the kernel keeps no account.
+    /// What the programs at context switches have cost the target so far (ns), with what the kernel takes to get to them.
+    pub(crate) fn switch_cost(&self) -> f64 {
+        let switches = self.switch_counts().unwrap_or_default();
+        as_float(switches.count.into()) * self.costs.borrow().switch() + as_float(switches.spent.into())
+    }
+
+    fn switch_counts(&self) -> Result<Switches> {
+        let map = self.bpf.map("SWITCH_BUDGET").ok_or_else(|| missing("SWITCH_BUDGET"))?;
+        let budgets: PerCpuArray<&MapData, BudgetWords> =
+            PerCpuArray::try_from(map).map_err(|e| refused("opening the budgets", &e))?;
+        let per_cpu = budgets.get(&0, 0).map_err(|e| refused("reading the budgets", &e))?;
+        let budgets = per_cpu.iter().map(|words| bytemuck::cast::<BudgetWords, SwitchBudget>(*words));
+        Ok(budgets.fold(Switches::default(), |sum, budget| Switches {
+            count: sum.count + budget.switches,
+            spent: sum.spent + budget.spent,
+        }))
+    }
+
+    /// Run time of all programs so far (ns).
     pub fn run_time(&self) -> Option<u64> {
-        if !has_run_times() {
-            return None;
-        }
-        let times = self.bpf.programs().filter_map(|(_, p)| Some(p.info().ok()?.run_time().as_nanos()));
-        let probed = self.programs.as_ref().map_or(0, Programs::run_time);
-        u64::try_from(times.sum::<u128>()).ok()?.checked_add(probed)
+        let times = self.run_times(kernel::now(), &self.counters().ok()?);
+        Some(whole(times.always_on + times.probed))
     }
 
     /// Name and instructions verified of each loaded program.
@@ -652,11 +750,14 @@ impl Probes {
     }
 }
 
-/// Whether the kernel accounts the run time of programs, which it does while a descriptor for it is open: from the first
-/// call to this process's end, as opening it takes CAP_SYS_ADMIN, which is given up.
-fn has_run_times() -> bool {
-    static STATS: OnceLock<Option<OwnedFd>> = OnceLock::new();
-    STATS.get_or_init(|| aya::sys::enable_stats(aya::sys::Stats::RunTime).ok()).is_some()
+#[expect(clippy::cast_precision_loss, reason = "counts and times, for shares")]
+fn as_float(n: u128) -> f64 {
+    n as f64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "nanoseconds, never negative")]
+fn whole(nanoseconds: f64) -> u64 {
+    nanoseconds.max(0.0) as u64
 }
 
 /// The stream whose events a counter index belongs to.

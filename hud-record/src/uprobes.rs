@@ -10,19 +10,15 @@ use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-        mpsc::{self, RecvTimeoutError, Sender},
-    },
-    thread::{self, JoinHandle},
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use aya::{Ebpf, maps::Map};
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_info, bpf_prog_type};
 
-use crate::{bpf, kernel, privilege};
+use crate::{bpf, kernel, switch::Attach};
 
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h).
 const RETURN: u32 = 1;
@@ -136,8 +132,11 @@ impl Uprobes {
         Ok(Uprobes { programs, places, file, pid, links: Vec::new() })
     }
 
-    /// Puts all of them on. Those that are on stay.
-    pub(crate) fn attach(&mut self) -> io::Result<()> {
+}
+
+impl Attach for Uprobes {
+    /// In the order of their places.
+    fn attach(&mut self) -> io::Result<()> {
         let on = self.links.len();
         for places in self.places.iter().skip(on) {
             self.links.push(link(self.programs.get(places.program)?, places, &self.file, self.pid)?);
@@ -148,7 +147,7 @@ impl Uprobes {
     /// Takes all of them off, at once: to take a link off is to wait for a grace period of the kernel, and whatever is
     /// still on meanwhile goes on costing the target a trap for each hit. No order is needed, as none of them counts any
     /// more (`PROBES_SINCE`).
-    pub(crate) fn detach(&mut self) {
+    fn detach(&mut self) {
         thread::scope(|scope| {
             for link in self.links.drain(..) {
                 // A thread that cannot be had: the link goes with the closure, right here.
@@ -156,94 +155,9 @@ impl Uprobes {
             }
         });
     }
-}
 
-/// Puts probes on and takes them off without making anyone wait: a thread of its own does, as the kernel takes up to a
-/// tenth of a second.
-#[derive(Debug)]
-pub(crate) struct Switch {
-    wish: Option<Sender<bool>>,
-    state: Arc<AtomicU8>,
-    thread: Option<JoinHandle<()>>,
-}
-
-const OFF: u8 = 0;
-const ON: u8 = 1;
-const GOING_ON: u8 = 2;
-const GOING_OFF: u8 = 3;
-const REFUSED: u8 = 4;
-/// How long after a refusal the probes may be tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(60);
-
-impl Switch {
-    /// Takes `probes` over, as they are: on or off.
-    ///
-    /// Where they are refused, as memory may be short, they are off, and may be tried again after a minute.
-    pub(crate) fn new(mut probes: Uprobes) -> io::Result<Self> {
-        let state = Arc::new(AtomicU8::new(if probes.links.is_empty() { OFF } else { ON }));
-        let (wish, wishes) = mpsc::channel();
-        let told = Arc::clone(&state);
-        let thread = thread::Builder::new().name("hud-probes".into()).spawn(move || {
-            privilege::enter_attacher();
-            let mut refused: Option<Instant> = None;
-            loop {
-                match wishes.recv_timeout(Duration::from_secs(1)) {
-                    Ok(true) => match probes.attach() {
-                        Ok(()) => told.store(ON, Ordering::Release),
-                        Err(e) => {
-                            probes.detach();
-                            tracing::warn!("the probes could not be put on again, next try in a minute: {e}");
-                            told.store(REFUSED, Ordering::Release);
-                            refused = Some(Instant::now());
-                        }
-                    },
-                    Ok(false) => {
-                        probes.detach();
-                        told.store(OFF, Ordering::Release);
-                    }
-                    Err(RecvTimeoutError::Timeout) => {
-                        if refused.take_if(|at| at.elapsed() >= RETRY_AFTER).is_some() {
-                            told.store(OFF, Ordering::Release);
-                        }
-                    }
-                    Err(RecvTimeoutError::Disconnected) => break,
-                }
-            }
-            probes.detach();
-        })?;
-        Ok(Switch { wish: Some(wish), state, thread: Some(thread) })
-    }
-
-    /// Turns the probes on or off, soon.
-    pub(crate) fn turn(&self, on: bool) {
-        self.state.store(if on { GOING_ON } else { GOING_OFF }, Ordering::Release);
-        // A thread that is gone has panicked: the state stays as it is, neither on nor off.
-        let _ = self.wish.as_ref().map(|w| w.send(on));
-    }
-
-    /// Whether they are all on.
-    pub(crate) fn is_on(&self) -> bool {
-        self.state.load(Ordering::Acquire) == ON
-    }
-
-    /// Whether they are being put on.
-    pub(crate) fn goes_on(&self) -> bool {
-        self.state.load(Ordering::Acquire) == GOING_ON
-    }
-
-    /// Whether they are all off, and were not refused.
-    pub(crate) fn is_off(&self) -> bool {
-        self.state.load(Ordering::Acquire) == OFF
-    }
-}
-
-impl Drop for Switch {
-    fn drop(&mut self) {
-        self.wish = None;
-        if let Some(thread) = self.thread.take() {
-            // It only detaches; what a panic there would leave is taken off by the end of this process.
-            let _ = thread.join();
-        }
+    fn is_attached(&self) -> bool {
+        !self.links.is_empty()
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     identity::Identity,
     learner::{Learned, Learner},
     recorder::Settings,
+    switches::{SwitchGovernor, Turned},
     writer::BatchSender,
 };
 use crate::{
@@ -63,6 +64,7 @@ pub(super) struct Attachment {
     /// Where the counters stood as the session began.
     pub(super) baseline: Baseline,
     pub(super) governor: Governor,
+    switches: SwitchGovernor,
 }
 
 impl Attachment {
@@ -146,7 +148,9 @@ impl Attachment {
         };
         notes.extend_from_slice(&tokio.notes);
         let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
+        let switches = SwitchGovernor::new(settings.budget, plan, process.pid, cpus(), kernel::now());
         Ok(Attachment {
+            switches,
             notes,
             process,
             tokio: Arc::new(tokio),
@@ -181,7 +185,40 @@ impl Attachment {
     /// Keeps the probes within their budget; to be called every [`governor::TICK`]. Gives the stretch that ended, if one
     /// did.
     pub(super) fn govern(&mut self) -> Result<Option<Stretch>> {
+        if !self.switches.is_on() && self.governor.has_budget() {
+            return self.governor.pause(&mut self.probes, kernel::now(), "context switches are not recorded");
+        }
         self.governor.tick(&mut self.probes, kernel::now())
+    }
+
+    /// Keeps context switches within their budget. Gives the times between which they counted, where they do no more.
+    pub(super) fn govern_switches(&mut self, drain: &mut Drain, out: &BatchSender) -> Result<Option<(u64, u64)>> {
+        match self.switches.tick(&mut self.probes, &self.process, kernel::now())? {
+            None => Ok(None),
+            Some(Turned::Off { began, ended }) => {
+                // What was counted before comes before.
+                while !self.drain_ring(drain, out).is_empty {}
+                for state in self.probes.unfinished(began)? {
+                    drain.unfinished(&state, ended, out);
+                }
+                Ok(Some((began, ended)))
+            }
+            Some(Turned::On { now, meanwhile }) => {
+                for sum in &meanwhile {
+                    drain.meanwhile(sum, out);
+                }
+                let alive = self.process.threads().into_iter().collect();
+                for tid in self.probes.forget_threads(&alive)? {
+                    drain.gone(now, tid);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Since when switches count (CLOCK_MONOTONIC), if they do.
+    pub(super) fn switches_since(&self) -> Option<u64> {
+        Some(self.probes.switches_since()).filter(|since| *since != 0)
     }
 
     /// Whether the probes are on and do not count yet: until they do, they cost and tell nothing.
@@ -191,7 +228,7 @@ impl Attachment {
 
     /// Whether probes are being put on.
     pub(super) fn puts_probes_on(&self) -> bool {
-        self.probes.probes_go_on()
+        self.probes.probes_go_on() || self.probes.switches_go_on()
     }
 
     /// Takes what is in the ring, up to a bound: a target that is always ahead must not keep the recorder from its other
@@ -229,8 +266,11 @@ impl Attachment {
                 break;
             }
         }
-        for state in self.probes.unfinished()? {
+        for state in self.probes.unfinished(self.probes.switches_since())? {
             drain.unfinished(&state, ended, out);
+        }
+        for sum in self.switches.finish(&self.process, ended) {
+            drain.meanwhile(&sum, out);
         }
         Ok(ended)
     }

@@ -187,6 +187,17 @@ impl Drain {
         self.off_cpu_row(&head, state.off.stack.get(..frames).unwrap_or_default(), out);
     }
 
+    /// What a thread did while switches were not recorded.
+    pub(super) fn meanwhile(&mut self, sum: &OffCpuHead, out: &BatchSender) {
+        self.unfinished += 1;
+        self.off_cpu_row(sum, &[], out);
+    }
+
+    /// A thread that exited while switches were not recorded, by `ts` (CLOCK_MONOTONIC).
+    pub(super) fn gone(&mut self, ts: u64, tid: u32) {
+        self.threads.gone(self.clock.epoch(ts), tid);
+    }
+
     /// Goes on in the next session, at `ts` of its clock: what is known of threads stays and is told again, stacks get new
     /// ids, counts begin anew. What has gathered must have been flushed.
     pub(super) fn next_session(&mut self, clock: Clock, ts: i64, mappings: &[Mapping], namer: Sender<NewStack>) {
@@ -220,10 +231,11 @@ impl Drain {
     fn off_cpu_row(&mut self, e: &OffCpuHead, stack: &[u64], out: &BatchSender) {
         let (stack_id, _) = self.stacks.id(stack, Outcome::of(e.unwind));
         let woken = e.wake_ts != 0;
-        if e.task_id == 0 {
+        let is_sum = e.intervals > 1;
+        if e.task_id == 0 && !is_sum {
             self.threads.outside(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid);
         }
-        if woken {
+        if woken && !is_sum {
             self.threads.slept(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid, e.task_id);
         }
         if woken && e.waker_tid != 0 {

@@ -31,9 +31,6 @@ const LEAST: f64 = 0.5;
 /// And at least this share of one CPU's time: of a target that does nearly nothing, 2 % is nothing.
 const FLOOR: f64 = 0.0025;
 
-/// What a program takes for a hit (ns), where the kernel does not account it: what it did on the machine of
-/// docs/benchmarks, two programs a poll and one a wake.
-const PROGRAM: f64 = 700.0;
 /// What recording a row takes (ns of the recorder's CPU time), sealing included: what a poll and its wake did on the machine
 /// of docs/benchmarks, beside what the recorder takes with the probes off.
 const RECORD: f64 = 180.0;
@@ -100,7 +97,7 @@ impl Governor {
             looked: now,
         };
         governor.purse = governor.full();
-        governor.used = governor.used(probes, &Counters::default());
+        governor.used = governor.used(probes, &probes.counters().unwrap_or_default());
         governor
     }
 
@@ -151,6 +148,23 @@ impl Governor {
         Ok(None)
     }
 
+    /// Whether the probes are held to a budget.
+    pub(super) fn has_budget(&self) -> bool {
+        self.budget.is_some()
+    }
+
+    /// Takes the probes off, if they are on, because of `reason`. Gives the stretch that ended, if one did. What may be spent
+    /// goes on adding up.
+    pub(super) fn pause(&mut self, probes: &mut Probes, now: u64, reason: &'static str) -> Result<Option<Stretch>> {
+        if probes.probes_are_on() {
+            let stretch = self.cut(now, reason);
+            probes.count_probes_since(0)?;
+            probes.turn_probes(false);
+            return Ok(stretch);
+        }
+        Ok(None)
+    }
+
     /// Whether no stretch is under way.
     pub(super) fn waits_for_probes(&self) -> bool {
         self.since.is_none()
@@ -177,14 +191,11 @@ impl Governor {
         let rows = as_float(counters.poll_hits) / 2.0 + as_float(counters.other_hits);
         let traps = as_float(counters.poll_hits) / 2.0 * as_float(nanos(self.trap.entry_and_return))
             + as_float(counters.other_hits) * as_float(nanos(self.trap.entry));
-        let programs = match probes.probed_run_time() {
-            Some(run_time) => as_float(run_time),
-            None => as_float(counters.poll_hits + counters.other_hits) * PROGRAM,
-        };
+        let programs = probes.run_times(kernel::now(), counters);
         Used {
             target: kernel::cpu_time(self.pid).map_or(self.used.target, as_float),
-            probes: traps + programs + rows * RECORD,
-            always_on: probes.always_on_run_time().map_or(self.used.always_on, as_float),
+            probes: traps + programs.probed + rows * RECORD,
+            always_on: programs.always_on,
         }
     }
 }

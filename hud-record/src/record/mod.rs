@@ -23,6 +23,7 @@ mod sealer;
 mod session;
 mod stacks;
 mod store;
+mod switches;
 mod threads;
 mod vitals;
 mod writer;

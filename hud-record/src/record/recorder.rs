@@ -263,6 +263,11 @@ impl<'a> Run<'a> {
             let drained = self.attachment.drain_ring(&mut self.drain, &self.live.out);
             if ticked.elapsed() >= governor::TICK || self.attachment.has_probes_to_count() {
                 ticked = Instant::now();
+                if let Some((began, ended)) =
+                    self.attachment.govern_switches(&mut self.drain, &self.live.out)?
+                {
+                    self.live.switched(began, ended, "the budget is used up");
+                }
                 if let Some(stretch) = self.attachment.govern()? {
                     self.live.probed(stretch);
                 }
@@ -290,7 +295,8 @@ impl<'a> Run<'a> {
                 self.tell_again()?;
                 let counters = self.attachment.counters()?;
                 self.attachment.probes.follow_mappings(&counters);
-                self.live.cover(self.attachment.plan, &mut self.attachment.governor);
+                let switches_since = self.attachment.switches_since();
+                self.live.cover(self.attachment.plan, &mut self.attachment.governor, switches_since);
                 let progress = self.live.tick(&mut self.drain, &counters, &self.attachment.probes);
                 news(News::Progress(&progress));
             }
@@ -391,6 +397,7 @@ impl<'a> Run<'a> {
             ended,
             counters: self.attachment.baseline.until(&counters, &baseline),
             probed: self.attachment.governor.split(ended, reason),
+            switches_since: self.attachment.switches_since(),
             notes: &self.attachment.notes,
         };
         let closing = old.end(&ending, &mut self.drain, &self.attachment.probes, self.attachment.plan);
@@ -412,6 +419,7 @@ impl<'a> Run<'a> {
     /// Ends the last session, whatever led here, and waits for all that is under way.
     fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
         let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, .. } = self;
+        privilege::hurry_all(attachment.sources.intake().pid());
         if !attachment.has_learned() {
             live.task_types(&attachment.tokio);
         }
@@ -424,6 +432,7 @@ impl<'a> Run<'a> {
             reason,
             ended,
             probed: attachment.governor.cut(ended, reason),
+            switches_since: attachment.switches_since(),
             // Where the kernel no longer tells, the account is what the last row of `accounts` says.
             counters: counters.as_ref().copied().unwrap_or_default(),
             notes: &attachment.notes,

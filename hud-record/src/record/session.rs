@@ -244,6 +244,8 @@ pub(super) struct Ending<'a> {
     pub(super) counters: Counters,
     /// The stretch in which the probes counted, where one was under way.
     pub(super) probed: Option<Stretch>,
+    /// Since when context switches counted, where they did.
+    pub(super) switches_since: Option<u64>,
     /// What could not be watched.
     pub(super) notes: &'a [String],
 }
@@ -292,12 +294,15 @@ impl LiveSession {
 
     /// Notes in `coverage` what has been on since it was noted last, for those who look before the session ends, and for
     /// the case that it never does. Seldom: views hold events against each stretch.
-    pub(super) fn cover(&mut self, plan: Plan, governor: &mut Governor) {
+    pub(super) fn cover(&mut self, plan: Plan, governor: &mut Governor, switches_since: Option<u64>) {
         let now = kernel::now();
         let since = Duration::from_nanos(now.saturating_sub(self.covered));
         if since >= COVER_EVERY || self.started.elapsed() < COVER_EVERY {
             let reason = session::STILL_ON;
             write_coverage(plan, self.clock, self.covered, now, reason, &self.out);
+            if let Some(since) = switches_since {
+                self.switched(since, now, reason);
+            }
             if plan.polls != Polls::Off
                 && let Some(stretch) = governor.split(now, reason)
             {
@@ -330,6 +335,19 @@ impl LiveSession {
             is_paused,
         };
         self.progress
+    }
+
+    /// Notes from when to when context switches were recorded; what was noted before is not noted again.
+    pub(super) fn switched(&self, began: u64, ended: u64, reason: &'static str) {
+        let began = began.max(self.covered);
+        let mut coverage = CoverageColumns::default();
+        coverage.push(CoverageRow {
+            ts: self.clock.epoch(began),
+            dur: ended.saturating_sub(began).cast_signed(),
+            stream: Stream::OffCpu.name().into(),
+            reason: reason.into(),
+        });
+        self.out.send(&mut coverage);
     }
 
     /// Writes the task types, which were not known as the session began.
@@ -367,6 +385,9 @@ impl LiveSession {
             self.probed(stretch);
         }
         write_coverage(plan, self.clock, self.covered, ending.ended, ending.reason, &self.out);
+        if let Some(since) = ending.switches_since {
+            self.switched(since, ending.ended, ending.reason);
+        }
         write_anchor(None, &self.out);
         drain.flush(&self.out);
         let kernel = kernel_account(&ending.counters, &drain.own_rows());
@@ -484,6 +505,8 @@ fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'st
     for stream in Stream::ALL {
         let always_on = match stream {
             Stream::Samples => plan.freq > 0,
+            // It has its own, see `switched`.
+            Stream::OffCpu => false,
             _ => !stream.is_probed(),
         };
         if always_on {

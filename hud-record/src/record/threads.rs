@@ -123,6 +123,15 @@ impl Threads {
         }
     }
 
+    /// A thread exited, and the kernel did not tell.
+    pub(super) fn gone(&mut self, ts: i64, tid: u32) {
+        let Some(thread) = self.threads.remove(&tid) else { return };
+        self.own_row(ts, tid, &thread, "gone");
+        if let Some(seat) = thread.seat {
+            self.seats.remove(&seat);
+        }
+    }
+
     /// A thread was woken by another one.
     pub(super) fn woken(&mut self, tid: u32, by: u32) {
         if let Some(thread) = self.threads.get_mut(&tid) {

@@ -1,0 +1,227 @@
+//! Takes the programs at context switches off for a while where even the least that they do is more than the budget.
+//!
+//! A thread that does nothing but wake another one switches every 3 µs; a program at the switch takes a tenth of that,
+//! whatever it does. What such a target may be made to pay is a few milliseconds a second, so its switches are recorded for a
+//! part of the time. `coverage` has the times. For what lies between, the kernel's own statistics say how long each thread was
+//! off CPU and how often (`/proc/PID/task/TID/schedstat`): one row of `off_cpu` for each thread, a sum.
+//!
+//! Polls are not recorded meanwhile: how much of one was sleep would not be known.
+
+use std::collections::HashMap;
+
+use hud_common::wire::{EventKind, OffCpuHead};
+
+use crate::{
+    error::Result,
+    kernel,
+    probes::{Plan, Polls, Probes},
+    target::{Process, read_text},
+};
+
+/// The part of the overhead budget that context switches may use, all in all.
+const SHARE: f64 = 0.7;
+/// And at least this share of one CPU's time.
+const FLOOR: f64 = 0.0025;
+/// How much may be saved up, in seconds of the machine's CPU time at that share.
+const SAVED: f64 = 0.3;
+/// For how long what was saved must last before the programs are put on again, in seconds.
+const WINDOW: f64 = 0.2;
+/// Threads whose statistics are read: 10 µs each.
+const MOST_THREADS: usize = 256;
+
+/// What changed.
+pub(super) enum Turned {
+    /// Switches counted until now.
+    Off {
+        /// Since when (CLOCK_MONOTONIC).
+        began: u64,
+        /// Until when.
+        ended: u64,
+    },
+    /// They count again.
+    On {
+        /// Since when.
+        now: u64,
+        /// What threads did meanwhile.
+        meanwhile: Vec<OffCpuHead>,
+    },
+}
+
+/// `/proc/PID/task/TID/schedstat` (Documentation/scheduler/sched-stats.rst): ns on a CPU, ns runnable without one, and how
+/// often it got one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Times {
+    on_cpu: u64,
+    waiting: u64,
+    turns: u64,
+}
+
+impl Times {
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
+        let mut next = || numbers.next()?.ok();
+        Some(Times { on_cpu: next()?, waiting: next()?, turns: next()? })
+    }
+}
+
+enum State {
+    On,
+    Off { since: u64, times: HashMap<u32, Times> },
+}
+
+/// Decides when switches count.
+pub(super) struct SwitchGovernor {
+    /// The share of the target's CPU time that they may cost; `None` where they always count.
+    share: Option<f64>,
+    cpus: f64,
+    /// Nanoseconds that may still be spent; below 0 where too much was.
+    saved: f64,
+    /// What they cost in a nanosecond while they count.
+    rate: f64,
+    /// CPU time of the target, cost and time at the last look (ns).
+    target: f64,
+    cost: f64,
+    looked: u64,
+    state: State,
+}
+
+impl SwitchGovernor {
+    /// Begins with switches that count. Where polls are to be exact, they always do.
+    pub(super) fn new(budget: f64, plan: Plan, pid: u32, cpus: u32, now: u64) -> Self {
+        let mut governor = SwitchGovernor {
+            share: (plan.polls != Polls::Exact).then_some(budget * SHARE),
+            cpus: f64::from(cpus.max(1)),
+            saved: 0.0,
+            rate: 0.0,
+            target: kernel::cpu_time(pid).map_or(0.0, float),
+            cost: 0.0,
+            looked: now,
+            state: State::On,
+        };
+        governor.saved = governor.most();
+        governor
+    }
+
+    /// Whether switches count.
+    pub(super) fn is_on(&self) -> bool {
+        matches!(self.state, State::On)
+    }
+
+    fn most(&self) -> f64 {
+        self.share.unwrap_or(0.0) * SAVED * 1e9 * self.cpus
+    }
+
+    /// Looks how much is left.
+    pub(super) fn tick(&mut self, probes: &mut Probes, process: &Process, now: u64) -> Result<Option<Turned>> {
+        let Some(share) = self.share else { return Ok(None) };
+        let passed = float(now.saturating_sub(self.looked)).max(1.0);
+        self.looked = now;
+        let target = kernel::cpu_time(process.pid).map_or(self.target, float);
+        let income = (share * (target - self.target)).max(FLOOR * passed);
+        self.target = target;
+        let cost = probes.switch_cost();
+        let spent = cost - self.cost;
+        self.cost = cost;
+        self.saved = (self.saved + income - spent).min(self.most());
+        match &self.state {
+            State::On => {
+                self.rate = if self.rate == 0.0 { spent / passed } else { 0.8 * self.rate + 0.2 * spent / passed };
+                if self.saved >= 0.0 || !probes.switches_are_on() {
+                    return Ok(None);
+                }
+                let began = probes.switches_since();
+                if !probes.turn_switches(false) {
+                    // Plain tracepoints stay.
+                    self.share = None;
+                    return Ok(None);
+                }
+                probes.count_switches_since(0)?;
+                self.state = State::Off { since: now, times: times_of(process) };
+                Ok(Some(Turned::Off { began, ended: now }))
+            }
+            State::Off { since, times } => {
+                if probes.switches_are_on() {
+                    let now = kernel::now();
+                    let meanwhile = sums(times, &times_of(process), *since, now);
+                    probes.count_switches_since(now)?;
+                    self.state = State::On;
+                    return Ok(Some(Turned::On { now, meanwhile }));
+                }
+                if self.saved >= (self.rate * WINDOW * 1e9).min(self.most()) && probes.switches_can_go_on() {
+                    probes.turn_switches(true);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Recording ends at `now`: what threads did since switches stopped counting.
+    pub(super) fn finish(&mut self, process: &Process, now: u64) -> Vec<OffCpuHead> {
+        match std::mem::replace(&mut self.state, State::On) {
+            State::On => Vec::new(),
+            State::Off { since, times } => sums(&times, &times_of(process), since, now),
+        }
+    }
+}
+
+fn times_of(process: &Process) -> HashMap<u32, Times> {
+    let times = |tid| Times::parse(&read_text(format!("/proc/{}/task/{tid}/schedstat", process.pid)).ok()?);
+    let threads = process.threads().into_iter().take(MOST_THREADS);
+    threads.filter_map(|tid| Some((tid, times(tid)?))).collect()
+}
+
+/// What each thread did from `since` to `now`, as one event: off CPU for so long, in so many intervals.
+fn sums(before: &HashMap<u32, Times>, after: &HashMap<u32, Times>, since: u64, now: u64) -> Vec<OffCpuHead> {
+    let passed = now.saturating_sub(since);
+    let sum = |(&tid, after): (&u32, &Times)| {
+        // A thread that is new was nowhere before.
+        let before = before.get(&tid)?;
+        let dur = passed.saturating_sub(after.on_cpu.saturating_sub(before.on_cpu));
+        let turns = after.turns.saturating_sub(before.turns);
+        (dur > 0).then(|| OffCpuHead {
+            kind: EventKind::OffCpu as u32,
+            tid,
+            ts: since,
+            dur,
+            task_id: 0,
+            wake_ts: now,
+            run_queue: after.waiting.saturating_sub(before.waiting).min(dur),
+            waker_tid: 0,
+            cpu: 0,
+            state: 0,
+            frames: 0,
+            unwind: 0,
+            // A sum, also where the thread did not come back once.
+            intervals: u32::try_from(turns).unwrap_or(u32::MAX).max(2),
+            reserved: 0,
+        })
+    };
+    after.iter().filter_map(sum).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts and times, for shares")]
+fn float(n: u64) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_threads_did_meanwhile_is_the_difference() {
+        let times = |on_cpu, waiting, turns| Times { on_cpu, waiting, turns };
+        let before = HashMap::from([(1, times(100, 10, 5)), (2, times(0, 0, 0)), (3, times(7, 0, 1))]);
+        let after = HashMap::from([(1, times(400, 60, 25)), (2, times(1000, 0, 1)), (3, times(7, 0, 1)), (4, times(1, 1, 1))]);
+        let mut sums = sums(&before, &after, 5_000, 6_000);
+        sums.sort_by_key(|s| s.tid);
+        let found: Vec<_> = sums.iter().map(|s| (s.tid, s.ts, s.dur, s.run_queue, s.intervals)).collect();
+        assert_eq!(found, [(1, 5_000, 700, 50, 20), (3, 5_000, 1_000, 0, 2)]);
+    }
+
+    #[test]
+    fn schedstat_is_three_numbers() {
+        assert_eq!(Times::parse("12 34 5\n"), Some(Times { on_cpu: 12, waiting: 34, turns: 5 }));
+        assert_eq!(Times::parse("12 34"), None);
+    }
+}
