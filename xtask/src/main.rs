@@ -2,9 +2,12 @@
 
 mod bench;
 mod build_ebpf;
+mod debian;
 mod demo;
 mod fixtures;
 mod fuzz;
+mod kernels;
+mod results;
 mod rustc;
 mod setup;
 mod sh;
@@ -31,6 +34,7 @@ enum Command {
     Soak(soak::Args),
     Synth(synth::Args),
     Fuzz(fuzz::Args),
+    Kernels(kernels::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
             Command::Soak(args) => soak::run(&args),
             Command::Synth(args) => synth::run(&args),
             Command::Fuzz(args) => fuzz::run(&args),
+            Command::Kernels(args) => kernels::run(&args),
         }
     };
     match result {

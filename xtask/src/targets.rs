@@ -24,6 +24,19 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(target_dir().join("example"))
 }
 
+/// Builds one of them alone. Returns its path.
+pub(crate) fn build_program(name: &str) -> Result<PathBuf> {
+    sh(cargo("build").args(["--profile", "example", "--package", "hud-examples", "--bin", name]))?;
+    Ok(target_dir().join("example").join(name))
+}
+
+/// Builds `harm` with its mode of 1,000 task types, in release; returns the binary. It takes minutes, and only a benchmark
+/// needs it.
+pub(crate) fn build_monomorphs() -> Result<PathBuf> {
+    sh(cargo("build").args(["--release", "--package", "hud-examples", "--bin", "harm", "--features", "monomorphs"]))?;
+    Ok(target_dir().join("release/harm"))
+}
+
 /// Also builds them as `cargo build --release` does by default, without debug information, into the folder's `plain`, and
 /// the fixtures: other versions of tokio, other ways to link.
 pub(crate) fn build_all() -> Result<PathBuf> {
@@ -31,7 +44,7 @@ pub(crate) fn build_all() -> Result<PathBuf> {
     let plain = folder.join("plain");
     sh(cargo("build").args(["--release", "--package", "hud-examples", "--bins"]))?;
     fs::create_dir_all(&plain)?;
-    for program in ["test-async-app", "stack-shapes"] {
+    for program in ["test-async-app", "stack-shapes", "harm"] {
         let built = target_dir().join("release").join(program);
         fs::copy(&built, plain.join(program)).with_context(|| format!("failed to copy {}", built.display()))?;
     }

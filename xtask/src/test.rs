@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::sh::{cargo, command, root, run as sh, succeeds, target_dir, wanted};
-use crate::{build_ebpf, setup, targets};
+use crate::{build_ebpf, kernels, setup, targets};
 
 /// Formatting, lints, the kernel object, and the tests: what CI runs
 #[derive(clap::Args)]
@@ -68,6 +68,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.run("tests", || sh(&mut tests))?;
     steps.run("documentation tests", || sh(cargo("test").args(["--workspace", "--doc", "--quiet"])))?;
     if args.runner.is_empty() {
+        match kernels::why_to_check() {
+            Some(why) => {
+                println!("\nthe kernel programs are loaded on old kernels: {why}");
+                steps.run("kernels", || kernels::check_old_kernels(required()))?;
+            }
+            None => println!("\nno load check on old kernels: hud-ebpf did not change within the last 14 days"),
+        }
         steps.run("fuzz", || sh(cargo("xtask").args(["fuzz", "--seconds", "20"])))?;
     }
     if !args.runner.is_empty() {

@@ -3,6 +3,7 @@
 mod analyze;
 mod big;
 mod cockpit;
+mod harm;
 mod names;
 mod record;
 mod replay;
@@ -22,6 +23,7 @@ pub(crate) struct Args {
 enum What {
     Analyze(analyze::Args),
     Cockpit(cockpit::Args),
+    Harm(harm::Args),
     Names(names::Args),
     Record(record::Args),
     Stacks(stacks::Args),
@@ -31,6 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Analyze(args) => analyze::run(args),
         What::Cockpit(args) => cockpit::run(args),
+        What::Harm(args) => harm::run(args),
         What::Names(args) => names::run(args),
         What::Record(args) => record::run(args),
         What::Stacks(args) => stacks::run(args),

@@ -1,12 +1,11 @@
 //! A table of targets and what was measured, for the terminal and for docs/benchmarks.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::sh::{command, output, root};
+use crate::results;
 
 /// What a measurement is held to.
 #[derive(Clone, Copy)]
@@ -54,18 +53,13 @@ impl Report {
 
     /// Writes docs/benchmarks/<date>-<name>.md.
     pub(super) fn write(&self, name: &str, command_line: &str, method: &str) -> Result<PathBuf> {
-        let date = output(command("date").args(["-u", "+%F"]))?.trim().to_owned();
-        let mut text = format!("# {name}, {date}\n\n`{command_line}`\n\n{}\n", machine()?);
+        let mut text = format!("`{command_line}`\n\n{}\n", results::machine()?);
         text.push_str("| what | target | measured | | how |\n|---|---|---|---|---|\n");
         for row in &self.0 {
             writeln!(text, "{}", row.line())?;
         }
         write!(text, "\n{method}")?;
-        let folder = root().join("docs/benchmarks");
-        fs::create_dir_all(&folder)?;
-        let path = folder.join(format!("{date}-{name}.md"));
-        fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
-        Ok(path)
+        results::write(name, &text)
     }
 
     pub(super) fn missed(&self) -> usize {
@@ -106,26 +100,6 @@ fn number(n: f64, unit: &str) -> String {
     };
     let number = format!("{n:.digits$}");
     if unit.is_empty() { number } else { format!("{number} {unit}") }
-}
-
-/// What it was measured on.
-fn machine() -> Result<String> {
-    let field = |text: &str, name: &str| {
-        let value = text.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_once(':'));
-        value.map(|(_, value)| value.trim().to_owned()).unwrap_or_else(|| "unknown".to_owned())
-    };
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
-    let memory = field(&fs::read_to_string("/proc/meminfo")?, "MemTotal");
-    let is_dirty = !output(command("git").args(["status", "--porcelain", "--untracked-files=no"]))?.trim().is_empty();
-    Ok(format!(
-        "- CPU: {}, {} of them\n- memory: {memory}\n- kernel: Linux {}\n- {}\n- commit: {}{}\n",
-        field(&cpuinfo, "model name"),
-        cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
-        output(command("uname").arg("-r"))?.trim(),
-        output(command("rustc").arg("--version"))?.trim(),
-        output(command("git").args(["rev-parse", "--short", "HEAD"]))?.trim(),
-        if is_dirty { ", with changes" } else { "" },
-    ))
 }
 
 /// The middle one.

@@ -1,0 +1,357 @@
+//! How much hud-record slows programs that nobody tuned for: each mode of `hud-record/examples/harm.rs`, measured in
+//! turns with and without a recorder on one running process.
+
+mod modes;
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use self::modes::{Mode, Side, Variant, name, names};
+use super::report::{Bound, Report, median};
+use crate::sh::{cargo, command, run as sh, target_dir};
+use crate::targets;
+use crate::watch::{Recorder, Target};
+
+/// Slowdown of programs that a recorder can harm most, and time to attach and detach under load
+#[derive(clap::Args, Clone)]
+pub(super) struct Args {
+    /// Recorded measurements per mode and side; medians are reported
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// Duration of each measurement, in seconds
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Measures only these modes [default: all]
+    #[arg(long, value_name = "MODE", value_delimiter = ',')]
+    only: Vec<Mode>,
+    /// How hud-record is run
+    #[arg(long, value_name = "SIDE", value_delimiter = ',', default_values = ["off", "auto"])]
+    sides: Vec<Side>,
+    /// Measures every mode without debug information only [default: four modes also with it]
+    #[arg(long)]
+    stripped: bool,
+    /// Measures this hud-record instead of a release build of the source here
+    #[arg(long, value_name = "BIN")]
+    hud_record: Option<PathBuf>,
+    /// Writes nothing to docs/benchmarks
+    #[arg(long)]
+    no_report: bool,
+}
+
+/// Between a change (start, attach, detach) and a measurement.
+const SETTLE: Duration = Duration::from_secs(1);
+/// What a recorder under load is asked to record, in seconds.
+const LOADED_SECONDS: u64 = 3;
+const BUSY_THREADS_PER_CPU: usize = 4;
+/// Least ratio of any single measurement. Harm can be a matter of chance: of two recordings of the same `self-wake`
+/// process, one left it its speed and one took 98.7 %, which a median may hide.
+const LOWEST: f64 = 0.9;
+
+const METHOD: &str = "\
+How it is measured:
+
+- The programs are the modes of `hud-record/examples/harm.rs`, which count their own units of work and read their own CPU \
+time. Stripped is the same binary after `strip --strip-debug`, as `cargo build --release` leaves it by default. The mode \
+with 1,000 task types is in a release build of its own, so that no other mode has that many poll functions.
+- Each measurement with a recorder lies between two without, on the same process. Its ratio is to the mean of these two; \
+the median of the ratios is reported, and the lowest ratio per CPU second. The recorder has attached and \
+written its first rows a second before the measurement begins.
+- Units per second include the CPU time that the recorder takes from a program that uses all CPUs. Units per CPU second \
+count the CPU time of the program alone, probes included.
+- Paced modes (switches, spawns, threads) have idle time: they lose units per second only where that time is used up.
+- Attach: throughput from the start of hud-record to its first rows on disk, as a ratio in the same way; beside it the wall \
+time to these rows, and from SIGINT to the exit of hud-record.
+- attach-load: the saturated mode with four workers per CPU, and the threads mode, stripped. Attach is from the start of \
+hud-record to its first rows on disk. Detach is from the end of `--duration` (the manifest's start and the duration) to the \
+exit of hud-record.
+";
+
+struct Bench {
+    args: Args,
+    hud_record: PathBuf,
+    plain: PathBuf,
+    stripped: PathBuf,
+    monomorphs: PathBuf,
+    session: PathBuf,
+    report: Report,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    ensure!(rustix::process::geteuid().is_root(), "hud-record loads eBPF programs, which needs root");
+    let hud_record = match &args.hud_record {
+        Some(given) => given.canonicalize().with_context(|| format!("failed to find {}", given.display()))?,
+        None => {
+            sh(cargo("build").args(["--release", "--package", "hud-record", "--bins"]))?;
+            target_dir().join("release/hud-record")
+        }
+    };
+    let plain = targets::build()?.join("harm");
+    let folder = target_dir().join("bench");
+    fs::create_dir_all(&folder)?;
+    let stripped = folder.join("harm-stripped");
+    sh(command("strip").arg("--strip-debug").arg("-o").args([&stripped, &plain]))?;
+    let all = if args.only.is_empty() { Mode::value_variants() } else { &args.only };
+    let monomorphs = folder.join("harm-monomorphs");
+    if all.contains(&Mode::Monomorphs) {
+        fs::copy(targets::build_monomorphs()?, &monomorphs)
+            .context("failed to copy the program with 1,000 task types")?;
+    }
+    let mut bench = Bench {
+        args: args.clone(),
+        hud_record,
+        plain,
+        stripped,
+        monomorphs,
+        session: folder.join("session"),
+        report: Report::default(),
+    };
+    println!();
+    bench.add_load_average()?;
+    for &mode in all.iter().filter(|&&mode| mode != Mode::AttachLoad) {
+        bench.mode(mode)?;
+    }
+    if all.contains(&Mode::AttachLoad) {
+        bench.attach_under_load()?;
+    }
+    println!("\n{} targets missed", bench.report.missed());
+    if !args.no_report {
+        let path = bench.report.write("harm", &args.command_line()?, METHOD)?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+impl Args {
+    fn command_line(&self) -> Result<String> {
+        let Self { pairs, seconds, .. } = self;
+        let mut line = format!("cargo xtask bench harm --pairs {pairs} --seconds {seconds} --sides ");
+        line += &names(&self.sides)?;
+        if !self.only.is_empty() {
+            line = format!("{line} --only {}", names(&self.only)?);
+        }
+        if self.stripped {
+            line += " --stripped";
+        }
+        Ok(line)
+    }
+}
+
+/// Speed of a program over a time range.
+#[derive(Clone, Copy)]
+struct Speed {
+    per_second: f64,
+    per_cpu_second: f64,
+    cpus: f64,
+}
+
+impl Speed {
+    /// From two accounts of the program.
+    fn between(before: &serde_json::Value, after: &serde_json::Value) -> Result<Self> {
+        let grown = |name: &str| -> Result<f64> {
+            let of = |account: &serde_json::Value| account[name].as_f64().context("the account lacks a number");
+            Ok(of(after)? - of(before)?)
+        };
+        let (ops, seconds, cpu) = (grown("ops")?, grown("mono_ns")? / 1e9, grown("cpu_ns")? / 1e9);
+        Ok(Self { per_second: ops / seconds, per_cpu_second: ops / cpu, cpus: cpu / seconds })
+    }
+}
+
+/// A program while it is recorded.
+struct Recorded {
+    speed: Speed,
+    attach_speed: Speed,
+    attach: Duration,
+    detach: Duration,
+}
+
+impl Bench {
+    fn add_load_average(&mut self) -> Result<()> {
+        let all = fs::read_to_string("/proc/loadavg")?;
+        let last_minute = all.split_whitespace().next().context("no load average")?.parse()?;
+        let detail = "over 1 min; what else ran on the machine is in the ratios";
+        self.report.add("load average at the start", Bound::Nothing, last_minute, "runnable", detail);
+        Ok(())
+    }
+
+    /// One program: each of its variants, recorded in each of the ways.
+    fn mode(&mut self, mode: Mode) -> Result<()> {
+        let with_debug_information = !self.args.stripped && mode.has_two_variants();
+        let variants = with_debug_information.then_some(Variant::WithDebugInformation);
+        for variant in variants.into_iter().chain([Variant::Stripped]) {
+            for side in self.args.sides.clone() {
+                self.ratios(mode, variant, side)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ratios(&mut self, mode: Mode, variant: Variant, side: Side) -> Result<()> {
+        let (least, unit) = (Bound::AtLeast(side.least()), mode.unit());
+        let title = format!("{}, {}, `{}`", name(&mode)?, variant.name(), side.options().join(" "));
+        let binary = match variant {
+            Variant::Stripped if mode == Mode::Monomorphs => &self.monomorphs,
+            Variant::Stripped => &self.stripped,
+            Variant::WithDebugInformation => &self.plain,
+        };
+        let target = Target::start(binary, &[&name(&mode)?])?;
+        thread::sleep(SETTLE);
+        let switches = switches_per_second(target.pid())?;
+        let mut before = self.speed(&target)?;
+        println!("{title}: alone {:.0} {unit}/s, {:.2} CPUs, {switches:.0} switches/s", before.per_second, before.cpus);
+        let mut alone = vec![before];
+        let mut pairs = Vec::new();
+        for _ in 0..self.args.pairs {
+            let recorded = match self.recorded(&target, side) {
+                Ok(recorded) => recorded,
+                Err(error) => {
+                    self.report.missing(&title, least, format!("{error:#}"));
+                    return Ok(());
+                }
+            };
+            thread::sleep(SETTLE);
+            let after = self.speed(&target)?;
+            let ratio = |with: &Speed, of: fn(&Speed) -> f64| 2.0 * of(with) / (of(&before) + of(&after));
+            let throughput = ratio(&recorded.speed, |s| s.per_second);
+            let per_cpu = ratio(&recorded.speed, |s| s.per_cpu_second);
+            let attach = ratio(&recorded.attach_speed, |s| s.per_second);
+            println!(
+                "  recorded {:.0} {unit}/s, {:.2} CPUs: {throughput:.3} per second, {per_cpu:.3} per CPU second",
+                recorded.speed.per_second, recorded.speed.cpus
+            );
+            alone.push(after);
+            pairs.push([throughput, per_cpu, attach, recorded.attach.as_secs_f64(), recorded.detach.as_secs_f64()]);
+            before = after;
+        }
+        let [throughput, per_cpu, attach, to_rows, to_exit] =
+            [0, 1, 2, 3, 4].map(|n| Values(pairs.iter().map(|pair| pair[n]).collect()));
+        let of = |value: fn(&Speed) -> f64| Values(alone.iter().map(value).collect()).median();
+        let mut detail = format!("{throughput}; alone {:.0} {unit}/s", of(|s| s.per_second));
+        if mode != Mode::ThreadChurn {
+            detail += &format!(", {switches:.0} context switches/s");
+        }
+        self.report.add(format!("{title}: {unit} per second"), least, throughput.median(), "", detail);
+        let alone_ns = 1e9 / of(|s| s.per_cpu_second);
+        let added_ns = alone_ns / per_cpu.median() - alone_ns;
+        let detail = format!("{per_cpu}; alone {alone_ns:.0} ns of CPU time per unit, recorded {added_ns:+.0} ns");
+        self.report.add(format!("{title}: {unit} per CPU second"), least, per_cpu.median(), "", detail);
+        let detail = "of the values above";
+        self.report.add(format!("{title}: lowest"), Bound::AtLeast(LOWEST), per_cpu.lowest(), "", detail);
+        let detail = format!("{attach}; first rows after {to_rows} s, exit {to_exit} s after SIGINT");
+        self.report.add(format!("{title}: attach"), Bound::Nothing, attach.median(), "", detail);
+        Ok(())
+    }
+
+    fn speed(&self, target: &Target) -> Result<Speed> {
+        let before = target.account()?;
+        thread::sleep(Duration::from_secs(self.args.seconds));
+        Speed::between(&before, &target.account()?)
+    }
+
+    fn recorded(&self, target: &Target, side: Side) -> Result<Recorded> {
+        let before = target.account()?;
+        let start = Instant::now();
+        let recorder = self.attach(target, side.options())?;
+        let attach = start.elapsed();
+        let attach_speed = Speed::between(&before, &target.account()?)?;
+        thread::sleep(SETTLE);
+        let speed = self.speed(target)?;
+        let end = Instant::now();
+        recorder.stop()?;
+        Ok(Recorded { speed, attach_speed, attach, detach: end.elapsed() })
+    }
+
+    /// Starts a recorder and waits for its first rows on disk.
+    fn attach(&self, target: &Target, options: &[&str]) -> Result<Recorder> {
+        let mut recorder = Recorder::start(&self.hud_record, target.pid(), &self.session, options)?;
+        recorder.until_rows(&["off_cpu", "polls", "samples"])?;
+        Ok(recorder)
+    }
+
+    fn attach_under_load(&mut self) -> Result<()> {
+        let cpus = thread::available_parallelism()?.get();
+        let workers = (BUSY_THREADS_PER_CPU * cpus).to_string();
+        let loads: [(&str, &[&str]); 2] = [
+            ("4 busy threads per CPU", &["saturated", "--workers", &workers]),
+            ("2,000 threads that sleep 10 ms", &["threads"]),
+        ];
+        for (load, arguments) in loads {
+            let target = Target::start(&self.stripped, arguments)?;
+            thread::sleep(SETTLE);
+            for side in self.args.sides.clone() {
+                let title = format!("{load}, `{}`", side.options().join(" "));
+                let times = (0..self.args.pairs).map(|_| self.attach_and_detach(&target, side));
+                let times = match times.collect::<Result<Vec<_>>>() {
+                    Ok(times) => times,
+                    Err(error) => {
+                        self.report.missing(&title, Bound::AtMost(1.5), format!("{error:#}"));
+                        continue;
+                    }
+                };
+                let (attach, detach): (Vec<f64>, Vec<f64>) = times.into_iter().unzip();
+                for (what, most, times) in [("attach", 1.5, Values(attach)), ("detach", 1.0, Values(detach))] {
+                    let what = format!("{title}: {what}");
+                    self.report.add(what, Bound::AtMost(most), times.median(), "s", times.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Seconds from the start of hud-record to its first rows, and from the end of `--duration` to its exit.
+    fn attach_and_detach(&self, target: &Target, side: Side) -> Result<(f64, f64)> {
+        let duration = LOADED_SECONDS.to_string();
+        let options = [side.options(), &["--duration", &duration]].concat();
+        let start = Instant::now();
+        let recorder = self.attach(target, &options)?;
+        let attach = start.elapsed().as_secs_f64();
+        let recorded = recorder.finish()?;
+        let exit = SystemTime::now();
+        let began = recorded.manifest["start"].as_u64().context("the manifest lacks its start")?;
+        let over = SystemTime::UNIX_EPOCH + Duration::from_nanos(began) + Duration::from_secs(LOADED_SECONDS);
+        Ok((attach, exit.duration_since(over).unwrap_or_default().as_secs_f64()))
+    }
+}
+
+/// What was measured repeatedly; displayed in order of measurement.
+struct Values(Vec<f64>);
+
+impl Values {
+    fn median(&self) -> f64 {
+        median(&mut self.0.clone())
+    }
+
+    fn lowest(&self) -> f64 {
+        self.0.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+}
+
+impl std::fmt::Display for Values {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all: Vec<String> = self.0.iter().map(|value| format!("{value:.3}")).collect();
+        f.write_str(&all.join(" "))
+    }
+}
+
+/// Context switches of the threads that live throughout one second.
+fn switches_per_second(pid: u32) -> Result<f64> {
+    let (before, start) = (switches(pid)?, Instant::now());
+    thread::sleep(Duration::from_secs(1));
+    Ok((switches(pid)? - before) / start.elapsed().as_secs_f64())
+}
+
+/// Context switches of a process's living threads so far, voluntary or not.
+fn switches(pid: u32) -> Result<f64> {
+    let mut sum = 0.0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // Empty where the thread has ended meanwhile.
+        let status = fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
+        let switches = status.lines().filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
+        sum += switches.filter_map(|(_, number)| number.trim().parse::<f64>().ok()).sum::<f64>();
+    }
+    Ok(sum)
+}

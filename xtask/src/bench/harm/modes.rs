@@ -1,0 +1,95 @@
+//! What `cargo xtask bench harm` measures: programs, their variants, and ways to run the recorder.
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+/// The modes of `hud-record/examples/harm.rs`, by the same names, and `attach-load`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    SelfWake,
+    NotifyPingPong,
+    Timers,
+    SwitchesFlat,
+    #[value(name = "switches-100")]
+    Switches100,
+    #[value(name = "switches-500")]
+    Switches500,
+    SwitchesDeepChanging,
+    Threads,
+    Spawns,
+    Monomorphs,
+    ThreadChurn,
+    Saturated,
+    /// Time to attach and to detach, on a saturated machine and with 2,000 threads
+    AttachLoad,
+}
+
+impl Mode {
+    /// What a unit of its work is.
+    pub(super) fn unit(self) -> &'static str {
+        match self {
+            Self::SelfWake | Self::Monomorphs => "polls",
+            Self::NotifyPingPong | Self::Threads => "wakes",
+            Self::Timers => "ticks",
+            Self::SwitchesFlat | Self::Switches100 | Self::Switches500 | Self::SwitchesDeepChanging => "switches",
+            Self::Spawns => "tasks",
+            Self::ThreadChurn => "pieces",
+            Self::Saturated | Self::AttachLoad => "requests",
+        }
+    }
+
+    /// Whether the binary with debug information is measured too: hud finds the current task in another way there.
+    pub(super) fn has_two_variants(self) -> bool {
+        matches!(self, Self::SelfWake | Self::NotifyPingPong | Self::Timers | Self::SwitchesFlat)
+    }
+}
+
+/// How the recorder is run.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Side {
+    /// `--polls off`
+    Off,
+    /// `--polls auto --budget 2%`
+    Auto,
+}
+
+impl Side {
+    pub(super) fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Off => &["--polls", "off"],
+            Self::Auto => &["--polls", "auto", "--budget", "2%"],
+        }
+    }
+
+    /// Least share of its speed that a recorded program keeps.
+    pub(super) fn least(self) -> f64 {
+        match self {
+            Self::Off => 0.98,
+            Self::Auto => 0.97,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variant {
+    Stripped,
+    WithDebugInformation,
+}
+
+impl Variant {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Stripped => "stripped",
+            Self::WithDebugInformation => "debug information",
+        }
+    }
+}
+
+pub(super) fn names<T: ValueEnum>(values: &[T]) -> Result<String> {
+    Ok(values.iter().map(name).collect::<Result<Vec<_>>>()?.join(","))
+}
+
+/// As it is written on the command line.
+pub(super) fn name<T: ValueEnum>(value: &T) -> Result<String> {
+    Ok(value.to_possible_value().context("a value without a name")?.get_name().to_owned())
+}
