@@ -127,7 +127,7 @@ impl Facts {
                 .await?,
             complete_off_cpu: part(
                 "SELECT CAST(sum(CASE WHEN s.unwind = 'complete' THEN o.n ELSE 0 END) AS DOUBLE) / sum(o.n)
-                 FROM (SELECT stack_id, count(*) AS n FROM off_cpu GROUP BY stack_id) o
+                 FROM (SELECT stack_id, count(*) AS n FROM off_cpu WHERE state <> '+' GROUP BY stack_id) o
                  LEFT JOIN stacks s ON s.stack_id = o.stack_id",
             )
             .await?,

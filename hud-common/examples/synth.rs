@@ -389,8 +389,18 @@ impl World {
         let run_queue = run_queue.map(|waited| waited.min(dur));
         let ts = START + worker.now;
         let cpu = worker.tid - PID - 1;
-        let row =
-            OffCpuRow { ts, dur, tid: worker.tid, cpu, state: state.into(), task_id, stack_id, run_queue, waker_tid, intervals: None };
+        let row = OffCpuRow {
+            ts,
+            dur,
+            tid: worker.tid,
+            cpu,
+            state: state.into(),
+            task_id,
+            stack_id,
+            run_queue,
+            waker_tid,
+            intervals: None,
+        };
         self.off_cpu.push(row);
         worker.now += dur;
     }

@@ -30,8 +30,9 @@ being recorded, its last minute lies in the in-flight logs, which any reader of 
 - A segment is sorted by its table's key, says so in `sorting_columns`, has at least one row, and its name is never used
   again.
 - `produced = stored + dropped + expired` for each stream of the manifest's `streams`, exactly, where `stored` counts the
-  rows on disk, including those that the recorder adds itself: threads that existed before it (`threads`), and stretches
-  that were under way as recording ended, cut there (`off_cpu`). `expired` counts the rows that retention has removed:
+  rows on disk, including those that the recorder adds itself: threads that existed before it (`threads`), off-CPU
+  intervals that were in progress as recording ended, cut there, and sums for the time in which switches were not recorded
+  (`off_cpu`). `expired` counts the rows that retention has removed:
   the oldest segments of the tables sorted by `ts` may go; the manifest's `range` says what they still hold, and what has
   a lower number than its `first_segment` is no part of the session.
 - What was not watched is not in `coverage`.

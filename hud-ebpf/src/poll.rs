@@ -17,7 +17,8 @@ use hud_common::wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, Sho
 
 use crate::{
     maps::{
-        THREADS, config, count, is_last_poll, is_target, masked, on_own_stack, poll_begins, probes_since, send, take_wake,
+        THREADS, config, count, is_last_poll, is_target, masked, on_own_stack, poll_begins, probes_since, send,
+        take_wake,
     },
     sched,
     task::Header,

@@ -21,8 +21,8 @@ use hud_common::wire::{
 
 use crate::{
     maps::{
-        CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, TOLD_OUTSIDE, add, add_one, count, each_of, masked,
-        probes_since, send,
+        CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, TOLD_OUTSIDE, add, add_one, count,
+        each_of, masked, probes_since, send,
     },
     poll::{COMPLETE, REFERENCES, RUNNING},
 };

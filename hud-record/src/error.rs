@@ -183,9 +183,13 @@ impl Error {
             Error::Rejected { .. } => {
                 "this is a fault of hud's, not of your rights: please report it with the output of `hud-record check`"
             }
-            Error::LockedDown => "see /sys/kernel/security/lockdown; it is set at boot, by `lockdown=` or by the distribution",
+            Error::LockedDown => {
+                "see /sys/kernel/security/lockdown; it is set at boot, by `lockdown=` or by the distribution"
+            }
             Error::DiskFull { .. } => "give hud less to keep (--keep-size), or more room",
-            Error::NoBpf { .. } => "hud needs Linux 5.15 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS; see `hud-record check`",
+            Error::NoBpf { .. } => {
+                "hud needs Linux 5.15 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS; see `hud-record check`"
+            }
             Error::PidNamespace { .. } => {
                 "run hud on the host: it sees into containers; or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
             }

@@ -93,8 +93,13 @@ impl Offsets {
     }
 
     /// No offset known.
-    pub const NONE: Offsets =
-        Offsets { task_pid: Config::NONE, task_tgid: Config::NONE, task_fsbase: Config::NONE, task_state: None, returns: None };
+    pub const NONE: Offsets = Offsets {
+        task_pid: Config::NONE,
+        task_tgid: Config::NONE,
+        task_fsbase: Config::NONE,
+        task_state: None,
+        returns: None,
+    };
 }
 
 /// How many arguments the tracepoint `sched_switch` has, by the type of its probes (`btf_trace_sched_switch`).

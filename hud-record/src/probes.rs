@@ -33,8 +33,8 @@ use crate::{
     names::Sources,
     privilege,
     ring::Ring,
-    target::{Process, Tokio},
     switch::{Attach as _, Switch, Tracepoints},
+    target::{Process, Tokio},
     unwind::{LoadingTables, Prepared, Unwinder},
     uprobes::{Places, Programs, TrapCost, Uprobes},
 };
@@ -233,10 +233,9 @@ impl Probes {
         if plan.freq > 0 {
             match probes.attach_sampler(plan.freq) {
                 Ok(()) => probes.samples = true,
-                Err(e) => probes.leave_out(
-                    Some(Stream::Samples),
-                    format!("the CPUs are not sampled: {e}{}", paranoid()),
-                ),
+                Err(e) => {
+                    probes.leave_out(Some(Stream::Samples), format!("the CPUs are not sampled: {e}{}", paranoid()))
+                }
             }
         }
         if plan.polls != Polls::Off {
@@ -400,7 +399,8 @@ impl Probes {
         };
         let mut probes = Uprobes::new(programs, places, &exe, process.pid).map_err(started)?;
         probes.attach().map_err(started)?;
-        let switch = Switch::new("hud-probes", probes).map_err(|source| Error::Io { action: "start a thread", source })?;
+        let switch =
+            Switch::new("hud-probes", probes).map_err(|source| Error::Io { action: "start a thread", source })?;
         self.probed = Probed::Switched(switch);
         Ok(())
     }
@@ -893,9 +893,9 @@ fn rejection(program: &str, why: &str) -> Error {
 
 /// The verifier's reason: it comes last in its log, before its statistics.
 pub(crate) fn verdict(log: &str) -> &str {
-    let statistics = ["processed ", "verification time", "stack depth", "mark_precise", "max_states"];
-    let is_reason = |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|s| line.starts_with(s));
-    log.lines().rev().find(is_reason).unwrap_or_default().trim()
+    let statistics = ["processed ", "verification time", "stack depth", "func#", "mark_precise", "max_states"];
+    let is_reason = |line: &&str| !line.is_empty() && !statistics.iter().any(|s| line.starts_with(s));
+    log.lines().rev().map(str::trim).find(is_reason).unwrap_or_default()
 }
 
 /// An error of aya's in hud's terms: no permission, no eBPF, or a program of ours that is at fault.
@@ -944,7 +944,7 @@ mod tests {
         let log = "63: (79) r1 = *(u64 *)(r0 +1688)\nR1 !read_ok\nverification time 12 usec\nstack depth 96+0\nprocessed 90 \
                    insns (limit 1000000) max_states_per_insn 0\n";
         assert_eq!(verdict(log), "R1 !read_ok");
-        assert_eq!(verdict(""), "");
+        assert_eq!(verdict(" verification time 12 usec\nstack depth 96\nprocessed 90 insns\n"), "");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use aya::{Ebpf, maps::Map};
-use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_info, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_map_type, bpf_prog_info, bpf_prog_type};
 
 use crate::{bpf, kernel, switch::Attach};
 
@@ -53,10 +53,14 @@ impl Programs {
         let mut object = aya_obj::Object::parse(object).map_err(io::Error::other)?;
         let code: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let maps = std::mem::take(&mut object.maps);
+        let own_array = program_array()?;
         let mut fds = Vec::new();
         for (name, map) in &maps {
             // aya-obj asserts that every map is there.
-            let fd = bpf.map(name).and_then(map_fd);
+            let fd = match name.as_str() {
+                NO_PROGRAM => Some(own_array.as_raw_fd()),
+                _ => bpf.map(name).and_then(map_fd),
+            };
             fds.push((name.as_str(), fd.ok_or_else(|| io::Error::other(format!("no map {name}")))?, map));
         }
         object.relocate_maps(fds.into_iter(), &code).map_err(io::Error::other)?;
@@ -89,7 +93,11 @@ impl Programs {
         let runs = || Ok::<_, io::Error>(info(self.get("poll_enter")?)?.run_cnt);
         let before = runs()?;
         let hit = || (0..8).for_each(|_| measured());
-        thread::Builder::new().name("hud-self-test".into()).spawn(hit)?.join().map_err(|_| io::Error::other("panic"))?;
+        thread::Builder::new()
+            .name("hud-self-test".into())
+            .spawn(hit)?
+            .join()
+            .map_err(|_| io::Error::other("panic"))?;
         let by_another_thread = runs()?;
         measured();
         // Where the kernel counts no runs at all, its version has to do.
@@ -131,7 +139,6 @@ impl Uprobes {
         let places = places.into_iter().filter(|p| !p.at.is_empty()).collect();
         Ok(Uprobes { programs, places, file, pid, links: Vec::new() })
     }
-
 }
 
 impl Attach for Uprobes {
@@ -232,14 +239,25 @@ extern "C" fn measured() {
     core::arch::naked_asm!("jmp 2f", "2:", "ret")
 }
 
+/// The array of programs in the object that is always empty (hud-ebpf, `maps::on_own_stack`).
+const NO_PROGRAM: &str = "NO_PROGRAM";
+
+/// Another one. An array of programs belongs to the first program that uses it, and to its attach type
+/// (`bpf_prog_map_compatible`, kernel/bpf/core.c): the same programs, attached one by one, could not use it any more.
+fn program_array() -> io::Result<OwnedFd> {
+    let mut attr = bpf::zeroed();
+    {
+        // SAFETY: all members are plain integers; this is the one of BPF_MAP_CREATE.
+        let create = unsafe { &mut attr.__bindgen_anon_1 };
+        create.map_type = bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY as u32;
+        (create.key_size, create.value_size, create.max_entries) = (4, 4, 1);
+    }
+    bpf::open(bpf_cmd::BPF_MAP_CREATE, &mut attr)
+}
+
 fn map_fd(map: &Map) -> Option<i32> {
     let data = match map {
-        Map::Array(d)
-        | Map::HashMap(d)
-        | Map::LruHashMap(d)
-        | Map::PerCpuArray(d)
-        | Map::ProgramArray(d)
-        | Map::RingBuf(d) => d,
+        Map::Array(d) | Map::HashMap(d) | Map::LruHashMap(d) | Map::PerCpuArray(d) | Map::RingBuf(d) => d,
         _ => return None,
     };
     Some(data.fd().as_fd().as_raw_fd())

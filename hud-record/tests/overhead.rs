@@ -84,12 +84,15 @@ fn every_switch_counts_whatever_the_budget() {
     // The target hands over once a unit; attaching takes a part of the time between the two counts.
     let (start, end) = recording.window("off_cpu");
     #[expect(clippy::cast_precision_loss, reason = "for a ratio")]
-    let (own, ours) = (
-        (after.1 - before.1) as f64 / (after.0 - before.0) as f64,
-        switches as f64 / (end - start) as f64,
-    );
+    let (own, ours) =
+        ((after.1 - before.1) as f64 / (after.0 - before.0) as f64, switches as f64 / (end - start) as f64);
     // A hand-over that finds its turn come does not sleep; one may also be preempted.
-    assert!(ours > 0.5 * own && ours < 2.0 * own, "{:.0} hand-overs a second, {:.0} switches recorded", own * 1e9, ours * 1e9);
+    assert!(
+        ours > 0.5 * own && ours < 2.0 * own,
+        "{:.0} hand-overs a second, {:.0} switches recorded",
+        own * 1e9,
+        ours * 1e9
+    );
     let stacks = column("stack_id").into_iter().flatten().count();
     assert!(stacks > 100, "{stacks} intervals have a stack");
 }
@@ -175,9 +178,8 @@ fn attaching_under_load_goes_before_the_load() {
     };
     let alone = time("alone");
     let cpus = std::thread::available_parallelism().unwrap().get();
-    let mut burners: Vec<_> = (0..4 * cpus)
-        .map(|_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
-        .collect();
+    let mut burners: Vec<_> =
+        (0..4 * cpus).map(|_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap()).collect();
     let loaded = time("loaded");
     burners.iter_mut().for_each(|b| {
         b.kill().unwrap();

@@ -113,8 +113,7 @@ impl Attachment {
         // The child reads debug information while the kernel looks at the programs.
         let urgent_intake = Arc::clone(&urgent);
         let learner = Learner::start(tokio.clone(), names_from.clone(), &process, urgent)?;
-        let mut probes =
-            Probes::attach(&process, &tokio, image, settings.plan, settings.budget, tables, &sources)?;
+        let mut probes = Probes::attach(&process, &tokio, image, settings.plan, settings.budget, tables, &sources)?;
         let mut plan = settings.plan;
         if !probes.has_samples() {
             plan.freq = 0;

@@ -28,6 +28,9 @@ const PURSE: f64 = 1.0;
 /// The share of the budget that the probes get whatever the always-on streams cost. These keep within the other half, but for
 /// what each context switch costs at least.
 const LEAST: f64 = 0.5;
+/// The part of the budget that is spent. Putting probes on and taking them off stops the target for moments that no counter
+/// tells of.
+const MARGIN: f64 = 0.8;
 /// And at least this share of one CPU's time: of a target that does nearly nothing, 2 % is nothing.
 const FLOOR: f64 = 0.0025;
 
@@ -124,7 +127,7 @@ impl Governor {
         self.used = used;
         let passed = as_float(now.saturating_sub(self.looked)).max(1.0);
         self.looked = now;
-        let allowed = budget * target.max(0.0);
+        let allowed = budget * MARGIN * target.max(0.0);
         let income = (allowed - always_on).max(allowed * LEAST).max(passed * FLOOR);
         self.purse = (self.purse + income - cost.max(0.0)).min(self.full());
         match self.since {

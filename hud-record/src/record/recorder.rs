@@ -263,9 +263,7 @@ impl<'a> Run<'a> {
             let drained = self.attachment.drain_ring(&mut self.drain, &self.live.out);
             if ticked.elapsed() >= governor::TICK || self.attachment.has_probes_to_count() {
                 ticked = Instant::now();
-                if let Some((began, ended)) =
-                    self.attachment.govern_switches(&mut self.drain, &self.live.out)?
-                {
+                if let Some((began, ended)) = self.attachment.govern_switches(&mut self.drain, &self.live.out)? {
                     self.live.switched(began, ended, "the budget is used up");
                 }
                 if let Some(stretch) = self.attachment.govern()? {

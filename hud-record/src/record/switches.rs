@@ -212,7 +212,8 @@ mod tests {
     fn what_threads_did_meanwhile_is_the_difference() {
         let times = |on_cpu, waiting, turns| Times { on_cpu, waiting, turns };
         let before = HashMap::from([(1, times(100, 10, 5)), (2, times(0, 0, 0)), (3, times(7, 0, 1))]);
-        let after = HashMap::from([(1, times(400, 60, 25)), (2, times(1000, 0, 1)), (3, times(7, 0, 1)), (4, times(1, 1, 1))]);
+        let after =
+            HashMap::from([(1, times(400, 60, 25)), (2, times(1000, 0, 1)), (3, times(7, 0, 1)), (4, times(1, 1, 1))]);
         let mut sums = sums(&before, &after, 5_000, 6_000);
         sums.sort_by_key(|s| s.tid);
         let found: Vec<_> = sums.iter().map(|s| (s.tid, s.ts, s.dur, s.run_queue, s.intervals)).collect();

@@ -94,7 +94,18 @@ pub fn poll(ts: i64, dur: i64, tid: i32, task_id: i64, type_id: Option<i64>, wak
 
 pub fn off(ts: i64, dur: i64, tid: i32, state: &'static str, task_id: Option<i64>, stack: Option<i64>) -> OffCpuRow {
     let run_queue = (state == "S").then_some(dur / 10);
-    OffCpuRow { ts, dur, tid, cpu: 0, state: state.into(), task_id, stack_id: stack, run_queue, waker_tid: Some(PID), intervals: None }
+    OffCpuRow {
+        ts,
+        dur,
+        tid,
+        cpu: 0,
+        state: state.into(),
+        task_id,
+        stack_id: stack,
+        run_queue,
+        waker_tid: Some(PID),
+        intervals: None,
+    }
 }
 
 pub fn sample(ts: i64, tid: i32, task_id: Option<i64>, stack_id: Option<i64>, weight: i64) -> SampleRow {
