@@ -576,6 +576,7 @@ pub struct SwitchBudget {
 /// What [`ThreadState::is_off`] is while switches count since `since` (CLOCK_MONOTONIC): what a thread was at before they last
 /// stopped counting is then known to be over.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "of a time, which bits does not matter")]
 pub const fn switch_tag(since: u64) -> u32 {
     (since >> 16) as u32 | 1
 }
