@@ -94,7 +94,7 @@ macro_rules! data {
 }
 data! {
     polls: PollRow, PollColumns { ts, dur, task_id, type_id, tid, cpu, blocked, run_queue, wake_delay, completed }
-    off_cpu: OffCpuRow, OffCpuColumns { ts, dur, tid, cpu, state, task_id, stack_id, run_queue, waker_tid }
+    off_cpu: OffCpuRow, OffCpuColumns { ts, dur, tid, cpu, state, task_id, stack_id, run_queue, waker_tid, intervals }
     samples: SampleRow, SampleColumns { ts, tid, cpu, task_id, stack_id, weight, unwind }
     wakes: WakeRow, WakeColumns { ts, task_id, waker_task_id, waker_tid }
     spawns: SpawnRow, SpawnColumns { ts, task_id, type_id, parent_task_id, tid }
