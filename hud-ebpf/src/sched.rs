@@ -143,6 +143,13 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
     // EXIT_ZOMBIE, EXIT_DEAD, TASK_DEAD: its last switch. (`sched_process_exit` comes earlier: an exiting thread may still
     // sleep and be sampled.)
     if prev_state & 0xb0 != 0 {
+        if let Some(state) = THREADS.get_ptr_mut(tid) {
+            // SAFETY: the thread map's own memory; a helper without arguments.
+            let (state, now) = unsafe { (&mut *state, bpf_ktime_get_ns()) };
+            if state.unreported.intervals != 0 && state.unreported.since >= since {
+                report_short(state, now);
+            }
+        }
         return thread::gone(tid);
     }
     let (Some(state), Some(budget)) = (thread::current(tid, Stream::OffCpu), Budget::of_this_cpu()) else {
@@ -260,9 +267,13 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
     let is_short = head.dur < budget.limit();
     Place::of_hash(state.place).note(&mut state.places, is_short);
     let unreported = &mut state.unreported;
+    if unreported.since < since {
+        // Reported by user space, when switches last stopped counting.
+        unreported.intervals = 0;
+    }
     if is_short && state.is_walked == 0 {
         if unreported.intervals == 0 {
-            unreported.since = head.ts;
+            *unreported = Unreported { intervals: 0, dur: 0, run_queue: 0, since: head.ts, task_id: 0 };
         }
         unreported.intervals += 1;
         unreported.dur += head.dur;
@@ -287,10 +298,10 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
 }
 
 /// Reports the short intervals of a thread in sum. The last one was over by `end`.
-#[inline(always)]
+#[inline(never)]
 fn report_short(state: &mut ThreadState, end: u64) {
     let unreported = state.unreported;
-    state.unreported = Unreported { intervals: 0, dur: 0, run_queue: 0, since: 0, task_id: 0 };
+    state.unreported.intervals = 0;
     let of = &state.off.head;
     let head = OffCpuHead {
         kind: EventKind::OffCpu as u32,

@@ -604,8 +604,12 @@ impl Probes {
         let mut unfinished = Vec::new();
         for (_, words) in threads.iter().flatten() {
             let mut state = bytemuck::cast::<ThreadWords, ThreadState>(words);
-            if state.is_off != switch_tag(since) {
+            if since == 0 || state.is_off != switch_tag(since) {
                 state.is_off = 0;
+            }
+            // What was not reported when switches last stopped counting has been reported then.
+            if since == 0 || state.unreported.since < since {
+                state.unreported.intervals = 0;
             }
             if state.is_off != 0 || state.unreported.intervals != 0 {
                 unfinished.push(state);
