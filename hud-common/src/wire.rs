@@ -258,7 +258,7 @@ pub struct OffCpuHead {
     pub kind: u32,
     /// Thread.
     pub tid: u32,
-    /// When it left the CPU. Where [`intervals`](Self::intervals) is more than 1: the end of the last one, less `dur`.
+    /// When it left the CPU. Of a sum: the end of the last interval, less `dur`.
     pub ts: u64,
     /// How long it was off CPU (ns), in all intervals.
     pub dur: u64,
@@ -266,7 +266,7 @@ pub struct OffCpuHead {
     pub task_id: u64,
     /// When it was woken (in the last one); 0 = never, it stayed runnable.
     pub wake_ts: u64,
-    /// Runnable without a CPU after having been woken (ns), in all intervals.
+    /// Runnable without a CPU (ns): after having been woken, and in a sum also where the CPU was taken away.
     pub run_queue: u64,
     /// The thread that woke it (of any process; 0 = none or the idle task).
     pub waker_tid: u32,
@@ -278,11 +278,11 @@ pub struct OffCpuHead {
     pub frames: u16,
     /// How the walk ended: an [`Outcome`](crate::unwind::Outcome).
     pub unwind: u16,
-    /// How many off-CPU intervals this event sums up: more than 1 where short ones were not reported one by one, to stay
-    /// within the overhead budget. It then has no stack.
+    /// How many off-CPU intervals this event is about.
     pub intervals: u32,
-    /// Padding, zero.
-    pub reserved: u32,
+    /// 1 where it sums up short intervals that were not reported one by one, to stay within the overhead budget. It then has
+    /// no stack.
+    pub is_sum: u32,
 }
 
 /// Added to [`OffCpuHead::state`] for an involuntary switch.
@@ -506,7 +506,7 @@ pub struct Unreported {
     pub intervals: u64,
     /// How long they lasted (ns, in sum).
     pub dur: u64,
-    /// Runnable without a CPU after having been woken (ns, in sum).
+    /// Runnable without a CPU (ns, in sum).
     pub run_queue: u64,
     /// When the first one began.
     pub since: u64,
@@ -569,8 +569,10 @@ pub struct SwitchBudget {
     pub limit_set: u64,
     /// How often a thread of the target has left this CPU, as far as switches counted.
     pub switches: u64,
-    /// What was spent so far on walks and searches (ns).
+    /// What was spent so far on walks and searches at switches (ns).
     pub spent: u64,
+    /// And on samples (ns).
+    pub sampled: u64,
 }
 
 /// What [`ThreadState::is_off`] is while switches count since `since` (CLOCK_MONOTONIC): what a thread was at before they last

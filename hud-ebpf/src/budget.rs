@@ -19,6 +19,8 @@ static SWITCH_BUDGET: PerCpuArray<SwitchBudget> = PerCpuArray::with_max_entries(
 const FULL: i64 = 8_000_000;
 /// How far intervals that are expected to be long may overdraw it.
 const OVERDRAFT: i64 = -2_000_000;
+/// The most that a walk or search is taken to cost (ns).
+const MOST: u64 = 200_000;
 /// Least limit below which an interval is short (ns).
 const LEAST_LIMIT: u64 = 1_000_000;
 /// And the greatest.
@@ -46,7 +48,7 @@ impl Budget {
         unsafe { &mut *self.0 }
     }
 
-    /// Adds what has accrued by `now`, of which the target was on this CPU for `on_cpu`.
+    /// Adds what has accrued by `now`. The target was on this CPU for `on_cpu` of that time.
     #[inline(always)]
     pub fn refill(self, config: &Config, now: u64, on_cpu: u64) {
         const SECOND: u64 = 1 << 30;
@@ -100,15 +102,30 @@ impl Budget {
         self.bucket().limit
     }
 
-    /// Pays for what was done since `from`.
+    /// Pays for a sample that was begun at `from`.
+    #[inline(always)]
+    pub fn spend_on_sample(self, from: u64) {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        self.bucket().sampled += self.pay(now.wrapping_sub(from));
+    }
+
+    /// Takes so much out. No single walk takes longer than [`MOST`]: where the clock says so, the machine stood still.
+    #[inline(always)]
+    fn pay(self, spent: u64) -> u64 {
+        let spent = if spent > MOST { MOST } else { spent };
+        let bucket = self.bucket();
+        let tokens = bucket.tokens - spent as i64;
+        bucket.tokens = if tokens < 2 * OVERDRAFT { 2 * OVERDRAFT } else { tokens };
+        spent
+    }
+
+    /// Pays for what was done at a switch since `from`.
     #[inline(always)]
     pub fn spend_since(self, from: u64) {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
-        let spent = now.wrapping_sub(from);
-        let bucket = self.bucket();
-        bucket.tokens -= spent as i64;
-        bucket.spent += spent;
+        self.bucket().spent += self.pay(now.wrapping_sub(from));
     }
 }
 

@@ -10,7 +10,7 @@ use hud_common::wire::{EventKind, MAX_KERNEL_FRAMES, SampleHead, Stream};
 
 use crate::{
     budget::Budget,
-    maps::{SAMPLE, config, is_target, send, unknown},
+    maps::{SAMPLE, config, is_target, send, switches_since, unknown},
     sched, task, thread, unwind,
 };
 
@@ -34,7 +34,8 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     let state = unsafe { &mut *state };
     sched::catch_up(state);
     // A thread that never leaves its CPU earns at its samples.
-    let on_cpu = if state.on_since == 0 { 0 } else { now.wrapping_sub(state.on_since) };
+    let on_cpu =
+        if state.on_since < switches_since() || state.on_since == 0 { 0 } else { now.wrapping_sub(state.on_since) };
     state.on_since = now;
     budget.refill(&config, now, on_cpu);
     let is_left = budget.is_left();
@@ -65,6 +66,6 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
         unwind: walked.outcome,
     };
     send(Stream::Samples, &raw const *event, size_of::<SampleHead>() as u64 + walked.bytes() + kernel as u64 * 8);
-    budget.spend_since(now);
+    budget.spend_on_sample(now);
     0
 }

@@ -1,6 +1,6 @@
 //! The scheduler: threads of the target leaving a CPU, being woken, coming back, leaving for good.
 //!
-//! Each hook has two doors. The BTF tracepoints pass `task_struct` pointers, of which only `pid` is read; where the
+//! There are two programs for each hook. The BTF tracepoints pass `task_struct` pointers, of which only `pid` is read; where the
 //! kernel has no BTF, the plain tracepoints pass the same facts in their format. Nothing else differs.
 //!
 //! Not every off-CPU interval can be walked and reported by itself ([`crate::budget`]). Every one is measured, and counts
@@ -177,14 +177,16 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
         }
         thread::note_name(tid, state);
     }
-    let is_walked = (is_left || (!place.is_short(state) && budget.is_left_for_long())) as u32;
+    // By frame pointers the registers are not known: any place may be any other.
+    let is_short = config.unwind != 0 && place.is_short(state);
+    let is_walked = (is_left || (!is_short && budget.is_left_for_long())) as u32;
     let is_walked = unknown(&mut state.is_walked, is_walked) != 0;
     if is_walked {
         let walked = unwind::walk(ctx, config, &raw mut state.off.stack, unwind::SWITCHES);
         (state.leaf, state.frames, state.unwind) = (leaf, walked.frames, walked.outcome);
     }
     // A thread that stands where it stood when it was last walked, in the same task, has that stack.
-    let has_stack = is_walked || state.leaf == leaf;
+    let has_stack = is_walked || (config.unwind != 0 && state.leaf == leaf);
     state.off.head = OffCpuHead {
         kind: EventKind::OffCpu as u32,
         tid,
@@ -199,7 +201,7 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
         frames: if has_stack { state.frames } else { 0 },
         unwind: if has_stack { state.unwind } else { Outcome::Failed as u16 },
         intervals: 1,
-        reserved: 0,
+        is_sum: 0,
     };
     state.is_off = switch_tag(since);
     if is_walked {
@@ -210,7 +212,7 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
 /// To be called where the thread of `state` is seen running: ends an off-CPU interval whose end was not seen.
 ///
 /// That happens. The switches away from some threads of this kind of sandbox's own agent run no tracepoint (ftrace misses
-/// them too), and whoever gets the CPU from one seems never to have come back. When it got the CPU is not known; that it
+/// them too), and the thread that gets the CPU from one seems never to have come back. When it got the CPU is not known; that it
 /// was woken is.
 #[inline(always)]
 pub fn catch_up(state: &mut ThreadState) {
@@ -232,11 +234,20 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
     };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
+    let (was_off, on_since) = (state.is_off, state.on_since);
     state.on_since = now;
-    let is_off = state.is_off;
     state.is_off = 0;
-    if is_off != switch_tag(since) {
-        return;
+    if was_off != switch_tag(since) {
+        let head = &mut state.off.head;
+        // One that was never seen to leave has no head yet.
+        if on_since >= since || head.kind != EventKind::OffCpu as u32 {
+            return;
+        }
+        // It left its CPU before switches began to count, and has not been back: it was off all the time since.
+        (head.ts, head.frames) = (since, 0);
+        if head.wake_ts < since {
+            head.wake_ts = 0;
+        }
     }
     let head = &mut state.off.head;
     let end = if missed && head.wake_ts != 0 { head.wake_ts } else { now };
@@ -264,7 +275,7 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
         state.polls[i].run_queue += run_queue;
     }
     let head = &mut state.off.head;
-    let is_short = head.dur < budget.limit();
+    let is_short = head.dur < budget.limit() && was_off == switch_tag(since);
     Place::of_hash(state.place).note(&mut state.places, is_short);
     let unreported = &mut state.unreported;
     if unreported.since < since {
@@ -317,7 +328,7 @@ fn report_short(state: &mut ThreadState, end: u64) {
         frames: 0,
         unwind: Outcome::Failed as u16,
         intervals: unreported.intervals as u32,
-        reserved: 0,
+        is_sum: 1,
     };
     send(Stream::OffCpu, &raw const head, size_of::<OffCpuHead>() as u64);
 }

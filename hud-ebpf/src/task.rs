@@ -58,7 +58,7 @@ impl Header {
 
 /// Words of stack searched at one sight of an unknown task: two pages; the next sight searches further up.
 const PIECE: usize = 1024;
-/// Nothing but a number of elements: a loop of so many steps.
+/// Nothing but a number of elements: a loop of as many steps.
 #[map]
 static SEARCH_STEPS: Array<u64> = Array::with_max_entries(PIECE as u32, 0);
 /// Sights after which a task's type is given up.

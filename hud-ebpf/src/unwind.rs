@@ -43,7 +43,7 @@ static UNWIND_MAPPINGS: Array<Mapping> = Array::with_max_entries(2 * MAX_MAPPING
 #[map]
 static UNWIND_ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
 
-/// Nothing but a number of elements: a loop of so many steps. One step more than frames: the last one finds that the stack
+/// Nothing but a number of elements: a loop of as many steps. One step more than frames: the last one finds that the stack
 /// was whole.
 #[map]
 static FRAME_STEPS: Array<u64> = Array::with_max_entries(MAX_FRAMES as u32 + 1, 0);

@@ -117,7 +117,7 @@ static HAS_DROPPED: AtomicBool = AtomicBool::new(false);
 pub fn drop_after_attach(keep_bpf: bool, owner: Option<Owner>) {
     let attaching = if keep_bpf { ATTACHING } else { CapabilitySet::empty() };
     let acting = if owner.is_some() { ACTING } else { CapabilitySet::empty() };
-    // To have the end go before others, see `hurry_all`.
+    // For the end, see `Hurry`.
     keep(LOOKING | WRITING | attaching | acting | CapabilitySet::SYS_NICE);
     HAS_DROPPED.store(true, Ordering::Relaxed);
     // None of hud's threads runs another program.
@@ -140,29 +140,40 @@ pub(crate) fn enter_writer(owner: Option<Owner>) {
 /// gets of a CPU that both want. At nice 19 it would be a hundredth, and on a machine that has stalled nothing would have a
 /// name for minutes.
 const STANDING_BACK: i32 = 5;
-/// How nice hud is for the moments that someone waits for. Where four threads want each CPU, it gets nearly all of one.
+/// How nice hud is while somebody waits for it. Where four threads want each CPU, it gets nearly all of one.
 const HURRYING: i32 = -20;
 
 /// Lets others go first.
 pub(crate) fn stand_back() {
     // Where it fails, names are as urgent as all else.
-    be_nice(0, STANDING_BACK);
+    be_nice(0, niceness(0).max(STANDING_BACK));
 }
 
-/// While hud attaches or detaches, what it does for that goes before others: half a second of work takes 10 s on a machine
-/// that has stalled, which is when it is needed. Until dropped; takes CAP_SYS_NICE, and does nothing without.
+/// While hud attaches or detaches, its work has priority: half a second of it takes 10 s on a machine that has stalled, which
+/// is when it is needed. Until dropped; takes CAP_SYS_NICE, and does nothing without.
 pub(crate) struct Hurry {
-    /// How nice this thread was.
+    /// How nice the calling thread was, and so those that it starts meanwhile are to be.
     before: i32,
+    /// Threads and processes that were there already, and how nice they were.
+    others: Vec<(u32, i32)>,
 }
 
 impl Hurry {
-    /// This thread, and those that it starts.
+    /// The calling thread, and those that it starts.
     pub(crate) fn begin() -> Self {
-        // SAFETY: a system call without pointers.
-        let before = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        let before = niceness(0);
         be_nice(0, HURRYING);
-        Hurry { before }
+        Hurry { before, others: Vec::new() }
+    }
+
+    /// All threads, and this child.
+    pub(crate) fn all(child: Option<u32>) -> Self {
+        let before = niceness(0);
+        let others: Vec<_> = own_threads().chain(child).map(|tid| (tid, niceness(tid))).collect();
+        for &(tid, _) in &others {
+            be_nice(tid, HURRYING);
+        }
+        Hurry { before, others }
     }
 
     /// Ends it for a process that was started meanwhile.
@@ -173,27 +184,25 @@ impl Hurry {
 
 impl Drop for Hurry {
     fn drop(&mut self) {
-        // Threads that it has started go on with what they are at, no faster than others.
-        for tid in own_threads() {
-            // SAFETY: as above.
-            let is_hurrying = unsafe { libc::getpriority(libc::PRIO_PROCESS, tid) } == HURRYING;
-            if is_hurrying {
-                be_nice(tid, self.before);
-            }
+        for &(tid, before) in &self.others {
+            be_nice(tid, before);
         }
-    }
-}
-
-/// What is left to do as recording has ended goes before others: all threads, and this child. Somebody waits for it.
-pub(crate) fn hurry_all(child: Option<u32>) {
-    for tid in own_threads().chain(child) {
-        be_nice(tid, HURRYING);
+        // Threads that were started meanwhile are no faster than others from here on.
+        for tid in own_threads().filter(|&tid| niceness(tid) == HURRYING) {
+            be_nice(tid, self.before);
+        }
     }
 }
 
 fn own_threads() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// How nice a thread is (0 = the calling one).
+fn niceness(tid: u32) -> i32 {
+    // SAFETY: a system call without pointers.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, tid) }
 }
 
 /// Sets how nice a thread is (0 = the calling one).

@@ -5,6 +5,7 @@
 
 use std::{
     cell::RefCell,
+    collections::{BTreeSet, HashSet},
     num::NonZeroU32,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
@@ -23,7 +24,8 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use hud_common::wire::{
-    CONTEXT_WORDS, Calibration, Config, Counters, Stream, StreamCounters, SwitchBudget, ThreadState, switch_tag,
+    CONTEXT_WORDS, Calibration, Config, Counters, EventKind, Stream, StreamCounters, SwitchBudget, ThreadState,
+    switch_tag,
 };
 
 use crate::{
@@ -233,20 +235,20 @@ impl Probes {
         if plan.freq > 0 {
             match probes.attach_sampler(plan.freq) {
                 Ok(()) => probes.samples = true,
-                Err(e) => {
-                    probes.leave_out(Some(Stream::Samples), format!("the CPUs are not sampled: {e}{}", paranoid()))
-                }
+                Err(e) => probes.leave_out_samples(&e),
             }
         }
         if plan.polls != Polls::Off {
             // Now, as the ring is still among the maps.
             let loaded = Programs::load(&probes.bpf, OBJECT, &PROBED);
+            if let Ok((_, rejected)) = &loaded
+                && let Some((name, why)) = rejected.iter().find(|(name, _)| !is_optional(name))
+            {
+                return Err(rejection(name, why));
+            }
             match loaded.and_then(|(programs, rejected)| programs.test().map(|()| (programs, rejected))) {
                 Ok((programs, rejected)) => {
                     for (name, why) in rejected {
-                        if !is_optional(name) {
-                            return Err(rejection(name, &why));
-                        }
                         let (stream, lost) = lost_with(name);
                         probes.leave_out(stream, format!("{lost}: {}", rejection(name, &why)));
                     }
@@ -271,6 +273,15 @@ impl Probes {
 
     fn leave_out(&mut self, stream: Option<Stream>, what: String) {
         self.left_out.push(LeftOut { stream, what });
+    }
+
+    fn leave_out_samples(&mut self, why: &Error) {
+        // Some CPUs may be sampled already.
+        if let Ok(program) = self.program::<PerfEvent>("sample_cpu") {
+            let _ = program.unload();
+        }
+        let hint = if matches!(why, Error::NoPermission { .. }) { paranoid() } else { String::new() };
+        self.leave_out(Some(Stream::Samples), format!("the CPUs are not sampled: {why}{hint}"));
     }
 
     /// Whether the CPUs are sampled.
@@ -309,13 +320,16 @@ impl Probes {
             if name == "sched_wakeup_new" && btf.is_none() {
                 continue;
             }
-            match self.load_tracepoint(btf.as_ref(), name) {
-                Ok(program) if name == "sched_waking" => switches.push(program),
-                Ok(_) => self.attach_tracepoint(btf.is_some(), name)?,
-                Err(e) => self.leave_out(None, format!("{lost}: {e}")),
+            let loaded = self.load_tracepoint(btf.as_ref(), name).and_then(|program| match name {
+                "sched_waking" => Ok(switches.push(program)),
+                _ => self.attach_tracepoint(btf.is_some(), name),
+            });
+            if let Err(e) = loaded {
+                self.leave_out(None, format!("{lost}: {e}"));
             }
         }
         let what = "attaching to the scheduler's tracepoints";
+        let has_waking = switches.len() > 1;
         match switches.into_iter().collect::<Option<Vec<_>>>() {
             Some(programs) => {
                 let mut tracepoints = Tracepoints::new(programs);
@@ -325,7 +339,9 @@ impl Probes {
             }
             None => {
                 self.attach_tracepoint(false, "sched_switch")?;
-                self.attach_tracepoint(false, "sched_waking")?;
+                if has_waking {
+                    self.attach_tracepoint(false, "sched_waking")?;
+                }
             }
         }
         Ok(())
@@ -397,6 +413,8 @@ impl Probes {
             std::io::ErrorKind::PermissionDenied => Error::NoPermission { what: what.into(), why: e.to_string() },
             _ => Error::Kernel { what: what.into(), why: e.to_string() },
         };
+        // Without what is left out.
+        let places = places.into_iter().filter(|p| programs.has(p.program)).collect();
         let mut probes = Uprobes::new(programs, places, &exe, process.pid).map_err(started)?;
         probes.attach().map_err(started)?;
         let switch =
@@ -487,9 +505,21 @@ impl Probes {
         self.switches.as_ref().is_some_and(Switch::is_off)
     }
 
-    /// Puts the programs at context switches on or takes them off, soon. Gives false where they cannot be.
-    pub fn turn_switches(&self, on: bool) -> bool {
-        self.switches.as_ref().map(|switch| switch.turn(on)).is_some()
+    /// Whether they can be put on and taken off at all.
+    pub fn switches_can_turn(&self) -> bool {
+        self.switches.is_some()
+    }
+
+    /// Puts them on or takes them off, soon.
+    pub fn turn_switches(&self, on: bool) {
+        if let Some(switch) = &self.switches {
+            switch.turn(on);
+        }
+    }
+
+    /// Whether the probes in the target's code can be put on again once they are off.
+    pub fn probes_can_turn(&self) -> bool {
+        matches!(&self.probed, Probed::Switched(_))
     }
 
     /// When the target executed another program (CLOCK_MONOTONIC), which ended all streams; `None` while it has not.
@@ -604,8 +634,16 @@ impl Probes {
         let mut unfinished = Vec::new();
         for (_, words) in threads.iter().flatten() {
             let mut state = bytemuck::cast::<ThreadWords, ThreadState>(words);
-            if since == 0 || state.is_off != switch_tag(since) {
+            let head = &mut state.off.head;
+            if since == 0 || head.kind != EventKind::OffCpu as u32 {
                 state.is_off = 0;
+            } else if state.is_off != 0 && state.is_off != switch_tag(since) {
+                // It left its CPU before switches began to count. Unless it was seen on one since, it was off all the time.
+                (head.ts, head.frames) = (since, 0);
+                head.wake_ts = if head.wake_ts < since { 0 } else { head.wake_ts };
+                if state.on_since >= since {
+                    state.is_off = 0;
+                }
             }
             // What was not reported when switches last stopped counting has been reported then.
             if since == 0 || state.unreported.since < since {
@@ -624,9 +662,12 @@ impl Probes {
     }
 
     /// Removes what the kernel programs remember of threads that are gone. Gives those.
-    pub fn forget_threads(&mut self, alive: &std::collections::HashSet<u32>) -> Result<Vec<u32>> {
+    pub fn forget_threads(&mut self, process: &Process) -> Result<Vec<u32>> {
         let mut threads = self.threads()?;
-        let gone: Vec<u32> = threads.keys().flatten().filter(|tid| !alive.contains(tid)).collect();
+        let known: Vec<u32> = threads.keys().flatten().collect();
+        // After those that are known: one that is born in between is not among them.
+        let alive: HashSet<u32> = process.threads().into_iter().collect();
+        let gone: Vec<u32> = known.into_iter().filter(|tid| !alive.contains(tid)).collect();
         for tid in &gone {
             // One that the programs have removed meanwhile is what is wanted.
             let _ = threads.remove(tid);
@@ -671,6 +712,7 @@ impl Probes {
         Ok(budgets.fold(Switches::default(), |sum, budget| Switches {
             count: sum.count + budget.switches,
             spent: sum.spent + budget.spent,
+            sampled: sum.sampled + budget.sampled,
         }))
     }
 
@@ -848,7 +890,7 @@ pub fn check(no_btf: bool) -> Result<Vec<Checked>> {
         .map_err(|e| refused("loading the kernel programs", &e))?;
     let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
     let mut checked = Vec::new();
-    let names: std::collections::BTreeSet<String> = bpf.programs().map(|(name, _)| name.to_string()).collect();
+    let names: BTreeSet<String> = bpf.programs().map(|(name, _)| name.to_string()).collect();
     for name in names {
         let tracepoint = name.strip_suffix("_btf");
         if PROBED.contains(&&*name) || (use_btf && name.ends_with("_tp")) || (!use_btf && tracepoint.is_some()) {
@@ -952,7 +994,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_told_in_65536ths() {
+    fn a_share_is_a_number_of_65536ths() {
         assert_eq!((share(0.01), share(2.0), share(-1.0)), (655, 65_536, 0));
     }
 }

@@ -106,6 +106,11 @@ impl Programs {
         if is_seen { Ok(()) } else { Err(io::Error::other("they see one thread of a process only")) }
     }
 
+    /// Whether a program is loaded.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.get(name).is_ok()
+    }
+
     fn get(&self, name: &str) -> io::Result<&OwnedFd> {
         let found = self.0.iter().find(|(n, _)| *n == name);
         found.map(|(_, fd)| fd).ok_or_else(|| io::Error::other(format!("{name} is not loaded")))

@@ -139,7 +139,7 @@ tables! {
         completed: Option<bool>,
     }
 
-    /// An off-CPU interval of one of the target's threads, or the sum of several short ones.
+    /// An off-CPU interval of one of the target's threads, or a sum of them.
     OffCpu = "off_cpu" by ts, OffCpuRow, OffCpuColumns {
         /// When the thread left its CPU (ns since the Unix epoch).
         ts: i64,
@@ -149,7 +149,7 @@ tables! {
         tid: i32,
         /// CPU that it left.
         cpu: i32,
-        /// How it left: `S` asleep, `D` asleep uninterruptibly, `R` preempted or yielding (still runnable), `T` stopped, `t` traced, `I` idle, `P` parked, `+` several intervals, see `intervals`.
+        /// How it left: `S` asleep, `D` asleep uninterruptibly, `R` preempted or yielding (still runnable), `T` stopped, `t` traced, `I` idle, `P` parked, `+` a sum of intervals, see `intervals`.
         state: Text,
         /// The task that it was polling; null outside a task.
         task_id: Option<i64>,
@@ -159,7 +159,7 @@ tables! {
         run_queue: Option<i64>,
         /// The thread that woke it, of any process.
         waker_tid: Option<i32>,
-        /// How many off-CPU intervals the row sums up, where the thread switched too often to record each within the overhead budget: `dur` and `run_queue` are then their sums, `ts` is `dur` before the end of the last, `task_id` is that of the last, and there is no stack. Null where the row is one interval.
+        /// How many off-CPU intervals the row sums up (state `+`), where the thread switched too often to record each within the overhead budget: `dur` and `run_queue` are then their sums, `ts` is `dur` before the end of the last, `task_id` is that of the last, and there is no stack. Null where the row is one interval.
         intervals: Option<i32>,
     }
 

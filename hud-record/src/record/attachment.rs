@@ -184,8 +184,10 @@ impl Attachment {
     /// Keeps the probes within their budget; to be called every [`governor::TICK`]. Gives the stretch that ended, if one
     /// did.
     pub(super) fn govern(&mut self) -> Result<Option<Stretch>> {
-        if !self.switches.is_on() && self.governor.has_budget() {
-            return self.governor.pause(&mut self.probes, kernel::now(), "context switches are not recorded");
+        if let Some(off_since) = self.switches.off_since()
+            && self.governor.has_budget()
+        {
+            return self.governor.pause(&mut self.probes, off_since, "context switches are not recorded");
         }
         self.governor.tick(&mut self.probes, kernel::now())
     }
@@ -195,7 +197,8 @@ impl Attachment {
         match self.switches.tick(&mut self.probes, &self.process, kernel::now())? {
             None => Ok(None),
             Some(Turned::Off { began, ended }) => {
-                // What was counted before comes before.
+                // A program that had passed the switch may still be writing. What was counted before comes before.
+                thread::sleep(Duration::from_millis(1));
                 while !self.drain_ring(drain, out).is_empty {}
                 for state in self.probes.unfinished(began)? {
                     drain.unfinished(&state, ended, out);
@@ -206,12 +209,18 @@ impl Attachment {
                 for sum in &meanwhile {
                     drain.meanwhile(sum, out);
                 }
-                let alive = self.process.threads().into_iter().collect();
-                for tid in self.probes.forget_threads(&alive)? {
+                for tid in self.probes.forget_threads(&self.process)? {
                     drain.gone(now, tid);
                 }
                 Ok(None)
             }
+        }
+    }
+
+    /// Reports what threads did while switches did not count, until `ended`.
+    pub(super) fn end_sums(&mut self, ended: u64, drain: &mut Drain, out: &BatchSender) {
+        for sum in self.switches.so_far(&self.process, ended) {
+            drain.meanwhile(&sum, out);
         }
     }
 
@@ -268,9 +277,7 @@ impl Attachment {
         for state in self.probes.unfinished(self.probes.switches_since())? {
             drain.unfinished(&state, ended, out);
         }
-        for sum in self.switches.finish(&self.process, ended) {
-            drain.meanwhile(&sum, out);
-        }
+        self.end_sums(ended, drain, out);
         Ok(ended)
     }
 
@@ -297,7 +304,10 @@ impl Attachment {
             took.as_secs_f64()
         ));
         self.tokio = Arc::new(learned);
-        if let Err(e) = self.probes.use_learned(&self.process, &self.tokio, self.plan) {
+        let known = self.probes.left_out().len();
+        let used = self.probes.use_learned(&self.process, &self.tokio, self.plan);
+        self.notes.extend(self.probes.left_out().iter().skip(known).map(|left_out| left_out.what.clone()));
+        if let Err(e) = used {
             // The always-on streams are not the poorer for it. A target that is gone is noticed elsewhere.
             tracing::warn!("polls, wakes, spawns and ends are not recorded: {e}");
             self.notes.push(format!("polls, wakes, spawns and ends are not recorded: {e}"));

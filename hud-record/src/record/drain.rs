@@ -23,8 +23,8 @@ use super::{
 };
 use crate::target::{Mapping, PollFn, Tokio};
 
-/// State of a row that sums up several off-CPU intervals: no rule that looks at the length of one takes it for one.
-const SEVERAL: &str = "+";
+/// State of a row that sums up off-CPU intervals: no rule that looks at the length of one takes it for one.
+const SUM: &str = "+";
 /// Rows after which a table's columns become a batch: below about 1,000, Arrow's framing costs more than it carries.
 const BATCH_ROWS: usize = 4096;
 
@@ -170,6 +170,7 @@ impl Drain {
                 task_id: unreported.task_id,
                 run_queue: unreported.run_queue,
                 intervals: u32::try_from(unreported.intervals).unwrap_or(u32::MAX),
+                is_sum: 1,
                 wake_ts: before,
                 waker_tid: 0,
                 ..head
@@ -231,7 +232,7 @@ impl Drain {
     fn off_cpu_row(&mut self, e: &OffCpuHead, stack: &[u64], out: &BatchSender) {
         let (stack_id, _) = self.stacks.id(stack, Outcome::of(e.unwind));
         let woken = e.wake_ts != 0;
-        let is_sum = e.intervals > 1;
+        let is_sum = e.is_sum != 0;
         if e.task_id == 0 && !is_sum {
             self.threads.outside(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid);
         }
@@ -246,12 +247,12 @@ impl Drain {
             dur: e.dur.cast_signed(),
             tid: e.tid.cast_signed(),
             cpu: e.cpu.cast_signed(),
-            state: Text::Borrowed(if e.intervals > 1 { SEVERAL } else { state_name(e.state) }),
+            state: Text::Borrowed(if is_sum { SUM } else { state_name(e.state) }),
             task_id: self.task_id(e.task_id),
             stack_id,
             run_queue: woken.then(|| e.run_queue.min(e.dur).cast_signed()),
             waker_tid: (woken && e.waker_tid != 0).then_some(e.waker_tid.cast_signed()),
-            intervals: i32::try_from(e.intervals).ok().filter(|n| *n > 1),
+            intervals: is_sum.then(|| i32::try_from(e.intervals).unwrap_or(i32::MAX)),
         });
         if self.off_cpu.len() >= BATCH_ROWS {
             out.send(&mut self.off_cpu);

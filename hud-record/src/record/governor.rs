@@ -28,8 +28,8 @@ const PURSE: f64 = 1.0;
 /// The share of the budget that the probes get whatever the always-on streams cost. These keep within the other half, but for
 /// what each context switch costs at least.
 const LEAST: f64 = 0.5;
-/// The part of the budget that is spent. Putting probes on and taking them off stops the target for moments that no counter
-/// tells of.
+/// The part of the budget that is spent. Putting probes on and taking them off stops the target for moments that are counted
+/// nowhere.
 const MARGIN: f64 = 0.8;
 /// And at least this share of one CPU's time: of a target that does nearly nothing, 2 % is nothing.
 const FLOOR: f64 = 0.0025;
@@ -156,16 +156,18 @@ impl Governor {
         self.budget.is_some()
     }
 
-    /// Takes the probes off, if they are on, because of `reason`. Gives the stretch that ended, if one did. What may be spent
-    /// goes on adding up.
+    /// Stops the probes, if they are on, because of `reason`. Gives the time in which they counted, if that ended. What may be
+    /// spent continues to add up.
     pub(super) fn pause(&mut self, probes: &mut Probes, now: u64, reason: &'static str) -> Result<Option<Stretch>> {
-        if probes.probes_are_on() {
-            let stretch = self.cut(now, reason);
+        let ended = self.cut(now, reason);
+        if ended.is_some() {
             probes.count_probes_since(0)?;
-            probes.turn_probes(false);
-            return Ok(stretch);
         }
-        Ok(None)
+        // What was put on one by one stays on: it could not be put on again.
+        if probes.probes_can_turn() && probes.probes_are_on() {
+            probes.turn_probes(false);
+        }
+        Ok(ended)
     }
 
     /// Whether no stretch is under way.

@@ -386,6 +386,7 @@ impl<'a> Run<'a> {
         };
         let baseline = self.attachment.baseline.hand_over(&counters, &self.drain.rows);
         let ended = kernel::now();
+        self.attachment.end_sums(ended, &mut self.drain, &self.live.out);
         let (clock, pid) = (next.clock(), self.attachment.process.pid);
         let (live, new_stacks) = next.begin(ended, pid, &self.attachment.probes);
         let old = std::mem::replace(&mut self.live, live);
@@ -417,7 +418,11 @@ impl<'a> Run<'a> {
     /// Ends the last session, whatever led here, and waits for all that is under way.
     fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
         let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, .. } = self;
-        privilege::hurry_all(attachment.sources.intake().pid());
+        // Somebody waits for it, unless the target has exited.
+        let _hurry = match result {
+            Ok(End::Stopped | End::DurationOver) => Some(Hurry::all(attachment.sources.intake().pid())),
+            _ => None,
+        };
         if !attachment.has_learned() {
             live.task_types(&attachment.tokio);
         }

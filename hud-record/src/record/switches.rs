@@ -102,11 +102,6 @@ impl SwitchGovernor {
         governor
     }
 
-    /// Whether switches count.
-    pub(super) fn is_on(&self) -> bool {
-        matches!(self.state, State::On)
-    }
-
     fn most(&self) -> f64 {
         self.share.unwrap_or(0.0) * SAVED * 1e9 * self.cpus
     }
@@ -129,21 +124,26 @@ impl SwitchGovernor {
                 if self.saved >= 0.0 || !probes.switches_are_on() {
                     return Ok(None);
                 }
-                let began = probes.switches_since();
-                if !probes.turn_switches(false) {
+                if !probes.switches_can_turn() {
                     // Plain tracepoints stay.
                     self.share = None;
                     return Ok(None);
                 }
+                let began = probes.switches_since();
+                // No poll may count whose sleep does not.
+                probes.count_probes_since(0)?;
                 probes.count_switches_since(0)?;
-                self.state = State::Off { since: now, times: times_of(process) };
-                Ok(Some(Turned::Off { began, ended: now }))
+                let ended = kernel::now();
+                self.state = State::Off { since: ended, times: times_of(process) };
+                probes.turn_switches(false);
+                Ok(Some(Turned::Off { began, ended }))
             }
             State::Off { since, times } => {
                 if probes.switches_are_on() {
+                    let after = times_of(process);
                     let now = kernel::now();
-                    let meanwhile = sums(times, &times_of(process), *since, now);
                     probes.count_switches_since(now)?;
+                    let meanwhile = sums(times, &after, *since, now);
                     self.state = State::On;
                     return Ok(Some(Turned::On { now, meanwhile }));
                 }
@@ -155,12 +155,21 @@ impl SwitchGovernor {
         }
     }
 
-    /// Recording ends at `now`: what threads did since switches stopped counting.
-    pub(super) fn finish(&mut self, process: &Process, now: u64) -> Vec<OffCpuHead> {
-        match std::mem::replace(&mut self.state, State::On) {
-            State::On => Vec::new(),
-            State::Off { since, times } => sums(&times, &times_of(process), since, now),
+    /// Since when switches do not count, where they don't (CLOCK_MONOTONIC).
+    pub(super) fn off_since(&self) -> Option<u64> {
+        match self.state {
+            State::On => None,
+            State::Off { since, .. } => Some(since),
         }
+    }
+
+    /// A session ends at `now`: what threads did since switches stopped counting, as far as they have.
+    pub(super) fn so_far(&mut self, process: &Process, now: u64) -> Vec<OffCpuHead> {
+        let State::Off { since, times } = &mut self.state else { return Vec::new() };
+        let after = times_of(process);
+        let sums = sums(times, &after, *since, now);
+        (*since, *times) = (now, after);
+        sums
     }
 }
 
@@ -170,15 +179,17 @@ fn times_of(process: &Process) -> HashMap<u32, Times> {
     threads.filter_map(|tid| Some((tid, times(tid)?))).collect()
 }
 
-/// What each thread did from `since` to `now`, as one event: off CPU for so long, in so many intervals.
+/// What each thread did from `since` to `now`, as one event: how long it was off CPU, and in how many intervals.
 fn sums(before: &HashMap<u32, Times>, after: &HashMap<u32, Times>, since: u64, now: u64) -> Vec<OffCpuHead> {
+    // A thread's time on a CPU is brought up to date at each tick of the kernel.
+    const TICK: u64 = 10_000_000;
     let passed = now.saturating_sub(since);
     let sum = |(&tid, after): (&u32, &Times)| {
         // A thread that is new was nowhere before.
         let before = before.get(&tid)?;
         let dur = passed.saturating_sub(after.on_cpu.saturating_sub(before.on_cpu));
         let turns = after.turns.saturating_sub(before.turns);
-        (dur > 0).then(|| OffCpuHead {
+        (dur > 0 && (turns > 0 || dur >= TICK)).then(|| OffCpuHead {
             kind: EventKind::OffCpu as u32,
             tid,
             ts: since,
@@ -191,9 +202,9 @@ fn sums(before: &HashMap<u32, Times>, after: &HashMap<u32, Times>, since: u64, n
             state: 0,
             frames: 0,
             unwind: 0,
-            // A sum, also where the thread did not come back once.
-            intervals: u32::try_from(turns).unwrap_or(u32::MAX).max(2),
-            reserved: 0,
+            // One that is not over yet counts as well.
+            intervals: u32::try_from(turns).unwrap_or(u32::MAX).max(1),
+            is_sum: 1,
         })
     };
     after.iter().filter_map(sum).collect()
@@ -210,14 +221,19 @@ mod tests {
 
     #[test]
     fn what_threads_did_meanwhile_is_the_difference() {
+        let second = 1_000_000_000;
         let times = |on_cpu, waiting, turns| Times { on_cpu, waiting, turns };
         let before = HashMap::from([(1, times(100, 10, 5)), (2, times(0, 0, 0)), (3, times(7, 0, 1))]);
-        let after =
-            HashMap::from([(1, times(400, 60, 25)), (2, times(1000, 0, 1)), (3, times(7, 0, 1)), (4, times(1, 1, 1))]);
-        let mut sums = sums(&before, &after, 5_000, 6_000);
+        let after = HashMap::from([
+            (1, times(400, 60, 25)),
+            (2, times(second, 0, 0)),
+            (3, times(7, 0, 1)),
+            (4, times(1, 1, 1)),
+        ]);
+        let mut sums = sums(&before, &after, 5_000, 5_000 + second);
         sums.sort_by_key(|s| s.tid);
         let found: Vec<_> = sums.iter().map(|s| (s.tid, s.ts, s.dur, s.run_queue, s.intervals)).collect();
-        assert_eq!(found, [(1, 5_000, 700, 50, 20), (3, 5_000, 1_000, 0, 2)]);
+        assert_eq!(found, [(1, 5_000, second - 300, 50, 20), (3, 5_000, second, 0, 1)]);
     }
 
     #[test]

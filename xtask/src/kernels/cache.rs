@@ -36,6 +36,13 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
 }
 
+impl Kernel {
+    /// Whether it is what is wanted, or taken in its place.
+    pub(crate) fn is(&self, wanted: &Wanted) -> bool {
+        self.wanted == *wanted || pick(wanted, std::slice::from_ref(&self.package)).is_some()
+    }
+}
+
 /// QEMU, unpacked but not installed.
 pub(crate) struct Qemu(PathBuf);
 

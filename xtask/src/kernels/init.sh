@@ -2,8 +2,8 @@
 # The first process of a guest of `cargo xtask kernels`: mounts what hud needs, runs the checks, and powers off.
 #
 # Kernel parameters that the kernel does not know reach this script as variables:
-#   HUD_CHECKS      load, record, or both with a comma between them
-#   HUD_RECORDINGS  the recordings: auto, exact, off, no-btf
+#   HUD_CHECKS      load, record, or both with a comma between them; or lockdown
+#   HUD_RECORDINGS  the recordings: auto, exact, off, no-btf, capabilities
 #   HUD_REPEAT      how often the recording `exact` is made
 #   HUD_SECONDS     the duration of a recording
 #   HUD_LIMIT       the longest time that a command may take, in seconds
@@ -15,6 +15,8 @@
 /bin/busybox mkdir -p /bin /sbin /usr/bin /usr/sbin
 /bin/busybox --install -s /bin
 export PATH=/hud:/usr/bin:/bin:/sbin:/usr/sbin HOME=/root TERM=dumb
+# The recording `capabilities` is checked for a note, which is of level info.
+log_of_capabilities="${RUST_LOG:-info}"
 # A recording may go on with less than what it was asked for, and warns of it.
 export RUST_LOG="${RUST_LOG:-warn}"
 
@@ -22,6 +24,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tracefs tracefs /sys/kernel/tracing
+mount -t securityfs securityfs /sys/kernel/security
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /dev/shm
@@ -55,15 +58,31 @@ load() {
     echo "HUD-END $step"
 }
 
-rows="SELECT (SELECT count(*) FROM samples) AS samples, (SELECT count(*) FROM off_cpu) AS off_cpu,
-             (SELECT count(*) FROM polls) AS polls"
+start_target() {
+    test-async-app >/tmp/target 2>&1 &
+    target=$!
+    # It prints a line once its tasks run.
+    until [ -s /tmp/target ] || ! kill -0 "$target"; do usleep 100000; done
+}
 
-# record STEP OPTION...
+rows="SELECT (SELECT count(*) FROM samples) AS samples, (SELECT count(*) FROM off_cpu) AS off_cpu,
+             (SELECT count(*) FROM polls) AS polls,
+             (SELECT count(*) FROM coverage
+              WHERE stream = 'samples' AND dur = 0 AND reason LIKE '%perf_event_paranoid%') AS samples_denied"
+
+# Runs a command as uid 1000, with the capabilities that hud-record asks for and no others.
+# By its path: busybox's own setpriv, which busybox's timeout would take, has fewer options.
+capabilities=-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search,+checkpoint_restore
+as_user="/usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=$capabilities --ambient-caps=$capabilities
+         --bounding-set=$capabilities env HOME=/tmp RUST_LOG=$log_of_capabilities"
+
+# record STEP OPTION...: hud-record is run by the command in $launcher, or by this shell where that is empty.
 record() {
     step=$1
     shift
     echo "HUD-BEGIN $step"
-    run "$step" record hud-record --pid "$target" --headless --export /tmp/session --duration "$HUD_SECONDS" "$@"
+    run "$step" paranoid cat /proc/sys/kernel/perf_event_paranoid
+    run "$step" record $launcher hud-record --pid "$target" --headless --export /tmp/session --duration "$HUD_SECONDS" "$@"
     if [ -d /tmp/session ]; then
         run "$step" verify hud-analyze verify /tmp/session
         run "$step" info hud-analyze info /tmp/session --format json
@@ -82,19 +101,28 @@ for check in $(echo "$HUD_CHECKS" | tr , ' '); do
             load load-no-btf --no-btf
             ;;
         record)
-            test-async-app >/tmp/target 2>&1 &
-            target=$!
-            # It prints a line once its tasks run.
-            until [ -s /tmp/target ] || ! kill -0 "$target"; do usleep 100000; done
+            start_target
             for recording in $(echo "$HUD_RECORDINGS" | tr , ' '); do
                 case $recording in
                     auto | off) record "$recording" --polls "$recording" ;;
                     no-btf) record "$recording" --no-btf ;;
+                    capabilities)
+                        launcher=$as_user
+                        record "$recording" --polls auto
+                        launcher=
+                        ;;
                     exact)
                         for n in $(seq "$HUD_REPEAT"); do record "exact-$n" --polls exact; done
                         ;;
                 esac
             done
+            kill "$target"
+            ;;
+        lockdown)
+            start_target
+            echo "HUD-BEGIN lockdown"
+            run lockdown record hud-record --pid "$target" --headless --export /tmp/session --duration "$HUD_SECONDS"
+            echo "HUD-END lockdown"
             kill "$target"
             ;;
     esac

@@ -8,6 +8,7 @@ mod console;
 mod guest;
 mod initramfs;
 mod load;
+mod lockdown;
 mod recording;
 mod report;
 mod versions;
@@ -24,6 +25,7 @@ use console::{Line, Step};
 use guest::Boot;
 use initramfs::Program;
 use load::Load;
+use lockdown::Refusal;
 use recording::Recording;
 use report::Outcome;
 use versions::Wanted;
@@ -72,6 +74,8 @@ enum Check {
     Load,
     /// Records test-async-app, verifies the session and counts its rows
     Record,
+    /// Has hud-record refuse to record where the kernel is locked down [default kernel: 6.12]
+    Lockdown,
 }
 
 /// The ways to record.
@@ -85,10 +89,12 @@ enum Way {
     Off,
     /// `--no-btf`
     NoBtf,
+    /// `--polls auto` as uid 1000 with hud's capabilities, where the kernel may deny perf events
+    Capabilities,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [Self::Auto, Self::Exact, Self::Off, Self::NoBtf];
+    const ALL: [Self; 5] = [Self::Auto, Self::Exact, Self::Off, Self::NoBtf, Self::Capabilities];
 
     /// As init.sh knows it.
     fn name(self) -> &'static str {
@@ -97,12 +103,19 @@ impl Way {
             Self::Exact => "exact",
             Self::Off => "off",
             Self::NoBtf => "no-btf",
+            Self::Capabilities => recording::CAPABILITIES,
         }
     }
 }
 
 /// Two old kernels, each a stable Debian's: what they take, newer ones took as well, but for the number of instructions.
 const OLD_KERNELS: [&str; 2] = ["6.1", "6.12"];
+
+/// The kernel that is also booted locked down, where it is among those to boot: lockdown does not differ between kernels.
+const LOCKDOWN_KERNEL: &str = "6.12";
+
+/// Has a kernel let no program read its memory.
+const LOCKDOWN_PARAMETERS: &str = "lsm=lockdown,capability lockdown=confidentiality";
 
 /// How long the guest may take beyond the longest command.
 const BOOT_TIME: Duration = Duration::from_secs(60);
@@ -112,13 +125,25 @@ const LAST_LINES: usize = 40;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut cache = Cache::open()?;
-    let wanted = if args.kernels.is_empty() { cache::defaults()? } else { args.kernels.clone() };
+    let lockdown_kernel: Wanted = LOCKDOWN_KERNEL.parse().map_err(anyhow::Error::msg)?;
+    let wanted = match (args.kernels.as_slice(), args.check) {
+        ([], Some(Check::Lockdown)) => vec![lockdown_kernel.clone()],
+        ([], _) => cache::defaults()?,
+        (kernels, _) => kernels.to_vec(),
+    };
     let provided = Provided::new(&mut cache, &wanted)?;
     let initramfs = initramfs::build(&programs(args)?, &cache.folder().join("initramfs"))?;
 
     let mut outcomes = Vec::new();
     for kernel in &provided.kernels {
-        outcomes.push(boot(args, &provided.qemu, kernel, &initramfs, cache.folder())?);
+        let is_locked_down: &[bool] = match args.check {
+            Some(Check::Lockdown) => &[true],
+            None if kernel.is(&lockdown_kernel) => &[false, true],
+            _ => &[false],
+        };
+        for &is_locked_down in is_locked_down {
+            outcomes.push(boot(args, &provided.qemu, kernel, is_locked_down, &initramfs, cache.folder())?);
+        }
     }
     if !args.no_report {
         let command_line = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
@@ -126,7 +151,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let text = report::markdown(&command_line, &provided.qemu.version()?, &results::machine()?, &outcomes)?;
         println!("\nwritten to {}", results::write("kernels", &text)?.display());
     }
-    let failed: Vec<_> = outcomes.iter().filter(|one| !one.failures().is_empty()).map(Outcome::version).collect();
+    let failed: Vec<_> = outcomes.iter().filter(|one| !one.failures().is_empty()).map(Outcome::name).collect();
     if !failed.is_empty() {
         bail!(
             "hud fails on Linux {}: see the consoles in {}",
@@ -134,10 +159,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             cache.folder().join("logs").display()
         );
     }
-    println!(
-        "\nhud passes its checks on Linux {}",
-        outcomes.iter().map(Outcome::version).collect::<Vec<_>>().join(", ")
-    );
+    println!("\nhud passes its checks on Linux {}", outcomes.iter().map(Outcome::name).collect::<Vec<_>>().join(", "));
     Ok(())
 }
 
@@ -224,7 +246,9 @@ fn programs(args: &Args) -> Result<Vec<Program>> {
     };
     let mut programs = vec![program(&args.hud_record, "hud-record", !args.debug)?];
     if args.check != Some(Check::Load) {
-        programs.push(program(&args.hud_analyze, "hud-analyze", true)?);
+        if args.check != Some(Check::Lockdown) {
+            programs.push(program(&args.hud_analyze, "hud-analyze", true)?);
+        }
         programs.push(Program { path: targets::build_program(TARGET)?, name: TARGET, is_stripped: false });
     }
     Ok(programs)
@@ -234,19 +258,27 @@ fn programs(args: &Args) -> Result<Vec<Program>> {
 const TARGET: &str = "test-async-app";
 
 /// Boots a kernel, and shows the result of each step as it ends.
-fn boot(args: &Args, qemu: &Qemu, kernel: &Kernel, initramfs: &Path, folder: &Path) -> Result<Outcome> {
-    let version = kernel.package.version.to_string();
-    println!("\nLinux {version}");
+fn boot(
+    args: &Args,
+    qemu: &Qemu,
+    kernel: &Kernel,
+    is_locked_down: bool,
+    initramfs: &Path,
+    folder: &Path,
+) -> Result<Outcome> {
+    let mut outcome = Outcome::new(kernel.clone(), is_locked_down);
+    println!("\nLinux {}", outcome.name());
+    let version = &kernel.package.version;
+    let log = if is_locked_down { format!("{version}-lockdown.log") } else { format!("{version}.log") };
     let boot = Boot {
         qemu,
         image: &kernel.image,
         initramfs,
-        parameters: &parameters(args),
-        log: folder.join("logs").join(format!("{version}.log")),
+        parameters: &parameters(args, is_locked_down),
+        log: folder.join("logs").join(log),
         patience: Duration::from_secs(args.timeout) + BOOT_TIME,
     };
     let start = Instant::now();
-    let mut outcome = Outcome::new(kernel.clone());
     let mut step = Step::default();
     outcome.ending = boot.run(|line| match line {
         Line::Booted { release, has_btf, uptime_s } => {
@@ -262,8 +294,13 @@ fn boot(args: &Args, qemu: &Qemu, kernel: &Kernel, initramfs: &Path, folder: &Pa
             report::print_load(&load);
             outcome.loads.push(load);
         }
+        Line::End(name) if name == "lockdown" => {
+            let refusal = Refusal::judge(&name, &step);
+            report::print_refusal(&refusal);
+            outcome.refusals.push(refusal);
+        }
         Line::End(name) => {
-            let recording = Recording::judge(&name, &step);
+            let recording = Recording::judge(&name, &step, version);
             report::print_recording(&recording);
             outcome.recordings.push(recording);
         }
@@ -277,16 +314,17 @@ fn boot(args: &Args, qemu: &Qemu, kernel: &Kernel, initramfs: &Path, folder: &Pa
 }
 
 /// What init.sh is told by the kernel's parameters.
-fn parameters(args: &Args) -> String {
-    let checks = match args.check {
-        Some(Check::Load) => "load",
-        Some(Check::Record) => "record",
-        None => "load,record",
+fn parameters(args: &Args, is_locked_down: bool) -> String {
+    let (checks, lockdown) = match args.check {
+        _ if is_locked_down => ("lockdown", LOCKDOWN_PARAMETERS),
+        Some(Check::Load) => ("load", ""),
+        Some(Check::Record) => ("record", ""),
+        _ => ("load,record", ""),
     };
     let ways = if args.recordings.is_empty() { &Way::ALL } else { args.recordings.as_slice() };
     let ways: Vec<_> = ways.iter().map(|way| way.name()).collect();
     format!(
-        "HUD_CHECKS={checks} HUD_RECORDINGS={} HUD_REPEAT={} HUD_SECONDS={} HUD_LIMIT={} {}",
+        "HUD_CHECKS={checks} HUD_RECORDINGS={} HUD_REPEAT={} HUD_SECONDS={} HUD_LIMIT={} {lockdown} {}",
         ways.join(","),
         args.repeat,
         args.seconds,

@@ -10,16 +10,20 @@ use anyhow::Result;
 use super::cache::Kernel;
 use super::guest::Ending;
 use super::load::{Load, MOST_INSTRUCTIONS};
+use super::lockdown::Refusal;
 use super::recording::Recording;
 
-/// All that is known of one kernel.
+/// All that is known of one kernel, booted once.
 pub(crate) struct Outcome {
     pub(crate) kernel: Kernel,
+    pub(crate) is_locked_down: bool,
     /// As `uname -r` prints it.
     pub(crate) release: Option<String>,
     pub(crate) has_btf: bool,
     pub(crate) loads: Vec<Load>,
     pub(crate) recordings: Vec<Recording>,
+    /// Of the lockdown check.
+    pub(crate) refusals: Vec<Refusal>,
     /// Warnings in the kernel's log.
     pub(crate) warnings: Vec<String>,
     pub(crate) ending: Ending,
@@ -30,13 +34,15 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Of a kernel that is not booted yet.
-    pub(crate) fn new(kernel: Kernel) -> Self {
+    pub(crate) fn new(kernel: Kernel, is_locked_down: bool) -> Self {
         Self {
             kernel,
+            is_locked_down,
             release: None,
             has_btf: false,
             loads: Vec::new(),
             recordings: Vec::new(),
+            refusals: Vec::new(),
             warnings: Vec::new(),
             ending: Ending::Done,
             last_lines: Vec::new(),
@@ -44,8 +50,10 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn version(&self) -> String {
-        self.kernel.package.version.to_string()
+    /// The kernel's version, and whether it was locked down.
+    pub(crate) fn name(&self) -> String {
+        let version = &self.kernel.package.version;
+        if self.is_locked_down { format!("{version} (locked down)") } else { version.to_string() }
     }
 
     /// What hud-record warned of, each with the recording.
@@ -58,9 +66,11 @@ impl Outcome {
     pub(crate) fn failures(&self) -> Vec<String> {
         let of_loads = self.loads.iter().flat_map(|load| load.failures.iter().map(|why| (&load.step, why)));
         let of_recordings = self.recordings.iter().flat_map(|one| one.failures.iter().map(|why| (&one.step, why)));
-        let mut failures: Vec<_> = of_loads.chain(of_recordings).map(|(step, why)| format!("{step}: {why}")).collect();
+        let of_refusals = self.refusals.iter().flat_map(|one| one.failures.iter().map(|why| (&one.step, why)));
+        let all = of_loads.chain(of_recordings).chain(of_refusals);
+        let mut failures: Vec<_> = all.map(|(step, why)| format!("{step}: {why}")).collect();
         match &self.ending {
-            Ending::Done if self.loads.is_empty() && self.recordings.is_empty() => {
+            Ending::Done if self.loads.is_empty() && self.recordings.is_empty() && self.refusals.is_empty() => {
                 failures.push("the guest ran no check".to_owned());
             }
             Ending::Done => {}
@@ -96,6 +106,11 @@ pub(crate) fn print_recording(recording: &Recording) {
         share(recording.complete_off_cpu),
     );
     print_step(&recording.failures, &recording.warnings, &facts, recording.duration_s);
+}
+
+/// Shows how hud-record refused to record.
+pub(crate) fn print_refusal(refusal: &Refusal) {
+    print_step(&refusal.failures, &[], &refusal.message, refusal.duration_s);
 }
 
 fn print_step(failures: &[String], warnings: &[String], facts: &str, duration_s: u64) {
@@ -138,7 +153,7 @@ pub(crate) fn markdown(command_line: &str, qemu: &str, machine: &str, outcomes: 
         writeln!(
             text,
             "| {}{substitute} | {} | {} | {} | {} | {} s |",
-            outcome.version(),
+            outcome.name(),
             outcome.release.as_deref().unwrap_or("did not boot"),
             outcome.kernel.package.file_name(),
             if outcome.has_btf { "yes" } else { "no" },
@@ -158,6 +173,8 @@ pub(crate) fn markdown(command_line: &str, qemu: &str, machine: &str, outcomes: 
 fn instructions(text: &mut String, outcomes: &[Outcome]) -> Result<()> {
     let steps: BTreeSet<_> =
         outcomes.iter().flat_map(|outcome| &outcome.loads).map(|load| load.step.as_str()).collect();
+    // On a kernel that is locked down, nothing is loaded.
+    let outcomes: Vec<_> = outcomes.iter().filter(|outcome| !outcome.is_locked_down).collect();
     for step in steps {
         let how = if step == "load" { "with BTF" } else { "without BTF (`--no-btf`)" };
         write!(
@@ -167,8 +184,8 @@ fn instructions(text: &mut String, outcomes: &[Outcome]) -> Result<()> {
         )?;
         let loads: Vec<_> =
             outcomes.iter().map(|outcome| outcome.loads.iter().find(|load| load.step == step)).collect();
-        for outcome in outcomes {
-            write!(text, " {} |", outcome.version())?;
+        for outcome in &outcomes {
+            write!(text, " {} |", outcome.name())?;
         }
         writeln!(text, "\n|---|{}", "---:|".repeat(outcomes.len()))?;
         let names: BTreeSet<_> = loads.iter().flatten().flat_map(|load| &load.programs).map(|(name, _)| name).collect();
@@ -197,7 +214,7 @@ fn recordings(text: &mut String, outcomes: &[Outcome]) -> Result<()> {
             writeln!(
                 text,
                 "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} s |",
-                outcome.version(),
+                outcome.name(),
                 recording.step,
                 recording.exit_code.map_or("-".to_owned(), |code| code.to_string()),
                 if recording.is_verified { "ok" } else { "**FAILED**" },
@@ -217,7 +234,7 @@ fn recordings(text: &mut String, outcomes: &[Outcome]) -> Result<()> {
 
 fn list(text: &mut String, title: &str, outcomes: &[Outcome], of: impl Fn(&Outcome) -> Vec<String>) -> Result<()> {
     let lines: Vec<_> =
-        outcomes.iter().flat_map(|outcome| of(outcome).into_iter().map(|line| (outcome.version(), line))).collect();
+        outcomes.iter().flat_map(|outcome| of(outcome).into_iter().map(|line| (outcome.name(), line))).collect();
     if !lines.is_empty() {
         writeln!(text, "\n## {title}\n")?;
     }

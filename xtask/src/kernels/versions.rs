@@ -12,6 +12,11 @@ impl Version {
         self.0.starts_with(&prefix.0)
     }
 
+    /// Whether it is of this series or of a newer one.
+    pub(crate) fn is_at_least(&self, series: [u32; 2]) -> bool {
+        self.series() >= series.as_slice()
+    }
+
     /// The first two numbers: 6.12 of 6.12.117.
     fn series(&self) -> &[u32] {
         self.0.get(..2).unwrap_or(&self.0)
