@@ -320,9 +320,12 @@ impl Probes {
             if name == "sched_wakeup_new" && btf.is_none() {
                 continue;
             }
-            let loaded = self.load_tracepoint(btf.as_ref(), name).and_then(|program| match name {
-                "sched_waking" => Ok(switches.push(program)),
-                _ => self.attach_tracepoint(btf.is_some(), name),
+            let loaded = self.load_tracepoint(btf.as_ref(), name).and_then(|program| {
+                if name == "sched_waking" {
+                    switches.push(program);
+                    return Ok(());
+                }
+                self.attach_tracepoint(btf.is_some(), name)
             });
             if let Err(e) = loaded {
                 self.leave_out(None, format!("{lost}: {e}"));
