@@ -409,7 +409,15 @@ impl Probes {
         ];
         self.places = places.iter().map(|p| p.at.len()).sum();
         let Some(programs) = self.programs.clone() else {
-            return self.attach_one_by_one(process, &places);
+            return match self.attach_one_by_one(process, &places) {
+                // They are perf events, which a `uprobe_multi` link is not.
+                Err(e @ Error::NoPermission { .. }) => {
+                    let (stream, lost) = lost_with("poll_enter");
+                    self.leave_out(stream, format!("{lost}: {e}{}", paranoid()));
+                    Ok(())
+                }
+                done => done,
+            };
         };
         let started = |e: std::io::Error| match e.kind() {
             _ if !Path::new(&exe).exists() => Error::Exited(process.pid),
@@ -929,7 +937,7 @@ pub fn check(no_btf: bool) -> Result<Vec<Checked>> {
 fn paranoid() -> String {
     match kernel::perf_event_paranoid() {
         Some(level @ 3..) => format!(
-            " (kernel.perf_event_paranoid is {level}: above 2, this kernel asks for CAP_SYS_ADMIN; set it to 2 to have samples)"
+            " (kernel.perf_event_paranoid is {level}: above 2, this kernel asks for CAP_SYS_ADMIN; set it to 2 to have them)"
         ),
         _ => String::new(),
     }
