@@ -120,6 +120,18 @@ pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
+/// Major, minor and patch version of a release such as `6.12.117+deb13-cloud-amd64`; what is missing is 0.
+pub(crate) fn version(release: &str) -> (u32, u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next(), next())
+}
+
+/// Whether the running kernel is older than a version.
+pub(crate) fn is_older_than(major: u32, minor: u32) -> bool {
+    version(&release()) < (major, minor, 0)
+}
+
 /// Whether the kernel is locked down so far that no program may read its memory, root's neither (`lockdown=confidentiality`,
 /// security/lockdown/lockdown.c).
 pub fn is_locked_down() -> bool {
@@ -208,6 +220,14 @@ fn nanos(clock: ClockId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_begins_with_its_version() {
+        assert_eq!(version("6.12.117+deb13-cloud-amd64"), (6, 12, 117));
+        assert_eq!(version("6.1.0-50-cloud-amd64"), (6, 1, 0));
+        assert_eq!(version("5.15"), (5, 15, 0));
+        assert!(version("6.1.0") < (6, 12, 0) && version("6.12.0") >= (6, 12, 0));
+    }
 
     #[test]
     fn the_anchor_ties_both_clocks() {

@@ -228,9 +228,7 @@ fn own_place(program: &'static str, is_return: bool) -> io::Result<Places> {
 
 /// Whether `uprobe_multi` links of this kernel see one thread only, by its release.
 fn filters_by_thread(release: &str) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-    let mut next = || numbers.next().unwrap_or(0);
-    match (next(), next(), next()) {
+    match kernel::version(release) {
         (6, 6, patch) => patch < 35,
         (6, 7 | 8, _) => true,
         (6, 9, patch) => patch < 5,
