@@ -313,11 +313,23 @@ const ANY_RUNNING: u64 = 0;
 /// found (a worker polls from few places, so it mostly lies there again), else upwards from the stack pointer.
 #[inline(always)]
 fn find(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Option<Search> {
-    // SAFETY: the helpers take and give kernel pointers; `sp` is read through one of them.
-    let sp = unsafe {
+    // SAFETY: the helpers take and give kernel pointers, whose fields the verifier knows.
+    let (sp, registers) = unsafe {
         let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
-        bpf_probe_read_kernel(&raw const (*regs).rsp).ok()?
+        let registers = [(*regs).rdi, (*regs).rbx, (*regs).rbp, (*regs).r12, (*regs).r13, (*regs).r14, (*regs).r15];
+        ((*regs).rsp, registers)
     };
+    // A poll that calls nothing has it in a register, and nowhere else.
+    if tries == 0 {
+        let piece = STACK_PIECE.get_ptr_mut(slot)?;
+        for (i, register) in registers.iter().enumerate() {
+            // SAFETY: the map's own memory holds more words.
+            unsafe { (*piece)[i] = *register };
+        }
+        if let Some(found) = look_through(id, sp, registers.len() as u64, slot) {
+            return Some(found);
+        }
+    }
     // SAFETY: the thread map's own memory.
     let anchor = unsafe { (*state).anchor };
     if anchor > sp {
@@ -375,7 +387,12 @@ fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<Search> {
             }
         }
     }
-    let words = bytes / 8;
+    look_through(id, from, bytes / 8, slot)
+}
+
+/// Looks through the first `words` words of the scratch memory, which lay at `from`.
+#[inline(always)]
+fn look_through(id: u64, from: u64, words: u64, slot: u32) -> Option<Search> {
     let mut search = Search { id, words, poll_addr: 0, header: 0, index: 0, from, slot, reserved: 0 };
     // SAFETY: the callback takes the context that is passed here.
     unsafe { each_of(&raw const SEARCH_STEPS, search_step, &raw mut search) };

@@ -132,6 +132,12 @@ pub(crate) fn is_older_than(major: u32, minor: u32) -> bool {
     version(&release()) < (major, minor, 0)
 }
 
+/// Whether the CPUs are emulated by QEMU (TCG), as `/proc/cpuinfo` has it.
+pub(crate) fn is_emulated() -> bool {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo");
+    cpus.is_ok_and(|text| text.lines().any(|line| line.starts_with("model name") && line.contains("QEMU TCG")))
+}
+
 /// Whether the kernel is locked down so far that no program may read its memory, root's neither (`lockdown=confidentiality`,
 /// security/lockdown/lockdown.c).
 pub fn is_locked_down() -> bool {

@@ -140,8 +140,9 @@ pub(crate) fn enter_writer(owner: Option<Owner>) {
 /// gets of a CPU that both want. At nice 19 it would be a hundredth, and on a machine that has stalled nothing would have a
 /// name for minutes.
 const STANDING_BACK: i32 = 5;
-/// How nice hud is while somebody waits for it. Where four threads want each CPU, it gets nearly all of one.
-const HURRYING: i32 = -20;
+/// How nice hud is while somebody waits for it. Where four threads want each CPU, it gets 70 % of one; at -20 it would get all,
+/// and the target would stand still for half a second.
+const HURRYING: i32 = -10;
 
 /// Lets others go first.
 pub(crate) fn stand_back() {

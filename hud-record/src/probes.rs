@@ -4,7 +4,7 @@
 //! there ([`Probes::left_out`]).
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{BTreeSet, HashSet},
     num::NonZeroU32,
     os::fd::{AsFd as _, OwnedFd},
@@ -136,25 +136,21 @@ pub struct Probes {
 
 /// The programs at context switches.
 enum SwitchPrograms {
-    /// They are taken off, and put on again.
+    /// They can be taken off, and put on again.
     Detachable(Switch),
-    /// They stay, and return at once while switches do not count.
-    Staying {
-        /// Their links.
-        _links: Tracepoints,
-        /// Whether they are wanted.
-        on: Cell<bool>,
-    },
+    /// They stay on as long as these links do.
+    Staying { _links: Tracepoints },
 }
 
 impl SwitchPrograms {
     /// `tracepoints` are on.
     ///
-    /// Before Linux 6.12 they stay: under QEMU, 6.1 has hung with a CPU in the kernel's code patching, as a tracepoint was put on
-    /// or taken off, in 4 of some 90 recordings. 6.12 and newer have not.
+    /// To put one on or take it off, the kernel patches its own code while other CPUs run it. An emulated CPU may then still
+    /// run what was there before: under QEMU without KVM a kernel has crashed (`Oops: int3` in `try_to_wake_up`) or hung,
+    /// where that was done every other second. No kernel has on a real CPU.
     fn new(tracepoints: Tracepoints) -> Result<Self> {
-        if kernel::is_older_than(6, 12) {
-            return Ok(SwitchPrograms::Staying { _links: tracepoints, on: Cell::new(true) });
+        if kernel::is_emulated() || kernel::is_older_than(6, 12) {
+            return Ok(SwitchPrograms::Staying { _links: tracepoints });
         }
         let switch = Switch::new("hud-switches", tracepoints);
         switch.map(SwitchPrograms::Detachable).map_err(|source| Error::Io { action: "start a thread", source })
@@ -529,39 +525,41 @@ impl Probes {
 
     /// Whether the programs at context switches are on.
     pub fn switches_are_on(&self) -> bool {
-        match &self.switches {
-            None => true,
-            Some(SwitchPrograms::Detachable(switch)) => switch.is_on(),
-            Some(SwitchPrograms::Staying { on, .. }) => on.get(),
-        }
+        self.detachable().is_none_or(Switch::is_on)
     }
 
     /// Whether they are being put on.
     pub fn switches_go_on(&self) -> bool {
-        matches!(&self.switches, Some(SwitchPrograms::Detachable(switch)) if switch.goes_on())
+        self.detachable().is_some_and(Switch::goes_on)
     }
 
     /// Whether they are off, and can be put on again.
     pub fn switches_can_go_on(&self) -> bool {
-        match &self.switches {
-            None => false,
-            Some(SwitchPrograms::Detachable(switch)) => switch.is_off(),
-            Some(SwitchPrograms::Staying { on, .. }) => !on.get(),
-        }
+        self.detachable().is_some_and(Switch::is_off)
     }
 
-    /// Whether they can be put on and taken off at all.
-    pub fn switches_can_turn(&self) -> bool {
-        self.switches.is_some()
+    /// Whether they can be taken off, and put on again.
+    pub fn switches_can_detach(&self) -> bool {
+        self.detachable().is_some()
     }
 
     /// Puts them on or takes them off, soon.
-    pub fn turn_switches(&self, turn_on: bool) {
-        match &self.switches {
-            None => {}
-            Some(SwitchPrograms::Detachable(switch)) => switch.turn(turn_on),
-            Some(SwitchPrograms::Staying { on, .. }) => on.set(turn_on),
+    pub fn turn_switches(&self, on: bool) {
+        if let Some(switch) = self.detachable() {
+            switch.turn(on);
         }
+    }
+
+    fn detachable(&self) -> Option<&Switch> {
+        match &self.switches {
+            Some(SwitchPrograms::Detachable(switch)) => Some(switch),
+            _ => None,
+        }
+    }
+
+    /// Context switches of the target that counted so far.
+    pub fn switches(&self) -> u64 {
+        self.switch_counts().unwrap_or_default().count
     }
 
     /// Whether the probes in the target's code can be put on again once they are off.

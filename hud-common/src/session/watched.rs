@@ -43,7 +43,9 @@ pub(super) fn not_covered(
         let (last, is_on) = covered.get(stream.name()).copied().unwrap_or((i64::MIN, false));
         // One that is always on stays on; whether it was at all, its rows say.
         let was_on = last != i64::MIN;
-        let is_on = was_on && (is_on || !stream.is_probed());
+        // Context switches may be off for a while too.
+        let is_always_on = !stream.is_probed() && stream != Stream::OffCpu;
+        let is_on = was_on && (is_on || is_always_on);
         // Probes are on together: a row of one stream tells that the others, where they are watched, were too.
         let together = |other: &Stream| *other == stream || (was_on && stream.is_probed() && other.is_probed());
         let rows = rows_since(session, together, last, skip)?;

@@ -2,7 +2,8 @@
 //!
 //! A thread that does nothing but wake another one switches every 3 µs; a program at the switch takes a tenth of that,
 //! whatever it does. What such a target may be made to pay is a few milliseconds a second, so its switches are recorded for a
-//! part of the time. `coverage` has the times. For what lies between, the kernel's own statistics say how long each thread was
+//! part of the time. Meanwhile the programs return at once. Where even that is too much they are detached, for 10 s at least:
+//! to put one on or take it off is to have the kernel patch its own code. `coverage` has the times. For what lies between, the kernel's own statistics say how long each thread was
 //! off CPU and how often (`/proc/PID/task/TID/schedstat`): one row of `off_cpu` for each thread, a sum.
 //!
 //! Polls are not recorded meanwhile: how much of one was sleep would not be known.
@@ -66,8 +67,20 @@ impl Times {
 
 enum State {
     On,
-    Off { since: u64, times: HashMap<u32, Times> },
+    Off {
+        since: u64,
+        times: HashMap<u32, Times>,
+        /// When the programs were detached (CLOCK_MONOTONIC); `None` where they return at once instead.
+        detached: Option<u64>,
+        /// Whether they are being attached again.
+        is_returning: bool,
+    },
 }
+
+/// What a program costs that returns at once, at a switch and at the wake-up before (ns).
+const LEAST: f64 = 80.0;
+/// How long programs stay detached (ns).
+const DETACHED_FOR: u64 = 10_000_000_000;
 
 /// Decides when switches count.
 pub(super) struct SwitchGovernor {
@@ -82,6 +95,9 @@ pub(super) struct SwitchGovernor {
     target: f64,
     cost: f64,
     looked: u64,
+    /// Context switches of the target so far, and in a nanosecond as they were last counted.
+    switches: u64,
+    per_ns: f64,
     state: State,
 }
 
@@ -96,6 +112,8 @@ impl SwitchGovernor {
             target: kernel::cpu_time(pid).map_or(0.0, float),
             cost: 0.0,
             looked: now,
+            switches: 0,
+            per_ns: 0.0,
             state: State::On,
         };
         governor.saved = governor.most();
@@ -118,37 +136,51 @@ impl SwitchGovernor {
         let spent = cost - self.cost;
         self.cost = cost;
         self.saved = (self.saved + income - spent).min(self.most());
-        match &self.state {
+        let most = self.most();
+        match &mut self.state {
             State::On => {
                 self.rate = if self.rate == 0.0 { spent / passed } else { 0.8 * self.rate + 0.2 * spent / passed };
+                let switches = probes.switches();
+                self.per_ns = float(switches.saturating_sub(self.switches)) / passed;
+                self.switches = switches;
                 if self.saved >= 0.0 || !probes.switches_are_on() {
                     return Ok(None);
                 }
-                if !probes.switches_can_turn() {
-                    // Plain tracepoints stay.
-                    self.share = None;
-                    return Ok(None);
-                }
+                let is_least_too_much = self.per_ns * LEAST > 0.7 * income / passed;
                 let began = probes.switches_since();
                 // No poll may count whose sleep does not.
                 probes.count_probes_since(0)?;
                 probes.count_switches_since(0)?;
                 let ended = kernel::now();
-                self.state = State::Off { since: ended, times: times_of(process) };
-                probes.turn_switches(false);
+                let detached = (is_least_too_much && probes.switches_can_detach()).then_some(ended);
+                self.state = State::Off { since: ended, times: times_of(process), detached, is_returning: false };
+                if detached.is_some() {
+                    probes.turn_switches(false);
+                }
                 Ok(Some(Turned::Off { began, ended }))
             }
-            State::Off { since, times } => {
-                if probes.switches_are_on() {
+            State::Off { since, times, detached, is_returning } => {
+                let is_affordable = self.saved >= (self.rate * WINDOW * 1e9).min(most);
+                let is_back = match detached {
+                    Some(_) => *is_returning && probes.switches_are_on(),
+                    None => {
+                        self.saved -= (self.per_ns * LEAST * passed).min(income);
+                        is_affordable
+                    }
+                };
+                if is_back {
                     let after = times_of(process);
                     let now = kernel::now();
                     probes.count_switches_since(now)?;
                     let meanwhile = sums(times, &after, *since, now);
+                    self.switches = probes.switches();
                     self.state = State::On;
                     return Ok(Some(Turned::On { now, meanwhile }));
                 }
-                if self.saved >= (self.rate * WINDOW * 1e9).min(self.most()) && probes.switches_can_go_on() {
+                let is_due = detached.is_some_and(|at| now.saturating_sub(at) >= DETACHED_FOR);
+                if is_due && is_affordable && probes.switches_can_go_on() {
                     probes.turn_switches(true);
+                    *is_returning = true;
                 }
                 Ok(None)
             }
@@ -165,7 +197,7 @@ impl SwitchGovernor {
 
     /// A session ends at `now`: what threads did since switches stopped counting, as far as they have.
     pub(super) fn so_far(&mut self, process: &Process, now: u64) -> Vec<OffCpuHead> {
-        let State::Off { since, times } = &mut self.state else { return Vec::new() };
+        let State::Off { since, times, .. } = &mut self.state else { return Vec::new() };
         let after = times_of(process);
         let sums = sums(times, &after, *since, now);
         (*since, *times) = (now, after);
