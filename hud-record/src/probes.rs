@@ -798,7 +798,9 @@ impl Probes {
         const ENOUGH: u64 = 64;
         let mut found = None;
         let (words, mut looked) = (self.context_words, self.looked);
+        let mut last = (0, 0, [0; CONTEXT_WORDS]);
         self.set_calibration(|calibration| {
+            last = (calibration.first, calibration.looks, calibration.hits);
             found = match calibration.verdict(words) {
                 Some(word) => Some(word + 1),
                 None => (give_up && looked + calibration.looks >= ENOUGH).then_some(Calibration::GAVE_UP),
@@ -812,6 +814,7 @@ impl Probes {
                 *calibration = Calibration { first, worker: calibration.worker, ..Calibration::zeroed() };
             }
         })?;
+        tracing::trace!("looking for the task id: {found:?}, {looked} looks before, {last:?}");
         self.looked = looked;
         self.is_calibrating = found.is_none();
         Ok(found != Some(Calibration::GAVE_UP))
