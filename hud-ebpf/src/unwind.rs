@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use hud_common::{
     unwind::{Active, BUCKET_BITS, MAPPING_STEPS, MAX_MAPPINGS, Mapping, Outcome, ROW_STEPS, Row, Rule},
-    wire::{Config, Leaf, MAX_FRAMES, MAX_POLLS, StackBuffer},
+    wire::{Config, Leaf, MAX_FRAMES, StackBuffer},
 };
 
 use crate::{
@@ -356,7 +356,8 @@ fn find_mapping(walk: &mut Walk, address: u64) -> bool {
         let Some(middle) = UNWIND_MAPPINGS.get(low + half) else {
             return false;
         };
-        low += half & up_to(middle.start, address) as u32;
+        // Halved: `[vsyscall]` lies in the upper half of the address space. Mappings begin at even addresses.
+        low += half & up_to(middle.start >> 1, address >> 1) as u32;
         count -= half;
     }
     match UNWIND_MAPPINGS.get(low) {
@@ -379,7 +380,7 @@ fn up_to(start: u64, address: u64) -> u64 {
 }
 
 /// Return probes that are looked at: hud probes the returns of polls, which hardly nest.
-const RETURN_PROBES: usize = MAX_POLLS;
+const RETURN_PROBES: u32 = 16;
 /// What a return probe pushes before it calls the kernel: three registers (arch/x86/kernel/uprobes.c,
 /// `uretprobe_trampoline_entry`, Linux 6.11).
 const PUSHED: u64 = 24;
