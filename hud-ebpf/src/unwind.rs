@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use hud_common::{
     unwind::{Active, BUCKET_BITS, MAPPING_STEPS, MAX_MAPPINGS, Mapping, Outcome, ROW_STEPS, Row, Rule},
-    wire::{Config, Leaf, MAX_FRAMES, StackBuffer},
+    wire::{Config, Leaf, MAX_FRAMES, MAX_POLLS, StackBuffer},
 };
 
 use crate::{
@@ -380,7 +380,7 @@ fn up_to(start: u64, address: u64) -> u64 {
 }
 
 /// Return probes that are looked at: hud probes the returns of polls, which hardly nest.
-const RETURN_PROBES: u32 = 16;
+const RETURN_PROBES: usize = MAX_POLLS;
 /// What a return probe pushes before it calls the kernel: three registers (arch/x86/kernel/uprobes.c,
 /// `uretprobe_trampoline_entry`, Linux 6.11).
 const PUSHED: u64 = 24;
