@@ -78,7 +78,7 @@ enum State {
 }
 
 /// What a program costs that returns at once, at a switch and at the wake-up before (ns).
-const LEAST: f64 = 80.0;
+const LEAST: f64 = 120.0;
 /// How long programs stay detached (ns).
 const DETACHED_FOR: u64 = 10_000_000_000;
 
@@ -146,7 +146,7 @@ impl SwitchGovernor {
                 if self.saved >= 0.0 || !probes.switches_are_on() {
                     return Ok(None);
                 }
-                let is_least_too_much = self.per_ns * LEAST > 0.7 * income / passed;
+                let is_least_too_much = self.per_ns * LEAST > 0.3 * income / passed;
                 let began = probes.switches_since();
                 // No poll may count whose sleep does not.
                 probes.count_probes_since(0)?;
