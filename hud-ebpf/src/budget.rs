@@ -110,7 +110,7 @@ impl Budget {
         self.bucket().sampled += self.pay(now.wrapping_sub(from));
     }
 
-    /// Takes so much out. No single walk takes longer than [`MOST`]: where the clock says so, the machine stood still.
+    /// Takes tokens out. No single walk takes longer than [`MOST`]: where the clock says so, the machine stood still.
     #[inline(always)]
     fn pay(self, spent: u64) -> u64 {
         let spent = if spent > MOST { MOST } else { spent };

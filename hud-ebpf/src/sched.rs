@@ -243,8 +243,9 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
         if on_since >= since || head.kind != EventKind::OffCpu as u32 {
             return;
         }
-        // It left its CPU before switches began to count, and has not been back: it was off all the time since.
-        (head.ts, head.frames) = (since, 0);
+        // It left its CPU before switches began to count, and has not been back: it was off all the time since. In which task
+        // it left is not known, as it may have been on a CPU before that.
+        (head.ts, head.frames, head.task_id, head.is_sum) = (since, 0, 0, 1);
         if head.wake_ts < since {
             head.wake_ts = 0;
         }

@@ -684,7 +684,7 @@ impl Probes {
                 state.is_off = 0;
             } else if state.is_off != 0 && state.is_off != switch_tag(since) {
                 // It left its CPU before switches began to count. Unless it was seen on one since, it was off all the time.
-                (head.ts, head.frames) = (since, 0);
+                (head.ts, head.frames, head.task_id, head.is_sum) = (since, 0, 0, 1);
                 head.wake_ts = if head.wake_ts < since { 0 } else { head.wake_ts };
                 if state.on_since >= since {
                     state.is_off = 0;
