@@ -23,5 +23,6 @@ pub mod service;
 mod switch;
 pub mod tail;
 pub mod target;
+mod tasks;
 pub mod unwind;
 mod uprobes;

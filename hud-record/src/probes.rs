@@ -36,7 +36,7 @@ use crate::{
     privilege,
     ring::Ring,
     switch::{Attach as _, Switch, Tracepoints},
-    target::{Process, Tokio},
+    target::{Process, Tokio, VTABLE_ID_OFFSET},
     unwind::{LoadingTables, Prepared, Unwinder},
     uprobes::{Places, Programs, TrapCost, Uprobes},
 };
@@ -122,6 +122,8 @@ pub struct Probes {
     /// Words in it, and looks at those that were not it.
     context_words: u64,
     looked: u64,
+    /// The word of tokio's thread-local context that was found to hold the current task's id.
+    task_id_word: Option<u64>,
     /// Where stacks are walked by unwind tables.
     unwinder: Option<Unwinder>,
     /// Whether the CPUs are sampled.
@@ -247,6 +249,7 @@ impl Probes {
             is_calibrating: false,
             context_words: config.tls_words,
             looked: 0,
+            task_id_word: None,
             unwinder: None,
             samples: false,
             left_out: Vec::new(),
@@ -321,6 +324,7 @@ impl Probes {
                     c.found = word + 1;
                     c.worker = tokio.worker_place.unwrap_or_default();
                 })?;
+                self.task_id_word = Some(word);
             }
             _ => self.is_calibrating = self.has_context,
         }
@@ -720,6 +724,18 @@ impl Probes {
         Ok(gone)
     }
 
+    /// The word of tokio's thread-local context that was found to hold the current task's id.
+    pub(crate) fn task_id_word(&self) -> Option<u64> {
+        self.task_id_word
+    }
+
+    /// A thread's stack pointer as it was last walked at a context switch.
+    pub(crate) fn last_stack_pointer(&mut self, tid: u32) -> Option<u64> {
+        let words = self.threads().ok()?.get(&tid, 0).ok()?;
+        let state: ThreadState = bytemuck::cast(words);
+        Some(state.leaf.sp).filter(|&sp| sp != 0)
+    }
+
     fn threads(&mut self) -> Result<HashMap<&mut MapData, u32, ThreadWords>> {
         let map = self.bpf.map_mut("THREADS").ok_or_else(|| missing("THREADS"))?;
         HashMap::try_from(map).map_err(|e| refused("opening the thread map", &e))
@@ -816,6 +832,7 @@ impl Probes {
         })?;
         tracing::trace!("looking for the task id: {found:?}, {looked} looks before, {last:?}");
         self.looked = looked;
+        self.task_id_word = found.filter(|&word| word != Calibration::GAVE_UP).map(|word| word - 1);
         self.is_calibrating = found.is_none();
         Ok(found != Some(Calibration::GAVE_UP))
     }
@@ -892,7 +909,7 @@ fn config(offsets: Option<Offsets>) -> Config {
         task_tgid: offsets.task_tgid,
         task_fsbase: offsets.task_fsbase,
         task_state: offsets.task_state.unwrap_or(Config::NONE),
-        vtable_id_offset: 72,
+        vtable_id_offset: VTABLE_ID_OFFSET,
         task_utask: offsets.returns.map_or(Config::NONE, |r| r.task_utask),
         utask_instances: offsets.returns.map_or(0, |r| r.utask_instances),
         instance_stack: offsets.returns.map_or(0, |r| r.instance_stack),

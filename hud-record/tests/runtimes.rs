@@ -195,6 +195,34 @@ fn every_runtime_has_its_workers_and_block_in_place_makes_no_more() {
     }
 }
 
+/// Without debug information too, where it is the stacks that show them; and they stay workers.
+#[test]
+fn workers_are_known_within_the_first_second_on_every_build() {
+    if !may_trace() {
+        return;
+    }
+    for build in ["", "plain/", "stripped/plain/", "v0/", "stripped/v0/", "static/", "stripped/tokio-1.38.2/"] {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::start(&program(&format!("{build}test-async-app")), &["--workers", "3"]);
+        let recording = record(target.pid(), &dir.path().join("session"), &["--duration", "2", "--polls", "off"]);
+        target.stop();
+        let rows = thread_rows(&recording);
+        let began = rows.iter().map(|r| r.ts).min().unwrap();
+        let workers_until = |end: i64| {
+            let mut last: BTreeMap<i64, &ThreadRow> = BTreeMap::new();
+            for row in rows.iter().filter(|r| r.ts <= end) {
+                last.insert(row.tid, row);
+            }
+            let workers: Vec<_> = last.values().filter(|r| r.role == "worker").filter_map(|r| r.worker).collect();
+            let distinct: BTreeSet<_> = workers.iter().copied().collect();
+            assert_eq!(workers.len(), distinct.len(), "{build}: two threads are one worker: {rows:#?}");
+            distinct
+        };
+        assert_eq!(workers_until(began + 1_000_000_000), (0..3).collect(), "{build}: after a second: {rows:#?}");
+        assert_eq!(workers_until(i64::MAX), (0..3).collect(), "{build}: at the end: {rows:#?}");
+    }
+}
+
 #[test]
 fn threads_that_come_and_go_by_the_thousand_are_all_seen_and_gone() {
     if !may_trace() {

@@ -34,6 +34,7 @@ use crate::{
     probes::{Plan, Polls, Probes, Unwind},
     ring::{Drained, Ring},
     target::{Looked, Mapping, Process, Tokio},
+    tasks::WorkerLoops,
     unwind::Prepared,
 };
 
@@ -50,6 +51,10 @@ pub(super) struct Attachment {
     pub(super) build_id: Option<String>,
     pub(super) mappings: Vec<Mapping>,
     pub(super) load_bias: u64,
+    /// The addresses of the target's binary.
+    image: (u64, u64),
+    /// Finds threads that are workers by their stacks, once all is known of the target's tokio.
+    worker_loops: Option<WorkerLoops>,
     pub(super) plan: Plan,
     pub(super) probes: Probes,
     ring: Ring,
@@ -148,7 +153,10 @@ impl Attachment {
         notes.extend_from_slice(&tokio.notes);
         let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
         let switches = SwitchGovernor::new(settings.budget, plan, process.pid, cpus(), kernel::now());
+        let worker_loops = learner.is_none().then(|| WorkerLoops::new(&process, &tokio, image, load_bias)).flatten();
         Ok(Attachment {
+            image,
+            worker_loops,
             switches,
             notes,
             process,
@@ -304,6 +312,7 @@ impl Attachment {
             took.as_secs_f64()
         ));
         self.tokio = Arc::new(learned);
+        self.worker_loops = WorkerLoops::new(&self.process, &self.tokio, self.image, self.load_bias);
         let known = self.probes.left_out().len();
         let used = self.probes.use_learned(&self.process, &self.tokio, self.plan);
         self.notes.extend(self.probes.left_out().iter().skip(known).map(|left_out| left_out.what.clone()));
@@ -313,6 +322,20 @@ impl Attachment {
             self.notes.push(format!("polls, wakes, spawns and ends are not recorded: {e}"));
         }
         Some(Arc::clone(&self.tokio))
+    }
+
+    /// Finds threads that run a worker's loop by their stacks.
+    pub(super) fn search_workers(&mut self, drain: &mut Drain) {
+        if let Some(word) = self.probes.task_id_word() {
+            drain.knows_task_ids();
+            if let Some(loops) = &mut self.worker_loops {
+                loops.know_task_id_word(word);
+            }
+        }
+        let probes = &mut self.probes;
+        if let Some(loops) = &self.worker_loops {
+            drain.search_workers(loops, |tid| probes.last_stack_pointer(tid));
+        }
     }
 
     /// Goes on looking for the place of the current task's id, or gives up.

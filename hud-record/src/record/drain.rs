@@ -2,7 +2,11 @@
 //!
 //! No symbol work and no strings here: names are borrowed constants, stacks are ids, the rest is integers.
 
-use std::{collections::HashMap, sync::mpsc::Sender};
+use std::{
+    collections::HashMap,
+    sync::mpsc::Sender,
+    time::{Duration, Instant},
+};
 
 use hud_common::{
     session::{
@@ -21,12 +25,19 @@ use super::{
     threads::Threads,
     writer::BatchSender,
 };
-use crate::target::{Mapping, PollFn, Tokio};
+use crate::{
+    kernel,
+    target::{Mapping, PollFn, Tokio},
+    tasks::WorkerLoops,
+};
 
 /// State of a row that sums up off-CPU intervals: no rule that looks at the length of one takes it for one.
 const SUM: &str = "+";
 /// Rows after which a table's columns become a batch: below about 1,000, Arrow's framing costs more than it carries.
 const BATCH_ROWS: usize = 4096;
+
+/// How long stacks are searched for workers' loops at once: the ring fills meanwhile.
+const SEARCH_FOR: Duration = Duration::from_millis(5);
 
 /// Turns events into rows.
 pub(super) struct Drain {
@@ -36,6 +47,9 @@ pub(super) struct Drain {
     poll_fns: Vec<PollFn>,
     /// Tasks met before all was known of the poll functions.
     early: Option<Vec<(i64, TaskEvent)>>,
+    /// Since when the kernel programs know where the current task's id is (CLOCK_MONOTONIC): before, an event without a task
+    /// does not say that there is none.
+    task_ids_since: Option<u64>,
     /// Index of a poll function by its runtime address.
     poll_addresses: HashMap<u64, usize>,
     threads: Threads,
@@ -71,6 +85,7 @@ impl Drain {
             sample_weight: 1_000_000_000 / i64::from(freq.max(1)),
             poll_fns: tokio.poll_fns.clone(),
             early: Some(Vec::new()),
+            task_ids_since: None,
             poll_addresses: tokio
                 .poll_fns
                 .iter()
@@ -136,6 +151,34 @@ impl Drain {
     /// A thread that was there before recording began.
     pub(super) fn existing_thread(&mut self, ts: i64, tid: u32, name: &str) {
         self.threads.existing(ts, tid, name);
+    }
+
+    /// From now on the kernel programs know where the current task's id is.
+    pub(super) fn knows_task_ids(&mut self) {
+        self.task_ids_since.get_or_insert_with(kernel::now);
+    }
+
+    /// Searches the stacks of threads for workers' loops, those that were not searched lately, as long as there is time.
+    pub(super) fn search_workers(&mut self, loops: &WorkerLoops, mut last_seen: impl FnMut(u32) -> Option<u64>) {
+        let (began, ts) = (Instant::now(), self.clock.epoch(kernel::now()));
+        let mut found = Vec::new();
+        for tid in self.threads.to_search(ts) {
+            if began.elapsed() >= SEARCH_FOR {
+                break;
+            }
+            self.threads.searched(ts, tid);
+            found.extend(loops.of_thread(tid, || last_seen(tid)));
+        }
+        // A runtime starts its workers in the order of their numbers.
+        found.sort_unstable_by_key(|l| l.task_id);
+        for (n, one) in found.iter().enumerate() {
+            // One thread's stack may still hold what another one runs: then neither is believed.
+            let is_disputed = found.iter().enumerate().any(|(m, other)| m != n && other.task_id == one.task_id);
+            let poll = self.poll_addresses.get(&one.poll_addr).and_then(|&i| self.poll_fns.get(i));
+            if let Some(poll) = poll.filter(|_| !is_disputed) {
+                self.threads.runs_loop(ts, one, poll);
+            }
+        }
     }
 
     /// More is known of the poll functions: which threads are workers is decided again.
@@ -233,7 +276,7 @@ impl Drain {
         let (stack_id, _) = self.stacks.id(stack, Outcome::of(e.unwind));
         let woken = e.wake_ts != 0;
         let is_sum = e.is_sum != 0;
-        if e.task_id == 0 && !is_sum {
+        if e.task_id == 0 && !is_sum && self.task_ids_since.is_some_and(|since| e.ts >= since) {
             self.threads.outside(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid);
         }
         if woken && !is_sum {

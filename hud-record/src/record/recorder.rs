@@ -242,6 +242,7 @@ impl<'a> Run<'a> {
                 return Err(e);
             }
         }
+        attachment.search_workers(&mut drain);
         live.without(attachment.probes.left_out());
         let epoch = EpochClock::new(&live);
         Ok(Run {
@@ -281,6 +282,7 @@ impl<'a> Run<'a> {
                     self.live.task_types(&tokio);
                     self.drain.learned(&tokio);
                 }
+                self.attachment.search_workers(&mut self.drain);
                 self.drain.flush(&self.live.out);
                 self.attachment.calibrate()?;
                 self.turn_session(news)?;

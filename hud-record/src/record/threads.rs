@@ -9,17 +9,26 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use bytemuck::Zeroable as _;
 use hud_common::{
     session::{Columns as _, ThreadColumns, ThreadRow},
     wire::{TaskEvent, ThreadChange, ThreadEvent},
 };
 
-use crate::target::{PollFn, Scheduler, TaskKind, clean};
+use crate::{
+    target::{PollFn, Scheduler, TaskKind, clean},
+    tasks::WorkerLoop,
+};
 
 /// Threads that are remembered by name and role; further ones still have their rows.
 const MAX_THREADS: usize = 65_536;
 /// Loops that are remembered after their thread went on to other work.
 const MAX_LOOPS: usize = 65_536;
+
+/// Searches of one thread's stack for a worker's loop.
+const MOST_SEARCHES: u32 = 8;
+/// After the first of them the next one is due (ns); each interval is twice the one before.
+const SEARCH_AGAIN: i64 = 100_000_000;
 
 /// Seats that are remembered after their thread went on to other work.
 const MAX_SEATS: usize = 4096;
@@ -36,11 +45,24 @@ struct Thread {
     caller: u32,
     /// The least id of a task met on it.
     least_task: Option<u64>,
+    /// How often its stack was searched for a worker's loop, and when the next search is due (epoch, ns).
+    searched: u32,
+    search_at: i64,
 }
 
 impl Thread {
     fn new(name: String) -> Self {
-        Thread { name, role: "other", seat: None, worker: None, runtime: None, caller: 0, least_task: None }
+        Thread {
+            name,
+            role: "other",
+            seat: None,
+            worker: None,
+            runtime: None,
+            caller: 0,
+            least_task: None,
+            searched: 0,
+            search_at: 0,
+        }
     }
 }
 
@@ -147,8 +169,12 @@ impl Threads {
         let thread = thread.clone();
         self.own_row(ts, tid, &thread, "role");
         if let Some(seat) = self.seats.get_mut(&id).filter(|s| s.place.is_some()) {
-            // Whoever has it now will show.
+            // Another thread of the runtime has it now: an event will show which, or its stack.
             seat.tid = 0;
+            for kin in self.threads.values_mut().filter(|t| t.seat.is_none() && t.name == thread.name) {
+                kin.searched = kin.searched.min(MOST_SEARCHES / 2);
+                kin.search_at = kin.search_at.min(ts.saturating_add(SEARCH_AGAIN));
+            }
             return;
         }
         let Some(left) = self.seats.remove(&id) else { return };
@@ -193,6 +219,31 @@ impl Threads {
                     self.works_for(ts, e.tid, e.owner, poll.scheduler);
                 }
             }
+        }
+    }
+
+    /// A thread's stack shows that it runs a worker's loop.
+    pub(super) fn runs_loop(&mut self, ts: i64, found: &WorkerLoop, poll: &PollFn) {
+        let (runtime, worker) = found.place.unwrap_or_default();
+        let e = TaskEvent { tid: found.tid, task_id: found.task_id, runtime, worker, ..TaskEvent::zeroed() };
+        self.task(ts, &e, Some(poll));
+    }
+
+    /// Threads that are not known to be workers, and whose stacks are to be searched at `ts`; those that were searched
+    /// least come first. Each is searched at growing intervals, and a bounded number of times.
+    pub(super) fn to_search(&self, ts: i64) -> Vec<u32> {
+        let is_due = |t: &Thread| t.role != "worker" && t.searched < MOST_SEARCHES && t.search_at <= ts;
+        let mut due: Vec<_> =
+            self.threads.iter().filter(|(_, t)| is_due(t)).map(|(&tid, t)| (t.searched, tid)).collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, tid)| tid).collect()
+    }
+
+    /// A thread's stack is searched at `ts`.
+    pub(super) fn searched(&mut self, ts: i64, tid: u32) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.search_at = ts.saturating_add(SEARCH_AGAIN << thread.searched);
+            thread.searched += 1;
         }
     }
 
@@ -440,8 +491,6 @@ fn runtime_id(owner: u64) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use bytemuck::Zeroable as _;
-
     use super::*;
 
     fn poll(kind: TaskKind, scheduler: Option<Scheduler>) -> PollFn {

@@ -22,4 +22,5 @@ pub(crate) use names::{FunctionName, crate_of_symbol, function};
 pub(crate) use process::mappings;
 pub(crate) use process::read_text;
 pub use process::{Mapping, Process};
+pub(crate) use tokio::VTABLE_ID_OFFSET;
 pub use tokio::{PollFn, Scheduler, TaskKind, Tokio};

@@ -19,6 +19,9 @@ use crate::intake::protocol::TokioDebug;
 use hud_common::wire::WorkerPlace;
 use serde::{Deserialize, Serialize};
 
+/// Offset of `id_offset` in a task type's vtable (tokio/src/runtime/task/raw.rs, `struct Vtable`), since 1.23.
+pub(crate) const VTABLE_ID_OFFSET: u32 = 72;
+
 /// What hud needs to know of the target's tokio.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tokio {
