@@ -15,7 +15,7 @@ use hud_common::wire::WorkerPlace;
 use crate::target::{Process, TaskKind, Tokio, VTABLE_ID_OFFSET, read_text};
 
 /// Bytes of stack that are read at once: a page, so that what can be read is.
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 /// Most bytes of one stack that are read.
 const MOST_STACK: u64 = 512 << 10;
 /// Most addresses of one stack at which a header is looked for.
@@ -123,9 +123,10 @@ impl WorkerLoops {
         let mut words = Vec::new();
         let mut at = sp.next_multiple_of(8);
         let end = at.checked_add(MOST_STACK)?;
-        let mut page = [0; PAGE as usize];
+        let mut page = [0; PAGE];
+        let page_size = u64::try_from(PAGE).ok()?;
         while at < end {
-            let size = PAGE - at % PAGE;
+            let size = page_size - at % page_size;
             let bytes = page.get_mut(..usize::try_from(size).ok()?)?;
             self.memory.read_exact_at(bytes, at).ok()?;
             for (word, address) in bytes.as_chunks::<8>().0.iter().zip((at..).step_by(8)) {
@@ -153,7 +154,7 @@ impl WorkerLoops {
 
     /// Whether a word may be the address of a task's header or core: not of the stack, nor of the binary.
     fn may_be_header(&self, word: u64, sp: u64, fsbase: u64) -> bool {
-        word % 8 == 0
+        word.is_multiple_of(8)
             && word >= 0x10000
             && word >> 47 == 0
             && !(sp..=fsbase).contains(&word)
