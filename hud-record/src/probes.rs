@@ -171,8 +171,9 @@ pub(crate) struct LeftOut {
 /// The share of the overhead budget that context switches may use for stacks. The rest is for what a switch costs at least,
 /// and for the probes in the target's code.
 const SWITCH_SHARE: f64 = 0.5;
-/// And at least this share of each CPU's time.
-const SWITCH_FLOOR: f64 = 0.0025;
+/// And at least this share of one CPU's time, however many CPUs there are: of a target that does nearly nothing, 2 % is
+/// nothing.
+pub(crate) const SWITCH_FLOOR: f64 = 0.005;
 /// Threads that the kernel programs can follow at least; four times as many as there are at the attach, and at most what
 /// takes 64 MB of the kernel's memory.
 const THREADS: (usize, usize) = (4096, 32_768);
@@ -223,7 +224,7 @@ impl Probes {
             vtables_end: image.1,
             unwind: u32::from(by_tables),
             switch_share: share(budget * SWITCH_SHARE),
-            switch_floor: share(SWITCH_FLOOR),
+            switch_floor: switch_floor(),
             ..config(offsets)
         };
         let counts = cost::begin();
@@ -919,6 +920,12 @@ fn config(offsets: Option<Offsets>) -> Config {
     }
 }
 
+/// [`Config::switch_floor`]: each CPU has a token bucket of its own.
+fn switch_floor() -> u32 {
+    let cpus = online_cpus().map_or(1, |cpus| cpus.len()).max(1);
+    share(SWITCH_FLOOR / as_float(cpus as u128)).max(1)
+}
+
 /// A share in 65536ths.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 1")]
 fn share(share: f64) -> u32 {
@@ -946,7 +953,7 @@ pub fn check(no_btf: bool) -> Result<Vec<Checked>> {
         vtables_end: 0x5556_0000_0000,
         unwind: u32::from(use_btf),
         switch_share: share(0.01),
-        switch_floor: share(SWITCH_FLOOR),
+        switch_floor: switch_floor(),
         ..config(offsets)
     };
     let mut bpf = EbpfLoader::new()

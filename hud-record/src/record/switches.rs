@@ -15,14 +15,16 @@ use hud_common::wire::{EventKind, OffCpuHead};
 use crate::{
     error::Result,
     kernel,
-    probes::{Plan, Polls, Probes},
+    probes::{Plan, Polls, Probes, SWITCH_FLOOR},
     target::{Process, read_text},
 };
 
 /// The part of the overhead budget that context switches may use, all in all.
 const SHARE: f64 = 0.7;
-/// And at least this share of one CPU's time.
-const FLOOR: f64 = 0.0025;
+/// And at least this share of one CPU's time: what the programs may spend on walks there at least, and half as much for what
+/// a switch costs at least, 8,000 of them a second. It must not be less than what the programs take for granted: else those
+/// of a target that does nearly nothing would not be recorded for most of the time.
+const FLOOR: f64 = 1.5 * SWITCH_FLOOR;
 /// How much may be saved up, in seconds of the machine's CPU time at that share.
 const SAVED: f64 = 0.3;
 /// For how long what was saved must last before the programs are put on again, in seconds.
