@@ -24,12 +24,62 @@ pub(super) fn span_at(lane: &Lane, (from, to): (i64, i64)) -> Option<&Span> {
     lane.spans.iter().filter(|span| span.ts < to && span.ts.saturating_add(span.dur) > from).max_by_key(|span| span.dur)
 }
 
-/// What a column of a lane shows: what matters most in its time.
+/// What a span shows of a worker, what matters most first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Asleep,
+    Long,
+    Waiting,
+    Poll,
+}
+
+/// The spans within a column of a lane: their time by [`Kind`], and the type of the longest one that was polled.
 #[derive(Clone, Copy, Default)]
 struct Column {
-    rank: u8,
-    overlap: i64,
+    times: [i64; 4],
+    longest: i64,
     task_type: Option<TypeId>,
+}
+
+impl Column {
+    const KINDS: [Kind; 4] = [Kind::Asleep, Kind::Long, Kind::Waiting, Kind::Poll];
+
+    fn add(&mut self, span: &Span, overlap: i64) {
+        let [asleep, long, waiting, poll] = &mut self.times;
+        let time = match (span.kind, span.is_long) {
+            (SpanKind::Asleep, _) => asleep,
+            (SpanKind::Poll, true) => long,
+            (SpanKind::Waiting, _) => waiting,
+            (SpanKind::Poll, false) => poll,
+        };
+        *time = time.saturating_add(overlap);
+        if span.kind == SpanKind::Poll && overlap > self.longest {
+            (self.longest, self.task_type) = (overlap, span.task.task_type.as_ref().map(|of| of.id));
+        }
+    }
+
+    /// The kind that took at least half of the column, else the one that matters most of those that can be drawn by their
+    /// share of it; and its time. A sleep lies within a poll.
+    fn most(&self, column: i64, height: u16) -> Option<(Kind, i64)> {
+        let [asleep, long, waiting, poll] = self.times;
+        let within = asleep.saturating_add(waiting);
+        let times = [asleep, long.saturating_sub(within).max(0), waiting, poll.saturating_sub(within).max(0)];
+        let mut kinds = Self::KINDS.into_iter().zip(times);
+        let most = kinds.clone().find(|(_, time)| *time > 0 && time.saturating_mul(2) >= column);
+        most.or_else(|| kinds.find(|(_, time)| eighths(*time, column, height) > 0))
+    }
+}
+
+/// A share of a column in eighths of a cell, rounded.
+fn eighths(time: i64, column: i64, height: u16) -> i64 {
+    let (column, all) = (column.max(1), i64::from(height) * 8);
+    time.clamp(0, column).saturating_mul(all).saturating_add(column / 2) / column
+}
+
+/// The time that a column stands for.
+fn column_time(x: u16, from: i64, dur: i64, width: u16) -> (i64, i64) {
+    let at = |x: i128| i64::try_from(i128::from(dur) * x / i128::from(width.max(1))).unwrap_or(dur);
+    (from.saturating_add(at(x.into())), from.saturating_add(at(i128::from(x) + 1)))
 }
 
 /// The timeline with what is under the mark.
@@ -122,37 +172,40 @@ fn lane_row(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, lane: &Lane, from:
             }
         }
     }
-    // On it what took long enough to have a span of its own: in each column what matters most, and of that the longest.
+    // On it what took long enough to have a span of its own, by its share of each column.
     let mut shown = vec![Column::default(); cells];
     for span in &lane.spans {
         let ends = span.ts.saturating_add(span.dur);
         if ends <= from || span.ts >= to {
             continue;
         }
-        let rank = match (span.kind, span.is_long) {
-            (SpanKind::Asleep, _) => 4,
-            (SpanKind::Poll, true) => 3,
-            (SpanKind::Waiting, _) => 2,
-            (SpanKind::Poll, false) => 1,
-        };
         let (x0, x1) = columns(span.ts, ends, from, dur, area.width);
-        let overlap = span.dur;
-        for column in shown.get_mut(usize::from(x0)..usize::from(x1)).unwrap_or_default() {
-            if (rank, overlap) > (column.rank, column.overlap) {
-                *column = Column { rank, overlap, task_type: span.task.task_type.as_ref().map(|of| of.id) };
+        for x in x0..x1 {
+            let (start, end) = column_time(x, from, dur, area.width);
+            let overlap = ends.min(end).saturating_sub(span.ts.max(start)).max(0);
+            if let Some(column) = shown.get_mut(usize::from(x)) {
+                column.add(span, overlap);
             }
         }
     }
-    for (x, column) in shown.iter().enumerate() {
-        let (glyph, style) = match column.rank {
-            4 => (glyphs.blocked, cx.theme.warning),
-            3 => (glyphs.long, cx.theme.caution),
-            2 => (glyphs.waiting, cx.theme.dim),
-            1 => (glyphs.running, cx.theme.lane(column.task_type)),
-            _ => continue,
+    for (x, column) in (0..area.width).zip(&shown) {
+        let (start, end) = column_time(x, from, dur, area.width);
+        let Some((kind, overlap)) = column.most(end.saturating_sub(start), area.height) else { continue };
+        let (glyph, style) = match kind {
+            Kind::Asleep => (glyphs.blocked, cx.theme.warning),
+            Kind::Long => (glyphs.long, cx.theme.caution),
+            Kind::Waiting => (glyphs.waiting, cx.theme.dim),
+            Kind::Poll => (glyphs.running, cx.theme.lane(column.task_type)),
         };
-        for y in area.top()..area.bottom() {
-            canvas.glyph(area.x + to_u16(x), y, glyph, style);
+        let is_most = overlap.saturating_mul(2) >= end.saturating_sub(start);
+        let eighths = eighths(overlap, end.saturating_sub(start), area.height);
+        for up in 0..area.height {
+            let (y, left) = (area.bottom() - 1 - up, eighths - i64::from(up) * 8);
+            match left {
+                _ if is_most => canvas.glyph(area.x + x, y, glyph, style),
+                1.. => canvas.glyph(area.x + x, y, eighth(&glyphs.heights, left), style),
+                _ => {}
+            }
         }
     }
     if let Some((mark, _)) = cx.state.mark().filter(|(mark, _)| (from..to).contains(mark)) {
