@@ -36,9 +36,10 @@ impl SessionDir {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            // A link would have the file made, as whoever takes the lock, wherever it leads.
-            .custom_flags(libc::O_NOFOLLOW)
+            // A link would have the file made, as whoever takes the lock, wherever it leads. A pipe would block.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&path)
+            .and_then(regular)
             .map_err(Error::io("create", &path))?;
         let since = Instant::now();
         loop {
@@ -56,7 +57,8 @@ impl SessionDir {
     /// Whether a process records or recovers it right now.
     pub fn is_locked(&self) -> Result<bool> {
         let path = self.lock_path();
-        let file = match File::open(&path) {
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+        let file = match opened.and_then(regular) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(Error::Io { action: "open", path, source }),
@@ -70,5 +72,33 @@ impl SessionDir {
 
     fn lock_path(&self) -> PathBuf {
         self.path().join("lock")
+    }
+}
+
+fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{process::Command, string::ToString as _};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn rejects_a_pipe_or_a_link_in_place_of_the_lock() {
+        let folder = TempDir::new().unwrap();
+        let session = SessionDir::at(folder.path());
+        assert!(Command::new("mkfifo").arg(session.lock_path()).status().unwrap().success());
+        assert!(session.lock().unwrap_err().to_string().ends_with("not a regular file"));
+        assert!(session.is_locked().unwrap_err().to_string().ends_with("not a regular file"));
+        std::fs::remove_file(session.lock_path()).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), session.lock_path()).unwrap();
+        assert!(session.lock().is_err());
+        assert!(!folder.path().join("elsewhere").exists());
     }
 }
