@@ -5,6 +5,7 @@ use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, time:
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use hud_common::cockpit::ui::LookArgs;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     error::{Error, Result},
@@ -201,6 +202,7 @@ impl RecordArgs {
             return self.show();
         }
         memory::hold_little();
+        raise_open_files()?;
         service::log_to_stderr(self.log_format, self.log_level.as_deref())?;
         let target = match (self.pid, self.name) {
             (Some(pid), _) => Target::Process(Process::by_pid(pid)?),
@@ -244,6 +246,27 @@ impl RecordArgs {
             until_eof: self.until_eof,
         }
         .run()
+    }
+}
+
+/// Files that a recorder has open at most, but for one for each CPU: maps and programs of the kernel, the logs and segments
+/// of a session that ends and of the next one, its children.
+const OPEN_FILES: u64 = 256;
+
+/// Raises the limit of open files to what recording needs, as far as this process may.
+fn raise_open_files() -> Result<()> {
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let needed = OPEN_FILES + cpus;
+    let limit = getrlimit(Resource::Nofile);
+    let is_enough = |limit: Option<u64>| limit.is_none_or(|n| n >= needed);
+    if is_enough(limit.current) {
+        return Ok(());
+    }
+    // Beyond the hard limit only root may.
+    let maximum = if is_enough(limit.maximum) { limit.maximum } else { Some(needed) };
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum }) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Error::OpenFiles { needed, limit: limit.maximum.unwrap_or(needed) }),
     }
 }
 

@@ -46,6 +46,17 @@ pub enum Error {
     /// It was there, and is gone.
     #[error("pid {0} exited before recording began")]
     Exited(u32),
+    /// It became another program meanwhile.
+    #[error("pid {0} executed another program while hud attached to it")]
+    Executed(u32),
+    /// Too few files may be open.
+    #[error("hud needs {needed} open files, and the limit is {limit}")]
+    OpenFiles {
+        /// What it needs.
+        needed: u64,
+        /// RLIMIT_NOFILE.
+        limit: u64,
+    },
     /// The binary could not be read.
     #[error("cannot read the binary {path}: {source}", path = path.display())]
     Binary {
@@ -166,6 +177,8 @@ impl Error {
         Some(Cow::Borrowed(match self {
             Error::NoTarget => "name a running process, or give --pid PID",
             Error::NoSuchPid(_) | Error::Exited(_) => "see `pgrep -a NAME` for what runs now",
+            Error::Executed(_) => "run hud again, for the program that it is now",
+            Error::OpenFiles { .. } => "raise it: `ulimit -n 1024`, or LimitNOFILE= of the service",
             Error::NoSuchName(_) => "the name is that of the binary; see `ps -eo pid,comm,args`, or give --pid PID",
             Error::ManyProcesses { .. } => "pick one with --pid PID",
             Error::Myself(_) => "give the pid of the program to watch",
@@ -209,7 +222,7 @@ impl Error {
 
     /// Whether it only says that the target is not there: another one may come.
     pub fn is_gone(&self) -> bool {
-        matches!(self, Error::NoSuchPid(_) | Error::NoSuchName(_) | Error::Exited(_))
+        matches!(self, Error::NoSuchPid(_) | Error::NoSuchName(_) | Error::Exited(_) | Error::Executed(_))
     }
 
     /// DESIGN's exit codes: 77 for no permission or no eBPF, 1 for the rest.

@@ -181,7 +181,7 @@ impl Attachment {
     /// Starts all streams. Gives the instant, by CLOCK_MONOTONIC.
     pub(super) fn start(&mut self) -> Result<u64> {
         if self.executed_meanwhile() {
-            return Err(Error::Exited(self.process.pid));
+            return Err(Error::Executed(self.process.pid));
         }
         let now = kernel::now();
         self.governor.begin(&self.probes, now);
