@@ -3,10 +3,14 @@
 -- A row is one finding of one rule; each speaks only where what it rests on was watched, and says nothing of what was
 -- not. The workers' own loops are no tasks. Durations are in ns, shares in thousandths. The rules:
 --
--- long_poll: by type of task, polls of more than $long_poll that began in the window; a warning where the longest took
--- more than $very_long_poll. Where polls were not watched, sleeps inside tasks and computations that samples tell of,
--- of more than $long_poll, count in their place (blocking_each.sql says how they are found); a finding that rests on
--- samples alone is estimated. `value` is the longest.
+-- long_poll: by type of task, polls that began in the window and held their worker (`dur - run_queue`: asleep or on a CPU)
+-- for more than $long_poll; a warning where the longest did for more than $very_long_poll. Where polls were not watched,
+-- sleeps inside tasks and computations that samples show, of more than $long_poll, count in their place
+-- (blocking_each.sql says how they are found); a finding that rests on samples alone is estimated. `value` is the longest.
+--
+-- cpu_starved: polls of tasks that began in the window and waited for a CPU (`run_queue`) for more than $long_poll. No task
+-- is to blame; the sentence says how many CPUs the process and all others used (`process`), and for how long a CPU limit of
+-- its control group kept its threads from running. `value` is the longest.
 --
 -- wake_delay: the 99th percentile of all delays from wake to poll (as in wake_latency.sql) is more than
 -- $wake_delay_p99, of at least $wake_delay_count. The type is the one that waited longest in sum.
@@ -21,14 +25,15 @@
 -- pool_saturated: the blocking pool has at least $pool_threads threads, observed for $observed together, and was at
 -- work (as in blocking_pool.sql) for more than $pool_busy of the time.
 --
--- tasks_grow: at least $growth tasks of a type were spawned, and at most $growth_ended of as many ended; where `spawns`
--- and `ends` were both watched in some of the window. `value` is the tasks spawned.
+-- tasks_grow: at least $growth tasks of a type were spawned, and at most $growth_ended of as many ended, where ended tasks of
+-- unknown type count as well; where `spawns` and `ends` were both watched for at least $observed in sum. `value` is the
+-- tasks spawned.
 --
 -- self_waking: tasks of a type that woke themselves $self_wakes times a second or more (of the window, or of one second
 -- where that is shorter), and at least $self_wakes_share of their wakes. `value` is their wakes by themselves.
 --
--- lock_owner_asleep: tasks on workers or in the pool waited at least $lock_wait for a mutex or RwLock whose holder was
--- asleep (as in locks.sql), by the two types. `value` is the longest.
+-- lock_owner_asleep: tasks on workers or in the pool waited at least $lock_wait for a mutex or RwLock, and the thread that
+-- released it had slept meanwhile (as in locks.sql: the holder is inferred), by the two types. `value` is the longest.
 --
 -- Parameters:
 --   $from              epoch_ns  start of the window
@@ -46,7 +51,7 @@
 --   $growth_ended      count     only where no more than these thousandths as many ended (default 100)
 --   $self_wakes        count     wakes of a task by itself, each second (default 1000)
 --   $self_wakes_share  count     only where they are these thousandths of its wakes (default 500)
---   $lock_wait         ns        a wait this long for a lock whose owner slept (default 1000000)
+--   $lock_wait         ns        a wait this long for a lock whose holder slept (default 1000000)
 --   $observed          ns        the least that a worker must have been observed (default 500000000)
 --
 -- Columns:
@@ -129,9 +134,9 @@ islands AS (
     )
 ),
 long AS (
-    SELECT ts, dur, tid, task_id, type_id, false AS estimated
+    SELECT ts, dur - run_queue AS dur, tid, task_id, type_id, false AS estimated
     FROM polls
-    WHERE ts >= $from AND ts < $to AND dur > $long_poll
+    WHERE ts >= $from AND ts < $to AND dur > $long_poll AND dur - run_queue > $long_poll
     UNION ALL
     SELECT min(ts), sum(weight), tid, task_id, NULL, max(is_sleep) = 0
     FROM islands
@@ -163,6 +168,56 @@ long_poll AS (
            count(*) AS count, bool_and(estimated) AS estimated
     FROM long_typed
     GROUP BY name
+),
+-- cpu_starved
+starved AS (
+    SELECT p.ts, least(p.run_queue, p.dur) AS waited, p.tid, p.task_id,
+           row_number() OVER (ORDER BY least(p.run_queue, p.dur) DESC, p.ts, p.tid, p.task_id) AS n
+    FROM polls p
+    LEFT JOIN type_of o ON o.task_id = p.task_id
+    LEFT JOIN task_types y ON y.type_id = coalesce(p.type_id, o.type_id)
+    WHERE p.ts >= $from AND p.ts < $to AND p.dur > $long_poll AND least(p.run_queue, p.dur) > $long_poll
+      AND coalesce(y.kind, 'task') = 'task'
+),
+-- A row of `process` is a second. In tenths of a CPU.
+contended AS (
+    SELECT CAST((own - own % nullif(own_rows, 0)) / nullif(own_rows, 0) AS BIGINT) AS own,
+           CAST((others - others % nullif(others_rows, 0)) / nullif(others_rows, 0) AS BIGINT) AS others,
+           CAST((throttled - throttled % 1000000) / 1000000 AS BIGINT) AS throttled_ms
+    FROM (
+        SELECT CAST((own - own % 100000000) / 100000000 AS BIGINT) AS own, own_rows,
+               CAST((others - others % 100000000) / 100000000 AS BIGINT) AS others, others_rows, throttled
+        FROM (
+            SELECT CAST(coalesce(sum(greatest(cpu_user, 0) + greatest(cpu_sys, 0)), 0) AS BIGINT) AS own,
+                   count(*) AS own_rows, CAST(coalesce(sum(greatest(cpu_others, 0)), 0) AS BIGINT) AS others,
+                   count(cpu_others) AS others_rows,
+                   CAST(coalesce(sum(greatest(throttled, 0)), 0) AS BIGINT) AS throttled
+            FROM process
+            WHERE ts >= $from AND ts < $to
+        )
+    )
+),
+cpu_starved AS (
+    SELECT 'cpu_starved' AS rule, false AS is_warning,
+           CASE WHEN count(*) = 1 THEN 'a poll waited for a CPU for '
+                ELSE 'polls waited for a CPU ' || CAST(count(*) AS VARCHAR) || ' times for more than ' END AS text_1,
+           CASE WHEN count(*) = 1 THEN CAST(max(waited) AS BIGINT) ELSE CAST($long_poll AS BIGINT) END AS ns_1,
+           CASE WHEN count(*) = 1 THEN '' ELSE ', longest ' END AS text_2,
+           CASE WHEN count(*) = 1 THEN NULL ELSE CAST(max(waited) AS BIGINT) END AS ns_2,
+           coalesce('; this process used ' || CAST(max(CAST((c.own - c.own % 10) / 10 AS BIGINT)) AS VARCHAR) || '.'
+                    || CAST(max(c.own % 10) AS VARCHAR) || ' CPUs, all others '
+                    || CAST(max(CAST((c.others - c.others % 10) / 10 AS BIGINT)) AS VARCHAR) || '.'
+                    || CAST(max(c.others % 10) AS VARCHAR), '')
+               || CASE WHEN max(c.throttled_ms) > 0
+                       THEN '; a CPU limit kept its threads from running for ' || CAST(max(c.throttled_ms) AS VARCHAR) || ' ms'
+                       ELSE '' END AS text_3,
+           CAST(max(waited) AS BIGINT) AS value, CAST($long_poll AS BIGINT) AS threshold, 'ns' AS unit,
+           CAST(NULL AS VARCHAR) AS task_type, max(CASE WHEN n = 1 THEN ts END) AS ts,
+           max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN tid END) AS tid,
+           count(*) AS count, false AS estimated
+    FROM starved
+    CROSS JOIN contended c
+    HAVING count(*) > 0
 ),
 -- wake_delay
 delays AS (
@@ -304,28 +359,37 @@ lives AS (
         -- A task ends once.
         SELECT DISTINCT task_id, 0, 1 FROM ends WHERE ts >= $from AND ts < $to
     ) l
-    JOIN type_of o ON o.task_id = l.task_id
-    JOIN task_types y ON y.type_id = o.type_id
-    WHERE y.kind <> 'worker'
+    LEFT JOIN type_of o ON o.task_id = l.task_id
+    LEFT JOIN task_types y ON y.type_id = o.type_id
+    WHERE coalesce(y.kind, 'task') <> 'worker'
     GROUP BY y.name
 ),
-ends_watched AS (
-    SELECT count(*) > 0 AS ends
-    FROM (SELECT ts FROM coverage WHERE stream = 'ends' AND ts < $to AND ts + dur > $from
-          UNION ALL SELECT ts FROM ends WHERE ts >= $from AND ts < $to)
+life_watched AS (
+    SELECT coalesce(min(watched), 0) AS watched
+    FROM (
+        SELECT s.stream, coalesce(sum(c.watched), 0) AS watched
+        FROM (SELECT 'spawns' AS stream UNION ALL SELECT 'ends') s
+        LEFT JOIN (SELECT stream, least(ts + dur, $to) - greatest(ts, $from) AS watched
+                   FROM coverage
+                   WHERE stream IN ('spawns', 'ends') AND ts < $to AND ts + dur > $from) c ON c.stream = s.stream
+        GROUP BY s.stream
+    )
 ),
 tasks_grow AS (
     SELECT 'tasks_grow' AS rule, false AS is_warning,
-           CAST(l.spawned AS VARCHAR) || ' tasks of ' || l.name || ' were spawned, ' || CAST(l.ended AS VARCHAR)
-               || ' ended' AS text_1,
-           CAST(NULL AS BIGINT) AS ns_1, '' AS text_2, CAST(NULL AS BIGINT) AS ns_2, '' AS text_3,
+           CAST(l.spawned AS VARCHAR) || ' tasks of ' || l.name || ' were spawned within ' AS text_1,
+           CAST(v.watched AS BIGINT) AS ns_1,
+           ' that were watched, ' || CAST(l.ended AS VARCHAR) || ' ended' AS text_2,
+           CAST(NULL AS BIGINT) AS ns_2, '' AS text_3,
            CAST(l.spawned AS BIGINT) AS value, CAST($growth AS BIGINT) AS threshold, 'count' AS unit,
            l.name AS task_type, CAST(NULL AS BIGINT) AS ts, CAST(NULL AS BIGINT) AS task_id,
            CAST(NULL AS INTEGER) AS tid,
            CAST(l.spawned AS BIGINT) AS count, false AS estimated
     FROM lives l
-    CROSS JOIN ends_watched v
-    WHERE v.ends AND l.spawned >= $growth AND l.ended * 1000 <= l.spawned * $growth_ended
+    CROSS JOIN life_watched v
+    CROSS JOIN (SELECT coalesce(sum(ended), 0) AS ended FROM lives WHERE name IS NULL) u
+    WHERE l.name IS NOT NULL AND l.spawned >= $growth AND v.watched >= $observed
+      AND (l.ended + u.ended) * 1000 <= l.spawned * $growth_ended
 ),
 -- self_waking
 spinning AS (
@@ -361,21 +425,30 @@ self_waking AS (
     GROUP BY name
 ),
 -- lock_owner_asleep
+-- Kinds of lock as in locks.sql: 1 mutex, 2 RwLock, 3 semaphore, 4 condition variable, 5 park, 6 futex.
 lock_stacks AS (
-    SELECT DISTINCT p.stack_id
+    SELECT p.stack_id, min(f.kind) AS kind
     FROM (
         SELECT stack_id, unnest(frame_ids) AS frame_id,
                unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
         FROM stacks
     ) p
-    JOIN (SELECT frame_id, lower(function) AS name FROM frames) f ON f.frame_id = p.frame_id
-    WHERE p.depth <= 16 AND f.name NOT LIKE '%condvar%'
-      AND (f.name LIKE '%mutex%' OR f.name LIKE '%rwlock%' OR f.name LIKE '%lock_contended%'
-           OR f.name LIKE '%lock_slow%')
+    JOIN (
+        SELECT frame_id,
+               CASE WHEN name LIKE '%condvar%' THEN 4
+                    WHEN name LIKE '%mutex%' OR name LIKE '%lock_contended%' OR name LIKE '%lock_slow%' THEN 1
+                    WHEN name LIKE '%rwlock%' THEN 2
+                    WHEN name LIKE '%semaphore%' THEN 3
+                    WHEN name LIKE '%park%' THEN 5
+                    WHEN name LIKE '%futex%' THEN 6 END AS kind
+        FROM (SELECT frame_id, lower(function) AS name FROM frames WHERE function IS NOT NULL)
+    ) f ON f.frame_id = p.frame_id
+    WHERE p.depth <= 16 AND f.kind IS NOT NULL
+    GROUP BY p.stack_id
 ),
 sleeps AS (
     SELECT o.tid, o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.waker_tid, y.name, y.kind,
-           l.stack_id IS NOT NULL AS is_lock
+           coalesce(l.kind <= 2, false) AS is_lock, coalesce(l.kind <> 5, false) AS is_waiting
     FROM off_cpu o
     LEFT JOIN type_of p ON p.task_id = o.task_id
     LEFT JOIN task_types y ON y.type_id = p.type_id
@@ -410,14 +483,14 @@ locked AS (
            row_number() OVER (PARTITION BY m.name, s.name ORDER BY m.dur DESC, m.ts, m.tid) AS n
     FROM marks m
     JOIN sleep s ON s.tid = m.moment_tid AND s.ts = m.sleep_ts
-    WHERE m.place = 1 AND s.tid <> m.tid AND s.ts + s.dur > m.ts AND s.ts + s.dur <= m.moment
+    WHERE m.place = 1 AND s.tid <> m.tid AND s.ts + s.dur > m.ts AND s.ts + s.dur <= m.moment AND NOT s.is_waiting
 ),
 lock_owner_asleep AS (
     SELECT 'lock_owner_asleep' AS rule, false AS is_warning,
            coalesce(name, 'a task of unknown type') || ' waited '
                || CASE WHEN count(*) > 1 THEN CAST(count(*) AS VARCHAR) || ' times, longest ' ELSE '' END AS text_1,
            max(dur) AS ns_1,
-           ' for a lock whose owner slept: ' || coalesce(holder, 'a task of unknown type') AS text_2,
+           ' for a lock that ' || coalesce(holder, 'a task of unknown type') || ' released, which had slept meanwhile' AS text_2,
            CAST(NULL AS BIGINT) AS ns_2, '' AS text_3, max(dur) AS value, CAST($lock_wait AS BIGINT) AS threshold,
            'ns' AS unit, name AS task_type, max(CASE WHEN n = 1 THEN ts END) AS ts,
            max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN tid END) AS tid,
@@ -427,6 +500,7 @@ lock_owner_asleep AS (
 ),
 found AS (
     SELECT * FROM long_poll
+    UNION ALL SELECT * FROM cpu_starved
     UNION ALL SELECT * FROM wake_delay
     UNION ALL SELECT * FROM loaded
     UNION ALL SELECT * FROM tasks_grow

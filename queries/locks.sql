@@ -1,11 +1,13 @@
 -- locks: who waited for a lock, where, and who held it, the longest wait in sum first.
 --
 -- A row is a place where tasks of a type waited, the kind of lock, and its holder. A wait is a sleep inside a task
--- whose first 16 frames from the leaf have a function of a lock in their names. The thread that woke the waiter held
--- the lock: it held it asleep where that thread slept inside a task itself, for at least $asleep too, and the last such
--- sleep to begin before the wait ended was over after the wait began and before it ended; computing where the last poll
--- of at least $asleep to begin there by then was not over; else no more is known of the holder. Sleeps and polls of
--- holders are looked for from a second before the window on. A wait belongs to the window in which it began.
+-- whose first 16 frames from the leaf have a function of a lock in their names. The holder is inferred from the thread
+-- that woke the waiter, which released the lock. `held` is 'asleep' where that thread slept inside a task itself, for at
+-- least $asleep too, the last such sleep to begin before the wait ended was over after the wait began and before it
+-- ended, and its stack does not show that it waited for a lock as well; 'computing' where the last poll of at least
+-- $asleep to begin there by then was not over, and at least $asleep passed since it began and since that last sleep.
+-- Else the holder is unknown. Sleeps and polls of holders are looked for from a second before the window on. A wait
+-- belongs to the window in which it began.
 --
 -- Parameters:
 --   $from            epoch_ns  waits that began from then on
@@ -24,8 +26,8 @@
 --   file             text      its source file; where a frame has no line, file and line of the task's type
 --   line             id        line in it
 --   task_type        text      type of the waiting task; null where not known
---   held             text      'asleep' or 'computing': what the holder did; null where not known
---   holder_type      text      type of the task that held it; null where not known
+--   held             text      'asleep' or 'computing': what the inferred holder did; null where it is unknown
+--   holder_type      text      type of the inferred holder's task; null where not known
 --   holder_function  text      where the holder slept, as `function`; null where it did not
 --   holder_file      text      its source file
 --   holder_line      id        line in it
@@ -116,21 +118,32 @@ marks AS (
           AND ($thread IS NULL OR tid = $thread)
     )
 ),
-held AS (
-    SELECT m.tid, m.ts, m.dur, m.task_id, m.lock, m.frame_id, m.is_own, m.name, m.file, m.line,
-           m.moment_tid AS holder_tid,
-           CASE WHEN s.tid IS NOT NULL THEN 'asleep' WHEN p.tid IS NOT NULL THEN 'computing' END AS held,
-           CASE WHEN s.tid IS NOT NULL THEN s.name ELSE coalesce(y.name, z.name) END AS holder_type,
-           s.frame_id AS holder_frame_id, s.is_own AS holder_is_own, s.tid IS NOT NULL AS is_asleep,
-           s.file AS holder_type_file, s.line AS holder_type_line
+inferred AS (
+    SELECT m.tid, m.ts, m.dur, m.task_id, m.lock, m.frame_id, m.is_own, m.name, m.file, m.line, m.moment_tid,
+           s.tid IS NOT NULL AND s.ts + s.dur > m.ts AND s.ts + s.dur <= m.moment
+               AND (s.lock IS NULL OR s.lock = 5) AS is_asleep,
+           p.tid IS NOT NULL AND m.moment - p.ts >= $asleep
+               AND (s.tid IS NULL OR m.moment - (s.ts + s.dur) >= $asleep) AS is_computing,
+           s.name AS sleep_name, s.frame_id AS sleep_frame_id, s.is_own AS sleep_is_own, s.file AS sleep_file,
+           s.line AS sleep_line, p.type_id AS poll_type_id, p.task_id AS poll_task_id
     FROM marks m
     LEFT JOIN sleep s ON s.tid = m.moment_tid AND s.ts = m.sleep_ts AND s.tid <> m.tid
-                     AND s.ts + s.dur > m.ts AND s.ts + s.dur <= m.moment
     LEFT JOIN long_polls p ON p.tid = m.moment_tid AND p.ts = m.poll_ts AND p.tid <> m.tid AND p.ts + p.dur >= m.moment
-    LEFT JOIN task_types y ON y.type_id = p.type_id
-    LEFT JOIN type_of o ON o.task_id = p.task_id
-    LEFT JOIN task_types z ON z.type_id = o.type_id
     WHERE m.place = 1
+),
+held AS (
+    SELECT i.tid, i.ts, i.dur, i.task_id, i.lock, i.frame_id, i.is_own, i.name, i.file, i.line,
+           i.moment_tid AS holder_tid, i.is_asleep,
+           CASE WHEN i.is_asleep THEN 'asleep' WHEN i.is_computing THEN 'computing' END AS held,
+           CASE WHEN i.is_asleep THEN i.sleep_name WHEN i.is_computing THEN coalesce(y.name, z.name) END AS holder_type,
+           CASE WHEN i.is_asleep THEN i.sleep_frame_id END AS holder_frame_id,
+           i.is_asleep AND i.sleep_is_own AS holder_is_own,
+           CASE WHEN i.is_asleep THEN i.sleep_file END AS holder_type_file,
+           CASE WHEN i.is_asleep THEN i.sleep_line END AS holder_type_line
+    FROM inferred i
+    LEFT JOIN task_types y ON y.type_id = i.poll_type_id
+    LEFT JOIN type_of o ON o.task_id = i.poll_task_id
+    LEFT JOIN task_types z ON z.type_id = o.type_id
 ),
 located AS (
     SELECT h.*,

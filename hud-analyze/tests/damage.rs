@@ -70,6 +70,8 @@ fn sealed(manifest: &Manifest) -> Session {
             rss: 1 << 20,
             threads: 3,
             fds: None,
+            cpu_others: None,
+            throttled: None,
         }))
         .add::<AccountColumns>((1..5).map(|n| AccountRow {
             ts: at(n * 1000),

@@ -7,6 +7,10 @@ mod support;
 
 use std::{collections::BTreeSet, fs, process::Command};
 
+use arrow::{
+    array::{RecordBatch, new_null_array},
+    datatypes::FieldRef,
+};
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use hud_analyze::view::{self, View};
 use hud_common::session::{Manifest, SessionDir, Table, VerifiedFile, encode};
@@ -124,6 +128,14 @@ fn every_row_is_accounted_for() {
     }
 }
 
+/// The same rows, with the columns that the table has by now.
+fn as_of_today(table: Table, batch: &RecordBatch) -> RecordBatch {
+    let schema = table.schema();
+    let null = |field: &FieldRef| new_null_array(field.data_type(), batch.num_rows());
+    let columns = schema.fields().iter().map(|f| batch.column_by_name(f.name()).cloned().unwrap_or_else(|| null(f)));
+    RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()
+}
+
 /// The recording is written as today's code writes segments. `HUD_BLESS=1` renews it, with the same rows.
 #[test]
 fn it_is_written_as_the_recorder_writes() {
@@ -134,7 +146,8 @@ fn it_is_written_as_the_recorder_writes() {
         for path in segments.map(|e| e.unwrap().path()) {
             if bless {
                 let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path).unwrap()).unwrap();
-                let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+                let batches: Vec<_> =
+                    reader.build().unwrap().map(|batch| as_of_today(*table, &batch.unwrap())).collect();
                 fs::write(&path, encode(*table, &batches).unwrap().unwrap().data).unwrap();
             }
             VerifiedFile::open(&path).and_then(|file| file.check_all()).unwrap();

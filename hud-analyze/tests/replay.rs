@@ -304,7 +304,16 @@ fn hostile(session: &Session, random: &mut Random) {
                 events: dur,
             });
             let threads = tid(random);
-            process.push(ProcessRow { ts, cpu_user: dur, cpu_sys: random.of(&ODD), rss: 1, threads, fds: None });
+            process.push(ProcessRow {
+                ts,
+                cpu_user: dur,
+                cpu_sys: random.of(&ODD),
+                rss: 1,
+                threads,
+                fds: None,
+                cpu_others: maybe(random, dur),
+                throttled: None,
+            });
             stacks.push(StackRow {
                 stack_id: 100 + random.below(1_000_000),
                 frame_ids: vec![1, i64::MAX, 2],
@@ -381,6 +390,7 @@ fn findings_by_rules(session: &Path) -> Vec<(String, bool, i64, i64)> {
     let told = replay.snapshot(&query).unwrap().findings.into_iter().map(|finding| {
         let rule = match finding.rule {
             Rule::LongPoll => "long_poll",
+            Rule::CpuStarved => "cpu_starved",
             Rule::WakeDelay => "wake_delay",
             Rule::WorkerBlocked => "worker_blocked",
             Rule::Imbalance => "imbalance",

@@ -536,6 +536,8 @@ impl World {
                 rss: (200 << 20) + self.random.below(20 << 20),
                 threads: 1 + WORKERS + POOL,
                 fds: Some(120),
+                cpu_others: Some(100 * MS),
+                throttled: None,
             });
             overhead.push(OverheadRow {
                 ts,

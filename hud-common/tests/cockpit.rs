@@ -319,6 +319,7 @@ fn rules_speak_past_their_thresholds_and_say_whom() {
 
     let mut buckets = everything();
     (0..40).for_each(|id| (0..4).for_each(|n| buckets.spawn(T0 + (4 * id + n) * MS, TaskId(id))));
+    ["spawns", "ends"].into_iter().for_each(|of| buckets.coverage(T0, 2_000 * MS, &of.into(), &"still on".into()));
     buckets.end(TaskId(0), Ended { ts: T0 + 500 * MS, outcome: TaskOutcome::Completed });
     let lenient = Thresholds { growth: 30, ..Thresholds::default() };
     let query = Query { thresholds: lenient, ..query.clone() };

@@ -77,7 +77,7 @@ pub(super) fn columns(table: Table) -> &'static [&'static str] {
         Table::Coverage => &["ts", "dur", "stream", "reason"],
         Table::Drops => &["ts", "dur", "stream", "stage", "lost"],
         Table::Overhead => &["ts", "probe_ns", "recorder_cpu", "recorder_rss", "ring_bytes", "events"],
-        Table::Process => &["ts", "cpu_user", "cpu_sys", "rss", "threads", "fds"],
+        Table::Process => &["ts", "cpu_user", "cpu_sys", "rss", "threads", "fds", "cpu_others", "throttled"],
         _ => &[],
     }
 }

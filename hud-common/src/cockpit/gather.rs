@@ -35,6 +35,11 @@ impl PollRow {
     }
 
     #[inline]
+    fn held(&self) -> i64 {
+        self.dur.max(0).saturating_sub(self.run_queue).max(0)
+    }
+
+    #[inline]
     fn busy(&self) -> i64 {
         self.dur.max(0).saturating_sub(self.blocked).saturating_sub(self.run_queue).max(0)
     }
@@ -235,7 +240,7 @@ impl Place<'_> {
         );
         for row in rows.iter().filter(|row| row.dur >= STRETCH_MIN) {
             let PollRow { ts, dur, tid, task, type_id, .. } = *row;
-            self.partial.long_polls.push(LongPoll { ts, dur, busy: row.busy(), tid, task, type_id });
+            self.partial.long_polls.push(LongPoll { ts, dur, held: row.held(), busy: row.busy(), tid, task, type_id });
         }
     }
 
@@ -622,6 +627,15 @@ impl Buckets {
         sums.user = sums.user.saturating_add(user.max(0));
         sums.sys = sums.sys.saturating_add(sys.max(0));
         sums.last = sums.last.max(Some((ts, rss, threads, fds)));
+    }
+
+    /// Takes in what a row of `process` says of others on the CPUs.
+    pub fn contended(&mut self, ts: i64, others: Option<i64>, throttled: Option<i64>) {
+        let Some(place) = self.at(ts) else { return };
+        let sums = &mut place.partial.sums.process;
+        sums.others_rows += i64::from(others.is_some());
+        sums.others = sums.others.saturating_add(others.unwrap_or(0).max(0));
+        sums.throttled = sums.throttled.saturating_add(throttled.unwrap_or(0).max(0));
     }
 }
 

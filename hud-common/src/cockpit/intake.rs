@@ -514,9 +514,11 @@ impl Intake {
     fn process(&mut self, columns: &Columns<'_>) -> Option<()> {
         let (ts, user, sys) = (columns.longs("ts")?, columns.longs("cpu_user")?, columns.longs("cpu_sys")?);
         let (rss, threads, fds) = (columns.longs("rss")?, columns.ints("threads")?, columns.nullable_ints("fds"));
+        let (others, throttled) = (columns.nullable("cpu_others"), columns.nullable("throttled"));
         let rows = ts.iter().zip(user).zip(sys).zip(rss).zip(threads).enumerate();
         for (row, ((((ts, user), sys), rss), threads)) in rows {
             self.buckets.process(*ts, *user, *sys, *rss, *threads, int_at(fds, row));
+            self.buckets.contended(*ts, others.get(row), throttled.get(row));
         }
         Some(())
     }

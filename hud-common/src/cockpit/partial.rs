@@ -254,6 +254,12 @@ pub struct ProcessSums {
     pub user: i64,
     /// The sum of `cpu_sys`.
     pub sys: i64,
+    /// Rows with `cpu_others`.
+    pub others_rows: i64,
+    /// The sum of `cpu_others`.
+    pub others: i64,
+    /// The sum of `throttled`.
+    pub throttled: i64,
     /// The greatest (`ts`, `rss`, `threads`, `fds`), null fds first.
     pub last: Option<(i64, i64, i32, Option<i32>)>,
 }
@@ -284,6 +290,8 @@ pub struct LongPoll {
     pub ts: i64,
     /// How long it took.
     pub dur: i64,
+    /// `dur - run_queue`, not less than 0: how long it kept its worker from other tasks, asleep or on a CPU.
+    pub held: i64,
     /// `dur - blocked - run_queue`, not less than 0.
     pub busy: i64,
     /// The thread.
@@ -365,7 +373,7 @@ macro_rules! longest_first {
 }
 longest_first! {
     Sleep by |s| (s.ts, s.tid, s.task, s.away, s.stack, s.waker);
-    LongPoll by |p| (p.ts, p.tid, p.task, p.busy, p.type_id);
+    LongPoll by |p| (p.ts, p.tid, p.task, p.held, p.busy, p.type_id);
 }
 
 /// The first `MOST` things in their own order, and a count of the others.
@@ -493,7 +501,7 @@ merge! {
     Weight { sum: [samples, weight], max: [], each: [] }
     On { sum: [on], max: [reason], each: [] }
     OverheadSums { sum: [rows, probes, untold, cpu, bytes, events], max: [rss], each: [] }
-    ProcessSums { sum: [rows, user, sys], max: [last], each: [] }
+    ProcessSums { sum: [rows, user, sys, others_rows, others, throttled], max: [last], each: [] }
     Partial { sum: [], max: [], each: [sums, sleeps, long_polls, marks] }
 }
 

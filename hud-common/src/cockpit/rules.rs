@@ -28,15 +28,18 @@ pub(super) fn findings(
     coverage: &Coverage,
 ) -> Vec<Finding> {
     let mut found = long_polls(scene, stretches);
+    found.extend(cpu_starved(scene));
     found.extend(delays(scene, wake_delay, types));
     for runtime in &workers.runtimes {
         found.extend(runtime.workers.iter().filter_map(|worker| blocked(scene, worker, stretches)));
         found.extend(imbalance(scene, &runtime.workers));
     }
     found.extend(pool(scene, workers));
-    if coverage.was_on(Stream::Spawns) && coverage.was_on(Stream::Ends) {
-        found.extend(types.iter().filter_map(|t| growth(scene, t)));
-    }
+    let watched = |stream| coverage.of(stream).map_or(0, |s| s.on);
+    let watched = watched(Stream::Spawns).min(watched(Stream::Ends));
+    // Ends of tasks of unknown type may be of any.
+    let untyped = types.iter().filter(|t| t.task_type.is_none()).fold(0, |sum: i64, t| sum.saturating_add(t.ended));
+    found.extend(types.iter().filter_map(|t| growth(scene, t, untyped, watched)));
     found.extend(self_wakers(scene));
     found.extend(locks(scene));
     // The first evidence is what the rule held against its threshold.
@@ -82,7 +85,8 @@ fn at(scene: &Scene<'_>, no: PlaceNo) -> String {
     }
 }
 
-/// Polls past the thresholds, by type; and computations that samples alone tell of.
+/// Polls that held their worker for longer than the thresholds, by type; where polls were not watched, sleeps inside a task
+/// and computations that samples show. Time that a poll waited for a CPU does not count.
 fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
     #[derive(Default)]
     struct Long {
@@ -91,27 +95,20 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         longest: Option<(i64, Reverse<i64>, Tid, TaskId)>,
         /// Of that one, the time that it computed.
         busy: i64,
-        /// Whether that one was watched as a poll.
-        is_polled: bool,
         is_exact: bool,
     }
     let thresholds = scene.query.thresholds;
     let mut types: BTreeMap<Option<TypeId>, Long> = BTreeMap::new();
-    let mut add = |type_id: Option<TypeId>, at: (i64, Reverse<i64>, Tid, TaskId), busy: i64, (is_polled, is_exact)| {
+    let mut add = |type_id: Option<TypeId>, at: (i64, Reverse<i64>, Tid, TaskId), busy: i64, is_exact: bool| {
         let long = types.entry(type_id).or_default();
         long.count += 1;
         if Some(at) > long.longest {
-            (long.longest, long.busy, long.is_polled) = (Some(at), busy, is_polled);
+            (long.longest, long.busy) = (Some(at), busy);
         }
         long.is_exact |= is_exact;
     };
-    for (_, partial) in &scene.parts {
-        for poll in partial.long_polls.items().iter().take_while(|p| p.dur > thresholds.long_poll) {
-            let type_id = poll.type_id.or(scene.names.type_of.get(&poll.task).copied());
-            if scene.names.kind_of_type(type_id) == TaskKind::Task {
-                add(type_id, (poll.dur, Reverse(poll.ts), poll.tid, poll.task), poll.busy, (true, true));
-            }
-        }
+    for (poll, type_id) in task_polls(scene).filter(|(p, _)| p.held > thresholds.long_poll) {
+        add(type_id, (poll.held, Reverse(poll.ts), poll.tid, poll.task), poll.busy, true);
     }
     // Where no poll was watched, what is known of one: that it slept, or computed, for so long.
     for held in stretches.iter().filter(|h| h.dur > thresholds.long_poll) {
@@ -119,42 +116,35 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         if !is_watched && !is_polled(scene, held) {
             let busy = if held.cause == Cause::Cpu { held.dur } else { 0 };
             let at = (held.dur, Reverse(held.ts), held.tid, held.task);
-            add(held.type_id, at, busy, (false, held.cause == Cause::Blocked));
+            add(held.type_id, at, busy, held.cause == Cause::Blocked);
         }
     }
     let mut found = Vec::new();
     for (type_id, long) in types {
-        let Some((dur, Reverse(ts), tid, task)) = long.longest else { continue };
-        let (severity, threshold) = match dur > thresholds.very_long_poll {
+        let Some((held, Reverse(ts), tid, task)) = long.longest else { continue };
+        let (severity, threshold) = match held > thresholds.very_long_poll {
             true => (Status::Warning, thresholds.very_long_poll),
             false => (Status::Caution, thresholds.long_poll),
         };
         // The code that the longest stretch of this type is blamed on.
         let blamed = stretches.iter().find(|h| h.type_id == type_id).map(|h| h.blamed);
         let blame = blamed.map(|no| format!(", in {}", at(scene, no))).unwrap_or_default();
-        // What was neither computed nor slept was spent without a CPU: then others are to blame.
-        let within =
-            |h: &&Held| h.tid == tid && h.cause == Cause::Blocked && h.ts >= ts && h.end() <= ts.saturating_add(dur);
-        let asleep = stretches.iter().filter(within).fold(0, |sum: i64, h| sum.saturating_add(h.dur));
-        let waiting = if long.is_polled { dur.saturating_sub(long.busy).saturating_sub(asleep).max(0) } else { 0 };
-        let blame = if waiting > dur / 2 { String::from(", most of it without a CPU") } else { blame };
         found.push(Finding {
             rule: Rule::LongPoll,
             severity,
             sentence: match long.count {
-                1 => format!("{} held its worker for {}{blame}", name_of(scene, type_id), told(dur)),
+                1 => format!("{} held its worker for {}{blame}", name_of(scene, type_id), told(held)),
                 count => format!(
                     "{} held its worker {count} times for more than {}, longest {}{blame}",
                     name_of(scene, type_id),
                     told(thresholds.long_poll),
-                    told(dur)
+                    told(held)
                 ),
             },
             evidence: std::vec![
-                evidence("longest", Value::Nanos(dur), Some(Value::Nanos(threshold))),
+                evidence("longest", Value::Nanos(held), Some(Value::Nanos(threshold))),
                 evidence("of which computing", Value::Nanos(long.busy), None),
-                evidence("asleep", Value::Nanos(asleep), None),
-                evidence("without a CPU", Value::Nanos(waiting), None),
+                evidence("asleep", Value::Nanos(held.saturating_sub(long.busy)), None),
                 evidence("polls", Value::Count(long.count), None),
             ],
             jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: Some(ts) },
@@ -162,6 +152,65 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         });
     }
     found
+}
+
+/// Polls of tasks that took longer than the threshold, with their type.
+fn task_polls<'a>(scene: &'a Scene<'_>) -> impl Iterator<Item = (&'a super::LongPoll, Option<TypeId>)> {
+    let least = scene.query.thresholds.long_poll;
+    let polls =
+        scene.parts.iter().flat_map(move |(_, p)| p.long_polls.items().iter().take_while(move |p| p.dur > least));
+    polls.filter_map(|poll| {
+        let type_id = poll.type_id.or(scene.names.type_of.get(&poll.task).copied());
+        (scene.names.kind_of_type(type_id) == TaskKind::Task).then_some((poll, type_id))
+    })
+}
+
+/// Polls that waited for a CPU for longer than a poll may take: other threads had the CPUs, or a limit kept this process
+/// off them.
+fn cpu_starved(scene: &Scene<'_>) -> Option<Finding> {
+    let least = scene.query.thresholds.long_poll;
+    let (mut count, mut sum, mut longest) = (0, 0_i64, None);
+    for (poll, type_id) in task_polls(scene) {
+        let waited = poll.dur.saturating_sub(poll.held);
+        if waited > least {
+            count += 1;
+            sum = sum.saturating_add(waited);
+            longest = longest.max(Some((waited, Reverse(poll.ts), Reverse(poll.tid), Reverse(poll.task), type_id)));
+        }
+    }
+    let (waited, Reverse(ts), Reverse(tid), Reverse(task), task_type) = longest?;
+    // A row a second.
+    let process = &scene.total.process;
+    let cpus = |used: i64, rows: i64| (used / 100_000_000).checked_div(rows);
+    let own = cpus(process.user.saturating_add(process.sys), process.rows);
+    let others = cpus(process.others, process.others_rows);
+    let tenths = |n: i64| format!("{}.{}", n / 10, n % 10);
+    let mut who = String::new();
+    if let Some((own, others)) = own.zip(others) {
+        who = format!("; this process used {} CPUs, all others {}", tenths(own), tenths(others));
+    }
+    if process.throttled >= 1_000_000 {
+        who = format!("{who}; a CPU limit kept its threads from running for {} ms", process.throttled / 1_000_000);
+    }
+    Some(Finding {
+        rule: Rule::CpuStarved,
+        severity: Status::Caution,
+        sentence: match count {
+            1 => format!("a poll waited for a CPU for {}{who}", told(waited)),
+            _ => format!(
+                "polls waited for a CPU {count} times for more than {}, longest {}{who}",
+                told(least),
+                told(waited)
+            ),
+        },
+        evidence: std::vec![
+            evidence("longest", Value::Nanos(waited), Some(Value::Nanos(least))),
+            evidence("in all", Value::Nanos(sum), None),
+            evidence("polls", Value::Count(count), None),
+        ],
+        jump: Jump { task: Some(task), task_type, tid: Some(tid), ts: Some(ts) },
+        is_estimated: false,
+    })
 }
 
 /// Whether the poll that a stretch lies in is known by itself.
@@ -281,18 +330,29 @@ fn pool(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
     })
 }
 
-fn growth(scene: &Scene<'_>, of: &TypeRow) -> Option<Finding> {
+/// `untyped`: ended tasks of unknown type. `watched`: for how long both spawns and ends were watched.
+fn growth(scene: &Scene<'_>, of: &TypeRow, untyped: i64, watched: i64) -> Option<Finding> {
     let thresholds = scene.query.thresholds;
+    let ended = of.ended.saturating_add(untyped);
     let is_growing = of.spawned >= thresholds.growth
-        && of.ended.saturating_mul(1000) <= of.spawned.saturating_mul(thresholds.growth_ended.into());
+        && watched >= thresholds.observed
+        && ended.saturating_mul(1000) <= of.spawned.saturating_mul(thresholds.growth_ended.into());
     let id = of.task_type.as_ref().filter(|_| is_growing)?;
     Some(Finding {
         rule: Rule::TasksGrow,
         severity: Status::Caution,
-        sentence: format!("{} tasks of {} were spawned, {} ended", of.spawned, id.name, of.ended),
+        sentence: format!(
+            "{} tasks of {} were spawned within {} that were watched, {} ended",
+            of.spawned,
+            id.name,
+            told(watched),
+            of.ended
+        ),
         evidence: std::vec![
             evidence("spawned", Value::Count(of.spawned), Some(Value::Count(thresholds.growth))),
             evidence("ended", Value::Count(of.ended), None),
+            evidence("ended, of unknown type", Value::Count(untyped), None),
+            evidence("watched", Value::Nanos(watched), None),
         ],
         jump: Jump { task_type: Some(id.id), ..Jump::default() },
         is_estimated: false,
@@ -344,7 +404,8 @@ fn self_wakers(scene: &Scene<'_>) -> Vec<Finding> {
 /// Frames from the leaf in which a lock is looked for.
 const LOCK_FRAMES: usize = 16;
 
-/// A task asleep for a lock, woken by a thread that itself slept inside a task meanwhile: the lock's owner.
+/// A task asleep for a lock, woken by a thread that itself slept inside a task meanwhile, and not for a lock: its inferred
+/// holder.
 fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
     #[derive(Default)]
     struct Wait {
@@ -373,7 +434,7 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
         let is_over = |o: &Sleep| {
             o.tid != sleep.tid && o.ts.saturating_add(o.dur) > sleep.ts && o.ts.saturating_add(o.dur) <= end
         };
-        let Some(owner) = owner.filter(is_over) else { continue };
+        let Some(owner) = owner.filter(|o| is_over(o) && !is_waiting(scene, o)) else { continue };
         let owner_type = scene.names.type_of.get(&owner.task).copied();
         let names = &mut *scene.names;
         let task_type = owner_type.and_then(|id| Some((id, names.types.get(&id)?)));
@@ -390,7 +451,7 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
             rule: Rule::LockOwnerAsleep,
             severity: Status::Caution,
             sentence: format!(
-                "{} waited {}{} for a lock whose owner slept: {}, in {}",
+                "{} waited {}{} for a lock that {} released, which had slept meanwhile, in {}",
                 name_of(scene, type_id),
                 if wait.count > 1 { format!("{} times, longest ", wait.count) } else { String::new() },
                 told(dur),
@@ -409,13 +470,28 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
     found
 }
 
-/// Whether a sleep's stack shows that it waits for a lock.
+/// Whether a sleep's stack shows that it waits for a mutex or RwLock.
 fn is_lock(scene: &Scene<'_>, sleep: &Sleep) -> bool {
-    let code = &scene.names.code;
-    let frames = code.walked(sleep.stack).map(|w| w.frames.as_slice()).unwrap_or_default();
-    frames.iter().take(LOCK_FRAMES).filter_map(|no| code.place(*no)).any(|place| {
-        let name = place.function.to_ascii_lowercase();
+    lock_names(scene, sleep, |name| {
         ["mutex", "rwlock", "lock_contended", "lock_slow"].iter().any(|lock| name.contains(lock))
             && !name.contains("condvar")
     })
+}
+
+/// Whether it shows that it waits for another thread to release a lock, or to notify it. A parked thread may hold one.
+fn is_waiting(scene: &Scene<'_>, sleep: &Sleep) -> bool {
+    let has = |words: &[&str]| lock_names(scene, sleep, |name| words.iter().any(|word| name.contains(word)));
+    has(&["mutex", "rwlock", "lock_contended", "lock_slow", "semaphore", "condvar"])
+        || (has(&["futex"]) && !has(&["park"]))
+}
+
+/// Whether one of the function names in which a lock is looked for, in lower case, is of a kind.
+fn lock_names(scene: &Scene<'_>, sleep: &Sleep, is: impl Fn(&str) -> bool) -> bool {
+    let code = &scene.names.code;
+    let frames = code.walked(sleep.stack).map(|w| w.frames.as_slice()).unwrap_or_default();
+    frames
+        .iter()
+        .take(LOCK_FRAMES)
+        .filter_map(|no| code.place(*no))
+        .any(|place| is(&place.function.to_ascii_lowercase()))
 }

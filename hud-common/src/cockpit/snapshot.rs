@@ -143,6 +143,8 @@ impl fmt::Display for Status {
 pub enum Rule {
     /// A poll took long.
     LongPoll,
+    /// Polls waited long for a CPU.
+    CpuStarved,
     /// Woken tasks wait long for their poll.
     WakeDelay,
     /// A worker is asleep inside polls most of the time.
@@ -161,8 +163,9 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 8] = [
+    pub const ALL: [Rule; 9] = [
         Rule::LongPoll,
+        Rule::CpuStarved,
         Rule::WakeDelay,
         Rule::WorkerBlocked,
         Rule::Imbalance,
@@ -177,7 +180,11 @@ impl Rule {
         match self {
             Rule::LongPoll => {
                 "move blocking calls to spawn_blocking or their async kin, and long computations off the runtime, or break \
-                 them up with yield_now; a poll without a CPU is the machine's load, not its own"
+                 them up with yield_now"
+            }
+            Rule::CpuStarved => {
+                "no task is to blame: look for other processes on these CPUs, for more busy threads than CPUs, and for a CPU \
+                 limit of the container (cpu.max)"
             }
             Rule::WakeDelay => {
                 "workers cannot keep up: find what holds them (blocking, hotspots), or give the runtime more worker threads"

@@ -291,7 +291,7 @@ fn spans(scene: &Scene<'_>, lanes: &mut BTreeMap<Tid, Lane>) {
             if scene.names.kind_of_type(poll.type_id) == TaskKind::Worker {
                 continue;
             }
-            let is_long = poll.dur > scene.query.thresholds.long_poll && scene.is_task(poll.task);
+            let is_long = poll.held > scene.query.thresholds.long_poll && scene.is_task(poll.task);
             let task = scene.task_ref(poll.task);
             add(poll.tid, Span { ts: poll.ts, dur: poll.dur, kind: SpanKind::Poll, task, is_long });
         }

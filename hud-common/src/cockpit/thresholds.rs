@@ -34,7 +34,7 @@ pub struct Thresholds {
     pub self_wakes: i64,
     /// Only where they are this share of its wakes (thousandths).
     pub self_wakes_share: u32,
-    /// A stretch this long spent waiting for a lock whose owner slept.
+    /// A wait this long for a lock whose inferred holder slept.
     pub lock_wait: i64,
     /// The least that a worker must have been observed for its shares to say something.
     pub observed: i64,

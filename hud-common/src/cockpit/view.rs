@@ -227,7 +227,9 @@ fn history(scene: &Scene<'_>) -> Vec<Tick> {
         // They come longest first.
         let sleep = partial.sleeps.items().iter().find(|s| scene.is_task(s.task));
         tick.longest_block = sleep.map_or(0, |s| s.dur);
-        let worst = tick.longest_poll.max(tick.longest_block);
+        // A poll is no worse for the time that it waited for a CPU.
+        let held = partial.long_polls.items().iter().filter(|p| scene.is_task(p.task)).map(|p| p.held).max();
+        let worst = held.unwrap_or(0).max(tick.longest_block);
         tick.status = match worst {
             w if w > scene.query.thresholds.very_long_poll => Status::Warning,
             w if w > scene.query.thresholds.long_poll => Status::Caution,

@@ -330,6 +330,10 @@ tables! {
         threads: i32,
         /// Open file descriptors; null before Linux 6.2.
         fds: Option<i32>,
+        /// CPU time of everything else on the machine since the last row, other guests of its host included (ns, in steps of 10 ms); null where not known.
+        cpu_others: Option<i64>,
+        /// How long the CPU limit of its control group kept its threads from running since the last row (ns, summed over CPUs); null where there is no control group with a limit.
+        throttled: Option<i64>,
     }
 
     /// A stretch in which a stream was on: what lies outside was not watched.

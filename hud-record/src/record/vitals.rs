@@ -1,6 +1,9 @@
 //! Once a second: how the target is, and what hud itself cost.
 
-use std::fs;
+use std::{
+    fs,
+    path::{Component, Path},
+};
 
 use hud_common::session::{Columns as _, OverheadColumns, OverheadRow, ProcessColumns, ProcessRow};
 
@@ -11,6 +14,8 @@ use crate::{kernel, probes::Probes};
 pub(super) struct Vitals {
     pid: u32,
     target: Option<Usage>,
+    machine: Option<i64>,
+    throttled: Option<i64>,
     own_cpu: u64,
     probe_ns: Option<u64>,
     ring_bytes: u64,
@@ -33,6 +38,8 @@ impl Vitals {
         Vitals {
             pid,
             target: Usage::of(&pid.to_string()),
+            machine: machine_cpu_time(),
+            throttled: throttled(pid),
             own_cpu: kernel::own_cpu_time(),
             probe_ns: probes.run_time(),
             ring_bytes: 0,
@@ -46,15 +53,21 @@ impl Vitals {
     pub(super) fn take(&mut self, ts: i64, probes: &Probes, ring_bytes: u64, events: u64, out: &BatchSender) {
         if let Some(now) = Usage::of(&self.pid.to_string()) {
             let before = self.target.unwrap_or(now);
+            let (cpu_user, cpu_sys) = (now.user - before.user, now.system - before.system);
+            let (machine, throttled) = (machine_cpu_time(), throttled(self.pid));
+            let since =
+                |now: Option<i64>, before: Option<i64>| now.zip(before).map(|(now, before)| (now - before).max(0));
             self.process.push(ProcessRow {
                 ts,
-                cpu_user: now.user - before.user,
-                cpu_sys: now.system - before.system,
+                cpu_user,
+                cpu_sys,
                 rss: now.rss,
                 threads: now.threads,
                 fds: open_files(self.pid),
+                cpu_others: since(machine, self.machine).map(|all| (all - cpu_user - cpu_sys).max(0)),
+                throttled: since(throttled, self.throttled),
             });
-            self.target = Some(now);
+            (self.target, self.machine, self.throttled) = (Some(now), machine, throttled);
         }
         let own_cpu = kernel::own_cpu_time();
         let probe_ns = probes.run_time();
@@ -78,6 +91,41 @@ fn open_files(pid: u32) -> Option<i32> {
     i32::try_from(size).ok().filter(|n| *n > 0)
 }
 
+/// CPU time that all processes of the machine have used (ns), and time that its host gave to other guests (steal): the
+/// first line of `/proc/stat` (proc(5)).
+fn machine_cpu_time() -> Option<i64> {
+    let stat = crate::target::read_text("/proc/stat").ok()?;
+    let times: Vec<i64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().flat_map(str::parse).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = times[..] else { return None };
+    let ticks = [user, nice, system, irq, softirq, steal].iter().try_fold(0_i64, |sum, of| sum.checked_add(*of))?;
+    ticks.checked_mul(tick()?)
+}
+
+/// How long CPU limits have kept the threads of a process's control group from running (ns, summed over CPUs):
+/// `throttled_usec` of its `cpu.stat`, or of the group above it that was throttled most (Documentation/admin-guide/cgroup-v2.rst).
+/// `None` where none has a limit.
+fn throttled(pid: u32) -> Option<i64> {
+    const MOST_GROUPS: usize = 32;
+    let groups = crate::target::read_text(format!("/proc/{pid}/cgroup")).ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let group = Path::new(group);
+    // A group outside of hud's own namespace.
+    if group.components().any(|part| !matches!(part, Component::Normal(_))) {
+        return None;
+    }
+    let of = |group: &Path| {
+        let stat = crate::target::read_text(Path::new("/sys/fs/cgroup").join(group).join("cpu.stat")).ok()?;
+        let micros: i64 = stat.lines().find_map(|line| line.strip_prefix("throttled_usec "))?.trim().parse().ok()?;
+        micros.checked_mul(1000)
+    };
+    group.ancestors().take(MOST_GROUPS).filter_map(of).max()
+}
+
+/// A clock tick (ns).
+fn tick() -> Option<i64> {
+    Some(1_000_000_000 / i64::try_from(rustix::param::clock_ticks_per_second()).ok()?)
+}
+
 fn grown(now: u64, before: u64) -> i64 {
     i64::try_from(now.saturating_sub(before)).unwrap_or(i64::MAX)
 }
@@ -91,7 +139,7 @@ impl Usage {
         // The name, in parentheses, may hold anything: fields count from the last parenthesis.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<i64>().ok();
-        let tick = 1_000_000_000 / i64::try_from(rustix::param::clock_ticks_per_second()).ok()?;
+        let tick = tick()?;
         Some(Usage {
             user: field(14)?.checked_mul(tick)?,
             system: field(15)?.checked_mul(tick)?,
@@ -110,6 +158,16 @@ mod tests {
         let held: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
         assert!(open_files(std::process::id()).is_none_or(|n| n >= 50));
         drop(held);
+    }
+
+    #[test]
+    fn the_machine_uses_cpu_time() {
+        let before = machine_cpu_time().unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_millis(50);
+        while std::time::Instant::now() < until {}
+        assert!(machine_cpu_time().unwrap() > before);
+        // Whether there is a limit depends on the machine; a process that is not there has none.
+        assert_eq!(throttled(u32::MAX), None);
     }
 
     #[test]

@@ -208,6 +208,8 @@ pub fn made_up() -> Session {
         rss: (100 + n) << 20,
         threads: 4,
         fds: None,
+        cpu_others: None,
+        throttled: None,
     }));
     let streams = ["polls", "off_cpu", "samples", "wakes", "spawns", "ends"];
     session.add::<CoverageColumns>(streams.map(|stream| covered(stream, T0, 10 * SECOND)));
@@ -302,6 +304,8 @@ pub fn hostile() -> Session {
             rss: -1,
             threads: -1,
             fds: None,
+            cpu_others: None,
+            throttled: None,
         }]);
     session
 }

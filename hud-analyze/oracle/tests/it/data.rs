@@ -9,9 +9,9 @@ use hud_analyze::{
 use hud_common::session::{
     Clock, Columns, CoverageColumns, CoverageRow, DropColumns, DropRow, EndColumns, EndRow, FORMAT_VERSION,
     FrameColumns, FrameRow, InflightLog, Manifest, ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options,
-    OverheadColumns, OverheadRow, PollColumns, PollRow, SampleColumns, SampleRow, SessionDir, SpawnColumns, SpawnRow,
-    StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, Text, ThreadColumns, ThreadRow,
-    WakeColumns, WakeRow, seal,
+    OverheadColumns, OverheadRow, PollColumns, PollRow, ProcessColumns, ProcessRow, SampleColumns, SampleRow,
+    SessionDir, SpawnColumns, SpawnRow, StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow,
+    Text, ThreadColumns, ThreadRow, WakeColumns, WakeRow, seal,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -107,6 +107,7 @@ data! {
     modules: ModuleRow, ModuleColumns { module_id, path, build_id, start, end, offset }
     coverage: CoverageRow, CoverageColumns { ts, dur, stream, reason }
     drops: DropRow, DropColumns { ts, dur, stream, stage, lost }
+    process: ProcessRow, ProcessColumns { ts, cpu_user, cpu_sys, rss, threads, fds, cpu_others, throttled }
     overhead: OverheadRow, OverheadColumns { ts, probe_ns, recorder_cpu, recorder_rss, ring_bytes, events }
 }
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use hud_common::session::{
-    CoverageRow, DropRow, EndRow, FrameRow, ModuleRow, OffCpuRow, OverheadRow, PollRow, SampleRow, SpawnRow, StackRow,
-    TaskRow, TaskTypeRow, Text, ThreadRow, WakeRow,
+    CoverageRow, DropRow, EndRow, FrameRow, ModuleRow, OffCpuRow, OverheadRow, PollRow, ProcessRow, SampleRow,
+    SpawnRow, StackRow, TaskRow, TaskTypeRow, Text, ThreadRow, WakeRow,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -108,7 +108,7 @@ prop_compose! {
 
 prop_compose! {
     fn coverage()(ts in ts(), dur in prop_oneof![0..2 * SECOND, Just(SECOND), Just(0)],
-                  stream in select(vec!["polls", "polls", "polls", "off_cpu", "ends", "wakes"]),
+                  stream in select(vec!["polls", "polls", "polls", "off_cpu", "ends", "ends", "spawns", "wakes"]),
                   reason in select(vec!["still on", "over budget", "the end"])) -> CoverageRow {
         CoverageRow { ts: ts - SECOND, dur, stream: stream.into(), reason: reason.into() }
     }
@@ -125,6 +125,13 @@ prop_compose! {
     fn overhead()(ts in ts(), probe_ns in option::weighted(0.8, 0..MS), recorder_cpu in 0..MS, events in 0..9_i64)
         -> OverheadRow {
         OverheadRow { ts, probe_ns, recorder_cpu, recorder_rss: events << 20, ring_bytes: events * 7, events }
+    }
+}
+
+prop_compose! {
+    fn process()(ts in ts(), cpu_user in 0..SECOND, cpu_sys in 0..SECOND, cpu_others in option::weighted(0.8, 0..SECOND),
+                 throttled in option::weighted(0.3, 0..5 * MS)) -> ProcessRow {
+        ProcessRow { ts, cpu_user, cpu_sys, rss: 1 << 20, threads: 3, fds: None, cpu_others, throttled }
     }
 }
 
@@ -254,7 +261,7 @@ prop_compose! {
         polls in stream(poll(), 40), off_cpu in stream(off_cpu(), 40), bursts in stream(burst(), 20),
         wakes in stream(wake(), 30), led in option::weighted(0.8, 0..40_usize), spawns in stream(spawn(), 12),
         ends in stream(end(), 12), tasks in stream(told(), 12), coverage in stream(coverage(), 8),
-        drops in stream(drop_row(), 4), overhead in stream(overhead(), 6), named in prop::bool::weighted(0.9),
+        (drops, process) in (stream(drop_row(), 4), stream(process(), 6)), overhead in stream(overhead(), 6), named in prop::bool::weighted(0.9),
     ) -> Data {
         let polls = once(polls, |p: &PollRow| (p.ts, p.tid));
         let mut wakes = wakes;
@@ -285,6 +292,7 @@ prop_compose! {
             coverage,
             drops,
             overhead: once_each(overhead),
+            process: once(process, |p: &ProcessRow| (p.ts, 0)),
         }
     }
 }

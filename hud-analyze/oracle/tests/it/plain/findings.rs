@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use hud_common::session::PollRow;
 use serde_json::{Value, json};
 
 use super::{
@@ -63,6 +64,7 @@ fn name(task_type: &Option<String>) -> &str {
 
 pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
     let mut found = long_polls(data, args);
+    found.extend(cpu_starved(data, args));
     found.extend(wake_delay(data, args));
     found.extend(loads(data, args));
     found.extend(tasks_grow(data, args));
@@ -85,8 +87,8 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
 fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
     let rules = &args.rules;
     let mut all: Vec<(i64, i64, i32, i64, Option<i64>, bool)> = Vec::new();
-    for p in data.polls.iter().filter(|p| args.holds(p.ts) && p.dur > rules.long_poll) {
-        all.push((p.dur, p.ts, p.tid, p.task_id, p.type_id, false));
+    for p in data.polls.iter().filter(|p| args.holds(p.ts) && p.dur.min(p.dur - p.run_queue) > rules.long_poll) {
+        all.push((p.dur - p.run_queue, p.ts, p.tid, p.task_id, p.type_id, false));
     }
     for o in data.off_cpu.iter().filter(|o| args.holds(o.ts) && is_sleep(o) && !data.polls_on(o.ts)) {
         if let Some(task) = o.task_id.filter(|_| asleep(o) > rules.long_poll) {
@@ -133,6 +135,48 @@ fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
             }
         })
         .collect()
+}
+
+fn cpu_starved(data: &Data, args: &Args) -> Option<Finding> {
+    let least = args.rules.long_poll;
+    let wait = |p: &PollRow| p.run_queue.min(p.dur);
+    let waited = data.polls.iter().filter(|p| args.holds(p.ts) && wait(p) > least);
+    let waited: Vec<_> = waited
+        .filter(|p| data.task_type(p.type_id.or(data.type_id(Some(p.task_id)))).is_none_or(|t| t.kind == "task"))
+        .collect();
+    let worst = waited.iter().min_by_key(|p| (-wait(p), p.ts, p.tid, p.task_id))?;
+    let longest = wait(worst);
+    let rows: Vec<_> = data.process.iter().filter(|p| args.holds(p.ts)).collect();
+    let tenths = |used: i64, rows: usize| Some(used / 100_000_000 / i64::try_from(rows).ok().filter(|n| *n > 0)?);
+    let own = tenths(rows.iter().map(|p| p.cpu_user.max(0) + p.cpu_sys.max(0)).sum(), rows.len());
+    let others: Vec<i64> = rows.iter().filter_map(|p| p.cpu_others).map(|n| n.max(0)).collect();
+    let others = tenths(others.iter().sum(), others.len());
+    let mut who = String::new();
+    if let Some((own, others)) = own.zip(others) {
+        let (a, b) = (format!("{}.{}", own / 10, own % 10), format!("{}.{}", others / 10, others % 10));
+        who = format!("; this process used {a} CPUs, all others {b}");
+    }
+    let throttled: i64 = rows.iter().filter_map(|p| p.throttled).map(|n| n.max(0)).sum();
+    if throttled >= 1_000_000 {
+        who += &format!("; a CPU limit kept its threads from running for {} ms", throttled / 1_000_000);
+    }
+    Some(Finding {
+        rule: "cpu_starved",
+        sentence: match waited.len() {
+            1 => format!("a poll waited for a CPU for {}{who}", told(longest)),
+            n => format!(
+                "polls waited for a CPU {n} times for more than {}, longest {}{who}",
+                told(least),
+                told(longest)
+            ),
+        },
+        value: longest,
+        threshold: least,
+        at: Some((worst.ts, worst.task_id)),
+        tid: Some(worst.tid),
+        count: Some(waited.len()),
+        ..Finding::default()
+    })
 }
 
 fn wake_delay(data: &Data, args: &Args) -> Option<Finding> {
@@ -220,26 +264,38 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
 
 fn tasks_grow(data: &Data, args: &Args) -> Vec<Finding> {
     let rules = &args.rules;
-    let was_on = data.coverage.iter().any(|c| c.stream == "ends" && args.touches(c.ts, c.dur));
-    if !was_on && !data.ends.iter().any(|e| args.holds(e.ts)) {
+    let watched = |stream: &str| -> i64 {
+        let of = data.coverage.iter().filter(|c| c.stream == stream && args.touches(c.ts, c.dur));
+        of.map(|c| (c.ts + c.dur).min(args.to) - c.ts.max(args.from)).filter(|on| *on > 0).sum()
+    };
+    let watched = watched("spawns").min(watched("ends"));
+    if watched < rules.observed {
         return Vec::new();
     }
-    let mut types: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-    let of = |task| data.type_of(Some(task)).filter(|t| t.kind != "worker").map(|t| t.name.to_string());
-    for name in data.spawns.iter().filter(|s| args.holds(s.ts)).filter_map(|s| of(s.task_id)) {
-        types.entry(name).or_default().0 += 1;
-    }
+    let mut types: BTreeMap<Option<String>, (i64, i64)> = BTreeMap::new();
+    let mut add = |task, spawned, ended| {
+        let of = data.type_of(Some(task));
+        if of.is_none_or(|t| t.kind != "worker") {
+            let of = types.entry(of.map(|t| t.name.to_string())).or_default();
+            *of = (of.0 + spawned, of.1 + ended);
+        }
+    };
+    data.spawns.iter().filter(|s| args.holds(s.ts)).for_each(|s| add(s.task_id, 1, 0));
     // A task ends once.
     let ended: BTreeSet<_> = data.ends.iter().filter(|e| args.holds(e.ts)).map(|e| e.task_id).collect();
-    for name in ended.into_iter().filter_map(of) {
-        types.entry(name).or_default().1 += 1;
-    }
-    types.retain(|_, (spawned, ended)| *spawned >= rules.growth && *ended * 1000 <= *spawned * rules.growth_ended);
-    let types = types.into_iter();
+    ended.into_iter().for_each(|task| add(task, 0, 1));
+    let untyped = types.remove(&None).map_or(0, |(_, ended)| ended);
+    let is_growing =
+        |spawned: i64, ended: i64| spawned >= rules.growth && (ended + untyped) * 1000 <= spawned * rules.growth_ended;
+    let types = types.into_iter().filter_map(|(name, of)| Some((name?, of)));
     types
+        .filter(|(_, (spawned, ended))| is_growing(*spawned, *ended))
         .map(|(name, (spawned, ended))| Finding {
             rule: "tasks_grow",
-            sentence: format!("{spawned} tasks of {name} were spawned, {ended} ended"),
+            sentence: format!(
+                "{spawned} tasks of {name} were spawned within {} that were watched, {ended} ended",
+                told(watched)
+            ),
             value: spawned,
             threshold: rules.growth,
             unit: "count",
@@ -317,7 +373,7 @@ fn lock_owners(data: &Data, args: &Args) -> Vec<Finding> {
             Finding {
                 rule: "lock_owner_asleep",
                 sentence: format!(
-                    "{} waited {times}{} for a lock whose owner slept: {}",
+                    "{} waited {times}{} for a lock that {} released, which had slept meanwhile",
                     name(&task_type),
                     told(asleep(worst)),
                     name(&holder)

@@ -33,14 +33,21 @@ pub(super) fn sleeps<'a>(data: &'a Data, args: &Args, least: i64) -> Vec<&'a Off
     sleeps.filter(|o| o.dur >= least && asleep(o) >= least && data.is_in_task(o.task_id)).collect()
 }
 
-/// The sleep of the thread that ended this wait, where it was over meanwhile.
-pub(super) fn holder<'a>(data: &Data, sleeps: &[&'a OffCpuRow], wait: &OffCpuRow) -> Option<&'a OffCpuRow> {
+/// The last sleep of the thread that ended this wait.
+fn last_sleep<'a>(data: &Data, sleeps: &[&'a OffCpuRow], wait: &OffCpuRow) -> Option<&'a OffCpuRow> {
     let end = wait.ts + asleep(wait);
     let on_waker = sleeps.iter().copied().filter(|o| Some(o.tid) == wait.waker_tid && o.ts < end);
     let frame = |o: &OffCpuRow| data.blame(o.stack_id).frame;
     let last = on_waker.min_by_key(|o| (-o.ts, -asleep(o), o.task_id, frame(o).is_none(), frame(o)))?;
+    (last.tid != wait.tid).then_some(last)
+}
+
+/// The same, where it was over meanwhile, and no wait for a lock itself.
+pub(super) fn holder<'a>(data: &Data, sleeps: &[&'a OffCpuRow], wait: &OffCpuRow) -> Option<&'a OffCpuRow> {
+    let last = last_sleep(data, sleeps, wait)?;
     let over = last.ts + asleep(last);
-    (last.tid != wait.tid && over > wait.ts && over <= end).then_some(last)
+    let is_waiting = !matches!(lock(data, last.stack_id), None | Some("park"));
+    (over > wait.ts && over <= wait.ts + asleep(wait) && !is_waiting).then_some(last)
 }
 
 pub(super) fn locks(data: &Data, args: &Args) -> Vec<Value> {
@@ -61,6 +68,8 @@ pub(super) fn locks(data: &Data, args: &Args) -> Vec<Value> {
                 && p.dur >= args.asleep
         });
         let poll = polls.max_by_key(|p| p.ts).filter(|p| p.tid != wait.tid && p.ts + p.dur >= end);
+        let slept = last_sleep(data, &sleeps, wait).map(|o| o.ts + asleep(o));
+        let poll = poll.filter(|p| [Some(p.ts), slept].into_iter().flatten().all(|since| end - since >= args.asleep));
         let (held, holder_type, holder_place) = match (holder, poll) {
             (Some(sleep), _) => {
                 let of = data.type_of(sleep.task_id);
