@@ -173,7 +173,7 @@ pub(crate) struct LeftOut {
 const SWITCH_SHARE: f64 = 0.5;
 /// And at least this share of one CPU's time, however many CPUs there are: of a target that does nearly nothing, 2 % is
 /// nothing.
-pub(crate) const SWITCH_FLOOR: f64 = 0.005;
+pub(crate) const SWITCH_FLOOR: f64 = 0.0035;
 /// Threads that the kernel programs can follow at least; four times as many as there are at the attach, and at most what
 /// takes 64 MB of the kernel's memory.
 const THREADS: (usize, usize) = (4096, 32_768);

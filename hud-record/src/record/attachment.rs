@@ -324,8 +324,8 @@ impl Attachment {
         Some(Arc::clone(&self.tokio))
     }
 
-    /// Finds threads that run a worker's loop by their stacks.
-    pub(super) fn search_workers(&mut self, drain: &mut Drain) {
+    /// Finds threads that run a worker's loop by their stacks; takes at most so long.
+    pub(super) fn search_workers(&mut self, drain: &mut Drain, at_most: Duration) {
         if let Some(word) = self.probes.task_id_word() {
             drain.knows_task_ids();
             if let Some(loops) = &mut self.worker_loops {
@@ -334,7 +334,7 @@ impl Attachment {
         }
         let probes = &mut self.probes;
         if let Some(loops) = &self.worker_loops {
-            drain.search_workers(loops, |tid| probes.last_stack_pointer(tid));
+            drain.search_workers(loops, at_most, |tid| probes.last_stack_pointer(tid));
         }
     }
 

@@ -36,8 +36,10 @@ const SUM: &str = "+";
 /// Rows after which a table's columns become a batch: below about 1,000, Arrow's framing costs more than it carries.
 const BATCH_ROWS: usize = 4096;
 
-/// How long stacks are searched for workers' loops at once: the ring fills meanwhile.
-const SEARCH_FOR: Duration = Duration::from_millis(5);
+/// How long stacks are searched for workers' loops as recording begins; a stack takes 50 µs.
+pub(super) const SEARCH_FIRST: Duration = Duration::from_millis(20);
+/// And at each flush later on: 2 % of a CPU.
+pub(super) const SEARCH_FOR: Duration = Duration::from_millis(1);
 
 /// Turns events into rows.
 pub(super) struct Drain {
@@ -158,12 +160,17 @@ impl Drain {
         self.task_ids_since.get_or_insert_with(kernel::now);
     }
 
-    /// Searches the stacks of threads for workers' loops, those that were not searched lately, as long as there is time.
-    pub(super) fn search_workers(&mut self, loops: &WorkerLoops, mut last_seen: impl FnMut(u32) -> Option<u64>) {
+    /// Searches the stacks of threads for workers' loops, those that were not searched lately, for at most so long.
+    pub(super) fn search_workers(
+        &mut self,
+        loops: &WorkerLoops,
+        at_most: Duration,
+        mut last_seen: impl FnMut(u32) -> Option<u64>,
+    ) {
         let (began, ts) = (Instant::now(), self.clock.epoch(kernel::now()));
         let mut found = Vec::new();
         for tid in self.threads.to_search(ts) {
-            if began.elapsed() >= SEARCH_FOR {
+            if began.elapsed() >= at_most {
                 break;
             }
             self.threads.searched(ts, tid);

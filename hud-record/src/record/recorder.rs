@@ -13,7 +13,7 @@ use hud_common::session::{Clock, FORMAT_VERSION, Manifest, Options};
 
 use super::{
     attachment::{Attachment, cpus},
-    drain::Drain,
+    drain::{Drain, SEARCH_FIRST, SEARCH_FOR},
     governor,
     retention::{Epoch, Keep},
     session::{Blueprint, Closing, Ending, LiveSession, Outcome, Prepared, Progress},
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
                 return Err(e);
             }
         }
-        attachment.search_workers(&mut drain);
+        attachment.search_workers(&mut drain, SEARCH_FIRST);
         live.without(attachment.probes.left_out());
         let epoch = EpochClock::new(&live);
         Ok(Run {
@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
                     self.live.task_types(&tokio);
                     self.drain.learned(&tokio);
                 }
-                self.attachment.search_workers(&mut self.drain);
+                self.attachment.search_workers(&mut self.drain, SEARCH_FOR);
                 self.drain.flush(&self.live.out);
                 self.attachment.calibrate()?;
                 self.turn_session(news)?;

@@ -21,10 +21,10 @@ use crate::{
 
 /// The part of the overhead budget that context switches may use, all in all.
 const SHARE: f64 = 0.7;
-/// And at least this share of one CPU's time: what the programs may spend on walks there at least, and half as much for what
-/// a switch costs at least, 8,000 of them a second. It must not be less than what the programs take for granted: else those
-/// of a target that does nearly nothing would not be recorded for most of the time.
-const FLOOR: f64 = 1.5 * SWITCH_FLOOR;
+/// And at least this share of one CPU's time: what the programs may spend on walks there at least, and 1.5 ms a second for what
+/// a switch costs at least, 5,000 of them. It must not be less than what the programs take for granted: else those of a
+/// target that does nearly nothing would not be recorded for most of the time.
+const FLOOR: f64 = SWITCH_FLOOR + 0.0015;
 /// How much may be saved up, in seconds of the machine's CPU time at that share.
 const SAVED: f64 = 0.3;
 /// For how long what was saved must last before the programs are put on again, in seconds.

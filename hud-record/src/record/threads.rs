@@ -26,7 +26,7 @@ const MAX_THREADS: usize = 65_536;
 const MAX_LOOPS: usize = 65_536;
 
 /// Searches of one thread's stack for a worker's loop.
-const MOST_SEARCHES: u32 = 8;
+const MOST_SEARCHES: u32 = 6;
 /// After the first of them the next one is due (ns); each interval is twice the one before.
 const SEARCH_AGAIN: i64 = 100_000_000;
 

@@ -43,8 +43,10 @@ pub(super) struct Args {
     no_report: bool,
 }
 
-/// Between a change (start, attach, detach) and a measurement.
+/// Between a change (start, attach) and a measurement.
 const SETTLE: Duration = Duration::from_secs(1);
+/// Between a detach and a measurement.
+const SETTLE_ALONE: Duration = Duration::from_millis(300);
 /// What a recorder under load is asked to record, in seconds.
 const LOADED_SECONDS: u64 = 3;
 const BUSY_THREADS_PER_CPU: usize = 4;
@@ -63,6 +65,8 @@ the median of the ratios is reported, and the lowest ratio per CPU second. The r
 written its first rows a second before the measurement begins.
 - Units per second include the CPU time that the recorder takes from a program that uses all CPUs. Units per CPU second \
 count the CPU time of the program alone, probes included.
+- Noise: the ratios of measurements without a recorder to their neighbours without one. Where these are a few percent \
+from 1, so are the others.
 - Paced modes (switches, spawns, threads) have idle time: they lose units per second only where that time is used up.
 - Attach: throughput from the start of hud-record to its first rows on disk, as a ratio in the same way; beside it the wall \
 time to these rows, and from SIGINT to the exit of hud-record.
@@ -213,7 +217,7 @@ impl Bench {
                     return Ok(());
                 }
             };
-            thread::sleep(SETTLE);
+            thread::sleep(SETTLE_ALONE);
             let after = self.speed(&target)?;
             let ratio = |with: &Speed, of: fn(&Speed) -> f64| 2.0 * of(with) / (of(&before) + of(&after));
             let throughput = ratio(&recorded.speed, |s| s.per_second);
@@ -239,6 +243,12 @@ impl Bench {
         let added_ns = alone_ns / per_cpu.median() - alone_ns;
         let detail = format!("{per_cpu}; alone {alone_ns:.0} ns of CPU time per unit, recorded {added_ns:+.0} ns");
         self.report.add(format!("{title}: {unit} per CPU second"), least, per_cpu.median(), "", detail);
+        // Each measurement alone, against its neighbours as the recorded ones are: what the machine does by itself.
+        let noise =
+            alone.windows(3).map(|of| 2.0 * of[1].per_cpu_second / (of[0].per_cpu_second + of[2].per_cpu_second));
+        let noise = Values(noise.collect());
+        let detail = format!("{noise}; the same ratio without a recorder");
+        self.report.add(format!("{title}: noise"), Bound::Nothing, noise.lowest(), "lowest", detail);
         let detail = "of the values above";
         self.report.add(format!("{title}: lowest"), Bound::AtLeast(LOWEST), per_cpu.lowest(), "", detail);
         let detail = format!("{attach}; first rows after {to_rows} s, exit {to_exit} s after SIGINT");
