@@ -1,6 +1,6 @@
 //! Sessions in a zip archive, read where they lie: their segments are stored in it as they are.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{collections::HashMap, fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use hud_common::session::{self, ReadAt};
@@ -18,8 +18,8 @@ const MOST_ENTRIES: usize = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct Archive {
     file: Arc<File>,
-    /// Names, where their bytes begin, and how many there are.
-    entries: Vec<(String, u64, u64)>,
+    /// By name: where their bytes begin, and how many there are.
+    entries: HashMap<String, (u64, u64)>,
 }
 
 impl Archive {
@@ -33,7 +33,7 @@ impl Archive {
         if archive.len() > MOST_ENTRIES {
             return Err(no_session(format!("it has {} entries", archive.len())));
         }
-        let mut entries = Vec::with_capacity(archive.len());
+        let mut entries = HashMap::with_capacity(archive.len());
         for index in 0..archive.len() {
             let entry = archive.by_index_raw(index).map_err(|e| no_session(e.to_string()))?;
             // Names that lead elsewhere are none of a session; nothing is ever unpacked.
@@ -50,7 +50,7 @@ impl Archive {
             if start.checked_add(entry.size()).is_none_or(|end| end > len) {
                 return Err(no_session("it is cut short".into()));
             }
-            entries.push((entry.name().to_owned(), start, entry.size()));
+            entries.insert(entry.name().to_owned(), (start, entry.size()));
         }
         Ok(Archive { file: Arc::new(file), entries })
     }
@@ -58,12 +58,11 @@ impl Archive {
 
 impl Bucket for Archive {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        Ok(self.entries.iter().map(|(name, _, size)| (name.clone(), *size)).collect())
+        Ok(self.entries.iter().map(|(name, (_, size))| (name.clone(), *size)).collect())
     }
 
     fn open(&self, name: &str, size: u64) -> io::Result<Arc<dyn ReadAt>> {
-        let entry = self.entries.iter().find(|(known, _, len)| known == name && *len == size);
-        let (_, start, size) = entry.ok_or(io::ErrorKind::NotFound)?;
+        let (start, size) = self.entries.get(name).filter(|(_, len)| *len == size).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(Part { file: Arc::clone(&self.file), start: *start, size: *size }))
     }
 }

@@ -122,7 +122,7 @@ fn in_bucket<B: Bucket + 'static>(place: &Path, bucket: &Arc<B>) -> Result<Vec<F
             .filter_map(|(name, &size)| Some((segment(name.strip_prefix(root)?)?, size)))
             .collect();
         let files = Shelved { bucket: Arc::clone(bucket), root: root.to_owned(), sealed };
-        found.push(Found { dir: SessionDir::elsewhere(&path, Arc::new(files)), manifest });
+        found.push(Found { dir: SessionDir::elsewhere(&path, Arc::new(files)).with_id(&manifest), manifest });
     }
     match found.is_empty() {
         true => Err(Error::Usage {

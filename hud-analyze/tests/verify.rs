@@ -85,6 +85,27 @@ fn the_reason_is_told_and_the_exit_code_says_so() {
     assert_eq!(line.lines().count(), 1);
 }
 
+/// With frames of another session, `blocking` named other functions, and nothing was wrong.
+#[test]
+fn segments_of_another_session_or_number_are_rejected() {
+    let (session, manifest) = whole();
+    let other = Session::with_cast_of(&Manifest { id: format!("{}-other", manifest.id), ..manifest });
+    let frames = |session: &Session| session.dir().segment(Table::Frames, 1);
+    fs::copy(frames(&other), frames(&session)).unwrap();
+    assert_fault(&session, "frames/000001.parquet is damaged: it is another segment: frames/000001/");
+    let output = Command::new(env!("CARGO_BIN_EXE_hud-analyze")).arg("blocking").arg(&session.path).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && text.contains("it is another segment"), "{text}");
+
+    let (session, _) = whole();
+    let [first, second] = [1, 2].map(|number| session.dir().segment(Table::OffCpu, number));
+    let aside = session.path.join("aside");
+    for (from, to) in [(&first, &aside), (&second, &first), (&aside, &second)] {
+        fs::rename(from, to).unwrap();
+    }
+    assert_fault(&session, "off_cpu/000001.parquet is damaged: it is another segment: off_cpu/000002/");
+}
+
 #[test]
 fn each_thing_that_can_be_wrong_is_named() {
     let (session, _) = whole();
@@ -107,7 +128,7 @@ fn each_thing_that_can_be_wrong_is_named() {
     let (session, _) = whole();
     fs::create_dir_all(session.dir().table(Table::Samples)).unwrap();
     fs::copy(session.dir().segment(Table::OffCpu, 1), session.dir().segment(Table::Samples, 1)).unwrap();
-    assert_fault(&session, "samples/000001.parquet is damaged: it has no column weight");
+    assert_fault(&session, "samples/000001.parquet is damaged: it is another segment: off_cpu/000001/");
 
     let (session, _) = whole();
     session.add::<Samples>([sample(at(1), W0, HOG, 99)]);

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hud_common::session::{Error as SessionError, Manifest, SessionDir, Table, recover, segment_info};
+use hud_common::session::{Error as SessionError, Manifest, SessionDir, Table, recover, verified_info};
 
 use crate::{
     bench::{Bench, Killer, Place},
@@ -114,6 +114,8 @@ pub(crate) fn run<'a>(
 pub(crate) fn build(bench: &Bench, options: &CompactOptions, watch: &mut Watch<'_>) -> Result<Compaction> {
     let session = bench.session();
     let manifest = Manifest::read(session.path())?;
+    // Segments of other sessions must not become this one's.
+    let session = session.with_id(&manifest);
     if let Some(log) = session.unsealed()?.into_iter().next() {
         return Err(Error::NotWhole { path: log.log, why: "it is not sealed".into() });
     }
@@ -211,7 +213,8 @@ fn survey(
             return Err(Error::NotWhole { path, why: "it is missing".into() });
         }
         next = number.saturating_add(1);
-        all += segment_info(table, &path).map_err(not_whole)?.rows;
+        let info = session.open_sealed(table, number).and_then(|file| verified_info(table, file));
+        all += info.map_err(not_whole)?.rows;
         segments.push(path);
     }
     let mut surveyed = Vec::new();

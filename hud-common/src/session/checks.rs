@@ -3,7 +3,8 @@
 //! Parquet's own are per page, optional, and not written by parquet-rs. So the footer's key-value metadata, which other
 //! engines pass over, carries two: `hud.blocks`, the length of the data pages (bytes `0..data_end` of the file), a
 //! colon, and the CRC32 of each 64 KiB block of them; `hud.tail`, the CRC32 of everything after (indexes, footer),
-//! computed with its own eight digits as zeros. Both are required. Blocks are checked as they are read, so opening a
+//! computed with its own eight digits as zeros. Both are required. A third, `hud.place`, says which segment of which
+//! session the file is. Blocks are checked as they are read, so opening a
 //! segment costs its tail only.
 
 use std::{
@@ -41,6 +42,11 @@ const TAIL_KEY: &[u8] = b"\x18\x08hud.tail\x18\x08";
 const BLOCKS_KEY: &[u8] = b"\x18\x0ahud.blocks\x18";
 const MAGIC: &[u8; 4] = b"PAR1";
 
+/// As [`TAIL_KEY`], up to the value's length.
+const PLACE_KEY: &[u8] = b"\x18\x09hud.place\x18";
+
+/// Which segment of which session a file is: `TABLE/NUMBER/SESSION-ID`.
+pub(super) const PLACE: &str = "hud.place";
 pub(super) const TAIL: &str = "hud.tail";
 pub(super) const BLOCKS: &str = "hud.blocks";
 /// What the tail's own checksum is while it is computed.
@@ -82,9 +88,9 @@ fn find_last(hay: &[u8], needle: &[u8]) -> Option<usize> {
     memchr::memmem::rfind(hay, needle).map(|at| at + needle.len())
 }
 
-/// The length and the checksums that `hud.blocks` in a footer gives.
-fn parse_blocks(footer: &[u8]) -> Option<(u64, Vec<u32>)> {
-    let mut rest = footer.get(find_last(footer, BLOCKS_KEY)?..)?;
+/// The last value in a footer of a key, which is given up to the value's length.
+fn value<'a>(footer: &'a [u8], key: &[u8]) -> Option<&'a str> {
+    let mut rest = footer.get(find_last(footer, key)?..)?;
     // The value's length: a varint.
     let mut len = 0;
     for shift in (0..28).step_by(7) {
@@ -95,7 +101,12 @@ fn parse_blocks(footer: &[u8]) -> Option<(u64, Vec<u32>)> {
             break;
         }
     }
-    let (data_end, sums) = str::from_utf8(rest.get(..len)?).ok()?.split_once(':')?;
+    str::from_utf8(rest.get(..len)?).ok()
+}
+
+/// The length and the checksums that `hud.blocks` in a footer gives.
+fn parse_blocks(footer: &[u8]) -> Option<(u64, Vec<u32>)> {
+    let (data_end, sums) = value(footer, BLOCKS_KEY)?.split_once(':')?;
     let data_end: u64 = data_end.parse().ok()?;
     let sums: Vec<u32> = sums
         .as_bytes()
@@ -205,6 +216,16 @@ impl VerifiedFile {
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Which segment of which session it says that it is, as [`PLACE`] has it; none of one that hud 0.1 wrote.
+    pub(super) fn place(&self) -> Option<&str> {
+        value(&self.0.tail, PLACE_KEY)
+    }
+
+    /// The session that it says it is of.
+    pub fn session_id(&self) -> Option<&str> {
+        self.place()?.splitn(3, '/').nth(2)
     }
 
     /// Its length in bytes.

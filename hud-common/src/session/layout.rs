@@ -6,6 +6,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    string::String,
     sync::Arc,
     vec::Vec,
 };
@@ -16,6 +17,7 @@ use super::{
     lock::SessionLock,
     manifest::Manifest,
 };
+use crate::clean::clean;
 
 /// How the name of a sealed segment ends.
 const SEALED: &str = ".parquet";
@@ -29,6 +31,8 @@ pub(super) const TMP: &str = ".tmp";
 pub struct SessionDir {
     root: PathBuf,
     elsewhere: Option<Arc<dyn Elsewhere>>,
+    /// The session's id, where its manifest was read.
+    id: Option<Arc<str>>,
 }
 
 /// The sealed segments of a session that is no folder: of one in an archive, or at an object store. It can only be read.
@@ -62,7 +66,7 @@ impl SessionDir {
             io::ErrorKind::AlreadyExists => Error::Exists(root.to_path_buf()),
             _ => Error::Io { action: "create", path: root.to_path_buf(), source: e },
         })?;
-        let session = SessionDir::at(root);
+        let session = SessionDir::at(root).with_id(manifest);
         let lock = session
             .lock()
             .and_then(|lock| manifest.write(root).map(|()| lock))
@@ -73,17 +77,27 @@ impl SessionDir {
     /// Opens an existing session.
     pub fn open(root: &Path) -> Result<(Self, Manifest)> {
         let manifest = Manifest::read(root)?;
-        Ok((SessionDir::at(root), manifest))
+        Ok((SessionDir::at(root).with_id(&manifest), manifest))
     }
 
     /// The session at `root`, to be locked before anything of it is read.
     pub fn at(root: &Path) -> Self {
-        SessionDir { root: root.to_path_buf(), elsewhere: None }
+        SessionDir { root: root.to_path_buf(), elsewhere: None, id: None }
     }
 
     /// The session whose files are `files`; errors and names speak of `root`.
     pub fn elsewhere(root: &Path, files: Arc<dyn Elsewhere>) -> Self {
-        SessionDir { root: root.to_path_buf(), elsewhere: Some(files) }
+        SessionDir { root: root.to_path_buf(), elsewhere: Some(files), id: None }
+    }
+
+    /// The same, of the session whose manifest this is: segments of others are then rejected.
+    pub fn with_id(self, manifest: &Manifest) -> Self {
+        SessionDir { id: (!manifest.id.is_empty()).then(|| manifest.id.as_str().into()), ..self }
+    }
+
+    /// What a segment's footer says of where it belongs.
+    pub(super) fn place(&self, table: Table, number: u32) -> Option<String> {
+        self.id.as_ref().map(|id| format!("{}/{number:06}/{id}", table.name()))
     }
 
     /// Whether it is a folder, which can be written, locked and recovered.
@@ -138,9 +152,16 @@ impl SessionDir {
     /// Opens a sealed segment.
     pub fn open_sealed(&self, table: Table, number: u32) -> Result<VerifiedFile> {
         let path = self.segment(table, number);
-        match &self.elsewhere {
-            None => VerifiedFile::open(&path),
-            Some(files) => VerifiedFile::over(files.open(table, number).map_err(Error::io("open", &path))?, &path),
+        let file = match &self.elsewhere {
+            None => VerifiedFile::open(&path)?,
+            Some(files) => VerifiedFile::over(files.open(table, number).map_err(Error::io("open", &path))?, &path)?,
+        };
+        match (self.place(table, number), file.place()) {
+            (Some(here), Some(there)) if here != there => {
+                let why = format!("it is another segment: {}", clean(there));
+                Err(Error::Damaged { path, why })
+            }
+            _ => Ok(file),
         }
     }
 

@@ -109,7 +109,8 @@ fn put(
     cut_bytes: u64,
 ) -> Result<Option<Sealed>> {
     let log = session.log(table, number);
-    let encoded = encoder.encode(table, rows.as_ref()).map_err(Error::damaged(&log))?;
+    let encoded =
+        encoder.encode_at(table, session.place(table, number), rows.as_ref()).map_err(Error::damaged(&log))?;
     drop(rows);
     let sealed = match encoded {
         None => None,
@@ -164,6 +165,16 @@ pub struct Encoder {
 impl Encoder {
     /// Like [`encode`].
     pub fn encode(&mut self, table: Table, batches: &[RecordBatch]) -> Result<Option<Encoded>, ArrowError> {
+        self.encode_at(table, None, batches)
+    }
+
+    /// The same, with the place where the segment is to be, in words.
+    fn encode_at(
+        &mut self,
+        table: Table,
+        place: Option<String>,
+        batches: &[RecordBatch],
+    ) -> Result<Option<Encoded>, ArrowError> {
         let schema = table.schema();
         let key = schema.index_of(table.key())?;
         let Encoder { columns, learned, order, places } = self;
@@ -249,6 +260,9 @@ impl Encoder {
         file.flush()?;
         let data_end = file.inner().len();
         let blocks = checks::blocks(file.inner());
+        if let Some(place) = place {
+            file.append_key_value_metadata(KeyValue::new(checks::PLACE.into(), place));
+        }
         file.append_key_value_metadata(KeyValue::new(checks::BLOCKS.into(), blocks));
         file.append_key_value_metadata(KeyValue::new(checks::TAIL.into(), String::from(checks::UNKNOWN)));
         let mut data = file.into_inner()?;

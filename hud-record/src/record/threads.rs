@@ -30,6 +30,9 @@ const MOST_SEARCHES: u32 = 6;
 /// After the first of them the next one is due (ns); each interval is twice the one before.
 const SEARCH_AGAIN: i64 = 100_000_000;
 
+/// How old a new thread is when its stack is first searched (ns).
+const SEARCH_NEW: i64 = 250_000_000;
+
 /// Seats that are remembered after their thread went on to other work.
 const MAX_SEATS: usize = 4096;
 
@@ -125,7 +128,9 @@ impl Threads {
     pub(super) fn event(&mut self, ts: i64, e: &ThreadEvent) {
         let end = e.comm.iter().position(|&b| b == 0).unwrap_or(e.comm.len());
         let name = clean(&String::from_utf8_lossy(e.comm.get(..end).unwrap_or_default()));
-        let mut thread = self.threads.remove(&e.tid).unwrap_or_else(|| Thread::new(String::new()));
+        // Threads that come and go by the hundred are not worth a search, and a new one runs no loop yet.
+        let fresh = || Thread { search_at: ts.saturating_add(SEARCH_NEW), ..Thread::new(String::new()) };
+        let mut thread = self.threads.remove(&e.tid).unwrap_or_else(fresh);
         thread.name = name;
         if e.parent != 0 {
             thread.caller = e.parent;

@@ -1,8 +1,10 @@
 //! A manifest that is lost or damaged, as far as the segments and what is left of its text tell.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path};
 
-use hud_common::session::{Clock, FORMAT_VERSION, Manifest, SessionDir, Table, integers, scan_segment, segment_info};
+use hud_common::session::{
+    Clock, FORMAT_VERSION, Manifest, SessionDir, Table, VerifiedFile, integers, scan_segment, segment_info,
+};
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
@@ -45,6 +47,10 @@ pub(super) fn rebuild(dir: &SessionDir, place: &Path) -> Result<Manifest> {
     let told = |place: Option<&Path>, key: &str| {
         place?.file_name()?.to_str()?.strip_prefix(key).filter(|s| !s.is_empty()).map(String::from)
     };
+    // Segments say whose they are; the manifest's own word may be what was damaged.
+    if let Some(id) = claimed_id(dir)? {
+        manifest.id = id;
+    }
     if manifest.id.is_empty() {
         manifest.id = told(Some(place), "session=").unwrap_or_else(|| format!("repaired-{}", manifest.start));
     }
@@ -55,6 +61,19 @@ pub(super) fn rebuild(dir: &SessionDir, place: &Path) -> Result<Manifest> {
         manifest.hud_version = env!("CARGO_PKG_VERSION").into();
     }
     Ok(manifest)
+}
+
+/// The session that most of the segments say they are of.
+fn claimed_id(dir: &SessionDir) -> Result<Option<String>> {
+    let mut claims: BTreeMap<String, usize> = BTreeMap::new();
+    for &table in Table::ALL {
+        for path in dir.segments(table)? {
+            if let Some(id) = VerifiedFile::open(&path)?.session_id() {
+                *claims.entry(id.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    Ok(claims.into_iter().max_by_key(|(_, count)| *count).map(|(id, _)| id))
 }
 
 fn text(dir: &SessionDir) -> String {
