@@ -54,6 +54,10 @@ impl Crates {
         if let Some(crates) = self.roots.get(file) {
             return only(crates).cloned();
         }
+        // A crate of its own that `core` takes in as a module.
+        if let Some((_, inside)) = file.split_once("/stdarch/crates/core_arch/src/") {
+            return Some(module("core::core_arch", inside));
+        }
         let folders = file.match_indices('/').rev().map(|(at, _)| file.split_at(at));
         for (folder, inside) in folders {
             if let Some(crates) = self.folders.get(folder) {
@@ -164,6 +168,8 @@ pub(super) fn inlined(bare: &str, known: Option<&str>, caller: Option<&str>, mod
     }
     let base = without_arguments(bare);
     let base = if base.starts_with('{') { made_up(&base) } else { &base };
+    // The compiler makes it, at the lines of what is dropped.
+    let module = if base == "drop_in_place" { Some("core::ptr") } else { module };
     let shown = module.map_or_else(|| base.to_string(), |module| format!("{module}::{base}"));
     FunctionName { shown, is_rust: true, crates: module.map(krate).into_iter().collect() }
 }
@@ -281,6 +287,10 @@ mod tests {
             (&format!("{registry}/tokio-util-0.7.0/src/lib.rs"), Some("tokio_util")),
             ("/rustc/59807616e1fa/library/core/src/ops/function.rs", Some("core::ops::function")),
             ("/r/lib/rustlib/src/rust/library/std/src/sys/thread/unix.rs", Some("std::sys::thread::unix")),
+            (
+                "/rustc/5980/library/core/src/../../stdarch/crates/core_arch/src/x86/sse2.rs",
+                Some("core::core_arch::x86::sse2"),
+            ),
             ("/rust/deps/hashbrown-0.15.2/src/raw/mod.rs", Some("hashbrown::raw")),
         ] {
             assert_eq!(crates.module(file).as_deref(), module, "{file}");
@@ -295,6 +305,7 @@ mod tests {
         let poll = "poll<my_server::feed::price::price_feed::{async_fn_env#0}, alloc::sync::Arc<tokio::Handle>>";
         for (bare, caller, file, shown) in [
             ("take_waker", None, tokio, "tokio::runtime::task::core::take_waker"),
+            ("drop_in_place<my_server::Job>", None, price, "core::ptr::drop_in_place"),
             ("poll<my_server::Job, S>", None, tokio, "tokio::runtime::task::core::poll"),
             ("{async_fn#0}", Some(poll), price, "my_server::feed::price::price_feed::{closure}"),
             // A closure of tokio's own, inside a generic function.
