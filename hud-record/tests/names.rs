@@ -505,9 +505,13 @@ fn line_tables_take_nothing_from_names() {
         for noise in ["{async_fn", "{async_block", "_env#", "{impl"] {
             assert!(!name.contains(noise), "{frame:?}");
         }
+        if name == "core::ptr::drop_in_place" {
+            // At the lines of what is dropped.
+            continue;
+        }
         if file.ends_with("examples/test-async-app.rs") {
             own += 1;
-            assert!(name.contains("test_async_app::") || name == "core::ptr::drop_in_place", "{frame:?}");
+            assert!(name.contains("test_async_app::"), "{frame:?}");
             assert_eq!(frame.whose, Some(Whose::Own), "{frame:?}");
         } else if file.contains("/registry/src/") && file.contains("/tokio-1.") {
             assert!(name.contains("tokio::"), "{frame:?}");
