@@ -403,6 +403,12 @@ fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Result<Vec<Na
         let symbol = lookup.symbols.find(address, |_| true).map(function);
         return Ok(symbol.map(|name| named(lookup, Some(name), None, None)).into_iter().collect());
     }
+    if let (Some(innermost), Some(context)) = (told.first_mut(), &lookup.context)
+        && innermost.is_bare
+        && innermost.place.is_none_or(|(line, _)| line.is_none_or(|line| line == 0))
+    {
+        innermost.file = file_nearby(context, address, innermost);
+    }
     let outermost = told.len() - 1;
     let names = told.iter().enumerate().map(|(depth, frame)| {
         let name = if depth == outermost {
@@ -414,6 +420,25 @@ fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Result<Vec<Na
         named(lookup, name, frame.file, frame.place)
     });
     Ok(names.collect())
+}
+
+/// The source file of the innermost function at an address whose code has no line there: then the file that comes with it is
+/// that of whatever code lies before. Other addresses of the same function tell.
+fn file_nearby<'a>(context: &'a Context<Slice>, address: u64, function: &Told<'_>) -> Option<&'a str> {
+    const FAR: u64 = 64;
+    let around =
+        (1..=FAR).flat_map(|distance| [address.checked_add(distance), address.checked_sub(distance)]).flatten();
+    around.into_iter().find_map(|near| {
+        let mut frames = context.find_frames(near).skip_all_loads().ok()?;
+        while let Ok(Some(frame)) = frames.next() {
+            let is_it = frame.dw_die_offset == function.die
+                && frame.function.as_ref().and_then(|f| std::str::from_utf8(f.name.slice()).ok()) == function.name;
+            if is_it && let Some(location) = frame.location.filter(|l| l.line.is_some_and(|line| line > 0)) {
+                return location.file;
+            }
+        }
+        None
+    })
 }
 
 /// A function that is not inlined. Where debug information has no name for it, or a bare one, the symbol table names it.
