@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -457,6 +458,149 @@ fn names_read_as_people_write_them() {
             assert_eq!(frame.whose, expected, "{kind}: {frame:?}");
         }
     }
+}
+
+/// `debug = "line-tables-only"`, which README recommends, has neither namespaces nor linkage names. So its names were worse
+/// than those of a build without debug information: `{async_fn#0}`, `select`, `take_waker`.
+#[test]
+fn line_tables_take_nothing_from_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = program("lines").join("test-async-app");
+    let symbols = Symbols::of(&lines);
+    copy(&lines, dir.path(), "bare");
+    run("objcopy", &["--strip-debug", "bare"], dir.path());
+    let within = |(_, offset, size): &(String, u64, u64)| [1, 3, 5, 7].map(|eighths| offset + size * eighths / 8);
+    let offsets: Vec<u64> = symbols.0.iter().flat_map(within).collect();
+    let located = |binary: &Path| {
+        let (mut resolver, _sources) = resolver();
+        let id = resolver.open(binary, binary).unwrap();
+        resolver.resolve(id, &offsets)
+    };
+    let (with, without) = (located(&lines), located(&dir.path().join("bare")));
+    let outermost = |located: &Located| located.frames.last().and_then(|f| f.function.clone());
+    let pairs: Vec<_> = with.iter().map(outermost).zip(without.iter().map(outermost)).collect();
+    // Of std's functions that were merged, debug information and the symbol table may name different ones.
+    let is_std =
+        |name: &Option<String>| name.as_deref().is_some_and(|n| !n.contains("tokio") && !n.contains("test_async_app"));
+    let others: Vec<_> = pairs.iter().filter(|(with, without)| with != without && !is_std(without)).collect();
+    assert!(others.len() * 200 <= pairs.len(), "{} of {} are others: {others:#?}", others.len(), pairs.len());
+
+    let (mut inlined, mut own, mut bare) = (0, 0, Vec::new());
+    for frame in with.iter().flat_map(|l| &l.frames) {
+        let Some(file) = &frame.file else { continue };
+        let name = frame.function.as_deref().unwrap();
+        // What the C library has in the binary is not Rust's.
+        if !file.ends_with(".rs") {
+            continue;
+        }
+        inlined += 1;
+        // What std exports under a name of C's: `rust_eh_personality`.
+        if file.contains("/rustc/") && !name.contains(['{', ':']) {
+            continue;
+        }
+        if !name.contains("::") || name.starts_with('{') {
+            bare.push(frame);
+            continue;
+        }
+        for noise in ["{async_fn", "{async_block", "_env#", "{impl"] {
+            assert!(!name.contains(noise), "{frame:?}");
+        }
+        if name == "core::ptr::drop_in_place" {
+            // At the lines of what is dropped.
+            continue;
+        }
+        if file.ends_with("examples/test-async-app.rs") {
+            own += 1;
+            assert!(name.contains("test_async_app::"), "{frame:?}");
+            assert_eq!(frame.whose, Some(Whose::Own), "{frame:?}");
+        } else if file.contains("/registry/src/") && file.contains("/tokio-1.") {
+            assert!(name.contains("tokio::"), "{frame:?}");
+            assert_eq!(frame.whose, Some(Whose::Tokio), "{frame:?}");
+        }
+    }
+    assert!(bare.is_empty(), "{} of {inlined}: {:#?}", bare.len(), bare.get(..20.min(bare.len())));
+    assert!(inlined > 5_000 && own > 100, "{inlined} frames, {own} of its own");
+    let names: BTreeSet<&str> = with.iter().flat_map(|l| &l.frames).filter_map(|f| f.function.as_deref()).collect();
+    // Its code has no line, after code of the program's own.
+    assert!(!names.contains("test_async_app::encode_utf8_raw"));
+    for name in
+        ["test_async_app::cpu_hog::{closure}", "test_async_app::burn_cpu", "test_async_app::short_lived::{closure}"]
+    {
+        assert!(names.contains(&name), "no {name}");
+    }
+}
+
+/// Where line tables are all there is, task types are those that the code tells.
+#[test]
+fn line_tables_leave_task_types_their_names() {
+    if !support::may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let types = |binary: &str| {
+        let target = support::Target::start(&program(binary).join("test-async-app"), &[]);
+        let recording =
+            support::record(target.pid(), &dir.path().join(format!("session-{binary}")), &["--duration", "1"]);
+        target.stop();
+        let kinds = recording.texts(Table::TaskTypes, "kind");
+        let schedulers = recording.texts(Table::TaskTypes, "scheduler");
+        let names = recording.texts(Table::TaskTypes, "name");
+        // Blocking work may have no name.
+        let tasks = kinds.into_iter().zip(schedulers).zip(names).filter(|((kind, _), _)| kind == "task");
+        tasks.map(|((_, scheduler), name)| (scheduler, name)).collect::<BTreeSet<_>>()
+    };
+    let full = types("");
+    assert!(full.iter().filter(|(_, name)| name.starts_with("test_async_app::")).count() >= 9, "{full:?}");
+    assert_eq!(types("lines"), full);
+}
+
+/// `render_thumbnail` was shown as `healthy_hash_file`, which did not even run, as LLVM had merged what drops them; and a
+/// plain `async fn` and `async {}` had no name. Where symbols don't tell for certain, the place does.
+#[test]
+fn types_that_symbols_confuse_have_the_name_or_the_place_of_their_own() {
+    if !support::may_trace() {
+        return;
+    }
+    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/twins.rs")).unwrap();
+    let lines: Vec<&str> = source.lines().collect();
+    let dir = tempfile::tempdir().unwrap();
+    let target = support::Target::start(&program("plain/twins"), &["ill"]);
+    let session = dir.path().join("session");
+    let recording = support::record(target.pid(), &session, &["--duration", "1"]);
+    target.stop();
+
+    let texts = |column| recording.texts(Table::TaskTypes, column);
+    let places = texts("file").into_iter().zip(recording.integers(Table::TaskTypes, "line"));
+    let mut written = BTreeSet::new();
+    let mut placed = 0;
+    for ((name, kind), (file, line)) in texts("name").into_iter().zip(texts("kind")).zip(places) {
+        eprintln!("{kind} {name} {file} {line:?}");
+        if kind != "task" {
+            assert!(!name.contains("async") && !name.contains("future"), "{name}");
+            continue;
+        }
+        let line = line.unwrap_or_else(|| panic!("{name} has no place"));
+        let at = lines[usize::try_from(line).unwrap() - 1].trim();
+        assert!(file.ends_with("examples/twins.rs"), "{name}, {file}");
+        let function = at.strip_prefix("async fn ").and_then(|rest| rest.split('(').next());
+        if name.starts_with("future at ") {
+            placed += 1;
+            assert!(name.ends_with(&format!("examples/twins.rs:{line}")), "{name}, {at}");
+        } else {
+            match function {
+                Some(function) => assert_eq!(name, format!("twins::{function}"), "{at}"),
+                // A block in a function: symbols have no more of it.
+                None => assert!(["twins::spawn", "twins::spawn::{closure}"].contains(&name.as_str()), "{name}, {at}"),
+            }
+        }
+        written.insert(function.unwrap_or(at).to_string());
+    }
+    for function in ["healthy_hash_file", "render_thumbnail", "fetch", "fetch_twice", "nothing"] {
+        assert!(written.contains(function), "no {function} in {written:?}");
+    }
+    assert!(written.iter().any(|at| at.contains("async {}")), "{written:?}");
+    let notes = &recording.manifest.notes;
+    assert_eq!(placed > 0, notes.iter().any(|n| n.contains("the place at which their future")), "{notes:?}");
 }
 
 /// The frames of a recording that are named by debug information, of the program's own source.

@@ -17,8 +17,9 @@ const TOKIO: [&str; 4] = ["1.38.2", "1.43.4", "1.47.1", "1.50.0"];
 const PROGRAM: &str = "test-async-app";
 
 /// Builds of the workspace's own tokio. Those of `crate_flags` differ in the last step only, so they cost seconds.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind { name: "fat-lto", profile: "fat", flags: "", crate_flags: &[] },
+    Kind { name: "lines", profile: "lines", flags: "", crate_flags: &[] },
     Kind { name: "v0", profile: "example", flags: "-Csymbol-mangling-version=v0", crate_flags: &[] },
     Kind { name: "frame-pointers", profile: "example", flags: "-Cforce-frame-pointers=yes", crate_flags: &[] },
     Kind { name: "static", profile: "example", flags: "", crate_flags: &["-Ctarget-feature=+crt-static"] },
@@ -127,7 +128,7 @@ impl Fixture {
     }
 }
 
-/// As the workspace's own profile `example`; and the same with fat LTO.
+/// As the workspace's own profile `example`; the same with fat LTO; and what README recommends for every crate.
 const PROFILES: &str = r#"
 [profile.example]
 inherits = "release"
@@ -139,6 +140,9 @@ debug = "full"
 [profile.fat]
 inherits = "example"
 lto = "fat"
+[profile.lines]
+inherits = "release"
+debug = "line-tables-only"
 "#;
 
 /// What the examples depend on, as lines of a manifest: the workspace's, for the features and versions to be the same.

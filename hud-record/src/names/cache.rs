@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::intake::protocol::Located;
 
 /// Changes whenever names of the same binary would be others: their form, whose they are.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"hudnames";
 /// Bytes of one binary's names.
 const LARGEST_FILE: u64 = 32 << 20;

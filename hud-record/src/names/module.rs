@@ -4,16 +4,29 @@
 //! for as long as the child lives, and it lives no longer than its memory is within bounds; so nothing here is freed, and
 //! readers simply borrow. No path is ever opened: what else is needed comes as a descriptor.
 
-use std::{borrow::Cow, collections::HashMap, fs::File, sync::Arc};
+use std::{
+    borrow::Cow,
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    fs::File,
+    rc::Rc,
+    sync::Arc,
+};
 
 use addr2line::{Context, LookupContinuation as _, LookupResult, SplitDwarfLoad};
-use gimli::{Dwarf, DwarfPackage, DwarfSections, EndianSlice, LittleEndian, SectionId};
+use gimli::{
+    DebugInfoOffset, Dwarf, DwarfPackage, DwarfSections, EndianSlice, LittleEndian, SectionId, UnitOffset, UnitRef,
+};
 use object::{
     CompressionFormat, Object as _, ObjectSection as _, elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _, Sym as _},
 };
 
-use super::{mapped, whose::Crates};
+use super::{
+    bare::{self, Paths},
+    mapped,
+    whose::Crates,
+};
 use crate::{
     intake::protocol::{LONGEST_NAME, Located, MOST_FRAMES, Named, Opened, Role, TokioDebug, WantedObject},
     target::{FunctionName, function, local, poll_types},
@@ -67,10 +80,15 @@ struct Load {
 }
 
 struct Lookup {
+    dwarf: Option<Arc<Dwarf<Slice>>>,
     context: Option<Context<Slice>>,
     package: Option<DwarfPackage<Slice>>,
     symbols: Symbols,
     crates: Crates,
+    /// The crates' source files; read when a name is met that is not whole.
+    sources: OnceCell<bare::Crates>,
+    /// Whole paths of inlined functions, by unit, of units that have bare names only.
+    paths: RefCell<HashMap<DebugInfoOffset, Rc<Paths>>>,
 }
 
 /// What is at an address.
@@ -243,7 +261,7 @@ impl ModuleFile {
 
     fn look_up(&mut self) -> Lookup {
         let mut unpacked = self.unpacked;
-        let dwarf = self.dwarf(&mut unpacked);
+        let dwarf = self.dwarf(&mut unpacked).map(Arc::new);
         let package = self.package.as_ref().and_then(|package| {
             let load = |id: SectionId| -> gimli::Result<Slice> {
                 Ok(id.dwo_name().map_or_else(empty, |name| section(&package.elf, name, &mut unpacked)))
@@ -252,10 +270,13 @@ impl ModuleFile {
         });
         self.unpacked = unpacked;
         Lookup {
-            context: dwarf.and_then(|dwarf| Context::from_dwarf(dwarf).ok()),
+            context: dwarf.as_ref().and_then(|dwarf| Context::from_arc_dwarf(Arc::clone(dwarf)).ok()),
+            dwarf,
             package,
             symbols: Symbols::of(&[self.debug.as_ref(), Some(&self.main)]),
             crates: Crates::of(&self.main.elf),
+            sources: OnceCell::new(),
+            paths: RefCell::default(),
         }
     }
 
@@ -333,9 +354,20 @@ fn section(elf: &Elf, name: &str, unpacked: &mut u64) -> Slice {
     }
 }
 
+/// A function as debug information has it.
+struct Told<'a> {
+    name: Option<&'static str>,
+    /// Written in Rust, and named without its path.
+    is_bare: bool,
+    is_rust: bool,
+    die: Option<UnitOffset>,
+    file: Option<&'a str>,
+    place: Option<(Option<u32>, Option<u32>)>,
+}
+
 /// The functions at an address, innermost first; or what it takes to know them.
 fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Result<Vec<Named>, WantedObject> {
-    let mut names = Vec::new();
+    let mut told = Vec::new();
     if let Some(context) = &lookup.context {
         let mut result = context.find_frames(address);
         let found = loop {
@@ -347,39 +379,131 @@ fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Result<Vec<Na
             };
         };
         if let Ok(mut found) = found {
-            while names.len() < MOST_FRAMES
+            while told.len() < MOST_FRAMES
                 && let Ok(Some(frame)) = found.next()
             {
                 let name = frame.function.as_ref().and_then(|f| {
                     let raw: &'static [u8] = f.name.slice();
-                    Some((function(std::str::from_utf8(raw.get(..LONGEST_NAME).unwrap_or(raw)).ok()?), f.language))
+                    std::str::from_utf8(raw.get(..LONGEST_NAME).unwrap_or(raw)).ok()
                 });
                 // A name that is not mangled: the unit's language says whose it is.
-                let name = name.map(|(name, language)| FunctionName {
-                    is_rust: name.is_rust || language == Some(gimli::DW_LANG_Rust),
-                    ..name
+                let is_rust = frame.function.as_ref().is_some_and(|f| f.language == Some(gimli::DW_LANG_Rust));
+                told.push(Told {
+                    name,
+                    is_bare: is_rust && name.is_some_and(bare::is_bare),
+                    is_rust,
+                    die: frame.dw_die_offset,
+                    file: frame.location.as_ref().and_then(|l| l.file),
+                    place: frame.location.as_ref().map(|l| (l.line, l.column)),
                 });
-                let location = frame.location.as_ref();
-                names.push(named(lookup, name, location.and_then(|l| l.file), location.map(|l| (l.line, l.column))));
             }
         }
     }
-    // Debug information without a function, or none at all: the symbol table.
-    let symbol = || lookup.symbols.find(address).map(function);
-    match names.last_mut() {
-        Some(outermost) if outermost.function.is_none() => {
-            let file = outermost.file.take();
-            let place = Some((outermost.line, outermost.column));
-            *outermost = named(lookup, symbol(), file.as_deref(), place);
-        }
-        Some(_) => {}
-        None => {
-            if let Some(name) = symbol() {
-                names.push(named(lookup, Some(name), None, None));
+    if told.is_empty() {
+        let symbol = lookup.symbols.find(address, |_| true).map(function);
+        return Ok(symbol.map(|name| named(lookup, Some(name), None, None)).into_iter().collect());
+    }
+    if let (Some(innermost), Some(context)) = (told.first_mut(), &lookup.context)
+        && innermost.is_bare
+        && innermost.place.is_none_or(|(line, _)| line.is_none_or(|line| line == 0))
+    {
+        innermost.file = file_nearby(context, address, innermost);
+    }
+    let outermost = told.len() - 1;
+    let names = told.iter().enumerate().map(|(depth, frame)| {
+        let name = if depth == outermost {
+            outermost_name(lookup, frame, address)
+        } else {
+            let caller = told.get(depth + 1).and_then(|caller| caller.name);
+            frame.name.map(|name| inlined_name(lookup, frame, name, caller, address))
+        };
+        named(lookup, name, frame.file, frame.place)
+    });
+    Ok(names.collect())
+}
+
+/// The source file of the innermost function at an address whose code has no line there: then the file that comes with it is
+/// that of whatever code lies before. Other addresses of the same function tell.
+fn file_nearby<'a>(context: &'a Context<Slice>, address: u64, function: &Told<'_>) -> Option<&'a str> {
+    const FAR: u64 = 64;
+    let around =
+        (1..=FAR).flat_map(|distance| [address.checked_add(distance), address.checked_sub(distance)]).flatten();
+    around.into_iter().find_map(|near| {
+        let mut frames = context.find_frames(near).skip_all_loads().ok()?;
+        while let Ok(Some(frame)) = frames.next() {
+            let is_it = frame.dw_die_offset == function.die
+                && frame.function.as_ref().and_then(|f| std::str::from_utf8(f.name.slice()).ok()) == function.name;
+            if is_it && let Some(location) = frame.location.filter(|l| l.line.is_some_and(|line| line > 0)) {
+                return location.file;
             }
         }
+        None
+    })
+}
+
+/// A function that is not inlined. Where debug information has no name for it, or a bare one, the symbol table names it.
+fn outermost_name(lookup: &Lookup, frame: &Told<'_>, address: u64) -> Option<FunctionName> {
+    match frame.name {
+        Some(name) if !frame.is_bare => {
+            let name = function(name);
+            Some(FunctionName { is_rust: name.is_rust || frame.is_rust, ..name })
+        }
+        Some(name) => {
+            let is_its = |symbol: &str| bare::is_symbol_of(&function(symbol).shown, name);
+            let symbol = lookup.symbols.find(address, is_its).map(function);
+            let symbol = symbol.map(|symbol| FunctionName { is_rust: true, ..symbol });
+            Some(symbol.unwrap_or_else(|| inlined_name(lookup, frame, name, None, address)))
+        }
+        None => lookup.symbols.find(address, |_| true).map(function),
     }
-    Ok(names)
+}
+
+/// A function that is inlined into its caller, or has no symbol.
+fn inlined_name(
+    lookup: &Lookup,
+    frame: &Told<'_>,
+    name: &'static str,
+    caller: Option<&'static str>,
+    address: u64,
+) -> FunctionName {
+    if !frame.is_bare {
+        let name = function(name);
+        return FunctionName { is_rust: name.is_rust || frame.is_rust, ..name };
+    }
+    let module = frame.file.and_then(|file| sources(lookup).module(file));
+    let (paths, die) = paths(lookup, address, frame.die).unzip();
+    let known = die.as_ref().and_then(|die| paths.as_ref()?.get(die));
+    bare::inlined(name, known.map(String::as_str), caller, module.as_deref())
+}
+
+/// The crates' source files.
+fn sources(lookup: &Lookup) -> &bare::Crates {
+    lookup.sources.get_or_init(|| {
+        let mut crates = bare::Crates::default();
+        let Some(dwarf) = &lookup.dwarf else { return crates };
+        let mut units = dwarf.units();
+        while let Ok(Some(header)) = units.next() {
+            let Ok(unit) = dwarf.unit(header) else { continue };
+            let text = |text: Option<Slice>| text.map(|t| t.to_string_lossy()).unwrap_or_default();
+            crates.add(&text(unit.name), &text(unit.comp_dir));
+        }
+        crates
+    })
+}
+
+/// The whole paths of the unit that holds an address, and the function that the DIE of an inlined one refers to.
+fn paths(lookup: &Lookup, address: u64, die: Option<UnitOffset>) -> Option<(Rc<Paths>, DebugInfoOffset)> {
+    let unit: UnitRef<'_, Slice> = lookup.context.as_ref()?.find_dwarf_and_unit(address).skip_all_loads()?;
+    let die = bare::origin_at(unit, die?)?;
+    let known = lookup.paths.borrow().get(&unit.header.debug_info_offset()?).cloned();
+    let paths = known.unwrap_or_else(|| {
+        Rc::new(bare::paths(unit, |address, name| {
+            let is_its = |symbol: &str| bare::is_symbol_of(&function(symbol).shown, name);
+            Some(function(lookup.symbols.at(address, is_its)?).shown)
+        }))
+    });
+    lookup.paths.borrow_mut().insert(unit.header.debug_info_offset()?, Rc::clone(&paths));
+    Some((paths, die))
 }
 
 fn named(
@@ -481,14 +605,23 @@ impl Symbols {
         Symbols(symbols)
     }
 
-    /// The symbol that an address lies in. Between symbols there is none: the code there has lost its name.
-    fn find(&self, address: u64) -> Option<&'static str> {
+    /// The symbol that an address lies in, of those that are fit. Between symbols there is none: the code there has lost its
+    /// name.
+    fn find(&self, address: u64, is_fit: impl Fn(&str) -> bool) -> Option<&'static str> {
         let end = self.0.partition_point(|s| s.address <= address);
         let next = self.0.get(end).map_or(u64::MAX, |s| s.address);
         // The best at the nearest address; where that is a label inside a function, the function before it.
         self.0.get(..end)?.iter().rev().take(16).find_map(|s| {
             let reach = if s.size > 0 { s.size } else { SHORT.min(next.saturating_sub(s.address)) };
-            (address - s.address < reach).then_some(s.name)
+            (address - s.address < reach && is_fit(s.name)).then_some(s.name)
         })
+    }
+
+    /// The one symbol at an address that is fit.
+    fn at(&self, address: u64, is_fit: impl Fn(&str) -> bool) -> Option<&'static str> {
+        let begin = self.0.partition_point(|s| s.address < address);
+        let here = self.0.get(begin..)?.iter().take_while(|s| s.address == address);
+        let mut fit = here.map(|s| s.name).filter(|name| is_fit(name));
+        fit.next().filter(|_| fit.next().is_none())
     }
 }

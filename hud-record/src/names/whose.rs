@@ -12,7 +12,7 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, re
 
 use crate::{
     intake::protocol::Whose,
-    target::{FunctionName, crate_of_symbol},
+    target::{FunctionName, crate_with_main},
 };
 
 /// Crates that a binary tells of.
@@ -138,19 +138,6 @@ fn package_name(folder: &str) -> Option<&str> {
     (!name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')).then_some(name)
 }
 
-/// The crate, where a symbol is a crate's `main`.
-fn crate_with_main(symbol: &str) -> Option<String> {
-    let is_main = match symbol.strip_prefix("_ZN") {
-        // `<length><crate>4main17h<hash>E`, no more
-        Some(path) => path.get(..path.len().checked_sub(20)?)?.strip_suffix("4main").is_some_and(|krate| {
-            let digits = krate.bytes().take_while(u8::is_ascii_digit).count();
-            krate[..digits].parse() == Ok(krate.len() - digits)
-        }),
-        None => symbol.starts_with("_RNvC") && symbol.ends_with("4main"),
-    };
-    if is_main { crate_of_symbol(symbol).into_iter().next() } else { None }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,14 +202,5 @@ mod tests {
             assert_eq!(crates.whose(Some(&name), None), whose, "{symbol}: {name:?}");
         }
         assert_eq!(crates.dependencies, BTreeSet::from(["hyper_util".to_string()]));
-    }
-
-    #[test]
-    fn the_crate_that_has_main_is_the_own_one() {
-        assert_eq!(crate_with_main("_ZN14test_async_app4main17h0123456789abcdefE").as_deref(), Some("test_async_app"));
-        assert_eq!(crate_with_main("_RNvCsbmNqQUJIY6D_14test_async_app4main").as_deref(), Some("test_async_app"));
-        assert_eq!(crate_with_main("_ZN4clap3app4main17h0123456789abcdefE"), None);
-        assert_eq!(crate_with_main("_ZN3app4main28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE"), None);
-        assert_eq!(crate_with_main("main"), None);
     }
 }

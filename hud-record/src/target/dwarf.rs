@@ -5,7 +5,7 @@
 //! environment is a structure with a variant part, whose variant `0` (Unresumed) is declared at the line of the `async`
 //! function or block.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use addr2line::Context;
 use gimli::{AttributeValue, DebuggingInformationEntry, Dwarf, UnitOffset, UnitRef};
@@ -25,8 +25,9 @@ pub(crate) struct Place {
 /// What is known of one poll function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PollType {
-    /// `poll<T, S>`
-    pub(crate) name: String,
+    /// `poll<T, S>`: of functions that the linker has folded into one, all.
+    pub(crate) names: BTreeSet<String>,
+    /// Where the future is written: the same place for all of them.
     pub(crate) place: Option<Place>,
 }
 
@@ -56,6 +57,7 @@ pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64], between: im
     let homeless: HashSet<String> = facts
         .polls
         .values()
+        .flatten()
         .filter(|name| facts.place(name).is_none())
         .filter_map(|name| Some(crate_of(future(name)?).to_string()))
         .collect();
@@ -75,8 +77,12 @@ pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64], between: im
             between();
         }
     }
-    let typed =
-        |(&address, name): (&u64, &String)| (address, PollType { name: name.clone(), place: facts.place(name) });
+    let typed = |(&address, names): (&u64, &BTreeSet<String>)| {
+        let mut places = names.iter().map(|name| facts.place(name));
+        let first = places.next().flatten();
+        let place = first.filter(|first| places.all(|other| other.as_ref() == Some(first)));
+        (address, PollType { names: names.clone(), place })
+    };
     facts.polls.iter().map(typed).collect()
 }
 
@@ -96,7 +102,7 @@ fn crate_of(future: &str) -> &str {
 #[derive(Default)]
 struct Facts {
     /// `poll<T, S>` by address.
-    polls: HashMap<u64, String>,
+    polls: HashMap<u64, BTreeSet<String>>,
     /// Where a coroutine is declared, by the path of its environment.
     environments: HashMap<String, Place>,
     /// Where a function or coroutine body is declared, by its path.
@@ -130,7 +136,7 @@ impl Facts {
                                     .or_else(|| reference(unit, entry, gimli::DW_AT_specification)),
                             ));
                         } else {
-                            self.polls.insert(address, name.clone());
+                            self.polls.entry(address).or_default().insert(name.clone());
                         }
                     }
                     if name.starts_with("poll<") {
@@ -156,7 +162,7 @@ impl Facts {
         }
         for (address, origin) in by_reference {
             if let Some(name) = origin.and_then(|o| abstracts.get(&o)) {
-                self.polls.insert(address, name.clone());
+                self.polls.entry(address).or_default().insert(name.clone());
             }
         }
     }

@@ -2,67 +2,202 @@
 //!
 //! Under legacy mangling `raw::poll`'s symbol hides `T`. Two others spell it out: the body that the poll calls
 //! (`app::handler::{{closure}}`, unless it is inlined), and `drop_in_place::<Cell<T, S>>`, the drop glue that the third
-//! entry of the same vtable, `dealloc`, calls (tokio/src/runtime/task/raw.rs, `struct Vtable`). LLVM merges functions
-//! with equal code, so the glue of one type may serve, under its own name, for many: a name counts only where both
-//! agree, or where nothing contradicts it.
+//! entry of the same vtable, `dealloc`, calls (tokio/src/runtime/task/raw.rs, `struct Vtable`).
+//!
+//! LLVM merges functions with equal code and keeps one symbol, so the glue of one type may serve, under its own name, for
+//! others: also for one that runs while the type that is named does not. A coroutine's body is different: it carries the
+//! place at which it is written ([`super::shape`]), so that no two of them are equal. So the place decides: a symbol names a
+//! type if the function that carries the symbol also carries the place; glue does if nothing contradicts it. Otherwise the
+//! place is all that is known.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{binary::Binary, image::Image, names};
+use super::{
+    Scheduler, TaskKind,
+    binary::Binary,
+    image::Image,
+    names,
+    shape::{Place, Search, Shape, Vtable},
+};
 
-/// Distance of `dealloc` from `poll` in a vtable.
-const DEALLOC: u64 = 16;
 /// How deep the calls of a poll function are followed: `raw::poll` → `Harness::poll` → `poll_future` → `T::poll`.
 const MAX_CALLS: usize = 4;
 /// Code of one function that is looked at.
 const MAX_CODE: u64 = 64 << 10;
 
-/// Gives `T, S` for those of `polls` (addresses in the file) that the glue names.
-pub(super) fn types(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> HashMap<u64, Vec<String>> {
-    let glue = Glue::read(binary);
-    let evidence: Vec<Evidence> = vtables(image, polls)
-        .into_iter()
-        .map(|(poll, dealloc)| Evidence {
-            poll,
-            drops: calls(binary, &glue.functions, dealloc).into_iter().filter(|c| glue.drops.contains_key(c)).collect(),
-            bodies: bodies_called(binary, &glue, poll),
-        })
-        .collect();
-    // A type has at most two polls, one for each kind of scheduler: glue that more of them share was merged.
-    let mut sharers: HashMap<u64, usize> = HashMap::new();
-    for drop in evidence.iter().flat_map(|e| &e.drops) {
-        *sharers.entry(*drop).or_default() += 1;
-    }
-    evidence
-        .into_iter()
-        .filter_map(|e| {
-            let of = |drop: &u64| glue.drops.get(drop).into_iter().flatten().cloned();
-            let dropped: BTreeSet<String> = e.drops.iter().flat_map(of).collect();
-            let is_called = |arguments: &String| {
-                names::split_arguments(arguments).first().is_some_and(|future| e.bodies.contains(*future))
-            };
-            let agreed: Vec<String> = dropped.iter().filter(|a| is_called(a)).cloned().collect();
-            let found = if !agreed.is_empty() {
-                agreed
-            } else if e.bodies.len() == 1 {
-                e.bodies.into_iter().collect()
-            } else if e.bodies.is_empty() && e.drops.iter().all(|d| sharers.get(d).is_some_and(|&n| n <= 2)) {
-                dropped.into_iter().collect()
-            } else {
-                Vec::new()
-            };
-            (!found.is_empty()).then_some((e.poll, found))
-        })
-        .collect()
+/// What the code tells of one poll function.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// `T, S`, or `T` alone, of the types that it may belong to. None where nothing names them for certain.
+    pub(super) arguments: Vec<String>,
+    /// What its code does. `None` where its vtable was not found.
+    pub(super) shape: Option<Shape>,
 }
 
-/// What the code tells of one poll function.
+/// Looks at the code of some of the binary's poll functions (addresses in the file).
+pub(super) fn types(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> HashMap<u64, Found> {
+    let glue = Glue::read(binary);
+    let mut search = Search::new(binary, image);
+    let evidence = vtables(binary, image, polls).into_iter().map(|(poll, vtables)| {
+        let shape = search.as_mut().zip(vtables.first()).map(|(search, vtable)| search.shape(vtable));
+        let speaker = shape.as_ref().and_then(|shape| glue.bodies.get(&shape.speaker?));
+        let deallocs: BTreeSet<u64> = vtables.iter().map(Vtable::dealloc).collect();
+        let drops = deallocs.into_iter().flat_map(|dealloc| calls(binary, &glue.functions, dealloc));
+        Evidence {
+            poll,
+            drops: drops.filter(|c| glue.drops.contains_key(c)).collect(),
+            bodies: bodies_called(binary, &glue, poll),
+            speaker: speaker.cloned().unwrap_or_default(),
+            shape,
+        }
+    });
+    let evidence: Vec<Evidence> = evidence.collect();
+    let dropped = evidence.iter().flat_map(|e| &e.drops).filter_map(|drop| glue.drops.get(drop)).flatten();
+    let dropped: BTreeSet<&str> = dropped.map(|arguments| future(arguments)).collect();
+    let mut written: HashMap<&str, BTreeSet<Option<Place>>> = HashMap::new();
+    for (&address, names) in &glue.bodies {
+        for name in names.iter().filter(|name| dropped.contains(name.as_str())) {
+            let place = search.as_mut().and_then(|search| search.place_in(address));
+            written.entry(name).or_default().insert(place);
+        }
+    }
+    let named = settle(&evidence, &glue.drops, &written, &glue.own);
+    let found = evidence.into_iter().zip(named);
+    found.map(|(e, arguments)| (e.poll, Found { arguments, shape: e.shape })).collect()
+}
+
+/// What the code tells of one poll function, before any is named.
+#[derive(Debug, Default)]
 struct Evidence {
     poll: u64,
-    /// Drop glue that its vtable leads to.
+    /// Drop glue that its vtables lead to.
     drops: BTreeSet<u64>,
     /// Coroutine bodies that it calls.
     bodies: BTreeSet<String>,
+    /// Symbols of the function that says where the coroutine is written, where those are a body's.
+    speaker: BTreeSet<String>,
+    shape: Option<Shape>,
+}
+
+impl Evidence {
+    fn place(&self) -> Option<&Place> {
+        self.shape.as_ref()?.place.as_ref()
+    }
+
+    fn scheduler(&self) -> Option<Scheduler> {
+        self.shape.as_ref()?.scheduler
+    }
+
+    /// Whether a type may be this one, by the kind of work that the code does. Of a worker's loop the name is enough.
+    fn may_be(&self, future: &str) -> bool {
+        let (told, kind) = (self.shape.as_ref().map(|shape| shape.kind), super::tokio::kind(future));
+        told.is_none_or(|told| told == kind || (told, kind) == (TaskKind::Blocking, TaskKind::Worker))
+    }
+}
+
+/// The types that each poll function may belong to: none where that is not certain. `drops` has the arguments of each drop
+/// glue, `written` the places of bodies that have a symbol, and `own` the crates that have a `main`.
+fn settle(
+    evidence: &[Evidence],
+    drops: &HashMap<u64, BTreeSet<String>>,
+    written: &HashMap<&str, BTreeSet<Option<Place>>>,
+    own: &BTreeSet<String>,
+) -> Vec<Vec<String>> {
+    let one = |e: &Evidence| -> Vec<String> {
+        let dropped = e.drops.iter().filter_map(|drop| drops.get(drop)).flatten();
+        let dropped: BTreeSet<&String> = dropped.filter(|arguments| e.may_be(future(arguments))).collect();
+        let those = |is: &dyn Fn(&str) -> bool| -> Vec<String> {
+            dropped.iter().filter(|arguments| is(future(arguments))).map(ToString::to_string).collect()
+        };
+        let sharers = || evidence.iter().filter(|other| !other.drops.is_disjoint(&e.drops));
+        let Some(place) = e.place() else {
+            // Nothing but symbols. What calls a body and drops a type of the same name is of that type.
+            let agreed = those(&|future| coroutines(future).any(|coroutine| e.bodies.contains(coroutine)));
+            if !agreed.is_empty() {
+                return agreed;
+            }
+            // Glue alone names a type if no other one has it (the same future on another kind of scheduler may), and if
+            // what is called is not another body, which may be that of the type.
+            let mut schedulers: Vec<_> = sharers().map(Evidence::scheduler).collect();
+            let count = schedulers.len();
+            schedulers.dedup();
+            let is_alone = count == 1 || count == 2 && schedulers.len() == 2 && !schedulers.contains(&None);
+            let is_inside = |body: &String, future: &str| {
+                coroutines(future).any(|c| body.strip_prefix(c).is_some_and(|rest| rest.starts_with("::")))
+            };
+            return those(&|future| is_alone && e.bodies.iter().all(|body| is_inside(body, future)));
+        };
+        // The body itself has a symbol: it is the coroutine's, unless the coroutine is inlined into a closure.
+        let mut speakers = e.speaker.iter();
+        if let (Some(body), None) = (speakers.next(), speakers.next()) {
+            if !is_of(body, &place.0, own) {
+                return Vec::new();
+            }
+            let agreed = those(&|future| future == body);
+            return if agreed.is_empty() { vec![body.clone()] } else { agreed };
+        }
+        // It is inlined. A body that is called is another coroutine, which this one awaits.
+        let futures: BTreeSet<&str> = dropped.iter().map(|arguments| future(arguments)).collect();
+        let mut futures = futures.into_iter();
+        if let (Some(only), None, true) = (futures.next(), futures.next(), e.speaker.is_empty())
+            && !e.bodies.contains(only)
+            && sharers().all(|other| other.place() == Some(place))
+            && written.get(only).is_none_or(|places| places.iter().all(|p| p.as_ref() == Some(place)))
+            && coroutines(only).any(|coroutine| is_of(coroutine, &place.0, own))
+        {
+            return those(&|_| true);
+        }
+        Vec::new()
+    };
+    evidence.iter().map(one).collect()
+}
+
+/// `T` of `T, S`.
+fn future(arguments: &str) -> &str {
+    names::split_arguments(arguments).first().copied().unwrap_or_default()
+}
+
+/// The paths of coroutines, or closures, in a type: itself, and those in its arguments.
+fn coroutines(future: &str) -> impl Iterator<Item = &str> {
+    let itself = future.ends_with("{{closure}}").then_some(future);
+    itself
+        .into_iter()
+        .chain(future.split(['<', '>', ',', '(', ')']).map(str::trim).filter(|p| p.ends_with("{{closure}}")))
+}
+
+/// Whether a path can be that of something written in a source file, by the names that cargo and rustc give to folders and
+/// files. Where they tell nothing, or modules lie elsewhere (`#[path]`), it is not.
+fn is_of(path: &str, file: &str, own: &BTreeSet<String>) -> bool {
+    let path = path.split('<').next().unwrap_or_default();
+    let mut parts = path.split("::").filter(|part| !part.starts_with('{'));
+    let Some(krate) = parts.next() else { return false };
+    let (folder, inside) = match file.rsplit_once("/src/") {
+        Some((before, inside)) => (before.rsplit('/').next(), inside),
+        None => (None, file.strip_prefix("src/").unwrap_or_else(|| file.rsplit('/').next().unwrap_or(file))),
+    };
+    let inside = inside.strip_suffix(".rs").unwrap_or(inside);
+    let mut modules: Vec<&str> = inside.split('/').collect();
+    if modules.last() == Some(&"mod") {
+        modules.pop();
+    }
+    if let ["bin", rest @ ..] = modules.as_slice() {
+        modules = rest.to_vec();
+    }
+    // The crate's root: `src/main.rs`, `src/lib.rs`, `src/bin/tool.rs`, `examples/tool.rs`.
+    if let [root] = modules.as_slice()
+        && (["main", "lib"].contains(root) || root.replace('-', "_") == krate)
+    {
+        modules.clear();
+    }
+    let is_dependency =
+        ["/registry/src/", "/git/checkouts/", "/vendor/", "/rustc/"].iter().any(|mark| file.contains(mark));
+    let folder = folder.map(|folder| {
+        let version =
+            folder.match_indices('-').find(|(at, _)| folder[at + 1..].starts_with(|c: char| c.is_ascii_digit()));
+        folder[..version.filter(|_| is_dependency).map_or(folder.len(), |(at, _)| at)].replace('-', "_")
+    });
+    let is_crate = folder.as_deref() == Some(krate) || !is_dependency && own.contains(krate);
+    (is_crate || !is_dependency && !modules.is_empty()) && modules.iter().all(|module| parts.next() == Some(*module))
 }
 
 /// What the symbol table tells.
@@ -72,8 +207,10 @@ struct Glue {
     functions: BTreeMap<u64, u64>,
     /// `T, S` (or `T`) by the address of its drop glue.
     drops: HashMap<u64, BTreeSet<String>>,
-    /// Demangled names of coroutine bodies, by address.
-    bodies: HashMap<u64, String>,
+    /// Demangled names of coroutine bodies, by address: of several functions that were merged, all that are left.
+    bodies: HashMap<u64, BTreeSet<String>>,
+    /// Crates that have a `main`.
+    own: BTreeSet<String>,
 }
 
 impl Glue {
@@ -94,8 +231,10 @@ impl Glue {
                 if body.ends_with("{{closure}}")
                     && !["tokio::", "std::", "core::", "<"].iter().any(|p| body.starts_with(p))
                 {
-                    glue.bodies.insert(symbol.address, body);
+                    glue.bodies.entry(symbol.address).or_default().insert(body);
                 }
+            } else if let Some(own) = names::crate_with_main(&symbol.name) {
+                glue.own.insert(own);
             }
         }
         glue
@@ -125,14 +264,14 @@ fn dropped(glue: &str) -> Option<String> {
     None
 }
 
-/// Pairs of `poll` and `dealloc` in the vtables of the image.
-fn vtables(image: &Image, polls: &BTreeSet<u64>) -> BTreeMap<u64, u64> {
-    let mut found = BTreeMap::new();
+/// The vtables in the image of each poll function: several where functions of several types were merged.
+fn vtables(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> BTreeMap<u64, Vec<Vtable>> {
+    let mut found: BTreeMap<u64, Vec<Vtable>> = BTreeMap::new();
     for at in image.addresses() {
-        if let Some(poll) = image.pointer(at).filter(|p| polls.contains(p))
-            && let Some(dealloc) = image.pointer(at.saturating_add(DEALLOC))
+        if image.pointer(at).is_some_and(|p| polls.contains(&p))
+            && let Some(vtable) = Vtable::read(binary, image, at)
         {
-            found.insert(poll, dealloc);
+            found.entry(vtable.poll()).or_default().push(vtable);
         }
     }
     found
@@ -168,7 +307,7 @@ fn bodies_called(binary: &Binary, glue: &Glue, poll: u64) -> BTreeSet<String> {
                     continue;
                 }
                 match glue.bodies.get(&target) {
-                    Some(body) => drop(bodies.insert(body.clone())),
+                    Some(body) => bodies.extend(body.iter().cloned()),
                     None => next.push(target),
                 }
             }
@@ -197,6 +336,119 @@ mod tests {
             ("core::ptr::drop_in_place<tokio::runtime::task::core::Cell<cut", None),
         ] {
             assert_eq!(dropped(glue).as_deref(), arguments);
+        }
+    }
+
+    const MULTI: &str = "alloc::sync::Arc<tokio::runtime::scheduler::multi_thread::handle::Handle>";
+
+    /// A poll function of a future that is written at a line of `src/jobs.rs`, or of blocking work where there is none.
+    fn evidence(poll: u64, line: Option<u32>, drops: &[u64], bodies: &[&str], speaker: &[&str]) -> Evidence {
+        let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let kind = if line.is_some() { TaskKind::Task } else { TaskKind::Blocking };
+        let scheduler = Some(if line.is_some() { Scheduler::MultiThread } else { Scheduler::Blocking });
+        let place = line.map(|line| ("src/jobs.rs".to_string(), line));
+        let shape = Some(Shape { poll, kind, scheduler, speaker: place.as_ref().map(|_| poll), place });
+        Evidence { poll, drops: drops.iter().copied().collect(), bodies: set(bodies), speaker: set(speaker), shape }
+    }
+
+    /// What `settle` makes of it, where glue 1, 2, … drops these types.
+    fn settled(evidence: &[Evidence], drops: &[&[&str]], written: &[(&str, u32)]) -> Vec<String> {
+        let types = |types: &&[&str]| types.iter().map(|t| format!("{t},{MULTI}")).collect();
+        let drops = (1..).zip(drops.iter().map(types)).collect();
+        let place = |line| BTreeSet::from([Some(("src/jobs.rs".to_string(), line))]);
+        let written = written.iter().map(|&(name, line)| (name, place(line))).collect();
+        let named = settle(evidence, &drops, &written, &BTreeSet::from(["app".to_string()]));
+        let futures = |types: Vec<String>| types.iter().map(|t| future(t).to_string()).collect::<Vec<_>>().join("|");
+        named.into_iter().map(futures).collect()
+    }
+
+    const HASH: &str = "app::jobs::healthy_hash_file::{{closure}}";
+    const RENDER: &str = "app::jobs::render_thumbnail::{{closure}}";
+
+    /// `render_thumbnail` was shown as `healthy_hash_file`: both bodies are inlined, and the glue of one drops both.
+    #[test]
+    fn glue_that_was_merged_names_nobody() {
+        let both = [evidence(10, Some(4), &[1], &[], &[]), evidence(20, Some(9), &[1], &[], &[])];
+        assert_eq!(settled(&both, &[&[HASH]], &[]), ["", ""]);
+        // All symbols are left, at one address.
+        assert_eq!(settled(&both, &[&[HASH, RENDER]], &[]), ["", ""]);
+        // One poll is left, or none of its glue is shared, and its symbols are two.
+        assert_eq!(settled(&both[..1], &[&[HASH, RENDER]], &[]), [""]);
+        // The same with blocking work, which says no place.
+        let closures = ["BlockingTask<app::hash::{{closure}}>", "BlockingTask<app::render::{{closure}}>"]
+            .map(|t| format!("tokio::runtime::blocking::task::{t}"));
+        let both = [evidence(10, None, &[1], &[], &[]), evidence(20, None, &[1], &[], &[])];
+        assert_eq!(settled(&both, &[&[&closures[0]]], &[]), ["", ""]);
+    }
+
+    #[test]
+    fn a_body_that_says_where_it_is_written_names_the_type() {
+        // Whatever the glue is called.
+        let both = [evidence(10, Some(4), &[1], &[HASH], &[HASH]), evidence(20, Some(9), &[1], &[RENDER], &[RENDER])];
+        assert_eq!(settled(&both, &[&[HASH]], &[]), [HASH, RENDER]);
+        // A coroutine that is inlined into a closure of a library.
+        let closure = "futures::poll_fn::{{closure}}";
+        assert_eq!(settled(&[evidence(10, Some(4), &[], &[closure], &[closure])], &[], &[]), [""]);
+        // Two symbols of one function.
+        assert_eq!(settled(&[evidence(10, Some(4), &[], &[HASH], &[HASH, RENDER])], &[], &[]), [""]);
+    }
+
+    #[test]
+    fn glue_names_a_type_that_nothing_contradicts() {
+        let one = [evidence(10, Some(4), &[1], &[], &[])];
+        assert_eq!(settled(&one, &[&[HASH]], &[]), [HASH]);
+        // The same coroutine on another kind of scheduler.
+        let two = [evidence(10, Some(4), &[1], &[], &[]), evidence(20, Some(4), &[1], &[], &[])];
+        assert_eq!(settled(&two, &[&[HASH]], &[]), [HASH, HASH]);
+        // The body of that name is written elsewhere, or is called: it is another coroutine, which this one awaits.
+        assert_eq!(settled(&one, &[&[HASH]], &[(HASH, 4)]), [HASH]);
+        assert_eq!(settled(&one, &[&[HASH]], &[(HASH, 5)]), [""]);
+        assert_eq!(settled(&[evidence(10, Some(4), &[1], &[HASH], &[])], &[&[HASH]], &[]), [""]);
+        // Another module's.
+        assert_eq!(settled(&one, &[&["app::mail::send::{{closure}}"]], &[]), [""]);
+        assert_eq!(settled(&one, &[&["app::Fut"]], &[]), [""]);
+        // One around a coroutine of the module.
+        let around = "tracing::Instrumented<app::jobs::f::{{closure}}>";
+        assert_eq!(settled(&one, &[&[around]], &[]), [around]);
+        // Blocking work is not a future.
+        assert_eq!(settled(&[evidence(10, None, &[1], &[], &[])], &[&[HASH]], &[]), [""]);
+    }
+
+    #[test]
+    fn blocking_work_is_named_by_what_agrees() {
+        let task = "tokio::runtime::blocking::task::BlockingTask<app::hash::{{closure}}>";
+        let named = |bodies: &[&str]| settled(&[evidence(10, None, &[1], bodies, &[])], &[&[task]], &[]).remove(0);
+        assert_eq!(named(&[]), task);
+        assert_eq!(named(&["app::hash::{{closure}}"]), task);
+        assert_eq!(named(&["app::hash::{{closure}}::{{closure}}"]), task);
+        // It may be the work itself, and the glue another one's.
+        assert_eq!(named(&["app::render::{{closure}}"]), "");
+    }
+
+    #[test]
+    fn files_and_paths_that_belong_together() {
+        let own = BTreeSet::from(["app".to_string(), "twins".to_string()]);
+        let registry = "/root/.cargo/registry/src/index-19/hyper-util-0.1.2/src/server.rs";
+        for (path, file, is) in [
+            ("app::f::{{closure}}", "src/main.rs", true),
+            ("app::Type::f::{{closure}}", "/srv/app/src/lib.rs", true),
+            ("app::jobs::f::{{closure}}", "src/jobs.rs", true),
+            ("app::jobs::f::{{closure}}", "src/jobs/mod.rs", true),
+            ("app::f::{{closure}}", "src/jobs.rs", false),
+            ("app::mail::jobs::{{closure}}", "src/jobs.rs", false),
+            // Whose `main.rs` it is, is known of a crate that has a `main`.
+            ("lib::f::{{closure}}", "src/main.rs", false),
+            ("my_lib::f::{{closure}}", "crates/my-lib/src/lib.rs", true),
+            ("lib::jobs::f::{{closure}}", "crates/core/src/jobs.rs", true),
+            ("twins::f::{{closure}}", "src/bin/twins.rs", true),
+            ("twins::f::{{closure}}", "hud-record/examples/twins.rs", true),
+            ("hyper_util::server::f::{{closure}}", registry, true),
+            ("app::server::f::{{closure}}", registry, false),
+            ("<app::Foo as app::Run>::run::{{closure}}", "src/main.rs", false),
+            ("", "src/main.rs", false),
+            ("::{{closure}}", "src/jobs.rs", false),
+        ] {
+            assert_eq!(is_of(path, file, &own), is, "{path} in {file}");
         }
     }
 }

@@ -18,7 +18,7 @@ pub use image::Image;
 pub use look::NoTokio;
 pub(crate) use look::{Looked, Place};
 pub use names::clean;
-pub(crate) use names::{FunctionName, crate_of_symbol, function};
+pub(crate) use names::{FunctionName, crate_with_main, function};
 pub(crate) use process::mappings;
 pub(crate) use process::read_text;
 pub use process::{Mapping, Process};

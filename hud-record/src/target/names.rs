@@ -96,6 +96,19 @@ pub(crate) fn crate_of_symbol(symbol: &str) -> Vec<String> {
     }
 }
 
+/// The crate, where a symbol is a crate's `main`.
+pub(crate) fn crate_with_main(symbol: &str) -> Option<String> {
+    let is_main = match symbol.strip_prefix("_ZN") {
+        // `<length><crate>4main17h<hash>E`, no more
+        Some(path) => path.get(..path.len().checked_sub(20)?)?.strip_suffix("4main").is_some_and(|krate| {
+            let digits = krate.bytes().take_while(u8::is_ascii_digit).count();
+            krate[..digits].parse() == Ok(krate.len() - digits)
+        }),
+        None => symbol.starts_with("_RNvC") && symbol.ends_with("4main"),
+    };
+    if is_main { crate_of_symbol(symbol).into_iter().next() } else { None }
+}
+
 /// The crate in which a v0 symbol's path begins; that of the `impl` for methods. `None` where it takes reading a type.
 fn v0_crate(mut path: &str) -> Option<&str> {
     // Nested paths, instances and impls each add one step; real ones have some dozens.
@@ -265,6 +278,15 @@ mod tests {
             let name = function(symbol);
             assert_eq!((name.shown.as_str(), name.crates.join("|").as_str()), (shown, krate), "{symbol}");
         }
+    }
+
+    #[test]
+    fn the_crate_that_has_main_is_the_own_one() {
+        assert_eq!(crate_with_main("_ZN14test_async_app4main17h0123456789abcdefE").as_deref(), Some("test_async_app"));
+        assert_eq!(crate_with_main("_RNvCsbmNqQUJIY6D_14test_async_app4main").as_deref(), Some("test_async_app"));
+        assert_eq!(crate_with_main("_ZN4clap3app4main17h0123456789abcdefE"), None);
+        assert_eq!(crate_with_main("_ZN3app4main28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE"), None);
+        assert_eq!(crate_with_main("main"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! the task. Nothing counts as one before its functions have been looked at as well: what is taken for tokio's `poll` gets
 //! a probe, and a probe elsewhere would tell lies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     Scheduler, TaskKind,
@@ -35,6 +35,9 @@ const WORKER_SAYS: &[u8] = b"park missing";
 /// end, the second where it can panic.
 const COROUTINE_SAYS: [&[u8]; 2] = [b"`async fn` resumed after completion", b"`async fn` resumed after panicking"];
 
+/// A file and a line.
+pub(super) type Place = (String, u32);
+
 /// What was found.
 pub(super) struct Shapes {
     /// Task types.
@@ -52,74 +55,136 @@ pub(super) struct Shape {
     pub(super) kind: TaskKind,
     /// Its scheduler, where the code tells.
     pub(super) scheduler: Option<Scheduler>,
-    /// Where its coroutine is written, where the code tells: file and line.
-    pub(super) place: Option<(String, u32)>,
+    /// Where its coroutine is written, where the code tells.
+    pub(super) place: Option<Place>,
+    /// The function that says so: the coroutine's body, or one into which it is inlined.
+    pub(super) speaker: Option<u64>,
 }
 
-struct Vtable {
-    poll: u64,
-    schedule: u64,
+/// A table of the functions of one task type.
+#[derive(Clone, Copy)]
+pub(super) struct Vtable {
+    functions: [u64; FUNCTIONS],
     scheduler_size: u64,
 }
 
-/// Looks for tokio in a binary as it runs. `None` where there is no task type.
-pub(super) fn find(binary: &Binary, image: &Image) -> Option<Shapes> {
-    let mut search = Search { code: Code::read(binary, image)?, binary, image };
-    let vtables: Vec<Vtable> = image.addresses().filter_map(|at| search.vtable(at)).collect();
-    // Functions that the linker has folded into one are one type.
-    let vtables: BTreeMap<u64, Vtable> = vtables.into_iter().map(|v| (v.poll, v)).collect();
-    if vtables.is_empty() {
-        return None;
-    }
-    let (worker_says, coroutine_says) = (search.texts(WORKER_SAYS), COROUTINE_SAYS.map(|text| search.texts(text)));
-    let mut schedulers = BTreeMap::new();
-    let tasks = vtables.values().map(|vtable| {
-        // The schedulers of tasks are one pointer. That of the blocking pool has grown from nothing to two, and more.
-        let is_task = vtable.scheduler_size == 8;
-        let kind = if is_task {
-            TaskKind::Task
-        } else if search.code.any(vtable.poll, FAR, |body| !body.data.is_disjoint(&worker_says)) {
-            TaskKind::Worker
-        } else {
-            TaskKind::Blocking
-        };
-        let scheduler = if is_task {
-            *schedulers.entry(vtable.schedule).or_insert_with(|| search.scheduler(vtable.schedule))
-        } else {
-            Some(Scheduler::Blocking)
-        };
-        let place = if is_task { search.coroutine(vtable.poll, &coroutine_says) } else { None };
-        Shape { poll: vtable.poll, kind, scheduler, place }
-    });
-    Some(Shapes { tasks: tasks.collect(), wakes: search.wakes(vtables.keys().copied()) })
-}
-
-struct Search<'a> {
-    code: Code<'a>,
-    binary: &'a Binary,
-    image: &'a Image,
-}
-
-impl Search<'_> {
-    /// The vtable at an address, if there is one.
-    fn vtable(&mut self, at: u64) -> Option<Vtable> {
-        let [poll, schedule, dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown] =
-            self.functions::<FUNCTIONS>(at)?;
-        let offset = |n: u64| self.image.word(at.checked_add(FUNCTIONS as u64 * 8 + n * 8)?);
+impl Vtable {
+    /// The table at an address, if what is there can be one.
+    pub(super) fn read(binary: &Binary, image: &Image, at: u64) -> Option<Self> {
+        let mut functions = [0; FUNCTIONS];
+        for (place, function) in (at..).step_by(8).zip(&mut functions) {
+            *function = image.pointer(place).filter(|&f| binary.is_code(f))?;
+        }
+        let offset = |n: u64| image.word(at.checked_add(FUNCTIONS as u64 * 8 + n * 8)?);
         let (trailer, scheduler, id) = (offset(0)?, offset(1)?, offset(2)?);
         let is_sane = [trailer, scheduler, id].iter().all(|o| o % 8 == 0)
             && (HEADER..=MAX_GAP).contains(&scheduler)
             && (scheduler..=scheduler + MAX_GAP).contains(&id)
             // The id, and the future or its result.
             && (id + 16..MAX_TASK).contains(&trailer);
+        is_sane.then(|| Vtable { functions, scheduler_size: id - scheduler })
+    }
+
+    /// `poll`.
+    pub(super) fn poll(&self) -> u64 {
+        let [poll, ..] = self.functions;
+        poll
+    }
+
+    fn schedule(&self) -> u64 {
+        let [_, schedule, ..] = self.functions;
+        schedule
+    }
+
+    /// `dealloc`, which drops the task.
+    pub(super) fn dealloc(&self) -> u64 {
+        let [_, _, dealloc, ..] = self.functions;
+        dealloc
+    }
+
+    /// Whether the task is a spawned future. The schedulers of those are one pointer; that of the blocking pool has grown
+    /// from nothing to two pointers, and more.
+    fn is_task(&self) -> bool {
+        self.scheduler_size == 8
+    }
+}
+
+/// Looks for tokio in a binary as it runs. `None` where there is no task type.
+pub(super) fn find(binary: &Binary, image: &Image) -> Option<Shapes> {
+    let mut search = Search::new(binary, image)?;
+    let vtables: Vec<Vtable> = image.addresses().filter_map(|at| search.vtable(at)).collect();
+    // Functions that the linker has folded into one are one type.
+    let vtables: BTreeMap<u64, Vtable> = vtables.into_iter().map(|v| (v.poll(), v)).collect();
+    if vtables.is_empty() {
+        return None;
+    }
+    let tasks = vtables.values().map(|vtable| search.shape(vtable)).collect();
+    Some(Shapes { tasks, wakes: search.wakes(vtables.keys().copied()) })
+}
+
+/// Reads the shapes of task types in the code of a binary.
+pub(super) struct Search<'a> {
+    code: Code<'a>,
+    binary: &'a Binary,
+    image: &'a Image,
+    /// Where the texts lie that only a worker's loop, and that coroutines say.
+    worker_says: BTreeSet<u64>,
+    coroutine_says: [BTreeSet<u64>; 2],
+    /// The scheduler that each `schedule` function belongs to.
+    schedulers: BTreeMap<u64, Option<Scheduler>>,
+}
+
+/// What a function says of coroutines.
+enum Said {
+    Nothing,
+    /// This is the outermost coroutine in it.
+    Place(Place),
+    /// Several of which any may be the outermost.
+    Unclear,
+}
+
+impl<'a> Search<'a> {
+    /// `None` where the binary has no table of its functions.
+    pub(super) fn new(binary: &'a Binary, image: &'a Image) -> Option<Self> {
+        let code = Code::read(binary, image)?;
+        let (worker_says, coroutine_says) = (BTreeSet::new(), Default::default());
+        let mut search = Search { code, binary, image, worker_says, coroutine_says, schedulers: BTreeMap::new() };
+        search.worker_says = search.texts(WORKER_SAYS);
+        search.coroutine_says = COROUTINE_SAYS.map(|text| search.texts(text));
+        Some(search)
+    }
+
+    /// What the code tells of the type that has a table.
+    pub(super) fn shape(&mut self, vtable: &Vtable) -> Shape {
+        let poll = vtable.poll();
+        if !vtable.is_task() {
+            let Search { code, worker_says, .. } = self;
+            let is_worker = code.any(poll, FAR, |body| !body.data.is_disjoint(worker_says));
+            let kind = if is_worker { TaskKind::Worker } else { TaskKind::Blocking };
+            return Shape { poll, kind, scheduler: Some(Scheduler::Blocking), place: None, speaker: None };
+        }
+        let schedule = vtable.schedule();
+        let scheduler = match self.schedulers.get(&schedule) {
+            Some(&known) => known,
+            None => self.scheduler(schedule),
+        };
+        self.schedulers.insert(schedule, scheduler);
+        let (place, speaker) = self.coroutine(poll).unzip();
+        Shape { poll, kind: TaskKind::Task, scheduler, place, speaker }
+    }
+
+    /// The vtable at an address, if there is one.
+    fn vtable(&mut self, at: u64) -> Option<Vtable> {
+        let vtable = Vtable::read(self.binary, self.image, at)?;
+        let [poll, _, dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown] = vtable.functions;
         // They do different things, so that even a linker that folds equal functions leaves them apart.
         let is_own = ![dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown].contains(&poll);
-        (is_sane
-            && is_own
+        (is_own
+            && vtable.functions.iter().all(|&f| self.code.begins(f))
             && self.code.any(poll, WIDE, |body| body.compares_and_swaps)
             && self.code.any(shutdown, WIDE, |body| body.compares_and_swaps)
             && self.code.any(drop_abort_handle, WIDE, |body| counts_references(body)))
-        .then(|| Vtable { poll, schedule, scheduler_size: id - scheduler })
+        .then_some(vtable)
     }
 
     /// `wake_by_val` and `wake_by_ref`, by the table that the poll functions make their wakers with. None where it cannot be
@@ -161,36 +226,67 @@ impl Search<'_> {
         })
     }
 
-    /// Where the coroutine is written that a poll function polls, by the nearest function that speaks as one. Coroutines may
-    /// be inlined into it: they speak later in the code, as far as they can end. (So it was with all 130 of the examples and
-    /// fixtures whose debug information tells.) Where one cannot, there is no knowing which is the outermost.
+    /// Where the coroutine is written that a poll function polls, by the nearest function that speaks as one, and that
+    /// function. Where several are equally near and name different places, there is no telling which is the outermost.
     ///
     /// A program that aborts on a panic has coroutines that say neither, those that go round for ever. What would be found for
     /// one is a coroutine that it awaits.
-    fn coroutine(&mut self, poll: u64, [ended, panicked]: &[BTreeSet<u64>; 2]) -> Option<(String, u32)> {
+    fn coroutine(&mut self, poll: u64) -> Option<(Place, u64)> {
+        let [_, panicked] = &self.coroutine_says;
         if panicked.is_empty() {
             return None;
         }
-        for body in self.code.reach(poll, NEARBY) {
-            let (mut ends, mut panics) = (Vec::new(), BTreeSet::new());
-            for &(panic, argument) in &body.calls {
-                let Some(place) = argument.and_then(|at| self.location(at)) else { continue };
-                let said = &self.code.body(panic).data;
-                if !said.is_disjoint(ended) {
-                    ends.push(place);
-                } else if !said.is_disjoint(panicked) {
-                    panics.insert(place);
+        let (mut seen, mut queue) = (BTreeSet::from([poll]), VecDeque::from([(poll, 0)]));
+        let mut nearest: Option<(u32, Place, u64)> = None;
+        while let Some((function, distance)) = queue.pop_front() {
+            if nearest.as_ref().is_some_and(|(nearest, ..)| distance > *nearest) {
+                break;
+            }
+            match (self.said(function), &nearest) {
+                (Said::Nothing, _) => {}
+                (Said::Unclear, _) => return None,
+                (Said::Place(place), Some((_, other, _))) if place != *other => return None,
+                (Said::Place(place), _) => nearest = Some((distance, place, function)),
+            }
+            for &next in &self.code.body(function).functions {
+                if seen.len() < NEARBY && seen.insert(next) {
+                    queue.push_back((next, distance + 1));
                 }
             }
-            let mut endless = panics.into_iter().filter(|place| !ends.contains(place));
-            match (ends.first(), endless.next(), endless.next()) {
-                (None, None, _) => {}
-                (Some(place), None, _) => return Some(place.clone()),
-                (None, Some(place), None) => return Some(place),
-                _ => return None,
+        }
+        nearest.map(|(_, place, function)| (place, function))
+    }
+
+    /// Where the outermost coroutine in a function is written. Coroutines may be inlined into it: they speak later in the
+    /// code, as far as they can end. (So it was with all 130 of the examples and fixtures whose debug information tells.)
+    /// Where one cannot, there is no knowing which is the outermost.
+    fn said(&mut self, function: u64) -> Said {
+        let (mut ends, mut panics) = (Vec::new(), BTreeSet::new());
+        for &(panic, argument) in &self.code.body(function).calls {
+            let Some(place) = argument.and_then(|at| self.location(at)) else { continue };
+            let said = &self.code.body(panic).data;
+            let [ended, panicked] = &self.coroutine_says;
+            if !said.is_disjoint(ended) {
+                ends.push(place);
+            } else if !said.is_disjoint(panicked) {
+                panics.insert(place);
             }
         }
-        None
+        let mut endless = panics.into_iter().filter(|place| !ends.contains(place));
+        match (ends.first(), endless.next(), endless.next()) {
+            (None, None, _) => Said::Nothing,
+            (Some(place), None, _) => Said::Place(place.clone()),
+            (None, Some(place), None) => Said::Place(place),
+            _ => Said::Unclear,
+        }
+    }
+
+    /// Where the outermost coroutine in a function is written, where that is certain.
+    pub(super) fn place_in(&mut self, function: u64) -> Option<Place> {
+        match self.said(function) {
+            Said::Place(place) => Some(place),
+            Said::Nothing | Said::Unclear => None,
+        }
     }
 
     /// As many functions as are listed at an address.
@@ -249,10 +345,10 @@ mod tests {
     #[test]
     fn a_program_without_tokio_has_nothing_of_its_shape() {
         let (binary, image, _) = this_process();
-        let mut search = Search { code: Code::read(&binary, &image).unwrap(), binary: &binary, image: &image };
+        let mut search = Search::new(&binary, &image).unwrap();
         let tables = image.addresses().filter(|&at| search.functions::<FUNCTIONS>(at).is_some()).count();
         assert!(tables > 100, "only {tables} tables of {FUNCTIONS} functions were looked at");
-        let first = image.addresses().find_map(|at| search.vtable(at)).map(|v| v.poll);
+        let first = image.addresses().find_map(|at| search.vtable(at)).map(|v| v.poll());
         assert_eq!(first, None);
         assert!(find(&binary, &image).is_none());
     }
@@ -260,7 +356,7 @@ mod tests {
     #[test]
     fn texts_and_places_are_found_in_the_running_program() {
         let (binary, image, load_bias) = this_process();
-        let search = Search { code: Code::read(&binary, &image).unwrap(), binary: &binary, image: &image };
+        let search = Search::new(&binary, &image).unwrap();
         let here = std::panic::Location::caller();
         let at = (std::ptr::from_ref(here) as u64).wrapping_sub(load_bias);
         assert_eq!(search.location(at), Some((here.file().to_owned(), here.line())));

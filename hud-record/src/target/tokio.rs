@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     NoTokio,
-    binary::{Binary, Symbol},
-    dwarf::{Place, PollType},
+    binary::Binary,
+    dwarf::PollType,
     glue,
     image::Image,
     names,
@@ -49,7 +49,8 @@ pub struct Tokio {
     pub panics: Vec<u64>,
     /// What could not be found, in words.
     pub notes: Vec<String>,
-    polls: BTreeMap<u64, Symbol>,
+    /// The symbols of poll functions, by address: of functions that the linker has folded into one, all.
+    polls: BTreeMap<u64, BTreeSet<String>>,
 }
 
 /// One `raw::poll::<T, S>`, that is, one task type.
@@ -73,8 +74,73 @@ pub struct PollFn {
     pub line: Option<u32>,
 }
 
+impl PollFn {
+    /// The function at an address, of the types in `types`: `…poll<T, S>`, or `…poll` where its symbols hide them.
+    fn new(address: u64, file_offset: u64, types: &BTreeSet<String>) -> Self {
+        let mut poll = PollFn {
+            address,
+            file_offset,
+            name: unnamed(address, TaskKind::Task, None),
+            raw_name: String::new(),
+            kind: TaskKind::Task,
+            scheduler: None,
+            file: None,
+            line: None,
+        };
+        poll.name(types.iter().map(|name| names::generic_arguments(name)));
+        poll
+    }
+
+    /// Names it by `T, S` of each type that it may belong to, if there is any.
+    fn name<'a>(&mut self, types: impl Iterator<Item = Vec<&'a str>>) {
+        let (mut futures, mut schedulers) = (BTreeSet::new(), BTreeSet::new());
+        for arguments in types {
+            futures.extend(arguments.first().copied().filter(|future| !future.is_empty()));
+            schedulers.insert(arguments.get(1).copied().and_then(scheduler_of));
+        }
+        let raw: Vec<&str> = futures.into_iter().collect();
+        if raw.is_empty() {
+            return;
+        }
+        let shown: BTreeSet<String> = raw.iter().map(|raw| names::type_name(future(raw))).collect();
+        self.name = shown.into_iter().collect::<Vec<_>>().join(" | ");
+        self.raw_name = names::clean(&raw.join(" | "));
+        // Functions are merged if they do the same: what one of them is, all are.
+        let kinds: BTreeSet<TaskKind> = raw.iter().map(|raw| kind(raw)).collect();
+        self.kind =
+            [TaskKind::Worker, TaskKind::Blocking].into_iter().find(|k| kinds.contains(k)).unwrap_or(TaskKind::Task);
+        if let (Some(Some(scheduler)), 1) = (schedulers.first(), schedulers.len()) {
+            self.scheduler = Some(*scheduler);
+        }
+    }
+
+    /// Takes over what debug information tells. Where it has lines of functions only, the place that the code tells stays.
+    fn learn(&mut self, known: &PollType) {
+        self.name(known.names.iter().map(|name| names::generic_arguments(name)));
+        if let Some(place) = &known.place {
+            (self.file, self.line) = (Some(place.file.clone()), Some(place.line));
+        }
+    }
+
+    /// Whether the name is that of the type: else it is the place at which the future is written, or the address.
+    fn is_named(&self) -> bool {
+        !self.raw_name.is_empty()
+    }
+
+    /// Takes over what the code tells.
+    fn take(&mut self, found: glue::Found) {
+        if let Some(shape) = found.shape {
+            self.kind = shape.kind;
+            self.scheduler = shape.scheduler;
+            (self.file, self.line) = shape.place.map(|(file, line)| (names::clean(&file), line)).unzip();
+            self.name = unnamed(self.address, self.kind, self.file.as_deref().zip(self.line));
+        }
+        self.name(found.arguments.iter().map(|arguments| names::split_arguments(arguments)));
+    }
+}
+
 /// What kind of work a task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TaskKind {
     /// A future that was spawned.
     Task,
@@ -96,7 +162,7 @@ impl TaskKind {
 }
 
 /// What runs a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Scheduler {
     /// A runtime's workers.
     MultiThread,
@@ -142,9 +208,10 @@ impl Tokio {
             })
             .collect();
         let wakes: Vec<u64> = wakes.into_iter().collect();
-        // Identical functions may have been folded into one.
-        let polls: BTreeMap<u64, Symbol> =
-            symbols.iter().filter(|s| is_poll(&s.name)).map(|s| (s.address, s.clone())).collect();
+        let mut polls: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+        for symbol in symbols.iter().filter(|s| is_poll(&s.name)) {
+            polls.entry(symbol.address).or_default().insert(symbol.name.clone());
+        }
         // Older standard libraries have functions of that name as well.
         let context = symbols.into_iter().find(|s| is_context(&s.name) && s.is_tls);
         if polls.is_empty() {
@@ -168,10 +235,13 @@ impl Tokio {
                 notes.push(format!("{what} are not recorded: the binary has no symbol of tokio's function for them"));
             }
         }
-        let poll_fns = polls
-            .values()
-            .filter_map(|symbol| Some(poll_fn(symbol, binary.file_offset(symbol.address)?, None)))
-            .collect();
+        let poll_fns = polls.iter().filter_map(|(&address, symbols)| {
+            // `…::poll::<T, S>`
+            let demangled = |symbol: &String| format!("{:#}", rustc_demangle::demangle(symbol)).replace("::<", "<");
+            let types: BTreeSet<String> = symbols.iter().map(demangled).collect();
+            Some(PollFn::new(address, binary.file_offset(address)?, &types))
+        });
+        let poll_fns = poll_fns.collect();
         Ok(Tokio {
             version,
             poll_fns,
@@ -229,9 +299,9 @@ impl Tokio {
     /// Makes use of what debug information tells, if it does: what types the tasks are of, where they are written, and
     /// where the current task's id lies.
     pub(crate) fn learn(&mut self, told: &TokioDebug) {
-        for poll in &mut self.poll_fns {
-            if let Some((known, symbol)) = told.polls.get(&poll.address).zip(self.polls.get(&poll.address)) {
-                *poll = poll_fn(symbol, poll.file_offset, Some(known));
+        for poll in self.poll_fns.iter_mut().filter(|poll| self.polls.contains_key(&poll.address)) {
+            if let Some(known) = told.polls.get(&poll.address) {
+                poll.learn(known);
             }
         }
         // Of a binary without symbols it is not known where in the executable's storage the context lies.
@@ -242,13 +312,29 @@ impl Tokio {
             let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
             self.tls_task_id = context.checked_add_unsigned(offset);
         }
-        let unnamed = self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).count();
-        if unnamed > 0 && !self.polls.is_empty() {
-            self.notes.push(format!(
-                "{unnamed} of {} task types have no name: build with debug information, or with v0 symbol mangling",
-                self.poll_fns.len()
-            ));
+        if !self.polls.is_empty() {
+            self.notes.extend(self.note_on_names());
         }
+    }
+
+    /// What to say of the task types whose names are not known.
+    fn note_on_names(&self) -> Option<String> {
+        let nameless: Vec<&PollFn> =
+            self.poll_fns.iter().filter(|p| !p.is_named() && p.kind != TaskKind::Worker).collect();
+        let placed = nameless.iter().filter(|p| p.file.is_some()).count();
+        let count = |n: usize, by: &str| (n > 0).then(|| format!("{n} of {} by {by}", self.poll_fns.len()));
+        let by = [
+            count(placed, "the place at which their future is written"),
+            count(nameless.len() - placed, "their address"),
+        ];
+        let by: Vec<String> = by.into_iter().flatten().collect();
+        (!by.is_empty()).then(|| {
+            format!(
+                "task types whose names are not certain are named otherwise, {}: build with debug information, or with v0 \
+                 symbol mangling",
+                by.join(" and ")
+            )
+        })
     }
 
     /// Which word of the thread-local context holds the current task's id, where that is known.
@@ -257,26 +343,19 @@ impl Tokio {
         u64::try_from(distance).ok().filter(|d| d % 8 == 0).map(|d| d / 8)
     }
 
-    /// Names the task types that the symbols did not tell, by the code of the process: the drop glue that their vtables lead
-    /// to. Takes milliseconds.
+    /// Names the task types that their own symbols do not tell, by the code of the process: the coroutine bodies that it calls
+    /// and the drop glue that the vtables lead to, or else the place at which the future is written. Takes milliseconds.
     pub fn guess(&mut self, binary: &Binary, image: impl FnOnce() -> Image) {
         let unnamed: BTreeSet<u64> =
             self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).map(|p| p.address).collect();
         if unnamed.is_empty() {
             return;
         }
-        let types = glue::types(binary, &image(), &unnamed);
+        let mut types = glue::types(binary, &image(), &unnamed);
         for poll in self.poll_fns.iter_mut().filter(|p| p.raw_name.is_empty()) {
-            let Some(found) = types.get(&poll.address) else { continue };
-            let futures: BTreeSet<&str> =
-                found.iter().filter_map(|f| names::split_arguments(f).first().copied()).collect();
-            let futures: Vec<&str> = futures.into_iter().collect();
-            let (Some(first), Some(arguments)) = (futures.first(), found.first()) else { continue };
-            let shown: Vec<_> = futures.iter().map(|f| names::type_name(future(f))).collect();
-            poll.name = shown.join(" | ");
-            poll.raw_name = names::clean(&futures.join(" | "));
-            poll.kind = kind(first);
-            poll.scheduler = names::split_arguments(arguments).get(1).and_then(|s| scheduler_of(s));
+            if let Some(found) = types.remove(&poll.address) {
+                poll.take(found);
+            }
         }
     }
 
@@ -320,48 +399,30 @@ pub(super) fn is_context(name: &str) -> bool {
     name.contains("5tokio7runtime7context7CONTEXT") && (name.contains("VAL") || name.contains("__getit"))
 }
 
-fn poll_fn(symbol: &Symbol, file_offset: u64, known: Option<&PollType>) -> PollFn {
-    let name = match known {
-        Some(known) => known.name.clone(),
-        // `…::poll::<T, S>`
-        None => format!("{:#}", rustc_demangle::demangle(&symbol.name)).replace("::<", "<"),
-    };
-    let arguments = names::generic_arguments(&name);
-    let raw = arguments.first().copied().unwrap_or_default();
-    let scheduler = arguments.get(1).copied().unwrap_or_default();
-    let place: Option<&Place> = known.and_then(|k| k.place.as_ref());
-    PollFn {
-        address: symbol.address,
-        file_offset,
-        name: if raw.is_empty() { format!("task type {:#x}", symbol.address) } else { names::type_name(future(raw)) },
-        raw_name: names::clean(raw),
-        kind: kind(raw),
-        scheduler: scheduler_of(scheduler),
-        file: place.map(|p| p.file.clone()),
-        line: place.map(|p| p.line),
-    }
-}
-
 /// A task type of which only the shape is known.
 fn nameless(binary: &Binary, task: Shape) -> Option<PollFn> {
-    let place = task.place.map(|(file, line)| (names::clean(&file), line));
-    let name = match (&place, task.kind) {
-        (Some((file, line)), _) => format!("future at {}:{line}", short(file)),
-        (None, TaskKind::Task) => format!("task type {:#x}", task.poll),
-        (None, TaskKind::Blocking) => format!("blocking task type {:#x}", task.poll),
-        (None, TaskKind::Worker) => "worker".into(),
-    };
-    let (file, line) = place.unzip();
-    Some(PollFn {
+    let mut poll = PollFn {
         address: task.poll,
         file_offset: binary.file_offset(task.poll)?,
-        name,
+        name: String::new(),
         raw_name: String::new(),
         kind: task.kind,
-        scheduler: task.scheduler,
-        file,
-        line,
-    })
+        scheduler: None,
+        file: None,
+        line: None,
+    };
+    poll.take(glue::Found { arguments: Vec::new(), shape: Some(task) });
+    Some(poll)
+}
+
+/// What a task type is called whose name is not known.
+fn unnamed(address: u64, kind: TaskKind, place: Option<(&str, u32)>) -> String {
+    match (place, kind) {
+        (Some((file, line)), _) => format!("future at {}:{line}", short(file)),
+        (None, TaskKind::Task) => format!("task type {address:#x}"),
+        (None, TaskKind::Blocking) => format!("blocking task type {address:#x}"),
+        (None, TaskKind::Worker) => "worker".into(),
+    }
 }
 
 /// A source file without the folder in which cargo keeps dependencies.
@@ -378,7 +439,8 @@ fn future(raw: &str) -> &str {
     }
 }
 
-fn kind(raw: &str) -> TaskKind {
+/// What kind of work a future is.
+pub(super) fn kind(raw: &str) -> TaskKind {
     if !raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
         TaskKind::Task
     } else if raw.contains("multi_thread::worker::") {
