@@ -6,8 +6,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
+use hud_common::{
+    files::OutputFile,
+    viewer::{Purpose, Viewer},
+};
 
 use crate::{
     ask, commands,
@@ -416,13 +420,13 @@ pub fn main() -> ExitCode {
     let matches = command().get_matches();
     shelf::raise_limit();
     let mut out = Stdout::new();
-    let answered = match commands::asked(&matches) {
+    let answered = give_up_root(&matches).and_then(|output| match commands::asked(&matches) {
         Some((view, given)) => runtime().and_then(|runtime| runtime.block_on(commands::answer(view, given, &mut out))),
         None => match Cli::from_arg_matches(&matches) {
-            Ok(cli) => answer(cli.command, &mut out),
+            Ok(cli) => answer(cli.command, output, &mut out),
             Err(error) => error.exit(),
         },
-    };
+    });
     match answered {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if out.broken || error.is_broken_pipe() => ExitCode::SUCCESS,
@@ -439,11 +443,38 @@ pub(crate) fn command() -> clap::Command {
     commands::add(Cli::command())
 }
 
+/// Becomes the owner of the sessions that a command names, where root runs it, before any of them is read. A file that is
+/// to be written is opened first: it is root's, and need not lie where that owner may write.
+fn give_up_root(matches: &ArgMatches) -> Result<Option<OutputFile>> {
+    let Some((name, given)) = matches.subcommand() else { return Ok(None) };
+    let named = |id| given.try_get_many::<PathBuf>(id).ok().flatten().into_iter().flatten().cloned();
+    let places: Vec<_> = ["sessions", "session", "a", "b"].into_iter().flat_map(named).collect();
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let purpose = if matches!(name, "compact" | "repair") { Purpose::Rewrite } else { Purpose::Read };
+    let viewer = Viewer::of(&places, purpose);
+    let path = named("output").next().filter(|_| matches!(name, "export" | "screenshot"));
+    let create = |path: PathBuf| -> io::Result<OutputFile> {
+        let mut file = OutputFile::create(&path)?;
+        if viewer.is_someone_else() {
+            file.place()?;
+        }
+        Ok(file)
+    };
+    let written = |path: PathBuf| create(path.clone()).map_err(Error::io(format!("create {}", path.display())));
+    let output = path.filter(|path| path.as_os_str() != "-").map(written).transpose()?;
+    if let Err(why) = viewer.enter() {
+        let _ = writeln!(io::stderr(), "note: cannot become the session's owner, and stays root: {why}");
+    }
+    Ok(output)
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_time().build().map_err(Error::io("start the runtime"))
 }
 
-fn answer(command: Command, out: &mut Stdout) -> Result<()> {
+fn answer(command: Command, output: Option<OutputFile>, out: &mut Stdout) -> Result<()> {
     if let Command::Completions { shell } = command {
         clap_complete::generate(shell, &mut self::command(), "hud-analyze", out);
         return out.flush().map_err(Error::io("write the script"));
@@ -451,7 +482,7 @@ fn answer(command: Command, out: &mut Stdout) -> Result<()> {
     // Neither waits for anything but files: they need no runtime.
     let command = match command {
         Command::Replay(args) => return replay::run(args),
-        Command::Screenshot(args) => return replay::screenshot(args),
+        Command::Screenshot(args) => return replay::screenshot(args, output),
         Command::Compact(args) => return upkeep::compact(&args, out),
         Command::Repair(args) => return upkeep::repair(&args, out),
         other => other,
@@ -464,5 +495,5 @@ fn answer(command: Command, out: &mut Stdout) -> Result<()> {
             hud_shell::Outcome::Done | hud_shell::Outcome::OutputClosed => Ok(()),
         };
     }
-    runtime.block_on(run::run(command, out))
+    runtime.block_on(run::run(command, output, out))
 }
