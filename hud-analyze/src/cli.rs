@@ -4,6 +4,7 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -14,7 +15,9 @@ use hud_common::{
 };
 
 use crate::{
-    ask, commands,
+    ask,
+    catalog::Settings,
+    commands,
     diff::Condition,
     error::{Error, Result},
     output::{Format, Stdout},
@@ -413,6 +416,9 @@ pub(crate) struct SqlArgs {
     /// Memory that queries may take; past it they go on with temporary files
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = run::size)]
     pub(crate) memory: usize,
+    /// Lets statements read and write files that are no part of the session (CREATE EXTERNAL TABLE, COPY TO)
+    #[arg(long)]
+    pub(crate) allow_files: bool,
 }
 
 /// Parses the command line, answers, and tells how it went.
@@ -470,8 +476,14 @@ fn give_up_root(matches: &ArgMatches) -> Result<Option<OutputFile>> {
     Ok(output)
 }
 
+/// How long a cancelled statement may take to remove its temporary files.
+const ENDING: Duration = Duration::from_millis(300);
+/// Room for the expressions of a statement, which are evaluated recursively. Only what is used of it takes memory.
+const STACK: usize = 64 << 20;
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_time().build().map_err(Error::io("start the runtime"))
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_time().thread_stack_size(STACK).build().map_err(Error::io("start the runtime"))
 }
 
 fn answer(command: Command, output: Option<OutputFile>, out: &mut Stdout) -> Result<()> {
@@ -489,8 +501,12 @@ fn answer(command: Command, output: Option<OutputFile>, out: &mut Stdout) -> Res
     };
     let runtime = runtime()?;
     if let Command::Sql(args) = &command {
-        let catalog = run::open(&args.sessions, args.memory)?;
-        return match ask::run(&catalog, &runtime, args)? {
+        let settings = Settings { memory: args.memory, allow_files: args.allow_files };
+        let catalog = run::open_with(&args.sessions, &settings)?;
+        let ended = ask::run(&catalog, &runtime, args);
+        // Not by dropping it, which waits for a cancelled statement that is within one long step.
+        runtime.shutdown_timeout(ENDING);
+        return match ended? {
             hud_shell::Outcome::Signal(signal) => Err(Error::Signal(signal)),
             hud_shell::Outcome::Done | hud_shell::Outcome::OutputClosed => Ok(()),
         };

@@ -65,7 +65,12 @@ pub(crate) async fn run(command: Command, output: Option<OutputFile>, out: &mut 
 
 /// Opens sessions, and says on stderr what happened to them.
 pub(crate) fn open(places: &[PathBuf], memory: usize) -> Result<Catalog> {
-    let catalog = Catalog::open_all(places, &Settings { memory })?;
+    open_with(places, &Settings { memory, ..Settings::default() })
+}
+
+/// The same, for queries that are run as `settings` say.
+pub(crate) fn open_with(places: &[PathBuf], settings: &Settings) -> Result<Catalog> {
+    let catalog = Catalog::open_all(places, settings)?;
     for notice in catalog.notices() {
         let _ = writeln!(io::stderr(), "note: {}", hud_common::clean(notice));
     }

@@ -202,6 +202,10 @@ impl Place<'_> {
 
 impl Write for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // An answer can be longer than anyone waits for.
+        if self.control.is_cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
         if matches!(self.place, Place::Straight { is_terminal: true, .. }) {
             self.progress.hide();
         }
