@@ -7,29 +7,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arrow::datatypes::{DataType, Field};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Field, SchemaRef},
+};
 use datafusion::{
-    execution::context::SQLOptions,
     logical_expr::{AggregateUDF, ScalarUDF, WindowUDF},
     physical_plan::{
         ExecutionPlan, execute_stream,
         statistics::{StatisticsArgs, StatisticsContext},
     },
+    prelude::SessionContext,
     sql::parser::{DFParserBuilder, Statement},
 };
-use futures::{FutureExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use hud_common::session::Table;
 use hud_shell::{
     Column, Control, Database, Expanded, Function, FunctionKind, Input, Options, Outcome, Relation, RelationKind,
     Settings, ShellError, Summary,
 };
-use tokio::{runtime::Runtime, sync::oneshot, time};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time,
+};
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Opened},
     cli::SqlArgs,
     error::{Error, Result},
-    human,
+    human, limits,
     names::{self, VIEWS},
     output::{self, Rows, Shape},
     serial,
@@ -105,8 +113,9 @@ impl Database for Asked<'_> {
         });
         let answered = self.runtime.block_on(async {
             tokio::select! {
-                answered = self.answer(sql, settings, out, control) => answered.map_err(|e| ShellError::Query(e.to_string())),
+                biased;
                 _ = cancelled => Err(ShellError::Cancelled),
+                answered = self.answer(sql, settings, out, control) => answered.map_err(|e| ShellError::Query(e.to_string())),
             }
         })?;
         Ok(Summary { elapsed: began.elapsed(), ..answered })
@@ -130,44 +139,31 @@ impl Asked<'_> {
         .collect()
     }
 
+    /// Writes what [`Work`] gives. Of the work itself nothing is done on this thread, which therefore never misses that
+    /// the statement is cancelled; the work is given up then, wherever it is.
     async fn answer(&self, sql: &str, settings: &Settings, out: &mut dyn Write, control: &Control) -> Result<Summary> {
-        let none = Summary::default();
-        let mut rows = None;
-        let mut truncated = false;
-        for statement in parse(sql)? {
-            control.set_phase("planning");
-            let context = self.catalog.context()?;
-            let plan = context.state().statement_to_plan(statement).await?;
-            // A session is only read: no INSERT, no COPY … TO.
-            SQLOptions::new().with_allow_dml(false).verify_plan(&plan).map_err(|_| Error::Sql {
-                message: "this statement would write, and hud-analyze only reads".into(),
-                hint: "use --format and redirect the output".into(),
-            })?;
-            let frame = context.execute_logical_plan(plan).await.map_err(|e| self.catalog.explain(e.into()))?;
-            // A statement such as CREATE VIEW has no answer.
-            if frame.schema().fields().is_empty() {
-                continue;
-            }
-            let more = settings.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-            let frame = match more {
-                Some(limit) => frame.limit(0, Some(limit.saturating_add(1)))?,
-                None => frame,
-            };
-            let schema = Arc::clone(frame.schema().inner());
-            let task = Arc::new(frame.task_ctx());
-            let (state, plan) = frame.into_parts();
-            let plan = serial::plan(&state, &plan).await.map_err(|e| self.catalog.explain(e.into()))?;
-            let stream = execute_stream(Arc::clone(&plan), task).map_err(|e| self.catalog.explain(e.into()))?;
-            let answer = Rows { schema, batches: Box::pin(stream.map_err(Error::from)) };
+        let limit = settings.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let (sender, mut answers) = mpsc::channel(1);
+        let work = Work {
+            opened: Arc::clone(self.catalog.opened()),
+            context: self.catalog.context()?.clone(),
+            sql: sql.to_owned(),
+            limit,
+            control: control.clone(),
+            answers: sender,
+        };
+        let mut work = Working(self.runtime.spawn(work.run()));
+        let mut summary = Summary::default();
+        while let Some(Answer { schema, plan, mut batches }) = answers.recv().await {
+            let batches = Box::pin(stream::poll_fn(move |cx| batches.poll_recv(cx)));
+            let answer = Rows { schema, batches };
             let shape = Shape {
-                limit: more,
+                limit,
                 null: &settings.null,
                 expanded: settings.expanded != Expanded::Off,
                 width: settings.width,
                 ..Shape::default()
             };
-            control.set_phase("reading");
-            control.set_total(expected(&plan));
             let write = output::write_rows(self.catalog, answer, settings.format, &shape, out);
             tokio::pin!(write);
             let mut ticks = time::interval(TICK);
@@ -177,15 +173,88 @@ impl Asked<'_> {
                     _ = ticks.tick() => control.set_read(read(&plan)),
                 }
             };
-            rows = Some(rows.unwrap_or(0) + written.rows);
-            truncated |= written.has_more;
+            summary.rows = Some(summary.rows.unwrap_or(0) + written.rows);
+            summary.truncated |= written.has_more;
         }
-        Ok(Summary { rows, truncated, ..none })
+        match (&mut work.0).await {
+            Ok(done) => done.map(|()| summary),
+            Err(error) => Err(Error::Query(format!("it ended by a fault of hud's or DataFusion's: {error}"))),
+        }
+    }
+}
+
+/// Statements to be answered.
+struct Work {
+    opened: Arc<Opened>,
+    context: SessionContext,
+    sql: String,
+    limit: Option<usize>,
+    control: Control,
+    answers: mpsc::Sender<Answer>,
+}
+
+/// An answer that has begun.
+struct Answer {
+    schema: SchemaRef,
+    plan: Arc<dyn ExecutionPlan>,
+    batches: mpsc::Receiver<Result<RecordBatch>>,
+}
+
+/// Work that ends with whoever wants its result.
+struct Working(JoinHandle<Result<()>>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Work {
+    /// Plans and runs each statement, and hands out what it gives.
+    async fn run(self) -> Result<()> {
+        let settings = self.opened.settings();
+        for statement in parse(&self.sql)? {
+            self.control.set_phase("planning");
+            let plan = self.context.state().statement_to_plan(statement).await?;
+            limits::check_plan(&plan, settings.allow_files)?;
+            let frame = self.context.execute_logical_plan(plan).await.map_err(|e| self.opened.explain(e.into()))?;
+            // A statement such as CREATE VIEW has no answer.
+            if frame.schema().fields().is_empty() {
+                continue;
+            }
+            let frame = match self.limit {
+                Some(limit) => frame.limit(0, Some(limit.saturating_add(1)))?,
+                None => frame,
+            };
+            let schema = Arc::clone(frame.schema().inner());
+            let task = Arc::new(frame.task_ctx());
+            let (state, plan) = frame.into_parts();
+            let plan = state.optimize(&plan)?;
+            limits::check_constants(&plan, settings.memory)?;
+            let plan = serial::plan(&state, &plan).await.map_err(|e| self.opened.explain(e.into()))?;
+            let plan = limits::cancellable(plan, &self.control)?;
+            let mut stream = execute_stream(Arc::clone(&plan), task).map_err(|e| self.opened.explain(e.into()))?;
+            self.control.set_phase("reading");
+            self.control.set_total(expected(&plan));
+            let (sender, batches) = mpsc::channel(1);
+            if self.answers.send(Answer { schema, plan, batches }).await.is_err() {
+                return Ok(());
+            }
+            while let Some(batch) = stream.next().await {
+                // Whoever does not want the rest has said why.
+                if sender.send(batch.map_err(Error::from)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 fn parse(sql: &str) -> Result<Vec<Statement>> {
+    limits::check_text(sql)?;
     let mut statements: Vec<_> = DFParserBuilder::new(sql).build()?.parse_statements()?.into();
+    statements.iter_mut().try_for_each(limits::check_statement)?;
     statements.iter_mut().for_each(names::tell_functions_from_tables);
     Ok(statements)
 }

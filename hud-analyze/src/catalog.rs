@@ -26,6 +26,8 @@ use datafusion::{
 };
 use hud_common::session::{self, Manifest, Recovery, SessionDir, Table, recover, scan_verified};
 use hud_functions::{NamesBuilder, SessionFacts, StackBatches, StackSource};
+use object_store::memory::InMemory;
+use url::Url;
 
 use crate::{
     error::{Error, Result, one_line},
@@ -156,11 +158,13 @@ fn identity(dir: &SessionDir) -> Option<(u64, u64)> {
 pub struct Settings {
     /// Memory that they may take (bytes); past it they go on with files.
     pub memory: usize,
+    /// Whether SQL may name files that are no part of the sessions.
+    pub allow_files: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { memory: 1 << 30 }
+        Settings { memory: 1 << 30, allow_files: false }
     }
 }
 
@@ -169,11 +173,16 @@ pub(crate) struct Opened {
     sessions: Vec<Session>,
     fronts: Vec<OnceLock<SessionContext>>,
     runtime: Arc<RuntimeEnv>,
+    settings: Settings,
 }
 
 impl Opened {
     pub(crate) fn sessions(&self) -> &[Session] {
         &self.sessions
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     pub(crate) fn each(&self) -> impl Iterator<Item = Result<(&Session, &SessionContext)>> {
@@ -249,11 +258,17 @@ impl Catalog {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS)))
             .build_arc()?;
+        if !settings.allow_files {
+            // In place of the whole file system, which DataFusion registers. Segments are read without it.
+            let files = Url::parse("file:///").map_err(|e| Error::Query(e.to_string()))?;
+            runtime.register_object_store(&files, Arc::new(InMemory::new()));
+        }
         let fronts = sessions.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { opened: Arc::new(Opened { sessions, fronts, runtime }), whole: OnceLock::new() })
+        let settings = settings.clone();
+        Ok(Self { opened: Arc::new(Opened { sessions, fronts, runtime, settings }), whole: OnceLock::new() })
     }
 
-    pub(crate) fn opened(&self) -> &Opened {
+    pub(crate) fn opened(&self) -> &Arc<Opened> {
         &self.opened
     }
 
@@ -460,6 +475,7 @@ fn whole(opened: &Arc<Opened>) -> Result<SessionContext> {
     }
     hud_functions::register(&context, &facts(opened.sessions())?)?;
     names::register_functions(&context, &views);
+    hud_functions::bounded::hold(&context, opened.settings.memory / 4)?;
     Ok(context)
 }
 

@@ -4,13 +4,20 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
+use hud_common::{
+    files::OutputFile,
+    viewer::{Purpose, Viewer},
+};
 
 use crate::{
-    ask, commands,
+    ask,
+    catalog::Settings,
+    commands,
     diff::Condition,
     error::{Error, Result},
     output::{Format, Stdout},
@@ -409,6 +416,9 @@ pub(crate) struct SqlArgs {
     /// Memory that queries may take; past it they go on with temporary files
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = run::size)]
     pub(crate) memory: usize,
+    /// Lets statements read and write files that are no part of the session (CREATE EXTERNAL TABLE, COPY TO)
+    #[arg(long)]
+    pub(crate) allow_files: bool,
 }
 
 /// Parses the command line, answers, and tells how it went.
@@ -416,13 +426,13 @@ pub fn main() -> ExitCode {
     let matches = command().get_matches();
     shelf::raise_limit();
     let mut out = Stdout::new();
-    let answered = match commands::asked(&matches) {
+    let answered = give_up_root(&matches).and_then(|output| match commands::asked(&matches) {
         Some((view, given)) => runtime().and_then(|runtime| runtime.block_on(commands::answer(view, given, &mut out))),
         None => match Cli::from_arg_matches(&matches) {
-            Ok(cli) => answer(cli.command, &mut out),
+            Ok(cli) => answer(cli.command, output, &mut out),
             Err(error) => error.exit(),
         },
-    };
+    });
     match answered {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if out.broken || error.is_broken_pipe() => ExitCode::SUCCESS,
@@ -439,11 +449,44 @@ pub(crate) fn command() -> clap::Command {
     commands::add(Cli::command())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_time().build().map_err(Error::io("start the runtime"))
+/// Becomes the owner of the sessions that a command names, where root runs it, before any of them is read. A file that is
+/// to be written is opened first: it is root's, and need not lie where that owner may write.
+fn give_up_root(matches: &ArgMatches) -> Result<Option<OutputFile>> {
+    let Some((name, given)) = matches.subcommand() else { return Ok(None) };
+    let named = |id| given.try_get_many::<PathBuf>(id).ok().flatten().into_iter().flatten().cloned();
+    let places: Vec<_> = ["sessions", "session", "a", "b"].into_iter().flat_map(named).collect();
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let purpose = if matches!(name, "compact" | "repair") { Purpose::Rewrite } else { Purpose::Read };
+    let viewer = Viewer::of(&places, purpose);
+    let path = named("output").next().filter(|_| matches!(name, "export" | "screenshot"));
+    let create = |path: PathBuf| -> io::Result<OutputFile> {
+        let mut file = OutputFile::create(&path)?;
+        if viewer.is_someone_else() {
+            file.place()?;
+        }
+        Ok(file)
+    };
+    let written = |path: PathBuf| create(path.clone()).map_err(Error::io(format!("create {}", path.display())));
+    let output = path.filter(|path| path.as_os_str() != "-").map(written).transpose()?;
+    if let Err(why) = viewer.enter() {
+        let _ = writeln!(io::stderr(), "note: cannot become the session's owner, and stays root: {why}");
+    }
+    Ok(output)
 }
 
-fn answer(command: Command, out: &mut Stdout) -> Result<()> {
+/// How long a cancelled statement may take to remove its temporary files.
+const ENDING: Duration = Duration::from_millis(300);
+/// Room for the expressions of a statement, which are evaluated recursively. Only what is used of it takes memory.
+const STACK: usize = 64 << 20;
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_time().thread_stack_size(STACK).build().map_err(Error::io("start the runtime"))
+}
+
+fn answer(command: Command, output: Option<OutputFile>, out: &mut Stdout) -> Result<()> {
     if let Command::Completions { shell } = command {
         clap_complete::generate(shell, &mut self::command(), "hud-analyze", out);
         return out.flush().map_err(Error::io("write the script"));
@@ -451,18 +494,22 @@ fn answer(command: Command, out: &mut Stdout) -> Result<()> {
     // Neither waits for anything but files: they need no runtime.
     let command = match command {
         Command::Replay(args) => return replay::run(args),
-        Command::Screenshot(args) => return replay::screenshot(args),
+        Command::Screenshot(args) => return replay::screenshot(args, output),
         Command::Compact(args) => return upkeep::compact(&args, out),
         Command::Repair(args) => return upkeep::repair(&args, out),
         other => other,
     };
     let runtime = runtime()?;
     if let Command::Sql(args) = &command {
-        let catalog = run::open(&args.sessions, args.memory)?;
-        return match ask::run(&catalog, &runtime, args)? {
+        let settings = Settings { memory: args.memory, allow_files: args.allow_files };
+        let catalog = run::open_with(&args.sessions, &settings)?;
+        let ended = ask::run(&catalog, &runtime, args);
+        // Not by dropping it, which waits for a cancelled statement that is within one long step.
+        runtime.shutdown_timeout(ENDING);
+        return match ended? {
             hud_shell::Outcome::Signal(signal) => Err(Error::Signal(signal)),
             hud_shell::Outcome::Done | hud_shell::Outcome::OutputClosed => Ok(()),
         };
     }
-    runtime.block_on(run::run(command, out))
+    runtime.block_on(run::run(command, output, out))
 }

@@ -1,11 +1,11 @@
 //! `export`: a session in the formats of other tools.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io::{self, BufWriter, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
 };
 
+use hud_common::files::OutputFile;
 use hud_export::{Format, Kind, Options, SessionRows, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -18,7 +18,8 @@ use crate::{
     window::Window,
 };
 
-pub(crate) async fn run(args: &ExportArgs, out: &mut Stdout) -> Result<()> {
+/// Exports a session to `output`, to a new file of its name, or to standard output.
+pub(crate) async fn run(args: &ExportArgs, output: Option<OutputFile>, out: &mut Stdout) -> Result<()> {
     let format = format(args)?;
     let catalog = run::open(&args.sessions, run::MEMORY)?;
     let [session] = catalog.sessions() else {
@@ -43,13 +44,18 @@ pub(crate) async fn run(args: &ExportArgs, out: &mut Stdout) -> Result<()> {
         bar.set_length(all);
         bar.set_position(done);
     };
-    let summary = match target(args, format, session.dir().path()) {
+    let target = target(args, format, session.dir().path());
+    let summary = match &target {
         None => hud_export::export(&rows, format, &options, out, &progress).map_err(failed)?,
-        Some(path) => to_file(&path, |file| hud_export::export(&rows, format, &options, file, &progress))?,
+        Some(path) => {
+            let create = || OutputFile::create(path).map_err(Error::io(format!("create {}", path.display())));
+            let file = output.map_or_else(create, Ok)?;
+            to_file(path, file, |file| hud_export::export(&rows, format, &options, file, &progress))?
+        }
     };
     bar.finish_and_clear();
     out.flush().map_err(Error::io("write the export"))?;
-    tell(&summary, target(args, format, session.dir().path()).as_deref());
+    tell(&summary, target.as_deref());
     Ok(())
 }
 
@@ -79,20 +85,17 @@ fn target(args: &ExportArgs, format: Format, session: &Path) -> Option<PathBuf> 
 }
 
 /// Writes a file that is there whole or not at all, readable by its owner only.
-fn to_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> hud_export::Result<Summary>) -> Result<Summary> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    let part = PathBuf::from(name);
-    let say = |what: &str| format!("{what} {}", part.display());
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-    let mut file = BufWriter::with_capacity(1 << 20, file.map_err(Error::io(say("create")))?);
-    let written = write(&mut file).map_err(failed).and_then(|summary| {
-        file.flush().map_err(Error::io(say("write")))?;
-        fs::rename(&part, path).map_err(Error::io(format!("write {}", path.display())))?;
-        Ok(summary)
-    });
-    written.inspect_err(|_| drop(fs::remove_file(&part)))
+fn to_file(
+    path: &Path,
+    file: OutputFile,
+    write: impl FnOnce(&mut BufWriter<OutputFile>) -> hud_export::Result<Summary>,
+) -> Result<Summary> {
+    let failed_to = |what: &str| format!("{what} {}", path.display());
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    let summary = write(&mut file).map_err(failed)?;
+    let file = file.into_inner().map_err(|e| Error::io(failed_to("write"))(e.into_error()))?;
+    file.persist().map_err(Error::io(failed_to("write")))?;
+    Ok(summary)
 }
 
 fn failed(error: hud_export::Error) -> Error {

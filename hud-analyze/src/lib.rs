@@ -23,6 +23,7 @@ mod export;
 pub mod human;
 mod info;
 mod lanes;
+mod limits;
 mod names;
 mod once;
 mod origin;

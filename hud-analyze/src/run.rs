@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use hud_common::files::OutputFile;
 use jiff::SignedDuration;
 
 use crate::{
@@ -40,7 +41,8 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
     size.filter(|size| *size >= 16 << 20).ok_or_else(|| "write it like 512MiB or 4GiB, 16MiB at least".into())
 }
 
-pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
+/// Answers a command; what it writes into a file goes to `output`, where that is open already.
+pub(crate) async fn run(command: Command, output: Option<OutputFile>, out: &mut Stdout) -> Result<()> {
     match command {
         Command::Info(args) => info::run(&open(&args.sessions, MEMORY)?, args.format, out).await,
         Command::Hotspots(args) => hotspots(args, out).await,
@@ -48,7 +50,7 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
         Command::Workers(args) => workers(args, out).await,
         Command::Tasks(args) => tasks(args, out).await,
         Command::Timeline(args) => timeline(args, out).await,
-        Command::Export(args) => export::run(&args, out).await,
+        Command::Export(args) => export::run(&args, output, out).await,
         Command::Diff(args) => diff::run(&args, out).await,
         Command::Verify(args) => verify::run(&args.sessions, args.format, out),
         // Answered before a runtime was needed.
@@ -63,7 +65,12 @@ pub(crate) async fn run(command: Command, out: &mut Stdout) -> Result<()> {
 
 /// Opens sessions, and says on stderr what happened to them.
 pub(crate) fn open(places: &[PathBuf], memory: usize) -> Result<Catalog> {
-    let catalog = Catalog::open_all(places, &Settings { memory })?;
+    open_with(places, &Settings { memory, ..Settings::default() })
+}
+
+/// The same, for queries that are run as `settings` say.
+pub(crate) fn open_with(places: &[PathBuf], settings: &Settings) -> Result<Catalog> {
+    let catalog = Catalog::open_all(places, settings)?;
     for notice in catalog.notices() {
         let _ = writeln!(io::stderr(), "note: {}", hud_common::clean(notice));
     }

@@ -46,13 +46,12 @@ pub(crate) fn alone(state: &SessionState) -> SessionState {
     alone.with_physical_optimizer_rules(rules.collect()).build()
 }
 
-/// The physical plan: for one thread, where what is asked reads few events.
+/// The physical plan of an optimized one: for one thread, where what is asked reads few events.
 pub(crate) async fn plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    let plan = state.optimize(plan)?;
     let planner = state.query_planner();
-    match events(state, &plan)? < FEW {
-        true => planner.create_physical_plan(&plan, &alone(state)).await,
-        false => planner.create_physical_plan(&plan, state).await,
+    match events(state, plan)? < FEW {
+        true => planner.create_physical_plan(plan, &alone(state)).await,
+        false => planner.create_physical_plan(plan, state).await,
     }
 }
 

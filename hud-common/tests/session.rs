@@ -352,6 +352,21 @@ fn what_is_no_session_or_too_new_is_told_apart() {
 }
 
 #[test]
+fn a_session_is_not_made_through_another_users_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (private, planted) = (dir.path().join("private"), dir.path().join("planted"));
+    fs::create_dir(&private).unwrap();
+    std::os::unix::fs::symlink(&private, &planted).unwrap();
+    SessionDir::create(&planted.join("own/s"), &manifest()).unwrap();
+    assert!(SessionDir::open(&private.join("own/s")).is_ok());
+    if std::os::unix::fs::lchown(&planted, Some(65_534), None).is_ok() {
+        let error = SessionDir::create(&planted.join("other/s"), &manifest()).unwrap_err().to_string();
+        assert!(error.ends_with("planted is a symbolic link of user 65534"), "{error}");
+        assert!(!private.join("other").exists());
+    }
+}
+
+#[test]
 fn epoch_times_come_from_one_anchor() {
     let clock = manifest().clock;
     assert_eq!(clock.epoch(10), 1_000);

@@ -1,17 +1,23 @@
 //! The command line of `hud-record`, shared with `hud`.
 
-use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use hud_common::cockpit::ui::LookArgs;
+use hud_common::{cockpit::ui::LookArgs, files, session};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     error::{Error, Result},
     headless::{self, Headless, Target, Where},
     live, memory,
-    privilege::Owner,
+    privilege::{Owner, make_as},
     probes::{self, Plan},
     record::{Every, Keep, RollPolicy, Store},
     service::{self, LogFormat},
@@ -212,7 +218,7 @@ impl RecordArgs {
         };
         let owner = Owner::from_sudo();
         let place = match (self.store, self.export) {
-            (Some(root), _) => Where::Store(Store::open(&root, owner)?),
+            (Some(root), _) => Where::Store(open_store(&root, owner)?),
             (None, Some(folder)) => Where::Folder(folder),
             (None, None) => Where::DataDir,
         };
@@ -270,9 +276,42 @@ fn raise_open_files() -> Result<()> {
     }
 }
 
+/// Opens a store, unless a link of another user's is on the way to it: it would lead root's files anywhere.
+fn open_store(root: &Path, owner: Option<Owner>) -> Result<Store> {
+    let check = |place: &Path| {
+        let is_denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+        let open = || match files::open_folder(place) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            opened => opened.map(drop),
+        };
+        make_as(owner, place, is_denied, open).map_err(session::Error::io("open", place))
+    };
+    check(root)?;
+    let store = Store::open(root, owner)?;
+    // Again: a link may have been put where nothing was at first.
+    check(store.path())?;
+    Ok(store)
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+
+    #[test]
+    fn a_store_is_not_opened_through_another_users_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (private, planted) = (folder.path().join("private"), folder.path().join("planted"));
+        std::fs::create_dir(&private).unwrap();
+        std::os::unix::fs::symlink(&private, &planted).unwrap();
+        open_store(&planted.join("own"), None).unwrap();
+        if std::os::unix::fs::lchown(&planted, Some(65_534), None).is_ok() {
+            let error = open_store(&planted.join("store"), None).unwrap_err().to_string();
+            assert!(error.ends_with("planted is a symbolic link of user 65534"), "{error}");
+            assert!(!private.join("store").exists());
+        }
+    }
 
     #[test]
     fn sizes_are_written_as_people_do() {

@@ -12,11 +12,12 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use hud_common::viewer::Viewer;
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
     path_beneath_rules,
 };
-use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
 
 /// Whose files are written, where that is not the user that hud runs as.
@@ -237,24 +238,9 @@ pub(crate) fn enter_bystander() {
 ///
 /// Each measure holds without the others. Where the system lacks one, the rest must do.
 pub(crate) fn enter_viewer(session: &Path) {
-    let _ = set_no_new_privs(true);
-    if let Ok(folder) = fs::metadata(session)
-        && Uid::effective().is_root()
-        && folder.uid() != 0
-    {
-        let (uid, gid) = (Uid::from_raw(folder.uid()), Gid::from_raw(folder.gid()));
-        // Of all threads. Groups first, then the group: afterwards it may not.
-        let become_owner = || {
-            setgroups(&[])?;
-            setresgid(gid, gid, gid)?;
-            setresuid(uid, uid, uid)
-        };
-        if let Err(e) = become_owner() {
-            tracing::debug!("cannot become the session's owner: {e}");
-        }
+    if let Err(e) = Viewer::of_folder(session).enter() {
+        tracing::debug!("cannot become the session's owner: {e}");
     }
-    let _ = rustix::thread::clear_ambient_capability_set();
-    keep(CapabilitySet::empty());
     if let Err(e) = read_only(session) {
         tracing::debug!("cannot confine itself to the session: {e}");
     }

@@ -6,11 +6,13 @@
 //! | [`stacks`] | from a stack's id to its frames; names are loaded once, when a query first asks |
 //! | [`aggregate`] | quantiles and histograms over the cockpit's buckets, sums that do not wrap |
 //! | [`join`] | as-of and interval joins over inputs sorted by time, in one pass |
+//! | [`bounded`] | DataFusion's own functions whose results have no bound, given one |
 //!
 //! Invariants: whatever grows with the data is reserved in the memory pool; no input, however hostile, makes anything here
 //! panic; a constant is worked out at planning, so that `ts >= at('+5s')` prunes.
 
 pub mod aggregate;
+pub mod bounded;
 mod docs;
 pub mod join;
 pub mod scalar;

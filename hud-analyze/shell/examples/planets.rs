@@ -4,7 +4,8 @@
 //! planets [-c SQL]… [-f FILE]… [--format FORMAT]
 //! ```
 //!
-//! It answers `SELECT columns FROM table [LIMIT n]`, `SHOW width` and `SET …`; a table `endless` has no last row.
+//! It answers `SELECT columns FROM table [LIMIT n]`, `SHOW width` and `SET …`; a table `endless` has no last row, and to
+//! read `deaf` cannot be cancelled either.
 
 use std::{
     io::Write,
@@ -32,7 +33,7 @@ struct Table {
     row: fn(u64) -> Vec<String>,
 }
 
-const TABLES: [Table; 4] = [
+const TABLES: [Table; 5] = [
     Table {
         name: "planets",
         kind: RelationKind::Table,
@@ -56,6 +57,14 @@ const TABLES: [Table; 4] = [
         name: "endless",
         kind: RelationKind::Table,
         doc: "a number, slowly",
+        columns: &[("n", "Int64", "the number")],
+        rows: None,
+        row: |n| vec![n.to_string()],
+    },
+    Table {
+        name: "deaf",
+        kind: RelationKind::Table,
+        doc: "a number that never comes",
         columns: &[("n", "Int64", "the number")],
         rows: None,
         row: |n| vec![n.to_string()],
@@ -144,6 +153,11 @@ fn select(
     control.set_phase(format!("reading {}", table.name));
     let Some(mut rows) = table.rows else {
         control.set_total(1_000_000);
+        if table.name == "deaf" {
+            loop {
+                std::thread::sleep(PACE);
+            }
+        }
         while !control.wait(PACE) {
             control.add_read(1_000);
         }

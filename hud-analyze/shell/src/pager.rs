@@ -6,12 +6,12 @@
 use std::{
     env,
     ffi::OsStr,
-    fs::File,
     io::{self, BufWriter, ErrorKind, IsTerminal as _, Write},
     os::unix::fs::PermissionsExt as _,
     process::{Child, ChildStdin, Command, Stdio},
 };
 
+use hud_common::files::OutputFile;
 use unicode_width::UnicodeWidthChar as _;
 
 use crate::{
@@ -40,7 +40,7 @@ pub(crate) fn can_page() -> bool {
 #[derive(Debug)]
 pub(crate) enum Target {
     /// A file.
-    File(BufWriter<File>),
+    File(BufWriter<OutputFile>),
     /// A program, and what it reads.
     Program(Child, Option<BufWriter<ChildStdin>>),
 }
@@ -57,7 +57,13 @@ impl Target {
             return Ok(Target::Program(child, input));
         }
         let path = crate::complete::paths::expand(name);
-        let file = File::create(&path).map_err(ShellError::io(format!("write {}", path.display())))?;
+        let open = || -> io::Result<OutputFile> {
+            let mut file = OutputFile::create(&path)?;
+            // Answers are read while more of them follow.
+            file.place()?;
+            Ok(file)
+        };
+        let file = open().map_err(ShellError::io(format!("write {}", path.display())))?;
         Ok(Target::File(BufWriter::new(file)))
     }
 
@@ -196,6 +202,10 @@ impl Place<'_> {
 
 impl Write for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // An answer can be longer than anyone waits for.
+        if self.control.is_cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
         if matches!(self.place, Place::Straight { is_terminal: true, .. }) {
             self.progress.hide();
         }
@@ -339,6 +349,15 @@ mod tests {
         }
         assert_eq!(fs::read(&file).unwrap(), b"1\n2\n");
         assert_eq!(fs::read(&copy).unwrap(), b"1\n2\n");
+        // What a link leads to is no file of the user's that was named.
+        let (kept, planted) = (folder.path().join("kept"), folder.path().join("planted"));
+        fs::write(&kept, "kept").unwrap();
+        std::os::unix::fs::symlink(&kept, &planted).unwrap();
+        if std::os::unix::fs::lchown(&planted, Some(65_534), None).is_ok() {
+            let error = Target::open(planted.to_str().unwrap()).unwrap_err().line();
+            assert!(error.ends_with("planted is a symbolic link of user 65534"), "{error}");
+            assert_eq!(fs::read(&kept).unwrap(), b"kept");
+        }
         let error = Target::open("/nowhere/x").unwrap_err().line();
         assert!(error.starts_with("cannot write /nowhere/x: "), "{error}");
     }

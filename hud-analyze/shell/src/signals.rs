@@ -1,5 +1,6 @@
 //! Signals, turned into what the shell does about them: Ctrl-C cancels the statement that runs, SIGTERM and SIGHUP end
-//! the shell by its ordinary way out, so that the terminal is given back, the history kept and spilled files removed.
+//! the shell by its ordinary way out, so that the terminal is given back, the history kept and spilled files removed. A
+//! statement may not heed that: a second Ctrl-C ends the process, and so does a SIGTERM after a moment.
 
 use std::{
     io,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// How long the shell may take to end after a SIGTERM, before it is ended.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Watches for signals until it is dropped.
 #[derive(Debug)]
@@ -112,10 +113,15 @@ impl Shared {
         }
         // Not under the lock: what is done on cancelling is the database's own.
         let current = lock(&self.current).clone();
+        let was_cancelled = current.as_ref().is_some_and(Control::is_cancelled);
         if let Some(control) = current {
             control.cancel();
         }
-        if signal != SIGINT && !self.is_over_in(GRACE) {
+        let is_due = match signal {
+            SIGINT => was_cancelled,
+            _ => !self.is_over_in(GRACE),
+        };
+        if is_due {
             let _ = crossterm::terminal::disable_raw_mode();
             let _: io::Result<()> = emulate_default_handler(signal);
         }

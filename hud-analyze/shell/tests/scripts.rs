@@ -7,7 +7,9 @@ mod support;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::process::ExitStatusExt as _,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -135,6 +137,34 @@ fn a_signal_ends_a_script() {
         let done = child.wait_with_output().unwrap();
         assert_eq!(text, "begun\n");
         assert_eq!((String::from_utf8(done.stderr).unwrap().as_str(), done.status.code()), (said, Some(code)));
+    }
+}
+
+#[test]
+fn a_statement_that_ignores_its_cancellation_is_ended_with_the_process() {
+    let home = home();
+    for (signal, times) in [(Signal::INT, 100), (Signal::TERM, 1)] {
+        let mut child = planets(&home)
+            .args(["-c", "\\echo begun", "-c", "select n from deaf"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut sent = 0;
+        let status = loop {
+            if sent < times {
+                kill_process(Pid::from_child(&child), signal).unwrap();
+                sent += 1;
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            // Two signals at once are one.
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert_eq!(status.signal(), Some(signal.as_raw()));
     }
 }
 

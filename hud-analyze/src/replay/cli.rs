@@ -8,9 +8,12 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use hud_common::cockpit::{
-    Query, Source as _,
-    ui::{self, LookArgs, Options, Seat, Shot},
+use hud_common::{
+    cockpit::{
+        Query, Source as _,
+        ui::{self, LookArgs, Options, Seat, Shot},
+    },
+    files::OutputFile,
 };
 use serde_json::json;
 
@@ -109,8 +112,8 @@ pub(crate) fn run(args: ReplayArgs) -> Result<()> {
     ui::run_all(seats, &options).map(drop).map_err(failed)
 }
 
-/// Draws the cockpit's screen into a file.
-pub(crate) fn screenshot(args: ScreenshotArgs) -> Result<()> {
+/// Draws the cockpit's screen into a file, which is open already.
+pub(crate) fn screenshot(args: ScreenshotArgs, output: Option<OutputFile>) -> Result<()> {
     let (seats, options) = seats(open(&args.what.sessions)?, &args.what, true);
     let shot = Shot::take(seats, &options, args.size).map_err(failed)?;
     let extension = args.output.as_ref().and_then(|path| path.extension()).and_then(|e| e.to_str());
@@ -121,10 +124,13 @@ pub(crate) fn screenshot(args: ScreenshotArgs) -> Result<()> {
         Picture::Svg => shot.svg().into_bytes(),
         Picture::Png => shot.png().map_err(Error::io("make the picture"))?,
     };
-    match &args.output {
-        Some(path) => fs::write(path, bytes).map_err(Error::io(format!("write {}", path.display()))),
-        None => io::stdout().write_all(&bytes).map_err(Error::io("write the picture")),
-    }
+    let (written, place) = match (output, &args.output) {
+        (Some(mut file), Some(path)) => {
+            (file.write_all(&bytes).and_then(|()| file.persist()), path.display().to_string())
+        }
+        _ => (io::stdout().write_all(&bytes), "the picture".to_owned()),
+    };
+    written.map_err(Error::io(format!("write {place}")))
 }
 
 fn failed(error: ui::UiError) -> Error {

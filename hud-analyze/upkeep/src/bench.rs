@@ -19,7 +19,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hud_common::session::{SessionDir, SessionLock, Table};
+use hud_common::{
+    files,
+    session::{SessionDir, SessionLock, Table},
+};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::error::{Error, Result};
@@ -106,6 +109,8 @@ impl Bench {
                 }
                 let name = output.file_name().ok_or_else(|| Error::NoParent(output.into()))?;
                 let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                // Not through a link of another user's: the result would lie where they say.
+                files::open_folder(parent).map_err(Error::io("open", parent))?;
                 fs::canonicalize(parent).map_err(Error::io("open", parent))?.join(name)
             }
         };

@@ -11,13 +11,15 @@ use std::{
     vec::Vec,
 };
 
+use rustix::fs::{Mode, mkdirat};
+
 use super::{
     ReadAt, Table, VerifiedFile,
     error::{Error, Result},
     lock::SessionLock,
     manifest::Manifest,
 };
-use crate::clean::clean;
+use crate::{clean::clean, files};
 
 /// How the name of a sealed segment ends.
 const SEALED: &str = ".parquet";
@@ -57,14 +59,14 @@ pub struct Unsealed {
 
 impl SessionDir {
     /// Makes the folder of a new session, readable by its owner only, and takes it for writing. What exists is never
-    /// written into.
+    /// written into, and no link of another user's is followed on the way.
     pub fn create(root: &Path, manifest: &Manifest) -> Result<(Self, SessionLock)> {
-        if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(Error::io("create", parent))?;
-        }
-        DirBuilder::new().mode(0o700).create(root).map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => Error::Exists(root.to_path_buf()),
-            _ => Error::Io { action: "create", path: root.to_path_buf(), source: e },
+        let name = root.file_name().ok_or_else(|| Error::Exists(root.to_path_buf()))?;
+        let parent = root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = files::create_folder(parent).map_err(Error::io("create", parent))?;
+        mkdirat(&folder, name, Mode::RWXU).map_err(|e| match io::Error::from(e) {
+            e if e.kind() == io::ErrorKind::AlreadyExists => Error::Exists(root.to_path_buf()),
+            source => Error::Io { action: "create", path: root.to_path_buf(), source },
         })?;
         let session = SessionDir::at(root).with_id(manifest);
         let lock = session
