@@ -185,7 +185,7 @@ fn small_segments_become_large_ones_and_nothing_else_changes() {
     }
     let account = format::StreamAccount { produced: 140, stored: 140, ..Default::default() };
     let streams = [("polls".to_owned(), account)].into();
-    format::Manifest { streams, ..manifest() }.write(&session.path).unwrap();
+    format::Manifest { id: "one".into(), streams, ..manifest() }.write(&session.path).unwrap();
     let path = session.path.to_str().unwrap();
     let polls = || good(&["sql", path, "--format", "csv", "-c", "SELECT * FROM polls ORDER BY ts, tid, dur"]);
     let before = polls();
@@ -201,7 +201,8 @@ fn a_damaged_session_is_mended_and_then_proven() {
     let session = session("a", "one", 100, MS);
     session.add::<Polls>([poll(T0 + 9 * SECOND, W1, SLEEPER, 2, 5)]);
     let account = format::StreamAccount { produced: 101, stored: 101, ..Default::default() };
-    format::Manifest { streams: [("polls".to_owned(), account)].into(), ..manifest() }.write(&session.path).unwrap();
+    let streams = [("polls".to_owned(), account)].into();
+    format::Manifest { id: "one".into(), streams, ..manifest() }.write(&session.path).unwrap();
     let path = session.path.to_str().unwrap();
     good(&["verify", path]);
     let segment = session.path.join("polls/000001.parquet");

@@ -113,7 +113,10 @@ fn each_thing_that_can_be_wrong_is_named() {
     assert_fault(&session, "3 rows of off_cpu are missing");
 
     let (session, _) = whole();
-    fs::rename(session.dir().segment(Table::OffCpu, 2), session.dir().segment(Table::OffCpu, 5)).unwrap();
+    for n in 0..3 {
+        session.add::<OffCpu>([sleep(at(50 + n), W0, SLEEPER, MS, 0)]);
+    }
+    (2..=4).for_each(|number| fs::remove_file(session.dir().segment(Table::OffCpu, number)).unwrap());
     assert_fault(&session, "off_cpu has no segments 000002 to 000004");
 
     let (session, _) = whole();

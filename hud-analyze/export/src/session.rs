@@ -15,7 +15,7 @@ use arrow::{
     datatypes::Int64Type,
 };
 use hud_common::session::{
-    self, InflightReader, MANIFEST_FILE, Manifest, SessionDir, Table, VerifiedFile, encode, open_verified,
+    self, InflightReader, MANIFEST_FILE, Manifest, SessionDir, Table, VerifiedFile, encode_for, open_verified,
     verified_info,
 };
 use parquet::arrow::ProjectionMask;
@@ -243,7 +243,7 @@ impl Rows for SessionRows {
                     each(*table, *number, size, &mut Copy { file, size, at, piece: io::Cursor::default() })?;
                 }
                 Source::Log(batches) => {
-                    let Some(made) = encode(*table, batches)? else { continue };
+                    let Some(made) = encode_for(&self.dir, *table, *number, batches)? else { continue };
                     each(*table, *number, made.data.len() as u64, &mut made.data.as_slice())?;
                 }
             }

@@ -164,7 +164,9 @@ fn a_statement_that_ignores_its_cancellation_is_ended_with_the_process() {
             // Two signals at once are one.
             std::thread::sleep(Duration::from_millis(50));
         };
-        assert_eq!(status.signal(), Some(signal.as_raw()));
+        // One that comes before the statement has begun ends the script in order.
+        let is_in_order = status.code().is_some_and(|code| code != 0);
+        assert!(status.signal() == Some(signal.as_raw()) || is_in_order, "{status}");
     }
 }
 

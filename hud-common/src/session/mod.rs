@@ -35,7 +35,9 @@ pub use manifest::{Clock, FORMAT_VERSION, MANIFEST_FILE, Manifest, Options, Rang
 pub use recover::recover;
 pub use row::{Cell, ColumnInfo, Columns, Text};
 pub use scan::{REFERENCES, Reference, integers, open_segment, open_verified, scan_segment, scan_verified, texts};
-pub use segment::{Encoded, Encoder, Sealed, SegmentInfo, encode, seal, seal_rows, segment_info, verified_info};
+pub use segment::{
+    Encoded, Encoder, Sealed, SegmentInfo, encode, encode_for, seal, seal_rows, segment_info, verified_info,
+};
 pub use tables::*;
 pub use unnamed::unnamed;
 pub use watched::STILL_ON;

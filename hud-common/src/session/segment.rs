@@ -150,6 +150,16 @@ pub fn encode(table: Table, batches: &[RecordBatch]) -> Result<Option<Encoded>, 
     Encoder::default().encode(table, batches)
 }
 
+/// The same, as segment `number` of a session.
+pub fn encode_for(
+    session: &SessionDir,
+    table: Table,
+    number: u32,
+    batches: &[RecordBatch],
+) -> Result<Option<Encoded>, ArrowError> {
+    Encoder::default().encode_at(table, session.place(table, number), batches)
+}
+
 /// Makes segments. Whoever makes many keeps one: what it works in is some megabytes, which need not come from the system,
 /// and be filled with zeros by it, for each of them.
 #[derive(Default)]
