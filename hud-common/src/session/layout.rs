@@ -241,11 +241,22 @@ fn create(path: &Path) -> Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(Error::io("create", path))
 }
 
-/// Opens a file for reading, if it is one: opening a pipe would wait for whoever writes to it.
+/// Opens a file for reading, if it is a regular one. Others are not opened, as that alone can have an effect; a pipe that took
+/// its place meanwhile does not block.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    match fs::metadata(path)?.is_file() {
-        true => File::open(path),
-        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    check_regular(&fs::metadata(path)?)?;
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).and_then(regular)
+}
+
+/// The file, if it is a regular one.
+pub(super) fn regular(file: File) -> io::Result<File> {
+    check_regular(&file.metadata()?).map(|()| file)
+}
+
+fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
+    match metadata.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
     }
 }
 

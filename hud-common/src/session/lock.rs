@@ -15,6 +15,7 @@ use std::{
 use super::{
     SessionDir,
     error::{Error, Result},
+    layout::regular,
 };
 
 /// How long to wait for one who only looks whether the session is locked.
@@ -36,7 +37,7 @@ impl SessionDir {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            // A link would have the file made, as whoever takes the lock, wherever it leads. A pipe would block.
+            // A link would have the file made where it leads, with the rights of this process. A pipe would block.
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&path)
             .and_then(regular)
@@ -73,10 +74,6 @@ impl SessionDir {
     fn lock_path(&self) -> PathBuf {
         self.path().join("lock")
     }
-}
-
-fn regular(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
 #[cfg(test)]
