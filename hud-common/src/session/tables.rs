@@ -332,7 +332,7 @@ tables! {
         fds: Option<i32>,
         /// CPU time of everything else on the machine since the last row, other guests of its host included (ns, in steps of 10 ms); null where not known.
         cpu_others: Option<i64>,
-        /// How long the CPU limit of its control group kept its threads from running since the last row (ns, summed over CPUs); null where there is no control group with a limit.
+        /// How long CPU limits of its control group, and of those above it, kept threads from running since the last row (ns, summed over CPUs and groups); null where no group counts that.
         throttled: Option<i64>,
     }
 

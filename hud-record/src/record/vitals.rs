@@ -102,8 +102,8 @@ fn machine_cpu_time() -> Option<i64> {
 }
 
 /// How long CPU limits have kept the threads of a process's control group from running (ns, summed over CPUs):
-/// `throttled_usec` of its `cpu.stat`, or of the group above it that was throttled most (Documentation/admin-guide/cgroup-v2.rst).
-/// `None` where none has a limit.
+/// `throttled_usec` of `cpu.stat`, of the group and of those above it (Documentation/admin-guide/cgroup-v2.rst). `None` where
+/// no group has it.
 fn throttled(pid: u32) -> Option<i64> {
     const MOST_GROUPS: usize = 32;
     let groups = crate::target::read_text(format!("/proc/{pid}/cgroup")).ok()?;
@@ -118,7 +118,7 @@ fn throttled(pid: u32) -> Option<i64> {
         let micros: i64 = stat.lines().find_map(|line| line.strip_prefix("throttled_usec "))?.trim().parse().ok()?;
         micros.checked_mul(1000)
     };
-    group.ancestors().take(MOST_GROUPS).filter_map(of).max()
+    group.ancestors().take(MOST_GROUPS).filter_map(of).reduce(i64::saturating_add)
 }
 
 /// A clock tick (ns).
