@@ -200,7 +200,7 @@ struct Answer {
     batches: mpsc::Receiver<Result<RecordBatch>>,
 }
 
-/// Work that ends with whoever wants its result.
+/// Work that is cancelled when its result is no longer wanted.
 struct Working(JoinHandle<Result<()>>);
 
 impl Drop for Working {
@@ -241,7 +241,7 @@ impl Work {
                 return Ok(());
             }
             while let Some(batch) = stream.next().await {
-                // Whoever does not want the rest has said why.
+                // The receiver that ended early has reported why.
                 if sender.send(batch.map_err(Error::from)).await.is_err() {
                     return Ok(());
                 }

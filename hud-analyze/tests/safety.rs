@@ -1,4 +1,4 @@
-//! What an output or a statement may not do to whoever asks: write through a planted link, reach other files, take all
+//! What an output or a statement may not do to its user: write through a planted link, reach other files, take all
 //! memory, or go on when it was cancelled.
 
 #![allow(clippy::unwrap_used)]

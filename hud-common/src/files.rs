@@ -86,7 +86,7 @@ impl OutputFile {
                     (folder, name) = parent(Some(folder), &target, &mut links)?;
                 }
                 FileType::CharacterDevice => return Self::direct(&folder, &name, OFlags::NOFOLLOW),
-                // Whoever made a pipe reads what is written to it.
+                // The user who made a pipe reads what is written to it.
                 FileType::Fifo if is_trusted(stat.st_uid) => return Self::direct(&folder, &name, OFlags::NOFOLLOW),
                 _ => return Err(io::Error::other("it is no regular file")),
             }

@@ -1,6 +1,6 @@
 //! Giving up root before a session is read.
 //!
-//! What is in a session comes, in part, from the program that was recorded, and is parsed by whoever looks at it. Root does
+//! What is in a session comes, in part, from the program that was recorded, and is parsed by the user who looks at it. Root does
 //! that as the user whose session it is, without capabilities.
 
 use std::{
@@ -40,7 +40,7 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// For the sessions at `places`: folders, stores and archives. Whatever is none of these is nobody's.
+    /// For the sessions at `places`: folders, stores and archives. Anything else belongs to nobody.
     ///
     /// Only root becomes someone else. Where the sessions belong to several users there is nobody to become: root then
     /// keeps no more than the right to read them.

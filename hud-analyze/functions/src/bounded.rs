@@ -83,15 +83,15 @@ fn is_text(data_type: &DataType) -> bool {
 /// How large a function's result can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Growth {
-    /// A text, so many times.
+    /// A text repeated a given number of times.
     Repeat,
-    /// So many characters.
+    /// A text of a given number of characters.
     Pad,
     /// A list of all values from one to another.
     Series,
-    /// An element, so many times.
+    /// An element repeated a given number of times.
     RepeatElement,
-    /// So many elements.
+    /// A list of a given number of elements.
     Resize,
     /// Each occurrence in a text replaced; the arguments say where the most that this can give is far more than it gives.
     Replace,
@@ -351,7 +351,7 @@ impl ScalarUDFImpl for Bounded {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arguments = args.args.iter().map(Argument::new).collect::<Result<Vec<_>>>()?;
         if arguments.iter().all(|argument| argument.is_constant) {
-            // Whoever takes it may write it out for each row.
+            // The operator that takes it may write it out for each row.
             let bytes = self.growth.bytes(&arguments, 0).saturating_mul(args.number_rows.max(1) as u64);
             if bytes > self.limit {
                 return Err(self.too_large(bytes));
