@@ -24,12 +24,12 @@ pub(crate) struct Args {
     /// Seconds between the service's storms
     #[arg(long, default_value_t = 15)]
     storms: u64,
-    /// Takes the debug build of hud-record, and so saves a release build
-    #[arg(long)]
-    debug: bool,
-    /// Soaks this hud-record instead of a build of the source here
-    #[arg(long, value_name = "BIN", conflicts_with = "debug")]
+    /// Soaks this hud-record instead of a release build of the source here
+    #[arg(long, value_name = "BIN")]
     hud_record: Option<PathBuf>,
+    /// Verifies the session with this hud-analyze instead of a debug build of the source here
+    #[arg(long, value_name = "BIN")]
+    hud_analyze: Option<PathBuf>,
     /// Keeps the session
     #[arg(long)]
     keep: bool,
@@ -51,18 +51,16 @@ struct Sample {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "hud-record loads eBPF programs, which needs root");
-    let hud_record = match &args.hud_record {
-        Some(given) => given.canonicalize().with_context(|| format!("failed to find {}", given.display()))?,
-        None => {
-            let (profile, folder): (&[&str], _) =
-                if args.debug { (&[], "debug/hud-record") } else { (&["--release"], "release/hud-record") };
-            sh(cargo("build").args(profile).args(["--package", "hud-record", "--bins"]))?;
-            target_dir().join(folder)
+    let program = |given: &Option<PathBuf>, package: &str, profile: &[&str], folder: &str| -> Result<PathBuf> {
+        if let Some(given) = given {
+            return given.canonicalize().with_context(|| format!("failed to find {}", given.display()));
         }
+        sh(cargo("build").args(profile).args(["--package", package, "--bins"]))?;
+        Ok(target_dir().join(folder).join(package))
     };
-    sh(cargo("build").args(["--package", "hud-analyze", "--bins"]))?;
+    let hud_record = program(&args.hud_record, "hud-record", &["--release"], "release")?;
+    let hud_analyze = program(&args.hud_analyze, "hud-analyze", &[], "debug")?;
     let programs = targets::build()?;
-    let hud_analyze = target_dir().join("debug/hud-analyze");
     let session = target_dir().join("soak");
 
     let most = if args.keep_size == "none" { None } else { Some(bytes(&args.keep_size)?) };

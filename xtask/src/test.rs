@@ -80,9 +80,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.runner.is_empty() {
         println!("\nno soak: only some of the tests were asked for");
     } else if rustix::process::geteuid().is_root() {
-        // So little is kept that most of it expires within the minute.
-        let soak = ["soak", "--minutes", "1", "--keep-size", "2MiB", "--storms", "5", "--debug"];
-        steps.run("soak", || sh(cargo("xtask").args(soak)))?;
+        // So little is kept that most of it expires within the minute. The programs are those that the tests were built
+        // with: a build of one package alone has other features, and compiles DataFusion once more.
+        let built = target_dir().join("debug");
+        let mut soak = cargo("xtask");
+        soak.args(["soak", "--minutes", "1", "--keep-size", "2MiB", "--storms", "5"]);
+        soak.arg("--hud-record").arg(built.join("hud-record"));
+        soak.arg("--hud-analyze").arg(built.join("hud-analyze"));
+        steps.run("soak", || sh(&mut soak))?;
     } else {
         println!("\nno soak: needs root, to load eBPF programs");
     }

@@ -1,15 +1,16 @@
 //! How much hud-record slows programs that nobody tuned for: each mode of `hud-record/examples/harm.rs`, measured in
-//! turns with and without a recorder on one running process.
+//! turns with and without a recorder on one of two running processes.
 
 mod modes;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use serde_json::Value;
 
 use self::modes::{Mode, Side, Variant, name, names};
 use super::report::{Bound, Report, median};
@@ -50,6 +51,8 @@ const SETTLE_ALONE: Duration = Duration::from_millis(300);
 /// What a recorder under load is asked to record, in seconds.
 const LOADED_SECONDS: u64 = 3;
 const BUSY_THREADS_PER_CPU: usize = 4;
+/// Share of its CPUs from which a program is taken to use all that it gets.
+const FULLY_USED: f64 = 0.9;
 /// Least ratio of any single measurement. Harm can be a matter of chance: of two recordings of the same `self-wake`
 /// process, one left it its speed and one took 98.7 %, which a median may hide.
 const LOWEST: f64 = 0.9;
@@ -60,16 +63,20 @@ How it is measured:
 - The programs are the modes of `hud-record/examples/harm.rs`, which count their own units of work and read their own CPU \
 time. Stripped is the same binary after `strip --strip-debug`, as `cargo build --release` leaves it by default. The mode \
 with 1,000 task types is in a release build of its own, so that no other mode has that many poll functions.
-- Each measurement with a recorder lies between two without, on the same process. Its ratio is to the mean of these two; \
-the median of the ratios is reported, and the lowest ratio per CPU second. The recorder has attached and \
-written its first rows a second before the measurement begins.
-- Units per second include the CPU time that the recorder takes from a program that uses all CPUs. Units per CPU second \
-count the CPU time of the program alone, probes included.
-- Noise: the ratios of measurements without a recorder to their neighbours without one. Where these are a few percent \
-from 1, so are the others.
+- Two processes of the same program run at the same time; only one of them is recorded. The other is the control: what the \
+machine does to both (its clock, its neighbours, its caches) cancels out. Programs with one worker share one CPU, so that \
+they take turns within milliseconds; the others share all CPUs.
+- Each measurement with a recorder lies between two without. Its ratio is to the mean of these two. Per CPU second it is \
+the recorded program's change divided by the control's. The median of the ratios is reported, its standard error (1.2533 \
+standard deviations divided by the root of their number), and the lowest ratio per CPU second. The recorder has attached \
+and written its first rows a second before the measurement begins.
+- Units per CPU second count the CPU time of the program alone, probes included. Units per second include the CPU time \
+that the recorder takes. Where the program uses all the CPU time that it gets, they are divided by the change of the \
+control's units per CPU second: the machine's own change of speed.
+- Noise: the ratios of measurements without a recorder to their neighbours without one, by the same formula.
 - Paced modes (switches, spawns, threads) have idle time: they lose units per second only where that time is used up.
-- Attach: throughput from the start of hud-record to its first rows on disk, as a ratio in the same way; beside it the wall \
-time to these rows, and from SIGINT to the exit of hud-record.
+- Attach: units per second from the start of hud-record to its first rows on disk, as a ratio in the same way; beside it \
+the wall time to these rows, and from SIGINT to the exit of hud-record.
 - attach-load: the saturated mode with four workers per CPU, and the threads mode, stripped. Attach is from the start of \
 hud-record to its first rows on disk. Detach is from the end of `--duration` (the manifest's start and the duration) to the \
 exit of hud-record.
@@ -155,9 +162,9 @@ struct Speed {
 
 impl Speed {
     /// From two accounts of the program.
-    fn between(before: &serde_json::Value, after: &serde_json::Value) -> Result<Self> {
+    fn between(before: &Value, after: &Value) -> Result<Self> {
         let grown = |name: &str| -> Result<f64> {
-            let of = |account: &serde_json::Value| account[name].as_f64().context("the account lacks a number");
+            let of = |account: &Value| account[name].as_f64().context("the account lacks a number");
             Ok(of(after)? - of(before)?)
         };
         let (ops, seconds, cpu) = (grown("ops")?, grown("mono_ns")? / 1e9, grown("cpu_ns")? / 1e9);
@@ -165,10 +172,72 @@ impl Speed {
     }
 }
 
+/// Two processes of one program that run at the same time, on the same CPUs.
+struct Twins {
+    /// The one that is recorded.
+    target: Target,
+    control: Target,
+    /// CPUs that they may use.
+    cpus: f64,
+}
+
+/// Speeds of both over one time range.
+#[derive(Clone, Copy)]
+struct Speeds {
+    target: Speed,
+    control: Speed,
+}
+
+impl Twins {
+    fn start(program: &Path, mode: Mode) -> Result<Self> {
+        let mode_name = name(&mode)?;
+        let start = || {
+            if mode.has_one_worker() {
+                let program = program.to_str().context("a path that is no UTF-8")?;
+                Target::start(Path::new("taskset"), &["--cpu-list", "0", program, &mode_name])
+            } else {
+                Target::start(program, &[&mode_name])
+            }
+        };
+        let cpus = if mode.has_one_worker() { 1.0 } else { thread::available_parallelism()?.get() as f64 };
+        Ok(Self { target: start()?, control: start()?, cpus })
+    }
+
+    fn accounts(&self) -> Result<[Value; 2]> {
+        Ok([self.target.account()?, self.control.account()?])
+    }
+
+    /// Since these accounts.
+    fn speeds(&self, before: &[Value; 2]) -> Result<Speeds> {
+        let after = self.accounts()?;
+        let [target, control] = [0, 1].map(|n| Speed::between(&before[n], &after[n]));
+        Ok(Speeds { target: target?, control: control? })
+    }
+
+    /// For this number of seconds from now on.
+    fn speeds_for(&self, seconds: u64) -> Result<Speeds> {
+        let before = self.accounts()?;
+        thread::sleep(Duration::from_secs(seconds));
+        self.speeds(&before)
+    }
+
+    /// Units per second and units per CPU second as ratios to the mean of the measurements before and after.
+    fn ratios(&self, speeds: &Speeds, [before, after]: [&Speeds; 2]) -> (f64, f64) {
+        let change = |of: fn(&Speeds) -> f64| 2.0 * of(speeds) / (of(before) + of(after));
+        let control = change(|s| s.control.per_cpu_second);
+        let throughput = change(|s| s.target.per_second);
+        let used = (before.target.cpus + before.control.cpus) / self.cpus;
+        (
+            if used >= FULLY_USED { throughput / control } else { throughput },
+            change(|s| s.target.per_cpu_second) / control,
+        )
+    }
+}
+
 /// A program while it is recorded.
 struct Recorded {
-    speed: Speed,
-    attach_speed: Speed,
+    speeds: Speeds,
+    attach_speeds: Speeds,
     attach: Duration,
     detach: Duration,
 }
@@ -202,15 +271,18 @@ impl Bench {
             Variant::Stripped => &self.stripped,
             Variant::WithDebugInformation => &self.plain,
         };
-        let target = Target::start(binary, &[&name(&mode)?])?;
+        let twins = Twins::start(binary, mode)?;
         thread::sleep(SETTLE);
-        let switches = switches_per_second(target.pid())?;
-        let mut before = self.speed(&target)?;
-        println!("{title}: alone {:.0} {unit}/s, {:.2} CPUs, {switches:.0} switches/s", before.per_second, before.cpus);
+        let switches = switches_per_second(twins.target.pid())?;
+        let mut before = twins.speeds_for(self.args.seconds)?;
+        println!(
+            "{title}: alone {:.0} {unit}/s, {:.2} CPUs, {switches:.0} switches/s",
+            before.target.per_second, before.target.cpus
+        );
         let mut alone = vec![before];
         let mut pairs = Vec::new();
         for _ in 0..self.args.pairs {
-            let recorded = match self.recorded(&target, side) {
+            let recorded = match self.recorded(&twins, side) {
                 Ok(recorded) => recorded,
                 Err(error) => {
                     self.report.missing(&title, least, format!("{error:#}"));
@@ -218,14 +290,12 @@ impl Bench {
                 }
             };
             thread::sleep(SETTLE_ALONE);
-            let after = self.speed(&target)?;
-            let ratio = |with: &Speed, of: fn(&Speed) -> f64| 2.0 * of(with) / (of(&before) + of(&after));
-            let throughput = ratio(&recorded.speed, |s| s.per_second);
-            let per_cpu = ratio(&recorded.speed, |s| s.per_cpu_second);
-            let attach = ratio(&recorded.attach_speed, |s| s.per_second);
+            let after = twins.speeds_for(self.args.seconds)?;
+            let (throughput, per_cpu) = twins.ratios(&recorded.speeds, [&before, &after]);
+            let (attach, _) = twins.ratios(&recorded.attach_speeds, [&before, &after]);
             println!(
                 "  recorded {:.0} {unit}/s, {:.2} CPUs: {throughput:.3} per second, {per_cpu:.3} per CPU second",
-                recorded.speed.per_second, recorded.speed.cpus
+                recorded.speeds.target.per_second, recorded.speeds.target.cpus
             );
             alone.push(after);
             pairs.push([throughput, per_cpu, attach, recorded.attach.as_secs_f64(), recorded.detach.as_secs_f64()]);
@@ -233,21 +303,23 @@ impl Bench {
         }
         let [throughput, per_cpu, attach, to_rows, to_exit] =
             [0, 1, 2, 3, 4].map(|n| Values(pairs.iter().map(|pair| pair[n]).collect()));
-        let of = |value: fn(&Speed) -> f64| Values(alone.iter().map(value).collect()).median();
-        let mut detail = format!("{throughput}; alone {:.0} {unit}/s", of(|s| s.per_second));
+        let of = |value: fn(&Speed) -> f64| Values(alone.iter().map(|s| value(&s.target)).collect()).median();
+        let mut detail = format!("{throughput}; ± {:.3}; alone {:.0} {unit}/s", throughput.error(), of(|s| s.per_second));
         if mode != Mode::ThreadChurn {
             detail += &format!(", {switches:.0} context switches/s");
         }
         self.report.add(format!("{title}: {unit} per second"), least, throughput.median(), "", detail);
         let alone_ns = 1e9 / of(|s| s.per_cpu_second);
         let added_ns = alone_ns / per_cpu.median() - alone_ns;
-        let detail = format!("{per_cpu}; alone {alone_ns:.0} ns of CPU time per unit, recorded {added_ns:+.0} ns");
+        let detail = format!(
+            "{per_cpu}; ± {:.3}; alone {alone_ns:.0} ns of CPU time per unit, recorded {added_ns:+.0} ns",
+            per_cpu.error()
+        );
         self.report.add(format!("{title}: {unit} per CPU second"), least, per_cpu.median(), "", detail);
         // Each measurement alone, against its neighbours as the recorded ones are: what the machine does by itself.
-        let noise =
-            alone.windows(3).map(|of| 2.0 * of[1].per_cpu_second / (of[0].per_cpu_second + of[2].per_cpu_second));
+        let noise = alone.windows(3).map(|of| twins.ratios(&of[1], [&of[0], &of[2]]).1);
         let noise = Values(noise.collect());
-        let detail = format!("{noise}; the same ratio without a recorder");
+        let detail = format!("{noise}; ± {:.3}; the same ratio without a recorder", noise.error());
         self.report.add(format!("{title}: noise"), Bound::Nothing, noise.lowest(), "lowest", detail);
         let detail = "of the values above";
         self.report.add(format!("{title}: lowest"), Bound::AtLeast(LOWEST), per_cpu.lowest(), "", detail);
@@ -256,23 +328,17 @@ impl Bench {
         Ok(())
     }
 
-    fn speed(&self, target: &Target) -> Result<Speed> {
-        let before = target.account()?;
-        thread::sleep(Duration::from_secs(self.args.seconds));
-        Speed::between(&before, &target.account()?)
-    }
-
-    fn recorded(&self, target: &Target, side: Side) -> Result<Recorded> {
-        let before = target.account()?;
+    fn recorded(&self, twins: &Twins, side: Side) -> Result<Recorded> {
+        let before = twins.accounts()?;
         let start = Instant::now();
-        let recorder = self.attach(target, side.options())?;
+        let recorder = self.attach(&twins.target, side.options())?;
         let attach = start.elapsed();
-        let attach_speed = Speed::between(&before, &target.account()?)?;
+        let attach_speeds = twins.speeds(&before)?;
         thread::sleep(SETTLE);
-        let speed = self.speed(target)?;
+        let speeds = twins.speeds_for(self.args.seconds)?;
         let end = Instant::now();
         recorder.stop()?;
-        Ok(Recorded { speed, attach_speed, attach, detach: end.elapsed() })
+        Ok(Recorded { speeds, attach_speeds, attach, detach: end.elapsed() })
     }
 
     /// Starts a recorder and waits for its first rows on disk.
@@ -333,6 +399,14 @@ struct Values(Vec<f64>);
 impl Values {
     fn median(&self) -> f64 {
         median(&mut self.0.clone())
+    }
+
+    /// The median's standard error, as of a normal distribution; NaN for less than two values.
+    fn error(&self) -> f64 {
+        let number = self.0.len() as f64;
+        let mean = self.0.iter().sum::<f64>() / number;
+        let variance = self.0.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (number - 1.0);
+        1.2533 * (variance / number).sqrt()
     }
 
     fn lowest(&self) -> f64 {

@@ -38,6 +38,11 @@ impl Mode {
         }
     }
 
+    /// Whether it has one worker by default.
+    pub(super) fn has_one_worker(self) -> bool {
+        matches!(self, Self::SelfWake | Self::NotifyPingPong | Self::Timers)
+    }
+
     /// Whether the binary with debug information is measured too: hud finds the current task in another way there.
     pub(super) fn has_two_variants(self) -> bool {
         matches!(self, Self::SelfWake | Self::NotifyPingPong | Self::Timers | Self::SwitchesFlat)
