@@ -138,12 +138,15 @@ pub struct Finished {
     pub disk_drops: u64,
     /// Still attached, without effect, until it is detached or dropped.
     pub probes: Option<Probes>,
+    /// Until the probes are off.
+    hurry: Option<Hurry>,
 }
 
 impl Finished {
     /// Takes the probes off. That takes the kernel a moment.
     pub fn detach(&mut self) {
         self.probes = None;
+        self.hurry = None;
     }
 
     /// How many probes are still attached in the target's code.
@@ -195,7 +198,10 @@ impl Recorder {
         // The probes may still have to be put on.
         let keep_bpf = settings.keep_bpf || !attachment.has_learned();
         privilege::drop_after_attach(keep_bpf, settings.owner);
+        // Until the first rows are seen: before that, the attach is not over for whoever waits for it.
+        let hurry = Hurry::begin();
         let mut run = Run::begin(attachment, &settings)?;
+        run.hurry = Some(hurry);
         news(News::Began(run.live.folder()));
         let result = run.watch(control, &mut news);
         run.close(result, &mut news)
@@ -215,6 +221,8 @@ struct Run<'a> {
     disk_drops: u64,
     epoch: EpochClock,
     started: Instant,
+    /// In the first second.
+    hurry: Option<Hurry>,
 }
 
 impl<'a> Run<'a> {
@@ -255,6 +263,7 @@ impl<'a> Run<'a> {
             disk_drops: 0,
             epoch,
             started: Instant::now(),
+            hurry: None,
         })
     }
 
@@ -292,6 +301,7 @@ impl<'a> Run<'a> {
             }
             if second.elapsed() >= SECOND {
                 second = Instant::now();
+                self.hurry = None;
                 self.tell_again()?;
                 let counters = self.attachment.counters()?;
                 self.attachment.probes.follow_mappings(&counters);
@@ -419,9 +429,10 @@ impl<'a> Run<'a> {
 
     /// Ends the last session, whatever led here, and waits for all that is under way.
     fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
-        let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, .. } = self;
+        let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, hurry, .. } = self;
+        drop(hurry);
         // Somebody waits for it, unless the target has exited.
-        let _hurry = match result {
+        let hurry = match result {
             Ok(End::Stopped | End::DurationOver) => Some(Hurry::all(attachment.sources.intake().pid())),
             _ => None,
         };
@@ -470,7 +481,7 @@ impl<'a> Run<'a> {
         settled?;
         counters?;
         let (end, last) = end;
-        Ok(Finished { end, last, disk_drops, probes: Some(attachment.probes) })
+        Ok(Finished { end, last, disk_drops, probes: Some(attachment.probes), hurry })
     }
 }
 

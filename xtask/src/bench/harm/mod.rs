@@ -65,7 +65,8 @@ time. Stripped is the same binary after `strip --strip-debug`, as `cargo build -
 with 1,000 task types is in a release build of its own, so that no other mode has that many poll functions.
 - Two processes of the same program run at the same time; only one of them is recorded. The other is the control: what the \
 machine does to both (its clock, its neighbours, its caches) cancels out. Programs with one worker share one CPU, so that \
-they take turns within milliseconds; the others share all CPUs.
+they take turns within milliseconds; the others share all CPUs. The mode with 2,000 threads has no control: with 4,000, which \
+no two CPUs can run, nothing else on the machine moves.
 - Each measurement with a recorder lies between two without. Its ratio is to the mean of these two. Per CPU second it is \
 the recorded program's change divided by the control's. The median of the ratios is reported, its standard error (1.2533 \
 standard deviations divided by the root of their number), and the lowest ratio per CPU second. The recorder has attached \
@@ -172,11 +173,12 @@ impl Speed {
     }
 }
 
-/// Two processes of one program that run at the same time, on the same CPUs.
+/// Two processes of one program that run at the same time, on the same CPUs; without a second one where the machine has
+/// no room for it.
 struct Twins {
     /// The one that is recorded.
     target: Target,
-    control: Target,
+    control: Option<Target>,
     /// CPUs that they may use.
     cpus: f64,
 }
@@ -185,7 +187,7 @@ struct Twins {
 #[derive(Clone, Copy)]
 struct Speeds {
     target: Speed,
-    control: Speed,
+    control: Option<Speed>,
 }
 
 impl Twins {
@@ -200,18 +202,21 @@ impl Twins {
             }
         };
         let cpus = if mode.has_one_worker() { 1.0 } else { thread::available_parallelism()?.get() as f64 };
-        Ok(Self { target: start()?, control: start()?, cpus })
+        let target = start()?;
+        let control = mode.leaves_room_for_a_control().then(start).transpose()?;
+        Ok(Self { target, control, cpus })
     }
 
-    fn accounts(&self) -> Result<[Value; 2]> {
-        Ok([self.target.account()?, self.control.account()?])
+    fn accounts(&self) -> Result<(Value, Option<Value>)> {
+        Ok((self.target.account()?, self.control.as_ref().map(Target::account).transpose()?))
     }
 
     /// Since these accounts.
-    fn speeds(&self, before: &[Value; 2]) -> Result<Speeds> {
+    fn speeds(&self, before: &(Value, Option<Value>)) -> Result<Speeds> {
         let after = self.accounts()?;
-        let [target, control] = [0, 1].map(|n| Speed::between(&before[n], &after[n]));
-        Ok(Speeds { target: target?, control: control? })
+        let control = before.1.as_ref().zip(after.1.as_ref());
+        let control = control.map(|(before, after)| Speed::between(before, after)).transpose()?;
+        Ok(Speeds { target: Speed::between(&before.0, &after.0)?, control })
     }
 
     /// For this number of seconds from now on.
@@ -224,9 +229,9 @@ impl Twins {
     /// Units per second and units per CPU second as ratios to the mean of the measurements before and after.
     fn ratios(&self, speeds: &Speeds, [before, after]: [&Speeds; 2]) -> (f64, f64) {
         let change = |of: fn(&Speeds) -> f64| 2.0 * of(speeds) / (of(before) + of(after));
-        let control = change(|s| s.control.per_cpu_second);
+        let control = change(|s| s.control.map_or(1.0, |control| control.per_cpu_second));
         let throughput = change(|s| s.target.per_second);
-        let used = (before.target.cpus + before.control.cpus) / self.cpus;
+        let used = (before.target.cpus + before.control.map_or(0.0, |control| control.cpus)) / self.cpus;
         (
             if used >= FULLY_USED { throughput / control } else { throughput },
             change(|s| s.target.per_cpu_second) / control,
@@ -304,7 +309,8 @@ impl Bench {
         let [throughput, per_cpu, attach, to_rows, to_exit] =
             [0, 1, 2, 3, 4].map(|n| Values(pairs.iter().map(|pair| pair[n]).collect()));
         let of = |value: fn(&Speed) -> f64| Values(alone.iter().map(|s| value(&s.target)).collect()).median();
-        let mut detail = format!("{throughput}; ± {:.3}; alone {:.0} {unit}/s", throughput.error(), of(|s| s.per_second));
+        let mut detail =
+            format!("{throughput}; ± {:.3}; alone {:.0} {unit}/s", throughput.error(), of(|s| s.per_second));
         if mode != Mode::ThreadChurn {
             detail += &format!(", {switches:.0} context switches/s");
         }

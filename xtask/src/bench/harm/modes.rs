@@ -43,6 +43,11 @@ impl Mode {
         matches!(self, Self::SelfWake | Self::NotifyPingPong | Self::Timers)
     }
 
+    /// Whether two processes of it can run at a time: 4,000 threads that wake all the time leave nothing else a CPU.
+    pub(super) fn leaves_room_for_a_control(self) -> bool {
+        self != Self::Threads
+    }
+
     /// Whether the binary with debug information is measured too: hud finds the current task in another way there.
     pub(super) fn has_two_variants(self) -> bool {
         matches!(self, Self::SelfWake | Self::NotifyPingPong | Self::Timers | Self::SwitchesFlat)
