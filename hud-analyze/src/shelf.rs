@@ -8,7 +8,7 @@ use std::{
 
 use hud_common::session::{self, VerifiedFile};
 use parquet::{
-    arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+    arrow::arrow_reader::ArrowReaderMetadata,
     file::metadata::{
         PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
     },
@@ -114,7 +114,6 @@ pub(crate) fn footer(segment: &Segment) -> session::Result<ParquetMetaData> {
 /// Opens a segment, with its page indexes.
 fn open(segment: &Segment) -> session::Result<Opened> {
     let file = segment.open()?;
-    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-    let metadata = ArrowReaderMetadata::load(&file, options).map_err(session::Error::damaged(&segment.path))?;
+    let metadata = session::footer(&file, PageIndexPolicy::Optional)?;
     Ok(Opened { file, metadata })
 }

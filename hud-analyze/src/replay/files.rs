@@ -19,11 +19,7 @@ use arrow::{
 use hud_common::session::{
     self, Error, InflightReader, Manifest, SessionDir, Table, VerifiedFile, open_verified, scan_verified,
 };
-use parquet::{
-    arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
-    errors::ParquetError,
-    file::metadata::PageIndexPolicy,
-};
+use parquet::{arrow::arrow_reader::ArrowReaderMetadata, errors::ParquetError, file::metadata::PageIndexPolicy};
 
 use crate::{
     packed,
@@ -180,8 +176,7 @@ impl Shelf {
         }
         drop(files);
         let file = self.dir.open_sealed(key.0, key.1)?;
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(damaged(file.path()))?;
+        let metadata = session::footer(&file, PageIndexPolicy::Optional)?;
         let mut files = open();
         files.push_front((key, file.clone(), metadata.clone()));
         files.truncate(OPEN);

@@ -14,16 +14,19 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     slice,
-    string::{String, ToString as _},
+    string::String,
     sync::Arc,
     vec::Vec,
 };
 
 use bytes::Bytes;
 use parquet::{
-    arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
+    arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
     errors::ParquetError,
-    file::reader::{ChunkReader, Length},
+    file::{
+        metadata::{FileMetaData, PageIndexPolicy, ParquetMetaDataBuilder, ParquetMetaDataReader},
+        reader::{ChunkReader, Length},
+    },
 };
 use rustix::{
     buffer::spare_capacity,
@@ -354,10 +357,38 @@ fn read_one(file: &dyn ReadAt, range: Range<u64>) -> io::Result<Bytes> {
     parts.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
+/// Reads what a segment's footer says of its rows, without its key-value metadata.
+///
+/// Among those is an Arrow schema (`ARROW:schema`), which the arrow crate decodes with panics where it is damaged. It says
+/// nothing that the columns' own types do not say, so no reader gets to see it.
+pub fn footer(file: &VerifiedFile, pages: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
+    let read = || {
+        let metadata = ParquetMetaDataReader::new().with_page_index_policy(pages).parse_and_finish(file)?;
+        let said = metadata.file_metadata();
+        let kept = FileMetaData::new(
+            said.version(),
+            said.num_rows(),
+            said.created_by().map(Into::into),
+            None,
+            said.schema_descr_ptr(),
+            said.column_orders().cloned(),
+        );
+        let mut all = metadata.into_builder();
+        let metadata = ParquetMetaDataBuilder::new(kept)
+            .set_row_groups(all.take_row_groups())
+            .set_column_index(all.take_column_index())
+            .set_offset_index(all.take_offset_index())
+            .build();
+        let options = ArrowReaderOptions::new().with_page_index_policy(pages).with_skip_arrow_metadata(true);
+        ArrowReaderMetadata::try_new(Arc::new(metadata), options)
+    };
+    read().map_err(Error::damaged(file.path()))
+}
+
 /// A reader of a sealed segment that gives no row before its checksum was held against it.
 pub fn verified_reader(file: VerifiedFile) -> Result<ParquetRecordBatchReaderBuilder<VerifiedFile>> {
-    let path = file.path().to_path_buf();
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| Error::Damaged { path, why: e.to_string() })
+    let metadata = footer(&file, PageIndexPolicy::Skip)?;
+    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata))
 }
 
 impl ReadAt for Bytes {

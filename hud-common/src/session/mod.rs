@@ -26,7 +26,7 @@ mod tables;
 mod unnamed;
 mod watched;
 
-pub use checks::{Checked, ReadAt, VerifiedFile, verified_reader};
+pub use checks::{Checked, ReadAt, VerifiedFile, footer, verified_reader};
 pub use error::{Error, Result};
 pub use inflight::{Cut, InflightLog, InflightReader};
 pub use layout::{Elsewhere, SessionDir, Unsealed};

@@ -20,8 +20,8 @@ use super::{
     CoverageColumns, Manifest, REFERENCES, Recovery, SessionDir, StreamAccount, Table, VerifiedFile,
     error::{Error, Result},
     layout::TMP,
-    scan::{integers, scan_log, scan_segment, texts},
-    segment::{encode, seal_log, segment_info_and_longest},
+    scan::{integers, scan_log, scan_verified, texts},
+    segment::{encode_for, info_and_longest, seal_log},
     unnamed,
     unnamed::rows,
     watched::not_covered,
@@ -113,9 +113,11 @@ fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> R
 
 /// Adds a segment of what recovery found out.
 fn put(session: &SessionDir, table: Table, batch: RecordBatch, step: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-    let Some(encoded) = encode(table, &[batch]).map_err(Error::damaged(&session.table(table)))? else { return Ok(()) };
+    let number = session.next_number(table)?;
+    let encoded = encode_for(session, table, number, &[batch]).map_err(Error::damaged(&session.table(table)))?;
+    let Some(encoded) = encoded else { return Ok(()) };
     session.create_table(table)?;
-    let path = session.segment(table, session.next_number(table)?);
+    let path = session.segment(table, number);
     super::layout::write_whole(&path, &[&encoded.data])?;
     step()
 }
@@ -158,8 +160,8 @@ fn tidy(session: &SessionDir, manifest: &Manifest, step: &mut dyn FnMut() -> Res
         let sealed = session.segment(log.table, log.number);
         if log.number < manifest.first_segment(log.table) {
             remove(&log.log)?;
-        } else if sealed.exists() && VerifiedFile::open(&sealed).and_then(|f| f.check_all()).is_ok() {
-            // Where it is damaged, the log is what it can be made from again.
+        } else if sealed.exists() && session.open_sealed(log.table, log.number).and_then(|f| f.check_all()).is_ok() {
+            // Where it is damaged, or another session's, the log is what it can be made from again.
             remove(&log.log)?;
         }
     }
@@ -205,11 +207,12 @@ impl Findings {
             let mut newest = None;
             let in_logs: HashSet<u32> = logs.iter().filter(|l| l.table == table).map(|l| l.number).collect();
             // The newest first: it spares most of the others from being read beyond their footers.
-            for (number, path) in session.sealed(table)?.into_iter().rev() {
+            for (number, _) in session.sealed(table)?.into_iter().rev() {
                 if in_logs.contains(&number) {
                     continue;
                 }
-                if let Err(e) = found.sealed(table, &path, &mut newest) {
+                let opened = session.open_sealed(table, number);
+                if let Err(e) = opened.and_then(|file| found.sealed(table, file, &mut newest)) {
                     found.skip(table, number, e)?;
                 }
             }
@@ -242,14 +245,14 @@ impl Findings {
     }
 
     /// Takes in what a sealed segment says.
-    fn sealed(&mut self, table: Table, path: &Path, newest: &mut Option<i64>) -> Result<()> {
-        let (info, longest) = segment_info_and_longest(table, path)?;
+    fn sealed(&mut self, table: Table, file: VerifiedFile, newest: &mut Option<i64>) -> Result<()> {
+        let (info, longest) = info_and_longest(table, file.clone())?;
         *self.rows.entry(table).or_default() += info.rows;
         if table.expires() {
             *newest = (*newest).max(Some(info.last_ts));
             // The end of its last event, which need not be that of its last row.
             if *newest < Some(info.last_ts.saturating_add(longest)) {
-                scan_segment(table, path, &["ts", "dur"], |batch| {
+                scan_verified(table, file.clone(), &["ts", "dur"], |batch| {
                     *newest = (*newest).max(latest(batch));
                     Ok(())
                 })?;
@@ -257,7 +260,7 @@ impl Findings {
         }
         // Accounts count from the beginning on, so the newest says all; losses add up.
         if table == Table::Drops || (table == Table::Accounts && self.accounts.is_empty()) {
-            scan_segment(table, path, &["ts", "stream", "produced", "stored", "dropped", "lost"], |batch| {
+            scan_verified(table, file, &["ts", "stream", "produced", "stored", "dropped", "lost"], |batch| {
                 self.note(table, batch);
                 Ok(())
             })?;
@@ -392,20 +395,20 @@ pub(super) fn each_batch(
     skip: &mut Skip<'_>,
 ) -> Result<()> {
     let logs = session.unsealed()?;
-    for (number, path) in session.sealed(table)? {
+    for (number, _) in session.sealed(table)? {
         if logs.iter().any(|log| log.table == table && log.number == number) {
             continue;
         }
-        let done =
-            super::segment::range(table, &path, columns.first().unwrap_or(&"")).and_then(|range| {
-                match is_wanted(range) {
-                    true => scan_segment(table, &path, columns, |batch| {
-                        each(batch);
-                        Ok(())
-                    }),
-                    false => Ok(()),
-                }
-            });
+        let done = session.open_sealed(table, number).and_then(|file| {
+            let range = super::segment::range(table, file.clone(), columns.first().unwrap_or(&""))?;
+            match is_wanted(range) {
+                true => scan_verified(table, file, columns, |batch| {
+                    each(batch);
+                    Ok(())
+                }),
+                false => Ok(()),
+            }
+        });
         done.or_else(|e| skip(table, number, e))?;
     }
     for log in logs.iter().filter(|log| log.table == table) {
@@ -429,7 +432,7 @@ mod tests {
     use crate::session::{
         AccountColumns, AccountRow, Clock, ClockColumns, ClockRow, Columns, CoverageRow, DropColumns, DropRow,
         FORMAT_VERSION, FrameColumns, FrameRow, InflightLog, OffCpuColumns, OffCpuRow, PollColumns, PollRow, Range,
-        STILL_ON, StackColumns, StackRow, seal, unnamed::rows,
+        STILL_ON, StackColumns, StackRow, scan_segment, seal, unnamed::rows,
     };
 
     const START: i64 = 1_000_000_000_000;
@@ -495,6 +498,34 @@ mod tests {
     fn sealed(session: &SessionDir, table: Table, batch: RecordBatch) {
         let number = log(session, table, &[batch]);
         seal(session, table, number).unwrap();
+    }
+
+    /// Of a session whose log has a number, another's segment of that number was believed, and the log removed.
+    #[test]
+    fn segments_of_another_session_are_not_adopted() {
+        let tmp = TempDir::new().unwrap();
+        let create = |id: &str| {
+            let manifest = Manifest { id: id.into(), ..manifest() };
+            SessionDir::create(&tmp.path().join(id), &manifest).unwrap().0
+        };
+        let (session, other) = (create("own"), create("other"));
+        for ms in [900, 901] {
+            sealed(&other, Table::OffCpu, batch::<OffCpuColumns>([off_cpu(ms, 9)]));
+        }
+        sealed(&session, Table::OffCpu, batch::<OffCpuColumns>([off_cpu(0, 1)]));
+        let open = log(&session, Table::OffCpu, &[batch::<OffCpuColumns>([off_cpu(10, 2)])]);
+        for number in [1, open] {
+            fs::copy(other.segment(Table::OffCpu, number), session.segment(Table::OffCpu, number)).unwrap();
+        }
+        let recovery = recover(&session).unwrap().unwrap();
+        assert_eq!(recovery.damaged_segments, [("off_cpu".into(), vec![1])].into());
+        assert_eq!(recovery.rows_salvaged, 1);
+        assert_eq!(Manifest::read(session.path()).unwrap().end, Some(START + 12 * MS));
+        let file = session.open_sealed(Table::OffCpu, open).unwrap();
+        assert_eq!(file.session_id(), Some("own"));
+        // What recovery adds is this session's too.
+        let stacks = session.open_sealed(Table::Stacks, 1).unwrap();
+        assert_eq!(stacks.session_id(), Some("own"));
     }
 
     /// A session as kill -9 leaves it: segments, logs that end torn, a stack that nobody named yet, a log that was just

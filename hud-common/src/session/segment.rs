@@ -31,7 +31,7 @@ use super::{
     column::{self, ColumnEncoder, Learned, Manner, Values},
     error::{Error, Result},
     inflight::{Cut, InflightReader},
-    scan::{open_segment, open_verified},
+    scan::open_verified,
 };
 
 /// A segment that was sealed.
@@ -368,20 +368,16 @@ pub struct SegmentInfo {
 
 /// Reads a sealed segment's footer, and only that.
 pub fn segment_info(table: Table, path: &Path) -> Result<SegmentInfo> {
-    Ok(segment_info_and_longest(table, path)?.0)
-}
-
-/// The same, and how long its longest event is; none where its rows have no duration.
-pub(super) fn segment_info_and_longest(table: Table, path: &Path) -> Result<(SegmentInfo, i64)> {
-    info_of(table, VerifiedFile::open(path)?)
+    verified_info(table, VerifiedFile::open(path)?)
 }
 
 /// Like [`segment_info`], of a file that is open.
 pub fn verified_info(table: Table, file: VerifiedFile) -> Result<SegmentInfo> {
-    Ok(info_of(table, file)?.0)
+    Ok(info_and_longest(table, file)?.0)
 }
 
-fn info_of(table: Table, file: VerifiedFile) -> Result<(SegmentInfo, i64)> {
+/// The same, and how long its longest event is; none where its rows have no duration.
+pub(super) fn info_and_longest(table: Table, file: VerifiedFile) -> Result<(SegmentInfo, i64)> {
     let (path, bytes) = (file.path().to_path_buf(), file.size());
     let reader = open_verified(table, file)?;
     let damaged = |why: &str| Error::Damaged { path: path.clone(), why: why.into() };
@@ -394,8 +390,8 @@ fn info_of(table: Table, file: VerifiedFile) -> Result<(SegmentInfo, i64)> {
 }
 
 /// The smallest and the largest integer of a column of a sealed segment, as its footer says; `None` where it does not.
-pub(super) fn range(table: Table, path: &Path, column: &str) -> Result<Option<(i64, i64)>> {
-    Ok(column_range(open_segment(table, path)?.metadata(), column))
+pub(super) fn range(table: Table, file: VerifiedFile, column: &str) -> Result<Option<(i64, i64)>> {
+    Ok(column_range(open_verified(table, file)?.metadata(), column))
 }
 
 fn column_range(metadata: &ParquetMetaData, column: &str) -> Option<(i64, i64)> {

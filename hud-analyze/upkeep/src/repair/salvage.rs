@@ -5,9 +5,9 @@
 use std::{ops::Range, path::Path};
 
 use arrow::array::RecordBatch;
-use hud_common::session::{Table, VerifiedFile, open_segment};
+use hud_common::session::{Table, VerifiedFile, footer, open_segment};
 use parquet::{
-    arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection},
+    arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection},
     file::metadata::{PageIndexPolicy, ParquetMetaData},
 };
 
@@ -23,8 +23,7 @@ pub(crate) fn salvage(table: Table, path: &Path, each: &mut dyn FnMut(&RecordBat
         return Ok(());
     }
     let Ok(file) = VerifiedFile::open(path) else { return Ok(()) };
-    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
-    let Ok(metadata) = ArrowReaderMetadata::load(&file, options) else { return Ok(()) };
+    let Ok(metadata) = footer(&file, PageIndexPolicy::Required) else { return Ok(()) };
     for group in 0..metadata.metadata().num_row_groups() {
         for rows in readable(&file, metadata.metadata(), group) {
             let selection = RowSelection::from_consecutive_ranges(std::iter::once(rows.clone()), rows.end);
