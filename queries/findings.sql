@@ -5,8 +5,8 @@
 --
 -- long_poll: by type of task, polls that began in the window and held their worker (`dur - run_queue`: asleep or on a CPU)
 -- for more than $long_poll; a warning where the longest did for more than $very_long_poll. Where polls were not watched,
--- sleeps inside tasks and computations that samples show, of more than $long_poll, count in their place
--- (blocking_each.sql says how they are found); a finding that rests on samples alone is estimated. `value` is the longest.
+-- sleeps inside tasks of more than $long_poll count in their place: a sleep lies in one poll. CPU samples do not count: any
+-- number of short polls of one task can lie between two of them. `value` is the longest.
 --
 -- cpu_starved: polls of tasks that began in the window and waited for a CPU (`run_queue`) for more than $long_poll. No task
 -- is to blame; the sentence says how many CPUs the process and all others used (`process`), and for how long a CPU limit of
@@ -69,7 +69,7 @@
 --   task_id            id        task of the worst
 --   tid                id        its thread
 --   count              count     how many of them: polls, delays, tasks, waits; null of a rule that counts nothing
---   estimated          flag      whether it rests on samples alone
+--   estimated          flag      whether it rests on samples alone, which no rule does today
 WITH
 type_of AS MATERIALIZED (
     SELECT task_id, min(type_id) AS type_id
@@ -106,44 +106,25 @@ gaps AS MATERIALIZED (
     )
     WHERE from_ts < to_ts
 ),
-unwatched AS (
-    SELECT s.tid, s.ts, s.task_id, s.weight, s.is_sleep, g.from_ts AS gap
+-- Sleeps inside tasks of these times.
+asleep AS (
+    SELECT s.ts, s.dur, s.tid, s.task_id
     FROM gaps g
     JOIN (
-        SELECT tid, ts, task_id, weight, 0 AS is_sleep,
+        SELECT ts, dur - coalesce(run_queue, 0) AS dur, tid, task_id,
                ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12) AS bucket
-        FROM samples
-        WHERE ts >= $from AND ts < $to
-        UNION ALL
-        SELECT tid, ts, CASE WHEN dur - coalesce(run_queue, 0) > $long_poll THEN task_id END,
-               dur - coalesce(run_queue, 0), 1,
-               ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
         FROM off_cpu
-        WHERE ts >= $from AND ts < $to AND state IN ('S', 'D')
+        WHERE ts >= $from AND ts < $to AND state IN ('S', 'D') AND task_id IS NOT NULL
+          AND dur - coalesce(run_queue, 0) > $long_poll
     ) s ON s.bucket = g.bucket AND s.ts >= g.from_ts AND s.ts < g.to_ts
 ),
--- Consecutive samples of one task without a sleep between are an island; a sleep is one of its own.
-islands AS (
-    SELECT *, sum(is_shore) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep
-                                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS island
-    FROM (
-        SELECT *, CASE WHEN is_sleep = 0 AND lag(is_sleep) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep) = 0
-                        AND task_id = lag(task_id) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep)
-                       THEN 0 ELSE 1 END AS is_shore
-        FROM unwatched
-    )
-),
 long AS (
-    SELECT ts, dur - run_queue AS dur, tid, task_id, type_id, false AS estimated
+    SELECT ts, dur - run_queue AS dur, tid, task_id, type_id
     FROM polls
     WHERE ts >= $from AND ts < $to AND dur > $long_poll AND dur - run_queue > $long_poll
     UNION ALL
-    SELECT min(ts), sum(weight), tid, task_id, NULL, max(is_sleep) = 0
-    FROM islands
-    WHERE task_id IS NOT NULL
-    GROUP BY tid, gap, island, task_id
-    HAVING sum(weight) > $long_poll
-       AND (max(is_sleep) = 1 OR (count(*) >= 2 AND 2 * (max(ts) - min(ts)) >= $long_poll))
+    SELECT ts, dur, tid, task_id, NULL
+    FROM asleep
 ),
 long_typed AS (
     SELECT l.*, y.name,
@@ -165,7 +146,7 @@ long_poll AS (
            CASE WHEN max(dur) > $very_long_poll THEN CAST($very_long_poll AS BIGINT) ELSE CAST($long_poll AS BIGINT)
            END AS threshold, 'ns' AS unit, name AS task_type, max(CASE WHEN n = 1 THEN ts END) AS ts,
            max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN tid END) AS tid,
-           count(*) AS count, bool_and(estimated) AS estimated
+           count(*) AS count, false AS estimated
     FROM long_typed
     GROUP BY name
 ),

@@ -184,8 +184,8 @@ fn both_culprits_are_found() {
             assert!(culprit.place.file.as_ref().is_some_and(|f| f.ends_with("test-async-app.rs")), "{culprit:?}");
             assert!(culprit.place.line.is_some_and(|l| l > 0), "{culprit:?}");
             let found = snapshot.findings.iter().find(|f| f.rule == Rule::LongPoll && f.sentence.starts_with(&task));
-            let found = found.unwrap_or_else(|| panic!("{polls}: {:#?}", snapshot.findings));
-            assert_eq!(found.is_estimated, is_estimate, "{polls}: {found:?}");
+            // Samples cannot tell one long poll from many short ones.
+            assert_eq!(found.is_some(), !is_estimate, "{polls}: {:#?}", snapshot.findings);
         }
         assert!(snapshot.workers.runtimes.iter().flat_map(|r| &r.workers).all(|w| w.load.observed() > 0));
         assert!(!snapshot.timeline.lanes.is_empty() && snapshot.flame.nodes.len() > 10);

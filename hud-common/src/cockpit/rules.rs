@@ -85,8 +85,9 @@ fn at(scene: &Scene<'_>, no: PlaceNo) -> String {
     }
 }
 
-/// Polls that held their worker for longer than the thresholds, by type; where polls were not watched, sleeps inside a task
-/// and computations that samples show. Time that a poll waited for a CPU does not count.
+/// Polls that held their worker for longer than the thresholds, by type; where polls were not watched, sleeps inside a
+/// task. Time that a poll waited for a CPU does not count, and neither do estimates: any number of short polls of one task
+/// can lie between two CPU samples.
 fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
     #[derive(Default)]
     struct Long {
@@ -95,28 +96,23 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
         longest: Option<(i64, Reverse<i64>, Tid, TaskId)>,
         /// Of that one, the time that it computed.
         busy: i64,
-        is_exact: bool,
     }
     let thresholds = scene.query.thresholds;
     let mut types: BTreeMap<Option<TypeId>, Long> = BTreeMap::new();
-    let mut add = |type_id: Option<TypeId>, at: (i64, Reverse<i64>, Tid, TaskId), busy: i64, is_exact: bool| {
+    let mut add = |type_id: Option<TypeId>, at: (i64, Reverse<i64>, Tid, TaskId), busy: i64| {
         let long = types.entry(type_id).or_default();
         long.count += 1;
         if Some(at) > long.longest {
             (long.longest, long.busy) = (Some(at), busy);
         }
-        long.is_exact |= is_exact;
     };
     for (poll, type_id) in task_polls(scene).filter(|(p, _)| p.held > thresholds.long_poll) {
-        add(type_id, (poll.held, Reverse(poll.ts), poll.tid, poll.task), poll.busy, true);
+        add(type_id, (poll.held, Reverse(poll.ts), poll.tid, poll.task), poll.busy);
     }
-    // Where no poll was watched, what is known of one: that it slept, or computed, for so long.
-    for held in stretches.iter().filter(|h| h.dur > thresholds.long_poll) {
-        let is_watched = held.cause == Cause::Cpu && !held.is_estimated;
-        if !is_watched && !is_polled(scene, held) {
-            let busy = if held.cause == Cause::Cpu { held.dur } else { 0 };
-            let at = (held.dur, Reverse(held.ts), held.tid, held.task);
-            add(held.type_id, at, busy, held.cause == Cause::Blocked);
+    // Where no poll was watched, what is known of one: that it slept for so long.
+    for held in stretches.iter().filter(|h| h.cause == Cause::Blocked && h.dur > thresholds.long_poll) {
+        if !is_polled(scene, held) {
+            add(held.type_id, (held.dur, Reverse(held.ts), held.tid, held.task), 0);
         }
     }
     let mut found = Vec::new();
@@ -127,7 +123,7 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
             false => (Status::Caution, thresholds.long_poll),
         };
         // The code that the longest stretch of this type is blamed on.
-        let blamed = stretches.iter().find(|h| h.type_id == type_id).map(|h| h.blamed);
+        let blamed = stretches.iter().find(|h| h.type_id == type_id && !h.is_estimated).map(|h| h.blamed);
         let blame = blamed.map(|no| format!(", in {}", at(scene, no))).unwrap_or_default();
         found.push(Finding {
             rule: Rule::LongPoll,
@@ -148,7 +144,7 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
                 evidence("polls", Value::Count(long.count), None),
             ],
             jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: Some(ts) },
-            is_estimated: !long.is_exact,
+            is_estimated: false,
         });
     }
     found

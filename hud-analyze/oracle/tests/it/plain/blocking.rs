@@ -31,7 +31,7 @@ fn heaviest(data: &Data, samples: impl Iterator<Item = (Option<i64>, i64)>) -> B
 }
 
 /// Consecutive samples of a task on a thread without a sleep between, where polls were not watched.
-pub(super) fn islands(data: &Data, args: &Args) -> Vec<Vec<usize>> {
+fn islands(data: &Data, args: &Args) -> Vec<Vec<usize>> {
     // The stretch without polls that a moment lies in: by its beginning.
     let gap = |ts: i64| -> Option<i64> {
         if data.polls_on(ts) {

@@ -9,7 +9,6 @@ use hud_common::session::PollRow;
 use serde_json::{Value, json};
 
 use super::{
-    blocking::islands,
     load, locks,
     names::{asleep, is_sleep},
     percentile, wakes,
@@ -86,21 +85,13 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
 
 fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
     let rules = &args.rules;
-    let mut all: Vec<(i64, i64, i32, i64, Option<i64>, bool)> = Vec::new();
+    let mut all: Vec<(i64, i64, i32, i64, Option<i64>)> = Vec::new();
     for p in data.polls.iter().filter(|p| args.holds(p.ts) && p.dur.min(p.dur - p.run_queue) > rules.long_poll) {
-        all.push((p.dur - p.run_queue, p.ts, p.tid, p.task_id, p.type_id, false));
+        all.push((p.dur - p.run_queue, p.ts, p.tid, p.task_id, p.type_id));
     }
     for o in data.off_cpu.iter().filter(|o| args.holds(o.ts) && is_sleep(o) && !data.polls_on(o.ts)) {
         if let Some(task) = o.task_id.filter(|_| asleep(o) > rules.long_poll) {
-            all.push((asleep(o), o.ts, o.tid, task, None, false));
-        }
-    }
-    for island in islands(data, args) {
-        let samples: Vec<_> = island.iter().map(|i| &data.samples[*i]).collect();
-        let (first, last) = (samples[0], samples[samples.len() - 1]);
-        let dur: i64 = samples.iter().map(|s| s.weight).sum();
-        if samples.len() >= 2 && dur > rules.long_poll && 2 * (last.ts - first.ts) >= rules.long_poll {
-            all.push((dur, first.ts, first.tid, first.task_id.unwrap(), None, true));
+            all.push((asleep(o), o.ts, o.tid, task, None));
         }
     }
     let mut types: BTreeMap<Option<String>, Vec<_>> = BTreeMap::new();
@@ -130,7 +121,6 @@ fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
                 at: Some((ts, task)),
                 tid: Some(tid),
                 count: Some(long.len()),
-                is_estimated: long.iter().all(|long| long.5),
                 ..Finding::default()
             }
         })
