@@ -273,8 +273,11 @@ impl Probes {
             {
                 return Err(rejection(name, why));
             }
-            match loaded.and_then(|(programs, rejected)| programs.test().map(|()| (programs, rejected))) {
-                Ok((programs, rejected)) => {
+            match loaded.and_then(|(programs, rejected)| programs.test().map(|tested| (programs, rejected, tested))) {
+                Ok((programs, rejected, tested)) => {
+                    if plan.polls == Polls::Auto {
+                        probes.trap = tested.trap_cost().ok();
+                    }
                     for (name, why) in rejected {
                         let (stream, lost) = lost_with(name);
                         probes.leave_out(stream, format!("{lost}: {}", rejection(name, &why)));
@@ -286,9 +289,6 @@ impl Probes {
         }
         if let Some(tables) = tables {
             probes.unwinder = Some(Unwinder::start(tables, process.clone(), Arc::clone(sources))?);
-        }
-        if plan.polls == Polls::Auto {
-            probes.trap = probes.programs.as_ref().and_then(|p| TrapCost::measure(p).ok());
         }
         Ok(probes)
     }

@@ -18,7 +18,7 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_map_type, bpf_prog_info, bpf_prog_type};
 
-use crate::{bpf, kernel, switch::Attach};
+use crate::{bpf, kernel, privilege, switch::Attach};
 
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h).
 const RETURN: u32 = 1;
@@ -86,10 +86,12 @@ impl Programs {
     /// Linux before 6.6 may accept the program, and refuse the link. 6.6.0 to 6.6.34, 6.7, 6.8 and 6.9.0 to 6.9.4 take the
     /// process id of a link for a thread's, and run the program for that thread alone (46ba0e49b642): the polls of all
     /// workers would be missing, and nothing would say so. So another thread than the first must be seen here.
-    pub(crate) fn test(&self) -> io::Result<()> {
-        let mut probes =
-            Uprobes::new(self.clone(), vec![own_place("poll_enter", false)?], "/proc/self/exe", std::process::id())?;
-        probes.attach()?;
+    pub(crate) fn test(&self) -> io::Result<Tested> {
+        let without = median_call();
+        let place = own_place("poll_enter", false)?;
+        let probes = Uprobes::new(self.clone(), vec![place], "/proc/self/exe", std::process::id())?;
+        let mut tested = Tested { probes, without };
+        tested.probes.attach()?;
         let runs = || Ok::<_, io::Error>(info(self.get("poll_enter")?)?.run_cnt);
         let before = runs()?;
         let hit = || (0..8).for_each(|_| measured());
@@ -103,7 +105,7 @@ impl Programs {
         // Where the kernel counts no runs at all, its version has to do.
         let is_counted = runs()? > before;
         let is_seen = if is_counted { by_another_thread >= before + 8 } else { !filters_by_thread(&kernel::release()) };
-        if is_seen { Ok(()) } else { Err(io::Error::other("they see one thread of a process only")) }
+        if is_seen { Ok(tested) } else { Err(io::Error::other("they see one thread of a process only")) }
     }
 
     /// Whether a program is loaded.
@@ -182,36 +184,53 @@ pub(crate) struct TrapCost {
     pub(crate) entry_and_return: Duration,
 }
 
-impl TrapCost {
-    /// Measures on a function of this process, with the very programs, which turn back at once as this is not their target.
-    pub(crate) fn measure(programs: &Programs) -> io::Result<Self> {
-        // A program does something between two hits, which takes the caches' first level from the kernel's path: a sixth
-        // more than hits in a loop.
-        const CALLS: usize = 400;
-        let mut memory = vec![0_u8; 128 << 10];
-        let mut median = || {
-            let mut calls: Vec<Duration> = (0..CALLS)
-                .map(|_| {
-                    memory.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
-                    let start = Instant::now();
-                    measured();
-                    start.elapsed()
-                })
-                .collect();
-            let (_, median, _) = calls.select_nth_unstable(CALLS / 2);
-            *median
-        };
-        let without = median();
-        let mut time = |places: Vec<Places>| -> io::Result<Duration> {
-            let mut probes = Uprobes::new(programs.clone(), places, "/proc/self/exe", std::process::id())?;
-            probes.attach()?;
-            Ok(median().saturating_sub(without))
-        };
-        Ok(TrapCost {
-            entry: time(vec![own_place("poll_enter", false)?])?,
-            entry_and_return: time(vec![own_place("poll_return", true)?, own_place("poll_enter", false)?])?,
-        })
+/// Probes on a function of this process, on after a test. Taken off when dropped, by other threads.
+pub(crate) struct Tested {
+    probes: Uprobes,
+    /// What a call took before they were on.
+    without: Duration,
+}
+
+impl Tested {
+    /// Measures with the very programs, which turn back at once as this is not their target.
+    pub(crate) fn trap_cost(mut self) -> io::Result<TrapCost> {
+        let entry = median_call().saturating_sub(self.without);
+        self.probes.places.push(own_place("poll_return", true)?);
+        self.probes.attach()?;
+        Ok(TrapCost { entry, entry_and_return: median_call().saturating_sub(self.without) })
     }
+}
+
+impl Drop for Tested {
+    /// Nobody calls the function any more, so nothing waits for this: a grace period, for which the kernel's own threads
+    /// need a CPU. Beside 2,000 busy threads three of them took 4.6 s of an attach.
+    fn drop(&mut self) {
+        for link in self.probes.links.drain(..) {
+            let release = move || {
+                privilege::enter_bystander();
+                drop(link);
+            };
+            // A thread that cannot be had: the link goes with the closure, right here.
+            let _ = thread::Builder::new().name("hud-detacher".into()).spawn(release);
+        }
+    }
+}
+
+/// What a call of [`measured`] takes. A program does something between two hits, which takes the caches' first level from
+/// the kernel's path: a sixth more than hits in a loop.
+fn median_call() -> Duration {
+    const CALLS: usize = 400;
+    let mut memory = vec![0_u8; 128 << 10];
+    let mut calls: Vec<Duration> = (0..CALLS)
+        .map(|_| {
+            memory.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
+            let start = Instant::now();
+            measured();
+            start.elapsed()
+        })
+        .collect();
+    let (_, median, _) = calls.select_nth_unstable(CALLS / 2);
+    *median
 }
 
 /// A place of this process to try probes on: [`measured`].
