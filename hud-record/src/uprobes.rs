@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -162,12 +162,9 @@ impl Attach for Uprobes {
     /// still on meanwhile goes on costing the target a trap for each hit. No order is needed, as none of them counts any
     /// more (`PROBES_SINCE`).
     fn detach(&mut self) {
-        thread::scope(|scope| {
-            for link in self.links.drain(..) {
-                // A thread that cannot be had: the link goes with the closure, right here.
-                let _ = thread::Builder::new().name("hud-detacher".into()).spawn_scoped(scope, move || drop(link));
-            }
-        });
+        for thread in release(&mut self.links) {
+            let _ = thread.join();
+        }
     }
 
     fn is_attached(&self) -> bool {
@@ -205,15 +202,20 @@ impl Drop for Tested {
     /// Nobody calls the function any more, so nothing waits for this: a grace period, for which the kernel's own threads
     /// need a CPU. Beside 2,000 busy threads three of them took 4.6 s of an attach.
     fn drop(&mut self) {
-        for link in self.probes.links.drain(..) {
-            let release = move || {
-                privilege::enter_bystander();
-                drop(link);
-            };
-            // A thread that cannot be had: the link goes with the closure, right here.
-            let _ = thread::Builder::new().name("hud-detacher".into()).spawn(release);
-        }
+        drop(release(&mut self.probes.links));
     }
+}
+
+/// Takes links off at once, each in a thread of its own.
+fn release(links: &mut Vec<OwnedFd>) -> Vec<JoinHandle<()>> {
+    let threads = links.drain(..).map(|link| {
+        // Where there is no thread to be had, the link goes with the closure, right here.
+        thread::Builder::new().name("hud-detacher".into()).spawn(move || {
+            privilege::enter_bystander();
+            drop(link);
+        })
+    });
+    threads.flatten().collect()
 }
 
 /// What a call of [`measured`] takes. A program does something between two hits, which takes the caches' first level from

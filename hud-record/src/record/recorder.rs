@@ -198,10 +198,7 @@ impl Recorder {
         // The probes may still have to be put on.
         let keep_bpf = settings.keep_bpf || !attachment.has_learned();
         privilege::drop_after_attach(keep_bpf, settings.owner);
-        // Until the first rows are seen: before that, the attach is not over for whoever waits for it.
-        let hurry = Hurry::begin();
         let mut run = Run::begin(attachment, &settings)?;
-        run.hurry = Some(hurry);
         news(News::Began(run.live.folder()));
         let result = run.watch(control, &mut news);
         run.close(result, &mut news)
@@ -221,13 +218,14 @@ struct Run<'a> {
     disk_drops: u64,
     epoch: EpochClock,
     started: Instant,
-    /// In the first second.
+    /// In the first second: the user waits for the first rows.
     hurry: Option<Hurry>,
 }
 
 impl<'a> Run<'a> {
     /// Begins the first session.
     fn begin(mut attachment: Attachment, settings: &'a Settings) -> Result<Self> {
+        let hurry = Hurry::begin();
         let prepared = blueprint(&attachment, settings, settings.previous.clone()).prepare()?;
         let clock = prepared.clock();
         let (mut live, new_stacks) = prepared.begin(kernel::now(), attachment.process.pid, &attachment.probes);
@@ -263,7 +261,7 @@ impl<'a> Run<'a> {
             disk_drops: 0,
             epoch,
             started: Instant::now(),
-            hurry: None,
+            hurry: Some(hurry),
         })
     }
 
@@ -430,6 +428,7 @@ impl<'a> Run<'a> {
     /// Ends the last session, whatever led here, and waits for all that is under way.
     fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
         let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, hurry, .. } = self;
+        // Before the next one notes how nice the threads are.
         drop(hurry);
         // Somebody waits for it, unless the target has exited.
         let hurry = match result {
