@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::sh::{cargo, command, run as sh, succeeds, target_dir};
-use crate::targets;
+use crate::sh::{command, run as sh, succeeds, target_dir};
+use crate::targets::{self, Profile};
 use crate::watch::{Recorder, Target, Vitals, cpu_time, folder_size, knows, vitals};
 
 /// Records a service with storms for long; fails unless memory is flat, disk bounded and every event accounted for
@@ -51,15 +51,8 @@ struct Sample {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "hud-record loads eBPF programs, which needs root");
-    let program = |given: &Option<PathBuf>, package: &str, profile: &[&str], folder: &str| -> Result<PathBuf> {
-        if let Some(given) = given {
-            return given.canonicalize().with_context(|| format!("failed to find {}", given.display()));
-        }
-        sh(cargo("build").args(profile).args(["--package", package, "--bins"]))?;
-        Ok(target_dir().join(folder).join(package))
-    };
-    let hud_record = program(&args.hud_record, "hud-record", &["--release"], "release")?;
-    let hud_analyze = program(&args.hud_analyze, "hud-analyze", &[], "debug")?;
+    let hud_record = targets::given_or_built(args.hud_record.as_deref(), "hud-record", Profile::Release)?;
+    let hud_analyze = targets::given_or_built(args.hud_analyze.as_deref(), "hud-analyze", Profile::Debug)?;
     let programs = targets::build()?;
     let session = target_dir().join("soak");
 

@@ -1,7 +1,7 @@
-//! Builds the programs that hud is tried on.
+//! Builds hud's programs, and those that it is tried on.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -15,6 +15,26 @@ pub(crate) struct Args {}
 pub(crate) fn run(Args {}: &Args) -> Result<()> {
     println!("{}", build_all()?.display());
     Ok(())
+}
+
+/// Of a build.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Debug,
+    Release,
+}
+
+/// A program of hud's: the one that is given, or else a build of the source here.
+pub(crate) fn given_or_built(given: Option<&Path>, package: &str, profile: Profile) -> Result<PathBuf> {
+    if let Some(given) = given {
+        return given.canonicalize().with_context(|| format!("failed to find {}", given.display()));
+    }
+    let (options, folder): (&[&str], _) = match profile {
+        Profile::Debug => (&[], "debug"),
+        Profile::Release => (&["--release"], "release"),
+    };
+    sh(cargo("build").args(options).args(["--package", package, "--bins"]))?;
+    Ok(target_dir().join(folder).join(package))
 }
 
 /// Builds the programs of hud-record/examples by the profile `example`: release, with debug information. Returns their

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::big;
 use super::report::{Bound, Report, median};
-use crate::sh::{cargo, run as sh, target_dir};
-use crate::targets;
+use crate::sh::target_dir;
+use crate::targets::{self, Profile};
 use crate::watch::{Recorded, Recorder, Target, ask, folder_size, knows, vitals};
 
 /// Overhead, throughput, size, memory and attach time of hud-record
@@ -75,20 +75,14 @@ struct Bench {
 pub(super) fn run(args: &Args) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     ensure!(is_root, "hud-record loads eBPF programs, which needs root");
-    let hud_record = match &args.hud_record {
-        Some(given) => given.canonicalize().with_context(|| format!("failed to find {}", given.display()))?,
-        None => {
-            sh(cargo("build").args(["--release", "--package", "hud-record", "--bins"]))?;
-            target_dir().join("release/hud-record")
-        }
-    };
+    let hud_record = targets::given_or_built(args.hud_record.as_deref(), "hud-record", Profile::Release)?;
     // Only asked for sums: its own speed is not measured.
-    sh(cargo("build").args(["--package", "hud-analyze", "--bins"]))?;
+    let hud_analyze = targets::given_or_built(None, "hud-analyze", Profile::Debug)?;
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder)?;
     let mut bench = Bench {
         hud_record,
-        hud_analyze: target_dir().join("debug/hud-analyze"),
+        hud_analyze,
         targets: targets::build()?,
         folder,
         report: Report::default(),

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::sh::{cargo, command, output, run as sh, succeeds, target_dir};
-use crate::{results, targets};
+use crate::results;
+use crate::sh::{command, output, succeeds};
+use crate::targets::{self, Profile};
 use cache::{Cache, Kernel, Qemu};
 use console::{Line, Step};
 use guest::Boot;
@@ -234,20 +235,15 @@ impl Provided {
 
 /// The programs of the guest, built unless they are given.
 fn programs(args: &Args) -> Result<Vec<Program>> {
-    let given = |path: &Path| path.canonicalize().with_context(|| format!("failed to find {}", path.display()));
-    let build = |package: &str, is_release: bool| {
-        let profile: &[&str] = if is_release { &["--release"] } else { &[] };
-        sh(cargo("build").args(profile).args(["--package", package, "--bins"]))?;
-        Ok(target_dir().join(if is_release { "release" } else { "debug" }).join(package))
-    };
-    let program = |given_path: &Option<PathBuf>, package: &'static str, is_release: bool| -> Result<Program> {
-        let path = given_path.as_deref().map_or_else(|| build(package, is_release), given)?;
+    let program = |given: &Option<PathBuf>, package: &'static str, profile| -> Result<Program> {
+        let path = targets::given_or_built(given.as_deref(), package, profile)?;
         Ok(Program { path, name: package, is_stripped: true })
     };
-    let mut programs = vec![program(&args.hud_record, "hud-record", !args.debug)?];
+    let profile = if args.debug { Profile::Debug } else { Profile::Release };
+    let mut programs = vec![program(&args.hud_record, "hud-record", profile)?];
     if args.check != Some(Check::Load) {
         if args.check != Some(Check::Lockdown) {
-            programs.push(program(&args.hud_analyze, "hud-analyze", true)?);
+            programs.push(program(&args.hud_analyze, "hud-analyze", Profile::Release)?);
         }
         programs.push(Program { path: targets::build_program(TARGET)?, name: TARGET, is_stripped: false });
     }

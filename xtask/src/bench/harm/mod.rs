@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use self::modes::{Mode, Side, Variant, name, names};
 use super::report::{Bound, Report, median};
-use crate::sh::{cargo, command, run as sh, target_dir};
-use crate::targets;
+use crate::sh::{command, run as sh, target_dir};
+use crate::targets::{self, Profile};
 use crate::watch::{Recorder, Target};
 
 /// Slowdown of programs that a recorder can harm most, and time to attach and detach under load
@@ -95,13 +95,7 @@ struct Bench {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "hud-record loads eBPF programs, which needs root");
-    let hud_record = match &args.hud_record {
-        Some(given) => given.canonicalize().with_context(|| format!("failed to find {}", given.display()))?,
-        None => {
-            sh(cargo("build").args(["--release", "--package", "hud-record", "--bins"]))?;
-            target_dir().join("release/hud-record")
-        }
-    };
+    let hud_record = targets::given_or_built(args.hud_record.as_deref(), "hud-record", Profile::Release)?;
     let plain = targets::build()?.join("harm");
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder)?;
