@@ -16,6 +16,7 @@ mod synth;
 mod targets;
 mod test;
 mod watch;
+mod words;
 
 use std::process::ExitCode;
 

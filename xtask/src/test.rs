@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::sh::{cargo, command, root, run as sh, succeeds, target_dir, wanted};
-use crate::{build_ebpf, kernels, setup, targets};
+use crate::{build_ebpf, kernels, setup, targets, words};
 
 /// Formatting, lints, the kernel object, and the tests: what CI runs
 #[derive(clap::Args)]
@@ -35,6 +35,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.run("format", || {
         sh(cargo("fmt").args(["--all", "--check"]))?;
         sh(cargo("fmt").arg("--check").current_dir(root().join("hud-ebpf")))
+    })?;
+    steps.run("words", || {
+        words::list_new();
+        Ok(())
     })?;
     if tools {
         steps.run("kernel object", build_ebpf::check_committed)?;
