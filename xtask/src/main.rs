@@ -1,4 +1,4 @@
-//! hud's chores, run as `cargo xtask <command>`.
+//! Development commands, run as `cargo xtask <command>`.
 
 mod bench;
 mod build_ebpf;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// hud's chores.
+/// hud's development commands.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Command {
