@@ -33,7 +33,7 @@ use clock::mono_ns;
 #[derive(Parser)]
 #[command(about = "Threads that come and go by the thousand")]
 struct Args {
-    /// Plain threads in all
+    /// Total number of plain threads
     #[arg(long, default_value_t = 2000)]
     threads: u32,
     /// Plain threads at a time
@@ -45,7 +45,7 @@ struct Args {
     /// Begins at once, not at SIGUSR1
     #[arg(long)]
     now: bool,
-    /// Writes each thread's begin and end there
+    /// Writes each thread's begin and end to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 }
