@@ -28,19 +28,19 @@ pub use crate::{
     stacks::{Names, NamesBuilder, StackBatches, StackSource},
 };
 
-/// What the functions have to know of a session.
+/// Facts of a session that the functions need.
 #[derive(Clone, Debug)]
 pub struct SessionFacts {
     /// When it began (ns since the Unix epoch): `at('+5s')` counts from there.
     pub start: i64,
-    /// The first moment past its end (ns since the Unix epoch): `at('-5s')` counts back from there.
+    /// The first moment after its end (ns since the Unix epoch): `at('-5s')` counts back from there.
     pub end: i64,
-    /// Where the names of its stacks come from.
+    /// The source of its stacks' names.
     pub stacks: Arc<dyn StackSource>,
 }
 
-/// Makes every function of this crate known to `context`. Those that are there by the same name are replaced, so a session
-/// that has grown may be registered again.
+/// Registers every function of this crate in `context`, replacing those of the same name, so a session that has grown
+/// may be registered again.
 pub fn register(context: &SessionContext, session: &SessionFacts) -> Result<()> {
     scalar::register(context, session);
     stacks::register(context, session)?;

@@ -23,12 +23,12 @@ use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 
-/// Which of the two joins.
+/// The kind of join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// The last row that is not later.
     AsOf,
-    /// The innermost stretch around.
+    /// The innermost enclosing interval.
     Within,
 }
 
