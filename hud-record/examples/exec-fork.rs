@@ -52,7 +52,7 @@ fn workers() -> std::io::Result<runtime::Runtime> {
     runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()
 }
 
-/// The child's whole life. It starts single-threaded, whatever its parent was.
+/// The child's whole life. It starts single-threaded, like every forked child.
 fn child() -> ! {
     // Nobody would end it otherwise.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));

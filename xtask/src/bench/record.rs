@@ -193,7 +193,7 @@ impl Bench {
             let (throughput, all) = spread(|r| r.0);
             self.report.add(format!("{name}: throughput"), least, throughput, "", format!("{all}; {alone}"));
             let (per_cpu, all) = spread(|r| r.1);
-            // For a saturated service throughput is the measure; with all CPUs busy, CPU time is less telling.
+            // For a saturated service throughput is the measure; with all CPUs busy, CPU time says less.
             let bound = if is_paced { least } else { Bound::Nothing };
             self.report.add(format!("{name}: requests per CPU second"), bound, per_cpu, "", all);
         }
