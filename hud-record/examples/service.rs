@@ -175,7 +175,7 @@ async fn short_lived(account: Arc<Account>) {
     counted(&account, yield_now()).await
 }
 
-/// In registers alone: a sum that goes through memory takes once or twice as long, by what the CPU foresees of it, which any
+/// In registers alone: a sum in memory takes once or twice as long, depending on the CPU's predictions, which any
 /// interrupt can change.
 #[inline(never)]
 fn compute(seed: u64, rounds: u32) -> u64 {

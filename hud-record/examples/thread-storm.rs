@@ -1,9 +1,9 @@
 //! Threads that come and go by the thousand: plain ones, and those of Tokio's blocking pool, which here gives up a
 //! thread a millisecond after its work.
 //!
-//! The storm begins at SIGUSR1 (`--now`: at once). When it is over, the program says how many threads of each kind there
-//! were, and waits to be told to end. `--log` writes each thread as CSV at that time: `kind,mono_ns,of,by,detail` with
-//! the kind `began` or `ended`, the thread's id under `of`, and `plain`, `pool` or `worker` as detail.
+//! The storm begins at SIGUSR1 (`--now`: at once). When it is over, the program prints the number of threads of each
+//! kind, and waits for a signal to end. `--log` writes each thread as CSV at that time: `kind,mono_ns,of,by,detail`
+//! with the kind `began` or `ended`, the thread's id under `of`, and `plain`, `pool` or `worker` as detail.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]

@@ -1,6 +1,6 @@
 //! Tasks that wake each other in known ways, and log it: who spawned whom, who woke whom, who ended how.
 //!
-//! It begins at SIGUSR1 (`--now`: at once), says `done` when all is over, and waits to be told to end. `--log` writes the
+//! It begins at SIGUSR1 (`--now`: at once), prints `done` at the end, and waits for a signal to exit. `--log` writes the
 //! facts then, as CSV `kind,mono_ns,of,by,detail`. Ids are Tokio's; `by` is empty where no task did it.
 //!
 //! | kind | of | by | detail | mono_ns |

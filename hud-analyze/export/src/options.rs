@@ -53,7 +53,7 @@ impl Format {
         }
     }
 
-    /// The format that a file of that name has; none where the name does not tell.
+    /// The format that the end of a file's name implies, if any.
     pub fn of_file(name: &str) -> Option<Format> {
         let name = name.to_ascii_lowercase();
         let ends = |format: &Format| name.ends_with(&format!(".{}", format.extension()));

@@ -1,15 +1,15 @@
-//! What SQL lacks for questions about a session, as functions of DataFusion.
+//! SQL functions of hud, for DataFusion.
 //!
-//! | room | holds |
+//! | module | functions |
 //! |---|---|
 //! | [`scalar`] | times and durations as people write them, buckets of time, short names |
-//! | [`stacks`] | from a stack's id to its frames; names are loaded once, when a query first asks |
+//! | [`stacks`] | from a stack's id to its frames; names are loaded once, on first use |
 //! | [`aggregate`] | quantiles and histograms over the cockpit's buckets, sums that do not wrap |
 //! | [`join`] | as-of and interval joins over inputs sorted by time, in one pass |
-//! | [`bounded`] | DataFusion's own functions whose results have no bound, given one |
+//! | [`bounded`] | limits for DataFusion's functions with unbounded results |
 //!
-//! Invariants: whatever grows with the data is reserved in the memory pool; no input, however hostile, makes anything here
-//! panic; a constant is worked out at planning, so that `ts >= at('+5s')` prunes.
+//! Invariants: memory that grows with the data is reserved in the memory pool; no input, however hostile, panics;
+//! constants are evaluated at planning, so that `ts >= at('+5s')` prunes.
 
 pub mod aggregate;
 pub mod bounded;

@@ -31,7 +31,7 @@ pub(crate) fn screen() -> Option<(usize, usize)> {
     (columns > 0 && rows > 0).then_some((usize::from(columns), usize::from(rows)))
 }
 
-/// Whether answers go to a terminal that a pager could take.
+/// Whether answers are written to a terminal that a pager could use.
 pub(crate) fn can_page() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }

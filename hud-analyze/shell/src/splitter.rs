@@ -52,7 +52,7 @@ impl Splitter {
         self.input.push_str(text);
     }
 
-    /// The next piece of what was pushed so far.
+    /// The next piece of the text pushed until now.
     pub(crate) fn next(&mut self) -> Option<Piece> {
         while let Some(token) = lexer::next(&mut self.open, &self.input, self.at) {
             self.at = token.range.end;

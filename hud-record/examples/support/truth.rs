@@ -146,7 +146,7 @@ struct Entry {
     dur: u64,
 }
 
-/// About twenty minutes of this program, and 200 MB. What comes later is counted, not kept.
+/// About twenty minutes of this program, and 200 MB. Later events are counted, not kept.
 const LOG_CAPACITY: usize = 1280 * CHUNK;
 const CHUNK: usize = 4096;
 

@@ -1,13 +1,13 @@
 //! A Perfetto trace: threads and tasks as tracks, wakes as flows, samples with their stacks, counters of the process.
 //!
 //! - Timestamps are the session's own: nanoseconds since the Unix epoch, on CLOCK_REALTIME as the trace's clock.
-//! - A thread's track has its polls, named by the type of the task, and the wakes and spawns that it made. Its time off
-//!   CPU is a track below it: it touches polls at their edges, where the order of equal timestamps would decide what is
-//!   inside of what.
-//! - A flow is numbered by the task and the time of the wake. Both the wake and the poll that it led to tell these, so
-//!   that neither has to be looked up: tables are written one after the other, and only trace_processor sorts.
-//! - What is kept in memory does not grow with the session: names, the ends of open slices of each track, and
-//!   which tasks have a track.
+//! - A thread's track has its polls, named by the task's type, and the wakes and spawns that it made. Its off-CPU
+//!   intervals have a track below: they touch polls at their edges, where the order of equal timestamps would decide
+//!   the nesting.
+//! - A flow is numbered by the task and the time of the wake. Both the wake and the poll contain these, so neither has
+//!   to be looked up: tables are written one after the other, and only trace_processor sorts.
+//! - Memory does not grow with the session: it holds names, the ends of each track's open slices, and the tasks with a
+//!   track.
 
 mod proto;
 mod tracks;

@@ -70,7 +70,7 @@ impl<'a, 'o> Trace<'a, 'o> {
         }
     }
 
-    /// Sends a packet, with what was interned for it.
+    /// Sends a packet, with the data interned for it.
     pub(super) fn send(&mut self, mut packet: TracePacket) -> Result<()> {
         packet.trusted_packet_sequence_id = Some(SEQUENCE);
         packet.sequence_flags = Some(NEEDS_STATE);

@@ -34,7 +34,7 @@ pub fn short_type(name: &str) -> String {
     clean(if short.is_empty() { name } else { &short }).into_owned()
 }
 
-/// `is_inner` is true inside a wrapper, where the library's paths only take room.
+/// `is_inner` is true inside a wrapper, where the library's paths only take space.
 fn shorten(name: &str, depth: usize, is_inner: bool) -> String {
     if depth > DEEPEST {
         return "…".into();
