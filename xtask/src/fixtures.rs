@@ -1,8 +1,7 @@
-//! Builds test-async-app as other projects might: with older versions of tokio, and with other ways to compile and
-//! link.
+//! Builds test-async-app as others might: against older versions of tokio, and with other ways to compile and link.
 //!
-//! Cargo allows one tokio 1 per workspace, so each version gets a generated crate under `target/fixtures`. It starts
-//! from the workspace's lock file and shares a target folder, so common dependencies are built once.
+//! Cargo keeps one tokio 1 a workspace, so each version gets a crate of its own, generated under `target/fixtures`. It
+//! starts from the workspace's lock file: what all have in common is built once, in a target folder that they share.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +11,12 @@ use anyhow::{Context, Result, ensure};
 
 use crate::sh::{cargo, command, root, run as sh, target_dir};
 
-/// The oldest supported version, and later ones in which tokio's internals or a distribution's choice changed.
+/// Oldest that hud promises, and those in between at which tokio's inside or a distribution's choice changed.
 const TOKIO: [&str; 4] = ["1.38.2", "1.43.4", "1.47.1", "1.50.0"];
 
 const PROGRAM: &str = "test-async-app";
 
-/// Builds with the workspace's tokio. Those with `crate_flags` differ in the last step only, so they take seconds.
+/// Builds of the workspace's own tokio. Those of `crate_flags` differ in the last step only, so they cost seconds.
 const KINDS: [Kind; 7] = [
     Kind { name: "fat-lto", profile: "fat", flags: "", crate_flags: &[] },
     Kind { name: "lines", profile: "lines", flags: "", crate_flags: &[] },
@@ -31,14 +30,14 @@ const KINDS: [Kind; 7] = [
 struct Kind {
     name: &'static str,
     profile: &'static str,
-    /// For all crates.
+    /// For every crate.
     flags: &'static str,
-    /// For the program's own crate, which decides how everything is linked.
+    /// For the program's own crate, which decides how all is linked.
     crate_flags: &'static [&'static str],
 }
 
-/// Builds all fixtures, as `<folder>/tokio-<version>/test-async-app` and `<folder>/<kind>/test-async-app`, and a copy
-/// of each, and of the default release build, without any symbol under `<folder>/stripped`.
+/// Builds all fixtures, as `<folder>/tokio-<version>/test-async-app` and `<folder>/<kind>/test-async-app`, and a copy of
+/// each, and of the default release build, without any symbol under `<folder>/stripped`.
 pub(crate) fn build(folder: &Path) -> Result<()> {
     let clap_etc = dependencies()?;
     for version in TOKIO {
@@ -64,7 +63,7 @@ pub(crate) fn build(folder: &Path) -> Result<()> {
     strip(folder, "plain")
 }
 
-/// Strips `<folder>/<name>/test-async-app` as `strip = true` does, into `<folder>/stripped/<name>/test-async-app`.
+/// What `strip = true` leaves of `<folder>/<name>/test-async-app`, as `<folder>/stripped/<name>/test-async-app`.
 fn strip(folder: &Path, name: &str) -> Result<()> {
     let place = folder.join("stripped").join(name);
     fs::create_dir_all(&place)?;
@@ -100,7 +99,7 @@ impl Fixture {
             let from = line.split('"').nth(1).context("tokio has no version")?;
             manifest = manifest.replace(&line, &line.replacen(from, &format!("={version}"), 1));
         }
-        // The lock file starts as the workspace's; cargo then needs no network.
+        // The lock is begun anew with the workspace's, and else left to cargo, which then needs no network.
         let (lock, begun) = (fs::read(root().join("Cargo.lock"))?, folder.join("workspace.lock"));
         let is_same = fs::read(&begun).is_ok_and(|old| old == lock)
             && fs::read(folder.join("Cargo.toml")).is_ok_and(|old| old == manifest.as_bytes());
@@ -118,7 +117,7 @@ impl Fixture {
         command
     }
 
-    /// Puts the program where tests look for it, by a rename: the old one may be running.
+    /// Puts the program where tests look, by a rename: another may be running there.
     fn publish(&self, folder: &Path, profile: &str, name: &str) -> Result<()> {
         let built = self.target.join(profile).join(PROGRAM);
         let place = folder.join(name);
@@ -129,7 +128,7 @@ impl Fixture {
     }
 }
 
-/// The workspace's profile `example`; the same with fat LTO; and the README's recommendation, for every crate.
+/// As the workspace's own profile `example`; the same with fat LTO; and what README recommends for every crate.
 const PROFILES: &str = r#"
 [profile.example]
 inherits = "release"
@@ -146,7 +145,7 @@ inherits = "release"
 debug = "line-tables-only"
 "#;
 
-/// The examples' dependencies, as lines of a manifest: the workspace's, so that features and versions are the same.
+/// What the examples depend on, as lines of a manifest: the workspace's, for the features and versions to be the same.
 fn dependencies() -> Result<String> {
     let examples = fs::read_to_string(root().join("hud-record/examples/Cargo.toml"))?;
     let workspace = fs::read_to_string(root().join("Cargo.toml"))?;
