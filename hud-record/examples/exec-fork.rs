@@ -1,8 +1,8 @@
-//! A program that forks, and later becomes another program.
+//! A program that forks, and later executes another program.
 //!
-//! A task of it sleeps on its worker. At SIGUSR1 it forks a child that runs a runtime and a task (`child_sleeper`) of its
-//! own, and says `forked child=PID` once that is at work. At SIGUSR2, or after `--exec-after`, it executes the program
-//! given (`sleep 3600` without one). The child ends with its parent's main thread.
+//! One of its tasks blocks its worker. On SIGUSR1 it forks a child that runs its own runtime and task
+//! (`child_sleeper`), and prints `forked child=PID` once that runs. On SIGUSR2, or after `--exec-after`, it executes
+//! the given program (`sleep 3600` by default). The child ends with its parent's main thread.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -26,10 +26,10 @@ use tokio::time::sleep;
 #[derive(Parser)]
 #[command(about = "Forks at SIGUSR1, executes another program at SIGUSR2")]
 struct Args {
-    /// Executes the program after so many seconds, without SIGUSR2
+    /// Executes the program after this number of seconds, without SIGUSR2
     #[arg(long, value_name = "SECS")]
     exec_after: Option<u64>,
-    /// What to become
+    /// Program to execute
     #[arg(last = true, value_name = "PROGRAM", default_values = ["sleep", "3600"])]
     program: Vec<OsString>,
 }
@@ -52,7 +52,7 @@ fn workers() -> std::io::Result<runtime::Runtime> {
     runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()
 }
 
-/// The child's whole life. It is single-threaded as it begins, whatever its parent was.
+/// The child's whole life. It starts single-threaded, like every forked child.
 fn child() -> ! {
     // Nobody would end it otherwise.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
@@ -81,8 +81,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for signal in signals.forever() {
         match signal {
             SIGUSR1 => {
-                // SAFETY: the child uses nothing that another thread of the parent may have held: it allocates (glibc's
-                // allocator survives a fork), makes threads and a runtime of its own, and writes by a bare system call.
+                // SAFETY: the child uses no lock that another thread of the parent may have held: it allocates (glibc's
+                // allocator survives a fork), creates its own threads and runtime, and writes by a bare system call.
                 match unsafe { libc::fork() } {
                     -1 => return Err(std::io::Error::last_os_error().into()),
                     0 => child(),

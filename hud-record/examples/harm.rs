@@ -96,7 +96,7 @@ impl Mode {
         }
     }
 
-    /// Starts the load; returns while it goes on.
+    /// Starts the load, and returns while it runs.
     fn start(self, runtime: &Runtime, workers: usize) -> std::io::Result<()> {
         match self {
             Self::SelfWake => drop(runtime.spawn(self_wake())),
@@ -113,7 +113,7 @@ impl Mode {
             Self::Switches500 => switches::start(runtime, Depth::Constant(500)),
             Self::SwitchesDeepChanging => switches::start(runtime, Depth::Changing),
             Self::Threads => {
-                // A recorder looks for a runtime whose workers run.
+                // A recorder looks for a runtime with running workers.
                 runtime.spawn(heartbeat());
                 for lane in 0..2_000 {
                     let thread = thread::Builder::new().stack_size(64 << 10);
@@ -145,7 +145,7 @@ impl Mode {
 #[repr(align(128))]
 struct Lane(AtomicU64);
 
-/// Units of work done so far, spread over the tasks and threads that do it.
+/// Units of work done so far, counted separately by each task or thread.
 static UNITS: [Lane; 64] = [const { Lane(AtomicU64::new(0)) }; 64];
 
 /// Counts a unit of work of this task or thread.
@@ -268,7 +268,7 @@ async fn handler(mut requests: mpsc::UnboundedReceiver<Request>) {
 }
 
 async fn answer_request(answer: Request) {
-    // The client is there for as long as the process is.
+    // The client lives as long as the process.
     let _ = answer.send(compute(1, 5_000));
 }
 

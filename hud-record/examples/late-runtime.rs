@@ -1,5 +1,5 @@
-//! A program that starts its runtime late: at SIGUSR1. A task then sleeps ten times on its worker, and the program says
-//! so. For tests of threads that start after hud has attached.
+//! A program that starts its runtime on SIGUSR1. A task then blocks its worker ten times, and the program says so. For
+//! tests of threads that start after hud has attached.
 
 #![allow(missing_docs, reason = "an example is a crate that nobody links")]
 

@@ -1,9 +1,9 @@
-//! A program with every kind of runtime at once: two of many threads, one of the current thread, a `LocalSet`,
-//! `block_in_place`, and `block_on` inside of what a runtime runs.
+//! A program with every kind of runtime at once: two multi-threaded, one current-thread, a `LocalSet`,
+//! `block_in_place`, and `block_on` inside a running runtime.
 //!
-//! The threads of each runtime bear its name: `first`, `second` (their blocking pools too), `single`, `local`. Each task
-//! type notes its polls, by its name, as test-async-app does: the account is one line of JSON at SIGUSR1 and at the end,
-//! and has under `threads`, by runtime, the ids of the threads on which its tasks were polled.
+//! The threads of each runtime bear its name: `first`, `second` (their blocking pools too), `single`, `local`. Each
+//! task type counts its polls by name, as test-async-app does. The report is one line of JSON on SIGUSR1 and at the
+//! end, and lists under `threads`, by runtime, the ids of the threads on which its tasks were polled.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -51,13 +51,13 @@ static THREADS: Mutex<BTreeMap<&'static str, BTreeSet<i32>>> = Mutex::new(BTreeM
 const NAP: Duration = Duration::from_millis(4);
 const PAUSE: Duration = Duration::from_millis(16);
 
-/// Notes which thread a task of this runtime is polled on.
+/// Notes the thread on which a task of this runtime is polled.
 fn here(runtime: &'static str) {
     let tid = rustix::thread::gettid().as_raw_nonzero().get();
     THREADS.lock().unwrap_or_else(PoisonError::into_inner).entry(runtime).or_default().insert(tid);
 }
 
-/// Sleeps on its thread, with a nap that a profiler can tell from a runtime's own idling.
+/// Blocks its thread, with a sleep that a profiler can distinguish from a runtime's own idling.
 fn nap() {
     timed(&SLEEPS, || thread::sleep(NAP));
 }
@@ -118,7 +118,7 @@ async fn in_place() {
     .await
 }
 
-/// Runs a future to its end inside a task: a `block_on` within `block_in_place`, and one on a thread of the pool.
+/// Runs a future to its end inside a task: `block_on` within `block_in_place`, and on a thread of the pool.
 async fn nested() {
     measured(&NESTED, async {
         loop {
@@ -129,7 +129,7 @@ async fn nested() {
             let on_pool = spawn_blocking(move || {
                 handle.block_on(async {
                     NESTED_CHILD.note_spawn();
-                    // What `block_on` runs is no task; what it spawns is.
+                    // The future of `block_on` is no task; what it spawns is.
                     if let Err(error) = tokio::spawn(nested_child()).await {
                         eprintln!("many-runtimes: {error}");
                     }
@@ -155,10 +155,10 @@ async fn nested_child() {
 #[derive(Parser)]
 #[command(about = "Every kind of runtime at once")]
 struct Args {
-    /// Ends after so many seconds [default: at SIGTERM or SIGINT]
+    /// Ends after this number of seconds [default: at SIGTERM or SIGINT]
     #[arg(long, value_name = "SECS")]
     duration: Option<u64>,
-    /// Keeps every poll and writes them there as CSV at the end
+    /// Writes every poll to this file as CSV at the end
     #[arg(long, value_name = "FILE")]
     poll_log: Option<PathBuf>,
 }

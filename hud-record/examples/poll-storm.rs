@@ -1,4 +1,4 @@
-//! Polls as fast as Tokio can: tasks that do nothing but yield. The worst case for a profiler that probes polls.
+//! Polls as fast as Tokio can: tasks that only yield. The worst case for a profiler that probes polls.
 //!
 //! Prints the rate each second, and the total at the end (SIGTERM, SIGINT or `--duration`).
 
@@ -27,12 +27,12 @@ struct Args {
     /// Tasks that yield
     #[arg(long, default_value_t = 8)]
     tasks: usize,
-    /// Ends after so many seconds [default: at SIGTERM or SIGINT]
+    /// Ends after this number of seconds [default: at SIGTERM or SIGINT]
     #[arg(long, value_name = "SECS")]
     duration: Option<u64>,
 }
 
-/// A counter on a cache line of its own: the tasks must not wait for each other's.
+/// A counter on its own cache line: tasks must not wait for each other's.
 #[repr(align(128))]
 #[derive(Default)]
 struct Counter(AtomicU64);
@@ -44,7 +44,7 @@ async fn yielder(polls: Arc<[Counter]>, own: usize) {
         polls[own].0.fetch_add(1, Relaxed);
         yield_now().await;
     }
-    // The poll that found the flag.
+    // The poll that saw the flag.
     polls[own].0.fetch_add(1, Relaxed);
 }
 

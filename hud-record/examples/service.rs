@@ -1,11 +1,11 @@
-//! A service to measure on: clients and handlers, tasks all of them, that exchange requests and answers over channels.
+//! A service for measurements: clients and handlers are tasks that exchange requests and answers over channels.
 //!
-//! A request is three polls: the client's timer, the handler, the client with the answer; the defaults make 100,000 polls
-//! a second and leave the CPUs mostly idle. With `--rate 0` a client sends its next request as soon as it has its answer
-//! (two polls a request), which takes all the CPU there is.
+//! A request is three polls: the client's timer, the handler, the client with the answer; the defaults make 100,000
+//! polls a second and leave the CPUs mostly idle. With `--rate 0` a client sends its next request as soon as it has its
+//! answer (two polls a request), which takes all available CPU time.
 //!
 //! Prints the rates each second. SIGUSR1 prints the totals so far as one line of JSON; so does the end (SIGTERM, SIGINT
-//! or `--for`): `ops`, `polls`, `cpu_ns` (of the process), `mono_ns`, and of the latencies `p50_ns`, `p99_ns`, `max_ns`.
+//! or `--for`): `ops`, `polls`, `cpu_ns` (of the process), `mono_ns`, and the latencies `p50_ns`, `p99_ns`, `max_ns`.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -42,21 +42,21 @@ struct Args {
     /// Clients, each with a handler of its own
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
-    /// Requests a second in all; 0 = as fast as answers come
+    /// Requests per second in total; 0 = as fast as answers come
     #[arg(long, default_value_t = 33_333)]
     rate: u32,
-    /// How much a handler computes: rounds of two or three nanoseconds
+    /// Computing time of a handler, in rounds of two or three nanoseconds
     #[arg(long, default_value_t = 5_000)]
     work: u32,
-    /// Every so many seconds, a second of storm: tasks that only yield, tasks and threads that live for a moment; 0 = none
+    /// Seconds between storms of one second: tasks that only yield, short-lived tasks and threads; 0 = none
     #[arg(long, value_name = "SECS", default_value_t = 0)]
     storms: u64,
-    /// Ends after so many seconds [default: at SIGTERM or SIGINT]
+    /// Ends after this number of seconds [default: at SIGTERM or SIGINT]
     #[arg(long = "for", value_name = "SECS")]
     seconds: Option<u64>,
 }
 
-/// What one client and its handler did, on cache lines of their own.
+/// Counters of one client and its handler, on their own cache lines.
 #[repr(align(128))]
 struct Account {
     ops: AtomicU64,
@@ -82,7 +82,7 @@ impl Account {
     }
 }
 
-/// Counts the polls of `body`, which is all that a task does.
+/// Counts the polls of `body`, which is the task's whole body.
 async fn counted<F: Future>(account: &Account, body: F) -> F::Output {
     let mut body = pin!(body);
     std::future::poll_fn(|cx| {
@@ -135,7 +135,7 @@ async fn handler(
     .await
 }
 
-/// Does in a second what a recorder likes least.
+/// One second of a recorder's worst load.
 async fn storms(account: Arc<Account>, every: Duration) {
     counted(&account, async {
         loop {
@@ -175,7 +175,7 @@ async fn short_lived(account: Arc<Account>) {
     counted(&account, yield_now()).await
 }
 
-/// In registers alone: a sum that goes through memory takes once or twice as long, by what the CPU foresees of it, which any
+/// In registers alone: a sum in memory takes once or twice as long, depending on the CPU's predictions, which any
 /// interrupt can change.
 #[inline(never)]
 fn compute(seed: u64, rounds: u32) -> u64 {

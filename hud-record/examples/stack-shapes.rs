@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         thread::Builder::new().name(name.into()).spawn(move || shape(ready))?;
         is_ready.recv()?;
     }
-    // A sleep begins a moment after it is told.
+    // A sleep begins a moment after it is announced.
     thread::sleep(Duration::from_millis(50));
     say(format_args!("stack-shapes pid={} ready", std::process::id()))?;
     if told(&mut signals, SIGUSR1)
@@ -125,7 +125,7 @@ extern "C" fn called() {
     doze();
 }
 
-/// Code that no file holds: `push rbp; mov rbp, rsp; call rdi; pop rbp; ret`.
+/// Code that is in no file: `push rbp; mov rbp, rsp; call rdi; pop rbp; ret`.
 fn in_jit(ready: Sender<()>) {
     const CODE: [u8; 8] = [0x55, 0x48, 0x89, 0xe5, 0xff, 0xd7, 0x5d, 0xc3];
     // SAFETY: a fresh page, written before it is run; the code is a function of this type.

@@ -1,8 +1,8 @@
 //! A Tokio program with well-behaved tasks and culprits of every kind, for tests and the demo.
 //!
-//! It measures itself. SIGUSR1 prints the account so far as one line of JSON; SIGTERM, SIGINT and the end of
-//! `--duration` print the last one and end the program. `--poll-log` also keeps every poll, for a test that wants only
-//! those of a window. The account's `types` bear the names of the async functions below, and the type of each spawned
+//! It measures itself. SIGUSR1 prints the measurements so far as one line of JSON; SIGTERM, SIGINT and the end of
+//! `--duration` print the final ones and end the program. `--poll-log` also writes every poll, for tests that select
+//! those of a window. The report's `types` have the names of the async functions below, and the type of each spawned
 //! future is that function's own (`test_async_app::cpu_hog::{async_fn_env#0}`), which is how hud names a task.
 
 // An example is a crate that nobody links.
@@ -95,7 +95,7 @@ async fn yielding_worker() {
     .await
 }
 
-/// Blocks, but where blocking is meant to be done.
+/// Blocks, but on a thread that is meant for it.
 async fn pool_user() {
     measured(&POOL_USER, async {
         loop {
@@ -163,7 +163,7 @@ async fn blocking_sleeper() {
 
 static LEDGER: Mutex<u64> = Mutex::new(0);
 
-/// Computes with a lock held that others wait for: mostly 0.3 ms, every eighth time 2 ms.
+/// Computes while it holds a lock that others wait for: mostly 0.3 ms, every eighth time 2 ms.
 async fn lock_contender() {
     measured(&LOCK_CONTENDER, async {
         for round in 0u64.. {
@@ -184,7 +184,7 @@ async fn lock_contender() {
     .await
 }
 
-/// Reads a file as if that could not block. One of /proc's: nothing to clean up, and the kernel does real work.
+/// Reads a file as if that could not block. A file of /proc: no cleanup, and the kernel does real work.
 async fn file_reader() {
     measured(&FILE_READER, async {
         loop {
@@ -201,20 +201,20 @@ async fn file_reader() {
 /// Computes for `dur` of the thread's own CPU time, so that a busy machine does not shorten the work.
 ///
 /// The sum's code comes from std and is inlined here: a sampled leaf lies in std by its line, and in this function only
-/// by its inlined frames. A profiler that skips those blames the wrong crate.
+/// by its inlined frames. A profiler that ignores these attributes it to the wrong crate.
 #[inline(never)]
 fn burn_cpu(dur: Duration) {
     let end = u128::from(thread_cpu_ns()) + dur.as_nanos();
     let mut sum = 1u64;
     while u128::from(thread_cpu_ns()) < end {
-        // Long enough, near 0.1 ms, that the clock takes no part of it worth a sample.
+        // About 0.1 ms, so that reading the clock takes a negligible part.
         for i in 0..100_000 {
             sum = black_box(sum.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(i));
         }
     }
 }
 
-// The program around them.
+// The program around the tasks.
 
 #[derive(Parser)]
 #[command(about = "A Tokio program with culprits, which measures itself")]
@@ -222,13 +222,13 @@ struct Args {
     /// Worker threads of the runtime
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     workers: u16,
-    /// Ends after so many seconds [default: at SIGTERM or SIGINT]
+    /// Ends after this number of seconds [default: at SIGTERM or SIGINT]
     #[arg(long, value_name = "SECS")]
     duration: Option<u64>,
     /// Ends when standard input does, and so with the program that started this one, however that ends
     #[arg(long)]
     with_stdin: bool,
-    /// Keeps every poll and writes them there as CSV at the end (the first 5 million)
+    /// Writes every poll to this file as CSV at the end (the first 5 million)
     #[arg(long, value_name = "FILE")]
     poll_log: Option<PathBuf>,
 }
@@ -240,7 +240,7 @@ fn spawn(runtime: &Handle, series: &'static Series, task: impl Future<Output = (
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    // Made now, so that a path that cannot be written is known before the work.
+    // Opened now, so that a path that cannot be written is reported before the work.
     let log = args.poll_log.as_ref().map(File::create).transpose()?;
     if log.is_some() {
         truth::keep_log();
@@ -257,7 +257,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if args.with_stdin {
         let end = signals.handle();
         thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-            // An error ends it as well: there is no starter to be had.
+            // An error ends it too: there is no parent.
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
             end.close();
         })?;
@@ -287,7 +287,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     spawn(handle, &SHORT_LIVED_SPAWNER, short_lived_spawner());
     say(format_args!("test-async-app pid={} workers={}", std::process::id(), args.workers))?;
 
-    // Printing is a plain thread's work: no task is delayed by a slow reader of stdout.
+    // A plain thread prints: a slow reader of stdout delays no task.
     let account = thread::Builder::new().name("truth".to_owned()).spawn(move || -> io::Result<()> {
         while signals.forever().next() == Some(SIGUSR1) {
             say(truth::snapshot(&TYPES, &ACTIVITIES))?;

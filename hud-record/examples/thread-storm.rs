@@ -1,9 +1,9 @@
 //! Threads that come and go by the thousand: plain ones, and those of Tokio's blocking pool, which here gives up a
 //! thread a millisecond after its work.
 //!
-//! The storm begins at SIGUSR1 (`--now`: at once). When it is over, the program says how many threads of each kind there
-//! were, and waits to be told to end. `--log` writes each thread as CSV at that time: `kind,mono_ns,of,by,detail` with
-//! the kind `began` or `ended`, the thread's id under `of`, and `plain`, `pool` or `worker` as detail.
+//! The storm begins at SIGUSR1 (`--now`: at once). When it is over, the program prints the number of threads of each
+//! kind, and waits for a signal to end. `--log` writes each thread as CSV at that time: `kind,mono_ns,of,by,detail`
+//! with the kind `began` or `ended`, the thread's id under `of`, and `plain`, `pool` or `worker` as detail.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -33,7 +33,7 @@ use clock::mono_ns;
 #[derive(Parser)]
 #[command(about = "Threads that come and go by the thousand")]
 struct Args {
-    /// Plain threads in all
+    /// Total number of plain threads
     #[arg(long, default_value_t = 2000)]
     threads: u32,
     /// Plain threads at a time
@@ -45,7 +45,7 @@ struct Args {
     /// Begins at once, not at SIGUSR1
     #[arg(long)]
     now: bool,
-    /// Writes each thread's begin and end there
+    /// Writes each thread's begin and end to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! Task types that symbols tell badly: of equal layout, so that one drop glue serves several; inlined into those that poll
-//! them; or with nothing in them. For tests of names on builds without full debug information.
+//! Task types with ambiguous symbols: of equal layout, so that one drop glue serves several; inlined into those that
+//! poll them; or empty. For tests of names on builds without full debug information.
 //!
 //! By its argument it spawns what the others don't, but the code of all is there.
 

@@ -1,6 +1,6 @@
 //! Tasks that wake each other in known ways, and log it: who spawned whom, who woke whom, who ended how.
 //!
-//! It begins at SIGUSR1 (`--now`: at once), says `done` when all is over, and waits to be told to end. `--log` writes the
+//! It begins at SIGUSR1 (`--now`: at once), prints `done` at the end, and waits for a signal to exit. `--log` writes the
 //! facts then, as CSV `kind,mono_ns,of,by,detail`. Ids are Tokio's; `by` is empty where no task did it.
 //!
 //! | kind | of | by | detail | mono_ns |
@@ -50,13 +50,13 @@ struct Args {
     /// Worker threads of the runtime
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     workers: u16,
-    /// How often each kind of wake happens
+    /// Number of wakes of each kind
     #[arg(long, default_value_t = 100)]
     rounds: u64,
     /// Begins at once, not at SIGUSR1
     #[arg(long)]
     now: bool,
-    /// Writes the facts there when all is over
+    /// Writes the facts to this file at the end
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 }
@@ -163,14 +163,14 @@ async fn joiner(rounds: u64) {
     let own_id = own();
     for _ in 0..rounds {
         let child = spawn("joined", joined(own_id));
-        // A task that ends in order gives what it returns.
+        // A task that ends normally returns its value.
         let _ = child.await;
     }
     completed();
 }
 
 async fn joined(joiner: u64) {
-    // By then it is waited for.
+    // By then the waiter waits for it.
     sleep(ms(2)).await;
     completed();
     facts::note("wake", mono_ns(), joiner, me(), "join");
@@ -233,7 +233,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let mut signals = program::signals(&[SIGUSR1])?;
     std::panic::set_hook(Box::new(|info| {
-        // Those that are meant are no news.
+        // Expected ones are not reported.
         if info.payload().downcast_ref::<&str>() != Some(&"as it is meant to") && IS_TOLD.set(()).is_ok() {
             eprintln!("wakes: {info}");
         }

@@ -1,7 +1,7 @@
 //! Builds the kernel object that hud-record embeds.
 //!
-//! The object is committed, so it has to come out the same, byte for byte, on any machine with the same rustc and
-//! bpf-linker: no path of the machine may get into it, and no flag from the user's environment.
+//! The object is committed, so it must be reproducible byte for byte on any machine with the same rustc and bpf-linker:
+//! no path of the machine and no flag of the user's environment may enter it.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,18 +16,19 @@ use crate::{rustc, setup};
 /// Rebuilds the kernel object, hud-ebpf/prebuilt/hud.bpf.o, and lints its source
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Builds it and compares it with the committed one, which stays as it is
+    /// Builds it and compares it with the committed one, which is not changed
     #[arg(long)]
     check: bool,
-    /// Taken for habit's sake: the object is always a release build
+    /// Accepted for uniformity: the object is always a release build
     #[arg(long)]
     release: bool,
 }
 
-/// The rustc of the committed object. Another one makes other bytes, and its LLVM may be newer than bpf-linker's.
+/// The rustc of the committed object. Another version produces other bytes, and its LLVM may be newer than
+/// bpf-linker's.
 pub(crate) const RUSTC: &str = "1.95.0";
 const TARGET: &str = "bpfel-unknown-none";
-/// The kernel takes a callback only from an object with BTF that tells functions ("missing btf func_info").
+/// The kernel accepts callbacks only from an object whose BTF has function information ("missing btf func_info").
 const RUSTFLAGS: [&str; 2] = ["-Clinker=bpf-linker", "-Clink-arg=--btf"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -38,18 +39,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let built = build()?;
     let prebuilt = prebuilt();
     let bytes = fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
-    // Renamed into place: a build of hud-record beside this one sees the old object or the new one.
+    // Renamed into place, so that a concurrent build of hud-record sees the old object or the new one.
     let part = prebuilt.with_extension("part");
     fs::write(&part, &bytes).with_context(|| format!("failed to write {}", part.display()))?;
     fs::rename(&part, &prebuilt).with_context(|| format!("failed to write {}", prebuilt.display()))?;
     println!("hud-ebpf/prebuilt/hud.bpf.o: {} bytes", bytes.len());
-    // No other command lints it before CI does.
+    // CI is otherwise the first to lint it.
     clippy()
 }
 
 fn build() -> Result<PathBuf> {
     let target = target_dir().join("ebpf");
-    // Before the build: the remapping has to know where the dependencies lie.
+    // Before the build: the remapping needs the paths of the dependencies.
     sh(cargo("fetch").arg("--locked").current_dir(hud_ebpf()))?;
     sh(cargo("build")
         .args(["--release", "--locked", "--target", TARGET, "-Zbuild-std=core", "--target-dir"])
@@ -57,13 +58,13 @@ fn build() -> Result<PathBuf> {
         .envs(environment()?)
         .current_dir(hud_ebpf()))
     .context("failed to build the kernel programs")?;
-    // The DWARF that the BTF was made of: ten times the size of all the rest, and of no use to anybody.
+    // The DWARF from which the BTF was made: ten times the size of the rest, and unused.
     let stripped = target.join("hud.bpf.o");
     sh(command(objcopy()?).arg("--strip-debug").arg(target.join(TARGET).join("release/hud")).arg(&stripped))?;
     Ok(stripped)
 }
 
-/// The objcopy that comes with rustc, of the same LLVM.
+/// The objcopy of rustc's own LLVM.
 fn objcopy() -> Result<PathBuf> {
     let libraries = output(command("rustc").args(["--print", "target-libdir"]))?;
     let objcopy = Path::new(libraries.trim_end()).with_file_name("bin").join("rust-objcopy");
@@ -71,7 +72,7 @@ fn objcopy() -> Result<PathBuf> {
     Ok(objcopy)
 }
 
-/// Lints the kernel programs as they are built.
+/// Lints the kernel programs with the flags of their build.
 pub(crate) fn clippy() -> Result<()> {
     sh(cargo("clippy")
         .args(["--release", "--locked", "--target", TARGET, "-Zbuild-std=core", "--target-dir"])
@@ -89,7 +90,7 @@ fn prebuilt() -> PathBuf {
     hud_ebpf().join("prebuilt/hud.bpf.o")
 }
 
-/// What makes the build reproducible, and possible with a stable rustc.
+/// The environment that makes the build reproducible, and possible with a stable rustc.
 fn environment() -> Result<Vec<(&'static str, OsString)>> {
     let mut flags: Vec<OsString> = RUSTFLAGS.map(OsString::from).into();
     for (from, to) in places()? {
@@ -99,17 +100,17 @@ fn environment() -> Result<Vec<(&'static str, OsString)>> {
         flag.push(to);
         flags.push(flag);
     }
-    // The encoded form bears blanks in paths, and takes precedence over RUSTFLAGS and every config file.
+    // The encoded form allows spaces in paths, and takes precedence over RUSTFLAGS and every config file.
     let mut environment =
         vec![("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\x1f"))), ("RUSTC_BOOTSTRAP", "1".into())];
     environment.extend(rustc::environment()?);
     Ok(environment)
 }
 
-/// The directories that sources lie in, each with the name that the object may know it by.
+/// The directories of the sources, each with its name in the object.
 fn places() -> Result<Vec<(PathBuf, &'static str)>> {
     let mut places = vec![(root(), "/hud"), (sysroot()?, "/rust")];
-    // A folder for each registry. Its name has the registry's, which may be a mirror's.
+    // One folder per registry. Its name contains the registry's, which may be a mirror's.
     let sources = cargo_home()?.join("registry/src");
     for entry in fs::read_dir(&sources).with_context(|| format!("failed to read {}", sources.display()))? {
         places.push((entry?.path(), "/registry"));
@@ -124,12 +125,12 @@ fn cargo_home() -> Result<PathBuf> {
         .context("neither CARGO_HOME nor a home directory is known")
 }
 
-/// Where the toolchain lies.
+/// The toolchain's folder.
 pub(crate) fn sysroot() -> Result<PathBuf> {
     Ok(output(command("rustc").args(["--print", "sysroot"]))?.trim_end().into())
 }
 
-/// Fails unless the committed object is what its source makes.
+/// Fails unless the committed object equals a build of its source.
 pub(crate) fn check_committed() -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("failed to read {}", path.display()));
     let (built, prebuilt) = (read(&build()?)?, read(&prebuilt())?);
@@ -145,7 +146,7 @@ pub(crate) fn check_committed() -> Result<()> {
     );
 }
 
-/// Where two files begin to differ, if they do.
+/// The offset of the first difference of two files.
 fn first_difference(left: &[u8], right: &[u8]) -> Option<usize> {
     match left.iter().zip(right).position(|(left, right)| left != right) {
         None if left.len() == right.len() => None,
@@ -154,7 +155,7 @@ fn first_difference(left: &[u8], right: &[u8]) -> Option<usize> {
     }
 }
 
-/// Fails unless rustc is the one whose bytes are committed.
+/// Fails unless rustc has the version of the committed object.
 pub(crate) fn require_rustc() -> Result<()> {
     let version = output(command("rustc").arg("--version"))?;
     let version = version.split_whitespace().nth(1).unwrap_or_default();

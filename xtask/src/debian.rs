@@ -1,5 +1,5 @@
-//! Debian packages from the machine's own mirror, of any suite: downloaded, never installed, and apt's own state stays as
-//! it is.
+//! Debian packages of any suite from the machine's mirror. They are downloaded and never installed; apt's own state
+//! does not change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::sh::{command, output, run as sh};
 
-/// Where this machine gets its packages, and the key that it trusts for them.
+/// The machine's package mirror, and the key that signs it.
 pub(crate) struct Mirror {
     uri: String,
     signed_by: Option<String>,
@@ -25,7 +25,7 @@ impl Mirror {
             .with_context(|| format!("neither {DEB822} nor {ONE_LINE} names a Debian mirror"))
     }
 
-    /// The first stanza's: the security archive, which has no such suites, comes later.
+    /// Of the first stanza: the security archive, which lacks these suites, comes later.
     fn from_deb822(text: &str) -> Option<Self> {
         text.split("\n\n").find_map(|stanza| {
             let field = |name: &str| {
@@ -49,7 +49,7 @@ impl Mirror {
     }
 }
 
-/// apt for one suite, with lists, a cache and a sources file of its own.
+/// apt for one suite, with its own lists, cache and sources file.
 pub(crate) struct Apt {
     work: PathBuf,
     options: Vec<String>,
@@ -94,7 +94,7 @@ impl Apt {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// The versions that the suite has of these packages, each with the package's name.
+    /// The versions of these packages in the suite, each with the package's name.
     pub(crate) fn versions<S: AsRef<str>>(&self, packages: &[S]) -> Result<Vec<(String, String)>> {
         if packages.is_empty() {
             return Ok(Vec::new());
@@ -127,7 +127,7 @@ fn madison_line(line: &str) -> Option<(String, String)> {
     Some((columns.next()?.to_owned(), columns.next()?.to_owned()))
 }
 
-/// Unpacks a package's files into `folder`, which may have others.
+/// Unpacks a package's files into `folder`, which may contain others.
 pub(crate) fn unpack(package: &Path, folder: &Path) -> Result<()> {
     sh(command("dpkg-deb").arg("-x").arg(package).arg(folder))
 }

@@ -1,4 +1,4 @@
-//! Shows hud at work: records the example program, and asks the recording what is wrong with it.
+//! Demonstrates hud: records the example program and shows what blocks its workers.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::sh::{cargo, command, output, root, run as sh, show, succeeds, target_dir};
 use crate::targets;
 
-/// Builds hud, records the example program and prints what is wrong with it
+/// Builds hud, records the example program and prints its problems
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How long to record
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     sh(cargo("build").args(["--profile", ANALYZE_PROFILE, "--package", "hud-analyze", "--bins"]))?;
     let targets = targets::build()?;
     let hud_record = bins.join("release/hud-record");
-    // The dev profile's folder is called otherwise than the profile.
+    // The folder of the dev profile is named `debug`.
     let hud_analyze = bins.join(if ANALYZE_PROFILE == "dev" { "debug" } else { ANALYZE_PROFILE }).join("hud-analyze");
 
     let session = session(&bins.join("demo"), args.keep)?;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Where to record to. The one before gives way, unless it is to be kept.
+/// The session's path. A previous session is removed, unless `keep`.
 fn session(folder: &Path, keep: bool) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
     let mut session = folder.join("session");
@@ -83,7 +83,7 @@ fn show_and_run(command: &mut Command) -> Result<()> {
     sh(command)
 }
 
-/// The command as one may type it here.
+/// The command as a user may type it here.
 fn short(command: String) -> String {
     match std::env::current_dir() {
         Ok(here) if here == root() => command.replace(&format!("{}/", here.display()), ""),
@@ -95,9 +95,9 @@ fn heading(text: &str) {
     println!("\n== {text}");
 }
 
-/// The example program while it is looked at.
+/// The example program while it is recorded.
 ///
-/// It ends when its standard input does, which the kernel closes however this program ends.
+/// It exits when its standard input ends, which the kernel closes however this program ends.
 struct Target(Child);
 
 impl Target {
@@ -120,13 +120,13 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // It has nothing to clean up. That it is gone already is no harm.
+        // It has nothing to clean up, and may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// How to run what needs root: loading kernel programs and reading another program's memory. Building does not.
+/// How to run commands that need root: loading kernel programs and reading another program's memory. Building does not.
 enum Privilege {
     Root,
     Sudo { owner: String },
@@ -164,7 +164,7 @@ impl Privilege {
         }
     }
 
-    /// Gives what root wrote to the user, who could not remove it otherwise.
+    /// Changes the owner of files that root wrote to the user, who could not remove them otherwise.
     fn hand_over(&self, session: &Path) -> Result<()> {
         match self {
             Self::Root => Ok(()),

@@ -1,7 +1,7 @@
-//! Fuzzing of what reads files that a target controls: hud-record/fuzz.
+//! Fuzzing of the parsers of files that a target controls: hud-record/fuzz.
 //!
-//! The targets are libFuzzer's, laid out as cargo-fuzz has them. cargo-fuzz would have to be installed, and asks for a
-//! nightly compiler; the flags that it would give are stable ones, so cargo alone does.
+//! The targets use libFuzzer and cargo-fuzz's layout. cargo-fuzz itself would have to be installed and needs a nightly
+//! compiler; the flags that it passes are stable, so cargo alone suffices.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,24 +10,24 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::sh::{cargo, command, root, target_dir};
 
-/// Fuzzes the readers of untrusted files, each for some seconds, beginning with the kept corpus
+/// Fuzzes the parsers of untrusted files, each for some seconds, starting from the committed corpus
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// For each target
+    /// Seconds per target
     #[arg(long, default_value_t = 20)]
     seconds: u32,
-    /// Only this one
+    /// Fuzz target; all if none is given
     target: Option<String>,
 }
 
-/// What the compiler is told for libFuzzer to see which code an input reaches.
+/// Compiler flags for libFuzzer's coverage.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
-/// Given to cargo, so that build scripts are built without.
+/// Passed to cargo, so that build scripts are built without these flags.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// Bounds that hold for whatever is read: seconds for one file, megabytes of one allocation, bytes of a file.
+/// Limits for every input: seconds per file, megabytes of one allocation, bytes of a file.
 const BOUNDS: [&str; 3] = ["-timeout=5", "-malloc_limit_mb=300", "-max_len=65536"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -54,20 +54,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn fuzz(program: &Path, corpus: &Path, name: &str, seconds: u32) -> Result<()> {
-    // What is found new stays here, for the next run.
+    // New inputs stay here, for the next run.
     let found = target_dir().join("fuzz/corpus").join(name);
     let artifacts = target_dir().join("fuzz/artifacts").join(name);
     for folder in [&found, &artifacts] {
         fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
     }
-    // It says much, and ends with a dictionary of what it found worth while.
+    // It is verbose, and ends with a dictionary of useful inputs.
     let log = target_dir().join("fuzz").join(name).with_extension("log");
     let says = File::create(&log).with_context(|| format!("failed to create {}", log.display()))?;
     let status = command(program)
         .args(BOUNDS)
         .arg(format!("-max_total_time={seconds}"))
-        // The child that reads debug information keeps every file that it maps until it ends: some kilobytes an input, and
-        // a mapping, of which a process may have 65,530. Past that libFuzzer itself finds no memory any more.
+        // The child that reads debug information keeps every mapped file until it exits: some kilobytes and one mapping
+        // an input. A process may have 65,530 mappings; beyond that libFuzzer itself cannot allocate memory.
         .arg(if name == "eh_frame" { "-rss_limit_mb=300" } else { "-rss_limit_mb=4000" })
         .arg(if name == "names" { "-runs=50000" } else { "-runs=-1" })
         .arg(format!("-artifact_prefix={}/", artifacts.display()))

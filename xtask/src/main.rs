@@ -1,4 +1,4 @@
-//! hud's chores, run as `cargo xtask <command>`.
+//! Development commands, run as `cargo xtask <command>`.
 
 mod bench;
 mod build_ebpf;
@@ -16,12 +16,13 @@ mod synth;
 mod targets;
 mod test;
 mod watch;
+mod words;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-/// hud's chores.
+/// hud's development commands.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Command {

@@ -1,4 +1,4 @@
-//! Where results of measurements and checks are kept: docs/benchmarks.
+//! The folder of results of measurements and checks: docs/benchmarks.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub(crate) fn write(name: &str, text: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What it was measured on.
+/// The machine and commit of the measurement.
 pub(crate) fn machine() -> Result<String> {
     let field = |text: &str, name: &str| {
         let value = text.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_once(':'));

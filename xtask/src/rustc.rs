@@ -1,8 +1,8 @@
-//! Stands between cargo and rustc while the kernel object is built, so that where the checkout lies does not show.
+//! Wraps rustc while the kernel object is built, so that the object does not depend on the checkout's path.
 //!
 //! Cargo gives each crate an identity (`-C metadata`) that is part of every symbol's name. For a crate of the workspace
-//! it is made of the path within the workspace, but hud-common lies outside hud-ebpf's: its identity, and with it
-//! hud-ebpf's own, would change with the absolute path.
+//! it is derived from the path within the workspace, but hud-common is outside hud-ebpf's: its identity, and with it
+//! hud-ebpf's, would depend on the absolute path.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,24 +11,24 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-/// Set where this program is to be cargo's rustc.
+/// Set if this program runs as cargo's rustc wrapper.
 const MARK: &str = "HUD_XTASK_IS_RUSTC";
 
-/// The crates of this repository that the kernel object is made of.
+/// The crates of this repository in the kernel object.
 const CRATES: [&str; 2] = ["hud", "hud_common"];
 
-/// The environment in which cargo asks this program instead of rustc.
+/// The environment that makes cargo call this program instead of rustc.
 pub(crate) fn environment() -> Result<[(&'static str, OsString); 2]> {
     let this = env::current_exe().context("failed to find this program's own file")?;
     Ok([("RUSTC_WRAPPER", this.into()), (MARK, "1".into())])
 }
 
-/// Whether cargo asks for rustc.
+/// Whether cargo called this program instead of rustc.
 pub(crate) fn is_asked() -> bool {
     env::var_os(MARK).is_some()
 }
 
-/// Becomes rustc, which the arguments name.
+/// Replaces this process by the rustc that the arguments name.
 pub(crate) fn exec() -> Result<()> {
     let mut args: Vec<OsString> = env::args_os().skip(1).collect();
     let name = args.windows(2).find(|pair| pair[0] == "--crate-name").map(|pair| pair[1].clone());

@@ -1,4 +1,4 @@
-//! Provides what building the kernel object needs beyond a stable Rust: bpf-linker, and the source of `core`.
+//! Installs the tools that the kernel object needs beyond stable Rust: bpf-linker, and the source of `core`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use crate::sh::{cargo, command, run as sh, succeeds_within, target_dir};
 /// Installs what `build-ebpf` needs: bpf-linker and rust-src
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Takes rust-src from the Debian package at once, without asking rustup
+    /// Takes rust-src from the Debian package without asking rustup first
     #[arg(long)]
     apt: bool,
 }
 
-/// The newest whose LLVM is that of rustc 1.95: from 0.11 on it is LLVM 23.
+/// The newest version with the LLVM of rustc 1.95: 0.11 has LLVM 23.
 const BPF_LINKER: &str = "0.10.3";
 
-/// Suites that may have rust-src of rustc's version. They hold several versions at a time, and move on.
+/// Suites that may have rust-src of rustc's version. Each has several versions at a time, and they change.
 const SUITES: [&str; 3] = ["trixie-backports", "sid", "forky"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("rust-src is there");
         return Ok(());
     }
-    // Where its server cannot be reached, rustup fails at once or retries for minutes.
+    // If its server is unreachable, rustup fails at once or retries for minutes.
     let rustup = || {
         succeeds_within(Duration::from_secs(120), command("rustup").args(["component", "add", "rust-src"]))
             && library.join("core").is_dir()
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless `build-ebpf` can run here, and says what is missing.
+/// Fails unless `build-ebpf` can run here, and names the missing tool.
 pub(crate) fn require_bpf_tools() -> Result<()> {
     require_rustc()?;
     ensure!(has_bpf_linker(), "there is no bpf-linker {BPF_LINKER}: run `cargo xtask setup`");
@@ -70,12 +70,12 @@ fn has_bpf_linker() -> bool {
     version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == format!("bpf-linker {BPF_LINKER}"))
 }
 
-/// Where `-Z build-std` looks for the standard library's source.
+/// The folder in which `-Z build-std` looks for the standard library's source.
 fn library() -> Result<PathBuf> {
     Ok(sysroot()?.join("lib/rustlib/src/rust/library"))
 }
 
-/// Unpacks Debian's rust-src of rustc's own version; nothing of it is installed, and apt's own state stays as it is.
+/// Unpacks Debian's rust-src of rustc's version. Nothing is installed, and apt's own state does not change.
 fn from_debian(library: &Path) -> Result<&'static str> {
     let mirror = Mirror::of_this_machine()?;
     let work = target_dir().join("rust-src");
@@ -91,7 +91,7 @@ fn from_debian(library: &Path) -> Result<&'static str> {
         let source = unpacked_library(&package, &work.join("tree"))?;
         let parent = library.parent().unwrap_or(library);
         fs::create_dir_all(parent).with_context(|| format!("failed to write {}", parent.display()))?;
-        // Copied whole under another name first: a source that stops half-way would be taken for one that is there.
+        // Copied completely under another name first: a partial copy would be mistaken for the source.
         let part = parent.join("library.part");
         let _ = fs::remove_dir_all(&part);
         sh(command("cp").arg("-r").arg(&source).arg(&part))?;
@@ -102,7 +102,7 @@ fn from_debian(library: &Path) -> Result<&'static str> {
     bail!("none of {} has version {RUSTC}", SUITES.join(", "))
 }
 
-/// Unpacks the package, and returns where the library lies in it.
+/// Unpacks the package, and returns the path of its library.
 fn unpacked_library(package: &Path, tree: &Path) -> Result<PathBuf> {
     debian::unpack(package, tree)?;
     // /usr/src/rustc-1.95.0, at the time of writing.

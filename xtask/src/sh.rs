@@ -1,4 +1,4 @@
-//! Running programs, and where things lie.
+//! Running programs, and the workspace's folders.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ pub(crate) fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's target folder.
 pub(crate) fn target_dir() -> PathBuf {
     root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
@@ -31,8 +31,8 @@ pub(crate) fn cargo(subcommand: &str) -> Command {
 pub(crate) fn command(program: impl Into<OsString>) -> Command {
     let mut command = Command::new(program.into());
     command.current_dir(root());
-    // What `cargo run` tells us of ourselves. Build scripts that look at such variables (ring's) would be run again, and
-    // all that depends on them be built anew, each time that cargo is called by us and by hand in turns.
+    // `cargo run` sets these variables for this package. Build scripts that read such variables (ring's) would run
+    // again, and their dependents would be rebuilt, whenever cargo is called alternately from here and by hand.
     let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
         command.env_remove(name);
@@ -40,7 +40,7 @@ pub(crate) fn command(program: impl Into<OsString>) -> Command {
     command
 }
 
-/// Runs to the end; anything but success is an error that shows the command.
+/// Runs the command to its end; any failure is an error that shows the command.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("failed to start {}", show(command)))?;
     if !status.success() {
@@ -49,7 +49,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What a program prints on its standard output; its errors go to ours.
+/// The standard output of a program; its standard error is inherited.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output =
         command.stderr(Stdio::inherit()).output().with_context(|| format!("failed to start {}", show(command)))?;
@@ -59,7 +59,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Whether a program ends in success; its output is not shown.
+/// Whether a program succeeds; its output is discarded.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -82,18 +82,18 @@ pub(crate) fn succeeds_within(limit: Duration, command: &mut Command) -> bool {
             Err(_) => break,
         }
     }
-    // Ended or unknown: either way it is not ours any more.
+    // Exited or unknown: either way it is no longer ours.
     let _ = child.kill();
     let _ = child.wait();
     false
 }
 
-/// Whether an environment variable is set to something that means yes.
+/// Whether an environment variable is set to a value that means yes.
 pub(crate) fn wanted(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|value| !value.is_empty() && value != "0" && value != "false")
 }
 
-/// The command as one would type it.
+/// The command as a user would type it.
 pub(crate) fn show(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for arg in command.get_args() {

@@ -1,5 +1,5 @@
-//! Records a busy service for long, and holds the recorder to what it promises for months: flat memory, bounded disk, an
-//! account without gaps.
+//! Records a busy service for a long time and checks what months of recording need: constant memory, bounded disk
+//! space, complete accounts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,14 @@ use crate::sh::{command, run as sh, succeeds, target_dir};
 use crate::targets::{self, Profile};
 use crate::watch::{Recorder, Target, Vitals, cpu_time, folder_size, knows, vitals};
 
-/// Records a service with storms for long; fails unless memory is flat, disk bounded and every event accounted for
+/// Records a service with storms for a long time; fails unless memory is flat, disk bounded and every event accounted
+/// for
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long
+    /// Duration in minutes
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
-    /// What the session may take on disk (such as 64MiB); `none` to keep all
+    /// Disk space for the session (such as 64MiB); `none` to keep everything
     #[arg(long, default_value = "64MiB")]
     keep_size: String,
     /// Seconds between the service's storms
@@ -38,9 +39,9 @@ pub(crate) struct Args {
     options: Vec<String>,
 }
 
-/// Beyond `--keep-size`: the logs in flight, uncompressed, and the segment being sealed beside its log.
+/// Disk space beyond `--keep-size`: in-flight logs, uncompressed, and the segment being sealed beside its log.
 const SLACK: u64 = 32 << 20;
-/// What the last third's median may be of the first's.
+/// Largest ratio of the last third's median to the first third's.
 const GROWTH: f64 = 1.1;
 
 #[derive(Clone, Copy)]
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let recorded = recorder.stop()?;
 
     let mut checks = Checks::default();
-    // The first fifth is for caches and pools to fill.
+    // Caches and pools fill during the first fifth.
     let warm = samples.get(samples.len() / 5..).unwrap_or_default();
     let third = warm.len() / 3;
     let (first, last) = (warm.get(..third).unwrap_or_default(), warm.get(warm.len() - third..).unwrap_or_default());
@@ -92,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for (what, of) in
         [("threads", (|s| s.recorder.threads) as fn(&Sample) -> u64), ("file descriptors", |s| s.recorder.fds)]
     {
-        // What has leaked is there at every moment; segments being sealed and probes being taken off are not.
+        // A leak is present at every moment; segments being sealed and probes being detached are not.
         let [early, late] = [first, last].map(|part| part.iter().map(of).min().unwrap_or(0));
         let [most, most_late] = [first, last].map(|part| peak(part, of));
         let name = format!("no {what} leak");
@@ -119,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if knows(&hud_analyze, "verify")? {
         let is_proven = succeeds(command(&hud_analyze).arg("verify").arg(&session));
         if !is_proven {
-            // Again, for its reasons.
+            // Run again for its reasons.
             let _ = sh(command(&hud_analyze).arg("verify").arg(&session));
         }
         checks.add("hud-analyze verify", is_proven, String::new());
@@ -141,7 +142,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     checks.end()
 }
 
-/// Looks at the recorder each second.
+/// Samples the recorder every second.
 fn watch(recorder: &mut Recorder, dur: Duration) -> Result<Vec<Sample>> {
     let start = Instant::now();
     let mut samples = Vec::new();
@@ -153,7 +154,7 @@ fn watch(recorder: &mut Recorder, dur: Duration) -> Result<Vec<Sample>> {
         }
         let Some(now) = vitals(recorder.pid()) else { continue };
         let sample = Sample { recorder: now, disk: folder_size(&recorder.session) };
-        // A page of lines, however long it takes.
+        // About 30 lines, however long the run.
         if (samples.len() as u64).is_multiple_of((dur.as_secs() / 30).max(1)) {
             println!(
                 "{:>8} {:>9} {:>9} {:>8} {:>5}",
@@ -169,7 +170,7 @@ fn watch(recorder: &mut Recorder, dur: Duration) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// What was held to what, and how it came out.
+/// The checks, and their results.
 #[derive(Default)]
 struct Checks {
     lines: Vec<String>,
@@ -215,7 +216,7 @@ fn ratio(of: u64, to: u64) -> f64 {
     of as f64 / to.max(1) as f64
 }
 
-/// A size as hud-record takes it, in binary units.
+/// A size in binary units, as hud-record accepts it.
 fn bytes(text: &str) -> Result<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

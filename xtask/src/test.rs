@@ -1,4 +1,4 @@
-//! Everything that has to hold before a change is merged, cheapest first.
+//! All checks that a change must pass before it is merged, the cheapest first.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::sh::{cargo, command, root, run as sh, succeeds, target_dir, wanted};
-use crate::{build_ebpf, kernels, setup, targets};
+use crate::{build_ebpf, kernels, setup, targets, words};
 
 /// Formatting, lints, the kernel object, and the tests: what CI runs
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Handed to the test runner: a filter, for one
+    /// Arguments for the test runner, such as a filter
     #[arg(last = true)]
     runner: Vec<String>,
 }
 
-/// Readers that share no code with ours: of Parquet, of Perfetto's traces, of pprof's profiles (austin-python has their
-/// protobuf module, and asks for an older protobuf than is needed).
+/// Readers that share no code with ours: of Parquet, Perfetto traces and pprof profiles (austin-python has pprof's
+/// protobuf module, and requires an older protobuf than we need).
 const READERS: [&str; 4] = ["duckdb==1.4.4", "perfetto==0.59.1", "protobuf==7.36.2", "austin-python==2.4.0"];
 /// A server that speaks S3.
 const MOTO: [&str; 3] = ["moto[s3]==5.1.18", "flask==3.1.3", "flask-cors==6.0.5"];
@@ -35,6 +35,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.run("format", || {
         sh(cargo("fmt").args(["--all", "--check"]))?;
         sh(cargo("fmt").arg("--check").current_dir(root().join("hud-ebpf")))
+    })?;
+    steps.run("words", || {
+        words::list_new();
+        Ok(())
     })?;
     if tools {
         steps.run("kernel object", build_ebpf::check_committed)?;
@@ -55,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         tests.arg("--workspace").args(&args.runner);
         tests
     } else {
-        // Tests run some, and cargo builds them for tests of every kind at once only.
+        // Some tests run examples, and cargo builds these only for tests of every kind together.
         steps.run("examples", || sh(cargo("build").args(["--workspace", "--examples"])))?;
         let mut tests = cargo("test");
         tests.args(["--workspace", "--lib", "--bins", "--tests", "--"]).args(&args.runner);
@@ -80,8 +84,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.runner.is_empty() {
         println!("\nno soak: only some of the tests were asked for");
     } else if rustix::process::geteuid().is_root() {
-        // So little is kept that most of it expires within the minute. The programs are those that the tests were built
-        // with: a build of one package alone has other features, and compiles DataFusion once more.
+        // The limit is low, so most data expires within the minute. The programs are those that the tests were built
+        // with: a build of one package has other features, and compiles DataFusion once more.
         let built = target_dir().join("debug");
         let mut soak = cargo("xtask");
         soak.args(["soak", "--minutes", "1", "--keep-size", "2MiB", "--storms", "5"]);
@@ -95,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Whether a check that cannot be made here is a failure.
+/// Whether a check that cannot run here is a failure.
 fn required() -> bool {
     wanted("HUD_REQUIRE_BPF") || wanted("CI")
 }
@@ -106,7 +110,7 @@ fn cargo_nextest(subcommand: &str) -> std::process::Command {
     command
 }
 
-/// A Python with what sessions and exports are read back by: DuckDB, and the formats' own packages.
+/// A Python with independent readers of sessions and exports: DuckDB, and the formats' own packages.
 pub(crate) fn duckdb() -> Result<PathBuf> {
     let venv = target_dir().join("duckdb");
     let python = venv.join("bin/python");
@@ -125,7 +129,7 @@ pub(crate) fn duckdb() -> Result<PathBuf> {
     Ok(python)
 }
 
-/// The steps so far, each with its time.
+/// The steps so far, each with its duration.
 #[derive(Default)]
 struct Steps(Vec<(&'static str, Duration)>);
 

@@ -1,5 +1,4 @@
-//! A program to be watched and a recorder that watches it, as benchmarks and the soak run them, and what /proc tells of
-//! both.
+//! A recorded program and its recorder, as benchmarks and the soak run them, and their figures in /proc.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _};
@@ -15,17 +14,17 @@ use serde_json::Value;
 
 use crate::sh::{command, output};
 
-/// How long anything may take that takes a moment.
+/// Timeout of operations that normally take a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A program that is being watched; killed when dropped.
+/// A program that is recorded; killed when dropped.
 pub(crate) struct Target {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Target {
-    /// Starts a program of the examples, and waits for its first line.
+    /// Starts an example program, and waits for its first line.
     pub(crate) fn start(program: &Path, arguments: &[&str]) -> Result<Self> {
         let mut child = command(program)
             .args(arguments)
@@ -37,7 +36,7 @@ impl Target {
         let (said, lines) = channel();
         let target = Self { child, lines };
         let out = BufReader::new(out.context("no pipe")?);
-        // Always read, so that the program never waits for room in its pipe.
+        // Always read, so that the program never blocks on a full pipe.
         thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
         target.lines.recv_timeout(PATIENCE).with_context(|| format!("{} ended at once", program.display()))?;
         Ok(target)
@@ -51,7 +50,7 @@ impl Target {
         signal_process(self.child.id(), signal)
     }
 
-    /// Its account so far, which SIGUSR1 makes it print as a line of JSON.
+    /// Its measurements so far, which it prints on SIGUSR1 as a line of JSON.
     pub(crate) fn account(&self) -> Result<Value> {
         self.signal(Signal::USR1)?;
         let until = Instant::now() + PATIENCE;
@@ -67,27 +66,27 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // It has nothing to clean up. That it is gone already is no harm.
+        // It has nothing to clean up, and may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A recorder at work; killed when dropped.
+/// A running recorder; killed when dropped.
 pub(crate) struct Recorder {
     child: Child,
     pub(crate) session: PathBuf,
 }
 
-/// What a recorder has come to.
+/// The result of a recording.
 pub(crate) struct Recorded {
-    /// All its CPU time, sealing and closing included.
+    /// Total CPU time, sealing and closing included.
     pub(crate) cpu: Duration,
     pub(crate) manifest: Value,
 }
 
 impl Recorder {
-    /// Starts it; the session's folder is made anew.
+    /// Starts it; the session's folder is created anew.
     pub(crate) fn start(program: &Path, pid: u32, session: &Path, arguments: &[&str]) -> Result<Self> {
         if session.exists() {
             fs::remove_dir_all(session).with_context(|| format!("failed to remove {}", session.display()))?;
@@ -122,9 +121,9 @@ impl Recorder {
         Ok(())
     }
 
-    /// Whether it has ended by itself.
+    /// Whether it has exited by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
-        // Without taking its status: what /proc tells of it is still wanted.
+        // Without reaping it: its /proc entries are still needed.
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         match pid_of(self.child.id()) {
             Some(pid) => !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None)),
@@ -142,7 +141,7 @@ impl Recorder {
     pub(crate) fn finish(mut self) -> Result<Recorded> {
         let pid = pid_of(self.child.id()).context("no pid")?;
         rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
-        // The zombie's: of all its threads, up to their last instant.
+        // Of the zombie: all its threads, up to their last instant.
         let cpu = cpu_time(self.child.id())?;
         let status = self.child.wait()?;
         ensure!(status.success(), "hud-record ended with {status}: {}", self.said());
@@ -151,11 +150,11 @@ impl Recorder {
         Ok(Recorded { cpu, manifest: serde_json::from_slice(&manifest)? })
     }
 
-    /// What it said on standard error.
+    /// Its standard error.
     pub(crate) fn said(&mut self) -> String {
         let mut said = String::new();
         if let Some(mut err) = self.child.stderr.take() {
-            // Whatever can be read.
+            // As much as can be read.
             let _ = err.read_to_string(&mut said);
         }
         said.trim().to_owned()
@@ -181,7 +180,7 @@ impl Recorded {
         streams.into_iter().flatten().filter_map(|(_, account)| account["stored"].as_u64()).sum()
     }
 
-    /// Events that are neither stored nor known to be lost or removed, and those known to be lost, in all streams.
+    /// Events that are neither stored nor known to be lost or removed, and events known to be lost, in all streams.
     pub(crate) fn unaccounted_and_dropped(&self) -> (u64, u64) {
         let streams = self.manifest["streams"].as_object().map(|s| s.keys().cloned().collect::<Vec<_>>());
         streams.unwrap_or_default().iter().fold((0, 0), |(unaccounted, dropped), stream| {
@@ -192,7 +191,7 @@ impl Recorded {
     }
 }
 
-/// Whether a log has a batch: the schema's message has no body, so anything behind its metadata is one.
+/// Whether a log has a batch: the schema's message has no body, so bytes after its metadata are a batch.
 fn has_rows(log: &Path) -> bool {
     let read = || -> Option<bool> {
         let mut file = fs::File::open(log).ok()?;
@@ -204,7 +203,7 @@ fn has_rows(log: &Path) -> bool {
     read().unwrap_or(false)
 }
 
-/// What /proc tells of a process at one instant.
+/// A process's figures in /proc at one instant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Vitals {
     /// Resident memory now and at most so far, in bytes.
@@ -214,7 +213,7 @@ pub(crate) struct Vitals {
     pub(crate) fds: u64,
 }
 
-/// `None` once the process is gone, or is no more than a zombie.
+/// `None` once the process is gone or a zombie.
 pub(crate) fn vitals(pid: u32) -> Option<Vitals> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |name: &str| -> Option<u64> {
@@ -228,10 +227,10 @@ pub(crate) fn vitals(pid: u32) -> Option<Vitals> {
     })
 }
 
-/// CPU time of a process, threads that are gone included.
+/// CPU time of a process, exited threads included.
 pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Behind the name, which may hold anything: state is the third field, utime the 14th, stime the 15th.
+    // After the name, which may contain anything: state is the third field, utime the 14th, stime the 15th.
     let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
     let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
     let a_second = rustix::param::clock_ticks_per_second();
@@ -247,7 +246,7 @@ fn signal_process(pid: u32, signal: Signal) -> Result<()> {
     rustix::process::kill_process(pid, signal).context("failed to signal a process")
 }
 
-/// Bytes of the files in a folder and below.
+/// Bytes of all files in a folder, subfolders included.
 pub(crate) fn folder_size(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let size = |entry: fs::DirEntry| match entry.metadata() {
@@ -259,7 +258,7 @@ pub(crate) fn folder_size(folder: &Path) -> u64 {
     entries.flatten().map(size).sum()
 }
 
-/// Asks hud-analyze by SQL; gives the first row's columns by name.
+/// Runs SQL with hud-analyze; returns the first row's columns by name.
 pub(crate) fn ask(hud_analyze: &Path, session: &Path, sql: &str) -> Result<Value> {
     let mut command = Command::new(hud_analyze);
     command.arg("sql").arg(session).args(["-c", sql, "--format", "json"]);
@@ -267,7 +266,7 @@ pub(crate) fn ask(hud_analyze: &Path, session: &Path, sql: &str) -> Result<Value
     Ok(rows[0].clone())
 }
 
-/// Whether hud-record knows this option or value.
+/// Whether hud-record accepts this option or value.
 pub(crate) fn knows(hud_record: &Path, option: &str) -> Result<bool> {
     Ok(output(command(hud_record).arg("--help"))?.contains(option))
 }

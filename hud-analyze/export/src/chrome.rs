@@ -15,7 +15,7 @@ use crate::{
     out::Out,
 };
 
-/// Events that a reader copes with.
+/// Most events that a reader can handle.
 const MOST: u64 = 500_000;
 const TABLES: [Table; 7] =
     [Table::Coverage, Table::Drops, Table::Polls, Table::OffCpu, Table::Wakes, Table::Process, Table::Samples];
@@ -217,7 +217,7 @@ fn micros(ns: i128) -> String {
     format!("{sign}{}.{:03}", ns / 1000, ns % 1000)
 }
 
-/// Stacks as a tree of frames: what stacks have in common at their outer end is written once.
+/// Stacks as a tree of frames: common outer frames are written once.
 #[derive(Default)]
 struct Nodes {
     numbers: HashMap<(usize, u32), usize>,

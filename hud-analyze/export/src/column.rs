@@ -1,4 +1,4 @@
-//! Columns of a batch by name, whoever made it: what a query engine reads is the same values in types of its own.
+//! Columns of a batch by name, independent of its source: a query engine returns the same values in its own types.
 
 use arrow::{
     array::{
@@ -14,7 +14,7 @@ use crate::Result;
 
 fn column(batch: &RecordBatch, name: &str, data_type: &DataType) -> Result<ArrayRef> {
     match batch.column_by_name(name) {
-        // A column that came with a later version.
+        // A column of a later version.
         None => Ok(new_null_array(data_type, batch.num_rows())),
         Some(column) if column.data_type() == data_type => Ok(column.clone()),
         Some(column) => Ok(cast(column, data_type)?),
@@ -31,7 +31,7 @@ pub(crate) struct Ints(Int64Array);
 /// A column of text.
 pub(crate) struct Texts(StringArray);
 
-/// A column of truths.
+/// A column of booleans.
 pub(crate) struct Flags(BooleanArray);
 
 /// A column of lists of integers.
@@ -63,7 +63,7 @@ impl Ints {
         (row < self.0.len() && self.0.is_valid(row)).then(|| self.0.value(row))
     }
 
-    /// A number of a column that is never null.
+    /// A number of a non-null column.
     pub(crate) fn at(&self, row: usize) -> i64 {
         self.get(row).unwrap_or_default()
     }

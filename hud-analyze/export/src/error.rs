@@ -1,4 +1,4 @@
-//! What can go wrong with an export.
+//! Errors of an export.
 
 use std::io;
 
@@ -14,38 +14,38 @@ pub enum Error {
     /// The session's files could not be read.
     #[error(transparent)]
     Session(#[from] session::Error),
-    /// Whoever gives the rows could not.
+    /// The source of the rows failed.
     #[error("{0}")]
     Rows(Box<dyn std::error::Error + Send + Sync>),
-    /// Rows are not of the table's schema.
+    /// Rows do not have the table's schema.
     #[error("the rows are not as the table's schema says: {0}")]
     Schema(#[from] ArrowError),
-    /// The system refused to take what was written.
+    /// Writing the output failed.
     #[error("write: {0}")]
     Write(#[from] io::Error),
-    /// More than a reader of the format copes with.
+    /// More than a reader of the format can handle.
     #[error("{events} events are too many for {format} (at most {limit}); {advice}")]
     TooMany {
         /// The format.
         format: Format,
         /// Events in the window, at least.
         events: u64,
-        /// At most so many.
+        /// The most that is allowed.
         limit: u64,
         /// What to do next.
         advice: &'static str,
     },
-    /// An option that means nothing in the format.
+    /// An option that has no meaning in the format.
     #[error("{format} takes no {option}: {why}")]
     Option {
         /// The format.
         format: Format,
         /// The option.
         option: &'static str,
-        /// Why not.
+        /// Why it has none.
         why: &'static str,
     },
-    /// There is nothing to show.
+    /// There is nothing to export.
     #[error("there is nothing to draw: {0}")]
     Nothing(String),
 }
@@ -54,7 +54,7 @@ pub enum Error {
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 impl Error {
-    /// For `map_err`: whoever gives the rows could not.
+    /// For `map_err`: the source of the rows failed.
     pub fn rows(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Error::Rows(error.into())
     }

@@ -1,4 +1,4 @@
-//! Events of a session, decoded in one place: rows of the window alone, clipped to it, of the task and thread asked for.
+//! A session's events, decoded in one place: rows within the window, clipped to it, of the requested task and thread.
 
 use hud_common::session::Table;
 
@@ -7,12 +7,12 @@ use crate::{
     column::{flags, ints, texts},
 };
 
-/// A stretch of time, clipped to the window.
+/// A time range, clipped to the window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     pub(crate) from: i64,
     pub(crate) to: i64,
-    /// Whether it is longer than that.
+    /// Whether it was clipped.
     pub(crate) is_clipped: bool,
 }
 
@@ -31,12 +31,12 @@ pub(crate) struct Poll {
     pub(crate) cpu: i32,
     pub(crate) blocked: i64,
     pub(crate) run_queue: i64,
-    /// When the wake was that led to it.
+    /// Time of the wake that led to it.
     pub(crate) woken: Option<i64>,
     pub(crate) completed: Option<bool>,
 }
 
-/// A stretch off CPU.
+/// An off-CPU interval.
 pub(crate) struct OffCpu<'a> {
     pub(crate) span: Span,
     pub(crate) tid: i32,
@@ -54,7 +54,7 @@ impl OffCpu<'_> {
         self.state != "R"
     }
 
-    /// How it left, in a word that a name may have.
+    /// How it left its CPU, as a word for names.
     pub(crate) fn reason(&self) -> &'static str {
         match self.state {
             "S" => "asleep",
@@ -98,7 +98,7 @@ pub(crate) struct Spawn {
     pub(crate) tid: i32,
 }
 
-/// What is read of a session, and how far it got.
+/// The reader of a session, and its progress.
 pub(crate) struct Reader<'a> {
     rows: &'a dyn Rows,
     options: &'a Options,
@@ -108,7 +108,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader that will go through these tables.
+    /// A reader that will read these tables.
     pub(crate) fn new(
         rows: &'a dyn Rows,
         options: &'a Options,
@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
         self.options.window.is_none_or(|(from, to)| (from..to).contains(&ts))
     }
 
-    /// What of a stretch is in the window.
+    /// The part of a time range inside the window.
     fn span(&self, ts: i64, dur: i64) -> Option<Span> {
         let end = ts.saturating_add(dur.max(0));
         let Some((from, to)) = self.options.window else { return Some(Span { from: ts, to: end, is_clipped: false }) };
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Wakes of the task, or by the thread, that was asked for.
+    /// Wakes of the requested task, or by the requested thread.
     pub(crate) fn wakes(&mut self, mut each: impl FnMut(&Wake) -> Result<()>) -> Result<()> {
         self.scan(Table::Wakes, &["ts", "task_id", "waker_task_id", "waker_tid"], |reader, batch| {
             let (ts, task) = (ints(batch, "ts")?, ints(batch, "task_id")?);
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Tasks that ended: when, which, how.
+    /// Ended tasks: time, id, outcome.
     pub(crate) fn ends(&mut self, mut each: impl FnMut(i64, i64, &str) -> Result<()>) -> Result<()> {
         self.scan(Table::Ends, &["ts", "task_id", "outcome"], |reader, batch| {
             let (ts, task, outcome) = (ints(batch, "ts")?, ints(batch, "task_id")?, texts(batch, "outcome")?);
@@ -286,7 +286,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The process, each second: when, then user and system CPU time since the last row, resident bytes, threads.
+    /// The process, each second: time, user and system CPU time since the last row, resident bytes, threads.
     pub(crate) fn process(&mut self, mut each: impl FnMut(i64, [i64; 4]) -> Result<()>) -> Result<()> {
         self.scan(Table::Process, &["ts", "cpu_user", "cpu_sys", "rss", "threads"], |reader, batch| {
             let [ts, user, system, rss, threads] =
@@ -299,7 +299,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What was watched: which stretch, which stream, why it began or ended.
+    /// Coverage: time range, stream, why it began or ended.
     pub(crate) fn coverage(&mut self, mut each: impl FnMut(Span, &str, &str) -> Result<()>) -> Result<()> {
         self.scan(Table::Coverage, &["ts", "dur", "stream", "reason"], |reader, batch| {
             let (ts, dur) = (ints(batch, "ts")?, ints(batch, "dur")?);
@@ -313,7 +313,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What was lost: when, which stream, at which stage, how many.
+    /// Losses: time, stream, stage, number of events.
     pub(crate) fn drops(&mut self, mut each: impl FnMut(Span, &str, &str, i64) -> Result<()>) -> Result<()> {
         self.scan(Table::Drops, &["ts", "dur", "stream", "stage", "lost"], |reader, batch| {
             let (ts, dur, lost) = (ints(batch, "ts")?, ints(batch, "dur")?, ints(batch, "lost")?);

@@ -14,7 +14,7 @@ use crate::{
     weigh,
 };
 
-/// The most that counts may add up to in a drawing: inferno adds them without looking.
+/// Largest total in a drawing: inferno adds counts without overflow checks.
 const MOST: i128 = 1 << 56;
 
 fn table(kind: Kind) -> Table {
@@ -24,8 +24,8 @@ fn table(kind: Kind) -> Table {
     }
 }
 
-/// A name as it may stand in a line: no semicolon, which parts frames, and no number at its end, which readers would take
-/// for a count.
+/// A name that is valid in a line: without semicolons, which separate frames, and without a number at its end, which
+/// readers would take for a count.
 fn foldable(name: &str) -> String {
     let mut name = name.replace(';', ":");
     if let Some((head, tail)) = name.rsplit_once(' ')
@@ -36,7 +36,7 @@ fn foldable(name: &str) -> String {
     if name.is_empty() { "<unknown>".into() } else { name }
 }
 
-/// The suffixes by which flame graphs colour kernel and inlined frames.
+/// Suffixes by which flame graphs colour kernel and inlined frames.
 fn suffix(frame: &Frame) -> &'static str {
     match frame {
         Frame { origin: Origin::Kernel, .. } => "_[k]",

@@ -1,8 +1,9 @@
-//! Sessions in the formats of other tools.
+//! Exports sessions to the formats of other tools.
 //!
-//! [`export`] reads the rows of a session through [`Rows`], whoever has them, and writes one [`Format`]. It depends on no
-//! query engine. Names come from a stranger's process: they are cleaned and cut as they are read. What a format cannot
-//! hold, or what was not watched, is said in the [`Summary`] and, where the format has a place for it, in the file.
+//! [`export`] reads the rows of a session through [`Rows`], from any source, and writes one [`Format`]. It depends on
+//! no query engine. Names come from an untrusted process: they are sanitized and cut as they are read. Data that a
+//! format cannot hold, or that was not observed, is stated in the [`Summary`] and, if the format has a place for it, in
+//! the file.
 
 mod chrome;
 mod column;
@@ -28,7 +29,7 @@ pub use options::{Format, Kind, Options, Summary};
 pub use rows::{EachSegment, Rows};
 pub use session::SessionRows;
 
-/// Writes the session that `rows` gives to `out`. `progress` is told of the rows that were read, and of all there are.
+/// Writes the session that `rows` provides to `out`. `progress` receives the number of rows read and their total.
 pub fn export(
     rows: &dyn Rows,
     format: Format,

@@ -1,8 +1,8 @@
-//! What ids stand for: threads, types of tasks, tasks, stacks, frames, modules.
+//! Names of ids: threads, task types, tasks, stacks, frames, modules.
 //!
-//! Held in memory: their number does not grow with a session's length but with what is distinct in it, which the recorder
-//! bounds. Tasks are the exception; of more than [`MOST_TASKS`] the types of the first are known. Names come from a
-//! stranger's process, so they are cleaned and cut here, and nowhere else.
+//! They are kept in memory: their number depends not on a session's length but on its distinct values, which the
+//! recorder bounds. Tasks are the exception: beyond [`MOST_TASKS`], types are unknown. Names come from an untrusted
+//! process, so they are sanitized and cut here and nowhere else.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,20 +16,20 @@ use crate::{
     column::{ints, lists, texts},
 };
 
-/// Tasks whose types are known.
+/// Tasks whose types are kept.
 const MOST_TASKS: usize = 1 << 20;
-/// Threads whose names are known.
+/// Threads whose names are kept.
 const MOST_THREADS: usize = 1 << 16;
 /// Frames of a stack that are read: the recorder keeps 128 addresses, each with the functions inlined there.
 const MOST_FRAMES: usize = 4096;
 
-/// A name, shared by all that have it.
+/// A shared name.
 pub(crate) type Name = Arc<str>;
 
-/// A thread, as it was known last.
+/// A thread, by its last row.
 #[derive(Clone, Debug)]
 pub(crate) struct Thread {
-    /// What tells it from others: `worker 3`, `tokio-rt-worker (blocking)`.
+    /// Its unique name: `worker 3`, `tokio-rt-worker (blocking)`.
     pub(crate) label: Name,
 }
 
@@ -37,14 +37,14 @@ pub(crate) struct Thread {
 #[derive(Clone, Debug)]
 pub(crate) struct TaskType {
     pub(crate) name: Name,
-    /// Whether it is a task, and not a worker's loop or work of the blocking pool.
+    /// Whether it is a task, not a worker's loop or work of the blocking pool.
     pub(crate) is_task: bool,
 }
 
 /// A frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    /// The function; else the file that it is in, in angle brackets.
+    /// The function; else the file in angle brackets.
     pub(crate) name: Name,
     pub(crate) is_named: bool,
     pub(crate) file: Option<Name>,
@@ -59,7 +59,7 @@ pub(crate) struct Frame {
     pub(crate) origin: Origin,
 }
 
-/// Whose code a frame is.
+/// Origin of a frame's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
     Own,
@@ -105,14 +105,14 @@ pub(crate) struct Names {
     pub(crate) tasks_left_out: u64,
     frames: Vec<Frame>,
     pub(crate) modules: Vec<Module>,
-    /// Where a stack's frames lie in `stacked`.
+    /// The range of a stack's frames in `stacked`.
     stacks: HashMap<i64, (u32, u32)>,
     stacked: Vec<u32>,
     texts: HashSet<Name>,
 }
 
 impl Names {
-    /// Reads them; stacks and what they are of only where asked for.
+    /// Reads them; stacks and their frames only on request.
     pub(crate) fn read(rows: &dyn Rows, with_stacks: bool) -> Result<Self> {
         let mut names = Names::default();
         names.read_threads(rows)?;
@@ -260,7 +260,7 @@ impl Names {
         })
     }
 
-    /// The frames of a stack, leaf first, as indices; none where nothing is known of it.
+    /// The frames of a stack, leaf first, as indices; none if nothing is known of it.
     pub(crate) fn stack(&self, id: Option<i64>) -> &[u32] {
         let place = id.and_then(|id| self.stacks.get(&id));
         place
@@ -276,7 +276,7 @@ impl Names {
         self.modules.get(index? as usize)
     }
 
-    /// The type of a task: as its poll told, or as it was met.
+    /// The type of a task: from its poll, or from the `tasks` table.
     pub(crate) fn type_of(&self, task: Option<i64>, told: Option<i64>) -> Option<i64> {
         told.or_else(|| self.type_of.get(&task?).copied())
     }
@@ -286,22 +286,22 @@ impl Names {
         self.types.get(&type_id?)
     }
 
-    /// What a task is called: by its type.
+    /// The name of a task: its type.
     pub(crate) fn task(&self, type_id: Option<i64>) -> Name {
         self.task_type(type_id).map_or_else(|| "<unknown type>".into(), |t| Arc::clone(&t.name))
     }
 
-    /// The type of a task that is one, and no worker's loop: what runs in those is outside of tasks.
+    /// The type of a task that is not a worker's loop: code in loops is outside of tasks.
     pub(crate) fn task_of(&self, task: Option<i64>) -> Option<&TaskType> {
         self.task_type(self.type_of(task, None)).filter(|t| t.is_task)
     }
 
-    /// What a thread is called.
+    /// The name of a thread.
     pub(crate) fn thread(&self, tid: i32) -> Name {
         self.threads.get(&tid).map_or_else(|| format!("thread {tid}").into(), |t| Arc::clone(&t.label))
     }
 
-    /// The place of a task to blame for a stack: its first own frame from the leaf, as the views have it.
+    /// The source location to which a task's stack is attributed: its first own frame from the leaf, as in the views.
     pub(crate) fn blamed(&self, stack: Option<i64>) -> Option<&Frame> {
         let named = || self.stack(stack).iter().filter_map(|f| self.frame(*f)).filter(|f| f.is_named);
         let near = |f: &&Frame| matches!(f.origin, Origin::Dependency | Origin::Tokio);

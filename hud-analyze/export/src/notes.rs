@@ -1,4 +1,4 @@
-//! What an export cannot show, in words: absence of evidence must not look like evidence.
+//! Notes on data that an export cannot show: absence of evidence must not look like evidence.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use hud_common::{clean_name, session::Table};
 
 use crate::{Result, events::Reader};
 
-/// Streams that are told of; a stranger's session may name any number.
+/// Streams that are mentioned; an untrusted session may name any number.
 const MOST_STREAMS: usize = 64;
 
-/// Says for which part of the window these streams were watched, and what of them was lost.
+/// Says for which part of the window these streams were observed, and their losses.
 pub(crate) fn of(reader: &mut Reader<'_>, window: Option<(i64, i64)>, streams: &[Table]) -> Result<Vec<String>> {
     let manifest = reader.rows().manifest().clone();
     let mut watched: BTreeMap<String, (i64, i64)> = BTreeMap::new();
@@ -17,7 +17,7 @@ pub(crate) fn of(reader: &mut Reader<'_>, window: Option<(i64, i64)>, streams: &
     reader.coverage(|span, stream, _| {
         last = last.max(span.to);
         if watched.len() < MOST_STREAMS || watched.contains_key(stream) {
-            // Stretches come in the order of their starts: what overlaps counts once.
+            // Time ranges come in the order of their starts: overlaps count once.
             let (sum, until) = watched.entry(stream.to_string()).or_insert((0, i64::MIN));
             *sum = sum.saturating_add(span.to.saturating_sub(span.from.max(*until)).max(0));
             *until = span.to.max(*until);
@@ -30,7 +30,7 @@ pub(crate) fn of(reader: &mut Reader<'_>, window: Option<(i64, i64)>, streams: &
     let mut notes = Vec::new();
     for stream in streams {
         let on = watched.get(stream.name()).map_or(0, |(sum, _)| *sum);
-        // The edges of a recording are not cut at one instant for all streams.
+        // Streams of a recording do not all start and end at the same instant.
         if all > 0 && on < all - all / 100 {
             notes.push(match on {
                 0 => format!("{} were not watched: that there are none says nothing", stream.name()),

@@ -1,4 +1,4 @@
-//! What is to be exported, and what came of it.
+//! Options of an export, and its result.
 
 use std::{fmt, str::FromStr};
 
@@ -53,7 +53,7 @@ impl Format {
         }
     }
 
-    /// The format that a file of that name has; none where the name does not tell.
+    /// The format that the end of a file's name implies, if any.
     pub fn of_file(name: &str) -> Option<Format> {
         let name = name.to_ascii_lowercase();
         let ends = |format: &Format| name.ends_with(&format!(".{}", format.extension()));
@@ -77,21 +77,22 @@ impl FromStr for Format {
     }
 }
 
-/// Which time stacks are counted by.
+/// The time that stacks are weighted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// On a CPU: the samples.
     #[default]
     Cpu,
-    /// Off CPU: the stretches, each with the stack with which it began.
+    /// Off CPU: the off-CPU intervals, each with the stack at its start.
     OffCpu,
 }
 
-/// What is to be exported.
+/// Options of an export.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// From and to (ns since the Unix epoch, `to` not included); stretches that cross either are clipped. All where none.
+    /// From and to (ns since the Unix epoch, `to` excluded); time ranges that cross either are clipped. None:
+    /// everything.
     pub window: Option<(i64, i64)>,
     /// Only of this task.
     pub task: Option<i64>,
@@ -101,9 +102,9 @@ pub struct Options {
     pub kind: Kind,
     /// `folded` and `svg`: the outermost frame is the type of the task, or the thread outside tasks.
     pub by_task: bool,
-    /// `chrome` and `firefox`: at most so many events, as their readers hold all of them in memory.
+    /// `chrome` and `firefox`: most events, as their readers hold all of them in memory.
     pub limit: Option<u64>,
-    /// `perfetto`: tasks that get a track of their own, the first ones met. The polls of the others are on the threads.
+    /// `perfetto`: tasks that get a track of their own, the first seen. The polls of the others are on the threads.
     pub task_tracks: usize,
     /// `firefox`: polls from this long on become markers (ns).
     pub long_poll: i64,
@@ -130,17 +131,17 @@ impl Default for Options {
     }
 }
 
-/// What was written.
+/// The result of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Stretches: polls, time off CPU, what was watched.
+    /// Time ranges: polls, off-CPU intervals, coverage.
     pub slices: u64,
     /// Moments: wakes, spawns.
     pub instants: u64,
-    /// CPU samples that went in.
+    /// CPU samples included.
     pub samples: u64,
-    /// Arrows from a wake to the poll that it led to: wakes that have one.
+    /// Arrows from a wake to its poll: wakes that have one.
     pub flows: u64,
     /// Values of counters.
     pub counters: u64,
@@ -148,6 +149,6 @@ pub struct Summary {
     pub entries: u64,
     /// Size (bytes).
     pub bytes: u64,
-    /// What is not in it, or not whole, in words for people: streams not watched, events lost, stretches clipped.
+    /// Missing or incomplete data, in words for people: streams not observed, events lost, time ranges clipped.
     pub notes: Vec<String>,
 }

@@ -1,11 +1,11 @@
-//! Where an export goes: counted and gathered, so that a format may write as little at a time as it likes.
+//! The output of an export: counted and buffered, so that a format may write small pieces.
 
 use std::io::{self, Write};
 
-/// Bytes that are handed over at a time.
+/// Bytes that are written at a time.
 const ROOM: usize = 256 << 10;
 
-/// Counts what passes.
+/// Counts the bytes written.
 pub(crate) struct Out<'a> {
     to: &'a mut dyn Write,
     gathered: Vec<u8>,
@@ -17,7 +17,7 @@ impl<'a> Out<'a> {
         Out { to, gathered: Vec::with_capacity(ROOM), bytes: 0 }
     }
 
-    /// Hands over the rest; how much it was in all.
+    /// Writes the rest; returns the total size.
     pub(crate) fn finish(mut self) -> io::Result<u64> {
         self.flush()?;
         Ok(self.bytes)

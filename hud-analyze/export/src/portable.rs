@@ -1,9 +1,8 @@
-//! A session in one file, `.hud.zip`: its segments and its manifest, stored as they are.
+//! A session in one file, `.hud.zip`: its segments and its manifest, stored unchanged.
 //!
-//! Entries are not compressed, as segments are, so that a reader may read any part of a segment in its place. Unpacked into
-//! a folder they are the session. Logs of a session that is being recorded, or whose recorder was killed, are in it as the
-//! segments that sealing would have made of them. The same session gives the same bytes: entries are in the order of
-//! tables and numbers, and bear no time.
+//! Entries are not compressed again, so that a reader can read any part of a segment in place. Unpacked into a folder
+//! they are the session. In-flight logs are included as the segments that sealing would have made of them. The same
+//! session gives the same bytes: entries are in the order of tables and numbers, and have no time.
 
 use std::io::{self, Write};
 
@@ -25,7 +24,7 @@ fn entry(size: u64) -> SimpleFileOptions {
     SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .last_modified_time(DateTime::DEFAULT)
-        // As in a session's folder: for its owner alone.
+        // As in a session's folder: for its owner only.
         .unix_permissions(0o600)
         .large_file(size >= LARGE)
 }
@@ -62,7 +61,7 @@ pub(crate) fn write(
             return Err(Error::rows(why));
         }
         summary.entries += 1;
-        // What the tables before this one have.
+        // Bytes of the tables before this one.
         if before != Some(table) {
             done += before.map_or(Ok(0), |before| rows.count(before))?;
             before = Some(table);

@@ -1,4 +1,4 @@
-//! Where rows come from: the one interface between an export and a session.
+//! The source of rows: the one interface between an export and a session.
 
 use std::io::Read;
 
@@ -7,7 +7,7 @@ use hud_common::session::{Manifest, Table};
 
 use crate::Result;
 
-/// Takes a segment: its table and number, its size and its bytes.
+/// Receives a segment: its table and number, its size and its bytes.
 pub type EachSegment<'a> = dyn FnMut(Table, u32, u64, &mut dyn Read) -> Result<()> + 'a;
 
 /// The rows of one session.
@@ -15,14 +15,15 @@ pub trait Rows {
     /// Its manifest.
     fn manifest(&self) -> &Manifest;
 
-    /// `manifest.json` as it lies in the session: with its checksum.
+    /// `manifest.json` as stored in the session: with its checksum.
     fn manifest_json(&self) -> Result<Vec<u8>>;
 
-    /// How many rows a table has in all, for progress.
+    /// The total number of rows of a table, for progress.
     fn count(&self, table: Table) -> Result<u64>;
 
-    /// Gives `each` the rows of a table in the order of the table's key, of these columns at least (where the session has
-    /// them; by name, in any order). With a window `[from, to)`: all rows that touch it; others may be among them.
+    /// Passes the rows of a table to `each` in the order of the table's key, with at least these columns (if the
+    /// session has them; by name, in any order). With a window `[from, to)`: all rows that touch it, and possibly
+    /// others.
     fn scan(
         &self,
         table: Table,
@@ -31,8 +32,7 @@ pub trait Rows {
         each: &mut dyn FnMut(&RecordBatch) -> Result<()>,
     ) -> Result<()>;
 
-    /// Gives `each` the sealed segments by table and number, with their size and their bytes. Logs, of a session that is
-    /// being recorded or whose recorder was killed, come as the segments that sealing would make of them
-    /// ([`hud_common::session::encode`]).
+    /// Passes the sealed segments to `each` by table and number, with their size and their bytes. In-flight logs come
+    /// as the segments that sealing would make of them ([`hud_common::session::encode`]).
     fn segments(&self, each: &mut EachSegment<'_>) -> Result<()>;
 }

@@ -1,6 +1,6 @@
-//! Time by stack: what the formats without a time axis are made of.
+//! Time by stack: the input of formats without a time axis.
 //!
-//! What is kept is bounded by distinct stacks, types of tasks and threads, whatever a session's length.
+//! Memory is bounded by distinct stacks, task types and threads, independent of a session's length.
 
 use std::collections::HashMap;
 
@@ -10,21 +10,21 @@ use crate::{
     names::{Name, Names},
 };
 
-/// What is counted together.
+/// The key of a sum.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) stack: Option<i64>,
-    /// The type of the task; none outside tasks and where it is not known.
+    /// The task's type; none outside tasks and if unknown.
     pub(crate) task: Option<Name>,
     pub(crate) tid: i32,
-    /// Why it was off CPU; none on it.
+    /// Reason of the off-CPU interval; none for samples.
     pub(crate) reason: Option<&'static str>,
 }
 
-/// How much it is.
+/// A sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Weight {
-    /// Samples, or stretches.
+    /// Samples, or off-CPU intervals.
     pub(crate) count: i64,
     /// Time (ns).
     pub(crate) ns: i64,
@@ -41,7 +41,7 @@ impl Sums {
         sum.ns = sum.ns.saturating_add(ns.max(0));
     }
 
-    /// All of them, always in the same order.
+    /// All sums, always in the same order.
     pub(crate) fn sorted(self) -> Vec<(Key, Weight)> {
         let mut all: Vec<_> = self.0.into_iter().collect();
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -49,7 +49,7 @@ impl Sums {
     }
 }
 
-/// The CPU samples, and how many they are.
+/// The CPU samples, and their number.
 pub(crate) fn cpu(reader: &mut Reader<'_>, names: &Names) -> Result<(Sums, u64)> {
     let (mut sums, mut count) = (Sums::default(), 0);
     reader.samples(|sample| {
@@ -61,7 +61,7 @@ pub(crate) fn cpu(reader: &mut Reader<'_>, names: &Names) -> Result<(Sums, u64)>
     Ok((sums, count))
 }
 
-/// The stretches off CPU, how many they are, and how many are clipped.
+/// The off-CPU intervals, their number, and the number of clipped ones.
 pub(crate) fn off_cpu(reader: &mut Reader<'_>, names: &Names) -> Result<(Sums, u64, u64)> {
     let (mut sums, mut count, mut clipped) = (Sums::default(), 0, 0);
     reader.off_cpu(|stretch| {

@@ -1,8 +1,7 @@
-//! What is exported, read back: by tools that are not ours where there are any, and held to the session's own rows.
+//! Exports, read back by independent tools if there are any, and compared with the session's own rows.
 //!
-//! `HUD_DUCKDB_PYTHON` names a Python that has the packages `duckdb`, `perfetto`, `protobuf` and `austin-python` (for its
-//! pprof messages). Without it these tests only say that they were skipped, except where `HUD_REQUIRE_BPF=1` asks for
-//! everything: there they fail.
+//! `HUD_DUCKDB_PYTHON` names a Python that has the packages `duckdb`, `perfetto`, `protobuf` and `austin-python` (for
+//! its pprof messages). Without it these tests are skipped with a message, and fail if `HUD_REQUIRE_BPF=1`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -51,7 +50,7 @@ fn text(session: &Path, format: Format, options: &Options) -> String {
     String::from_utf8(exported(session, format, options).1).unwrap()
 }
 
-/// What another tool finds in each format.
+/// The contents of each format, as another tool reads them.
 fn read_back(session: &Path, mode: &str) -> Vec<(Format, Summary, Value)> {
     let Some(python) = python() else { return Vec::new() };
     let tmp = TempDir::new().unwrap();
@@ -99,7 +98,7 @@ fn other_tools_read_a_recording() {
 fn other_tools_read_a_made_up_session() {
     for (format, summary, told) in read_back(&made_up().path, "strict") {
         if matches!(format, Format::Perfetto | Format::Chrome) {
-            // Every wake in it led to a poll.
+            // Every wake in it has a poll.
             assert!(summary.flows > 100);
             assert_eq!(told["flows"].as_u64(), Some(summary.flows), "{format}");
         }
@@ -163,7 +162,7 @@ fn the_shape_of_a_firefox_profile_is_that_of_another_writer() {
 
     let ours: Value = serde_json::from_str(&text(&made_up().path, Format::Firefox, &Options::default())).unwrap();
     let other = serde_json::to_value(&other).unwrap();
-    // Every column that it writes, of the same kind; where it has null for want of a value, ours may have one.
+    // Every column that it writes, of the same kind; if it has null for want of a value, ours may have one.
     fn compare(path: &str, ours: &Value, other: &Value) {
         match (ours, other) {
             (Value::Object(ours), Value::Object(other)) => {
@@ -209,7 +208,7 @@ fn a_window_clips_what_crosses_it_and_says_so() {
         let lines = str::from_utf8(folded).unwrap().lines();
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()).sum::<i64>()
     };
-    // Two and a half seconds of the first, half a second of the second, nothing of what begins where the window ends.
+    // Two and a half seconds of the first, half a second of the second, none of those that begin where the window ends.
     assert_eq!((summary.slices, total(&folded)), (2, 3 * SECOND));
     assert!(summary.notes.iter().any(|n| n.starts_with("2 stretches are clipped")), "{:?}", summary.notes);
     assert!(summary.notes.iter().any(|n| n.starts_with("off_cpu were not watched")), "{:?}", summary.notes);
@@ -250,7 +249,7 @@ fn a_flame_graph_of_nothing_is_an_error_that_says_why() {
     let session = Session::new();
     let words = try_export(&session.path, Format::Svg, &Options::default()).0.unwrap_err().to_string();
     assert!(words.contains("samples"), "{words}");
-    // The other formats have a place for nothing.
+    // The other formats have no place for it.
     for format in [Format::Perfetto, Format::Firefox, Format::Pprof, Format::Folded, Format::Chrome, Format::Zip] {
         exported(&session.path, format, &Options::default());
     }
@@ -268,7 +267,7 @@ fn the_same_session_gives_the_same_bytes() {
 #[test]
 fn logs_go_into_the_portable_file_as_sealing_makes_them() {
     let session = made_up();
-    // In no order, with equal times, and before what is sealed: the recorder was killed.
+    // Unsorted, with equal times, and before the sealed rows: the recorder was killed.
     let rows = (0..500).map(|n| off(T0 + (n * 7919) % 100 * MS, n, PID + 1, "S", None, Some(1 + n % 4)));
     let number = session.log::<OffCpuColumns>(rows);
     let (summary, data) = exported(&session.path, Format::Zip, &Options::default());

@@ -1,11 +1,11 @@
-//! Functions whose results can be far larger than their arguments, held to a bound.
+//! Limits for functions whose results can be far larger than their arguments.
 //!
-//! DataFusion's memory pool knows of sorts, joins and aggregates; what a scalar function allocates for a batch of rows is
-//! in no pool: `repeat('x', 2000000000)` takes 2 GB with `--memory 200M`, and the same for 8,192 rows ends in a panic. Here
-//! each of these functions first works out how large its result will be, and fails instead of allocating it.
+//! DataFusion's memory pool covers sorts, joins and aggregates, but not what a scalar function allocates for a batch of
+//! rows: `repeat('x', 2000000000)` takes 2 GB with `--memory 200M`, and the same for 8,192 rows ends in a panic. Here
+//! each of these functions first computes the size of its result, and fails instead of allocating it.
 //!
-//! The functions are exchanged in the analyzed plan rather than in the registry: operators such as `||` and array literals
-//! are planned to functions that no registry is asked for.
+//! The functions are replaced in the analyzed plan, not in the registry: operators such as `||` and array literals are
+//! planned as functions that bypass the registry.
 
 use std::{hash::Hash, sync::Arc};
 
@@ -28,10 +28,10 @@ use datafusion::{
     prelude::SessionContext,
 };
 
-/// Room for one element of a list, in the list and as a row of its own (bytes): `unnest` repeats the other columns.
+/// Bytes of one element of a list, in the list and as a row of its own: `unnest` repeats the other columns.
 const ELEMENT: u64 = 64;
 
-/// Holds every result of a function that SQL calls through `context`, of one batch of rows, to `limit` bytes.
+/// Limits every result of a function that SQL calls through `context`, for one batch of rows, to `limit` bytes.
 pub fn hold(context: &SessionContext, limit: usize) -> Result<()> {
     let limit = u64::try_from(limit).unwrap_or(u64::MAX);
     // A clone shares its state.
@@ -80,7 +80,7 @@ fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
-/// How large a function's result can be.
+/// Largest size of a function's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Growth {
     /// A text repeated a given number of times.
@@ -93,7 +93,7 @@ enum Growth {
     RepeatElement,
     /// A list of a given number of elements.
     Resize,
-    /// Each occurrence in a text replaced; the arguments say where the most that this can give is far more than it gives.
+    /// Each occurrence in a text replaced; the upper bound from the arguments is far above the usual result.
     Replace,
     /// The sum of all arguments.
     Sum,
@@ -104,7 +104,7 @@ enum Growth {
 }
 
 impl Growth {
-    /// Of a function by its name; none of one that gives about as much as it takes.
+    /// Of a function by its name; none if its result is about as large as its arguments.
     fn of(function: &str) -> Option<Self> {
         Some(match function {
             "repeat" => Growth::Repeat,
@@ -120,7 +120,7 @@ impl Growth {
         })
     }
 
-    /// The most that the result can take for a row (bytes).
+    /// The largest result for a row (bytes).
     fn bytes(self, args: &[Argument], row: usize) -> u64 {
         let size = |at: usize| args.get(at).map_or(0, |arg| arg.bytes(row));
         let count = |at: usize| args.get(at).map_or(0, |arg| arg.count(row));
@@ -152,7 +152,7 @@ impl Growth {
 struct Argument {
     array: ArrayRef,
     is_constant: bool,
-    /// As integers, where it can be one.
+    /// As integers, if possible.
     integers: Option<ArrayRef>,
 }
 
@@ -192,7 +192,7 @@ impl Argument {
         size as u64
     }
 
-    /// An integer; nothing of what is none, or less.
+    /// An integer; 0 if it is none, or negative.
     fn count(&self, row: usize) -> u64 {
         u64::try_from(self.integer(row).unwrap_or(0)).unwrap_or(0)
     }
@@ -236,7 +236,7 @@ impl Argument {
 /// A day (ns).
 const DAY: i128 = 86_400_000_000_000;
 
-/// The most elements that a series can have.
+/// Most elements of a series.
 fn series(args: &[Argument], row: usize) -> u64 {
     let (way, step) = match args {
         [end] => (end.integer(row).map(i128::from), Some(1)),
@@ -248,7 +248,7 @@ fn series(args: &[Argument], row: usize) -> u64 {
             let way = start.moment(row).zip(end.moment(row)).map(|(start, end)| end - start);
             let step = step.array.as_primitive_opt::<IntervalMonthDayNanoType>().zip(Some(step.at(row)));
             let step = step.filter(|(steps, row)| !steps.is_null(*row)).map(|(steps, row)| steps.value(row));
-            // The least that it can be: months of 28 days, days of 23 hours.
+            // The smallest step: months of 28 days, days of 23 hours.
             let parts = step.map(|s| {
                 [i128::from(s.months) * 28 * DAY, i128::from(s.days) * (DAY / 24 * 23), i128::from(s.nanoseconds)]
             });
@@ -270,7 +270,7 @@ fn distance(start: Option<i64>, end: Option<i64>) -> Option<i128> {
     start.zip(end).map(|(start, end)| i128::from(end) - i128::from(start))
 }
 
-/// A function that fails where its result would be too large.
+/// A function that fails if its result would be too large.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
@@ -290,7 +290,7 @@ impl Bounded {
         ))
     }
 
-    /// In parts, each of which is within the limit: for functions that give far less than they could.
+    /// In parts within the limit: for functions whose results are far smaller than the bound.
     fn invoke_in_parts(&self, args: &ScalarFunctionArgs, sizes: &[u64]) -> Result<ColumnarValue> {
         let mut parts: Vec<ArrayRef> = Vec::new();
         let (mut from, mut given) = (0, 0_u64);
@@ -351,7 +351,7 @@ impl ScalarUDFImpl for Bounded {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arguments = args.args.iter().map(Argument::new).collect::<Result<Vec<_>>>()?;
         if arguments.iter().all(|argument| argument.is_constant) {
-            // The operator that takes it may write it out for each row.
+            // The operator that takes it may expand it for each row.
             let bytes = self.growth.bytes(&arguments, 0).saturating_mul(args.number_rows.max(1) as u64);
             if bytes > self.limit {
                 return Err(self.too_large(bytes));

@@ -1,6 +1,6 @@
-//! What there is, on a line each: for completion in the shell and for docs/SQL.md.
+//! The list of functions, for completion in the shell and for docs/SQL.md.
 
-/// What kind of function it is.
+/// The kind of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FunctionKind {
     /// A value for each row.
@@ -11,16 +11,16 @@ pub enum FunctionKind {
     Table,
 }
 
-/// A function, as people look it up.
+/// The documentation of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionDoc {
     /// What kind it is.
     pub kind: FunctionKind,
     /// Its name.
     pub name: &'static str,
-    /// How it is called, and what it gives.
+    /// Its signature and result.
     pub signature: &'static str,
-    /// What it is for.
+    /// Its purpose.
     pub about: &'static str,
     /// A call that works on any session.
     pub example: &'static str,

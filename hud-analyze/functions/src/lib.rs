@@ -1,15 +1,15 @@
-//! What SQL lacks for questions about a session, as functions of DataFusion.
+//! SQL functions of hud, for DataFusion.
 //!
-//! | room | holds |
+//! | module | functions |
 //! |---|---|
 //! | [`scalar`] | times and durations as people write them, buckets of time, short names |
-//! | [`stacks`] | from a stack's id to its frames; names are loaded once, when a query first asks |
+//! | [`stacks`] | from a stack's id to its frames; names are loaded once, on first use |
 //! | [`aggregate`] | quantiles and histograms over the cockpit's buckets, sums that do not wrap |
 //! | [`join`] | as-of and interval joins over inputs sorted by time, in one pass |
-//! | [`bounded`] | DataFusion's own functions whose results have no bound, given one |
+//! | [`bounded`] | limits for DataFusion's functions with unbounded results |
 //!
-//! Invariants: whatever grows with the data is reserved in the memory pool; no input, however hostile, makes anything here
-//! panic; a constant is worked out at planning, so that `ts >= at('+5s')` prunes.
+//! Invariants: memory that grows with the data is reserved in the memory pool; no input, however hostile, panics;
+//! constants are evaluated at planning, so that `ts >= at('+5s')` prunes.
 
 pub mod aggregate;
 pub mod bounded;
@@ -28,19 +28,19 @@ pub use crate::{
     stacks::{Names, NamesBuilder, StackBatches, StackSource},
 };
 
-/// What the functions have to know of a session.
+/// Facts of a session that the functions need.
 #[derive(Clone, Debug)]
 pub struct SessionFacts {
     /// When it began (ns since the Unix epoch): `at('+5s')` counts from there.
     pub start: i64,
-    /// The first moment past its end (ns since the Unix epoch): `at('-5s')` counts back from there.
+    /// The first moment after its end (ns since the Unix epoch): `at('-5s')` counts back from there.
     pub end: i64,
-    /// Where the names of its stacks come from.
+    /// The source of its stacks' names.
     pub stacks: Arc<dyn StackSource>,
 }
 
-/// Makes every function of this crate known to `context`. Those that are there by the same name are replaced, so a session
-/// that has grown may be registered again.
+/// Registers every function of this crate in `context`, replacing those of the same name, so a session that has grown
+/// may be registered again.
 pub fn register(context: &SessionContext, session: &SessionFacts) -> Result<()> {
     scalar::register(context, session);
     stacks::register(context, session)?;

@@ -1,4 +1,5 @@
-//! Quantiles, histograms and totals: held to sorted values, over partitions, groups and filters, and to their memory.
+//! Quantiles, histograms and totals: compared with sorted values, over partitions, groups and filters; and their
+//! memory.
 #![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod support;
@@ -11,7 +12,7 @@ use hud_common::cockpit::Histogram;
 use proptest::prelude::*;
 use support::{ask, context, failure, rows, sorted, unsorted, with_stacks};
 
-/// The quantile of nearest rank, of values that count.
+/// The quantile by nearest rank.
 fn exact(values: &[i64], thousandths: usize) -> Option<i64> {
     let mut values: Vec<i64> = values.iter().map(|v| (*v).max(0)).collect();
     values.sort_unstable();
@@ -76,7 +77,7 @@ fn what_is_no_quantile_is_refused() {
 #[test]
 fn groups_past_the_memory_limit_are_an_error() {
     let tight = with_stacks(1, 8192, Some(8_000_000), Default::default());
-    // Each of 4,000 groups meets hundreds of buckets: 7.7 kB each.
+    // Each of 4,000 groups has hundreds of buckets: 7.7 kB each.
     let sql = "SELECT value % 4000 AS g, quantile(CAST(power(1.01, value % 3001) AS BIGINT), 0.99) \
                FROM generate_series(1, 2000000) GROUP BY g";
     let why = failure(&tight, sql);

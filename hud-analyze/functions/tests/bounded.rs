@@ -1,5 +1,5 @@
-//! Functions of DataFusion whose results have no bound of their own: within the bound they give what they always did,
-//! beyond it they fail, and take no memory first.
+//! DataFusion's functions with unbounded results: within the limit their results are unchanged, beyond it they fail
+//! without allocating memory first.
 #![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod support;

@@ -1,4 +1,4 @@
-//! Stacks: held to a slow reading of the same rows, to the SQL of `hotspots`, and to hostile names.
+//! Stacks: compared with a slow reading of the same rows and with the SQL of `hotspots`, and hostile names.
 #![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod support;
@@ -251,13 +251,13 @@ fn names_are_held_within_the_memory_pool() {
     let enough = with_stacks(1, 8192, Some(4_000_000), made.batches());
     ask(&enough, "SELECT fold(x) FROM (VALUES (1), (2)) v(x)").expect("there is room");
     assert!(enough.runtime_env().memory_pool.reserved() > 800_000, "what is loaded stays reserved");
-    // One batch that would take more than there is.
+    // One batch that would take more memory than there is.
     let why =
         failure(&enough, "SELECT max(length(fold(CAST(value AS BIGINT) % 2000))) FROM generate_series(1, 100000)");
     assert!(why.contains("Resources exhausted") && why.contains("fold"), "{why}");
 }
 
-/// What `queries/hotspots.sql` says of the frame that a stack is blamed on, word for word.
+/// The part of `queries/hotspots.sql` that attributes a stack to a frame, word for word.
 const HOTSPOTS: &str = "
 WITH frame AS (
     SELECT f.frame_id, coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>') AS function,

@@ -1,4 +1,4 @@
-//! As-of and interval joins: held to a slow reading of the same rows, to their plans, to their memory and to hostile input.
+//! As-of and interval joins: compared with a slow reading of the same rows; their plans, memory, and hostile input.
 #![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod support;
@@ -23,7 +23,7 @@ use support::{ask, block, context, failure, int64, integers, plan, rows, sorted,
 
 type Row = Vec<Option<i64>>;
 
-/// What a row of the left side meets, looked for among all rows of the right: (ts, key, dur, x) each.
+/// The match of a row of the left side, searched among all rows of the right: (ts, key, dur, x) each.
 fn slow(left: &[Row], right: &[Row], is_within: bool) -> Vec<(Row, Option<Row>)> {
     let met = |l: &Row| {
         let (ts, key) = (l[0]?, l[1]?);
@@ -34,7 +34,7 @@ fn slow(left: &[Row], right: &[Row], is_within: bool) -> Vec<(Row, Option<Row>)>
             if of != key || from > ts || i128::from(ts) >= end {
                 continue;
             }
-            // Where time ends, stretches that reach it are of one length.
+            // Intervals that reach the end of time have one length.
             let length = |r: &Row| r[2].unwrap_or(0).min(i64::MAX.saturating_sub(r[0].unwrap_or(0)).saturating_add(1));
             let rank = |r: &Row| (r[0], if is_within { -i128::from(length(r)) } else { 0 });
             if best.is_none_or(|best| rank(r) >= rank(best)) {
@@ -136,7 +136,7 @@ fn inputs_in_order_need_no_sort_and_what_comes_out_is_in_order() {
     }
     let explained = plan(&context, "SELECT ts, x_right FROM asof('l1', 'u', 'k') ORDER BY ts");
     assert_eq!(explained.matches("SortExec").count(), 1, "{explained}");
-    // What no column of the right side is asked of is not joined.
+    // A right side of which no column is requested is not joined.
     let explained = plan(&context, "SELECT sum(x) FROM asof('l1', 'r1', 'k')");
     assert!(!explained.contains("TimeJoinExec"), "{explained}");
 }
@@ -236,7 +236,7 @@ fn keys_are_of_any_type_and_null_equals_nothing() {
     assert_eq!(told, [Some("one".into()), Some("two".into()), None, None]);
 }
 
-/// A table that remembers what it was asked for.
+/// A table that records the requests to it.
 #[derive(Debug)]
 struct Watched {
     table: MemTable,
@@ -319,7 +319,7 @@ fn a_lower_bound_reaches_back_by_the_longest_stretch() {
     let sql = "SELECT x, x_right FROM within('l', 'r', 'k') WHERE ts >= 300 AND ts < 330";
     let explained = plan(&context, sql);
     assert!(!explained.contains("SortExec"), "{explained}");
-    // The longest stretch is 24.
+    // The longest interval is 24.
     assert!(
         explained.contains("ts@0 < 330 AND ts@0 >= 276") || explained.contains("ts@0 >= 276 AND ts@0 < 330"),
         "{explained}"
@@ -343,7 +343,7 @@ fn what_is_held_stays_within_the_memory_pool() {
     fill(&tight);
     let why = failure(&tight, "SELECT x_right FROM asof('last', 'many', 'k')");
     assert!(why.contains("Resources exhausted") && why.contains("asof"), "{why}");
-    // Of stretches that are over nothing is held, nor of rows that others took the place of.
+    // Neither intervals that have ended nor replaced rows are held.
     assert_eq!(rows(&tight, "SELECT x_right FROM within('last', 'many', 'k')"), [[None]]);
     assert_eq!(rows(&tight, "SELECT x_right FROM asof('last', 'many')"), [[Some(59_999)]]);
     assert_eq!(rows(&tight, "SELECT sum(x_right - x) FROM within('many', 'many', 'k')"), [[Some(0)]]);
@@ -355,7 +355,7 @@ fn what_is_held_stays_within_the_memory_pool() {
 
 #[test]
 fn rows_of_many_batches_are_copied_together() {
-    // Batches of one row weigh most: what is held is tidied several times on the way.
+    // Batches of one row take the most memory: held rows are tidied several times on the way.
     let context = context(1, 64);
     let right: Vec<Row> = (0..6_000).map(|i| vec![Some(i), Some(i % 700), Some(1_500 - i % 700), Some(i)]).collect();
     let left: Vec<Row> = (0..3_000).map(|i| vec![Some(i * 2), Some(i % 701), Some(0), Some(i)]).collect();

@@ -1,4 +1,4 @@
-//! The functions on a session that was recorded, held to plain SQL over the same tables.
+//! The functions on a recorded session, compared with plain SQL over the same tables.
 #![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod support;
@@ -38,7 +38,8 @@ fn recording() -> SessionContext {
     })
 }
 
-/// For each row of the left side, its first cell and what `of` says of the rows of its tid: (tid, ts, dur), in order.
+/// For each row of the left side, its first cell and the result of `of` for the rows of its tid: (tid, ts, dur), in
+/// order.
 fn slow(
     context: &SessionContext,
     left: &str,

@@ -1,4 +1,4 @@
-//! Times, durations and names in queries: what they give, that constants are worked out at planning, what is refused.
+//! Times, durations and names in queries: results, constant folding at planning, and rejected values.
 #![allow(clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod support;
@@ -139,7 +139,7 @@ proptest! {
         let context = context(1, 8);
         let quoted = text.replace('\'', "''");
         for function in ["at", "ns"] {
-            // Refused or taken, but no panic.
+            // Rejected or accepted, but no panic.
             drop(support::ask(&context, &format!("SELECT {function}('{quoted}')")));
         }
         let short = texts(&context, &format!("SELECT short_type('{quoted}')"));

@@ -1,4 +1,4 @@
-//! Backslash commands, as people who know psql type them.
+//! Backslash commands, with psql's names.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::{
     settings,
 };
 
-/// A command, understood.
+/// A parsed command.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Command {
     /// `\d`: tables and views; or one of them.
@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Functions(Option<String>),
     /// `\i`, `\ir`: a file of statements.
     Include { path: String, beside: bool },
-    /// `\o`: where answers go; none = the screen.
+    /// `\o`: the output of answers; none = the screen.
     Output(Option<String>),
     /// `\timing`, `\x`, `\pset NAME`: an option, and its value.
     Set { option: String, value: Option<String> },
@@ -28,13 +28,13 @@ pub(crate) enum Command {
     Options,
     /// `\e`: edit the statement, or a file.
     Edit(Option<String>),
-    /// `\watch`: run it again and again.
+    /// `\watch`: run it repeatedly.
     Watch { every: Duration, times: Option<u64> },
     /// `\g`, `\gx`: run it, and write the answer there.
     Go { file: Option<String>, expanded: bool },
     /// `\p`: show the statement so far.
     Print,
-    /// `\r`: forget the statement so far.
+    /// `\r`: discard the statement so far.
     Reset,
     /// `\echo`: write words.
     Echo(String),
@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Quit,
 }
 
-/// What a command's argument is, for completion and for the help.
+/// The kind of a command's argument, for completion and for the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Takes {
     Nothing,
@@ -59,7 +59,7 @@ pub(crate) enum Takes {
     Words,
 }
 
-/// All commands: the name, how it is called, what it takes, what it does.
+/// All commands: name, usage, argument, description.
 pub(crate) const COMMANDS: [(&str, &str, Takes, &str); 22] = [
     ("\\d", "\\d [NAME]", Takes::Relation, "tables and views; or the columns of one"),
     ("\\dt", "\\dt", Takes::Nothing, "tables"),
@@ -102,7 +102,7 @@ pub(crate) fn parse(text: &str) -> Result<Command> {
     let needed = |what: &str, first: Option<String>| {
         first.ok_or_else(|| ShellError::usage(format!("{name} wants {what}"), "\\? lists the commands"))
     };
-    // `\d+` says more in psql; here `\d` says all there is.
+    // `\d+` shows more in psql; here `\d` shows everything.
     let command = match name.strip_suffix('+').unwrap_or(name) {
         "\\d" => Command::Describe(first),
         "\\dt" => only(Command::Tables, &first)?,
@@ -153,7 +153,7 @@ pub(crate) fn split_name(text: &str) -> (&str, &str) {
     text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()))
 }
 
-/// What a command takes, by its name.
+/// The kind of a command's argument, by its name.
 pub(crate) fn takes(name: &str) -> Takes {
     COMMANDS.iter().find(|(known, ..)| *known == name).map_or(Takes::Nothing, |(_, _, takes, _)| *takes)
 }
@@ -184,7 +184,7 @@ fn watch(words: impl Iterator<Item = String>) -> Result<Command> {
     Ok(Command::Watch { every: Duration::from_secs_f64(every), times })
 }
 
-/// The arguments in `text`: words, or what stands between quotes, which may be doubled.
+/// The arguments in `text`: words, or quoted text, in which a doubled quote stands for one.
 pub(crate) fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let (mut word, mut quote, mut begun) = (String::new(), None, false);
@@ -222,9 +222,9 @@ pub(crate) fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// The name that somebody who typed `wrong` may have meant.
+/// The name that a user who typed `wrong` may have meant.
 pub(crate) fn nearest<'a>(wrong: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Whoever typed a screenful meant none of them.
+    // A very long word resembles none of them.
     let short: String = wrong.chars().take(40).collect::<String>().to_lowercase();
     let most = if short.trim_start_matches('\\').chars().count() <= 3 { 1 } else { 2 };
     all.map(|name| (distance(&short, &name.to_lowercase()), name))
@@ -233,7 +233,7 @@ pub(crate) fn nearest<'a>(wrong: &str, all: impl Iterator<Item = &'a str>) -> Op
         .map(|(_, name)| name)
 }
 
-/// How many letters have to be changed, added, left out or swapped with their neighbour.
+/// The number of letters to change, add, remove or swap with their neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let (mut before, mut last) = (Vec::new(), (0..=b.len()).collect::<Vec<_>>());

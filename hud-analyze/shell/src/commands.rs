@@ -1,4 +1,4 @@
-//! What each backslash command does.
+//! Implementation of the backslash commands.
 
 use std::{
     env,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl Runner<'_> {
-    /// Does what a command says; `splitter` holds the statement that it stands in.
+    /// Executes a command; `splitter` holds the statement in which it stands.
     pub(crate) fn command(&mut self, command: Command, splitter: &mut Splitter, place: &Place) -> Result<Flow> {
         let width = self.width();
         match command {
@@ -120,7 +120,7 @@ impl Runner<'_> {
         Ok(Flow::On)
     }
 
-    /// Ctrl-C has done what it was for.
+    /// Ctrl-C has been handled.
     fn stopped(&self) -> Flow {
         self.signals.take_interrupt();
         note("stopped");
@@ -151,7 +151,7 @@ impl Runner<'_> {
     }
 }
 
-/// Has `text` edited by the user's editor.
+/// Opens the user's editor on `text`.
 pub(crate) fn edit_text(text: &str) -> Result<String> {
     let mut file = tempfile::Builder::new()
         .prefix("hud-")
@@ -163,7 +163,7 @@ pub(crate) fn edit_text(text: &str) -> Result<String> {
     edit_file(file.path())
 }
 
-/// Has a file edited, and reads it.
+/// Opens the user's editor on a file, and reads it.
 fn edit_file(path: &Path) -> Result<String> {
     let editor = ["VISUAL", "EDITOR"].iter().find_map(|name| env::var_os(name).filter(|value| !value.is_empty()));
     let mut line = editor.unwrap_or_else(|| "vi".into());
@@ -176,7 +176,7 @@ fn edit_file(path: &Path) -> Result<String> {
             "set EDITOR to the editor that you use",
         ));
     }
-    // An editor may have put another file in its place: it is read by its name.
+    // An editor may have replaced the file: it is opened again by name.
     let failed = || ShellError::io(format!("read {}", path.display()));
     let mut text = String::new();
     match fs::metadata(path) {

@@ -1,7 +1,7 @@
-//! What may stand where the cursor is: commands and their arguments, tables and views, columns of the tables that the
-//! statement names (before the cursor or after it), functions, keywords.
+//! Completion at the cursor: commands and their arguments, tables and views, columns of the tables in the statement
+//! (before the cursor or after it), functions, keywords.
 //!
-//! It works from tokens, not from a grammar: a statement that is being written is no SQL yet.
+//! It works on tokens, not on a grammar: an unfinished statement is not valid SQL yet.
 
 mod names;
 pub(crate) mod paths;
@@ -17,23 +17,23 @@ use crate::{
 };
 use names::{Named, Scope};
 
-/// Candidates that are offered at most; a menu of more helps nobody.
+/// Most candidates that are offered.
 const MOST: usize = 500;
 
-/// Something that may stand at the cursor.
+/// A candidate for the cursor's position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    /// What takes the place of the text between `start` and the cursor.
+    /// The replacement of the text between `start` and the cursor.
     pub(crate) value: String,
-    /// What it is, in a few words.
+    /// A short description.
     pub(crate) about: String,
-    /// Where the word begins that is being completed.
+    /// Where the completed word begins.
     pub(crate) start: usize,
     /// Whether a space follows it.
     pub(crate) space: bool,
 }
 
-/// What may stand at byte `cursor` of `text`.
+/// Candidates at byte `cursor` of `text`.
 pub(crate) fn complete(catalogue: &Catalogue, text: &str, cursor: usize) -> Vec<Candidate> {
     if !text.is_char_boundary(cursor) {
         return Vec::new();
@@ -41,11 +41,11 @@ pub(crate) fn complete(catalogue: &Catalogue, text: &str, cursor: usize) -> Vec<
     let (tokens, _) = lexer::tokens(text);
     let mut found = match tokens.iter().find(|token| token.range.start < cursor && cursor <= token.range.end) {
         Some(token) if token.kind == Kind::Command => in_command(catalogue, text, token, cursor),
-        // Inside a string or a comment; just behind one a new word begins.
+        // Inside a string or a comment; right after it a new word begins.
         Some(token) if matches!(token.kind, Kind::Text | Kind::Comment) && !is_over(text, token, cursor) => Vec::new(),
         _ => in_statement(catalogue, text, &tokens, cursor),
     };
-    // What a terminal would act on is not offered: a menu shows it as it is.
+    // Names with control characters are not offered: a menu would show them unchanged.
     found.retain(|candidate| clean(&candidate.value) == candidate.value.as_str());
     found.truncate(MOST);
     for candidate in &mut found {
@@ -121,7 +121,7 @@ fn in_statement(catalogue: &Catalogue, text: &str, tokens: &[Token], cursor: usi
         .filter(|t| t.range.start >= from && t.range.end <= to && t.kind.is_significant())
         .cloned()
         .collect();
-    // The word that is being written, and what stands before it.
+    // The word being written, and the tokens before it.
     let current = own
         .iter()
         .find(|t| t.range.start < cursor && cursor <= t.range.end && matches!(t.kind, Kind::Word | Kind::Name));
@@ -133,7 +133,7 @@ fn in_statement(catalogue: &Catalogue, text: &str, tokens: &[Token], cursor: usi
     }
 
     let wants_relation = names::wants_relation(text, &before);
-    // What is being written is no alias yet.
+    // A word being written is no alias yet.
     let known = own.iter().filter(|token| wants_relation || Some(*token) != current).cloned().collect::<Vec<_>>();
     let scope = Scope::of(text, &known);
 
@@ -170,7 +170,7 @@ fn in_statement(catalogue: &Catalogue, text: &str, tokens: &[Token], cursor: usi
         }
     }
     if !prefix.is_empty() {
-        // Before a FROM, any column may be meant.
+        // Before a FROM, any column is possible.
         if named.is_empty() {
             for relation in &catalogue.relations {
                 add_columns(&mut found, relation, prefix, start);
@@ -184,7 +184,7 @@ fn in_statement(catalogue: &Catalogue, text: &str, tokens: &[Token], cursor: usi
     found
 }
 
-/// What may follow a `qualifier.`: columns of the relation that is called so, or the relations of that schema.
+/// Candidates after `qualifier.`: columns of the relation with that name or alias, or the relations of that schema.
 fn qualified(catalogue: &Catalogue, scope: &Scope, qualifier: &str, prefix: &str, start: usize) -> Vec<Candidate> {
     let mut found = Vec::new();
     let named = scope
@@ -219,7 +219,7 @@ fn relations(catalogue: &Catalogue, prefix: &str, start: usize) -> Vec<Candidate
     let mut found: Vec<Candidate> = Vec::new();
     for relation in &catalogue.relations {
         let full = relation.qualified();
-        // The schema is shown once it is being written.
+        // The schema is shown once its name has been started.
         let by_name = relation.schema.is_none() && starts(&relation.name, prefix);
         let by_schema = relation.schema.is_some() && !prefix.is_empty() && starts(&full, prefix);
         if by_name || by_schema {
@@ -246,7 +246,7 @@ fn functions(
     all.map(candidate).collect()
 }
 
-/// Keywords, in the case that the statement is written in.
+/// Keywords, in the statement's case.
 fn keywords(all: &[&str], text: &str, own: &[Token], prefix: &str, start: usize) -> Vec<Candidate> {
     let sample = if prefix.is_empty() {
         let mut words = own.iter().map(|token| &text[token.range.clone()]);
@@ -265,7 +265,7 @@ fn starts(name: &str, prefix: &str) -> bool {
     prefix.chars().flat_map(char::to_lowercase).all(|c| own.next() == Some(c))
 }
 
-/// A name as SQL takes it: quoted where it would be read as something else.
+/// A name as SQL accepts it: quoted if it would be read as something else.
 fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if !name.is_empty() && name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! What passes between the shell and a running statement: that it shall stop, and how far it is.
+//! Communication between the shell and a running statement: cancellation and progress.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 
 type Act = Box<dyn FnOnce() + Send>;
 
-/// A statement's control, from the shell's side and from the database's. Clones are one and the same.
+/// A statement's control, shared by the shell and the database. Clones are the same control.
 #[derive(Clone, Default)]
 pub struct Control(Arc<Inner>);
 
@@ -25,14 +25,14 @@ struct Inner {
     phase: Mutex<String>,
 }
 
-/// How far a statement is.
+/// Progress of a statement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
     /// Rows read so far.
     pub read: u64,
     /// Rows to be read; 0 where that is not known.
     pub total: u64,
-    /// What is being done, as a participle: `planning`, `reading polls`.
+    /// The current activity, as a participle: `planning`, `reading polls`.
     pub phase: String,
 }
 
@@ -42,7 +42,7 @@ impl Control {
         Control::default()
     }
 
-    /// Asks the statement to stop. Whatever [`Control::on_cancel`] was given is done now, by the calling thread.
+    /// Asks the statement to stop. Actions given to [`Control::on_cancel`] run now, on the calling thread.
     pub fn cancel(&self) {
         let acts = {
             let mut acts = lock(&self.0.acts);
@@ -55,13 +55,13 @@ impl Control {
         }
     }
 
-    /// Whether the statement shall stop. Cheap enough to ask for each batch.
+    /// Whether the statement shall stop. Cheap enough to call for each batch.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Has `act` done once the statement shall stop: at once if it shall already. It is how an asynchronous runtime is
-    /// woken: `act` sends to a channel that is selected beside the stream of batches.
+    /// Runs `act` once the statement shall stop: at once if it shall already. It wakes an asynchronous runtime: `act`
+    /// sends to a channel that is selected beside the stream of batches.
     pub fn on_cancel(&self, act: impl FnOnce() + Send + 'static) {
         let mut acts = lock(&self.0.acts);
         if self.is_cancelled() {
@@ -72,7 +72,7 @@ impl Control {
         }
     }
 
-    /// Waits until the statement shall stop, or until that time is over. Whether it shall stop.
+    /// Waits until the statement shall stop, or until that time has passed. Returns whether it shall stop.
     pub fn wait(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         let mut acts = lock(&self.0.acts);
@@ -91,22 +91,22 @@ impl Control {
         self.0.read.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// So many rows have been read in all.
+    /// Total number of rows read so far.
     pub fn set_read(&self, rows: u64) {
         self.0.read.store(rows, Ordering::Relaxed);
     }
 
-    /// So many rows are to be read.
+    /// Number of rows to read.
     pub fn set_total(&self, rows: u64) {
         self.0.total.store(rows, Ordering::Relaxed);
     }
 
-    /// What is being done now, as a participle.
+    /// The current activity, as a participle.
     pub fn set_phase(&self, phase: impl Into<String>) {
         *lock(&self.0.phase) = phase.into();
     }
 
-    /// How far the statement is.
+    /// The statement's progress.
     pub fn reached(&self) -> Reached {
         Reached {
             read: self.0.read.load(Ordering::Relaxed),

@@ -1,37 +1,37 @@
-//! What the shell asks of whoever answers its statements.
+//! The interface between the shell and the database that executes its statements.
 
 use std::{io::Write, time::Duration};
 
 use crate::{control::Control, error::Result, settings::Settings};
 
-/// Answers statements, and says what there is to ask about. It is called on the thread that runs the shell.
+/// Executes statements, and lists relations and functions. It is called on the thread that runs the shell.
 pub trait Database {
-    /// All tables and views as they are now. Asked for before each prompt and for `\d`, so it must take no time.
+    /// All current tables and views. Called before each prompt and for `\d`, so it must be fast.
     fn relations(&self) -> Vec<Relation>;
 
-    /// All functions, table functions among them. Asked for before each prompt and for `\df`.
+    /// All functions, table functions included. Called before each prompt and for `\df`.
     fn functions(&self) -> Vec<Function>;
 
-    /// Runs one statement and writes its answer to `out`, in the format and to the width that `settings` say.
+    /// Runs one statement and writes its answer to `out`, in the format and width of `settings`.
     ///
-    /// It ends soon once `control` is cancelled, with [`ShellError::Cancelled`](crate::ShellError::Cancelled), and tells
-    /// it how far it is. `out` fails where the reader of the output has gone; the statement ends then, and it does not
-    /// matter with which error. What is written to `out` is fit for a terminal where `settings.format` is for people.
+    /// It ends soon after `control` is cancelled, with [`ShellError::Cancelled`](crate::ShellError::Cancelled), and
+    /// reports its progress there. `out` fails if the reader of the output is gone; the statement then ends with any
+    /// error. If `settings.format` is for people, the text written to `out` is safe for a terminal.
     fn run(&self, sql: &str, settings: &Settings, out: &mut dyn Write, control: &Control) -> Result<Summary>;
 }
 
-/// What a statement did.
+/// The outcome of a statement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Rows of the answer that were written; none where the statement has no answer, such as `CREATE VIEW`.
+    /// Rows of the answer that were written; none if the statement has no answer, such as `CREATE VIEW`.
     pub rows: Option<u64>,
     /// The time it took, from planning to the last row.
     pub elapsed: Duration,
-    /// Whether there are more rows than [`Settings::limit`] let be shown.
+    /// Whether the answer has more rows than [`Settings::limit`].
     pub truncated: bool,
 }
 
-/// What kind of relation it is.
+/// The kind of a relation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelationKind {
     /// A table of the session.
@@ -43,20 +43,20 @@ pub enum RelationKind {
 /// A table or a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relation {
-    /// The schema that it is in, where it has to be named; none for the default schema.
+    /// The schema if it has to be written; none for the default schema.
     pub schema: Option<String>,
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: RelationKind,
-    /// What a row of it is, in a line; empty where nobody said.
+    /// Description of a row, in a line; may be empty.
     pub doc: String,
     /// Its columns, in their order.
     pub columns: Vec<Column>,
 }
 
 impl Relation {
-    /// Its name as a statement has it.
+    /// Its name in a statement.
     pub fn qualified(&self) -> String {
         match &self.schema {
             Some(schema) => format!("{schema}.{}", self.name),
@@ -84,11 +84,11 @@ pub struct Column {
     pub name: String,
     /// Its type, as people write it: `ns`, `Int64`, `text`.
     pub data_type: String,
-    /// What it holds, in a line; empty where nobody said.
+    /// Description, in a line; may be empty.
     pub doc: String,
 }
 
-/// What kind of function it is.
+/// The kind of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FunctionKind {
     /// A value for each row.
@@ -97,7 +97,7 @@ pub enum FunctionKind {
     Aggregate,
     /// A value for each row, from the rows around it.
     Window,
-    /// Rows; it stands where a table would.
+    /// Rows; it stands in place of a table.
     Table,
 }
 
@@ -117,15 +117,15 @@ impl FunctionKind {
 pub struct Function {
     /// Its name.
     pub name: String,
-    /// How it is called: `human(dur) -> text`. It begins with the name.
+    /// Its signature: `human(dur) -> text`. It begins with the name.
     pub signature: String,
-    /// What it is.
+    /// Its kind.
     pub kind: FunctionKind,
-    /// What it gives, in a line; empty where nobody said.
+    /// Description, in a line; may be empty.
     pub doc: String,
 }
 
-/// What there is to ask about, as it was at the last prompt.
+/// Relations and functions, as of the last prompt.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalogue {
     pub(crate) relations: Vec<Relation>,
@@ -140,7 +140,7 @@ impl Catalogue {
         Catalogue { relations, functions }
     }
 
-    /// The relation of that name: one of the default schema before any other.
+    /// The relation of that name, in the default schema first.
     pub(crate) fn relation(&self, name: &str) -> Option<&Relation> {
         self.relations.iter().find(|relation| relation.is_called(name))
     }

@@ -1,4 +1,4 @@
-//! What `\d`, `\df`, `\h`, `\?` and `\pset` show.
+//! Output of `\d`, `\df`, `\h`, `\?` and `\pset`.
 
 use crate::{
     command::{COMMANDS, nearest},
@@ -12,7 +12,7 @@ use crate::{
 /// Tables, views or both.
 pub(crate) fn relations(catalogue: &Catalogue, kind: Option<RelationKind>, width: Option<usize>) -> String {
     let mut rows = vec![["name", "kind", "a row is"].map(str::to_owned)];
-    // What has a shorter name too is listed by that.
+    // A relation with a shorter name is listed by that.
     let is_listed = |relation: &Relation| {
         relation.schema.is_none()
             || !catalogue
@@ -61,7 +61,7 @@ fn no_relation(catalogue: &Catalogue, name: &str) -> ShellError {
     ShellError::usage(format!("there is no table or view {name}"), hint)
 }
 
-/// Functions; those of a name or a pattern, where one is given.
+/// Functions; those of a name or a pattern, if given.
 pub(crate) fn functions(catalogue: &Catalogue, pattern: Option<&str>, width: Option<usize>) -> Result<String> {
     let fitting: Vec<&Function> =
         catalogue.functions.iter().filter(|function| pattern.is_none_or(|p| fits(&function.name, p))).collect();
@@ -78,7 +78,7 @@ pub(crate) fn functions(catalogue: &Catalogue, pattern: Option<&str>, width: Opt
     Ok(text::columns(&rows, "", width))
 }
 
-/// Whether a name fits a pattern in which `*` stands for anything.
+/// Whether a name matches a pattern in which `*` stands for any text.
 fn fits(name: &str, pattern: &str) -> bool {
     let (name, pattern) = (name.to_lowercase(), pattern.to_lowercase());
     let mut parts = pattern.split('*');
@@ -92,7 +92,7 @@ fn fits(name: &str, pattern: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Help on SQL: on a statement, a function, a table or view; without a name, what there is help on.
+/// Help on SQL: on a statement, a function, a table or view; without a name, the list of topics.
 pub(crate) fn sql_help(catalogue: &Catalogue, name: &str, width: Option<usize>) -> Result<String> {
     if name.is_empty() {
         let rows: Vec<_> = TOPICS.iter().map(|(topic, _, about)| [(*topic).to_owned(), (*about).to_owned()]).collect();
@@ -143,7 +143,7 @@ pub(crate) fn help(width: Option<usize>) -> String {
     )
 }
 
-/// All options as they are set.
+/// All options with their values.
 pub(crate) fn options(settings: &Settings, width: Option<usize>) -> String {
     let rows: Vec<_> =
         OPTIONS.iter().map(|(name, about)| [(*name).to_owned(), settings.get(name), (*about).to_owned()]).collect();

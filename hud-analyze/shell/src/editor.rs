@@ -1,4 +1,4 @@
-//! Typing at the prompt: with editing, history, completion and colours where the terminal can do it, else plain lines.
+//! Input at the prompt: with editing, history, completion and colours if the terminal supports it, else plain lines.
 
 use std::{
     borrow::Cow,
@@ -29,32 +29,32 @@ use crate::{
 
 const MENU: &str = "completion";
 
-/// What came of a prompt.
+/// The result of a prompt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Entered {
     /// Text: statements and commands, or a line of one.
     Text(String),
-    /// What was typed so far shall be edited elsewhere.
+    /// The text so far is to be edited elsewhere.
     Edit(String),
     /// Ctrl-C.
     Interrupted,
     /// Ctrl-D, or the end of the input.
     End,
-    /// The shell was told to leave.
+    /// The shell was asked to exit.
     Left,
 }
 
-/// Reads what is typed.
+/// Reads input.
 pub(crate) struct Editor {
     name: String,
-    /// None where lines are read as they come.
+    /// None if lines are read as they come.
     line_editor: Option<Box<Reedline>>,
 }
 
 impl Editor {
-    /// For the terminal that the process has.
+    /// For the process's terminal.
     pub(crate) fn new(name: &str, catalogue: &Arc<Mutex<Catalogue>>, leave: Arc<AtomicBool>) -> Self {
-        // The line editor draws on standard error and asks by standard output where the cursor is.
+        // The line editor draws on standard error and queries the cursor's position through standard output.
         let can_edit = io::stdin().is_terminal()
             && io::stdout().is_terminal()
             && io::stderr().is_terminal()
@@ -63,14 +63,14 @@ impl Editor {
         Editor { name: name.to_owned(), line_editor }
     }
 
-    /// Reads a statement, a command or a line of one; `goes_on` where it continues what came before.
+    /// Reads a statement, a command or a line of one; `goes_on` if it continues the previous input.
     pub(crate) fn read(&mut self, goes_on: bool) -> Result<Entered> {
         let prompt = ShellPrompt { name: self.name.clone(), goes_on };
         let Some(editor) = &mut self.line_editor else { return read_plain(&prompt) };
         let signal = match editor.read_line(&prompt) {
             Ok(signal) => signal,
             Err(error) => {
-                // A terminal that does not say where its cursor is.
+                // A terminal that does not report its cursor's position.
                 note(&format!("no line editing here ({error}); lines are read as they are"));
                 self.line_editor = None;
                 return read_plain(&prompt);
@@ -78,9 +78,9 @@ impl Editor {
         };
         Ok(match signal {
             Signal::Success(text) => {
-                // Kept at once: a shell that is killed loses nothing. Where that fails, it is kept until the end.
+                // Saved at once: a shell that is killed loses nothing. If that fails, it is kept until the end.
                 let _ = editor.sync_history();
-                // The validator judged the text; with a line end, its last comment is over.
+                // The validator has checked the text; with a line end, its last comment is closed.
                 Entered::Text(text + "\n")
             }
             Signal::HostCommand(_) => Entered::Edit(editor.current_buffer_contents().to_owned()),
@@ -90,14 +90,14 @@ impl Editor {
         })
     }
 
-    /// Puts `text` on the next prompt, to be changed or entered. Whether that can be done.
+    /// Puts `text` on the next prompt, to be edited or entered. Returns whether that is possible.
     pub(crate) fn prefill(&mut self, text: &str) -> bool {
         let Some(editor) = &mut self.line_editor else { return false };
         editor.run_edit_commands(&[EditCommand::Clear, EditCommand::InsertString(text.to_owned())]);
         true
     }
 
-    /// Keeps `text` in the history as if it had been typed.
+    /// Adds `text` to the history as if typed.
     pub(crate) fn remember(&mut self, text: &str) {
         if let Some(editor) = &mut self.line_editor {
             let _ = editor.history_mut().save(HistoryItem::from_command_line(text.trim()));
@@ -143,7 +143,7 @@ fn line_editor(catalogue: &Arc<Mutex<Catalogue>>, leave: Arc<AtomicBool>) -> Ree
         .with_partial_completions(true)
         .with_break_signal(leave);
     if colour {
-        // Without colours a hint would look as if it had been typed.
+        // Without colours a hint would look like typed text.
         editor =
             editor.with_hinter(Box::new(DefaultHinter::default().with_style(Style::new().dimmed()).with_min_chars(3)));
     }
@@ -168,7 +168,7 @@ fn read_plain(prompt: &ShellPrompt) -> Result<Entered> {
     })
 }
 
-/// The prompt: `hud> `, or `hud-> ` where a statement goes on.
+/// The prompt: `hud> `, or `hud-> ` if a statement continues.
 struct ShellPrompt {
     name: String,
     goes_on: bool,

@@ -1,4 +1,4 @@
-//! What can go wrong in the shell. Every message is one line, fit for a terminal.
+//! Errors of the shell. Every message is one line, safe for a terminal.
 
 use std::io;
 
@@ -8,30 +8,30 @@ pub type Result<T, E = ShellError> = core::result::Result<T, E>;
 /// The longest message that is shown, in characters: some errors quote a whole plan.
 const LONGEST: usize = 2000;
 
-/// A statement or a command was not done.
+/// A statement or a command failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShellError {
-    /// The database says that the statement is wrong, or that it failed.
+    /// The database rejected the statement, or it failed.
     #[error("{0}")]
     Query(String),
     /// The user cancelled it.
     #[error("cancelled")]
     Cancelled,
-    /// A command is unknown or lacks something.
+    /// A command is unknown or lacks an argument.
     #[error("{message}; {hint}")]
     Usage {
-        /// What is wrong with it.
+        /// The fault.
         message: String,
-        /// What to give instead.
+        /// The correct usage.
         hint: String,
     },
-    /// A file, a program or the terminal did not do.
+    /// A file, a program or the terminal failed.
     #[error("cannot {action}: {source}")]
     Io {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// One of the above, in a script.
@@ -39,7 +39,7 @@ pub enum ShellError {
     At {
         /// The script and the line that the statement begins on.
         place: String,
-        /// What went wrong there.
+        /// The error there.
         source: Box<ShellError>,
     },
 }
@@ -56,7 +56,7 @@ impl ShellError {
 
     pub(crate) fn at(self, place: &str, line: usize) -> Self {
         match self {
-            // The innermost script is the one to look at.
+            // The innermost script has the fault.
             ShellError::At { .. } => self,
             other => ShellError::At { place: format!("{place}:{line}"), source: Box::new(other) },
         }
@@ -71,13 +71,13 @@ impl ShellError {
         }
     }
 
-    /// The message as one line that a terminal may be given: whatever it quotes of the session is made harmless.
+    /// The message as one line that is safe for a terminal: quoted text of the session is sanitized.
     pub fn line(&self) -> String {
         one_line(&self.to_string())
     }
 }
 
-/// `text` with its lines joined, cleaned and cut.
+/// `text` with its lines joined, sanitized and cut.
 pub(crate) fn one_line(text: &str) -> String {
     let joined = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let mut cleaned = hud_common::clean(&joined).into_owned();

@@ -1,4 +1,4 @@
-//! Colours for what is being typed, with restraint: keywords, strings, comments and commands; names stay as they are.
+//! Syntax highlighting of the input: keywords, strings, comments and commands; names are not coloured.
 
 use nu_ansi_term::{Color, Style};
 use reedline::{Highlighter, StyledText};
@@ -8,7 +8,7 @@ use crate::{
     sql,
 };
 
-/// Colours SQL. What a terminal would act on (a paste may bring it) is shown as a stand-in of the same length.
+/// Colours SQL. Control characters (of pasted text) are shown as placeholders of the same length.
 #[derive(Debug)]
 pub(crate) struct SqlHighlighter {
     /// Whether there are colours.
@@ -38,7 +38,7 @@ fn style(kind: Kind, text: &str) -> Style {
     }
 }
 
-/// `text` without anything that a terminal would act on; byte for byte as long, as the editor counts bytes.
+/// `text` without control characters; of the same length in bytes, as the editor counts bytes.
 fn visible(text: &str) -> String {
     let mut buffer = [0; 4];
     text.chars()

@@ -1,4 +1,4 @@
-//! The shell as a person sees it: a prompt, an answer, the next prompt.
+//! The interactive shell: a prompt, an answer, the next prompt.
 
 use crate::{
     commands::edit_text,
@@ -34,7 +34,7 @@ pub(crate) fn run(runner: &mut Runner<'_>, name: &str, greeting: &str) -> Result
         if runner.signals.ended_by().is_some() {
             return Ok(Flow::Left);
         }
-        // A Ctrl-C that came by while nothing ran is over.
+        // A Ctrl-C that arrived while nothing ran is discarded.
         runner.signals.take_interrupt();
         match entered? {
             Entered::End => return Ok(Flow::Quit),
@@ -64,7 +64,7 @@ pub(crate) fn run(runner: &mut Runner<'_>, name: &str, greeting: &str) -> Result
     }
 }
 
-/// Runs what was entered. What fails is told; what was entered behind it is forgotten.
+/// Runs the input. An error is printed, and the rest of that input is discarded.
 fn report(runner: &mut Runner<'_>, splitter: &mut Splitter) -> Flow {
     let error = match runner.drain(splitter, &Place::default()) {
         Ok(flow) => return flow,

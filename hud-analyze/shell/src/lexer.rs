@@ -1,12 +1,12 @@
-//! SQL as a row of tokens, as far as a shell has to know it: where strings, quoted names, comments and dollar quotes
-//! begin and end, so that a `;` or a `\` in them is none of its business.
+//! Tokens of SQL, as far as a shell needs them: where strings, quoted names, comments and dollar quotes begin and end,
+//! so that a `;` or a `\` inside them is ignored.
 //!
-//! A text may come in pieces that each end where a line ends: what is open at the end of one is kept in [`Open`].
-//! The rules are those of DataFusion's generic dialect. Any text has tokens; none is refused.
+//! A text may come in pieces that each end at a line's end: the construct open at the end of a piece is kept in
+//! [`Open`]. The rules are those of DataFusion's generic dialect. Any text has tokens; none is rejected.
 
 use std::ops::Range;
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// White space.
@@ -32,13 +32,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether it is part of a statement, more than space between its parts.
+    /// Whether it is part of a statement, not only space between its parts.
     pub(crate) fn is_significant(self) -> bool {
         !matches!(self, Kind::Space | Kind::Comment | Kind::End | Kind::Command)
     }
 }
 
-/// What a text that ended has left open.
+/// The construct that is open at a text's end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Open {
     /// Nothing.
@@ -51,14 +51,14 @@ pub(crate) enum Open {
     },
     /// A quoted name, by its quote.
     Name(char),
-    /// A comment, so many deep.
+    /// A comment, with its nesting depth.
     Comment(u32),
     /// A dollar quote, by its whole delimiter.
     Dollar(String),
 }
 
 impl Open {
-    /// What to call it in a message.
+    /// Its name in a message.
     pub(crate) fn what(&self) -> Option<&'static str> {
         match self {
             Open::Nothing => None,
@@ -73,13 +73,13 @@ impl Open {
 /// A piece of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
-    /// What it is.
+    /// Its kind.
     pub(crate) kind: Kind,
-    /// Where it is, in bytes.
+    /// Its position, in bytes.
     pub(crate) range: Range<usize>,
 }
 
-/// The tokens of a whole text, and what it leaves open.
+/// The tokens of a whole text, and the construct that is open at its end.
 pub(crate) fn tokens(text: &str) -> (Vec<Token>, Open) {
     let (mut open, mut at, mut all) = (Open::Nothing, 0, Vec::new());
     while let Some(token) = next(&mut open, text, at) {
@@ -89,7 +89,7 @@ pub(crate) fn tokens(text: &str) -> (Vec<Token>, Open) {
     (all, open)
 }
 
-/// The token at byte `at`, which is where another one ended (or 0); none at the end. It is never empty.
+/// The token at byte `at`, which is the end of another one (or 0); none at the end. It is never empty.
 pub(crate) fn next(open: &mut Open, text: &str, at: usize) -> Option<Token> {
     let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
     let (kind, length) = match open {
@@ -140,7 +140,7 @@ pub(crate) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The length of what is open, to its end or to that of `rest`; closed in `open` where it ends.
+/// The length of the open construct, to its end or to that of `rest`; `open` is reset if it ends.
 fn go_on(open: &mut Open, rest: &str) -> usize {
     let end = match open {
         Open::Nothing => Some(0),
@@ -155,7 +155,7 @@ fn go_on(open: &mut Open, rest: &str) -> usize {
     end.unwrap_or(rest.len())
 }
 
-/// Where a quoted text is over; a doubled quote stands for one.
+/// The end of a quoted text; a doubled quote stands for one.
 fn quote_end(rest: &str, quote: char, escapes: bool) -> Option<usize> {
     let mut chars = rest.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -168,7 +168,7 @@ fn quote_end(rest: &str, quote: char, escapes: bool) -> Option<usize> {
     None
 }
 
-/// Where a comment, and all that are in it, are over.
+/// The end of a comment, with all nested ones.
 fn comment_end(rest: &str, depth: &mut u32) -> Option<usize> {
     let bytes = rest.as_bytes();
     let mut at = 0;
@@ -191,9 +191,9 @@ fn comment_end(rest: &str, depth: &mut u32) -> Option<usize> {
     None
 }
 
-/// How far a command goes: to the end of its line, or to a backslash that begins a word.
+/// The end of a command: the end of its line, or a backslash that begins a word.
 fn command(rest: &str) -> usize {
-    // Merely parts two commands, or a command and a statement.
+    // Only separates two commands, or a command and a statement.
     if rest.starts_with("\\\\") {
         return 2;
     }

@@ -1,9 +1,9 @@
-//! The SQL shell of hud-analyze, over anything that answers statements.
+//! The SQL shell of hud-analyze, independent of the database that executes its statements.
 //!
 //! [`run`] takes statements from the command line, from files or from standard input, or prompts for them on a
-//! terminal; a [`Database`] answers them. The rooms, in the order that a statement passes them: `editor` (typing, with
-//! `history`, `complete` and `highlight`), `splitter` over `lexer` (where a statement ends), `command` (what a backslash
-//! means), `run` (one statement, with `progress` and `signals` beside it), `pager` (where the answer goes).
+//! terminal; a [`Database`] executes them. The modules, in the order that a statement passes them: `editor` (input,
+//! with `history`, `complete` and `highlight`), `splitter` over `lexer` (ends of statements), `command` (backslash
+//! commands), `run` (one statement, with `progress` and `signals` beside it), `pager` (output).
 
 mod command;
 mod commands;

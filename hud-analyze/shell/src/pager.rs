@@ -1,7 +1,7 @@
-//! Where an answer goes: to the screen, through a pager if it is longer than that, to a file, or to a program.
+//! Output of an answer: to the screen, through a pager if it is longer than that, to a file, or to a program.
 //!
-//! For a screen, what is written is held until it is known not to fit: then the pager gets it, and all that follows.
-//! No more than a screen is ever held.
+//! For a screen, output is buffered until it is known not to fit; then the pager receives it and everything after it.
+//! No more than a screen is ever buffered.
 
 use std::{
     env,
@@ -22,21 +22,21 @@ use crate::{
 
 /// Lines that are left for the prompt and the footer.
 const SPARE: usize = 2;
-/// Bytes that no screen holds: text may take no room at all.
+/// Bytes that exceed any screen: text may have no width at all.
 const LONGEST: usize = 1 << 20;
 
-/// The terminal's columns and rows, where there is one.
+/// The terminal's columns and rows, if there is one.
 pub(crate) fn screen() -> Option<(usize, usize)> {
     let (columns, rows) = crossterm::terminal::size().ok()?;
     (columns > 0 && rows > 0).then_some((usize::from(columns), usize::from(rows)))
 }
 
-/// Whether answers go to a terminal that a pager could take.
+/// Whether answers are written to a terminal that a pager could use.
 pub(crate) fn can_page() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// A file or a program that answers go to.
+/// A file or a program that receives answers.
 #[derive(Debug)]
 pub(crate) enum Target {
     /// A file.
@@ -46,7 +46,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Opens a file to be written anew, or starts what follows a `|`.
+    /// Creates a file, or starts the program after a `|`.
     pub(crate) fn open(name: &str) -> Result<Self> {
         if let Some(program) = name.strip_prefix('|') {
             let mut child = shell_command(program.as_ref())
@@ -75,7 +75,7 @@ impl Target {
         }
     }
 
-    /// Ends it: what is left is written, and a program waited for.
+    /// Ends it: the rest is written, and a program is waited for.
     pub(crate) fn close(mut self) -> io::Result<()> {
         let flushed = self.writer().and_then(Write::flush);
         if let Target::Program(child, input) = &mut self {
@@ -89,7 +89,7 @@ impl Target {
     }
 }
 
-/// What an answer is written to.
+/// The output of an answer.
 pub(crate) struct Output<'a> {
     place: Place<'a>,
     control: Control,
@@ -98,21 +98,21 @@ pub(crate) struct Output<'a> {
 }
 
 enum Place<'a> {
-    /// Held until it does not fit the screen.
+    /// Buffered until it does not fit the screen.
     Held { bytes: Vec<u8>, room: Room },
-    /// Standard output as it comes; whether it is a terminal, where progress stands in the way.
+    /// Standard output, unbuffered; whether it is a terminal, where progress must be removed first.
     Straight { out: BufWriter<io::Stdout>, is_terminal: bool },
     /// A pager.
     Paged(Child, Option<BufWriter<ChildStdin>>),
-    /// Where `\o` or `\g` said.
+    /// The target of `\o` or `\g`.
     Target(&'a mut Target),
 }
 
 impl<'a> Output<'a> {
-    /// To standard output; through a pager where `paged` and it is longer than the screen.
+    /// To standard output; through a pager if `paged` and it is longer than the screen.
     pub(crate) fn standard(paged: bool, control: &Control, progress: &'a Progress) -> Self {
         let is_terminal = io::stdout().is_terminal();
-        // Asked only where there is one: for want of a terminal, crossterm runs `tput`.
+        // Queried only if there is a terminal: else crossterm runs `tput`.
         let place = match (paged && is_terminal).then(screen).flatten().filter(|_| pager().is_some()) {
             Some((columns, rows)) => Place::Held { bytes: Vec::new(), room: Room::new(columns, rows) },
             None => Place::Straight { out: BufWriter::new(io::stdout()), is_terminal },
@@ -125,7 +125,7 @@ impl<'a> Output<'a> {
         Output { place: Place::Target(target), control: control.clone(), progress, broken: false }
     }
 
-    /// Whether the reader has gone.
+    /// Whether the reader is gone.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
@@ -135,7 +135,7 @@ impl<'a> Output<'a> {
         matches!(self.place, Place::Paged(..))
     }
 
-    /// Shows what is held and waits for the pager. Whether the reader was there to the end.
+    /// Shows the buffered output and waits for the pager. Returns whether the reader was there to the end.
     pub(crate) fn finish(mut self) -> Result<bool> {
         self.progress.hide();
         let held = match &mut self.place {
@@ -149,7 +149,7 @@ impl<'a> Output<'a> {
         }
         let flushed = self.flush();
         if let Place::Paged(child, input) = &mut self.place {
-            // A BufWriter writes what is left when it is dropped; the pager sees the end then.
+            // A BufWriter writes its rest when it is dropped; the pager sees the end then.
             drop(input.take());
             let _ = child.wait();
         }
@@ -169,7 +169,7 @@ impl<'a> Output<'a> {
                 let input = child.stdin.take().map(BufWriter::new);
                 Place::Paged(child, input)
             }
-            // A pager that does not start is none.
+            // A pager that does not start is not used.
             None => Place::Straight { out: BufWriter::new(io::stdout()), is_terminal: true },
         };
         self.place.write_all(&held)
@@ -223,7 +223,7 @@ impl Write for Output<'_> {
 }
 
 impl Output<'_> {
-    /// Where the reader has gone, the query need not go on.
+    /// If the reader is gone, the query need not continue.
     fn note(&mut self, done: io::Result<()>) -> io::Result<()> {
         if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
             self.broken = true;
@@ -233,7 +233,7 @@ impl Output<'_> {
     }
 }
 
-/// Counts the screen's rows that a text takes, long lines being wrapped.
+/// Counts the screen rows of a text, with long lines wrapped.
 #[derive(Debug)]
 struct Room {
     columns: usize,
@@ -250,7 +250,7 @@ impl Room {
 
     fn take(&mut self, bytes: &[u8]) {
         self.bytes = self.bytes.saturating_add(bytes.len());
-        // A character that is cut in two counts twice: a row too many, at worst, goes to the pager.
+        // A character that is cut in two counts twice: at worst, one row too many is sent to the pager.
         for c in String::from_utf8_lossy(bytes).chars() {
             if c == '\n' {
                 self.used += 1;
@@ -270,7 +270,7 @@ impl Room {
     }
 }
 
-/// `$PAGER`; `less` where it is not set and there; none where it is set to nothing.
+/// `$PAGER`; `less` if that is not set and `less` exists; none if it is set to nothing.
 fn pager() -> Option<Command> {
     match env::var_os("PAGER") {
         Some(pager) if pager.to_string_lossy().trim().is_empty() => None,
@@ -349,7 +349,7 @@ mod tests {
         }
         assert_eq!(fs::read(&file).unwrap(), b"1\n2\n");
         assert_eq!(fs::read(&copy).unwrap(), b"1\n2\n");
-        // What a link leads to is no file of the user's that was named.
+        // The target of a link is not the file that the user named.
         let (kept, planted) = (folder.path().join("kept"), folder.path().join("planted"));
         fs::write(&kept, "kept").unwrap();
         std::os::unix::fs::symlink(&kept, &planted).unwrap();

@@ -1,5 +1,5 @@
-//! A line on standard error that says how far a long query is. It is drawn by a thread of its own, only on a terminal,
-//! only after a second, and gone before anything else is written there.
+//! A progress line of a long query on standard error. It is drawn by a thread of its own, only on a terminal, only
+//! after a second, and is removed before other text is written there.
 
 use std::{
     io::{self, Write as _},
@@ -38,19 +38,19 @@ struct State {
 }
 
 impl Progress {
-    /// Of a query that begins now; nothing is ever drawn unless `on`.
+    /// For a query that begins now; nothing is drawn unless `on`.
     pub(crate) fn start(control: &Control, on: bool) -> Self {
         let shared = Arc::new(Shared::default());
         let thread = on.then(|| {
             let (shared, control) = (Arc::clone(&shared), control.clone());
             let drawing = thread::Builder::new().name("progress".into());
-            // Without a thread there is no progress to see; the query does not mind.
+            // Without a thread there is no progress line; the query is not affected.
             drawing.spawn(move || draw(&shared, &control)).ok()
         });
         Progress { shared, thread: thread.flatten() }
     }
 
-    /// Takes the line away for good.
+    /// Removes the line.
     pub(crate) fn hide(&self) {
         let mut state = lock(&self.shared.state);
         state.over = true;

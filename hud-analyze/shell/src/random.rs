@@ -1,4 +1,4 @@
-//! Numbers for tests that want any input: xorshift, the same for the same seed.
+//! Random numbers for tests: xorshift, deterministic for a seed.
 
 /// A row of numbers.
 pub(crate) struct Random(u64);

@@ -1,4 +1,4 @@
-//! The shell: where statements come from, and what is done with each.
+//! The shell: sources of statements, and their execution.
 
 use std::{
     io::{self, IsTerminal as _, Write},
@@ -20,7 +20,7 @@ use crate::{
     text,
 };
 
-/// Where statements come from.
+/// The source of statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// From the command line (`-c`).
@@ -31,14 +31,14 @@ pub enum Input {
     Stdin,
 }
 
-/// How the shell begins.
+/// Options of the shell.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The name that the prompt begins with.
     pub name: String,
-    /// What is said before the first prompt: which session it is. A hint of what to do follows it.
+    /// Text before the first prompt, which names the session. A hint of what to do follows it.
     pub greeting: String,
-    /// How answers are written, until that is changed.
+    /// The initial settings of answers.
     pub settings: Settings,
 }
 
@@ -48,27 +48,27 @@ impl Default for Options {
     }
 }
 
-/// How the shell ended.
+/// The outcome of the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All was done, or the user left.
+    /// Everything was done, or the user quit.
     Done,
-    /// Whoever read standard output has gone; that is no error.
+    /// The reader of standard output is gone; that is no error.
     OutputClosed,
-    /// A signal ended it (SIGTERM, SIGHUP). The terminal is as it was.
+    /// A signal ended it (SIGTERM, SIGHUP). The terminal is restored.
     Signal(i32),
 }
 
-/// Runs what `inputs` hold, in their order, and stops at the first error, which says where it is. Without inputs: a
-/// shell where standard input is a terminal, else what standard input holds.
+/// Runs the statements of `inputs`, in order, and stops at the first error, which names its position. Without inputs: a
+/// shell if standard input is a terminal, else the statements of standard input.
 ///
-/// In a shell errors are told and it goes on; it ends by `\q`, Ctrl-D or a signal. While this runs, SIGINT, SIGTERM,
-/// SIGHUP and SIGPIPE are the shell's.
+/// In a shell errors are printed and it continues; it ends by `\q`, Ctrl-D or a signal. While this runs, SIGINT,
+/// SIGTERM, SIGHUP and SIGPIPE belong to the shell.
 pub fn run(database: &dyn Database, inputs: &[Input], options: Options) -> Result<Outcome> {
     let signals = Signals::watch()?;
     let mut runner = Runner::new(database, &signals, options.settings);
     let flow = runner.all(inputs, &options.name, &options.greeting);
-    // A program that `\o` writes to is waited for, whatever happened.
+    // The program of `\o` is waited for in any case.
     let closed = runner.close_target();
     let flow = match (flow, signals.ended_by()) {
         (_, Some(signal)) => return Ok(Outcome::Signal(signal)),
@@ -78,23 +78,23 @@ pub fn run(database: &dyn Database, inputs: &[Input], options: Options) -> Resul
     Ok(if flow == Flow::Closed { Outcome::OutputClosed } else { Outcome::Done })
 }
 
-/// Whether to go on.
+/// Whether to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// With what comes next.
+    /// With the next statement.
     On,
-    /// Not with this script.
+    /// Stop this script.
     Quit,
-    /// Not at all: a signal came.
+    /// Stop everything: a signal came.
     Left,
-    /// Not at all: nobody reads the output.
+    /// Stop everything: nobody reads the output.
     Closed,
 }
 
-/// What `\g` says of one statement.
+/// Options of `\g` for one statement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct How {
-    /// Where the answer goes.
+    /// Where the answer is written.
     pub(crate) file: Option<String>,
     /// Whether rows are blocks.
     pub(crate) expanded: bool,
@@ -102,24 +102,24 @@ pub(crate) struct How {
     pub(crate) unpaged: bool,
 }
 
-/// What runs statements and commands.
+/// Executes statements and commands.
 pub(crate) struct Runner<'a> {
     pub(crate) database: &'a dyn Database,
     pub(crate) signals: &'a Signals,
     pub(crate) settings: Settings,
-    /// What there is, for completion.
+    /// Relations and functions, for completion.
     pub(crate) catalogue: Arc<Mutex<Catalogue>>,
-    /// Whether a person types.
+    /// Whether the shell is interactive.
     pub(crate) is_interactive: bool,
-    /// What was run last.
+    /// The last statement that was run.
     pub(crate) last: Option<String>,
-    /// What an editor left that is not complete.
+    /// An incomplete statement from the editor.
     pub(crate) unfinished: Option<String>,
-    /// What an editor left, to be kept in the history.
+    /// Text from the editor, to be added to the history.
     pub(crate) edited: Option<String>,
-    /// How deep scripts are in one another.
+    /// Nesting depth of scripts.
     pub(crate) depth: usize,
-    /// How long the last statement took, cancelled or not.
+    /// Duration of the last statement, cancelled or not.
     pub(crate) took: Duration,
     target: Option<Target>,
 }
@@ -148,7 +148,7 @@ impl<'a> Runner<'a> {
         let standard = [Input::Stdin];
         for input in if inputs.is_empty() { &standard } else { inputs } {
             match self.input(input)? {
-                // `\q` ends the script that says so.
+                // `\q` ends the script that contains it.
                 Flow::On | Flow::Quit => {}
                 other => return Ok(other),
             }
@@ -159,7 +159,7 @@ impl<'a> Runner<'a> {
     fn input(&mut self, input: &Input) -> Result<Flow> {
         match input {
             Input::Sql(sql) => {
-                // The line of a single line is no news.
+                // The line number of a single line is omitted.
                 let name = sql.trim().contains('\n').then(|| "-c".to_owned());
                 self.script(&Place { name, folder: None }, &mut sql.as_bytes())
             }
@@ -170,7 +170,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// What there is now.
+    /// The current relations and functions.
     pub(crate) fn look(&self) -> Catalogue {
         let catalogue = Catalogue::of(self.database);
         *lock(&self.catalogue) = catalogue.clone();
@@ -207,7 +207,7 @@ impl<'a> Runner<'a> {
         let done = signals.during(&control, || {
             let done = database.run(sql, &settings, &mut out, &control);
             if let Ok(summary) = &done {
-                // A reader that has gone is known to `out`.
+                // `out` knows of a reader that is gone.
                 let _ = footer(&mut out, &settings, summary);
             }
             done
@@ -248,13 +248,13 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// The terminal's columns, where that is where text goes.
+    /// The terminal's columns, if text is written to one.
     pub(crate) fn width(&self) -> Option<usize> {
         let is_screen = self.target.is_none() && io::stdout().is_terminal();
         is_screen.then(pager::screen).flatten().map(|(columns, _)| columns)
     }
 
-    /// Writes what a command shows.
+    /// Writes a command's output.
     pub(crate) fn show(&mut self, text: &str) -> Result<Flow> {
         let control = Control::new();
         let progress = Progress::start(&control, false);
@@ -272,7 +272,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Has answers written elsewhere from now on, or to standard output again.
+    /// Writes answers elsewhere from now on, or to standard output again.
     pub(crate) fn redirect(&mut self, name: Option<&str>) -> Result<()> {
         self.close_target()?;
         self.target = name.map(Target::open).transpose()?;
@@ -294,8 +294,8 @@ fn footer(out: &mut dyn Write, settings: &Settings, summary: &Summary) -> io::Re
     }
 }
 
-/// Says something that is no answer.
+/// Writes a message that is not part of an answer.
 pub(crate) fn note(text: &str) {
-    // Where nobody listens, nobody misses it.
+    // If nobody reads it, nothing is lost.
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -14,15 +14,15 @@ use crate::{
     splitter::{Piece, Splitter},
 };
 
-/// The longest line and the longest statement, in bytes. Beyond it is a file that is no SQL.
+/// The longest line and the longest statement, in bytes. A longer file is not SQL.
 pub(crate) const LONGEST_LINE: u64 = 16 << 20;
-/// How many scripts may run one another.
+/// Nesting depth of scripts.
 const DEEPEST: usize = 16;
 
-/// Which script it is.
+/// Identity of a script.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Place {
-    /// What to call it in a message; none where its lines are no news.
+    /// Its name in a message; none if its line numbers are omitted.
     pub(crate) name: Option<String>,
     /// The folder that it lies in.
     pub(crate) folder: Option<PathBuf>,
@@ -62,13 +62,13 @@ impl Runner<'_> {
         let done = self.script(&place, &mut BufReader::new(file));
         self.depth -= 1;
         match done {
-            // It ended itself; whoever ran it goes on.
+            // It ended itself; its caller continues.
             Ok(Flow::Quit) => Ok(Flow::On),
             other => other,
         }
     }
 
-    /// Runs what `lines` hold. What is left at the end without a `;` is run too.
+    /// Runs the statements of `lines`. A last statement without a `;` is run too.
     pub(crate) fn script(&mut self, place: &Place, lines: &mut dyn BufRead) -> Result<Flow> {
         let mut splitter = Splitter::default();
         let mut number = 0;
@@ -89,7 +89,7 @@ impl Runner<'_> {
             let line = String::from_utf8(bytes)
                 .map_err(|_| ShellError::usage("a line is no UTF-8 text", "is this a file of SQL?"));
             let line = place.of(number, line)?;
-            // Editors of another system begin a file with a mark.
+            // Editors on Windows begin a file with a byte-order mark.
             splitter.push(if number == 1 { line.trim_start_matches('\u{feff}') } else { &line });
             match self.drain(&mut splitter, place)? {
                 Flow::On => {}
@@ -111,7 +111,7 @@ impl Runner<'_> {
         place.of(rest.line, done)
     }
 
-    /// Runs all statements and commands that are complete.
+    /// Runs all complete statements and commands.
     pub(crate) fn drain(&mut self, splitter: &mut Splitter, place: &Place) -> Result<Flow> {
         while let Some(piece) = splitter.next() {
             let (line, flow) = match piece {

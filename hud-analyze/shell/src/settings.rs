@@ -1,4 +1,4 @@
-//! What `\pset`, `\x` and `\timing` set: how an answer is written.
+//! Settings of `\pset`, `\x` and `\timing`: how an answer is written.
 
 use std::{fmt, str::FromStr};
 
@@ -64,7 +64,7 @@ impl FromStr for Format {
     }
 }
 
-/// Whether a row is written as a line of a table or as a block of lines, a column each.
+/// Whether a row is written as a line of a table or as a block of lines, one per column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expanded {
     /// As a line.
@@ -72,7 +72,7 @@ pub enum Expanded {
     Off,
     /// As a block.
     On,
-    /// As a block where a line would be wider than [`Settings::width`].
+    /// As a block if a line would be wider than [`Settings::width`].
     Auto,
 }
 
@@ -88,24 +88,24 @@ impl fmt::Display for Expanded {
     }
 }
 
-/// How answers are written. The shell keeps them, [`Database::run`](crate::Database::run) heeds them.
+/// How answers are written. The shell keeps the settings, [`Database::run`](crate::Database::run) applies them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The format.
     pub format: Format,
     /// Whether a row of a table is written as a block.
     pub expanded: Expanded,
-    /// What stands for null in a table.
+    /// Text of a null in a table.
     pub null: String,
-    /// Rows that are written at most where people read; none = all.
+    /// Most rows of an answer for people; none = all.
     pub limit: Option<u64>,
-    /// The terminal's columns, where the answer goes to one (set by the shell for each statement).
+    /// The terminal's columns, if the answer is written to one (set by the shell for each statement).
     pub width: Option<usize>,
-    /// Whether the number of rows is written below a table (heeded by the shell).
+    /// Whether the number of rows is written below a table (by the shell).
     pub footer: bool,
-    /// Whether the time that a statement took is told (heeded by the shell).
+    /// Whether a statement's duration is printed (by the shell).
     pub timing: bool,
-    /// Whether what is longer than the screen goes through a pager (heeded by the shell).
+    /// Whether output longer than the screen is sent through a pager (by the shell).
     pub pager: bool,
 }
 
@@ -124,7 +124,7 @@ impl Default for Settings {
     }
 }
 
-/// What `\pset` can set, with what it is.
+/// The options of `\pset`, with descriptions.
 pub(crate) const OPTIONS: [(&str, &str); 7] = [
     ("format", "how answers are written: table, json, ndjson, csv, markdown, arrow or parquet"),
     ("expanded", "a row as a block of lines: on, off or auto (as \\x)"),
@@ -136,7 +136,7 @@ pub(crate) const OPTIONS: [(&str, &str); 7] = [
 ];
 
 impl Settings {
-    /// Sets an option; without a value a switch is turned, and the null text emptied.
+    /// Sets an option; without a value a switch is toggled, and the null text emptied.
     pub(crate) fn set(&mut self, option: &str, value: Option<&str>) -> Result<()> {
         match option {
             "format" => {

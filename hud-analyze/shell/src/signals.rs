@@ -1,6 +1,6 @@
-//! Signals, turned into what the shell does about them: Ctrl-C cancels the statement that runs, SIGTERM and SIGHUP end
-//! the shell by its ordinary way out, so that the terminal is given back, the history kept and spilled files removed. A
-//! statement may not heed that: a second Ctrl-C ends the process, and so does a SIGTERM after a moment.
+//! Signal handling: Ctrl-C cancels the running statement, SIGTERM and SIGHUP end the shell in the ordinary way, so that
+//! the terminal is restored, the history kept and temporary files removed. A statement may ignore cancellation: a
+//! second Ctrl-C ends the process, and so does a SIGTERM after a moment.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use crate::{
     error::{Result, ShellError},
 };
 
-/// How long the shell may take to end after a SIGTERM, before it is ended.
+/// Time that the shell may take to end after a SIGTERM, before it is killed.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Watches for signals until it is dropped.
@@ -48,8 +48,8 @@ struct Shared {
 impl Signals {
     /// Begins to watch.
     pub(crate) fn watch() -> Result<Self> {
-        // SIGPIPE too: where it were deadly, a pager that is left early would end the shell. Nothing is done about it,
-        // so that a write fails instead.
+        // SIGPIPE too: by default it would end the shell when the user quits a pager. It is ignored, so that a write
+        // fails instead.
         let mut received =
             Received::new([SIGINT, SIGTERM, SIGHUP, SIGPIPE]).map_err(ShellError::io("watch for signals"))?;
         let handle = received.handle();
@@ -65,7 +65,7 @@ impl Signals {
     /// While `act` runs, Ctrl-C cancels `control`.
     pub(crate) fn during<T>(&self, control: &Control, act: impl FnOnce() -> T) -> T {
         *lock(&self.shared.current) = Some(control.clone());
-        // A signal that came before there was anything to cancel counts too.
+        // A signal that arrived before there was anything to cancel counts too.
         if self.ended_by().is_some() || self.shared.interrupted.load(Ordering::SeqCst) {
             control.cancel();
         }
@@ -74,7 +74,7 @@ impl Signals {
         done
     }
 
-    /// Whether Ctrl-C has come since this was last asked.
+    /// Whether Ctrl-C has arrived since the last call.
     pub(crate) fn take_interrupt(&self) -> bool {
         self.shared.interrupted.swap(false, Ordering::SeqCst)
     }
@@ -111,7 +111,7 @@ impl Shared {
             }
             _ => return,
         }
-        // Not under the lock: what is done on cancelling is the database's own.
+        // Not under the lock: the actions belong to the database.
         let current = lock(&self.current).clone();
         let was_cancelled = current.as_ref().is_some_and(Control::is_cancelled);
         if let Some(control) = current {

@@ -1,11 +1,11 @@
-//! Where one statement ends and the next begins, and where a backslash command stands between or in them.
+//! Splits text into statements, and finds backslash commands between or in them.
 //!
-//! Text goes in as it comes (whole lines), statements and commands come out in order. A command does not end the
-//! statement that it stands in: whoever takes it may look at the statement so far, take it or put another in its place.
+//! Text is pushed as it arrives (whole lines), statements and commands are returned in order. A command does not end
+//! the statement in which it stands: its handler may inspect the statement so far, take it or replace it.
 
 use crate::lexer::{self, Kind, Open};
 
-/// What was found.
+/// A piece of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
     /// A statement, without its `;`.
@@ -28,7 +28,7 @@ pub(crate) struct Statement {
     pub(crate) line: usize,
 }
 
-/// Takes text apart.
+/// Splits text.
 #[derive(Debug)]
 pub(crate) struct Splitter {
     input: String,
@@ -52,7 +52,7 @@ impl Splitter {
         self.input.push_str(text);
     }
 
-    /// The next piece of what was pushed so far.
+    /// The next piece of the text pushed until now.
     pub(crate) fn next(&mut self) -> Option<Piece> {
         while let Some(token) = lexer::next(&mut self.open, &self.input, self.at) {
             self.at = token.range.end;
@@ -68,7 +68,7 @@ impl Splitter {
                 Kind::Command if text == "\\\\" => {}
                 Kind::Command => return Some(Piece::Command { text: text.trim().to_owned(), line }),
                 kind => {
-                    // What stands before a statement is no part of it.
+                    // Space and comments before a statement are no part of it.
                     if self.pending.sql.is_empty() {
                         if !kind.is_significant() {
                             continue;
@@ -84,7 +84,7 @@ impl Splitter {
         None
     }
 
-    /// Takes text that comes before all that has not been given out yet.
+    /// Inserts text before all that has not been returned yet.
     pub(crate) fn insert(&mut self, text: &str) {
         self.input.insert_str(self.at, text);
     }
@@ -101,12 +101,12 @@ impl Splitter {
         (!statement.sql.is_empty()).then_some(statement)
     }
 
-    /// What is left open: a string, a comment.
+    /// The open construct: a string, a comment.
     pub(crate) fn open(&self) -> &Open {
         &self.open
     }
 
-    /// Forgets all that was pushed and not given out.
+    /// Discards all text that was pushed and not returned.
     pub(crate) fn clear(&mut self) {
         *self = Splitter::default();
     }
@@ -122,7 +122,7 @@ pub(crate) fn is_complete(text: &str) -> bool {
     last.is_none_or(|token| matches!(token.kind, Kind::End | Kind::Command)) || is_plain_word(text)
 }
 
-/// Whether it is one of the words that people type to get out of any shell, or to find their way in it.
+/// Whether it is one of the words that people type to quit any shell, or to get help in it.
 pub(crate) fn is_plain_word(text: &str) -> bool {
     matches!(text.trim().trim_end_matches(';').trim_end().to_ascii_lowercase().as_str(), "quit" | "exit" | "help")
 }

@@ -1,6 +1,6 @@
-//! The words of SQL, and a line on each statement.
+//! SQL's keywords, and a line on each statement.
 
-/// Words that are completed and set apart from names.
+/// Keywords that are completed and distinguished from names.
 pub(crate) const KEYWORDS: &[&str] = &[
     "ALL",
     "ANALYZE",
@@ -102,11 +102,11 @@ pub(crate) const KEYWORDS: &[&str] = &[
     "WITHIN",
 ];
 
-/// Words that a statement begins with.
+/// Keywords that begin a statement.
 pub(crate) const BEGINNINGS: &[&str] =
     &["CREATE", "DESCRIBE", "DROP", "EXPLAIN", "SELECT", "SET", "SHOW", "VALUES", "WITH"];
 
-/// Statements and clauses: the name, how it is written, what it does.
+/// Statements and clauses: name, syntax, description.
 pub(crate) const TOPICS: [(&str, &str, &str); 10] = [
     (
         "select",
@@ -137,7 +137,7 @@ pub(crate) const TOPICS: [(&str, &str, &str); 10] = [
     ("values", "VALUES (1, 'a'), (2, 'b')", "rows as they are written there"),
 ];
 
-/// Whether a word without quotes is one of SQL's own.
+/// Whether an unquoted word is one of SQL's keywords.
 pub(crate) fn is_keyword(word: &str) -> bool {
     word.len() < 16 && KEYWORDS.binary_search(&word.to_ascii_uppercase().as_str()).is_ok()
 }

@@ -1,15 +1,15 @@
-//! Text for a terminal: columns that line up, lines that fit, times and counts that people read.
+//! Text for a terminal: aligned columns, wrapped lines, formatted times and counts.
 
 use std::time::Duration;
 
 use hud_common::clean;
 use unicode_width::UnicodeWidthStr as _;
 
-/// The narrowest column that words are wrapped in; narrower, lines stay long.
+/// The narrowest column that is wrapped; narrower ones keep long lines.
 const NARROWEST: usize = 20;
 
-/// Rows of cells, each column as wide as its widest cell. The last one is wrapped to fit `width`, where there is one.
-/// Cells are cleaned here.
+/// Rows of cells, each column as wide as its widest cell. The last one is wrapped to fit `width`, if given. Cells are
+/// sanitized here.
 pub(crate) fn columns<const N: usize>(rows: &[[String; N]], indent: &str, width: Option<usize>) -> String {
     let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| clean(cell).into_owned())).collect();
     let mut widths = [0; N];
@@ -36,7 +36,7 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]], indent: &str, width:
     out
 }
 
-/// `text` in lines of so many columns, broken between words; at least one line, which may be empty.
+/// `text` in lines of this number of columns, broken between words; at least one line, which may be empty.
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;
@@ -74,7 +74,7 @@ pub(crate) fn count(count: u64) -> String {
     }
 }
 
-/// `text`, cut to so many columns of a terminal.
+/// `text`, cut to this number of terminal columns.
 pub(crate) fn cut(text: &str, columns: usize) -> &str {
     let mut width = 0;
     for (at, c) in text.char_indices() {

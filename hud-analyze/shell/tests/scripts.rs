@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::planets;
 use tempfile::TempDir;
 
-/// What it wrote, what it said, and how it ended.
+/// Its output, its messages, and its exit status.
 fn answers(command: &mut Command, input: &str) -> (String, String, Option<i32>) {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! The shell in a real terminal: what a person types, and sees.
+//! The shell in a real terminal: typed input and the screen.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
@@ -51,14 +51,14 @@ fn a_statement_has_many_lines() {
     t.until("another line", |t| t.line() == "hud->");
     t.enter("limit 2;");
     t.shows("name\nMercury\nVenus\n(2 rows)");
-    // A command stands in a statement; the statement goes on.
+    // A command stands in a statement, which continues.
     t.submit("select name");
     t.until("another line", |t| t.line() == "hud->");
     t.submit("\\p");
     t.until("a prompt that goes on", |t| t.screen().contains("select name\nhud->") && t.line() == "hud->");
     t.enter("from moonless;");
     t.shows("Venus\n(2 rows)");
-    // Several in one go.
+    // Several at once.
     t.enter("select name from planets limit 1; show width;");
     t.shows("(1 row)\nwidth\n80\n(1 row)");
 }
@@ -133,14 +133,14 @@ fn ctrl_c_cancels_a_query_and_the_shell_lives_on() {
     assert!(!t.screen().contains("reading endless"), "the progress stays:\n{}", t.screen());
     t.enter("select name from planets limit 1;");
     t.shows("Mercury\n(1 row)");
-    // At the prompt it forgets what was typed.
+    // At the prompt it discards the typed text.
     t.type_in("select 'abc");
     t.until("what was typed", |t| t.line() == "hud> select 'abc");
     t.type_in(CTRL_C);
     t.prompt();
     t.enter("select name from planets limit 2;");
     t.shows("Venus\n(2 rows)");
-    // And what stands on lines before.
+    // Lines before included.
     t.submit("select name");
     t.until("another line", |t| t.line() == "hud->");
     t.submit("\\p");
@@ -205,7 +205,7 @@ fn a_signal_ends_the_shell_and_gives_the_terminal_back() {
         t.shows("left by signal 15");
         assert_eq!(t.end().code(), Some(143));
     }
-    // What was typed is kept, for its owner alone.
+    // Typed text is kept, for its owner only.
     let history = home.path().join("state/hud/sql_history");
     assert_eq!(fs::read_to_string(&history).unwrap(), "select n from endless;\n");
     assert_eq!(fs::metadata(&history).unwrap().permissions().mode() & 0o777, 0o600);
@@ -236,7 +236,7 @@ fn an_editor_changes_the_statement() {
     t.prompt();
     t.enter("select name from planets;");
     t.shows("(4 rows)");
-    // Without a `;` it is put on the prompt, to be looked at.
+    // Without a `;` it is put on the prompt for review.
     t.submit("\\e");
     t.until("the statement, changed", |t| t.line() == "hud> select name from moonless");
     t.type_in(CTRL_C);
@@ -274,7 +274,7 @@ fn a_dumb_terminal_has_plain_lines() {
     t.shows("Mercury\n(1 row)");
     t.submit("quit");
     assert!(t.end().success());
-    // Where lines are read as they are, nothing looks for a signal in the middle of one.
+    // If lines are read unedited, no signal is checked in the middle of one.
     let mut t = Terminal::start(&[("TERM", "dumb")]);
     t.signal(Signal::TERM);
     assert_eq!(t.end().signal(), Some(15));

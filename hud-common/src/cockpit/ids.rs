@@ -41,7 +41,7 @@ ids! {
 pub struct Bucket(pub i64);
 
 impl Bucket {
-    /// The length of a bucket (ns): 100 ms, as often as the recorder hands rows over.
+    /// The length of a bucket (ns): 100 ms, the interval between frames.
     pub const NANOS: i64 = 100_000_000;
 
     /// The bucket that holds an instant (ns since the epoch). In SQL `ts / 100000000`, as no session is older than 1970.

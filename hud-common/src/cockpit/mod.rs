@@ -1,13 +1,12 @@
 //! The cockpit's view model: everything that one screen shows at one instant over one window, as plain data.
 //!
 //! ```text
-//! rows ─(tailer, or SQL: GROUP BY bucket)─▶ Partial per bucket ─(merge)─▶ Partial of the window ─(Snapshot::of)─▶ Snapshot
+//! rows ─(Intake: in the tailer, in replay)─▶ Partial per bucket ─(merge)─▶ Partial of the window ─(Snapshot::of)─▶ Snapshot
 //! ```
-//! Only the first step exists twice. Merging, ranking, the rules and the drawing are one code, so a live screen and a
-//! replayed one are equal for the same session, instant and window. Invariants: all sums are integers; merging is
-//! associative and commutative; every ranking is a total order.
+//! Live and replay run the same code, so their screens are equal for the same session, instant and window. Invariants:
+//! all sums are integers; merging is associative and commutative; every ranking is a total order.
 //!
-//! Nothing here draws and nothing here reads files. Names are as the target gave them: whoever draws cleans them
+//! Nothing here reads files, and only `ui` draws. Names are as the target gave them: drawing code sanitizes them
 //! ([`crate::clean`]).
 
 mod blocking;

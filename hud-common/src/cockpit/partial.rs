@@ -1,16 +1,14 @@
-//! What is kept of the rows of one bucket, and how each row counts in it.
+//! The partial aggregate of one bucket, and how each row counts in it.
 //!
-//! These are the rules that the tailer follows row by row and SQL by `GROUP BY bucket`; both must come to equal partials.
-//! `bucket(t)` is [`Bucket::of`]: `t / 100000000`. An event belongs to the bucket of its **end**: `bucket(ts + dur)`, of
-//! an event without duration `bucket(ts)`. What is **clipped** is counted in every bucket that `[ts, ts + dur)` touches,
-//! with the part that lies in it: `least(end, bucket_end) - greatest(ts, bucket_start)`. A negative `dur` counts as 0, as does whatever negative is to be summed:
-//! sums that saturate could depend on the order else.
-//! All sums are integers that saturate. Where a list is capped, what stays is the first in a total order, so the cap
-//! does not depend on the order in which rows come, and what went is counted.
+//! `bucket(t)` is [`Bucket::of`]: `t / 100000000`. An event belongs to the bucket of its **end**: `bucket(ts + dur)`, or
+//! `bucket(ts)` if it has no duration. A **clipped** row counts in every bucket that `[ts, ts + dur)` touches, with the
+//! part inside: `least(end, bucket_end) - greatest(ts, bucket_start)`. Negative durations and addends count as 0, because
+//! saturating sums would otherwise depend on the order of rows.
+//! All sums are saturating integers. A capped list keeps the first entries in a total order, so the result does not
+//! depend on the order of rows, and discarded entries are counted.
 //!
-//! Of `off_cpu`, a thread is asleep from `ts` to `ready` and waits for a CPU from there to `ts + dur`. `ready` is `ts` in
-//! state `R`, else `ts + dur - run_queue` held within `ts` and `ts + dur`, else, where that is null,
-//! `ts + dur`.
+//! In `off_cpu`, a thread is asleep from `ts` to `ready` and runnable from `ready` to `ts + dur`. `ready` is `ts` in state
+//! `R`; else `ts + dur - run_queue`, clamped to `ts` and `ts + dur`; else, if `run_queue` is null, `ts + dur`.
 
 use core::cmp::Ordering;
 use std::vec::Vec;

@@ -1,4 +1,4 @@
-//! A log of facts: what a program did, when, and to whom, for tests that know what hud should have seen.
+//! A log of facts: what a program did, when, and to which task, for tests that know what hud should have recorded.
 //!
 //! For a few thousand facts a second: each takes a lock.
 

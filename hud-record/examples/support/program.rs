@@ -1,4 +1,4 @@
-//! What the programs around the tasks share: saying things, and waiting to be told to begin or to end.
+//! Shared by the programs: printing, and waiting for the signal to begin or to end.
 
 #![allow(dead_code, reason = "not every example uses all")]
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Prints a line at once, whatever standard output is.
+/// Prints a line at once, also if standard output is a pipe.
 pub(crate) fn say(line: impl std::fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
@@ -36,7 +36,7 @@ pub(crate) fn end_after(signals: &Signals, seconds: Option<u64>) -> io::Result<(
     Ok(())
 }
 
-/// Waits for one of the signals; gives whether it came, rather than one that ends the program.
+/// Waits for one of the signals; returns whether it came, rather than one that ends the program.
 pub(crate) fn told(signals: &mut Signals, wanted: i32) -> bool {
     signals.forever().find(|&signal| [wanted, SIGTERM, SIGINT].contains(&signal)) == Some(wanted)
 }

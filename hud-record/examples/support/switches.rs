@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 
 use crate::{count, cpus, paced};
 
-/// What all pairs do in a second, as far as the machine can.
+/// Switches per second of all pairs, as far as the machine can.
 const SWITCHES_PER_SECOND: usize = 100_000;
 /// Each poll is one burst; between bursts the task is idle.
 const BURST_PERIOD: Duration = Duration::from_millis(10);
@@ -44,7 +44,7 @@ enum Side {
     Right,
 }
 
-/// Whose turn it is.
+/// The side whose turn it is.
 #[derive(Default)]
 struct Pair {
     turn: Mutex<Side>,

@@ -1,7 +1,7 @@
-//! The program's own account of what it did: how often each task was polled, and for how long.
+//! The program's own measurements: how often each task was polled, and for how long.
 //!
-//! Tests hold hud to this account, so it must be exact and must not disturb what it counts. Every record is a few
-//! relaxed atomic additions and, with a poll log, one store into memory that was set aside beforehand: no lock, no
+//! Tests compare hud with them, so they must be exact and must not disturb what they count. Every record is a few
+//! relaxed atomic additions and, with a poll log, one store into memory that was allocated beforehand: no lock, no
 //! system call but the clock's (which the vDSO answers).
 
 use std::array;
@@ -107,10 +107,10 @@ fn middle_of(bucket: u64) -> u64 {
     }
 }
 
-/// Runs `body` as the whole of a task, noting each of its polls.
+/// Runs `body` as the whole of a task, and counts each of its polls.
 ///
-/// It is meant to be all that an `async fn` does: then the spawned future keeps the function's own type (hud names a
-/// task by it), and each poll of that future is one poll of `body`, the first and the last included.
+/// It is meant to be the whole body of an `async fn`: then the spawned future keeps the function's own type (hud names
+/// a task by it), and each poll of that future is one poll of `body`, the first and the last included.
 pub(crate) async fn measured<F: Future>(series: &'static Series, body: F) -> F::Output {
     let mut body = pin!(body);
     poll_fn(|cx| {
@@ -125,7 +125,7 @@ pub(crate) async fn measured<F: Future>(series: &'static Series, body: F) -> F::
     .await
 }
 
-/// Runs `body`, noting it as one event of `series`.
+/// Runs `body`, and counts it as one event of `series`.
 pub(crate) fn timed<T>(series: &'static Series, body: impl FnOnce() -> T) -> T {
     let start = mono_ns();
     let result = body();
@@ -133,7 +133,7 @@ pub(crate) fn timed<T>(series: &'static Series, body: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Every event since the start, kept until the end, so that a test can take those of hud's own window.
+/// Every event since the start, kept until the end, so that a test can select those of hud's window.
 struct Log {
     next: AtomicUsize,
     /// Filled one ahead of need, so that nobody waits for memory.
@@ -146,7 +146,7 @@ struct Entry {
     dur: u64,
 }
 
-/// About twenty minutes of this program, and 200 MB. What comes later is counted, not kept.
+/// About twenty minutes of this program, and 200 MB. Later events are counted, not kept.
 const LOG_CAPACITY: usize = 1280 * CHUNK;
 const CHUNK: usize = 4096;
 
@@ -174,7 +174,7 @@ impl Log {
     }
 }
 
-/// Starts to keep every event. Events from before are in the totals only.
+/// Starts to keep every event. Earlier events are in the totals only.
 pub(crate) fn keep_log() {
     LOG.get_or_init(|| Log { next: AtomicUsize::new(0), chunks: array::from_fn(|_| OnceLock::new()) }).chunk(0);
 }
@@ -189,7 +189,7 @@ pub(crate) fn write_log(mut out: impl Write) -> io::Result<()> {
     out.flush()
 }
 
-/// The account so far, as one JSON object.
+/// The measurements so far, as one JSON object.
 pub(crate) fn snapshot(types: &[&Series], activities: &[&Series]) -> Value {
     let all = |series: &[&Series]| series.iter().map(|s| (s.name.to_owned(), s.to_json())).collect::<Value>();
     let mut account = json!({

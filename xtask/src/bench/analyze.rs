@@ -1,4 +1,4 @@
-//! hud-analyze against its targets and beside DuckDB: the same SQL, files and machine, in one run.
+//! Compares hud-analyze with its targets and with DuckDB: the same SQL, files and machine, in one run.
 
 use std::{
     fs,
@@ -14,13 +14,13 @@ use super::report::{Bound, Report, median};
 use crate::sh::{cargo, command, root, run as sh, target_dir};
 use crate::{synth, test};
 
-/// Views over synthetic sessions of 1 M, 10 M and 100 M rows, beside DuckDB
+/// Views over synthetic sessions of 1 M, 10 M and 100 M rows, compared with DuckDB
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Rows of the sessions
     #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000, 100_000_000])]
     events: Vec<i64>,
-    /// How often each view is run, by turns
+    /// Runs of each view, alternating
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Measures this hud-analyze instead of a release build of the source here
@@ -43,7 +43,7 @@ it is loaded, reads the session's folder and all footers, answers and ends. Memo
 - A second is one in the middle of the session.
 ";
 
-/// What the largest session is held to (seconds, of all and of a second in it).
+/// Limits for the largest session (seconds, for all of it and for one second in it).
 const MOST: f64 = 2.0;
 const MOST_SECOND: f64 = 0.05;
 
@@ -88,7 +88,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 struct Measured {
     view: String,
     what: String,
-    /// Seconds of a process of hud's, of its query alone, of DuckDB's, megabytes, seconds to the first row.
+    /// Seconds of hud's process, of its query alone, of DuckDB's query; megabytes; seconds to the first row.
     turns: Vec<[f64; 5]>,
 }
 

@@ -1,4 +1,4 @@
-//! The cockpit against its targets: what a frame costs, what following a busy program costs, how soon it tells.
+//! Compares the cockpit with its targets: cost of a frame, cost of following a busy program, delay of what it shows.
 
 use std::{
     fs::{self, File},
@@ -24,13 +24,13 @@ use crate::sh::{cargo, command, output, run as sh, target_dir};
 use crate::targets;
 use crate::watch::{Target, cpu_time};
 
-/// A frame, a live session, how soon it names the culprits, and replay
+/// Cost of a frame and of a live session, time until it names the culprits, and replay
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
-    /// How long a live session is measured, once its window is full
+    /// Seconds that a live session is measured, once its window is full
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// How often the culprits are waited for
+    /// Repetitions of the wait for the culprits
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Measures only these
@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// Rows of the synthetic session that is replayed
     #[arg(long, default_value_t = 100_000_000)]
     events: i64,
-    /// Jumps to instants all over it
+    /// Number of jumps, to instants all over the session
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..))]
     jumps: u32,
     /// Replays with this hud-analyze instead of a release build of the source here
@@ -76,9 +76,9 @@ each: an event is on the screen with the next one.
 both culprits of test-async-app have been sent to the terminal.
 ";
 
-/// The longest that anything may take.
+/// Timeout of any step.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A window, and what the cockpit takes to begin.
+/// A window, and the time that the cockpit takes to start.
 const WARM: Duration = Duration::from_secs(12);
 const FRAME: &[u8] = b"\x1b[?2026h";
 
@@ -248,7 +248,7 @@ impl Terminal {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (to, master) = (Arc::clone(&seen), File::from(master));
         let mut from = master.try_clone()?;
-        // Always read, as a terminal does; until all of its ends are closed.
+        // Always read, as a terminal does, until all of its ends are closed.
         thread::spawn(move || {
             let mut bytes = [0; 65_536];
             while let Ok(n @ 1..) = from.read(&mut bytes) {
@@ -263,7 +263,7 @@ impl Terminal {
         self.child.id()
     }
 
-    /// How often this was written.
+    /// How often this text was written.
     fn count(&self, wanted: &[u8]) -> usize {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.windows(wanted.len()).filter(|part| *part == wanted).count()
@@ -279,7 +279,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Gone already, in the usual case.
+        // It has usually exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

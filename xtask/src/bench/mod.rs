@@ -1,4 +1,4 @@
-//! Measures hud against its targets, and keeps the result under docs/benchmarks.
+//! Compares hud with its targets, and keeps the result under docs/benchmarks.
 
 mod analyze;
 mod big;

@@ -1,4 +1,4 @@
-//! Naming a program with 200 MB of debug information: how soon the first name is there, and what all of them cost.
+//! Naming a program with 200 MB of debug information: time to the first name, and the cost of all names.
 
 use anyhow::{Context, Result};
 
@@ -6,7 +6,7 @@ use super::big;
 use super::report::{Bound, Report};
 use crate::sh::{cargo, output};
 
-/// How soon a large binary's functions have names, and how much memory that takes
+/// Time and memory that it takes to name the functions of a large binary
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
     /// Writes nothing to docs/benchmarks

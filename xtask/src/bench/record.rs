@@ -1,7 +1,7 @@
-//! The recorder against its targets: what it costs the program, what it costs itself, what it writes, how soon it is on.
+//! Compares the recorder with its targets: cost to the program, its own cost, size of its files, time to attach.
 //!
-//! All is measured in one run, side by side: the sides of a pair follow each other on the same running program, in an
-//! order that turns from pair to pair, so that a machine that warms up or slows down favours none.
+//! Everything is measured in one run, side by side: the sides of a pair follow each other on the same running program,
+//! in an order that alternates from pair to pair, so that a machine that warms up or slows down favours none.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,13 +19,13 @@ use crate::watch::{Recorded, Recorder, Target, ask, folder_size, knows, vitals};
 /// Overhead, throughput, size, memory and attach time of hud-record
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
-    /// Pairs of which the medians are taken
+    /// Number of pairs, whose medians are reported
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
-    /// How long each side of a pair is measured
+    /// Seconds that each side of a pair is measured
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// How long the storm of polls lasts
+    /// Seconds that the storm of polls lasts
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     storm_seconds: u64,
     /// Measures only these
@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     ensure!(is_root, "hud-record loads eBPF programs, which needs root");
     let hud_record = targets::given_or_built(args.hud_record.as_deref(), "hud-record", Profile::Release)?;
-    // Only asked for sums: its own speed is not measured.
+    // Only its sums are needed: its own speed is not measured.
     let hud_analyze = targets::given_or_built(None, "hud-analyze", Profile::Debug)?;
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder)?;
@@ -91,7 +91,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     println!();
     if args.only.contains(&Part::Throughput) {
         bench.throughput("paced", &[])?;
-        // 40 µs a request on two CPUs: again about 100,000 polls a second, two a request.
+        // 40 µs per request on two CPUs: again about 100,000 polls a second, two per request.
         bench.throughput("saturated", &["--rate", "0", "--work", "15000"])?;
     }
     if args.only.contains(&Part::Storm) {
@@ -119,7 +119,7 @@ impl Args {
     }
 }
 
-/// What the service did in a stretch.
+/// The service's work over a time range.
 #[derive(Clone, Copy)]
 struct Stretch {
     ops_per_second: f64,
@@ -127,7 +127,7 @@ struct Stretch {
     ops_per_cpu_second: f64,
 }
 
-/// How the recorder is run on one side of a pair.
+/// Options of the recorder on one side of a pair.
 struct Side {
     name: &'static str,
     least: f64,
@@ -193,7 +193,7 @@ impl Bench {
             let (throughput, all) = spread(|r| r.0);
             self.report.add(format!("{name}: throughput"), least, throughput, "", format!("{all}; {alone}"));
             let (per_cpu, all) = spread(|r| r.1);
-            // Of a saturated service the throughput says it; where all CPUs are busy, CPU time says less.
+            // For a saturated service throughput is the measure; with all CPUs busy, CPU time says less.
             let bound = if is_paced { least } else { Bound::Nothing };
             self.report.add(format!("{name}: requests per CPU second"), bound, per_cpu, "", all);
         }
@@ -214,7 +214,7 @@ impl Bench {
             }
             None => None,
         };
-        // Attaching and detaching is not what a recorder costs that runs for months.
+        // Attaching and detaching are not part of the cost of a recorder that runs for months.
         thread::sleep(Duration::from_secs(1));
         let before = target.account()?;
         thread::sleep(Duration::from_secs(self.args.seconds));
@@ -234,7 +234,7 @@ impl Bench {
         })
     }
 
-    /// Every poll probed, at the highest rate there is.
+    /// Every poll probed, at the highest possible rate.
     fn storm(&mut self) -> Result<()> {
         let target = Target::start(&self.targets.join("poll-storm"), &[])?;
         let seconds = self.args.storm_seconds.to_string();
@@ -302,17 +302,17 @@ impl Bench {
         self.row_size("storm", "polls", 7.0, &recorded)
     }
 
-    /// How long the session lasts, in seconds, by its manifest.
+    /// Duration of the session in seconds, by its manifest.
     fn window(&self, recorded: &Recorded) -> Result<f64> {
         let at = |name: &str| recorded.manifest[name].as_i64().context("the manifest lacks start or end");
         Ok(float(u64::try_from(at("end")? - at("start")?)?) / 1e9)
     }
 
-    /// Bytes a row, of sessions with tasks of many kinds.
+    /// Bytes per row, of sessions with tasks of many kinds.
     fn size(&mut self) -> Result<()> {
         for program in ["service", "test-async-app"] {
             let target = Target::start(&self.targets.join(program), &[])?;
-            // So that there are segments as they are rolled, and not what was begun when it ended.
+            // Long enough for segments that were rolled, not only those closed at the end.
             let seconds = self.args.seconds.max(60).to_string();
             let options = ["--polls", "exact", "--duration", &seconds];
             let recorded = Recorder::start(&self.hud_record, target.pid(), &self.session(), &options)?.finish()?;
@@ -331,13 +331,13 @@ impl Bench {
             self.report.missing(&what, Bound::AtMost(most), "no rows");
             return Ok(());
         }
-        // A small segment is mostly footer: no target for it.
+        // A small segment is mostly footer, so it has no target.
         let bound = if rows >= 10_000.0 { Bound::AtMost(most) } else { Bound::Nothing };
         self.report.add(what, bound, bytes / rows, "B", format!("{rows:.0} rows in {segments} segments"));
         Ok(())
     }
 
-    /// From the start of hud-record to the first rows on disk, on a program with much debug information.
+    /// Time from the start of hud-record to the first rows on disk, on a program with much debug information.
     fn attach(&mut self) -> Result<()> {
         let big = big::build()?;
         let debug = float(big::debug_bytes(&big)?) / 1e6;

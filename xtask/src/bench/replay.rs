@@ -13,7 +13,7 @@ use super::report::{Bound, Report, median};
 use crate::sh::{cargo, command, run as sh, target_dir};
 use crate::synth;
 
-/// How it is measured.
+/// Programs and options of the measurement.
 pub(super) const METHOD: &str = "\
 - Replay: the session is synthetic (`cargo xtask synth`, 25,000 rows a second); the window is 10 s. A frame is a `Snapshot` \
 without its drawing. The first one is timed from the start of the process; the page cache is warm. Jumps go all over the \
@@ -22,10 +22,11 @@ session, never near the last one, while the overview of the whole session is mad
 unread, and the rest is shown as it comes.
 ";
 
-/// What a frame shows (ns): the default of hud-analyze.
+/// Window of a frame (ns): the default of hud-analyze.
 const WINDOW: f64 = 10e9;
 
-/// Measures a session of so many rows, which is made once, by so many jumps. `analyze` is a release build by itself.
+/// Measures a session of this number of rows, which is made once, with this number of jumps. `analyze` is a release
+/// build by itself.
 pub(super) fn measure_into(report: &mut Report, events: i64, jumps: u32, analyze: Option<&Path>) -> Result<()> {
     let analyze = match analyze {
         Some(program) => program.to_path_buf(),
@@ -39,7 +40,7 @@ pub(super) fn measure_into(report: &mut Report, events: i64, jumps: u32, analyze
         fs::create_dir_all(target_dir().join("synth"))?;
         synth::run(&synth::Args::of(session.clone(), events))?;
     }
-    // Once for the page cache.
+    // Once to fill the page cache.
     measure(&analyze, &session, 20)?;
     let measured = measure(&analyze, &session, jumps)?;
     report.add("replay: first frame", Bound::AtMost(300.0), measured.first, "ms", format!("{events} rows"));
@@ -63,9 +64,9 @@ pub(super) fn measure_into(report: &mut Report, events: i64, jumps: u32, analyze
 struct Measured {
     first: f64,
     frames: Vec<f64>,
-    /// Which share of its window a frame shows.
+    /// Share of its window that a frame shows.
     read: Vec<f64>,
-    /// Until it shows all.
+    /// Time until it shows all.
     wholes: Vec<f64>,
     megabytes: f64,
 }

@@ -1,4 +1,4 @@
-//! A table of targets and what was measured, for the terminal and for docs/benchmarks.
+//! A table of targets and measurements, for the terminal and for docs/benchmarks.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use anyhow::Result;
 
 use crate::results;
 
-/// What a measurement is held to.
+/// A measurement's target.
 #[derive(Clone, Copy)]
 pub(super) enum Bound {
     AtLeast(f64),
     AtMost(f64),
-    /// Told beside the others.
+    /// Reported without a target.
     Nothing,
 }
 
@@ -41,7 +41,7 @@ impl Report {
         self.push(Row { what: what.into(), bound, unit, measured: Some(measured), detail: detail.into() });
     }
 
-    /// Adds what could not be measured, and why.
+    /// Adds a measurement that was impossible, with the reason.
     pub(super) fn missing(&mut self, what: &str, bound: Bound, why: impl Into<String>) {
         self.push(Row { what: what.into(), bound, unit: "", measured: None, detail: why.into() });
     }
@@ -102,7 +102,7 @@ fn number(n: f64, unit: &str) -> String {
     if unit.is_empty() { number } else { format!("{number} {unit}") }
 }
 
-/// The middle one.
+/// The median.
 pub(super) fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     match values.len() {

@@ -1,4 +1,5 @@
-//! Stacks, beside what perf makes of the same program in the same seconds: how many are whole, and what they take on disk.
+//! Compares hud's stacks with perf's of the same program in the same seconds: the share of complete ones, and their
+//! size on disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::sh::{cargo, command, output, run as sh, target_dir};
 use crate::targets;
 use crate::watch::{Recorder, Target, ask, folder_size};
 
-/// Whole stacks and bytes a stack, beside perf's
+/// Complete stacks and bytes per stack, compared with perf
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
     /// How long each program is recorded
@@ -33,7 +34,7 @@ switches.
 - Bytes are those of the session's folder, names and all other tables included, and of perf.data, over samples and switches.
 ";
 
-/// What perf's two ways to walk a stack are called.
+/// Names of perf's two ways to walk a stack.
 const WAYS: [&str; 2] = ["dwarf", "fp"];
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -114,14 +115,14 @@ fn tell(report: &mut Report, who: &str, bound: Bound, samples: Stacks, off_cpu: 
     );
 }
 
-/// How many stacks there are, and how many of them are whole.
+/// The number of stacks, and of complete ones.
 #[derive(Clone, Copy, Default)]
 struct Stacks {
     all: u64,
     whole: u64,
 }
 
-/// A perf at work.
+/// A running perf.
 struct Perf {
     child: Child,
     data: PathBuf,
@@ -143,7 +144,7 @@ impl Perf {
         Ok(Self { child, data })
     }
 
-    /// Stacks at samples and at switches, all and whole, and the bytes written.
+    /// Stacks at samples and at switches, all and complete, and the bytes written.
     fn finish(mut self) -> Result<(Stacks, Stacks, u64)> {
         let status = self.child.wait()?;
         ensure!(status.success(), "perf record ended with {status}");

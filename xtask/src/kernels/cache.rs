@@ -11,7 +11,7 @@ use super::versions::{Package, Wanted, pick, pick_next_newer};
 use crate::debian::{self, Apt, Mirror, entries};
 use crate::sh::{command, output, root, target_dir};
 
-/// Where kernels are looked for, after the suite that is known to have one.
+/// Suites in which kernels are searched, after the suite that is known to have one.
 const SUITES: [&str; 4] = ["trixie-backports", "trixie", "bookworm", "sid"];
 
 /// The kernels that are booted by default, each with the suite that has it: Debian 12's, Debian 13's, and from its
@@ -31,13 +31,13 @@ pub(crate) fn defaults() -> Result<Vec<Wanted>> {
 pub(crate) struct Kernel {
     pub(crate) wanted: Wanted,
     pub(crate) package: Package,
-    /// Whether it is the next newer one, as no suite has the one that was asked for.
+    /// Whether it is the next newer one, because no suite has the requested one.
     pub(crate) is_substitute: bool,
     pub(crate) image: PathBuf,
 }
 
 impl Kernel {
-    /// Whether it is what is wanted, or taken in its place.
+    /// Whether it is the requested one, or taken in its place.
     pub(crate) fn is(&self, wanted: &Wanted) -> bool {
         self.wanted == *wanted || pick(wanted, std::slice::from_ref(&self.package)).is_some()
     }
@@ -67,12 +67,12 @@ pub(crate) struct Cache {
     folder: PathBuf,
     /// Locked as long as it is open: two runs would write the same initramfs and logs.
     _lock: fs::File,
-    /// The kernels of each suite asked so far; none where the suite could not be reached.
+    /// The kernels of each suite asked so far; none if the suite was unreachable.
     suites: BTreeMap<&'static str, (Option<Apt>, Vec<Package>)>,
 }
 
 impl Cache {
-    /// In `HUD_KERNELS`, or beside what cargo builds.
+    /// In `HUD_KERNELS`, or beside cargo's builds.
     pub(crate) fn open() -> Result<Self> {
         ensure!(cfg!(target_arch = "x86_64"), "kernels are booted for x86_64 only, on an x86_64 machine");
         ensure!(
@@ -107,7 +107,7 @@ impl Cache {
             println!("downloading QEMU");
             let suite = codename(&fs::read_to_string("/etc/os-release")?).context("/etc/os-release has no codename")?;
             let apt = Apt::update(&self.folder.join("apt").join(&suite), &Mirror::of_this_machine()?, &suite)?;
-            // In the end the program itself, which says that all of it is there.
+            // Last the program itself, whose presence shows that everything is there.
             for name in QEMU_PACKAGES.iter().rev() {
                 debian::unpack(&apt.download(name, &self.folder.join("debs"))?, &qemu.0)?;
             }
@@ -129,8 +129,8 @@ impl Cache {
         Ok(libraries(&debian::field(&package, "Depends")?))
     }
 
-    /// Provides a kernel: of the cache, of the suite that is known to have it, or of any other; where none has it, the next
-    /// newer one.
+    /// Provides a kernel: from the cache, from the suite that is known to have it, or from any other; if none has it,
+    /// the next newer one.
     pub(crate) fn kernel(&mut self, wanted: &Wanted) -> Result<Kernel> {
         if let Some(package) = self.cached_version(wanted)? {
             return self.unpacked(wanted, package, false);
@@ -161,7 +161,7 @@ impl Cache {
         self.downloaded(wanted, package.clone(), suite, true)
     }
 
-    /// A cached kernel of the version. Which one is the newest, only a suite knows.
+    /// A cached kernel of the version. Only a suite knows which is the newest.
     fn cached_version(&self, wanted: &Wanted) -> Result<Option<Package>> {
         match wanted {
             Wanted::Version(_) => Ok(pick(wanted, &self.cached()?).cloned()),
@@ -181,7 +181,7 @@ impl Cache {
             println!("looking for kernels in {suite}");
             let found = match self.ask(suite) {
                 Ok((apt, packages)) => (Some(apt), packages),
-                // It may have moved to an archive; another one may do.
+                // It may have moved to an archive; another suite may have it.
                 Err(error) => {
                     println!("{suite} is left out: {error:#}");
                     (None, Vec::new())
@@ -214,7 +214,7 @@ impl Cache {
         let name = package.file_name();
         let folder = self.folder.join("unpacked").join(name.trim_end_matches(".deb"));
         if !folder.exists() {
-            // Under another name first: a package unpacked half-way would be taken for one that is there.
+            // Under another name first: a partly unpacked package would be mistaken for a complete one.
             let part = folder.with_file_name(format!("{name}.part"));
             let _ = fs::remove_dir_all(&part);
             debian::unpack(&self.folder.join("debs").join(&name), &part)?;

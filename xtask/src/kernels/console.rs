@@ -1,8 +1,8 @@
-//! What a guest prints on its serial console: the lines of `init.sh`, and the kernel's last words.
+//! A guest's output on its serial console: the lines of `init.sh`, and the kernel's last messages.
 
 use std::collections::BTreeMap;
 
-/// One of the lines that `init.sh` prints for us.
+/// A line that `init.sh` prints for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// The guest runs its first process.
@@ -35,7 +35,7 @@ pub(crate) enum Line {
 }
 
 impl Line {
-    /// `None` where it is none of these lines.
+    /// `None` if it is none of these lines.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let line = line.trim_end();
         if let Some((_, reason)) = line.split_once("Kernel panic - not syncing: ") {
@@ -75,18 +75,18 @@ fn step_and_part(text: &str) -> Option<(String, String, &str)> {
     Some((step.to_owned(), part.to_owned(), rest))
 }
 
-/// What one command of a guest printed, and how it ended.
+/// The output of one command of a guest, and its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Command {
     pub(crate) out: Vec<String>,
     pub(crate) err: Vec<String>,
-    /// None while it runs, or where its end was not reported.
+    /// None while it runs, or if its end was not reported.
     pub(crate) code: Option<i32>,
     pub(crate) duration_s: u64,
 }
 
 impl Command {
-    /// Why it failed: its error message, else what it printed last.
+    /// Why it failed: its error message, else the last lines of its output.
     pub(crate) fn reason(&self) -> &str {
         let is_error = |line: &&String| line.starts_with("hud-") || line.starts_with("error:");
         let lines = || self.out.iter().chain(&self.err).filter(|line| !line.trim().is_empty());
@@ -127,7 +127,7 @@ impl Step {
 pub(super) mod tests {
     use super::*;
 
-    /// The step that a console's lines make.
+    /// The step that a console's lines form.
     pub(in crate::kernels) fn step(console: &str) -> Step {
         let mut step = Step::default();
         console.lines().filter_map(Line::parse).for_each(|line| step.take(line));

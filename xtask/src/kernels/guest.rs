@@ -16,7 +16,7 @@ use super::cache::Qemu;
 use super::console::Line;
 use crate::sh::command;
 
-/// What is booted, and how.
+/// A kernel to boot, and its options.
 pub(crate) struct Boot<'a> {
     pub(crate) qemu: &'a Qemu,
     pub(crate) image: &'a Path,
@@ -24,7 +24,7 @@ pub(crate) struct Boot<'a> {
     pub(crate) parameters: &'a str,
     /// Where the console is kept.
     pub(crate) log: PathBuf,
-    /// How long the guest may go without reporting anything.
+    /// Longest time that the guest may report nothing.
     pub(crate) patience: Duration,
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum Ending {
 }
 
 impl Boot<'_> {
-    /// Boots the kernel, and hands over each line that the guest reports, until the guest ends.
+    /// Boots the kernel, and passes on each line that the guest reports, until the guest ends.
     pub(crate) fn run(&self, mut on_line: impl FnMut(Line)) -> Result<Ending> {
         let mut guest = self.start()?;
         let console = guest.0.stdout.take().context("QEMU has no console")?;
@@ -53,7 +53,7 @@ impl Boot<'_> {
             while console.read_until(b'\n', &mut line)? > 0 {
                 log.write_all(&line)?;
                 if let Some(line) = Line::parse(&String::from_utf8_lossy(&line)) {
-                    // Nobody listens after the end.
+                    // Nobody receives lines after the end.
                     let _ = sender.send(line);
                 }
                 line.clear();
@@ -87,7 +87,7 @@ impl Boot<'_> {
     }
 
     fn start(&self) -> Result<Guest> {
-        // Niced: a guest takes all that there is of two CPUs.
+        // Niced: a guest takes all the time of two CPUs.
         let mut qemu = command("nice");
         qemu.args(["-n", "5"]).arg(self.qemu.program());
         for firmware in self.qemu.firmware() {
@@ -120,7 +120,7 @@ struct Guest(Child);
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // That it is gone already is no harm.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

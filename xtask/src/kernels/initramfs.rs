@@ -25,13 +25,13 @@ const READABLE: u32 = 0o100_644;
 /// A program of the guest.
 pub(crate) struct Program {
     pub(crate) path: PathBuf,
-    /// By which the guest calls it.
+    /// Its name in the guest.
     pub(crate) name: &'static str,
-    /// Whether its debug information can go: the recorded program's is read by hud-record.
+    /// Whether its debug information can be removed: hud-record reads that of the recorded program.
     pub(crate) is_stripped: bool,
 }
 
-/// Writes an initramfs that has busybox, setpriv, `programs` and the shared libraries that they need, into `folder`.
+/// Writes an initramfs with busybox, setpriv, `programs` and the shared libraries that they need, into `folder`.
 pub(crate) fn build(programs: &[Program], folder: &Path) -> Result<PathBuf> {
     let busybox = find_or_install("busybox", "busybox-static")?;
     let setpriv = find_or_install("setpriv", "util-linux")?;
@@ -93,7 +93,7 @@ fn libraries_of(program: &Path) -> Vec<String> {
 /// The files that `ldd` names, each by its absolute path.
 fn library_paths(ldd: &str) -> Vec<String> {
     let paths = ldd.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
-    // A line that ends in a colon would be the program's own.
+    // A line that ends in a colon would be the program itself.
     paths.filter(|path| !path.ends_with(':')).map(str::to_owned).collect()
 }
 

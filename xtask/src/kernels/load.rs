@@ -1,14 +1,15 @@
-//! The load check: whether a kernel's verifier takes each of hud's programs, and how much work that is.
+//! The load check: whether a kernel's verifier accepts each of hud's programs, and the number of instructions that it
+//! verifies.
 
 use std::fmt;
 
 use super::console::Step;
 
 /// The verifier gives up after a million instructions, and a kernel may need four times as many as another for the same
-/// program: one that comes near the limit on a kernel that is tried here is over it on one that is not.
+/// program: a program near the limit on a tested kernel exceeds it on an untested one.
 pub(crate) const MOST_INSTRUCTIONS: u64 = 400_000;
 
-/// What the verifier says of a program.
+/// The verifier's verdict on a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Accepted, with the number of instructions that the verifier walked.
@@ -61,7 +62,7 @@ impl Load {
         load
     }
 
-    /// The program that is the most work for the verifier.
+    /// The program with the most verified instructions.
     pub(crate) fn largest(&self) -> Option<(&str, u64)> {
         let verified = self.programs.iter().filter_map(|(name, verdict)| match verdict {
             Verdict::Verified(count) => Some((name.as_str(), *count)),

@@ -1,4 +1,5 @@
-//! The lockdown check: whether hud-record refuses to record on a kernel that lets no program read its memory, and says why.
+//! The lockdown check: whether hud-record refuses to record on a kernel that does not let programs read its memory, and
+//! says why.
 
 use super::console::Step;
 
@@ -11,7 +12,7 @@ const MESSAGE: &str = "the kernel is locked down";
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     pub(crate) step: String,
-    /// That hud-record printed.
+    /// Lines that hud-record printed.
     pub(crate) message: String,
     pub(crate) duration_s: u64,
     pub(crate) failures: Vec<String>,

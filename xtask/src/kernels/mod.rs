@@ -1,7 +1,7 @@
-//! Boots Debian's kernels in QEMU, to check that each takes hud's kernel programs and that hud records on it.
+//! Boots Debian's kernels in QEMU, to check that each accepts hud's kernel programs and that hud records on it.
 //!
-//! The kernel object is compiled once, but every kernel's verifier judges it anew, and older ones know less: they refused
-//! programs that the kernel of the machine which built them took.
+//! The kernel object is compiled once, but every kernel's verifier checks it anew, and older ones know less: they
+//! rejected programs that the build machine's kernel accepted.
 
 mod cache;
 mod console;
@@ -71,7 +71,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Check {
-    /// Loads each kernel program by itself, with BTF and without
+    /// Loads each kernel program separately, with BTF and without
     Load,
     /// Records test-async-app, verifies the session and counts its rows
     Record,
@@ -109,19 +109,20 @@ impl Way {
     }
 }
 
-/// Two old kernels, each a stable Debian's: what they take, newer ones took as well, but for the number of instructions.
+/// Two old kernels, each of a stable Debian: newer kernels accepted every program that these accept, except for the
+/// number of instructions.
 const OLD_KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// The kernel that is also booted locked down, where it is among those to boot: lockdown does not differ between kernels.
 const LOCKDOWN_KERNEL: &str = "6.12";
 
-/// Has a kernel let no program read its memory.
+/// Makes a kernel deny programs access to its memory.
 const LOCKDOWN_PARAMETERS: &str = "lsm=lockdown,capability lockdown=confidentiality";
 
-/// How long the guest may take beyond the longest command.
+/// Time that the guest may take beyond the longest command.
 const BOOT_TIME: Duration = Duration::from_secs(60);
 
-/// Lines of the console that are shown where a guest does not end well.
+/// Lines of the console that are shown if a guest fails.
 const LAST_LINES: usize = 40;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -164,8 +165,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Loads the kernel programs on two old kernels, by the debug build of hud-record. Where QEMU or the kernels are not to be
-/// had, that is a failure only if the check is `required`.
+/// Loads the kernel programs on two old kernels, with the debug build of hud-record. If QEMU or the kernels are
+/// unavailable, that is a failure only if the check is `required`.
 pub(crate) fn check_old_kernels(required: bool) -> Result<()> {
     let kernels = OLD_KERNELS.iter().map(|version| version.parse().map_err(anyhow::Error::msg));
     let args = Args {
@@ -190,7 +191,7 @@ pub(crate) fn check_old_kernels(required: bool) -> Result<()> {
     run(&args)
 }
 
-/// Why the kernel programs are to be loaded on old kernels, if they are: they changed within two weeks, or may have.
+/// Why the kernel programs have to be loaded on old kernels, if they do: they changed within two weeks, or may have.
 ///
 /// CI clones a branch and does not know which commit it checked last. Two weeks are longer than a change waits for CI.
 pub(crate) fn why_to_check() -> Option<&'static str> {
@@ -212,7 +213,7 @@ pub(crate) fn why_to_check() -> Option<&'static str> {
     }
 }
 
-/// What a boot needs from Debian.
+/// The packages from Debian that a boot needs.
 struct Provided {
     qemu: Qemu,
     kernels: Vec<Kernel>,
@@ -224,7 +225,7 @@ impl Provided {
         let mut kernels: Vec<Kernel> = Vec::new();
         for wanted in wanted {
             let kernel = cache.kernel(wanted).with_context(|| format!("failed to provide Linux {wanted}"))?;
-            // One kernel may be what two requests come to.
+            // Two requests may select the same kernel.
             if !kernels.iter().any(|other| other.package == kernel.package) {
                 kernels.push(kernel);
             }
@@ -233,7 +234,7 @@ impl Provided {
     }
 }
 
-/// The programs of the guest, built unless they are given.
+/// The programs of the guest, built unless given.
 fn programs(args: &Args) -> Result<Vec<Program>> {
     let program = |given: &Option<PathBuf>, package: &'static str, profile| -> Result<Program> {
         let path = targets::given_or_built(given.as_deref(), package, profile)?;
@@ -309,7 +310,7 @@ fn boot(
     Ok(outcome)
 }
 
-/// What init.sh is told by the kernel's parameters.
+/// The kernel parameters that init.sh reads.
 fn parameters(args: &Args, is_locked_down: bool) -> String {
     let (checks, lockdown) = match args.check {
         _ if is_locked_down => ("lockdown", LOCKDOWN_PARAMETERS),

@@ -14,13 +14,13 @@ const PARANOID: i32 = 3;
 /// The first Linux that attaches uprobes without perf events.
 const UPROBE_MULTI: [u32; 2] = [6, 6];
 
-/// Part of what hud-record reports where it cannot sample the CPUs.
+/// Part of hud-record's report that it cannot sample the CPUs.
 const NOT_SAMPLED: &str = "the CPUs are not sampled";
 
 /// The same for uprobes.
 const NO_POLLS: &str = "polls are not recorded";
 
-/// What was recorded, in one of several ways.
+/// A recording, in one of several ways.
 #[derive(Clone, Debug)]
 pub(crate) struct Recording {
     pub(crate) step: String,
@@ -34,12 +34,12 @@ pub(crate) struct Recording {
     pub(crate) complete_samples: Option<f64>,
     pub(crate) complete_off_cpu: Option<f64>,
     pub(crate) duration_s: u64,
-    /// That hud-record logged.
+    /// Lines that hud-record logged.
     pub(crate) warnings: Vec<String>,
     pub(crate) failures: Vec<String>,
 }
 
-/// Rows of the tables that a recording is held to have.
+/// Rows of the tables that a recording must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
     pub(crate) samples: u64,
@@ -55,7 +55,7 @@ impl Recording {
         let mut failures = Vec::new();
         let level = paranoid(output);
         let perf_events_are_denied = step == CAPABILITIES && level.is_some_and(|level| level >= PARANOID);
-        // Each command that fails says why; what depends on it is not reported again.
+        // Each failed command says why; its consequences are not reported again.
         let mut succeeded = |name: &str| {
             let part = output.part(name);
             let is_ok = part.is_some_and(|part| part.code == Some(0));
@@ -65,7 +65,7 @@ impl Recording {
             is_ok
         };
         let is_recorded = succeeded("record");
-        // A session may be worth a look even where hud-record failed in the end.
+        // A session may be useful even if hud-record failed in the end.
         let is_verified = succeeded("verify");
         let has_info = succeeded("info");
         let has_rows = succeeded("rows");
@@ -117,7 +117,7 @@ fn paranoid(output: &Step) -> Option<i32> {
     output.part("paranoid")?.out.first()?.trim().parse().ok()
 }
 
-/// What is wrong with a recording that could not open perf events: there can be no samples, and hud-record must say so, to
+/// The faults of a recording that could not open perf events: there can be no samples, and hud-record must say so, to
 /// its user and in the session.
 fn denial_failures(record: &Command, rows: Rows, kernel: &Version) -> Vec<String> {
     let mut failures = Vec::new();
@@ -181,7 +181,7 @@ struct Needs {
 }
 
 impl Needs {
-    /// Without BTF or with `--polls off`, polls may not be watched.
+    /// Without BTF or with `--polls off`, polls may be unobserved.
     fn new(step: &str, kernel: &Version, perf_events_are_denied: bool) -> Self {
         let watches_polls = step == "auto" || step.starts_with("exact") || step == CAPABILITIES;
         let has_uprobes = !perf_events_are_denied || kernel.is_at_least(UPROBE_MULTI);

@@ -1,4 +1,4 @@
-//! Results of the checks, as they come in and as a report.
+//! Results of the checks, as they arrive and as a report.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use super::load::{Load, MOST_INSTRUCTIONS};
 use super::lockdown::Refusal;
 use super::recording::Recording;
 
-/// All that is known of one kernel, booted once.
+/// All results of one kernel, booted once.
 pub(crate) struct Outcome {
     pub(crate) kernel: Kernel,
     pub(crate) is_locked_down: bool,
@@ -27,13 +27,13 @@ pub(crate) struct Outcome {
     /// Warnings in the kernel's log.
     pub(crate) warnings: Vec<String>,
     pub(crate) ending: Ending,
-    /// The console's last lines, where the guest did not end well.
+    /// The console's last lines, if the guest failed.
     pub(crate) last_lines: Vec<String>,
     pub(crate) duration: Duration,
 }
 
 impl Outcome {
-    /// Of a kernel that is not booted yet.
+    /// Of a kernel that has not been booted yet.
     pub(crate) fn new(kernel: Kernel, is_locked_down: bool) -> Self {
         Self {
             kernel,
@@ -56,7 +56,7 @@ impl Outcome {
         if self.is_locked_down { format!("{version} (locked down)") } else { version.to_string() }
     }
 
-    /// What hud-record warned of, each with the recording.
+    /// Warnings of hud-record, each with the recording.
     fn recorder_warnings(&self) -> Vec<String> {
         let of = |one: &Recording| one.warnings.iter().map(|why| format!("{}: {why}", one.step)).collect::<Vec<_>>();
         self.recordings.iter().flat_map(of).collect()
@@ -82,10 +82,10 @@ impl Outcome {
     }
 }
 
-/// Shows which step runs; its result goes on the same line.
+/// Shows which step runs; its result follows on the same line.
 pub(crate) fn print_begin(step: &str) {
     print!("  {step:<12} ");
-    // It is only a progress message.
+    // Only a progress message.
     let _ = std::io::stdout().flush();
 }
 
@@ -173,7 +173,7 @@ pub(crate) fn markdown(command_line: &str, qemu: &str, machine: &str, outcomes: 
 fn instructions(text: &mut String, outcomes: &[Outcome]) -> Result<()> {
     let steps: BTreeSet<_> =
         outcomes.iter().flat_map(|outcome| &outcome.loads).map(|load| load.step.as_str()).collect();
-    // On a kernel that is locked down, nothing is loaded.
+    // Nothing is loaded on a kernel that is locked down.
     let outcomes: Vec<_> = outcomes.iter().filter(|outcome| !outcome.is_locked_down).collect();
     for step in steps {
         let how = if step == "load" { "with BTF" } else { "without BTF (`--no-btf`)" };

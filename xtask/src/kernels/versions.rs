@@ -1,4 +1,4 @@
-//! Versions of Debian's kernel packages, and which of them is booted.
+//! Versions of Debian's kernel packages, and the selection of the one to boot.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,7 +39,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Which kernel is asked for.
+/// The requested kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// The newest patch release of this version.
@@ -102,13 +102,13 @@ impl Package {
         format!("{}_{}_amd64.deb", self.name, self.debian_version)
     }
 
-    /// How apt-get is asked for it.
+    /// The package's specification for apt-get.
     pub(crate) fn specification(&self) -> String {
         format!("{}={}", self.name, self.debian_version)
     }
 }
 
-/// The newest package that is what is wanted.
+/// The newest package that matches.
 pub(crate) fn pick<'a>(wanted: &Wanted, packages: &'a [Package]) -> Option<&'a Package> {
     match wanted {
         Wanted::Newest => packages.iter().max(),
@@ -116,7 +116,7 @@ pub(crate) fn pick<'a>(wanted: &Wanted, packages: &'a [Package]) -> Option<&'a P
     }
 }
 
-/// The newest package of the next series after the one that is wanted.
+/// The newest package of the next series after the requested one.
 pub(crate) fn pick_next_newer<'a>(wanted: &Wanted, packages: &'a [Package]) -> Option<&'a Package> {
     let Wanted::Version(version) = wanted else { return None };
     let newer = || packages.iter().filter(|package| package.version > *version);

@@ -1,10 +1,11 @@
 //! A profile for the Firefox Profiler, in its processed format, version 55.
 //!
 //! The format is that of <https://github.com/firefox-devtools/profiler>, `src/types/profile.ts` and
-//! `docs-developer/processed-profile-format.md`. The crate fxprof-processed-profile writes it too, but knows of no files,
-//! lines and inlined functions (0.8 writes null for all of them): a test holds this writer to its shape.
+//! `docs-developer/processed-profile-format.md`. The crate fxprof-processed-profile writes it too, but has no files,
+//! lines and inlined functions (0.8 writes null for all of them): a test compares this writer's structure with it.
 //!
-//! Samples are weighed in milliseconds of CPU time. Long polls, and sleeps inside tasks, are markers with their stacks.
+//! Samples are weighted in milliseconds of CPU time. Long polls, and sleeps inside tasks, are markers with their
+//! stacks.
 
 mod thread;
 
@@ -24,12 +25,12 @@ use crate::{
     out::Out,
 };
 
-/// Samples and markers that the profiler, which holds them all in a browser's tab, copes with.
+/// Most samples and markers that the profiler, which holds all of them in a browser's tab, can handle.
 const MOST: u64 = 3_000_000;
 /// Threads that are shown.
 const MOST_THREADS: usize = 4096;
 
-/// Whose code it is; the number is the category's place in the file.
+/// Origin of the code; the number is the category's index in the file.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 enum Category {
@@ -75,7 +76,7 @@ fn millis(ns: i64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// The modules that frames are in, in the order in which they are met.
+/// The modules of frames, in order of first use.
 #[derive(Default)]
 struct Libraries(Vec<u32>);
 
@@ -125,7 +126,7 @@ struct Profile<'a> {
 }
 
 impl Profile<'_> {
-    /// The thread, one event more.
+    /// The thread, counting one more event.
     fn thread(&mut self, tid: i32) -> Result<Option<(&mut Thread, &mut Libraries)>> {
         self.events += 1;
         if self.events > self.limit {
@@ -316,7 +317,7 @@ fn put(
     writeln!(out, "]}}")
 }
 
-/// What the markers' fields are.
+/// The markers' fields.
 fn schema() -> Vec<serde_json::Value> {
     let field = |key: &str, label: &str, format: &str| serde_json::json!({ "key": key, "label": label, "format": format, "searchable": format == "unique-string" });
     let (task_type, task) = (field("taskType", "Task type", "unique-string"), field("task", "Task", "integer"));

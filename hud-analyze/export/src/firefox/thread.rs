@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Category, Libraries, millis};
 use crate::names::{Name, Names};
 
-/// A thread's samples and markers, with what they refer to.
+/// A thread's samples and markers, and the tables that they reference.
 #[derive(Default)]
 pub(super) struct Thread {
     strings: Vec<Name>,
@@ -71,7 +71,7 @@ pub(super) enum Value {
     Duration(i64),
 }
 
-/// What the file says of a thread beside its tables.
+/// A thread's metadata in the file.
 pub(super) struct About<'a> {
     pub(super) name: &'a str,
     pub(super) tid: i32,
@@ -95,7 +95,7 @@ impl Thread {
         number
     }
 
-    /// The stack of that id, which from then on is in the tables.
+    /// The index of the stack of that id, which is added to the tables if new.
     fn stack(&mut self, names: &Names, libraries: &mut Libraries, id: Option<i64>) -> Option<u32> {
         let id = id?;
         if let Some(known) = self.known.get(&id) {
@@ -205,7 +205,7 @@ impl Thread {
 
     fn write_code(&self, out: &mut impl Write) -> io::Result<()> {
         open(out, "frameTable", self.frames.len())?;
-        // -1: it has none.
+        // -1: no parent.
         column(out, "address", self.frames.iter().map(|f| f.address.map_or(-1_i128, i128::from)))?;
         column(out, "inlineDepth", self.frames.iter().map(|f| f.inline_depth))?;
         column(out, "category", self.frames.iter().map(|f| f.category as u8))?;
@@ -302,7 +302,7 @@ fn values<T: Serialize>(out: &mut impl Write, name: &str, values: impl Iterator<
     out.write_all(b"]")
 }
 
-/// A column, and others after it.
+/// A column that others follow.
 fn column<T: Serialize>(out: &mut impl Write, name: &str, column: impl Iterator<Item = T>) -> io::Result<()> {
     values(out, name, column)?;
     out.write_all(b",")

@@ -1,13 +1,13 @@
 //! A Perfetto trace: threads and tasks as tracks, wakes as flows, samples with their stacks, counters of the process.
 //!
 //! - Timestamps are the session's own: nanoseconds since the Unix epoch, on CLOCK_REALTIME as the trace's clock.
-//! - A thread's track has its polls, named by the type of the task, and the wakes and spawns that it made. Its time off
-//!   CPU is a track below it: it touches polls at their edges, where the order of equal timestamps would decide what is
-//!   inside of what.
-//! - A flow is numbered by the task and the time of the wake. Both the wake and the poll that it led to tell these, so
-//!   that neither has to be looked up: tables are written one after the other, and only trace_processor sorts.
-//! - What is kept in memory does not grow with the session: names, the ends of open slices of each track, and
-//!   which tasks have a track.
+//! - A thread's track has its polls, named by the task's type, and the wakes and spawns that it made. Its off-CPU
+//!   intervals have a track below: they touch polls at their edges, where the order of equal timestamps would decide
+//!   the nesting.
+//! - A flow is numbered by the task and the time of the wake. Both the wake and the poll contain these, so neither has
+//!   to be looked up: tables are written one after the other, and only trace_processor sorts.
+//! - Memory does not grow with the session: it holds names, the ends of each track's open slices, and the tasks with a
+//!   track.
 
 mod proto;
 mod tracks;
@@ -55,7 +55,7 @@ fn event(ts: i64, event: TrackEvent) -> TracePacket {
     TracePacket { timestamp: stamp(ts), track_event: Some(event), ..TracePacket::default() }
 }
 
-/// The number of the flow from a wake to the poll that it led to.
+/// The number of the flow from a wake to its poll.
 fn flow(task: i64, woken: i64) -> u64 {
     tracks::mix(tracks::mix(0x666c_6f77, task.cast_unsigned()), woken.cast_unsigned())
 }
@@ -76,7 +76,7 @@ pub(crate) fn write(
     let mut export =
         Export { tracks: Tracks::new(rows.manifest(), options.task_tracks), trace, names: &names, clipped: 0, summary };
     export.head(rows)?;
-    // On a task's track its life comes first and its end last, so that equal timestamps nest as they should.
+    // On a task's track its life comes first and its end last, so that equal timestamps nest correctly.
     reader.spawns(|spawn| export.spawn(spawn))?;
     reader.polls(|poll| export.poll(poll))?;
     reader.ends(|ts, task, _| export.end(ts, task))?;
@@ -158,8 +158,8 @@ impl Export<'_, '_> {
         Ok(track)
     }
 
-    /// A stretch on a track. One that reaches out of the stretch that it began in is cut there: a track has no other way to
-    /// show it.
+    /// A slice on a track. One that extends beyond its enclosing slice is cut at that slice's end: a track cannot show
+    /// it otherwise.
     fn slice(&mut self, span: Span, begin: TrackEvent) -> Result<()> {
         let Some(track) = begin.track_uuid else { return Ok(()) };
         let end = self.tracks.open(track, span.from, span.to);
@@ -212,7 +212,7 @@ impl Export<'_, '_> {
         Ok(())
     }
 
-    /// A task's own track, where it has one.
+    /// A task's own track, if it has one.
     fn task(&mut self, task: i64, type_id: Option<i64>) -> Result<Option<u64>> {
         let names = self.names;
         let Some((track, new)) = self.tracks.task(task, || format!("{} #{task}", names.task(type_id))) else {
@@ -253,7 +253,7 @@ impl Export<'_, '_> {
         let (track, new) = self.tracks.off_cpu(stretch.tid, thread);
         new.map_or(Ok(()), |packet| self.trace.send(packet))?;
         let names = self.names;
-        // Where a task kept its thread asleep, by what; else the thread was waiting for work, or for a CPU.
+        // If a task kept its thread asleep, the lock or call; else the thread was waiting for work, or for a CPU.
         let blamed =
             names.blamed(stretch.stack).filter(|_| stretch.is_asleep() && names.task_of(stretch.task).is_some());
         let name: Name = match blamed {
@@ -338,7 +338,7 @@ impl Export<'_, '_> {
         })
     }
 
-    /// CPU time is of the second before: it is shown where that began.
+    /// A row covers the second before it: it is shown where that began.
     fn process(&mut self, before: i64, ts: i64, [user, system, rss, threads]: [i64; 4]) -> Result<()> {
         for (counter, at, value) in [
             (Counter::User, before, share(user, ts.saturating_sub(before))),

@@ -1,4 +1,4 @@
-//! Tracks: what is drawn where. A track is described once, before its first event.
+//! The tracks of a trace. A track is described once, before its first event.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use super::proto::{
     CounterDescriptor, ProcessDescriptor, ThreadDescriptor, TracePacket, TrackDescriptor, UNIT_COUNT, UNIT_SIZE_BYTES,
 };
 
-/// Slices that may be open in one another on a track.
+/// Slices that may be nested on a track.
 const DEEPEST: usize = 64;
 /// Threads, and streams of events, that get a track.
 const MOST_THREADS: usize = 1 << 16;
@@ -23,12 +23,12 @@ pub(super) enum Counter {
     Threads,
 }
 
-/// A number that two others make, which no others are likely to make (the finalizer of `SplitMix64`).
+/// A number derived from two others, with collisions unlikely (the finalizer of `SplitMix64`).
 pub(super) fn mix(a: u64, b: u64) -> u64 {
     let mut z = (a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    // 0 is the track of all.
+    // 0 is the global track.
     (z ^ (z >> 31)).max(1)
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Tracks {
     /// Whether its life is open, by task.
     tasks: HashMap<i64, bool>,
     most_tasks: usize,
-    /// Tasks met without a track, each as often as it was met.
+    /// Number of occurrences of tasks without a track.
     pub(super) tasks_left_out: u64,
     counters: [bool; 4],
     streams: HashMap<String, u64>,
@@ -74,7 +74,7 @@ impl Tracks {
         TrackDescriptor { uuid: Some(uuid), parent_uuid: Some(parent), name: Some(name), ..TrackDescriptor::default() }
     }
 
-    /// The process; what the trace lacks is told in its description.
+    /// The process; its description lists the data that the trace lacks.
     pub(super) fn process(&self, manifest: &Manifest, notes: &[String]) -> TracePacket {
         let exe = clean_name(&manifest.exe);
         let name = exe.rsplit('/').next().unwrap_or_default().to_string();
@@ -167,7 +167,7 @@ impl Tracks {
         (uuid, Some(described(track)))
     }
 
-    /// The track that says when a stream was watched.
+    /// The track that shows when a stream was observed.
     pub(super) fn stream(&mut self, stream: &str) -> Option<(u64, Vec<TracePacket>)> {
         if let Some(uuid) = self.streams.get(stream) {
             return Some((*uuid, Vec::new()));
@@ -185,8 +185,8 @@ impl Tracks {
         Some((uuid, new))
     }
 
-    /// Opens a slice on a track, on which slices come in the order of their starts; where it ends, at most: with the one
-    /// that it is in.
+    /// Opens a slice on a track, on which slices come in the order of their starts. It ends at the latest with its
+    /// enclosing slice.
     pub(super) fn open(&mut self, track: u64, from: i64, to: i64) -> i64 {
         let open = self.open.entry(track).or_default();
         while open.last().is_some_and(|end| *end <= from) {

@@ -1,7 +1,7 @@
-//! Packets of a trace, one after the other, on one sequence: what is interned is sent with the packet that needs it first.
+//! Packets of a trace on one sequence: interned data is sent with the packet that needs it first.
 //!
-//! Nothing is kept of a packet that was written. What is kept is bounded by what is distinct: names of types, threads and
-//! annotations, and which stacks and frames have been sent.
+//! Written packets are not kept. Memory is bounded by distinct values: names of types, threads and annotations, and the
+//! stacks and frames sent so far.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -70,7 +70,7 @@ impl<'a, 'o> Trace<'a, 'o> {
         }
     }
 
-    /// Sends a packet, with what was interned for it.
+    /// Sends a packet, with the data interned for it.
     pub(super) fn send(&mut self, mut packet: TracePacket) -> Result<()> {
         packet.trusted_packet_sequence_id = Some(SEQUENCE);
         packet.sequence_flags = Some(NEEDS_STATE);
@@ -91,7 +91,7 @@ impl<'a, 'o> Trace<'a, 'o> {
         Ok(self.out.write_all(&self.buffer)?)
     }
 
-    /// The size of it all.
+    /// The total size.
     pub(super) fn finish(self) -> Result<u64> {
         Ok(self.out.finish()?)
     }
@@ -133,12 +133,12 @@ impl<'a, 'o> Trace<'a, 'o> {
         DebugAnnotation { bool_value: Some(value), ..self.annotation(name) }
     }
 
-    /// Text that is not met often.
+    /// Text that is rarely repeated.
     pub(super) fn text(&mut self, name: &'static str, value: String) -> DebugAnnotation {
         DebugAnnotation { string_value: Some(value), ..self.annotation(name) }
     }
 
-    /// Text that is one of few.
+    /// Text that is often repeated.
     pub(super) fn value(&mut self, name: &'static str, value: &Name) -> DebugAnnotation {
         let (iid, is_new) = number(&mut self.values, Name::clone(value));
         if is_new {
@@ -148,7 +148,7 @@ impl<'a, 'o> Trace<'a, 'o> {
         DebugAnnotation { string_value_iid: Some(iid), ..self.annotation(name) }
     }
 
-    /// A stack; none where nothing is known of it.
+    /// A stack; none if nothing is known of it.
     pub(super) fn callstack(&mut self, id: Option<i64>) -> Option<u64> {
         let frames = self.names.stack(id);
         let id = id.filter(|_| !frames.is_empty())?;
@@ -207,7 +207,7 @@ fn string(iid: u64, text: &[u8]) -> InternedString {
     InternedString { iid: Some(iid), str: Some(text.to_vec()) }
 }
 
-/// The bytes that hexadecimal digits stand for.
+/// The bytes of hexadecimal digits.
 fn bytes(digits: &str) -> Vec<u8> {
     let pairs = digits.as_bytes().chunks(2);
     pairs.filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()

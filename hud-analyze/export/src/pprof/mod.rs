@@ -1,8 +1,8 @@
-//! A pprof profile: CPU samples and time off CPU by stack, labelled with the task's type and the thread.
+//! A pprof profile: CPU samples and off-CPU time by stack, labelled with task type and thread.
 //!
-//! Each sample has four values, in the order of `sample_type`: samples, CPU time, stretches off CPU, their time; the ones
-//! of the other kind are 0. Addresses are those of the mapped files themselves, so every mapping begins at 0: where a file
-//! lay in memory says nothing that names and build ids do not.
+//! Each sample has four values, in the order of `sample_type`: samples, CPU time, off-CPU intervals, their time; those
+//! of the other kind are 0. Addresses are file addresses, so every mapping begins at 0: its address in memory adds
+//! nothing to names and build ids.
 
 mod proto;
 
@@ -53,7 +53,7 @@ struct Profile<'a, W: Write> {
     functions: HashMap<(Name, Option<Name>), u64>,
     /// By the frames at one address, the innermost first.
     locations: HashMap<Vec<u32>, u64>,
-    /// What is known of a module, once one of its frames was met.
+    /// A module, added when one of its frames is first used.
     modules: Vec<Option<Mapping>>,
 }
 
@@ -123,7 +123,7 @@ impl<W: Write> Profile<'_, W> {
         Ok(id)
     }
 
-    /// The mapping that these frames are in, which from now on reaches to their address; 0 where there is none.
+    /// The mapping of these frames, extended to their address; 0 if there is none.
     fn mapping<'f>(&mut self, frames: impl Iterator<Item = &'f Frame>, has_inline: bool) -> u64 {
         let mut id = 0;
         for frame in frames {
@@ -163,7 +163,7 @@ impl<W: Write> Profile<'_, W> {
     }
 }
 
-/// How many of these frames, from the first one, are at its address: those that were inlined there, and what they are in.
+/// The number of these frames, from the first one, at its address: the inlined functions and their enclosing function.
 fn at_one_address(names: &Names, frames: &[u32]) -> usize {
     let inlined_into = |pair: &[u32]| match pair {
         [inner, outer] => names.frame(*inner).zip(names.frame(*outer)).is_some_and(|(inner, outer)| {

@@ -1,4 +1,4 @@
-//! A session of a made-up program, in which polls nest, wakes lead to polls, functions are inlined and stretches cross
+//! A session of a made-up program, in which polls nest, wakes lead to polls, functions are inlined and intervals cross
 //! segments; and one of a hostile program.
 
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
@@ -165,7 +165,7 @@ pub fn made_up() -> Session {
                 }
                 polls.push(poll(*now, dur, tid, task, (n % 7 > 0).then_some(type_id), (n % 3 > 0).then_some(delay)));
                 if n % 10 == 0 {
-                    // Asleep in it up to its very end, and polled by another one.
+                    // Blocked in it up to its very end, and polled by another one.
                     stretches.push(off(*now + dur / 2, dur - dur / 2, tid, "S", Some(task), Some(2)));
                     polls.push(poll(*now + 10, dur / 4, tid, 17, Some(1), None));
                 } else if n % 11 == 0 {
@@ -216,7 +216,7 @@ pub fn made_up() -> Session {
     session
 }
 
-/// Names: of two types and a worker's loop, and of frames of which one address has three.
+/// Names: of two types and a worker's loop, and of frames, three of them at one address.
 pub fn names(session: &Session, functions: &[&str; 4]) {
     let [leaf, inlined, inner, outer] = functions.map(|f| f.to_string());
     session
@@ -262,7 +262,7 @@ pub fn names(session: &Session, functions: &[&str; 4]) {
         );
 }
 
-/// Names that want to be something else, and rows that nothing sensible made.
+/// Names that imitate other things, and implausible rows.
 pub fn hostile() -> Session {
     let session = Session::new();
     let long = "x".repeat(100_000);

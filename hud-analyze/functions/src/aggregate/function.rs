@@ -1,4 +1,4 @@
-//! `quantile(x, q)`, `quantiles(x, q, …)` and `histogram(x)`: what they take and give.
+//! `quantile(x, q)`, `quantiles(x, q, …)` and `histogram(x)`: arguments and results.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use super::{
     output::{Output, histogram_item, quantiles_item, state_types},
 };
 
-/// Quantiles that one call may ask for.
+/// Most quantiles of one call.
 const MOST_QUANTILES: usize = 100;
 
-/// Which function.
+/// The function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Quantile,
@@ -33,7 +33,7 @@ pub(super) enum Kind {
     Histogram,
 }
 
-/// One of them.
+/// A call of one of them.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Sketching {
     kind: Kind,

@@ -24,7 +24,7 @@ pub(super) fn values(arrays: &[ArrayRef]) -> Result<&Int64Array> {
         .ok_or_else(|| DataFusionError::Internal("an argument is not of the type that it was cast to".into()))
 }
 
-/// Gives `each` the values that count, with their rows.
+/// Passes the non-null values that pass the filter to `each`, with their rows.
 pub(super) fn each_value(values: &Int64Array, filter: Option<&BooleanArray>, mut each: impl FnMut(usize, i64)) {
     match (values.null_count(), filter) {
         (0, None) => values.values().iter().enumerate().for_each(|(row, value)| each(row, *value)),
@@ -43,7 +43,7 @@ pub(super) fn each_value(values: &Int64Array, filter: Option<&BooleanArray>, mut
 pub(super) struct Groups {
     output: Output,
     groups: Vec<Sketch>,
-    /// What the groups take beside themselves.
+    /// Memory of the groups beside their own size.
     heap: usize,
 }
 

@@ -1,8 +1,9 @@
-//! Aggregates: `quantile`, `quantiles` and `histogram` over the cockpit's buckets, and `total`, a sum that does not wrap.
+//! Aggregates: `quantile`, `quantiles` and `histogram` over the cockpit's buckets, and `total`, a sum that does not
+//! wrap.
 //!
-//! A quantile is that of nearest rank, told as the middle of its bucket and never past the least or the greatest value: at
-//! most 1/32 (3.1 %) off. Values below 16 are exact. What is negative counts as 0, as in the cockpit. Counts and sums end at
-//! what their types hold instead of wrapping.
+//! A quantile is by nearest rank, and given as the middle of its bucket, within the least and the greatest value: an
+//! error of at most 1/32 (3.1 %). Values below 16 are exact. Negative values count as 0, as in the cockpit. Counts and
+//! sums saturate instead of wrapping.
 
 mod function;
 mod groups;

@@ -1,4 +1,4 @@
-//! What becomes of the values of groups: their quantiles, or their histogram; and their state, to be merged elsewhere.
+//! Results of groups: quantiles or a histogram; and their state, for merging.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use hud_common::cockpit::Histogram;
 
 use super::sketch::Sketch;
 
-/// What is told of the values.
+/// The kind of result.
 #[derive(Clone, Debug)]
 pub(super) enum Output {
     /// One quantile, in billionths.
@@ -100,7 +100,7 @@ fn list(
     Ok(Arc::new(ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), values, valid)?))
 }
 
-/// Groups as columns, to be merged elsewhere.
+/// Groups as columns, for merging.
 pub(super) fn state(groups: &[Sketch]) -> Result<Vec<ArrayRef>> {
     let (slots, counts): (Vec<u16>, Vec<u64>) = groups.iter().flat_map(Sketch::counts).unzip();
     let lengths: Vec<usize> = groups.iter().map(|group| group.counts().count()).collect();
@@ -113,7 +113,7 @@ pub(super) fn state(groups: &[Sketch]) -> Result<Vec<ArrayRef>> {
     ])
 }
 
-/// Gives `each` the groups of a state with the rows that they are in.
+/// Passes the groups of a state to `each`, with their rows.
 pub(super) fn merge(columns: &[ArrayRef], mut each: impl FnMut(usize, &mut dyn FnMut(&mut Sketch))) -> Result<()> {
     let wrong = || DataFusionError::Internal("the state of a sketch is not what it should be".into());
     let [slots, counts, least, greatest] = columns else { return Err(wrong()) };

@@ -1,16 +1,16 @@
-//! What is kept of the values of one group: how many there are in each of the cockpit's buckets, and both ends.
+//! The values of one group: a count for each of the cockpit's buckets, and the extremes.
 //!
-//! Few buckets are kept as the cockpit keeps them, sorted; from [`FEW`] on a count for each bucket that there is, so that a
-//! value costs one addition. Merging adds counts: it is exact, and in any order the same.
+//! Few buckets are kept sorted, as in the cockpit; from [`FEW`] on there is a count for every bucket, so that a value
+//! costs one addition. Merging adds counts: it is exact and independent of order.
 
 use std::sync::LazyLock;
 
 use hud_common::cockpit::Histogram;
 
-/// Buckets up to which they are kept sorted: 16 bytes each, where an array of all takes 7.7 kB.
+/// Number of buckets up to which they are kept sorted: 16 bytes each; an array of all takes 7.7 kB.
 const FEW: usize = 48;
 
-/// The buckets that there are.
+/// The number of all buckets.
 pub(super) static SLOTS: LazyLock<usize> = LazyLock::new(|| usize::from(Histogram::slot(i64::MAX)) + 1);
 
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Sketch {
         self.count(Histogram::slot(value), 1);
     }
 
-    /// Adds `count` values of a bucket; their ends are [stretched](Sketch::stretch) by who knows them.
+    /// Adds `count` values of a bucket; the caller [extends](Sketch::stretch) the extremes.
     #[inline]
     pub(super) fn count(&mut self, slot: u16, count: u64) {
         match &mut self.counts {
@@ -61,13 +61,13 @@ impl Sketch {
         }
     }
 
-    /// Takes in the ends of others.
+    /// Merges the extremes of other values.
     pub(super) fn stretch(&mut self, least: i64, greatest: i64) {
         self.least = self.least.min(least.max(0));
         self.greatest = self.greatest.max(greatest.max(0));
     }
 
-    /// Buckets with how many values each holds, in order, without empty ones.
+    /// Non-empty buckets with their counts, in order.
     pub(super) fn counts(&self) -> impl Iterator<Item = (u16, u64)> {
         let (few, many): (&[(u16, u64)], &[u64]) = match &self.counts {
             Counts::Few(few) => (few.counts(), &[]),
@@ -81,16 +81,16 @@ impl Sketch {
         self.counts().next().is_none()
     }
 
-    /// The least value and the greatest; what is negative is 0.
+    /// The least value and the greatest; negative ones as 0.
     pub(super) fn ends(&self) -> (i64, i64) {
         (self.least, self.greatest)
     }
 
-    /// The value at `billionths` of the values in order, by nearest rank; `None` where there is no value.
+    /// The value at `billionths` of the sorted values, by nearest rank; `None` if there is no value.
     pub(super) fn quantile(&self, billionths: u32) -> Option<i64> {
         let all: u128 = self.counts().map(|(_, count)| u128::from(count)).sum();
         let rank = (all * u128::from(billionths)).div_ceil(1_000_000_000).max(1);
-        // Both ends are known.
+        // Both extremes are exact.
         match rank {
             _ if all == 0 => return None,
             1 => return Some(self.least),

@@ -1,4 +1,4 @@
-//! `total(x)`: the sum of integers, exact, and the end of what an `Int64` holds where it is past it. SQL's `sum` wraps.
+//! `total(x)`: the exact sum of integers, saturating at the range of `Int64`. SQL's `sum` wraps.
 
 use std::{mem, sync::Arc};
 

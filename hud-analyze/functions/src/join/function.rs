@@ -15,7 +15,7 @@ use super::{
     table::{JoinTable, Side},
 };
 
-/// Keys that a join may have.
+/// Most keys of a join.
 const MOST_KEYS: usize = 16;
 
 /// The table function.
@@ -56,7 +56,7 @@ fn text(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// `task_id`, or `waker_tid = tid` where the sides call it by different names.
+/// `task_id`, or `waker_tid = tid` if the sides name it differently.
 fn pair(key: &str) -> (String, String) {
     let (left, right) = key.split_once('=').unwrap_or((key, key));
     (left.trim().into(), right.trim().into())
@@ -69,7 +69,7 @@ fn resolve(session: &dyn Session, name: &str) -> Result<Arc<dyn TableProvider>> 
     let schema = session.catalog_list().catalog(&resolved.catalog).and_then(|catalog| catalog.schema(&resolved.schema));
     let missing = || plan_datafusion_err!("there is no table or view {name}");
     let schema = schema.ok_or_else(missing)?;
-    // Planning a call is no place to wait: a catalog in memory, which ours is, answers at once.
+    // Planning a call cannot wait: a catalog in memory, as ours, answers at once.
     match schema.table(&resolved.table).now_or_never() {
         Some(table) => table?.ok_or_else(missing),
         None => plan_err!("{name} cannot be looked up at once: make a view of it first"),

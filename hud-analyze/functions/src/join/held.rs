@@ -1,11 +1,12 @@
-//! The rows of the right side that rows of the left may still meet, by key.
+//! Rows of the right side that rows of the left side may still match, by key.
 //!
-//! A key has a pile of stretches `[ts, last]`, the innermost on top. An as-of join's rows last for ever, so a new one ends
-//! those before it and a pile has one. On a pile ends decrease from bottom to top: what ends no later than a stretch that
-//! began after it can never be innermost again, and is gone. So whoever is on top and over can be taken off, and the first
-//! that is not over is the answer.
+//! A key has a stack of intervals `[ts, last]`, the innermost on top. Rows of an as-of join have no end, so a new one
+//! replaces the ones before it. Ends decrease from bottom to top: an interval that ends no later than one that began
+//! after it can never be innermost again, and is removed. So intervals on top that have ended can be popped, and the
+//! first one that has not ended is the answer.
 //!
-//! Rows stay in the batches that they came in. When much is held beside what may still be met, it is copied together.
+//! Rows stay in the batches that they came in. If much is held compared with the rows that may still match, those rows
+//! are copied together.
 
 use arrow::{
     array::{Array as _, ArrayRef, new_null_array},
@@ -16,21 +17,21 @@ use datafusion::{common::exec_datafusion_err, error::Result, execution::memory_p
 
 use super::keys::{BatchKeys, ByKey};
 
-/// No stretch.
+/// No interval.
 const NONE: u32 = u32::MAX;
-/// What a batch weighs beside its rows.
+/// Bytes of a batch beside its rows.
 const BATCH_WEIGHT: usize = 256;
-/// What may be held before anything is copied together: some thirty batches.
+/// Bytes that may be held before rows are copied together: some thirty batches.
 const LIGHT: usize = 256 << 10;
 
-/// A row of a batch that is held.
+/// A row of a held batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot {
     batch: u32,
     row: u32,
 }
 
-/// A stretch of time in which rows of a key are met with a row.
+/// The time range in which rows of a key match a row.
 struct Stretch {
     ts: i64,
     last: i64,
@@ -41,12 +42,12 @@ struct Stretch {
 struct Batch {
     columns: Vec<ArrayRef>,
     rows: usize,
-    /// Stretches that are of it.
+    /// Intervals that reference it.
     live: usize,
     bytes: usize,
 }
 
-/// What is held.
+/// The held rows.
 pub(super) struct Held {
     types: Vec<DataType>,
     /// A null of each column.
@@ -93,7 +94,7 @@ impl Held {
         self.weight > self.limit
     }
 
-    /// Reserves what is held; `extra` is what else is at hand.
+    /// Reserves memory for the held rows; `extra` is other memory in use.
     pub(super) fn account(&mut self, extra: usize) -> Result<()> {
         let stretches = self.stretches.capacity() * size_of::<Stretch>();
         let batches = self.batches.capacity() * size_of::<Option<Batch>>();
@@ -119,7 +120,7 @@ impl Held {
         Ok(number)
     }
 
-    /// Lets the row `row` of `batch` be met from `ts` to `last`. No row of an earlier `ts` comes after it.
+    /// Lets the row `row` of `batch` match from `ts` to `last`. No row of an earlier `ts` comes after it.
     pub(super) fn open(&mut self, keys: &BatchKeys, row: usize, batch: u32, ts: i64, last: i64) -> Result<()> {
         let known = self.by_key.len();
         let row32 =
@@ -157,7 +158,7 @@ impl Held {
         Ok(())
     }
 
-    /// The row that a row of the left side of that key meets at `now`. No earlier one is asked for after it.
+    /// The row that a left row of that key matches at `now`. Later calls have later times.
     pub(super) fn find(&self, keys: &BatchKeys, row: usize, now: i64) -> Option<Spot> {
         let mut at = self.by_key.get(keys, row)?;
         loop {
@@ -169,8 +170,8 @@ impl Held {
         }
     }
 
-    /// Takes off what is over at `now`, forgets batches that no row is met in but `current`, and copies together what is left
-    /// where that is little beside what is held. Spots that were found before are no longer valid.
+    /// Removes intervals that have ended at `now`, drops unreferenced batches except `current`, and copies the
+    /// remaining rows together if they are few compared with their batches. Earlier spots become invalid.
     pub(super) fn tidy(&mut self, now: i64, current: Option<u32>) -> Result<()> {
         let mut by_key = std::mem::replace(&mut self.by_key, ByKey::Integers(Default::default()));
         by_key.retain(|top| {
@@ -193,7 +194,7 @@ impl Held {
         Ok(())
     }
 
-    /// Forgets batches of which no row can be met any more, but for `current`. Spots that were found before may be of them.
+    /// Drops batches whose rows cannot match any more, except `current`. Earlier spots may refer to them.
     pub(super) fn forget_dead(&mut self, current: Option<u32>) {
         for number in 0..self.batches.len() {
             let number = u32::try_from(number).unwrap_or(NONE);
@@ -204,7 +205,7 @@ impl Held {
         }
     }
 
-    /// Forgets a batch that no row is met in.
+    /// Drops a batch without matching rows.
     pub(super) fn forget(&mut self, number: u32) {
         if let Some(batch) = self.batches.get_mut(index(number)).and_then(Option::take) {
             self.weight = self.weight.saturating_sub(batch.rows + BATCH_WEIGHT);
@@ -214,8 +215,8 @@ impl Held {
     }
 
     fn copy_together(&mut self, current: Option<u32>) -> Result<()> {
-        // Those of the batch under way stay where they are. In the order of the batches, so that each goes as soon as its rows
-        // are copied, and little is held twice.
+        // Rows of the current batch stay in place. In the order of the batches, so that each is dropped as soon as its
+        // rows are copied, and little is held twice.
         let mut numbers = Vec::with_capacity(self.in_use);
         self.each_in_use(|number, stretch| {
             if Some(stretch.spot.batch) != current {
@@ -271,7 +272,7 @@ impl Held {
 
     /// The columns of these rows; null where there is none.
     pub(super) fn rows(&self, spots: &[Option<Spot>]) -> Result<Vec<ArrayRef>> {
-        // Only the batches that are met in, numbered anew; the first is that of nulls.
+        // Only the referenced batches, renumbered; the first is that of nulls.
         let mut used: Vec<&Batch> = Vec::new();
         let mut renumbered = vec![0; self.batches.len()];
         let mut places = Vec::with_capacity(spots.len());

@@ -1,4 +1,4 @@
-//! Keys of rows, as what maps are looked up by. A row whose key has a null has none: as in SQL, null equals nothing.
+//! Keys of rows, for lookups in maps. A row whose key contains a null has no key: as in SQL, null equals nothing.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) fn common_type(name: &str, left: &DataType, right: &DataType) -> Resu
     }
 }
 
-/// How keys of some types are compared. Rows of both sides, if made by the same one, are equal where their keys are.
+/// How keys of some types are compared. Rows of both sides that the same one converts are equal if their keys are.
 pub(super) struct Keys {
     types: Vec<DataType>,
     converter: Option<RowConverter>,
@@ -41,11 +41,11 @@ pub(super) enum BatchKeys {
     None,
     /// One integer.
     Integers(Int64Array),
-    /// Anything else; whether none of a row's is null.
+    /// Any other types; whether none of a row's values is null.
     Rows(Rows, Vec<bool>),
 }
 
-/// What is known by key.
+/// Values by key.
 pub(super) enum ByKey {
     Integers(HashMap<i64, u32>),
     Rows(HashMap<Vec<u8>, u32>),
@@ -114,7 +114,7 @@ impl ByKey {
         }
     }
 
-    /// The place of a row's key, made where there is none yet; `None` where it has no key.
+    /// The index of a row's key, added if new; `None` if it has no key.
     pub(super) fn entry(&mut self, keys: &BatchKeys, row: usize, fresh: u32) -> Option<&mut u32> {
         match (self, keys) {
             (ByKey::Integers(map), BatchKeys::None) => Some(map.entry(0).or_insert(fresh)),
@@ -132,7 +132,7 @@ impl ByKey {
         }
     }
 
-    /// Gives each key's value to `keep`, which may change it, and forgets those that it does not keep.
+    /// Passes each key's value to `keep`, which may change it, and removes the keys for which it returns false.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut u32) -> bool) {
         match self {
             ByKey::Integers(map) => {

@@ -1,7 +1,8 @@
-//! The join itself, as a machine that says what it needs next: it does no input of its own, so it is cancelled by dropping it.
+//! The join itself, as a state machine that says which input it needs next. It does no input of its own, so dropping it
+//! cancels it.
 //!
-//! A batch of the left side gives a batch, or several where much of the right side lies between its rows: what was found is
-//! handed on before the batches that it was found in are let go.
+//! A batch of the left side produces a batch, or several if much of the right side lies between its rows: matches are
+//! emitted before the batches that contain them are dropped.
 
 use std::sync::Arc;
 
@@ -21,18 +22,18 @@ use super::{
     keys::{BatchKeys, Keys},
 };
 
-/// A column of what comes out: one of the left side, or one of those of the right side that are held.
+/// An output column: one of the left side, or one of the held ones of the right side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Left(usize),
     Right(usize),
 }
 
-/// What the columns of both sides are.
+/// The columns of both sides.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
     pub(super) kind: Kind,
-    /// What the sides are called.
+    /// The names of the sides.
     pub(super) names: [String; 2],
     pub(super) left_ts: usize,
     pub(super) left_keys: Vec<usize>,
@@ -41,12 +42,12 @@ pub(super) struct Shape {
     pub(super) right_dur: Option<usize>,
     pub(super) right_keys: Vec<usize>,
     pub(super) key_types: Vec<DataType>,
-    /// Columns of the right side that come out.
+    /// Output columns of the right side.
     pub(super) right_columns: Vec<usize>,
     pub(super) output: Vec<Source>,
 }
 
-/// What the machine needs, or gives.
+/// The next input that the machine needs, or its output.
 pub(super) enum Step {
     /// A batch of the left side.
     NeedLeft,
@@ -60,9 +61,9 @@ struct Left {
     batch: RecordBatch,
     ts: Int64Array,
     keys: BatchKeys,
-    /// The first row that has not come out.
+    /// The first row that has not been emitted.
     from: usize,
-    /// The first row that nothing was looked for.
+    /// The first row that has not been looked up.
     at: usize,
 }
 
@@ -74,7 +75,7 @@ struct Right {
     at: usize,
 }
 
-/// A join under way.
+/// A join in progress.
 pub(super) struct Merge {
     shape: Arc<Shape>,
     schema: SchemaRef,
@@ -83,7 +84,7 @@ pub(super) struct Merge {
     left: Option<Left>,
     found: Vec<Option<Spot>>,
     right: Option<Right>,
-    /// A batch of the right side that is not yet held.
+    /// A batch of the right side that is not held yet.
     waiting: Option<RecordBatch>,
     right_is_over: bool,
     left_now: i64,
@@ -116,7 +117,7 @@ impl Merge {
         })
     }
 
-    /// Takes in a batch of the left side, after [`Step::NeedLeft`].
+    /// Accepts a batch of the left side, after [`Step::NeedLeft`].
     pub(super) fn push_left(&mut self, batch: RecordBatch) -> Result<()> {
         if batch.num_rows() > 0 {
             let ts = integers(&batch, self.shape.left_ts)?;
@@ -126,19 +127,19 @@ impl Merge {
         Ok(())
     }
 
-    /// Takes in a batch of the right side, after [`Step::NeedRight`]; `None` where there is no more.
+    /// Accepts a batch of the right side, after [`Step::NeedRight`]; `None` at its end.
     pub(super) fn push_right(&mut self, batch: Option<RecordBatch>) {
         self.right_is_over = batch.is_none();
         self.waiting = batch.filter(|batch| batch.num_rows() > 0);
     }
 
-    /// Goes on as far as it can.
+    /// Proceeds as far as it can.
     pub(super) fn step(&mut self) -> Result<Step> {
         loop {
             let Some(left) = &self.left else { return Ok(Step::NeedLeft) };
             if let Some(batch) = self.waiting.take() {
                 if self.held.is_heavy() || !self.admit(&batch)? {
-                    // What was found is of batches that are to go.
+                    // The matches are in batches that are to be dropped.
                     if !self.found.is_empty() {
                         self.waiting = Some(batch);
                         return Ok(Step::Output(self.flush()?));
@@ -159,8 +160,8 @@ impl Merge {
         }
     }
 
-    /// Holds a batch of the right side; false where it finds no room, and may find some later. Where it cannot, as all that
-    /// could be let go is gone, that is an error.
+    /// Holds a batch of the right side; false if there is no memory, but may be later. If everything that can be
+    /// dropped is dropped and there is still none, that is an error.
     fn admit(&mut self, batch: &RecordBatch) -> Result<bool> {
         let ts = integers(batch, self.shape.right_ts)?;
         let dur = self.shape.right_dur.map(|dur| integers(batch, dur)).transpose()?;
@@ -179,7 +180,7 @@ impl Merge {
         Ok(true)
     }
 
-    /// Looks up rows of the left batch, as far as the right side is known; false where more of it is needed.
+    /// Looks up rows of the left batch, as far as the right side is known; false if more of it is needed.
     fn look_up(&mut self) -> Result<bool> {
         let Some(left) = &mut self.left else { return Ok(true) };
         let times = left.ts.values();
@@ -254,12 +255,12 @@ impl Merge {
 }
 
 impl Right {
-    /// Whether its next row is later than `now`, and nothing of it is to be taken in.
+    /// Whether its next row is later than `now`, and none of it is needed yet.
     fn is_past(&self, now: i64) -> bool {
         self.ts.values().get(self.at).is_some_and(|ts| *ts > now) && self.ts.is_valid(self.at)
     }
 
-    /// The last instant at which the row is met; `None` where there is none.
+    /// The last instant at which the row matches; `None` if there is none.
     fn last(&self, row: usize, ts: i64) -> Option<i64> {
         match &self.dur {
             None => Some(i64::MAX),

@@ -1,16 +1,17 @@
 //! Joins that SQL lacks, as table functions over inputs sorted by time:
 //!
 //! - `asof('left', 'right', 'key', …)`: every row of `left` with the last row of `right` of the same key that is not later;
-//! - `within('left', 'right', 'key', …)`: every row of `left` with the innermost stretch of `right` of the same key that it
-//!   lies in: `right.ts <= left.ts < right.ts + right.dur`.
+//! - `within('left', 'right', 'key', …)`: every row of `left` with the innermost interval of `right` of the same key that
+//!   contains it: `right.ts <= left.ts < right.ts + right.dur`.
 //!
 //! ```text
 //! left, by ts ──┐
 //!               ├─ merge ─▶ the rows of left, in their order, with columns of right
 //! right, by ts ─┘  │
-//!                  └ held: by key, the rows of right that a later row of left may still meet
+//!                  └ held: by key, the rows of right that a later row of left may still match
 //! ```
-//! One pass over both sides. What is held is reserved in the memory pool. An input that is not sorted as it says is an error.
+//! One pass over both sides. Held rows are reserved in the memory pool. An input that is not sorted as declared is an
+//! error.
 
 mod function;
 mod held;
@@ -23,12 +24,12 @@ use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 
-/// Which of the two joins.
+/// The kind of join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// The last row that is not later.
     AsOf,
-    /// The innermost stretch around.
+    /// The innermost enclosing interval.
     Within,
 }
 

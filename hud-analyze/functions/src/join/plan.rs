@@ -1,4 +1,4 @@
-//! The join as a node of a physical plan: both sides whole and by time, what comes out in the order of the left one.
+//! The join as a node of a physical plan: both inputs complete and sorted by time, output in the order of the left one.
 
 use std::{fmt, sync::Arc};
 
@@ -170,7 +170,7 @@ impl ExecutionPlan for TimeJoinExec {
         vec![ChildStats::At(None), ChildStats::Skip]
     }
 
-    /// As many rows as the left side has, and what is known of its columns.
+    /// As many rows as the left side, with its column statistics.
     fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
         let mut statistics = Statistics::new_unknown(&self.schema);
         let Some(left) = inputs.first() else { return Ok(Arc::new(statistics)) };
@@ -188,7 +188,7 @@ impl ExecutionPlan for TimeJoinExec {
     }
 }
 
-/// A join with its inputs. Dropped, it takes them along.
+/// A join with its inputs, which it owns.
 struct Joining {
     merge: Merge,
     left: SendableRecordBatchStream,

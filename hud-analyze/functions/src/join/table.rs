@@ -1,8 +1,8 @@
-//! The join as a table: its columns, and what of both sides a query needs.
+//! The join as a table: its columns, and the parts of both sides that a query needs.
 //!
-//! Only needed columns are read. A filter on columns of the left side goes to the left side: its rows come out once each,
-//! whatever the right side holds. Of a filter on its `ts` an upper bound goes to the right side too, as no later row is met;
-//! a lower bound goes there for an interval join, less the longest `dur` that the right side's statistics know of.
+//! Only needed columns are read. A filter on columns of the left side is pushed to the left side, as each of its rows
+//! is emitted once. An upper bound on its `ts` is pushed to the right side too, as no later row matches; a lower bound
+//! also, for an interval join, less the longest `dur` in the right side's statistics.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(super) struct JoinTable {
     left: Side,
     right: Side,
     schema: SchemaRef,
-    /// Where the columns come from, by the sides' own numbers.
+    /// The sources of the columns, by the sides' own indices.
     columns: Vec<Source>,
     left_ts: usize,
     right_ts: usize,
@@ -74,7 +74,7 @@ impl JoinTable {
         let mut fields: Vec<Field> = left_schema.fields().iter().map(|field| (**field).clone()).collect();
         let mut columns: Vec<Source> = (0..fields.len()).map(Source::Left).collect();
         for (at, field) in right_schema.fields().iter().enumerate() {
-            // Where there is a row, they are what the left side has.
+            // If there is a row, they have the left side's values.
             if pairs.iter().any(|(_, key)| *key == at) {
                 continue;
             }
@@ -89,7 +89,7 @@ impl JoinTable {
         Ok(JoinTable { kind, left, right, schema, columns, left_ts, right_ts, right_dur, keys: pairs, key_types })
     }
 
-    /// The column of the left side that a column is.
+    /// The column of the left side behind an output column.
     fn left_column(&self, name: &str) -> Option<usize> {
         let at = self.schema.index_of(name).ok()?;
         match self.columns.get(at)? {
@@ -136,13 +136,13 @@ impl JoinTable {
         if let (Some(from), Some(dur)) = (from, self.right_dur)
             && let Some(longest) = self.longest(state, dur).await?
         {
-            // A stretch that reaches `from` began no more than the longest one's length before it.
+            // An interval that contains `from` began at most the longest interval's length before it.
             bounds.push(ts().gt_eq(lit(from.saturating_sub(longest.max(0)))));
         }
         scan(&self.right, state, columns, &bounds, None).await
     }
 
-    /// The longest stretch of the right side, where that is known for sure.
+    /// The longest interval of the right side, if it is exactly known.
     async fn longest(&self, state: &dyn Session, dur: usize) -> Result<Option<i64>> {
         let plan = self.right.table.scan(state, Some(&vec![dur]), &[], None).await?;
         let statistics = StatisticsContext::new().compute(&*plan, &StatisticsArgs::new())?;
@@ -153,7 +153,7 @@ impl JoinTable {
     }
 }
 
-/// Scans a side, with those of the filters that it has a use for.
+/// Scans a side, with the filters that it can use.
 async fn scan(
     side: &Side,
     state: &dyn Session,
@@ -165,7 +165,7 @@ async fn scan(
     let of_use = filters.iter().zip(told).filter(|(_, told)| *told != TableProviderFilterPushDown::Unsupported);
     let told: Vec<Expr> = of_use.map(|(filter, _)| filter.clone()).collect();
     let plan = side.table.scan(state, Some(columns), &told, limit).await?;
-    // A filter's way into a file is through the physical plan. It can go that way where what it is of is read.
+    // A filter reaches a file through the physical plan, which is possible only if its columns are read.
     let schema = plan.schema();
     let is_read = |filter: &&Expr| filter.column_refs().iter().all(|column| schema.index_of(&column.name).is_ok());
     let Some(filter) = filters.iter().filter(is_read).cloned().map(unnormalize_col).reduce(Expr::and) else {
@@ -215,7 +215,7 @@ impl TableProvider for JoinTable {
         let filters: Vec<Expr> = filters.iter().filter(|filter| self.is_of_left(filter)).cloned().collect();
         let limit = limit.filter(|_| filters.is_empty());
 
-        // Each row of the left side comes out once: where nothing else is asked for, it is not joined.
+        // Each row of the left side is emitted once: if no other column is needed, there is no join.
         if !wanted.iter().any(|source| of_right(source).is_some()) {
             let columns: Vec<usize> = wanted.iter().filter_map(of_left).collect();
             return scan(&self.left, state, &columns, &filters, limit).await;

@@ -1,4 +1,4 @@
-//! `time_bucket(step, ts)`: the start of the bucket of time that an instant falls into.
+//! `time_bucket(step, ts)`: the start of the time bucket that contains an instant.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use datafusion::{
 
 use super::{Taken, coerced, duration::parse_duration};
 
-/// The start of the bucket of `step` ns, counted from the epoch, in which `ts` lies. The grid ends where integers do: what is
-/// in the bucket that would begin before that has `i64::MIN`. So order is kept.
+/// The start of the bucket of `step` ns, counted from the epoch, that contains `ts`. A bucket that would begin before
+/// the smallest integer begins at `i64::MIN`, so order is preserved.
 pub(super) fn bucket(step: i64, ts: i64) -> i64 {
     ts.checked_rem_euclid(step).map_or(ts, |past| ts.saturating_sub(past))
 }

@@ -33,7 +33,7 @@ pub fn human(ns: i64) -> String {
     }
 }
 
-/// `ns / unit` with three significant digits, by integers alone, so that nothing is lost on the way.
+/// `ns / unit` with three significant digits, in integers only, so that no precision is lost.
 fn three_digits(ns: i64, unit: i64, name: &str) -> String {
     let rounded = |digits: i64| (ns + unit / digits / 2) / (unit / digits);
     if rounded(100) < 1_000 {

@@ -29,7 +29,7 @@ pub(crate) fn register(context: &SessionContext, session: &SessionFacts) {
     }
 }
 
-/// Runs `of` over arrays; once, where all arguments are constant.
+/// Applies `of` to arrays; once, if all arguments are constant.
 pub(crate) fn over_arrays(
     args: ScalarFunctionArgs,
     of: impl FnOnce(&[ArrayRef]) -> Result<ArrayRef>,
@@ -44,7 +44,7 @@ pub(crate) fn over_arrays(
     })
 }
 
-/// What an argument is taken as.
+/// The type that an argument is cast to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Taken {
     /// Any kind of text, as `Utf8`.

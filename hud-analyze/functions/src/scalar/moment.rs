@@ -1,4 +1,4 @@
-//! `at(text)`: a moment as a user names it, in nanoseconds since the epoch.
+//! `at(text)`: a moment as a user writes it, in nanoseconds since the epoch.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -15,14 +15,14 @@ use jiff::{SignedDuration, Timestamp, civil};
 
 use super::{Taken, coerced, over_arrays};
 
-/// A moment, as a user names it.
+/// A moment, as a user writes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Moment {
     /// `+12.5s`: since the session's start.
     AfterStart(SignedDuration),
     /// `-30s`: before its end.
     BeforeEnd(SignedDuration),
-    /// `14:03:20`: the first such time of day (UTC) from its start on, on the day on which it began or the next.
+    /// `14:03:20`: the first such time of day (UTC) after its start, on the day on which it began or the next.
     TimeOfDay(civil::Time),
     /// `2026-01-31T14:03:20.5+01:00`.
     Instant(Timestamp),
@@ -120,7 +120,7 @@ impl ScalarUDFImpl for At {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        // A constant that is none is told at once, not when a row comes by.
+        // An invalid constant is reported at planning, not at the first row.
         if let Some(text) = constant_text(args.scalar_arguments.first()) {
             self.of(text).map_err(|why| plan_datafusion_err!("{why}"))?;
         }
@@ -137,7 +137,7 @@ impl ScalarUDFImpl for At {
     }
 }
 
-/// An argument's text, where it is a constant one.
+/// An argument's text, if it is constant.
 pub(super) fn constant_text<'a>(argument: Option<&Option<&'a ScalarValue>>) -> Option<&'a str> {
     match argument {
         Some(Some(

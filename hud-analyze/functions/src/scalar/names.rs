@@ -1,16 +1,16 @@
-//! `short_type(name)`: a type or function as people write it, without what the compiler adds.
+//! `short_type(name)`: a type or function as people write it, without the compiler's additions.
 //!
-//! `app::run::{async_fn_env#0}<alloc::vec::Vec<u8>>` is `app::run`, and
-//! `core::pin::Pin<alloc::boxed::Box<dyn core::future::Future>>` is `Pin<Box<dyn Future>>`: what is generic goes, but for
-//! the wrappers of the standard library, tokio and the like, which are told apart by nothing else. Names come from a
-//! stranger's program: the work is linear in their length, and nesting is followed to [`DEEPEST`] levels.
+//! `app::run::{async_fn_env#0}<alloc::vec::Vec<u8>>` is `app::run`, and `core::pin::Pin<alloc::boxed::Box<dyn
+//! core::future::Future>>` is `Pin<Box<dyn Future>>`: generic arguments are removed, except those of wrappers of the
+//! standard library, tokio and the like, which nothing else distinguishes. Names come from an untrusted program: the
+//! work is linear in their length, and nesting is followed to [`DEEPEST`] levels.
 
 use hud_common::clean;
 
-/// Levels of brackets that are looked into.
+/// Levels of brackets that are parsed.
 const DEEPEST: usize = 24;
 
-/// Crates whose types are told by what they wrap.
+/// Crates whose types are distinguished by their arguments.
 const WRAPPERS: [&str; 14] = [
     "core",
     "alloc",
@@ -34,7 +34,7 @@ pub fn short_type(name: &str) -> String {
     clean(if short.is_empty() { name } else { &short }).into_owned()
 }
 
-/// `is_inner` is true of what is inside of a wrapper, where the library's paths only take room.
+/// `is_inner` is true inside a wrapper, where the library's paths only take space.
 fn shorten(name: &str, depth: usize, is_inner: bool) -> String {
     if depth > DEEPEST {
         return "…".into();
@@ -46,7 +46,7 @@ fn shorten(name: &str, depth: usize, is_inner: bool) -> String {
             return format!("{kept}{}", shorten(without_lifetime(rest.trim_start()), depth + 1, is_inner));
         }
     }
-    // Of `dyn Future<Output = ()> + Send + 'static` only the first trait says what it is.
+    // The first trait of `dyn Future<Output = ()> + Send + 'static` suffices.
     if let Some(rest) = name.strip_prefix("dyn ") {
         let first = split(rest, Splitter::Plus).into_iter().next().unwrap_or(rest);
         return format!("dyn {}", shorten(first.trim(), depth + 1, true));
@@ -61,7 +61,7 @@ fn shorten(name: &str, depth: usize, is_inner: bool) -> String {
     path(name, depth, is_inner)
 }
 
-/// A path of segments: modules, types, functions and what the compiler makes up between them.
+/// A path of segments: modules, types, functions and the compiler's insertions between them.
 fn path(name: &str, depth: usize, is_inner: bool) -> String {
     let mut segments: Vec<String> = Vec::new();
     let mut arguments = None;
@@ -93,11 +93,11 @@ fn path(name: &str, depth: usize, is_inner: bool) -> String {
             segments.push(shown);
         }
     }
-    // What the linker needs and nobody reads.
+    // For the linker only.
     if segments.len() > 1 && segments.last().is_some_and(|last| is_hash(last)) {
         segments.pop();
     }
-    // A type without a path is one that was shortened already.
+    // A type without a path has been shortened already.
     let is_wrapper = (segments.len() == 1 || segments.first().is_some_and(|first| WRAPPERS.contains(&first.as_str())))
         && segments.last().is_some_and(|last| last.starts_with(char::is_uppercase));
     match (segments.pop(), arguments) {
@@ -120,7 +120,7 @@ fn path(name: &str, depth: usize, is_inner: bool) -> String {
     }
 }
 
-/// What a wrapper wraps: its arguments, but for lifetimes, allocators, and what an associated type is.
+/// A wrapper's arguments, without lifetimes, allocators and associated types.
 fn wrapped(inner: &str, depth: usize) -> Vec<String> {
     split(inner, Splitter::Comma)
         .into_iter()
@@ -131,7 +131,7 @@ fn wrapped(inner: &str, depth: usize) -> Vec<String> {
         .collect()
 }
 
-/// A segment as it is shown; `None` where it is nothing that was written.
+/// A segment as it is shown; `None` if nobody wrote it.
 fn legible(segment: &str, is_first: bool) -> Option<String> {
     if segment.is_empty() {
         return None;
@@ -141,7 +141,7 @@ fn legible(segment: &str, is_first: bool) -> Option<String> {
     let (word, number) = inside.split_once('#').unwrap_or((inside, "0"));
     let word = word.strip_suffix("_env").unwrap_or(word);
     match word {
-        // The body of an `async fn` is the function to whoever wrote it, and an `impl` has no name.
+        // The body of an `async fn` is shown as the function, and an `impl` has no name.
         "async_fn" | "impl" if !is_first => None,
         "vtable.shim" => Some("{shim}".into()),
         _ if word.starts_with("shim:") => Some("{shim}".into()),
@@ -171,7 +171,7 @@ enum Splitter {
     Equals,
 }
 
-/// The parts of a text between what separates them, where that is not inside brackets.
+/// The parts of a text between separators outside brackets.
 fn split(text: &str, by: Splitter) -> Vec<&str> {
     let separator = match by {
         Splitter::Path => "::",

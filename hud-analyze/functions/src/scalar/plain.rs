@@ -1,4 +1,4 @@
-//! Functions of one argument that know nothing but it: `ns`, `human`, `clock`, `short_type`.
+//! Functions of one argument without context: `ns`, `human`, `clock`, `short_type`.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::{
     over_arrays, parse_duration, short_type,
 };
 
-/// Which function.
+/// The function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Ns,
@@ -64,7 +64,7 @@ impl Kind {
     }
 }
 
-/// One of them.
+/// A call of one of them.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Plain {
     kind: Kind,
@@ -129,7 +129,7 @@ fn durations(arrays: &[ArrayRef]) -> Result<ArrayRef> {
     Ok(Arc::new(texts(arrays.first())?.iter().map(parse).collect::<Result<Int64Array>>()?))
 }
 
-/// Names repeat, and follow each other: the last one is remembered.
+/// Consecutive names are often equal: the last one is cached.
 fn short_types(arrays: &[ArrayRef]) -> Result<ArrayRef> {
     let names = texts(arrays.first())?;
     let mut out = StringBuilder::with_capacity(names.len(), names.len().saturating_mul(16));
@@ -144,7 +144,7 @@ fn short_types(arrays: &[ArrayRef]) -> Result<ArrayRef> {
             Some((known, short)) if *known == name => short,
             _ => &last.insert((name, short_type(name))).1,
         };
-        // Cleaned text is longer than it was where it is hostile, by up to a factor of ten.
+        // Sanitizing hostile text makes it up to ten times longer.
         bytes = bytes.saturating_add(short.len());
         if i32::try_from(bytes).is_err() {
             return Err(exec_datafusion_err!("the names of one batch are too long: 2 GiB and more"));

@@ -6,8 +6,8 @@ use hud_common::clean;
 
 use super::names::Names;
 
-/// A stack's functions, root first, inlined ones included; `None` where there is no such stack. A frame of which nothing is
-/// known is `<unknown>`. In names `;` becomes `:`, and what a terminal would act on is shown as its code.
+/// A stack's functions, root first, inlined ones included; `None` if there is no such stack. An unknown frame is
+/// `<unknown>`. In names `;` becomes `:`, and control characters are shown as their codes.
 pub(super) fn fold(names: &Names, stack: i64) -> Option<String> {
     let ids = names.frame_ids(stack)?;
     let mut out = String::new();

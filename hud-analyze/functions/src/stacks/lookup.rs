@@ -1,7 +1,7 @@
 //! `fold(stack_id)`, `frames_of(stack_id)` and `blame(stack_id)`.
 //!
-//! Rows are many, stacks are few: each one of a batch is looked up once. What a batch will take is known before it is made,
-//! and reserved for as long as it is being made.
+//! There are many rows and few stacks: each stack of a batch is looked up once. The size of the result is computed
+//! first, and reserved while it is made.
 
 use std::sync::{Arc, LazyLock};
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::scalar::{Taken, coerced, over_arrays};
 
-/// Which function.
+/// The function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Fold,
@@ -33,7 +33,7 @@ pub(super) enum Kind {
     Blame,
 }
 
-/// One of them.
+/// A call of one of them.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Lookup {
     kind: Kind,
@@ -152,7 +152,7 @@ impl ScalarUDFImpl for Lookup {
     }
 }
 
-/// The stacks of a batch, each once, and where in them each row's is.
+/// The distinct stacks of a batch, and each row's index in them.
 fn distinct(stacks: &Int64Array) -> (Vec<i64>, Vec<Option<usize>>) {
     let mut distinct = Vec::new();
     let mut known = HashMap::new();
@@ -172,13 +172,13 @@ fn distinct(stacks: &Int64Array) -> (Vec<i64>, Vec<Option<usize>>) {
     (distinct, places)
 }
 
-/// What a frame takes in an array, in bytes.
+/// Bytes of a frame in an array.
 pub(super) fn weight(frame: Option<&Frame>) -> usize {
     let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |t| t.len());
     16 + frame.map_or(0, |frame| frame.function.len() + text(&frame.file) + text(&frame.origin))
 }
 
-/// What stands for a frame that no row tells of.
+/// Placeholder of an unknown frame.
 pub(super) static UNKNOWN: LazyLock<Frame> = LazyLock::new(|| Frame {
     function: "<unknown>".into(),
     file: None,

@@ -1,6 +1,6 @@
 //! From a stack's id to its frames: `fold`, `frames_of`, `blame` and the table function `stack_frames()`.
 //!
-//! [`Names`] is loaded when a query first asks, once, and stays; its memory is reserved in the context's pool.
+//! [`Names`] is loaded once, when a query first needs it, and stays; its memory is reserved in the context's pool.
 
 mod fold;
 mod lookup;

@@ -1,7 +1,7 @@
-//! What stacks stand for: their frames, the frames' functions and places, and whose code it is.
+//! Names of stacks: their frames, the frames' functions and source locations, and the origin of the code.
 //!
-//! Each text is kept once. A frame without a function goes by the file that it is in (`<libc.so.6>`), else by `<unknown>`,
-//! as in `queries/hotspots.sql`. Of ids that are told twice the first row counts, of a module's paths the least.
+//! Each text is kept once. A frame without a function is named by its file (`<libc.so.6>`), else `<unknown>`, as in
+//! `queries/hotspots.sql`. If an id occurs twice the first row counts, and of a module's paths the least.
 
 use std::sync::Arc;
 
@@ -19,21 +19,21 @@ use hashbrown::{HashMap, HashSet};
 
 use super::shared::StackSource;
 
-/// Memory is asked for by so much at a time.
+/// Memory is reserved in steps of this size.
 const STEP: usize = 256 << 10;
-/// What an entry of a map takes beside key and value, half of the map being empty.
+/// Bytes of a map's entry beside key and value, with half of the map empty.
 const ENTRY: usize = 2;
 
 /// A frame.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Its function, or what stands for it.
+    /// Its function, or a placeholder.
     pub function: Arc<str>,
     /// Source file.
     pub file: Option<Arc<str>>,
     /// Line in it.
     pub line: Option<i32>,
-    /// Whose code it is, as `frames.origin` has it.
+    /// Origin of the code, as in `frames.origin`.
     pub origin: Option<Arc<str>>,
     /// Path of the mapped file that it is in.
     pub module: Option<Arc<str>>,
@@ -41,7 +41,7 @@ pub struct Frame {
     pub is_named: bool,
 }
 
-/// The stacks of a session and what they stand for.
+/// The stacks of a session and their names.
 #[derive(Debug, Default)]
 pub struct Names {
     stacks: HashMap<i64, (usize, usize)>,
@@ -53,8 +53,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// Loads the names of a session, and reserves their memory in `pool` while they grow; who drops the reservation gives it
-    /// back.
+    /// Loads the names of a session, and reserves their memory in `pool` while they grow; dropping the reservation
+    /// frees it.
     pub fn load(source: &dyn StackSource, pool: &Arc<dyn MemoryPool>) -> Result<(Names, MemoryReservation)> {
         let mut builder = NamesBuilder::new(MemoryConsumer::new("names of stacks").register(pool));
         source.load(&mut builder)?;
@@ -72,14 +72,14 @@ impl Names {
         self.frames.get(&id)
     }
 
-    /// The stacks that there are, in order of their ids.
+    /// The ids of all stacks, in order.
     pub fn stack_ids(&self) -> &[i64] {
         &self.stack_ids
     }
 
-    /// The frame that a stack is blamed on, as `queries/hotspots.sql` does it: the first named one from the leaf that is the
-    /// program's own, else the first named one of a dependency or of tokio, else the leaf. `None` where nothing is known of
-    /// that frame.
+    /// The frame to which a stack is attributed, as in `queries/hotspots.sql`: the first named one from the leaf that
+    /// is the program's own, else the first named one of a dependency or of tokio, else the leaf. `None` if nothing is
+    /// known of that frame.
     pub fn blamed(&self, stack: i64) -> Option<&Frame> {
         let ids = self.frame_ids(stack)?;
         let mut near = None;
@@ -94,7 +94,7 @@ impl Names {
     }
 }
 
-/// Takes in the batches of `stacks`, `frames` and `modules`, in any order.
+/// Accepts the batches of `stacks`, `frames` and `modules`, in any order.
 pub struct NamesBuilder {
     names: Names,
     modules: HashMap<i64, Arc<str>>,
@@ -110,7 +110,7 @@ impl NamesBuilder {
         NamesBuilder { names, modules, module_of, texts, reserved, used: 0 }
     }
 
-    /// Takes in rows of `stacks`.
+    /// Accepts rows of `stacks`.
     pub fn add_stacks(&mut self, batch: &RecordBatch) -> Result<()> {
         let ids = integers(batch, "stacks", "stack_id")?;
         let lists = column(batch, "stacks", "frame_ids")?;
@@ -134,7 +134,7 @@ impl NamesBuilder {
         Ok(())
     }
 
-    /// Takes in rows of `frames`.
+    /// Accepts rows of `frames`.
     pub fn add_frames(&mut self, batch: &RecordBatch) -> Result<()> {
         let ids = integers(batch, "frames", "frame_id")?;
         let modules = integers(batch, "frames", "module_id")?;
@@ -168,7 +168,7 @@ impl NamesBuilder {
         Ok(())
     }
 
-    /// Takes in rows of `modules`.
+    /// Accepts rows of `modules`.
     pub fn add_modules(&mut self, batch: &RecordBatch) -> Result<()> {
         let ids = integers(batch, "modules", "module_id")?;
         let paths = texts(batch, "modules", "path")?;

@@ -1,4 +1,4 @@
-//! The names that all functions share: where they come from, and that they are loaded once.
+//! The names that all functions share: their source, and that they are loaded once.
 
 use std::{
     fmt,
@@ -15,14 +15,14 @@ use datafusion::{
 
 use super::names::{Names, NamesBuilder};
 
-/// Where a session's stacks, frames and modules come from.
+/// The source of a session's stacks, frames and modules.
 pub trait StackSource: fmt::Debug + Send + Sync {
-    /// Gives `names` every batch of the tables `stacks`, `frames` and `modules`. Called when a query first asks for a name,
-    /// by a thread that may wait; again only where it failed.
+    /// Passes every batch of the tables `stacks`, `frames` and `modules` to `names`. Called when a query first needs a
+    /// name, by a thread that may wait; again only after a failure.
     fn load(&self, names: &mut NamesBuilder) -> Result<()>;
 }
 
-/// Batches at hand, as a source.
+/// Batches in memory, as a source.
 #[derive(Clone, Debug, Default)]
 pub struct StackBatches {
     /// Of `stacks`.
@@ -61,7 +61,7 @@ struct Inner {
     loaded: Mutex<Option<Arc<Loaded>>>,
 }
 
-/// Names that are loaded when first asked for. Equal to its clones alone.
+/// Names that are loaded on first use. Equal only to its clones.
 #[derive(Clone)]
 pub(super) struct SharedNames(Arc<Inner>);
 
@@ -70,7 +70,7 @@ impl SharedNames {
         SharedNames(Arc::new(Inner { source, pool, loaded: Mutex::default() }))
     }
 
-    /// The names. Whoever asks while they are being loaded waits.
+    /// The names. Callers wait while they are being loaded.
     pub(super) fn get(&self) -> Result<Arc<Loaded>> {
         let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = &*loaded {
@@ -80,7 +80,7 @@ impl SharedNames {
         Ok(Arc::clone(loaded.insert(Arc::new(Loaded { names, _reserved: reserved }))))
     }
 
-    /// Memory that is held for as long as one batch is made.
+    /// Memory that is reserved while a batch is made.
     pub(super) fn reserve(&self, what: &str, bytes: usize) -> Result<MemoryReservation> {
         let reserved = MemoryConsumer::new(what).register(&self.0.pool);
         reserved.try_grow(bytes)?;

@@ -21,7 +21,7 @@ use super::{
     shared::{Loaded, SharedNames},
 };
 
-/// Bytes after which a batch ends, however few rows it has: names may be long.
+/// Bytes after which a batch ends, even with few rows: names may be long.
 const MOST_BYTES: usize = 16 << 20;
 
 /// The table function.
@@ -93,7 +93,7 @@ impl PartitionStream for Rows {
     }
 }
 
-/// How far the rows have been made.
+/// Position of the next row.
 struct Place {
     names: Arc<Loaded>,
     stack: usize,

@@ -32,12 +32,12 @@ pub fn block<T>(future: impl Future<Output = T>) -> T {
     RUNTIME.block_on(future)
 }
 
-/// A context with the functions, of so many partitions and rows a batch.
+/// A context with the functions, with this number of partitions and rows per batch.
 pub fn context(partitions: usize, batch: usize) -> SessionContext {
     with_stacks(partitions, batch, None, StackBatches::default())
 }
 
-/// The same, with stacks, and with so many bytes of memory and no disk.
+/// The same, with stacks, this number of bytes of memory, and no disk.
 pub fn with_stacks(partitions: usize, batch: usize, memory: Option<usize>, stacks: StackBatches) -> SessionContext {
     let config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(batch);
     let mut runtime = RuntimeEnvBuilder::new()
@@ -63,7 +63,7 @@ pub fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
     RecordBatch::try_new(Arc::clone(schema), columns).expect("columns fit")
 }
 
-/// Rows of nullable integers as batches of so many rows.
+/// Rows of nullable integers as batches of this number of rows.
 pub fn batches(names: &[&str], rows: &[Vec<Option<i64>>], size: usize) -> (SchemaRef, Vec<RecordBatch>) {
     let schema: SchemaRef = Arc::new(Schema::new(names.iter().map(|name| int64(name)).collect::<Vec<_>>()));
     let made = rows.chunks(size.max(1)).map(|rows| {
@@ -84,7 +84,7 @@ pub fn sorted(
     partitions: usize,
 ) {
     let mut parts = vec![Vec::new(); partitions.max(1)];
-    // By turns, so that the order over all partitions has to be merged.
+    // Alternating, so that the order over all partitions has to be merged.
     for (at, row) in rows.iter().enumerate() {
         let count = parts.len();
         parts[at % count].push(row.clone());
@@ -96,7 +96,7 @@ pub fn sorted(
     context.register_table(table, Arc::new(table_of)).expect("registered");
 }
 
-/// Registers rows as a table of which nothing is known.
+/// Registers rows as a table without statistics or order.
 pub fn unsorted(context: &SessionContext, table: &str, names: &[&str], rows: &[Vec<Option<i64>>], size: usize) {
     let (schema, batches) = batches(names, rows, size);
     let table_of = MemTable::try_new(schema, vec![batches]).expect("a table");

@@ -1,20 +1,20 @@
-//! The tables that a statement names, by a look at its tokens.
+//! The tables of a statement, found by its tokens.
 
 use crate::{
     lexer::{Kind, Token},
     sql,
 };
 
-/// A table that a statement names.
+/// A table of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
-    /// Its name, with its schema where that is written.
+    /// Its name, with its schema if written.
     pub(crate) name: String,
-    /// What the statement calls it.
+    /// Its name or alias in the statement.
     pub(crate) alias: Option<String>,
 }
 
-/// What a statement has names for.
+/// The relations of a statement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scope {
     /// Tables, views and table functions.
@@ -23,7 +23,7 @@ pub(crate) struct Scope {
     pub(crate) queries: Vec<String>,
 }
 
-/// Tables of a statement that are looked at; no statement has more that is written by hand.
+/// Most tables of a statement that are considered; no hand-written statement has more.
 const MOST: usize = 64;
 
 impl Scope {
@@ -46,7 +46,7 @@ impl Scope {
         scope
     }
 
-    /// Reads what follows a FROM: names with their aliases, parted by commas.
+    /// Reads the tokens after a FROM: names with their aliases, separated by commas.
     fn read(&mut self, text: &str, tokens: &[Token]) {
         let mut at = 0;
         while self.relations.len() < MOST {
@@ -79,7 +79,7 @@ pub(crate) fn qualifier(text: &str, before: &[Token]) -> Option<String> {
     (is(text, dot, ".") && matches!(name.kind, Kind::Word | Kind::Name)).then(|| unquoted(text, name))
 }
 
-/// Whether a table is what comes next.
+/// Whether a table is expected next.
 pub(crate) fn wants_relation(text: &str, before: &[Token]) -> bool {
     let Some(last) = before.last() else { return false };
     if ["FROM", "JOIN", "DESCRIBE", "TABLE", "VIEW", "INTO"].iter().any(|word| is(text, last, word)) {

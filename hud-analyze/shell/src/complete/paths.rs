@@ -4,10 +4,10 @@ use std::{env, fs, path::PathBuf};
 
 use super::Candidate;
 
-/// Entries of a folder that are looked at; whoever has more types another letter and gets the same.
+/// Most entries of a folder that are considered.
 const MOST_READ: usize = 20_000;
 
-/// What may follow `written`, a path with or without an opening quote that begins at `start`.
+/// Candidates after `written`, a path with or without an opening quote that begins at `start`.
 pub(super) fn complete(written: &str, start: usize) -> Vec<Candidate> {
     if written.starts_with('|') {
         return Vec::new();
@@ -44,7 +44,7 @@ pub(super) fn complete(written: &str, start: usize) -> Vec<Candidate> {
     found
 }
 
-/// A path with `~` put in its place.
+/// A path with `~` replaced.
 pub(crate) fn expand(path: &str) -> PathBuf {
     match (path.strip_prefix('~'), env::var_os("HOME")) {
         (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {

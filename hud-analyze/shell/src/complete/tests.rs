@@ -1,4 +1,4 @@
-//! What is offered where.
+//! Candidates by position.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ fn catalogue() -> Catalogue {
     }
 }
 
-/// What is offered at the `|` in `text`.
+/// The candidates at the `|` in `text`.
 fn offered(text: &str) -> Vec<String> {
     let cursor = text.find('|').unwrap();
     let text = text.replace('|', "");
@@ -86,7 +86,7 @@ fn columns_are_those_of_the_tables_that_are_named() {
     ] {
         let found = offered(text);
         if text.contains("\"Od") {
-            // An open quote swallows the FROM: any column may be meant.
+            // An open quote swallows the FROM: any column is possible.
             assert_eq!(found, ["\"Odd Name\""]);
         } else {
             assert_eq!(found, wanted, "{text}");

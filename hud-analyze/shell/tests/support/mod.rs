@@ -20,9 +20,9 @@ use rustix::{
 };
 use tempfile::TempDir;
 
-/// How long a test waits for something that has to come.
+/// Timeout of a test for expected output.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a program asks a terminal for its cursor by.
+/// The query with which a program asks a terminal for its cursor.
 const WHERE: &[u8] = b"\x1b[6n";
 
 /// The example, without an environment that changes what it does.
@@ -45,7 +45,7 @@ pub(crate) struct Terminal {
     child: Child,
     parser: vt100::Parser,
     unread: Vec<u8>,
-    /// All that came, as it came.
+    /// All output so far, unprocessed.
     pub(crate) raw: Vec<u8>,
     _home: Option<TempDir>,
 }
@@ -81,7 +81,8 @@ impl Terminal {
         unsafe {
             command.pre_exec(|| {
                 setsid()?;
-                // Ctrl-C becomes a signal, and a change of size too, only for whoever has it as its controlling terminal.
+                // Ctrl-C becomes a signal, and a change of size too, only for a process whose controlling terminal it
+                // is.
                 ioctl_tiocsctty(rustix::stdio::stdin())?;
                 Ok(())
             });
@@ -106,7 +107,7 @@ impl Terminal {
         screen.rows(0, screen.size().1).nth(usize::from(row)).unwrap_or_default().trim_end().to_owned()
     }
 
-    /// What is drawn in reverse: the chosen entry of a menu.
+    /// Reversed text: the chosen entry of a menu.
     pub(crate) fn chosen(&self) -> String {
         let screen = self.parser.screen();
         let (rows, columns) = screen.size();
@@ -194,7 +195,7 @@ impl Terminal {
         n > 0
     }
 
-    /// Puts what was read on the screen, and answers where the cursor is, as a terminal does.
+    /// Puts new output on the screen, and answers queries for the cursor's position, as a terminal does.
     fn show(&mut self) {
         while let Some(at) = self.unread.windows(WHERE.len()).position(|bytes| bytes == WHERE) {
             self.parser.process(&self.unread[..at]);

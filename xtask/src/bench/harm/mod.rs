@@ -1,5 +1,5 @@
-//! How much hud-record slows programs that nobody tuned for: each mode of `hud-record/examples/harm.rs`, measured in
-//! turns with and without a recorder on one of two running processes.
+//! Measures how much hud-record slows programs that it was not tuned for: each mode of `hud-record/examples/harm.rs`,
+//! measured alternately with and without a recorder on one of two running processes.
 
 mod modes;
 
@@ -44,17 +44,17 @@ pub(super) struct Args {
     no_report: bool,
 }
 
-/// Between a change (start, attach) and a measurement.
+/// Pause between a change (start, attach) and a measurement.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Between a detach and a measurement.
+/// Pause after a detach.
 const SETTLE_ALONE: Duration = Duration::from_millis(300);
-/// What a recorder under load is asked to record, in seconds.
+/// Duration that a recorder under load is asked to record, in seconds.
 const LOADED_SECONDS: u64 = 3;
 const BUSY_THREADS_PER_CPU: usize = 4;
-/// Share of its CPUs from which a program is taken to use all that it gets.
+/// Share of its CPUs above which a program is assumed to use all CPU time that it gets.
 const FULLY_USED: f64 = 0.9;
-/// Least ratio of any single measurement. Harm can be a matter of chance: of two recordings of the same `self-wake`
-/// process, one left it its speed and one took 98.7 %, which a median may hide.
+/// Least ratio of any single measurement. Harm varies: of two recordings of the same `self-wake` process, one did not
+/// slow it and one took 98.7 % of its speed, which a median may hide.
 const LOWEST: f64 = 0.9;
 
 const METHOD: &str = "\
@@ -156,7 +156,7 @@ struct Speed {
 }
 
 impl Speed {
-    /// From two accounts of the program.
+    /// Computed from two reports of the program.
     fn between(before: &Value, after: &Value) -> Result<Self> {
         let grown = |name: &str| -> Result<f64> {
             let of = |account: &Value| account[name].as_f64().context("the account lacks a number");
@@ -167,8 +167,8 @@ impl Speed {
     }
 }
 
-/// Two processes of one program that run at the same time, on the same CPUs; without a second one where the machine has
-/// no room for it.
+/// Two processes of one program that run at the same time on the same CPUs; only one if the machine has no room for
+/// two.
 struct Twins {
     /// The one that is recorded.
     target: Target,
@@ -205,7 +205,7 @@ impl Twins {
         Ok((self.target.account()?, self.control.as_ref().map(Target::account).transpose()?))
     }
 
-    /// Since these accounts.
+    /// Since these reports.
     fn speeds(&self, before: &(Value, Option<Value>)) -> Result<Speeds> {
         let after = self.accounts()?;
         let control = before.1.as_ref().zip(after.1.as_ref());
@@ -316,7 +316,7 @@ impl Bench {
             per_cpu.error()
         );
         self.report.add(format!("{title}: {unit} per CPU second"), least, per_cpu.median(), "", detail);
-        // Each measurement alone, against its neighbours as the recorded ones are: what the machine does by itself.
+        // Each measurement alone, compared with its neighbours as the recorded ones are: the machine's own noise.
         let noise = alone.windows(3).map(|of| twins.ratios(&of[1], [&of[0], &of[2]]).1);
         let noise = Values(noise.collect());
         let detail = format!("{noise}; ± {:.3}; the same ratio without a recorder", noise.error());
@@ -393,7 +393,7 @@ impl Bench {
     }
 }
 
-/// What was measured repeatedly; displayed in order of measurement.
+/// Repeated measurements; displayed in order of measurement.
 struct Values(Vec<f64>);
 
 impl Values {
@@ -401,7 +401,7 @@ impl Values {
         median(&mut self.0.clone())
     }
 
-    /// The median's standard error, as of a normal distribution; NaN for less than two values.
+    /// The median's standard error, assuming a normal distribution; NaN for less than two values.
     fn error(&self) -> f64 {
         let number = self.0.len() as f64;
         let mean = self.0.iter().sum::<f64>() / number;
@@ -432,7 +432,7 @@ fn switches_per_second(pid: u32) -> Result<f64> {
 fn switches(pid: u32) -> Result<f64> {
     let mut sum = 0.0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // Empty where the thread has ended meanwhile.
+        // Empty if the thread has exited meanwhile.
         let status = fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
         let switches = status.lines().filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
         sum += switches.filter_map(|(_, number)| number.trim().parse::<f64>().ok()).sum::<f64>();

@@ -1,4 +1,4 @@
-//! What `cargo xtask bench harm` measures: programs, their variants, and ways to run the recorder.
+//! The programs, variants and recorder options that `cargo xtask bench harm` measures.
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -25,7 +25,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    /// What a unit of its work is.
+    /// Unit of its work.
     pub(super) fn unit(self) -> &'static str {
         match self {
             Self::SelfWake | Self::Monomorphs => "polls",
@@ -43,18 +43,18 @@ impl Mode {
         matches!(self, Self::SelfWake | Self::NotifyPingPong | Self::Timers)
     }
 
-    /// Whether two processes of it can run at a time: 4,000 threads that wake all the time leave nothing else a CPU.
+    /// Whether two processes of it can run at a time: 4,000 threads that wake constantly leave no CPU for others.
     pub(super) fn leaves_room_for_a_control(self) -> bool {
         self != Self::Threads
     }
 
-    /// Whether the binary with debug information is measured too: hud finds the current task in another way there.
+    /// Whether the binary with debug information is measured too: hud finds the current task differently there.
     pub(super) fn has_two_variants(self) -> bool {
         matches!(self, Self::SelfWake | Self::NotifyPingPong | Self::Timers | Self::SwitchesFlat)
     }
 }
 
-/// How the recorder is run.
+/// Options of the recorder.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Side {
     /// `--polls off`
@@ -99,7 +99,7 @@ pub(super) fn names<T: ValueEnum>(values: &[T]) -> Result<String> {
     Ok(values.iter().map(name).collect::<Result<Vec<_>>>()?.join(","))
 }
 
-/// As it is written on the command line.
+/// As written on the command line.
 pub(super) fn name<T: ValueEnum>(value: &T) -> Result<String> {
     Ok(value.to_possible_value().context("a value without a name")?.get_name().to_owned())
 }
