@@ -38,7 +38,7 @@ use crate::{
     switch::{Attach as _, Switch, Tracepoints},
     target::{Process, Tokio, VTABLE_ID_OFFSET},
     unwind::{LoadingTables, Prepared, Unwinder},
-    uprobes::{Places, Programs, TrapCost, Uprobes},
+    uprobes::{self, Places, Programs, Refused, TrapCost, Uprobes},
 };
 
 /// The object that `cargo xtask build-ebpf` makes from hud-ebpf.
@@ -455,6 +455,7 @@ impl Probes {
         let places = places.into_iter().filter(|p| programs.has(p.program)).collect();
         let mut probes = Uprobes::new(programs, places, &exe, process.pid).map_err(started)?;
         probes.attach().map_err(started)?;
+        self.leave_out_places(probes.refused());
         let switch =
             Switch::new("hud-probes", probes).map_err(|source| Error::Io { action: "start a thread", source })?;
         self.probed = Probed::Switched(switch);
@@ -465,7 +466,7 @@ impl Probes {
         let what = "attaching uprobes to tokio";
         let exe = process.exe_path();
         let pid = NonZeroU32::new(process.pid).ok_or(Error::NoSuchPid(process.pid))?;
-        let mut links = Vec::new();
+        let (mut links, mut bad) = (Vec::new(), Refused::default());
         for Places { program: name, at, .. } in places {
             let program: &mut UProbe = self.program(name)?;
             if let Err(e) = program.load().map_err(|e| refused(what, &e)) {
@@ -477,17 +478,38 @@ impl Probes {
                 continue;
             }
             for &(offset, cookie) in at {
+                if bad.places.contains(&offset) {
+                    continue;
+                }
                 let point =
                     UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset), cookie: Some(cookie) };
                 let link = program
                     .attach(point, exe.as_path() as &Path, UProbeScope::OneProcess(pid))
-                    .and_then(|id| program.take_link(id))
-                    .map_err(|e| if exe.exists() { refused(what, &e) } else { Error::Exited(process.pid) })?;
-                links.push(link);
+                    .and_then(|id| program.take_link(id));
+                match link {
+                    Ok(link) => links.push(link),
+                    Err(_) if !exe.exists() => return Err(Error::Exited(process.pid)),
+                    Err(e) => match kernel_error(&e) {
+                        Some(e) if e.raw_os_error().is_some_and(uprobes::is_of_the_place) => bad.add([offset], e),
+                        _ => return Err(refused(what, &e)),
+                    },
+                }
             }
         }
+        self.leave_out_places(&bad);
         self.probed = Probed::OneByOne(links);
         Ok(())
+    }
+
+    /// Says that there are places which the kernel does not probe.
+    fn leave_out_places(&mut self, refused: &Refused) {
+        if !refused.places.is_empty() {
+            let (count, all) = (refused.places.len(), self.places);
+            self.leave_out(
+                None,
+                format!("{count} of {all} places in the target's code cannot be probed: {}", refused.why),
+            );
+        }
     }
 
     /// Tells the kernel program of threads that exist already, so that it tells only news.
@@ -1016,13 +1038,17 @@ pub(crate) fn verdict(log: &str) -> &str {
     log.lines().rev().map(str::trim).find(is_reason).unwrap_or_default()
 }
 
+/// The system's error that an error of aya's comes from.
+fn kernel_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
+    std::iter::successors(Some(error), |e| e.source()).find_map(|e| e.downcast_ref())
+}
+
 /// An error of aya's in hud's terms: no permission, no eBPF, or a program of ours that is at fault.
 fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     let mut why = error.to_string();
     let mut source = error.source();
-    let mut io = None;
+    let io = kernel_error(error);
     while let Some(e) = source {
-        io = io.or_else(|| e.downcast_ref::<std::io::Error>());
         let text = e.to_string();
         if !why.contains(&text) {
             why = format!("{why}: {text}");

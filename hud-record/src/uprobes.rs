@@ -17,6 +17,7 @@ use std::{
 
 use aya::{Ebpf, maps::Map};
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_map_type, bpf_prog_info, bpf_prog_type};
+use rustix::io::Errno;
 
 use crate::{bpf, kernel, privilege, switch::Attach};
 
@@ -129,6 +130,36 @@ impl Programs {
     }
 }
 
+/// Attempts that may fail while places are sorted out that the kernel does not probe.
+const MOST_REFUSALS: usize = 48;
+/// `ENOTSUPP` (include/linux/errno.h), which the kernel keeps to itself otherwise: an instruction that it cannot execute out
+/// of line, such as one with a `lock` prefix (`uprobe_init_insn`, arch/x86/kernel/uprobes.c).
+const NOT_SUPPORTED: i32 = 524;
+
+/// Whether the kernel refused this place, rather than the program or the process.
+pub(crate) fn is_of_the_place(errno: i32) -> bool {
+    let known = [Errno::INVAL, Errno::IO, Errno::OPNOTSUPP].map(Errno::raw_os_error);
+    errno == NOT_SUPPORTED || known.contains(&errno)
+}
+
+/// Places that the kernel does not probe.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refused {
+    /// Offsets in the file.
+    pub(crate) places: HashSet<u64>,
+    /// What the kernel said of the first.
+    pub(crate) why: String,
+}
+
+impl Refused {
+    pub(crate) fn add(&mut self, places: impl IntoIterator<Item = u64>, why: &io::Error) {
+        if self.places.is_empty() {
+            self.why = why.to_string();
+        }
+        self.places.extend(places);
+    }
+}
+
 /// The probes of one process, on or off.
 #[derive(Debug)]
 pub(crate) struct Uprobes {
@@ -136,7 +167,11 @@ pub(crate) struct Uprobes {
     places: Vec<Places>,
     file: CString,
     pid: u32,
+    /// How many of `places` are on.
+    on: usize,
+    /// One for each of them, more where some of its places are refused.
     links: Vec<OwnedFd>,
+    refused: Refused,
 }
 
 impl Uprobes {
@@ -144,31 +179,68 @@ impl Uprobes {
     pub(crate) fn new(programs: Programs, places: Vec<Places>, file: &str, pid: u32) -> io::Result<Self> {
         let file = CString::new(file).map_err(io::Error::other)?;
         let places = places.into_iter().filter(|p| !p.at.is_empty()).collect();
-        Ok(Uprobes { programs, places, file, pid, links: Vec::new() })
+        Ok(Uprobes { programs, places, file, pid, on: 0, links: Vec::new(), refused: Refused::default() })
+    }
+
+    /// The places that are left out, as the kernel refused them.
+    pub(crate) fn refused(&self) -> &Refused {
+        &self.refused
+    }
+
+    /// Attaches a program at its places, and leaves out those that the kernel refuses. It does not say which: what is
+    /// refused is divided until it does. Where too many are, the rest is left out with them.
+    fn attach_at(&mut self, places: &Places) -> io::Result<()> {
+        let program = self.programs.get(places.program)?;
+        let at = places.at.iter().copied().filter(|(place, _)| !self.refused.places.contains(place)).collect();
+        let mut parts: Vec<Vec<(u64, u64)>> = vec![at];
+        let mut refusals = 0;
+        while let Some(mut at) = parts.pop() {
+            if at.is_empty() {
+                continue;
+            }
+            match link(program, &at, places.is_return, &self.file, self.pid) {
+                Ok(link) => self.links.push(link),
+                Err(e) if !e.raw_os_error().is_some_and(is_of_the_place) => return Err(e),
+                Err(e) => {
+                    refusals += 1;
+                    if at.len() == 1 || refusals > MOST_REFUSALS {
+                        self.refused.add(at.iter().map(|(place, _)| *place), &e);
+                    } else {
+                        let second = at.split_off(at.len() / 2);
+                        parts.extend([second, at]);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 impl Attach for Uprobes {
     /// In the order of their places.
     fn attach(&mut self) -> io::Result<()> {
-        let on = self.links.len();
-        for places in self.places.iter().skip(on) {
-            self.links.push(link(self.programs.get(places.program)?, places, &self.file, self.pid)?);
-        }
-        Ok(())
+        let places = std::mem::take(&mut self.places);
+        let done = places.iter().skip(self.on).try_for_each(|places| {
+            self.attach_at(places)?;
+            self.on += 1;
+            Ok(())
+        });
+        self.places = places;
+        done
     }
 
     /// Takes all of them off, at once: to take a link off is to wait for a grace period of the kernel, and whatever is
     /// still on meanwhile goes on costing the target a trap for each hit. No order is needed, as none of them counts any
     /// more (`PROBES_SINCE`).
     fn detach(&mut self) {
+        self.on = 0;
         for thread in release(&mut self.links) {
             let _ = thread.join();
         }
     }
 
     fn is_attached(&self) -> bool {
-        !self.links.is_empty()
+        self.on > 0
     }
 }
 
@@ -327,8 +399,14 @@ fn load(
     }
 }
 
-fn link(program: &OwnedFd, places: &Places, file: &CString, pid: u32) -> io::Result<OwnedFd> {
-    let (offsets, cookies): (Vec<u64>, Vec<u64>) = places.at.iter().copied().unzip();
+fn link(
+    program: &OwnedFd,
+    at: &[(u64, u64)],
+    is_return: bool,
+    file: &CString,
+    pid: u32,
+) -> io::Result<OwnedFd> {
+    let (offsets, cookies): (Vec<u64>, Vec<u64>) = at.iter().copied().unzip();
     let mut attr = bpf::zeroed();
     {
         // SAFETY: all members are plain integers; these are the ones of BPF_LINK_CREATE.
@@ -340,7 +418,7 @@ fn link(program: &OwnedFd, places: &Places, file: &CString, pid: u32) -> io::Res
             multi.offsets = offsets.as_ptr() as u64;
             multi.cookies = cookies.as_ptr() as u64;
             multi.cnt = u32::try_from(offsets.len()).map_err(io::Error::other)?;
-            multi.flags = if places.is_return { RETURN } else { 0 };
+            multi.flags = if is_return { RETURN } else { 0 };
             multi.pid = pid;
         }
     }

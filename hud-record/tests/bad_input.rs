@@ -10,7 +10,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use support::{Target, hud_record, may_trace, program, text};
+use object::{Object as _, ObjectSection as _};
+use support::{Target, hud_record, may_trace, program, record, text};
 
 /// Runs hud-record, expects it to fail with `code`, to say `what` and to leave no session.
 fn refuses(command: &mut Command, session: &Path, code: i32, what: &str) {
@@ -126,6 +127,37 @@ fn a_binary_that_is_none_or_32_bit_or_another_build() {
     refuses(&mut with(&given(b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0")), &session, 1, "a 32-bit binary");
     refuses(&mut with(&given(b"\x7fELF\x02\x01\x01\0garbage")), &session, 1, "a damaged ELF binary");
     refuses(&mut with(Path::new("/bin/sleep")), &session, 1, "another build");
+}
+
+/// The kernel does not probe an instruction with a `lock` prefix, and refuses all places of a link because of one.
+#[test]
+fn places_that_cannot_be_probed_are_left_out() {
+    const BAD: usize = 3;
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = program("test-async-app");
+    let bytes = fs::read(&program).unwrap();
+    let elf = object::File::parse(&*bytes).unwrap();
+    let code = elf.section_by_name(".text").unwrap();
+    // `lock xadd` and `lock cmpxchg` of 64 bits.
+    let is_locked = |code: &[u8]| matches!(code, [0xf0, 0x48, 0x0f, 0xb1 | 0xc1]);
+    let locked = code.data().unwrap().windows(4).enumerate().filter(|(_, code)| is_locked(code)).map(|(at, _)| at);
+    let mut objcopy = Command::new("objcopy");
+    for (index, at) in locked.step_by(7).take(BAD).enumerate() {
+        let name = format!("_ZN5tokio7runtime4task3raw4poll17h{index:016x}E");
+        objcopy.arg("--add-symbol").arg(format!("{name}=.text:{at:#x},function,local"));
+    }
+    let changed = dir.path().join("changed");
+    assert!(objcopy.arg(&program).arg(&changed).status().unwrap().success());
+    let target = Target::start(&changed, &[]);
+    let recording = record(target.pid(), &dir.path().join("s"), &["--duration", "2", "--polls", "exact"]);
+    let notes = recording.manifest.notes.join("\n");
+    assert!(notes.contains(&format!("{BAD} of ")) && notes.contains("cannot be probed"), "{notes}");
+    // What can be probed is.
+    assert!(recording.rows("polls") > 100);
+    target.stop();
 }
 
 #[test]
