@@ -130,6 +130,8 @@ impl SwitchGovernor {
     pub(super) fn tick(&mut self, probes: &mut Probes, process: &Process, now: u64) -> Result<Option<Turned>> {
         let Some(share) = self.share else { return Ok(None) };
         let passed = float(now.saturating_sub(self.looked)).max(1.0);
+        // Of that time they have counted only since they were put on, at the first look above all.
+        let counted = float(now.saturating_sub(self.looked.max(probes.switches_since()))).max(1.0);
         self.looked = now;
         let target = kernel::cpu_time(process.pid).map_or(self.target, float);
         let income = (share * (target - self.target)).max(FLOOR * passed);
@@ -141,9 +143,9 @@ impl SwitchGovernor {
         let most = self.most();
         match &mut self.state {
             State::On => {
-                self.rate = if self.rate == 0.0 { spent / passed } else { 0.8 * self.rate + 0.2 * spent / passed };
+                self.rate = if self.rate == 0.0 { spent / counted } else { 0.8 * self.rate + 0.2 * spent / counted };
                 let switches = probes.switches();
-                self.per_ns = float(switches.saturating_sub(self.switches)) / passed;
+                self.per_ns = float(switches.saturating_sub(self.switches)) / counted;
                 self.switches = switches;
                 if self.saved >= 0.0 || !probes.switches_are_on() {
                     return Ok(None);
