@@ -2,9 +2,10 @@
 
 use std::sync::OnceLock;
 
-use btf_rs::{Btf, BtfType as _, Type};
 use hud_common::{session::Clock, wire::Config};
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::btf::Types;
 
 /// Where the kernel describes its own types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -51,44 +52,38 @@ pub struct ReturnOffsets {
 }
 
 impl ReturnOffsets {
-    fn of(btf: &Btf) -> Option<Self> {
+    fn of(types: &Types<'_>) -> Option<Self> {
+        let offset = |of, name| Some(types.member(of, name)?.0);
         Some(ReturnOffsets {
-            task_utask: member(btf, "task_struct", "utask")?.0,
-            utask_instances: member(btf, "uprobe_task", "return_instances")?.0,
-            instance_stack: member(btf, "return_instance", "stack")?.0,
-            instance_return: member(btf, "return_instance", "orig_ret_vaddr")?.0,
-            instance_next: member(btf, "return_instance", "next")?.0,
+            task_utask: offset("task_struct", "utask")?,
+            utask_instances: offset("uprobe_task", "return_instances")?,
+            instance_stack: offset("return_instance", "stack")?,
+            instance_return: offset("return_instance", "orig_ret_vaddr")?,
+            instance_next: offset("return_instance", "next")?,
         })
     }
 }
 
 impl Offsets {
-    /// By the running kernel's BTF; `None` where it has none. Read once, which takes a tenth of a second: whoever comes
-    /// meanwhile waits.
+    /// By the running kernel's BTF; `None` where it has none. Read once.
     pub fn of_running_kernel() -> Option<Self> {
         static READ: OnceLock<Option<Offsets>> = OnceLock::new();
-        *READ.get_or_init(Self::read)
+        *READ.get_or_init(|| Self::of(&Types::parse(&std::fs::read(BTF_PATH).ok()?)?))
     }
 
-    fn read() -> Option<Self> {
-        // Read whole: `from_file` seeks before every type, 126,000 system calls here.
-        let btf = Btf::from_bytes(&std::fs::read(BTF_PATH).ok()?).ok()?;
+    fn of(types: &Types<'_>) -> Option<Self> {
+        let offset = |of, name| Some(types.member(of, name)?.0);
+        let (thread, thread_struct) = types.member("task_struct", "thread")?;
         Some(Offsets {
-            task_pid: member(&btf, "task_struct", "pid")?.0,
-            task_tgid: member(&btf, "task_struct", "tgid")?.0,
-            task_fsbase: {
-                let (thread, id) = member(&btf, "task_struct", "thread")?;
-                let Type::Struct(thread_struct) = btf.resolve_type_by_id(id).ok()? else {
-                    return None;
-                };
-                thread.checked_add(member_of(&btf, &thread_struct, "fsbase")?.0)?
-            },
-            task_state: match switch_arguments(&btf) {
-                // void *, preempt, prev, next: include/trace/events/sched.h has prev_state as well since Linux 5.18.
-                Some(..=4) => Some(member(&btf, "task_struct", "__state")?.0),
+            task_pid: offset("task_struct", "pid")?,
+            task_tgid: offset("task_struct", "tgid")?,
+            task_fsbase: thread.checked_add(types.member_by_id(thread_struct, "fsbase")?.0)?,
+            // void *, preempt, prev, next: include/trace/events/sched.h has prev_state as well since Linux 5.18.
+            task_state: match types.parameters("btf_trace_sched_switch") {
+                Some(..=4) => Some(offset("task_struct", "__state")?),
                 _ => None,
             },
-            returns: ReturnOffsets::of(&btf),
+            returns: ReturnOffsets::of(types),
         })
     }
 
@@ -100,19 +95,6 @@ impl Offsets {
         task_state: None,
         returns: None,
     };
-}
-
-/// How many arguments the tracepoint `sched_switch` has, by the type of its probes (`btf_trace_sched_switch`).
-fn switch_arguments(btf: &Btf) -> Option<usize> {
-    let typedef = btf.resolve_types_by_name("btf_trace_sched_switch").ok()?.into_iter().find_map(|t| match t {
-        Type::Typedef(t) => Some(t),
-        _ => None,
-    })?;
-    let Type::Ptr(pointer) = btf.resolve_chained_type(&typedef).ok()? else { return None };
-    match btf.resolve_chained_type(&pointer).ok()? {
-        Type::FuncProto(prototype) => Some(prototype.parameters.len()),
-        _ => None,
-    }
 }
 
 /// The kernel's release, such as `6.12.117+deb13-cloud-amd64`.
@@ -148,33 +130,6 @@ pub fn is_locked_down() -> bool {
 /// The sysctl `kernel.perf_event_paranoid`: above 2, Debian's and Ubuntu's kernels let only CAP_SYS_ADMIN open perf events.
 pub fn perf_event_paranoid() -> Option<i32> {
     std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
-}
-
-fn member(btf: &Btf, of: &str, name: &str) -> Option<(u32, u32)> {
-    btf.resolve_types_by_name(of).ok()?.into_iter().find_map(|t| match t {
-        Type::Struct(s) => member_of(btf, &s, name),
-        _ => None,
-    })
-}
-
-/// Offset in bytes and type id of a member, also inside anonymous structures (`task_struct` is laid out with
-/// `randomized_struct_fields_start`).
-fn member_of(btf: &Btf, of: &btf_rs::Struct, name: &str) -> Option<(u32, u32)> {
-    of.members.iter().find_map(|m| {
-        let offset = m.bit_offset() / 8;
-        let id = m.get_type_id()?;
-        match btf.resolve_name(m).unwrap_or_default() {
-            found if found == name => Some((offset, id)),
-            found if found.is_empty() => match btf.resolve_type_by_id(id).ok()? {
-                Type::Struct(inner) | Type::Union(inner) => {
-                    let (inside, id) = member_of(btf, &inner, name)?;
-                    Some((offset.checked_add(inside)?, id))
-                }
-                _ => None,
-            },
-            _ => None,
-        }
-    })
 }
 
 /// CLOCK_MONOTONIC now (ns).

@@ -4,6 +4,7 @@
 
 pub mod attach;
 mod bpf;
+mod btf;
 pub mod check;
 pub mod cli;
 mod cost;

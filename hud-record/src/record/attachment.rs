@@ -80,8 +80,6 @@ impl Attachment {
         let pidfd = Pid::from_raw(process.pid.cast_signed())
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
             .ok_or(Error::Exited(process.pid))?;
-        // What takes long is begun first, side by side: the kernel's types, then the unwind tables.
-        let _ = thread::Builder::new().name("hud-btf".into()).spawn(kernel::Offsets::of_running_kernel);
         // While hud may still do everything: the child is to become nobody.
         let sources = Arc::new(Sources::new(Intake::start(settings.intake.as_deref())?, Cache::shared()));
         // Another child for what recording waits for: the other one stands back.
