@@ -13,6 +13,7 @@ pub mod headless;
 pub mod intake;
 pub mod kernel;
 mod live;
+mod loading;
 mod memory;
 pub mod names;
 pub mod privilege;

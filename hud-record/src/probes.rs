@@ -7,7 +7,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeSet, HashSet},
     num::NonZeroU32,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::OwnedFd,
     path::Path,
     sync::Arc,
 };
@@ -29,16 +29,17 @@ use hud_common::wire::{
 };
 
 use crate::{
-    cost::{self, Costs, RunTimes, Switches},
+    cost::{Costs, RunTimes, Switches},
     error::{Error, Result},
     kernel::{self, BTF_PATH, Offsets},
+    loading::{Loaded, LoadedProbes, TRACEPOINTS},
     names::Sources,
     privilege,
     ring::Ring,
     switch::{Attach as _, Switch, Tracepoints},
     target::{Process, Tokio, VTABLE_ID_OFFSET},
     unwind::{LoadingTables, Prepared, Unwinder},
-    uprobes::{self, Places, Programs, Refused, TrapCost, Uprobes},
+    uprobes::{self, Places, Programs, Refused, Relocated, TrapCost, Uprobes},
 };
 
 /// The object that `cargo xtask build-ebpf` makes from hud-ebpf.
@@ -227,19 +228,19 @@ impl Probes {
             switch_floor: switch_floor(),
             ..config(offsets)
         };
-        let counts = cost::begin();
         let mut loader = EbpfLoader::new();
         if by_tables {
             tables.size(&mut loader);
         }
         let threads = (process.threads().len() * 4).clamp(THREADS.0, THREADS.1);
         loader.map_max_entries("THREADS", u32::try_from(threads).unwrap_or(u32::MAX));
-        let bpf = loader
+        let mut bpf = loader
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
         // While the verifier looks at the programs.
         let tables = if by_tables { Some(LoadingTables::begin(&bpf, tables)?) } else { None };
+        let mut loaded = Loaded::load(&mut bpf, OBJECT, plan, use_btf)?;
         let mut probes = Probes {
             bpf,
             probed: Probed::Not,
@@ -256,36 +257,29 @@ impl Probes {
             left_out: Vec::new(),
             switches: None,
             switches_since: 0,
-            costs: RefCell::new(Costs::new(counts)),
+            costs: RefCell::new(Costs::new(loaded.counts)),
         };
-        probes.attach_scheduler(use_btf)?;
-        if plan.freq > 0 {
-            match probes.attach_sampler(plan.freq) {
+        probes.attach_scheduler(std::mem::take(&mut loaded.tracepoints), loaded.is_btf)?;
+        if let Some(loaded) = loaded.sampler {
+            match loaded.and_then(|()| probes.attach_sampler(plan.freq)) {
                 Ok(()) => probes.samples = true,
                 Err(e) => probes.leave_out_samples(&e),
             }
         }
-        if plan.polls != Polls::Off {
-            // Now, as the ring is still among the maps.
-            let loaded = Programs::load(&probes.bpf, OBJECT, &PROBED);
-            if let Ok((_, rejected)) = &loaded
-                && let Some((name, why)) = rejected.iter().find(|(name, _)| !is_optional(name))
-            {
-                return Err(rejection(name, why));
-            }
-            match loaded.and_then(|(programs, rejected)| programs.test().map(|tested| (programs, rejected, tested))) {
-                Ok((programs, rejected, tested)) => {
-                    if plan.polls == Polls::Auto {
-                        probes.trap = tested.trap_cost().ok();
+        match loaded.probed {
+            Some(Ok(LoadedProbes { programs, rejected, trap })) => {
+                for (name, why) in rejected {
+                    let why = rejection(name, &why);
+                    if !is_optional(name) {
+                        return Err(why);
                     }
-                    for (name, why) in rejected {
-                        let (stream, lost) = lost_with(name);
-                        probes.leave_out(stream, format!("{lost}: {}", rejection(name, &why)));
-                    }
-                    probes.programs = Some(programs);
+                    let (stream, lost) = lost_with(name);
+                    probes.leave_out(stream, format!("{lost}: {why}"));
                 }
-                Err(e) => tracing::debug!("no uprobe_multi links, the probes are attached one by one: {e}"),
+                (probes.programs, probes.trap) = (Some(programs), trap);
             }
+            Some(Err(e)) => tracing::debug!("no uprobe_multi links, the probes are attached one by one: {e}"),
+            None => {}
         }
         if let Some(tables) = tables {
             probes.unwinder = Some(Unwinder::start(tables, process.clone(), Arc::clone(sources))?);
@@ -335,28 +329,28 @@ impl Probes {
         Ok(())
     }
 
-    fn attach_scheduler(&mut self, use_btf: bool) -> Result<()> {
-        let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
-        let optional = [
-            ("sched_waking", "run-queue latency and who wakes whom are not recorded"),
-            ("sched_process_exec", "hud does not notice if the target executes another program"),
+    fn attach_scheduler(&mut self, loaded: Vec<Result<Option<OwnedFd>>>, is_btf: bool) -> Result<()> {
+        let lost_without = |name| match name {
+            "sched_waking" => "run-queue latency and who wakes whom are not recorded",
+            "sched_process_exec" => "hud does not notice if the target executes another program",
             // Without BTF threads are seen when they first run.
-            ("sched_wakeup_new", "it is not recorded who starts a thread"),
-        ];
-        let mut switches = vec![self.load_tracepoint(btf.as_ref(), "sched_switch")?];
-        for (name, lost) in optional {
-            if name == "sched_wakeup_new" && btf.is_none() {
-                continue;
-            }
-            let loaded = self.load_tracepoint(btf.as_ref(), name).and_then(|program| {
-                if name == "sched_waking" {
+            _ => "it is not recorded who starts a thread",
+        };
+        let mut switches = Vec::new();
+        for (name, loaded) in TRACEPOINTS.into_iter().zip(loaded) {
+            let attached = loaded.and_then(|program| match name {
+                "sched_switch" | "sched_waking" => {
                     switches.push(program);
-                    return Ok(());
+                    Ok(())
                 }
-                self.attach_tracepoint(btf.is_some(), name)
+                _ => self.attach_tracepoint(is_btf, name),
             });
-            if let Err(e) = loaded {
-                self.leave_out(None, format!("{lost}: {e}"));
+            match attached {
+                Err(e) if name == "sched_switch" => return Err(e),
+                Err(e) if is_btf || name != "sched_wakeup_new" => {
+                    self.leave_out(None, format!("{}: {e}", lost_without(name)));
+                }
+                _ => {}
             }
         }
         let what = "attaching to the scheduler's tracepoints";
@@ -377,20 +371,6 @@ impl Probes {
         Ok(())
     }
 
-    /// Loads the program at a tracepoint of the scheduler's. Gives its descriptor where it is one at a BTF tracepoint.
-    fn load_tracepoint(&mut self, btf: Option<&Btf>, name: &str) -> Result<Option<OwnedFd>> {
-        let Some(btf) = btf else {
-            let program: &mut TracePoint = self.program(&format!("{name}_tp"))?;
-            program.load().map_err(|e| refused(&format!("attaching to tracepoint sched:{name}"), &e))?;
-            return Ok(None);
-        };
-        let what = format!("attaching to tp_btf/{name}");
-        let program: &mut BtfTracePoint = self.program(&format!("{name}_btf"))?;
-        program.load(name, btf).map_err(|e| refused(&what, &e))?;
-        let fd = program.fd().map_err(|e| refused(&what, &e))?.as_fd().try_clone_to_owned();
-        fd.map(Some).map_err(|source| Error::Io { action: "duplicate a descriptor", source })
-    }
-
     /// Attaches it.
     fn attach_tracepoint(&mut self, is_btf: bool, name: &str) -> Result<()> {
         if is_btf {
@@ -407,7 +387,6 @@ impl Probes {
         let what = "sampling the CPUs by perf_event cpu-clock";
         let cpus = online_cpus().map_err(|(_, source)| Error::Io { action: "list the CPUs", source })?;
         let program: &mut PerfEvent = self.program("sample_cpu")?;
-        program.load().map_err(|e| refused(what, &e))?;
         for cpu in cpus {
             program
                 .attach(
@@ -899,7 +878,7 @@ pub fn stream_counters(counters: &Counters, stream: Stream) -> StreamCounters {
     counters.streams.get(stream as usize).copied().unwrap_or_default()
 }
 
-fn missing(what: &str) -> Error {
+pub(crate) fn missing(what: &str) -> Error {
     Error::Kernel {
         what: format!("the kernel object has no {what}"),
         why: "hud-ebpf/prebuilt is out of date; run `cargo xtask build-ebpf`".into(),
@@ -907,7 +886,7 @@ fn missing(what: &str) -> Error {
 }
 
 /// The programs in the target's code.
-const PROBED: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
+pub(crate) const PROBED: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
 
 /// Whether there is something to record without a program.
 fn is_optional(program: &str) -> bool {
@@ -1009,8 +988,9 @@ pub fn check(no_btf: bool) -> Result<Vec<Checked>> {
         };
         checked.push((name, verified));
     }
-    let (programs, rejected) =
-        Programs::load(&bpf, OBJECT, &PROBED).map_err(|source| Error::Io { action: "load the uprobes", source })?;
+    let (programs, rejected) = Relocated::new(&bpf, OBJECT)
+        .and_then(|relocated| relocated.load(&PROBED))
+        .map_err(|source| Error::Io { action: "load the uprobes", source })?;
     checked.extend(programs.verified_instructions().into_iter().map(|(name, n)| (name, Ok(n))));
     checked.extend(rejected.into_iter().map(|(name, why)| (name.to_string(), Err(why))));
     Ok(checked)
@@ -1044,7 +1024,7 @@ fn kernel_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a 
 }
 
 /// An error of aya's in hud's terms: no permission, no eBPF, or a program of ours that is at fault.
-fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+pub(crate) fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     let mut why = error.to_string();
     let mut source = error.source();
     let io = kernel_error(error);

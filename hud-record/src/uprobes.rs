@@ -35,22 +35,16 @@ pub(crate) struct Places {
     pub(crate) at: Vec<(u64, u64)>,
 }
 
-/// The programs, loaded. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(crate) struct Programs(Arc<[(&'static str, OwnedFd)]>);
+/// The object's code with the maps that it uses, ready to be loaded.
+pub(crate) struct Relocated {
+    object: aya_obj::Object,
+    /// Its descriptor is in the code.
+    _own_array: OwnedFd,
+}
 
-impl Programs {
-    /// Loads the programs `names` of `object`, on the maps of `bpf`. Gives those too that the verifier rejects, with its
-    /// reason.
-    ///
-    /// # Errors
-    /// Linux before 6.6 has no such links, and some versions after it are not to be trusted with them: see
-    /// [`Programs::test`].
-    pub(crate) fn load(
-        bpf: &Ebpf,
-        object: &[u8],
-        names: &[&'static str],
-    ) -> io::Result<(Self, Vec<(&'static str, String)>)> {
+impl Relocated {
+    /// Has `object` use the maps of `bpf`.
+    pub(crate) fn new(bpf: &Ebpf, object: &[u8]) -> io::Result<Self> {
         let mut object = aya_obj::Object::parse(object).map_err(io::Error::other)?;
         let code: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let maps = std::mem::take(&mut object.maps);
@@ -66,10 +60,19 @@ impl Programs {
         }
         object.relocate_maps(fds.into_iter(), &code).map_err(io::Error::other)?;
         object.relocate_calls(&code).map_err(io::Error::other)?;
+        Ok(Relocated { object, _own_array: own_array })
+    }
+
+    /// Loads the programs `names`. Gives those too that the verifier rejects, with its reason.
+    ///
+    /// # Errors
+    /// Linux before 6.6 has no such links, and some versions after it are not to be trusted with them: see
+    /// [`Programs::test`].
+    pub(crate) fn load(&self, names: &[&'static str]) -> io::Result<(Programs, Vec<(&'static str, String)>)> {
         let (mut programs, mut rejected) = (Vec::new(), Vec::new());
         for &name in names {
-            let program = object.programs.get(name);
-            let function = program.and_then(|p| object.functions.get(&p.function_key()));
+            let program = self.object.programs.get(name);
+            let function = program.and_then(|p| self.object.functions.get(&p.function_key()));
             let (Some(program), Some(function)) = (program, function) else {
                 return Err(io::Error::other(format!("the kernel object has no {name}")));
             };
@@ -81,7 +84,13 @@ impl Programs {
         }
         Ok((Programs(programs.into()), rejected))
     }
+}
 
+/// The programs, loaded. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs(Arc<[(&'static str, OwnedFd)]>);
+
+impl Programs {
     /// Tries the links on a function of this process.
     ///
     /// Linux before 6.6 may accept the program, and refuse the link. 6.6.0 to 6.6.34, 6.7, 6.8 and 6.9.0 to 6.9.4 take the
@@ -399,13 +408,7 @@ fn load(
     }
 }
 
-fn link(
-    program: &OwnedFd,
-    at: &[(u64, u64)],
-    is_return: bool,
-    file: &CString,
-    pid: u32,
-) -> io::Result<OwnedFd> {
+fn link(program: &OwnedFd, at: &[(u64, u64)], is_return: bool, file: &CString, pid: u32) -> io::Result<OwnedFd> {
     let (offsets, cookies): (Vec<u64>, Vec<u64>) = at.iter().copied().unzip();
     let mut attr = bpf::zeroed();
     {
