@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use hud_common::cockpit::{
     Query, Source as _,
-    ui::{self, LookArgs},
+    ui::{self, LookArgs, Seat, Shot},
 };
 
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
     service::LogFormat,
     tail::{Settings, Tailer, summary},
 };
+
+/// For how long a session that goes on is read before its screen is printed.
+const READING: Duration = Duration::from_millis(400);
 
 /// What to look at, and how.
 #[derive(Args, Clone, Debug)]
@@ -33,6 +36,9 @@ pub struct AttachArgs {
     /// What to print with --no-tui
     #[arg(long, value_enum, default_value_t = LineFormat::Text)]
     pub format: LineFormat,
+    /// Size of a printed screen
+    #[arg(long, value_name = "COLUMNSxROWS", default_value = "120x40", value_parser = Shot::parse_size)]
+    pub size: (u16, u16),
     /// What the cockpit shows, and how
     #[command(flatten)]
     pub look: LookArgs,
@@ -45,6 +51,8 @@ pub enum LineFormat {
     Text,
     /// The whole snapshot as a line of JSON
     Ndjson,
+    /// The cockpit's screen as text, once
+    Screen,
 }
 
 impl AttachArgs {
@@ -53,6 +61,9 @@ impl AttachArgs {
         memory::hold_little();
         privilege::enter_viewer(&self.session);
         let mut tailer = Tailer::open(&self.session, Settings::default())?;
+        if self.format == LineFormat::Screen {
+            return print_screen(tailer, &self.look, self.size);
+        }
         if self.no_tui || !std::io::stdout().is_terminal() {
             service::log_to_stderr(LogFormat::Text, None)?;
             return Lines { look: self.look, every: self.every, format: self.format }.print(&mut tailer);
@@ -61,6 +72,20 @@ impl AttachArgs {
         ui::run(tailer, self.look.options()).map_err(|e| Error::Unavailable(e.to_string()))?;
         Ok(())
     }
+}
+
+/// Prints the screen of a session as it is now, or as it ended.
+fn print_screen(mut tailer: Tailer, look: &LookArgs, size: (u16, u16)) -> Result<()> {
+    let failed = |e: ui::UiError| Error::Unavailable(e.to_string());
+    // What is there already is read at once; names of its functions come with the next batch.
+    let read = Instant::now() + READING;
+    while Instant::now() < read && !tailer.is_ended() {
+        tailer.wait(READING / 4).map_err(|e| Error::Unavailable(e.to_string()))?;
+    }
+    let shot = Shot::take(vec![Seat::new(tailer)], &look.options(), size).map_err(failed)?;
+    // Whoever read it may be gone.
+    let _ = std::io::stdout().lock().write_all(shot.text().as_bytes());
+    Ok(())
 }
 
 /// Moments as lines.
@@ -85,7 +110,7 @@ impl Lines {
             }
             let snapshot = tailer.snapshot(&query).map_err(failed)?;
             let line = match self.format {
-                LineFormat::Text => summary::line(&snapshot),
+                LineFormat::Text | LineFormat::Screen => summary::line(&snapshot),
                 LineFormat::Ndjson => serde_json::to_string(&snapshot)
                     .map_err(|e| Error::Unavailable(format!("cannot write JSON: {e}")))?,
             };

@@ -10,6 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use hud_common::session::Table;
 use object::{Object as _, ObjectSection as _};
 use support::{Target, hud_record, may_trace, program, record, text};
 
@@ -156,7 +157,7 @@ fn places_that_cannot_be_probed_are_left_out() {
     let notes = recording.manifest.notes.join("\n");
     assert!(notes.contains(&format!("{BAD} of ")) && notes.contains("cannot be probed"), "{notes}");
     // What can be probed is.
-    assert!(recording.rows("polls") > 100);
+    assert!(recording.rows(Table::Polls).num_rows() > 100);
     target.stop();
 }
 

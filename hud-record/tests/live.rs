@@ -41,6 +41,12 @@ fn a_line_each_second_names_the_culprit() {
     let output = hud().arg("attach").arg(&session).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("cpu_hog"), "{}", text(&output.stdout));
+    // Its screen, for where there is neither a terminal nor hud-analyze.
+    let output = hud().arg("attach").arg(&session).args(["--format", "screen", "--size", "100x30"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let screen = text(&output.stdout);
+    assert!(screen.contains("cpu_hog") && screen.lines().count() == 30, "{screen}");
+    assert!(screen.lines().all(|line| line.chars().count() <= 100) && !screen.contains('\x1b'), "{screen}");
 }
 
 /// What keeps the recorder from recording is told as it is without the cockpit.

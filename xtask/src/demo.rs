@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::sh::{cargo, command, output, root, run as sh, show, succeeds, target_dir};
 use crate::targets;
 
-/// Builds hud, records the example program and prints its problems
+/// Builds hud-record, records the example program and prints its problems
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How long to record
@@ -21,25 +21,23 @@ pub(crate) struct Args {
     keep: bool,
 }
 
-/// DataFusion takes 50 CPU-minutes in release; ten seconds of recording do not need it.
-const ANALYZE_PROFILE: &str = "dev";
+/// What building hud-analyze takes on a machine with two CPUs.
+const ANALYZE_MINUTES: u32 = 25;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "hud records on Linux only");
     let privilege = Privilege::find()?;
 
-    heading("building hud-record, hud-analyze and the example program");
+    // Recording, live cockpit and findings are hud-record's. hud-analyze has DataFusion in it, which takes many times longer.
+    heading("building hud-record and the example program");
     let bins = target_dir();
     sh(cargo("build").args(["--release", "--package", "hud-record", "--bins"]))?;
-    sh(cargo("build").args(["--profile", ANALYZE_PROFILE, "--package", "hud-analyze", "--bins"]))?;
-    let targets = targets::build()?;
-    let hud_record = bins.join("release/hud-record");
-    // The folder of the dev profile is named `debug`.
-    let hud_analyze = bins.join(if ANALYZE_PROFILE == "dev" { "debug" } else { ANALYZE_PROFILE }).join("hud-analyze");
+    let example = targets::build_program("test-async-app")?;
+    let [hud, hud_record] = ["hud", "hud-record"].map(|name| bins.join("release").join(name));
 
     let session = session(&bins.join("demo"), args.keep)?;
     heading("starting test-async-app: a well-behaved Tokio program but for a task that computes and one that sleeps");
-    let target = Target::start(&targets.join("test-async-app"))?;
+    let target = Target::start(&example)?;
     let (pid, seconds) = (target.0.id().to_string(), args.seconds.to_string());
     let mut record = privilege.command(&hud_record);
     record.args(["--pid", &pid, "--headless", "--duration", &seconds, "--export"]).arg(&session);
@@ -47,18 +45,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     drop(target);
     privilege.hand_over(&session)?;
 
-    show_and_run(command(&hud_analyze).arg("hotspots").arg(&session).args(["--limit", "5"]))?;
-    for view in ["blocking", "workers"] {
-        show_and_run(command(&hud_analyze).arg(view).arg(&session))?;
-    }
+    let window = format!("{seconds}s");
+    show_and_run(command(&hud).arg("attach").arg(&session).args(["--format", "screen", "--window", &window]))?;
 
     heading("next things to try");
-    let [analyze, record, session] =
-        [&hud_analyze, &hud_record, &session].map(|path| short(path.display().to_string()));
-    println!("{analyze} tasks {session}");
-    println!("{analyze} timeline {session} --from +2s --to +2.2s");
-    println!("{analyze} sql {session} -c \"SELECT type_id, count(*), max(dur) FROM polls GROUP BY 1 ORDER BY 3 DESC\"");
-    println!("{}{} --pid <PID of your program> --headless --duration 10", privilege.prefix(), record);
+    let [hud, session] = [&hud, &session].map(|path| short(path.display().to_string()));
+    println!("{}{hud} --pid <PID of your program>", privilege.prefix());
+    println!("\nand with hud-analyze, which takes {ANALYZE_MINUTES} minutes to build:");
+    println!("cargo build --release --package hud-analyze");
+    for view in ["blocking", "workers", "timeline --from +2s --to +2.2s", "replay"] {
+        let (view, options) = view.split_once(' ').unwrap_or((view, ""));
+        println!("{hud} {view} {session} {options}");
+    }
+    println!("{hud} sql {session} -c \"SELECT type_id, count(*), max(dur) FROM polls GROUP BY 1 ORDER BY 3 DESC\"");
     Ok(())
 }
 

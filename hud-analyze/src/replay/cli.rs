@@ -62,7 +62,7 @@ pub(crate) struct ScreenshotArgs {
     #[command(flatten)]
     what: What,
     /// Columns and rows
-    #[arg(long, value_name = "COLUMNSxROWS", default_value = "120x40", value_parser = size)]
+    #[arg(long, value_name = "COLUMNSxROWS", default_value = "120x40", value_parser = Shot::parse_size)]
     size: (u16, u16),
     /// What to write [default: by the name of the output, else txt]
     #[arg(long, value_enum)]
@@ -82,15 +82,6 @@ enum Picture {
     Svg,
     /// For everything else
     Png,
-}
-
-fn size(text: &str) -> Result<(u16, u16), String> {
-    let wrong = || "columns and rows such as 120x40, up to 1000x500".to_owned();
-    let (columns, rows) = text.split_once('x').ok_or_else(wrong)?;
-    match (columns.parse(), rows.parse()) {
-        (Ok(columns @ 1..=1_000), Ok(rows @ 1..=500)) => Ok((columns, rows)),
-        _ => Err(wrong()),
-    }
 }
 
 /// How long a jump reads before it shows what there is: with the time that the last of it takes and the frame itself, about

@@ -61,6 +61,18 @@ impl Shot {
         Ok(Shot { buffer, ground, ink })
     }
 
+    /// Columns and rows, as `120x40`.
+    pub fn parse_size(text: &str) -> Result<(u16, u16), String> {
+        let wrong = || format!("columns and rows such as 120x40, up to {}x{}", MOST.0, MOST.1);
+        let (columns, rows) = text.split_once('x').ok_or_else(wrong)?;
+        match (columns.parse(), rows.parse()) {
+            (Ok(columns), Ok(rows)) if (1..=MOST.0).contains(&columns) && (1..=MOST.1).contains(&rows) => {
+                Ok((columns, rows))
+            }
+            _ => Err(wrong()),
+        }
+    }
+
     /// Text, a line a row.
     pub fn text(&self) -> String {
         let mut out = String::new();
