@@ -31,6 +31,9 @@ const LIMIT_FOR: u64 = 20_000_000;
 const SHORT_IN_A_ROW: u32 = 4;
 
 /// The bucket of this CPU.
+///
+/// A sample may interrupt a switch and pay from the same bucket. So no reference to it is made: each word is read and written
+/// by itself, and of two amounts that are paid at once one may be lost.
 #[derive(Clone, Copy)]
 pub struct Budget(*mut SwitchBudget);
 
@@ -41,65 +44,73 @@ impl Budget {
         SWITCH_BUDGET.get_ptr_mut(0).map(Budget)
     }
 
-    #[inline(always)]
-    fn bucket(self) -> &'static mut SwitchBudget {
-        // SAFETY: the map's own memory, this CPU's. A sample may interrupt a switch and spend as well: what is lost then is
-        // one of the two amounts.
-        unsafe { &mut *self.0 }
-    }
-
     /// Adds what has accrued by `now`. The target was on this CPU for `on_cpu` of that time.
     #[inline(always)]
     pub fn refill(self, config: &Config, now: u64, on_cpu: u64) {
         const SECOND: u64 = 1 << 30;
-        let bucket = self.bucket();
-        let passed = now.wrapping_sub(bucket.refilled);
-        bucket.refilled = now;
+        let bucket = self.0;
+        // SAFETY: words of the map's own memory.
+        let (refilled, tokens) = unsafe { ((*bucket).refilled, (*bucket).tokens) };
+        let passed = now.wrapping_sub(refilled);
         // No more than fills the bucket: the products stay small.
         let passed = if passed > 4 * SECOND { 4 * SECOND } else { passed };
         let on_cpu = if on_cpu > passed { passed } else { on_cpu };
         let by_use = on_cpu * config.switch_share as u64;
         let by_time = passed * config.switch_floor as u64;
         let added = (if by_use > by_time { by_use } else { by_time }) >> 16;
-        let tokens = bucket.tokens + added as i64;
-        bucket.tokens = if tokens > FULL { FULL } else { tokens };
-        if now.wrapping_sub(bucket.limit_set) > LIMIT_FOR {
-            bucket.limit_set = now;
-            let limit = bucket.limit;
-            let limit = if bucket.tokens < OVERDRAFT / 2 {
+        let tokens = tokens + added as i64;
+        let tokens = if tokens > FULL { FULL } else { tokens };
+        // SAFETY: as above.
+        let (limit, limit_set) = unsafe {
+            (*bucket).refilled = now;
+            (*bucket).tokens = tokens;
+            ((*bucket).limit, (*bucket).limit_set)
+        };
+        if now.wrapping_sub(limit_set) > LIMIT_FOR {
+            let limit = if tokens < OVERDRAFT / 2 {
                 limit << 1
-            } else if bucket.tokens > FULL / 2 {
+            } else if tokens > FULL / 2 {
                 limit >> 1
             } else {
                 limit
             };
             let limit = if limit < LEAST_LIMIT { LEAST_LIMIT } else { limit };
-            bucket.limit = if limit > GREATEST_LIMIT { GREATEST_LIMIT } else { limit };
+            let limit = if limit > GREATEST_LIMIT { GREATEST_LIMIT } else { limit };
+            // SAFETY: as above.
+            unsafe { ((*bucket).limit, (*bucket).limit_set) = (limit, now) };
         }
+    }
+
+    #[inline(always)]
+    fn tokens(self) -> i64 {
+        // SAFETY: a word of the map's own memory.
+        unsafe { (*self.0).tokens }
     }
 
     /// Counts a switch.
     #[inline(always)]
     pub fn count_switch(self) {
-        self.bucket().switches += 1;
+        // SAFETY: a word of the map's own memory. Only switches write it, which do not interrupt each other.
+        unsafe { (*self.0).switches += 1 };
     }
 
     /// Whether there is something left.
     #[inline(always)]
     pub fn is_left(self) -> bool {
-        self.bucket().tokens > 0
+        self.tokens() > 0
     }
 
     /// Whether an interval that is expected to be long may still be walked.
     #[inline(always)]
     pub fn is_left_for_long(self) -> bool {
-        self.bucket().tokens > OVERDRAFT
+        self.tokens() > OVERDRAFT
     }
 
     /// Intervals shorter than this need not be reported one by one.
     #[inline(always)]
     pub fn limit(self) -> u64 {
-        self.bucket().limit
+        // SAFETY: a word of the map's own memory.
+        unsafe { (*self.0).limit }
     }
 
     /// Pays for a sample that was begun at `from`.
@@ -107,16 +118,18 @@ impl Budget {
     pub fn spend_on_sample(self, from: u64) {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
-        self.bucket().sampled += self.pay(now.wrapping_sub(from));
+        let paid = self.pay(now.wrapping_sub(from));
+        // SAFETY: a word of the map's own memory. Only samples write it, which do not interrupt each other.
+        unsafe { (*self.0).sampled += paid };
     }
 
     /// Takes tokens out. No single walk takes longer than [`MOST`]: where the clock says so, the machine stood still.
     #[inline(always)]
     fn pay(self, spent: u64) -> u64 {
         let spent = if spent > MOST { MOST } else { spent };
-        let bucket = self.bucket();
-        let tokens = bucket.tokens - spent as i64;
-        bucket.tokens = if tokens < 2 * OVERDRAFT { 2 * OVERDRAFT } else { tokens };
+        let tokens = self.tokens() - spent as i64;
+        // SAFETY: a word of the map's own memory.
+        unsafe { (*self.0).tokens = if tokens < 2 * OVERDRAFT { 2 * OVERDRAFT } else { tokens } };
         spent
     }
 
@@ -125,7 +138,9 @@ impl Budget {
     pub fn spend_since(self, from: u64) {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
-        self.bucket().spent += self.pay(now.wrapping_sub(from));
+        let paid = self.pay(now.wrapping_sub(from));
+        // SAFETY: a word of the map's own memory. Only switches write it, which do not interrupt each other.
+        unsafe { (*self.0).spent += paid };
     }
 }
 

@@ -243,26 +243,22 @@ pub fn take_wake(task_id: u64, now: u64) -> u64 {
     now.wrapping_sub(now.wrapping_sub(found) & WOKEN_TIME)
 }
 
-/// Adds one to a counter. Atomic, because a program may be preempted by another one on the same CPU; by the
-/// intrinsic, because `AtomicU64::fetch_add` is left out on targets without compare-and-swap.
-#[inline(always)]
-pub fn count(pick: impl FnOnce(&mut Counters) -> &mut u64) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: the map's own memory.
-        add_one(pick(unsafe { &mut *counters }));
-    }
+/// Adds one to a counter of [`Counters`], such as `count!(poll_hits)`.
+macro_rules! count {
+    ($($counter:tt)+) => {
+        if let Some(counters) = $crate::maps::COUNTERS.get_ptr_mut(0) {
+            // SAFETY: the place of a word in the map's own memory; no reference to it is made.
+            $crate::maps::add(unsafe { &raw mut (*counters).$($counter)+ }, 1);
+        }
+    };
 }
+pub(crate) use count;
 
-/// Adds one to a word that others may be adding to.
+/// Adds to a word that others may be adding to: another CPU, or a program that preempts this one. By the intrinsic,
+/// because `AtomicU64::fetch_add` is left out on targets without compare-and-swap.
 #[inline(always)]
-pub fn add_one(word: &mut u64) {
-    add(word, 1);
-}
-
-/// Adds to a word that others may be adding to.
-#[inline(always)]
-pub fn add(word: &mut u64, n: u64) {
-    // SAFETY: aligned to 8, and only ever added to atomically.
+pub fn add(word: *mut u64, n: u64) {
+    // SAFETY: a word of a map, aligned to 8. Programs only ever add to it atomically, and no reference to it exists.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, n) };
 }
 
@@ -273,13 +269,13 @@ pub fn add(word: &mut u64, n: u64) {
 #[inline(always)]
 pub fn send<T>(stream: Stream, event: *const T, size: u64) {
     const BPF_RB_NO_WAKEUP: u64 = 1;
-    count(|c| &mut c.streams[stream as usize].produced);
+    count!(streams[stream as usize].produced);
     // SAFETY: `event` points to at least `size` initialised bytes, which the verifier checks.
     let result = unsafe {
         bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), event.cast_mut().cast(), size, BPF_RB_NO_WAKEUP)
     };
     if result != 0 {
-        count(|c| &mut c.streams[stream as usize].lost);
+        count!(streams[stream as usize].lost);
     }
 }
 

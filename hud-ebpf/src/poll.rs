@@ -47,7 +47,7 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
         return 0;
     }
     // A hit that tells nothing costs as well: the probes take a while to go.
-    count(|c| &mut c.poll_hits);
+    count!(poll_hits);
     if since == 0 {
         return 0;
     }
@@ -108,7 +108,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
         return 0;
     }
     // A hit that tells nothing costs as well: the probes take a while to go.
-    count(|c| &mut c.poll_hits);
+    count!(poll_hits);
     if since == 0 {
         return 0;
     }
@@ -177,7 +177,7 @@ pub fn panicked(ctx: ProbeContext) -> u32 {
         return 0;
     }
     // A hit that tells nothing costs as well: the probes take a while to go.
-    count(|c| &mut c.other_hits);
+    count!(other_hits);
     if since == 0 {
         return 0;
     }

@@ -130,7 +130,8 @@ fn on_switch(ctx: &impl EbpfContext, config: &Config, prev_state: u32, next: u32
     if next != 0
         && let Some(state) = THREADS.get_ptr_mut(next)
     {
-        // SAFETY: the thread map's own memory; the thread is on no CPU yet, so nobody else writes to it.
+        // SAFETY: the thread map's own memory. The thread is on no CPU yet, so none of its own programs runs, and who woke it has
+        // written that before it could get one.
         arrive(unsafe { &mut *state }, false, since);
     }
     0
@@ -157,7 +158,8 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
     };
     // SAFETY: helpers without arguments.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    // SAFETY: the thread map's own memory.
+    // SAFETY: the thread map's own memory. No other program makes a reference to it while this thread is on a CPU; who wakes the
+    // thread writes to it only once `is_off` is set, the last word that is written here.
     let state = unsafe { &mut *state };
     catch_up(state);
     let on_cpu = if state.on_since < since { 0 } else { now.wrapping_sub(state.on_since) };
@@ -218,7 +220,7 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
 pub fn catch_up(state: &mut ThreadState) {
     let since = switches_since();
     if state.is_off != 0 && state.is_off == switch_tag(since) {
-        count(|c| &mut c.arrivals_missed);
+        count!(arrivals_missed);
         arrive(state, true, since);
     }
 }
@@ -291,7 +293,7 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
         unreported.dur += head.dur;
         unreported.run_queue += run_queue;
         unreported.task_id = head.task_id;
-        count(|c| &mut c.merged);
+        count!(merged);
         if end.wrapping_sub(unreported.since) > REPORT_WITHIN {
             report_short(state, end);
         }
@@ -303,7 +305,7 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
     }
     let frames = state.off.head.frames;
     if state.is_walked == 0 {
-        count(|c| &mut c.not_walked);
+        count!(not_walked);
     }
     let size = size_of::<OffCpuHead>() as u64 + unwind::bytes(frames);
     send(Stream::OffCpu, &raw const state.off, size);
@@ -346,12 +348,16 @@ fn on_waking(tid: u32) -> i32 {
         && switches_since() != 0
         && let Some(state) = THREADS.get_ptr_mut(tid)
     {
-        // SAFETY: the thread map's own memory. Two wakers may race; either is a true one.
-        let state = unsafe { &mut *state };
-        if state.is_off != 0 && state.off.head.wake_ts == 0 && is_asleep(state.off.head.state) {
-            // SAFETY: a helper without arguments.
-            state.off.head.wake_ts = unsafe { bpf_ktime_get_ns() };
-            state.off.head.waker_tid = bpf_get_current_pid_tgid() as u32;
+        // SAFETY: aligned words of the thread map's own memory. The thread's own programs may be writing the same on another CPU,
+        // and two wakers may race: so no reference is made, and either waker is a true one.
+        unsafe {
+            let head = &raw mut (*state).off.head;
+            let wake_ts = &raw mut (*head).wake_ts;
+            let is_open = (&raw const (*state).is_off).read_volatile() != 0 && wake_ts.read_volatile() == 0;
+            if is_open && is_asleep((&raw const (*head).state).read_volatile()) {
+                wake_ts.write_volatile(bpf_ktime_get_ns());
+                (&raw mut (*head).waker_tid).write_volatile(bpf_get_current_pid_tgid() as u32);
+            }
         }
     }
     0

@@ -21,8 +21,8 @@ use hud_common::wire::{
 
 use crate::{
     maps::{
-        CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, TOLD_OUTSIDE, add, add_one, count,
-        each_of, masked, probes_since, send,
+        CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, TOLD_OUTSIDE, add, count, each_of, masked,
+        probes_since, send,
     },
     poll::{COMPLETE, REFERENCES, RUNNING},
 };
@@ -76,9 +76,9 @@ pub fn current_id(config: &Config, state: *mut ThreadState, slot: u32, may_searc
     let Some(calibration) = calibration(config) else {
         return innermost;
     };
-    // SAFETY: the map's own memory.
-    let calibration = unsafe { &mut *calibration };
-    match calibration.found {
+    // SAFETY: one aligned word of the map's own memory, which user space may be writing: this reads what was there before or
+    // after.
+    match unsafe { (&raw const (*calibration).found).read_volatile() } {
         // Polls in progress as the probes were taken off have no return: only probes that stay are to be believed.
         Calibration::GAVE_UP => {
             if config.polls != 0 {
@@ -134,7 +134,7 @@ fn read_task_id(config: &Config, found: u64) -> u64 {
     match word {
         Ok(word) => word,
         Err(_) => {
-            count(|c| &mut c.tls_failed);
+            count!(tls_failed);
             0
         }
     }
@@ -169,12 +169,17 @@ fn id_on_stack(config: &Config, state: *mut ThreadState, slot: u32) -> u64 {
 }
 
 /// Notes which words of tokio's thread-local hold `id`, which is known to be the current task's.
+///
+/// Programs on all CPUs and user space share `calibration`. So no reference to it is made: its words are read one by one, and
+/// counts are added to atomically. Where user space moves on to other words meanwhile, some hits count for those, as chance
+/// hits do.
 #[inline(always)]
-fn calibrate(config: &Config, calibration: &mut Calibration, id: u64, slot: u32) {
+fn calibrate(config: &Config, calibration: *mut Calibration, id: u64, slot: u32) {
     let (Ok(fsbase), Some(words)) = (fsbase(config), STACK_PIECE.get_ptr_mut(slot)) else {
         return;
     };
-    let first = calibration.first;
+    // SAFETY: one aligned word of the map's own memory.
+    let first = unsafe { (&raw const (*calibration).first).read_volatile() };
     if first >= config.tls_words {
         return;
     }
@@ -185,11 +190,13 @@ fn calibrate(config: &Config, calibration: &mut Calibration, id: u64, slot: u32)
     if unsafe { generated::bpf_probe_read_user(words.cast(), count as u32 * 8, from as *const _) } != 0 {
         return;
     }
-    add_one(&mut calibration.looks);
+    // SAFETY: places of words in the map's own memory.
+    let (looks, hits) = unsafe { (&raw mut (*calibration).looks, (&raw mut (*calibration).hits).cast::<u64>()) };
+    add(looks, 1);
     for i in 0..CONTEXT_WORDS {
-        // SAFETY: `i` is below CONTEXT_WORDS. What lies beyond those that were read is left over from another use: user space
-        // does not look at their hits.
-        add(&mut calibration.hits[i], is_equal(unsafe { (*words)[i] }, id));
+        // SAFETY: `i` is below CONTEXT_WORDS, the length of both. What lies beyond those that were read is left over from another
+        // use: user space does not look at their hits.
+        unsafe { add(hits.add(i), is_equal((*words)[i], id)) };
     }
 }
 
@@ -233,7 +240,7 @@ pub fn tell_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, sl
     match find(id, state, slot, tries) {
         Some(found) => tell(config, tid, id, found.header, found.poll_addr, NO_POLL_FN),
         None => {
-            count(|c| &mut c.scan_failed);
+            count!(scan_failed);
             let _ = TASKS.insert(id, tries + 1, 0);
         }
     }
@@ -280,7 +287,7 @@ fn tell(config: &Config, tid: u32, task_id: u64, header: u64, poll_addr: u64, po
 #[inline(always)]
 fn knows_workers(config: &Config) -> bool {
     match calibration(config) {
-        // SAFETY: the map's own memory.
+        // SAFETY: one aligned word of the map's own memory, which user space writes before it records.
         Some(calibration) => unsafe { (*calibration).worker.scheduler != 0 },
         None => false,
     }
@@ -290,7 +297,8 @@ fn knows_workers(config: &Config) -> bool {
 #[inline(always)]
 fn worker(config: &Config) -> Option<(u64, u64)> {
     let calibration = calibration(config)?;
-    // SAFETY: the map's own memory.
+    // SAFETY: the map's own memory, which user space writes before it records. Where it were torn, the helper checks every address
+    // that follows from it.
     let place = unsafe { (*calibration).worker };
     if place.scheduler == 0 {
         return None;

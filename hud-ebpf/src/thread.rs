@@ -46,7 +46,7 @@ pub fn born(tid: u32, parent: u32) {
 /// Counts an event that cannot be followed.
 #[inline(always)]
 pub fn untracked(stream: Stream) {
-    count(|c| &mut c.streams[stream as usize].untracked);
+    count!(streams[stream as usize].untracked);
 }
 
 /// Tells user space when the current thread has another name than before.

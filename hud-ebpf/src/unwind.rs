@@ -144,7 +144,7 @@ pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slo
     // Samples are few, and may interrupt what a switch is at.
     let is_remembered = slot == SWITCHES;
     if is_remembered && let Some(walked) = trail::recall(walk.pc, walk.sp, walk.bp, into) {
-        count(|c| &mut c.spared);
+        count!(spared);
         return walked;
     }
     walk.trail.begin(walk.pc, walk.sp, walk.bp);
@@ -186,7 +186,7 @@ unsafe extern "C" fn step(_map: *const u8, _index: *const u32, _value: *const u6
         return 1;
     }
     if !find_mapping(walk, walk.pc - walk.is_return) && !leave_probe(walk) {
-        count(|c| &mut c.unmapped);
+        count!(unmapped);
         if walk.is_return == 0 && walk.frames == 0 {
             // The leaf is where the thread is, known or not. Nothing tells of its caller.
             walk.stack[0] = walk.pc;

@@ -22,7 +22,7 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
     if !is_target(&ctx, &config) || config.polls == 0 {
         return 0;
     }
-    count(|c| &mut c.other_hits);
+    count!(other_hits);
     if probes_since() == 0 {
         return 0;
     }
@@ -63,7 +63,7 @@ pub fn task_spawn(ctx: ProbeContext) -> u32 {
     if !is_target(&ctx, &config) || config.polls == 0 {
         return 0;
     }
-    count(|c| &mut c.other_hits);
+    count!(other_hits);
     if probes_since() == 0 {
         return 0;
     }
