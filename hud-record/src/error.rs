@@ -210,10 +210,13 @@ impl Error {
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
             Error::OtherBuild { .. } => "leave --target out, or give the unstripped file of the very same build",
             Error::Stripped { .. } => {
-                "hud watches programs that run tokio 1.23 or newer in their own binary; if it does, give the unstripped file of the \
-                 same build with --target BIN"
+                "polls are those of tokio 1.23 or newer in the program's own binary; if it has it, give the unstripped file of the same \
+                 build with --target BIN; without --polls exact its threads are recorded"
             }
-            Error::NotTokio { .. } => "hud watches programs that run tokio 1.23 or newer in their own binary",
+            Error::NotTokio { .. } => {
+                "polls are those of tokio 1.23 or newer in the program's own binary; without --polls exact and --target its threads are \
+                 recorded"
+            }
             Error::Session(session::Error::Exists(_)) => "sessions are never written over",
             Error::Session(session::Error::Io { .. }) => "pick another place with --export",
             _ => return None,

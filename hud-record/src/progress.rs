@@ -23,7 +23,10 @@ pub(crate) struct ProgressLine {
 impl ProgressLine {
     /// For a recording.
     pub(crate) fn new(name: &str, pid: u32, task_types: usize) -> Self {
-        let name = format!("{name} (pid {pid}, {task_types} task types)");
+        let name = match task_types {
+            0 => format!("{name} (pid {pid}, no tokio)"),
+            _ => format!("{name} (pid {pid}, {task_types} task types)"),
+        };
         let bar = bar();
         if bar.is_hidden() {
             say(&format!("recording {name}"));

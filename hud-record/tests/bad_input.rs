@@ -12,7 +12,7 @@ use std::{
 
 use hud_common::session::Table;
 use object::{Object as _, ObjectSection as _};
-use support::{Target, hud_record, may_trace, program, record, text};
+use support::{Target, analyze, hud_record, may_trace, program, record, text, verify};
 
 /// Runs hud-record, expects it to fail with `code`, to say `what` and to leave no session.
 fn refuses(command: &mut Command, session: &Path, code: i32, what: &str) {
@@ -83,12 +83,12 @@ fn a_name_that_several_processes_have() {
 }
 
 #[test]
-fn a_program_that_is_no_tokio_program_or_is_stripped() {
+fn polls_of_a_program_that_is_no_tokio_program_or_is_stripped() {
     let dir = tempfile::tempdir().unwrap();
     let session = dir.path().join("s");
     // This test's own binary has symbols but no runtime's task; `sleep` comes stripped.
     let mut sleep = Command::new("/bin/sleep").arg("60").spawn().unwrap();
-    refuses(&mut on_pid(sleep.id()), &session, 1, "is stripped");
+    refuses(on_pid(sleep.id()).args(["--polls", "exact"]), &session, 1, "is stripped");
     sleep.kill().unwrap();
     sleep.wait().unwrap();
     let plain = dir.path().join("plain");
@@ -100,9 +100,36 @@ fn a_program_that_is_no_tokio_program_or_is_stripped() {
     while fs::read_link(&exe).unwrap() != plain {
         std::thread::yield_now();
     }
-    refuses(&mut on_pid(child.id()), &session, 1, "no tokio program");
+    refuses(on_pid(child.id()).args(["--polls", "exact"]), &session, 1, "no tokio program");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// What its threads do is recorded without tokio: here, and in an interpreter that has it in a library.
+#[test]
+fn a_program_without_tokio_is_recorded_by_its_threads() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("s");
+    let source = dir.path().join("plain.rs");
+    let code = "fn burn() { let end = std::time::Instant::now(); while end.elapsed().as_millis() < 20 {} }
+        fn main() { println!(\"at work\"); loop { burn(); std::thread::sleep(std::time::Duration::from_millis(20)) } }";
+    fs::write(&source, code).unwrap();
+    let plain = dir.path().join("plain");
+    assert!(Command::new("rustc").arg(&source).arg("-o").arg(&plain).status().unwrap().success());
+    let target = Target::start(&plain, &[]);
+    let recording = record(target.pid(), &session, &["--duration", "2"]);
+    target.stop();
+    let notes = recording.manifest.notes.join("\n");
+    assert!(notes.contains("no tokio found"), "{notes}");
+    let [samples, off_cpu] = [Table::Samples, Table::OffCpu].map(|table| recording.rows(table).num_rows());
+    assert!(samples > 0 && off_cpu > 20, "{samples} samples, {off_cpu} off-CPU intervals");
+    assert_eq!(recording.rows(Table::Polls).num_rows(), 0);
+    verify(&session);
+    let hotspots = analyze(&["hotspots"], &session);
+    assert!(hotspots.to_string().contains("plain::burn"), "{hotspots}");
 }
 
 #[test]

@@ -86,10 +86,11 @@ impl Attachment {
         let urgent = Arc::new(Sources::new(Intake::start_urgent(settings.intake.as_deref())?, Cache::default()));
         // Another thread has the child make the tables once this is answered.
         let running = Looked::at_running(&process, urgent.intake())?;
-        let tables = prepare(&process, Arc::clone(&urgent), settings.plan)?;
+        let mut plan = settings.plan;
+        let tables = prepare(&process, Arc::clone(&urgent), plan)?;
         let load_bias = running.load_bias.ok_or(Error::Exited(process.pid))?;
         let build_id = running.build_id.clone();
-        let image = (running.image.0.wrapping_add(load_bias), running.image.1.wrapping_add(load_bias));
+        let mut image = (running.image.0.wrapping_add(load_bias), running.image.1.wrapping_add(load_bias));
         let mut tokio = match &settings.target {
             Some(path) => {
                 let given = Looked::at_given(path, &process, load_bias, urgent.intake())?;
@@ -105,7 +106,14 @@ impl Attachment {
                 }
                 given.into_tokio(path)?
             }
-            None => running.into_tokio(&process.exe)?,
+            None => match running.tokio {
+                // Its threads are worth a look all the same. Nothing in the binary is then a task's vtable.
+                Err(why) if plan.polls != Polls::Exact => {
+                    (plan.polls, image) = (Polls::Off, (0, 0));
+                    Tokio::none(why)
+                }
+                _ => running.into_tokio(&process.exe)?,
+            },
         };
         let names_from = match &settings.target {
             Some(path) => path.clone(),
@@ -116,8 +124,7 @@ impl Attachment {
         // The child reads debug information while the kernel looks at the programs.
         let urgent_intake = Arc::clone(&urgent);
         let learner = Learner::start(tokio.clone(), names_from.clone(), &process, urgent)?;
-        let mut probes = Probes::attach(&process, &tokio, image, settings.plan, settings.budget, tables, &sources)?;
-        let mut plan = settings.plan;
+        let mut probes = Probes::attach(&process, &tokio, image, plan, settings.budget, tables, &sources)?;
         if !probes.has_samples() {
             plan.freq = 0;
         }
@@ -131,7 +138,7 @@ impl Attachment {
         let learner = match learner.wait() {
             Learned::All(learned) => {
                 tokio = *learned;
-                probes.use_learned(&process, &tokio, settings.plan)?;
+                probes.use_learned(&process, &tokio, plan)?;
                 None
             }
             Learned::Pending(learner) => Some(learner),
@@ -141,7 +148,7 @@ impl Attachment {
         }
         let ring = probes.take_ring()?;
         let mappings = process.mappings()?;
-        let budget = (settings.plan.polls == Polls::Auto).then_some(settings.budget);
+        let budget = (plan.polls == Polls::Auto).then_some(settings.budget);
         notes.extend(probes.left_out().iter().map(|left_out| left_out.what.clone()));
         let has = |stream| probes.left_out().iter().all(|left_out| left_out.stream != Some(stream));
         let watched = Watched {

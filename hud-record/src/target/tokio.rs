@@ -257,6 +257,31 @@ impl Tokio {
         })
     }
 
+    /// That of a program in which there is none: no task types, nothing to probe, and a note that says why.
+    pub(crate) fn none(why: NoTokio) -> Self {
+        let only = "only its threads are recorded: CPU samples, off-CPU intervals, stacks";
+        let note = match why {
+            NoTokio::NotTokio => format!("no tokio found in the program's own binary, {only}"),
+            NoTokio::Stripped => format!(
+                "no tokio found: the binary is stripped, and nothing in it has the shape of tokio's tasks; {only}. If it runs \
+                 tokio 1.23 or newer, give the unstripped file of the same build with --target BIN"
+            ),
+        };
+        Tokio {
+            version: None,
+            poll_fns: Vec::new(),
+            tls_task_id: None,
+            tls_context: None,
+            worker_place: None,
+            tls_tagged: false,
+            wakes: Vec::new(),
+            spawns: Vec::new(),
+            panics: Vec::new(),
+            notes: vec![note],
+            polls: BTreeMap::new(),
+        }
+    }
+
     /// Finds tokio in a binary without symbols.
     fn find_stripped(binary: &Binary, image: &Image) -> Option<Self> {
         let shapes = shape::find(binary, image)?;
