@@ -7,6 +7,7 @@ mod bpf;
 pub mod check;
 pub mod cli;
 mod cost;
+pub mod dump;
 pub mod error;
 pub mod headless;
 pub mod intake;

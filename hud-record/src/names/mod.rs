@@ -17,6 +17,7 @@ pub use cache::Cache;
 pub use kernel::{KernelSymbols, is_kernel};
 pub(crate) use module::{Found, ModuleFile};
 pub use resolver::{BinaryId, Resolver, Sources};
+pub(crate) use whose::by_path as whose_file;
 
 pub use crate::intake::protocol::{Located, Named, Whose};
 

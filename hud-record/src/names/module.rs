@@ -30,6 +30,7 @@ use super::{
 use crate::{
     intake::protocol::{LONGEST_NAME, Located, MOST_FRAMES, Named, Opened, Role, TokioDebug, WantedObject},
     target::{FunctionName, function, local, poll_types},
+    tasks::{DebugInfo, Layouts},
 };
 
 type Elf = ElfFile64<'static>;
@@ -63,6 +64,8 @@ pub(crate) struct ModuleFile {
     objects: Objects,
     /// Made when the first address is looked up: until then more files may come.
     lookup: Option<Lookup>,
+    /// What futures are laid out by; opened when that is first asked for.
+    debug_info: Option<DebugInfo>,
     unpacked: u64,
 }
 
@@ -124,6 +127,7 @@ impl ModuleFile {
             package: None,
             objects: HashMap::new(),
             lookup: None,
+            debug_info: None,
             unpacked: 0,
         })
     }
@@ -197,6 +201,7 @@ impl ModuleFile {
         }
         self.debug = Some(Part { data, elf });
         self.lookup = None;
+        self.debug_info = None;
         Ok(())
     }
 
@@ -247,6 +252,18 @@ impl ModuleFile {
         });
         self.unpacked = unpacked;
         told.unwrap_or_default()
+    }
+
+    /// The layouts of the tasks of some poll functions, and of trait objects.
+    pub(crate) fn layouts(&mut self, polls: &[(u64, u64)], objects: &[u64]) -> Layouts {
+        let mut unpacked = self.unpacked;
+        if self.debug_info.is_none() {
+            self.debug_info = self.dwarf(&mut unpacked).map(DebugInfo::new);
+        }
+        self.unpacked = unpacked;
+        let layouts = self.debug_info.as_mut().map(|info| info.layouts(polls, objects)).unwrap_or_default();
+        mapped::relieve();
+        layouts
     }
 
     /// The debug information of its own or of its debug file.

@@ -15,11 +15,15 @@ use super::{
     cache::{Cache, Entry},
     files::{self, Roots},
 };
-use crate::intake::{
-    AskError, Generation, Intake,
-    protocol::{
-        Answer, Located, MOST_ADDRESSES, MOST_FRAMES, ModuleId, Named, Opened, Request, Role, TokioDebug, WantedObject,
+use crate::{
+    intake::{
+        AskError, Generation, Intake,
+        protocol::{
+            Answer, Located, MOST_ADDRESSES, MOST_FRAMES, ModuleId, Named, Opened, Request, Role, TokioDebug,
+            WantedObject,
+        },
     },
+    tasks::Layouts,
 };
 
 /// Children that a file may end before it is asked about no more.
@@ -183,6 +187,25 @@ impl Resolver {
                 }
                 Ok(told)
             }
+            Ok(_) => Err("does not answer as it should".into()),
+            Err(Failed::Again) => Err("cannot read the file".into()),
+            Err(Failed::File(how) | Failed::All(how)) => Err(how),
+        }
+    }
+
+    /// How the futures of some task types lie in memory, and what is behind some trait objects, or why that is not known.
+    pub(crate) fn layouts(
+        &mut self,
+        binary: BinaryId,
+        polls: Vec<(u64, u64)>,
+        objects: Vec<u64>,
+    ) -> Result<Layouts, String> {
+        let told = self.opened(binary).and_then(|(generation, module)| {
+            let request = Request::Layouts { module, polls, objects };
+            Ok(self.sources.intake.ask(Some(generation), request, Vec::new())?.1)
+        });
+        match told {
+            Ok(Answer::Layouts(layouts)) => Ok(layouts),
             Ok(_) => Err("does not answer as it should".into()),
             Err(Failed::Again) => Err("cannot read the file".into()),
             Err(Failed::File(how) | Failed::All(how)) => Err(how),

@@ -1,0 +1,393 @@
+//! A dump as text and as JSON. Names are the target's: here they are cleaned.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+};
+
+use hud_common::clean_name;
+use serde_json::{Value, json};
+
+use super::{
+    chain::{Chain, Step, What},
+    dump::{Detail, Dump, Is, Task},
+    layout::{Line, Shape},
+    waits::{Resources, is_own},
+};
+use crate::target::{TaskKind, type_name};
+
+/// Ids of tasks that are listed of a group.
+const MOST_IDS: usize = 10;
+/// Different things that the tasks of a group wait for, of those listed.
+const MOST_WAITS: usize = 4;
+/// Holders that are listed of one thing.
+const MOST_HOLDERS: usize = 4;
+
+/// What is shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    /// This task only.
+    pub(crate) task: Option<u64>,
+    /// Tasks of types with this in their name only.
+    pub(crate) of_type: Option<String>,
+    /// Also the frames of libraries.
+    pub(crate) all_frames: bool,
+}
+
+impl Selection {
+    fn has(&self, dump: &Dump, task: &Task) -> bool {
+        let name = dump.types.get(task.of).map_or("", |t| t.name.as_str());
+        self.task.is_none_or(|id| id == task.id)
+            && self.of_type.as_ref().is_none_or(|part| name.contains(part.as_str()))
+    }
+}
+
+/// A line of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Frame {
+    /// Branches that it is inside of.
+    indent: usize,
+    /// How many branches like it there are beside it; 0 where it is shown with another one.
+    times: usize,
+    /// Which step it is.
+    step: usize,
+    /// The function, or the type of a leaf.
+    name: String,
+    line: Option<Line>,
+    kind: &'static str,
+    /// Whether it is the program's own code.
+    is_own: bool,
+}
+
+/// The frames of a chain, outermost first.
+fn frames(dump: &Dump, chain: &Chain) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    // Of each step that is open: its depth, and the branches that what is inside it is in.
+    let mut open: Vec<(usize, usize)> = Vec::new();
+    for (step, Step { depth, what }) in chain.steps.iter().enumerate() {
+        while open.last().is_some_and(|(other, _)| other >= depth) {
+            open.pop();
+        }
+        let indent = open.last().map_or(0, |(_, indent)| *indent);
+        let inside = chain.steps.get(step + 1..).unwrap_or_default().iter();
+        let branches = inside.take_while(|s| s.depth > *depth).filter(|s| s.depth == depth + 1).count();
+        open.push((*depth, if branches > 1 { indent + 1 } else { indent }));
+        let name = |of| dump.layouts.get(of).map_or_else(String::new, |t| type_name(&t.name));
+        let (name, line, kind) = match *what {
+            What::Await(of, _) => {
+                let at = dump.await_point(&chain.steps[step]).and_then(|(_, state)| state.at.clone());
+                (name(of), at, "await")
+            }
+            What::Unresumed(of) => {
+                let begin = dump.layouts.get(of).and_then(|t| match &t.shape {
+                    Shape::Coroutine { begin, .. } => begin.clone(),
+                    _ => None,
+                });
+                (name(of), begin, "not polled yet")
+            }
+            What::Leaf(of) => (name(of), None, "leaf"),
+            What::Object => ("a future behind a trait object of an unknown type".into(), None, "leaf"),
+            What::More(0) => ("more futures".into(), None, "more"),
+            What::More(count) => (format!("{count} more futures"), None, "more"),
+        };
+        let line = line.map(|l| Line { file: clean_name(&l.file), line: l.line });
+        let is_own = line.as_ref().is_some_and(|l| is_own(&l.file));
+        frames.push(Frame { indent, times: 1, step, name, line, kind, is_own });
+    }
+    merge(chain, &mut frames);
+    frames
+}
+
+/// Marks branches that are the same as the one before.
+fn merge(chain: &Chain, frames: &mut [Frame]) {
+    // The end of what a step begins.
+    let end = |step: usize| {
+        let depth = chain.steps.get(step).map_or(0, |s| s.depth);
+        let inside = chain.steps.get(step + 1..).unwrap_or_default().iter().take_while(|s| s.depth > depth);
+        step + 1 + inside.count()
+    };
+    let mut step = 0;
+    while step < chain.steps.len() {
+        let this = step..end(step);
+        let mut next = this.end;
+        while let (Some(one), Some(other)) = (chain.steps.get(this.clone()), chain.steps.get(next..end(next)))
+            && one == other
+        {
+            next += other.len();
+        }
+        let times = (next - step) / this.len().max(1);
+        for frame in frames.get_mut(this.end..next).unwrap_or_default() {
+            frame.times = 0;
+        }
+        if let Some(frame) = frames.get_mut(step) {
+            frame.times = times;
+        }
+        // What is inside of the first may repeat as well; what was merged into it is shown nowhere.
+        step += 1;
+        while frames.get(step).is_some_and(|f| f.times == 0) {
+            step += 1;
+        }
+    }
+}
+
+/// Tasks that are the same but for what they wait for.
+struct Group<'a> {
+    tasks: Vec<&'a Task>,
+}
+
+/// A dump as text.
+pub(crate) fn text(dump: &Dump, selection: &Selection) -> String {
+    let resources = Resources::of(dump);
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = head(&mut out, dump);
+    for circle in resources.circles() {
+        let _ = deadlock(&mut out, dump, &resources, &circle);
+    }
+    let mut groups: HashMap<(&str, Is, Option<&[Step]>), Group<'_>> = HashMap::new();
+    for task in dump.tasks.iter().filter(|task| selection.has(dump, task)) {
+        let name = dump.types.get(task.of).map_or("", |t| t.name.as_str());
+        let key = (name, task.is, task.chain.as_ref().map(|c| c.steps.as_slice()));
+        groups.entry(key).or_insert_with(|| Group { tasks: Vec::new() }).tasks.push(task);
+    }
+    let mut groups: Vec<Group<'_>> = groups.into_values().collect();
+    groups.sort_by_key(|g| (std::cmp::Reverse(g.tasks.len()), g.tasks.first().map(|t| t.id)));
+    let is_work =
+        |g: &Group<'_>| g.tasks.first().and_then(|t| dump.types.get(t.of)).is_some_and(|t| t.kind != TaskKind::Task);
+    let (work, tasks): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_work);
+    for group in &tasks {
+        let _ = show(&mut out, dump, &resources, group, selection);
+    }
+    if !work.is_empty() {
+        out.push_str("\nThreads of the blocking pool, workers among them:\n");
+    }
+    for group in &work {
+        let _ = show(&mut out, dump, &resources, group, selection);
+    }
+    if tasks.is_empty() && work.is_empty() {
+        out.push_str("\nno such task\n");
+    }
+    out
+}
+
+fn head(out: &mut String, dump: &Dump) -> std::fmt::Result {
+    let futures = || dump.tasks.iter().filter(|t| dump.types.get(t.of).is_some_and(|t| t.kind == TaskKind::Task));
+    let states: Vec<String> = Is::ALL
+        .iter()
+        .map(|is| (futures().filter(|t| t.is == *is).count(), is.name()))
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
+    let name = dump.process.exe.file_name().unwrap_or_default().to_string_lossy();
+    let count = futures().count();
+    writeln!(
+        out,
+        "{} (pid {}): {}{}{}",
+        clean_name(&name),
+        dump.process.pid,
+        tasks(count),
+        if count > 0 { ": " } else { "" },
+        states.join(", ")
+    )?;
+    let searched = humansize::format_size(dump.searched, humansize::BINARY);
+    writeln!(out, "read {searched} of its memory in {:.2} s, without stopping it", dump.took.as_secs_f64())?;
+    match dump.detail {
+        Detail::Chains => {}
+        Detail::Types => writeln!(
+            out,
+            "no await stacks: the binary has no type information. Build it with `debug = true` in its profile (the code stays \
+             the same), or install its debug file"
+        )?,
+    }
+    dump.notes.iter().try_for_each(|note| writeln!(out, "note: {note}"))
+}
+
+fn tasks(count: usize) -> String {
+    if count == 1 { "1 task".into() } else { format!("{count} tasks") }
+}
+
+fn task_name(dump: &Dump, task: &Task) -> String {
+    dump.types.get(task.of).map_or_else(String::new, |t| clean_name(&t.name))
+}
+
+fn deadlock(out: &mut String, dump: &Dump, resources: &Resources<'_>, circle: &[usize]) -> std::fmt::Result {
+    writeln!(out, "\nDEADLOCK of {}:", tasks(circle.len()))?;
+    for task in circle.iter().filter_map(|&index| dump.tasks.get(index)) {
+        for wait in task.chain.iter().flat_map(|c| &c.waits) {
+            let at = task.chain.as_ref().and_then(|c| own(dump, c)).map(|l| format!(" at {}", place(&l)));
+            writeln!(
+                out,
+                "  task {} {}{} waits for {}",
+                task.id,
+                task_name(dump, task),
+                at.unwrap_or_default(),
+                resources.words(task, wait)
+            )?;
+            holders(out, dump, resources, wait, "    ")?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the innermost own code waits.
+fn own(dump: &Dump, chain: &Chain) -> Option<Line> {
+    frames(dump, chain).into_iter().rev().find(|f| f.is_own).and_then(|f| f.line)
+}
+
+fn place(line: &Line) -> String {
+    format!("{}:{}", line.file, line.line)
+}
+
+fn holders(
+    out: &mut String,
+    dump: &Dump,
+    resources: &Resources<'_>,
+    wait: &super::chain::Wait,
+    indent: &str,
+) -> std::fmt::Result {
+    let found = resources.holders(wait);
+    for holder in found.iter().take(MOST_HOLDERS) {
+        let Some(task) = dump.tasks.get(holder.task) else { continue };
+        let local = holder.local.as_ref().map_or("a temporary".into(), |l| format!("`{l}`"));
+        let held = if holder.is_certain { "held by" } else { "may be held by" };
+        let at = holder
+            .at
+            .as_ref()
+            .map(|(function, file, line)| format!(" of {}, at {}:{line}", clean_name(function), clean_name(file)));
+        writeln!(out, "{indent}{held} task {} {} ({local}{})", task.id, task_name(dump, task), at.unwrap_or_default())?;
+    }
+    if found.len() > MOST_HOLDERS {
+        writeln!(out, "{indent}and {} more", found.len() - MOST_HOLDERS)?;
+    }
+    Ok(())
+}
+
+fn show(
+    out: &mut String,
+    dump: &Dump,
+    resources: &Resources<'_>,
+    group: &Group<'_>,
+    selection: &Selection,
+) -> std::fmt::Result {
+    let Some(first) = group.tasks.first() else { return Ok(()) };
+    writeln!(out, "\n{}: {}, {}", tasks(group.tasks.len()), task_name(dump, first), first.is.name())?;
+    if let Some(chain) = &first.chain {
+        let frames = frames(dump, chain);
+        let has_own = frames.iter().any(|f| f.is_own);
+        let width = frames.iter().map(|f| f.name.chars().count()).max().unwrap_or(0).min(60);
+        for frame in frames.iter().filter(|f| f.times > 0) {
+            let indent = "  ".repeat(frame.indent + 2);
+            if frame.times > 1 {
+                writeln!(out, "{indent}{} times:", frame.times)?;
+            }
+            let is_inner = frame.kind != "await";
+            if !is_inner && (frame.is_own || selection.all_frames || !has_own) {
+                let at = frame.line.as_ref().map(place).unwrap_or_default();
+                writeln!(out, "{indent}{:width$}  {at}", frame.name)?;
+            } else if is_inner {
+                leaf(out, dump, resources, group, frame, &indent)?;
+            }
+        }
+    }
+    if let Some((file, line)) = &first.spawned_at {
+        writeln!(out, "    spawned at {}:{line}", clean_name(file))?;
+    }
+    let ids: Vec<String> = group.tasks.iter().take(MOST_IDS).map(|t| t.id.to_string()).collect();
+    let more = group.tasks.len().saturating_sub(MOST_IDS);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    writeln!(out, "  id{} {}{more}", if group.tasks.len() == 1 { "" } else { "s" }, ids.join(", "))
+}
+
+/// What the tasks of a group wait for at one leaf: the most frequent first.
+fn leaf(
+    out: &mut String,
+    dump: &Dump,
+    resources: &Resources<'_>,
+    group: &Group<'_>,
+    frame: &Frame,
+    indent: &str,
+) -> std::fmt::Result {
+    let waits = |task: &&Task| task.chain.as_ref()?.waits.iter().find(|w| w.step == frame.step).copied();
+    let mut found: BTreeMap<String, (usize, super::chain::Wait)> = BTreeMap::new();
+    for task in &group.tasks {
+        if let Some(wait) = waits(task) {
+            found.entry(resources.words(task, &wait)).or_insert((0, wait)).0 += 1;
+        }
+    }
+    if found.is_empty() {
+        return match frame.kind {
+            "leaf" => writeln!(out, "{indent}waits for {}", frame.name),
+            "more" => writeln!(out, "{indent}and {}", frame.name),
+            _ => {
+                let at = frame.line.as_ref().map(place).unwrap_or_default();
+                writeln!(out, "{indent}{}  {at} ({})", frame.name, frame.kind)
+            }
+        };
+    }
+    let mut found: Vec<_> = found.into_iter().collect();
+    found.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+    for (words, (count, wait)) in found.iter().take(MOST_WAITS) {
+        let times = if group.tasks.len() > 1 { format!(" ({})", tasks(*count)) } else { String::new() };
+        writeln!(out, "{indent}waits for {words}{times}")?;
+        holders(out, dump, resources, wait, &format!("{indent}  "))?;
+    }
+    if found.len() > MOST_WAITS {
+        writeln!(out, "{indent}and {} others of the kind", found.len() - MOST_WAITS)?;
+    }
+    Ok(())
+}
+
+/// A dump as JSON.
+pub(crate) fn json(dump: &Dump, selection: &Selection) -> Value {
+    let resources = Resources::of(dump);
+    let id = |index: usize| dump.tasks.get(index).map(|t| t.id);
+    let task = |task: &Task| {
+        let kind = dump.types.get(task.of).map_or(TaskKind::Task, |t| t.kind);
+        let scheduler = dump.types.get(task.of).and_then(|t| t.scheduler).map(|s| s.name());
+        let frames = task.chain.as_ref().map(|chain| frames(dump, chain)).unwrap_or_default();
+        let stack: Vec<Value> = frames
+            .iter()
+            .map(|f| {
+                json!({
+                    "function": f.name, "kind": f.kind, "depth": task.chain.as_ref().and_then(|c| Some(c.steps.get(f.step)?.depth)),
+                    "file": f.line.as_ref().map(|l| &l.file), "line": f.line.as_ref().map(|l| l.line), "own": f.is_own,
+                })
+            })
+            .collect();
+        let waits: Vec<Value> = task
+            .chain
+            .iter()
+            .flat_map(|c| &c.waits)
+            .map(|wait| {
+                let held: Vec<Value> = resources
+                    .holders(wait)
+                    .iter()
+                    .map(|h| {
+                        let (function, file, line) = h.at.clone().unwrap_or_default();
+                        json!({
+                            "task": id(h.task), "local": h.local, "certain": h.is_certain, "function": clean_name(&function),
+                            "file": clean_name(&file), "line": line,
+                        })
+                    })
+                    .collect();
+                json!({
+                    "frame": wait.step, "kind": format!("{:?}", wait.kind).to_lowercase(), "for": resources.words(task, wait),
+                    "address": format!("{:#x}", wait.at), "held_by": held, "task": resources.awaited(wait).and_then(id),
+                })
+            })
+            .collect();
+        json!({
+            "id": task.id, "type": task_name(dump, task), "kind": kind.name(), "scheduler": scheduler, "state": task.is.name(),
+            "owner": task.owner, "address": format!("{:#x}", task.at), "stack": stack, "waits": waits,
+            "spawned_at": task.spawned_at.as_ref().map(|(f, l)| format!("{}:{l}", clean_name(f))),
+        })
+    };
+    let circles: Vec<Vec<Option<u64>>> =
+        resources.circles().iter().map(|circle| circle.iter().map(|&index| id(index)).collect()).collect();
+    json!({
+        "pid": dump.process.pid, "program": clean_name(&dump.process.exe.to_string_lossy()),
+        "detail": match dump.detail { Detail::Chains => "await stacks", Detail::Types => "types" },
+        "notes": dump.notes, "searched_bytes": dump.searched, "seconds": dump.took.as_secs_f64(), "deadlocks": circles,
+        "tasks": dump.tasks.iter().filter(|t| selection.has(dump, t)).map(task).collect::<Vec<_>>(),
+    })
+}
