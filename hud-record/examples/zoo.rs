@@ -482,7 +482,7 @@ async fn awaits_pending() {
 
 async fn large() {
     let mut buffer = [0_u8; 8192];
-    buffer[id() as usize % 8192] = 1;
+    buffer[line!() as usize % 8192] = 1;
     here!("timer");
     sleep(LONG).await;
     std::hint::black_box(&buffer);
@@ -633,6 +633,11 @@ fn one_thread() {
     });
 }
 
+/// A thread that is no task's and waits for a future.
+fn blocks_on(handle: Handle) {
+    thread::spawn(move || handle.block_on(nested()));
+}
+
 async fn local_only() {
     let number = std::rc::Rc::new(1_u64);
     here!();
@@ -711,6 +716,7 @@ fn main() {
     spawn_all(runtime.handle());
     one_thread();
     stuck();
+    blocks_on(runtime.handle().clone());
     while account(0)["tasks"].as_array().unwrap().len() < ALL
         || runtime.metrics().num_alive_tasks() != ALL - ON_ONE_THREAD
     {

@@ -113,6 +113,21 @@ fn every_task_is_found_with_the_lines_at_which_it_waits_and_what_for() {
 }
 
 #[test]
+fn what_threads_run_by_block_on_is_found_on_their_stacks() {
+    let (target, truth) = start(&program("zoo"), &[]);
+    let lines = |function: &str| -> Vec<u64> {
+        let of = list(&truth["tasks"]).iter().find(|t| t["function"] == function).unwrap();
+        list(&of["lines"]).iter().map(|l| l.as_u64().unwrap()).collect()
+    };
+    let dump = dump(target.pid());
+    let roots: Vec<&Value> = list(&dump["tasks"]).iter().filter(|t| t["kind"] == "block_on").collect();
+    let found: BTreeSet<Vec<u64>> = roots.iter().map(|t| own_lines(t)).collect();
+    // By a runtime with several threads, and by a `LocalSet` on a runtime with one. The third is being polled.
+    assert!(found.contains(&lines("zoo::nested")) && found.contains(&lines("zoo::asleep")), "{roots:#?}");
+    assert!(roots.iter().all(|t| t["thread"]["tid"].as_u64().is_some() && t["id"].is_null()), "{roots:#?}");
+}
+
+#[test]
 fn a_deadlock_is_said_first_and_equal_tasks_are_shown_once() {
     let (target, truth) = start(&program("zoo"), &[]);
     let output = hud(&["--pid", &target.pid().to_string()]);

@@ -76,8 +76,8 @@ impl Modules {
             Request::Unwind => unwind(file),
             Request::Look(place) => look(file, files.next(), &place),
             Request::Vtables(place) => vtables(file, files.next(), &place),
-            Request::Layouts { module, polls, objects } => {
-                self.with(module, |m| Ok(Answer::Layouts(m.layouts(&polls, &objects))))
+            Request::Layouts { module, polls, objects, callers } => {
+                self.with(module, |m| Ok(Answer::Layouts(m.layouts(&polls, &objects, &callers))))
             }
             Request::Frames { module, offsets } => self.with(module, |m| frames(m, &offsets)),
         };

@@ -82,6 +82,8 @@ pub(crate) enum Request {
         polls: Vec<(u64, u64)>,
         /// Addresses of the vtables of trait objects.
         objects: Vec<u64>,
+        /// Places in the code that may be in `block_on`.
+        callers: Vec<u64>,
     },
 }
 

@@ -254,14 +254,22 @@ impl ModuleFile {
         told.unwrap_or_default()
     }
 
-    /// The layouts of the tasks of some poll functions, and of trait objects.
-    pub(crate) fn layouts(&mut self, polls: &[(u64, u64)], objects: &[u64]) -> Layouts {
+    /// The layouts of the tasks of some poll functions, of trait objects, and of what `block_on` runs where some places in
+    /// the code are in it.
+    pub(crate) fn layouts(&mut self, polls: &[(u64, u64)], objects: &[u64], callers: &[u64]) -> Layouts {
         let mut unpacked = self.unpacked;
         if self.debug_info.is_none() {
             self.debug_info = self.dwarf(&mut unpacked).map(DebugInfo::new);
         }
         self.unpacked = unpacked;
-        let layouts = self.debug_info.as_mut().map(|info| info.layouts(polls, objects)).unwrap_or_default();
+        // Symbols tell quickly which few of thousands of places are worth a look.
+        let symbols = (!callers.is_empty()).then(|| Symbols::of(&[self.debug.as_ref(), Some(&self.main)]));
+        let is_block_on = |place: &&u64| {
+            let symbol = symbols.as_ref().and_then(|s| s.find(**place, |_| true));
+            symbol.is_some_and(|name| name.contains("8block_on"))
+        };
+        let callers: Vec<u64> = callers.iter().filter(is_block_on).copied().collect();
+        let layouts = self.debug_info.as_mut().map(|info| info.layouts(polls, objects, &callers)).unwrap_or_default();
         mapped::relieve();
         layouts
     }

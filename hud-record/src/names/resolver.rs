@@ -193,15 +193,17 @@ impl Resolver {
         }
     }
 
-    /// How the futures of some task types lie in memory, and what is behind some trait objects, or why that is not known.
+    /// How the futures of some task types lie in memory, what is behind some trait objects and what `block_on` runs at some
+    /// places in the code, or why that is not known.
     pub(crate) fn layouts(
         &mut self,
         binary: BinaryId,
         polls: Vec<(u64, u64)>,
         objects: Vec<u64>,
+        callers: Vec<u64>,
     ) -> Result<Layouts, String> {
         let told = self.opened(binary).and_then(|(generation, module)| {
-            let request = Request::Layouts { module, polls, objects };
+            let request = Request::Layouts { module, polls, objects, callers };
             Ok(self.sources.intake.ask(Some(generation), request, Vec::new())?.1)
         });
         match told {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{
-    layout::{GuardKind, Layouts, Member, ResourceKind, Shape, StateKind, Tag, Type, TypeId, Way},
+    layout::{GuardKind, Layouts, Member, Resource, ResourceKind, Shape, StateKind, Tag, Type, TypeId, Way},
     memory::{Memory, Span},
 };
 
@@ -47,6 +47,14 @@ impl Types {
 
     pub(super) fn get(&self, of: TypeId) -> Option<&Type> {
         self.types.get(&of)
+    }
+
+    /// What a leaf waits for.
+    pub(super) fn resource(&self, of: TypeId) -> Option<&Resource> {
+        match &self.get(of)?.shape {
+            Shape::Leaf(resource) => resource.as_ref(),
+            _ => None,
+        }
     }
 }
 
@@ -443,7 +451,7 @@ mod tests {
     use super::*;
     use crate::{
         target::Process,
-        tasks::layout::{CoroutineState, Resource, Variant},
+        tasks::layout::{CoroutineState, Variant},
     };
 
     /// What a walk through memory of this process finds: from `root`, which lies at the start of `cell`.

@@ -9,8 +9,9 @@ use std::{
 
 use super::{
     chain::{Broken, Chain, Types, Walk},
-    layout::Root,
+    layout::{Layouts, Root},
     memory::{MOST_PIECES, Memory, Span},
+    roots::{self, Stack},
     scan::{Found, Limits, State, Vtables, scan},
 };
 use crate::{
@@ -37,6 +38,9 @@ const TRIES: usize = 4;
 const ROUNDS: usize = 16;
 /// Size of tokio's `Trailer`, or less.
 const TRAILER: u64 = 32;
+
+/// Asks for layouts: of poll functions and the places of their ids, of trait objects, of places in `block_on`.
+type Ask<'a> = dyn FnMut(Vec<(u64, u64)>, Vec<u64>, Vec<u64>) -> std::result::Result<Layouts, String> + 'a;
 
 /// A process's tasks.
 #[derive(Debug)]
@@ -87,6 +91,8 @@ pub(super) struct Task {
     pub(super) is: Is,
     /// Where it waits; `None` where that is not known, or it waits nowhere.
     pub(super) chain: Option<Chain>,
+    /// The thread that runs it by `block_on`; then it is no task, and has no id.
+    pub(super) thread: Option<(u32, String)>,
     /// Where it was spawned: programs built with `tokio_unstable` keep it.
     pub(super) spawned_at: Option<(String, u32)>,
 }
@@ -174,12 +180,15 @@ impl Dump {
             read_at: 0,
             free: HashMap::new(),
         };
-        let ask = |polls: Vec<(u64, u64)>, objects: Vec<u64>| match binary {
-            Some(binary) => resolver.layouts(binary, polls, objects),
+        let mut ask = |polls, objects, callers| match binary {
+            Some(binary) => resolver.layouts(binary, polls, objects, callers),
             None => Err("cannot read the file".into()),
         };
         let polls = looked.tokio.map(|tokio| tokio.poll_fns).unwrap_or_default();
-        dump.read(&memory, &vtables, bias, &scan.tasks, &polls, ask);
+        dump.read(&memory, &vtables, bias, &scan.tasks, &polls, &mut ask);
+        if dump.detail == Detail::Chains {
+            dump.read_roots(&memory, bias, &mut ask);
+        }
         dump.count_free(&memory);
         dump.took = began.elapsed();
         Ok(dump)
@@ -193,13 +202,13 @@ impl Dump {
         bias: u64,
         found: &[Found],
         polls: &[PollFn],
-        mut ask: impl FnMut(Vec<(u64, u64)>, Vec<u64>) -> std::result::Result<crate::tasks::Layouts, String>,
+        ask: &mut Ask<'_>,
     ) {
         let live: BTreeSet<usize> = found.iter().map(|f| f.vtable).collect();
         let tables = live.iter().filter_map(|&v| vtables.get(v));
         let wanted: BTreeMap<u64, u64> = tables.map(|t| (t.poll, t.id)).collect();
         let mut roots: HashMap<u64, Root> = HashMap::new();
-        match ask(wanted.into_iter().collect(), Vec::new()) {
+        match ask(wanted.into_iter().collect(), Vec::new(), Vec::new()) {
             Ok(mut layouts) => {
                 if layouts.has_types {
                     self.detail = Detail::Chains;
@@ -257,10 +266,40 @@ impl Dump {
             }
             todo = later;
             let asked: Vec<u64> = objects.into_iter().take(4096).collect();
-            let layouts = ask(Vec::new(), asked.clone()).unwrap_or_default();
+            let layouts = ask(Vec::new(), asked.clone(), Vec::new()).unwrap_or_default();
             self.layouts.add(layouts, &asked);
         }
         self.tasks.sort_by_key(|task| task.id);
+    }
+
+    /// Reads what threads run by `block_on`.
+    fn read_roots(&mut self, memory: &Memory, bias: u64, ask: &mut Ask<'_>) {
+        let exe = self.process.exe.to_string_lossy();
+        let mappings = self.process.mappings().unwrap_or_default();
+        let own = || mappings.iter().filter(|m| m.path == exe);
+        let code =
+            Span { start: own().map(|m| m.start).min().unwrap_or(0), end: own().map(|m| m.end).max().unwrap_or(0) };
+        let stacks = Stack::all(&self.process, memory);
+        let Ok(mut layouts) = ask(Vec::new(), Vec::new(), roots::returns(&stacks, code, bias)) else { return };
+        let blocked = std::mem::take(&mut layouts.blocked);
+        self.layouts.add(layouts, &[]);
+        for stack in stacks {
+            let Some((root, chain)) = stack.root(&self.process, memory, &self.layouts, bias, &blocked) else {
+                continue;
+            };
+            let name = type_name(&root.name);
+            self.types.push(TaskType { name, kind: TaskKind::Task, scheduler: None, root: Some(root) });
+            self.tasks.push(Task {
+                id: 0,
+                of: self.types.len() - 1,
+                owner: 0,
+                at: 0,
+                is: Is::Suspended,
+                chain,
+                thread: Some((stack.tid, hud_common::clean_name(&stack.name))),
+                spawned_at: None,
+            });
+        }
     }
 
     /// The task whose memory was read, or nothing where it is gone.
@@ -327,7 +366,7 @@ impl Chain {
 }
 
 fn bare(found: Found, of: usize, is: Is) -> Task {
-    Task { id: found.id, of, owner: found.owner, at: found.at, is, chain: None, spawned_at: None }
+    Task { id: found.id, of, owner: found.owner, at: found.at, is, chain: None, thread: None, spawned_at: None }
 }
 
 /// The path of a binary as it was before it was replaced.

@@ -10,6 +10,8 @@ pub(crate) type TypeId = u64;
 
 /// Types that one answer may hold.
 pub(crate) const MOST_TYPES: usize = 64 << 10;
+/// Places in the code that one request may ask about.
+pub(crate) const MOST_CALLERS: usize = 8192;
 /// Suspension points, members or variants that one type may have.
 pub(crate) const MOST_PARTS: usize = 4096;
 
@@ -22,6 +24,8 @@ pub(crate) struct Layouts {
     pub(crate) types: Vec<(TypeId, Type)>,
     /// By the address of a poll function.
     pub(crate) roots: Vec<(u64, Root)>,
+    /// What `block_on` runs, by a place in its code.
+    pub(crate) blocked: Vec<(u64, Root)>,
     /// The concrete type by the address of a trait object's vtable.
     pub(crate) objects: Vec<(u64, TypeId)>,
 }
@@ -149,6 +153,13 @@ pub(crate) struct Resource {
     pub(crate) way: Way,
     /// Of a semaphore: where in it the number of free permits lies.
     pub(crate) permits: Option<u64>,
+}
+
+impl Resource {
+    /// Whether its way ends at the thing itself.
+    pub(crate) fn leads_to_memory(&self) -> bool {
+        !matches!(self.kind, ResourceKind::Timer)
+    }
 }
 
 /// What kind of thing is waited for.

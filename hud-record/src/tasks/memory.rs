@@ -135,6 +135,19 @@ impl Memory {
         true
     }
 
+    /// How far from an address all is present, at most so many bytes.
+    pub(super) fn end_of_present(&self, start: u64, most: u64) -> Option<u64> {
+        let mut end = start;
+        while end - start < most {
+            let next = (end / self.page + 1).checked_mul(self.page)?;
+            if !self.is_present(Span { start: end, end: next }) {
+                break;
+            }
+            end = next;
+        }
+        (end > start).then_some(end)
+    }
+
     /// Reads pieces, in this order, into one buffer, at one moment as far as the kernel can. Gives how many bytes were read
     /// before the first that could not be. At most [`MOST_PIECES`], present all of them.
     pub(super) fn read(&self, pieces: &[Span], buffer: &mut [u8]) -> usize {

@@ -7,6 +7,7 @@
 //! - `memory`: reads the target's memory without a trace in it;
 //! - `scan`: finds the tasks;
 //! - `chain`: walks from a task to the future that waits;
+//! - `roots`: finds what threads run by `block_on`, by such walks;
 //! - `dump`: all of it for one process; `waits` says what tasks wait for; `print` writes it. Each uses those above it.
 
 mod chain;
@@ -15,6 +16,7 @@ mod dump;
 mod layout;
 mod memory;
 mod print;
+mod roots;
 mod scan;
 mod waits;
 mod worker_loops;

@@ -130,6 +130,10 @@ fn merge(chain: &Chain, frames: &mut [Frame]) {
     }
 }
 
+/// What tasks of one group have in common: the type's name, what they are, the thread of one that is none, and where they
+/// wait.
+type Alike<'a> = (&'a str, Is, Option<u32>, Option<&'a [Step]>);
+
 /// Tasks that are the same but for what they wait for.
 struct Group<'a> {
     tasks: Vec<&'a Task>,
@@ -144,18 +148,27 @@ pub(crate) fn text(dump: &Dump, selection: &Selection) -> String {
     for circle in resources.circles() {
         let _ = deadlock(&mut out, dump, &resources, &circle);
     }
-    let mut groups: HashMap<(&str, Is, Option<&[Step]>), Group<'_>> = HashMap::new();
+    let mut groups: HashMap<Alike<'_>, Group<'_>> = HashMap::new();
     for task in dump.tasks.iter().filter(|task| selection.has(dump, task)) {
         let name = dump.types.get(task.of).map_or("", |t| t.name.as_str());
-        let key = (name, task.is, task.chain.as_ref().map(|c| c.steps.as_slice()));
+        let thread = task.thread.as_ref().map(|(tid, _)| *tid);
+        let key = (name, task.is, thread, task.chain.as_ref().map(|c| c.steps.as_slice()));
         groups.entry(key).or_insert_with(|| Group { tasks: Vec::new() }).tasks.push(task);
     }
     let mut groups: Vec<Group<'_>> = groups.into_values().collect();
     groups.sort_by_key(|g| (std::cmp::Reverse(g.tasks.len()), g.tasks.first().map(|t| t.id)));
     let is_work =
         |g: &Group<'_>| g.tasks.first().and_then(|t| dump.types.get(t.of)).is_some_and(|t| t.kind != TaskKind::Task);
-    let (work, tasks): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_work);
+    let (work, others): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_work);
+    let is_root = |g: &Group<'_>| g.tasks.first().is_some_and(|t| t.thread.is_some());
+    let (roots, tasks): (Vec<_>, Vec<_>) = others.into_iter().partition(is_root);
     for group in &tasks {
+        let _ = show(&mut out, dump, &resources, group, selection);
+    }
+    if !roots.is_empty() {
+        out.push_str("\nFutures that threads run by block_on:\n");
+    }
+    for group in &roots {
         let _ = show(&mut out, dump, &resources, group, selection);
     }
     if !work.is_empty() {
@@ -164,14 +177,15 @@ pub(crate) fn text(dump: &Dump, selection: &Selection) -> String {
     for group in &work {
         let _ = show(&mut out, dump, &resources, group, selection);
     }
-    if tasks.is_empty() && work.is_empty() {
+    if tasks.is_empty() && roots.is_empty() && work.is_empty() {
         out.push_str("\nno such task\n");
     }
     out
 }
 
 fn head(out: &mut String, dump: &Dump) -> std::fmt::Result {
-    let futures = || dump.tasks.iter().filter(|t| dump.types.get(t.of).is_some_and(|t| t.kind == TaskKind::Task));
+    let spawned = || dump.tasks.iter().filter(|t| t.thread.is_none());
+    let futures = || spawned().filter(|t| dump.types.get(t.of).is_some_and(|t| t.kind == TaskKind::Task));
     let states: Vec<String> = Is::ALL
         .iter()
         .map(|is| (futures().filter(|t| t.is == *is).count(), is.name()))
@@ -204,6 +218,14 @@ fn head(out: &mut String, dump: &Dump) -> std::fmt::Result {
 
 fn tasks(count: usize) -> String {
     if count == 1 { "1 task".into() } else { format!("{count} tasks") }
+}
+
+/// A task by its id, or a future by the thread that runs it.
+fn who(task: &Task) -> String {
+    match &task.thread {
+        Some((tid, _)) => format!("block_on of thread {tid}"),
+        None => format!("task {}", task.id),
+    }
 }
 
 fn task_name(dump: &Dump, task: &Task) -> String {
@@ -254,7 +276,7 @@ fn holders(
             .at
             .as_ref()
             .map(|(function, file, line)| format!(" of {}, at {}:{line}", clean_name(function), clean_name(file)));
-        writeln!(out, "{indent}{held} task {} {} ({local}{})", task.id, task_name(dump, task), at.unwrap_or_default())?;
+        writeln!(out, "{indent}{held} {} {} ({local}{})", who(task), task_name(dump, task), at.unwrap_or_default())?;
     }
     if found.len() > MOST_HOLDERS {
         writeln!(out, "{indent}and {} more", found.len() - MOST_HOLDERS)?;
@@ -270,7 +292,15 @@ fn show(
     selection: &Selection,
 ) -> std::fmt::Result {
     let Some(first) = group.tasks.first() else { return Ok(()) };
-    writeln!(out, "\n{}: {}, {}", tasks(group.tasks.len()), task_name(dump, first), first.is.name())?;
+    match &first.thread {
+        Some(_) => writeln!(
+            out,
+            "\nblock_on: {}{}",
+            task_name(dump, first),
+            if first.chain.is_none() { ", not found on the stack" } else { "" }
+        )?,
+        None => writeln!(out, "\n{}: {}, {}", tasks(group.tasks.len()), task_name(dump, first), first.is.name())?,
+    }
     if let Some(chain) = &first.chain {
         let frames = frames(dump, chain);
         let has_own = frames.iter().any(|f| f.is_own);
@@ -291,6 +321,9 @@ fn show(
     }
     if let Some((file, line)) = &first.spawned_at {
         writeln!(out, "    spawned at {}:{line}", clean_name(file))?;
+    }
+    if let Some((tid, name)) = &first.thread {
+        return writeln!(out, "  thread {tid} {name}");
     }
     let ids: Vec<String> = group.tasks.iter().take(MOST_IDS).map(|t| t.id.to_string()).collect();
     let more = group.tasks.len().saturating_sub(MOST_IDS);
@@ -340,7 +373,7 @@ fn leaf(
 /// A dump as JSON.
 pub(crate) fn json(dump: &Dump, selection: &Selection) -> Value {
     let resources = Resources::of(dump);
-    let id = |index: usize| dump.tasks.get(index).map(|t| t.id);
+    let id = |index: usize| dump.tasks.get(index).filter(|t| t.thread.is_none()).map(|t| t.id);
     let task = |task: &Task| {
         let kind = dump.types.get(task.of).map_or(TaskKind::Task, |t| t.kind);
         let scheduler = dump.types.get(task.of).and_then(|t| t.scheduler).map(|s| s.name());
@@ -377,7 +410,9 @@ pub(crate) fn json(dump: &Dump, selection: &Selection) -> Value {
             })
             .collect();
         json!({
-            "id": task.id, "type": task_name(dump, task), "kind": kind.name(), "scheduler": scheduler, "state": task.is.name(),
+            "id": task.thread.is_none().then_some(task.id), "type": task_name(dump, task),
+            "kind": if task.thread.is_some() { "block_on" } else { kind.name() },
+            "thread": task.thread.as_ref().map(|(tid, name)| json!({ "tid": tid, "name": name })), "scheduler": scheduler, "state": task.is.name(),
             "owner": task.owner, "address": format!("{:#x}", task.at), "stack": stack, "waits": waits,
             "spawned_at": task.spawned_at.as_ref().map(|(f, l)| format!("{}:{l}", clean_name(f))),
         })

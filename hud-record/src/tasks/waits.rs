@@ -67,7 +67,7 @@ impl<'a> Resources<'a> {
         let pid = dump.process.pid;
         Resources {
             dump,
-            tasks: dump.tasks.iter().map(|t| t.at).zip(0..).collect(),
+            tasks: dump.tasks.iter().map(|t| t.at).zip(0..).filter(|(at, _)| *at != 0).collect(),
             holders,
             fds: if is_io { fds(pid).unwrap_or_default() } else { HashMap::new() },
             sockets: if is_io { sockets(pid) } else { HashMap::new() },

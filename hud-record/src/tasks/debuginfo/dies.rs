@@ -3,7 +3,11 @@
 //! Units are read when something in them is asked for. Of each, one pass keeps the entries that types are made of, 24 bytes
 //! each; what they say is decoded anew each time that it is asked.
 
-use std::{collections::HashMap, path::Path, rc::Rc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    rc::Rc,
+};
 
 use gimli::{AttributeValue, DebuggingInformationEntry, DwTag, Dwarf, EndianSlice, LittleEndian, Unit, UnitOffset};
 
@@ -40,7 +44,7 @@ struct Entries {
     unit: Unit<Slice>,
     entries: Vec<Entry>,
     /// Functions by their address; several where the linker has folded them.
-    functions: HashMap<u64, Vec<u32>>,
+    functions: BTreeMap<u64, Vec<u32>>,
     /// Tables of trait objects.
     vtables: HashMap<u64, u32>,
     /// Structures whose name begins so: a task's.
@@ -130,7 +134,7 @@ impl Dies {
         let &(offset, _) = self.units.get(usize::try_from(index).ok()?)?;
         let header = self.dwarf.unit_header(gimli::DebugInfoOffset(offset)).ok()?;
         let unit = self.dwarf.unit(header).ok()?;
-        let (mut functions, mut vtables, mut cells) = (HashMap::<u64, Vec<u32>>::new(), HashMap::new(), Vec::new());
+        let (mut functions, mut vtables, mut cells) = (BTreeMap::<u64, Vec<u32>>::new(), HashMap::new(), Vec::new());
         let mut entries: Vec<Entry> = Vec::new();
         // Depth and index of what is open.
         let mut open: Vec<(isize, u32)> = Vec::new();
@@ -202,6 +206,18 @@ impl Dies {
             }
         }
         found
+    }
+
+    /// The function whose code an address lies in.
+    pub(super) fn function_around(&mut self, address: u64) -> Option<Die> {
+        self.units_of(address).into_iter().find_map(|unit| {
+            let entries = self.entries(unit)?;
+            let (start, indexes) = entries.functions.range(..=address).next_back()?;
+            let die = Die { unit, index: *indexes.first()? };
+            // An offset from its start, since DWARF 4.
+            let size = self.number(die, gimli::DW_AT_high_pc)?;
+            (address - start < size).then_some(die)
+        })
     }
 
     /// The table of a trait object at an address.

@@ -24,8 +24,9 @@ impl DebugInfo {
     }
 
     /// The layouts of the tasks of some poll functions, with where the task's id lies in each, and of what is behind some
-    /// tables of trait objects: all by their addresses in the file.
-    pub(crate) fn layouts(&mut self, polls: &[(u64, u64)], objects: &[u64]) -> Layouts {
-        types::Reader::new(&mut self.0).read(polls, objects)
+    /// tables of trait objects, and what the calls of `block_on` run that some places in the code are in: all by their
+    /// addresses in the file.
+    pub(crate) fn layouts(&mut self, polls: &[(u64, u64)], objects: &[u64], callers: &[u64]) -> Layouts {
+        types::Reader::new(&mut self.0).read(polls, objects, callers)
     }
 }

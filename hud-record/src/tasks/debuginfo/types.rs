@@ -7,7 +7,8 @@ use super::{
     ways::{bare, is_leaf},
 };
 use crate::tasks::layout::{
-    CoroutineState, Layouts, Line, MOST_PARTS, MOST_TYPES, Member, Root, Shape, StateKind, Tag, Type, TypeId, Variant,
+    CoroutineState, Layouts, Line, MOST_CALLERS, MOST_PARTS, MOST_TYPES, Member, Root, Shape, StateKind, Tag, Type,
+    TypeId, Variant,
 };
 
 /// How deep types lie inside each other on the way to a future.
@@ -50,10 +51,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn read(mut self, polls: &[(u64, u64)], objects: &[u64]) -> Layouts {
+    pub(super) fn read(mut self, polls: &[(u64, u64)], objects: &[u64], callers: &[u64]) -> Layouts {
         for &(poll, id) in polls {
             if let Some(root) = self.root(poll, id) {
                 self.layouts.roots.push((poll, root));
+            }
+        }
+        for &caller in callers.iter().take(MOST_CALLERS) {
+            if let Some(root) = self.blocked(caller) {
+                self.layouts.blocked.push((caller, root));
             }
         }
         for &object in objects {
@@ -100,6 +106,22 @@ impl<'a> Reader<'a> {
         let align = self.dies.number(future, gimli::DW_AT_alignment).unwrap_or(8).clamp(8, 4096);
         let offset = id_offset.checked_add(8)?.checked_next_multiple_of(align)?.checked_add(align)?;
         Some(Root { name, of: self.awaited(future)?, offset, size })
+    }
+
+    /// What the function around a place runs, if it is `block_on<F>`.
+    fn blocked(&mut self, place: u64) -> Option<Root> {
+        let function = self.dies.function_around(place)?;
+        let mut at = function;
+        while !self.dies.name(at).is_some_and(|name| name.starts_with("block_on<")) {
+            let origin = self.dies.reference(at, gimli::DW_AT_abstract_origin);
+            at = origin
+                .or_else(|| self.dies.reference(at, gimli::DW_AT_specification))
+                .filter(|&origin| origin != at)?;
+        }
+        let future = *self.type_arguments(function).first().or(self.type_arguments(at).first())?;
+        let name = self.dies.path(future);
+        let size = self.dies.number(future, gimli::DW_AT_byte_size).unwrap_or(0);
+        Some(Root { name, of: self.awaited(future)?, offset: 0, size })
     }
 
     /// `T` and `S` of a function.
