@@ -202,10 +202,23 @@ impl Resolver {
         objects: Vec<u64>,
         callers: Vec<u64>,
     ) -> Result<Layouts, String> {
-        let told = self.opened(binary).and_then(|(generation, module)| {
-            let request = Request::Layouts { module, polls, objects, callers };
-            Ok(self.sources.intake.ask(Some(generation), request, Vec::new())?.1)
-        });
+        // A child that has read much is replaced after its answer: then the next one opens the file anew.
+        let mut told = Err(Failed::Again);
+        for _ in 0..2 {
+            told = self.opened(binary).and_then(|(generation, module)| {
+                let (polls, objects, callers) = (polls.clone(), objects.clone(), callers.clone());
+                let request = Request::Layouts { module, polls, objects, callers };
+                Ok(self.sources.intake.ask(Some(generation), request, Vec::new())?.1)
+            });
+            if !matches!(told, Err(Failed::Again)) {
+                break;
+            }
+            if let Some(binary) = self.binaries.get_mut(binary.0)
+                && !matches!(binary.state, State::GivenUp)
+            {
+                binary.state = State::Closed;
+            }
+        }
         match told {
             Ok(Answer::Layouts(layouts)) => Ok(layouts),
             Ok(_) => Err("does not answer as it should".into()),

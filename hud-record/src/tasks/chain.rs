@@ -8,7 +8,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{
-    layout::{GuardKind, Layouts, Member, Resource, ResourceKind, Shape, StateKind, Tag, Type, TypeId, Way},
+    layout::{
+        GuardKind, Layouts, MOST_TYPES, Member, Resource, ResourceKind, Shape, StateKind, Tag, Type, TypeId, Way,
+    },
     memory::{Memory, Span},
 };
 
@@ -38,11 +40,16 @@ pub(super) struct Types {
 impl Types {
     /// Takes in what was read; of the objects that were asked for, those without an answer have none.
     pub(super) fn add(&mut self, layouts: Layouts, asked: &[u64]) {
-        self.types.extend(layouts.types);
+        let room = MOST_TYPES.saturating_sub(self.types.len());
+        self.types.extend(layouts.types.into_iter().take(room));
         for &object in asked {
             self.objects.entry(object).or_insert(None);
         }
-        self.objects.extend(layouts.objects.into_iter().map(|(object, of)| (object, Some(of))));
+        for (object, of) in layouts.objects {
+            if let Some(known) = self.objects.get_mut(&object) {
+                *known = Some(of);
+            }
+        }
     }
 
     pub(super) fn get(&self, of: TypeId) -> Option<&Type> {

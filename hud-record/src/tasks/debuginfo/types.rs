@@ -13,6 +13,9 @@ use crate::tasks::layout::{
 
 /// How deep types lie inside each other on the way to a future.
 const MOST_DEPTH: usize = 64;
+/// Bytes of one type, and of all, that are handed on. A coroutine with a hundred `.await`s has some 10 kB.
+const MOST_TYPE: usize = 4 << 20;
+const MOST_ANSWER: usize = 24 << 20;
 /// Looks at types that one request takes, to see whether they hold futures.
 const MOST_LOOKS: usize = 4 << 20;
 
@@ -70,14 +73,20 @@ impl<'a> Reader<'a> {
                 self.layouts.objects.push((object, id));
             }
         }
+        let mut bytes = 0;
         while let Some(die) = self.todo.pop()
             && self.layouts.types.len() < MOST_TYPES
+            && bytes < MOST_ANSWER
         {
             let name = self.dies.path(die);
             let size = self.dies.number(die, gimli::DW_AT_byte_size).unwrap_or(0);
             let shape = self.shape(die, &name);
-            if let Some(id) = self.dies.id(die) {
-                self.layouts.types.push((id, Type { name, size, shape }));
+            let described = Type { name, size, shape };
+            // Names alone may be of any length.
+            let packed = postcard::to_allocvec(&described).map_or(0, |packed| packed.len());
+            if let Some(id) = self.dies.id(die).filter(|_| packed < MOST_TYPE) {
+                bytes += packed;
+                self.layouts.types.push((id, described));
             }
         }
         self.layouts
