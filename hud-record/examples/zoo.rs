@@ -1,8 +1,9 @@
 //! Tasks that wait in every way that there is, one of each, and the truth about each: for tests of `hud dump`.
 //!
 //! The second line that it prints is that truth, as JSON, once all tasks wait: of each task its id, the lines of the program
-//! at which it waits, outermost first, and what for. SIGUSR1 prints it again. It ends with its standard input. With a number
-//! as its argument, so many pairs of tasks wake each other instead, as fast as they can.
+//! at which it waits, outermost first, and what for. SIGUSR1 prints it again. It ends with its standard input. With
+//! `storm PAIRS` so many pairs of tasks wake each other instead, as fast as they can; with `many TASKS MEGABYTES` so many tasks
+//! wait beside so much memory.
 
 #![allow(missing_docs, reason = "an example is a crate that nobody links")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "it runs or it does not")]
@@ -13,7 +14,10 @@ use std::{
     future::{Future, pending, poll_fn},
     io::Read as _,
     pin::Pin,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     thread,
     time::Duration,
@@ -692,6 +696,64 @@ async fn catches(receiver: &mut mpsc::Receiver<[u64; 4]>) -> Option<[u64; 4]> {
     receiver.recv().await
 }
 
+/// So many tasks, every other one asleep, the rest after the first in the queue of a lock; and so many megabytes of numbers
+/// beside them.
+fn many(tasks: usize, megabytes: usize) -> Value {
+    let lock = Arc::new(Mutex::new(0));
+    for number in 0..tasks {
+        if number % 2 == 0 {
+            tokio::spawn(one_of_many(number));
+        } else {
+            tokio::spawn(queues(lock.clone()));
+        }
+    }
+    let mut seed = 1_u64;
+    let numbers: Vec<u64> = std::iter::repeat_with(|| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    })
+    .take(megabytes << 17)
+    .collect();
+    let is_queued = || WAITING.load(Ordering::Relaxed) == tasks;
+    while !is_queued() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    settle();
+    json!({ "tasks": tasks, "numbers": std::hint::black_box(numbers.leak()).len() })
+}
+
+/// A task says so right before it waits: this waits until no other thread has anything to do.
+fn settle() {
+    let is_asleep = |task: &std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('S'))
+    };
+    let mut quiet = 0;
+    while quiet < 5 {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        // This one is running.
+        quiet = if threads.filter(|task| !is_asleep(task)).count() <= 1 { quiet + 1 } else { 0 };
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Tasks that are about to wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+async fn one_of_many(number: usize) {
+    WAITING.fetch_add(1, Ordering::Relaxed);
+    sleep(LONG + Duration::from_millis(number as u64)).await;
+}
+
+async fn queues(lock: Arc<Mutex<u64>>) {
+    WAITING.fetch_add(1, Ordering::Relaxed);
+    let mut guard = lock.lock().await;
+    sleep(LONG).await;
+    *guard += 1;
+}
+
 fn account(alive: usize) -> Value {
     let truth = TRUTH.lock().unwrap_or_else(PoisonError::into_inner);
     let tasks: Vec<Value> = truth
@@ -707,9 +769,16 @@ fn account(alive: usize) -> Value {
 
 fn main() {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    if let Some(pairs) = std::env::args().nth(1) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, numbers @ ..] = arguments.as_slice() {
         let _in = runtime.enter();
-        println!("at work\n{}", json!({ "lines": storm(pairs.parse().expect("how many pairs play ping-pong")) }));
+        let number = |at: usize| numbers.get(at).map_or(0, |n| n.parse().expect("a number"));
+        let truth = match mode.as_str() {
+            "storm" => json!({ "lines": storm(number(0)) }),
+            "many" => many(number(0), number(1)),
+            _ => panic!("storm PAIRS, many TASKS MEGABYTES, or nothing"),
+        };
+        println!("at work\n{truth}");
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     }
@@ -717,13 +786,15 @@ fn main() {
     one_thread();
     stuck();
     blocks_on(runtime.handle().clone());
-    while account(0)["tasks"].as_array().unwrap().len() < ALL
+    // What two threads run by `block_on` is no task: four lines.
+    let is_blocked = || TRUTH.lock().unwrap().get(&0).is_some_and(|t| t.lines.len() == 4);
+    while !is_blocked()
+        || account(0)["tasks"].as_array().unwrap().len() < ALL
         || runtime.metrics().num_alive_tasks() != ALL - ON_ONE_THREAD
     {
         thread::sleep(Duration::from_millis(10));
     }
-    // The last of them are about to wait.
-    thread::sleep(Duration::from_millis(200));
+    settle();
     let mut signals = Signals::new([SIGUSR1]).unwrap();
     let handle = runtime.handle().clone();
     let (ready, is_ready) = std::sync::mpsc::channel();

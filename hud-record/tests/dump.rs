@@ -179,6 +179,12 @@ fn a_stripped_program_shows_as_many_tasks_by_the_places_of_their_futures() {
     assert!(said.contains("debug = true"), "{said}");
 }
 
+/// Waits until the main thread waits for its input: till then it may touch new memory.
+fn settle(pid: u32) {
+    let blocked = format!("/proc/{pid}/syscall");
+    support::until("it to wait for its input", || fs::read_to_string(&blocked).is_ok_and(|s| s.starts_with("0 0x0 ")));
+}
+
 /// What the kernel says of a process: resident memory and page tables in kB, and its minor faults.
 fn footprint(pid: u32) -> (Vec<String>, String) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -196,6 +202,7 @@ fn a_dump_leaves_no_trace_in_the_memory_of_the_program() {
     assert!(Command::new("strip").arg("-s").arg("-o").arg(&stripped).arg(program("zoo")).status().unwrap().success());
     for program in [program("zoo"), stripped] {
         let (target, _) = start(&program, &[]);
+        settle(target.pid());
         let before = footprint(target.pid());
         for _ in 0..3 {
             dump(target.pid());
@@ -206,7 +213,7 @@ fn a_dump_leaves_no_trace_in_the_memory_of_the_program() {
 
 #[test]
 fn tasks_that_wake_each_other_all_the_time_are_never_shown_where_they_cannot_be() {
-    let (target, truth) = start(&program("zoo"), &["100"]);
+    let (target, truth) = start(&program("zoo"), &["storm", "100"]);
     let legal: BTreeSet<Vec<u64>> = list(&truth["lines"])
         .iter()
         .map(|pair| list(pair).iter().map(|line| line.as_u64().unwrap()).collect())
@@ -283,4 +290,107 @@ fn one_needs_no_rights_for_ones_own_programs() {
     assert!(own.status.success() && shown.contains("DEADLOCK of 2 tasks"), "{shown}{}", text(&own.stderr));
     assert_eq!(other.status.code(), Some(77));
     assert!(text(&other.stderr).contains("may not look into pid"), "{}", text(&other.stderr));
+}
+
+#[test]
+fn many_tasks_in_much_memory_are_all_found_and_shown_as_two_groups() {
+    let (target, truth) = start(&program("zoo"), &["many", "20000", "200"]);
+    let count = truth["tasks"].as_u64().unwrap();
+    settle(target.pid());
+    let before = footprint(target.pid());
+    let shown = text(&hud(&["--pid", &target.pid().to_string()]).stdout);
+    assert_eq!(footprint(target.pid()), before);
+    assert!(shown.contains(&format!(": {count} tasks: {count} suspended")), "{shown}");
+    // The one that has the lock is asleep.
+    assert!(shown.contains("10000 tasks: zoo::one_of_many, suspended"), "{shown}");
+    assert!(shown.contains("9999 tasks: zoo::queues, suspended"), "{shown}");
+    assert!(shown.contains("waits for Mutex<u64>") && shown.contains("(9999 tasks)"), "{shown}");
+    assert_eq!(shown.matches("held by task").count(), 1, "{shown}");
+    assert!(shown.lines().count() < 40, "{shown}");
+}
+
+/// Flips bytes of debug information: it is the target's to say what is in there.
+#[test]
+fn damaged_debug_information_costs_stacks_only() {
+    use object::{Object as _, ObjectSection as _};
+    let folder = tempfile::tempdir().unwrap();
+    let whole = fs::read(program("zoo")).unwrap();
+    let elf = object::File::parse(&*whole).unwrap();
+    let mut seed = 7_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    for (name, share) in [
+        (".debug_info", 2000),
+        (".debug_info", 50),
+        (".debug_abbrev", 100),
+        (".debug_str", 100),
+        (".debug_aranges", 20),
+    ] {
+        let (at, size) = elf.section_by_name(name).unwrap().file_range().unwrap();
+        let mut damaged = whole.clone();
+        for _ in 0..size / share {
+            damaged[usize::try_from(at + random() % size).unwrap()] = random().to_le_bytes()[0];
+        }
+        let path = folder.path().join(format!("zoo{name}{share}"));
+        fs::write(&path, damaged).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let (target, truth) = start(&path, &[]);
+        let dump = dump(target.pid());
+        let found = futures(&dump);
+        assert_eq!(found.len(), list(&truth["tasks"]).len() + 4, "{name}: {}", dump["notes"]);
+        assert!(found.values().all(|t| !t["type"].as_str().unwrap().chars().any(char::is_control)), "{name}");
+    }
+}
+
+#[test]
+fn await_stacks_are_whole_in_every_version_of_tokio_and_every_way_to_link() {
+    for build in
+        ["tokio-1.38.2", "tokio-1.43.4", "tokio-1.47.1", "tokio-1.50.0", "fat-lto", "v0", "static", "non-pie", "relr"]
+    {
+        let target = Target::start(&program(build).join("test-async-app"), &["--with-stdin"]);
+        // It has said that it is at work, not that all of its tasks wait.
+        let mut waiting = Vec::new();
+        support::until("16 tasks to wait", || {
+            let dump = dump(target.pid());
+            assert_eq!(dump["detail"], "await stacks", "{build}");
+            waiting = futures(&dump).into_values().filter(|t| t["state"] == "suspended").cloned().collect();
+            waiting.iter().filter(|t| t["type"] == "test_async_app::good_citizen").count() == 16
+        });
+        for task in &waiting {
+            let (first, last) = (&task["stack"][0], list(&task["stack"]).last().unwrap());
+            assert_eq!(first["function"], task["type"], "{build}: {task:#}");
+            assert!(first["file"].as_str().unwrap().ends_with("test-async-app.rs"), "{build}: {task:#}");
+            assert_eq!(last["kind"], "leaf", "{build}: {task:#}");
+            // What yields waits for its turn.
+            let is_yield = last["function"].as_str().unwrap().contains("yield_now");
+            assert!(is_yield || !list(&task["waits"]).is_empty(), "{build}: {task:#}");
+        }
+    }
+}
+
+#[test]
+fn without_type_information_tasks_are_counted_by_type() {
+    for (build, name) in [
+        ("lines", "test_async_app::good_citizen"),
+        ("plain", "test_async_app::good_citizen"),
+        ("stripped/plain", "test-async-app.rs:"),
+        ("stripped/non-pie", "test-async-app.rs:"),
+        ("stripped/static", "test-async-app.rs:"),
+        ("stripped/tokio-1.38.2", "test-async-app.rs:"),
+    ] {
+        let target = Target::start(&program(build).join("test-async-app"), &["--with-stdin"]);
+        support::until("16 tasks of one type", || {
+            let dump = dump(target.pid());
+            assert_eq!(dump["detail"], "types", "{build}");
+            let mut types: BTreeMap<String, usize> = BTreeMap::new();
+            for task in futures(&dump).values() {
+                *types.entry(task["type"].as_str().unwrap().into()).or_default() += 1;
+            }
+            types.iter().any(|(of, count)| of.contains(name) && *count == 16)
+        });
+    }
 }

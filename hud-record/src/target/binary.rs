@@ -139,6 +139,11 @@ impl Binary {
         self.data.get(start..start.checked_add(usize::try_from(size).ok()?)?)
     }
 
+    /// Address, place in the file and size there of each segment without code.
+    pub(crate) fn data_places(&self) -> impl Iterator<Item = [u64; 3]> {
+        self.loads.iter().filter(|l| !l.executable).map(|l| [l.vaddr, l.offset, l.file_size])
+    }
+
     /// Address and size of the part that comes from the file of each segment without code.
     pub(crate) fn data_segments(&self) -> impl Iterator<Item = (u64, u64)> {
         self.loads.iter().filter(|l| !l.executable).map(|l| (l.vaddr, l.file_size.min(l.mem_size)))

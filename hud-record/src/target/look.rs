@@ -102,6 +102,8 @@ pub(crate) struct TaskVtables {
     pub(crate) load_bias: u64,
     /// Its tables.
     pub(crate) tables: Vec<TaskVtable>,
+    /// Address, place in the file and size there of each segment without code.
+    pub(crate) data: Vec<[u64; 3]>,
 }
 
 impl TaskVtables {
@@ -113,7 +115,8 @@ impl TaskVtables {
             Place::Mapped(mappings) => binary.load_bias(mappings).ok_or("not mapped")?,
         };
         let tables = shape::vtables(&binary, &Image::of_memory(&binary, memory, load_bias));
-        Ok(TaskVtables { load_bias, tables })
+        let data = binary.data_places().take(MOST_MAPPINGS).collect();
+        Ok(TaskVtables { load_bias, tables, data })
     }
 
     /// In the caller: has the child look at the binary that runs.

@@ -13,6 +13,7 @@ use super::{
     memory::{MOST_PIECES, Memory, Span},
     roots::{self, Stack},
     scan::{Found, Limits, State, Vtables, scan},
+    spawn_sites::SpawnSites,
 };
 use crate::{
     error::Result,
@@ -25,7 +26,7 @@ use crate::{
 /// Bytes of memory that are searched.
 const MOST_MEMORY: u64 = 256 << 30;
 /// Tasks that are shown.
-const MOST_TASKS: usize = 4 << 20;
+const MOST_TASKS: usize = 2 << 20;
 /// How long the target's memory is read.
 const MOST_TIME: Duration = Duration::from_secs(60);
 /// Bytes of one task that are read at once.
@@ -78,6 +79,8 @@ pub(super) struct TaskType {
     pub(super) kind: TaskKind,
     pub(super) scheduler: Option<Scheduler>,
     pub(super) root: Option<Root>,
+    /// Where its future is written, where the code alone says it.
+    pub(super) written_at: Option<(String, u32)>,
 }
 
 /// A task.
@@ -158,6 +161,7 @@ impl Dump {
                 .unwrap_or(crate::error::Error::NotTokio { path: process.exe }));
         }
         let vtables = Vtables::new(found.tables, bias);
+        let mut sites = SpawnSites::new(&process, found.data, bias);
         let limits = Limits { bytes: MOST_MEMORY, tasks: MOST_TASKS, deadline };
         let scan = scan(&mut memory, &vtables, limits)?;
         let mut notes = Vec::new();
@@ -186,6 +190,11 @@ impl Dump {
         };
         let polls = looked.tokio.map(|tokio| tokio.poll_fns).unwrap_or_default();
         dump.read(&memory, &vtables, bias, &scan.tasks, &polls, &mut ask);
+        let by_id: HashMap<u64, &Found> = scan.tasks.iter().map(|found| (found.at, found)).collect();
+        for task in &mut dump.tasks {
+            let table = by_id.get(&task.at).and_then(|found| vtables.get(found.vtable));
+            task.spawned_at = table.and_then(|t| sites.of(&memory, task.at.checked_add(t.spawned_at?)?));
+        }
         if dump.detail == Detail::Chains {
             dump.read_roots(&memory, bias, &mut ask);
         }
@@ -223,14 +232,19 @@ impl Dump {
             let Some(table) = vtables.get(vtable) else { continue };
             let known = polls.iter().find(|p| p.address == table.poll);
             let root = roots.get(&table.poll).cloned();
-            let by_shape = if table.is_future() { TaskKind::Task } else { TaskKind::Blocking };
+            // Which of the two it is, the scheduler's size says; names only which work of the pool is a worker's loop.
             let by_name = root.as_ref().map(|root| kind(&root.name)).or(known.map(|p| p.kind));
-            let kind = by_name.unwrap_or(by_shape);
+            let kind = match by_name {
+                _ if table.is_future() => TaskKind::Task,
+                Some(TaskKind::Worker) => TaskKind::Worker,
+                _ => TaskKind::Blocking,
+            };
             let name =
                 root.as_ref().map(|root| type_name(future(&root.name))).or_else(|| known.map(|p| p.name.clone()));
             let name = name.unwrap_or_else(|| format!("task type {:#x}", table.poll));
             of.insert(vtable, self.types.len());
-            self.types.push(TaskType { name, kind, scheduler: known.and_then(|p| p.scheduler), root });
+            let written_at = known.and_then(|p| p.file.clone().zip(p.line));
+            self.types.push(TaskType { name, kind, scheduler: known.and_then(|p| p.scheduler), root, written_at });
         }
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         self.read_at = u64::try_from(Duration::try_from(time).unwrap_or_default().as_nanos()).unwrap_or(0);
@@ -288,7 +302,13 @@ impl Dump {
                 continue;
             };
             let name = type_name(&root.name);
-            self.types.push(TaskType { name, kind: TaskKind::Task, scheduler: None, root: Some(root) });
+            self.types.push(TaskType {
+                name,
+                kind: TaskKind::Task,
+                scheduler: None,
+                root: Some(root),
+                written_at: None,
+            });
             self.tasks.push(Task {
                 id: 0,
                 of: self.types.len() - 1,

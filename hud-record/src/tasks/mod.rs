@@ -8,6 +8,7 @@
 //! - `scan`: finds the tasks;
 //! - `chain`: walks from a task to the future that waits;
 //! - `roots`: finds what threads run by `block_on`, by such walks;
+//! - `spawn_sites`: where they were spawned, in programs that keep it;
 //! - `dump`: all of it for one process; `waits` says what tasks wait for; `print` writes it. Each uses those above it.
 
 mod chain;
@@ -18,6 +19,7 @@ mod memory;
 mod print;
 mod roots;
 mod scan;
+mod spawn_sites;
 mod waits;
 mod worker_loops;
 

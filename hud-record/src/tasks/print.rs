@@ -239,8 +239,8 @@ fn deadlock(out: &mut String, dump: &Dump, resources: &Resources<'_>, circle: &[
             let at = task.chain.as_ref().and_then(|c| own(dump, c)).map(|l| format!(" at {}", place(&l)));
             writeln!(
                 out,
-                "  task {} {}{} waits for {}",
-                task.id,
+                "  {} {}{} waits for {}",
+                who(task),
                 task_name(dump, task),
                 at.unwrap_or_default(),
                 resources.words(task, wait)
@@ -281,6 +281,9 @@ fn holders(
     if found.len() > MOST_HOLDERS {
         writeln!(out, "{indent}and {} more", found.len() - MOST_HOLDERS)?;
     }
+    if found.is_empty() && resources.is_held(wait) {
+        writeln!(out, "{indent}who holds it is not known: it is no local of a suspended task")?;
+    }
     Ok(())
 }
 
@@ -304,20 +307,24 @@ fn show(
     if let Some(chain) = &first.chain {
         let frames = frames(dump, chain);
         let has_own = frames.iter().any(|f| f.is_own);
-        let width = frames.iter().map(|f| f.name.chars().count()).max().unwrap_or(0).min(60);
+        let is_shown = |f: &&Frame| f.kind == "await" && (f.is_own || selection.all_frames || !has_own);
+        let width = frames.iter().filter(is_shown).map(|f| f.name.chars().count()).max().unwrap_or(0).min(60);
         for frame in frames.iter().filter(|f| f.times > 0) {
             let indent = "  ".repeat(frame.indent + 2);
             if frame.times > 1 {
                 writeln!(out, "{indent}{} times:", frame.times)?;
             }
-            let is_inner = frame.kind != "await";
-            if !is_inner && (frame.is_own || selection.all_frames || !has_own) {
+            if is_shown(&frame) {
                 let at = frame.line.as_ref().map(place).unwrap_or_default();
                 writeln!(out, "{indent}{:width$}  {at}", frame.name)?;
-            } else if is_inner {
+            } else if frame.kind != "await" {
                 leaf(out, dump, resources, group, frame, &indent)?;
             }
         }
+    }
+    let written = dump.types.get(first.of).and_then(|t| t.written_at.as_ref()).filter(|_| first.chain.is_none());
+    if let Some((file, line)) = written.filter(|_| !task_name(dump, first).starts_with("future at ")) {
+        writeln!(out, "    written at {}:{line}", clean_name(file))?;
     }
     if let Some((file, line)) = &first.spawned_at {
         writeln!(out, "    spawned at {}:{line}", clean_name(file))?;
@@ -340,7 +347,11 @@ fn leaf(
     frame: &Frame,
     indent: &str,
 ) -> std::fmt::Result {
-    let waits = |task: &&Task| task.chain.as_ref()?.waits.iter().find(|w| w.step == frame.step).copied();
+    let waits = |task: &Task| task.chain.as_ref()?.waits.iter().find(|w| w.step == frame.step).copied();
+    let timers = resources.timers(group.tasks.iter().filter_map(|task| waits(task)));
+    if let (Some(timers), true) = (timers, group.tasks.iter().any(|task| waits(task).is_some())) {
+        return writeln!(out, "{indent}waits for {timers}");
+    }
     let mut found: BTreeMap<String, (usize, super::chain::Wait)> = BTreeMap::new();
     for task in &group.tasks {
         if let Some(wait) = waits(task) {

@@ -75,13 +75,30 @@ impl<'a> Resources<'a> {
         }
     }
 
+    /// How long the earliest and the latest of some timers have to go, in words.
+    pub(super) fn timers(&self, waits: impl Iterator<Item = Wait>) -> Option<String> {
+        let (mut first, mut last) = (u64::MAX, 0);
+        for wait in waits {
+            if wait.kind != ResourceKind::Timer {
+                return None;
+            }
+            (first, last) = (first.min(wait.at), last.max(wait.at));
+        }
+        let (first, last) = (self.left(first), self.left(last));
+        Some(if first == last { format!("a timer, {first}") } else { format!("a timer, {first} to {last}") })
+    }
+
+    fn left(&self, deadline: u64) -> String {
+        match deadline.checked_sub(self.now).map(Duration::from_nanos) {
+            Some(left) => format!("{} left", seconds(left)),
+            None => format!("due {} ago", seconds(Duration::from_nanos(self.now - deadline))),
+        }
+    }
+
     /// What a task waits for, in words. Tasks whose words are the same wait for the same thing.
     pub(super) fn words(&self, task: &Task, wait: &Wait) -> String {
         match wait.kind {
-            ResourceKind::Timer => match wait.at.checked_sub(self.now).map(Duration::from_nanos) {
-                Some(left) => format!("a timer, {} left", seconds(left)),
-                None => format!("a timer, due {} ago", seconds(Duration::from_nanos(self.now - wait.at))),
-            },
+            ResourceKind::Timer => format!("a timer, {}", self.left(wait.at)),
             ResourceKind::Semaphore => {
                 let what = self.lock(task, wait);
                 format!("{what} at {:#x}", wait.at)
@@ -176,6 +193,11 @@ impl<'a> Resources<'a> {
             found.push(Holder { task: index, local, at, is_certain: hold.is_certain });
         }
         found
+    }
+
+    /// Whether all permits of what a task waits for are taken.
+    pub(super) fn is_held(&self, wait: &Wait) -> bool {
+        wait.kind == ResourceKind::Semaphore && self.dump.free.get(&wait.at) == Some(&0)
     }
 
     /// Circles of tasks of which each waits for the next. Only what is certain counts.
