@@ -89,7 +89,7 @@ macro_rules! here {
 }
 
 /// Tasks that say where they wait.
-const ALL: usize = 73;
+const ALL: usize = 77;
 /// Of these, those of the second runtime.
 const ON_ONE_THREAD: usize = 4;
 
@@ -255,6 +255,41 @@ async fn sends(channel: mpsc::Sender<u64>) {
     let _ = channel.send(1).await;
     here!("bounded mpsc channel");
     let _ = channel.send(2).await;
+}
+
+/// Two of them each wait for room in the channel of the other.
+async fn actor(
+    sender: mpsc::Sender<u64>,
+    mut receiver: mpsc::Receiver<u64>,
+    both: Arc<Barrier>,
+    [own, other]: [&'static str; 2],
+) {
+    let _ = sender.send(1).await;
+    holds(own);
+    both.wait().await;
+    note("zoo::actor", line!() + 1, "bounded mpsc channel", Some(other));
+    let _ = sender.send(2).await;
+    let _ = receiver.recv().await;
+}
+
+/// It has the lock to read, and waits to read once more behind a writer who waits for it.
+async fn reads_twice(lock: Arc<RwLock<i16>>) {
+    let guard = lock.read().await;
+    holds("twice");
+    let between = tokio::spawn(writes_between(lock.clone())).id().to_string().parse().unwrap();
+    while !TRUTH.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&between) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_millis(20)).await;
+    here!("RwLock<i16> (to read)", "twice");
+    let again = lock.read().await;
+    drop((guard, again));
+}
+
+async fn writes_between(lock: Arc<RwLock<i16>>) {
+    here!("RwLock<i16> (to write)", "twice");
+    let guard = lock.write().await;
+    drop(guard);
 }
 
 async fn oneshot_value(value: oneshot::Receiver<u64>) {
@@ -589,12 +624,16 @@ fn spawn_all(handle: &Handle) {
     let (sender, receiver) = mpsc::channel(1);
     let (kept, other) = mpsc::channel(1);
     let (unbounded, unbounded_receiver) = mpsc::unbounded_channel();
-    let (one, value) = oneshot::channel();
+    let (oneshot, value) = oneshot::channel();
     let (broadcast, _) = broadcast::channel(4);
     let (watch, watcher) = watch::channel(0);
     let (full, nobody_reads) = mpsc::channel(1);
     spawn!(receives(receiver), selects(other), receives_unbounded(unbounded_receiver), oneshot_value(value));
     spawn!(broadcast_value(broadcast.subscribe()), watched(watcher), sends(full), barrier(Arc::new(Barrier::new(2))));
+    let (one, other, both) = (mpsc::channel(1), mpsc::channel(1), Arc::new(Barrier::new(2)));
+    spawn!(actor(one.0, other.1, both.clone(), ["actor", "other actor"]));
+    spawn!(actor(other.0, one.1, both, ["other actor", "actor"]));
+    spawn!(reads_twice(Arc::new(RwLock::new(0))));
     let notify = Arc::new(Notify::new());
     spawn!(notified(notify.clone()), selects_one_of_two(notify.clone()), timeout_of_leaf(notify.clone()));
 
@@ -610,7 +649,7 @@ fn spawn_all(handle: &Handle) {
         (three, four, unix_two)
     });
     // All of it stays: nobody sends, closes or drops anything.
-    std::mem::forget((sender, kept, unbounded, one, broadcast, watch, nobody_reads, notify, sockets));
+    std::mem::forget((sender, kept, unbounded, oneshot, broadcast, watch, nobody_reads, notify, sockets));
 }
 
 /// A task that spawns one, and then another one once that one waits.

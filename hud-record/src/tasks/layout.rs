@@ -204,4 +204,6 @@ pub(crate) enum GuardKind {
     Read,
     Write,
     Permits,
+    /// The receiving end of a bounded channel: it makes room, and so holds what senders wait for.
+    Receiver,
 }

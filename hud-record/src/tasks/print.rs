@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     chain::{Chain, Step, What},
     dump::{Detail, Dump, Is, Task},
-    layout::{Line, Shape},
+    layout::{GuardKind, Line, Shape},
     waits::{Resources, is_own},
 };
 use crate::target::{TaskKind, type_name};
@@ -271,7 +271,12 @@ fn holders(
     for holder in found.iter().take(MOST_HOLDERS) {
         let Some(task) = dump.tasks.get(holder.task) else { continue };
         let local = holder.local.as_ref().map_or("a temporary".into(), |l| format!("`{l}`"));
-        let held = if holder.is_certain { "held by" } else { "may be held by" };
+        let held = match (holder.kind, holder.is_certain) {
+            (GuardKind::Receiver, true) => "received by",
+            (GuardKind::Receiver, false) => "may be received by",
+            (_, true) => "held by",
+            (_, false) => "may be held by",
+        };
         let at = holder
             .at
             .as_ref()
@@ -282,7 +287,7 @@ fn holders(
         writeln!(out, "{indent}and {} more", found.len() - MOST_HOLDERS)?;
     }
     if found.is_empty() && resources.is_held(wait) {
-        writeln!(out, "{indent}who holds it is not known: it is no local of a suspended task")?;
+        writeln!(out, "{indent}who has it is not known: it is no local of a suspended task")?;
     }
     Ok(())
 }

@@ -51,6 +51,7 @@ pub(super) struct Holder {
     pub(super) at: Option<(String, String, u32)>,
     /// Whether it surely holds it.
     pub(super) is_certain: bool,
+    pub(super) kind: GuardKind,
 }
 
 impl<'a> Resources<'a> {
@@ -156,9 +157,9 @@ impl<'a> Resources<'a> {
         named.unwrap_or_else(|| "a semaphore".into())
     }
 
-    /// Whether what is waited for is a lock that one holder has to itself.
+    /// Whether a holder is all that it takes for nothing to be free.
     fn is_exclusive(hold: &Hold) -> bool {
-        matches!(hold.kind, GuardKind::Mutex | GuardKind::Write)
+        matches!(hold.kind, GuardKind::Mutex | GuardKind::Write | GuardKind::Receiver)
     }
 
     /// Who holds what a task waits for: no one, where it is free.
@@ -190,7 +191,7 @@ impl<'a> Resources<'a> {
                 let line = state.at.as_ref().filter(|l| is_own(&l.file))?;
                 Some((type_name(name), line.file.clone(), line.line))
             });
-            found.push(Holder { task: index, local, at, is_certain: hold.is_certain });
+            found.push(Holder { task: index, local, at, is_certain: hold.is_certain, kind: hold.kind });
         }
         found
     }
@@ -200,7 +201,8 @@ impl<'a> Resources<'a> {
         wait.kind == ResourceKind::Semaphore && self.dump.free.get(&wait.at) == Some(&0)
     }
 
-    /// Circles of tasks of which each waits for the next. Only what is certain counts.
+    /// Circles of tasks of which each waits for the next, and so for ever. Only what is certain counts: a lock is free once all
+    /// have let go of it, so one holder that waits is enough; permits may come from others, of which nothing is known.
     pub(super) fn circles(&self) -> Vec<Vec<usize>> {
         let mut next: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         let mut known: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -211,30 +213,13 @@ impl<'a> Resources<'a> {
             };
             for wait in &chain.waits {
                 let certain = known.entry(wait.at).or_insert_with(|| {
-                    self.holders(wait).into_iter().filter(|h| h.is_certain).map(|h| h.task).collect()
+                    let certain = |h: &Holder| h.is_certain && h.kind != GuardKind::Permits;
+                    self.holders(wait).into_iter().filter(certain).map(|h| h.task).collect()
                 });
                 next.entry(index).or_default().extend(certain.iter().copied().chain(self.awaited(wait)));
             }
         }
-        let (mut circles, mut done) = (Vec::new(), BTreeSet::new());
-        for &start in next.keys() {
-            let (mut way, mut at) = (Vec::new(), start);
-            // Of several holders, one is enough to follow: a lock with more than one is shared.
-            while !done.contains(&at) && !way.contains(&at) {
-                way.push(at);
-                match next.get(&at).and_then(|to| to.first()) {
-                    Some(&to) => at = to,
-                    None => break,
-                }
-            }
-            if let Some(begin) = way.iter().position(|&w| w == at)
-                && next.get(way.last().unwrap_or(&at)).is_some_and(|to| to.contains(&at))
-            {
-                circles.push(way.get(begin..).unwrap_or_default().to_vec());
-            }
-            done.extend(way);
-        }
-        circles
+        circles(next)
     }
 
     fn leaves(&self, chain: &super::chain::Chain) -> usize {
@@ -264,6 +249,46 @@ impl Dump {
             _ => None,
         }
     }
+}
+
+/// The circles in a graph, by what comes next. Each node is in one at most.
+fn circles(mut next: BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
+    // What leads to nothing goes, and what then does; all that is left leads into a circle.
+    let mut before: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (&node, to) in &next {
+        for &to in to {
+            before.entry(to).or_default().push(node);
+        }
+    }
+    let ends = |next: &BTreeMap<usize, BTreeSet<usize>>, node: usize| next.get(&node).is_none_or(BTreeSet::is_empty);
+    let mut gone: Vec<usize> = before.keys().chain(next.keys()).copied().filter(|&node| ends(&next, node)).collect();
+    let mut seen: BTreeSet<usize> = gone.iter().copied().collect();
+    while let Some(node) = gone.pop() {
+        next.remove(&node);
+        for &from in before.get(&node).into_iter().flatten() {
+            if let Some(to) = next.get_mut(&from) {
+                to.remove(&node);
+            }
+            if ends(&next, from) && seen.insert(from) {
+                gone.push(from);
+            }
+        }
+    }
+    let (mut circles, mut done) = (Vec::new(), BTreeSet::new());
+    for &start in next.keys() {
+        let (mut way, mut at) = (Vec::new(), start);
+        let mut on_way = BTreeSet::new();
+        while !done.contains(&at) && on_way.insert(at) {
+            way.push(at);
+            let Some(&to) = next.get(&at).and_then(BTreeSet::first) else { break };
+            at = to;
+        }
+        if let Some(begin) = way.iter().position(|&w| w == at).filter(|_| !done.contains(&at)) {
+            circles.push(way.get(begin..).unwrap_or_default().to_vec());
+        }
+        done.extend(way);
+    }
+    circles
 }
 
 /// Whether a source file is the program's own.
@@ -359,6 +384,26 @@ fn address(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn circles_are_found_and_what_leads_to_them_or_nowhere_is_not() {
+        let graph = |edges: &[(usize, usize)]| {
+            let mut next: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+            for &(from, to) in edges {
+                next.entry(from).or_default().insert(to);
+            }
+            circles(next)
+        };
+        assert_eq!(graph(&[(1, 2), (2, 3)]), Vec::<Vec<usize>>::new());
+        assert_eq!(graph(&[(1, 2), (2, 1)]), [[1, 2]]);
+        assert_eq!(graph(&[(5, 5)]), [[5]]);
+        // One that waits for the circle, and another holder that goes on.
+        assert_eq!(graph(&[(0, 1), (1, 2), (2, 1), (1, 9), (7, 2), (9, 10)]), [[1, 2]]);
+        assert_eq!(graph(&[(1, 2), (2, 1), (3, 4), (4, 3), (2, 3)]).len(), 2);
+        // Long ones take no longer.
+        let long: Vec<(usize, usize)> = (0..100_000).map(|n| (n, (n + 1) % 100_000)).collect();
+        assert_eq!(graph(&long)[0].len(), 100_000);
+    }
 
     #[test]
     fn addresses_of_sockets_read_as_people_write_them() {

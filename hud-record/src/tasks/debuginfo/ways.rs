@@ -216,6 +216,9 @@ impl Dies {
 
 fn guard_kind(path: &str) -> Option<GuardKind> {
     let (module, name) = path.rsplit_once("::")?;
+    if module == "tokio::sync::mpsc::bounded" && name == "Receiver" {
+        return Some(GuardKind::Receiver);
+    }
     if !module.starts_with("tokio::sync::") {
         return None;
     }
