@@ -9,11 +9,14 @@
 //! - `chain`: walks from a task to the future that waits;
 //! - `roots`: finds what threads run by `block_on`, by such walks;
 //! - `spawn_sites`: where they were spawned, in programs that keep it;
-//! - `dump`: all of it for one process; `waits` says what tasks wait for; `print` writes it. Each uses those above it.
+//! - `dump`: all of it for one process; `waits` says what tasks wait for, `frames` where, `print` and `json` write it. Each
+//!   uses those above it.
 
 mod chain;
 mod debuginfo;
 mod dump;
+mod frames;
+mod json;
 mod layout;
 mod memory;
 mod print;
@@ -25,6 +28,8 @@ mod worker_loops;
 
 pub(crate) use debuginfo::DebugInfo;
 pub(crate) use dump::Dump;
+pub(crate) use frames::Selection;
+pub(crate) use json::json;
 pub(crate) use layout::Layouts;
-pub(crate) use print::{Selection, json, text};
+pub(crate) use print::text;
 pub(crate) use worker_loops::{WorkerLoop, WorkerLoops};

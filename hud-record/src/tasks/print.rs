@@ -1,4 +1,4 @@
-//! A dump as text and as JSON. Names are the target's: here they are cleaned.
+//! A dump as text: tasks that wait at the same place as one, deadlocks first.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,15 +6,15 @@ use std::{
 };
 
 use hud_common::clean_name;
-use serde_json::{Value, json};
 
 use super::{
-    chain::{Chain, Step, What},
+    chain::Step,
     dump::{Detail, Dump, Is, Task},
-    layout::{GuardKind, Line, Shape},
-    waits::{Resources, is_own},
+    frames::{Frame, Selection, frames, own, task_name},
+    layout::{GuardKind, Line},
+    waits::Resources,
 };
-use crate::target::{TaskKind, type_name};
+use crate::target::TaskKind;
 
 /// Ids of tasks that are listed of a group.
 const MOST_IDS: usize = 10;
@@ -22,113 +22,6 @@ const MOST_IDS: usize = 10;
 const MOST_WAITS: usize = 4;
 /// Holders that are listed of one thing.
 const MOST_HOLDERS: usize = 4;
-
-/// What is shown.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Selection {
-    /// This task only.
-    pub(crate) task: Option<u64>,
-    /// Tasks of types with this in their name only.
-    pub(crate) of_type: Option<String>,
-    /// Also the frames of libraries.
-    pub(crate) all_frames: bool,
-}
-
-impl Selection {
-    fn has(&self, dump: &Dump, task: &Task) -> bool {
-        let name = dump.types.get(task.of).map_or("", |t| t.name.as_str());
-        self.task.is_none_or(|id| id == task.id)
-            && self.of_type.as_ref().is_none_or(|part| name.contains(part.as_str()))
-    }
-}
-
-/// A line of a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Frame {
-    /// Branches that it is inside of.
-    indent: usize,
-    /// How many branches like it there are beside it; 0 where it is shown with another one.
-    times: usize,
-    /// Which step it is.
-    step: usize,
-    /// The function, or the type of a leaf.
-    name: String,
-    line: Option<Line>,
-    kind: &'static str,
-    /// Whether it is the program's own code.
-    is_own: bool,
-}
-
-/// The frames of a chain, outermost first.
-fn frames(dump: &Dump, chain: &Chain) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    // Of each step that is open: its depth, and the branches that what is inside it is in.
-    let mut open: Vec<(usize, usize)> = Vec::new();
-    for (step, Step { depth, what }) in chain.steps.iter().enumerate() {
-        while open.last().is_some_and(|(other, _)| other >= depth) {
-            open.pop();
-        }
-        let indent = open.last().map_or(0, |(_, indent)| *indent);
-        let inside = chain.steps.get(step + 1..).unwrap_or_default().iter();
-        let branches = inside.take_while(|s| s.depth > *depth).filter(|s| s.depth == depth + 1).count();
-        open.push((*depth, if branches > 1 { indent + 1 } else { indent }));
-        let name = |of| dump.layouts.get(of).map_or_else(String::new, |t| type_name(&t.name));
-        let (name, line, kind) = match *what {
-            What::Await(of, _) => {
-                let at = dump.await_point(&chain.steps[step]).and_then(|(_, state)| state.at.clone());
-                (name(of), at, "await")
-            }
-            What::Unresumed(of) => {
-                let begin = dump.layouts.get(of).and_then(|t| match &t.shape {
-                    Shape::Coroutine { begin, .. } => begin.clone(),
-                    _ => None,
-                });
-                (name(of), begin, "not polled yet")
-            }
-            What::Leaf(of) => (name(of), None, "leaf"),
-            What::Object => ("a future behind a trait object of an unknown type".into(), None, "leaf"),
-            What::More(0) => ("more futures".into(), None, "more"),
-            What::More(count) => (format!("{count} more futures"), None, "more"),
-        };
-        let line = line.map(|l| Line { file: clean_name(&l.file), line: l.line });
-        let is_own = line.as_ref().is_some_and(|l| is_own(&l.file));
-        frames.push(Frame { indent, times: 1, step, name, line, kind, is_own });
-    }
-    merge(chain, &mut frames);
-    frames
-}
-
-/// Marks branches that are the same as the one before.
-fn merge(chain: &Chain, frames: &mut [Frame]) {
-    // The end of what a step begins.
-    let end = |step: usize| {
-        let depth = chain.steps.get(step).map_or(0, |s| s.depth);
-        let inside = chain.steps.get(step + 1..).unwrap_or_default().iter().take_while(|s| s.depth > depth);
-        step + 1 + inside.count()
-    };
-    let mut step = 0;
-    while step < chain.steps.len() {
-        let this = step..end(step);
-        let mut next = this.end;
-        while let (Some(one), Some(other)) = (chain.steps.get(this.clone()), chain.steps.get(next..end(next)))
-            && one == other
-        {
-            next += other.len();
-        }
-        let times = (next - step) / this.len().max(1);
-        for frame in frames.get_mut(this.end..next).unwrap_or_default() {
-            frame.times = 0;
-        }
-        if let Some(frame) = frames.get_mut(step) {
-            frame.times = times;
-        }
-        // What is inside of the first may repeat as well; what was merged into it is shown nowhere.
-        step += 1;
-        while frames.get(step).is_some_and(|f| f.times == 0) {
-            step += 1;
-        }
-    }
-}
 
 /// What tasks of one group have in common: the type's name, what they are, the thread of one that is none, and where they
 /// wait.
@@ -228,10 +121,6 @@ fn who(task: &Task) -> String {
     }
 }
 
-fn task_name(dump: &Dump, task: &Task) -> String {
-    dump.types.get(task.of).map_or_else(String::new, |t| clean_name(&t.name))
-}
-
 fn deadlock(out: &mut String, dump: &Dump, resources: &Resources<'_>, circle: &[usize]) -> std::fmt::Result {
     writeln!(out, "\nDEADLOCK of {}:", tasks(circle.len()))?;
     for task in circle.iter().filter_map(|&index| dump.tasks.get(index)) {
@@ -249,11 +138,6 @@ fn deadlock(out: &mut String, dump: &Dump, resources: &Resources<'_>, circle: &[
         }
     }
     Ok(())
-}
-
-/// Where the innermost own code waits.
-fn own(dump: &Dump, chain: &Chain) -> Option<Line> {
-    frames(dump, chain).into_iter().rev().find(|f| f.is_own).and_then(|f| f.line)
 }
 
 fn place(line: &Line) -> String {
@@ -384,61 +268,4 @@ fn leaf(
         writeln!(out, "{indent}and {} others of the kind", found.len() - MOST_WAITS)?;
     }
     Ok(())
-}
-
-/// A dump as JSON.
-pub(crate) fn json(dump: &Dump, selection: &Selection) -> Value {
-    let resources = Resources::of(dump);
-    let id = |index: usize| dump.tasks.get(index).filter(|t| t.thread.is_none()).map(|t| t.id);
-    let task = |task: &Task| {
-        let kind = dump.types.get(task.of).map_or(TaskKind::Task, |t| t.kind);
-        let scheduler = dump.types.get(task.of).and_then(|t| t.scheduler).map(|s| s.name());
-        let frames = task.chain.as_ref().map(|chain| frames(dump, chain)).unwrap_or_default();
-        let stack: Vec<Value> = frames
-            .iter()
-            .map(|f| {
-                json!({
-                    "function": f.name, "kind": f.kind, "depth": task.chain.as_ref().and_then(|c| Some(c.steps.get(f.step)?.depth)),
-                    "file": f.line.as_ref().map(|l| &l.file), "line": f.line.as_ref().map(|l| l.line), "own": f.is_own,
-                })
-            })
-            .collect();
-        let waits: Vec<Value> = task
-            .chain
-            .iter()
-            .flat_map(|c| &c.waits)
-            .map(|wait| {
-                let held: Vec<Value> = resources
-                    .holders(wait)
-                    .iter()
-                    .map(|h| {
-                        let (function, file, line) = h.at.clone().unwrap_or_default();
-                        json!({
-                            "task": id(h.task), "local": h.local, "certain": h.is_certain, "function": clean_name(&function),
-                            "file": clean_name(&file), "line": line,
-                        })
-                    })
-                    .collect();
-                json!({
-                    "frame": wait.step, "kind": format!("{:?}", wait.kind).to_lowercase(), "for": resources.words(task, wait),
-                    "address": format!("{:#x}", wait.at), "held_by": held, "task": resources.awaited(wait).and_then(id),
-                })
-            })
-            .collect();
-        json!({
-            "id": task.thread.is_none().then_some(task.id), "type": task_name(dump, task),
-            "kind": if task.thread.is_some() { "block_on" } else { kind.name() },
-            "thread": task.thread.as_ref().map(|(tid, name)| json!({ "tid": tid, "name": name })), "scheduler": scheduler, "state": task.is.name(),
-            "owner": task.owner, "address": format!("{:#x}", task.at), "stack": stack, "waits": waits,
-            "spawned_at": task.spawned_at.as_ref().map(|(f, l)| format!("{}:{l}", clean_name(f))),
-        })
-    };
-    let circles: Vec<Vec<Option<u64>>> =
-        resources.circles().iter().map(|circle| circle.iter().map(|&index| id(index)).collect()).collect();
-    json!({
-        "pid": dump.process.pid, "program": clean_name(&dump.process.exe.to_string_lossy()),
-        "detail": match dump.detail { Detail::Chains => "await stacks", Detail::Types => "types" },
-        "notes": dump.notes, "searched_bytes": dump.searched, "seconds": dump.took.as_secs_f64(), "deadlocks": circles,
-        "tasks": dump.tasks.iter().filter(|t| selection.has(dump, t)).map(task).collect::<Vec<_>>(),
-    })
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
+    bodies::Bodies,
     dies::{Die, Dies},
     ways::{bare, is_leaf},
 };
@@ -32,10 +33,7 @@ pub(super) struct Reader<'a> {
     /// Whether a type was left out because it was met inside of itself.
     cut: bool,
     looks: usize,
-    /// Types and lines of awaited expressions in the bodies of coroutines, by the body's path.
-    bodies: HashMap<String, Vec<(Die, Line)>>,
-    /// Units and crates whose bodies were read.
-    read_bodies: (HashSet<u32>, HashSet<String>),
+    bodies: Bodies,
 }
 
 impl<'a> Reader<'a> {
@@ -49,8 +47,7 @@ impl<'a> Reader<'a> {
             awaited: HashSet::new(),
             cut: false,
             looks: MOST_LOOKS,
-            bodies: HashMap::new(),
-            read_bodies: Default::default(),
+            bodies: Bodies::default(),
         }
     }
 
@@ -279,7 +276,7 @@ impl<'a> Reader<'a> {
                 if let Some((awaited, inside)) = self.member(of, "__awaitee") {
                     // A macro's `.await`: the place where the macro is called is in the body.
                     if at.as_ref().map(|l| &l.file) != begin.as_ref().map(|l: &Line| &l.file) {
-                        at = self.in_body(die, path, awaited).or(at);
+                        at = self.bodies.line(self.dies, die, path, awaited).or(at);
                     }
                     let offset = offset.saturating_add(inside);
                     let of = self.awaited(awaited)?;
@@ -290,61 +287,6 @@ impl<'a> Reader<'a> {
             states.push(CoroutineState { value, kind, at, awaitee, guards });
         }
         Some(Shape::Coroutine { tag, begin, states })
-    }
-
-    /// The line at which the body of a coroutine awaits something of this type: that of its variable `__awaitee`, which a macro
-    /// leaves where it is called.
-    fn in_body(&mut self, die: Die, path: &str, awaited: Die) -> Option<Line> {
-        let body = bare(path).replace("_env#", "#");
-        self.read_bodies_of(Dies::unit(die));
-        if let Some(line) = self.line_in(&body, awaited) {
-            return Some(line);
-        }
-        // It was compiled in another unit of its crate.
-        let krate = path.split("::").next().unwrap_or_default();
-        if self.read_bodies.1.insert(krate.to_string()) {
-            for unit in self.dies.units_of_crate(krate) {
-                self.read_bodies_of(unit);
-            }
-        }
-        self.line_in(&body, awaited)
-    }
-
-    fn line_in(&mut self, body: &str, awaited: Die) -> Option<Line> {
-        let lines = self.bodies.get(body)?;
-        if let Some((_, line)) = lines.iter().find(|(of, _)| *of == awaited) {
-            return Some(line.clone());
-        }
-        let path = self.dies.path(awaited);
-        lines.iter().find(|(of, _)| self.dies.path(*of) == path).map(|(_, line)| line.clone())
-    }
-
-    fn read_bodies_of(&mut self, unit: u32) {
-        if self.read_bodies.0.insert(unit) {
-            for function in self.dies.bodies(unit) {
-                self.read_body(function);
-            }
-        }
-    }
-
-    fn read_body(&mut self, function: Die) {
-        if !self.dies.name(function).is_some_and(|name| name.starts_with("{async_") || name.starts_with("{closure")) {
-            return;
-        }
-        let variables: Vec<Die> = self.dies.inside(function).collect();
-        let mut lines = Vec::new();
-        for variable in variables {
-            if self.dies.tag(variable) == Some(gimli::DW_TAG_variable)
-                && let Some(of) = self.dies.reference(variable, gimli::DW_AT_type)
-                && let Some(line) = self.dies.line(variable)
-            {
-                lines.push((of, line));
-            }
-        }
-        if !lines.is_empty() {
-            let path = self.dies.path(function);
-            self.bodies.entry(bare(&path).to_string()).or_default().extend(lines);
-        }
     }
 
     /// `Pin<Box<dyn Future>>` and the like.
