@@ -269,6 +269,8 @@ impl<'a> Walk<'a> {
                 match types.objects.get(&vtable.wrapping_sub(self.load_bias)) {
                     Some(Some(concrete)) => self.follow(*concrete, data, depth, is_awaited)?,
                     Some(None) => drop(self.push(depth, What::Object)),
+                    // No table lies there: it is no such object.
+                    None if vtable == 0 || !vtable.is_multiple_of(8) => return Err(Broken::Torn),
                     None => drop(self.objects.insert(vtable.wrapping_sub(self.load_bias))),
                 }
             }

@@ -37,6 +37,8 @@ const AT_ONCE: u64 = 4 << 20;
 const TRIES: usize = 4;
 /// Rounds of questions for types: trait objects inside trait objects.
 const ROUNDS: usize = 16;
+/// Trait objects that are asked about at once.
+const MOST_OBJECTS: usize = 4096;
 /// Size of tokio's `Trailer`, or less.
 const TRAILER: u64 = 32;
 
@@ -57,6 +59,8 @@ pub(crate) struct Dump {
     /// Bytes of the target's memory that were searched, and how long all of it took.
     pub(super) searched: u64,
     pub(super) took: Duration,
+    load_bias: u64,
+    deadline: Instant,
     /// CLOCK_MONOTONIC when the tasks were read, in nanoseconds.
     pub(super) read_at: u64,
     /// Permits that are free, by the address of a semaphore.
@@ -181,6 +185,8 @@ impl Dump {
             notes,
             searched: scan.read,
             took: Duration::ZERO,
+            load_bias: bias,
+            deadline,
             read_at: 0,
             free: HashMap::new(),
         };
@@ -189,14 +195,14 @@ impl Dump {
             None => Err("cannot read the file".into()),
         };
         let polls = looked.tokio.map(|tokio| tokio.poll_fns).unwrap_or_default();
-        dump.read(&memory, &vtables, bias, &scan.tasks, &polls, &mut ask);
+        dump.read(&memory, &vtables, &scan.tasks, &polls, &mut ask);
         let by_id: HashMap<u64, &Found> = scan.tasks.iter().map(|found| (found.at, found)).collect();
         for task in &mut dump.tasks {
             let table = by_id.get(&task.at).and_then(|found| vtables.get(found.vtable));
             task.spawned_at = table.and_then(|t| sites.of(&memory, task.at.checked_add(t.spawned_at?)?));
         }
         if dump.detail == Detail::Chains {
-            dump.read_roots(&memory, bias, &mut ask);
+            dump.read_roots(&memory, &mut ask);
         }
         dump.count_free(&memory);
         dump.took = began.elapsed();
@@ -204,15 +210,7 @@ impl Dump {
     }
 
     /// Reads the tasks that were found.
-    fn read(
-        &mut self,
-        memory: &Memory,
-        vtables: &Vtables,
-        bias: u64,
-        found: &[Found],
-        polls: &[PollFn],
-        ask: &mut Ask<'_>,
-    ) {
+    fn read(&mut self, memory: &Memory, vtables: &Vtables, found: &[Found], polls: &[PollFn], ask: &mut Ask<'_>) {
         let live: BTreeSet<usize> = found.iter().map(|f| f.vtable).collect();
         let tables = live.iter().filter_map(|&v| vtables.get(v));
         let wanted: BTreeMap<u64, u64> = tables.map(|t| (t.poll, t.id)).collect();
@@ -251,43 +249,59 @@ impl Dump {
         let mut todo: Vec<Found> = found.to_vec();
         for _ in 0..ROUNDS {
             let mut objects = BTreeSet::new();
-            let mut later = Vec::new();
-            for batch in batches(&todo, vtables) {
-                for (found, cell) in read(memory, vtables, batch) {
-                    let Some(&of) = of.get(&found.vtable) else { continue };
-                    match self.task(memory, bias, found, of, cell.as_deref()) {
-                        Err(Broken::Objects(wanted)) => {
-                            objects.extend(wanted);
-                            later.push(found);
-                        }
-                        Err(Broken::Torn) => {
-                            let task = self.retry(memory, vtables, bias, found, of);
-                            match task {
-                                Err(Broken::Objects(wanted)) => {
-                                    objects.extend(wanted);
-                                    later.push(found);
-                                }
-                                Err(Broken::Torn) => self.tasks.push(bare(found, of, Is::Running)),
-                                Ok(task) => self.tasks.extend(task),
-                            }
-                        }
-                        Ok(task) => self.tasks.extend(task),
-                    }
-                }
-            }
-            if later.is_empty() {
+            todo = self.round(memory, vtables, &of, &todo, &mut objects);
+            if todo.is_empty() || Instant::now() >= self.deadline {
                 break;
             }
-            todo = later;
-            let asked: Vec<u64> = objects.into_iter().take(4096).collect();
+            let asked: Vec<u64> = objects.into_iter().take(MOST_OBJECTS).collect();
             let layouts = ask(Vec::new(), asked.clone(), Vec::new()).unwrap_or_default();
             self.layouts.add(layouts, &asked);
         }
+        if !todo.is_empty() {
+            self.notes.push(format!("where {} tasks wait is not known: it took too long", todo.len()));
+        }
+        let left = todo.iter().filter_map(|found| Some(bare(*found, *of.get(&found.vtable)?, Is::of(found.state))));
+        self.tasks.extend(left);
         self.tasks.sort_by_key(|task| task.id);
     }
 
+    /// Reads tasks, and gives those that take more types, or that there was no time for.
+    fn round(
+        &mut self,
+        memory: &Memory,
+        vtables: &Vtables,
+        of: &HashMap<usize, usize>,
+        todo: &[Found],
+        objects: &mut BTreeSet<u64>,
+    ) -> Vec<Found> {
+        let mut later = Vec::new();
+        for batch in batches(todo, vtables) {
+            if Instant::now() >= self.deadline {
+                later.extend(batch);
+                continue;
+            }
+            for (found, cell) in read(memory, vtables, batch) {
+                let Some(&of) = of.get(&found.vtable) else { continue };
+                let mut task = self.task(memory, found, of, cell.as_deref());
+                if matches!(task, Err(Broken::Torn)) {
+                    task = self.retry(memory, vtables, found, of);
+                }
+                match task {
+                    Ok(task) => self.tasks.extend(task),
+                    Err(Broken::Torn) => self.tasks.push(bare(found, of, Is::Running)),
+                    Err(Broken::Objects(wanted)) => {
+                        objects.extend(wanted);
+                        later.push(found);
+                    }
+                }
+            }
+        }
+        later
+    }
+
     /// Reads what threads run by `block_on`.
-    fn read_roots(&mut self, memory: &Memory, bias: u64, ask: &mut Ask<'_>) {
+    fn read_roots(&mut self, memory: &Memory, ask: &mut Ask<'_>) {
+        let bias = self.load_bias;
         let exe = self.process.exe.to_string_lossy();
         let mappings = self.process.mappings().unwrap_or_default();
         let own = || mappings.iter().filter(|m| m.path == exe);
@@ -298,9 +312,22 @@ impl Dump {
         let blocked = std::mem::take(&mut layouts.blocked);
         self.layouts.add(layouts, &[]);
         for stack in stacks {
-            let Some((root, chain)) = stack.root(&self.process, memory, &self.layouts, bias, &blocked) else {
-                continue;
-            };
+            let Some(root) = stack.runs(&blocked, bias) else { continue };
+            let mut chain = None;
+            for _ in 0..ROUNDS {
+                match stack.chain(&self.process, memory, &self.layouts, bias, root, self.deadline) {
+                    Ok(found) => {
+                        chain = found;
+                        break;
+                    }
+                    Err(wanted) => {
+                        let asked: Vec<u64> = wanted.into_iter().take(MOST_OBJECTS).collect();
+                        let layouts = ask(Vec::new(), asked.clone(), Vec::new()).unwrap_or_default();
+                        self.layouts.add(layouts, &asked);
+                    }
+                }
+            }
+            let root = root.clone();
             let name = type_name(&root.name);
             self.types.push(TaskType {
                 name,
@@ -326,7 +353,6 @@ impl Dump {
     fn task(
         &self,
         memory: &Memory,
-        bias: u64,
         found: Found,
         of: usize,
         cell: Option<&[u8]>,
@@ -337,7 +363,7 @@ impl Dump {
         }
         let cell = cell.ok_or(Broken::Torn)?;
         if let Some(TaskType { root: Some(root), kind: TaskKind::Task, .. }) = self.types.get(of) {
-            let chain = Walk::chain(memory, &self.layouts, bias, (found.at, cell), (root.of, root.offset))?;
+            let chain = Walk::chain(memory, &self.layouts, self.load_bias, (found.at, cell), (root.of, root.offset))?;
             if task.is == Is::Scheduled && chain.is_unresumed() {
                 task.is = Is::NeverPolled;
             }
@@ -350,14 +376,13 @@ impl Dump {
         &self,
         memory: &Memory,
         vtables: &Vtables,
-        bias: u64,
         found: Found,
         of: usize,
     ) -> std::result::Result<Option<Task>, Broken> {
         let mut last = Err(Broken::Torn);
         for _ in 0..TRIES {
             let Some((found, cell)) = read(memory, vtables, &[found]).pop() else { return Ok(None) };
-            last = self.task(memory, bias, found, of, cell.as_deref());
+            last = self.task(memory, found, of, cell.as_deref());
             if !matches!(last, Err(Broken::Torn)) {
                 break;
             }

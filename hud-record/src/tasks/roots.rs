@@ -5,10 +5,10 @@
 //! where all of a chain makes sense: each coroutine suspended, down to a leaf whose pointers lead somewhere. Copies that were
 //! moved away do not: they were never polled. (On two runtimes, of 35 and 6 places whose first byte would do, one was left.)
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use super::{
-    chain::{Chain, Types, Walk, What},
+    chain::{Broken, Chain, Types, Walk, What},
     layout::{MOST_CALLERS, Root},
     memory::{Memory, Span},
 };
@@ -16,8 +16,9 @@ use crate::target::{Process, read_text};
 
 /// Bytes of one stack that are read.
 const MOST_STACK: u64 = 256 << 10;
-/// Threads that are looked at.
+/// Threads that are looked at, and bytes of their stacks in all.
 const MOST_THREADS: usize = 4096;
+const MOST_STACKS: usize = 64 << 20;
 
 /// A blocked thread's stack.
 pub(super) struct Stack {
@@ -36,7 +37,17 @@ impl Stack {
         let mut threads = process.threads();
         threads.truncate(MOST_THREADS);
         threads.sort_unstable();
-        threads.into_iter().filter_map(|tid| Self::of(process, memory, tid)).collect()
+        let (mut stacks, mut bytes) = (Vec::new(), 0);
+        for tid in threads {
+            if bytes >= MOST_STACKS {
+                break;
+            }
+            if let Some(stack) = Self::of(process, memory, tid) {
+                bytes += stack.bytes.len();
+                stacks.push(stack);
+            }
+        }
+        stacks
     }
 
     fn of(process: &Process, memory: &Memory, tid: u32) -> Option<Self> {
@@ -59,29 +70,38 @@ impl Stack {
             && blocked(process, self.tid).is_some_and(|now| now == self.blocked)
     }
 
-    /// What it runs by `block_on`, and where that waits: the innermost, if there is one and it is sure where it lies.
-    pub(super) fn root(
+    /// What it runs by `block_on`: the innermost.
+    pub(super) fn runs<'a>(&self, roots: &'a [(u64, Root)], bias: u64) -> Option<&'a Root> {
+        let called = |word: u64| roots.iter().find(|(address, _)| *address == word.wrapping_sub(bias));
+        self.words().find_map(called).map(|(_, root)| root)
+    }
+
+    /// Where that waits, if it is sure where it lies; or the trait objects whose types it takes to know.
+    pub(super) fn chain(
         &self,
         process: &Process,
         memory: &Memory,
         types: &Types,
         bias: u64,
-        roots: &[(u64, Root)],
-    ) -> Option<(Root, Option<Chain>)> {
-        let called = |word: u64| roots.iter().find(|(address, _)| *address == word.wrapping_sub(bias));
-        let (_, root) = self.words().find_map(called)?;
-        let mut found: Vec<Chain> = Vec::new();
+        root: &Root,
+        deadline: Instant,
+    ) -> Result<Option<Chain>, BTreeSet<u64>> {
+        let (mut found, mut wanted): (Vec<Chain>, BTreeSet<u64>) = (Vec::new(), BTreeSet::new());
         for offset in (0..self.bytes.len() as u64).step_by(8) {
-            // A pointer to it has the same chain: then there is one chain, twice.
-            if let Ok(chain) = Walk::chain(memory, types, bias, (self.at, &self.bytes), (root.of, offset))
-                && makes_sense(&chain, memory, types)
-                && !found.contains(&chain)
-            {
-                found.push(chain);
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            match Walk::chain(memory, types, bias, (self.at, &self.bytes), (root.of, offset)) {
+                // A pointer to it has the same chain: then there is one chain, twice.
+                Ok(chain) if makes_sense(&chain, memory, types) && !found.contains(&chain) => found.push(chain),
+                Err(Broken::Objects(objects)) => wanted.extend(objects),
+                _ => {}
             }
         }
-        let chain = if found.len() == 1 && self.is_unchanged(process, memory) { found.pop() } else { None };
-        Some((root.clone(), chain))
+        if !wanted.is_empty() {
+            return Err(wanted);
+        }
+        Ok(if found.len() == 1 && self.is_unchanged(process, memory) { found.pop() } else { None })
     }
 }
 

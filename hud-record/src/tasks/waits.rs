@@ -13,12 +13,12 @@ use super::{
 };
 use crate::{
     names::{Whose, whose_file},
-    target::{generic_arguments, read_text, type_name},
+    target::{generic_arguments, type_name},
 };
 
 /// Descriptors that are looked at.
 const MOST_FDS: usize = 256 << 10;
-/// Bytes of one table of sockets that are read.
+/// Bytes of one table of sockets, or of descriptors, that are read.
 const MOST_SOCKETS: u64 = 16 << 20;
 /// Holders of one thing that are named.
 const MOST_HOLDERS: usize = 32;
@@ -316,7 +316,12 @@ fn fds(pid: u32) -> io::Result<HashMap<u64, u32>> {
         }
         let Some(fd) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
         // `tfd:       11 events:     201d data:     55c93cf36e00  pos:0 …`
-        for line in read_text(format!("/proc/{pid}/fdinfo/{fd}"))?.lines().take(MOST_FDS) {
+        let mut text = String::new();
+        io::Read::read_to_string(
+            &mut io::Read::take(fs::File::open(format!("/proc/{pid}/fdinfo/{fd}"))?, MOST_SOCKETS),
+            &mut text,
+        )?;
+        for line in text.lines().take(MOST_FDS) {
             let mut words = line.split_ascii_whitespace();
             if words.next() == Some("tfd:")
                 && let Some(fd) = words.next().and_then(|n| n.parse().ok())
