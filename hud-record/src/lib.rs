@@ -8,6 +8,7 @@ mod btf;
 pub mod check;
 pub mod cli;
 mod cost;
+pub mod dump;
 pub mod error;
 pub mod headless;
 pub mod intake;

@@ -12,6 +12,7 @@ use hud_record::{
     attach::AttachArgs,
     check::CheckArgs,
     cli::{RecordArgs, report},
+    dump::{self, DumpArgs},
     error::Error,
 };
 
@@ -20,6 +21,7 @@ Examples:
   hud my-server                             watch it, and keep what was seen as a session
   hud attach /var/tmp/s                     watch what another hud is recording
   hud my-server --headless --duration 10    record 10 seconds
+  hud dump my-server                        every task, and what it waits for
   hud --pid 4711 --target ./my-server --export /var/tmp/s --headless
   hud hotspots /var/tmp/s                   where the CPU time went
   hud blocking /var/tmp/s                   who held a worker, and why
@@ -48,6 +50,9 @@ enum Command {
     Attach(AttachArgs),
     /// Check whether this kernel takes hud's programs, and what hud may do here
     Check(CheckArgs),
+    /// Print every task of a running program, where it waits and for what
+    #[command(after_help = dump::EXAMPLES)]
+    Dump(DumpArgs),
     /// Record without the cockpit's defaults (see hud-record --help)
     #[command(disable_help_flag = true)]
     Record(Rest),
@@ -127,6 +132,7 @@ impl Command {
         match self {
             Command::Attach(attach) => attach.run(),
             Command::Check(check) => check.run(),
+            Command::Dump(dump) => dump.run(),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "hud", &mut std::io::stdout());
                 Ok(())

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     names::{Found, ModuleFile},
-    target::{Looked, Place},
+    target::{Looked, Place, TaskVtables},
     unwind::table,
 };
 
@@ -75,6 +75,10 @@ impl Modules {
             Request::Tokio { module, polls } => self.with(module, |m| Ok(Answer::Tokio(m.tokio(&polls)))),
             Request::Unwind => unwind(file),
             Request::Look(place) => look(file, files.next(), &place),
+            Request::Vtables(place) => vtables(file, files.next(), &place),
+            Request::Layouts { module, polls, objects, callers } => {
+                self.with(module, |m| Ok(Answer::Layouts(m.layouts(&polls, &objects, &callers))))
+            }
             Request::Frames { module, offsets } => self.with(module, |m| frames(m, &offsets)),
         };
         answered.unwrap_or_else(Answer::Refused)
@@ -99,6 +103,11 @@ impl Modules {
 fn look(file: Option<File>, memory: Option<File>, place: &Place) -> Result<Answer, String> {
     let looked = Looked::at(&file.ok_or("no file")?, memory.as_ref(), place)?;
     Ok(Answer::Looked(Box::new(looked)))
+}
+
+fn vtables(file: Option<File>, memory: Option<File>, place: &Place) -> Result<Answer, String> {
+    let (file, memory) = file.zip(memory).ok_or("no file")?;
+    Ok(Answer::Vtables(TaskVtables::at(&file, &memory, place)?))
 }
 
 fn unwind(file: Option<File>) -> Result<Answer, String> {

@@ -199,7 +199,8 @@ impl Host {
             self.end_child();
             return Err(AskError::Restarted);
         }
-        let most_cpu = if matches!(request, Request::Tokio { .. }) { MOST_CPU_ONCE } else { MOST_CPU };
+        let most_cpu =
+            if matches!(request, Request::Tokio { .. } | Request::Layouts { .. }) { MOST_CPU_ONCE } else { MOST_CPU };
         match child.answer(most_cpu) {
             Ok(answer) => {
                 let is_fat = child.heap() > MOST_HEAP && child.born.elapsed() >= LEAST_LIFE;

@@ -20,7 +20,8 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    target::{Looked, Place, PollType},
+    target::{Looked, Place, PollType, TaskVtables},
+    tasks::Layouts,
     unwind::table::{Segment, Table},
 };
 
@@ -71,6 +72,19 @@ pub(crate) enum Request {
     /// A first look at the target's binary. With its descriptor, and one of the process's memory where that is to be had.
     /// Answered by `Looked`.
     Look(Place),
+    /// The task vtables of a mapped binary. With its descriptor, and one of the process's memory. Answered by `Vtables`.
+    Vtables(Place),
+    /// How the futures of tasks lie in memory, and what is behind trait objects. Answered by `Layouts`.
+    Layouts {
+        /// The module.
+        module: ModuleId,
+        /// Addresses of poll functions, and where in their tasks the id lies.
+        polls: Vec<(u64, u64)>,
+        /// Addresses of the vtables of trait objects.
+        objects: Vec<u64>,
+        /// Places in the code that may be in `block_on`.
+        callers: Vec<u64>,
+    },
 }
 
 /// What a file is to a module.
@@ -103,6 +117,10 @@ pub(crate) enum Answer {
     Unwind(PackedTable),
     /// What attaching takes of a binary.
     Looked(Box<Looked>),
+    /// A binary's task vtables.
+    Vtables(TaskVtables),
+    /// How futures lie in memory.
+    Layouts(Layouts),
     /// This first, then ask again.
     Wants(WantedObject),
     /// It is no file of the kind that hud can read, or the request made no sense.

@@ -17,6 +17,7 @@ pub use cache::Cache;
 pub use kernel::{KernelSymbols, is_kernel};
 pub(crate) use module::{Found, ModuleFile};
 pub use resolver::{BinaryId, Resolver, Sources};
+pub(crate) use whose::by_path as whose_file;
 
 pub use crate::intake::protocol::{Located, Named, Whose};
 
@@ -41,7 +42,10 @@ pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<Located> {
 #[doc(hidden)]
 pub fn learn_tokio(file: &std::fs::File, tokio: &mut crate::target::Tokio) {
     if let Ok(mut module) = ModuleFile::open(file) {
-        let told = module.tokio(&tokio.poll_addresses());
+        let polls = tokio.poll_addresses();
+        let places: Vec<(u64, u64)> = polls.iter().map(|&poll| (poll, 40)).collect();
+        std::hint::black_box(module.layouts(&places, &polls, &polls));
+        let told = module.tokio(&polls);
         tokio.learn(&told);
     }
 }

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     intake::protocol::{LONGEST_NAME, Located, MOST_FRAMES, Named, Opened, Role, TokioDebug, WantedObject},
     target::{FunctionName, function, local, poll_types},
+    tasks::{DebugInfo, Layouts},
 };
 
 type Elf = ElfFile64<'static>;
@@ -63,6 +64,8 @@ pub(crate) struct ModuleFile {
     objects: Objects,
     /// Made when the first address is looked up: until then more files may come.
     lookup: Option<Lookup>,
+    /// What futures are laid out by; opened when that is first asked for.
+    debug_info: Option<DebugInfo>,
     unpacked: u64,
 }
 
@@ -124,6 +127,7 @@ impl ModuleFile {
             package: None,
             objects: HashMap::new(),
             lookup: None,
+            debug_info: None,
             unpacked: 0,
         })
     }
@@ -197,6 +201,7 @@ impl ModuleFile {
         }
         self.debug = Some(Part { data, elf });
         self.lookup = None;
+        self.debug_info = None;
         Ok(())
     }
 
@@ -247,6 +252,26 @@ impl ModuleFile {
         });
         self.unpacked = unpacked;
         told.unwrap_or_default()
+    }
+
+    /// The layouts of the tasks of some poll functions, of trait objects, and of what `block_on` runs where some places in
+    /// the code are in it.
+    pub(crate) fn layouts(&mut self, polls: &[(u64, u64)], objects: &[u64], callers: &[u64]) -> Layouts {
+        let mut unpacked = self.unpacked;
+        if self.debug_info.is_none() {
+            self.debug_info = self.dwarf(&mut unpacked).map(DebugInfo::new);
+        }
+        self.unpacked = unpacked;
+        // Symbols tell quickly which few of thousands of places are worth a look.
+        let symbols = (!callers.is_empty()).then(|| Symbols::of(&[self.debug.as_ref(), Some(&self.main)]));
+        let is_block_on = |place: &&u64| {
+            let symbol = symbols.as_ref().and_then(|s| s.find(**place, |_| true));
+            symbol.is_some_and(|name| name.contains("8block_on"))
+        };
+        let callers: Vec<u64> = callers.iter().filter(is_block_on).copied().collect();
+        let layouts = self.debug_info.as_mut().map(|info| info.layouts(polls, objects, &callers)).unwrap_or_default();
+        mapped::relieve();
+        layouts
     }
 
     /// The debug information of its own or of its debug file.

@@ -15,11 +15,15 @@ use super::{
     cache::{Cache, Entry},
     files::{self, Roots},
 };
-use crate::intake::{
-    AskError, Generation, Intake,
-    protocol::{
-        Answer, Located, MOST_ADDRESSES, MOST_FRAMES, ModuleId, Named, Opened, Request, Role, TokioDebug, WantedObject,
+use crate::{
+    intake::{
+        AskError, Generation, Intake,
+        protocol::{
+            Answer, Located, MOST_ADDRESSES, MOST_FRAMES, ModuleId, Named, Opened, Request, Role, TokioDebug,
+            WantedObject,
+        },
     },
+    tasks::Layouts,
 };
 
 /// Children that a file may end before it is asked about no more.
@@ -183,6 +187,40 @@ impl Resolver {
                 }
                 Ok(told)
             }
+            Ok(_) => Err("does not answer as it should".into()),
+            Err(Failed::Again) => Err("cannot read the file".into()),
+            Err(Failed::File(how) | Failed::All(how)) => Err(how),
+        }
+    }
+
+    /// How the futures of some task types lie in memory, what is behind some trait objects and what `block_on` runs at some
+    /// places in the code, or why that is not known.
+    pub(crate) fn layouts(
+        &mut self,
+        binary: BinaryId,
+        polls: Vec<(u64, u64)>,
+        objects: Vec<u64>,
+        callers: Vec<u64>,
+    ) -> Result<Layouts, String> {
+        // A child that has read much is replaced after its answer: then the next one opens the file anew.
+        let mut told = Err(Failed::Again);
+        for _ in 0..2 {
+            told = self.opened(binary).and_then(|(generation, module)| {
+                let (polls, objects, callers) = (polls.clone(), objects.clone(), callers.clone());
+                let request = Request::Layouts { module, polls, objects, callers };
+                Ok(self.sources.intake.ask(Some(generation), request, Vec::new())?.1)
+            });
+            if !matches!(told, Err(Failed::Again)) {
+                break;
+            }
+            if let Some(binary) = self.binaries.get_mut(binary.0)
+                && !matches!(binary.state, State::GivenUp)
+            {
+                binary.state = State::Closed;
+            }
+        }
+        match told {
+            Ok(Answer::Layouts(layouts)) => Ok(layouts),
             Ok(_) => Err("does not answer as it should".into()),
             Err(Failed::Again) => Err("cannot read the file".into()),
             Err(Failed::File(how) | Failed::All(how)) => Err(how),

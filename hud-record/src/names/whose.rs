@@ -117,7 +117,8 @@ const STD: [&str; 8] =
 /// Where std's own dependencies are built: `/rust/deps/hashbrown-0.15.2/…`.
 const STD_DEPS: &str = "/rust/deps/";
 
-fn by_path(file: &str) -> Option<Whose> {
+/// Whose code a source file is, as far as its path says it.
+pub(crate) fn by_path(file: &str) -> Option<Whose> {
     if file.contains("/rustc/") || file.contains("/rustlib/src/rust/") || file.starts_with(STD_DEPS) {
         return Some(Whose::Std);
     }

@@ -23,6 +23,7 @@ const LONGEST_NAME: usize = 64 << 10;
 pub struct Binary {
     data: Mmap,
     loads: Vec<Load>,
+    relro: Option<(u64, u64)>,
     tls: Option<Tls>,
     build_id: Option<String>,
 }
@@ -35,6 +36,7 @@ struct Load {
     file_size: u64,
     mem_size: u64,
     executable: bool,
+    writable: bool,
 }
 
 /// The segment of thread-local storage.
@@ -76,7 +78,7 @@ impl Binary {
             return Err(not("a binary for another processor"));
         }
         let mut loads = Vec::new();
-        let mut tls = None;
+        let (mut relro, mut tls) = (None, None);
         for header in elf.elf_program_headers() {
             match header.p_type(endian) {
                 elf::PT_LOAD => loads.push(Load {
@@ -85,7 +87,12 @@ impl Binary {
                     file_size: header.p_filesz(endian),
                     mem_size: header.p_memsz(endian),
                     executable: header.p_flags(endian) & elf::PF_X != elf::ProgramFlags(0),
+                    writable: header.p_flags(endian) & elf::PF_W != elf::ProgramFlags(0),
                 }),
+                elf::PT_GNU_RELRO => {
+                    let start = header.p_vaddr(endian);
+                    relro = Some((start, start.saturating_add(header.p_memsz(endian))));
+                }
                 elf::PT_TLS => {
                     tls = Some(Tls { mem_size: header.p_memsz(endian), align: header.p_align(endian) });
                 }
@@ -94,7 +101,7 @@ impl Binary {
         }
         let build_id = elf.build_id().ok().flatten().map(hex);
         drop(elf);
-        Ok(Binary { data, loads, tls, build_id })
+        Ok(Binary { data, loads, relro, tls, build_id })
     }
 
     /// GNU build id, hexadecimal.
@@ -132,9 +139,31 @@ impl Binary {
         self.data.get(start..start.checked_add(usize::try_from(size).ok()?)?)
     }
 
+    /// Address, place in the file and size there of each segment without code.
+    pub(crate) fn data_places(&self) -> impl Iterator<Item = [u64; 3]> {
+        self.loads.iter().filter(|l| !l.executable).map(|l| [l.vaddr, l.offset, l.file_size])
+    }
+
     /// Address and size of the part that comes from the file of each segment without code.
     pub(crate) fn data_segments(&self) -> impl Iterator<Item = (u64, u64)> {
         self.loads.iter().filter(|l| !l.executable).map(|l| (l.vaddr, l.file_size.min(l.mem_size)))
+    }
+
+    /// Address and size of what relocation may change in the data: the part of each writable segment that is read-only once
+    /// it is done (`PT_GNU_RELRO`), or all of the segment that comes from the file where the linker marked none.
+    pub(crate) fn relocated_data(&self) -> impl Iterator<Item = (u64, u64)> {
+        let (from, to) = self.relro.unwrap_or((0, u64::MAX));
+        self.loads.iter().filter(|l| !l.executable && l.writable).filter_map(move |l| {
+            let end = l.vaddr.saturating_add(l.file_size.min(l.mem_size)).min(to);
+            let start = l.vaddr.max(from);
+            (start < end).then(|| (start, end - start))
+        })
+    }
+
+    /// Address and size of each segment that holds neither code nor anything that changes.
+    pub(crate) fn read_only_data(&self) -> impl Iterator<Item = (u64, u64)> {
+        let fixed = self.loads.iter().filter(|l| !l.executable && !l.writable);
+        fixed.map(|l| (l.vaddr, l.file_size.min(l.mem_size)))
     }
 
     /// Whether an address is that of code.

@@ -20,24 +20,26 @@ impl Image {
         Image { segments, load_bias }
     }
 
-    /// The content of the binary's data segments as they are in a process's memory. Those that do not fit into `MOST` bytes
-    /// are left out.
+    /// The binary's constant data as it is in a process's memory. What no relocation changes is read from the file: reading
+    /// it through the process would page it in there. Parts that do not fit into `MOST` bytes are left out.
     pub(super) fn of_memory(binary: &Binary, memory: &File, load_bias: u64) -> Self {
         const MOST: u64 = 64 << 20;
         let mut left = MOST;
-        let segments = binary
-            .data_segments()
-            .filter(|(_, size)| {
-                let fits = *size <= left;
-                left -= if fits { *size } else { 0 };
-                fits
-            })
-            .filter_map(|(vaddr, size)| {
-                let mut bytes = vec![0; usize::try_from(size).ok()?];
-                memory.read_exact_at(&mut bytes, vaddr.wrapping_add(load_bias)).ok()?;
-                Some((vaddr, bytes))
-            })
-            .collect();
+        let mut fits = |size: u64| {
+            let fits = size <= left;
+            left -= if fits { size } else { 0 };
+            fits
+        };
+        let mut segments = Vec::new();
+        for (vaddr, size) in binary.relocated_data().filter(|(_, size)| fits(*size)).collect::<Vec<_>>() {
+            let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+            if memory.read_exact_at(&mut bytes, vaddr.wrapping_add(load_bias)).is_ok() {
+                segments.push((vaddr, bytes));
+            }
+        }
+        for (vaddr, size) in binary.read_only_data().filter(|(_, size)| fits(*size)).collect::<Vec<_>>() {
+            segments.extend(binary.bytes(vaddr, size).map(|bytes| (vaddr, bytes.to_vec())));
+        }
         Image::new(segments, load_bias)
     }
 

@@ -7,7 +7,7 @@ use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Binary, Image, Process, Tokio, clean};
+use super::{Binary, Image, Process, TaskVtable, Tokio, clean, shape};
 use crate::{
     error::{Error, Result},
     intake::{
@@ -76,10 +76,7 @@ impl Looked {
             io::ErrorKind::NotFound => Error::Exited(process.pid),
             _ => Error::Binary { path: process.exe.clone(), source },
         };
-        let exe = process.exe.to_string_lossy();
-        let own = process.mappings()?.into_iter().filter(|m| m.path == exe).take(MOST_MAPPINGS);
-        let place = Place::Mapped(own.map(|m| (m.start, m.offset)).collect());
-        ask(&process.exe, &place, process, intake, || File::open(process.exe_path()).map_err(opened))
+        ask(&process.exe, &mapped(process)?, process, intake, || File::open(process.exe_path()).map_err(opened))
     }
 
     /// The same with a file that was given.
@@ -96,6 +93,53 @@ impl Looked {
             NoTokio::Stripped => Error::Stripped { path },
         })
     }
+}
+
+/// The task vtables of a binary that is mapped into a process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct TaskVtables {
+    /// The distance between its addresses in its file and in the process.
+    pub(crate) load_bias: u64,
+    /// Its tables.
+    pub(crate) tables: Vec<TaskVtable>,
+    /// Address, place in the file and size there of each segment without code.
+    pub(crate) data: Vec<[u64; 3]>,
+}
+
+impl TaskVtables {
+    /// In the child: looks at a file, and at the process's memory.
+    pub(crate) fn at(file: &File, memory: &File, place: &Place) -> std::result::Result<Self, String> {
+        let binary = Binary::read(file)?;
+        let load_bias = match place {
+            Place::Biased(bias) => *bias,
+            Place::Mapped(mappings) => binary.load_bias(mappings).ok_or("not mapped")?,
+        };
+        let tables = shape::vtables(&binary, &Image::of_memory(&binary, memory, load_bias));
+        let data = binary.data_places().take(MOST_MAPPINGS).collect();
+        Ok(TaskVtables { load_bias, tables, data })
+    }
+
+    /// In the caller: has the child look at the binary that runs.
+    pub(crate) fn of_running(process: &Process, intake: &Intake) -> Result<Self> {
+        let not = |what: String| Error::NotSupported { path: process.exe.clone(), what };
+        let denied = |source| Error::Denied { pid: process.pid, source };
+        let files = [process.exe_path(), format!("/proc/{}/mem", process.pid).into()];
+        let files = files.iter().map(|path| Ok(File::open(path).map_err(denied)?.into()));
+        let files = files.collect::<Result<Vec<OwnedFd>>>()?;
+        match intake.ask(None, Request::Vtables(mapped(process)?), files) {
+            Ok((_, Answer::Vtables(found))) => Ok(found),
+            Ok((_, Answer::Refused(why))) => Err(not(clean(&why))),
+            Ok(_) => Err(not("not read: the process that reads it does not answer as it should".into())),
+            Err(e) => Err(not(format!("not read: {e}"))),
+        }
+    }
+}
+
+/// Where the binary that a process runs is mapped.
+fn mapped(process: &Process) -> Result<Place> {
+    let exe = process.exe.to_string_lossy();
+    let own = process.mappings()?.into_iter().filter(|m| m.path == exe).take(MOST_MAPPINGS);
+    Ok(Place::Mapped(own.map(|m| (m.start, m.offset)).collect()))
 }
 
 fn ask(

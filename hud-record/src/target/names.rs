@@ -177,7 +177,7 @@ fn legible(name: &str) -> String {
 }
 
 /// A future's type as people write it: `app::handler::{async_fn_env#0}` is `app::handler`.
-pub(super) fn type_name(raw: &str) -> String {
+pub(crate) fn type_name(raw: &str) -> String {
     let name = raw.replace(", alloc::alloc::Global>", ">");
     // Without debug information a coroutine is only a closure: the last one is the future itself.
     let name = name.strip_suffix("::{{closure}}").or_else(|| name.strip_suffix("::{closure#0}")).unwrap_or(&name);
@@ -185,7 +185,7 @@ pub(super) fn type_name(raw: &str) -> String {
 }
 
 /// Splits the arguments of `poll<T, S>` at the commas that are not inside brackets.
-pub(super) fn generic_arguments(name: &str) -> Vec<&str> {
+pub(crate) fn generic_arguments(name: &str) -> Vec<&str> {
     let Some((_, rest)) = name.split_once('<') else {
         return Vec::new();
     };

@@ -456,7 +456,7 @@ fn short(file: &str) -> &str {
 }
 
 /// What runs: the closure inside a `BlockingTask`, else the future itself.
-fn future(raw: &str) -> &str {
+pub(crate) fn future(raw: &str) -> &str {
     if raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
         names::generic_arguments(raw).first().copied().unwrap_or(raw)
     } else {
@@ -465,7 +465,7 @@ fn future(raw: &str) -> &str {
 }
 
 /// What kind of work a future is.
-pub(super) fn kind(raw: &str) -> TaskKind {
+pub(crate) fn kind(raw: &str) -> TaskKind {
     if !raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
         TaskKind::Task
     } else if raw.contains("multi_thread::worker::") {

@@ -1,0 +1,84 @@
+//! `dump`: every task of a running program, without recording it.
+
+use std::io::Write as _;
+
+use clap::{Args, ValueEnum};
+
+use crate::{
+    error::{Error, Result},
+    memory, service,
+    service::LogFormat,
+    target::Process,
+    tasks::{Dump, Selection, json, text},
+};
+
+/// Examples for `--help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  hud dump my-server                 all tasks, those that wait at the same place as one
+  hud dump --pid 4711 --task 12      one task, and who holds what it waits for
+  hud dump my-server --type handler  tasks of types with `handler` in their name
+  hud dump my-server --format json | jq '.tasks[] | select(.state == \"scheduled\")'
+
+The program goes on: its memory is read from outside, which takes the rights of a debugger (your own programs: mostly
+none). It must be built with `debug = true` for await stacks; without, tasks are counted by type.
+
+Exit codes: 0 done, 1 failed, 2 usage, 77 no permission.";
+
+/// What to look at, and how.
+#[derive(Args, Clone, Debug)]
+pub struct DumpArgs {
+    /// Name of the running binary
+    pub name: Option<String>,
+    /// Process id, where the name is not unique
+    #[arg(long, value_name = "PID", conflicts_with = "name")]
+    pub pid: Option<u32>,
+    /// Show only the task with this id
+    #[arg(long, value_name = "ID")]
+    pub task: Option<u64>,
+    /// Show only tasks whose type has this in its name
+    #[arg(long = "type", value_name = "TEXT")]
+    pub of_type: Option<String>,
+    /// Show also the frames of libraries
+    #[arg(long)]
+    pub all_frames: bool,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// How a dump is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Groups of tasks, for people
+    Text,
+    /// Every task, as one document
+    Json,
+}
+
+impl DumpArgs {
+    /// Looks once, and prints.
+    pub fn run(self) -> Result<()> {
+        memory::hold_little();
+        service::log_to_stderr(LogFormat::Text, Some("error"))?;
+        let process = match (self.pid, &self.name) {
+            (Some(pid), _) => Process::by_pid(pid)?,
+            (None, Some(name)) => Process::by_name(name)?,
+            (None, None) => return Err(Error::NoTarget),
+        };
+        let dump = Dump::of(process)?;
+        let selection = Selection { task: self.task, of_type: self.of_type, all_frames: self.all_frames };
+        let written = match self.format {
+            Format::Text => text(&dump, &selection),
+            Format::Json => {
+                let mut text = serde_json::to_string_pretty(&json(&dump, &selection))
+                    .map_err(|e| Error::Unavailable(format!("cannot write JSON: {e}")))?;
+                text.push('\n');
+                text
+            }
+        };
+        // Whoever read it may be gone: `hud dump | head`.
+        let _ = std::io::stdout().lock().write_all(written.as_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! The futures that threads run by `block_on`: they are no tasks, and lie on the stacks of their threads.
+//!
+//! A thread that is blocked shows its stack pointer in `/proc/PID/task/TID/syscall`. Among the words above it is the return
+//! address into `block_on<F>`, which names `F`; and `F` itself lies somewhere above. So it is looked for at each word, and is
+//! where all of a chain makes sense: each coroutine suspended, down to a leaf whose pointers lead somewhere. Copies that were
+//! moved away do not: they were never polled. (On two runtimes, of 35 and 6 places whose first byte would do, one was left.)
+
+use std::{collections::BTreeSet, time::Instant};
+
+use super::{
+    chain::{Broken, Chain, Types, Walk, What},
+    layout::{MOST_CALLERS, Root},
+    memory::{Memory, Span},
+};
+use crate::target::{Process, read_text};
+
+/// Bytes of one stack that are read.
+const MOST_STACK: u64 = 256 << 10;
+/// Threads that are looked at, and bytes of their stacks in all.
+const MOST_THREADS: usize = 4096;
+const MOST_STACKS: usize = 64 << 20;
+
+/// A blocked thread's stack.
+pub(super) struct Stack {
+    pub(super) tid: u32,
+    pub(super) name: String,
+    /// Where it begins: the stack pointer.
+    at: u64,
+    bytes: Vec<u8>,
+    /// The system call, its arguments, the stack pointer and the program counter.
+    blocked: String,
+}
+
+impl Stack {
+    /// The stacks of all threads that are blocked.
+    pub(super) fn all(process: &Process, memory: &Memory) -> Vec<Self> {
+        let mut threads = process.threads();
+        threads.truncate(MOST_THREADS);
+        threads.sort_unstable();
+        let (mut stacks, mut bytes) = (Vec::new(), 0);
+        for tid in threads {
+            if bytes >= MOST_STACKS {
+                break;
+            }
+            if let Some(stack) = Self::of(process, memory, tid) {
+                bytes += stack.bytes.len();
+                stacks.push(stack);
+            }
+        }
+        stacks
+    }
+
+    fn of(process: &Process, memory: &Memory, tid: u32) -> Option<Self> {
+        let blocked = blocked(process, tid)?;
+        let sp = blocked.split_ascii_whitespace().rev().nth(1)?;
+        let at = u64::from_str_radix(sp.strip_prefix("0x")?, 16).ok()?.next_multiple_of(8);
+        let bytes = memory.bytes(Span { start: at, end: memory.end_of_present(at, MOST_STACK)? })?;
+        let name = process.thread_name(tid).unwrap_or_default();
+        Some(Stack { tid, name, at, bytes, blocked })
+    }
+
+    fn words(&self) -> impl Iterator<Item = u64> {
+        self.bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word))
+    }
+
+    /// Whether the thread has not moved since, as far as can be seen.
+    fn is_unchanged(&self, process: &Process, memory: &Memory) -> bool {
+        let span = Span { start: self.at, end: self.at.saturating_add(self.bytes.len() as u64) };
+        memory.bytes(span).is_some_and(|now| now == self.bytes)
+            && blocked(process, self.tid).is_some_and(|now| now == self.blocked)
+    }
+
+    /// What it runs by `block_on`: the innermost.
+    pub(super) fn runs<'a>(&self, roots: &'a [(u64, Root)], bias: u64) -> Option<&'a Root> {
+        let called = |word: u64| roots.iter().find(|(address, _)| *address == word.wrapping_sub(bias));
+        self.words().find_map(called).map(|(_, root)| root)
+    }
+
+    /// Where that waits, if it is sure where it lies; or the trait objects whose types it takes to know.
+    pub(super) fn chain(
+        &self,
+        process: &Process,
+        memory: &Memory,
+        types: &Types,
+        bias: u64,
+        root: &Root,
+        deadline: Instant,
+    ) -> Result<Option<Chain>, BTreeSet<u64>> {
+        let (mut found, mut wanted): (Vec<Chain>, BTreeSet<u64>) = (Vec::new(), BTreeSet::new());
+        for offset in (0..self.bytes.len() as u64).step_by(8) {
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            match Walk::chain(memory, types, bias, (self.at, &self.bytes), (root.of, offset)) {
+                // A pointer to it has the same chain: then there is one chain, twice.
+                Ok(chain) if makes_sense(&chain, memory, types) && !found.contains(&chain) => found.push(chain),
+                Err(Broken::Objects(objects)) => wanted.extend(objects),
+                _ => {}
+            }
+        }
+        if !wanted.is_empty() {
+            return Err(wanted);
+        }
+        Ok(if found.len() == 1 && self.is_unchanged(process, memory) { found.pop() } else { None })
+    }
+}
+
+/// Places in the code to which stacks return, as addresses in the binary's file.
+pub(super) fn returns(stacks: &[Stack], code: Span, bias: u64) -> Vec<u64> {
+    let words = stacks.iter().flat_map(Stack::words);
+    let places: BTreeSet<u64> =
+        words.filter(|word| (code.start..code.end).contains(word)).map(|word| word.wrapping_sub(bias)).collect();
+    places.into_iter().take(MOST_CALLERS).collect()
+}
+
+fn blocked(process: &Process, tid: u32) -> Option<String> {
+    let text = read_text(format!("/proc/{}/task/{tid}/syscall", process.pid)).ok()?;
+    // "running", or -1 where it is blocked elsewhere than in a system call.
+    (text.split_ascii_whitespace().count() >= 3).then_some(text)
+}
+
+/// Whether a chain is one of something that waits.
+fn makes_sense(chain: &Chain, memory: &Memory, types: &Types) -> bool {
+    let (Some(first), Some(last)) = (chain.steps.first(), chain.steps.last()) else { return false };
+    let is_leaf = |step: usize| matches!(chain.steps.get(step).map(|s| s.what), Some(What::Leaf(_)));
+    let leads_somewhere = |step: usize| {
+        let Some(What::Leaf(of)) = chain.steps.get(step).map(|s| s.what) else { return true };
+        let Some(resource) = types.resource(of) else { return true };
+        chain.waits.iter().filter(|wait| wait.step == step).any(|wait| {
+            !resource.leads_to_memory() || memory.is_present(Span { start: wait.at, end: wait.at.saturating_add(8) })
+        })
+    };
+    matches!(first.what, What::Await(..))
+        && matches!(last.what, What::Leaf(_))
+        && (0..chain.steps.len()).filter(|&step| is_leaf(step)).all(leads_somewhere)
+}
