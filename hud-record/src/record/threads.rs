@@ -208,7 +208,7 @@ impl Threads {
                 None if !self.runtimes.is_empty() => drop(self.is_new_loop(e.task_id, 0)),
                 None => self.sits_down(ts, e.tid, e.task_id, may_take_over(&poll.raw_name)),
             },
-            TaskKind::Blocking => self.has_role(ts, e.tid, "blocking"),
+            TaskKind::Blocking => self.does_pool_work(ts, e.tid),
             TaskKind::Task => {
                 if let Some(thread) = self.threads.get_mut(&e.tid) {
                     thread.least_task = Some(thread.least_task.map_or(e.task_id, |least| least.min(e.task_id)));
@@ -413,10 +413,12 @@ impl Threads {
                 }
                 self.number(ts);
             }
-            // Whoever blocks on a current_thread runtime is its only worker.
-            (Some((None, role)), Some(Scheduler::CurrentThread)) => {
+            // Whoever blocks on a current_thread runtime is its only worker, and so is whoever runs a `LocalSet`. One that does
+            // both works for the runtime.
+            (Some((None, role)), Some(scheduler @ (Scheduler::CurrentThread | Scheduler::Local))) => {
                 if let Some(thread) = self.threads.get_mut(&tid)
                     && (role, thread.runtime) != ("worker", runtime_id(owner))
+                    && (role != "worker" || scheduler == Scheduler::CurrentThread)
                 {
                     (thread.role, thread.worker, thread.runtime) = ("worker", Some(0), runtime_id(owner));
                     let thread = thread.clone();
@@ -456,10 +458,12 @@ impl Threads {
         }
     }
 
-    fn has_role(&mut self, ts: i64, tid: u32, role: &'static str) {
+    /// A thread does work of the blocking pool. If it has run a `LocalSet` before, or a runtime of its own, it did that for
+    /// the pool.
+    fn does_pool_work(&mut self, ts: i64, tid: u32) {
         let Some(thread) = self.threads.get_mut(&tid) else { return };
-        if thread.role == "other" {
-            thread.role = role;
+        if thread.role == "other" || (thread.role == "worker" && thread.seat.is_none()) {
+            (thread.role, thread.worker, thread.runtime) = ("blocking", None, None);
             let thread = thread.clone();
             self.own_row(ts, tid, &thread, "role");
         }
@@ -567,6 +571,30 @@ mod tests {
         met(&mut threads, 12, 31, 0, &worker);
         assert_eq!(seen(&threads, 12), ("worker", Some(0), Some(0)));
         assert_eq!(threads.seats.len(), 1);
+    }
+
+    #[test]
+    fn a_thread_that_runs_a_local_set_is_its_worker() {
+        let mut threads = Threads::default();
+        let (local, single) =
+            (poll(TaskKind::Task, Some(Scheduler::Local)), poll(TaskKind::Task, Some(Scheduler::CurrentThread)));
+        for tid in 10..13 {
+            threads.existing(0, tid, "app");
+        }
+        met(&mut threads, 10, 5, 3, &local);
+        assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(2)));
+        // A `LocalSet` on a current_thread runtime that has tasks of its own: whichever is met first.
+        met(&mut threads, 11, 6, 4, &local);
+        met(&mut threads, 11, 7, 5, &single);
+        met(&mut threads, 11, 8, 4, &local);
+        assert_eq!(seen(&threads, 11), ("worker", Some(0), Some(4)));
+        // On a thread of the pool, which then goes on to other work.
+        let work = poll(TaskKind::Blocking, None);
+        met(&mut threads, 12, 9, 0, &work);
+        met(&mut threads, 12, 10, 6, &local);
+        assert_eq!(seen(&threads, 12), ("worker", Some(0), Some(5)));
+        met(&mut threads, 12, 11, 0, &work);
+        assert_eq!(seen(&threads, 12), ("blocking", None, None));
     }
 
     #[test]
