@@ -14,6 +14,8 @@ use std::{
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::thread::{CapabilitySet, capabilities, clear_ambient_capability_set, set_capabilities, set_no_new_privs};
 
+use crate::files;
+
 /// What is done with sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -118,9 +120,4 @@ fn owners(place: &Path) -> Vec<Account> {
         hosts.iter().flat_map(|host| folders(host, "session=")).filter_map(|session| account(&session)).collect();
     if sessions.is_empty() { own } else { sessions }
 }
-
-fn folders(parent: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let entries = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()));
-    entries.map(|entry| entry.path()).collect()
-}
+    let folders = |parent: &Path, prefix: &str| files::folders_in(parent, prefix).unwrap_or_default();

@@ -368,7 +368,7 @@ impl Files {
             if log.number < manifest.first_segment(log.table) {
                 continue;
             }
-            match InflightReader::open(log.table, &log.log) {
+            match self.dir.open_log(log.table, log.number) {
                 Ok(reader) => drop(self.logs.insert(key, reader)),
                 Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -395,8 +395,16 @@ impl Files {
     fn read_logs(&mut self, found: &mut Found, name: &mut impl FnMut(Table, &RecordBatch)) -> session::Result<()> {
         for ((table, number), log) in &mut self.logs {
             for batch in log.by_ref() {
-                let batch = batch?;
+                let batch = match batch {
+                    Err(error @ Error::Foreign { .. }) => {
+                        self.shelf.note(&error);
+                        foreign.push((*table, *number));
+                        break;
+                    }
+                    batch => batch?,
+                };
                 if NAMES.contains(table) {
+        let mut foreign = Vec::new();
                     name(*table, &batch);
                     found.has_names = true;
                     self.named.insert((*table, *number), false);
@@ -426,6 +434,9 @@ impl Files {
     }
 
     fn forget_expired(&mut self, sealed: &[(Table, u32)]) {
+        for key in foreign {
+            self.logs.remove(&key);
+        }
         let known: std::collections::BTreeSet<_> = sealed.iter().copied().collect();
         self.parts.retain(|key, part| !matches!(part.rows, Rows::Sealed(_)) || known.contains(key));
     }

@@ -175,7 +175,11 @@ struct Inner {
 impl VerifiedFile {
     /// Opens a segment and checks its tail.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = super::layout::open(path).map_err(Error::io("open", path))?;
+        Self::of_file(super::layout::open(path).map_err(Error::io("open", path))?, path)
+    }
+
+    /// Takes a segment that is open and checks its tail; errors call it `path`.
+    pub(super) fn of_file(file: File, path: &Path) -> Result<Self> {
         let len = file.metadata().map_err(Error::io("stat", path))?.len();
         Self::over(Arc::new(OnDisk { file, len }), path)
     }
