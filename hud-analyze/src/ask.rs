@@ -46,6 +46,8 @@ use crate::{
 
 /// How often the shell is told how far a statement is.
 const TICK: Duration = Duration::from_millis(100);
+/// So many times as long as adding up took, before it is done again.
+const LEAST_PAUSE: u32 = 50;
 
 /// Answers what the command line, files, standard input or a person at a terminal asks.
 pub(crate) fn run(catalog: &Catalog, runtime: &Runtime, args: &SqlArgs) -> Result<Outcome> {
@@ -166,11 +168,16 @@ impl Asked<'_> {
             };
             let write = output::write_rows(self.catalog, answer, settings.format, &shape, out);
             tokio::pin!(write);
-            let mut ticks = time::interval(TICK);
+            let mut pause = TICK;
             let written = loop {
                 tokio::select! {
                     written = &mut write => break written?,
-                    _ = ticks.tick() => control.set_read(read(&plan)),
+                    () = time::sleep(pause) => {
+                        let began = Instant::now();
+                        control.set_read(read(&plan));
+                        // A scan has 20 metrics for each segment that it has opened, and all are added up.
+                        pause = TICK.max(began.elapsed().saturating_mul(LEAST_PAUSE));
+                    }
                 }
             };
             summary.rows = Some(summary.rows.unwrap_or(0) + written.rows);

@@ -522,6 +522,12 @@ pub(crate) fn recovery_in_words(recovery: &Recovery) -> String {
     if unnamed > 0 {
         words += &format!(", {} without a name", many(unnamed, "stack"));
     }
+    if !recovery.foreign_files.is_empty() {
+        words += &format!(
+            ", {} of another session, table or number set aside",
+            many(recovery.foreign_files.len() as u64, "file")
+        );
+    }
     for (stream, lost) in &recovery.lost {
         words += &format!(", at least {} of {stream} lost", many(*lost, "event"));
     }

@@ -29,6 +29,7 @@ mod once;
 mod origin;
 mod output;
 mod packed;
+mod progress;
 mod remote;
 pub mod replay;
 mod run;

@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use hud_common::session::{self, Elsewhere, MANIFEST_FILE, Manifest, ReadAt, SessionDir, Table};
+use hud_common::{
+    files::folders_in,
+    session::{self, Elsewhere, MANIFEST_FILE, Manifest, ReadAt, SessionDir, Table},
+};
 
 use crate::{
     archive::Archive,
@@ -79,21 +82,7 @@ fn limited(found: Vec<Found>) -> Result<Vec<Found>> {
 }
 
 fn folders(parent: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(parent) {
-        Ok(entries) => entries,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io(format!("list {}", parent.display()))(e)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::io(format!("list {}", parent.display())))?.path();
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes())) && path.is_dir()
-        {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
+    folders_in(parent, prefix).map_err(Error::io(format!("list {}", parent.display())))
 }
 
 /// The sessions of a bucket: wherever a manifest lies.

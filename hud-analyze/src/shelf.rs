@@ -15,7 +15,7 @@ use parquet::{
 };
 use rustix::process::{Resource, Rlimit};
 
-use crate::snapshot::Segment;
+use crate::{progress::Progress, snapshot::Segment};
 
 /// Segments that stay open, with their footers and page indexes: 50 kB each, and there may be more of them than descriptors,
 /// of which half stay free.
@@ -68,10 +68,18 @@ impl Open {
 }
 
 /// The segments opened last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shelf {
+    /// What a query waits for before it begins.
+    pub(crate) progress: Progress,
     open: Mutex<Open>,
     failed: Mutex<Option<Arc<session::Error>>>,
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Shelf { progress: Progress::new("segments opened"), open: Mutex::default(), failed: Mutex::default() }
+    }
 }
 
 impl Shelf {

@@ -49,7 +49,7 @@ impl Segment {
 
     /// Whether it has gone away since it was listed.
     pub(crate) fn is_gone(&self) -> bool {
-        matches!(&self.bytes, Source::Sealed(dir) if dir.is_folder() && !self.path.exists())
+        matches!(&self.bytes, Source::Sealed(dir) if dir.is_folder() && !dir.has_segment(self.table, self.number))
     }
 
     /// Opens it. What was listed is what is opened, or it is an error.
@@ -159,7 +159,7 @@ fn open_logs(dir: &SessionDir, manifest: &Manifest) -> Result<Vec<(u32, Inflight
         if log.number < manifest.first_segment(log.table) {
             continue;
         }
-        match InflightReader::open(log.table, &log.log) {
+        match dir.open_log(log.table, log.number) {
             Ok(reader) => logs.push((log.number, reader)),
             // Sealed since: then the segment will be listed.
             Err(session::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
@@ -183,7 +183,9 @@ pub(crate) fn is_read_only(error: &session::Error) -> bool {
 impl From<&session::Error> for Error {
     fn from(error: &session::Error) -> Self {
         match error {
-            session::Error::Damaged { path, why } => Error::Segment { path: path.clone(), why: why.clone() },
+            session::Error::Damaged { path, why } | session::Error::Foreign { path, why } => {
+                Error::Segment { path: path.clone(), why: why.clone() }
+            }
             session::Error::Io { path, source, .. } if source.kind() == ErrorKind::NotFound => {
                 Error::Gone(path.clone())
             }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,6 +11,8 @@ use std::{
 };
 
 use hud_common::session::Table;
+#[cfg(target_os = "linux")]
+use hud_common::viewer;
 use hud_upkeep::{CompactOptions, Progress, RepairOptions, Step};
 
 use crate::{
@@ -30,7 +33,7 @@ pub(crate) fn compact(args: &CompactArgs, out: &mut Stdout) -> Result<()> {
     let mut waiting = Waiting::new()?;
     for session in &args.sessions {
         let options = CompactOptions { output: args.output.clone(), ..CompactOptions::default() };
-        let done = hud_upkeep::compact(session, &options, &mut waiting);
+        let done = hud_upkeep::compact(&place(session)?, &options, &mut waiting);
         waiting.clear();
         tell(out, &done.map_err(upkeep)?.lines())?;
     }
@@ -41,7 +44,7 @@ pub(crate) fn compact(args: &CompactArgs, out: &mut Stdout) -> Result<()> {
 pub(crate) fn repair(args: &RepairArgs, out: &mut Stdout) -> Result<()> {
     let mut waiting = Waiting::new()?;
     let options = RepairOptions { dry_run: args.dry_run, output: args.output.clone() };
-    let done = hud_upkeep::repair(&args.session, &options, &mut waiting);
+    let done = hud_upkeep::repair(&place(&args.session)?, &options, &mut waiting);
     waiting.clear();
     let done = done.map_err(upkeep)?;
     tell(out, &done.lines())?;
@@ -50,6 +53,34 @@ pub(crate) fn repair(args: &RepairArgs, out: &mut Stdout) -> Result<()> {
         return Err(Error::Unproven { session: args.session.clone(), why });
     }
     Ok(())
+}
+
+/// Where to work at a session. What is done there is done by paths, so root, which this process still is where it could not
+/// become the session's owner, does it only where nobody else can lead it elsewhere.
+#[cfg(target_os = "linux")]
+fn place(session: &Path) -> Result<PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(session.into());
+    }
+    match viewer::roots_alone(session) {
+        Ok(Ok(place)) => Ok(place),
+        Ok(Err(folder)) => Err(Error::Usage {
+            message: format!(
+                "root does not rewrite {}: another user may change {}",
+                session.display(),
+                folder.display()
+            ),
+            hint: "do it as the session's owner, one owner's sessions at a time, or copy it where only root may write"
+                .into(),
+        }),
+        // What is wrong with it is told by whoever opens it.
+        Err(_) => Ok(session.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn place(session: &Path) -> Result<PathBuf> {
+    Ok(session.into())
 }
 
 fn upkeep(error: hud_upkeep::Error) -> Error {

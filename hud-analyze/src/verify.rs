@@ -6,9 +6,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal as _, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use arrow::array::RecordBatch;
@@ -25,6 +24,7 @@ use crate::{
     human,
     origin::{self, Found},
     output::Stdout,
+    progress::Progress,
     snapshot::{self, Segment},
 };
 
@@ -218,7 +218,7 @@ impl<'a> Verifier<'a> {
             references: Check::new("references"),
             accounts: Check::new("accounts"),
             account: Check::new("account"),
-            progress: Progress::new(),
+            progress: Progress::new("segments verified"),
         }
     }
 
@@ -238,8 +238,9 @@ impl<'a> Verifier<'a> {
         let (mut bytes, all) = (0, segments.len());
         // The account first: a session being recorded grows, and then every row that it counts is there to be found.
         let (accounts, rest): (Vec<_>, Vec<_>) = segments.iter().partition(|s| s.table == Table::Accounts);
-        for (done, segment) in accounts.into_iter().chain(rest).enumerate() {
-            self.progress.tell(done, all);
+        self.progress.expect(all);
+        for segment in accounts.into_iter().chain(rest) {
+            self.progress.step();
             bytes += segment.size;
             match self.segment(segment) {
                 Ok(()) => {}
@@ -461,34 +462,5 @@ impl<'a> Verifier<'a> {
             }
             State::Recording | State::Killed => "written at the end".into(),
         };
-    }
-}
-
-/// A line on a terminal, for whoever waits.
-struct Progress {
-    since: Instant,
-    told: Option<Instant>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Progress { since: Instant::now(), told: None }
-    }
-
-    fn tell(&mut self, done: usize, all: usize) {
-        let is_due = match self.told {
-            Some(at) => at.elapsed() > Duration::from_millis(200),
-            None => self.since.elapsed() > Duration::from_secs(1) && io::stderr().is_terminal(),
-        };
-        if is_due {
-            self.told = Some(Instant::now());
-            let _ = write!(io::stderr(), "\r{done} of {all} segments verified").and_then(|()| io::stderr().flush());
-        }
-    }
-
-    fn clear(&self) {
-        if self.told.is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K").and_then(|()| io::stderr().flush());
-        }
     }
 }

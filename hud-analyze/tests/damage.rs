@@ -18,6 +18,7 @@ use hud_analyze::{
     verify::verify,
     view::{self, View},
 };
+use hud_common::cockpit::Source as _;
 use hud_common::session::{
     AccountColumns, AccountRow, ClockColumns, ClockRow, DropColumns, DropRow, InflightLog, Manifest, ProcessColumns,
     ProcessRow, SessionDir, StreamAccount, Table, recover,
@@ -263,6 +264,46 @@ fn a_signed_footer_with_a_damaged_arrow_schema_gives_what_was_written() {
         assert_eq!(verify(&session.path).unwrap().first_fault(), None);
     }
     assert_eq!(PANICS.load(Ordering::Relaxed), 0);
+}
+
+/// What else stands in a footer: places, sizes, statistics, page indexes.
+#[test]
+fn signed_footers_of_any_content_make_no_reader_panic() {
+    count_panics();
+    let session = closed();
+    let mut random = Random(362_436_069_521_288_629);
+    for table in [Table::OffCpu, Table::Stacks] {
+        let path = session.dir().segment(table, 1);
+        let whole = fs::read(&path).unwrap();
+        let key = b"hud.blocks\x18";
+        let blocks = whole.windows(key.len()).rposition(|bytes| bytes == key).unwrap() + key.len();
+        let digits: String =
+            whole[blocks..].iter().map(|b| char::from(*b)).skip_while(|c| !c.is_ascii_digit()).collect();
+        let data_end: usize = digits.split(':').next().unwrap().parse().unwrap();
+        for round in 0..60 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random.below(3) {
+                bytes[data_end + random.below(blocks - key.len() - data_end)] = [0, 0xff, 0x7f, 0x80, 0x15, 0x19][random.below(6)];
+            }
+            sign(&mut bytes);
+            fs::write(&path, bytes).unwrap();
+            let named = |error: &str| assert!(error.contains(path.to_str().unwrap()), "{error}");
+            if let Err(error) = answer(&session.path, table) {
+                named(&error);
+            }
+            match verify(&session.path) {
+                Ok(report) => drop(report.first_fault()),
+                Err(error) => named(&error.to_string()),
+            }
+            let view = &view::ALL[round % view::ALL.len()];
+            drop(answer_view(&session.path, view));
+            if let Ok(mut replay) = hud_analyze::replay::Replay::open(&session.path) {
+                drop(replay.snapshot(&hud_common::cockpit::Query::default()));
+            }
+            assert_eq!(PANICS.load(Ordering::Relaxed), 0, "{} in round {round}", table.name());
+        }
+        fs::write(&path, whole).unwrap();
+    }
 }
 
 #[test]

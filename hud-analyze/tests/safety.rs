@@ -17,6 +17,7 @@ use std::{
 };
 
 use hud_common::session::Manifest;
+use rustix::fs::{CWD, RenameFlags};
 
 const NOBODY: u32 = 65_534;
 
@@ -279,17 +280,80 @@ fn what_writes_into_a_session_does_so_as_its_owner() {
         answered(&hud(&[command, path]));
         assert_eq!(users(folder.path()), BTreeSet::from([NOBODY]), "{command}");
     }
-    // As its recorder left it when it was killed.
-    let mut manifest = Manifest::read(&session).unwrap();
-    (manifest.complete, manifest.end, manifest.end_reason, manifest.recovery) = (false, None, None, None);
-    manifest.write(&session).unwrap();
-    give(&session).unwrap();
+    unclose(&session);
     let output = hud(&["info", path]);
     let told = answered(&output);
     assert!(told.contains("the recorder was killed"), "{told}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("its recorder was killed; "));
     assert_eq!(users(folder.path()), BTreeSet::from([NOBODY]));
     answered(&hud(&["replay", path, "--measure", "1"]));
+}
+
+/// As its recorder left it when it was killed.
+fn unclose(session: &Path) {
+    let mut manifest = Manifest::read(session).unwrap();
+    (manifest.complete, manifest.end, manifest.end_reason, manifest.recovery) = (false, None, None, None);
+    manifest.write(session).unwrap();
+    give(session).unwrap();
+}
+
+/// The owner of a killed session exchanged a table's folder for a link, in a loop, while root opened it: files were made
+/// and removed in a folder of root's.
+#[test]
+fn recovery_by_root_is_not_led_into_a_folder_of_roots() {
+    let Some((folder, session)) = session_of_nobody() else { return };
+    let private = tempfile::tempdir().unwrap();
+    let names = ["000001.parquet", "half.tmp", "000001.arrows.inflight"];
+    names.iter().for_each(|name| fs::write(private.path().join(name), name).unwrap());
+    let inside = || {
+        let entries = fs::read_dir(private.path()).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect::<BTreeSet<_>>()
+    };
+    let before = inside();
+    let (table, link) = (session.join("polls"), folder.path().join("link"));
+    symlink(private.path(), &link).unwrap();
+    lchown(&link, Some(NOBODY), Some(NOBODY)).unwrap();
+    for round in 0..20 {
+        unclose(&session);
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let exchange = || rustix::fs::renameat_with(CWD, &table, CWD, &link, RenameFlags::EXCHANGE).is_ok();
+        std::thread::scope(|scope| {
+            let exchanger = scope.spawn(|| {
+                let mut times = 0;
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    times += u64::from(exchange());
+                }
+                times
+            });
+            let command = if round % 2 == 0 { "info" } else { "verify" };
+            drop(hud(&[command, session.to_str().unwrap()]));
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(exchanger.join().unwrap() > 10);
+        });
+        if fs::symlink_metadata(&table).unwrap().is_symlink() {
+            assert!(exchange());
+        }
+        assert_eq!(inside(), before, "round {round}");
+    }
+}
+
+#[test]
+fn root_rewrites_no_session_that_lies_where_another_user_may_change_it() {
+    let Some((folder, _session)) = session_of_nobody() else { return };
+    // It is root's, in a folder of another user's.
+    let own = folder.path().join("own");
+    copy(&recording(), &own);
+    for command in ["compact", "repair"] {
+        let output = hud(&[command, own.to_str().unwrap()]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        let told = format!("another user may change {}", folder.path().canonicalize().unwrap().display());
+        assert!(stderr.contains(&told), "{stderr}");
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let own = elsewhere.path().join("own");
+    copy(&recording(), &own);
+    answered(&hud(&["compact", own.to_str().unwrap()]));
 }
 
 /// Signals, by the system's `kill`.

@@ -106,6 +106,52 @@ fn segments_of_another_session_or_number_are_rejected() {
     assert_fault(&session, "off_cpu/000001.parquet is damaged: it is another segment: off_cpu/000002/");
 }
 
+/// The same of logs, which were read whatever they were.
+#[test]
+fn logs_of_another_session_or_number_are_rejected() {
+    let (session, manifest) = whole();
+    let other = Session::with_cast_of(&Manifest { id: format!("{}-other", manifest.id), ..manifest });
+    let number = session.log::<OffCpu>([sleep(at(50), W0, SLEEPER, MS, 0)]);
+    other.add::<OffCpu>([sleep(at(1), W0, SLEEPER, MS, 0)]).add::<OffCpu>([sleep(at(2), W0, SLEEPER, MS, 0)]);
+    let foreign = other.log::<OffCpu>([sleep(at(60), W0, HOG, MS, 0)]);
+    assert_eq!(foreign, number);
+    let open = Manifest { complete: false, end: None, end_reason: None, ..session.dir().manifest().unwrap() };
+    open.write(&session.path).unwrap();
+    let log = |session: &Session, number| session.dir().log(Table::OffCpu, number);
+    let own = fs::read(log(&session, number)).unwrap();
+    // Being recorded, so that it is not recovered: nobody but its recorder may set files aside.
+    let recorder = session.record();
+    for (path, told) in [(log(&other, foreign), "-other"), (log(&session, number), "off_cpu/000003/")] {
+        // Under another number too.
+        let to = if told == "-other" { number } else { number + 1 };
+        fs::copy(path, log(&session, to)).unwrap();
+        let error = verify(&session.path).map(|report| report.first_fault()).map_err(|error| error.to_string());
+        let error = error.map_or_else(Some, |fault| fault).unwrap_or_default();
+        assert!(error.contains("is damaged: it is another log: off_cpu/00000") && error.contains(told), "{error}");
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_hud-analyze")).arg("blocking").arg(&session.path).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.contains("it is another log"), "{text}");
+        let replay = hud_analyze::replay::Replay::open(&session.path).unwrap();
+        assert!(replay.damage().iter().any(|damage| damage.contains("it is another log")), "{:?}", replay.damage());
+        let tailer = hud_record::tail::Tailer::open(&session.path, hud_record::tail::Settings::default()).unwrap();
+        assert!(tailer.damage().iter().any(|damage| damage.contains("it is another log")), "{:?}", tailer.damage());
+        fs::write(log(&session, number), &own).unwrap();
+    }
+    drop(recorder);
+    // Whoever recovers it sets the other one aside, and says so.
+    assert_fault_or_loss(&session, "1 file of another session");
+    let aside = log(&session, number + 1).with_extension("inflight.foreign");
+    assert_eq!(fs::read(aside).unwrap(), own);
+}
+
+#[track_caller]
+fn assert_fault_or_loss(session: &Session, told: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_hud-analyze")).arg("verify").arg(&session.path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(told), "{text}");
+}
+
 #[test]
 fn each_thing_that_can_be_wrong_is_named() {
     let (session, _) = whole();

@@ -3,7 +3,8 @@
 //! A path is walked folder by folder, each opened relative to the one before. A symbolic link on the way is followed
 //! only if it belongs to root or to the user who writes. In the folder where the walk ends, an output is written under a
 //! name that did not exist (`O_EXCL`, `O_NOFOLLOW`) and renamed when it is complete. A link that someone planted at the
-//! output's name, or at a temporary name that could be guessed, is therefore never written through.
+//! output's name, or at a temporary name that could be guessed, is therefore never written through. What lies in a folder
+//! that others may change is reached by its descriptor ([`Folder`]).
 
 use std::{
     borrow::ToOwned as _,
@@ -15,7 +16,6 @@ use std::{
     io::{self, Write},
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Component, Path, PathBuf},
-    string::String,
     vec::Vec,
 };
 
@@ -23,6 +23,10 @@ use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, mkdirat, openat, readlinkat, renameat, statat, unlinkat},
     io::Errno,
 };
+
+mod folder;
+
+pub use folder::{Folder, folders_in};
 
 /// Links on the way at most, as in the kernel (`MAXSYMLINKS`).
 const MOST_LINKS: usize = 40;
@@ -36,16 +40,32 @@ const FOLDER: OFlags = OFlags::PATH;
 const FOLDER: OFlags = OFlags::RDONLY;
 
 /// Opens the folder at `path`. A link of another user's on the way is refused.
-pub fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+pub fn open_folder(path: &Path) -> io::Result<Folder> {
     let mut links = 0;
-    walk(None, path, false, &mut links)
+    walk(None, path, false, &mut links).map(Folder)
 }
 
 /// Opens the folder at `path` and makes what of it is missing, accessible to its owner only. A link of another user's on
 /// the way is refused.
-pub fn create_folder(path: &Path) -> io::Result<OwnedFd> {
+pub fn create_folder(path: &Path) -> io::Result<Folder> {
     let mut links = 0;
-    walk(None, path, true, &mut links)
+    walk(None, path, true, &mut links).map(Folder)
+}
+
+/// Opens the file at `path` for reading and writing, and creates it, readable by its owner only, where it is not there. A
+/// link of another user's is refused, on the way and at the end, and so is what is no regular file.
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    let mut links = 0;
+    let (mut folder, mut name) = parent(None, path, &mut links)?;
+    loop {
+        match look(&folder, &name)? {
+            Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                let target = follow(&folder, &name, &stat, &mut links)?;
+                (folder, name) = parent(Some(folder), &target, &mut links)?;
+            }
+            _ => return Folder(folder).file_or_new(name),
+        }
+    }
 }
 
 /// A file that is being written, readable by its owner only. It has its name once [`OutputFile::persist`] succeeds; if it
@@ -60,7 +80,7 @@ pub struct OutputFile {
 #[derive(Debug)]
 struct Temporary {
     folder: OwnedFd,
-    name: String,
+    name: OsString,
     target: OsString,
 }
 
@@ -93,16 +113,30 @@ impl OutputFile {
         }
     }
 
+    /// Begins the file `target` of a folder, which is called `temporary` until then. What a writer left under that name who
+    /// was killed is removed.
+    pub fn create_in(folder: &Folder, target: &OsStr, temporary: &OsStr) -> io::Result<Self> {
+        match folder.remove(temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = folder.new_file(temporary)?;
+        let folder = folder.0.try_clone()?;
+        let temporary = Temporary { folder, name: temporary.to_owned(), target: target.to_owned() };
+        Ok(OutputFile { file, temporary: Some(temporary) })
+    }
+
     fn temporary(folder: OwnedFd, target: OsString) -> io::Result<Self> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = Folder(folder);
         for attempt in 0..ATTEMPTS {
-            let name = format!(".hud-{:016x}.part", RandomState::new().hash_one(attempt));
-            match openat(&folder, &name, flags, Mode::RUSR | Mode::WUSR) {
+            let name = OsString::from(format!(".hud-{:016x}.part", RandomState::new().hash_one(attempt)));
+            match folder.new_file(&name) {
                 Ok(file) => {
-                    return Ok(OutputFile { file: file.into(), temporary: Some(Temporary { folder, name, target }) });
+                    let temporary = Temporary { folder: folder.0, name, target };
+                    return Ok(OutputFile { file, temporary: Some(temporary) });
                 }
-                Err(Errno::EXIST) => {}
-                Err(e) => return Err(e.into()),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
@@ -119,11 +153,19 @@ impl OutputFile {
         self.place()
     }
 
+    /// The same, durably: it is there whole after a crash, or what was there before.
+    pub fn persist_durably(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        let folder = self.temporary.as_ref().map(|temporary| temporary.folder.try_clone()).transpose()?;
+        self.place()?;
+        folder.as_ref().map_or(Ok(()), folder::sync)
+    }
+
     /// Gives it its name now, to be written under it: for output that is read while it grows, or whose writer is about to
     /// lose the right to rename it.
     pub fn place(&mut self) -> io::Result<()> {
         if let Some(Temporary { folder, name, target }) = &self.temporary {
-            renameat(folder, name.as_str(), folder, target.as_os_str())?;
+            renameat(folder, name.as_os_str(), folder, target.as_os_str())?;
             self.temporary = None;
         }
         Ok(())
@@ -143,7 +185,7 @@ impl Write for OutputFile {
 impl Drop for OutputFile {
     fn drop(&mut self) {
         if let Some(Temporary { folder, name, .. }) = &self.temporary {
-            let _ = unlinkat(folder, name.as_str(), AtFlags::empty());
+            let _ = unlinkat(folder, name.as_os_str(), AtFlags::empty());
         }
     }
 }

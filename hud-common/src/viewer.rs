@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     vec::Vec,
@@ -13,6 +13,8 @@ use std::{
 
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::thread::{CapabilitySet, capabilities, clear_ambient_capability_set, set_capabilities, set_no_new_privs};
+
+use crate::files;
 
 /// What is done with sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,21 @@ impl Viewer {
     }
 }
 
+/// For a process that is root: `place` without links on the way, if root alone decides what is there. Otherwise the folder,
+/// on the way or itself, in which another user could exchange what root is about to write into.
+pub fn roots_alone(place: &Path) -> io::Result<Result<PathBuf, PathBuf>> {
+    let place = fs::canonicalize(place)?;
+    for folder in place.ancestors() {
+        let metadata = fs::symlink_metadata(folder)?;
+        let (is_writable, is_sticky) = (metadata.mode() & 0o022 != 0, metadata.mode() & 0o1000 != 0);
+        // In a sticky folder others cannot rename what is root's; in the session itself they could add to it.
+        if metadata.uid() != 0 || (is_writable && !(is_sticky && folder != place)) {
+            return Ok(Err(folder.into()));
+        }
+    }
+    Ok(Ok(place))
+}
+
 /// Whose the sessions at a place are: one, or those of a store.
 fn owners(place: &Path) -> Vec<Account> {
     let account = |path: &Path| fs::metadata(path).ok().map(|m| Account { uid: m.uid(), gid: m.gid() });
@@ -113,14 +130,9 @@ fn owners(place: &Path) -> Vec<Account> {
     if fs::symlink_metadata(place.join("manifest.json")).is_ok() {
         return own;
     }
+    let folders = |parent: &Path, prefix: &str| files::folders_in(parent, prefix).unwrap_or_default();
     let hosts = folders(place, "host=");
     let sessions: Vec<Account> =
         hosts.iter().flat_map(|host| folders(host, "session=")).filter_map(|session| account(&session)).collect();
     if sessions.is_empty() { own } else { sessions }
-}
-
-fn folders(parent: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let entries = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes()));
-    entries.map(|entry| entry.path()).collect()
 }

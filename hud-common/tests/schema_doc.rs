@@ -39,10 +39,12 @@ being recorded, its last minute lies in the in-flight logs, which any reader of 
 - Every byte has a checksum (CRC32, hexadecimal), which hud holds against what it reads, and which other engines pass
   over. In a sealed segment, the footer's key-value metadata: `hud.blocks`, the length of the data pages in bytes, a
   colon, and the checksum of each 64 KiB block of them, eight digits each; `hud.tail`, of all that follows the data
-  pages, with these eight digits taken as zeros. `hud.place` there says which segment of which session the file is
-  (`TABLE/NUMBER/SESSION-ID`); hud rejects it elsewhere. Compacted segments have none. In a log, the last eight bytes of each message's padded metadata: `hudF`
+  pages, with these eight digits taken as zeros. In a log, the last eight bytes of each message's padded metadata: `hudF`
   and, little-endian, the checksum of the message's place in the file (8 bytes, little-endian) and of the message but for
   these four bytes. In `manifest.json`, the last field, of all bytes before the comma that precedes it.
+- `hud.place`, in a segment's key-value metadata and in the metadata of a log's schema, says which file of which session it
+  is: `TABLE/NUMBER/SESSION-ID`. hud rejects it elsewhere; recovery and `repair` set it aside, the former as
+  `NAME.foreign`. Files that hud wrote before November 2026 have none.
 - A log that ends in a message that is not whole was being written as its recorder died: what precedes is whole. Opening
   the session with hud seals it, completes what is left to complete, and says in the manifest's `recovery` what was lost.
 - A table without rows has no folder. New columns are added as nullable, a type never changes.

@@ -15,8 +15,7 @@ use arrow::{
     datatypes::Int64Type,
 };
 use hud_common::session::{
-    self, InflightReader, MANIFEST_FILE, Manifest, SessionDir, Table, VerifiedFile, encode_for, open_verified,
-    verified_info,
+    self, MANIFEST_FILE, Manifest, SessionDir, Table, VerifiedFile, encode_for, open_verified, verified_info,
 };
 use parquet::arrow::ProjectionMask;
 
@@ -66,7 +65,7 @@ impl SessionRows {
             if log.number < manifest.first_segment(log.table) {
                 continue;
             }
-            match InflightReader::open(log.table, &log.log) {
+            match dir.open_log(log.table, log.number) {
                 Ok(reader) => logs.push((log.number, reader)),
                 // Sealed since.
                 Err(session::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}

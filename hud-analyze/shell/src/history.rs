@@ -1,12 +1,18 @@
 //! What was typed before: in a file of the user's own, that nobody else may read.
+//!
+//! The file is opened once, not through a link of another user's, and reached by its descriptor from then on.
 
 use std::{
-    env, fs,
-    io::ErrorKind,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    env,
+    fs::{File, Permissions},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
+use hud_common::files;
 use reedline::{
     FileBackedHistory, History, HistoryItem, HistoryItemId, HistorySessionId, Result as ReedlineResult, SearchQuery,
 };
@@ -35,40 +41,49 @@ pub(crate) fn place() -> Option<PathBuf> {
 
 /// A history within bounds.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(FileBackedHistory);
+pub(crate) struct Kept {
+    history: FileBackedHistory,
+    /// Open for as long as the history is, which writes it as it is dropped.
+    _file: Option<File>,
+}
+
+/// Where this process finds a file that is open.
+fn by_descriptor(file: &File) -> PathBuf {
+    let folder = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    Path::new(folder).join(file.as_raw_fd().to_string())
+}
 
 impl Kept {
     /// Opens the file, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed = |path: &Path| ShellError::io(format!("keep a history in {}", path.display()));
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(path))?;
-        }
-        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            other => drop(other.map_err(failed(path))?),
-        }
-        let file = fs::metadata(path).map_err(failed(path))?;
-        if file.file_type().is_char_device() {
-            // /dev/null is how many ask for none.
+        let no_history = |why: String| {
+            ShellError::usage(why, "remove it, or set HUD_HISTORY to another file, or to nothing for none")
+        };
+        // /dev/null is how many ask for none.
+        if std::fs::metadata(path).is_ok_and(|file| file.file_type().is_char_device()) {
             return Ok(Kept::default());
         }
-        if !file.is_file() || file.len() > LARGEST {
-            return Err(ShellError::usage(
-                format!("{} is no history of hud's", path.display()),
-                "remove it, or set HUD_HISTORY to another file, or to nothing for none",
-            ));
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            files::create_folder(folder).map_err(failed(path))?;
         }
-        if file.permissions().mode() & 0o077 != 0 {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed(path))?;
+        let file = files::open_or_create(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
+                no_history(format!("{} is no history of hud's: {error}", path.display()))
+            }
+            _ => failed(path)(error),
+        })?;
+        let metadata = file.metadata().map_err(failed(path))?;
+        if metadata.len() > LARGEST {
+            return Err(no_history(format!("{} is no history of hud's", path.display())));
         }
-        let history = FileBackedHistory::with_file(MOST, path.to_owned());
-        Ok(Kept(history.map_err(|error| {
-            ShellError::usage(
-                format!("cannot read the history in {}: {error}", path.display()),
-                "remove it, or set HUD_HISTORY to another file",
-            )
-        })?))
+        if metadata.permissions().mode() & 0o077 != 0 {
+            file.set_permissions(Permissions::from_mode(0o600)).map_err(failed(path))?;
+        }
+        let history = FileBackedHistory::with_file(MOST, by_descriptor(&file));
+        let history =
+            history.map_err(|error| no_history(format!("cannot read the history in {}: {error}", path.display())))?;
+        Ok(Kept { history, _file: Some(file) })
     }
 }
 
@@ -79,44 +94,49 @@ impl History for Kept {
         if item.command_line.len() > LONGEST || harmful {
             return Ok(item);
         }
-        self.0.save(item)
+        self.history.save(item)
     }
 
     fn load(&self, id: HistoryItemId) -> ReedlineResult<HistoryItem> {
-        self.0.load(id)
+        self.history.load(id)
     }
 
     fn count(&self, query: SearchQuery) -> ReedlineResult<i64> {
-        self.0.count(query)
+        self.history.count(query)
     }
 
     fn search(&self, query: SearchQuery) -> ReedlineResult<Vec<HistoryItem>> {
-        self.0.search(query)
+        self.history.search(query)
     }
 
     fn update(&mut self, id: HistoryItemId, updater: &dyn Fn(HistoryItem) -> HistoryItem) -> ReedlineResult<()> {
-        self.0.update(id, updater)
+        self.history.update(id, updater)
     }
 
     fn clear(&mut self) -> ReedlineResult<()> {
-        self.0.clear()
+        self.history.clear()
     }
 
     fn delete(&mut self, id: HistoryItemId) -> ReedlineResult<()> {
-        self.0.delete(id)
+        self.history.delete(id)
     }
 
     fn sync(&mut self) -> std::io::Result<()> {
-        self.0.sync()
+        self.history.sync()
     }
 
     fn session(&self) -> Option<HistorySessionId> {
-        self.0.session()
+        self.history.session()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{lchown, symlink},
+    };
+
     use reedline::{SearchDirection, SearchQuery};
 
     use super::*;
@@ -145,6 +165,32 @@ mod tests {
         assert_eq!((kept.len(), kept[0].as_str()), (MOST, "select\n10;"));
         assert_eq!(kept.last().unwrap(), &format!("select\n{};", MOST + 9));
         assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn it_is_kept_through_own_links_and_through_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("shadow"), "kept\n").unwrap();
+        fs::set_permissions(at("shadow"), fs::Permissions::from_mode(0o644)).unwrap();
+        symlink("own", at("link")).unwrap();
+        let mut history = Kept::open(&at("link")).unwrap();
+        history.save(HistoryItem::from_command_line("select 1;")).unwrap();
+        // Whatever takes its place meanwhile is not written into.
+        fs::rename(at("own"), at("moved")).unwrap();
+        symlink("shadow", at("own")).unwrap();
+        drop(history);
+        assert_eq!(fs::read(at("moved")).unwrap(), b"select 1;\n");
+        symlink(at("shadow"), at("planted")).unwrap();
+        if lchown(at("planted"), Some(65_534), None).is_ok() {
+            let error = Kept::open(&at("planted")).unwrap_err().line();
+            assert!(error.contains("planted is a symbolic link of user 65534"), "{error}");
+        }
+        let shadow = fs::metadata(at("shadow")).unwrap();
+        assert_eq!(
+            (fs::read(at("shadow")).unwrap().as_slice(), shadow.permissions().mode() & 0o777),
+            (&b"kept\n"[..], 0o644)
+        );
     }
 
     #[test]

@@ -23,8 +23,9 @@ use parquet::{arrow::arrow_reader::ArrowReaderMetadata, errors::ParquetError, fi
 
 use crate::{
     packed,
+    progress::Progress,
     span::{Facts, Page, Span, joined, pages},
-    threads::threads,
+    threads::{in_order, threads},
 };
 
 /// Segments that stay open, with their footers and page indexes: 50 kB each.
@@ -117,13 +118,16 @@ type Opened = ((Table, u32), VerifiedFile, ArrowReaderMetadata);
 #[derive(Debug)]
 pub(super) struct Shelf {
     dir: SessionDir,
+    /// What the first frame waits for.
+    progress: Progress,
     open: Mutex<VecDeque<Opened>>,
     damage: Mutex<Vec<String>>,
 }
 
 impl Shelf {
     fn new(dir: SessionDir) -> Self {
-        Shelf { dir, open: Mutex::default(), damage: Mutex::default() }
+        let progress = Progress::new("segments opened");
+        Shelf { dir, progress, open: Mutex::default(), damage: Mutex::default() }
     }
 
     /// What could not be read, and why.
@@ -368,7 +372,7 @@ impl Files {
             if log.number < manifest.first_segment(log.table) {
                 continue;
             }
-            match InflightReader::open(log.table, &log.log) {
+            match self.dir.open_log(log.table, log.number) {
                 Ok(reader) => drop(self.logs.insert(key, reader)),
                 Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -393,9 +397,17 @@ impl Files {
     }
 
     fn read_logs(&mut self, found: &mut Found, name: &mut impl FnMut(Table, &RecordBatch)) -> session::Result<()> {
+        let mut foreign = Vec::new();
         for ((table, number), log) in &mut self.logs {
             for batch in log.by_ref() {
-                let batch = batch?;
+                let batch = match batch {
+                    Err(error @ Error::Foreign { .. }) => {
+                        self.shelf.note(&error);
+                        foreign.push((*table, *number));
+                        break;
+                    }
+                    batch => batch?,
+                };
                 if NAMES.contains(table) {
                     name(*table, &batch);
                     found.has_names = true;
@@ -421,6 +433,9 @@ impl Files {
                 let why = format!("its last {} bytes: {}", cut.bytes, cut.why);
                 self.shelf.note(&Error::Damaged { path: log.path().into(), why });
             }
+        }
+        for key in foreign {
+            self.logs.remove(&key);
         }
         Ok(())
     }
@@ -449,25 +464,36 @@ impl Files {
         let order = |table: Table| NAMES.iter().position(|t| *t == table);
         let mut names = names;
         names.sort_by_key(|(table, number)| (order(*table), *number));
-        for key in names {
-            let was_read = self.logs.remove(&key).is_some();
-            self.named.insert(key, true);
-            if was_read {
-                continue;
-            }
-            found.has_names = true;
-            let columns: Vec<_> = key.0.columns().iter().map(|column| column.name).collect();
-            let read = self.dir.open_sealed(key.0, key.1).and_then(|file| {
-                scan_verified(key.0, file, &columns, |batch| {
-                    name(key.0, batch);
+        names.retain(|key| {
+            self.named.insert(*key, true);
+            self.logs.remove(key).is_none()
+        });
+        found.has_names |= !names.is_empty();
+        let Files { shelf, dir, .. } = self;
+        shelf.progress.expect(names.len());
+        let read = |(table, number): &(Table, u32)| -> (Vec<RecordBatch>, session::Result<()>) {
+            let columns: Vec<_> = table.columns().iter().map(|column| column.name).collect();
+            let mut batches = Vec::new();
+            let read = dir.open_sealed(*table, *number).and_then(|file| {
+                scan_verified(*table, file, &columns, |batch| {
+                    batches.push(batch.clone());
                     Ok(())
                 })
             });
+            shelf.progress.step();
+            (batches, read)
+        };
+        // What precedes damage is taken all the same.
+        let take = |(table, _): &(Table, u32), (batches, read): (Vec<RecordBatch>, session::Result<()>)| {
+            batches.iter().for_each(|batch| name(*table, batch));
             if let Err(error) = read {
-                self.shelf.note(&error);
+                shelf.note(&error);
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let done = in_order(&names, read, take);
+        shelf.progress.clear();
+        done
     }
 
     /// Opens segments, by all threads: it is what the first frame of a long session waits for.
@@ -476,7 +502,7 @@ impl Files {
         let open = |of: &[(Table, u32)]| -> Vec<((Table, u32), Span, usize)> {
             let open =
                 |key: &(Table, u32)| self.dir.open_sealed(key.0, key.1).and_then(|file| open_verified(key.0, file));
-            let told = of.iter().filter_map(|key| match open(key) {
+            let told = of.iter().inspect(|_| shelf.progress.step()).filter_map(|key| match open(key) {
                 Ok(reader) => {
                     let facts = Facts::of(key.0, reader.metadata());
                     Some((*key, facts.span, facts.rows))
@@ -488,6 +514,7 @@ impl Files {
             });
             told.collect()
         };
+        shelf.progress.expect(sealed.len());
         let each = sealed.len().div_ceil(threads()).max(16);
         thread::scope(|scope| {
             let threads: Vec<_> = sealed.chunks(each).map(|some| scope.spawn(|| open(some))).collect();

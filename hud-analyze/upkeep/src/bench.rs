@@ -21,7 +21,7 @@ use std::{
 
 use hud_common::{
     files,
-    session::{SessionDir, SessionLock, Table},
+    session::{Manifest, SessionDir, SessionLock, Table},
 };
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -82,6 +82,8 @@ pub(crate) struct Bench {
     root: PathBuf,
     /// Of the session's folder.
     rights: Rights,
+    /// The manifest's, once it is known: segments of other sessions are rejected then, and new ones say that they are of this.
+    id: RefCell<String>,
     /// Lets two folders change places.
     pub(crate) exchange: fn(&Path, &Path) -> rustix::io::Result<()>,
     /// Held for as long as the work goes on, so that no other one who works there takes it for left over.
@@ -121,7 +123,7 @@ impl Bench {
         let root = parent.join(folder);
         let lock = SessionDir::at(&session).lock()?;
         let rights = Rights::of(&session)?;
-        Ok(Bench { session, root, rights, exchange, mark: RefCell::default(), _lock: lock })
+        Ok(Bench { session, root, rights, id: RefCell::default(), exchange, mark: RefCell::default(), _lock: lock })
     }
 
     /// Removes what one left that was killed; whether there was something.
@@ -183,14 +185,23 @@ impl Bench {
         self.root.parent().unwrap_or(Path::new("/"))
     }
 
+    /// Says which session it is.
+    pub(crate) fn is_of(&self, id: &str) {
+        self.id.replace(id.into());
+    }
+
+    fn at(&self, path: &Path) -> SessionDir {
+        SessionDir::at(path).with_id(&Manifest { id: self.id.borrow().clone(), ..Manifest::default() })
+    }
+
     /// The session.
     pub(crate) fn session(&self) -> SessionDir {
-        SessionDir::at(&self.session)
+        self.at(&self.session)
     }
 
     /// Its successor.
     pub(crate) fn successor(&self) -> SessionDir {
-        SessionDir::at(&self.root.join(SESSION))
+        self.at(&self.root.join(SESSION))
     }
 
     /// Where merging may keep what it needs for a while.

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hud_common::session::{Error as SessionError, Manifest, SessionDir, Table, recover, verified_info};
+use hud_common::session::{Error as SessionError, Manifest, SessionDir, Table, VerifiedFile, recover, verified_info};
 
 use crate::{
     bench::{Bench, Killer, Place},
@@ -112,10 +112,10 @@ pub(crate) fn run<'a>(
 }
 
 pub(crate) fn build(bench: &Bench, options: &CompactOptions, watch: &mut Watch<'_>) -> Result<Compaction> {
-    let session = bench.session();
-    let manifest = Manifest::read(session.path())?;
+    let manifest = bench.session().manifest()?;
     // Segments of other sessions must not become this one's.
-    let session = session.with_id(&manifest);
+    bench.is_of(&manifest.id);
+    let session = bench.session();
     if let Some(log) = session.unsealed()?.into_iter().next() {
         return Err(Error::NotWhole { path: log.log, why: "it is not sealed".into() });
     }
@@ -195,7 +195,7 @@ fn survey(
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Surveyed>> {
     let not_whole = |e: SessionError| match e {
-        SessionError::Damaged { path, why } => Error::NotWhole { path, why },
+        SessionError::Damaged { path, why } | SessionError::Foreign { path, why } => Error::NotWhole { path, why },
         other => other.into(),
     };
     let first = manifest.first_segment(table);
@@ -215,18 +215,19 @@ fn survey(
         next = number.saturating_add(1);
         let info = session.open_sealed(table, number).and_then(|file| verified_info(table, file));
         all += info.map_err(not_whole)?.rows;
-        segments.push(path);
+        segments.push((number, path));
     }
     let mut surveyed = Vec::new();
-    for path in segments {
-        if let Some(column) = unknown_column(table, &path)? {
+    for (number, path) in segments {
+        let file = session.open_sealed(table, number).map_err(not_whole)?;
+        if let Some(column) = unknown_column(table, file.clone())? {
             return Err(Error::NewerColumn { path, column });
         }
-        let bytes = fs::metadata(&path).map_err(Error::io("stat", &path))?.len();
+        let bytes = file.size();
         let run = Run { path: path.clone(), first: i64::MAX, last: i64::MIN, rows: 0, bytes, is_held: false };
         let mut found = Surveyed { run, size: 0, is_sorted: true, has_doubles: false, sum: Sum::default() };
         let mut last = None;
-        let scanned = rows::scan(table, &path, |batch| {
+        let scanned = rows::scan(table, file, |batch| {
             found.sum += summer.sum(batch);
             let sizes = Sizes::of(batch);
             found.size += (0..batch.num_rows()).map(|row| sizes.row(row)).sum::<u64>();
@@ -330,7 +331,7 @@ fn prove(table: Table, files: &[Run], wanted: Sum, summer: &Summer, watch: &mut 
     let differs = |why: String| Error::Differs { table: table.name(), why };
     let (mut last, are_names) = (None, is_names(table));
     for file in files {
-        rows::scan(table, &file.path, |batch| {
+        rows::scan(table, VerifiedFile::open(&file.path)?, |batch| {
             found += summer.sum(batch);
             for &key in keys(table, &file.path, batch)? {
                 if last.is_some_and(|last| last > key || (are_names && last == key)) {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arrow::{array::RecordBatch, compute::interleave_record_batch};
-use hud_common::session::{Error as SessionError, REFERENCES, Table, open_segment, unnamed};
+use hud_common::session::{Error as SessionError, REFERENCES, Table, VerifiedFile, open_segment, unnamed};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use crate::{
@@ -97,7 +97,7 @@ impl<'a> Merge<'a> {
     /// Sorts a segment that is not, into runs that are.
     pub(crate) fn sort(&self, path: &Path, watch: &mut Watch<'_>) -> Result<Vec<Source>> {
         let mut out = Roller::to_runs(self.bench, self.table, self.target, &self.serial).with_any_order();
-        rows::scan(self.table, path, |batch| out.push(batch, watch))?;
+        rows::scan(self.table, VerifiedFile::open(path)?, |batch| out.push(batch, watch))?;
         // Each of them is sorted; one after the other they are not.
         Ok(out.finish(watch)?.into_iter().map(|run| vec![run]).collect())
     }

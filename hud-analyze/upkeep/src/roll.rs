@@ -6,7 +6,7 @@
 use std::{cell::Cell, path::PathBuf};
 
 use arrow::array::RecordBatch;
-use hud_common::session::{Table, encode};
+use hud_common::session::{Table, encode, encode_for};
 
 use crate::{
     bench::{self, Bench},
@@ -105,8 +105,13 @@ impl<'a> Roller<'a> {
     fn roll(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let held = std::mem::take(&mut self.held);
         (self.rows, self.bytes) = (0, 0);
-        let at = self.bench.successor().table(self.table);
-        let Some(encoded) = encode(self.table, &held).map_err(rows::arrow(&at))? else { return Ok(()) };
+        let successor = self.bench.successor();
+        let at = successor.table(self.table);
+        let encoded = match self.to {
+            To::Segments(Some(number)) => encode_for(&successor, self.table, number, &held),
+            _ => encode(self.table, &held),
+        };
+        let Some(encoded) = encoded.map_err(rows::arrow(&at))? else { return Ok(()) };
         drop(held);
         let path = match &mut self.to {
             To::Runs(serial) => {

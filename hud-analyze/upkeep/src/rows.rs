@@ -13,7 +13,7 @@ use arrow::{
     compute::cast,
     datatypes::{DataType, Int32Type, Int64Type},
 };
-use hud_common::session::{Error as SessionError, Result as SessionResult, Table, open_segment};
+use hud_common::session::{Error as SessionError, Result as SessionResult, Table, VerifiedFile, open_verified};
 
 use crate::error::{Error, Result};
 
@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 pub(crate) const BATCH: usize = 4096;
 
 /// A column of a segment that the table does not have: a newer hud's.
-pub(crate) fn unknown_column(table: Table, path: &Path) -> SessionResult<Option<String>> {
-    let reader = open_segment(table, path)?;
+pub(crate) fn unknown_column(table: Table, file: VerifiedFile) -> SessionResult<Option<String>> {
+    let reader = open_verified(table, file)?;
     let known = table.schema();
     Ok(reader.schema().fields().iter().map(|f| f.name()).find(|n| known.index_of(n).is_err()).cloned())
 }
@@ -184,12 +184,13 @@ fn mix(hash: u64, value: u64) -> u64 {
 }
 
 /// Gives `each` the batches of a sealed segment under the table's schema, in the order in which they lie.
-pub(crate) fn scan(table: Table, path: &Path, mut each: impl FnMut(&RecordBatch) -> Result<()>) -> Result<()> {
-    let damaged = |why: String| SessionError::Damaged { path: path.into(), why };
-    let reader = open_segment(table, path)?.with_batch_size(BATCH).build().map_err(|e| damaged(e.to_string()))?;
+pub(crate) fn scan(table: Table, file: VerifiedFile, mut each: impl FnMut(&RecordBatch) -> Result<()>) -> Result<()> {
+    let path = file.path().to_path_buf();
+    let damaged = |why: String| SessionError::Damaged { path: path.clone(), why };
+    let reader = open_verified(table, file)?.with_batch_size(BATCH).build().map_err(|e| damaged(e.to_string()))?;
     for batch in reader {
         let batch = batch.map_err(|e| damaged(one_line(&e.to_string())))?;
-        each(&adapt(table, path, &batch)?)?;
+        each(&adapt(table, &path, &batch)?)?;
     }
     Ok(())
 }

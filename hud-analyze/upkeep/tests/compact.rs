@@ -183,7 +183,7 @@ fn a_killed_session_is_recovered_first_and_one_that_is_recorded_left_alone() {
     assert!(report.recovered);
     assert_eq!(rows(&made.path)["polls"], tables["polls"]);
     assert_eq!(faults(&made.path), Vec::<String>::new());
-    assert!(recover(&made.dir).unwrap().is_none());
+    assert!(recover(&SessionDir::at(&made.path)).unwrap().is_none());
 }
 
 #[test]

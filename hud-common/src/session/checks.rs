@@ -24,7 +24,7 @@ use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
     errors::ParquetError,
     file::{
-        metadata::{FileMetaData, PageIndexPolicy, ParquetMetaDataBuilder, ParquetMetaDataReader},
+        metadata::{FileMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataReader},
         reader::{ChunkReader, Length},
     },
 };
@@ -175,7 +175,11 @@ struct Inner {
 impl VerifiedFile {
     /// Opens a segment and checks its tail.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = super::layout::open(path).map_err(Error::io("open", path))?;
+        Self::of_file(super::layout::open(path).map_err(Error::io("open", path))?, path)
+    }
+
+    /// Takes a segment that is open and checks its tail; errors call it `path`.
+    pub(super) fn of_file(file: File, path: &Path) -> Result<Self> {
         let len = file.metadata().map_err(Error::io("stat", path))?.len();
         Self::over(Arc::new(OnDisk { file, len }), path)
     }
@@ -357,6 +361,33 @@ fn read_one(file: &dyn ReadAt, range: Range<u64>) -> io::Result<Bytes> {
     parts.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
+/// That what a footer says of where its columns and pages lie can be so: the parquet crate believes it, and panics or
+/// reads what is not asked for where it cannot.
+fn check_places(metadata: &ParquetMetaData, data_end: u64) -> Option<()> {
+    let mut all_rows = 0_i64;
+    for (index, group) in metadata.row_groups().iter().enumerate() {
+        let rows = u64::try_from(group.num_rows()).ok()?;
+        all_rows = all_rows.checked_add(group.num_rows())?;
+        for (leaf, column) in group.columns().iter().enumerate() {
+            let data = u64::try_from(column.data_page_offset()).ok()?;
+            let start = column.dictionary_page_offset().map_or(Some(data), |offset| u64::try_from(offset).ok())?;
+            let end = start.checked_add(u64::try_from(column.compressed_size()).ok()?)?;
+            let is_inside = start <= data && data <= end && end <= data_end;
+            (is_inside && column.num_values() >= 0 && column.uncompressed_size() >= 0).then_some(())?;
+            let Some(pages) = metadata.offset_index().and_then(|all| all.get(index)?.get(leaf)) else { continue };
+            let mut next = 0;
+            for page in pages.page_locations() {
+                let from = u64::try_from(page.offset).ok()?;
+                let to = from.checked_add(u64::try_from(page.compressed_page_size).ok()?)?;
+                let row = u64::try_from(page.first_row_index).ok()?;
+                (start <= from && to <= end && next <= row && row <= rows).then_some(())?;
+                next = row;
+            }
+        }
+    }
+    (metadata.file_metadata().num_rows() == all_rows).then_some(())
+}
+
 /// Reads what a segment's footer says of its rows, without its key-value metadata.
 ///
 /// Among those is an Arrow schema (`ARROW:schema`), which the arrow crate decodes with panics where it is damaged. It says
@@ -364,6 +395,8 @@ fn read_one(file: &dyn ReadAt, range: Range<u64>) -> io::Result<Bytes> {
 pub fn footer(file: &VerifiedFile, pages: PageIndexPolicy) -> Result<ArrowReaderMetadata> {
     let read = || {
         let metadata = ParquetMetaDataReader::new().with_page_index_policy(pages).parse_and_finish(file)?;
+        check_places(&metadata, file.0.data_end)
+            .ok_or_else(|| ParquetError::General("its footer says what cannot be of its columns".into()))?;
         let said = metadata.file_metadata();
         let kept = FileMetaData::new(
             said.version(),

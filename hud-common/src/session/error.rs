@@ -55,6 +55,14 @@ pub enum Error {
         /// What the decoder said.
         why: String,
     },
+    /// A segment or a log is of another session, table or number than its name says.
+    #[error("{path} is damaged: {why}", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Which one it is.
+        why: String,
+    },
 }
 
 /// [`core::result::Result`] with this module's [`Error`].

@@ -3,7 +3,8 @@
 //! A frame is one IPC message, its metadata and its body. The metadata's padding, which readers of Arrow pass over,
 //! ends in eight bytes: a magic and the CRC32 of the frame and of its place in the file. So a frame that is torn,
 //! flipped or misplaced is told from a whole one. Invariant: a log is whole frames; whatever follows the first frame
-//! that is not was never written whole, and is cut.
+//! that is not was never written whole, and is cut. The first frame, the schema, says in its metadata which log of which
+//! session it is (`hud.place`): another one is refused.
 
 use std::{
     format,
@@ -21,10 +22,9 @@ use arrow::{
     array::{ArrayRef, RecordBatch, new_null_array},
     buffer::Buffer,
     compute::cast,
-    datatypes::{DataType, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef},
     ipc::{
-        MessageHeader, MetadataVersion,
-        convert::fb_to_schema,
+        self, MessageHeader, MetadataVersion,
         reader::RecordBatchDecoder,
         root_as_message,
         writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, StreamEncoder},
@@ -32,9 +32,11 @@ use arrow::{
 };
 
 use super::{
-    SessionDir, Table,
+    SessionDir, Table, checks,
     error::{Error, Result},
+    layout::name,
 };
+use crate::clean::clean;
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
 const MAGIC: [u8; 4] = *b"hudF";
@@ -44,6 +46,10 @@ const PREFIX: usize = 8;
 const TRAILER: usize = 8;
 /// A frame's metadata is about 100 bytes a column.
 const MAX_METADATA: usize = 1 << 20;
+/// Of buffers in a batch's body.
+const ALIGNMENT: usize = 8;
+/// Lists in lists.
+const MAX_DEPTH: usize = 4;
 /// What is read of a log at once: of one that is followed, mostly all that has come.
 const LEAST_STRIDE: usize = 4 << 10;
 const MOST_STRIDE: usize = 1 << 20;
@@ -68,7 +74,7 @@ pub struct InflightLog {
 impl InflightLog {
     /// Starts segment `number` of `table`.
     pub fn create(session: &SessionDir, table: Table, number: u32) -> Result<Self> {
-        session.create_table(table)?;
+        let folder = session.create_table(table)?;
         let path = session.log(table, number);
         let schema = table.schema();
         let encoder = StreamEncoder::try_new_with_options(&schema, options()).and_then(|mut encoder| {
@@ -77,11 +83,11 @@ impl InflightLog {
             Ok(encoder)
         });
         let encoder = encoder.map_err(Error::damaged(&path))?;
-        let file = super::layout::create_appending(&path)?;
+        let file = folder.new_log(name(&path)).map_err(Error::io("create", &path))?;
         let mut log = Self { table, number, path, file, len: 0, torn: false, encoder, rows: 0, bytes: 0 };
-        let schema = schema_message(table);
+        let schema = schema_message(table, session.place(table, number).as_deref());
         // No log at all is better than one without a schema: the number is then free again.
-        log.frame(&schema, &[]).inspect_err(|_| drop(std::fs::remove_file(&log.path)))?;
+        log.frame(&schema, &[]).inspect_err(|_| drop(folder.remove(name(&log.path))))?;
         Ok(log)
     }
 
@@ -192,13 +198,16 @@ fn write_all(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> 
 
 fn options() -> IpcWriteOptions {
     // Batches are often of a few rows; 64 would pad each of their buffers to a cache line.
-    IpcWriteOptions::try_new(8, false, MetadataVersion::V5).unwrap_or_default()
+    IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5).unwrap_or_default()
 }
 
-fn schema_message(table: Table) -> Vec<u8> {
+/// The table's schema, with the place of a log of it.
+fn schema_message(table: Table, place: Option<&str>) -> Vec<u8> {
     let mut dictionaries = DictionaryTracker::new(true);
     let generator = IpcDataGenerator::default();
-    generator.schema_to_bytes_with_dictionary_tracker(&table.schema(), &mut dictionaries, &options()).ipc_message
+    let metadata = place.map(|place| (checks::PLACE.to_string(), place.to_string()));
+    let schema = table.schema().as_ref().clone().with_metadata(metadata.into_iter().collect());
+    generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut dictionaries, &options()).ipc_message
 }
 
 /// The metadata and the body of an encoded message, whose body are the batch's own buffers: none of them is copied.
@@ -255,6 +264,8 @@ pub struct Cut {
 pub struct InflightReader {
     table: Table,
     path: PathBuf,
+    /// Which log of which session it has to be; any, where it is not known.
+    place: Option<String>,
     file: File,
     offset: u64,
     /// What was read of it from there on.
@@ -273,6 +284,8 @@ enum NoFrame {
     End,
     Torn,
     Cut(String),
+    /// It is the log of another place.
+    Foreign(String),
     Io(io::Error),
 }
 
@@ -289,10 +302,15 @@ fn bad<T>(why: impl Into<String>) -> Result<T, NoFrame> {
 impl InflightReader {
     /// Opens the log at `path`, which is one of `table`.
     pub fn open(table: Table, path: &Path) -> Result<Self> {
-        let file = super::layout::open(path).map_err(Error::io("open", path))?;
-        Ok(Self {
+        Ok(Self::of_file(table, super::layout::open(path).map_err(Error::io("open", path))?, path))
+    }
+
+    /// Takes a log that is open; errors call it `path`.
+    pub(super) fn of_file(table: Table, file: File, path: &Path) -> Self {
+        Self {
             table,
             path: path.into(),
+            place: None,
             file,
             offset: 0,
             ahead: Buffer::default(),
@@ -301,7 +319,12 @@ impl InflightReader {
             ended: false,
             cut: None,
             rows: 0,
-        })
+        }
+    }
+
+    /// The same, of a log that has to be the one at `place`.
+    pub(super) fn at(self, place: Option<String>) -> Self {
+        Self { place, ..self }
     }
 
     /// What could not be read, once the iteration has ended.
@@ -385,7 +408,7 @@ impl InflightReader {
         }
         let batch = match message.header_type() {
             MessageHeader::Schema if self.offset == 0 => {
-                self.schema = log_schema(self.table, metadata)?;
+                self.schema = log_schema(self.table, self.place.as_deref(), metadata)?;
                 None
             }
             MessageHeader::RecordBatch if self.offset > 0 => {
@@ -456,6 +479,10 @@ impl Iterator for InflightReader {
             Err(NoFrame::End) => return None,
             Err(NoFrame::Torn) => ("its last frame is torn".into(), true),
             Err(NoFrame::Cut(why)) => (why, false),
+            Err(NoFrame::Foreign(place)) => {
+                let why = format!("it is another log: {}", clean(&place));
+                return Some(Err(Error::Foreign { path: self.path.clone(), why }));
+            }
             Err(NoFrame::Io(source)) => {
                 return Some(Err(Error::Io { action: "read", path: self.path.clone(), source }));
             }
@@ -468,35 +495,134 @@ impl Iterator for InflightReader {
     }
 }
 
-/// The schema that a log declares; `None` where it is the table's.
-fn log_schema(table: Table, metadata: &[u8]) -> Result<Option<SchemaRef>, NoFrame> {
-    let own = schema_message(table);
+/// The schema that the log at `place` declares; `None` where it is the table's. One that hud 0.1 wrote has no place.
+fn log_schema(table: Table, place: Option<&str>, metadata: &[u8]) -> Result<Option<SchemaRef>, NoFrame> {
+    let declared = declared_place(metadata);
+    if let (Some(here), Some(there)) = (place, declared)
+        && here != there
+    {
+        return Err(NoFrame::Foreign(there.into()));
+    }
+    let own = schema_message(table, declared);
     if metadata.starts_with(&own) && metadata.iter().skip(own.len()).all(|b| *b == 0) {
         return Ok(None);
     }
-    // Another version wrote it. Arrow panics on types that it does not know; a frame with a right checksum that has
-    // one was made to harm.
-    let schema = std::panic::catch_unwind(|| {
-        let message = root_as_message(metadata).ok()?;
-        message.header_as_schema().map(fb_to_schema)
-    });
-    match schema {
-        Ok(Some(schema)) => Ok(Some(Arc::new(schema))),
-        _ => bad("its schema is damaged"),
+    // Another version wrote it.
+    let declared = root_as_message(metadata).ok().and_then(|message| message.header_as_schema()?.fields());
+    let fields: Option<Vec<Field>> =
+        declared.and_then(|fields| fields.iter().map(|field| field_of(field, 0)).collect());
+    match fields {
+        Some(fields) => Ok(Some(Arc::new(Schema::new(fields)))),
+        None => bad("its schema is damaged"),
     }
 }
 
-/// Decodes a batch. Arrow checks what is in the buffers, but believes where they lie.
+/// A field of the types that tables are made of. Arrow's own decoder panics on what it does not know.
+fn field_of(field: ipc::Field<'_>, depth: usize) -> Option<Field> {
+    if field.dictionary().is_some() || depth > MAX_DEPTH {
+        return None;
+    }
+    let data_type = match field.type_type() {
+        ipc::Type::Int => match field.type_as_int().map(|int| (int.is_signed(), int.bitWidth()))? {
+            (true, 64) => DataType::Int64,
+            (true, 32) => DataType::Int32,
+            _ => return None,
+        },
+        ipc::Type::FloatingPoint if field.type_as_floating_point()?.precision() == ipc::Precision::DOUBLE => {
+            DataType::Float64
+        }
+        ipc::Type::Bool => DataType::Boolean,
+        ipc::Type::Utf8 => DataType::Utf8,
+        ipc::Type::List => match field.children() {
+            Some(items) if items.len() == 1 => DataType::List(Arc::new(field_of(items.get(0), depth + 1)?)),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(Field::new(field.name()?, data_type, field.nullable()))
+}
+
+/// What a buffer of a batch holds.
+#[derive(Clone, Copy)]
+enum Holds {
+    /// Which rows are not null.
+    Validity,
+    /// A bit a row.
+    Bits,
+    /// So many bytes a row.
+    Values(u64),
+    /// Where the items of each row begin and end.
+    Offsets,
+    /// The bytes of texts.
+    Text,
+}
+
+/// The buffers of a column, in their order, each with the number of its node.
+fn buffers_of(data_type: &DataType, nodes: &mut usize, all: &mut Vec<(usize, Holds)>) {
+    let node = *nodes;
+    *nodes += 1;
+    all.push((node, Holds::Validity));
+    match data_type {
+        DataType::Int64 | DataType::Float64 => all.push((node, Holds::Values(8))),
+        DataType::Int32 => all.push((node, Holds::Values(4))),
+        DataType::Utf8 => all.extend([(node, Holds::Offsets), (node, Holds::Text)]),
+        DataType::List(items) => {
+            all.push((node, Holds::Offsets));
+            buffers_of(items.data_type(), nodes, all);
+        }
+        _ => all.push((node, Holds::Bits)),
+    }
+}
+
+/// Whether a buffer of `len` bytes is one of a node of so many rows, of which so many are null.
+fn is_whole(holds: Holds, len: u64, rows: u64, nulls: u64) -> bool {
+    match holds {
+        Holds::Validity => nulls == 0 || len >= rows.div_ceil(8),
+        Holds::Bits => len >= rows.div_ceil(8),
+        Holds::Values(size) => len.is_multiple_of(size) && rows.checked_mul(size).is_some_and(|least| len >= least),
+        // Of no rows there need be none.
+        Holds::Offsets => len.is_multiple_of(4) && (rows == 0 || rows.checked_mul(4).is_some_and(|least| len > least)),
+        Holds::Text => true,
+    }
+}
+
+/// The place that a log's schema declares.
+fn declared_place(metadata: &[u8]) -> Option<&str> {
+    let entries = root_as_message(metadata).ok()?.header_as_schema()?.custom_metadata()?;
+    entries.iter().find(|entry| entry.key() == Some(checks::PLACE))?.value()
+}
+
+/// Decodes a batch. Arrow checks what is in the buffers, but believes where they lie, and panics where that is not aligned or
+/// where a buffer is too short.
 fn decode(metadata: &[u8], body: &Buffer, schema: SchemaRef) -> Result<RecordBatch, NoFrame> {
     let Some((message, batch)) = root_as_message(metadata).ok().and_then(|m| Some((m, m.header_as_record_batch()?)))
     else {
         return bad("a frame's metadata is damaged");
     };
-    let is_inside = |b: &arrow::ipc::Buffer| {
+    let is_inside = |b: &ipc::Buffer| {
         let range = u64::try_from(b.offset()).ok().zip(u64::try_from(b.length()).ok());
-        range.and_then(|(o, l)| o.checked_add(l)).is_some_and(|end| end <= body.len() as u64)
+        let is_aligned = |offset: u64| offset.is_multiple_of(ALIGNMENT as u64);
+        range
+            .filter(|(o, _)| is_aligned(*o))
+            .and_then(|(o, l)| o.checked_add(l))
+            .is_some_and(|end| end <= body.len() as u64)
     };
-    let buffers_fit = batch.buffers().is_some_and(|buffers| buffers.iter().all(is_inside));
+    let (mut nodes, mut expected) = (0, Vec::new());
+    schema.fields().iter().for_each(|field| buffers_of(field.data_type(), &mut nodes, &mut expected));
+    let buffers_fit = batch.buffers().zip(batch.nodes()).is_some_and(|(buffers, found)| {
+        let fits = |(buffer, (node, holds)): (&ipc::Buffer, &(usize, Holds))| {
+            let node = found
+                .iter()
+                .nth(*node)
+                .and_then(|node| Some((u64::try_from(node.length()).ok()?, u64::try_from(node.null_count()).ok()?)));
+            let len = u64::try_from(buffer.length()).ok();
+            len.zip(node).is_some_and(|(len, (rows, nulls))| is_whole(*holds, len, rows, nulls))
+        };
+        buffers.len() == expected.len()
+            && found.len() == nodes
+            && buffers.iter().all(is_inside)
+            && buffers.iter().zip(&expected).all(fits)
+    });
     let most = body.len() as u64 * 8;
     let nodes_fit = batch.nodes().is_some_and(|nodes| {
         nodes.iter().all(|n| {

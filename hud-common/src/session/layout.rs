@@ -1,25 +1,26 @@
 //! Where a session's files lie, and that only their owner may read them.
 
 use std::{
+    ffi::OsStr,
     fmt, format,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     string::String,
     sync::Arc,
     vec::Vec,
 };
 
-use rustix::fs::{Mode, mkdirat};
-
 use super::{
-    ReadAt, Table, VerifiedFile,
+    InflightReader, ReadAt, Table, VerifiedFile,
     error::{Error, Result},
     lock::SessionLock,
-    manifest::Manifest,
+    manifest::{MANIFEST_FILE, Manifest},
 };
-use crate::{clean::clean, files};
+use crate::{
+    clean::clean,
+    files::{self, Folder, OutputFile},
+};
 
 /// How the name of a sealed segment ends.
 const SEALED: &str = ".parquet";
@@ -32,6 +33,8 @@ pub(super) const TMP: &str = ".tmp";
 #[derive(Clone, Debug)]
 pub struct SessionDir {
     root: PathBuf,
+    /// The folder itself, for one who writes: whatever becomes of its name, nothing is written elsewhere.
+    held: Option<Arc<Folder>>,
     elsewhere: Option<Arc<dyn Elsewhere>>,
     /// The session's id, where its manifest was read.
     id: Option<Arc<str>>,
@@ -64,14 +67,14 @@ impl SessionDir {
         let name = root.file_name().ok_or_else(|| Error::Exists(root.to_path_buf()))?;
         let parent = root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = files::create_folder(parent).map_err(Error::io("create", parent))?;
-        mkdirat(&folder, name, Mode::RWXU).map_err(|e| match io::Error::from(e) {
-            e if e.kind() == io::ErrorKind::AlreadyExists => Error::Exists(root.to_path_buf()),
-            source => Error::Io { action: "create", path: root.to_path_buf(), source },
+        let folder = folder.create_folder(name).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => Error::Exists(root.to_path_buf()),
+            _ => Error::Io { action: "create", path: root.to_path_buf(), source: e },
         })?;
-        let session = SessionDir::at(root).with_id(manifest);
+        let session = SessionDir { held: Some(Arc::new(folder)), ..SessionDir::at(root).with_id(manifest) };
         let lock = session
             .lock()
-            .and_then(|lock| manifest.write(root).map(|()| lock))
+            .and_then(|lock| session.write_manifest(manifest).map(|()| lock))
             .inspect_err(|_| drop(fs::remove_dir_all(root)))?;
         Ok((session, lock))
     }
@@ -84,12 +87,30 @@ impl SessionDir {
 
     /// The session at `root`, to be locked before anything of it is read.
     pub fn at(root: &Path) -> Self {
-        SessionDir { root: root.to_path_buf(), elsewhere: None, id: None }
+        SessionDir { root: root.to_path_buf(), held: None, elsewhere: None, id: None }
     }
 
     /// The session whose files are `files`; errors and names speak of `root`.
     pub fn elsewhere(root: &Path, files: Arc<dyn Elsewhere>) -> Self {
-        SessionDir { root: root.to_path_buf(), elsewhere: Some(files), id: None }
+        SessionDir { root: root.to_path_buf(), held: None, elsewhere: Some(files), id: None }
+    }
+
+    /// The same, with its folder open for as long as this is kept, for one who writes. A link of another user's on the way
+    /// to it is refused.
+    pub fn held(&self) -> Result<Self> {
+        if self.held.is_some() {
+            return Ok(self.clone());
+        }
+        let folder = files::open_folder(&self.root).map_err(Error::io("open", &self.root))?;
+        Ok(SessionDir { held: Some(Arc::new(folder)), ..self.clone() })
+    }
+
+    /// The session's folder, open: what is done in it by its methods is led nowhere else.
+    pub fn folder(&self) -> io::Result<Arc<Folder>> {
+        match &self.held {
+            Some(folder) => Ok(Arc::clone(folder)),
+            None => Folder::open(&self.root).map(Arc::new),
+        }
     }
 
     /// The same, of the session whose manifest this is: segments of others are then rejected.
@@ -97,7 +118,7 @@ impl SessionDir {
         SessionDir { id: (!manifest.id.is_empty()).then(|| manifest.id.as_str().into()), ..self }
     }
 
-    /// What a segment's footer says of where it belongs.
+    /// What a segment's footer, and a log's schema, say of where it belongs.
     pub(super) fn place(&self, table: Table, number: u32) -> Option<String> {
         self.id.as_ref().map(|id| format!("{}/{number:06}/{id}", table.name()))
     }
@@ -151,27 +172,37 @@ impl SessionDir {
         Ok(last.unwrap_or(0).saturating_add(1))
     }
 
-    /// Opens a sealed segment.
+    /// Opens a sealed segment. One of another session, table or number is [`Error::Foreign`].
     pub fn open_sealed(&self, table: Table, number: u32) -> Result<VerifiedFile> {
         let path = self.segment(table, number);
         let file = match &self.elsewhere {
-            None => VerifiedFile::open(&path)?,
+            None => {
+                let file = self.open_table(table)?.file(name(&path)).map_err(Error::io("open", &path))?;
+                VerifiedFile::of_file(file, &path)?
+            }
             Some(files) => VerifiedFile::over(files.open(table, number).map_err(Error::io("open", &path))?, &path)?,
         };
         match (self.place(table, number), file.place()) {
             (Some(here), Some(there)) if here != there => {
                 let why = format!("it is another segment: {}", clean(there));
-                Err(Error::Damaged { path, why })
+                Err(Error::Foreign { path, why })
             }
             _ => Ok(file),
         }
+    }
+
+    /// Opens an in-flight log. One of another session, table or number gives [`Error::Foreign`] in place of rows.
+    pub fn open_log(&self, table: Table, number: u32) -> Result<InflightReader> {
+        let path = self.log(table, number);
+        let file = self.open_table(table)?.file(name(&path)).map_err(Error::io("open", &path))?;
+        Ok(InflightReader::of_file(table, file, &path).at(self.place(table, number)))
     }
 
     /// The size of a sealed segment (bytes).
     pub fn size_of(&self, table: Table, number: u32) -> Result<u64> {
         let path = self.segment(table, number);
         match &self.elsewhere {
-            None => fs::metadata(&path).map(|m| m.len()),
+            None => self.open_table(table)?.size(name(&path)),
             Some(files) => files.open(table, number).map(|file| file.size()),
         }
         .map_err(Error::io("stat", &path))
@@ -187,27 +218,76 @@ impl SessionDir {
         self.table(table).join(format!("{number:06}{INFLIGHT}"))
     }
 
-    /// Makes a table's folder if it is not there.
-    pub(super) fn create_table(&self, table: Table) -> Result<()> {
-        let dir = self.table(table);
-        match DirBuilder::new().mode(0o700).create(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::Io { action: "create", path: dir, source: e })
-            }
-            Err(_) => self.check_table(table),
-            Ok(()) => Ok(()),
+    /// A table's folder. What is at its place and is no folder, a link for example, is damage.
+    pub(super) fn open_table(&self, table: Table) -> Result<Folder> {
+        let path = self.table(table);
+        let folder = self.folder().and_then(|session| session.folder(table.name()));
+        folder.map_err(|e| match e.kind() {
+            io::ErrorKind::NotADirectory => Error::Damaged { path, why: "it is no folder".into() },
+            _ => Error::Io { action: "open", path, source: e },
+        })
+    }
+
+    /// The same, where it is there.
+    pub(super) fn find_table(&self, table: Table) -> Result<Option<Folder>> {
+        match self.open_table(table) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            folder => folder.map(Some),
         }
     }
 
-    /// That a table's folder, where there is one, is a folder of this session: through a link, files would be written
-    /// or removed elsewhere.
-    pub(super) fn check_table(&self, table: Table) -> Result<()> {
-        let dir = self.table(table);
-        match fs::symlink_metadata(&dir) {
-            Ok(m) if !m.is_dir() => Err(Error::Damaged { path: dir, why: "it is no folder".into() }),
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::Io { action: "stat", path: dir, source: e }),
-            _ => Ok(()),
+    /// Makes a table's folder if it is not there.
+    pub(super) fn create_table(&self, table: Table) -> Result<Folder> {
+        match self.folder().and_then(|session| session.create_folder(table.name())) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::Io { action: "create", path: self.table(table), source: e })
+            }
+            Err(_) => self.open_table(table),
+            Ok(folder) => Ok(folder),
         }
+    }
+
+    /// Writes a segment, so that it is there whole and durably, or not at all: what was there before is then still.
+    pub(super) fn write_segment(&self, table: Table, number: u32, data: &[u8]) -> Result<PathBuf> {
+        let path = self.segment(table, number);
+        write_whole(&self.open_table(table)?, &path, data)?;
+        Ok(path)
+    }
+
+    /// Removes a sealed segment.
+    pub fn remove_segment(&self, table: Table, number: u32) -> Result<()> {
+        self.remove(table, &self.segment(table, number))
+    }
+
+    /// Removes a log.
+    pub fn remove_log(&self, table: Table, number: u32) -> Result<()> {
+        self.remove(table, &self.log(table, number))
+    }
+
+    fn remove(&self, table: Table, path: &Path) -> Result<()> {
+        self.open_table(table)?.remove(name(path)).map_err(Error::io("remove", path))
+    }
+
+    /// Whether there is a sealed segment of this number, or something in its place.
+    pub fn has_segment(&self, table: Table, number: u32) -> bool {
+        self.open_table(table).is_ok_and(|folder| folder.has(name(&self.segment(table, number))))
+    }
+
+    /// Whether there is a log of this number, or something in its place.
+    pub fn has_log(&self, table: Table, number: u32) -> bool {
+        self.open_table(table).is_ok_and(|folder| folder.has(name(&self.log(table, number))))
+    }
+
+    /// Reads what was recorded, where, when and how.
+    pub fn manifest(&self) -> Result<Manifest> {
+        Manifest::of(self)
+    }
+
+    /// Writes the manifest so that a reader sees the old one or the new one, never a part.
+    pub fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let path = self.root.join(MANIFEST_FILE);
+        let folder = self.folder().map_err(Error::io("open", &self.root))?;
+        write_whole(&folder, &path, manifest.signed_text()?.as_bytes())
     }
 
     fn numbered(&self, table: Table, suffix: &str) -> Result<Vec<(u32, PathBuf)>> {
@@ -216,19 +296,14 @@ impl SessionDir {
             return Ok(numbers.into_iter().map(|number| (number, self.segment(table, number))).collect());
         }
         let dir = self.table(table);
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Error::Io { action: "list", path: dir, source: e }),
-        };
+        let Some(folder) = self.find_table(table)? else { return Ok(Vec::new()) };
         let mut found = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(Error::io("list", &dir))?.path();
-            let digits = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(suffix));
+        for name in folder.names().map_err(Error::io("list", &dir))? {
             // As it is written, so that no two files have one number.
+            let digits = name.to_str().and_then(|n| n.strip_suffix(suffix));
             let number: Option<u32> = digits.and_then(|d| d.parse().ok().filter(|n| format!("{n:06}") == d));
             if let Some(number) = number {
-                found.push((number, path));
+                found.push((number, dir.join(name)));
             }
         }
         found.sort();
@@ -236,62 +311,24 @@ impl SessionDir {
     }
 }
 
-/// Creates a file that only its owner can read. What is there, a link for example, is not written into.
-fn create(path: &Path) -> Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(Error::io("create", path))
-}
-
-/// Opens a file for reading, if it is a regular one. Others are not opened, as that alone can have an effect; a pipe that took
-/// its place meanwhile does not block.
+/// Opens the file at `path` for reading, if it is a regular one.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    check_regular(&fs::metadata(path)?)?;
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).and_then(regular)
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Folder::open(folder)?.file(name(path))
 }
 
-/// The file, if it is a regular one.
-pub(super) fn regular(file: File) -> io::Result<File> {
-    check_regular(&file.metadata()?).map(|()| file)
+/// What a file is called in its folder.
+pub(super) fn name(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
 }
 
-fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
-    match metadata.is_file() {
-        true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
-    }
-}
-
-/// Creates a file that only its owner can read, of which every write goes to the end.
-pub(super) fn create_appending(path: &Path) -> Result<File> {
-    OpenOptions::new().append(true).create_new(true).mode(0o600).open(path).map_err(Error::io("create", path))
-}
-
-/// Puts a file at `path` so that it is there whole and durably, or not at all: what was there before is then still.
-pub(super) fn write_whole(path: &Path, parts: &[&[u8]]) -> Result<()> {
-    let mut tmp = path.as_os_str().to_os_string();
-    tmp.push(TMP);
-    let tmp = PathBuf::from(tmp);
-    let write = || {
-        // What a recorder left that was killed here.
-        match fs::remove_file(&tmp) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::Io { action: "remove", path: tmp.clone(), source: e });
-            }
-            _ => {}
-        }
-        let mut file = create(&tmp)?;
-        parts.iter().try_for_each(|part| file.write_all(part)).map_err(Error::io("write", &tmp))?;
-        file.sync_all().map_err(Error::io("sync", &tmp))?;
-        fs::rename(&tmp, path).map_err(Error::io("rename", &tmp))
-    };
-    // The room that a part takes is the first that is needed elsewhere.
-    write().inspect_err(|_| drop(fs::remove_file(&tmp)))?;
-    match path.parent() {
-        Some(dir) => sync_dir(dir),
-        None => Ok(()),
-    }
-}
-
-/// Makes renames and removals in a folder durable.
-pub(super) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
+/// Puts a file into `folder` that is there whole and durably, or not at all: what was there before is then still. Errors
+/// call it `path`.
+fn write_whole(folder: &Folder, path: &Path, data: &[u8]) -> Result<()> {
+    let target = name(path);
+    let mut temporary = target.to_os_string();
+    temporary.push(TMP);
+    let mut file = OutputFile::create_in(folder, target, &temporary).map_err(Error::io("create", path))?;
+    file.write_all(data).map_err(Error::io("write", path))?;
+    file.persist_durably().map_err(Error::io("write", path))
 }

@@ -4,9 +4,8 @@
 //! let two processes hold two locks of one name.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io,
-    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -15,9 +14,10 @@ use std::{
 use super::{
     SessionDir,
     error::{Error, Result},
-    layout::regular,
 };
 
+/// What the file is called.
+const LOCK: &str = "lock";
 /// How long to wait for one who only looks whether the session is locked.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -31,17 +31,7 @@ impl SessionDir {
     /// Takes the session for writing. [`Error::InUse`] where another process has it.
     pub fn lock(&self) -> Result<SessionLock> {
         let path = self.lock_path();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            // A link would have the file made where it leads, with the rights of this process. A pipe would block.
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&path)
-            .and_then(regular)
-            .map_err(Error::io("create", &path))?;
+        let file = self.folder().and_then(|folder| folder.file_or_new(LOCK)).map_err(Error::io("create", &path))?;
         let since = Instant::now();
         loop {
             match file.try_lock() {
@@ -58,8 +48,7 @@ impl SessionDir {
     /// Whether a process records or recovers it right now.
     pub fn is_locked(&self) -> Result<bool> {
         let path = self.lock_path();
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
-        let file = match opened.and_then(regular) {
+        let file = match self.folder().and_then(|folder| folder.file(LOCK)) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(Error::Io { action: "open", path, source }),
@@ -72,7 +61,7 @@ impl SessionDir {
     }
 
     fn lock_path(&self) -> PathBuf {
-        self.path().join("lock")
+        self.path().join(LOCK)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Table,
+    SessionDir, Table,
     error::{Error, Result},
 };
 
@@ -162,6 +162,10 @@ pub struct Recovery {
     /// Numbers of sealed segments that are damaged, by table: what is in them is not told here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub damaged_segments: BTreeMap<String, Vec<u32>>,
+    /// Segments and logs of another session, table or number, by their path in the session. They are set aside there, under
+    /// that name and `.foreign`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_files: Vec<String>,
     /// Why the recorder ended the session, where it did so in order and its files did not last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
@@ -175,17 +179,26 @@ impl Manifest {
 
     /// Reads the manifest of the session at `session`.
     pub fn read(session: &Path) -> Result<Self> {
-        let path = session.join(MANIFEST_FILE);
-        let not = |why: String| Error::NotASession { path: session.to_path_buf(), why };
-        let open = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound if session.is_dir() => not("it has no manifest.json".into()),
+        Self::of(&SessionDir::at(session))
+    }
+
+    /// Reads the manifest of a session.
+    pub(super) fn of(session: &SessionDir) -> Result<Self> {
+        let path = session.path();
+        let not = |why: String| Error::NotASession { path: path.to_path_buf(), why };
+        let failed = |e: io::Error| Error::Io { action: "read", path: path.join(MANIFEST_FILE), source: e };
+        let folder = session.folder().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => not("there is no such folder".into()),
             io::ErrorKind::NotADirectory => not("it is no folder".into()),
-            _ => Error::Io { action: "read", path: path.clone(), source: e },
-        };
+            _ => failed(e),
+        })?;
+        let file = folder.file(MANIFEST_FILE).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => not("it has no manifest.json".into()),
+            _ => failed(e),
+        })?;
         let mut text = Vec::new();
-        super::layout::open(&path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut text)).map_err(open)?;
-        Self::parse(session, &text)
+        file.take(MAX_SIZE + 1).read_to_end(&mut text).map_err(failed)?;
+        Self::parse(path, &text)
     }
 
     /// Reads the manifest that is `text`, of the session at `session`.
@@ -224,7 +237,7 @@ impl Manifest {
 
     /// Writes the manifest so that a reader sees the old one or the new one, never a part.
     pub fn write(&self, session: &Path) -> Result<()> {
-        super::layout::write_whole(&session.join(MANIFEST_FILE), &[self.signed_text()?.as_bytes()])
+        SessionDir::at(session).write_manifest(self)
     }
 }
 

@@ -8,8 +8,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fs, io,
-    path::{Path, PathBuf},
+    format,
+    path::Path,
     string::{String, ToString as _},
     vec::Vec,
 };
@@ -17,19 +17,22 @@ use std::{
 use arrow::array::RecordBatch;
 
 use super::{
-    CoverageColumns, Manifest, REFERENCES, Recovery, SessionDir, StreamAccount, Table, VerifiedFile,
+    CoverageColumns, Manifest, REFERENCES, Recovery, SessionDir, StreamAccount, Table, Unsealed, VerifiedFile,
     error::{Error, Result},
-    layout::TMP,
+    layout::{self, TMP},
     scan::{integers, scan_log, scan_verified, texts},
     segment::{encode_for, info_and_longest, seal_log},
     unnamed,
     unnamed::rows,
     watched::not_covered,
 };
-use crate::wire::Stream;
+use crate::{files::Folder, wire::Stream};
 
 /// How long a recorder keeps rows before it hands them to the system.
 const FLUSHED_EVERY: i64 = 100_000_000;
+
+/// Files of one name that are set aside, at most.
+const MOST_ASIDE: u32 = 1000;
 
 /// Why a recovered session ended.
 const KILLED: &str = "the recorder was killed";
@@ -37,16 +40,18 @@ const KILLED: &str = "the recorder was killed";
 /// Makes a session whole whose recorder was killed, or found no room to seal all of it; `None` where there is nothing to do. [`Error::InUse`] where its
 /// recorder is alive, or another process recovers it.
 pub fn recover(session: &SessionDir) -> Result<Option<Recovery>> {
-    if !is_needed(session, &Manifest::read(session.path())?)? {
+    if !is_needed(session, &session.manifest()?)? {
         return Ok(None);
     }
+    // Whoever may rename the session's folder cannot lead what is written from here on elsewhere.
+    let session = session.held()?;
     let _lock = session.lock()?;
     // Another may have done it meanwhile.
-    let manifest = Manifest::read(session.path())?;
-    if !is_needed(session, &manifest)? {
+    let manifest = session.manifest()?;
+    if !is_needed(&session, &manifest)? {
         return Ok(None);
     }
-    run(session, manifest, &mut || Ok(())).map(Some)
+    run(&session.with_id(&manifest), manifest, &mut || Ok(())).map(Some)
 }
 
 /// Whether a session was neither closed in order nor recovered whole. Its recorder may be alive.
@@ -59,14 +64,14 @@ fn is_needed(session: &SessionDir, manifest: &Manifest) -> Result<bool> {
 
 /// `step` is called after each change on disk; where it fails, so does this, as if killed there.
 fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> Result<()>) -> Result<Recovery> {
-    Table::ALL.iter().try_for_each(|table| session.check_table(*table))?;
+    Table::ALL.iter().try_for_each(|table| session.find_table(*table).map(drop))?;
     tidy(session, &manifest, step)?;
     let found = Findings::gather(session, &manifest)?;
     if is_closed(&manifest) && found.is_whole(&manifest) {
         let recovery = Recovery { lost_after: manifest.end.unwrap_or(manifest.start), ..found.recovery(&manifest) };
         seal_logs(session, step)?;
         manifest.complete = true;
-        manifest.write(session.path())?;
+        session.write_manifest(&manifest)?;
         step()?;
         return Ok(recovery);
     }
@@ -82,12 +87,15 @@ fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> R
                 manifest.end_reason = None;
             }
             manifest.recovery = Some(recovery.clone());
-            manifest.write(session.path())?;
+            session.write_manifest(&manifest)?;
             step()?;
             recovery
         }
     };
 
+    for (table, name) in &found.foreign {
+        set_aside(session, *table, name, step)?;
+    }
     seal_logs(session, step)?;
     for (table, ids) in &found.unnamed {
         put(session, *table, unnamed(*table, ids.iter().copied()), step)?;
@@ -95,7 +103,7 @@ fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> R
     if let (None, Some(end)) = (&recovery.ended, manifest.end) {
         // What of it is damaged is in the finding.
         let missing = not_covered(session, end, KILLED, &mut |_, _, e| match e {
-            Error::Damaged { .. } => Ok(()),
+            Error::Damaged { .. } | Error::Foreign { .. } => Ok(()),
             other => Err(other),
         })?;
         put(session, Table::Coverage, rows::<CoverageColumns>(missing.into_iter()), step)?;
@@ -106,7 +114,7 @@ fn run(session: &SessionDir, mut manifest: Manifest, step: &mut dyn FnMut() -> R
     if let (Some(range), Some(end)) = (&mut manifest.range, manifest.end) {
         range.to = end;
     }
-    manifest.write(session.path())?;
+    session.write_manifest(&manifest)?;
     step()?;
     Ok(recovery)
 }
@@ -117,8 +125,19 @@ fn put(session: &SessionDir, table: Table, batch: RecordBatch, step: &mut dyn Fn
     let encoded = encode_for(session, table, number, &[batch]).map_err(Error::damaged(&session.table(table)))?;
     let Some(encoded) = encoded else { return Ok(()) };
     session.create_table(table)?;
-    let path = session.segment(table, number);
-    super::layout::write_whole(&path, &[&encoded.data])?;
+    session.write_segment(table, number, &encoded.data)?;
+    step()
+}
+
+/// Gives a file of another session, table or number a name that no reader takes for a segment or a log.
+fn set_aside(session: &SessionDir, table: Table, name: &str, step: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    let folder = session.open_table(table)?;
+    let names = (1..MOST_ASIDE).map(|n| if n == 1 { format!("{name}.foreign") } else { format!("{name}.foreign.{n}") });
+    let mut free = names.filter(|aside| !folder.has(aside));
+    let path = session.table(table).join(name);
+    let aside =
+        free.next().ok_or_else(|| Error::Damaged { path: path.clone(), why: "it is not of this session".into() })?;
+    folder.rename(name, &aside).map_err(Error::io("rename", &path))?;
     step()
 }
 
@@ -137,44 +156,40 @@ fn seal_logs(session: &SessionDir, step: &mut dyn FnMut() -> Result<()>) -> Resu
 
 /// Removes what is no part of the session: half-made files, segments that had expired, logs of sealed segments.
 fn tidy(session: &SessionDir, manifest: &Manifest, step: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-    let mut remove = |path: &Path| {
-        fs::remove_file(path).map_err(Error::io("remove", path))?;
-        step()
-    };
-    for dir in std::iter::once(session.path().to_path_buf()).chain(Table::ALL.iter().map(|t| session.table(*t))) {
-        for path in list(&dir)? {
-            if path.as_os_str().as_encoded_bytes().ends_with(TMP.as_bytes()) {
-                remove(&path)?;
+    let mut remove_half_made = |folder: &Folder, path: &Path| -> Result<()> {
+        for name in folder.names().map_err(Error::io("list", path))? {
+            if name.as_encoded_bytes().ends_with(TMP.as_bytes()) {
+                folder.remove(&name).map_err(Error::io("remove", &path.join(&name)))?;
+                step()?;
             }
+        }
+        Ok(())
+    };
+    remove_half_made(&*session.folder().map_err(Error::io("open", session.path()))?, session.path())?;
+    for &table in Table::ALL {
+        if let Some(folder) = session.find_table(table)? {
+            remove_half_made(&folder, &session.table(table))?;
         }
     }
     for &table in Table::ALL {
         let first = manifest.first_segment(table);
-        for (number, path) in session.sealed(table)? {
+        for (number, _) in session.sealed(table)? {
             if number < first {
-                remove(&path)?;
+                session.remove_segment(table, number)?;
+                step()?;
             }
         }
     }
-    for log in session.unsealed()? {
-        let sealed = session.segment(log.table, log.number);
-        if log.number < manifest.first_segment(log.table) {
-            remove(&log.log)?;
-        } else if sealed.exists() && session.open_sealed(log.table, log.number).and_then(|f| f.check_all()).is_ok() {
-            // Where it is damaged, or another session's, the log is what it can be made from again.
-            remove(&log.log)?;
+    for Unsealed { table, number, .. } in session.unsealed()? {
+        let has_expired = number < manifest.first_segment(table);
+        // Where it is damaged, or another session's, the log is what it can be made from again.
+        let is_sealed = || session.open_sealed(table, number).and_then(|file| file.check_all()).is_ok();
+        if has_expired || is_sealed() {
+            session.remove_log(table, number)?;
+            step()?;
         }
     }
     Ok(())
-}
-
-fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(Error::Io { action: "list", path: dir.into(), source }),
-    };
-    entries.map(|e| e.map(|e| e.path()).map_err(Error::io("list", dir))).collect()
 }
 
 /// What is in the files.
@@ -191,6 +206,8 @@ struct Findings {
     newest: Option<i64>,
     /// The latest time of any row before the first frame that is not whole.
     before_cut: Option<i64>,
+    /// Files of another session, table or number.
+    foreign: BTreeSet<(Table, String)>,
     /// Ids that rows refer to and that have no row, by the table that lacks them.
     unnamed: BTreeMap<Table, BTreeSet<i64>>,
     /// The last account of each stream.
@@ -208,20 +225,32 @@ impl Findings {
             let in_logs: HashSet<u32> = logs.iter().filter(|l| l.table == table).map(|l| l.number).collect();
             // The newest first: it spares most of the others from being read beyond their footers.
             for (number, _) in session.sealed(table)?.into_iter().rev() {
+                let opened = session.open_sealed(table, number);
+                if let Err(Error::Foreign { path, .. }) = &opened {
+                    found.is_foreign(table, path);
+                }
                 if in_logs.contains(&number) {
                     continue;
                 }
-                let opened = session.open_sealed(table, number);
                 if let Err(e) = opened.and_then(|file| found.sealed(table, file, &mut newest)) {
                     found.skip(table, number, e)?;
                 }
             }
             for log in logs.iter().filter(|log| log.table == table) {
-                let reader = scan_log(table, &log.log, |batch| {
+                let read = scan_log(session, log, |batch| {
                     newest = newest.max(latest(batch));
                     found.note(table, batch);
                     Ok(())
-                })?;
+                });
+                let reader = match read {
+                    Err(Error::Foreign { path, .. }) => {
+                        found.is_foreign(table, &path);
+                        // There is no segment of its number then.
+                        found.empty.entry(table.name().into()).or_default().push(log.number);
+                        continue;
+                    }
+                    read => read?,
+                };
                 *found.rows.entry(table).or_default() += reader.rows();
                 found.rows_salvaged += reader.rows();
                 if reader.rows() == 0 {
@@ -271,7 +300,7 @@ impl Findings {
     /// Goes on without a sealed segment that is damaged; what else went wrong is an error.
     fn skip(&mut self, table: Table, number: u32, error: Error) -> Result<()> {
         match error {
-            Error::Damaged { .. } => {
+            Error::Damaged { .. } | Error::Foreign { .. } => {
                 self.damaged.entry(table.name().into()).or_default().insert(number);
                 Ok(())
             }
@@ -279,11 +308,16 @@ impl Findings {
         }
     }
 
+    fn is_foreign(&mut self, table: Table, path: &Path) {
+        self.foreign.insert((table, layout::name(path).to_string_lossy().into_owned()));
+    }
+
     /// Whether all that the closed session's account counts is there.
     fn is_whole(&self, manifest: &Manifest) -> bool {
         let stored = |name: &str| Table::by_name(name).and_then(|t| self.rows.get(&t)).copied().unwrap_or(0);
         self.bytes_cut == 0
             && self.damaged.is_empty()
+            && self.foreign.is_empty()
             && self.unnamed.is_empty()
             && manifest.streams.iter().all(|(name, account)| account.stored == stored(name))
     }
@@ -325,6 +359,7 @@ impl Findings {
             lost: self.accounts(manifest).1,
             empty_segments: self.empty.clone(),
             damaged_segments: self.damaged.iter().map(|(t, n)| (t.clone(), n.iter().copied().collect())).collect(),
+            foreign_files: self.foreign.iter().map(|(table, name)| format!("{}/{name}", table.name())).collect(),
             ended: None,
         }
     }
@@ -412,10 +447,15 @@ pub(super) fn each_batch(
         done.or_else(|e| skip(table, number, e))?;
     }
     for log in logs.iter().filter(|log| log.table == table) {
-        scan_log(table, &log.log, |batch| {
+        let read = scan_log(session, log, |batch| {
             each(batch);
             Ok(())
-        })?;
+        });
+        match read {
+            // It is no part of the session.
+            Err(Error::Foreign { .. }) => {}
+            read => drop(read?),
+        }
     }
     Ok(())
 }
@@ -424,8 +464,18 @@ pub(super) fn each_batch(
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::{boxed::Box, vec};
+    use std::{
+        boxed::Box,
+        fs,
+        path::PathBuf,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread, vec,
+    };
 
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
     use tempfile::TempDir;
 
     use super::*;
@@ -519,7 +569,13 @@ mod tests {
         }
         let recovery = recover(&session).unwrap().unwrap();
         assert_eq!(recovery.damaged_segments, [("off_cpu".into(), vec![1])].into());
+        assert_eq!(recovery.foreign_files, ["off_cpu/000001.parquet", "off_cpu/000002.parquet"]);
         assert_eq!(recovery.rows_salvaged, 1);
+        for number in [1, open] {
+            let aside = session.segment(Table::OffCpu, number).with_extension("parquet.foreign");
+            assert_eq!(fs::read(aside).unwrap(), fs::read(other.segment(Table::OffCpu, number)).unwrap());
+        }
+        assert!(!session.has_segment(Table::OffCpu, 1));
         assert_eq!(Manifest::read(session.path()).unwrap().end, Some(START + 12 * MS));
         let file = session.open_sealed(Table::OffCpu, open).unwrap();
         assert_eq!(file.session_id(), Some("own"));
@@ -586,7 +642,8 @@ mod tests {
     fn files(session: &SessionDir) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut all = BTreeMap::new();
         for dir in std::iter::once(session.path().to_path_buf()).chain(Table::ALL.iter().map(|t| session.table(*t))) {
-            for path in list(&dir).unwrap().into_iter().filter(|p| p.is_file()) {
+            let paths = fs::read_dir(&dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+            for path in paths.filter(|p| p.is_file()) {
                 let content = fs::read(&path).unwrap();
                 all.insert(path.strip_prefix(session.path()).unwrap().to_path_buf(), content);
             }
@@ -762,9 +819,141 @@ mod tests {
         assert!(!elsewhere.join("made").exists());
     }
 
+    /// Exchanges two names for as long as it lives.
+    struct Exchanger(Arc<AtomicBool>, Option<thread::JoinHandle<u64>>);
+
+    impl Exchanger {
+        fn of(a: PathBuf, b: PathBuf) -> Self {
+            let is_over = Arc::<AtomicBool>::default();
+            let until = Arc::clone(&is_over);
+            let exchange = move || {
+                let mut times = 0;
+                while !until.load(Ordering::Relaxed) {
+                    times += u64::from(renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).is_ok());
+                }
+                times
+            };
+            Exchanger(is_over, Some(thread::spawn(exchange)))
+        }
+
+        /// How often it did.
+        fn stop(mut self) -> u64 {
+            self.0.store(true, Ordering::Relaxed);
+            self.1.take().unwrap().join().unwrap()
+        }
+    }
+
+    /// With a table's folder exchanged for a link in a loop, recovery wrote and removed files where that link leads.
+    #[test]
+    fn no_exchanged_folder_leads_recovery_out_of_the_session() {
+        let outside = TempDir::new().unwrap();
+        let private = outside.path().join("private");
+        fs::create_dir(&private).unwrap();
+        // What recovery removes or writes in a folder of a table.
+        let mut before = BTreeMap::new();
+        for name in ["000001.parquet", "000002.parquet", "half.tmp", "000001.arrows.inflight"] {
+            fs::write(private.join(name), name).unwrap();
+            before.insert(std::ffi::OsString::from(name), name.as_bytes().to_vec());
+        }
+        let inside = || -> BTreeMap<_, _> {
+            let entries = fs::read_dir(&private).unwrap().map(|entry| entry.unwrap());
+            entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap())).collect()
+        };
+        let (mut exchanged, mut recovered) = (0, 0);
+        for round in 0..40 {
+            let (tmp, session) = killed();
+            let tables = [Table::OffCpu, Table::Frames, Table::Stacks, Table::Clock];
+            let link = tmp.path().join("link");
+            std::os::unix::fs::symlink(&private, &link).unwrap();
+            let exchanger = Exchanger::of(session.table(tables[round % tables.len()]), link);
+            for _ in 0..5 {
+                recovered += u32::from(recover(&session).is_ok_and(|done| done.is_some()));
+            }
+            exchanged += exchanger.stop();
+            assert_eq!(inside(), before, "round {round}");
+        }
+        assert!(exchanged > 1000, "{exchanged}");
+        // Where the links were not in its way, the session was made whole.
+        assert!(recovered < 40 * 5, "{recovered}");
+    }
+
+    /// The same with all of the session's folder, whose name is not asked for again once it is open.
+    #[test]
+    fn a_session_that_is_exchanged_while_it_is_recovered_stays_the_same_folder() {
+        for _ in 0..10 {
+            let (_tmp, session) = killed();
+            let (_other, decoy) = killed();
+            let before = files(&decoy);
+            let held = session.held().unwrap();
+            let exchanger = Exchanger::of(session.path().into(), decoy.path().into());
+            let manifest = held.manifest().unwrap();
+            run(&held, manifest, &mut || Ok(())).unwrap();
+            // One of both names has each of them.
+            if exchanger.stop() % 2 == 1 {
+                renameat_with(CWD, session.path(), CWD, decoy.path(), RenameFlags::EXCHANGE).unwrap();
+            }
+            assert_eq!(files(&decoy), before);
+            assert!(session.unsealed().unwrap().is_empty());
+        }
+    }
+
+    /// Another session's log was sealed as this one's rows.
+    #[test]
+    fn logs_of_another_session_or_number_are_set_aside() {
+        let create = |tmp: &TempDir, id: &str| {
+            let manifest = Manifest { id: id.into(), ..manifest() };
+            SessionDir::create(&tmp.path().join(id), &manifest).unwrap().0
+        };
+        let made = || {
+            let tmp = TempDir::new().unwrap();
+            let (session, other) = (create(&tmp, "own"), create(&tmp, "other"));
+            log(&session, Table::OffCpu, &[batch::<OffCpuColumns>([off_cpu(0, 1)])]);
+            log(&session, Table::OffCpu, &[batch::<OffCpuColumns>([off_cpu(10, 2)])]);
+            log(&other, Table::Stacks, &[batch::<StackColumns>([stack(1, 1)])]);
+            fs::create_dir(session.table(Table::Stacks)).unwrap();
+            fs::copy(other.log(Table::Stacks, 1), session.log(Table::Stacks, 1)).unwrap();
+            // And its own one under another number.
+            fs::copy(session.log(Table::OffCpu, 1), session.log(Table::OffCpu, 3)).unwrap();
+            (tmp, session, fs::read(other.log(Table::Stacks, 1)).unwrap())
+        };
+        let (_tmp, session, foreign) = made();
+        let mut reader = session.open_log(Table::Stacks, 1).unwrap();
+        for _ in 0..2 {
+            let error = reader.next().unwrap().unwrap_err().to_string();
+            assert!(error.ends_with("it is another log: stacks/000001/other"), "{error}");
+        }
+        assert!(matches!(seal(&session, Table::Stacks, 1), Err(Error::Foreign { .. })));
+        let recovery = recover(&session).unwrap().unwrap();
+        assert_eq!(recovery.foreign_files, ["off_cpu/000003.arrows.inflight", "stacks/000001.arrows.inflight"]);
+        assert_eq!((recovery.rows_salvaged, recovery.unnamed_stacks), (2, 2));
+        let aside = session.table(Table::Stacks).join("000001.arrows.inflight.foreign");
+        assert_eq!(fs::read(aside).unwrap(), foreign);
+        assert!(session.unsealed().unwrap().is_empty());
+        assert!(recover(&session).unwrap().is_none());
+        let whole = files(&session);
+        for stop_at in 1.. {
+            let (_tmp, session, _) = made();
+            let mut step = 0;
+            let done = run(&session, session.manifest().unwrap(), &mut || {
+                step += 1;
+                if step == stop_at { Err(Error::InUse("killed".into())) } else { Ok(()) }
+            });
+            recover(&session).unwrap();
+            let mut found = files(&session);
+            // Made by whoever recovers it.
+            found.insert("lock".into(), Vec::new());
+            assert_eq!(found, whole, "killed after step {stop_at}");
+            if done.is_ok() {
+                break;
+            }
+        }
+    }
+
     #[test]
     fn a_log_cut_or_flipped_anywhere_gives_a_prefix() {
         let (_tmp, session) = killed();
+        // Its folder is made anew each time.
+        let session = SessionDir::at(session.path());
         let log = session.log(Table::OffCpu, 3);
         let whole = fs::read(&log).unwrap();
         let before = files(&session);

@@ -9,7 +9,7 @@ use arrow::{
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 
 use super::{
-    Table, VerifiedFile,
+    SessionDir, Table, Unsealed, VerifiedFile,
     error::{Error, Result},
     inflight::{InflightReader, same_type},
     verified_reader,
@@ -96,11 +96,11 @@ pub fn scan_verified(
 
 /// Gives `each` the whole batches of a log.
 pub(super) fn scan_log(
-    table: Table,
-    path: &Path,
+    session: &SessionDir,
+    log: &Unsealed,
     mut each: impl FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<InflightReader> {
-    let mut reader = InflightReader::open(table, path)?;
+    let mut reader = session.open_log(log.table, log.number)?;
     for batch in reader.by_ref() {
         each(&batch?)?;
     }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     string::String,
     sync::Arc,
@@ -30,7 +29,7 @@ use super::{
     SessionDir, Table, VerifiedFile, checks,
     column::{self, ColumnEncoder, Learned, Manner, Values},
     error::{Error, Result},
-    inflight::{Cut, InflightReader},
+    inflight::Cut,
     scan::open_verified,
 };
 
@@ -88,8 +87,7 @@ pub fn seal_rows(
 
 /// Like [`seal`]. A log without a whole row that is not empty is removed only where `and_damaged`.
 pub(super) fn seal_log(session: &SessionDir, table: Table, number: u32, and_damaged: bool) -> Result<Salvaged> {
-    let log = session.log(table, number);
-    let mut reader = InflightReader::open(table, &log)?;
+    let mut reader = session.open_log(table, number)?;
     let batches = reader.by_ref().collect::<Result<Vec<_>>>()?;
     let cut = reader.cut().cloned();
     if reader.rows() == 0 && cut.is_some() && !and_damaged {
@@ -114,20 +112,16 @@ fn put(
     drop(rows);
     let sealed = match encoded {
         None => None,
-        Some(encoded) => {
-            let path = session.segment(table, number);
-            super::layout::write_whole(&path, &[&encoded.data])?;
-            Some(Sealed {
-                path,
-                rows: encoded.rows,
-                bytes: encoded.data.len() as u64,
-                cut_bytes,
-                first_ts: encoded.first_key,
-                last_ts: encoded.last_key,
-            })
-        }
+        Some(encoded) => Some(Sealed {
+            path: session.write_segment(table, number, &encoded.data)?,
+            rows: encoded.rows,
+            bytes: encoded.data.len() as u64,
+            cut_bytes,
+            first_ts: encoded.first_key,
+            last_ts: encoded.last_key,
+        }),
     };
-    fs::remove_file(&log).map_err(Error::io("remove", &log))?;
+    session.remove_log(table, number)?;
     Ok(sealed)
 }
 

@@ -6,10 +6,8 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -19,7 +17,7 @@ use arrow::{
 };
 use hud_common::session::{Columns as _, DropColumns, DropRow, Error, Result, SessionDir, Table, unnamed};
 
-use super::{account::KernelAccount, writer::reserve_path};
+use super::account::KernelAccount;
 
 /// What may wait in memory for room: the names of some 20,000 new stacks.
 const MOST_HELD: usize = 8 << 20;
@@ -196,13 +194,16 @@ const RESERVE: u64 = 256 << 10;
 
 /// A small file that is freed when the disk is full, so that losses and the manifest can be written.
 pub(super) struct Reserve {
-    path: PathBuf,
+    session: SessionDir,
     is_there: bool,
 }
 
+/// Its name in the session's folder.
+const RESERVE_FILE: &str = ".reserve";
+
 impl Reserve {
     pub(super) fn new(session: &SessionDir) -> Self {
-        Reserve { path: reserve_path(session), is_there: false }
+        Reserve { session: session.clone(), is_there: false }
     }
 
     /// Makes it, all of it or nothing.
@@ -211,12 +212,13 @@ impl Reserve {
             return Ok(());
         }
         let write = || {
+            let folder = self.session.folder()?;
             // What is there already is of a recorder before, or a link that leads elsewhere.
-            match fs::remove_file(&self.path) {
+            match folder.remove(RESERVE_FILE) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path)?;
+            let mut file = folder.new_file(RESERVE_FILE)?;
             // Written out: not every file system can set blocks aside, and a hole is no reserve.
             let block = [0x55; 4096];
             for _ in 0..RESERVE / block.len() as u64 {
@@ -224,19 +226,23 @@ impl Reserve {
             }
             Ok(())
         };
-        let done = write().map_err(Error::io("write", &self.path));
+        let done = write().map_err(Error::io("write", &self.session.path().join(RESERVE_FILE)));
         self.is_there = done.is_ok();
         if !self.is_there {
-            let _ = fs::remove_file(&self.path);
+            self.remove();
         }
         done
     }
 
     /// Gives its room back.
     pub(super) fn free(&mut self) {
-        // One that cannot be removed frees nothing, and is no loss either.
-        let _ = fs::remove_file(&self.path);
+        self.remove();
         self.is_there = false;
+    }
+
+    fn remove(&self) {
+        // One that cannot be removed frees nothing, and is no loss either.
+        let _ = self.session.folder().and_then(|folder| folder.remove(RESERVE_FILE));
     }
 }
 

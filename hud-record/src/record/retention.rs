@@ -192,7 +192,7 @@ impl Retention {
                     *first = (*first).max(segment.number.saturating_add(1));
                 }
                 m.range = self.gone_until.map(|from| Range { from, to: now });
-                m.write(session.path())
+                session.write_manifest(m)
             })
         };
         write().or_else(|e| {
@@ -205,11 +205,9 @@ impl Retention {
         })?;
         for segment in victims {
             tracing::debug!("{} has expired", segment.path.display());
-            match fs::remove_file(&segment.path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &segment.path)(e));
-                }
-                _ => {}
+            match session.remove_segment(segment.table, segment.number) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
             }
             status.expired_bytes.fetch_add(segment.bytes, Ordering::Relaxed);
         }

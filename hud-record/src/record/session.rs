@@ -448,7 +448,7 @@ impl Closing {
             };
             streams.insert(stream.name().to_string(), account);
         }
-        let folder = live.folder.path();
+        let folder = &live.folder;
         let id = live.manifest.with(|m| {
             m.streams.clone_from(&streams);
             m.notes.append(&mut unnamed);
@@ -457,7 +457,7 @@ impl Closing {
             m.range = m.range.map(|range| Range { to: end, ..range });
             // With logs left it is for recovery to complete, once there is room.
             m.complete = sealed.unsealed == 0;
-            Owner::act(live.owner, || m.write(folder)).map(|()| m.id.clone())
+            Owner::act(live.owner, || folder.write_manifest(m)).map(|()| m.id.clone())
         })?;
         let mut progress = live.progress;
         progress.bytes = folder_size(&live.folder);

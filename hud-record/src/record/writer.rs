@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -272,9 +271,9 @@ impl WriterThread {
         self.roll_where(|_, _| true)?;
         for Open { log, .. } in std::mem::take(&mut self.open).into_values() {
             // Begun, and then there was no room for a row.
-            let path = log.path().to_path_buf();
+            let (table, number) = (log.table(), log.number());
             drop(log);
-            let _ = std::fs::remove_file(path);
+            let _ = self.session.remove_log(table, number);
         }
         // The sealer may use what the reserve frees, and the manifest too.
         self.reserve.free();
@@ -491,9 +490,4 @@ fn age(policy: RollPolicy, table: Table, rows: u64) -> Duration {
     let share = policy.age / 16;
     let age = policy.age.saturating_add(share.saturating_mul(u32::try_from(table as usize % 8).unwrap_or(0)));
     if rows < FEW { age.saturating_mul(8) } else { age }
-}
-
-/// Where the reserve lies, for tests of it.
-pub(super) fn reserve_path(session: &SessionDir) -> PathBuf {
-    session.path().join(".reserve")
 }

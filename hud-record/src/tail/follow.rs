@@ -11,12 +11,15 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use hud_common::session::{self, Error, InflightReader, Manifest, SessionDir, Table, scan_segment, segment_info};
+use hud_common::session::{self, Error, InflightReader, Manifest, SessionDir, Table, scan_verified, verified_info};
 
 use crate::error::Result;
 
 /// How often to look through a table's folder for numbers that were left out.
 const LIST_EVERY: Duration = Duration::from_secs(1);
+
+/// Damaged parts that are named.
+const MOST_DAMAGE: usize = 100;
 
 /// The tables that a cockpit is made of: events first, so that the names which they refer to are as new as they; and of
 /// the names those first that refer to the others.
@@ -122,22 +125,16 @@ impl Follower {
     ) -> Result<()> {
         for place in self.places.iter().filter(|p| tables.contains(&p.table)) {
             let read_so_far = place.log.as_ref().map(InflightReader::rows);
-            for (number, path) in self.dir.sealed(place.table)? {
+            for (number, _) in self.dir.sealed(place.table)? {
                 let is_read = number < place.number;
                 if is_read
-                    && segment_info(place.table, &path)
-                        .is_ok_and(|info| info.last_ts >= horizon.saturating_sub(margin(place.table)))
+                    && last_ts(&self.dir, place.table, number)
+                        .is_ok_and(|last| last >= horizon.saturating_sub(margin(place.table)))
                 {
-                    let columns: Vec<_> = place.table.columns().iter().map(|c| c.name).collect();
-                    gone_is_none(scan_segment(place.table, &path, &columns, |batch| {
-                        each(place.table, batch);
-                        Ok(())
-                    }))?;
+                    gone_is_none(scan(&self.dir, place.table, number, |batch| each(place.table, batch)))?;
                 }
             }
             let Some(most) = read_so_far else { continue };
-            let log = self.dir.log(place.table, place.number);
-            let segment = self.dir.segment(place.table, place.number);
             let mut left = usize::try_from(most).unwrap_or(usize::MAX);
             let mut take = |batch: &RecordBatch| {
                 // Sealed meanwhile, it is in another order: then some of its last rows may be told twice and others not.
@@ -145,23 +142,31 @@ impl Follower {
                 left -= rows;
                 each(place.table, &batch.slice(0, rows));
             };
-            match InflightReader::open(place.table, &log) {
+            match self.dir.open_log(place.table, place.number) {
                 Ok(reader) => {
                     for batch in reader {
                         take(&batch?);
                     }
                 }
-                Err(_) => {
-                    let columns: Vec<_> = place.table.columns().iter().map(|c| c.name).collect();
-                    gone_is_none(scan_segment(place.table, &segment, &columns, |batch| {
-                        take(batch);
-                        Ok(())
-                    }))?;
-                }
+                Err(_) => gone_is_none(scan(&self.dir, place.table, place.number, take))?,
             }
         }
         Ok(())
     }
+}
+
+/// Gives `each` all batches of a sealed segment.
+fn scan(dir: &SessionDir, table: Table, number: u32, mut each: impl FnMut(&RecordBatch)) -> session::Result<()> {
+    let columns: Vec<_> = table.columns().iter().map(|c| c.name).collect();
+    scan_verified(table, dir.open_sealed(table, number)?, &columns, |batch| {
+        each(batch);
+        Ok(())
+    })
+}
+
+/// When the last event of a sealed segment began.
+fn last_ts(dir: &SessionDir, table: Table, number: u32) -> session::Result<i64> {
+    Ok(verified_info(table, dir.open_sealed(table, number)?)?.last_ts)
 }
 
 /// What has expired or was sealed away is no error: there is nothing to read.
@@ -185,8 +190,16 @@ impl Place {
     ) -> Result<bool> {
         if let Some(log) = &mut self.log {
             for batch in log.by_ref() {
-                if !each(&batch?) {
-                    return Ok(false);
+                match batch {
+                    Ok(batch) if each(&batch) => {}
+                    Ok(_) => return Ok(false),
+                    Err(error @ Error::Foreign { .. }) => {
+                        told(damage, &error);
+                        self.log = None;
+                        self.number = self.number.saturating_add(1);
+                        return Ok(true);
+                    }
+                    Err(error) => return Err(error.into()),
                 }
             }
             let is_due = self.listed.is_none_or(|at| at.elapsed() >= LIST_EVERY);
@@ -204,7 +217,7 @@ impl Place {
                 }
             }
             if let Some(cut) = log.cut()
-                && damage.len() < 100
+                && damage.len() < MOST_DAMAGE
             {
                 damage.push(format!("{}: its last {} bytes: {}", log.path().display(), cut.bytes, cut.why));
             }
@@ -212,7 +225,7 @@ impl Place {
             self.number = self.number.saturating_add(1);
             return Ok(true);
         }
-        match InflightReader::open(self.table, &dir.log(self.table, self.number)) {
+        match dir.open_log(self.table, self.number) {
             Ok(log) => {
                 self.log = Some(log);
                 return Ok(true);
@@ -220,23 +233,19 @@ impl Place {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
-        let segment = dir.segment(self.table, self.number);
-        if !segment.exists() {
+        if !dir.has_segment(self.table, self.number) {
             return self.look_on(dir);
         }
         let is_old = is_event(self.table)
-            && segment_info(self.table, &segment).is_ok_and(|i| i.last_ts < horizon.saturating_sub(margin(self.table)));
+            && last_ts(dir, self.table, self.number)
+                .is_ok_and(|last| last < horizon.saturating_sub(margin(self.table)));
         if is_old {
             *passed_over += 1;
         } else {
-            let columns: Vec<_> = self.table.columns().iter().map(|c| c.name).collect();
-            let read = gone_is_none(scan_segment(self.table, &segment, &columns, |batch| {
+            match gone_is_none(scan(dir, self.table, self.number, |batch| {
                 each(batch);
-                Ok(())
-            }));
-            match read {
-                Err(error @ Error::Damaged { .. }) if damage.len() < 100 => damage.push(error.to_string()),
-                Err(Error::Damaged { .. }) => {}
+            })) {
+                Err(error @ (Error::Damaged { .. } | Error::Foreign { .. })) => told(damage, &error),
                 read => read?,
             }
         }
@@ -262,8 +271,15 @@ impl Place {
     }
 }
 
+/// Notes what could not be read, within bounds.
+fn told(damage: &mut Vec<String>, error: &Error) {
+    if damage.len() < MOST_DAMAGE {
+        damage.push(error.to_string());
+    }
+}
+
 /// Whether a log's writer has gone on: then it is whole, though its end could not be marked.
 fn has_follower(dir: &SessionDir, table: Table, number: u32) -> bool {
     let next = number.saturating_add(1);
-    dir.segment(table, number).exists() || dir.log(table, next).exists() || dir.segment(table, next).exists()
+    dir.has_segment(table, number) || dir.has_log(table, next) || dir.has_segment(table, next)
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use hud_common::{
     session::{
-        AccountColumns, AccountRow, Columns as _, DropColumns, DropRow, REFERENCES, StreamAccount, Table, encode,
-        integers, scan_segment, segment_info, texts,
+        AccountColumns, AccountRow, Columns as _, DropColumns, DropRow, REFERENCES, StreamAccount, Table, encode_for,
+        integers, scan_verified, texts, verified_info,
     },
     wire::Stream,
 };
@@ -45,7 +45,9 @@ impl Mender<'_, '_> {
         rows.into_iter().for_each(|row| columns.push(row));
         let at = self.dir.table(Table::Drops);
         let number = self.next_number(Table::Drops)?;
-        if let Some(encoded) = encode(Table::Drops, &[columns.finish()]).map_err(rows::arrow(&at))? {
+        if let Some(encoded) =
+            encode_for(&self.dir, Table::Drops, number, &[columns.finish()]).map_err(rows::arrow(&at))?
+        {
             self.bench.put(Table::Drops, number, &encoded.data, &mut *self.watch.step)?;
         }
         Ok(())
@@ -54,8 +56,9 @@ impl Mender<'_, '_> {
     fn stream(&mut self, table: Table, told: &Drops, is_fresh: bool, rows: &mut Vec<DropRow>) -> Result<()> {
         let stream = table.name();
         let mut present = 0_u64;
-        for path in self.dir.segments(table)? {
-            present = present.saturating_add(segment_info(table, &path)?.rows);
+        for (number, _) in self.dir.sealed(table)? {
+            let info = verified_info(table, self.dir.open_sealed(table, number)?)?;
+            present = present.saturating_add(info.rows);
         }
         let Some(mut account) = self.manifest.streams.get(stream).copied() else { return Ok(()) };
         let before = account;
@@ -152,22 +155,27 @@ impl Mender<'_, '_> {
 
     fn drops(&self) -> Result<Drops> {
         let mut told = Drops::default();
-        for path in self.dir.segments(Table::Drops)? {
-            scan_segment(Table::Drops, &path, &["stream", "stage", "lost"], |batch| {
-                let streams = texts(batch, "stream").into_iter().zip(texts(batch, "stage"));
-                for ((stream, stage), lost) in streams.zip(integers(batch, "lost")) {
-                    let lost = u64::try_from(lost).unwrap_or(0);
-                    let add = |sums: &mut BTreeMap<String, u64>| {
-                        let sum = sums.entry(stream.into()).or_default();
-                        *sum = sum.saturating_add(lost);
-                    };
-                    add(&mut told.all);
-                    if stage == DAMAGED {
-                        add(&mut told.damaged);
+        for (number, _) in self.dir.sealed(Table::Drops)? {
+            scan_verified(
+                Table::Drops,
+                self.dir.open_sealed(Table::Drops, number)?,
+                &["stream", "stage", "lost"],
+                |batch| {
+                    let streams = texts(batch, "stream").into_iter().zip(texts(batch, "stage"));
+                    for ((stream, stage), lost) in streams.zip(integers(batch, "lost")) {
+                        let lost = u64::try_from(lost).unwrap_or(0);
+                        let add = |sums: &mut BTreeMap<String, u64>| {
+                            let sum = sums.entry(stream.into()).or_default();
+                            *sum = sum.saturating_add(lost);
+                        };
+                        add(&mut told.all);
+                        if stage == DAMAGED {
+                            add(&mut told.damaged);
+                        }
                     }
-                }
-                Ok(())
-            })?;
+                    Ok(())
+                },
+            )?;
         }
         Ok(told)
     }
@@ -175,15 +183,20 @@ impl Mender<'_, '_> {
     /// The rows that the last account of a stream counts.
     fn last_stored(&self, stream: &str) -> Result<u64> {
         let mut last = 0;
-        for path in self.dir.segments(Table::Accounts)? {
-            scan_segment(Table::Accounts, &path, &["stream", "stored"], |batch| {
-                for (of, stored) in texts(batch, "stream").into_iter().zip(integers(batch, "stored")) {
-                    if of == stream {
-                        last = u64::try_from(stored).unwrap_or(0);
+        for (number, _) in self.dir.sealed(Table::Accounts)? {
+            scan_verified(
+                Table::Accounts,
+                self.dir.open_sealed(Table::Accounts, number)?,
+                &["stream", "stored"],
+                |batch| {
+                    for (of, stored) in texts(batch, "stream").into_iter().zip(integers(batch, "stored")) {
+                        if of == stream {
+                            last = u64::try_from(stored).unwrap_or(0);
+                        }
                     }
-                }
-                Ok(())
-            })?;
+                    Ok(())
+                },
+            )?;
         }
         Ok(last)
     }
@@ -193,7 +206,8 @@ impl Mender<'_, '_> {
         let mut most: BTreeMap<String, [i64; 3]> = BTreeMap::new();
         for (number, path) in self.dir.sealed(Table::Accounts)? {
             let (mut kept, mut wrong) = (AccountColumns::default(), 0);
-            scan_segment(Table::Accounts, &path, &["ts", "stream", "produced", "stored", "dropped"], |batch| {
+            let file = self.dir.open_sealed(Table::Accounts, number)?;
+            scan_verified(Table::Accounts, file, &["ts", "stream", "produced", "stored", "dropped"], |batch| {
                 let [ts, produced, stored, dropped] =
                     ["ts", "produced", "stored", "dropped"].map(|c| integers(batch, c));
                 let counts = produced.into_iter().zip(stored).zip(dropped);
@@ -216,7 +230,9 @@ impl Mender<'_, '_> {
                 continue;
             }
             let at = self.next_number(Table::Accounts)?;
-            if let Some(encoded) = encode(Table::Accounts, &[kept.finish()]).map_err(rows::arrow(&path))? {
+            if let Some(encoded) =
+                encode_for(&self.dir, Table::Accounts, at, &[kept.finish()]).map_err(rows::arrow(&path))?
+            {
                 self.bench.put(Table::Accounts, at, &encoded.data, &mut *self.watch.step)?;
             }
             self.bench.set_aside(std::path::Path::new(&name(Table::Accounts, number)), &mut *self.watch.step)?;

@@ -1,10 +1,8 @@
 //! A manifest that is lost or damaged, as far as the segments and what is left of its text tell.
 
-use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path};
+use std::{collections::BTreeMap, io::Read as _, path::Path};
 
-use hud_common::session::{
-    Clock, FORMAT_VERSION, Manifest, SessionDir, Table, VerifiedFile, integers, scan_segment, segment_info,
-};
+use hud_common::session::{Clock, FORMAT_VERSION, Manifest, SessionDir, Table, integers, scan_verified, verified_info};
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
@@ -31,8 +29,8 @@ pub(super) fn rebuild(dir: &SessionDir, place: &Path) -> Result<Manifest> {
         if let Some((number, _)) = dir.sealed(table)?.first().filter(|(number, _)| *number > 1) {
             manifest.first_segment.insert(table.name().into(), *number);
         }
-        for path in dir.segments(table)?.iter().filter(|_| table.expires()) {
-            let first = segment_info(table, path)?.first_ts;
+        for (number, _) in dir.sealed(table)?.into_iter().filter(|_| table.expires()) {
+            let first = verified_info(table, dir.open_sealed(table, number)?)?.first_ts;
             least = Some(least.map_or(first, |least| least.min(first)));
         }
     }
@@ -64,11 +62,14 @@ pub(super) fn rebuild(dir: &SessionDir, place: &Path) -> Result<Manifest> {
 }
 
 /// The session that most of the segments say they are of.
-fn claimed_id(dir: &SessionDir) -> Result<Option<String>> {
+pub(super) fn claimed_id(dir: &SessionDir) -> Result<Option<String>> {
     let mut claims: BTreeMap<String, usize> = BTreeMap::new();
     for &table in Table::ALL {
-        for path in dir.segments(table)? {
-            if let Some(id) = VerifiedFile::open(&path)?.session_id() {
+        for (number, _) in dir.sealed(table)? {
+            // One that is damaged says nothing.
+            if let Ok(file) = dir.open_sealed(table, number)
+                && let Some(id) = file.session_id()
+            {
                 *claims.entry(id.to_owned()).or_default() += 1;
             }
         }
@@ -77,10 +78,8 @@ fn claimed_id(dir: &SessionDir) -> Result<Option<String>> {
 }
 
 fn text(dir: &SessionDir) -> String {
-    let path = dir.path().join("manifest.json");
     let mut text = Vec::new();
-    let is_file = std::fs::metadata(&path).is_ok_and(|m| m.is_file());
-    if is_file && let Ok(file) = File::open(path) {
+    if let Ok(file) = dir.folder().and_then(|folder| folder.file("manifest.json")) {
         // What cannot be read is not there.
         let _ = file.take(MAX_SIZE).read_to_end(&mut text);
     }
@@ -114,8 +113,8 @@ fn by_line(text: &str) -> Manifest {
 /// The clock's first row is the anchor of the session's times.
 fn first_anchor(dir: &SessionDir) -> Result<Option<Clock>> {
     let mut first = None;
-    if let Some(path) = dir.segments(Table::Clock)?.first() {
-        scan_segment(Table::Clock, path, &["mono", "real"], |batch| {
+    if let Some((number, _)) = dir.sealed(Table::Clock)?.first() {
+        scan_verified(Table::Clock, dir.open_sealed(Table::Clock, *number)?, &["mono", "real"], |batch| {
             let anchor = integers(batch, "mono").first().copied().zip(integers(batch, "real").first().copied());
             first = first.or(anchor.map(|(mono, real)| Clock { mono, real }));
             Ok(())

@@ -13,12 +13,13 @@ use std::{
 
 use hud_common::{
     clean,
-    session::{
-        Error as SessionError, InflightReader, Manifest, Recovery, SessionDir, Table, VerifiedFile, recover, seal,
-    },
+    session::{Error as SessionError, Manifest, Recovery, SessionDir, Table, recover, seal},
 };
 
-use super::{manifest::rebuild, segments::Hole};
+use super::{
+    manifest::{claimed_id, rebuild},
+    segments::Hole,
+};
 use crate::{
     bench::{self, Bench, Killer, Place},
     compact::next_number,
@@ -200,9 +201,15 @@ impl Mender<'_, '_> {
                 self.did(format!("set {} aside: it is no folder", table.name()))?;
             }
         }
-        let read = Manifest::read(self.dir.path());
+        let read = self.dir.manifest();
         let lost_manifest = read.as_ref().err().map(ToString::to_string);
         self.manifest = read.unwrap_or_default();
+        let id = match &lost_manifest {
+            None => self.manifest.id.clone(),
+            Some(_) => claimed_id(&self.dir)?.unwrap_or_default(),
+        };
+        self.bench.is_of(&id);
+        self.dir = self.bench.successor();
         for &table in Table::ALL {
             self.segments(table)?;
         }
@@ -237,7 +244,7 @@ impl Mender<'_, '_> {
                 self.manifest.notes.push(note);
             }
         }
-        self.manifest.write(self.dir.path())?;
+        self.dir.write_manifest(&self.manifest)?;
         (self.watch.step)()
     }
 
@@ -251,7 +258,7 @@ impl Mender<'_, '_> {
         }
         let expired = manifest.streams.iter().map(|(name, account)| (name.clone(), account.expired)).collect();
         self.manifest = Manifest { streams: BTreeMap::new(), ..manifest };
-        self.manifest.write(self.dir.path())?;
+        self.dir.write_manifest(&self.manifest)?;
         self.did(format!("made manifest.json anew from the segments: {why}"))?;
         self.notes.insert("its manifest was made anew from its segments and from what was left of the old one".into());
         Ok(expired)
@@ -274,19 +281,26 @@ impl Mender<'_, '_> {
     fn logs(&mut self) -> Result<bool> {
         for log in self.dir.unsealed()? {
             let name = format!("{}/{:06}.arrows.inflight", log.table.name(), log.number);
-            if !fs::metadata(&log.log).is_ok_and(|m| m.is_file()) {
+            if !fs::symlink_metadata(&log.log).is_ok_and(|m| m.is_file()) {
                 self.bench.set_aside(Path::new(&name), &mut *self.watch.step)?;
                 self.did(format!("set {name} aside: it is no file"))?;
                 continue;
             }
-            let sealed = self.dir.segment(log.table, log.number);
-            let is_sealed = VerifiedFile::open(&sealed).and_then(|file| file.check_all()).is_ok();
+            let is_sealed = self.dir.open_sealed(log.table, log.number).and_then(|file| file.check_all()).is_ok();
             let has_expired = log.number < self.manifest.first_segment(log.table);
             let damage = match is_sealed || has_expired {
                 true => None,
                 false => {
-                    let mut reader = InflightReader::open(log.table, &log.log)?;
-                    reader.by_ref().try_for_each(|batch| batch.map(drop))?;
+                    let mut reader = self.dir.open_log(log.table, log.number)?;
+                    match reader.by_ref().try_for_each(|batch| batch.map(drop)) {
+                        Err(SessionError::Foreign { why, .. }) => {
+                            self.bench.set_aside(Path::new(&name), &mut *self.watch.step)?;
+                            self.is_gone(log.table, log.number);
+                            self.did(format!("set {name} aside: {why}"))?;
+                            continue;
+                        }
+                        read => read?,
+                    }
                     let (rows, is_complete) = (reader.rows(), self.manifest.complete);
                     // One that ends torn is what a kill leaves.
                     reader.cut().filter(|cut| !cut.is_torn || is_complete).map(|cut| (cut.clone(), rows))
@@ -321,7 +335,7 @@ impl Mender<'_, '_> {
             }
         }
         let Some(recovery) = recover(&self.dir)? else { return Ok(false) };
-        self.manifest = Manifest::read(self.dir.path())?;
+        self.manifest = self.dir.manifest()?;
         if self.manifest.complete {
             self.did(format!("sealed {} rows that were in logs", recovery.rows_salvaged))?;
             return Ok(false);
@@ -344,7 +358,7 @@ impl Mender<'_, '_> {
     fn note_gone(&mut self) {
         for (table, numbers) in std::mem::take(&mut self.gone) {
             // A log may have been sealed to the number of a segment that was set aside.
-            let numbers: Vec<u32> = numbers.into_iter().filter(|n| !self.dir.segment(table, *n).exists()).collect();
+            let numbers: Vec<u32> = numbers.into_iter().filter(|n| !self.dir.has_segment(table, *n)).collect();
             if numbers.is_empty() {
                 continue;
             }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use arrow::{array::BooleanArray, compute::filter_record_batch};
-use hud_common::session::{REFERENCES, Table, encode, integers, scan_segment, unnamed};
+use hud_common::session::{REFERENCES, Table, encode_for, integers, scan_verified, unnamed};
 
 use super::{
     mend::Mender,
@@ -24,11 +24,12 @@ impl Mender<'_, '_> {
         let known = self.told_once(to)?;
         let mut missing = BTreeSet::new();
         for reference in REFERENCES.iter().filter(|r| r.to == to) {
-            let segments = self.dir.segments(reference.from)?;
+            let segments = self.dir.sealed(reference.from)?;
             let all = segments.len() as u64;
-            for (done, path) in segments.into_iter().enumerate() {
+            for (done, (number, _)) in segments.into_iter().enumerate() {
                 self.watch.tell(Step::Mending, reference.from, done as u64, all)?;
-                scan_segment(reference.from, &path, &[reference.column], |batch| {
+                let file = self.dir.open_sealed(reference.from, number)?;
+                scan_verified(reference.from, file, &[reference.column], |batch| {
                     missing.extend(integers(batch, reference.column).into_iter().filter(|id| !known.contains(*id)));
                     Ok(())
                 })?;
@@ -40,7 +41,7 @@ impl Mender<'_, '_> {
         let batch = unnamed(to, missing.iter().copied());
         let at = self.dir.table(to);
         let number = self.next_number(to)?;
-        if let Some(encoded) = encode(to, &[batch]).map_err(rows::arrow(&at))? {
+        if let Some(encoded) = encode_for(&self.dir, to, number, &[batch]).map_err(rows::arrow(&at))? {
             self.bench.put(to, number, &encoded.data, &mut *self.watch.step)?;
         }
         self.did(format!("gave rows to {} ids of {} that had none", missing.len(), to.name()))?;
@@ -53,7 +54,8 @@ impl Mender<'_, '_> {
         let mut known = Ids::default();
         for (number, path) in self.dir.sealed(table)? {
             let mut first = Vec::new();
-            rows::scan(table, &path, |batch| {
+            let file = self.dir.open_sealed(table, number)?;
+            rows::scan(table, file.clone(), |batch| {
                 first.extend(keys(table, &path, batch)?.iter().map(|id| known.insert(*id)));
                 Ok(())
             })?;
@@ -64,7 +66,7 @@ impl Mender<'_, '_> {
             let number_of_new = self.next_number(table)?;
             let mut out = Roller::to_segments(self.bench, table, TARGET, number_of_new);
             let mut at = 0;
-            rows::scan(table, &path, |batch| {
+            rows::scan(table, file, |batch| {
                 let kept = first.get(at..at + batch.num_rows()).unwrap_or_default().to_vec();
                 at += batch.num_rows();
                 let kept = filter_record_batch(batch, &BooleanArray::from(kept)).map_err(rows::arrow(&path))?;

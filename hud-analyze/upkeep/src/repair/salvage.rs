@@ -2,10 +2,10 @@
 //!
 //! Without a footer that matches its own checksum there is nothing: it alone says where columns and blocks lie.
 
-use std::{ops::Range, path::Path};
+use std::ops::Range;
 
 use arrow::array::RecordBatch;
-use hud_common::session::{Table, VerifiedFile, footer, open_segment};
+use hud_common::session::{Table, VerifiedFile, footer, open_verified};
 use parquet::{
     arrow::arrow_reader::{ParquetRecordBatchReaderBuilder, RowSelection},
     file::metadata::{PageIndexPolicy, ParquetMetaData},
@@ -17,12 +17,15 @@ use crate::{
 };
 
 /// Gives `each` the rows that can be read, in their order.
-pub(crate) fn salvage(table: Table, path: &Path, each: &mut dyn FnMut(&RecordBatch) -> Result<()>) -> Result<()> {
+pub(crate) fn salvage(
+    table: Table,
+    file: VerifiedFile,
+    each: &mut dyn FnMut(&RecordBatch) -> Result<()>,
+) -> Result<()> {
     // Checks the schema too; why it cannot be opened is known already.
-    if open_segment(table, path).is_err() {
+    if open_verified(table, file.clone()).is_err() {
         return Ok(());
     }
-    let Ok(file) = VerifiedFile::open(path) else { return Ok(()) };
     let Ok(metadata) = footer(&file, PageIndexPolicy::Required) else { return Ok(()) };
     for group in 0..metadata.metadata().num_row_groups() {
         for rows in readable(&file, metadata.metadata(), group) {
@@ -35,7 +38,7 @@ pub(crate) fn salvage(table: Table, path: &Path, each: &mut dyn FnMut(&RecordBat
             // What does not decode, although it is what was written, ends its stretch.
             let Ok(reader) = reader else { continue };
             for batch in reader.map_while(std::result::Result::ok) {
-                let Ok(batch) = adapt(table, path, &batch) else { break };
+                let Ok(batch) = adapt(table, file.path(), &batch) else { break };
                 each(&batch)?;
             }
         }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
-use hud_common::session::{Error as SessionError, Recovery, Table, VerifiedFile, segment_info};
+use hud_common::session::{Error as SessionError, Recovery, Table, VerifiedFile, verified_info};
 
 use super::{mend::Mender, salvage::salvage};
 use crate::{
@@ -40,10 +40,12 @@ impl Mender<'_, '_> {
         self.number(table)?;
         let segments = self.dir.sealed(table)?;
         let all = segments.len() as u64;
-        for (done, (number, path)) in segments.into_iter().enumerate() {
+        for (done, (number, _)) in segments.into_iter().enumerate() {
             self.watch.tell(Step::Mending, table, done as u64, all)?;
-            let Some(fault) = check(table, &path)? else { continue };
-            self.mend(table, number, &path, &fault)?;
+            let opened = self.dir.open_sealed(table, number);
+            let file = opened.as_ref().ok().cloned();
+            let Some(fault) = check(table, opened)? else { continue };
+            self.mend(table, number, file, &fault)?;
         }
         Ok(())
     }
@@ -54,7 +56,7 @@ impl Mender<'_, '_> {
         let mut next = first;
         for (number, path) in self.dir.sealed(table)? {
             if number < first {
-                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+                self.dir.remove_segment(table, number)?;
                 self.did(format!("removed {}, which had expired", name(table, number)))?;
                 continue;
             }
@@ -70,15 +72,16 @@ impl Mender<'_, '_> {
         Ok(())
     }
 
-    fn mend(&mut self, table: Table, number: u32, path: &Path, fault: &Fault) -> Result<()> {
-        let told = segment_info(table, path).ok();
+    /// Sets a segment aside; `file` is what it is, where it could be opened and is this session's.
+    fn mend(&mut self, table: Table, number: u32, file: Option<VerifiedFile>, fault: &Fault) -> Result<()> {
+        let told = file.clone().and_then(|file| verified_info(table, file).ok());
         // What it was made from is still there: recovery makes it again.
-        let is_in_log = self.dir.log(table, number).exists();
+        let is_in_log = self.dir.has_log(table, number);
         let mut out = Roller::to_segments(self.bench, table, TARGET, self.next_number(table)?).with_any_order();
         let mut rows = 0;
-        if !is_in_log {
-            let lost_columns = unknown_column(table, path).ok().flatten();
-            salvage(table, path, &mut |batch| {
+        if let Some(file) = file.filter(|_| !is_in_log) {
+            let lost_columns = unknown_column(table, file.clone()).ok().flatten();
+            salvage(table, file, &mut |batch| {
                 rows += batch.num_rows() as u64;
                 out.push(batch, self.watch)
             })?;
@@ -119,8 +122,8 @@ impl Mender<'_, '_> {
         let told: BTreeSet<u32> = self.manifest.recovery.as_ref().map(told).unwrap_or_default().into_iter().collect();
         let mut next = self.manifest.first_segment(table);
         let mut last = i64::MIN;
-        for (number, path) in self.dir.sealed(table)? {
-            let info = segment_info(table, &path)?;
+        for (number, _) in self.dir.sealed(table)? {
+            let info = verified_info(table, self.dir.open_sealed(table, number)?)?;
             let gone: Vec<u32> = (next..number).filter(|n| !told.contains(n)).collect();
             let is_known = |n: &u32| self.gone.get(&table).is_some_and(|gone| gone.contains(n));
             let news: Vec<u32> = gone.iter().copied().filter(|n| !is_known(n)).collect();
@@ -150,22 +153,25 @@ pub(super) fn name(table: Table, number: u32) -> String {
 }
 
 /// Reads all of a segment; what is wrong with it.
-fn check(table: Table, path: &Path) -> Result<Option<Fault>> {
+fn check(table: Table, opened: Result<VerifiedFile, SessionError>) -> Result<Option<Fault>> {
     let (mut last, mut rows, mut is_sorted) = (i64::MIN, 0, true);
-    let all = VerifiedFile::open(path).and_then(|file| file.check_all()).map_err(Error::from).and_then(|()| {
-        rows::scan(table, path, |batch| {
+    let read = |file: VerifiedFile| -> Result<()> {
+        file.check_all()?;
+        rows::scan(table, file.clone(), |batch| {
             rows += batch.num_rows();
-            for &key in keys(table, path, batch)? {
+            for &key in keys(table, file.path(), batch)? {
                 is_sorted &= last <= key;
                 last = key;
             }
             Ok(())
         })
-    });
-    Ok(match all {
+    };
+    Ok(match opened.map_err(Error::from).and_then(read) {
         Ok(()) if rows == 0 => Some(Fault::Empty),
         Ok(()) => (!is_sorted).then_some(Fault::Unsorted),
-        Err(Error::Session(SessionError::Damaged { why, .. })) => Some(Fault::Broken(why)),
+        Err(Error::Session(SessionError::Damaged { why, .. } | SessionError::Foreign { why, .. })) => {
+            Some(Fault::Broken(why))
+        }
         // A disk that does not give what it holds, or a folder of that name. What is not ours to read is no damage.
         Err(Error::Session(SessionError::Io { source, .. })) if source.kind() != io::ErrorKind::PermissionDenied => {
             Some(Fault::Broken(source.to_string()))
