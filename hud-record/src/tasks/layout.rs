@@ -1,6 +1,6 @@
 //! How the target's futures lie in memory: what a walk from a task to the future that waits takes.
 //!
-//! Debug information says it; the confined child reads that ([`super::debuginfo`]) and answers with these. Whoever walks
+//! Debug information says it; the sandboxed child reads that ([`super::debuginfo`]) and answers with these. Whoever walks
 //! believes none of it: an offset may lead out of the type, a type may contain itself.
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub(crate) const MOST_PARTS: usize = 4096;
 pub(crate) struct Layouts {
     /// Whether it has types at all: line tables alone have none.
     pub(crate) has_types: bool,
-    /// The types that can be met on the way.
+    /// The types that can be on the way.
     pub(crate) types: Vec<(TypeId, Type)>,
     /// By the address of a poll function.
     pub(crate) roots: Vec<(u64, Root)>,

@@ -30,7 +30,7 @@ pub(super) struct Reader<'a> {
     holds: HashMap<Die, bool>,
     /// Types that are futures whatever is in them: something awaits them.
     awaited: HashSet<Die>,
-    /// Whether a type was left out because it was met inside of itself.
+    /// Whether a type was left out because it is inside of itself.
     cut: bool,
     looks: usize,
     bodies: Bodies,
@@ -340,7 +340,7 @@ impl<'a> Reader<'a> {
         Some(Shape::Select { futures, of: self.want(of)?, disabled })
     }
 
-    /// Whether a type holds a future, or is one. `open` are the types inside which it was met.
+    /// Whether a type holds a future, or is one. `open` are the types inside which it is.
     fn holds(&mut self, die: Die, open: &mut Vec<Die>) -> bool {
         if self.awaited.contains(&die) {
             return true;
