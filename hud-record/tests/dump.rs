@@ -110,7 +110,10 @@ fn every_task_is_found_with_the_lines_at_which_it_waits_and_what_for() {
     let cycles: BTreeSet<BTreeSet<u64>> =
         cycles.map(|cycle| list(cycle).iter().map(|id| id.as_u64().unwrap()).collect()).collect();
     let of = |locks: &[&str]| locks.iter().map(|lock| truth["holders"][lock].as_u64().unwrap()).collect();
-    assert_eq!(cycles, BTreeSet::from([of(&["a", "b"]), of(&["actor", "other actor"]), of(&["twice"])]));
+    assert_eq!(
+        cycles,
+        BTreeSet::from([of(&["a", "b"]), of(&["actor", "other actor"]), of(&["twice"]), of(&["futurelock"])])
+    );
 }
 
 #[test]
@@ -146,6 +149,10 @@ fn a_deadlock_is_said_first_and_equal_tasks_are_shown_once() {
     ] {
         assert!(shown.contains(&line), "{line} is not in {shown}");
     }
+    assert!(
+        shown.contains("(`future`, a future that is not polled and was given the lock, of zoo::futurelock"),
+        "{shown}"
+    );
     assert!(shown.contains("40 times:"), "{shown}");
     assert!(shown.contains("2 tasks: zoo::mutex_waiter, suspended"), "{shown}");
     // Its own code only, unless asked.

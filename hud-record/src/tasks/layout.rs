@@ -122,6 +122,8 @@ pub(crate) struct CoroutineState {
     pub(crate) awaitee: Option<Member>,
     /// Locals that hold a lock or permits.
     pub(crate) guards: Vec<Guard>,
+    /// Locals that are futures. Those that are not awaited as well are not polled, and yet may be in a lock's queue.
+    pub(crate) futures: Vec<Member>,
 }
 
 /// What a state of a coroutine is.
@@ -153,6 +155,8 @@ pub(crate) struct Resource {
     pub(crate) way: Way,
     /// Of a semaphore: where in it the number of free permits lies.
     pub(crate) permits: Option<u64>,
+    /// Of a semaphore: where in the leaf the number of permits lies that it still needs. With 0 it has been given them.
+    pub(crate) needs: Option<u64>,
 }
 
 impl Resource {
@@ -206,4 +210,6 @@ pub(crate) enum GuardKind {
     Permits,
     /// The receiving end of a bounded channel: it makes room, and so holds what senders wait for.
     Receiver,
+    /// A future that is not polled, and has been given what it queued for.
+    Unpolled,
 }

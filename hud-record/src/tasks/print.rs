@@ -154,7 +154,10 @@ fn holders(
     let found = resources.holders(wait);
     for holder in found.iter().take(MOST_HOLDERS) {
         let Some(task) = dump.tasks.get(holder.task) else { continue };
-        let local = holder.local.as_ref().map_or("a temporary".into(), |l| format!("`{l}`"));
+        let mut local = holder.local.as_ref().map_or("a temporary".into(), |l| format!("`{l}`"));
+        if holder.kind == GuardKind::Unpolled {
+            local += ", a future that is not polled and was given the lock,";
+        }
         let held = match (holder.kind, holder.is_certain) {
             (GuardKind::Receiver, true) => "received by",
             (GuardKind::Receiver, false) => "may be received by",

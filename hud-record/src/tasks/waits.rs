@@ -184,7 +184,10 @@ impl<'a> Resources<'a> {
             let Some(task) = self.dump.tasks.get(index) else { continue };
             let steps = task.chain.as_ref().and_then(|c| c.steps.get(..=hold.step)).unwrap_or_default();
             let mut states = steps.iter().rev().map_while(|step| self.dump.await_point(step)).peekable();
-            let local = states.peek().and_then(|(_, state)| state.guards.get(hold.guard)?.name.as_deref());
+            let local = states.peek().and_then(|(_, state)| match hold.kind {
+                GuardKind::Unpolled => state.futures.get(hold.local).map(|future| future.name.as_str()),
+                _ => state.guards.get(hold.local)?.name.as_deref(),
+            });
             let local = local.map(hud_common::clean_name);
             // Of a guard inside a library, where the program's own code called that.
             let at = states.find_map(|(name, state)| {
@@ -212,8 +215,10 @@ impl<'a> Resources<'a> {
                 continue;
             };
             for wait in &chain.waits {
+                let is_lock = self.lock(task, wait).starts_with("Mutex") || self.lock(task, wait).starts_with("RwLock");
                 let certain = known.entry(wait.at).or_insert_with(|| {
-                    let certain = |h: &Holder| h.is_certain && h.kind != GuardKind::Permits;
+                    let of_lock = |h: &Holder| h.kind != GuardKind::Unpolled || is_lock;
+                    let certain = |h: &Holder| h.is_certain && h.kind != GuardKind::Permits && of_lock(h);
                     self.holders(wait).into_iter().filter(certain).map(|h| h.task).collect()
                 });
                 next.entry(index).or_default().extend(certain.iter().copied().chain(self.awaited(wait)));
