@@ -323,7 +323,7 @@ fn one_needs_no_rights_for_ones_own_programs() {
     let shown = text(&own.stdout);
     assert!(own.status.success() && shown.contains("DEADLOCK of 2 tasks"), "{shown}{}", text(&own.stderr));
     assert_eq!(other.status.code(), Some(77));
-    assert!(text(&other.stderr).contains("may not look into pid"), "{}", text(&other.stderr));
+    assert!(text(&other.stderr).contains("may not read the memory of pid"), "{}", text(&other.stderr));
 }
 
 #[test]
