@@ -132,28 +132,6 @@ fn what_threads_run_by_block_on_is_found_on_their_stacks() {
 }
 
 #[test]
-fn a_thread_that_is_blocked_in_a_poll_is_named_with_its_system_call() {
-    let folder = tempfile::tempdir().unwrap();
-    let stripped = folder.path().join("zoo");
-    assert!(Command::new("strip").arg("-s").arg("-o").arg(&stripped).arg(program("zoo")).status().unwrap().success());
-    for program in [program("zoo"), stripped] {
-        let (target, _) = start(&program, &[]);
-        let dump = dump(target.pid());
-        let blocked = |kind: &str| -> Vec<(u64, String)> {
-            let tasks = list(&dump["tasks"]).iter().filter(|t| t["kind"] == kind && t["state"] == "running");
-            let on = tasks.map(|t| &t["blocked_on"]);
-            on.map(|on| (on["tid"].as_u64().unwrap(), on["system_call"].as_str().unwrap().into())).collect()
-        };
-        // Work that sleeps for an hour, and both workers, each on its own thread.
-        let calls: Vec<String> = blocked("blocking").into_iter().map(|(_, call)| call).collect();
-        assert_eq!(calls, ["clock_nanosleep"], "{}", program.display());
-        let workers = blocked("worker");
-        assert_eq!(workers.iter().map(|(tid, _)| tid).collect::<BTreeSet<_>>().len(), 2, "{workers:?}");
-        assert!(workers.iter().all(|(_, call)| ["futex", "epoll_wait"].contains(&call.as_str())), "{workers:?}");
-    }
-}
-
-#[test]
 fn a_deadlock_is_said_first_and_equal_tasks_are_shown_once() {
     let (target, truth) = start(&program("zoo"), &[]);
     let output = hud(&["--pid", &target.pid().to_string()]);

@@ -100,8 +100,6 @@ pub(super) struct Task {
     pub(super) chain: Option<Chain>,
     /// The thread that runs it by `block_on`; then it is no task, and has no id.
     pub(super) thread: Option<(u32, String)>,
-    /// The thread that polls it, and the system call in which that is blocked.
-    pub(super) asleep_on: Option<(u32, String, String)>,
     /// Where it was spawned: programs built with `tokio_unstable` keep it.
     pub(super) spawned_at: Option<(String, u32)>,
 }
@@ -203,10 +201,8 @@ impl Dump {
             let table = by_id.get(&task.at).and_then(|found| vtables.get(found.vtable));
             task.spawned_at = table.and_then(|t| sites.of(&memory, task.at.checked_add(t.spawned_at?)?));
         }
-        let stacks = Stack::all(&dump.process, &memory);
-        dump.find_threads(&stacks);
         if dump.detail == Detail::Chains {
-            dump.read_roots(&memory, &stacks, &mut ask);
+            dump.read_roots(&memory, &mut ask);
         }
         dump.count_free(&memory);
         dump.took = began.elapsed();
@@ -303,32 +299,16 @@ impl Dump {
         later
     }
 
-    /// Finds which thread polls a task, where that thread is blocked meanwhile: the one that has the task on its stack.
-    fn find_threads(&mut self, stacks: &[Stack]) {
-        let running = self.tasks.iter().enumerate().filter(|(_, t)| t.is == Is::Running);
-        let running: HashMap<u64, usize> = running.map(|(index, task)| (task.at, index)).collect();
-        let mut on: HashMap<usize, Vec<&Stack>> = HashMap::new();
-        for stack in stacks {
-            for task in stack.tasks(&running) {
-                on.entry(task).or_default().push(stack);
-            }
-        }
-        for (index, stacks) in on {
-            if let ([stack], Some(task)) = (stacks.as_slice(), self.tasks.get_mut(index)) {
-                task.asleep_on = Some((stack.tid, hud_common::clean_name(&stack.name), stack.asleep_in()));
-            }
-        }
-    }
-
     /// Reads what threads run by `block_on`.
-    fn read_roots(&mut self, memory: &Memory, stacks: &[Stack], ask: &mut Ask<'_>) {
+    fn read_roots(&mut self, memory: &Memory, ask: &mut Ask<'_>) {
         let bias = self.load_bias;
         let exe = self.process.exe.to_string_lossy();
         let mappings = self.process.mappings().unwrap_or_default();
         let own = || mappings.iter().filter(|m| m.path == exe);
         let code =
             Span { start: own().map(|m| m.start).min().unwrap_or(0), end: own().map(|m| m.end).max().unwrap_or(0) };
-        let Ok(mut layouts) = ask(Vec::new(), Vec::new(), roots::returns(stacks, code, bias)) else { return };
+        let stacks = Stack::all(&self.process, memory);
+        let Ok(mut layouts) = ask(Vec::new(), Vec::new(), roots::returns(&stacks, code, bias)) else { return };
         let blocked = std::mem::take(&mut layouts.blocked);
         self.layouts.add(layouts, &[]);
         for stack in stacks {
@@ -364,7 +344,6 @@ impl Dump {
                 is: Is::Suspended,
                 chain,
                 thread: Some((stack.tid, hud_common::clean_name(&stack.name))),
-                asleep_on: None,
                 spawned_at: None,
             });
         }
@@ -432,17 +411,7 @@ impl Chain {
 }
 
 fn bare(found: Found, of: usize, is: Is) -> Task {
-    Task {
-        id: found.id,
-        of,
-        owner: found.owner,
-        at: found.at,
-        is,
-        chain: None,
-        thread: None,
-        asleep_on: None,
-        spawned_at: None,
-    }
+    Task { id: found.id, of, owner: found.owner, at: found.at, is, chain: None, thread: None, spawned_at: None }
 }
 
 /// The path of a binary as it was before it was replaced.

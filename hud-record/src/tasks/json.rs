@@ -53,7 +53,6 @@ pub(crate) fn json(dump: &Dump, selection: &Selection) -> Value {
             "id": task.thread.is_none().then_some(task.id), "type": task_name(dump, task),
             "kind": if task.thread.is_some() { "block_on" } else { kind.name() },
             "thread": task.thread.as_ref().map(|(tid, name)| json!({ "tid": tid, "name": name })), "scheduler": scheduler, "state": task.is.name(),
-            "blocked_on": task.asleep_on.as_ref().map(|(tid, name, call)| json!({ "tid": tid, "name": name, "system_call": call })),
             "owner": task.owner, "address": format!("{:#x}", task.at), "stack": stack, "waits": waits,
             "spawned_at": task.spawned_at.as_ref().map(|(f, l)| format!("{}:{l}", clean_name(f))),
         })

@@ -224,11 +224,6 @@ fn show(
     if let Some((tid, name)) = &first.thread {
         return writeln!(out, "  thread {tid} {name}");
     }
-    for task in group.tasks.iter().filter(|t| t.asleep_on.is_some()).take(MOST_IDS) {
-        if let Some((tid, name, call)) = &task.asleep_on {
-            writeln!(out, "    task {} is polled by thread {tid} {name}, which is blocked in {call}", task.id)?;
-        }
-    }
     let ids: Vec<String> = group.tasks.iter().take(MOST_IDS).map(|t| t.id.to_string()).collect();
     let more = group.tasks.len().saturating_sub(MOST_IDS);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

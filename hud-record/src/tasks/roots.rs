@@ -5,10 +5,7 @@
 //! where all of a chain makes sense: each coroutine suspended, down to a leaf whose pointers lead somewhere. Copies that were
 //! moved away do not: they were never polled. (On two runtimes, of 35 and 6 places whose first byte would do, one was left.)
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 use super::{
     chain::{Broken, Chain, Types, Walk, What},
@@ -22,30 +19,6 @@ const MOST_STACK: u64 = 256 << 10;
 /// Threads that are looked at, and bytes of their stacks in all.
 const MOST_THREADS: usize = 4096;
 const MOST_STACKS: usize = 64 << 20;
-
-/// System calls of x86_64 in which threads of a program sleep.
-const SYSTEM_CALLS: [(i64, &str); 20] = [
-    (0, "read"),
-    (1, "write"),
-    (7, "poll"),
-    (17, "pread64"),
-    (18, "pwrite64"),
-    (20, "writev"),
-    (35, "nanosleep"),
-    (42, "connect"),
-    (43, "accept"),
-    (44, "sendto"),
-    (45, "recvfrom"),
-    (46, "sendmsg"),
-    (47, "recvmsg"),
-    (61, "wait4"),
-    (74, "fsync"),
-    (75, "fdatasync"),
-    (202, "futex"),
-    (230, "clock_nanosleep"),
-    (232, "epoll_wait"),
-    (281, "epoll_pwait"),
-];
 
 /// A blocked thread's stack.
 pub(super) struct Stack {
@@ -88,18 +61,6 @@ impl Stack {
 
     fn words(&self) -> impl Iterator<Item = u64> {
         self.bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word))
-    }
-
-    /// Addresses of tasks that are somewhere on it: a thread that polls a task has its header's there.
-    pub(super) fn tasks(&self, tasks: &HashMap<u64, usize>) -> BTreeSet<usize> {
-        self.words().filter_map(|word| tasks.get(&word).copied()).collect()
-    }
-
-    /// What the thread is asleep in: the system call's name, or its number.
-    pub(super) fn asleep_in(&self) -> String {
-        let number = self.blocked.split_ascii_whitespace().next().unwrap_or_default();
-        let known = SYSTEM_CALLS.iter().find(|(known, _)| number.parse() == Ok(*known));
-        known.map_or_else(|| format!("system call {}", hud_common::clean_name(number)), |(_, name)| (*name).into())
     }
 
     /// Whether the thread has not moved since, as far as can be seen.
