@@ -698,9 +698,11 @@ fn one_thread() {
     });
 }
 
-/// A thread that is no task's and waits for a future.
-fn blocks_on(handle: Handle) {
-    thread::spawn(move || handle.block_on(nested()));
+/// Threads that are no task's and wait for futures: of one there is little to know it by.
+fn blocks_on(handle: &Handle) {
+    let (one, other) = (handle.clone(), handle.clone());
+    thread::spawn(move || one.block_on(nested()));
+    thread::spawn(move || other.block_on(asleep()));
 }
 
 async fn local_only() {
@@ -846,9 +848,9 @@ fn main() {
     spawn_all(runtime.handle());
     one_thread();
     stuck();
-    blocks_on(runtime.handle().clone());
-    // What two threads run by `block_on` is no task: four lines.
-    let is_blocked = || TRUTH.lock().unwrap().get(&0).is_some_and(|t| t.lines.len() == 4);
+    blocks_on(runtime.handle());
+    // What three threads run by `block_on` is no task: five lines.
+    let is_blocked = || TRUTH.lock().unwrap().get(&0).is_some_and(|t| t.lines.len() == 5);
     while !is_blocked()
         || account(0)["tasks"].as_array().unwrap().len() < ALL
         || runtime.metrics().num_alive_tasks() != ALL - ON_ONE_THREAD
