@@ -89,7 +89,7 @@ macro_rules! here {
 }
 
 /// Tasks that say where they wait.
-const ALL: usize = 77;
+const ALL: usize = 78;
 /// Of these, those of the second runtime.
 const ON_ONE_THREAD: usize = 4;
 
@@ -284,6 +284,28 @@ async fn reads_twice(lock: Arc<RwLock<i16>>) {
     here!("RwLock<i16> (to read)", "twice");
     let again = lock.read().await;
     drop((guard, again));
+}
+
+/// The lock is given to a future that was polled once, while its task waits for the same lock.
+async fn futurelock(lock: Arc<Mutex<i128>>) {
+    let mut future = Box::pin(takes(lock.clone()));
+    {
+        let _guard = lock.lock().await;
+        tokio::select! {
+            biased;
+            () = &mut future => {}
+            () = sleep(Duration::from_millis(1)) => {}
+        }
+    }
+    holds("futurelock");
+    here!("Mutex<i128>", "futurelock");
+    let again = lock.lock().await;
+    drop(again);
+    future.await;
+}
+
+async fn takes(lock: Arc<Mutex<i128>>) {
+    *lock.lock().await += 1;
 }
 
 async fn writes_between(lock: Arc<RwLock<i16>>) {
@@ -633,7 +655,7 @@ fn spawn_all(handle: &Handle) {
     let (one, other, both) = (mpsc::channel(1), mpsc::channel(1), Arc::new(Barrier::new(2)));
     spawn!(actor(one.0, other.1, both.clone(), ["actor", "other actor"]));
     spawn!(actor(other.0, one.1, both, ["other actor", "actor"]));
-    spawn!(reads_twice(Arc::new(RwLock::new(0))));
+    spawn!(reads_twice(Arc::new(RwLock::new(0))), futurelock(Arc::new(Mutex::new(0))));
     let notify = Arc::new(Notify::new());
     spawn!(notified(notify.clone()), selects_one_of_two(notify.clone()), timeout_of_leaf(notify.clone()));
 
@@ -676,9 +698,11 @@ fn one_thread() {
     });
 }
 
-/// A thread that is no task's and waits for a future.
-fn blocks_on(handle: Handle) {
-    thread::spawn(move || handle.block_on(nested()));
+/// Threads that are no task's and wait for futures: of one there is little to know it by.
+fn blocks_on(handle: &Handle) {
+    let (one, other) = (handle.clone(), handle.clone());
+    thread::spawn(move || one.block_on(nested()));
+    thread::spawn(move || other.block_on(asleep()));
 }
 
 async fn local_only() {
@@ -824,9 +848,9 @@ fn main() {
     spawn_all(runtime.handle());
     one_thread();
     stuck();
-    blocks_on(runtime.handle().clone());
-    // What two threads run by `block_on` is no task: four lines.
-    let is_blocked = || TRUTH.lock().unwrap().get(&0).is_some_and(|t| t.lines.len() == 4);
+    blocks_on(runtime.handle());
+    // What three threads run by `block_on` is no task: five lines.
+    let is_blocked = || TRUTH.lock().unwrap().get(&0).is_some_and(|t| t.lines.len() == 5);
     while !is_blocked()
         || account(0)["tasks"].as_array().unwrap().len() < ALL
         || runtime.metrics().num_alive_tasks() != ALL - ON_ONE_THREAD

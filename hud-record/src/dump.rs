@@ -20,8 +20,8 @@ Examples:
   hud dump my-server --type handler  tasks of types with `handler` in their name
   hud dump my-server --format json | jq '.tasks[] | select(.state == \"scheduled\")'
 
-The program goes on: its memory is read from outside, which takes the rights of a debugger (your own programs: mostly
-none). It must be built with `debug = true` for await stacks; without, tasks are counted by type.
+The program keeps running: its memory is read from outside, with the rights of a debugger. Await stacks need type \
+information (`debug = true` in its profile, or its debug file); without it, tasks are counted by type and state.
 
 Exit codes: 0 done, 1 failed, 2 usage, 77 no permission.";
 
@@ -62,11 +62,15 @@ impl DumpArgs {
         memory::hold_little();
         service::log_to_stderr(LogFormat::Text, Some("error"))?;
         let process = match (self.pid, &self.name) {
-            (Some(pid), _) => Process::by_pid(pid)?,
-            (None, Some(name)) => Process::by_name(name)?,
+            (Some(pid), _) => Process::by_pid(pid),
+            (None, Some(name)) => Process::by_name(name),
             (None, None) => return Err(Error::NoTarget),
         };
-        let dump = Dump::of(process)?;
+        // It takes less than recording does.
+        let dump = process.and_then(Dump::of).map_err(|error| match error {
+            Error::Denied { pid, source } => Error::NotReadable { pid, source },
+            error => error,
+        })?;
         let selection = Selection { task: self.task, of_type: self.of_type, all_frames: self.all_frames };
         let written = match self.format {
             Format::Text => text(&dump, &selection),

@@ -43,6 +43,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The target's memory may not be read.
+    #[error("may not read the memory of pid {pid}: {source}")]
+    NotReadable {
+        /// The target.
+        pid: u32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// It was there, and is gone.
     #[error("pid {0} exited before recording began")]
     Exited(u32),
@@ -193,6 +201,10 @@ impl Error {
                 "run as root (sudo), or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and \
                  CAP_CHECKPOINT_RESTORE"
             }
+            Error::NotReadable { .. } => {
+                "run as the user whose process it is, or as root (CAP_SYS_PTRACE); kernel.yama.ptrace_scope may forbid the \
+                 former"
+            }
             Error::Rejected { .. } => {
                 "this is a fault of hud's, not of your rights: please report it with the output of `hud-record check`"
             }
@@ -232,6 +244,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Denied { .. }
+            | Error::NotReadable { .. }
             | Error::NoPermission { .. }
             | Error::NoBpf { .. }
             | Error::LockedDown

@@ -104,8 +104,8 @@ pub(super) struct Wait {
 pub(super) struct Hold {
     /// The coroutine's step.
     pub(super) step: usize,
-    /// Which of its state's guards.
-    pub(super) guard: usize,
+    /// Which of its state's guards, or of its local futures where it is one of those.
+    pub(super) local: usize,
     pub(super) kind: GuardKind,
     /// The address of the semaphore.
     pub(super) at: u64,
@@ -146,6 +146,10 @@ pub(super) struct Walk<'a> {
     /// How deep it is in, and what it has looked at.
     inside: usize,
     looks: usize,
+    /// Coroutines that are awaited, by their addresses.
+    awaited: BTreeSet<u64>,
+    /// The step and the local whose future is walked that may not be awaited.
+    unpolled: Option<(usize, usize)>,
     objects: BTreeSet<u64>,
     chain: Chain,
 }
@@ -169,6 +173,8 @@ impl<'a> Walk<'a> {
             bytes: 0,
             inside: 0,
             looks: 0,
+            awaited: BTreeSet::new(),
+            unpolled: None,
             objects: BTreeSet::new(),
             chain: Chain::default(),
         };
@@ -230,11 +236,18 @@ impl<'a> Walk<'a> {
                 let found = states.iter().enumerate().find(|(_, s)| u128::from(s.value) == value);
                 let (index, state) = found.ok_or(Broken::Torn)?;
                 match state.kind {
+                    StateKind::Suspended if self.unpolled.is_some() && self.awaited.contains(&at) => {}
                     StateKind::Suspended => {
                         let step = self.push(depth, What::Await(of, index));
-                        self.holds(step, at, &state.guards);
+                        if self.unpolled.is_none() {
+                            self.awaited.insert(at);
+                            self.holds(step, at, &state.guards);
+                        }
                         if let Some(awaitee) = &state.awaitee {
                             self.step(awaitee.of, add(at, awaitee.offset)?, depth + 1, true)?;
+                        }
+                        if self.unpolled.is_none() {
+                            self.unpolled(step, at, &state.futures);
                         }
                     }
                     _ if is_awaited => return Err(Broken::Torn),
@@ -313,7 +326,9 @@ impl<'a> Walk<'a> {
             }
             Shape::Leaf(resource) => {
                 let step = self.push(depth, What::Leaf(of));
-                if let Some(resource) = resource
+                if let (Some((step, local)), Some(resource)) = (self.unpolled, resource) {
+                    self.given(step, local, at, resource);
+                } else if let Some(resource) = resource
                     && let Some(found) = self.go(at, &resource.way)
                 {
                     let place = match resource.kind {
@@ -353,6 +368,35 @@ impl<'a> Walk<'a> {
         self.chain.steps.len() - 1
     }
 
+    /// Looks at local futures that are not awaited. Once polled they are in the queues of what they wait for, and may have been
+    /// given it: then nobody else gets it until they are polled again.
+    fn unpolled(&mut self, step: usize, coroutine: u64, futures: &[Member]) {
+        for (local, future) in futures.iter().enumerate() {
+            let Some(at) = coroutine.checked_add(future.offset) else { continue };
+            let (steps, waits, objects) = (self.chain.steps.len(), self.chain.waits.len(), self.objects.clone());
+            self.unpolled = Some((step, local));
+            // One that was moved away or is done makes no sense.
+            let _ = self.step(future.of, at, 0, false);
+            self.unpolled = None;
+            self.chain.steps.truncate(steps);
+            self.chain.waits.truncate(waits);
+            self.objects = objects;
+        }
+    }
+
+    /// Notes what an unpolled future was given.
+    fn given(&mut self, step: usize, local: usize, leaf: u64, resource: &Resource) {
+        let needs = resource.needs.and_then(|offset| self.word(leaf.checked_add(offset)?));
+        if needs == Some(0)
+            && let Some(at) = self.go(leaf, &resource.way)
+        {
+            let hold = Hold { step, local, kind: GuardKind::Unpolled, at, count: None, is_certain: true };
+            if !self.chain.holds.contains(&hold) {
+                self.chain.holds.push(hold);
+            }
+        }
+    }
+
     /// Guards that a coroutine holds. One that was dropped before the `.await` stays in memory; flags beside it then say
     /// that something was.
     fn holds(&mut self, step: usize, coroutine: u64, guards: &[super::layout::Guard]) {
@@ -374,7 +418,7 @@ impl<'a> Walk<'a> {
                 None => Some(1),
             };
             let count = count.and_then(|count| u64::try_from(count).ok());
-            let hold = Hold { step, guard: index, kind: guard.kind, at, count, is_certain };
+            let hold = Hold { step, local: index, kind: guard.kind, at, count, is_certain };
             // The same guard may be there twice: an argument and the local that it was moved into.
             if !self.chain.holds.iter().any(|other| other.at == at && other.step == step) {
                 self.chain.holds.push(hold);
@@ -482,7 +526,10 @@ mod tests {
     }
 
     fn coroutine(awaitee: TypeId) -> Shape {
-        let state = |value, kind| CoroutineState { value, kind, at: None, awaitee: None, guards: Vec::new() };
+        let state = |value, kind| {
+            let (guards, futures) = (Vec::new(), Vec::new());
+            CoroutineState { value, kind, at: None, awaitee: None, guards, futures }
+        };
         let suspended = CoroutineState { awaitee: Some(part(awaitee, 8)), ..state(3, StateKind::Suspended) };
         let states = vec![state(0, StateKind::Unresumed), state(1, StateKind::Returned), suspended];
         Shape::Coroutine { tag: Tag { offset: 0, size: 1 }, begin: None, states }
@@ -557,7 +604,7 @@ mod tests {
             walk(vec![(1, Shape::Struct(vec![part(2, u64::MAX)])), (2, Shape::Leaf(None))], &[0]),
             Err(Broken::Torn)
         );
-        let way = Resource { kind: ResourceKind::Notify, way: Way(vec![0; 16]), permits: None };
+        let way = Resource { kind: ResourceKind::Notify, way: Way(vec![0; 16]), permits: None, needs: None };
         assert_eq!(walk(vec![(1, Shape::Leaf(Some(way)))], &[8]).unwrap().waits, []);
         // A type that nobody described, and an object whose type is not known or has to be asked for.
         assert_eq!(what(walk(Vec::new(), &[0])), []);

@@ -57,12 +57,12 @@ pub(crate) fn json(dump: &Dump, selection: &Selection) -> Value {
             "spawned_at": task.spawned_at.as_ref().map(|(f, l)| format!("{}:{l}", clean_name(f))),
         })
     };
-    let circles: Vec<Vec<Option<u64>>> =
-        resources.circles().iter().map(|circle| circle.iter().map(|&index| id(index)).collect()).collect();
+    let cycles: Vec<Vec<Option<u64>>> =
+        resources.cycles().iter().map(|cycle| cycle.iter().map(|&index| id(index)).collect()).collect();
     json!({
         "pid": dump.process.pid, "program": clean_name(&dump.process.exe.to_string_lossy()),
         "detail": match dump.detail { Detail::Chains => "await stacks", Detail::Types => "types" },
-        "notes": dump.notes, "searched_bytes": dump.searched, "seconds": dump.took.as_secs_f64(), "deadlocks": circles,
+        "notes": dump.notes, "searched_bytes": dump.searched, "seconds": dump.took.as_secs_f64(), "deadlocks": cycles,
         "tasks": dump.tasks.iter().filter(|t| selection.has(dump, t)).map(task).collect::<Vec<_>>(),
     })
 }

@@ -1,6 +1,6 @@
 //! How the target's futures lie in memory: what a walk from a task to the future that waits takes.
 //!
-//! Debug information says it; the confined child reads that ([`super::debuginfo`]) and answers with these. Whoever walks
+//! Debug information says it; the sandboxed child reads that ([`super::debuginfo`]) and answers with these. Whoever walks
 //! believes none of it: an offset may lead out of the type, a type may contain itself.
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub(crate) const MOST_PARTS: usize = 4096;
 pub(crate) struct Layouts {
     /// Whether it has types at all: line tables alone have none.
     pub(crate) has_types: bool,
-    /// The types that can be met on the way.
+    /// The types that can be on the way.
     pub(crate) types: Vec<(TypeId, Type)>,
     /// By the address of a poll function.
     pub(crate) roots: Vec<(u64, Root)>,
@@ -122,6 +122,8 @@ pub(crate) struct CoroutineState {
     pub(crate) awaitee: Option<Member>,
     /// Locals that hold a lock or permits.
     pub(crate) guards: Vec<Guard>,
+    /// Locals that are futures. Those that are not awaited as well are not polled, and yet may be in a lock's queue.
+    pub(crate) futures: Vec<Member>,
 }
 
 /// What a state of a coroutine is.
@@ -153,6 +155,8 @@ pub(crate) struct Resource {
     pub(crate) way: Way,
     /// Of a semaphore: where in it the number of free permits lies.
     pub(crate) permits: Option<u64>,
+    /// Of a semaphore: where in the leaf the number of permits lies that it still needs. With 0 it has been given them.
+    pub(crate) needs: Option<u64>,
 }
 
 impl Resource {
@@ -206,4 +210,6 @@ pub(crate) enum GuardKind {
     Permits,
     /// The receiving end of a bounded channel: it makes room, and so holds what senders wait for.
     Receiver,
+    /// A future that is not polled, and has been given what it queued for.
+    Unpolled,
 }

@@ -3,7 +3,7 @@
 //! Events report transitions; what does not change causes none. A worker that sleeps since before the recording began is
 //! known from its stack alone (`worker_loops`). All tasks, and where each waits, are found by a search of the memory:
 //!
-//! - `layout`: how futures lie in memory, as plain data; `debuginfo` makes it of debug information, in the confined child;
+//! - `layout`: how futures lie in memory, as plain data; `debuginfo` makes it of debug information, in the sandboxed child;
 //! - `memory`: reads the target's memory without a trace in it;
 //! - `scan`: finds the tasks;
 //! - `chain`: walks from a task to the future that waits;

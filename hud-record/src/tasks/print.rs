@@ -38,8 +38,8 @@ pub(crate) fn text(dump: &Dump, selection: &Selection) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = head(&mut out, dump);
-    for circle in resources.circles() {
-        let _ = deadlock(&mut out, dump, &resources, &circle);
+    for cycle in resources.cycles() {
+        let _ = deadlock(&mut out, dump, &resources, &cycle);
     }
     let mut groups: HashMap<Alike<'_>, Group<'_>> = HashMap::new();
     for task in dump.tasks.iter().filter(|task| selection.has(dump, task)) {
@@ -59,13 +59,13 @@ pub(crate) fn text(dump: &Dump, selection: &Selection) -> String {
         let _ = show(&mut out, dump, &resources, group, selection);
     }
     if !roots.is_empty() {
-        out.push_str("\nFutures that threads run by block_on:\n");
+        out.push_str("\nFutures run by block_on:\n");
     }
     for group in &roots {
         let _ = show(&mut out, dump, &resources, group, selection);
     }
     if !work.is_empty() {
-        out.push_str("\nThreads of the blocking pool, workers among them:\n");
+        out.push_str("\nBlocking pool (worker threads included):\n");
     }
     for group in &work {
         let _ = show(&mut out, dump, &resources, group, selection);
@@ -121,9 +121,9 @@ fn who(task: &Task) -> String {
     }
 }
 
-fn deadlock(out: &mut String, dump: &Dump, resources: &Resources<'_>, circle: &[usize]) -> std::fmt::Result {
-    writeln!(out, "\nDEADLOCK of {}:", tasks(circle.len()))?;
-    for task in circle.iter().filter_map(|&index| dump.tasks.get(index)) {
+fn deadlock(out: &mut String, dump: &Dump, resources: &Resources<'_>, cycle: &[usize]) -> std::fmt::Result {
+    writeln!(out, "\nDEADLOCK of {}:", tasks(cycle.len()))?;
+    for task in cycle.iter().filter_map(|&index| dump.tasks.get(index)) {
         for wait in task.chain.iter().flat_map(|c| &c.waits) {
             let at = task.chain.as_ref().and_then(|c| own(dump, c)).map(|l| format!(" at {}", place(&l)));
             writeln!(
@@ -154,7 +154,10 @@ fn holders(
     let found = resources.holders(wait);
     for holder in found.iter().take(MOST_HOLDERS) {
         let Some(task) = dump.tasks.get(holder.task) else { continue };
-        let local = holder.local.as_ref().map_or("a temporary".into(), |l| format!("`{l}`"));
+        let mut local = holder.local.as_ref().map_or("a temporary".into(), |l| format!("`{l}`"));
+        if holder.kind == GuardKind::Unpolled {
+            local += ", a future that is not polled and was given the lock,";
+        }
         let held = match (holder.kind, holder.is_certain) {
             (GuardKind::Receiver, true) => "received by",
             (GuardKind::Receiver, false) => "may be received by",
@@ -171,7 +174,7 @@ fn holders(
         writeln!(out, "{indent}and {} more", found.len() - MOST_HOLDERS)?;
     }
     if found.is_empty() && resources.is_held(wait) {
-        writeln!(out, "{indent}who has it is not known: it is no local of a suspended task")?;
+        writeln!(out, "{indent}holder unknown: no suspended task has it in a local variable")?;
     }
     Ok(())
 }
@@ -189,7 +192,7 @@ fn show(
             out,
             "\nblock_on: {}{}",
             task_name(dump, first),
-            if first.chain.is_none() { ", not found on the stack" } else { "" }
+            if first.chain.is_none() { ", not found on the thread's stack" } else { "" }
         )?,
         None => writeln!(out, "\n{}: {}, {}", tasks(group.tasks.len()), task_name(dump, first), first.is.name())?,
     }

@@ -5,7 +5,12 @@
 //! where all of a chain makes sense: each coroutine suspended, down to a leaf whose pointers lead somewhere. Copies that were
 //! moved away do not: they were never polled. (On two runtimes, of 35 and 6 places whose first byte would do, one was left.)
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use rustix::time::ClockId;
 
 use super::{
     chain::{Broken, Chain, Types, Walk, What},
@@ -14,6 +19,8 @@ use super::{
 };
 use crate::target::{Process, read_text};
 
+/// In nanoseconds.
+const CENTURY: u64 = 100 * 365 * 86_400 * 1_000_000_000;
 /// Bytes of one stack that are read.
 const MOST_STACK: u64 = 256 << 10;
 /// Threads that are looked at, and bytes of their stacks in all.
@@ -86,6 +93,7 @@ impl Stack {
         root: &Root,
         deadline: Instant,
     ) -> Result<Option<Chain>, BTreeSet<u64>> {
+        let since = began(process).unwrap_or(0);
         let (mut found, mut wanted): (Vec<Chain>, BTreeSet<u64>) = (Vec::new(), BTreeSet::new());
         for offset in (0..self.bytes.len() as u64).step_by(8) {
             if Instant::now() >= deadline {
@@ -93,7 +101,7 @@ impl Stack {
             }
             match Walk::chain(memory, types, bias, (self.at, &self.bytes), (root.of, offset)) {
                 // A pointer to it has the same chain: then there is one chain, twice.
-                Ok(chain) if makes_sense(&chain, memory, types) && !found.contains(&chain) => found.push(chain),
+                Ok(chain) if makes_sense(&chain, memory, types, since) && !found.contains(&chain) => found.push(chain),
                 Err(Broken::Objects(objects)) => wanted.extend(objects),
                 _ => {}
             }
@@ -119,15 +127,29 @@ fn blocked(process: &Process, tid: u32) -> Option<String> {
     (text.split_ascii_whitespace().count() >= 3).then_some(text)
 }
 
+/// When a process began, in nanoseconds of CLOCK_MONOTONIC; a second early, as ticks are coarse.
+fn began(process: &Process) -> Option<u64> {
+    let stat = read_text(format!("/proc/{}/stat", process.pid)).ok()?;
+    // In ticks of CLOCK_BOOTTIME; the name before may hold anything but ends with a bracket.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let now = |clock| Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default();
+    let asleep = now(ClockId::Boottime).saturating_sub(now(ClockId::Monotonic));
+    let began = Duration::from_secs(ticks / per_second).saturating_sub(asleep + Duration::from_secs(1));
+    u64::try_from(began.as_nanos()).ok()
+}
+
 /// Whether a chain is one of something that waits.
-fn makes_sense(chain: &Chain, memory: &Memory, types: &Types) -> bool {
+fn makes_sense(chain: &Chain, memory: &Memory, types: &Types, since: u64) -> bool {
     let (Some(first), Some(last)) = (chain.steps.first(), chain.steps.last()) else { return false };
     let is_leaf = |step: usize| matches!(chain.steps.get(step).map(|s| s.what), Some(What::Leaf(_)));
     let leads_somewhere = |step: usize| {
         let Some(What::Leaf(of)) = chain.steps.get(step).map(|s| s.what) else { return true };
         let Some(resource) = types.resource(of) else { return true };
-        chain.waits.iter().filter(|wait| wait.step == step).any(|wait| {
-            !resource.leads_to_memory() || memory.is_present(Span { start: wait.at, end: wait.at.saturating_add(8) })
+        chain.waits.iter().filter(|wait| wait.step == step).any(|wait| match resource.leads_to_memory() {
+            true => memory.is_present(Span { start: wait.at, end: wait.at.saturating_add(8) }),
+            // Timers are set after the program has begun, and not for another century.
+            false => (since..since.saturating_add(CENTURY)).contains(&wait.at),
         })
     };
     matches!(first.what, What::Await(..))

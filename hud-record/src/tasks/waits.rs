@@ -1,4 +1,4 @@
-//! What tasks wait for in plain words, who holds it, and who waits for whom in a circle.
+//! What tasks wait for in plain words, who holds it, and who waits for whom in a cycle.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -184,7 +184,10 @@ impl<'a> Resources<'a> {
             let Some(task) = self.dump.tasks.get(index) else { continue };
             let steps = task.chain.as_ref().and_then(|c| c.steps.get(..=hold.step)).unwrap_or_default();
             let mut states = steps.iter().rev().map_while(|step| self.dump.await_point(step)).peekable();
-            let local = states.peek().and_then(|(_, state)| state.guards.get(hold.guard)?.name.as_deref());
+            let local = states.peek().and_then(|(_, state)| match hold.kind {
+                GuardKind::Unpolled => state.futures.get(hold.local).map(|future| future.name.as_str()),
+                _ => state.guards.get(hold.local)?.name.as_deref(),
+            });
             let local = local.map(hud_common::clean_name);
             // Of a guard inside a library, where the program's own code called that.
             let at = states.find_map(|(name, state)| {
@@ -201,9 +204,9 @@ impl<'a> Resources<'a> {
         wait.kind == ResourceKind::Semaphore && self.dump.free.get(&wait.at) == Some(&0)
     }
 
-    /// Circles of tasks of which each waits for the next, and so for ever. Only what is certain counts: a lock is free once all
+    /// Cycles of tasks of which each waits for the next, and so for ever. Only what is certain counts: a lock is free once all
     /// have let go of it, so one holder that waits is enough; permits may come from others, of which nothing is known.
-    pub(super) fn circles(&self) -> Vec<Vec<usize>> {
+    pub(super) fn cycles(&self) -> Vec<Vec<usize>> {
         let mut next: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         let mut known: HashMap<u64, Vec<usize>> = HashMap::new();
         for (index, task) in self.dump.tasks.iter().enumerate().filter(|(_, t)| t.is == Is::Suspended) {
@@ -212,14 +215,16 @@ impl<'a> Resources<'a> {
                 continue;
             };
             for wait in &chain.waits {
+                let is_lock = self.lock(task, wait).starts_with("Mutex") || self.lock(task, wait).starts_with("RwLock");
                 let certain = known.entry(wait.at).or_insert_with(|| {
-                    let certain = |h: &Holder| h.is_certain && h.kind != GuardKind::Permits;
+                    let of_lock = |h: &Holder| h.kind != GuardKind::Unpolled || is_lock;
+                    let certain = |h: &Holder| h.is_certain && h.kind != GuardKind::Permits && of_lock(h);
                     self.holders(wait).into_iter().filter(certain).map(|h| h.task).collect()
                 });
                 next.entry(index).or_default().extend(certain.iter().copied().chain(self.awaited(wait)));
             }
         }
-        circles(next)
+        cycles(next)
     }
 
     fn leaves(&self, chain: &super::chain::Chain) -> usize {
@@ -251,9 +256,9 @@ impl Dump {
     }
 }
 
-/// The circles in a graph, by what comes next. Each node is in one at most.
-fn circles(mut next: BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
-    // What leads to nothing goes, and what then does; all that is left leads into a circle.
+/// The cycles in a graph, by what comes next. Each node is in one at most.
+fn cycles(mut next: BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
+    // Nodes without a successor are removed until there are none: all that is left leads into a cycle.
     let mut before: HashMap<usize, Vec<usize>> = HashMap::new();
     for (&node, to) in &next {
         for &to in to {
@@ -274,7 +279,7 @@ fn circles(mut next: BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
             }
         }
     }
-    let (mut circles, mut done) = (Vec::new(), BTreeSet::new());
+    let (mut cycles, mut done) = (Vec::new(), BTreeSet::new());
     for &start in next.keys() {
         let (mut way, mut at) = (Vec::new(), start);
         let mut on_way = BTreeSet::new();
@@ -284,11 +289,11 @@ fn circles(mut next: BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
             at = to;
         }
         if let Some(begin) = way.iter().position(|&w| w == at).filter(|_| !done.contains(&at)) {
-            circles.push(way.get(begin..).unwrap_or_default().to_vec());
+            cycles.push(way.get(begin..).unwrap_or_default().to_vec());
         }
         done.extend(way);
     }
-    circles
+    cycles
 }
 
 /// Whether a source file is the program's own.
@@ -391,18 +396,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn circles_are_found_and_what_leads_to_them_or_nowhere_is_not() {
+    fn cycles_are_found_and_what_leads_to_them_or_nowhere_is_not() {
         let graph = |edges: &[(usize, usize)]| {
             let mut next: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
             for &(from, to) in edges {
                 next.entry(from).or_default().insert(to);
             }
-            circles(next)
+            cycles(next)
         };
         assert_eq!(graph(&[(1, 2), (2, 3)]), Vec::<Vec<usize>>::new());
         assert_eq!(graph(&[(1, 2), (2, 1)]), [[1, 2]]);
         assert_eq!(graph(&[(5, 5)]), [[5]]);
-        // One that waits for the circle, and another holder that goes on.
+        // One that waits for the cycle, and another holder that goes on.
         assert_eq!(graph(&[(0, 1), (1, 2), (2, 1), (1, 9), (7, 2), (9, 10)]), [[1, 2]]);
         assert_eq!(graph(&[(1, 2), (2, 1), (3, 4), (4, 3), (2, 3)]).len(), 2);
         // Long ones take no longer.

@@ -14,6 +14,8 @@ use crate::tasks::layout::{
 
 /// How deep types lie inside each other on the way to a future.
 const MOST_DEPTH: usize = 64;
+/// Locals of one state that are futures.
+const MOST_LOCALS: usize = 16;
 /// Bytes of one type, and of all, that are handed on. A coroutine with a hundred `.await`s has some 10 kB.
 const MOST_TYPE: usize = 4 << 20;
 const MOST_ANSWER: usize = 24 << 20;
@@ -30,7 +32,7 @@ pub(super) struct Reader<'a> {
     holds: HashMap<Die, bool>,
     /// Types that are futures whatever is in them: something awaits them.
     awaited: HashSet<Die>,
-    /// Whether a type was left out because it was met inside of itself.
+    /// Whether a type was left out because it is inside of itself.
     cut: bool,
     looks: usize,
     bodies: Bodies,
@@ -267,7 +269,7 @@ impl<'a> Reader<'a> {
                 _ => StateKind::Suspended,
             };
             let mut at = self.dies.line(member);
-            let (mut awaitee, mut guards) = (None, Vec::new());
+            let (mut awaitee, mut guards, mut futures) = (None, Vec::new(), Vec::new());
             if kind == StateKind::Unresumed {
                 begin.clone_from(&at);
                 let captured = self.dies.members(of);
@@ -283,10 +285,29 @@ impl<'a> Reader<'a> {
                     awaitee = Some(Member { name: String::new(), offset, of });
                 }
                 guards = self.dies.guards(of, &upvars);
+                futures = self.local_futures(of, offset);
             }
-            states.push(CoroutineState { value, kind, at, awaitee, guards });
+            states.push(CoroutineState { value, kind, at, awaitee, guards, futures });
         }
         Some(Shape::Coroutine { tag, begin, states })
+    }
+
+    /// Locals of a state that are coroutines, or boxes of such.
+    fn local_futures(&mut self, state: Die, at: u64) -> Vec<Member> {
+        let mut futures = Vec::new();
+        for (member, offset, of) in self.dies.members(state) {
+            let path = self.dies.path(of);
+            let is_future = is_coroutine(&path) || path.starts_with("core::pin::Pin<") && path.contains("{async_");
+            let name = self.dies.name(member).unwrap_or_default();
+            if is_future
+                && name != "__awaitee"
+                && futures.len() < MOST_LOCALS
+                && let Some(of) = self.want(of)
+            {
+                futures.push(Member { name, offset: at.saturating_add(offset), of });
+            }
+        }
+        futures
     }
 
     /// `Pin<Box<dyn Future>>` and the like.
@@ -340,7 +361,7 @@ impl<'a> Reader<'a> {
         Some(Shape::Select { futures, of: self.want(of)?, disabled })
     }
 
-    /// Whether a type holds a future, or is one. `open` are the types inside which it was met.
+    /// Whether a type holds a future, or is one. `open` are the types inside which it is.
     fn holds(&mut self, die: Die, open: &mut Vec<Die>) -> bool {
         if self.awaited.contains(&die) {
             return true;

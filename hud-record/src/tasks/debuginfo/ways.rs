@@ -134,16 +134,28 @@ impl Dies {
     pub(super) fn resource(&mut self, leaf: Die, path: &str) -> Option<Resource> {
         if let Some(&(_, kind, target)) = LEAVES.iter().find(|(known, ..)| *known == bare(path)) {
             if target.is_empty() {
-                return Some(Resource { kind, way: Way(vec![0]), permits: None });
+                return Some(Resource { kind, way: Way(vec![0]), permits: None, needs: None });
             }
             let (way, of) = self.way(leaf, |path| path == target)?;
             let permits = if kind == ResourceKind::Semaphore { self.permits(of) } else { None };
-            return Some(Resource { kind, way, permits });
+            let needs = if kind == ResourceKind::Semaphore { self.needs(leaf) } else { None };
+            return Some(Resource { kind, way, permits, needs });
         }
         let (way, of) = self.way(leaf, |path| OTHERS.iter().any(|(other, _)| *other == path))?;
         let path = self.path(of);
         let (_, kind) = OTHERS.iter().find(|(other, _)| *other == bare(&path))?;
-        Some(Resource { kind: *kind, way, permits: None })
+        Some(Resource { kind: *kind, way, permits: None, needs: None })
+    }
+
+    /// `node.state` of an `Acquire`.
+    fn needs(&mut self, acquire: Die) -> Option<u64> {
+        let mut named = |of: Die, name: &str| {
+            let members = self.members(of);
+            members.into_iter().find(|(member, ..)| self.name(*member).as_deref() == Some(name))
+        };
+        let (_, at, node) = named(acquire, "node")?;
+        let (_, inside, _) = named(node, "state")?;
+        at.checked_add(inside)
     }
 
     fn permits(&mut self, semaphore: Die) -> Option<u64> {
