@@ -3,35 +3,41 @@
 -- A row is a culprit: one function of one type of task, and the way it kept its worker from other tasks, asleep inside
 -- a poll (cause 'blocked') or computing inside a poll (cause 'cpu'). Each line that sleeps is a culprit of its own; a
 -- function that computes is one, whatever lines its samples hit. It sums up the stretches of blocking_each.sql, which
--- says how each is found; the two are one text up to `stretches`.
+-- says how each is found; the two are one text up to `stretches`. Where `spans` is 'one poll', each stretch lies in one
+-- poll; where it is 'one poll or several', nobody knows how many, as polls were not recorded.
+--
+-- Sleeps that are shorter than $asleep are added up by culprit, and are a row where they come to $threshold (`spans` is
+-- 'short sleeps'): `median` is then their mean. Where a thread slept too often to record each sleep (`intervals` in
+-- `off_cpu`), the stack is not known, and the task is that of the last one: then `estimated` is true.
 --
 -- Parameters:
 --   $from       epoch_ns  stretches that began from then on
 --   $to         epoch_ns  and before
---   $threshold  ns        computing counts from this duration on
+--   $threshold  ns        computing counts from this duration on, short sleeps from this sum on
 --   $asleep     ns        sleeping counts from this duration on
 --   $task       id        only of this task; null = all
 --   $thread     id        only on this thread; null = all
 --
 -- Columns:
 --   cause       text      'blocked' or 'cpu'
+--   spans       text      'one poll', 'one poll or several' or 'short sleeps'
 --   count       count     stretches
 --   total       ns        their sum
---   median      ns        their median
+--   median      ns        their median; of short sleeps the mean
 --   longest     ns        the longest
---   estimated   flag      whether any of it is an estimate from samples
+--   estimated   flag      whether any of it is an estimate
 --   function    text      first own function on the stack, from the leaf; the task's type where none is known
 --   file        text      its source file; where a frame has no line, file and line of the task's type
 --   line        id        line in it; where it computes, that of the longest stretch
 --   task_type   text      type of the task; null where not known
 --
 -- Further columns:
---   p99         ns        99th percentile of the stretches, interpolated
+--   p99         ns        99th percentile of the stretches, interpolated; null of short sleeps
 --   first_ts    epoch_ns  when the first one began
 --   last_ts     epoch_ns  when the last one began
---   worst_ts    epoch_ns  when the longest one began
---   task_id     id        task of the longest
---   tid         id        thread of the longest
+--   worst_ts    epoch_ns  when the longest one began; null of short sleeps
+--   task_id     id        task of the longest; of short sleeps, of the most
+--   tid         id        thread of the longest; of short sleeps, of the most
 --   thread      text      that thread's name
 WITH
 thread_name AS MATERIALIZED (
@@ -39,11 +45,36 @@ thread_name AS MATERIALIZED (
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
 ),
+-- Threads that are or were a worker's, and when one of them was no worker: `block_in_place` had handed its core to another
+-- thread.
+worker AS MATERIALIZED (
+    SELECT DISTINCT tid FROM threads WHERE role = 'worker'
+),
+handed AS MATERIALIZED (
+    SELECT tid, from_ts, to_ts,
+           unnest(generate_series(
+               from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+    FROM (
+        SELECT tid, greatest(ts, $from) AS from_ts, least(coalesce(next_ts, $to), $to) AS to_ts
+        FROM (
+            SELECT tid, ts, role, lead(ts) OVER (PARTITION BY tid ORDER BY ts) AS next_ts
+            FROM (
+                SELECT tid, ts, min(role) AS role
+                FROM threads
+                WHERE role <> 'other' AND tid IN (SELECT tid FROM worker)
+                GROUP BY tid, ts
+            )
+        )
+        WHERE role = 'blocking'
+    )
+    WHERE from_ts < to_ts
+),
 -- What the window's sleeps and samples refer to. `$few` says that these are known by now, so that only they need be read.
 needed AS MATERIALIZED (
     SELECT stack_id FROM samples WHERE ts >= $from AND ts < $to
     UNION
-    SELECT stack_id FROM off_cpu WHERE ts >= $from AND ts < $to AND dur >= $asleep
+    SELECT stack_id FROM off_cpu WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
 ),
 seen AS (
     SELECT stack_id, frame_ids
@@ -55,13 +86,18 @@ placed AS (
            unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
     FROM seen
 ),
--- The frame that a stack is blamed on: the first own one from the leaf, else of a dependency or tokio, else the leaf.
+-- The frame that a stack is blamed on: the first own one from the leaf, else of a dependency or tokio, else the leaf. And
+-- whether it is inside `block_in_place`, called by the innermost task.
 blame AS MATERIALIZED (
-    SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own
+    SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own,
+           coalesce(d.in_place < coalesce(d.polled, d.in_place + 1), false) AS in_place
     FROM seen s
     LEFT JOIN (
         SELECT p.stack_id, min(CASE WHEN f.origin = 'own' THEN p.depth END) AS own,
-               min(CASE WHEN f.origin IN ('dependency', 'tokio') THEN p.depth END) AS near
+               min(CASE WHEN f.origin IN ('dependency', 'tokio') THEN p.depth END) AS near,
+               min(CASE WHEN f.origin = 'tokio' AND f.function LIKE '%block_in_place%' THEN p.depth END) AS in_place,
+               min(CASE WHEN f.origin = 'tokio' AND f.function LIKE 'tokio::runtime::task::%poll%'
+                        THEN p.depth END) AS polled
         FROM placed p
         JOIN frames f ON f.frame_id = p.frame_id
         WHERE f.function IS NOT NULL
@@ -69,7 +105,7 @@ blame AS MATERIALIZED (
     ) d ON d.stack_id = s.stack_id
 ),
 asleep AS MATERIALIZED (
-    SELECT o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.tid, o.stack_id
+    SELECT o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.ts + o.dur AS end_ts, o.task_id, o.tid, o.stack_id
     FROM off_cpu o
     WHERE o.ts >= $from AND o.ts < $to AND o.dur >= $asleep
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
@@ -92,7 +128,7 @@ long_polls AS (
 ),
 -- The samples inside each of them, by stack: known before it is known what stacks are blamed on.
 sampled_polls AS MATERIALIZED (
-    SELECT p.tid, p.ts, p.dur, p.task_id, p.type_id, s.stack_id, sum(coalesce(s.weight, 0)) AS weight
+    SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, s.stack_id, sum(coalesce(s.weight, 0)) AS weight
     FROM long_polls p
     LEFT JOIN (
         SELECT ts, tid, task_id, stack_id, weight,
@@ -100,21 +136,22 @@ sampled_polls AS MATERIALIZED (
         FROM samples
         WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
     ) s ON s.tid = p.tid AND s.bucket = p.bucket AND s.task_id = p.task_id AND s.ts >= p.ts AND s.ts < p.end_ts
-    GROUP BY p.tid, p.ts, p.dur, p.task_id, p.type_id, s.stack_id
+    GROUP BY p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, s.stack_id
 ),
 poll_pieces AS (
-    SELECT p.tid, p.ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
-           sum(p.weight) AS weight
+    SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
+           sum(p.weight) AS weight, max(CASE WHEN b.in_place THEN 1 ELSE 0 END) AS in_place
     FROM sampled_polls p
     LEFT JOIN blame b ON b.stack_id = p.stack_id
-    GROUP BY p.tid, p.ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false)
+    GROUP BY p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false)
 ),
 computed AS MATERIALIZED (
     SELECT *
-    FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts, dur, task_id, type_id
-                                       ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n
+    FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts, end_ts, dur, task_id, type_id
+                                       ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n,
+                 max(in_place) OVER (PARTITION BY tid, ts, end_ts, dur, task_id, type_id) AS any_in_place
           FROM poll_pieces)
-    WHERE n = 1
+    WHERE n = 1 AND any_in_place = 0
 ),
 -- When polls were not watched: from the latest end so far to the next beginning.
 gaps AS MATERIALIZED (
@@ -136,68 +173,94 @@ gaps AS MATERIALIZED (
     )
     WHERE from_ts < to_ts
 ),
--- Samples and sleeps of these times.
+-- Samples of these times, sleeps, and other times off CPU.
 unwatched AS (
-    SELECT s.tid, s.ts, s.task_id, s.stack_id, s.weight, s.is_sleep, g.from_ts AS gap
+    SELECT s.tid, s.ts, s.task_id, s.stack_id, s.weight, s.off, s.place, g.from_ts AS gap
     FROM gaps g
     JOIN (
-        SELECT tid, ts, task_id, stack_id, weight, 0 AS is_sleep,
+        SELECT tid, ts, task_id, stack_id, weight, 0 AS off, 0 AS place,
                ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12) AS bucket
         FROM samples
         WHERE ts >= $from AND ts < $to
         UNION ALL
-        SELECT tid, ts, NULL, NULL, 0, 1,
+        SELECT tid, ts, CASE WHEN state IN ('S', 'D', '+') THEN NULL ELSE task_id END, NULL, 0, dur,
+               CASE WHEN state IN ('S', 'D', '+') THEN 1 ELSE 2 END,
                ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
         FROM off_cpu
-        WHERE ts >= $from AND ts < $to AND state IN ('S', 'D')
+        WHERE ts >= $from AND ts < $to
     ) s ON s.bucket = g.bucket AND s.ts >= g.from_ts AND s.ts < g.to_ts
 ),
--- Islands: consecutive samples of one task without a sleep between.
+-- Islands: consecutive samples of one task without a sleep between. Any number of polls may lie in one.
 islands AS (
-    SELECT *, sum(is_shore) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep
-                                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS island
+    SELECT *, min(CASE WHEN place = 0 THEN ts END) OVER (PARTITION BY tid, gap, island) AS first_ts,
+           max(CASE WHEN place = 0 THEN ts END) OVER (PARTITION BY tid, gap, island) AS last_ts
     FROM (
-        SELECT *, CASE WHEN task_id = lag(task_id) OVER (PARTITION BY tid, gap ORDER BY ts, is_sleep)
-                       THEN 0 ELSE 1 END AS is_shore
-        FROM unwatched
+        SELECT *, sum(is_shore) OVER (PARTITION BY tid, gap ORDER BY ts, place
+                                      ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS island
+        FROM (
+            SELECT *, CASE WHEN task_id = lag(task_id) OVER (PARTITION BY tid, gap ORDER BY ts, place)
+                           THEN 0 ELSE 1 END AS is_shore
+            FROM unwatched
+        )
     )
 ),
 island_pieces AS (
-    SELECT i.tid, i.gap, i.island, i.task_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
-           min(i.ts) AS first_ts, max(i.ts) AS last_ts, count(*) AS samples, sum(i.weight) AS weight
+    SELECT i.tid, i.gap, i.island, i.task_id, i.first_ts, i.last_ts, b.frame_id, coalesce(b.is_own, false) AS is_own,
+           sum(CASE WHEN i.place = 0 THEN 1 ELSE 0 END) AS samples, sum(i.weight) AS weight,
+           sum(CASE WHEN i.ts > i.first_ts AND i.ts < i.last_ts THEN i.off ELSE 0 END) AS off,
+           max(CASE WHEN b.in_place THEN 1 ELSE 0 END) AS in_place
     FROM islands i
     LEFT JOIN blame b ON b.stack_id = i.stack_id
-    WHERE i.task_id IS NOT NULL
-    GROUP BY i.tid, i.gap, i.island, i.task_id, b.frame_id, coalesce(b.is_own, false)
+    WHERE i.task_id IS NOT NULL AND i.first_ts IS NOT NULL
+    GROUP BY i.tid, i.gap, i.island, i.task_id, i.first_ts, i.last_ts, b.frame_id, coalesce(b.is_own, false)
 ),
+-- A lower bound: n samples lie n - 1 periods apart, and the thread was on a CPU for no longer than the scheduler says.
 estimated AS MATERIALIZED (
-    SELECT *
+    SELECT tid, task_id, frame_id, is_own, ts, last_ts,
+           least(last_ts - ts - off,
+                 CAST((weight * (samples - 1) - (weight * (samples - 1)) % samples) / samples AS BIGINT)) AS dur
     FROM (
-        SELECT tid, task_id, frame_id, is_own,
-               min(first_ts) OVER (PARTITION BY tid, gap, island) AS ts,
-               max(last_ts) OVER (PARTITION BY tid, gap, island) AS last_ts,
+        SELECT tid, task_id, frame_id, is_own, first_ts AS ts, last_ts,
                sum(samples) OVER (PARTITION BY tid, gap, island) AS samples,
-               sum(weight) OVER (PARTITION BY tid, gap, island) AS dur,
+               sum(weight) OVER (PARTITION BY tid, gap, island) AS weight,
+               sum(off) OVER (PARTITION BY tid, gap, island) AS off,
+               max(in_place) OVER (PARTITION BY tid, gap, island) AS any_in_place,
                row_number() OVER (PARTITION BY tid, gap, island
                                   ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n
         FROM island_pieces
     )
-    WHERE n = 1 AND samples >= 2 AND dur >= $threshold AND 2 * (last_ts - ts) >= $threshold
+    WHERE n = 1 AND samples >= 2 AND any_in_place = 0
 ),
 found AS MATERIALIZED (
-    SELECT s.*, f.function AS own_function, f.file AS own_file, f.line AS own_line, t.name AS thread
+    SELECT s.ts, s.dur, s.cause, s.spans, s.estimated, s.task_id, s.type_id, s.tid, s.frame_id, s.is_own,
+           f.function AS own_function, f.file AS own_file, f.line AS own_line, t.name AS thread,
+           w.tid IS NOT NULL AS is_worker, coalesce(s.is_polled, false) AS is_polled
     FROM (
-        SELECT a.ts, a.dur, 'blocked' AS cause, false AS estimated, a.task_id, CAST(NULL AS BIGINT) AS type_id, a.tid,
-               b.frame_id, b.is_own
-        FROM asleep a
-        LEFT JOIN blame b ON b.stack_id = a.stack_id
-        UNION ALL
-        SELECT ts, dur, 'cpu', false, task_id, type_id, tid, frame_id, is_own FROM computed
-        UNION ALL
-        SELECT ts, dur, 'cpu', true, task_id, CAST(NULL AS BIGINT), tid, frame_id, is_own FROM estimated
+        SELECT *, least(end_ts, CAST($to AS BIGINT) - 1) AS moment
+        FROM (
+            SELECT a.ts, a.dur, a.end_ts, 'blocked' AS cause, 'one poll' AS spans, false AS estimated, a.task_id,
+                   CAST(NULL AS BIGINT) AS type_id, a.tid, b.frame_id, coalesce(b.is_own, false) AS is_own,
+                   false AS is_polled
+            FROM asleep a
+            LEFT JOIN blame b ON b.stack_id = a.stack_id
+            WHERE NOT coalesce(b.in_place, false)
+            UNION ALL
+            SELECT ts, dur, end_ts, 'cpu', 'one poll', false, task_id, type_id, tid, frame_id, is_own, true
+            FROM computed
+            UNION ALL
+            SELECT ts, dur, last_ts, 'cpu', 'one poll or several', true, task_id, CAST(NULL AS BIGINT), tid, frame_id,
+                   is_own, false
+            FROM estimated
+            WHERE dur >= $threshold
+        )
     ) s
+    LEFT JOIN handed h ON h.tid = s.tid AND h.from_ts <= s.moment AND s.moment < h.to_ts
+          AND h.bucket = s.moment - (s.moment - $from)
+              % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
     LEFT JOIN frames f ON f.frame_id = s.frame_id
     LEFT JOIN thread_name t ON t.tid = s.tid
+    LEFT JOIN worker w ON w.tid = s.tid
+    WHERE h.tid IS NULL
 ),
 -- A task's type is told when the task is first met, and as it is spawned.
 type_of AS MATERIALIZED (
@@ -209,7 +272,7 @@ type_of AS MATERIALIZED (
     GROUP BY o.task_id
 ),
 stretches AS (
-    SELECT s.ts, CAST(s.dur AS BIGINT) AS dur, s.cause, s.estimated,
+    SELECT s.ts, CAST(s.dur AS BIGINT) AS dur, s.cause, s.spans, s.estimated,
            CASE WHEN s.is_own THEN s.own_function ELSE coalesce(y.name, s.own_function, '<unknown>') END AS function,
            CASE WHEN y.name IS NOT NULL
                  AND (NOT coalesce(s.is_own, false) OR (s.own_line IS NULL AND y.line IS NOT NULL))
@@ -221,22 +284,88 @@ stretches AS (
     FROM found s
     LEFT JOIN type_of o ON o.task_id = s.task_id
     LEFT JOIN task_types y ON y.type_id = coalesce(s.type_id, o.type_id)
-    WHERE coalesce(y.kind, 'task') = 'task'
+    WHERE coalesce(y.kind, CASE WHEN s.is_worker AND (s.is_own OR s.is_polled) THEN 'task' ELSE 'unknown' END) = 'task'
       AND ($task IS NULL OR s.task_id = $task)
       AND ($thread IS NULL OR s.tid = $thread)
+),
+-- Sleeps that are too short to be stretches, and those of which only the sum is known.
+short AS MATERIALIZED (
+    SELECT o.task_id, o.tid, o.stack_id, sum(greatest(coalesce(o.intervals, 1), 1)) AS sleeps,
+           sum(greatest(o.dur - coalesce(o.run_queue, 0), 0)) AS total,
+           max(CAST((greatest(o.dur - coalesce(o.run_queue, 0), 0)
+                     - greatest(o.dur - coalesce(o.run_queue, 0), 0) % greatest(coalesce(o.intervals, 1), 1))
+                    / greatest(coalesce(o.intervals, 1), 1) AS BIGINT)) AS longest,
+           min(o.ts) AS first_ts, max(o.ts) AS last_ts,
+           max(CASE WHEN o.state = '+' THEN 1 ELSE 0 END) AS is_sum
+    FROM (
+        SELECT *, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment
+        FROM off_cpu
+        WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL AND state IN ('S', 'D', '+')
+          AND (state = '+' OR dur - coalesce(run_queue, 0) < $asleep)
+          AND ($task IS NULL OR task_id = $task)
+          AND ($thread IS NULL OR tid = $thread)
+    ) o
+    LEFT JOIN handed h ON h.tid = o.tid AND h.from_ts <= o.moment AND o.moment < h.to_ts
+          AND h.bucket = o.moment - (o.moment - $from)
+              % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
+    WHERE h.tid IS NULL
+    GROUP BY o.task_id, o.tid, o.stack_id
+),
+short_type_of AS (
+    SELECT o.task_id, min(o.type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
+    WHERE o.type_id IS NOT NULL AND o.task_id IN (SELECT task_id FROM short)
+    GROUP BY o.task_id
+),
+short_placed AS (
+    SELECT s.sleeps, s.total, s.longest, s.first_ts, s.last_ts, s.is_sum, s.task_id, s.tid, s.stack_id, t.name AS thread,
+           CASE WHEN b.is_own THEN f.function ELSE coalesce(y.name, f.function, '<unknown>') END AS function,
+           CASE WHEN y.name IS NOT NULL
+                 AND (NOT coalesce(b.is_own, false) OR (f.line IS NULL AND y.line IS NOT NULL))
+                THEN y.file ELSE f.file END AS file,
+           CASE WHEN y.name IS NOT NULL
+                 AND (NOT coalesce(b.is_own, false) OR (f.line IS NULL AND y.line IS NOT NULL))
+                THEN y.line ELSE f.line END AS line,
+           y.name AS task_type
+    FROM short s
+    LEFT JOIN short_type_of o ON o.task_id = s.task_id
+    LEFT JOIN task_types y ON y.type_id = o.type_id
+    LEFT JOIN worker w ON w.tid = s.tid
+    LEFT JOIN thread_name t ON t.tid = s.tid
+    LEFT JOIN blame b ON b.stack_id = s.stack_id
+    LEFT JOIN frames f ON f.frame_id = b.frame_id
+    WHERE coalesce(y.kind, CASE WHEN w.tid IS NOT NULL AND b.is_own THEN 'task' ELSE 'unknown' END) = 'task'
+      AND NOT coalesce(b.in_place, false)
+),
+culprits AS (
+    SELECT cause, spans, count(*) AS count, sum(dur) AS total,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY dur) AS median, max(dur) AS longest,
+           bool_or(estimated) AS estimated, function, file, max(CASE WHEN n = 1 THEN line END) AS line, task_type,
+           percentile_cont(0.99) WITHIN GROUP (ORDER BY dur) AS p99,
+           min(ts) AS first_ts, max(ts) AS last_ts, max(CASE WHEN n = 1 THEN ts END) AS worst_ts,
+           max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN tid END) AS tid,
+           max(CASE WHEN n = 1 THEN thread END) AS thread
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY cause, spans, task_type, function, file, line_key
+                                     ORDER BY dur DESC, ts, tid) AS n
+        FROM (SELECT *, CASE WHEN cause = 'blocked' THEN line END AS line_key FROM stretches)
+    )
+    GROUP BY cause, spans, task_type, function, file, line_key
+    UNION ALL
+    SELECT 'blocked', 'short sleeps', CAST(sum(sleeps) AS BIGINT), sum(total),
+           CAST(CAST((sum(total) - sum(total) % sum(sleeps)) / sum(sleeps) AS BIGINT) AS DOUBLE), max(longest),
+           max(is_sum) > 0, function, file, line, task_type, CAST(NULL AS DOUBLE), min(first_ts), max(last_ts),
+           CAST(NULL AS BIGINT), max(CASE WHEN n = 1 THEN task_id END), max(CASE WHEN n = 1 THEN tid END),
+           max(CASE WHEN n = 1 THEN thread END)
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY task_type, function, file, line
+                                     ORDER BY total DESC, tid, task_id, stack_id NULLS LAST) AS n
+        FROM short_placed
+    )
+    GROUP BY function, file, line, task_type
+    HAVING sum(total) >= $threshold
 )
-SELECT cause, count(*) AS count, CAST(sum(dur) AS BIGINT) AS total,
-       CAST(round(percentile_cont(0.5) WITHIN GROUP (ORDER BY dur)) AS BIGINT) AS median,
-       max(dur) AS longest, bool_or(estimated) AS estimated,
-       function, file, max(CASE WHEN n = 1 THEN line END) AS line, task_type,
-       CAST(round(percentile_cont(0.99) WITHIN GROUP (ORDER BY dur)) AS BIGINT) AS p99,
-       min(ts) AS first_ts, max(ts) AS last_ts, max(CASE WHEN n = 1 THEN ts END) AS worst_ts,
-       max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN tid END) AS tid,
-       max(CASE WHEN n = 1 THEN thread END) AS thread
-FROM (
-    SELECT *, row_number() OVER (PARTITION BY cause, task_type, function, file, line_key
-                                 ORDER BY dur DESC, ts, tid) AS n
-    FROM (SELECT *, CASE WHEN cause = 'blocked' THEN line END AS line_key FROM stretches)
-)
-GROUP BY cause, task_type, function, file, line_key
-ORDER BY total DESC, cause, function, file NULLS LAST, line NULLS LAST, task_type NULLS LAST
+SELECT cause, spans, count, CAST(total AS BIGINT) AS total, CAST(round(median) AS BIGINT) AS median, longest, estimated,
+       function, file, line, task_type, CAST(round(p99) AS BIGINT) AS p99, first_ts, last_ts, worst_ts, task_id, tid, thread
+FROM culprits
+ORDER BY total DESC, cause, function, file NULLS LAST, line NULLS LAST, task_type NULLS LAST, spans

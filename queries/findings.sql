@@ -6,7 +6,16 @@
 -- long_poll: by type of task, polls that began in the window and held their worker (`dur - run_queue`: asleep or on a CPU)
 -- for more than $long_poll; a warning where the longest did for more than $very_long_poll. Where polls were not watched,
 -- sleeps inside tasks of more than $long_poll count in their place: a sleep lies in one poll. CPU samples do not count: any
--- number of short polls of one task can lie between two of them. `value` is the longest.
+-- number of short polls of one task can lie between two of them. Nor do polls and sleeps in `block_in_place`, and of tasks of
+-- unknown type only those count that blocking_each.sql lists. `value` is the longest.
+--
+-- cpu_share: where polls were not watched, for at least $observed in sum, a task whose samples on one worker come to more
+-- than $cpu_share of that time. Whether that was one poll or many is not known. Of n samples n - 1 count. `value` is the
+-- share in thousandths, `count` the samples.
+--
+-- short_sleeps: by type of task, sleeps inside polls, each shorter than 1 ms, that come to $short_sleeps a second or more (of
+-- the window, or of one second where that is shorter). Those that were only recorded in sum count too (`estimated`: their
+-- task is that of the last). Not in `block_in_place`, as above. `value` is their sum.
 --
 -- cpu_starved: polls of tasks that began in the window and waited for a CPU (`run_queue`) for more than $long_poll. No task
 -- is to blame; the sentence says how many CPUs the process and all others used (`process`), and for how long a CPU limit of
@@ -16,7 +25,7 @@
 -- $wake_delay_p99, of at least $wake_delay_count. The type is the one that waited longest in sum.
 --
 -- worker_blocked: a worker that was observed for at least $observed (as in workers.sql) was asleep inside tasks for
--- more than $worker_blocked of that: a warning.
+-- more than $worker_blocked of that: a warning. Short sleeps count as long ones do; those inside `block_in_place` do not.
 --
 -- imbalance: of a runtime's workers that were observed for $observed, the busiest was on a CPU for more than
 -- $imbalance_busy of its time, and more than $imbalance times as much of it as the least busy one. `value` is that
@@ -42,6 +51,8 @@
 --   $very_long_poll    ns        a poll this long is a warning (default 100000000)
 --   $wake_delay_p99    ns        the percentile of delays that is too long (default 5000000)
 --   $wake_delay_count  count     the least delays of which it is taken (default 100)
+--   $cpu_share         count     thousandths of a worker's time that one task may compute (default 400)
+--   $short_sleeps      ns        short sleeps of a type, each second (default 30000000)
 --   $worker_blocked    count     thousandths of its time that a worker may sleep inside tasks (default 500)
 --   $imbalance         count     how many times as busy the busiest worker may be, in thousandths (default 3000)
 --   $imbalance_busy    count     only where it is busy for these thousandths of its time (default 300)
@@ -68,8 +79,9 @@
 -- Further columns:
 --   task_id            id        task of the worst
 --   tid                id        its thread
---   count              count     how many of them: polls, delays, tasks, waits; null of a rule that counts nothing
---   estimated          flag      whether it rests on samples alone, which no rule does today
+--   count              count     how many of them: polls, samples, sleeps, delays, tasks, waits; null of a rule that counts
+--                                nothing
+--   estimated          flag      whether `value` is an estimate
 WITH
 type_of AS MATERIALIZED (
     SELECT task_id, min(type_id) AS type_id
@@ -77,14 +89,58 @@ type_of AS MATERIALIZED (
     WHERE type_id IS NOT NULL
     GROUP BY task_id
 ),
-loops AS (
-    SELECT o.task_id FROM type_of o JOIN task_types y ON y.type_id = o.type_id WHERE y.kind = 'worker'
+kind_of AS (
+    SELECT o.task_id, y.kind FROM type_of o JOIN task_types y ON y.type_id = o.type_id
 ),
 thread AS MATERIALIZED (
     SELECT tid, name, role, worker, runtime_id
     FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
           FROM threads)
     WHERE n = 1
+),
+-- Threads that are or were a worker's, and when one of them was no worker: `block_in_place` had handed its core to another
+-- thread.
+worker AS MATERIALIZED (
+    SELECT DISTINCT tid FROM threads WHERE role = 'worker'
+),
+handed AS MATERIALIZED (
+    SELECT tid, from_ts, to_ts,
+           unnest(generate_series(
+               from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+    FROM (
+        SELECT tid, greatest(ts, $from) AS from_ts, least(coalesce(next_ts, $to), $to) AS to_ts
+        FROM (
+            SELECT tid, ts, role, lead(ts) OVER (PARTITION BY tid ORDER BY ts) AS next_ts
+            FROM (
+                SELECT tid, ts, min(role) AS role
+                FROM threads
+                WHERE role <> 'other' AND tid IN (SELECT tid FROM worker)
+                GROUP BY tid, ts
+            )
+        )
+        WHERE role = 'blocking'
+    )
+    WHERE from_ts < to_ts
+),
+-- Stacks inside `block_in_place`, called by the innermost task; and those with own code.
+stack_fact AS MATERIALIZED (
+    SELECT stack_id, coalesce(in_place < coalesce(polled, in_place + 1), false) AS in_place, is_own > 0 AS is_own
+    FROM (
+        SELECT p.stack_id,
+               min(CASE WHEN f.origin = 'tokio' AND f.function LIKE '%block_in_place%' THEN p.depth END) AS in_place,
+               min(CASE WHEN f.origin = 'tokio' AND f.function LIKE 'tokio::runtime::task::%poll%'
+                        THEN p.depth END) AS polled,
+               max(CASE WHEN f.origin = 'own' THEN 1 ELSE 0 END) AS is_own
+        FROM (
+            SELECT stack_id, unnest(frame_ids) AS frame_id,
+                   unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
+            FROM stacks
+        ) p
+        JOIN frames f ON f.frame_id = p.frame_id
+        WHERE f.function IS NOT NULL
+        GROUP BY p.stack_id
+    )
 ),
 -- long_poll. When polls were not watched: from the latest end so far to the next beginning.
 gaps AS MATERIALIZED (
@@ -108,10 +164,10 @@ gaps AS MATERIALIZED (
 ),
 -- Sleeps inside tasks of these times.
 asleep AS (
-    SELECT s.ts, s.dur, s.tid, s.task_id
+    SELECT s.ts, s.end_ts, s.dur, s.tid, s.task_id, s.stack_id
     FROM gaps g
     JOIN (
-        SELECT ts, dur - coalesce(run_queue, 0) AS dur, tid, task_id,
+        SELECT ts, ts + dur AS end_ts, dur - coalesce(run_queue, 0) AS dur, tid, task_id, stack_id,
                ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12) AS bucket
         FROM off_cpu
         WHERE ts >= $from AND ts < $to AND state IN ('S', 'D') AND task_id IS NOT NULL
@@ -119,20 +175,51 @@ asleep AS (
     ) s ON s.bucket = g.bucket AND s.ts >= g.from_ts AND s.ts < g.to_ts
 ),
 long AS (
-    SELECT ts, dur - run_queue AS dur, tid, task_id, type_id
+    SELECT ts, ts + dur AS end_ts, dur - run_queue AS dur, tid, task_id, type_id, true AS is_known
     FROM polls
     WHERE ts >= $from AND ts < $to AND dur > $long_poll AND dur - run_queue > $long_poll
     UNION ALL
-    SELECT ts, dur, tid, task_id, NULL
-    FROM asleep
+    SELECT a.ts, a.end_ts, a.dur, a.tid, a.task_id, NULL, coalesce(f.is_own, false)
+    FROM asleep a
+    LEFT JOIN stack_fact f ON f.stack_id = a.stack_id
+),
+-- Those in which the thread was seen inside `block_in_place`: in a sample, or in a sleep of a millisecond or more.
+long_in_place AS (
+    SELECT DISTINCT l.tid, l.ts
+    FROM (
+        SELECT tid, ts, end_ts,
+               unnest(generate_series(
+                   ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+                   least(end_ts, $to), greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+        FROM long
+    ) l
+    JOIN (
+        SELECT tid, ts,
+               ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12) AS bucket
+        FROM (
+            SELECT tid, ts, stack_id FROM samples WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
+            UNION ALL
+            SELECT tid, ts, stack_id FROM off_cpu
+            WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL AND state IN ('S', 'D')
+              AND dur - coalesce(run_queue, 0) >= 1000000
+        ) e
+        JOIN stack_fact f ON f.stack_id = e.stack_id
+        WHERE f.in_place
+    ) m ON m.tid = l.tid AND m.bucket = l.bucket AND m.ts >= l.ts AND m.ts < l.end_ts
 ),
 long_typed AS (
     SELECT l.*, y.name,
            row_number() OVER (PARTITION BY y.name ORDER BY l.dur DESC, l.ts, l.tid, l.task_id) AS n
-    FROM long l
+    FROM (SELECT *, least(end_ts, CAST($to AS BIGINT) - 1) AS moment FROM long) l
+    LEFT JOIN handed h ON h.tid = l.tid AND h.from_ts <= l.moment AND l.moment < h.to_ts
+          AND h.bucket = l.moment - (l.moment - $from)
+              % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
+    LEFT JOIN long_in_place p ON p.tid = l.tid AND p.ts = l.ts
+    LEFT JOIN worker w ON w.tid = l.tid
     LEFT JOIN type_of o ON o.task_id = l.task_id
     LEFT JOIN task_types y ON y.type_id = coalesce(l.type_id, o.type_id)
-    WHERE coalesce(y.kind, 'task') = 'task'
+    WHERE coalesce(y.kind, CASE WHEN w.tid IS NOT NULL AND l.is_known THEN 'task' ELSE 'unknown' END) = 'task'
+      AND h.tid IS NULL AND p.tid IS NULL
 ),
 long_poll AS (
     SELECT 'long_poll' AS rule, max(dur) > $very_long_poll AS is_warning,
@@ -149,6 +236,84 @@ long_poll AS (
            count(*) AS count, false AS estimated
     FROM long_typed
     GROUP BY name
+),
+-- cpu_share
+unwatched AS (
+    SELECT CAST(coalesce(sum(to_ts - from_ts), 0) AS BIGINT) AS time FROM (SELECT DISTINCT from_ts, to_ts FROM gaps)
+),
+computed AS (
+    SELECT s.tid, s.task_id, count(*) AS samples, sum(s.weight) AS weight, min(s.ts) AS ts
+    FROM gaps g
+    JOIN (
+        SELECT ts, tid, task_id, weight,
+               ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12) AS bucket
+        FROM samples
+        WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
+    ) s ON s.bucket = g.bucket AND s.ts >= g.from_ts AND s.ts < g.to_ts
+    GROUP BY s.tid, s.task_id
+),
+cpu_shares AS (
+    SELECT c.tid, c.task_id, c.samples, c.ts, u.time, y.name, t.name AS thread,
+           coalesce('worker ' || CAST(t.worker AS VARCHAR), 'worker thread ' || CAST(t.tid AS VARCHAR)) AS worker,
+           CAST((c.weight * (c.samples - 1) * 1000 - (c.weight * (c.samples - 1) * 1000) % (c.samples * nullif(u.time, 0)))
+                / (c.samples * nullif(u.time, 0)) AS BIGINT) AS share
+    FROM computed c
+    CROSS JOIN unwatched u
+    JOIN thread t ON t.tid = c.tid
+    LEFT JOIN type_of o ON o.task_id = c.task_id
+    LEFT JOIN task_types y ON y.type_id = o.type_id
+    WHERE t.role = 'worker' AND u.time >= $observed AND y.kind = 'task'
+),
+cpu_share AS (
+    SELECT 'cpu_share' AS rule, false AS is_warning,
+           name || ' took '
+               || CAST(CAST((share - share % 10) / 10 AS BIGINT) AS VARCHAR) || ' % of the time of ' || worker
+               || ' in the ' AS text_1,
+           time AS ns_1, ' in which polls were not recorded' AS text_2, CAST(NULL AS BIGINT) AS ns_2, '' AS text_3,
+           share AS value, CAST($cpu_share AS BIGINT) AS threshold, 'thousandths' AS unit, name AS task_type, ts, task_id,
+           tid, samples AS count, true AS estimated
+    FROM cpu_shares
+    WHERE share > $cpu_share
+),
+-- short_sleeps
+short AS (
+    SELECT o.task_id, o.tid, sum(greatest(coalesce(o.intervals, 1), 1)) AS sleeps,
+           sum(greatest(o.dur - coalesce(o.run_queue, 0), 0)) AS total,
+           max(CASE WHEN o.state = '+' THEN 1 ELSE 0 END) AS is_sum, coalesce(p.is_own, false) AS is_own
+    FROM (
+        SELECT *, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment
+        FROM off_cpu
+        WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL AND state IN ('S', 'D', '+')
+          AND (state = '+' OR dur - coalesce(run_queue, 0) < 1000000)
+    ) o
+    LEFT JOIN handed h ON h.tid = o.tid AND h.from_ts <= o.moment AND o.moment < h.to_ts
+          AND h.bucket = o.moment - (o.moment - $from)
+              % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
+    LEFT JOIN stack_fact p ON p.stack_id = o.stack_id
+    WHERE h.tid IS NULL AND NOT coalesce(p.in_place, false)
+    GROUP BY o.task_id, o.tid, coalesce(p.is_own, false)
+),
+short_typed AS (
+    SELECT y.name, s.*, row_number() OVER (PARTITION BY y.name ORDER BY s.total DESC, s.tid, s.task_id, s.is_own) AS n
+    FROM short s
+    LEFT JOIN worker w ON w.tid = s.tid
+    LEFT JOIN type_of o ON o.task_id = s.task_id
+    LEFT JOIN task_types y ON y.type_id = o.type_id
+    WHERE coalesce(y.kind, CASE WHEN w.tid IS NOT NULL AND s.is_own THEN 'task' ELSE 'unknown' END) = 'task'
+),
+short_sleeps AS (
+    SELECT 'short_sleeps' AS rule, false AS is_warning,
+           coalesce(name, 'a task of unknown type') || ' slept inside polls ' || CAST(CAST(sum(sleeps) AS BIGINT) AS VARCHAR)
+               || ' times for less than 1 ms, ' AS text_1,
+           CAST(sum(total) AS BIGINT) AS ns_1, ' in sum' AS text_2, CAST(NULL AS BIGINT) AS ns_2, '' AS text_3,
+           CAST(sum(total) AS BIGINT) AS value, CAST($short_sleeps AS BIGINT) AS threshold, 'ns' AS unit, name AS task_type,
+           CAST(NULL AS BIGINT) AS ts, max(CASE WHEN n = 1 THEN task_id END) AS task_id,
+           max(CASE WHEN n = 1 THEN tid END) AS tid, CAST(sum(sleeps) AS BIGINT) AS count, max(is_sum) > 0 AS estimated
+    FROM short_typed
+    GROUP BY name
+    HAVING CAST(sum(total) AS DOUBLE) * 1e9
+           >= CAST($short_sleeps AS DOUBLE)
+              * CAST(greatest(CAST($to AS BIGINT) - CAST($from AS BIGINT), 1000000000) AS DOUBLE)
 ),
 -- cpu_starved
 starved AS (
@@ -240,30 +405,41 @@ wake_delay AS (
 ),
 -- worker_blocked, imbalance and pool_saturated rest on the load of threads.
 away AS (
-    SELECT tid, task_id, min(ts) AS first_ts, max(back) AS last_ts,
-           sum(greatest(least(ready, $to) - greatest(ts, $from), 0)) AS asleep,
-           sum(greatest(least(back, $to) - greatest(ready, $from), 0)) AS waiting
+    SELECT o.tid, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false) AS in_place, min(o.ts) AS first_ts,
+           max(o.back) AS last_ts, sum(greatest(least(o.ready, $to) - greatest(o.ts, $from), 0)) AS asleep,
+           sum(greatest(least(o.back, $to) - greatest(o.ready, $from), 0)) AS waiting
     FROM (
-        SELECT tid, task_id, ts, ts + dur AS back,
-               CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready
+        SELECT tid, task_id, ts, ts + dur AS back, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment,
+               CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready,
+               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN tid END AS sleeper,
+               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN stack_id END AS slept_at
         FROM off_cpu
         WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
-    )
-    GROUP BY tid, task_id
+    ) o
+    LEFT JOIN handed h ON h.tid = o.sleeper AND h.from_ts <= o.moment AND o.moment < h.to_ts
+          AND h.bucket = o.moment - (o.moment - $from)
+              % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
+    LEFT JOIN stack_fact f ON f.stack_id = o.slept_at
+    GROUP BY o.tid, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false)
 ),
+-- A worker's sleep inside `block_in_place`, or in a task of unknown type, which may be its own loop, is set apart.
 signs AS (
     SELECT a.tid, a.first_ts, a.last_ts, a.waiting,
-           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN a.asleep ELSE 0 END AS blocked,
-           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN 0 ELSE a.asleep END AS idle
+           CASE WHEN a.task_id IS NOT NULL AND coalesce(t.kind, '') <> 'worker' AND NOT a.in_place
+                     AND (t.kind IS NOT NULL OR w.tid IS NULL) THEN a.asleep ELSE 0 END AS blocked,
+           CASE WHEN a.task_id IS NOT NULL AND coalesce(t.kind, '') <> 'worker'
+                     AND (a.in_place OR (t.kind IS NULL AND w.tid IS NOT NULL)) THEN a.asleep ELSE 0 END AS apart,
+           CASE WHEN a.task_id IS NULL OR t.kind = 'worker' THEN a.asleep ELSE 0 END AS idle
     FROM away a
-    LEFT JOIN loops l ON l.task_id = a.task_id
+    LEFT JOIN kind_of t ON t.task_id = a.task_id
+    LEFT JOIN worker w ON w.tid = a.tid
     UNION ALL
-    SELECT tid, min(ts), max(ts), 0, 0, 0
+    SELECT tid, min(ts), max(ts), 0, 0, 0, 0
     FROM samples
     WHERE ts >= greatest($from, -9000000000000000000) - 1000000000 AND ts < least($to, 9000000000000000000) + 1000000000
     GROUP BY tid
     UNION ALL
-    SELECT tid, min(ts), max(ts + dur), 0, 0, 0
+    SELECT tid, min(ts), max(ts + dur), 0, 0, 0, 0
     FROM polls
     WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
     GROUP BY tid
@@ -272,11 +448,11 @@ load AS (
     SELECT t.tid, t.role, t.runtime_id, coalesce('worker ' || CAST(t.worker AS VARCHAR),
                                                  'worker thread ' || CAST(t.tid AS VARCHAR)) AS name,
            coalesce(s.observed, 0) AS observed, coalesce(s.blocked, 0) AS blocked, coalesce(s.idle, 0) AS idle,
-           coalesce(s.observed - s.blocked - s.waiting - s.idle, 0) AS running
+           coalesce(s.observed - s.blocked - s.apart - s.waiting - s.idle, 0) AS running
     FROM thread t
     LEFT JOIN (
         SELECT tid, greatest(least(max(last_ts), $to) - greatest(min(first_ts), $from), 0) AS observed,
-               sum(waiting) AS waiting, sum(blocked) AS blocked, sum(idle) AS idle
+               sum(waiting) AS waiting, sum(blocked) AS blocked, sum(apart) AS apart, sum(idle) AS idle
         FROM signs
         GROUP BY tid
     ) s ON s.tid = t.tid
@@ -481,6 +657,8 @@ lock_owner_asleep AS (
 ),
 found AS (
     SELECT * FROM long_poll
+    UNION ALL SELECT * FROM cpu_share
+    UNION ALL SELECT * FROM short_sleeps
     UNION ALL SELECT * FROM cpu_starved
     UNION ALL SELECT * FROM wake_delay
     UNION ALL SELECT * FROM loaded

@@ -2,7 +2,8 @@
 --
 -- A row is what the flags ask for: each that is true is told apart, the columns of the others are null. By default only
 -- time on a CPU counts, by its samples; with $states the time off CPU counts too, from the scheduler, of the stretches
--- that began in the window. What a sample or a stretch is blamed on is said in hotspots.sql. Preemptions have no stack.
+-- that began in the window. What a sample or a stretch is blamed on is said in hotspots.sql. Preemptions have no stack,
+-- and neither have stretches of which only the sum was recorded (`intervals` in `off_cpu`).
 --
 -- Parameters:
 --   $from       epoch_ns  samples and stretches from then on
@@ -18,7 +19,7 @@
 -- Columns:
 --   time        ns        how long: what the samples stand for, or the stretches took
 --   share       share     part of the time of all these rows
---   count       count     samples, or stretches
+--   count       count     samples, or stretches; of a sum, all that it sums up
 --   function    text      function, or the task's type where no own frame is known
 --   file        text      its source file; where a frame has no line, file of the task's type
 --   line        id        line in it
@@ -73,14 +74,16 @@ counted AS (
       AND ($thread IS NULL OR tid = $thread)
     GROUP BY task_id, stack_id, CASE WHEN $threads THEN tid END
     UNION ALL
-    SELECT task_id, stack_id, CASE WHEN $threads THEN tid END, 'asleep', count(*), sum(dur - coalesce(run_queue, 0))
+    SELECT task_id, stack_id, CASE WHEN $threads THEN tid END, 'asleep',
+           sum(greatest(coalesce(intervals, 1), 1)), sum(dur - coalesce(run_queue, 0))
     FROM off_cpu
     WHERE $states AND ts >= $from AND ts < $to AND state <> 'R'
       AND ($task IS NULL OR task_id = $task)
       AND ($thread IS NULL OR tid = $thread)
     GROUP BY task_id, stack_id, CASE WHEN $threads THEN tid END
     UNION ALL
-    SELECT task_id, stack_id, CASE WHEN $threads THEN tid END, 'waiting', count(*),
+    SELECT task_id, stack_id, CASE WHEN $threads THEN tid END, 'waiting',
+           sum(greatest(coalesce(intervals, 1), 1)),
            sum(CASE WHEN state = 'R' THEN dur ELSE run_queue END)
     FROM off_cpu
     WHERE $states AND ts >= $from AND ts < $to AND (state = 'R' OR run_queue > 0)

@@ -4,7 +4,8 @@
 -- `stack` and `weight` are what flamegraph.pl and inferno read. What a thread waited for a CPU after it was woken is
 -- not in it, and preemptions are not. A sleep belongs to the window in which it began, in full. Inlined frames are in
 -- the stack. A function without a name is its module in angle brackets, or <unknown>; a semicolon within a name is
--- written as a comma. A sleep without a stack is <no stack>.
+-- written as a comma. A sleep without a stack is <no stack>; so are those of which only the sum was recorded
+-- (`intervals` in `off_cpu`), whose task is that of the last.
 --
 -- Parameters:
 --   $from       epoch_ns  sleeps that began from then on
@@ -48,7 +49,8 @@ folded AS (
 ),
 -- Many rows, few stacks: counted before anything is looked up.
 counted AS (
-    SELECT task_id, stack_id, count(*) AS n, sum(dur - coalesce(run_queue, 0)) AS weight
+    SELECT task_id, stack_id, sum(greatest(coalesce(intervals, 1), 1)) AS n,
+           sum(dur - coalesce(run_queue, 0)) AS weight
     FROM off_cpu
     WHERE ts >= $from AND ts < $to AND state <> 'R'
       AND ($task IS NULL OR task_id = $task)

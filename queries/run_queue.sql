@@ -2,7 +2,8 @@
 --
 -- A row is a thread and a type of task that it was polling: time in which the thread could have run, but had no CPU.
 -- Exact, from the scheduler: since it was woken, or all of a preemption. Of a sleep whose waking was not seen, none of
--- it is known to be such time. Stretches are clipped to the window.
+-- it is known to be such time. Stretches are clipped to the window. Where only the sum of several stretches was recorded
+-- (`intervals` in `off_cpu`), each counts as a wait, all of it as after a wake, and in the last one's task.
 --
 -- Parameters:
 --   $from       epoch_ns  start of the window
@@ -16,7 +17,7 @@
 --   waits       count     times that it waited
 --   total       ns        how long, together
 --   share       share     part of the window
---   longest     ns        the longest wait, in full
+--   longest     ns        the longest wait, in full; of a sum, the mean
 --   preempted   ns        of `total`, after it was preempted or yielded
 --   woken       ns        of `total`, after it was woken
 --
@@ -38,7 +39,7 @@ type_of AS (
 ),
 -- Runnable from `ready` on.
 waited AS (
-    SELECT tid, task_id, state = 'R' AS is_preempted,
+    SELECT tid, task_id, state = 'R' AS is_preempted, greatest(coalesce(intervals, 1), 1) AS waits,
            CASE WHEN state = 'R' THEN ts ELSE ts + dur - run_queue END AS ready, ts + dur AS back
     FROM off_cpu
     WHERE ts < $to AND ts + dur > $from
@@ -46,13 +47,14 @@ waited AS (
       AND ($thread IS NULL OR tid = $thread)
 ),
 clipped AS (
-    SELECT tid, task_id, is_preempted, ready, back - ready AS wait,
+    SELECT tid, task_id, is_preempted, waits, ready,
+           CAST(((back - ready) - (back - ready) % waits) / waits AS BIGINT) AS wait,
            least(back, $to) - greatest(ready, $from) AS part
     FROM waited
     WHERE ready < $to AND back > $from AND back > ready
 ),
 summed AS (
-    SELECT tid, task_id, count(*) AS waits, sum(part) AS total,
+    SELECT tid, task_id, sum(waits) AS waits, sum(part) AS total,
            sum(CASE WHEN is_preempted THEN part ELSE 0 END) AS preempted, max(wait) AS longest
     FROM clipped
     GROUP BY tid, task_id

@@ -36,12 +36,49 @@ type_of AS MATERIALIZED (
     WHERE o.type_id IS NOT NULL
     GROUP BY o.task_id
 ),
--- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task.
-loops AS (
-    SELECT DISTINCT o.task_id
-    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
-    JOIN task_types y ON y.type_id = o.type_id
-    WHERE y.kind = 'worker'
+-- When a worker was none: `block_in_place` had handed its core to another thread.
+handed AS MATERIALIZED (
+    SELECT tid, from_ts, to_ts,
+           unnest(generate_series(
+               from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+    FROM (
+        SELECT tid, greatest(ts, $from) AS from_ts, least(coalesce(next_ts, $to), $to) AS to_ts
+        FROM (
+            SELECT tid, ts, role, lead(ts) OVER (PARTITION BY tid ORDER BY ts) AS next_ts
+            FROM (
+                SELECT tid, ts, min(role) AS role
+                FROM threads
+                WHERE role <> 'other' AND tid IN (SELECT tid FROM worker)
+                GROUP BY tid, ts
+            )
+        )
+        WHERE role = 'blocking'
+    )
+    WHERE from_ts < to_ts
+),
+-- Stacks inside `block_in_place`, called by the innermost task.
+stack_fact AS MATERIALIZED (
+    SELECT stack_id, coalesce(in_place < coalesce(polled, in_place + 1), false) AS in_place
+    FROM (
+        SELECT p.stack_id,
+               min(CASE WHEN f.function LIKE '%block_in_place%' THEN p.depth END) AS in_place,
+               min(CASE WHEN f.function LIKE 'tokio::runtime::task::%poll%'
+                        THEN p.depth END) AS polled
+        FROM (
+            SELECT stack_id, unnest(frame_ids) AS frame_id,
+                   unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
+            FROM stacks
+        ) p
+        JOIN frames f ON f.frame_id = p.frame_id
+        WHERE f.origin = 'tokio'
+        GROUP BY p.stack_id
+    )
+),
+-- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task. So it is in a task of
+-- unknown type, which may be a loop.
+kind_of AS (
+    SELECT o.task_id, y.kind FROM type_of o JOIN task_types y ON y.type_id = o.type_id
 ),
 -- From the first to the last sign of life, as in workers.sql.
 seen AS (
@@ -72,18 +109,24 @@ steps AS (
 ),
 -- Off CPU: asleep from `ts` to `ready`, then runnable to `back`.
 away AS (
-    SELECT tid, step, task_id,
-           sum(greatest(least(ready, step + $step, $to) - greatest(ts, step), 0)) AS asleep,
-           sum(greatest(least(back, step + $step, $to) - greatest(ready, step), 0)) AS waiting
+    SELECT o.tid, o.step, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false) AS in_place,
+           sum(greatest(least(o.ready, o.step + $step, $to) - greatest(o.ts, o.step), 0)) AS asleep,
+           sum(greatest(least(o.back, o.step + $step, $to) - greatest(o.ready, o.step), 0)) AS waiting
     FROM (
-        SELECT tid, ts, ts + dur AS back, task_id,
+        SELECT tid, ts, ts + dur AS back, task_id, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment,
                CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready,
+               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN tid END AS sleeper,
+               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN stack_id END AS slept_at,
                unnest(generate_series(greatest(ts, $from) - (greatest(ts, $from) - $from) % $step,
                                       least(ts + dur, $to) - 1, $step)) AS step
         FROM off_cpu
         WHERE ts < $to AND ts + dur > $from AND tid IN (SELECT tid FROM worker)
-    )
-    GROUP BY tid, step, task_id
+    ) o
+    LEFT JOIN handed h ON h.tid = o.sleeper AND h.from_ts <= o.moment AND o.moment < h.to_ts
+          AND h.bucket = o.moment - (o.moment - $from)
+              % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
+    LEFT JOIN stack_fact f ON f.stack_id = o.slept_at
+    GROUP BY o.tid, o.step, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false)
 ),
 -- Polls, split where they cross steps; few do, and only these are unfolded.
 polled AS (
@@ -116,11 +159,11 @@ facts AS (
     JOIN type_of o ON o.task_id = s.task_id
     UNION ALL
     SELECT a.tid, a.step, o.type_id, 0, NULL, a.asleep,
-           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN a.asleep ELSE 0 END,
-           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN 0 ELSE a.asleep END, a.waiting
+           CASE WHEN k.kind <> 'worker' AND NOT a.in_place THEN a.asleep ELSE 0 END,
+           CASE WHEN k.kind <> 'worker' AND NOT a.in_place THEN 0 ELSE a.asleep END, a.waiting
     FROM away a
     LEFT JOIN type_of o ON o.task_id = a.task_id
-    LEFT JOIN loops l ON l.task_id = a.task_id
+    LEFT JOIN kind_of k ON k.task_id = a.task_id
 ),
 typed AS (
     SELECT f.tid, f.step, CASE WHEN y.kind <> 'worker' THEN y.name END AS name,

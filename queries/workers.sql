@@ -2,7 +2,8 @@
 --
 -- A row is a worker thread of a runtime. Its time is all in one of four states: running (on a CPU: polling tasks, and
 -- what the scheduler itself costs), blocked (asleep inside a task's poll), waiting (runnable, but no CPU was free) and
--- idle (asleep outside a task). All come from the scheduler, whether polls were recorded or not. A thread is observed
+-- idle (asleep outside a task, in a task of unknown type, which may be the worker's own loop, or inside `block_in_place`,
+-- when another thread does its work). All come from the scheduler, whether polls were recorded or not. A thread is observed
 -- from its first to its last sign of life, looked for in the window and in the second before and after it, so a worker
 -- that never left its sleep shows nothing. A sign of life is a stretch off CPU, a poll or a sample. Stretches are
 -- clipped to the window.
@@ -37,28 +38,75 @@ worker AS MATERIALIZED (
           FROM threads)
     WHERE n = 1 AND role = 'worker' AND ($thread IS NULL OR tid = $thread)
 ),
--- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task. By the few types that
--- they have, most of the spawns need not be read.
-loop_type AS MATERIALIZED (
-    SELECT type_id FROM task_types WHERE kind = 'worker'
+-- When a worker was none: `block_in_place` had handed its core to another thread.
+handed AS MATERIALIZED (
+    SELECT tid, from_ts, to_ts,
+           unnest(generate_series(
+               from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
+               to_ts - 1, greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
+    FROM (
+        SELECT tid, greatest(ts, $from) AS from_ts, least(coalesce(next_ts, $to), $to) AS to_ts
+        FROM (
+            SELECT tid, ts, role, lead(ts) OVER (PARTITION BY tid ORDER BY ts) AS next_ts
+            FROM (
+                SELECT tid, ts, min(role) AS role
+                FROM threads
+                WHERE role <> 'other' AND tid IN (SELECT tid FROM worker)
+                GROUP BY tid, ts
+            )
+        )
+        WHERE role = 'blocking'
+    )
+    WHERE from_ts < to_ts
 ),
-loops AS MATERIALIZED (
-    SELECT DISTINCT o.task_id
-    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
-    WHERE o.type_id IN (SELECT type_id FROM loop_type)
+-- Stacks inside `block_in_place`, called by the innermost task.
+stack_fact AS MATERIALIZED (
+    SELECT stack_id, coalesce(in_place < coalesce(polled, in_place + 1), false) AS in_place
+    FROM (
+        SELECT p.stack_id,
+               min(CASE WHEN f.function LIKE '%block_in_place%' THEN p.depth END) AS in_place,
+               min(CASE WHEN f.function LIKE 'tokio::runtime::task::%poll%'
+                        THEN p.depth END) AS polled
+        FROM (
+            SELECT stack_id, unnest(frame_ids) AS frame_id,
+                   unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
+            FROM stacks
+        ) p
+        JOIN frames f ON f.frame_id = p.frame_id
+        WHERE f.origin = 'tokio'
+        GROUP BY p.stack_id
+    )
 ),
 -- Off CPU: asleep from `ts` to `ready`, then runnable to `back`. Before and after the window the parts come to nothing.
 away AS MATERIALIZED (
-    SELECT tid, task_id, min(ts) AS first_ts, max(back) AS last_ts,
-           sum(greatest(least(ready, $to) - greatest(ts, $from), 0)) AS asleep,
-           sum(greatest(least(back, $to) - greatest(ready, $from), 0)) AS waiting
+    SELECT o.tid, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false) AS in_place, min(o.ts) AS first_ts,
+           max(o.back) AS last_ts, sum(greatest(least(o.ready, $to) - greatest(o.ts, $from), 0)) AS asleep,
+           sum(greatest(least(o.back, $to) - greatest(o.ready, $from), 0)) AS waiting
     FROM (
-        SELECT tid, task_id, ts, ts + dur AS back,
-               CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready
+        SELECT tid, task_id, ts, ts + dur AS back, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment,
+               CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready,
+               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN tid END AS sleeper,
+               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN stack_id END AS slept_at
         FROM off_cpu
         WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
-    )
-    GROUP BY tid, task_id
+    ) o
+    LEFT JOIN handed h ON h.tid = o.sleeper AND h.from_ts <= o.moment AND o.moment < h.to_ts
+          AND h.bucket = o.moment - (o.moment - $from)
+              % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
+    LEFT JOIN stack_fact f ON f.stack_id = o.slept_at
+    GROUP BY o.tid, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false)
+),
+-- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task. So it is in a task of
+-- unknown type, which may be a loop.
+kind_of AS MATERIALIZED (
+    SELECT o.task_id, y.kind
+    FROM (
+        SELECT t.task_id, min(t.type_id) AS type_id
+        FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) t
+        WHERE t.type_id IS NOT NULL AND t.task_id IN (SELECT task_id FROM away)
+        GROUP BY t.task_id
+    ) o
+    JOIN task_types y ON y.type_id = o.type_id
 ),
 polled AS MATERIALIZED (
     SELECT tid, type_id, min(ts) AS first_ts, max(ts + dur) AS last_ts,
@@ -71,11 +119,11 @@ polled AS MATERIALIZED (
 -- All signs of life of a thread, with what they say: each table is read once.
 signs AS (
     SELECT a.tid, a.first_ts, a.last_ts, a.waiting,
-           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN a.asleep ELSE 0 END AS blocked,
-           CASE WHEN a.task_id IS NOT NULL AND l.task_id IS NULL THEN 0 ELSE a.asleep END AS idle,
+           CASE WHEN k.kind <> 'worker' AND NOT a.in_place THEN a.asleep ELSE 0 END AS blocked,
+           CASE WHEN k.kind <> 'worker' AND NOT a.in_place THEN 0 ELSE a.asleep END AS idle,
            0 AS polls, CAST(NULL AS BIGINT) AS longest
     FROM away a
-    LEFT JOIN loops l ON l.task_id = a.task_id
+    LEFT JOIN kind_of k ON k.task_id = a.task_id
     UNION ALL
     SELECT tid, min(ts), max(ts), 0, 0, 0, 0, CAST(NULL AS BIGINT)
     FROM samples

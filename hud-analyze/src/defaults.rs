@@ -30,6 +30,8 @@ pub(crate) fn of(parameter: &Item, window: Window) -> ScalarValue {
         "very_long_poll" => rules.very_long_poll,
         "wake_delay_p99" => rules.wake_delay_p99,
         "wake_delay_count" => wake_delay_count,
+        "cpu_share" => rules.cpu_share.into(),
+        "short_sleeps" => rules.short_sleeps,
         "worker_blocked" => rules.worker_blocked.into(),
         "imbalance" => rules.imbalance.into(),
         "imbalance_busy" => rules.imbalance_busy.into(),

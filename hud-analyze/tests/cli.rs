@@ -76,10 +76,21 @@ mod formats {
         let session = culprits();
         let text = good(&["blocking", path(&session), "--each"]);
         let lines: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-        assert_eq!(lines[0], ["ts", "dur", "cause", "estimated", "function", "file:line", "task_type"]);
+        assert_eq!(lines[0], ["ts", "dur", "cause", "spans", "estimated", "function", "file:line", "task_type"]);
         assert_eq!(
             lines[1],
-            ["22:13:21.200", "17.0", "ms", "blocked", "false", "app::sleeper", "src/main.rs:12", "app::sleeper"]
+            [
+                "22:13:21.200",
+                "17.0",
+                "ms",
+                "blocked",
+                "one",
+                "poll",
+                "false",
+                "app::sleeper",
+                "src/main.rs:12",
+                "app::sleeper"
+            ]
         );
         assert!(!text.contains('\x1b'), "colours in a pipe");
     }
@@ -92,8 +103,8 @@ mod formats {
         assert_eq!(
             rows[0],
             json!({
-                "ts": at(1_200), "dur": 17 * MS, "cause": "blocked", "estimated": false, "function": "app::sleeper",
-                "file": "src/main.rs", "line": 12, "task_type": "app::sleeper", "task_id": SLEEPER, "tid": W0,
+                "ts": at(1_200), "dur": 17 * MS, "cause": "blocked", "spans": "one poll", "estimated": false,
+                "function": "app::sleeper", "file": "src/main.rs", "line": 12, "task_type": "app::sleeper", "task_id": SLEEPER, "tid": W0,
                 "thread": "tokio-rt-worker",
             })
         );
@@ -104,7 +115,7 @@ mod formats {
         assert_eq!(
             csv.lines().nth(1).unwrap(),
             format!(
-                "{},17000000,blocked,false,app::sleeper,src/main.rs,12,app::sleeper,12,101,tokio-rt-worker",
+                "{},17000000,blocked,one poll,false,app::sleeper,src/main.rs,12,app::sleeper,12,101,tokio-rt-worker",
                 at(1_200)
             )
         );

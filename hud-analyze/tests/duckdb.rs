@@ -114,6 +114,7 @@ fn compare(session: &Path) {
             .int("step", step)
             .int("long_poll", threshold)
             .int("lock_wait", threshold / 10)
+            .int("short_sleeps", threshold / 10)
             .int("self_wakes", threshold / MS)
             .flag("lines", lines)
             .flag("threads", lines)
@@ -123,6 +124,7 @@ fn compare(session: &Path) {
             "asleep": threshold / 10, "step": step, "lines": lines, "functions": true, "types": true, "threads": lines,
             "states": lines, "late": MS, "polls": 10, "hops": 4, "depth": 64, "long_poll": threshold,
             "very_long_poll": 100 * MS, "wake_delay_p99": 5 * MS, "wake_delay_count": 100, "worker_blocked": 500,
+            "cpu_share": 400, "short_sleeps": threshold / 10,
             "imbalance": 3_000, "imbalance_busy": 300, "pool_busy": 950, "pool_threads": 4, "growth": 100,
             "growth_ended": 100, "self_wakes": threshold / MS, "self_wakes_share": 500, "lock_wait": threshold / 10,
             "observed": 500 * MS,

@@ -392,6 +392,8 @@ fn findings_by_rules(session: &Path) -> Vec<(String, bool, i64, i64)> {
             Rule::LongPoll => "long_poll",
             Rule::CpuStarved => "cpu_starved",
             Rule::WakeDelay => "wake_delay",
+            Rule::CpuShare => "cpu_share",
+            Rule::ShortSleeps => "short_sleeps",
             Rule::WorkerBlocked => "worker_blocked",
             Rule::Imbalance => "imbalance",
             Rule::PoolSaturated => "pool_saturated",

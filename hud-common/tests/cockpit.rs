@@ -73,7 +73,17 @@ fn random_rows(random: &mut Random, count: usize) -> Vec<Row> {
                 let state = b"SDRT"[usize::try_from(random.below(4)).unwrap()];
                 let waited = random.below(2 * dur);
                 let (run_queue, task) = (random.maybe(waited), random.maybe(task.0).map(TaskId));
-                Row::Off(OffCpuRow { ts, dur, tid, state, task, stack, run_queue, waker: Some(Tid(100)) })
+                Row::Off(OffCpuRow {
+                    ts,
+                    dur,
+                    tid,
+                    state,
+                    task,
+                    stack,
+                    run_queue,
+                    waker: Some(Tid(100)),
+                    intervals: None,
+                })
             }
             3 => Row::Sample(SampleRow { ts, tid, task: random.maybe(task.0).map(TaskId), stack, weight: 10 * MS }),
             4 => Row::Wake(ts, task, random.maybe(random.0.cast_signed() & 31).map(TaskId)),
@@ -266,6 +276,7 @@ fn what_spans_buckets_counts_by_its_end_and_loads_are_clipped() {
         stack: None,
         run_queue: Some(50 * MS),
         waker: None,
+        intervals: None,
     });
     let away: Vec<_> = buckets
         .partials()
@@ -346,6 +357,7 @@ fn a_lock_whose_owner_sleeps_is_told_with_the_owners_code() {
         stack: Some(StackId(stack)),
         run_queue: None,
         waker: Some(Tid(waker)),
+        intervals: None,
     };
     let mut buckets = everything();
     // Task 1 on worker 101 waits from 5 to 40; task 0 on worker 100 slept from 0 to 30 and then wakes it.
@@ -406,7 +418,17 @@ fn hostile_rows_are_bounded() {
                 wake_delay: wake,
             });
             let (stack, waker) = (Some(StackId(-1)), None);
-            buckets.off_cpu(&OffCpuRow { ts, dur, tid, state: b'S', task: Some(task), stack, run_queue: wake, waker });
+            buckets.off_cpu(&OffCpuRow {
+                ts,
+                dur,
+                tid,
+                state: b'S',
+                task: Some(task),
+                stack,
+                run_queue: wake,
+                waker,
+                intervals: None,
+            });
             buckets.sample(&SampleRow { ts, tid, task: Some(task), stack: None, weight: i64::MAX });
             buckets.coverage(ts, dur, &"polls".into(), &"".into());
         }

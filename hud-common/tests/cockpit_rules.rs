@@ -70,6 +70,7 @@ impl Program {
             stack: Some(StackId(1)),
             run_queue: None,
             waker: None,
+            intervals: None,
         });
     }
 
@@ -441,9 +442,19 @@ fn a_lock_whose_owner_sleeps() {
             stack: Some(StackId(2)),
             run_queue: None,
             waker: Some(Tid(waker)),
+            intervals: None,
         };
         let (tid, task, stack) = (Tid(101), Some(TaskId(21)), Some(StackId(owner_stack)));
-        program.buckets.off_cpu(&OffCpuRow { ts: T0, dur: owner_until, tid, task, stack, waker: None, ..wait });
+        program.buckets.off_cpu(&OffCpuRow {
+            ts: T0,
+            dur: owner_until,
+            tid,
+            task,
+            stack,
+            waker: None,
+            intervals: None,
+            ..wait
+        });
         program.buckets.off_cpu(&wait);
         program
     };
@@ -466,4 +477,127 @@ fn a_lock_whose_owner_sleeps() {
     assert_eq!(run(101, 4 * MS, 1).found(Rule::LockOwnerAsleep), None, "it had slept before");
     // FIELD.md: of 20 waits, 15 were laid on another waiter.
     assert_eq!(run(101, 30 * MS, 2).found(Rule::LockOwnerAsleep), None, "it had waited for the lock as well");
+}
+
+#[test]
+fn sleeps_that_are_short_add_up() {
+    let mut program = Program::new();
+    (0..299).for_each(|n| program.asleep(100, Some(11), n * 5 * MS, MS / 5));
+    assert_eq!(program.findings(), [], "less than 60 ms in two seconds");
+    program.asleep(100, Some(11), 1_900 * MS, MS / 5);
+    let found = program.found(Rule::ShortSleeps).unwrap();
+    assert_eq!(found.sentence, "app::type_1 slept inside polls 300 times for less than 1 ms, 60 ms in sum");
+    assert_eq!((found.severity, found.is_estimated), (Status::Caution, false));
+    assert_eq!(
+        evidence(&found),
+        [
+            ("asleep", Value::Nanos(60 * MS), Some(Value::Nanos(30 * MS))),
+            ("sleeps", Value::Count(300), None),
+            ("longest", Value::Nanos(MS / 5), None)
+        ]
+    );
+    // Of which only the sum was recorded; work of the pool; and what ran while another thread had the worker's core.
+    let sum = |tid: i32, task: i64, at: i64| OffCpuRow {
+        ts: T0 + at,
+        dur: 70 * MS,
+        tid: Tid(tid),
+        state: b'+',
+        task: Some(TaskId(task)),
+        stack: None,
+        run_queue: Some(5 * MS),
+        waker: None,
+        intervals: Some(130),
+    };
+    program.buckets.off_cpu(&sum(101, 21, 500 * MS));
+    program.buckets.off_cpu(&sum(200, 99, 500 * MS));
+    let found: Vec<_> = program.findings().into_iter().filter(|f| f.rule == Rule::ShortSleeps).collect();
+    assert_eq!(found.iter().map(|f| f.is_estimated).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(found[0].sentence, "app::type_2 slept inside polls 130 times for less than 1 ms, 65 ms in sum");
+    let thread = |ts, role| Thread { ts, name: "tokio".into(), role, worker: None, runtime: None, is_gone: false };
+    program.names.add_thread(Tid(101), thread(T0 + 100 * MS, Role::Blocking));
+    program.names.add_thread(Tid(101), thread(T0 + SECOND, Role::Worker));
+    assert!(!program.found(Rule::ShortSleeps).unwrap().is_estimated);
+}
+
+#[test]
+fn a_task_that_has_handed_its_workers_core_over_keeps_nobody_waiting() {
+    let thread = |ts, role| Thread { ts, name: "tokio".into(), role, worker: Some(0), runtime: None, is_gone: false };
+    let mut program = Program::new();
+    program.names.add_thread(Tid(100), thread(T0 + 100 * MS, Role::Blocking));
+    program.names.add_thread(Tid(100), thread(T0 + 500 * MS, Role::Worker));
+    // It falls asleep right before another thread is seen with the core.
+    program.asleep(100, Some(11), 99 * MS, 200 * MS);
+    program.poll(11, 300 * MS, 150 * MS, None);
+    assert_eq!(program.findings(), []);
+    program.asleep(100, Some(11), 600 * MS, 15 * MS);
+    assert_eq!(program.found(Rule::LongPoll).unwrap().evidence[0].value, Value::Nanos(15 * MS));
+
+    // By the stack: called by the task. Further out, it is how the loop began that polls the task.
+    let frame = |function: &str, origin| Frame {
+        function: Some(function.into()),
+        module: None,
+        file: None,
+        line: None,
+        origin,
+    };
+    for (called, stack) in [(true, vec![1, 2, 3]), (false, vec![1, 3, 2])] {
+        let mut program = Program::new();
+        program.names.add_frame(FrameId(2), frame("tokio::task::blocking::block_in_place", Origin::Tokio));
+        program.names.add_frame(FrameId(3), frame("tokio::runtime::task::raw::poll", Origin::Tokio));
+        program.names.add_stack(StackId(1), stack.into_iter().map(FrameId).collect());
+        program.alive(100, 0, SECOND);
+        program.asleep(100, Some(11), 100 * MS, 800 * MS);
+        program.poll(11, 1_200 * MS, 100 * MS, None);
+        let at = T0 + 1_250 * MS;
+        let (task, stack) = (Some(TaskId(11)), Some(StackId(1)));
+        program.buckets.sample(&SampleRow { ts: at, tid: Tid(100), task, stack, weight: 10 * MS });
+        let rules: Vec<Rule> = program.findings().iter().map(|f| f.rule).collect();
+        assert_eq!(rules, if called { vec![] } else { vec![Rule::LongPoll, Rule::WorkerBlocked] });
+    }
+}
+
+#[test]
+fn a_task_without_a_type_counts_with_own_code_on_a_workers_thread() {
+    for (tid, has_stack, is_found) in [(100, true, true), (100, false, false), (200, true, false), (300, true, false)] {
+        let mut program = Program::new();
+        program.buckets.off_cpu(&OffCpuRow {
+            ts: T0,
+            dur: 15 * MS,
+            tid: Tid(tid),
+            state: b'S',
+            task: Some(TaskId(99)),
+            stack: has_stack.then_some(StackId(1)),
+            run_queue: None,
+            waker: None,
+            intervals: None,
+        });
+        assert_eq!(program.found(Rule::LongPoll).is_some(), is_found, "thread {tid}");
+    }
+}
+
+#[test]
+fn a_share_of_a_worker_where_polls_were_not_recorded() {
+    let mut program = Program::new();
+    let sample = |program: &mut Program, n: i64| {
+        let (task, stack) = (Some(TaskId(21)), Some(StackId(1)));
+        let ts = T0 + n * 20 * MS;
+        program.buckets.sample(&SampleRow { ts, tid: Tid(101), task, stack, weight: 10 * MS });
+    };
+    (0..81).for_each(|n| sample(&mut program, n));
+    (81..100).for_each(|n| program.asleep(100, None, n * 20 * MS, 10_000));
+    assert_eq!(program.found(Rule::CpuShare), None, "40 % is not more than that");
+    (81..100).for_each(|n| sample(&mut program, n));
+    let found = program.found(Rule::CpuShare).unwrap();
+    assert_eq!(
+        found.sentence,
+        "app::type_2 took 49 % of the time of worker 1 in the 2000 ms in which polls were not recorded"
+    );
+    assert!(found.is_estimated);
+    assert_eq!(
+        evidence(&found),
+        [("share", Value::Share(495), Some(Value::Share(400))), ("samples", Value::Count(100), None)]
+    );
+    // One recorded poll in a bucket: there they were.
+    (0..20).for_each(|n| program.poll(11, n * 100 * MS, 1_000, None));
+    assert_eq!(program.found(Rule::CpuShare), None);
 }

@@ -327,6 +327,8 @@ pub fn between(from: i64, to: i64) -> Arguments {
         .int("very_long_poll", 100 * MS)
         .int("wake_delay_p99", 5 * MS)
         .int("wake_delay_count", 100)
+        .int("cpu_share", 400)
+        .int("short_sleeps", 30 * MS)
         .int("worker_blocked", 500)
         .int("imbalance", 3_000)
         .int("imbalance_busy", 300)

@@ -1,11 +1,11 @@
 //! What held workers: sleeps inside polls, and long computations.
 
 use core::cmp::Reverse;
-use std::vec::Vec;
+use std::{collections::BTreeSet, vec::Vec};
 
 use super::{
-    Blocking, Bucket, Cause, Culprit, Jump, LongPoll, MOST_ROWS, Map, Mark, Place, StackId, Stretch, TaskId, Tid,
-    TypeId, Waker,
+    Blocking, Bucket, Cause, Culprit, Jump, LongPoll, MOST_ROWS, Map, Mark, Merge as _, Place, Short, Sleep, StackId,
+    Stretch, TaskId, Tid, TypeId, Waker,
     code::{PlaceNo, SpotNo},
     view::{Scene, on, rows},
 };
@@ -42,7 +42,7 @@ pub(super) fn stretches(scene: &mut Scene<'_>) -> Vec<Held> {
     let parts = scene.parts.clone();
     for (_, partial) in parts {
         for sleep in partial.sleeps.items().iter().take_while(|s| s.dur >= thresholds.asleep) {
-            if scene.is_task(sleep.task) {
+            if scene.sleeps_on_worker(sleep) {
                 let type_id = scene.names.type_of.get(&sleep.task).copied();
                 let (ts, dur, tid, task, stack, waker) =
                     (sleep.ts, sleep.dur, sleep.tid, sleep.task, sleep.stack, sleep.waker);
@@ -51,16 +51,19 @@ pub(super) fn stretches(scene: &mut Scene<'_>) -> Vec<Held> {
         }
         for poll in partial.long_polls.items().iter().take_while(|p| p.dur >= thresholds.long_poll) {
             let type_id = poll.type_id.or(scene.names.type_of.get(&poll.task).copied());
-            if poll.busy >= thresholds.long_poll && scene.names.kind_of_type(type_id) == super::TaskKind::Task {
+            if poll.busy >= thresholds.long_poll && scene.polls_on_worker(poll) {
                 let stack =
                     stack_within(scene, poll.tid, poll.task, type_id, poll.ts, poll.ts.saturating_add(poll.dur));
                 all.push((Cause::Cpu, poll.ts, poll.busy, poll.tid, poll.task, type_id, stack, None, false));
             }
         }
     }
-    for (tid, task, ts, dur) in estimated(scene) {
+    for (tid, task, ts, last, dur) in estimated(scene) {
         let type_id = scene.names.type_of.get(&task).copied();
-        let stack = stack_within(scene, tid, task, type_id, ts, ts.saturating_add(dur).saturating_add(1));
+        let stack = stack_within(scene, tid, task, type_id, ts, last.saturating_add(1));
+        if !scene.keeps_worker(tid, type_id, last, scene.is_own(stack)) {
+            continue;
+        }
         all.push((Cause::Cpu, ts, dur, tid, task, type_id, stack, None, true));
     }
     let names = &mut *scene.names;
@@ -113,10 +116,11 @@ fn stack_within(
 }
 
 /// Computations told by samples alone, in buckets in which no poll was watched: a task was sampled on a thread at least
-/// twice, at least half of the threshold apart, no sample of anything else lies between on that thread, the samples stand
-/// for at least four fifths of the time between, and the thread did not go to sleep between: what sleeps does not compute,
-/// and of a worker that sleeps now and then two samples in a row may well be of two polls. Each bucket is judged by itself.
-fn estimated(scene: &Scene<'_>) -> Vec<(Tid, TaskId, i64, i64)> {
+/// twice, no sample of anything else lies between on that thread, the samples stand for at least four fifths of the time
+/// between, and the thread did not go to sleep between: what sleeps does not compute. Each bucket is judged by itself. Any
+/// number of polls may lie between; together they computed for at least as long as is told last: the time between the first
+/// sample and the last, less what the thread waited for a CPU in the bucket, and no more than n - 1 of n samples stand for.
+fn estimated(scene: &Scene<'_>) -> Vec<(Tid, TaskId, i64, i64, i64)> {
     let threshold = scene.query.thresholds.long_poll;
     let mut found = Vec::new();
     for (bucket, partial) in &scene.parts {
@@ -129,7 +133,14 @@ fn estimated(scene: &Scene<'_>) -> Vec<(Tid, TaskId, i64, i64)> {
             let (Some(task), Some((first, last))) = (*task, range(run)) else { continue };
             let between = last.saturating_sub(first);
             let is_dense = run.weight.saturating_mul(5) >= between.saturating_mul(4);
-            if run.samples < 2 || run.weight < threshold || between.saturating_mul(2) < threshold || !is_dense {
+            if run.samples < 2 || run.weight < threshold || !is_dense {
+                continue;
+            }
+            let waits = sums.away.iter().filter(|((t, _), _)| t == tid).map(|(_, away)| away.waiting);
+            let waited = waits.fold(0, i64::saturating_add);
+            let periods = run.weight.saturating_mul(run.samples - 1) / run.samples;
+            let least = between.saturating_sub(waited).min(periods);
+            if least < threshold {
                 continue;
             }
             if sums.seen.get(tid).is_some_and(|seen| seen.slept.has_between(*bucket, first, last)) {
@@ -139,12 +150,88 @@ fn estimated(scene: &Scene<'_>) -> Vec<(Tid, TaskId, i64, i64)> {
                 let apart = range(run).is_none_or(|(f, l)| l < first || f > last);
                 other_tid != tid || *other == Some(task) || apart
             });
-            if is_alone && scene.is_task(task) && !is_polled(scene, *tid, first, last) {
-                found.push((*tid, task, first, run.weight));
+            let type_id = scene.names.type_of.get(&task).copied();
+            let is_held = scene.keeps_worker(*tid, type_id, last, true) && !scene.was_in_place(*tid, first, last);
+            if is_alone && is_held && !is_polled(scene, *tid, first, last) {
+                found.push((*tid, task, first, last, least));
             }
         }
     }
     found
+}
+
+/// When threads were seen inside `block_in_place`.
+pub(super) fn in_place(scene: &Scene<'_>) -> BTreeSet<(Tid, i64)> {
+    let mut found = BTreeSet::new();
+    for (_, partial) in &scene.parts {
+        let marks = partial.marks.items().iter().map(|m| (m.tid, m.ts, m.stack));
+        let sleeps = partial.sleeps.items().iter().map(|s| (s.tid, s.ts, s.stack));
+        found.extend(marks.chain(sleeps).filter(|(.., stack)| scene.is_in_place(*stack)).map(|(tid, ts, _)| (tid, ts)));
+    }
+    found
+}
+
+impl Scene<'_> {
+    /// Whether a thread was seen inside `block_in_place` in `[from, to)`.
+    fn was_in_place(&self, tid: Tid, from: i64, to: i64) -> bool {
+        from < to && self.in_place.range((tid, from)..(tid, to)).next().is_some()
+    }
+
+    /// Whether a sleep kept a worker from other tasks.
+    pub(super) fn sleeps_on_worker(&self, sleep: &Sleep) -> bool {
+        let type_id = self.names.type_of.get(&sleep.task).copied();
+        let end = sleep.ts.saturating_add(sleep.away);
+        !self.is_in_place(sleep.stack) && self.keeps_worker(sleep.tid, type_id, end, self.is_own(sleep.stack))
+    }
+
+    /// Whether a poll kept its worker from other tasks, all of it.
+    pub(super) fn polls_on_worker(&self, poll: &LongPoll) -> bool {
+        let type_id = poll.type_id.or(self.names.type_of.get(&poll.task).copied());
+        let end = poll.ts.saturating_add(poll.dur);
+        self.keeps_worker(poll.tid, type_id, end, true) && !self.was_in_place(poll.tid, poll.ts, end)
+    }
+}
+
+/// A type's short sleeps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ShortOf {
+    pub(super) short: Short,
+    /// The thread and task that slept most, and how long.
+    pub(super) most: Option<(i64, Reverse<Tid>, Reverse<TaskId>)>,
+}
+
+/// Short sleeps that kept workers from other tasks, by type and by the place that is blamed, or by type alone.
+pub(super) fn short_sleeps<K: Eq + core::hash::Hash>(
+    scene: &mut Scene<'_>,
+    mut key: impl FnMut(&mut super::code::Code, Option<StackId>, Option<(TypeId, &super::names::TaskType)>) -> K,
+) -> Map<(Option<TypeId>, K), ShortOf> {
+    let mut rows = Vec::new();
+    for (_, partial) in &scene.parts {
+        for ((tid, task, stack), short) in &partial.sums.short {
+            let type_id = scene.names.type_of.get(task).copied();
+            let end = short.last.0.unwrap_or(i64::MIN);
+            if !scene.is_in_place(*stack) && scene.keeps_worker(*tid, type_id, end, scene.is_own(*stack)) {
+                rows.push((*tid, *task, *stack, type_id, *short));
+            }
+        }
+    }
+    let names = &mut *scene.names;
+    type ByTask = Map<(Tid, TaskId), Short>;
+    let mut each: Map<(Option<TypeId>, K), ByTask> = Map::default();
+    for (tid, task, stack, type_id, short) in rows {
+        let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
+        let key = key(&mut names.code, stack, task_type);
+        each.entry((type_id, key)).or_default().entry((tid, task)).or_default().merge(&short);
+    }
+    let sum = |of: ByTask| {
+        let mut all = ShortOf::default();
+        for ((tid, task), short) in of {
+            all.short.merge(&short);
+            all.most = all.most.max(Some((short.asleep, Reverse(tid), Reverse(task))));
+        }
+        all
+    };
+    each.into_iter().map(|(key, of)| (key, sum(of))).collect()
 }
 
 /// Whether a long poll of the window lies over this: then it is known, not estimated.
@@ -202,8 +289,31 @@ pub(super) fn place(scene: &Scene<'_>, no: PlaceNo) -> Place {
     })
 }
 
-/// One row for each cause, type and line that sleeps, or function that computes.
-fn culprits(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Culprit> {
+/// One row for each cause, type and line that sleeps, or function that computes. Computing of which only samples tell has
+/// rows of its own, and short sleeps have where they come to as much as computing must.
+fn culprits(scene: &mut Scene<'_>, stretches: &[Held]) -> Vec<Culprit> {
+    let least = scene.query.thresholds.long_poll;
+    let short = short_sleeps(scene, |code, stack, task_type| code.blame(stack, task_type));
+    let scene = &*scene;
+    let short = short.into_iter().filter(|(_, of)| of.short.asleep >= least);
+    let short: Vec<Culprit> = short
+        .map(|((type_id, at), ShortOf { short, most })| Culprit {
+            cause: Cause::ShortSleeps,
+            place: place(scene, at),
+            task_type: scene.type_ref(type_id),
+            count: short.sleeps,
+            total: short.asleep,
+            median: short.asleep / short.sleeps.max(1),
+            longest: short.longest,
+            jump: Jump {
+                task: most.map(|(.., Reverse(task))| task),
+                task_type: type_id,
+                tid: most.map(|(_, Reverse(tid), _)| tid),
+                ts: None,
+            },
+            is_estimated: short.summed > 0,
+        })
+        .collect();
     #[derive(PartialEq, Eq, Hash)]
     enum At {
         Line(PlaceNo),
@@ -211,17 +321,17 @@ fn culprits(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Culprit> {
     }
     let code = &scene.names.code;
     // In each group the longest comes first.
-    let mut groups: Map<(Cause, Option<TypeId>, At), Vec<&Held>> = Map::default();
+    let mut groups: Map<(Cause, bool, Option<TypeId>, At), Vec<&Held>> = Map::default();
     for held in stretches {
         let at = match held.cause {
-            Cause::Blocked => At::Line(held.blamed),
             Cause::Cpu => At::Function(code.spot(held.blamed)),
+            _ => At::Line(held.blamed),
         };
-        groups.entry((held.cause, held.type_id, at)).or_default().push(held);
+        groups.entry((held.cause, held.is_estimated, held.type_id, at)).or_default().push(held);
     }
     let mut rows: Vec<Culprit> = groups
         .into_iter()
-        .filter_map(|((cause, type_id, _), held)| {
+        .filter_map(|((cause, is_estimated, type_id, _), held)| {
             let longest = held.first()?;
             let median = held.get(held.len() / 2)?;
             Some(Culprit {
@@ -238,11 +348,15 @@ fn culprits(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Culprit> {
                     tid: Some(longest.tid),
                     ts: Some(longest.ts),
                 },
-                is_estimated: held.iter().any(|h| h.is_estimated),
+                is_estimated,
             })
         })
+        .chain(short)
         .collect();
-    rows.sort_by(|a, b| (b.total, a.cause, &a.place, &a.task_type).cmp(&(a.total, b.cause, &b.place, &b.task_type)));
+    rows.sort_by(|a, b| {
+        let key = |c: &Culprit| (c.cause, c.is_estimated);
+        (b.total, key(a), &a.place, &a.task_type).cmp(&(a.total, key(b), &b.place, &b.task_type))
+    });
     rows.truncate(MOST_ROWS);
     rows
 }

@@ -42,6 +42,8 @@ pub(super) struct Walked {
     pub(super) blamed: Option<PlaceNo>,
     /// Whether that is an own one.
     pub(super) is_own: bool,
+    /// Whether the innermost task has called `block_in_place`.
+    pub(super) is_in_place: bool,
     is_whole: bool,
 }
 
@@ -104,8 +106,9 @@ impl Code {
         modules: &HashMap<i64, Name>,
     ) {
         let (mut own, mut near, mut is_whole) = (None, None, true);
+        let (mut in_place, mut polled) = (None, None);
         let mut numbers = Vec::with_capacity(frame_ids.len());
-        for frame_id in frame_ids {
+        for (depth, frame_id) in frame_ids.iter().enumerate() {
             let Some(frame) = frames.get(frame_id) else {
                 is_whole = false;
                 continue;
@@ -129,7 +132,12 @@ impl Code {
                     number
                 }
             };
-            if frame.function.is_some() {
+            if let Some(function) = &frame.function {
+                if frame.origin == Origin::Tokio {
+                    in_place = in_place.or(function.contains("block_in_place").then_some(depth));
+                    let of_task = function.strip_prefix("tokio::runtime::task::");
+                    polled = polled.or(of_task.is_some_and(|rest| rest.contains("poll")).then_some(depth));
+                }
                 match frame.origin {
                     Origin::Own => own = own.or(Some(number)),
                     Origin::Dependency | Origin::Tokio => near = near.or(Some(number)),
@@ -146,7 +154,9 @@ impl Code {
         let places = once(numbers.iter().map(|n| n.0).collect()).into_iter().map(PlaceNo).collect::<Vec<_>>();
         let spots = once(places.iter().map(|p| self.spot(*p).0).collect()).into_iter().map(SpotNo).collect();
         let blamed = own.or(near).or(numbers.first().copied());
-        self.walked.insert(id, Walked { frames: numbers, places, spots, blamed, is_own: own.is_some(), is_whole });
+        let is_in_place = in_place.is_some_and(|call| polled.is_none_or(|poll| call < poll));
+        let is_own = own.is_some();
+        self.walked.insert(id, Walked { frames: numbers, places, spots, blamed, is_own, is_in_place, is_whole });
     }
 
     /// What a stack of a task of this type is blamed on.

@@ -273,6 +273,7 @@ pub struct OffCpuRow {
     pub stack: Option<StackId>,
     pub run_queue: Option<i64>,
     pub waker: Option<Tid>,
+    pub intervals: Option<i32>,
 }
 
 /// A row of `samples`.
@@ -508,6 +509,9 @@ impl Buckets {
                         stack: row.stack,
                         waker: row.waker,
                     });
+                } else if matches!(row.state, b'S' | b'D' | b'+') {
+                    let short = place.partial.sums.short.entry((row.tid, id, row.stack)).or_default();
+                    short.add(row.intervals.unwrap_or(1).into(), asleep, row.state == b'+', end);
                 }
             }
         }

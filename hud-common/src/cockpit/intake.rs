@@ -19,6 +19,8 @@ use crate::session::{Manifest, Table};
 const MOST_TASKS: usize = 1 << 20;
 /// Threads that are remembered.
 const MOST_THREADS: usize = 1 << 16;
+/// Times at which a thread's role is known, that are remembered.
+const MOST_ROLES: usize = 1 << 16;
 
 /// What was taken in.
 pub struct Intake {
@@ -253,6 +255,9 @@ impl Intake {
             let oldest_kept = *oldest_kept;
             names.threads.retain(|_, t| t.ts >= oldest_kept);
         }
+        if names.roles() > MOST_ROLES {
+            names.forget_roles(self.buckets.from().start());
+        }
     }
 
     /// Takes in a batch. What it lacks is passed over: another version may have written it.
@@ -344,7 +349,7 @@ impl Intake {
         let state = columns.texts("state")?;
         let (task, stack, run_queue) =
             (columns.nullable("task_id"), columns.nullable("stack_id"), columns.nullable("run_queue"));
-        let waker = columns.nullable_ints("waker_tid");
+        let (waker, intervals) = (columns.nullable_ints("waker_tid"), columns.nullable_ints("intervals"));
         for (row, ((ts, dur), tid)) in ts.iter().zip(dur).zip(tid).enumerate() {
             let off = OffCpuRow {
                 ts: *ts,
@@ -355,6 +360,7 @@ impl Intake {
                 stack: stack.get(row).map(StackId),
                 run_queue: run_queue.get(row),
                 waker: int_at(waker, row).map(Tid),
+                intervals: int_at(intervals, row),
             };
             self.saw_late(off.ts.saturating_add(off.dur.max(0)));
             self.buckets.off_cpu(&off);

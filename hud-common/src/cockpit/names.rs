@@ -1,6 +1,6 @@
 //! What ids stand for: the part of a session that is no event.
 
-use std::vec::Vec;
+use std::{collections::BTreeMap, vec::Vec};
 
 use hashbrown::{HashMap, HashSet, hash_map::Entry};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub struct Names {
     pub spawned: HashMap<TaskId, SpawnedBy>,
     /// `threads`, one row a thread; see [`Names::add_thread`].
     pub threads: HashMap<Tid, Thread>,
+    /// What threads were for, by time, where that is known.
+    roles: BTreeMap<(Tid, i64), Role>,
     stacks: HashMap<StackId, Vec<FrameId>>,
     frames: HashMap<FrameId, Frame>,
     modules: HashMap<i64, Name>,
@@ -70,12 +72,41 @@ impl Names {
     /// Takes in a row of `threads`. Of a thread's rows the one that counts is, of those with a role other than `other` if
     /// there is one, the newest, and then the greatest by role, worker, runtime and name.
     pub fn add_thread(&mut self, tid: Tid, thread: Thread) {
+        if thread.role != Role::Other {
+            let role = self.roles.entry((tid, thread.ts)).or_insert(thread.role);
+            *role = thread.role.max(*role);
+        }
         let rank = |t: &Thread| (t.role != Role::Other, t.ts, t.role, t.worker, t.runtime, t.is_gone, t.name.clone());
         match self.threads.entry(tid) {
             Entry::Vacant(free) => drop(free.insert(thread)),
             Entry::Occupied(mut known) if rank(&thread) > rank(known.get()) => drop(known.insert(thread)),
             Entry::Occupied(_) => {}
         }
+    }
+
+    /// Lets go of what threads were for before this, but for the newest that is known of each.
+    pub(super) fn forget_roles(&mut self, before: i64) {
+        let mut newest = HashMap::new();
+        for (tid, ts) in self.roles.keys() {
+            newest.insert(*tid, *ts);
+        }
+        self.roles.retain(|(tid, ts), _| *ts >= before || newest.get(tid) == Some(ts));
+    }
+
+    /// How many times the role of a thread is known.
+    pub(super) fn roles(&self) -> usize {
+        self.roles.len()
+    }
+
+    /// Whether a thread is or was a worker's.
+    pub(super) fn was_worker(&self, tid: Tid) -> bool {
+        self.roles.range((tid, i64::MIN)..=(tid, i64::MAX)).any(|(_, role)| *role == Role::Worker)
+    }
+
+    /// Whether a worker's thread was no worker at this instant: `block_in_place` had handed its core to another thread.
+    pub(super) fn is_handed(&self, tid: Tid, at: i64) -> bool {
+        let last = self.roles.range((tid, i64::MIN)..=(tid, at)).next_back();
+        last.is_some_and(|(_, role)| *role == Role::Blocking) && self.was_worker(tid)
     }
 
     /// Takes in what a row of `tasks`, `spawns` or `polls` says of a task's type.

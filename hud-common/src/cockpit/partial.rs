@@ -77,6 +77,9 @@ pub struct Sums {
     pub seen: Map<Tid, Seen>,
     /// Samples by `ts`, by `tid` and `task_id`.
     pub runs: Map<(Tid, Option<TaskId>), Run>,
+    /// Sleeps inside a task that are not kept by themselves: rows of `off_cpu` with a `task_id`, in state `S` or `D` with
+    /// `ready - ts < STRETCH_MIN`, or in state `+`, by end, by `tid`, `task_id` and `stack_id`.
+    pub short: Map<(Tid, TaskId, Option<StackId>), Short>,
     /// Samples by `ts`, by `stack_id` and `task_id`.
     pub stacks: Map<(Option<StackId>, Option<TaskId>), Weight>,
     /// Rows of `polls`, `off_cpu`, `samples`, `wakes`, `spawns` and `ends`, by [`Stream`]; of events with a duration by end.
@@ -206,6 +209,35 @@ pub struct Run {
     pub first: Least,
     /// The greatest.
     pub last: Greatest,
+}
+
+/// Short sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Short {
+    /// How many: the sum of `intervals`, which is 1 where it is null or less.
+    pub sleeps: i64,
+    /// The sum of `ready - ts`.
+    pub asleep: i64,
+    /// The greatest `(ready - ts) / intervals`, rounded down.
+    pub longest: i64,
+    /// Rows in state `+`, of which only the sum is known.
+    pub summed: i64,
+    /// The greatest `ts + dur`.
+    pub last: Greatest,
+}
+
+impl Short {
+    /// Takes a row in.
+    pub(super) fn add(&mut self, intervals: i64, asleep: i64, is_sum: bool, end: i64) {
+        let intervals = intervals.max(1);
+        self.merge(&Short {
+            sleeps: intervals,
+            asleep,
+            longest: asleep / intervals,
+            summed: is_sum.into(),
+            last: Greatest(Some(end)),
+        });
+    }
 }
 
 /// Samples.
@@ -498,6 +530,7 @@ merge! {
     Away { sum: [asleep, waiting], max: [], each: [] }
     Seen { sum: [], max: [], each: [first, last, poll_end, returned, slept] }
     Run { sum: [samples, weight], max: [], each: [first, last] }
+    Short { sum: [sleeps, asleep, summed], max: [longest], each: [last] }
     Weight { sum: [samples, weight], max: [], each: [] }
     On { sum: [on], max: [reason], each: [] }
     OverheadSums { sum: [rows, probes, untold, cpu, bytes, events], max: [rss], each: [] }
@@ -593,6 +626,7 @@ impl Sums {
         self.tasks.merge(&other.tasks);
         self.tasks_left_out.merge(&other.tasks_left_out);
         self.runs.merge(&other.runs);
+        self.short.merge(&other.short);
         self.stacks.merge(&other.stacks);
         for (rows, others) in self.rows.iter_mut().zip(&other.rows) {
             rows.merge(others);
@@ -639,6 +673,7 @@ impl Sums {
             + self.away.len()
             + self.seen.len()
             + self.runs.len()
+            + self.short.len()
             + self.stacks.len()
     }
 

@@ -28,6 +28,8 @@ pub(super) fn findings(
     coverage: &Coverage,
 ) -> Vec<Finding> {
     let mut found = long_polls(scene, stretches);
+    found.extend(cpu_shares(scene));
+    found.extend(short_sleeps(scene));
     found.extend(cpu_starved(scene));
     found.extend(delays(scene, wake_delay, types));
     for runtime in &workers.runtimes {
@@ -49,6 +51,96 @@ pub(super) fn findings(
     });
     found.truncate(MOST_ROWS);
     found
+}
+
+/// Tasks that took much of a worker's time where polls were not watched, by samples: whether in one poll or in many is not
+/// known.
+fn cpu_shares(scene: &Scene<'_>) -> Vec<Finding> {
+    let thresholds = scene.query.thresholds;
+    let mut runs: BTreeMap<(Tid, TaskId), super::Run> = BTreeMap::new();
+    let mut time = 0_i64;
+    for (_, partial) in &scene.parts {
+        let sums = &partial.sums;
+        if super::view::rows(sums, Stream::Polls) > 0 || super::view::on(sums, Stream::Polls) > 0 {
+            continue;
+        }
+        time = time.saturating_add(super::Bucket::NANOS);
+        for ((tid, task), run) in &sums.runs {
+            if let Some(task) = task {
+                runs.entry((*tid, *task)).or_default().merge(run);
+            }
+        }
+    }
+    if time < thresholds.observed || time == 0 {
+        return Vec::new();
+    }
+    let found = runs.into_iter().filter_map(|((tid, task), run)| {
+        let weight = run.weight.saturating_mul(run.samples.saturating_sub(1)) / run.samples.max(1);
+        let share = weight.saturating_mul(1000) / time;
+        let thread = scene.names.threads.get(&tid).filter(|t| t.role == super::Role::Worker)?;
+        let type_id = scene.names.type_of.get(&task).copied();
+        let is_task = type_id.and_then(|id| scene.names.types.get(&id)).is_some_and(|t| t.kind == TaskKind::Task);
+        if share <= i64::from(thresholds.cpu_share) || !is_task {
+            return None;
+        }
+        let worker = match thread.worker {
+            Some(number) => format!("worker {number}"),
+            None => format!("worker thread {tid}"),
+        };
+        Some(Finding {
+            rule: Rule::CpuShare,
+            severity: Status::Caution,
+            sentence: format!(
+                "{} took {} of the time of {worker} in the {} in which polls were not recorded",
+                name_of(scene, type_id),
+                percent(share),
+                told(time)
+            ),
+            evidence: std::vec![
+                evidence("share", Value::Share(share), Some(Value::Share(thresholds.cpu_share.into()))),
+                evidence("samples", Value::Count(run.samples), None),
+            ],
+            jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: run.first.0 },
+            is_estimated: true,
+        })
+    });
+    found.collect()
+}
+
+/// Types of tasks that sleep inside their polls for a short time, but so often that it adds up.
+fn short_sleeps(scene: &mut Scene<'_>) -> Vec<Finding> {
+    let short = super::blocking::short_sleeps(scene, |_, _, _| ());
+    let scene = &*scene;
+    let (least, window) = (scene.query.thresholds.short_sleeps, scene.window.dur().max(1_000_000_000));
+    let found = short.into_iter().filter_map(|((type_id, ()), of)| {
+        let short = of.short;
+        if i128::from(short.asleep) * 1_000_000_000 < i128::from(least) * i128::from(window) {
+            return None;
+        }
+        Some(Finding {
+            rule: Rule::ShortSleeps,
+            severity: Status::Caution,
+            sentence: format!(
+                "{} slept inside polls {} times for less than 1 ms, {} in sum",
+                name_of(scene, type_id),
+                short.sleeps,
+                told(short.asleep)
+            ),
+            evidence: std::vec![
+                evidence("asleep", Value::Nanos(short.asleep), Some(Value::Nanos(least))),
+                evidence("sleeps", Value::Count(short.sleeps), None),
+                evidence("longest", Value::Nanos(short.longest), None),
+            ],
+            jump: Jump {
+                task: of.most.map(|(.., Reverse(task))| task),
+                task_type: type_id,
+                tid: of.most.map(|(_, Reverse(tid), _)| tid),
+                ts: None,
+            },
+            is_estimated: short.summed > 0,
+        })
+    });
+    found.collect()
 }
 
 fn evidence(what: &str, value: Value, threshold: Option<Value>) -> Evidence {
@@ -106,7 +198,8 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
             (long.longest, long.busy) = (Some(at), busy);
         }
     };
-    for (poll, type_id) in task_polls(scene).filter(|(p, _)| p.held > thresholds.long_poll) {
+    let long = task_polls(scene).filter(|(p, _)| p.held > thresholds.long_poll && scene.polls_on_worker(p));
+    for (poll, type_id) in long {
         add(type_id, (poll.held, Reverse(poll.ts), poll.tid, poll.task), poll.busy);
     }
     // Where no poll was watched, what is known of one: that it slept for so long.

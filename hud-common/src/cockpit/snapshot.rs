@@ -147,6 +147,10 @@ pub enum Rule {
     CpuStarved,
     /// Woken tasks wait long for their poll.
     WakeDelay,
+    /// A task took much of a worker's time, while polls were not recorded.
+    CpuShare,
+    /// Many sleeps inside polls, each of them short.
+    ShortSleeps,
     /// A worker is asleep inside polls most of the time.
     WorkerBlocked,
     /// Some workers of a runtime are far busier than others.
@@ -163,10 +167,12 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 9] = [
+    pub const ALL: [Rule; 11] = [
         Rule::LongPoll,
         Rule::CpuStarved,
         Rule::WakeDelay,
+        Rule::CpuShare,
+        Rule::ShortSleeps,
         Rule::WorkerBlocked,
         Rule::Imbalance,
         Rule::PoolSaturated,
@@ -188,6 +194,13 @@ impl Rule {
             }
             Rule::WakeDelay => {
                 "workers cannot keep up: find what holds them (blocking, hotspots), or give the runtime more worker threads"
+            }
+            Rule::CpuShare => {
+                "record polls to see whether its polls are long; if they are, break the computation up, or move it off the \
+                 runtime"
+            }
+            Rule::ShortSleeps => {
+                "each of them keeps other tasks waiting: move the calls to spawn_blocking together, or make them async"
             }
             Rule::WorkerBlocked => "move the blocking call to spawn_blocking, or use its async kin",
             Rule::Imbalance => {
@@ -220,7 +233,7 @@ pub struct Finding {
     pub evidence: Vec<Evidence>,
     /// Where to look. The advice is [`Rule::advice`].
     pub jump: Jump,
-    /// Whether it rests on samples alone.
+    /// Whether its figure is an estimate.
     pub is_estimated: bool,
 }
 
@@ -453,6 +466,8 @@ pub enum Cause {
     Blocked,
     /// Computing inside a poll.
     Cpu,
+    /// Asleep inside polls, for less than the threshold at a time.
+    ShortSleeps,
 }
 
 /// What held workers. Work of the blocking pool is not in here.
@@ -486,13 +501,13 @@ pub struct Culprit {
     pub count: i64,
     /// Their sum (ns).
     pub total: i64,
-    /// Their median, by nearest rank (ns).
+    /// Their median, by nearest rank (ns); of short sleeps the mean.
     pub median: i64,
     /// The longest (ns).
     pub longest: i64,
-    /// Where the longest one is.
+    /// Where the longest one is; of short sleeps, the task that slept most.
     pub jump: Jump,
-    /// Whether any of it is an estimate from samples.
+    /// Whether any of it is an estimate. Of computing: from samples, at least so long, and in one poll or in several.
     pub is_estimated: bool,
 }
 
@@ -519,7 +534,7 @@ pub struct Stretch {
     pub stack_id: Option<StackId>,
     /// Who woke the thread.
     pub waker: Option<Waker>,
-    /// Whether `dur` is an estimate from samples.
+    /// Whether `dur` is an estimate from samples: at least so long, in one poll or in several.
     pub is_estimated: bool,
 }
 

@@ -10,6 +10,7 @@ use super::{
     Bucket, Lane, Load, MOST_SPANS_PER_LANE, Map, Merge as _, Now, Partial, PollSums, Pool, Role, Runtime, RuntimeId,
     STRETCH_MIN, Seen, Span, SpanKind, Step, TaskId, TaskKind, Tid, Timeline, TypeId, Worker, Workers,
     hints::{Hints, number_of, number_of_thread},
+    partial::clipped,
     view::{Scene, observed},
 };
 use crate::wire::Stream;
@@ -62,13 +63,33 @@ pub(super) fn seats(scene: &Scene<'_>) -> BTreeMap<Tid, Seat> {
     }
     for (bucket, partial) in &scene.parts {
         for ((tid, task), away) in &partial.sums.away {
-            // Inside its own loop and nothing else, a worker is outside a task.
-            let in_task = task.is_some_and(|task| scene.names.kind(task) != TaskKind::Worker);
+            // Inside its own loop and nothing else, a worker is outside a task; what has no known type may be its loop.
+            let kind = task.map(|task| scene.names.type_of.get(&task).and_then(|id| scene.names.types.get(id)));
+            let in_task = match kind {
+                None => false,
+                Some(None) => !scene.names.was_worker(*tid),
+                Some(Some(of)) => of.kind != TaskKind::Worker,
+            };
             let (asleep, idle) = if in_task { (away.asleep, 0) } else { (0, away.asleep) };
             let all = seats.entry(*tid).or_default().away.entry(*bucket).or_default();
             all.0 = all.0.saturating_add(asleep);
             all.1 = all.1.saturating_add(away.waiting);
             all.2 = all.2.saturating_add(idle);
+        }
+    }
+    // A worker inside `block_in_place` does not keep its worker: another thread has it.
+    for sleep in scene.parts.iter().flat_map(|(_, partial)| partial.sleeps.items()) {
+        let end = sleep.ts.saturating_add(sleep.away).min(scene.window.end().saturating_sub(1));
+        let is_apart = scene.is_in_place(sleep.stack) || scene.names.is_handed(sleep.tid, end);
+        if !is_apart || scene.role(sleep.tid) != Role::Worker || !scene.is_task(sleep.task) {
+            continue;
+        }
+        let until = sleep.ts.saturating_add(sleep.dur);
+        let Some(seat) = seats.get_mut(&sleep.tid) else { continue };
+        for (bucket, (asleep, _, idle)) in seat.away.range_mut(Bucket::of(sleep.ts)..=Bucket::of(until)) {
+            let part = clipped(*bucket, sleep.ts, until).min(*asleep);
+            *asleep = asleep.saturating_sub(part);
+            *idle = idle.saturating_add(part);
         }
     }
     for ((tid, type_id), polls) in &scene.total.polls {
@@ -291,7 +312,7 @@ fn spans(scene: &Scene<'_>, lanes: &mut BTreeMap<Tid, Lane>) {
             if scene.names.kind_of_type(poll.type_id) == TaskKind::Worker {
                 continue;
             }
-            let is_long = poll.held > scene.query.thresholds.long_poll && scene.is_task(poll.task);
+            let is_long = poll.held > scene.query.thresholds.long_poll && scene.polls_on_worker(poll);
             let task = scene.task_ref(poll.task);
             add(poll.tid, Span { ts: poll.ts, dur: poll.dur, kind: SpanKind::Poll, task, is_long });
         }

@@ -16,6 +16,10 @@ pub struct Thresholds {
     pub wake_delay_p99: i64,
     /// The least wakes of which a percentile is taken.
     pub wake_delay_count: u64,
+    /// The share of a worker's time that one task may compute, where polls are not recorded (thousandths).
+    pub cpu_share: u32,
+    /// Sleeps inside polls, each shorter than [`super::STRETCH_MIN`], that a type of task may come to each second.
+    pub short_sleeps: i64,
     /// The share of its time that a worker may be asleep inside polls (thousandths).
     pub worker_blocked: u32,
     /// How many times as busy the busiest worker of a runtime may be as the least busy one (thousandths).
@@ -50,6 +54,8 @@ impl Default for Thresholds {
             asleep: MILLI,
             wake_delay_p99: 5 * MILLI,
             wake_delay_count: 100,
+            cpu_share: 400,
+            short_sleeps: 30 * MILLI,
             worker_blocked: 500,
             imbalance: 3_000,
             imbalance_busy: 300,

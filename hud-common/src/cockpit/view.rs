@@ -1,11 +1,16 @@
 //! From the partials of a window to what a screen shows. What needs more than a few lines has a file of its own.
 
-use std::{collections::BTreeMap, panic::resume_unwind, thread, vec::Vec};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::resume_unwind,
+    thread,
+    vec::Vec,
+};
 
 use super::{
     Bucket, Counts, Coverage, Distribution, Drops, Histogram, Load, LostEvents, Merge as _, Mode, Name, Names,
-    Overhead, Partial, ProcessFigures, Query, Role, SessionFacts, Snapshot, Status, StreamCoverage, Sums, TaskDetail,
-    TaskId, TaskKind, TaskRef, Tick, Tid, TypeId, TypeRef, Window, partial::clipped,
+    Overhead, Partial, ProcessFigures, Query, Role, SessionFacts, Snapshot, StackId, Status, StreamCoverage, Sums,
+    TaskDetail, TaskId, TaskKind, TaskRef, Tick, Tid, TypeId, TypeRef, Window, partial::clipped,
 };
 use crate::wire::Stream;
 
@@ -46,6 +51,8 @@ pub(super) struct Scene<'a> {
     pub(super) threads: BTreeMap<Tid, super::threads::Seat>,
     /// What was polled, by bucket, as in `parts`.
     pub(super) polled: Vec<super::threads::Polled>,
+    /// When threads were seen inside `block_in_place`: in a sample, or falling asleep.
+    pub(super) in_place: BTreeSet<(Tid, i64)>,
 }
 
 /// From so many tasks on, a frame is made by two threads: for fewer, a thread takes as long to begin as it saves.
@@ -72,7 +79,11 @@ impl Snapshot {
         });
         names.prepare(total.stacks.keys().filter_map(|(stack, _)| *stack));
         names.prepare(parts.iter().flat_map(|(_, p)| p.sleeps.items()).filter_map(|s| s.stack));
-        let mut scene = Scene { query, at, window, parts, total, names, threads: BTreeMap::new(), polled: Vec::new() };
+        names.prepare(parts.iter().flat_map(|(_, p)| p.marks.items()).filter_map(|m| m.stack));
+        names.prepare(parts.iter().flat_map(|(_, p)| p.sums.short.keys()).filter_map(|(_, _, stack)| *stack));
+        let (threads, polled, in_place) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        let mut scene = Scene { query, at, window, parts, total, names, threads, polled, in_place };
+        scene.in_place = super::blocking::in_place(&scene);
         scene.threads = super::threads::seats(&scene);
         scene.polled = super::threads::polled(&scene);
 
@@ -137,6 +148,25 @@ impl Scene<'_> {
     /// Whether it is neither the loop of a worker nor work of the blocking pool.
     pub(super) fn is_task(&self, id: TaskId) -> bool {
         self.names.kind(id) == TaskKind::Task
+    }
+
+    /// Whether a stretch of a task of this type, up to `end`, kept a worker from other tasks, and the thread had not handed
+    /// its core over for `block_in_place`. What has no known type may be a worker's idle loop, or work of the pool: it counts
+    /// on a worker's thread only, and where it `is_code`, own code or a recorded poll.
+    pub(super) fn keeps_worker(&self, tid: Tid, type_id: Option<TypeId>, end: i64, is_code: bool) -> bool {
+        let kind = type_id.and_then(|id| self.names.types.get(&id)).map(|t| t.kind);
+        let is_task = kind.map_or_else(|| is_code && self.names.was_worker(tid), |kind| kind == TaskKind::Task);
+        is_task && !self.names.is_handed(tid, end.min(self.window.end().saturating_sub(1)))
+    }
+
+    /// Whether the task on top of a stack has called `block_in_place`.
+    pub(super) fn is_in_place(&self, stack: Option<StackId>) -> bool {
+        self.names.code.walked(stack).is_some_and(|walked| walked.is_in_place)
+    }
+
+    /// Whether own code is on a stack.
+    pub(super) fn is_own(&self, stack: Option<StackId>) -> bool {
+        self.names.code.walked(stack).is_some_and(|walked| walked.is_own)
     }
 
     pub(super) fn role(&self, tid: Tid) -> Role {
@@ -225,10 +255,10 @@ fn history(scene: &Scene<'_>) -> Vec<Tick> {
             status: Status::Normal,
         };
         // They come longest first.
-        let sleep = partial.sleeps.items().iter().find(|s| scene.is_task(s.task));
+        let sleep = partial.sleeps.items().iter().find(|s| scene.sleeps_on_worker(s));
         tick.longest_block = sleep.map_or(0, |s| s.dur);
         // A poll is no worse for the time that it waited for a CPU.
-        let held = partial.long_polls.items().iter().filter(|p| scene.is_task(p.task)).map(|p| p.held).max();
+        let held = partial.long_polls.items().iter().filter(|p| scene.polls_on_worker(p)).map(|p| p.held).max();
         let worst = held.unwrap_or(0).max(tick.longest_block);
         tick.status = match worst {
             w if w > scene.query.thresholds.very_long_poll => Status::Warning,

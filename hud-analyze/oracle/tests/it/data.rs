@@ -175,6 +175,8 @@ pub struct Rules {
     pub very_long_poll: i64,
     pub wake_delay_p99: i64,
     pub wake_delay_count: i64,
+    pub cpu_share: i64,
+    pub short_sleeps: i64,
     pub worker_blocked: i64,
     pub imbalance: i64,
     pub imbalance_busy: i64,
@@ -214,6 +216,8 @@ impl Args {
                 very_long_poll: of.very_long_poll,
                 wake_delay_p99: of.wake_delay_p99,
                 wake_delay_count: i64::try_from(of.wake_delay_count).unwrap(),
+                cpu_share: of.cpu_share.into(),
+                short_sleeps: of.short_sleeps,
                 worker_blocked: of.worker_blocked.into(),
                 imbalance: of.imbalance.into(),
                 imbalance_busy: of.imbalance_busy.into(),
@@ -273,6 +277,8 @@ impl Args {
             .int("very_long_poll", r.very_long_poll)
             .int("wake_delay_p99", r.wake_delay_p99)
             .int("wake_delay_count", r.wake_delay_count)
+            .int("cpu_share", r.cpu_share)
+            .int("short_sleeps", r.short_sleeps)
             .int("worker_blocked", r.worker_blocked)
             .int("imbalance", r.imbalance)
             .int("imbalance_busy", r.imbalance_busy)

@@ -45,7 +45,7 @@ fn type_id() -> impl Strategy<Value = Option<i64>> {
 
 fn stack() -> impl Strategy<Value = Option<i64>> {
     // 13 is a stack that is not told.
-    option::weighted(0.8, 1..=13_i64)
+    option::weighted(0.8, 1..=15_i64)
 }
 
 prop_compose! {
@@ -57,11 +57,12 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn off_cpu()(ts in ts(), dur in dur(), tid in tid(), state in select(vec!["S", "S", "S", "D", "R", "T"]),
+    fn off_cpu()(ts in ts(), dur in dur(), tid in tid(), state in select(vec!["S", "S", "S", "D", "R", "T", "+"]),
                  task_id in option::weighted(0.7, task()), stack_id in stack(), queued in option::of(0..5_i64),
-                 waker_tid in option::weighted(0.8, tid())) -> OffCpuRow {
+                 (waker_tid, sum) in (option::weighted(0.8, tid()), 1..9_i32)) -> OffCpuRow {
         let run_queue = queued.map(|part| dur / 5 * part).filter(|_| state != "R");
-        OffCpuRow { ts, dur, tid, cpu: 0, state: state.into(), task_id, stack_id, run_queue, waker_tid, intervals: None }
+        let (stack_id, intervals) = if state == "+" { (None, Some(sum)) } else { (stack_id, None) };
+        OffCpuRow { ts, dur, tid, cpu: 0, state: state.into(), task_id, stack_id, run_queue, waker_tid, intervals }
     }
 }
 
@@ -155,6 +156,9 @@ fn threads() -> Vec<ThreadRow> {
         row(5, WORKERS[0], "tokio-rt-worker", "worker", Some(0), Some(0)),
         row(900, WORKERS[0], "tokio-rt-renamed", "other", None, None),
         row(0, WORKERS[1], "tokio-rt-worker", "worker", Some(1), Some(0)),
+        // It hands its core over for a while, and comes back.
+        row(1_200, WORKERS[1], "tokio-rt-worker", "blocking", None, None),
+        row(2_100, WORKERS[1], "tokio-rt-worker", "worker", Some(1), Some(0)),
         row(0, POOL[0], "tokio-rt-worker", "blocking", None, None),
         row(3, POOL[1], "tokio-rt-worker", "blocking", None, None),
         // A worker that gives no sign of life, of a runtime that is not known.
@@ -212,6 +216,8 @@ fn frames() -> Vec<FrameRow> {
         row(12, Some("syscall::futex_wait"), "libc", None, Some(2)),
         row(13, Some("std::sync::RwLock::read"), "std", None, Some(1)),
         row(14, Some("app::hold"), "own", Some(("src/hold.rs", 7)), Some(1)),
+        row(15, Some("tokio::task::blocking::block_in_place"), "tokio", None, Some(1)),
+        row(16, Some("tokio::runtime::task::raw::poll"), "tokio", None, Some(1)),
     ]
 }
 
@@ -231,8 +237,12 @@ fn stacks() -> Vec<StackRow> {
         // A lock too deep to count; a frame that is not told.
         deep,
         vec![99, 2],
+        // Number 13 is never told. A call of block_in_place, and one that runs the worker which polls.
+        vec![1, 2, 15, 16, 9],
+        vec![1, 2, 16, 15, 9],
     ];
-    (1..).zip(all).map(|(stack_id, frame_ids)| StackRow { stack_id, frame_ids, unwind: "complete".into() }).collect()
+    let ids = (1..13).chain(14..);
+    ids.zip(all).map(|(stack_id, frame_ids)| StackRow { stack_id, frame_ids, unwind: "complete".into() }).collect()
 }
 
 fn modules() -> Vec<ModuleRow> {
@@ -319,6 +329,7 @@ prop_compose! {
         (rules.wake_delay_count, rules.growth, rules.pool_threads) = (3, 2, 2);
         (rules.growth_ended, rules.self_wakes) = (500, 1);
         (rules.worker_blocked, rules.imbalance, rules.pool_busy) = (200, 1_100, 200);
+        (rules.cpu_share, rules.short_sleeps) = (5, MS);
         if low {
             (rules.long_poll, rules.wake_delay_p99, rules.lock_wait, rules.observed) = (MS, 1, 1, 0);
         }

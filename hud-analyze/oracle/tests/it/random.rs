@@ -133,7 +133,7 @@ fn random_sessions_have_something_for_every_view() {
     for (view, most) in ALL.iter().zip(most) {
         assert!(most >= 3, "{} has {most} rows at most", view.name);
     }
-    assert_eq!(rules.len(), 9, "{rules:?}");
+    assert_eq!(rules.len(), 11, "{rules:?}");
 }
 
 #[test]

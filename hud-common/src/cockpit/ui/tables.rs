@@ -33,12 +33,14 @@ pub(super) fn long_style(cx: &Cx<'_>, ns: i64) -> Style {
 }
 
 fn cause(cx: &Cx<'_>, cause: Cause, is_estimated: bool) -> Cell<'static> {
-    // An estimate says so: its figures come from samples.
+    // An estimate says so: its figures come from samples, or from sums.
     match (cause, is_estimated) {
         (Cause::Blocked, false) => Cell::text("blocked", cx.theme.warning),
         (Cause::Blocked, true) => Cell::text("blocked~", cx.theme.warning),
         (Cause::Cpu, false) => Cell::text("cpu", cx.theme.caution),
         (Cause::Cpu, true) => Cell::text("cpu~", cx.theme.caution),
+        (Cause::ShortSleeps, false) => Cell::text("short", cx.theme.caution),
+        (Cause::ShortSleeps, true) => Cell::text("short~", cx.theme.caution),
     }
 }
 

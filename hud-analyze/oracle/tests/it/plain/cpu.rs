@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{
+    blocking::sleeps,
     names::{Place, asleep},
     share,
 };
@@ -63,21 +64,21 @@ pub(super) fn hotspots(data: &Data, args: &Args) -> Vec<Value> {
 }
 
 pub(super) fn hotspots_by(data: &Data, args: &Args) -> Vec<Value> {
-    let mut rows: Vec<(i64, i32, Option<i64>, Option<i64>, &str, i64)> = Vec::new();
+    let mut rows: Vec<(i64, i32, Option<i64>, Option<i64>, &str, i64, i64)> = Vec::new();
     for s in &data.samples {
-        rows.push((s.ts, s.tid, s.task_id, s.stack_id, "running", s.weight));
+        rows.push((s.ts, s.tid, s.task_id, s.stack_id, "running", s.weight, 1));
     }
     for o in data.off_cpu.iter().filter(|_| args.states) {
         if o.state != "R" {
-            rows.push((o.ts, o.tid, o.task_id, o.stack_id, "asleep", asleep(o)));
+            rows.push((o.ts, o.tid, o.task_id, o.stack_id, "asleep", asleep(o), sleeps(o)));
         }
         if o.state == "R" || o.run_queue.unwrap_or(0) > 0 {
-            rows.push((o.ts, o.tid, o.task_id, o.stack_id, "waiting", o.dur - asleep(o)));
+            rows.push((o.ts, o.tid, o.task_id, o.stack_id, "waiting", o.dur - asleep(o), sleeps(o)));
         }
     }
     rows.retain(|(ts, tid, task, ..)| args.holds(*ts) && args.is_wanted(*task, *tid));
     let mut groups: BTreeMap<_, (i64, i64)> = BTreeMap::new();
-    for (_, tid, task, stack, state, time) in rows {
+    for (_, tid, task, stack, state, time, n) in rows {
         let of = data.shown_type(task);
         let (function, file, line) = data.cpu_place(stack, of);
         let key = (
@@ -89,7 +90,7 @@ pub(super) fn hotspots_by(data: &Data, args: &Args) -> Vec<Value> {
             args.states.then_some(state),
         );
         let group = groups.entry(key).or_default();
-        *group = (group.0 + time, group.1 + 1);
+        *group = (group.0 + time, group.1 + n);
     }
     groups.retain(|_, (time, _)| *time > 0);
     let all: i64 = groups.values().map(|(time, _)| time).sum();
@@ -120,14 +121,14 @@ fn folded(data: &Data, stack: Option<i64>) -> (String, usize) {
 
 fn flame<'a>(
     data: &Data,
-    rows: impl Iterator<Item = (Option<i64>, Option<i64>, i64)> + 'a,
+    rows: impl Iterator<Item = (Option<i64>, Option<i64>, i64, i64)> + 'a,
     counted: &str,
 ) -> Vec<Value> {
     let mut stacks: BTreeMap<_, (i64, i64)> = BTreeMap::new();
-    for (task, stack, weight) in rows {
+    for (task, stack, weight, n) in rows {
         let task_type = data.shown_type(task).map(|t| t.name.to_string());
         let sum = stacks.entry((folded(data, stack), task_type)).or_default();
-        *sum = (sum.0 + weight, sum.1 + 1);
+        *sum = (sum.0 + weight, sum.1 + n);
     }
     let stacks = stacks.into_iter().filter(|(_, (weight, _))| *weight > 0);
     stacks
@@ -139,10 +140,10 @@ fn flame<'a>(
 
 pub(super) fn cpu_flame(data: &Data, args: &Args) -> Vec<Value> {
     let samples = data.samples.iter().filter(|s| args.holds(s.ts) && args.is_wanted(s.task_id, s.tid));
-    flame(data, samples.map(|s| (s.task_id, s.stack_id, s.weight)), "samples")
+    flame(data, samples.map(|s| (s.task_id, s.stack_id, s.weight, 1)), "samples")
 }
 
 pub(super) fn off_cpu_flame(data: &Data, args: &Args) -> Vec<Value> {
     let off = data.off_cpu.iter().filter(|o| args.holds(o.ts) && args.is_wanted(o.task_id, o.tid) && o.state != "R");
-    flame(data, off.map(|o| (o.task_id, o.stack_id, asleep(o))), "sleeps")
+    flame(data, off.map(|o| (o.task_id, o.stack_id, asleep(o), sleeps(o))), "sleeps")
 }

@@ -5,15 +5,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use hud_common::session::PollRow;
+use hud_common::session::{OffCpuRow, PollRow};
 use serde_json::{Value, json};
 
 use super::{
-    load, locks,
+    blocking, load, locks,
     names::{asleep, is_sleep},
     percentile, wakes,
 };
-use crate::data::{Args, Data, SECOND};
+use crate::data::{Args, Data, MS, SECOND};
 
 /// What all findings have.
 struct Finding {
@@ -63,6 +63,8 @@ fn name(task_type: &Option<String>) -> &str {
 
 pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
     let mut found = long_polls(data, args);
+    found.extend(cpu_shares(data, args));
+    found.extend(short_sleeps(data, args));
     found.extend(cpu_starved(data, args));
     found.extend(wake_delay(data, args));
     found.extend(loads(data, args));
@@ -86,20 +88,33 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
 fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
     let rules = &args.rules;
     let mut all: Vec<(i64, i64, i32, i64, Option<i64>)> = Vec::new();
+    let was_in_place = |tid: i32, from: i64, to: i64| {
+        let is_within = |ts: i64, of: i32, task: Option<i64>| {
+            of == tid && task.is_some() && args.holds(ts) && from <= ts && ts < to
+        };
+        let samples = data.samples.iter().filter(|s| is_within(s.ts, s.tid, s.task_id)).map(|s| s.stack_id);
+        let sleeps =
+            data.off_cpu.iter().filter(|o| is_within(o.ts, o.tid, o.task_id) && is_sleep(o) && asleep(o) >= MS);
+        samples.chain(sleeps.map(|o| o.stack_id)).any(|stack| data.is_in_place(stack))
+    };
+    let mut add = |dur: i64, ts: i64, end: i64, tid: i32, task: i64, type_id: Option<i64>, is_code: bool| {
+        let of = data.task_type(type_id.or(data.type_id(Some(task))));
+        if data.keeps_worker(args, of, tid, end, is_code) && !was_in_place(tid, ts, end) {
+            all.push((dur, ts, tid, task, type_id));
+        }
+    };
     for p in data.polls.iter().filter(|p| args.holds(p.ts) && p.dur.min(p.dur - p.run_queue) > rules.long_poll) {
-        all.push((p.dur - p.run_queue, p.ts, p.tid, p.task_id, p.type_id));
+        add(p.dur - p.run_queue, p.ts, p.ts + p.dur, p.tid, p.task_id, p.type_id, true);
     }
     for o in data.off_cpu.iter().filter(|o| args.holds(o.ts) && is_sleep(o) && !data.polls_on(o.ts)) {
         if let Some(task) = o.task_id.filter(|_| asleep(o) > rules.long_poll) {
-            all.push((asleep(o), o.ts, o.tid, task, None));
+            add(asleep(o), o.ts, o.ts + o.dur, o.tid, task, None, data.blame(o.stack_id).is_own);
         }
     }
     let mut types: BTreeMap<Option<String>, Vec<_>> = BTreeMap::new();
     for long in all {
         let of = data.task_type(long.4.or(data.type_id(Some(long.3))));
-        if of.is_none_or(|t| t.kind == "task") {
-            types.entry(of.map(|t| t.name.to_string())).or_default().push(long);
-        }
+        types.entry(of.map(|t| t.name.to_string())).or_default().push(long);
     }
     let types = types.into_iter();
     types
@@ -125,6 +140,100 @@ fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
             }
         })
         .collect()
+}
+
+/// Worker threads that one task computed on for much of the time in which polls were not watched.
+fn cpu_shares(data: &Data, args: &Args) -> Vec<Finding> {
+    let mut on: Vec<(i64, i64)> = data
+        .coverage
+        .iter()
+        .filter(|c| c.stream == "polls" && c.dur > 0)
+        .map(|c| (c.ts.max(args.from), (c.ts + c.dur).min(args.to)))
+        .filter(|(from, to)| from < to)
+        .collect();
+    on.sort_unstable();
+    let (mut time, mut until) = (args.to - args.from, args.from);
+    for (from, to) in on {
+        time -= (to - from.max(until)).max(0);
+        until = until.max(to);
+    }
+    if time < args.rules.observed || time == 0 {
+        return Vec::new();
+    }
+    let mut computed: BTreeMap<(i32, i64), (i64, i64, i64)> = BTreeMap::new();
+    for s in data.samples.iter().filter(|s| args.holds(s.ts) && !data.polls_on(s.ts)) {
+        if let Some(task) = s.task_id {
+            let (n, weight, first) = computed.entry((s.tid, task)).or_insert((0, 0, i64::MAX));
+            (*n, *weight, *first) = (*n + 1, *weight + s.weight, s.ts.min(*first));
+        }
+    }
+    let mut found = Vec::new();
+    for ((tid, task), (n, weight, first)) in computed {
+        let share = weight * (n - 1) * 1000 / (n * time);
+        let worker = data.thread(tid).filter(|t| t.role == "worker");
+        let of = data.type_of(Some(task)).filter(|t| t.kind == "task");
+        if let (Some(worker), Some(of), true) = (worker, of, share > args.rules.cpu_share) {
+            let name = worker.worker.map_or_else(|| format!("worker thread {tid}"), |n| format!("worker {n}"));
+            found.push(Finding {
+                rule: "cpu_share",
+                sentence: format!(
+                    "{} took {} % of the time of {name} in the {} in which polls were not recorded",
+                    of.name,
+                    share / 10,
+                    told(time)
+                ),
+                value: share,
+                threshold: args.rules.cpu_share,
+                unit: "thousandths",
+                task_type: Some(of.name.to_string()),
+                at: Some((first, task)),
+                tid: Some(tid),
+                count: Some(usize::try_from(n).unwrap()),
+                is_estimated: true,
+                ..Finding::default()
+            });
+        }
+    }
+    found
+}
+
+fn short_sleeps(data: &Data, args: &Args) -> Vec<Finding> {
+    let mut types: BTreeMap<Option<String>, Vec<&OffCpuRow>> = BTreeMap::new();
+    for o in blocking::short(data, args, MS) {
+        types.entry(data.type_of(o.task_id).map(|t| t.name.to_string())).or_default().push(o);
+    }
+    let mut found = Vec::new();
+    for (task_type, rows) in types {
+        let (count, total) =
+            (rows.iter().map(|o| blocking::sleeps(o)).sum::<i64>(), rows.iter().map(|o| asleep(o)).sum::<i64>());
+        let window = (args.to - args.from).max(SECOND);
+        if i128::from(total) * 1_000_000_000 < i128::from(args.rules.short_sleeps) * i128::from(window) {
+            continue;
+        }
+        let mut by_thread: BTreeMap<_, i64> = BTreeMap::new();
+        for o in &rows {
+            let is_own = data.blame(o.stack_id).is_own;
+            *by_thread.entry((o.tid, o.task_id.unwrap(), is_own)).or_default() += asleep(o);
+        }
+        let ((tid, task, _), _) = by_thread.into_iter().min_by_key(|(key, sum)| (-sum, *key)).unwrap();
+        found.push(Finding {
+            rule: "short_sleeps",
+            sentence: format!(
+                "{} slept inside polls {count} times for less than 1 ms, {} in sum",
+                name(&task_type),
+                told(total)
+            ),
+            value: total,
+            threshold: args.rules.short_sleeps,
+            task_type,
+            at: Some((0, task)),
+            tid: Some(tid),
+            count: Some(usize::try_from(count).unwrap()),
+            is_estimated: rows.iter().any(|o| o.state == "+"),
+            ..Finding::default()
+        });
+    }
+    found
 }
 
 fn cpu_starved(data: &Data, args: &Args) -> Option<Finding> {

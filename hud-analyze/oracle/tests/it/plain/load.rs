@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use hud_common::session::ThreadRow;
 use serde_json::{Value, json};
 
-use super::{names::ready, overlap, share};
-use crate::data::{Args, Data, SECOND};
+use super::{
+    blocking::sleeps,
+    names::{asleep, is_sleep, ready},
+    overlap, share,
+};
+use crate::data::{Args, Data, MS, SECOND};
 
 /// Where a thread's time went.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,11 +19,13 @@ pub(super) struct Load {
     pub(super) blocked: i64,
     pub(super) waiting: i64,
     pub(super) idle: i64,
+    /// Asleep inside `block_in_place`, or in a task of unknown type: of a worker.
+    pub(super) apart: i64,
 }
 
 impl Load {
     pub(super) fn running(&self) -> i64 {
-        self.observed - self.blocked - self.waiting - self.idle
+        self.observed - self.blocked - self.waiting - self.idle - self.apart
     }
 }
 
@@ -40,11 +46,16 @@ fn load(data: &Data, args: &Args, tid: i32, from: i64, to: i64) -> Load {
     let mut load =
         Load { observed: seen(data, args, tid).map_or(0, |(a, b)| overlap(a, b, from, to)), ..Load::default() };
     for o in data.off_cpu.iter().filter(|o| o.tid == tid) {
-        let asleep = overlap(o.ts, ready(o), from, to);
+        let slept = overlap(o.ts, ready(o), from, to);
         load.waiting += overlap(ready(o), o.ts + o.dur, from, to);
+        let is_long = is_sleep(o) && asleep(o) >= MS;
+        let is_apart = is_long && (data.is_in_place(o.stack_id) || data.is_handed(args, tid, o.ts + o.dur));
+        let is_typed = data.type_of(o.task_id).is_some();
         match data.is_in_task(o.task_id) {
-            true => load.blocked += asleep,
-            false => load.idle += asleep,
+            // What a worker sleeps in a task of unknown type may be its own loop's sleep.
+            true if is_apart || (!is_typed && data.was_worker(tid)) => load.apart += slept,
+            true => load.blocked += slept,
+            false => load.idle += slept,
         }
     }
     load
@@ -78,10 +89,10 @@ pub(super) fn workers(data: &Data, args: &Args) -> Vec<Value> {
             json!({
                 "runtime_id": w.runtime_id, "worker": w.worker, "tid": w.tid, "observed": load.observed,
                 "running_share": part(load.running()), "blocked_share": part(load.blocked),
-                "waiting_share": part(load.waiting), "idle_share": part(load.idle),
+                "waiting_share": part(load.waiting), "idle_share": part(load.idle + load.apart),
                 "polls": data.polls_watched(args).then_some(polls.len()), "longest_poll": polls.iter().max(),
-                "running": load.running(), "blocked": load.blocked, "waiting": load.waiting, "idle": load.idle,
-                "thread": w.name,
+                "running": load.running(), "blocked": load.blocked, "waiting": load.waiting,
+                "idle": load.idle + load.apart, "thread": w.name,
             })
         })
         .collect()
@@ -126,8 +137,8 @@ pub(super) fn timeline(data: &Data, args: &Args) -> Vec<Value> {
             let owner = shares.into_iter().filter(|(_, s)| *s > 0).min_by_key(|(name, s)| (-s, name.clone()));
             rows.push(json!({
                 "ts": from, "dur": to - from, "runtime_id": w.runtime_id, "worker": w.worker, "tid": w.tid,
-                "running": load.running(), "blocked": load.blocked, "waiting": load.waiting, "idle": load.idle,
-                "polls": data.polls_watched(args).then_some(polls), "longest_poll": longest,
+                "running": load.running(), "blocked": load.blocked, "waiting": load.waiting,
+                "idle": load.idle + load.apart, "polls": data.polls_watched(args).then_some(polls), "longest_poll": longest,
                 "task_type": owner.map(|(name, _)| name),
             }));
         }
@@ -152,9 +163,10 @@ pub(super) fn run_queue(data: &Data, args: &Args) -> Vec<Value> {
         let name = data.shown_type(o.task_id).map(|t| t.name.to_string());
         let wait = waits.entry((o.tid, name, data.is_in_task(o.task_id))).or_default();
         let part = overlap(from, to, args.from, args.to);
-        wait.waits += 1;
+        let waits = sleeps(o);
+        wait.waits += waits;
         wait.total += part;
-        wait.longest = wait.longest.max(to - from);
+        wait.longest = wait.longest.max((to - from) / waits);
         wait.preempted += if o.state == "R" { part } else { 0 };
     }
     let waits = waits.into_iter();

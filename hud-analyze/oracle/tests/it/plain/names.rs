@@ -46,6 +46,46 @@ impl Data {
         task.is_some() && self.type_of(task).is_none_or(|t| t.kind != "worker")
     }
 
+    /// Whether a thread is or was a worker's.
+    pub(super) fn was_worker(&self, tid: i32) -> bool {
+        self.threads.iter().any(|t| t.tid == tid && t.role == "worker")
+    }
+
+    /// Whether a worker's thread had handed its core over by the end of a stretch, or of the window.
+    pub(super) fn is_handed(&self, args: &Args, tid: i32, end: i64) -> bool {
+        let at = end.min(args.to - 1);
+        let known = self.threads.iter().filter(|t| t.tid == tid && t.role != "other" && t.ts <= at);
+        let last = known.max_by_key(|t| (t.ts, t.role == "blocking"));
+        self.was_worker(tid) && last.is_some_and(|t| t.role == "blocking")
+    }
+
+    fn tokio_frame(&self, stack: Option<i64>, is_it: impl Fn(&str) -> bool) -> Option<usize> {
+        self.frames_of(stack).iter().position(|id| {
+            let frame = self.frame(Some(*id)).filter(|f| f.origin.as_deref() == Some("tokio"));
+            frame.and_then(|f| f.function.as_deref()).is_some_and(&is_it)
+        })
+    }
+
+    /// Whether the innermost task on a stack has called block_in_place.
+    pub(super) fn is_in_place(&self, stack: Option<i64>) -> bool {
+        let call = self.tokio_frame(stack, |f| f.contains("block_in_place"));
+        let of_task = |f: &str| f.strip_prefix("tokio::runtime::task::").is_some_and(|rest| rest.contains("poll"));
+        call.is_some_and(|call| self.tokio_frame(stack, of_task).is_none_or(|poll| call < poll))
+    }
+
+    /// Whether what a thread did up to `end` kept a worker from other tasks; `is_code`: own code, or a recorded poll.
+    pub(super) fn keeps_worker(
+        &self,
+        args: &Args,
+        of: Option<&TaskTypeRow>,
+        tid: i32,
+        end: i64,
+        is_code: bool,
+    ) -> bool {
+        let is_task = of.map_or(is_code && self.was_worker(tid), |t| t.kind == "task");
+        is_task && !self.is_handed(args, tid, end)
+    }
+
     /// What a thread is: told with a role rather than without, and last.
     pub(super) fn thread(&self, tid: i32) -> Option<&ThreadRow> {
         let rows = self.threads.iter().filter(|t| t.tid == tid);
