@@ -43,7 +43,7 @@ enum Mode {
     ShortSleeps,
     /// Tasks that keep two workers busy for 70 % of the time, in polls of 1 ms
     ShortPolls,
-    /// Two tasks that compute for 8 ms in each poll, without pause
+    /// Two tasks that compute for 4 ms in each poll, without pause
     Shards,
     /// A task that computes in one poll for ever
     Endless,
@@ -122,7 +122,7 @@ async fn short_poller() {
 
 async fn shard() {
     loop {
-        compute(Duration::from_millis(8));
+        compute(Duration::from_millis(4));
         yield_now().await;
     }
 }

@@ -205,7 +205,7 @@ pub(super) fn short_sleeps<K: Eq + core::hash::Hash>(
     scene: &mut Scene<'_>,
     mut key: impl FnMut(&mut super::code::Code, Option<StackId>, Option<(TypeId, &super::names::TaskType)>) -> K,
 ) -> Map<(Option<TypeId>, K), ShortOf> {
-    let mut rows: Vec<(Tid, TaskId, Option<StackId>, Option<TypeId>, Short)> = Vec::new();
+    let mut rows = Vec::new();
     for (_, partial) in &scene.parts {
         for ((tid, task, stack), short) in &partial.sums.short {
             let type_id = scene.names.type_of.get(task).copied();
@@ -216,13 +216,14 @@ pub(super) fn short_sleeps<K: Eq + core::hash::Hash>(
         }
     }
     let names = &mut *scene.names;
-    let mut each: Map<(Option<TypeId>, K), Map<(Tid, TaskId), Short>> = Map::default();
+    type ByTask = Map<(Tid, TaskId), Short>;
+    let mut each: Map<(Option<TypeId>, K), ByTask> = Map::default();
     for (tid, task, stack, type_id, short) in rows {
         let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
         let key = key(&mut names.code, stack, task_type);
         each.entry((type_id, key)).or_default().entry((tid, task)).or_default().merge(&short);
     }
-    let sum = |of: Map<(Tid, TaskId), Short>| {
+    let sum = |of: ByTask| {
         let mut all = ShortOf::default();
         for ((tid, task), short) in of {
             all.short.merge(&short);

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     kernel,
-    target::{Mapping, PollFn, Tokio},
+    target::{Mapping, PollFn, TaskKind, Tokio},
     tasks::WorkerLoops,
 };
 
@@ -35,6 +35,9 @@ use crate::{
 const SUM: &str = "+";
 /// Rows after which a table's columns become a batch: below about 1,000, Arrow's framing costs more than it carries.
 const BATCH_ROWS: usize = 4096;
+
+/// Polls of this length are looked at one by one (ns).
+const LONG_POLL: u64 = 1_000_000;
 
 /// How long stacks are searched for workers' loops as recording begins; a stack takes 50 µs.
 pub(super) const SEARCH_FIRST: Duration = Duration::from_millis(20);
@@ -168,12 +171,13 @@ impl Drain {
         mut last_seen: impl FnMut(u32) -> Option<u64>,
     ) {
         let (began, ts) = (Instant::now(), self.clock.epoch(kernel::now()));
-        let mut found = Vec::new();
+        let (mut found, mut searched) = (Vec::new(), Vec::new());
         for tid in self.threads.to_search(ts) {
             if began.elapsed() >= at_most {
                 break;
             }
             self.threads.searched(ts, tid);
+            searched.push(tid);
             found.extend(loops.of_thread(tid, || last_seen(tid)));
         }
         // A runtime starts its workers in the order of their numbers.
@@ -185,6 +189,9 @@ impl Drain {
             if let Some(poll) = poll.filter(|_| !is_disputed) {
                 self.threads.runs_loop(ts, one, poll);
             }
+        }
+        for tid in searched {
+            self.threads.runs_no_loop(ts, tid);
         }
     }
 
@@ -262,6 +269,12 @@ impl Drain {
 
     fn poll(&mut self, e: &PollEvent, out: &BatchSender) {
         self.rows[Stream::Polls as usize] += 1;
+        if e.dur >= LONG_POLL {
+            let of = usize::try_from(e.poll_fn).ok().and_then(|index| self.poll_fns.get(index));
+            if let Some(of) = of.filter(|of| of.kind == TaskKind::Task) {
+                self.threads.polled(self.clock.epoch(e.ts), e.tid, of.scheduler);
+            }
+        }
         self.polls.push(PollRow {
             ts: self.clock.epoch(e.ts),
             dur: e.dur.cast_signed(),

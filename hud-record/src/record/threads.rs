@@ -48,6 +48,10 @@ struct Thread {
     caller: u32,
     /// The least id of a task met on it.
     least_task: Option<u64>,
+    /// The owner of tasks that it polled, where it has no seat and the binary does not say what schedules them.
+    polled_of: Option<u64>,
+    /// When the last long poll of a multi_thread runtime's task began; or the last sleep in a task ended, of a worker.
+    in_task_since: Option<i64>,
     /// How often its stack was searched for a worker's loop, and when the next search is due (epoch, ns).
     searched: u32,
     search_at: i64,
@@ -63,6 +67,8 @@ impl Thread {
             runtime: None,
             caller: 0,
             least_task: None,
+            polled_of: None,
+            in_task_since: None,
             searched: 0,
             search_at: 0,
         }
@@ -167,12 +173,25 @@ impl Threads {
     }
 
     /// A thread runs no task, not even a worker's loop: if it held a seat, it has left it.
+    ///
+    /// If what it did last was a poll of a worker's task, that poll has lost the core: `block_in_place`.
     pub(super) fn outside(&mut self, ts: i64, tid: u32) {
         let Some(thread) = self.threads.get_mut(&tid) else { return };
-        let Some(id) = thread.seat.take() else { return };
+        let (lost, seat) = (thread.in_task_since.take(), thread.seat.take());
+        if let (Some(lost), None, "other" | "worker") = (lost, seat, thread.role) {
+            // It was a worker, though its loop was never met.
+            (thread.role, thread.worker, thread.runtime) = ("worker", None, None);
+            let worker = thread.clone();
+            thread.role = "blocking";
+            let thread = thread.clone();
+            self.own_row(lost.saturating_sub(1), tid, &worker, "role");
+            self.own_row(lost, tid, &thread, "role");
+            return;
+        }
+        let Some(id) = seat else { return };
         (thread.role, thread.worker, thread.runtime) = ("blocking", None, None);
         let thread = thread.clone();
-        self.own_row(ts, tid, &thread, "role");
+        self.own_row(lost.unwrap_or(ts), tid, &thread, "role");
         if let Some(seat) = self.seats.get_mut(&id).filter(|s| s.place.is_some()) {
             // Another thread of the runtime has it now: an event will show which, or its stack.
             seat.tid = 0;
@@ -257,9 +276,28 @@ impl Threads {
         self.loops.contains_key(&task_id)
     }
 
+    /// A thread was in a long poll that began at `since`. Only that of a multi_thread runtime's task matters; where the binary does not
+    /// say what schedules a task, it is one if a worker of such a runtime bears the thread's name.
+    pub(super) fn polled(&mut self, since: i64, tid: u32, scheduler: Option<Scheduler>) {
+        let name_of = |tid: u32| self.threads.get(&tid).map(|t| t.name.as_str());
+        let is_kin = || self.seats.values().any(|s| name_of(s.tid).is_some() && name_of(s.tid) == name_of(tid));
+        let is_worker = match scheduler {
+            Some(Scheduler::MultiThread) => true,
+            Some(_) => false,
+            None => is_kin(),
+        };
+        if let Some(thread) = self.threads.get_mut(&tid).filter(|_| is_worker) {
+            thread.in_task_since = Some(since);
+        }
+    }
+
     /// A thread slept in a task. If that is the loop of a worker it has the seat, whatever else was thought: as
     /// `block_in_place` ends, a worker may have taken its core back.
     pub(super) fn slept(&mut self, ts: i64, tid: u32, task_id: u64) {
+        let is_loop = self.loops.contains_key(&task_id);
+        if let Some(thread) = self.threads.get_mut(&tid).filter(|t| task_id != 0 && (is_loop || t.seat.is_some())) {
+            thread.in_task_since = (!is_loop).then_some(ts);
+        }
         let Some(&id) = self.loops.get(&task_id) else { return };
         if self.seats.get(&id).is_some_and(|s| s.place.is_some() && s.tid != tid) {
             self.take_seat(ts, tid, id);
@@ -425,7 +463,26 @@ impl Threads {
                     self.own_row(ts, tid, &thread, "role");
                 }
             }
+            // The same, if it runs no loop of a runtime of many threads.
+            (Some((None, "other")), None) => {
+                if let Some(thread) = self.threads.get_mut(&tid) {
+                    thread.polled_of = Some(owner);
+                }
+                self.runs_no_loop(ts, tid);
+            }
             _ => {}
+        }
+    }
+
+    /// No worker's loop was found on a thread's stack: if it polls tasks all the same, they are of a current_thread runtime or
+    /// of a `LocalSet`. The first search may have come too early.
+    pub(super) fn runs_no_loop(&mut self, ts: i64, tid: u32) {
+        let Some(thread) = self.threads.get_mut(&tid) else { return };
+        let Some(owner) = thread.polled_of else { return };
+        if thread.role == "other" && thread.seat.is_none() && thread.searched >= 2 {
+            (thread.role, thread.worker, thread.runtime) = ("worker", Some(0), runtime_id(owner));
+            let thread = thread.clone();
+            self.own_row(ts, tid, &thread, "role");
         }
     }
 
@@ -500,6 +557,11 @@ fn runtime_id(owner: u64) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::{
+        array::AsArray as _,
+        datatypes::{Int32Type, Int64Type},
+    };
+
     use super::*;
 
     fn poll(kind: TaskKind, scheduler: Option<Scheduler>) -> PollFn {
@@ -574,6 +636,38 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_after_which_its_thread_is_outside_of_any_task_has_lost_the_core() {
+        let mut threads = Threads::default();
+        for tid in [10, 11] {
+            threads.existing(0, tid, "tokio-rt-worker");
+        }
+        met(&mut threads, 10, 1, 0, &poll(TaskKind::Worker, None));
+        let role_of = |threads: &mut Threads, tid: i32| {
+            let rows = threads.rows.finish();
+            let texts = |name: &str| rows.column_by_name(name).unwrap().as_string::<i32>().clone();
+            let tids = rows.column_by_name("tid").unwrap().as_primitive::<Int32Type>().clone();
+            let times = rows.column_by_name("ts").unwrap().as_primitive::<Int64Type>().clone();
+            let (roles, events) = (texts("role"), texts("event"));
+            let of = (0..rows.num_rows()).filter(|&row| tids.value(row) == tid && events.value(row) == "role");
+            of.map(|row| (times.value(row), roles.value(row).to_owned())).collect::<Vec<_>>()
+        };
+        threads.rows = ThreadColumns::default();
+        // A worker that goes on with its loop has lost nothing.
+        threads.polled(100, 10, Some(Scheduler::MultiThread));
+        threads.slept(110, 10, 1);
+        threads.outside(500, 10);
+        assert_eq!(role_of(&mut threads, 10), [(500, "blocking".to_owned())]);
+        threads.rows = ThreadColumns::default();
+        // One whose loop was never met.
+        threads.polled(700, 11, Some(Scheduler::CurrentThread));
+        threads.outside(900, 11);
+        assert_eq!(role_of(&mut threads, 11), []);
+        threads.polled(700, 11, Some(Scheduler::MultiThread));
+        threads.outside(2_000, 11);
+        assert_eq!(role_of(&mut threads, 11), [(699, "worker".to_owned()), (700, "blocking".to_owned())]);
+    }
+
+    #[test]
     fn a_thread_that_runs_a_local_set_is_its_worker() {
         let mut threads = Threads::default();
         let (local, single) =
@@ -588,6 +682,15 @@ mod tests {
         met(&mut threads, 11, 7, 5, &single);
         met(&mut threads, 11, 8, 4, &local);
         assert_eq!(seen(&threads, 11), ("worker", Some(0), Some(4)));
+        // Where the binary does not say what schedules the tasks, once no loop was found twice.
+        threads.existing(0, 13, "app");
+        met(&mut threads, 13, 12, 8, &poll(TaskKind::Task, None));
+        threads.searched(1, 13);
+        threads.runs_no_loop(1, 13);
+        assert_eq!(seen(&threads, 13), ("other", None, None));
+        threads.searched(2, 13);
+        threads.runs_no_loop(2, 13);
+        assert_eq!(seen(&threads, 13), ("worker", Some(0), Some(7)));
         // On a thread of the pool, which then goes on to other work.
         let work = poll(TaskKind::Blocking, None);
         met(&mut threads, 12, 9, 0, &work);

@@ -1,0 +1,266 @@
+//! Programs in which something looks as if a task held its worker: none is accused, in the findings, in the views and in the
+//! cockpit alike, however the program was built. And what does hold a worker, and is easily missed, is named.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::{path::Path, thread, time::Duration};
+
+use hud_common::cockpit::{Cause, Culprit, Query, Role, Rule, Snapshot, Source as _, Thresholds};
+use hud_record::tail::{Settings, Tailer};
+use serde_json::Value;
+use support::{Target, analyze, may_trace, program, record, until};
+
+/// With full debug information, none (as `cargo build --release` gives it), line tables only, and stripped.
+const BUILDS: [&str; 4] = ["", "plain/", "lines/", "stripped/plain/"];
+
+/// Each of them, with polls recorded and without.
+fn runs() -> impl Iterator<Item = (&'static str, &'static str)> {
+    BUILDS.into_iter().flat_map(|build| [(build, "exact"), (build, "off")])
+}
+
+/// What a single stretch, such as a page fault that waits while a probe is put on, may come to.
+const NOISE: i64 = 20_000_000;
+
+/// What hud says of a program, everywhere.
+struct Said {
+    context: String,
+    findings: Vec<Value>,
+    blocking: Vec<Value>,
+    each: Vec<Value>,
+    workers: Vec<Value>,
+    snapshot: Snapshot,
+}
+
+fn rows(view: &[&str], session: &Path) -> Vec<Value> {
+    analyze(view, session).as_array().unwrap().clone()
+}
+
+/// A share of a worker's time (thousandths) that a task has on any machine, however busy others keep it, and that none of
+/// this program's other tasks has.
+const SHARE: u32 = 50;
+
+/// Records a mode of a build of the program for some seconds.
+fn said(build: &str, mode: &str, polls: &str) -> Said {
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("session");
+    let target = Target::start(&program(&format!("{build}lookalikes")), &[mode]);
+    record(target.pid(), &session, &["--duration", "3", "--polls", polls]);
+    target.stop();
+    let mut tailer = Tailer::open(
+        &session,
+        Settings {
+            keep: Duration::from_secs(60),
+            history: Duration::from_secs(60),
+            stall: Duration::from_secs(60),
+            most: usize::MAX,
+        },
+    )
+    .unwrap();
+    until("the session's end", || {
+        tailer.wait(Duration::from_millis(50)).unwrap();
+        tailer.is_ended()
+    });
+    let (from, to) = tailer.range();
+    let thresholds = match mode {
+        "endless" => Thresholds { cpu_share: SHARE, ..Thresholds::default() },
+        _ => Thresholds::default(),
+    };
+    let share = thresholds.cpu_share.to_string();
+    // Of a stripped program it takes a moment until it is known where the current task's id lies, and so when a thread is
+    // outside of any.
+    let (since, skipped) = if mode == "in-place" { ("+1s", 1_000_000_000) } else { ("+0s", 0) };
+    let query = Query { at: Some(to), window: to - from - skipped, thresholds, ..Query::default() };
+    let snapshot = tailer.snapshot(&query).unwrap();
+    // Half of a test's time is hud-analyze's, in a debug build.
+    let [findings, blocking, each, workers] = thread::scope(|scope| {
+        let views = [
+            vec!["findings", "--cpu-share", &share, "--from", since],
+            vec!["blocking", "--limit", "1000", "--from", since],
+            vec!["blocking", "--each", "--limit", "100000", "--from", since],
+            vec!["workers", "--from", since],
+        ];
+        let session = &session;
+        views.map(|view| scope.spawn(move || rows(&view, session))).map(|rows| rows.join().unwrap())
+    });
+    Said { context: format!("{build}{mode}, polls {polls}"), findings, blocking, each, workers, snapshot }
+}
+
+fn of_rule<'a>(said: &'a Said, rule: &'a str) -> impl Iterator<Item = &'a Value> {
+    said.findings.iter().filter(move |f| f["rule"] == rule)
+}
+
+fn culprits(said: &Said, cause: Cause, is_estimated: bool) -> impl Iterator<Item = &Culprit> {
+    said.snapshot.blocking.culprits.iter().filter(move |c| c.cause == cause && c.is_estimated == is_estimated)
+}
+
+/// Nobody is accused of having held a worker in one poll.
+fn assert_nobody_held_a_worker(said: &Said) {
+    let context = &said.context;
+    for rule in ["long_poll", "worker_blocked"] {
+        assert_eq!(of_rule(said, rule).collect::<Vec<_>>(), Vec::<&Value>::new(), "{context}");
+    }
+    let accusing = [Rule::LongPoll, Rule::WorkerBlocked];
+    let found: Vec<_> = said.snapshot.findings.iter().filter(|f| accusing.contains(&f.rule)).collect();
+    assert!(found.is_empty(), "{context}: {found:#?}");
+
+    let held: Vec<_> = said.blocking.iter().filter(|r| r["spans"] == "one poll").collect();
+    let total = |rows: &[&Value]| rows.iter().map(|r| r["total"].as_i64().unwrap()).max().unwrap_or(0);
+    assert!(total(&held) < NOISE, "{context}: {held:#?}");
+    let each: i64 = said.each.iter().filter(|r| r["spans"] == "one poll").map(|r| r["dur"].as_i64().unwrap()).sum();
+    assert!(each < NOISE, "{context}: {each} ns");
+    let held: Vec<_> = culprits(said, Cause::Blocked, false).chain(culprits(said, Cause::Cpu, false)).collect();
+    assert!(held.iter().all(|c| c.total < NOISE), "{context}: {held:#?}");
+    for worker in &said.workers {
+        assert!(worker["blocked_share"].as_f64().unwrap_or(0.0) < 0.1, "{context}: {worker}");
+    }
+}
+
+#[test]
+fn pool_work_that_began_before_the_attach_holds_no_worker() {
+    if may_trace() {
+        for (build, polls) in runs() {
+            let said = said(build, "pool", polls);
+            assert_nobody_held_a_worker(&said);
+            assert!(said.workers.len() <= 2, "{}: {:#?}", said.context, said.workers);
+        }
+    }
+}
+
+#[test]
+fn what_runs_in_block_in_place_holds_no_worker() {
+    if may_trace() {
+        for (build, polls) in runs() {
+            let said = said(build, "in-place", polls);
+            let context = &said.context;
+            // A hundred polls did. Where symbols do not show the call, one at the end, whose thread has not slept since, may be
+            // missed.
+            for found in of_rule(&said, "long_poll") {
+                assert!(found["count"].as_i64().unwrap() <= 2, "{context}: {found}");
+            }
+            for row in said.blocking.iter().filter(|r| r["spans"] == "one poll") {
+                assert!(row["count"].as_i64().unwrap() <= 2, "{context}: {row}");
+            }
+            for row in culprits(&said, Cause::Blocked, false).chain(culprits(&said, Cause::Cpu, false)) {
+                assert!(row.count <= 2, "{context}: {row:#?}");
+            }
+            for worker in &said.workers {
+                assert!(worker["blocked_share"].as_f64().unwrap_or(0.0) < 0.1, "{context}: {worker}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_busy_program_of_short_polls_is_healthy() {
+    if may_trace() {
+        for (build, polls) in runs() {
+            let said = said(build, "short-polls", polls);
+            assert_nobody_held_a_worker(&said);
+            assert_eq!(of_rule(&said, "short_sleeps").count(), 0, "{}: {:#?}", said.context, said.findings);
+            assert_eq!(of_rule(&said, "cpu_share").count(), 0, "{}: {:#?}", said.context, said.findings);
+        }
+    }
+}
+
+/// Whoever waits for a CPU holds no worker for that.
+#[test]
+fn nobody_is_accused_beside_a_program_that_takes_all_cpus() {
+    if may_trace() {
+        let burners: Vec<_> = (0..2).map(|_| Target::start(&program("lookalikes"), &["endless"])).collect();
+        for (build, polls) in runs() {
+            assert_nobody_held_a_worker(&said(build, "short-polls", polls));
+        }
+        drop(burners);
+    }
+}
+
+/// Polls of 4 ms, one after the other: without polls it cannot be told that it is not one of seconds.
+#[test]
+fn samples_do_not_make_one_long_poll_of_many_short_ones() {
+    if may_trace() {
+        for build in BUILDS {
+            assert_nobody_held_a_worker(&said(build, "shards", "exact"));
+            let said = said(build, "shards", "off");
+            assert_nobody_held_a_worker(&said);
+            let computing: Vec<_> = said.blocking.iter().filter(|r| r["cause"] == "cpu").collect();
+            assert!(!computing.is_empty(), "{}: {:#?}", said.context, said.blocking);
+            for row in computing {
+                assert!(row["spans"] == "one poll or several" && row["estimated"] == true, "{}: {row}", said.context);
+            }
+            // The cockpit judges each tenth of a second by itself, and has none where others had the CPUs in all of them.
+            assert!(culprits(&said, Cause::Cpu, false).next().is_none(), "{}", said.context);
+        }
+    }
+}
+
+/// What is certain of a computation without end: how much of a worker it took.
+#[test]
+fn without_polls_a_task_that_computes_for_ever_is_told_by_its_share_of_a_worker() {
+    if may_trace() {
+        for build in BUILDS {
+            let said = said(build, "endless", "off");
+            assert_nobody_held_a_worker(&said);
+            let found: Vec<_> = of_rule(&said, "cpu_share").collect();
+            assert_eq!(found.len(), 1, "{}: {:#?}", said.context, said.findings);
+            let sentence = found[0]["sentence"].as_str().unwrap();
+            assert!(sentence.contains(" % of the time of worker "), "{}: {sentence}", said.context);
+            assert!(
+                (i64::from(SHARE)..=1_000).contains(&found[0]["value"].as_i64().unwrap()),
+                "{}: {}",
+                said.context,
+                found[0]
+            );
+            assert_eq!(found[0]["estimated"], true);
+            let rule = said.snapshot.findings.iter().find(|f| f.rule == Rule::CpuShare);
+            assert!(rule.is_some_and(|f| f.is_estimated), "{}: {:#?}", said.context, said.snapshot.findings);
+        }
+    }
+}
+
+/// 320 sleeps of 0.2 ms a second: none is a millisecond long, all together are a fiftieth of the time and more.
+#[test]
+fn many_short_sleeps_are_added_up() {
+    if may_trace() {
+        for (build, polls) in runs() {
+            let said = said(build, "short-sleeps", polls);
+            let context = &said.context;
+            let found: Vec<_> = of_rule(&said, "short_sleeps").collect();
+            assert_eq!(found.len(), 1, "{context}: {:#?}", said.findings);
+            let (count, total) = (found[0]["count"].as_i64().unwrap(), found[0]["value"].as_i64().unwrap());
+            // Each lasts for what was asked at least, and no short one for a millisecond.
+            assert!(count > 300 && total >= count * 200_000 && total < count * 1_000_000, "{context}: {}", found[0]);
+            let rows: Vec<_> = said.blocking.iter().filter(|r| r["spans"] == "short sleeps").collect();
+            let listed: i64 = rows.iter().map(|r| r["total"].as_i64().unwrap()).sum();
+            assert!(listed <= total && listed * 10 >= total * 9, "{context}: {listed} of {total} ns: {rows:#?}");
+            let shown: i64 = culprits(&said, Cause::ShortSleeps, false)
+                .chain(culprits(&said, Cause::ShortSleeps, true))
+                .map(|c| c.total)
+                .sum();
+            assert!(shown * 10 >= total * 8, "{context}: {shown} of {total} ns in the cockpit");
+            assert!(said.snapshot.findings.iter().any(|f| f.rule == Rule::ShortSleeps), "{context}");
+        }
+    }
+}
+
+/// The thread of a `LocalSet` is a worker: what holds it keeps its other tasks waiting.
+#[test]
+fn the_thread_of_a_local_set_is_a_worker() {
+    if may_trace() {
+        // A stripped binary tells of it by its polls alone.
+        for (build, polls) in runs().filter(|run| *run != ("stripped/plain/", "off")) {
+            let said = said(build, "local", polls);
+            let worker = said.workers.iter().find(|w| w["thread"] == "local");
+            let worker = worker.unwrap_or_else(|| panic!("{}: {:#?}", said.context, said.workers));
+            // Half of the time, once it is known where the current task's id lies, and of which type it is.
+            assert!(worker["blocked_share"].as_f64().unwrap() > 0.1, "{}: {worker}", said.context);
+            assert_eq!(of_rule(&said, "long_poll").count(), 1, "{}: {:#?}", said.context, said.findings);
+            let runtimes = said.snapshot.workers.runtimes.iter();
+            let is_worker = runtimes.flat_map(|r| &r.workers).any(|w| w.name.as_str() == "local");
+            assert!(is_worker, "{}: {:#?}", said.context, said.snapshot.workers);
+            let lane = said.snapshot.timeline.lanes.iter().find(|l| l.name.as_str() == "local");
+            assert_eq!(lane.map(|l| l.role), Some(Role::Worker), "{}", said.context);
+        }
+    }
+}
