@@ -456,6 +456,8 @@ pub fn unsorted(session: &SessionDir, table: Table, number: u32, rows: &RecordBa
     let mut writer = writer;
     writer.write(rows).unwrap();
     writer.flush().unwrap();
+    // Out of its buffer, or the last pages would lie behind what is signed as data.
+    writer.sync().unwrap();
     let data = writer.inner().clone();
     let sums: String = data.chunks(64 << 10).map(|block| format!("{:08x}", crc32fast::hash(block))).collect();
     writer.append_key_value_metadata(KeyValue::new("hud.blocks".into(), format!("{}:{sums}", data.len())));
