@@ -15,9 +15,18 @@ use support::{Target, analyze, may_trace, program, record, until};
 /// With full debug information, none (as `cargo build --release` gives it), line tables only, and stripped.
 const BUILDS: [&str; 4] = ["", "plain/", "lines/", "stripped/plain/"];
 
-/// Each of them, with polls recorded and without.
-fn runs() -> impl Iterator<Item = (&'static str, &'static str)> {
-    BUILDS.into_iter().flat_map(|build| [(build, "exact"), (build, "off")])
+/// Each of them, by turns with polls recorded and without; `first` is that of the first build.
+fn runs(first: Polls) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let polls = match first {
+        Polls::Exact => ["exact", "off"],
+        Polls::Off => ["off", "exact"],
+    };
+    BUILDS.into_iter().zip(polls.into_iter().cycle())
+}
+
+enum Polls {
+    Exact,
+    Off,
 }
 
 /// What a single stretch, such as a page fault that waits while a probe is put on, may come to.
@@ -120,7 +129,7 @@ fn assert_nobody_held_a_worker(said: &Said) {
 #[test]
 fn pool_work_that_began_before_the_attach_holds_no_worker() {
     if may_trace() {
-        for (build, polls) in runs() {
+        for (build, polls) in runs(Polls::Exact) {
             let said = said(build, "pool", polls);
             assert_nobody_held_a_worker(&said);
             assert!(said.workers.len() <= 2, "{}: {:#?}", said.context, said.workers);
@@ -131,19 +140,20 @@ fn pool_work_that_began_before_the_attach_holds_no_worker() {
 #[test]
 fn what_runs_in_block_in_place_holds_no_worker() {
     if may_trace() {
-        for (build, polls) in runs() {
+        for (build, polls) in runs(Polls::Off) {
             let said = said(build, "in-place", polls);
             let context = &said.context;
             // A hundred polls did. Where symbols do not show the call, one at the end, whose thread has not slept since, may be
-            // missed.
+            // missed, and those until the current task's id is found.
+            let missed = if build.starts_with("stripped") { 10 } else { 2 };
             for found in of_rule(&said, "long_poll") {
-                assert!(found["count"].as_i64().unwrap() <= 2, "{context}: {found}");
+                assert!(found["count"].as_i64().unwrap() <= missed, "{context}: {found}");
             }
             for row in said.blocking.iter().filter(|r| r["spans"] == "one poll") {
-                assert!(row["count"].as_i64().unwrap() <= 2, "{context}: {row}");
+                assert!(row["count"].as_i64().unwrap() <= missed, "{context}: {row}");
             }
             for row in culprits(&said, Cause::Blocked, false).chain(culprits(&said, Cause::Cpu, false)) {
-                assert!(row.count <= 2, "{context}: {row:#?}");
+                assert!(row.count <= missed, "{context}: {row:#?}");
             }
             for worker in &said.workers {
                 assert!(worker["blocked_share"].as_f64().unwrap_or(0.0) < 0.1, "{context}: {worker}");
@@ -155,7 +165,7 @@ fn what_runs_in_block_in_place_holds_no_worker() {
 #[test]
 fn a_busy_program_of_short_polls_is_healthy() {
     if may_trace() {
-        for (build, polls) in runs() {
+        for (build, polls) in runs(Polls::Exact) {
             let said = said(build, "short-polls", polls);
             assert_nobody_held_a_worker(&said);
             assert_eq!(of_rule(&said, "short_sleeps").count(), 0, "{}: {:#?}", said.context, said.findings);
@@ -169,7 +179,7 @@ fn a_busy_program_of_short_polls_is_healthy() {
 fn nobody_is_accused_beside_a_program_that_takes_all_cpus() {
     if may_trace() {
         let burners: Vec<_> = (0..2).map(|_| Target::start(&program("lookalikes"), &["endless"])).collect();
-        for (build, polls) in runs() {
+        for (build, polls) in runs(Polls::Off) {
             assert_nobody_held_a_worker(&said(build, "short-polls", polls));
         }
         drop(burners);
@@ -223,7 +233,7 @@ fn without_polls_a_task_that_computes_for_ever_is_told_by_its_share_of_a_worker(
 #[test]
 fn many_short_sleeps_are_added_up() {
     if may_trace() {
-        for (build, polls) in runs() {
+        for (build, polls) in runs(Polls::Off) {
             let said = said(build, "short-sleeps", polls);
             let context = &said.context;
             let found: Vec<_> = of_rule(&said, "short_sleeps").collect();
@@ -248,8 +258,8 @@ fn many_short_sleeps_are_added_up() {
 #[test]
 fn the_thread_of_a_local_set_is_a_worker() {
     if may_trace() {
-        // A stripped binary tells of it by its polls alone.
-        for (build, polls) in runs().filter(|run| *run != ("stripped/plain/", "off")) {
+        // A stripped binary shows it by its polls alone.
+        for (build, polls) in runs(Polls::Off) {
             let said = said(build, "local", polls);
             let worker = said.workers.iter().find(|w| w["thread"] == "local");
             let worker = worker.unwrap_or_else(|| panic!("{}: {:#?}", said.context, said.workers));
