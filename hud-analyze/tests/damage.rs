@@ -283,7 +283,8 @@ fn signed_footers_of_any_content_make_no_reader_panic() {
         for round in 0..60 {
             let mut bytes = whole.clone();
             for _ in 0..1 + random.below(3) {
-                bytes[data_end + random.below(blocks - key.len() - data_end)] = [0, 0xff, 0x7f, 0x80, 0x15, 0x19][random.below(6)];
+                bytes[data_end + random.below(blocks - key.len() - data_end)] =
+                    [0, 0xff, 0x7f, 0x80, 0x15, 0x19][random.below(6)];
             }
             sign(&mut bytes);
             fs::write(&path, bytes).unwrap();

@@ -126,7 +126,7 @@ fn logs_of_another_session_or_number_are_rejected() {
         let to = if told == "-other" { number } else { number + 1 };
         fs::copy(path, log(&session, to)).unwrap();
         let error = verify(&session.path).map(|report| report.first_fault()).map_err(|error| error.to_string());
-        let error = error.map_or_else(Some, |fault| fault).unwrap_or_default();
+        let error = error.unwrap_or_else(Some).unwrap_or_default();
         assert!(error.contains("is damaged: it is another log: off_cpu/00000") && error.contains(told), "{error}");
         let output =
             Command::new(env!("CARGO_BIN_EXE_hud-analyze")).arg("blocking").arg(&session.path).output().unwrap();
