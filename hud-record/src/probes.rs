@@ -240,7 +240,7 @@ impl Probes {
             .map_err(|e| refused("loading the kernel programs", &e))?;
         // While the verifier looks at the programs.
         let tables = if by_tables { Some(LoadingTables::begin(&bpf, tables)?) } else { None };
-        let mut loaded = Loaded::load(&mut bpf, OBJECT, plan, use_btf)?;
+        let Loaded { counts, is_btf, tracepoints, sampler, probed } = Loaded::load(&mut bpf, OBJECT, plan, use_btf)?;
         let mut probes = Probes {
             bpf,
             probed: Probed::Not,
@@ -257,16 +257,16 @@ impl Probes {
             left_out: Vec::new(),
             switches: None,
             switches_since: 0,
-            costs: RefCell::new(Costs::new(loaded.counts)),
+            costs: RefCell::new(Costs::new(counts)),
         };
-        probes.attach_scheduler(std::mem::take(&mut loaded.tracepoints), loaded.is_btf)?;
-        if let Some(loaded) = loaded.sampler {
+        probes.attach_scheduler(tracepoints, is_btf)?;
+        if let Some(loaded) = sampler {
             match loaded.and_then(|()| probes.attach_sampler(plan.freq)) {
                 Ok(()) => probes.samples = true,
                 Err(e) => probes.leave_out_samples(&e),
             }
         }
-        match loaded.probed {
+        match probed {
             Some(Ok(LoadedProbes { programs, rejected, trap })) => {
                 for (name, why) in rejected {
                     let why = rejection(name, &why);

@@ -121,17 +121,14 @@ impl TaskVtables {
 
     /// In the caller: has the child look at the binary that runs.
     pub(crate) fn of_running(process: &Process, intake: &Intake) -> Result<Self> {
-        let not = |what: String| Error::NotSupported { path: process.exe.clone(), what };
         let denied = |source| Error::Denied { pid: process.pid, source };
         let files = [process.exe_path(), format!("/proc/{}/mem", process.pid).into()];
         let files = files.iter().map(|path| Ok(File::open(path).map_err(denied)?.into()));
         let files = files.collect::<Result<Vec<OwnedFd>>>()?;
-        match intake.ask(None, Request::Vtables(mapped(process)?), files) {
-            Ok((_, Answer::Vtables(found))) => Ok(found),
-            Ok((_, Answer::Refused(why))) => Err(not(clean(&why))),
-            Ok(_) => Err(not("not read: the process that reads it does not answer as it should".into())),
-            Err(e) => Err(not(format!("not read: {e}"))),
-        }
+        answer(&process.exe, intake, Request::Vtables(mapped(process)?), files, |answer| match answer {
+            Answer::Vtables(found) => Some(found),
+            _ => None,
+        })
     }
 }
 
@@ -149,14 +146,29 @@ fn ask(
     intake: &Intake,
     open: impl Fn() -> Result<File>,
 ) -> Result<Looked> {
-    let not = |what: String| Error::NotSupported { path: path.into(), what };
     let mut files: Vec<OwnedFd> = vec![open()?.into()];
     // Without it, a stripped binary has no shape to be known by.
     files.extend(File::open(format!("/proc/{}/mem", process.pid)).ok().map(OwnedFd::from));
-    match intake.ask(None, Request::Look(place.clone()), files) {
-        Ok((_, Answer::Looked(looked))) => Ok(*looked),
+    answer(path, intake, Request::Look(place.clone()), files, |answer| match answer {
+        Answer::Looked(looked) => Some(*looked),
+        _ => None,
+    })
+}
+
+/// Has the child answer a request about the binary at `path`; `wanted` takes the answer of that kind.
+fn answer<T>(
+    path: &Path,
+    intake: &Intake,
+    request: Request,
+    files: Vec<OwnedFd>,
+    wanted: impl FnOnce(Answer) -> Option<T>,
+) -> Result<T> {
+    let not = |what: String| Error::NotSupported { path: path.into(), what };
+    match intake.ask(None, request, files) {
         Ok((_, Answer::Refused(why))) => Err(not(clean(&why))),
-        Ok(_) => Err(not("not read: the process that reads it does not answer as it should".into())),
+        Ok((_, answer)) => {
+            wanted(answer).ok_or_else(|| not("not read: the process that reads it does not answer as it should".into()))
+        }
         Err(e) => Err(not(format!("not read: {e}"))),
     }
 }
