@@ -414,6 +414,7 @@ impl Probes {
             Places { program: "task_wake", is_return: false, at: plain(&tokio.wakes) },
         ];
         self.places = places.iter().map(|p| p.at.len()).sum();
+        let distinct = distinct_places(&places);
         let Some(programs) = self.programs.clone() else {
             return match self.attach_one_by_one(process, &places) {
                 // They are perf events, which a `uprobe_multi` link is not.
@@ -434,7 +435,7 @@ impl Probes {
         let places = places.into_iter().filter(|p| programs.has(p.program)).collect();
         let mut probes = Uprobes::new(programs, places, &exe, process.pid).map_err(started)?;
         probes.attach().map_err(started)?;
-        self.leave_out_places(probes.refused());
+        self.leave_out_places(probes.refused(), distinct);
         let switch =
             Switch::new("hud-probes", probes).map_err(|source| Error::Io { action: "start a thread", source })?;
         self.probed = Probed::Switched(switch);
@@ -475,15 +476,15 @@ impl Probes {
                 }
             }
         }
-        self.leave_out_places(&bad);
+        self.leave_out_places(&bad, distinct_places(places));
         self.probed = Probed::OneByOne(links);
         Ok(())
     }
 
     /// Says that there are places which the kernel does not probe.
-    fn leave_out_places(&mut self, refused: &Refused) {
+    fn leave_out_places(&mut self, refused: &Refused, all: usize) {
         if !refused.places.is_empty() {
-            let (count, all) = (refused.places.len(), self.places);
+            let count = refused.places.len();
             self.leave_out(
                 None,
                 format!("{count} of {all} places in the target's code cannot be probed: {}", refused.why),
@@ -1016,6 +1017,11 @@ pub(crate) fn verdict(log: &str) -> &str {
     let statistics = ["processed ", "verification time", "stack depth", "func#", "mark_precise", "max_states"];
     let is_reason = |line: &&str| !line.is_empty() && !statistics.iter().any(|s| line.starts_with(s));
     log.lines().rev().map(str::trim).find(is_reason).unwrap_or_default()
+}
+
+/// How many places there are: entry and return of a function are one.
+fn distinct_places(places: &[Places]) -> usize {
+    places.iter().flat_map(|p| &p.at).map(|(place, _)| place).collect::<BTreeSet<_>>().len()
 }
 
 /// The system's error that an error of aya's comes from.
