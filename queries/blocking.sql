@@ -1,56 +1,62 @@
--- blocking: who held a worker, the worst first.
+-- blocking: code that blocks workers, ordered by total time.
 --
--- A row is a culprit: one function of one type of task, and the way it kept its worker from other tasks, asleep inside
--- a poll (cause 'blocked') or computing inside a poll (cause 'cpu'). Each line that sleeps is a culprit of its own; a
--- function that computes is one, whatever lines its samples hit. It sums up the stretches of blocking_each.sql, which
--- says how each is found; the two are one text up to `stretches`. Where `spans` is 'one poll', each stretch lies in one
--- poll; where it is 'one poll or several', nobody knows how many, as polls were not recorded.
+-- A row is a culprit: a function, a type of task, and how it kept its worker from other tasks: blocked, asleep inside a
+-- poll (cause 'blocked'), or busy, computing inside a poll (cause 'cpu'). Each line that sleeps is a row of its own; a
+-- function that computes is one row, whichever of its lines the samples hit. The rows sum the intervals of
+-- blocking_each.sql, which says how each is detected. If `spans` is 'one poll', each interval lies in one poll; if it is
+-- 'one poll or several', polls were not recorded and the number of polls is unknown.
 --
--- Sleeps that are shorter than $asleep are added up by culprit, and are a row where they come to $threshold (`spans` is
--- 'short sleeps'): `median` is then their mean. Where a thread slept too often to record each sleep (`intervals` in
--- `off_cpu`), the stack is not known, and the task is that of the last one: then `estimated` is true.
+-- Sleeps shorter than $asleep are summed per culprit, and listed if the sum reaches $threshold (`spans` is 'short
+-- sleeps'); `median` is then their mean. If a thread slept too often for each sleep to be recorded (`intervals` in
+-- `off_cpu`), the stack is unknown, the task is that of the last sleep, and `estimated` is true.
 --
 -- Parameters:
---   $from       epoch_ns  stretches that began from then on
---   $to         epoch_ns  and before
---   $threshold  ns        computing counts from this duration on, short sleeps from this sum on
---   $asleep     ns        sleeping counts from this duration on
---   $task       id        only of this task; null = all
---   $thread     id        only on this thread; null = all
+--   $from       epoch_ns  start of the time range in which intervals begin
+--   $to         epoch_ns  its end, exclusive
+--   $threshold  ns        minimum duration of busy intervals, and minimum sum of short sleeps (default 10ms)
+--   $asleep     ns        minimum duration of a sleep that is listed by itself (default 1ms)
+--   $task       id        only this task; null = all
+--   $thread     id        only this thread; null = all
 --
 -- Columns:
 --   cause       text      'blocked' or 'cpu'
 --   spans       text      'one poll', 'one poll or several' or 'short sleeps'
---   count       count     stretches
---   total       ns        their sum
---   median      ns        their median; of short sleeps the mean
---   longest     ns        the longest
---   estimated   flag      whether any of it is an estimate
---   function    text      first own function on the stack, from the leaf; the task's type where none is known
---   file        text      its source file; where a frame has no line, file and line of the task's type
---   line        id        line in it; where it computes, that of the longest stretch
---   task_type   text      type of the task; null where not known
+--   count       count     number of intervals
+--   total       ns        sum of their durations
+--   median      ns        median duration; mean of short sleeps
+--   longest     ns        longest duration
+--   estimated   flag      whether any duration is an estimate
+--   function    text      first own function on the stack, from the leaf; the task's type if none is known
+--   file        text      its source file; if a frame has no line, file and line of the task's type
+--   line        id        line in it; of busy intervals, that of the longest
+--   task_type   text      type of the task; null if unknown
 --
 -- Further columns:
---   p99         ns        99th percentile of the stretches, interpolated; null of short sleeps
---   first_ts    epoch_ns  when the first one began
---   last_ts     epoch_ns  when the last one began
---   worst_ts    epoch_ns  when the longest one began; null of short sleeps
---   task_id     id        task of the longest; of short sleeps, of the most
---   tid         id        thread of the longest; of short sleeps, of the most
---   thread      text      that thread's name
+--   p99         ns        99th percentile of the durations, interpolated; null for short sleeps
+--   first_ts    epoch_ns  start of the first interval
+--   last_ts     epoch_ns  start of the last interval
+--   worst_ts    epoch_ns  start of the longest interval; null for short sleeps
+--   task_id     id        task of the longest interval; of short sleeps, the one that slept longest in total
+--   tid         id        thread of the longest interval; of short sleeps, the one that slept longest in total
+--   thread      text      name of that thread
 WITH
+-- part held
+-- Intervals in which a task held its worker: `intervals`, whose last parenthesis the view closes.
 thread_name AS MATERIALIZED (
+    -- part thread_name
     SELECT tid, name
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
+    -- end thread_name
 ),
--- Threads that are or were a worker's, and when one of them was no worker: `block_in_place` had handed its core to another
--- thread.
+-- Threads that are or were workers.
 worker AS MATERIALIZED (
     SELECT DISTINCT tid FROM threads WHERE role = 'worker'
 ),
 handed AS MATERIALIZED (
+    -- part handed
+    -- Intervals in which a thread of `worker` was no worker, as `block_in_place` had moved its core to another thread; one row
+    -- per bucket of time, so that they are joined by equality. The window has at most 4,097 buckets.
     SELECT tid, from_ts, to_ts,
            unnest(generate_series(
                from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
@@ -69,8 +75,9 @@ handed AS MATERIALIZED (
         WHERE role = 'blocking'
     )
     WHERE from_ts < to_ts
+    -- end handed
 ),
--- What the window's sleeps and samples refer to. `$few` says that these are known by now, so that only they need be read.
+-- Stacks of the window's sleeps and samples. If `$few`, this part has been materialized, and only these stacks are read.
 needed AS MATERIALIZED (
     SELECT stack_id FROM samples WHERE ts >= $from AND ts < $to
     UNION
@@ -86,9 +93,9 @@ placed AS (
            unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
     FROM seen
 ),
--- The frame that a stack is blamed on: the first own one from the leaf, else of a dependency or tokio, else the leaf. And
--- whether it is inside `block_in_place`, called by the innermost task.
-blame AS MATERIALIZED (
+-- The frame to which a stack is attributed: the first own one from the leaf, else of a dependency or tokio, else the leaf.
+-- And whether the innermost task has called `block_in_place`.
+attribution AS MATERIALIZED (
     SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own,
            coalesce(d.in_place < coalesce(d.polled, d.in_place + 1), false) AS in_place
     FROM seen s
@@ -111,8 +118,8 @@ asleep AS MATERIALIZED (
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep
 ),
--- Polls that computed for long, in each bucket of time that they touch, at most 4,097 in the window: a poll has no stack
--- of its own, the samples of its task inside it have, and are looked up by thread and bucket.
+-- Polls that were busy for long, a row per bucket of time that they touch. A poll has no stack; the samples of its task
+-- have, and are joined by thread and bucket.
 long_polls AS (
     SELECT tid, ts, end_ts, busy AS dur, task_id, type_id,
            unnest(generate_series(
@@ -126,7 +133,7 @@ long_polls AS (
           AND coalesce(y.kind, 'task') = 'task'
     )
 ),
--- The samples inside each of them, by stack: known before it is known what stacks are blamed on.
+-- Their samples by stack. Independent of `attribution`, so that both are materialized in parallel.
 sampled_polls AS MATERIALIZED (
     SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, s.stack_id, sum(coalesce(s.weight, 0)) AS weight
     FROM long_polls p
@@ -142,7 +149,7 @@ poll_pieces AS (
     SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
            sum(p.weight) AS weight, max(CASE WHEN b.in_place THEN 1 ELSE 0 END) AS in_place
     FROM sampled_polls p
-    LEFT JOIN blame b ON b.stack_id = p.stack_id
+    LEFT JOIN attribution b ON b.stack_id = p.stack_id
     GROUP BY p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false)
 ),
 computed AS MATERIALIZED (
@@ -153,8 +160,9 @@ computed AS MATERIALIZED (
           FROM poll_pieces)
     WHERE n = 1 AND any_in_place = 0
 ),
--- When polls were not watched: from the latest end so far to the next beginning.
 gaps AS MATERIALIZED (
+    -- part gaps
+    -- Intervals in which polls were not recorded, from the latest end so far to the next start; one row per bucket of time.
     SELECT from_ts, to_ts,
            unnest(generate_series(
                from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
@@ -172,8 +180,9 @@ gaps AS MATERIALIZED (
         )
     )
     WHERE from_ts < to_ts
+    -- end gaps
 ),
--- Samples of these times, sleeps, and other times off CPU.
+-- Samples, sleeps and other off-CPU intervals in the gaps.
 unwatched AS (
     SELECT s.tid, s.ts, s.task_id, s.stack_id, s.weight, s.off, s.place, g.from_ts AS gap
     FROM gaps g
@@ -190,7 +199,7 @@ unwatched AS (
         WHERE ts >= $from AND ts < $to
     ) s ON s.bucket = g.bucket AND s.ts >= g.from_ts AND s.ts < g.to_ts
 ),
--- Islands: consecutive samples of one task without a sleep between. Any number of polls may lie in one.
+-- Islands: consecutive samples of one task without a sleep between them. An island may contain any number of polls.
 islands AS (
     SELECT *, min(CASE WHEN place = 0 THEN ts END) OVER (PARTITION BY tid, gap, island) AS first_ts,
            max(CASE WHEN place = 0 THEN ts END) OVER (PARTITION BY tid, gap, island) AS last_ts
@@ -210,11 +219,11 @@ island_pieces AS (
            sum(CASE WHEN i.ts > i.first_ts AND i.ts < i.last_ts THEN i.off ELSE 0 END) AS off,
            max(CASE WHEN b.in_place THEN 1 ELSE 0 END) AS in_place
     FROM islands i
-    LEFT JOIN blame b ON b.stack_id = i.stack_id
+    LEFT JOIN attribution b ON b.stack_id = i.stack_id
     WHERE i.task_id IS NOT NULL AND i.first_ts IS NOT NULL
     GROUP BY i.tid, i.gap, i.island, i.task_id, i.first_ts, i.last_ts, b.frame_id, coalesce(b.is_own, false)
 ),
--- A lower bound: n samples lie n - 1 periods apart, and the thread was on a CPU for no longer than the scheduler says.
+-- A lower bound: n samples are n - 1 periods apart, and the scheduler knows how long the thread was off CPU.
 estimated AS MATERIALIZED (
     SELECT tid, task_id, frame_id, is_own, ts, last_ts,
            least(last_ts - ts - off,
@@ -242,7 +251,7 @@ found AS MATERIALIZED (
                    CAST(NULL AS BIGINT) AS type_id, a.tid, b.frame_id, coalesce(b.is_own, false) AS is_own,
                    false AS is_polled
             FROM asleep a
-            LEFT JOIN blame b ON b.stack_id = a.stack_id
+            LEFT JOIN attribution b ON b.stack_id = a.stack_id
             WHERE NOT coalesce(b.in_place, false)
             UNION ALL
             SELECT ts, dur, end_ts, 'cpu', 'one poll', false, task_id, type_id, tid, frame_id, is_own, true
@@ -262,7 +271,7 @@ found AS MATERIALIZED (
     LEFT JOIN worker w ON w.tid = s.tid
     WHERE h.tid IS NULL
 ),
--- A task's type is told when the task is first met, and as it is spawned.
+-- As in parts/type_of.sql, but only for the tasks above.
 type_of AS MATERIALIZED (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
@@ -271,7 +280,7 @@ type_of AS MATERIALIZED (
                                      UNION SELECT task_id FROM estimated))
     GROUP BY o.task_id
 ),
-stretches AS (
+intervals AS (
     SELECT s.ts, CAST(s.dur AS BIGINT) AS dur, s.cause, s.spans, s.estimated,
            CASE WHEN s.is_own THEN s.own_function ELSE coalesce(y.name, s.own_function, '<unknown>') END AS function,
            CASE WHEN y.name IS NOT NULL
@@ -287,8 +296,9 @@ stretches AS (
     WHERE coalesce(y.kind, CASE WHEN s.is_worker AND (s.is_own OR s.is_polled) THEN 'task' ELSE 'unknown' END) = 'task'
       AND ($task IS NULL OR s.task_id = $task)
       AND ($thread IS NULL OR s.tid = $thread)
+-- end held
 ),
--- Sleeps that are too short to be stretches, and those of which only the sum is known.
+-- Sleeps that are too short to be listed by themselves, and sums of sleeps.
 short AS MATERIALIZED (
     SELECT o.task_id, o.tid, o.stack_id, sum(greatest(coalesce(o.intervals, 1), 1)) AS sleeps,
            sum(greatest(o.dur - coalesce(o.run_queue, 0), 0)) AS total,
@@ -332,7 +342,7 @@ short_placed AS (
     LEFT JOIN task_types y ON y.type_id = o.type_id
     LEFT JOIN worker w ON w.tid = s.tid
     LEFT JOIN thread_name t ON t.tid = s.tid
-    LEFT JOIN blame b ON b.stack_id = s.stack_id
+    LEFT JOIN attribution b ON b.stack_id = s.stack_id
     LEFT JOIN frames f ON f.frame_id = b.frame_id
     WHERE coalesce(y.kind, CASE WHEN w.tid IS NOT NULL AND b.is_own THEN 'task' ELSE 'unknown' END) = 'task'
       AND NOT coalesce(b.in_place, false)
@@ -348,7 +358,7 @@ culprits AS (
     FROM (
         SELECT *, row_number() OVER (PARTITION BY cause, spans, task_type, function, file, line_key
                                      ORDER BY dur DESC, ts, tid) AS n
-        FROM (SELECT *, CASE WHEN cause = 'blocked' THEN line END AS line_key FROM stretches)
+        FROM (SELECT *, CASE WHEN cause = 'blocked' THEN line END AS line_key FROM intervals)
     )
     GROUP BY cause, spans, task_type, function, file, line_key
     UNION ALL

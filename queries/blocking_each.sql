@@ -1,53 +1,61 @@
--- blocking_each: what held a worker, each stretch, longest first.
+-- blocking_each: each interval in which a task blocked its worker, longest first.
 --
--- A row is one stretch in which a task kept its worker from other tasks: asleep inside a poll (cause 'blocked'), or
--- computing inside a poll (cause 'cpu'). Sleeps are exact, from the scheduler, and so is computing where polls were
--- recorded: each such stretch lies in one poll. Where polls were not recorded (stream 'polls' not in `coverage`), two or
--- more consecutive CPU samples of one task on one thread, without a sleep between, are a row: they can lie in one poll or
--- in several short ones (`spans`), and `dur` is at least how long the task computed between the first and the last
--- (`estimated`). It is the least of the time between them less the time that the thread was off CPU, and of n - 1 sampling
--- periods for n samples. A computation is blamed on the frame that weighs most in the samples of its task inside it, own
--- frames before others. What does not keep other tasks waiting is no stretch: work in the blocking pool, and a task inside
--- `block_in_place`, known by the stack, or as its thread has handed its worker's core over by the end of the stretch. Where the
--- task's type is not known, it may be a worker's idle loop or work of the pool: then a stretch counts only on a worker's
--- thread, with own code on the stack or inside a recorded poll. A stretch belongs to the window in which it began.
--- Sleeps shorter than $asleep are added up in blocking.sql.
+-- A row is an interval in which a task kept its worker from other tasks: blocked, asleep inside a poll (cause 'blocked'),
+-- or busy, computing inside a poll (cause 'cpu'). An interval belongs to the time range in which it began.
+--
+-- Sleeps are exact, from the scheduler. So are busy intervals where polls were recorded: each lies in one poll. Where
+-- polls were not recorded (no stream 'polls' in `coverage`), two or more consecutive CPU samples of a task on a thread,
+-- without a sleep between them, are one row. They may lie in one poll or in several short ones (`spans`), and `dur` is a
+-- lower bound (`estimated`): the time between the first and the last sample less the thread's off-CPU time, and at most
+-- n - 1 sampling periods for n samples. A busy interval is attributed to the frame with most weight in the task's samples
+-- inside it, own frames first.
+--
+-- Not listed, because other tasks need not wait: work of the blocking pool, and tasks inside `block_in_place`. The latter
+-- are recognized by the stack, or because the thread had passed its worker's core on by the end of the interval. A task
+-- of unknown type may be a worker's idle loop or work of the pool; it is listed only on a worker's thread, with own code
+-- on the stack or inside a recorded poll. Sleeps shorter than $asleep are summed in blocking.sql.
 --
 -- Parameters:
---   $from       epoch_ns  stretches that began from then on
---   $to         epoch_ns  and before
---   $threshold  ns        computing counts from this duration on
---   $asleep     ns        sleeping counts from this duration on
---   $task       id        only of this task; null = all
---   $thread     id        only on this thread; null = all
+--   $from       epoch_ns  start of the time range in which intervals begin
+--   $to         epoch_ns  its end, exclusive
+--   $threshold  ns        minimum duration of busy intervals (default 10ms)
+--   $asleep     ns        minimum duration of sleeps (default 1ms)
+--   $task       id        only this task; null = all
+--   $thread     id        only this thread; null = all
 --
 -- Columns:
---   ts          epoch_ns  when it began: the thread fell asleep, the poll was entered, the first sample was taken
---   dur         ns        how long the task slept (not what it then waited for a CPU), or computed
+--   ts          epoch_ns  start: the thread fell asleep, the poll began, or the first sample was taken
+--   dur         ns        how long the task slept, without run-queue latency, or computed
 --   cause       text      'blocked' or 'cpu'
---   spans       text      'one poll', or 'one poll or several' where CPU samples are all that is known
---   estimated   flag      whether `dur` is an estimate, from samples: at least so long
---   function    text      first own function on the stack, from the leaf; the task's type where none is known
---   file        text      its source file; where a frame has no line, file and line of the task's type
+--   spans       text      'one poll'; 'one poll or several' if only CPU samples are known
+--   estimated   flag      whether `dur` is an estimate from samples, a lower bound
+--   function    text      first own function on the stack, from the leaf; the task's type if none is known
+--   file        text      its source file; if a frame has no line, file and line of the task's type
 --   line        id        line in it
---   task_type   text      type of the task; null where not known
+--   task_type   text      type of the task; null if unknown
 --
 -- Further columns:
 --   task_id     id        task
---   tid         id        thread that it held
---   thread      text      that thread's name
+--   tid         id        thread that was blocked
+--   thread      text      name of that thread
 WITH
+-- part held
+-- Intervals in which a task held its worker: `intervals`, whose last parenthesis the view closes.
 thread_name AS MATERIALIZED (
+    -- part thread_name
     SELECT tid, name
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
+    -- end thread_name
 ),
--- Threads that are or were a worker's, and when one of them was no worker: `block_in_place` had handed its core to another
--- thread.
+-- Threads that are or were workers.
 worker AS MATERIALIZED (
     SELECT DISTINCT tid FROM threads WHERE role = 'worker'
 ),
 handed AS MATERIALIZED (
+    -- part handed
+    -- Intervals in which a thread of `worker` was no worker, as `block_in_place` had moved its core to another thread; one row
+    -- per bucket of time, so that they are joined by equality. The window has at most 4,097 buckets.
     SELECT tid, from_ts, to_ts,
            unnest(generate_series(
                from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
@@ -66,8 +74,9 @@ handed AS MATERIALIZED (
         WHERE role = 'blocking'
     )
     WHERE from_ts < to_ts
+    -- end handed
 ),
--- What the window's sleeps and samples refer to. `$few` says that these are known by now, so that only they need be read.
+-- Stacks of the window's sleeps and samples. If `$few`, this part has been materialized, and only these stacks are read.
 needed AS MATERIALIZED (
     SELECT stack_id FROM samples WHERE ts >= $from AND ts < $to
     UNION
@@ -83,9 +92,9 @@ placed AS (
            unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
     FROM seen
 ),
--- The frame that a stack is blamed on: the first own one from the leaf, else of a dependency or tokio, else the leaf. And
--- whether it is inside `block_in_place`, called by the innermost task.
-blame AS MATERIALIZED (
+-- The frame to which a stack is attributed: the first own one from the leaf, else of a dependency or tokio, else the leaf.
+-- And whether the innermost task has called `block_in_place`.
+attribution AS MATERIALIZED (
     SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own,
            coalesce(d.in_place < coalesce(d.polled, d.in_place + 1), false) AS in_place
     FROM seen s
@@ -108,8 +117,8 @@ asleep AS MATERIALIZED (
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep
 ),
--- Polls that computed for long, in each bucket of time that they touch, at most 4,097 in the window: a poll has no stack
--- of its own, the samples of its task inside it have, and are looked up by thread and bucket.
+-- Polls that were busy for long, a row per bucket of time that they touch. A poll has no stack; the samples of its task
+-- have, and are joined by thread and bucket.
 long_polls AS (
     SELECT tid, ts, end_ts, busy AS dur, task_id, type_id,
            unnest(generate_series(
@@ -123,7 +132,7 @@ long_polls AS (
           AND coalesce(y.kind, 'task') = 'task'
     )
 ),
--- The samples inside each of them, by stack: known before it is known what stacks are blamed on.
+-- Their samples by stack. Independent of `attribution`, so that both are materialized in parallel.
 sampled_polls AS MATERIALIZED (
     SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, s.stack_id, sum(coalesce(s.weight, 0)) AS weight
     FROM long_polls p
@@ -139,7 +148,7 @@ poll_pieces AS (
     SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
            sum(p.weight) AS weight, max(CASE WHEN b.in_place THEN 1 ELSE 0 END) AS in_place
     FROM sampled_polls p
-    LEFT JOIN blame b ON b.stack_id = p.stack_id
+    LEFT JOIN attribution b ON b.stack_id = p.stack_id
     GROUP BY p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false)
 ),
 computed AS MATERIALIZED (
@@ -150,8 +159,9 @@ computed AS MATERIALIZED (
           FROM poll_pieces)
     WHERE n = 1 AND any_in_place = 0
 ),
--- When polls were not watched: from the latest end so far to the next beginning.
 gaps AS MATERIALIZED (
+    -- part gaps
+    -- Intervals in which polls were not recorded, from the latest end so far to the next start; one row per bucket of time.
     SELECT from_ts, to_ts,
            unnest(generate_series(
                from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
@@ -169,8 +179,9 @@ gaps AS MATERIALIZED (
         )
     )
     WHERE from_ts < to_ts
+    -- end gaps
 ),
--- Samples of these times, sleeps, and other times off CPU.
+-- Samples, sleeps and other off-CPU intervals in the gaps.
 unwatched AS (
     SELECT s.tid, s.ts, s.task_id, s.stack_id, s.weight, s.off, s.place, g.from_ts AS gap
     FROM gaps g
@@ -187,7 +198,7 @@ unwatched AS (
         WHERE ts >= $from AND ts < $to
     ) s ON s.bucket = g.bucket AND s.ts >= g.from_ts AND s.ts < g.to_ts
 ),
--- Islands: consecutive samples of one task without a sleep between. Any number of polls may lie in one.
+-- Islands: consecutive samples of one task without a sleep between them. An island may contain any number of polls.
 islands AS (
     SELECT *, min(CASE WHEN place = 0 THEN ts END) OVER (PARTITION BY tid, gap, island) AS first_ts,
            max(CASE WHEN place = 0 THEN ts END) OVER (PARTITION BY tid, gap, island) AS last_ts
@@ -207,11 +218,11 @@ island_pieces AS (
            sum(CASE WHEN i.ts > i.first_ts AND i.ts < i.last_ts THEN i.off ELSE 0 END) AS off,
            max(CASE WHEN b.in_place THEN 1 ELSE 0 END) AS in_place
     FROM islands i
-    LEFT JOIN blame b ON b.stack_id = i.stack_id
+    LEFT JOIN attribution b ON b.stack_id = i.stack_id
     WHERE i.task_id IS NOT NULL AND i.first_ts IS NOT NULL
     GROUP BY i.tid, i.gap, i.island, i.task_id, i.first_ts, i.last_ts, b.frame_id, coalesce(b.is_own, false)
 ),
--- A lower bound: n samples lie n - 1 periods apart, and the thread was on a CPU for no longer than the scheduler says.
+-- A lower bound: n samples are n - 1 periods apart, and the scheduler knows how long the thread was off CPU.
 estimated AS MATERIALIZED (
     SELECT tid, task_id, frame_id, is_own, ts, last_ts,
            least(last_ts - ts - off,
@@ -239,7 +250,7 @@ found AS MATERIALIZED (
                    CAST(NULL AS BIGINT) AS type_id, a.tid, b.frame_id, coalesce(b.is_own, false) AS is_own,
                    false AS is_polled
             FROM asleep a
-            LEFT JOIN blame b ON b.stack_id = a.stack_id
+            LEFT JOIN attribution b ON b.stack_id = a.stack_id
             WHERE NOT coalesce(b.in_place, false)
             UNION ALL
             SELECT ts, dur, end_ts, 'cpu', 'one poll', false, task_id, type_id, tid, frame_id, is_own, true
@@ -259,7 +270,7 @@ found AS MATERIALIZED (
     LEFT JOIN worker w ON w.tid = s.tid
     WHERE h.tid IS NULL
 ),
--- A task's type is told when the task is first met, and as it is spawned.
+-- As in parts/type_of.sql, but only for the tasks above.
 type_of AS MATERIALIZED (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
@@ -268,7 +279,7 @@ type_of AS MATERIALIZED (
                                      UNION SELECT task_id FROM estimated))
     GROUP BY o.task_id
 ),
-stretches AS (
+intervals AS (
     SELECT s.ts, CAST(s.dur AS BIGINT) AS dur, s.cause, s.spans, s.estimated,
            CASE WHEN s.is_own THEN s.own_function ELSE coalesce(y.name, s.own_function, '<unknown>') END AS function,
            CASE WHEN y.name IS NOT NULL
@@ -284,7 +295,8 @@ stretches AS (
     WHERE coalesce(y.kind, CASE WHEN s.is_worker AND (s.is_own OR s.is_polled) THEN 'task' ELSE 'unknown' END) = 'task'
       AND ($task IS NULL OR s.task_id = $task)
       AND ($thread IS NULL OR s.tid = $thread)
+-- end held
 )
 SELECT ts, dur, cause, spans, estimated, function, file, line, task_type, task_id, tid, thread
-FROM stretches
+FROM intervals
 ORDER BY dur DESC, ts, tid

@@ -1,47 +1,54 @@
--- blocking_pool: what tokio's pool for blocking work did: the whole of it, its threads, its work.
+-- blocking_pool: use of tokio's pool for blocking work, in total, by thread and by type of work.
 --
--- The first row is the pool, then come its threads, the busiest first, then the types of its work. A thread is observed
--- from its first to its last sign of life, looked for in the window and in the second before and after it, and is idle
--- while it sleeps outside a task: all other time it is at work. Work is told by polls, one each, so nothing is said of
--- it where those were not recorded. Work was queued from its spawn to its poll; that is known where the spawn was
--- recorded, looked for from a second before the window on. Stretches are clipped to the window.
+-- The first row is the pool; then come its threads, the busiest first, then the types of its work. A thread is observed
+-- from its first to its last event in the time range and in the second before and after it. It is idle while it sleeps
+-- outside a task, and busy for the rest. A piece of work is one poll, so nothing is known of work if polls were not
+-- recorded. Work is queued from its spawn to its poll, which is known if its spawn was recorded in the time range or in
+-- the second before it. Intervals are clipped to the time range.
 --
 -- Parameters:
---   $from           epoch_ns  start of the window
---   $to             epoch_ns  end of the window
+--   $from           epoch_ns  start of the time range
+--   $to             epoch_ns  its end, exclusive
 --
 -- Columns:
 --   what            text      'pool', 'thread' or 'work'
---   name            text      the thread's name, or the type of work; null of the pool, and where not known
---   threads         count     threads: 1 of a thread; of work, on how many it ran
---   observed        ns        how long the threads were observed in the window; null of work
---   busy            ns        at work; of work, what it took
---   busy_share      share     part of `observed`; null of work
---   idle_share      share     part of `observed`
---   works           count     pieces of work that began in the window; null where polls were not recorded
---   longest         ns        the longest of them
---   queued          count     of these, those of which it is known how long they were queued
---   queued_mean     ns        how long these were queued, the mean, rounded down
---   queued_longest  ns        the longest that one was queued
+--   name            text      name of the thread, or type of work; null for the pool, and if unknown
+--   threads         count     number of threads: 1 for a thread; for work, the threads that it ran on
+--   observed        ns        observed time of the threads in the range; null for work
+--   busy            ns        busy time; for work, the duration of its polls
+--   busy_share      share     busy time as a share of `observed`; null for work
+--   idle_share      share     idle time as a share of `observed`; null for work
+--   works           count     pieces of work that began in the range; null if polls were not recorded
+--   longest         ns        the longest of these pieces of work
+--   queued          count     pieces of work with a known time in the queue
+--   queued_mean     ns        mean time in the queue, rounded down
+--   queued_longest  ns        longest time in the queue
 --
 -- Further columns:
---   idle            ns        asleep outside a task; null of work
---   tid             id        the thread; null of pool and work
+--   idle            ns        time asleep outside a task; null for work
+--   tid             id        thread; null for pool and work
 WITH
 pool AS MATERIALIZED (
     SELECT tid, name
-    FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
-          FROM threads)
-    WHERE n = 1 AND role = 'blocking'
+    FROM (
+        -- part thread
+        -- Each thread with its last known role, as a thread that exits loses it.
+        SELECT tid, name, role, worker, runtime_id
+        FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
+              FROM threads)
+        WHERE n = 1
+        -- end thread
+    )
+    WHERE role = 'blocking'
 ),
--- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task.
+-- A worker's own loop is a task of tokio's: inside it alone, the thread is outside a task.
 loops AS (
     SELECT DISTINCT o.task_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
     JOIN task_types y ON y.type_id = o.type_id
     WHERE y.kind = 'worker'
 ),
--- Asleep outside a task, from `ts` to `ready`. Before and after the window it comes to nothing.
+-- Time asleep, from `ts` to `ready`, clipped to the window; intervals outside it only show that the thread lives.
 away AS (
     SELECT tid, task_id, min(ts) AS first_ts, max(ts + dur) AS last_ts,
            sum(greatest(least(ready, $to) - greatest(ts, $from), 0)) AS asleep
@@ -81,7 +88,10 @@ signs AS (
     GROUP BY tid
 ),
 watched AS (
+    -- part watched
+    -- Whether polls were recorded in the window.
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
+    -- end watched
 ),
 thread AS (
     SELECT p.tid, p.name, coalesce(s.observed, 0) AS observed, coalesce(s.idle, 0) AS idle

@@ -1,31 +1,31 @@
--- coverage: how much of the window each stream was watched.
+-- coverage: how much of the time range each stream was recorded.
 --
--- A row is a stream that was ever watched in the session: where it was not on, nothing can be said, so that no other
--- view takes the absence of rows for a fact. Stretches are clipped to the window and counted once where they overlap;
--- those that follow each other without a gap are one.
+-- A row is a stream that was recorded at any time in the session. While a stream is off, the absence of its rows proves
+-- nothing, and no view presents it as evidence. Intervals are clipped to the time range; overlapping ones count once, and
+-- adjacent ones are one.
 --
 -- Parameters:
---   $from       epoch_ns  start of the window
---   $to         epoch_ns  end of the window
+--   $from       epoch_ns  start of the time range
+--   $to         epoch_ns  its end, exclusive
 --
 -- Columns:
---   stream      text      the table's name
---   watched     ns        how long it was on
---   share       share     part of the window
---   stretches   count     times that it was on without a break
---   longest_off ns        the longest time that it was off
---   reasons     text      why stretches began or ended, each once, in the order of the alphabet
+--   stream      text      name of the table
+--   watched     ns        time for which the stream was on
+--   share       share     that time as a share of the time range
+--   stretches   count     number of intervals in which it was on without a break
+--   longest_off ns        longest interval in which it was off
+--   reasons     text      distinct reasons why intervals began or ended, in alphabetical order
 --
 -- Further columns:
---   first_ts    epoch_ns  when it was first on in the window
---   last_ts     epoch_ns  when it was last on in the window
+--   first_ts    epoch_ns  when it was first on in the time range
+--   last_ts     epoch_ns  when it was last on in the time range
 WITH
 stretch AS (
     SELECT stream, greatest(ts, $from) AS ts, least(ts + dur, $to) AS end_ts
     FROM coverage
     WHERE ts < $to AND ts + dur > $from
 ),
--- The gap before each stretch: from the latest end so far. The window's end is one more stretch, of no length.
+-- The gap before each interval, from the latest end so far. The end of the time range is one more interval, of length 0.
 gaps AS (
     SELECT stream, ts, end_ts, is_end,
            ts - greatest(max(end_ts) OVER (PARTITION BY stream ORDER BY ts, end_ts, is_end
@@ -45,7 +45,7 @@ summed AS (
     FROM gaps
     GROUP BY stream
 ),
-told AS (
+total AS (
     SELECT stream, string_agg(reason, ', ' ORDER BY reason) AS reasons
     FROM (SELECT DISTINCT stream, reason FROM coverage WHERE ts < $to AND ts + dur > $from)
     GROUP BY stream
@@ -55,5 +55,5 @@ SELECT s.stream, CAST($to - $from - s.off AS BIGINT) AS watched,
        CAST(s.stretches AS BIGINT) AS stretches, CAST(s.longest_off AS BIGINT) AS longest_off, t.reasons,
        s.first_ts, s.last_ts
 FROM summed s
-LEFT JOIN told t ON t.stream = s.stream
+LEFT JOIN total t ON t.stream = s.stream
 ORDER BY s.stream

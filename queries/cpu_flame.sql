@@ -1,31 +1,35 @@
 -- cpu_flame: CPU time by whole stack, for flame graphs.
 --
--- A row is a distinct stack of CPU samples, as text, and the type of task that ran it: `stack` and `weight` are what
--- flamegraph.pl and inferno read. Inlined frames are in it. A function without a name is its module in angle brackets,
--- or <unknown>; a semicolon within a name is written as a comma. A sample without a stack is <no stack>.
+-- A row is a distinct stack of CPU samples, as text, and the type of task that ran it. flamegraph.pl and inferno read the
+-- columns `stack` and `weight`. Inlined frames are included. A function without a name is its module in angle brackets, or
+-- <unknown>; a semicolon in a name becomes a comma. A sample without a stack is <no stack>.
 --
 -- Parameters:
---   $from       epoch_ns  samples from then on
---   $to         epoch_ns  and before
---   $task       id        only of this task; null = all
---   $thread     id        only of this thread; null = all
+--   $from       epoch_ns  start of the time range
+--   $to         epoch_ns  its end, exclusive
+--   $task       id        only this task; null = all
+--   $thread     id        only this thread; null = all
 --
 -- Columns:
 --   stack       text      functions from the thread's start to the leaf, separated by semicolons; never null
---   weight      ns        CPU time that its samples stand for
---   task_type   text      type of the task; null outside a task, and where not known
---   samples     count     samples
+--   weight      ns        CPU time that the samples represent
+--   task_type   text      type of the task; null outside a task, or if unknown
+--   samples     count     number of samples
 --
 -- Further columns:
---   frames      count     frames of the stack
+--   frames      count     number of frames of the stack
 WITH
 type_of AS (
+    -- part type_of
+    -- A task's type is recorded when the task is first seen, and when it is spawned.
     SELECT task_id, min(type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
     WHERE type_id IS NOT NULL
     GROUP BY task_id
+    -- end type_of
 ),
--- Text that cannot be taken for a separator.
+-- part folded
+-- Stacks as text, without the separators of the format in names.
 frame AS (
     SELECT f.frame_id,
            replace(replace(coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>'), ';', ','),
@@ -37,13 +41,16 @@ folded AS (
     SELECT p.stack_id, string_agg(coalesce(f.function, '<unknown>'), ';' ORDER BY p.depth DESC) AS stack,
            count(*) AS frames
     FROM (
+        -- part placed
         SELECT stack_id, unnest(frame_ids) AS frame_id,
                unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
         FROM stacks
+        -- end placed
     ) p
     LEFT JOIN frame f ON f.frame_id = p.frame_id
     GROUP BY p.stack_id
 ),
+-- end folded
 -- Many rows, few stacks: counted before anything is looked up.
 counted AS (
     SELECT task_id, stack_id, count(*) AS n, sum(weight) AS weight
@@ -54,12 +61,14 @@ counted AS (
     GROUP BY task_id, stack_id
 ),
 typed AS (
+    -- part typed_stack
     SELECT CASE WHEN y.kind <> 'worker' THEN y.name END AS task_type, c.stack_id,
            sum(c.n) AS n, sum(c.weight) AS weight
     FROM counted c
     LEFT JOIN type_of o ON o.task_id = c.task_id
     LEFT JOIN task_types y ON y.type_id = o.type_id
     GROUP BY CASE WHEN y.kind <> 'worker' THEN y.name END, c.stack_id
+    -- end typed_stack
 )
 SELECT coalesce(f.stack, '<no stack>') AS stack, CAST(sum(t.weight) AS BIGINT) AS weight, t.task_type,
        CAST(sum(t.n) AS BIGINT) AS samples, coalesce(f.frames, 0) AS frames

@@ -1,28 +1,28 @@
--- critical_path: what lies behind the slowest polls, back through the wakes that led to them.
+-- critical_path: causes of the slowest polls, traced back through the wakes that led to them.
 --
--- A row is a hop: of each of the $polls slowest polls the poll itself (hop 0), then the poll in which the task ran that
--- woke it, then the one that woke that, and so on. It ends after $hops hops, where a wake or the waker's poll was not
--- recorded, and outside tasks: then the last hop is the waking thread, without a task. Wakes and polls are looked for
--- from a second before the window on. Where several fit, the one of the least waking task and thread counts, then its
--- latest poll, the shortest of these. Wakes and polls are read once for each hop.
+-- A row is a hop: each of the $polls slowest polls itself (hop 0), then the poll that woke its task, then the poll that
+-- woke that one, and so on. A path ends after $hops hops, and where a wake or the waker's poll was not recorded. If the
+-- waking thread was polling no task, the last hop is that thread, without a task. Wakes and polls are searched for from a
+-- second before the time range. Of several candidates, the one with the least waking task and thread is taken, then the
+-- latest poll, then the shortest. Wakes and polls are read once per hop.
 --
 -- Parameters:
---   $from        epoch_ns  polls that began from then on
---   $to          epoch_ns  and before
---   $threshold   ns        a poll is slow from this duration on
---   $polls       count     slow polls at most (default 10)
---   $hops        count     hops back at most (default 4)
+--   $from        epoch_ns  start of the time range in which slow polls begin
+--   $to          epoch_ns  its end, exclusive
+--   $threshold   ns        minimum duration of a slow poll (default 10ms)
+--   $polls       count     maximum number of slow polls (default 10)
+--   $hops        count     maximum number of hops back (default 4)
 --
 -- Columns:
---   slow         count     which slow poll: 1 is the slowest
---   hop          count     0 for the slow poll, then how many wakes back
---   task_type    text      type of the task; null outside a task, and where not known
+--   slow         count     rank of the slow poll: 1 is the slowest
+--   hop          count     0 for the slow poll, then the number of wakes back
+--   task_type    text      type of the task; null outside a task, or if unknown
 --   task_id      id        task; null outside a task
---   ts           epoch_ns  when its poll began; null where that poll is not known
---   dur          ns        how long that poll took
---   woke_after   ns        how far into the poll it woke the task of the hop before; null at hop 0
---   wake_delay   ns        how long before `ts` it had been woken itself; null where not known
---   thread       text      the thread's name; null where not known
+--   ts           epoch_ns  start of its poll; null if that poll is unknown
+--   dur          ns        duration of that poll
+--   woke_after   ns        time from the start of the poll to its wake of the task of the hop before; null at hop 0
+--   wake_delay   ns        wake-to-poll latency of this poll; null if unknown
+--   thread       text      name of the thread; null if unknown
 --
 -- Further columns:
 --   tid          id        thread
@@ -55,15 +55,20 @@ chain AS (
     WHERE n = 1
 ),
 type_of AS (
+    -- part type_of
+    -- A task's type is recorded when the task is first seen, and when it is spawned.
     SELECT task_id, min(type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
     WHERE type_id IS NOT NULL
     GROUP BY task_id
+    -- end type_of
 ),
 thread_name AS (
+    -- part thread_name
     SELECT tid, name
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
+    -- end thread_name
 )
 SELECT CAST(c.slow AS BIGINT) AS slow, c.hop, CASE WHEN y.kind <> 'worker' THEN y.name END AS task_type,
        CASE WHEN coalesce(y.kind, 'task') <> 'worker' THEN c.task_id END AS task_id, c.ts, c.dur,

@@ -1,20 +1,20 @@
--- drops: events known to be lost, by stream and stage, the most first.
+-- drops: events known to be lost, by stream and stage, most first.
 --
--- A row is a stream and the place where its events were lost. A stretch in which some were lost counts where it touches
--- the window, with all of its loss: when exactly in it they were lost is not known.
+-- A row is a stream and the stage at which its events were lost. An interval with losses counts in full if it touches the
+-- time range, as it is not known when in the interval they were lost.
 --
 -- Parameters:
---   $from       epoch_ns  start of the window
---   $to         epoch_ns  end of the window
+--   $from       epoch_ns  start of the time range
+--   $to         epoch_ns  its end, exclusive
 --
 -- Columns:
---   stream      text      the table's name; 'all' where it is not known
---   stage       text      where: 'ring', 'untracked', 'decode', 'disk', 'capacity', 'writer'
---   lost        count     events
---   stretches   count     stretches in which some were lost
---   dur         ns        their length, together
---   first_ts    epoch_ns  start of the first
---   last_ts     epoch_ns  end of the last
+--   stream      text      name of the table; 'all' if unknown
+--   stage       text      'ring', 'untracked', 'decode', 'disk', 'capacity' or 'writer'
+--   lost        count     number of events
+--   stretches   count     number of intervals with losses
+--   dur         ns        total length of these intervals
+--   first_ts    epoch_ns  start of the first interval
+--   last_ts     epoch_ns  end of the last interval
 SELECT stream, stage, CAST(sum(lost) AS BIGINT) AS lost, count(*) AS stretches, CAST(sum(dur) AS BIGINT) AS dur,
        min(ts) AS first_ts, max(ts + dur) AS last_ts
 FROM drops

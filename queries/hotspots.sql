@@ -1,30 +1,30 @@
--- hotspots: where the CPU time went.
+-- hotspots: CPU time by function.
 --
--- A row is a function and a type of task that ran it. A sample is blamed on the first frame, from the leaf, of the
--- user's own code, inlined frames included: not on what it called in std, in a dependency or in the system. A sample in
--- a task whose stack shows no own frame (it broke off early, or there is none) is blamed on the task's type. Outside
--- tasks the blame falls to the first frame of a dependency or of tokio, else to the leaf.
+-- A row is a function and a type of task that ran it. A sample is attributed to the first frame, from the leaf, of the
+-- user's own code, inlined frames included: not to the code that it called in std, in a dependency or in the system. A
+-- sample inside a task whose stack has no own frame (it is incomplete, or missing) is attributed to the task's type.
+-- Outside tasks a sample is attributed to the first frame of a dependency or of tokio, else to the leaf.
 --
 -- Parameters:
---   $from       epoch_ns  samples from then on
---   $to         epoch_ns  and before
---   $task       id        only of this task; null = all
---   $thread     id        only of this thread; null = all
---   $lines      flag      true: a row for each line; false: for each function, with its hottest line
+--   $from       epoch_ns  start of the time range
+--   $to         epoch_ns  its end, exclusive
+--   $task       id        only this task; null = all
+--   $thread     id        only this thread; null = all
+--   $lines      flag      true: a row per line; false: a row per function, with its hottest line
 --
 -- Columns:
---   self        ns        CPU time blamed on it: what its samples stand for
---   self_share  share     part of the CPU time of all these samples
---   total       ns        CPU time of the samples in whose stack it is, anywhere
---   samples     count     samples blamed on it
---   function    text      function, or the task's type where no own frame is known; never null
---   file        text      its source file; where a frame has no line, file and line of the task's type
+--   self        ns        CPU time attributed to it: the weight of its samples
+--   self_share  share     `self` as a share of the CPU time of all samples
+--   total       ns        CPU time of the samples that have it anywhere on the stack
+--   samples     count     number of samples attributed to it
+--   function    text      function, or the task's type if no own frame is known; never null
+--   file        text      its source file; if a frame has no line, file and line of the task's type
 --   line        id        line that was executing, the hottest one of the function
---   task_type   text      type of the task; null outside a task, and where not known
---   leaf        text      function at the leaf of most of these stacks: what it was calling
+--   task_type   text      type of the task; null outside a task, or if unknown
+--   leaf        text      most frequent function at the leaf of these stacks, which it was calling
 WITH
--- Samples are many, stacks are few: counted before anything is looked up. `$few` says that they were counted first, so that
--- only what they refer to need be read.
+-- Samples are many, stacks are few: counted before anything is looked up. If `$few`, this part has been materialized, and
+-- only the stacks and tasks in it are read.
 counted AS MATERIALIZED (
     SELECT task_id, stack_id, count(*) AS samples, sum(weight) AS weight
     FROM samples
@@ -33,7 +33,7 @@ counted AS MATERIALIZED (
       AND ($thread IS NULL OR tid = $thread)
     GROUP BY task_id, stack_id
 ),
--- Found by itself, so that types are looked for while samples are counted.
+-- Independent of `counted`, so that types are looked up while samples are counted.
 sampled_task AS MATERIALIZED (
     SELECT DISTINCT task_id
     FROM samples
@@ -41,7 +41,7 @@ sampled_task AS MATERIALIZED (
       AND ($task IS NULL OR task_id = $task)
       AND ($thread IS NULL OR tid = $thread)
 ),
--- A task's type is told when the task is first met, and as it is spawned.
+-- As in parts/type_of.sql, but only for the tasks above.
 type_of AS MATERIALIZED (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
@@ -54,18 +54,20 @@ sampled AS (
     WHERE NOT $few OR stack_id IN (SELECT stack_id FROM counted)
 ),
 frame AS MATERIALIZED (
+    -- part frame
     SELECT f.frame_id, coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>') AS function,
            f.file, f.line, f.origin, f.function IS NOT NULL AS is_named
     FROM frames f
     LEFT JOIN (SELECT module_id, min(path) AS path FROM modules GROUP BY module_id) m ON m.module_id = f.module_id
+    -- end frame
 ),
 placed AS (
     SELECT stack_id, unnest(frame_ids) AS frame_id,
            unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
     FROM sampled
 ),
--- The frame that a stack is blamed on.
-blame AS MATERIALIZED (
+-- The frame to which a stack is attributed.
+attribution AS MATERIALIZED (
     SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own,
            s.frame_ids[1] AS leaf_id
     FROM sampled s
@@ -91,14 +93,14 @@ typed AS (
     LEFT JOIN task_types y ON y.type_id = c.type_id AND y.kind <> 'worker'
     GROUP BY y.name, y.file, y.line, c.stack_id
 ),
-blamed AS (
+attributed AS (
     SELECT t.*, l.function AS leaf,
            CASE WHEN b.is_own THEN f.function ELSE coalesce(t.task_type, f.function, '<no stack>') END AS function,
            f.file AS own_file, f.line AS own_line,
            t.task_type IS NOT NULL
                AND (NOT coalesce(b.is_own, false) OR (f.line IS NULL AND t.task_line IS NOT NULL)) AS by_type
     FROM typed t
-    LEFT JOIN blame b ON b.stack_id = t.stack_id
+    LEFT JOIN attribution b ON b.stack_id = t.stack_id
     LEFT JOIN frame f ON f.frame_id = b.frame_id
     LEFT JOIN frame l ON l.frame_id = b.leaf_id
 ),
@@ -106,9 +108,9 @@ located AS (
     SELECT task_type, task_file, task_line, stack_id, samples, weight, leaf, function,
            CASE WHEN by_type THEN task_file ELSE own_file END AS file,
            CASE WHEN by_type THEN task_line ELSE own_line END AS line
-    FROM blamed
+    FROM attributed
 ),
--- The hottest line of a function, and what it was calling most.
+-- The hottest line of a function, and the function that it was calling most.
 weighed AS (
     SELECT *, CASE WHEN $lines THEN line END AS line_key,
            sum(weight) OVER (PARTITION BY function, file, task_type, line) AS line_self,
@@ -133,7 +135,7 @@ spot AS MATERIALIZED (
            min(frame_id) OVER (PARTITION BY function, file, CASE WHEN $lines THEN line END) AS spot
     FROM frame
 ),
--- What a stack counts for: itself, and each function in it that something can be blamed on, once.
+-- Each function of a stack to which samples are attributed, once.
 reach AS MATERIALIZED (
     SELECT stack_id, CAST(NULL AS BIGINT) AS spot, true AS is_itself FROM sampled
     UNION ALL
@@ -141,7 +143,7 @@ reach AS MATERIALIZED (
     SELECT DISTINCT coalesce(p.stack_id, 0), s.spot, false
     FROM placed p
     JOIN spot s ON s.frame_id = p.frame_id
-    WHERE s.spot IN (SELECT b.spot FROM spot b WHERE b.frame_id IN (SELECT frame_id FROM blame)
+    WHERE s.spot IN (SELECT b.spot FROM spot b WHERE b.frame_id IN (SELECT frame_id FROM attribution)
                      UNION
                      SELECT b.spot FROM spot b WHERE b.function IN (SELECT name FROM task_types))
 ),

@@ -1,58 +1,67 @@
--- hotspots_by: where the time went, by any of function, line, type of task, thread and state, the most first.
+-- hotspots_by: time by any of function, line, type of task, thread and state, most first.
 --
--- A row is what the flags ask for: each that is true is told apart, the columns of the others are null. By default only
--- time on a CPU counts, by its samples; with $states the time off CPU counts too, from the scheduler, of the stretches
--- that began in the window. What a sample or a stretch is blamed on is said in hotspots.sql. Preemptions have no stack,
--- and neither have stretches of which only the sum was recorded (`intervals` in `off_cpu`).
+-- The flags select the columns by which time is grouped; the columns of the others are null. By default only CPU time
+-- counts, by samples. With $states, off-CPU intervals that began in the time range count too, from the scheduler. Samples
+-- and intervals are attributed as in hotspots.sql. Preemptions have no stack, and neither have sums of intervals
+-- (`intervals` in `off_cpu`).
 --
 -- Parameters:
---   $from       epoch_ns  samples and stretches from then on
---   $to         epoch_ns  and before
---   $task       id        only of this task; null = all
---   $thread     id        only of this thread; null = all
---   $functions  flag      by function and its file (default true)
---   $lines      flag      by line too, where $functions is true
---   $types      flag      by type of task (default true)
---   $threads    flag      by thread
---   $states     flag      by state, those off CPU included
+--   $from       epoch_ns  start of the time range of samples, and in which intervals begin
+--   $to         epoch_ns  its end, exclusive
+--   $task       id        only this task; null = all
+--   $thread     id        only this thread; null = all
+--   $functions  flag      group by function and its file (default true)
+--   $lines      flag      group by line too, if $functions is true
+--   $types      flag      group by type of task (default true)
+--   $threads    flag      group by thread
+--   $states     flag      group by state, and include off-CPU intervals
 --
 -- Columns:
---   time        ns        how long: what the samples stand for, or the stretches took
---   share       share     part of the time of all these rows
---   count       count     samples, or stretches; of a sum, all that it sums up
---   function    text      function, or the task's type where no own frame is known
---   file        text      its source file; where a frame has no line, file of the task's type
+--   time        ns        weight of the samples, or duration of the intervals
+--   share       share     `time` as a share of the time of all rows
+--   count       count     number of samples or intervals; of a sum, the number of intervals in it
+--   function    text      function, or the task's type if no own frame is known
+--   file        text      its source file; if a frame has no line, file of the task's type
 --   line        id        line in it
---   task_type   text      type of the task; null outside a task too, and where not known
---   thread      text      the thread's name
+--   task_type   text      type of the task; null outside a task, or if unknown
+--   thread      text      name of the thread
 --   state       text      'running' on a CPU, 'asleep', or 'waiting' for a CPU
 --
 -- Further columns:
 --   tid         id        thread
 WITH
 type_of AS (
+    -- part type_of
+    -- A task's type is recorded when the task is first seen, and when it is spawned.
     SELECT task_id, min(type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
     WHERE type_id IS NOT NULL
     GROUP BY task_id
+    -- end type_of
 ),
 thread_name AS (
+    -- part thread_name
     SELECT tid, name
     FROM (SELECT tid, name, row_number() OVER (PARTITION BY tid ORDER BY ts DESC, name) AS n FROM threads)
     WHERE n = 1
+    -- end thread_name
 ),
 frame AS MATERIALIZED (
+    -- part frame
     SELECT f.frame_id, coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>') AS function,
            f.file, f.line, f.origin, f.function IS NOT NULL AS is_named
     FROM frames f
     LEFT JOIN (SELECT module_id, min(path) AS path FROM modules GROUP BY module_id) m ON m.module_id = f.module_id
+    -- end frame
 ),
 placed AS (
+    -- part placed
     SELECT stack_id, unnest(frame_ids) AS frame_id,
            unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
     FROM stacks
+    -- end placed
 ),
-blame AS (
+attribution AS (
     SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own
     FROM stacks s
     LEFT JOIN (
@@ -98,14 +107,14 @@ typed AS (
     LEFT JOIN task_types y ON y.type_id = o.type_id AND y.kind <> 'worker'
     GROUP BY y.type_id, c.stack_id, c.tid, c.state
 ),
-blamed AS (
+attributed AS (
     SELECT t.*, y.name AS task_type, y.file AS task_file, y.line AS task_line, f.file AS own_file, f.line AS own_line,
            CASE WHEN b.is_own THEN f.function ELSE coalesce(y.name, f.function, '<no stack>') END AS function,
            y.name IS NOT NULL
                AND (NOT coalesce(b.is_own, false) OR (f.line IS NULL AND y.line IS NOT NULL)) AS by_type
     FROM typed t
     LEFT JOIN task_types y ON y.type_id = t.type_id
-    LEFT JOIN blame b ON b.stack_id = t.stack_id
+    LEFT JOIN attribution b ON b.stack_id = t.stack_id
     LEFT JOIN frame f ON f.frame_id = b.frame_id
 ),
 grouped AS (
@@ -114,7 +123,7 @@ grouped AS (
            CASE WHEN $functions AND $lines THEN CASE WHEN by_type THEN task_line ELSE own_line END END AS line,
            CASE WHEN $types THEN task_type END AS task_type, tid, CASE WHEN $states THEN state END AS state,
            sum(n) AS n, sum(time) AS time
-    FROM blamed
+    FROM attributed
     GROUP BY CASE WHEN $functions THEN function END,
              CASE WHEN $functions THEN CASE WHEN by_type THEN task_file ELSE own_file END END,
              CASE WHEN $functions AND $lines THEN CASE WHEN by_type THEN task_line ELSE own_line END END,

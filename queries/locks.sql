@@ -1,56 +1,60 @@
--- locks: who waited for a lock, where, and who held it, the longest wait in sum first.
+-- locks: waits for locks by place and holder, ordered by total waiting time.
 --
--- A row is a place where tasks of a type waited, the kind of lock, and its holder. A wait is a sleep inside a task
--- whose first 16 frames from the leaf have a function of a lock in their names. The holder is inferred from the thread
--- that woke the waiter, which released the lock. `held` is 'asleep' where that thread slept inside a task itself, for at
--- least $asleep too, the last such sleep to begin before the wait ended was over after the wait began and before it
--- ended, and its stack does not show that it waited for a lock as well; 'computing' where the last poll of at least
--- $asleep to begin there by then was not over, and at least $asleep passed since it began and since that last sleep.
--- Else the holder is unknown. Sleeps and polls of holders are looked for from a second before the window on. A wait
--- belongs to the window in which it began.
+-- A row is a place where tasks of a type waited, the kind of lock, and its holder. A wait is a sleep inside a task with a
+-- function of a lock among its first 16 frames from the leaf. It belongs to the time range in which it began.
+--
+-- The holder is inferred from the thread that woke the waiter, which released the lock. `held` is 'asleep' if that thread
+-- slept inside a task, for at least $asleep, and its last such sleep to begin before the wait ended also ended during the
+-- wait, and its stack does not show a wait for a lock. `held` is 'computing' if its last poll of at least $asleep to begin
+-- before the wait ended was still in progress, and at least $asleep passed since that poll began and since that last
+-- sleep. Else the holder is unknown. Sleeps and polls of holders are searched for from a second before the time range.
 --
 -- Parameters:
---   $from            epoch_ns  waits that began from then on
---   $to              epoch_ns  and before
---   $asleep          ns        sleeps count from this duration on (default 1000000)
+--   $from            epoch_ns  start of the time range in which waits begin
+--   $to              epoch_ns  its end, exclusive
+--   $asleep          ns        minimum duration of a sleep (default 1ms)
 --   $task            id        only waits of this task; null = all
 --   $thread          id        only waits on this thread; null = all
 --
 -- Columns:
---   lock             text      'mutex', 'rwlock', 'semaphore', 'condvar', 'park', 'futex': the first that the stack
---                              shows
---   waits            count     waits
---   total            ns        how long, together
---   longest          ns        the longest
---   function         text      where it waited: first own function from the leaf; the task's type where none is known
---   file             text      its source file; where a frame has no line, file and line of the task's type
+--   lock             text      'mutex', 'rwlock', 'semaphore', 'condvar', 'park' or 'futex': the first on the stack
+--   waits            count     number of waits
+--   total            ns        total waiting time
+--   longest          ns        longest wait
+--   function         text      where it waited: first own function from the leaf; the task's type if none is known
+--   file             text      its source file; if a frame has no line, file and line of the task's type
 --   line             id        line in it
---   task_type        text      type of the waiting task; null where not known
---   held             text      'asleep' or 'computing': what the inferred holder did; null where it is unknown
---   holder_type      text      type of the inferred holder's task; null where not known
---   holder_function  text      where the holder slept, as `function`; null where it did not
+--   task_type        text      type of the waiting task; null if unknown
+--   held             text      state of the inferred holder: 'asleep' or 'computing'; null if unknown
+--   holder_type      text      type of the inferred holder's task; null if unknown
+--   holder_function  text      where the holder slept, as `function`; null if it did not sleep
 --   holder_file      text      its source file
 --   holder_line      id        line in it
 --
 -- Further columns:
---   longest_ts       epoch_ns  when the longest wait began
---   tid              id        its thread
---   task_id          id        its task
---   holder_tid       id        the thread that ended it; null where not known
+--   longest_ts       epoch_ns  start of the longest wait
+--   tid              id        thread of the longest wait
+--   task_id          id        task of the longest wait
+--   holder_tid       id        thread that ended the longest wait; null if unknown
 WITH
 type_of AS MATERIALIZED (
+    -- part type_of
+    -- A task's type is recorded when the task is first seen, and when it is spawned.
     SELECT task_id, min(type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
     WHERE type_id IS NOT NULL
     GROUP BY task_id
+    -- end type_of
 ),
 placed AS (
+    -- part placed
     SELECT stack_id, unnest(frame_ids) AS frame_id,
            unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
     FROM stacks
+    -- end placed
 ),
--- The frame that a stack is blamed on, and what kind of lock its first 16 frames from the leaf show that it waits for.
-blame AS (
+-- The frame to which a stack is attributed, and the kind of lock among its first 16 frames from the leaf.
+attribution AS (
     SELECT s.stack_id, s.frame_ids[coalesce(d.own, d.near, 1)] AS frame_id, d.own IS NOT NULL AS is_own, d.lock
     FROM stacks s
     JOIN (
@@ -69,14 +73,14 @@ blame AS (
         GROUP BY p.stack_id
     ) d ON d.stack_id = s.stack_id
 ),
--- Long sleeps inside tasks; what is a lock's wait among them has a kind.
+-- Long sleeps inside tasks; waits for locks have a kind.
 sleeps AS (
     SELECT o.tid, o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.waker_tid, b.lock, b.frame_id, b.is_own,
            y.name, y.kind, y.file, y.line
     FROM off_cpu o
     LEFT JOIN type_of p ON p.task_id = o.task_id
     LEFT JOIN task_types y ON y.type_id = p.type_id
-    LEFT JOIN blame b ON b.stack_id = o.stack_id
+    LEFT JOIN attribution b ON b.stack_id = o.stack_id
     WHERE o.ts >= greatest($from, -9000000000000000000) - 1000000000 AND o.ts < $to AND o.dur >= $asleep
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
@@ -94,7 +98,7 @@ sleep AS (
           FROM sleeps)
     WHERE n = 1
 ),
--- Each wait, as it ends, looks back on its waker's thread: to the last poll and to the last sleep there.
+-- For the end of each wait, the last poll and the last sleep on its waker's thread.
 marks AS (
     SELECT *, max(CASE WHEN place = 0 THEN moment END) OVER (
                   PARTITION BY moment_tid ORDER BY moment, place

@@ -1,34 +1,37 @@
--- off_cpu_flame: time asleep by whole stack, for flame graphs.
+-- off_cpu_flame: sleeping time by whole stack, for flame graphs.
 --
--- A row is a distinct stack with which threads fell asleep, as text, and the type of the task that they were polling:
--- `stack` and `weight` are what flamegraph.pl and inferno read. What a thread waited for a CPU after it was woken is
--- not in it, and preemptions are not. A sleep belongs to the window in which it began, in full. Inlined frames are in
--- the stack. A function without a name is its module in angle brackets, or <unknown>; a semicolon within a name is
--- written as a comma. A sleep without a stack is <no stack>; so are those of which only the sum was recorded
--- (`intervals` in `off_cpu`), whose task is that of the last.
+-- A row is a distinct stack with which threads fell asleep, as text, and the type of the task that they were polling.
+-- flamegraph.pl and inferno read the columns `stack` and `weight`. Run-queue latency and preemptions are not included. A
+-- sleep belongs, in full, to the time range in which it began. Inlined frames are included. A function without a name is
+-- its module in angle brackets, or <unknown>; a semicolon in a name becomes a comma. A sleep without a stack is <no stack>;
+-- so are sums of sleeps (`intervals` in `off_cpu`), whose task is that of the last sleep.
 --
 -- Parameters:
---   $from       epoch_ns  sleeps that began from then on
---   $to         epoch_ns  and before
---   $task       id        only of this task; null = all
---   $thread     id        only of this thread; null = all
+--   $from       epoch_ns  start of the time range in which sleeps begin
+--   $to         epoch_ns  its end, exclusive
+--   $task       id        only this task; null = all
+--   $thread     id        only this thread; null = all
 --
 -- Columns:
 --   stack       text      functions from the thread's start to the leaf, separated by semicolons; never null
 --   weight      ns        time asleep
---   task_type   text      type of the task; null outside a task, and where not known
---   sleeps      count     times that it slept
+--   task_type   text      type of the task; null outside a task, or if unknown
+--   sleeps      count     number of sleeps
 --
 -- Further columns:
---   frames      count     frames of the stack
+--   frames      count     number of frames of the stack
 WITH
 type_of AS (
+    -- part type_of
+    -- A task's type is recorded when the task is first seen, and when it is spawned.
     SELECT task_id, min(type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
     WHERE type_id IS NOT NULL
     GROUP BY task_id
+    -- end type_of
 ),
--- Text that cannot be taken for a separator.
+-- part folded
+-- Stacks as text, without the separators of the format in names.
 frame AS (
     SELECT f.frame_id,
            replace(replace(coalesce(f.function, '<' || split_part(m.path, '/', -1) || '>', '<unknown>'), ';', ','),
@@ -40,13 +43,16 @@ folded AS (
     SELECT p.stack_id, string_agg(coalesce(f.function, '<unknown>'), ';' ORDER BY p.depth DESC) AS stack,
            count(*) AS frames
     FROM (
+        -- part placed
         SELECT stack_id, unnest(frame_ids) AS frame_id,
                unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
         FROM stacks
+        -- end placed
     ) p
     LEFT JOIN frame f ON f.frame_id = p.frame_id
     GROUP BY p.stack_id
 ),
+-- end folded
 -- Many rows, few stacks: counted before anything is looked up.
 counted AS (
     SELECT task_id, stack_id, sum(greatest(coalesce(intervals, 1), 1)) AS n,
@@ -58,12 +64,14 @@ counted AS (
     GROUP BY task_id, stack_id
 ),
 typed AS (
+    -- part typed_stack
     SELECT CASE WHEN y.kind <> 'worker' THEN y.name END AS task_type, c.stack_id,
            sum(c.n) AS n, sum(c.weight) AS weight
     FROM counted c
     LEFT JOIN type_of o ON o.task_id = c.task_id
     LEFT JOIN task_types y ON y.type_id = o.type_id
     GROUP BY CASE WHEN y.kind <> 'worker' THEN y.name END, c.stack_id
+    -- end typed_stack
 )
 SELECT coalesce(f.stack, '<no stack>') AS stack, CAST(sum(t.weight) AS BIGINT) AS weight, t.task_type,
        CAST(sum(t.n) AS BIGINT) AS sleeps, coalesce(f.frames, 0) AS frames

@@ -1,30 +1,30 @@
--- overhead: what hud itself cost, in sum and each second.
+-- overhead: cost of hud itself, in total and by second.
 --
--- The first row is the sum of the window, the others are its seconds, as they were told. Shares are of one CPU: 0.02 is
--- 2 % of one. A second's length is the time since the row before it; the session's first row has none, so no shares,
--- and does not count in those of the sum.
+-- The first row is the total of the time range, the others are its seconds, as recorded. Shares are of one CPU: 0.02 is
+-- 2 % of one. The length of a second is the time since the row before it; the session's first row has none, so it has no
+-- shares and does not count in those of the total.
 --
 -- Parameters:
---   $from           epoch_ns  seconds that were told from then on
---   $to             epoch_ns  and before
+--   $from           epoch_ns  start of the time range
+--   $to             epoch_ns  its end, exclusive
 --
 -- Columns:
 --   what            text      'sum' or 'second'
---   ts              epoch_ns  when it was told; null of the sum
---   dur             ns        how long it covers; null where not known
---   cpu             ns        kernel programs and recorder together
---   share           share     part of one CPU
---   probe_share     share     part of one CPU that the kernel programs took; null where the kernel does not tell
---   recorder_share  share     part of one CPU that the recorder took
---   recorder_rss    bytes     memory of the recorder; of the sum, the most
---   events          count     events read
+--   ts              epoch_ns  when the second was recorded; null for the total
+--   dur             ns        time that the row covers; null if unknown
+--   cpu             ns        CPU time of kernel programs and recorder
+--   share           share     that time as a share of one CPU
+--   probe_share     share     share of one CPU used by the kernel programs; null if the kernel does not report it
+--   recorder_share  share     share of one CPU used by the recorder
+--   recorder_rss    bytes     resident memory of the recorder; for the total, the maximum
+--   events          count     number of events read
 --   ring_bytes      bytes     bytes read from the ring
 --
 -- Further columns:
---   probe_ns        ns        run time of the kernel programs; null where the kernel does not tell
+--   probe_ns        ns        run time of the kernel programs; null if the kernel does not report it
 --   recorder_cpu    ns        CPU time of the recorder
 WITH
-told AS (
+second AS (
     SELECT *
     FROM (SELECT *, ts - lag(ts) OVER (ORDER BY ts) AS dur FROM overhead)
     WHERE ts >= $from AND ts < $to
@@ -34,12 +34,12 @@ rows_of AS (
            sum(recorder_cpu) AS recorder_cpu, max(recorder_rss) AS recorder_rss, sum(events) AS events,
            sum(ring_bytes) AS ring_bytes, sum(CASE WHEN dur > 0 THEN probe_ns END) AS probes,
            sum(CASE WHEN dur > 0 THEN recorder_cpu END) AS recorder
-    FROM told
+    FROM second
     HAVING count(*) > 0
     UNION ALL
     SELECT 'second', ts, dur, probe_ns, recorder_cpu, recorder_rss, events, ring_bytes, probe_ns AS probes,
            recorder_cpu AS recorder
-    FROM told
+    FROM second
 )
 SELECT what, ts, CAST(dur AS BIGINT) AS dur, CAST(coalesce(probe_ns, 0) + recorder_cpu AS BIGINT) AS cpu,
        CAST(coalesce(probes, 0) + recorder AS DOUBLE) / nullif(dur, 0) AS share,

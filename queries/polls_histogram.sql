@@ -1,26 +1,26 @@
--- polls_histogram: how long polls take, by type of task, in buckets that double.
+-- polls_histogram: poll durations by type of task, in buckets that double.
 --
--- A row is a bucket of a type: polls of at least `low` and less than `high`, where there is one. Workers' own loops are
--- left out. Types come in the order of the time that their polls took, their buckets from the shortest.
+-- A row is a bucket of a type: polls of at least `low` and less than `high`, if there are any. Workers' own loops are
+-- excluded. Types are ordered by the total time of their polls, buckets from the shortest.
 --
 -- Parameters:
---   $from             epoch_ns  polls that began from then on
---   $to               epoch_ns  and before
---   $task             id        only of this task; null = all
---   $thread           id        only on this thread; null = all
+--   $from             epoch_ns  start of the time range in which polls begin
+--   $to               epoch_ns  its end, exclusive
+--   $task             id        only this task; null = all
+--   $thread           id        only this thread; null = all
 --
 -- Columns:
---   task_type         text      type of the tasks; null where not known
---   low               ns        least duration of the bucket: 0, 1, 2, 4, 8, …
---   high              ns        the first duration past it
---   count             count     polls in it
---   share             share     part of the type's polls
---   cumulative_share  share     part of the type's polls that took less than `high`
---   total             ns        what these polls took together
---   time_share        share     part of the time of all the type's polls; null where that is 0
+--   task_type         text      type of the tasks; null if unknown
+--   low               ns        minimum duration of the bucket: 0, 1, 2, 4, 8, …
+--   high              ns        upper limit of the bucket, exclusive
+--   count             count     number of polls
+--   share             share     these polls as a share of the type's polls
+--   cumulative_share  share     share of the type's polls that took less than `high`
+--   total             ns        total time of these polls
+--   time_share        share     that time as a share of the time of all the type's polls; null if that is 0
 --
 -- Further columns:
---   kind              text      'task' or 'blocking' (work of the blocking pool); null where not known
+--   kind              text      'task' or 'blocking' (work of the blocking pool); null if unknown
 WITH
 counted AS (
     SELECT type_id, low, count(*) AS n, sum(dur) AS total

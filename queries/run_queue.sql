@@ -1,41 +1,47 @@
--- run_queue: who waited for a CPU, by thread and by type of task, the longest wait in sum first.
+-- run_queue: run-queue latency by thread and by type of task, ordered by total time.
 --
--- A row is a thread and a type of task that it was polling: time in which the thread could have run, but had no CPU.
--- Exact, from the scheduler: since it was woken, or all of a preemption. Of a sleep whose waking was not seen, none of
--- it is known to be such time. Stretches are clipped to the window. Where only the sum of several stretches was recorded
--- (`intervals` in `off_cpu`), each counts as a wait, all of it as after a wake, and in the last one's task.
+-- A row is a thread and a type of task that it was polling, with the time for which the thread was runnable without a CPU.
+-- Exact, from the scheduler: from the wake, or the whole of a preemption. A sleep without a recorded wake has no run-queue
+-- latency. Intervals are clipped to the time range. In a sum of intervals (`intervals` in `off_cpu`), each counts as a
+-- wait after a wake, in the task of the last.
 --
 -- Parameters:
---   $from       epoch_ns  start of the window
---   $to         epoch_ns  end of the window
+--   $from       epoch_ns  start of the time range
+--   $to         epoch_ns  its end, exclusive
 --   $thread     id        only this thread; null = all
 --
 -- Columns:
---   thread      text      the thread's name; null where not known
---   role        text      'worker', 'blocking' or 'other'; null where not known
---   task_type   text      type of the task it was polling; null outside a task, and where not known
---   waits       count     times that it waited
---   total       ns        how long, together
---   share       share     part of the window
---   longest     ns        the longest wait, in full; of a sum, the mean
---   preempted   ns        of `total`, after it was preempted or yielded
---   woken       ns        of `total`, after it was woken
+--   thread      text      name of the thread; null if unknown
+--   role        text      'worker', 'blocking' or 'other'; null if unknown
+--   task_type   text      type of the task it was polling; null outside a task, or if unknown
+--   waits       count     number of waits for a CPU
+--   total       ns        total run-queue latency
+--   share       share     that time as a share of the time range
+--   longest     ns        longest wait, in full; for a sum, the mean
+--   preempted   ns        part of `total` after a preemption or a yield
+--   woken       ns        part of `total` after a wake
 --
 -- Further columns:
 --   in_task     flag      whether it was polling a task; a worker's own loop is none
 --   tid         id        thread
 WITH
 thread AS (
-    SELECT tid, name, role
+    -- part thread
+    -- Each thread with its last known role, as a thread that exits loses it.
+    SELECT tid, name, role, worker, runtime_id
     FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
           FROM threads)
     WHERE n = 1
+    -- end thread
 ),
 type_of AS (
+    -- part type_of
+    -- A task's type is recorded when the task is first seen, and when it is spawned.
     SELECT task_id, min(type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
     WHERE type_id IS NOT NULL
     GROUP BY task_id
+    -- end type_of
 ),
 -- Runnable from `ready` on.
 waited AS (

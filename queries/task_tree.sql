@@ -1,29 +1,29 @@
--- task_tree: who spawned whom.
+-- task_tree: tasks by the task that spawned them.
 --
--- A row is a task that was spawned in the window, or that spawned one of these there; each stands below its parent,
--- children in the order of their ids. A parent of which no spawning was seen in the window is a root, as is a task
--- spawned outside a task. Ancestors are followed for $depth levels at most; what lies deeper starts at that depth. A
--- task that was told to be spawned more than once counts by the first time.
+-- A row is a task that was spawned in the time range, or that spawned one of these there. Each follows its parent,
+-- children in the order of their ids. A parent whose spawn was not recorded in the time range is a root, as is a task
+-- spawned outside a task. Ancestors are followed for at most $depth levels; deeper tasks start at that depth. If a task
+-- has several spawns, the first counts.
 --
 -- Parameters:
---   $from           epoch_ns  tasks that were spawned from then on
---   $to             epoch_ns  and before
---   $task           id        only this task and what it spawned, directly or not; null = all
---   $depth          count     levels that ancestors are followed at most (default 64)
+--   $from           epoch_ns  start of the time range of spawns
+--   $to             epoch_ns  its end, exclusive
+--   $task           id        only this task and its descendants; null = all
+--   $depth          count     maximum number of levels of ancestors (default 64)
 --
 -- Columns:
---   depth           count     ancestors that are known; 0 for a root
+--   depth           count     number of known ancestors; 0 for a root
 --   path            text      ids from the root to the task, separated by slashes
 --   task_id         id        task
---   task_type       text      its type; null where not known
+--   task_type       text      type of the task; null if unknown
 --   children        count     tasks that it spawned
---   descendants     count     those, and what they spawned
---   spawned_ts      epoch_ns  when it was spawned; null of a root whose spawning was not seen in the window
---   lifetime        ns        from its spawn to its end; null where one of them was not seen in the window
---   outcome         text      how it ended; null where that was not seen in the window
---   polls           count     its polls that began in the window; null where none were recorded
---   busy            ns        computing inside these polls: neither asleep nor waiting for a CPU
---   tree_busy       ns        the same, of it and its descendants
+--   descendants     count     children, and all tasks that they spawned
+--   spawned_ts      epoch_ns  when it was spawned; null for a root whose spawn was not recorded in the time range
+--   lifetime        ns        time from its spawn to its end; null if either was not recorded in the time range
+--   outcome         text      how it ended; null if that was not recorded in the time range
+--   polls           count     its polls that began in the time range; null if polls were not recorded
+--   busy            ns        busy time of these polls: neither asleep nor waiting for a CPU
+--   tree_busy       ns        the same, of the task and its descendants
 --
 -- Further columns:
 --   parent_task_id  id        the task that spawned it
@@ -52,21 +52,24 @@ polled AS (
     WHERE ts >= $from AND ts < $to
     GROUP BY task_id
 ),
--- A task's type is told when the task is first met, and as it is spawned; its polls tell it too.
+-- A task's type is recorded when the task is first seen, when it is spawned, and with its polls.
 node AS (
     SELECT n.task_id, y.name, p.polls, p.busy
     FROM (SELECT task_id FROM spawned
           UNION SELECT parent_task_id FROM spawned WHERE parent_task_id IS NOT NULL) n
     LEFT JOIN polled p ON p.task_id = n.task_id
     LEFT JOIN (
+        -- part type_of
+        -- A task's type is recorded when the task is first seen, and when it is spawned.
         SELECT task_id, min(type_id) AS type_id
         FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
         WHERE type_id IS NOT NULL
         GROUP BY task_id
+        -- end type_of
     ) o ON o.task_id = n.task_id
     LEFT JOIN task_types y ON y.type_id = coalesce(least(o.type_id, p.type_id), o.type_id, p.type_id)
 ),
--- A task above another counts once, however often a circle leads to it.
+-- An ancestor counts once, even if ids form a cycle.
 below AS (
     SELECT d.ancestor, count(*) AS descendants, sum(CASE WHEN d.level = 1 THEN 1 ELSE 0 END) AS children,
            sum(n.busy) AS busy
@@ -93,7 +96,10 @@ ended AS (
     WHERE n = 1
 ),
 watched AS (
+    -- part watched
+    -- Whether polls were recorded in the window.
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
+    -- end watched
 )
 SELECT coalesce(w.depth, 0) AS depth, coalesce(w.path || '/', '') || CAST(n.task_id AS VARCHAR) AS path, n.task_id,
        n.name AS task_type, CAST(coalesce(b.children, 0) AS BIGINT) AS children,

@@ -1,29 +1,29 @@
--- tasks: what each task cost, the busiest first.
+-- tasks: cost of each task, the busiest first.
 --
--- A row is a task that was met in the window: polled, sampled, asleep inside a poll, or told by its type. Work of the
--- blocking pool is among them, the workers' own loops are not.
+-- A row is a task with any event in the time range: a poll, a sample, a sleep inside a poll, an end, or the record of its
+-- type. Work of the blocking pool is included, workers' own loops are not.
 --
 -- Parameters:
---   $from         epoch_ns  start of the window
---   $to           epoch_ns  end of the window
+--   $from         epoch_ns  start of the time range
+--   $to           epoch_ns  its end, exclusive
 --   $task         id        only this task; null = all
 --
 -- Columns:
 --   task_id       id        task
---   task_type     text      its type; null where not known
---   file          text      where its future is written
+--   task_type     text      type of the task; null if unknown
+--   file          text      source file of its future
 --   line          id        line in it
---   polls         count     polls that began in the window; null where none were recorded
---   busy          ns        computing inside these polls: neither asleep nor waiting for a CPU
---   blocked       ns        asleep inside polls, from the scheduler
---   longest_poll  ns        the longest poll
---   cpu           ns        CPU time by samples: an estimate, there without polls too
---   first_seen    epoch_ns  first sign of it in the window
---   last_seen     epoch_ns  last sign of it in the window
+--   polls         count     polls that began in the range; null if polls were not recorded
+--   busy          ns        busy time of these polls: neither asleep nor waiting for a CPU
+--   blocked       ns        time asleep inside polls, from the scheduler
+--   longest_poll  ns        longest poll
+--   cpu           ns        CPU time by samples: an estimate, known without polls too
+--   first_seen    epoch_ns  first event in the time range
+--   last_seen     epoch_ns  last event in the time range
 --
 -- Further columns:
---   kind          text      'task' or 'blocking' (work of the blocking pool); null where not known
---   samples       count     CPU samples in it
+--   kind          text      'task' or 'blocking' (work of the blocking pool); null if unknown
+--   samples       count     number of CPU samples in it
 WITH
 facts AS (
     SELECT task_id, min(type_id) AS type_id, count(*) AS polls, sum(dur - blocked - run_queue) AS busy,
@@ -49,7 +49,7 @@ facts AS (
     WHERE ts >= $from AND ts < $to AND ($task IS NULL OR task_id = $task)
     GROUP BY task_id
     UNION ALL
-    -- What is told of a task's type at any time holds; only what is told in the window is a sign of it there.
+    -- A task has one type, whenever it was recorded; but only a record in the time range is an event there.
     SELECT task_id, min(type_id), 0, 0, NULL, 0, 0, 0, min(CASE WHEN ts >= $from AND ts < $to THEN ts END),
            max(CASE WHEN ts >= $from AND ts < $to THEN ts END)
     FROM (SELECT task_id, ts, type_id FROM tasks UNION ALL SELECT task_id, ts, type_id FROM spawns)
@@ -57,7 +57,10 @@ facts AS (
     GROUP BY task_id
 ),
 watched AS (
+    -- part watched
+    -- Whether polls were recorded in the window.
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
+    -- end watched
 ),
 summed AS (
     SELECT task_id, min(type_id) AS type_id, sum(polls) AS polls, sum(busy) AS busy,

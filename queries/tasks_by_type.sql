@@ -1,29 +1,30 @@
--- tasks_by_type: what each type of task cost, the busiest first.
+-- tasks_by_type: cost of each type of task, the busiest first.
 --
--- A row is a type of task, of which at least one was met in the window: polled, sampled, asleep inside a poll, or told
--- by its type. Work of the blocking pool is among them, the workers' own loops are not. Percentiles are by nearest rank
--- over buckets a 64th of an octave wide, told as the bucket's middle and never past the longest: at most 0.8 % off.
+-- A row is a type of task with any event in the time range: a poll, a sample, a sleep inside a poll, an end, or the record
+-- of a task's type. Work of the blocking pool is included, workers' own loops are not. Percentiles are by nearest rank
+-- over buckets a 64th of an octave wide, reported as the middle of the bucket and never above the longest: the error is at
+-- most 0.8 %.
 --
 -- Parameters:
---   $from         epoch_ns  start of the window
---   $to           epoch_ns  end of the window
+--   $from         epoch_ns  start of the time range
+--   $to           epoch_ns  its end, exclusive
 --
 -- Columns:
---   task_type     text      type; null for the tasks whose type is not known
---   tasks         count     tasks of it that were met
---   polls         count     polls that began in the window; null where none were recorded
+--   task_type     text      type; null for tasks of unknown type
+--   tasks         count     number of tasks of the type with an event
+--   polls         count     polls that began in the range; null if polls were not recorded
 --   median        ns        median duration of a poll
 --   p99           ns        99th percentile of the durations
---   longest_poll  ns        the longest poll
---   busy          ns        computing inside these polls: neither asleep nor waiting for a CPU
---   blocked       ns        asleep inside polls, from the scheduler
---   cpu           ns        CPU time by samples: an estimate, there without polls too
---   file          text      where the future is written
+--   longest_poll  ns        longest poll
+--   busy          ns        busy time of these polls: neither asleep nor waiting for a CPU
+--   blocked       ns        time asleep inside polls, from the scheduler
+--   cpu           ns        CPU time by samples: an estimate, known without polls too
+--   file          text      source file of the future
 --   line          id        line in it
 --
 -- Further columns:
---   kind          text      'task' or 'blocking' (work of the blocking pool); null where not known
---   samples       count     CPU samples in it
+--   kind          text      'task' or 'blocking' (work of the blocking pool); null if unknown
+--   samples       count     number of CPU samples in it
 WITH
 -- Many polls, few buckets: counted before anything is looked up. `low` is the least duration of a bucket.
 counted AS (
@@ -78,12 +79,12 @@ facts AS (
     WHERE ts >= $from AND ts < $to
     GROUP BY task_id
     UNION ALL
-    -- What is told of a task's type at any time holds; only what is told in the window is a sign of it there.
+    -- A task has one type, whenever it was recorded; but only a record in the time range is an event there.
     SELECT task_id, min(type_id), 0, 0, 0, max(CASE WHEN ts >= $from AND ts < $to THEN 1 ELSE 0 END)
     FROM (SELECT task_id, ts, type_id FROM tasks UNION ALL SELECT task_id, ts, type_id FROM spawns)
     GROUP BY task_id
 ),
-met AS (
+seen AS (
     SELECT y.name, y.kind, y.file, y.line, count(*) AS tasks, sum(f.blocked) AS blocked, sum(f.samples) AS samples,
            sum(f.cpu) AS cpu
     FROM (
@@ -96,9 +97,12 @@ met AS (
     GROUP BY y.name, y.kind, y.file, y.line
 ),
 watched AS (
+    -- part watched
+    -- Whether polls were recorded in the window.
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
+    -- end watched
 ),
--- One row a type: what its polls say, beside what everything else says.
+-- One row per type: figures of its polls beside those of all other events.
 merged AS (
     SELECT name, kind, file, line, max(tasks) AS tasks, max(polls) AS polls, max(busy) AS busy, max(median) AS median,
            max(p99) AS p99, max(longest_poll) AS longest_poll, max(blocked) AS blocked, max(samples) AS samples,
@@ -108,7 +112,7 @@ merged AS (
                NULL AS samples, NULL AS cpu
         FROM polled
         UNION ALL
-        SELECT name, kind, file, line, tasks, NULL, NULL, NULL, NULL, NULL, blocked, samples, cpu FROM met
+        SELECT name, kind, file, line, tasks, NULL, NULL, NULL, NULL, NULL, blocked, samples, cpu FROM seen
     )
     GROUP BY name, kind, file, line
 )

@@ -1,43 +1,54 @@
--- timeline: what the workers did, step by step.
+-- timeline: states of the workers over time, in steps.
 --
--- A row is one step of one worker, for every step in which the worker was observed. Its time is in the four states of
--- workers.sql: running, blocked, waiting, idle. What crosses steps is split between them.
+-- A row is a step of a worker, for every step in which the worker was observed. Its time is in the four states of
+-- workers.sql: running, blocked, waiting, idle. Intervals that span several steps are divided among them.
 --
 -- Parameters:
---   $from         epoch_ns  start of the window and of the first step
---   $to           epoch_ns  end of the window
---   $step         ns        length of a step
+--   $from         epoch_ns  start of the time range and of the first step
+--   $to           epoch_ns  end of the time range, exclusive
+--   $step         ns        length of a step (default: a hundredth of the time range)
 --   $thread       id        only this thread; null = all
 --
 -- Columns:
 --   ts            epoch_ns  start of the step
---   dur           ns        its length: $step, or what is left of the window
---   runtime_id    id        runtime of the worker; null where not known
---   worker        id        its number in that runtime; null where not known
---   tid           id        its thread
---   running       ns        on a CPU
---   blocked       ns        asleep inside a task
---   waiting       ns        runnable without a CPU
---   idle          ns        asleep outside a task
---   polls         count     polls that began in the step; null where none were recorded in the window
---   longest_poll  ns        the longest poll that was under way in the step, in full
---   task_type     text      type of the tasks that took most of the step, by their polls, samples and sleeps
+--   dur           ns        its length: $step, or the rest of the time range
+--   runtime_id    id        runtime of the worker; null if unknown
+--   worker        id        number of the worker in that runtime; null if unknown
+--   tid           id        thread
+--   running       ns        time on a CPU
+--   blocked       ns        time asleep inside a task
+--   waiting       ns        time runnable without a CPU
+--   idle          ns        time asleep outside a task
+--   polls         count     polls that began in the step; null if polls were not recorded in the time range
+--   longest_poll  ns        full duration of the longest poll that was in progress in the step
+--   task_type     text      type of the tasks that used most of the step, by their polls, samples and sleeps
 WITH
 worker AS MATERIALIZED (
     SELECT tid, name, worker, runtime_id
-    FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
-          FROM threads)
-    WHERE n = 1 AND role = 'worker' AND ($thread IS NULL OR tid = $thread)
+    FROM (
+        -- part thread
+        -- Each thread with its last known role, as a thread that exits loses it.
+        SELECT tid, name, role, worker, runtime_id
+        FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
+              FROM threads)
+        WHERE n = 1
+        -- end thread
+    )
+    WHERE role = 'worker' AND ($thread IS NULL OR tid = $thread)
 ),
--- A task's type is told when the task is first met, and as it is spawned.
 type_of AS MATERIALIZED (
-    SELECT o.task_id, min(o.type_id) AS type_id
-    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
-    WHERE o.type_id IS NOT NULL
-    GROUP BY o.task_id
+    -- part type_of
+    -- A task's type is recorded when the task is first seen, and when it is spawned.
+    SELECT task_id, min(type_id) AS type_id
+    FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns)
+    WHERE type_id IS NOT NULL
+    GROUP BY task_id
+    -- end type_of
 ),
--- When a worker was none: `block_in_place` had handed its core to another thread.
 handed AS MATERIALIZED (
+    -- part handed
+    -- Intervals in which a thread of `worker` was no worker, as `block_in_place` had moved its core to another thread; one row
+    -- per bucket of time, so that they are joined by equality. The window has at most 4,097 buckets.
     SELECT tid, from_ts, to_ts,
            unnest(generate_series(
                from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
@@ -56,9 +67,11 @@ handed AS MATERIALIZED (
         WHERE role = 'blocking'
     )
     WHERE from_ts < to_ts
+    -- end handed
 ),
--- Stacks inside `block_in_place`, called by the innermost task.
 stack_fact AS MATERIALIZED (
+    -- part stack_fact
+    -- Whether the innermost task of a stack has called `block_in_place`.
     SELECT stack_id, coalesce(in_place < coalesce(polled, in_place + 1), false) AS in_place
     FROM (
         SELECT p.stack_id,
@@ -66,21 +79,24 @@ stack_fact AS MATERIALIZED (
                min(CASE WHEN f.function LIKE 'tokio::runtime::task::%poll%'
                         THEN p.depth END) AS polled
         FROM (
+            -- part placed
             SELECT stack_id, unnest(frame_ids) AS frame_id,
                    unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
             FROM stacks
+            -- end placed
         ) p
         JOIN frames f ON f.frame_id = p.frame_id
         WHERE f.origin = 'tokio'
         GROUP BY p.stack_id
     )
+    -- end stack_fact
 ),
--- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task. So it is in a task of
+-- A worker's own loop is a task of tokio's: inside it alone, the worker is outside a task. So is a worker inside a task of
 -- unknown type, which may be a loop.
 kind_of AS (
     SELECT o.task_id, y.kind FROM type_of o JOIN task_types y ON y.type_id = o.type_id
 ),
--- From the first to the last sign of life, as in workers.sql.
+-- From the first to the last event, as in workers.sql.
 seen AS (
     SELECT tid, greatest(min(first_ts), $from) AS from_ts, least(max(last_ts), $to) AS to_ts
     FROM (
@@ -107,28 +123,34 @@ steps AS (
     FROM seen
     WHERE tid IN (SELECT tid FROM worker) AND from_ts < to_ts
 ),
--- Off CPU: asleep from `ts` to `ready`, then runnable to `back`.
+-- Off-CPU time by task and step.
 away AS (
     SELECT o.tid, o.step, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false) AS in_place,
            sum(greatest(least(o.ready, o.step + $step, $to) - greatest(o.ts, o.step), 0)) AS asleep,
            sum(greatest(least(o.back, o.step + $step, $to) - greatest(o.ready, o.step), 0)) AS waiting
     FROM (
-        SELECT tid, ts, ts + dur AS back, task_id, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment,
-               CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready,
-               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN tid END AS sleeper,
-               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN stack_id END AS slept_at,
-               unnest(generate_series(greatest(ts, $from) - (greatest(ts, $from) - $from) % $step,
-                                      least(ts + dur, $to) - 1, $step)) AS step
+        SELECT unnest(generate_series(greatest(ts, $from) - (greatest(ts, $from) - $from) % $step,
+                                      least(ts + dur, $to) - 1, $step)) AS step,
+            -- part off_cpu_state
+            -- Blocked from `ts` to `ready`, runnable from `ready` to `back`. `sleeper` and `slept_at` are set for sleeps of 1 ms or more,
+            -- the shortest that are examined for `block_in_place`; `moment` is the end, or the last instant of the window.
+            tid, task_id, ts, ts + dur AS back, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment,
+            CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready,
+            CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN tid END AS sleeper,
+            CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN stack_id END AS slept_at
+            -- end off_cpu_state
         FROM off_cpu
         WHERE ts < $to AND ts + dur > $from AND tid IN (SELECT tid FROM worker)
     ) o
+    -- part off_cpu_in_place
     LEFT JOIN handed h ON h.tid = o.sleeper AND h.from_ts <= o.moment AND o.moment < h.to_ts
           AND h.bucket = o.moment - (o.moment - $from)
               % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
     LEFT JOIN stack_fact f ON f.stack_id = o.slept_at
+    -- end off_cpu_in_place
     GROUP BY o.tid, o.step, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false)
 ),
--- Polls, split where they cross steps; few do, and only these are unfolded.
+-- Polls, divided among steps; few span several, and only these are unnested.
 polled AS (
     SELECT tid, step, type_id, sum(CASE WHEN ts >= step THEN 1 ELSE 0 END) AS polls, max(dur) AS longest,
            sum(least(ts + dur, step + $step) - greatest(ts, step)) AS share
@@ -145,7 +167,7 @@ polled AS (
     )
     GROUP BY tid, step, type_id
 ),
--- All that is known of a step, by type of task: each table is read once.
+-- All times in a step, by type of task: each table is read once.
 facts AS (
     SELECT tid, step, type_id, polls, longest, share, 0 AS blocked, 0 AS idle, 0 AS waiting FROM polled
     UNION ALL
@@ -182,7 +204,10 @@ summed AS (
     GROUP BY tid, step
 ),
 watched AS (
+    -- part watched
+    -- Whether polls were recorded in the window.
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
+    -- end watched
 ),
 spent AS (
     SELECT s.step, s.tid, least(s.to_ts, s.step + $step) - greatest(s.from_ts, s.step) AS observed,
@@ -198,5 +223,5 @@ SELECT s.step AS ts, least($step, $to - s.step) AS dur, w.runtime_id, w.worker, 
 FROM spent s
 JOIN worker w ON w.tid = s.tid
 CROSS JOIN watched v
--- Not a bare `s.step`: DataFusion 55 takes it for a function of `tid`, by which `seen` is grouped, and drops it.
+-- Not `s.step` alone: DataFusion 55 infers that it depends on `tid`, by which `seen` is grouped, and drops it.
 ORDER BY w.runtime_id NULLS LAST, w.worker NULLS LAST, s.tid, greatest(s.step, $from)

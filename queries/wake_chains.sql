@@ -1,29 +1,28 @@
--- wake_chains: who wakes whom, by type of task, the most wakes first.
+-- wake_chains: wakes by type of the waking and of the woken task, most first.
 --
--- A row is the type of the waking task and that of the woken one. A wake is late where a poll of its task, within the
--- window, began $late or more after it and says that this wake led to it. What lies behind a single slow poll is in
--- critical_path.sql.
+-- A row is a pair of types. A wake is late if a poll of its task in the time range began $late or more after it, as the
+-- poll that this wake led to. The causes of a single slow poll are in critical_path.sql.
 --
 -- Parameters:
---   $from        epoch_ns  wakes from then on
---   $to          epoch_ns  and before
---   $late        ns        a wake-to-poll delay counts from this on (default 1000000)
+--   $from        epoch_ns  start of the time range
+--   $to          epoch_ns  its end, exclusive
+--   $late        ns        minimum wake-to-poll latency of a late wake (default 1ms)
 --
 -- Columns:
---   waker        text      type of the task that the waking thread was polling; null outside a task, and where not known
---   woken        text      type of the woken task; null where not known
---   wakes        count     wakes
---   share        share     part of all wakes
---   self_wakes   count     of these, of a task by itself
---   late         count     of these, late ones
---   late_share   share     part of `wakes` that was late
---   late_total   ns        delays of the late ones, together
---   longest      ns        the longest of these delays; null where none is late
+--   waker        text      type of the task that the waking thread was polling; null outside a task, or if unknown
+--   woken        text      type of the woken task; null if unknown
+--   wakes        count     number of wakes
+--   share        share     these wakes as a share of all wakes
+--   self_wakes   count     wakes of a task by itself
+--   late         count     number of late wakes
+--   late_share   share     late wakes as a share of `wakes`
+--   late_total   ns        total latency of the late wakes
+--   longest      ns        longest latency of a late wake; null if none is late
 --
 -- Further columns:
 --   in_task      flag      whether the waking thread was polling a task; a worker's own loop is none
 WITH
--- A task's type is told when the task is first met, and as it is spawned; its polls tell it too.
+-- A task's type is recorded when the task is first seen, when it is spawned, and with its polls.
 type_of AS (
     SELECT task_id, min(type_id) AS type_id
     FROM (

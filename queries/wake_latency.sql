@@ -1,31 +1,30 @@
--- wake_latency: how long woken tasks waited for their poll, by type of task, the longest wait in sum first.
+-- wake_latency: wake-to-poll latency by type of task, ordered by total latency.
 --
--- A row is a type of task. The delay is what a poll tells: from the wake that led to it to its start. Work of the
--- blocking pool and the workers' own loops are left out; a poll whose wake is not known does not count. Percentiles are
--- by nearest rank over buckets a sixteenth of an octave wide, told as the bucket's middle and never past the longest:
--- at most 3.1 % off, exact below 32 ns. A negative delay counts as 0.
+-- A row is a type of task. The latency is that of the poll: from the wake that led to it to its start. Work of the
+-- blocking pool and workers' own loops are excluded, as are polls without a recorded wake. Percentiles are by nearest rank
+-- over buckets a sixteenth of an octave wide, reported as the middle of the bucket and never above the longest: the error
+-- is at most 3.1 %, and 0 below 32 ns. A negative latency counts as 0.
 --
 -- Parameters:
---   $from       epoch_ns  polls that began from then on
---   $to         epoch_ns  and before
+--   $from       epoch_ns  start of the time range in which polls begin
+--   $to         epoch_ns  its end, exclusive
 --
 -- Columns:
---   task_type   text      type of the tasks; null where not known
---   count       count     polls whose delay is known
---   p50         ns        median delay
+--   task_type   text      type of the tasks; null if unknown
+--   count       count     number of polls with a known latency
+--   p50         ns        median latency
 --   p90         ns        90th percentile
 --   p99         ns        99th percentile
---   longest     ns        the longest, exact
---   mean        ns        the mean, rounded down
---   total       ns        all delays together
+--   longest     ns        longest latency, exact
+--   mean        ns        mean latency, rounded down
+--   total       ns        sum of all latencies
 --
 -- Further columns:
---   file        text      where the future is written
+--   file        text      source file of the future
 --   line        id        line in it
 WITH
--- Many polls, few buckets: counted before anything is looked up, by one number, as both engines count by one far sooner than
--- by two: the type's (0 where not known), times 2,048, and the bucket's, which is 32 times its shift and what is left of the
--- delay after that.
+-- Many polls, few buckets: counted before anything is looked up, and grouped by one number, which is much faster than two in
+-- both engines: the type (0 if unknown) times 2,048, plus the bucket, which is 32 times the shift plus the shifted delay.
 counted AS (
     SELECT spot >> 11 AS type_number, (spot & 31) << ((spot >> 5) & 63) AS low, n, total, longest
     FROM (

@@ -1,45 +1,53 @@
--- workers: where each worker's time went.
+-- workers: how each worker spent its time.
 --
--- A row is a worker thread of a runtime. Its time is all in one of four states: running (on a CPU: polling tasks, and
--- what the scheduler itself costs), blocked (asleep inside a task's poll), waiting (runnable, but no CPU was free) and
--- idle (asleep outside a task, in a task of unknown type, which may be the worker's own loop, or inside `block_in_place`,
--- when another thread does its work). All come from the scheduler, whether polls were recorded or not. A thread is observed
--- from its first to its last sign of life, looked for in the window and in the second before and after it, so a worker
--- that never left its sleep shows nothing. A sign of life is a stretch off CPU, a poll or a sample. Stretches are
--- clipped to the window.
+-- A row is a worker thread of a runtime. All its time is in one of four states: running (on a CPU: polling tasks, and the
+-- runtime's own work), blocked (asleep inside a poll), waiting (runnable, but no CPU was free), and idle (asleep outside a
+-- task; in a task of unknown type, which may be the worker's own loop; or inside `block_in_place`, while another thread
+-- does its work). All states come from the scheduler, whether polls were recorded or not. A thread is observed from its
+-- first to its last event (off-CPU interval, poll or sample) in the time range and in the second before and after it, so a
+-- worker that slept throughout has no time. Intervals are clipped to the time range.
 --
 -- Parameters:
---   $from           epoch_ns  start of the window
---   $to             epoch_ns  end of the window
+--   $from           epoch_ns  start of the time range
+--   $to             epoch_ns  its end, exclusive
 --   $thread         id        only this thread; null = all
 --
 -- Columns:
---   runtime_id      id        runtime that it works for; null where not known
---   worker          id        its number in that runtime; null where not known
+--   runtime_id      id        runtime of the worker; null if unknown
+--   worker          id        number of the worker in that runtime; null if unknown
 --   tid             id        thread
---   observed        ns        how long it was observed in the window: the sum of the four states
---   running_share   share     part of it on a CPU
---   blocked_share   share     part of it asleep inside a task
---   waiting_share   share     part of it runnable without a CPU
---   idle_share      share     part of it asleep outside a task
---   polls           count     polls that began in the window; null where none were recorded
---   longest_poll    ns        the longest of them
+--   observed        ns        observed time in the range: the sum of the four states
+--   running_share   share     running time as a share of `observed`
+--   blocked_share   share     blocked time as a share of `observed`
+--   waiting_share   share     waiting time as a share of `observed`
+--   idle_share      share     idle time as a share of `observed`
+--   polls           count     polls that began in the range; null if polls were not recorded
+--   longest_poll    ns        the longest of these polls
 --
 -- Further columns:
---   running         ns        on a CPU
---   blocked         ns        asleep inside a task
---   waiting         ns        runnable without a CPU
---   idle            ns        asleep outside a task
---   thread          text      the thread's name
+--   running         ns        time on a CPU
+--   blocked         ns        time asleep inside a task
+--   waiting         ns        time runnable without a CPU
+--   idle            ns        time asleep outside a task
+--   thread          text      name of the thread
 WITH
 worker AS MATERIALIZED (
     SELECT tid, name, worker, runtime_id
-    FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
-          FROM threads)
-    WHERE n = 1 AND role = 'worker' AND ($thread IS NULL OR tid = $thread)
+    FROM (
+        -- part thread
+        -- Each thread with its last known role, as a thread that exits loses it.
+        SELECT tid, name, role, worker, runtime_id
+        FROM (SELECT *, row_number() OVER (PARTITION BY tid ORDER BY (role = 'other'), ts DESC, role DESC, name) AS n
+              FROM threads)
+        WHERE n = 1
+        -- end thread
+    )
+    WHERE role = 'worker' AND ($thread IS NULL OR tid = $thread)
 ),
--- When a worker was none: `block_in_place` had handed its core to another thread.
 handed AS MATERIALIZED (
+    -- part handed
+    -- Intervals in which a thread of `worker` was no worker, as `block_in_place` had moved its core to another thread; one row
+    -- per bucket of time, so that they are joined by equality. The window has at most 4,097 buckets.
     SELECT tid, from_ts, to_ts,
            unnest(generate_series(
                from_ts - (from_ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
@@ -58,9 +66,11 @@ handed AS MATERIALIZED (
         WHERE role = 'blocking'
     )
     WHERE from_ts < to_ts
+    -- end handed
 ),
--- Stacks inside `block_in_place`, called by the innermost task.
 stack_fact AS MATERIALIZED (
+    -- part stack_fact
+    -- Whether the innermost task of a stack has called `block_in_place`.
     SELECT stack_id, coalesce(in_place < coalesce(polled, in_place + 1), false) AS in_place
     FROM (
         SELECT p.stack_id,
@@ -68,35 +78,45 @@ stack_fact AS MATERIALIZED (
                min(CASE WHEN f.function LIKE 'tokio::runtime::task::%poll%'
                         THEN p.depth END) AS polled
         FROM (
+            -- part placed
             SELECT stack_id, unnest(frame_ids) AS frame_id,
                    unnest(generate_series(1, CAST(array_length(frame_ids) AS BIGINT))) AS depth
             FROM stacks
+            -- end placed
         ) p
         JOIN frames f ON f.frame_id = p.frame_id
         WHERE f.origin = 'tokio'
         GROUP BY p.stack_id
     )
+    -- end stack_fact
 ),
--- Off CPU: asleep from `ts` to `ready`, then runnable to `back`. Before and after the window the parts come to nothing.
+-- Off-CPU time by task, clipped to the window; intervals outside it only show that the thread lives.
 away AS MATERIALIZED (
     SELECT o.tid, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false) AS in_place, min(o.ts) AS first_ts,
            max(o.back) AS last_ts, sum(greatest(least(o.ready, $to) - greatest(o.ts, $from), 0)) AS asleep,
            sum(greatest(least(o.back, $to) - greatest(o.ready, $from), 0)) AS waiting
     FROM (
-        SELECT tid, task_id, ts, ts + dur AS back, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment,
-               CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready,
-               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN tid END AS sleeper,
-               CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN stack_id END AS slept_at
+        SELECT
+            -- part off_cpu_state
+            -- Blocked from `ts` to `ready`, runnable from `ready` to `back`. `sleeper` and `slept_at` are set for sleeps of 1 ms or more,
+            -- the shortest that are examined for `block_in_place`; `moment` is the end, or the last instant of the window.
+            tid, task_id, ts, ts + dur AS back, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment,
+            CASE WHEN state = 'R' THEN ts ELSE ts + dur - coalesce(run_queue, 0) END AS ready,
+            CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN tid END AS sleeper,
+            CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN stack_id END AS slept_at
+            -- end off_cpu_state
         FROM off_cpu
         WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
     ) o
+    -- part off_cpu_in_place
     LEFT JOIN handed h ON h.tid = o.sleeper AND h.from_ts <= o.moment AND o.moment < h.to_ts
           AND h.bucket = o.moment - (o.moment - $from)
               % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12)
     LEFT JOIN stack_fact f ON f.stack_id = o.slept_at
+    -- end off_cpu_in_place
     GROUP BY o.tid, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false)
 ),
--- A worker's own loop is a task of tokio's; inside it and nothing else the worker is outside a task. So it is in a task of
+-- A worker's own loop is a task of tokio's: inside it alone, the worker is outside a task. So is a worker inside a task of
 -- unknown type, which may be a loop.
 kind_of AS MATERIALIZED (
     SELECT o.task_id, y.kind
@@ -116,7 +136,7 @@ polled AS MATERIALIZED (
     WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
     GROUP BY tid, type_id
 ),
--- All signs of life of a thread, with what they say: each table is read once.
+-- All events of a thread, with the times in them: each table is read once.
 signs AS (
     SELECT a.tid, a.first_ts, a.last_ts, a.waiting,
            CASE WHEN k.kind <> 'worker' AND NOT a.in_place THEN a.asleep ELSE 0 END AS blocked,
@@ -137,7 +157,10 @@ signs AS (
     LEFT JOIN task_types y ON y.type_id = p.type_id
 ),
 watched AS MATERIALIZED (
+    -- part watched
+    -- Whether polls were recorded in the window.
     SELECT count(*) > 0 AS polls FROM coverage WHERE stream = 'polls' AND ts < $to AND ts + dur > $from
+    -- end watched
 ),
 summed AS (
     SELECT tid, greatest(least(max(last_ts), $to) - greatest(min(first_ts), $from), 0) AS observed,

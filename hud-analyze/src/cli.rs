@@ -21,7 +21,7 @@ use crate::{
     diff::Condition,
     error::{Error, Result},
     output::{Format, Stdout},
-    replay, run, shelf, upkeep,
+    replay, run, shelf, upkeep, view,
     window::Moment,
 };
 
@@ -277,10 +277,10 @@ pub(crate) struct BlockingArgs {
     #[arg(long)]
     pub(crate) each: bool,
     /// Computing at least so long inside a poll counts
-    #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = run::duration)]
+    #[arg(long, value_name = "DURATION", default_value = view::BLOCKING.default_of("threshold"), value_parser = run::duration)]
     pub(crate) threshold: i64,
     /// Sleeping at least so long inside a poll counts
-    #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = run::duration)]
+    #[arg(long, value_name = "DURATION", default_value = view::BLOCKING.default_of("asleep"), value_parser = run::duration)]
     pub(crate) asleep: i64,
 }
 

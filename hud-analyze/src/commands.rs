@@ -9,10 +9,9 @@ use crate::{
     defaults,
     error::Result,
     names,
-    output::{Stdout, spell},
+    output::Stdout,
     run,
     view::{ALL, Arguments, Item, Unit, View},
-    window::Window,
 };
 
 /// Views that commands written by hand show.
@@ -49,13 +48,9 @@ fn sentence(about: &str) -> String {
 
 fn argument(parameter: &Item) -> Arg {
     let arg = Arg::new(parameter.name.clone()).long(parameter.name.replace('_', "-"));
-    let default = defaults::of(parameter, Window { from: 0, to: 1 });
-    let about = match (&default, parameter.unit) {
-        (ScalarValue::Int64(Some(value)), unit) => {
-            format!("{} [default: {}]", parameter.about, spell(unit, *value).replace(' ', ""))
-        }
-        (ScalarValue::Boolean(Some(true)), _) => format!("{} [default: true]", parameter.about),
-        _ => parameter.about.clone(),
+    let about = match &parameter.default {
+        Some(default) => format!("{} [default: {default}]", parameter.about),
+        None => parameter.about.clone(),
     };
     let arg = arg.help(about);
     match parameter.unit {

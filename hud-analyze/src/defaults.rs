@@ -1,57 +1,83 @@
-//! What a view's parameters are where nobody gives them.
+//! Defaults of view parameters, as the views' headers declare them.
 
 use datafusion::common::ScalarValue;
-use hud_common::cockpit::Thresholds;
 
 use crate::{
+    run,
     view::{Item, Unit},
     window::Window,
 };
 
-const MS: i64 = 1_000_000;
-/// Steps of a timeline that nobody drew the width of.
-const STEPS: i64 = 100;
+/// The default whose value depends on the time range.
+const HUNDREDTH: &str = "a hundredth of the time range";
 
-/// The default of a view's parameter over a window. Thresholds of findings are the cockpit's.
+/// The default of a parameter over a time range.
 pub(crate) fn of(parameter: &Item, window: Window) -> ScalarValue {
-    let rules = Thresholds::default();
-    let pool_threads = i64::try_from(rules.pool_threads).unwrap_or(i64::MAX);
-    let wake_delay_count = i64::try_from(rules.wake_delay_count).unwrap_or(i64::MAX);
-    let value = match parameter.name.as_str() {
-        "from" => window.from,
-        "to" => window.to,
-        "threshold" => 10 * MS,
-        "asleep" | "late" => MS,
-        "step" => step(window),
-        "polls" => 10,
-        "hops" => 4,
-        "depth" => 64,
-        "long_poll" => rules.long_poll,
-        "very_long_poll" => rules.very_long_poll,
-        "wake_delay_p99" => rules.wake_delay_p99,
-        "wake_delay_count" => wake_delay_count,
-        "cpu_share" => rules.cpu_share.into(),
-        "short_sleeps" => rules.short_sleeps,
-        "worker_blocked" => rules.worker_blocked.into(),
-        "imbalance" => rules.imbalance.into(),
-        "imbalance_busy" => rules.imbalance_busy.into(),
-        "pool_busy" => rules.pool_busy.into(),
-        "pool_threads" => pool_threads,
-        "growth" => rules.growth,
-        "growth_ended" => rules.growth_ended.into(),
-        "self_wakes" => rules.self_wakes,
-        "self_wakes_share" => rules.self_wakes_share.into(),
-        "lock_wait" => rules.lock_wait,
-        "observed" => rules.observed,
-        name if parameter.unit == Unit::Flag => {
-            return ScalarValue::Boolean(Some(matches!(name, "functions" | "types")));
-        }
-        _ => return ScalarValue::Int64(None),
+    let value = match (parameter.name.as_str(), parameter.default.as_deref()) {
+        ("from", _) => Some(window.from),
+        ("to", _) => Some(window.to),
+        (_, Some(HUNDREDTH)) => Some(hundredth(window)),
+        (_, default) if parameter.unit == Unit::Flag => return ScalarValue::Boolean(Some(default == Some("true"))),
+        (_, Some(default)) => integer(default),
+        (_, None) => None,
     };
-    ScalarValue::Int64(Some(value))
+    ScalarValue::Int64(value)
 }
 
-/// A step of which so many make a window.
-pub(crate) fn step(window: Window) -> i64 {
-    ((window.dur().saturating_add(STEPS - 1)) / STEPS).max(1)
+/// Whether a default can be understood.
+pub(crate) fn check(parameter: &Item) -> Result<(), String> {
+    let is_valid = match parameter.default.as_deref() {
+        None | Some(HUNDREDTH) => true,
+        Some(default) if parameter.unit == Unit::Flag => matches!(default, "true" | "false"),
+        Some(default) => integer(default).is_some(),
+    };
+    if is_valid { Ok(()) } else { Err(format!("${}: its default {:?}", parameter.name, parameter.default)) }
+}
+
+/// A number, or a duration in ns.
+fn integer(text: &str) -> Option<i64> {
+    text.parse().ok().or_else(|| run::duration(text).ok())
+}
+
+/// The step that divides a time range into a hundred.
+pub(crate) fn hundredth(window: Window) -> i64 {
+    ((window.dur().saturating_add(99)) / 100).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::view::{self, View};
+
+    fn value(view: &View, name: &str) -> ScalarValue {
+        let parameters = view.header().unwrap().parameters;
+        of(parameters.iter().find(|p| p.name == name).unwrap(), Window { from: 1_000, to: 2_001 })
+    }
+
+    #[test]
+    fn a_default_is_the_one_of_the_header() {
+        for (view, name, expected) in [
+            (view::BLOCKING, "from", Some(1_000)),
+            (view::BLOCKING, "to", Some(2_001)),
+            (view::BLOCKING, "threshold", Some(10_000_000)),
+            (view::BLOCKING, "asleep", Some(1_000_000)),
+            (view::BLOCKING, "task", None),
+            (view::TIMELINE, "step", Some(11)),
+            (view::TASK_TREE, "depth", Some(64)),
+        ] {
+            assert_eq!(value(&view, name), ScalarValue::Int64(expected), "{} ${name}", view.name);
+        }
+        assert_eq!(value(&view::HOTSPOTS_BY, "functions"), ScalarValue::Boolean(Some(true)));
+        assert_eq!(value(&view::HOTSPOTS_BY, "lines"), ScalarValue::Boolean(Some(false)));
+    }
+
+    #[test]
+    fn a_default_that_cannot_be_understood_is_an_error_of_the_view() {
+        let sql =
+            "-- v: x\n--\n-- Parameters:\n--   $a  ns  a (default soon)\n--\n-- Columns:\n--   b  ns  b\nSELECT 1";
+        let error = View { name: "v", sql }.header().unwrap_err().to_string();
+        assert!(error.contains("soon"), "{error}");
+    }
 }

@@ -116,7 +116,7 @@ async fn timeline(args: TimelineArgs, out: &mut Stdout) -> Result<()> {
     let window = window(&catalog, &args.view).await?;
     let drawn = args.view.format == Format::Table;
     let fitting = || (window.dur().saturating_add(lanes::columns() - 1)) / lanes::columns();
-    let step = args.step.unwrap_or_else(|| if drawn { fitting().max(1) } else { defaults::step(window) });
+    let step = args.step.unwrap_or_else(|| if drawn { fitting().max(1) } else { defaults::hundredth(window) });
     let arguments = within(window).int("step", step).int("thread", args.thread.thread);
     if !drawn {
         return show(&catalog, view::TIMELINE, arguments, &args.view, out).await;

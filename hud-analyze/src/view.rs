@@ -1,9 +1,9 @@
-//! The views: SQL files that anyone can read and run, with a header that says what they answer.
+//! The views: SQL files with a documented header.
 //!
-//! The header is read by machine too. Under `-- Parameters:` and `-- Columns:` each line gives a name, a unit and what
-//! it is about; a line indented deeper continues the one before. Columns under `-- Further columns:` are left out of
-//! tables for people. Output is formatted by these units, so a header that
-//! did not tell the truth would be seen at once; a test holds each to the query's own schema.
+//! Under `-- Parameters:` and `-- Columns:` each line of the header gives a name, a unit and a description; a line indented
+//! deeper continues the one before. A parameter's description ends with its default, as in `(default 10ms)`; without one it
+//! is null, or false for a flag. Tables for people omit the columns under `-- Further columns:`. Output is formatted by these
+//! units, and a test compares each header with the query's schema.
 
 use std::collections::HashMap;
 
@@ -16,6 +16,7 @@ use hud_common::session::Manifest;
 
 use crate::{
     catalog::{Catalog, Opened, Session},
+    defaults,
     error::{Error, Result},
     once,
     segments::LABELS,
@@ -38,47 +39,47 @@ macro_rules! views {
 views! {
     /// CPU time by function.
     HOTSPOTS = "hotspots";
-    /// What held a worker, by culprit.
+    /// Code that blocks workers.
     BLOCKING = "blocking";
-    /// What held a worker, each stretch.
+    /// Each interval in which a task blocked its worker.
     BLOCKING_EACH = "blocking_each";
-    /// Where the workers' time went.
+    /// How each worker spent its time.
     WORKERS = "workers";
     /// Tasks.
     TASKS = "tasks";
     /// Tasks by type.
     TASKS_BY_TYPE = "tasks_by_type";
-    /// The workers' time in steps.
+    /// States of the workers over time.
     TIMELINE = "timeline";
     /// Time by function, line, type, thread and state.
     HOTSPOTS_BY = "hotspots_by";
     /// CPU time by whole stack.
     CPU_FLAME = "cpu_flame";
-    /// Time asleep by whole stack.
+    /// Sleeping time by whole stack.
     OFF_CPU_FLAME = "off_cpu_flame";
-    /// Who spawned whom.
+    /// Tasks by the task that spawned them.
     TASK_TREE = "task_tree";
-    /// How long polls take, in buckets.
+    /// Poll durations, in buckets.
     POLLS_HISTOGRAM = "polls_histogram";
-    /// From a wake to the poll that it led to.
+    /// Wake-to-poll latency.
     WAKE_LATENCY = "wake_latency";
-    /// Who wakes whom.
+    /// Wakes by type of the waking and of the woken task.
     WAKE_CHAINS = "wake_chains";
-    /// What lies behind the slowest polls.
+    /// Causes of the slowest polls.
     CRITICAL_PATH = "critical_path";
-    /// Who waited for a CPU.
+    /// Run-queue latency.
     RUN_QUEUE = "run_queue";
-    /// What the blocking pool did.
+    /// Use of the blocking pool.
     BLOCKING_POOL = "blocking_pool";
-    /// Who waited for a lock, and who held it.
+    /// Waits for locks.
     LOCKS = "locks";
-    /// What is worth a word.
+    /// Detected problems.
     FINDINGS = "findings";
-    /// How much was watched.
+    /// How much was recorded.
     COVERAGE = "coverage";
-    /// What was lost.
+    /// Lost events.
     DROPS = "drops";
-    /// What hud itself cost.
+    /// Cost of hud itself.
     OVERHEAD = "overhead";
 }
 
@@ -91,20 +92,20 @@ pub struct View {
     pub sql: &'static str,
 }
 
-/// What a column's or a parameter's value means.
+/// The unit of a column or parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// A duration in nanoseconds.
     Ns,
     /// Nanoseconds since the Unix epoch.
     EpochNs,
-    /// A part of 1.
+    /// A fraction of 1.
     Share,
     /// A size.
     Bytes,
-    /// How many.
+    /// A number of things.
     Count,
-    /// A number that names something.
+    /// An identifier.
     Id,
     /// Text.
     Text,
@@ -135,18 +136,20 @@ pub struct Item {
     pub name: String,
     /// Its unit.
     pub unit: Unit,
-    /// What it is.
+    /// Its description, without the default.
     pub about: String,
-    /// A column that tables for people leave out unless asked for all.
+    /// A parameter's default, as the header has it.
+    pub default: Option<String>,
+    /// A column that tables for people omit unless all are requested.
     pub is_further: bool,
 }
 
-/// What a view's header says.
+/// A view's header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// What `$name`s the query takes.
+    /// Parameters of the query.
     pub parameters: Vec<Item>,
-    /// What its rows hold.
+    /// Columns of its rows.
     pub columns: Vec<Item>,
 }
 
@@ -178,10 +181,23 @@ impl View {
                 _ => {}
             }
         }
-        match header.columns.is_empty() {
-            true => Err(wrong("its header lists no columns".into())),
-            false => Ok(header),
+        if header.columns.is_empty() {
+            return Err(wrong("its header lists no columns".into()));
         }
+        for parameter in &mut header.parameters {
+            if let Some((about, default)) = parameter.about.strip_suffix(')').and_then(|a| a.rsplit_once(" (default")) {
+                let default = default.trim_start_matches([':', ' ']).to_owned();
+                (parameter.about, parameter.default) = (about.to_owned(), Some(default));
+            }
+            defaults::check(parameter).map_err(wrong)?;
+        }
+        Ok(header)
+    }
+
+    /// The default of a parameter, as the header has it. Empty if there is none.
+    pub(crate) fn default_of(&self, parameter: &str) -> String {
+        let parameters = self.header().map(|header| header.parameters).unwrap_or_default();
+        parameters.into_iter().find(|item| item.name == parameter).and_then(|item| item.default).unwrap_or_default()
     }
 
     /// Plans the view over all sessions, with `arguments`, of which it takes those that its header lists.
@@ -252,6 +268,7 @@ fn item(line: &str) -> Option<Item> {
         name: name.strip_prefix('$').unwrap_or(name).to_string(),
         unit: Unit::parse(unit)?,
         about: about.trim().to_string(),
+        default: None,
         is_further: false,
     })
 }

@@ -7,6 +7,7 @@ mod demo;
 mod fixtures;
 mod fuzz;
 mod kernels;
+mod queries;
 mod results;
 mod rustc;
 mod setup;
@@ -36,6 +37,7 @@ enum Command {
     Synth(synth::Args),
     Fuzz(fuzz::Args),
     Kernels(kernels::Args),
+    Queries(queries::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
             Command::Synth(args) => synth::run(&args),
             Command::Fuzz(args) => fuzz::run(&args),
             Command::Kernels(args) => kernels::run(&args),
+            Command::Queries(args) => queries::run(&args),
         }
     };
     match result {

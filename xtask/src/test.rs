@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::sh::{cargo, command, root, run as sh, succeeds, target_dir, wanted};
-use crate::{build_ebpf, kernels, setup, targets, words};
+use crate::{build_ebpf, kernels, queries, setup, targets, words};
 
 /// Formatting, lints, the kernel object, and the tests: what CI runs
 #[derive(clap::Args)]
@@ -40,6 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         words::list_new();
         Ok(())
     })?;
+    steps.run("views", queries::check)?;
     if tools {
         steps.run("kernel object", build_ebpf::check_committed)?;
         steps.run("clippy, kernel", build_ebpf::clippy)?;

@@ -14,38 +14,38 @@ use crate::{
 const SHOWN: usize = 3;
 
 const HEAD: &str = "\
-<!-- Printed from the headers of queries/*.sql by hud-analyze/oracle/tests/it/docs.rs; to renew it: HUD_BLESS=1 cargo test \
+<!-- Generated from the headers of queries/*.sql by hud-analyze/oracle/tests/it/docs.rs; to renew it: HUD_BLESS=1 cargo test \
 -p hud-oracle -->
 # SQL
 
-Every question about a session is SQL. What a view answers is one file of `queries/`, which hud-analyze embeds and DuckDB \
-runs as well, with the same answer; a test holds both to it. The tables that they read are those of [SCHEMA.md](SCHEMA.md).
+Every question about a session is a SQL query. Each view is a file of `queries/`, which hud-analyze embeds. DuckDB runs the \
+same files and gives the same rows, which a test compares. The tables are described in [SCHEMA.md](SCHEMA.md).
 
-In `hud-analyze sql SESSION` each view is a table, `views.NAME`, or only `NAME` where the session has no table of that name \
-(`tasks`, `coverage`, `drops` and `overhead` have one): over the whole session, with default parameters. `NAME(from, to, …)` \
-takes the parameters in the order of its header, null for a default: times in ns since the Unix epoch or in words (`'+5s'`, \
-`'-30s'`, `'14:03:20'`), durations in ns or in words (`'10ms'`). Over several sessions, or a store of them, every table and \
-view has the columns `host` and `session` as well, and `\"<session>\".polls` is the table of one of them.
+In `hud-analyze sql SESSION` each view is a table, `views.NAME`, over the whole session and with default parameters. Its \
+schema may be omitted unless the session has a table of that name (`tasks`, `coverage`, `drops`, `overhead`, `findings`). \
+`NAME(from, to, …)` takes the parameters in the order of the view's header; null stands for the default. Times are ns since the Unix \
+epoch or text (`'+5s'`, `'-30s'`, `'14:03:20'`), durations ns or text (`'10ms'`). Over several sessions, or a store, every \
+table and view also has the columns `host` and `session`, and `\"<session>\".polls` is the table of one session.
 
 ```
 hud-analyze sql SESSION -c 'SELECT * FROM views.wake_latency LIMIT 5'
-hud-analyze sql SESSION -c 'SELECT task_type, p99 FROM wake_latency('+2s', '+3s')'
+hud-analyze sql SESSION -c \"SELECT task_type, p99 FROM wake_latency('+2s', '+3s')\"
 ```
 
-To run a file elsewhere, give it its parameters by name. In Python with DuckDB:
+To run a file elsewhere, set its parameters by name. In Python with DuckDB:
 
 ```python
 duckdb.sql(\"CREATE VIEW samples AS FROM 'SESSION/samples/*.parquet'\")  # and so on for each table; one without a folder is empty
 duckdb.execute(open('queries/cpu_flame.sql').read(), {'from': 0, 'to': 2**62, 'task': None, 'thread': None})
 ```
 
-Units: `ns` is a duration in nanoseconds, `epoch_ns` nanoseconds since the Unix epoch, `share` a part of 1; in the examples \
-here they are told as people read them, moments since the start. A column that is null says \"not known\", never \"none\".
+Units: `ns` is a duration in nanoseconds, `epoch_ns` nanoseconds since the Unix epoch, `share` a fraction of 1. The examples \
+here show them as tables for people do, with times relative to the start. Null means \"unknown\", never \"none\".
 
-- A thread is a worker, one of the blocking pool, or another; a worker's own loop is a task of tokio's, and no task here.
-- A task's type is told when the task is first met, and as it is spawned; where a view counts polls, each tells its own.
-- What a window is for a row, its view says: most count what began in it; time is clipped to it where it says so.
-- Percentiles of many values are of buckets, with the bound of their error in the view's text: no sort of all values.
+- A thread is a worker, a thread of the blocking pool, or another thread. A worker's own loop is a task to tokio, and none here.
+- A task's type is recorded when the task is first seen, and when it is spawned. Views that count polls use the type in each poll.
+- Each view states which rows belong to a time range: usually those that began in it. Times are clipped to it if the view says so.
+- Percentiles of many values are computed from buckets, not by sorting all values; the view's text states the maximum error.
 ";
 
 /// A duration as people read it.
@@ -82,7 +82,9 @@ fn table(items: &[&Item], is_parameter: bool) -> String {
     let _ = writeln!(text, "| {} | unit | |\n|---|---|---|", if is_parameter { "parameter" } else { "column" });
     for item in items {
         let name = if is_parameter { format!("${}", item.name) } else { item.name.clone() };
-        let _ = writeln!(text, "| `{name}` | {} | {} |", unit(item.unit), item.about.replace('|', "\\|"));
+        let default = item.default.as_ref().map(|default| format!(" (default: {default})")).unwrap_or_default();
+        let about = item.about.replace('|', "\\|");
+        let _ = writeln!(text, "| `{name}` | {} | {about}{default} |", unit(item.unit));
     }
     text
 }
