@@ -41,7 +41,7 @@ use datafusion::{
     prelude::{DataFrame, SessionContext},
     sql::{
         parser::Statement,
-        sqlparser::ast::{self, CteAsMaterialized, Query, visit_expressions_mut, visit_relations},
+        sqlparser::ast::{self, CteAsMaterialized, Query, visit_expressions_mut, visit_relations, visit_relations_mut},
     },
 };
 use futures::StreamExt as _;
@@ -78,6 +78,7 @@ pub(crate) async fn plan(
     mut values: HashMap<String, ScalarValue>,
     within: impl Fn(Table) -> Result<u64>,
     few: u64,
+    computed: Option<(Table, RecordBatch)>,
 ) -> Result<DataFrame> {
     let rows = Table::ALL.iter().filter(|table| table.expires()).map(|table| within(*table)).sum::<Result<u64>>()?;
     let state = context.state();
@@ -85,6 +86,10 @@ pub(crate) async fn plan(
     let state = if rows < FEW { alone.clone() } else { state };
     let mut statement = parsed(&state, sql)?;
     let mut kept = Kept::default();
+    if let Some((table, rows)) = computed {
+        let name = kept.keep(context, Rows::given(rows, context)?)?;
+        rename(&mut statement, table, &name);
+    }
     let mut are_few = true;
     let mut to_run = Vec::new();
     if let Some(query) = query(&mut statement) {
@@ -107,6 +112,18 @@ pub(crate) async fn plan(
         prune(query);
     }
     with_values(DataFrame::new(state.clone(), state.statement_to_plan(statement).await?), &values)
+}
+
+/// Replaces a table by rows that have a name in [`SCHEMA`].
+fn rename(statement: &mut Statement, table: Table, name: &str) {
+    let Some(query) = query(statement) else { return };
+    let _: ControlFlow<()> = visit_relations_mut(query, |relation| {
+        if relation.to_string() == table.name() {
+            let parts = [SCHEMA, name].into_iter().map(|part| ast::ObjectNamePart::Identifier(part.into()));
+            *relation = ast::ObjectName(parts.collect());
+        }
+        ControlFlow::Continue(())
+    });
 }
 
 /// The statement, which is parsed once.
@@ -373,6 +390,13 @@ struct Rows {
 }
 
 impl Rows {
+    /// Rows that are known.
+    fn given(rows: RecordBatch, context: &SessionContext) -> Result<Self> {
+        let held = MemoryConsumer::new("computed rows").register(&context.runtime_env().memory_pool);
+        held.try_grow(rows.get_array_memory_size())?;
+        Ok(Rows { table: MemTable::try_new(rows.schema(), vec![vec![rows]])?, _held: held })
+    }
+
     /// Also gives them as they are.
     async fn of(frame: DataFrame, context: &SessionContext) -> Result<(Self, Vec<RecordBatch>)> {
         let held = MemoryConsumer::new("rows worked out once").register(&context.runtime_env().memory_pool);
@@ -480,7 +504,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_marked_is_planned_over_its_rows() {
         let context = context(1 << 30);
-        let frame = plan(&context, SQL, values(100), |_| Ok(100), FEW).await.expect("a plan");
+        let frame = plan(&context, SQL, values(100), |_| Ok(100), FEW, None).await.expect("a plan");
         let spelled = frame.logical_plan().display_indent().to_string();
         assert_eq!(spelled.matches("Unnest:").count(), 1, "{spelled}");
         let schema = context.catalog("datafusion").and_then(|catalog| catalog.schema(SCHEMA)).expect("a schema");
@@ -496,7 +520,7 @@ mod tests {
     #[tokio::test]
     async fn rows_beyond_the_memory_are_an_error() {
         let context = context(1 << 16);
-        let error = plan(&context, SQL, values(1_000_000), |_| Ok(1_000_000), FEW).await.expect_err("too much");
+        let error = plan(&context, SQL, values(1_000_000), |_| Ok(1_000_000), FEW, None).await.expect_err("too much");
         assert!(matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)), "{error}");
     }
 }

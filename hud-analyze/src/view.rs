@@ -7,18 +7,24 @@
 
 use std::collections::HashMap;
 
+use arrow::array::RecordBatch;
 use datafusion::{
     common::ScalarValue,
     logical_expr::{Expr, lit},
     prelude::{DataFrame, SessionContext},
 };
-use hud_common::session::Manifest;
+use hud_common::{
+    cockpit::{Threshold, ThresholdUnit, Thresholds},
+    session::{Manifest, Table},
+};
 
 use crate::{
     catalog::{Catalog, Opened, Session},
     defaults,
     error::{Error, Result},
     once,
+    origin::Found,
+    replay::Replay,
     segments::LABELS,
 };
 
@@ -184,6 +190,9 @@ impl View {
         if header.columns.is_empty() {
             return Err(wrong("its header lists no columns".into()));
         }
+        if self.name == FINDINGS.name {
+            header.parameters.extend(Thresholds::TABLE.iter().map(parameter));
+        }
         for parameter in &mut header.parameters {
             if let Some((about, default)) = parameter.about.strip_suffix(')').and_then(|a| a.rsplit_once(" (default")) {
                 let default = default.trim_start_matches([':', ' ']).to_owned();
@@ -223,13 +232,21 @@ impl View {
         let several = opened.sessions().len() > 1;
         for each in opened.each() {
             let (session, context) = each?;
-            let frame = self.plan_one(session, context, arguments).await.map_err(|error| opened.explain(error))?;
+            let memory = opened.settings().memory;
+            let frame = self.plan_one(session, context, arguments, memory).await;
+            let frame = frame.map_err(|error| opened.explain(error))?;
             frames.push(if several { labelled(frame, session.manifest())? } else { frame });
         }
         Ok(frames)
     }
 
-    async fn plan_one(&self, session: &Session, context: &SessionContext, arguments: &Arguments) -> Result<DataFrame> {
+    async fn plan_one(
+        &self,
+        session: &Session,
+        context: &SessionContext,
+        arguments: &Arguments,
+        memory: usize,
+    ) -> Result<DataFrame> {
         let mut values = HashMap::new();
         for parameter in self.header()?.parameters {
             let value = arguments
@@ -243,13 +260,33 @@ impl View {
         };
         let (from, to) = (bound("from").unwrap_or(i64::MIN), bound("to").unwrap_or(i64::MAX));
         let within = |table| session.rows_within(table, from, to);
-        once::plan(context, self.sql, values, within, arguments.few).await.map_err(|error| {
+        // The rules are no SQL: what they detect in this range by these thresholds takes the place of the recorder's rows.
+        let computed = match self.name == FINDINGS.name {
+            true => Some((Table::Findings, arguments.findings(session, from, to, memory / 2)?)),
+            false => None,
+        };
+        once::plan(context, self.sql, values, within, arguments.few, computed).await.map_err(|error| {
             match Error::from(error) {
                 // The files, not the view.
                 error @ (Error::Query(_) | Error::Segment { .. } | Error::Gone(_)) => error,
                 other => Error::View { view: self.name, why: other.to_string() },
             }
         })
+    }
+}
+
+/// A threshold of the rules, as a parameter.
+fn parameter(threshold: &Threshold) -> Item {
+    let (unit, default) = match threshold.unit {
+        ThresholdUnit::Nanos => (Unit::Ns, format!("{}ms", threshold.default / 1_000_000)),
+        ThresholdUnit::Thousandths | ThresholdUnit::Count => (Unit::Count, threshold.default.to_string()),
+    };
+    Item {
+        name: threshold.name.to_owned(),
+        unit,
+        about: threshold.about.to_owned(),
+        default: Some(default),
+        is_further: false,
     }
 }
 
@@ -307,6 +344,18 @@ impl Arguments {
 
     pub(crate) fn set(&mut self, name: &str, value: ScalarValue) {
         self.values.insert(name.to_owned(), value);
+    }
+
+    /// What the rules detect in a session, by the thresholds among these.
+    fn findings(&self, session: &Session, from: i64, to: i64, memory: usize) -> Result<RecordBatch> {
+        let mut thresholds = Thresholds::default();
+        for threshold in Thresholds::TABLE {
+            if let Some(ScalarValue::Int64(Some(value))) = self.get(threshold.name) {
+                threshold.set(&mut thresholds, *value);
+            }
+        }
+        let found = Found { dir: session.dir().clone(), manifest: session.manifest().clone() };
+        Replay::of(found)?.findings(from, to, thresholds, memory)
     }
 
     fn get(&self, name: &str) -> Option<&ScalarValue> {

@@ -18,7 +18,7 @@ use std::{
 use datafusion::arrow::{array::AsArray as _, datatypes::Int64Type};
 use hud_analyze::{catalog::Catalog, replay::Replay};
 use hud_common::{
-    cockpit::{Bucket, Mode, Query, Rule, Snapshot, Source as _, TaskOrder},
+    cockpit::{Bucket, Mode, Query, Snapshot, Source as _, TaskOrder},
     session::{
         DropColumns, DropRow, EndColumns, EndRow, Manifest, OverheadColumns, OverheadRow, ProcessColumns, ProcessRow,
         SpawnColumns, SpawnRow, StackColumns, StackRow, WakeColumns, WakeRow,
@@ -356,11 +356,11 @@ fn each_bucket_has_what_sql_counts() {
     assert!(counted.is_empty(), "{counted:?}");
 }
 
-/// What `findings` gives of the whole session: rule, whether it is a warning, its figure and what that was held against.
+/// The findings of SQL over the whole session: rule, whether it is a warning, value and threshold.
 fn findings_by_sql(session: &Path) -> Vec<(String, bool, i64, i64)> {
     let batches = runtime().block_on(async {
         let catalog = Catalog::open(session).unwrap();
-        let sql = "SELECT rule, severity, value, threshold FROM findings";
+        let sql = "SELECT rule, severity, value, threshold FROM views.findings";
         catalog.sql(sql).await.unwrap().collect().await.unwrap()
     });
     let mut found = Vec::new();
@@ -387,30 +387,17 @@ fn findings_by_rules(session: &Path) -> Vec<(String, bool, i64, i64)> {
         | hud_common::cockpit::Value::Share(n)
         | hud_common::cockpit::Value::Count(n) => *n,
     };
-    let told = replay.snapshot(&query).unwrap().findings.into_iter().map(|finding| {
-        let rule = match finding.rule {
-            Rule::LongPoll => "long_poll",
-            Rule::CpuStarved => "cpu_starved",
-            Rule::WakeDelay => "wake_delay",
-            Rule::CpuShare => "cpu_share",
-            Rule::ShortSleeps => "short_sleeps",
-            Rule::WorkerBlocked => "worker_blocked",
-            Rule::Imbalance => "imbalance",
-            Rule::PoolSaturated => "pool_saturated",
-            Rule::TasksGrow => "tasks_grow",
-            Rule::SelfWaking => "self_waking",
-            Rule::LockOwnerAsleep => "lock_owner_asleep",
-        };
+    let found = replay.snapshot(&query).unwrap().findings.into_iter().map(|finding| {
         let held = finding.evidence.first().unwrap();
         let is_warning = finding.severity == hud_common::cockpit::Status::Warning;
-        (rule.to_owned(), is_warning, figure(&held.value), held.threshold.as_ref().map_or(0, figure))
+        (finding.rule.name().to_owned(), is_warning, figure(&held.value), held.threshold.as_ref().map_or(0, figure))
     });
-    let mut found: Vec<_> = told.collect();
+    let mut found: Vec<_> = found.collect();
     found.sort();
     found
 }
 
-/// The rules are written twice, for the cockpit and in SQL: of a whole session both find the same.
+/// Both evaluate the same rules, over the same range and with the same thresholds.
 #[test]
 fn the_findings_of_sql_are_those_of_the_cockpit() {
     let mut rules = std::collections::BTreeSet::new();

@@ -48,7 +48,7 @@ fn rows(view: &[&str], session: &Path) -> Vec<Value> {
 
 /// A share of a worker's time (thousandths) that a task has on any machine, however busy others keep it, and that none of
 /// this program's other tasks has.
-const SHARE: u32 = 50;
+const SHARE: i64 = 50;
 
 /// Records a mode of a build of the program for some seconds.
 fn said(build: &str, mode: &str, polls: &str) -> Said {
@@ -219,7 +219,7 @@ fn without_polls_a_task_that_computes_for_ever_is_told_by_its_share_of_a_worker(
             let sentence = found[0]["sentence"].as_str().unwrap();
             assert!(sentence.contains(" % of the time of worker "), "{}: {sentence}", said.context);
             assert!(
-                (i64::from(SHARE)..=1_000).contains(&found[0]["value"].as_i64().unwrap()),
+                (SHARE..=1_000).contains(&found[0]["value"].as_i64().unwrap()),
                 "{}: {}",
                 said.context,
                 found[0]

@@ -65,7 +65,7 @@ pub(super) fn columns_of_page(table: Table) -> &'static [&'static str] {
 pub(super) fn columns(table: Table) -> &'static [&'static str] {
     match table {
         Table::Polls => &["ts", "dur", "task_id", "type_id", "tid", "blocked", "run_queue", "wake_delay"],
-        Table::OffCpu => &["ts", "dur", "tid", "state", "task_id", "stack_id", "run_queue", "waker_tid"],
+        Table::OffCpu => &["ts", "dur", "tid", "state", "task_id", "stack_id", "run_queue", "waker_tid", "intervals"],
         Table::Samples => &["ts", "tid", "task_id", "stack_id", "weight"],
         Table::Wakes => &["ts", "task_id", "waker_task_id"],
         Table::Spawns => &["ts", "task_id", "type_id", "parent_task_id", "tid"],

@@ -10,6 +10,7 @@
 mod cache;
 mod cli;
 mod files;
+mod findings;
 mod overview;
 mod source;
 mod undivided;

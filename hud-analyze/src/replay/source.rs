@@ -56,13 +56,13 @@ const MOST_AHEAD: i64 = 8;
 pub struct Replay {
     manifest: Manifest,
     state: State,
-    files: Files,
-    /// The parts as they were last, for whoever reads them.
-    parts: Vec<Part>,
-    names: Names,
-    cache: Cache,
-    limits: Window,
-    coverage_told: Option<i64>,
+    pub(super) files: Files,
+    /// The parts as of the last look.
+    pub(super) parts: Vec<Part>,
+    pub(super) names: Names,
+    pub(super) cache: Cache,
+    pub(super) limits: Window,
+    pub(super) coverage_told: Option<i64>,
     newest: Option<i64>,
     notices: Vec<String>,
     focus: Option<TaskId>,

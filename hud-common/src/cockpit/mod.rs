@@ -11,6 +11,8 @@
 
 mod blocking;
 mod code;
+#[cfg(feature = "session")]
+mod found;
 mod gather;
 mod hints;
 mod histogram;
@@ -40,6 +42,6 @@ pub use names::{Frame, Names, Origin, Role, SpawnedBy, TaskKind, TaskType, Threa
 pub use partial::*;
 pub use snapshot::*;
 pub use source::{Query, Source, SourceError, TaskOrder};
-pub use thresholds::Thresholds;
+pub use thresholds::{Threshold, ThresholdUnit, Thresholds};
 pub use totals::Totals;
 pub use view::View;

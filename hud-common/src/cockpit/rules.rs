@@ -1,6 +1,7 @@
-//! The rules: what is worth a word, how bad it is, and the evidence.
+//! The rules: detected problems, with severity and evidence, over the partial aggregates of a time range.
 //!
-//! A rule says something only where what it rests on was watched; none of them reads the absence of rows as a fact.
+//! The only implementation of the rules: the cockpit, the recorder and `hud-analyze findings` all run it. A rule reports only
+//! where the streams that it needs were recorded; none of them treats the absence of rows as evidence.
 
 use core::cmp::Reverse;
 use std::{
@@ -11,8 +12,8 @@ use std::{
 };
 
 use super::{
-    Cause, Coverage, Distribution, Evidence, Finding, Jump, MOST_ROWS, Map, Merge as _, Role, Rule, Sleep, Status,
-    TaskId, TaskKind, Tid, TypeId, TypeRow, Value, Worker, Workers,
+    Cause, Coverage, Distribution, Evidence, Finding, Histogram, Jump, MOST_ROWS, Map, Merge as _, Place, PollSums,
+    Role, Rule, Sleep, Status, TaskId, TaskKind, Tid, TypeId, Value, Worker, Workers,
     blocking::{Held, place},
     code::PlaceNo,
     view::Scene,
@@ -21,30 +22,24 @@ use crate::wire::Stream;
 
 pub(super) fn findings(
     scene: &mut Scene<'_>,
-    stretches: &[Held],
+    intervals: &[Held],
     workers: &Workers,
-    types: &[TypeRow],
-    wake_delay: &Distribution,
     coverage: &Coverage,
 ) -> Vec<Finding> {
-    let mut found = long_polls(scene, stretches);
+    let mut found = long_polls(scene, intervals);
     found.extend(cpu_shares(scene));
     found.extend(short_sleeps(scene));
     found.extend(cpu_starved(scene));
-    found.extend(delays(scene, wake_delay, types));
+    found.extend(wake_delay(scene));
     for runtime in &workers.runtimes {
-        found.extend(runtime.workers.iter().filter_map(|worker| blocked(scene, worker, stretches)));
+        found.extend(runtime.workers.iter().filter_map(|worker| blocked(scene, worker, intervals)));
         found.extend(imbalance(scene, &runtime.workers));
     }
     found.extend(pool(scene, workers));
-    let watched = |stream| coverage.of(stream).map_or(0, |s| s.on);
-    let watched = watched(Stream::Spawns).min(watched(Stream::Ends));
-    // Ends of tasks of unknown type may be of any.
-    let untyped = types.iter().filter(|t| t.task_type.is_none()).fold(0, |sum: i64, t| sum.saturating_add(t.ended));
-    found.extend(types.iter().filter_map(|t| growth(scene, t, untyped, watched)));
+    found.extend(growth(scene, coverage));
     found.extend(self_wakers(scene));
     found.extend(locks(scene));
-    // The first evidence is what the rule held against its threshold.
+    // The first evidence is the figure that the rule compared with its threshold.
     let weight = |f: &Finding| f.evidence.first().map(|e| e.value);
     found.sort_by(|a, b| {
         (b.severity, a.rule, weight(b), &a.sentence).cmp(&(a.severity, b.rule, weight(a), &b.sentence))
@@ -53,8 +48,7 @@ pub(super) fn findings(
     found
 }
 
-/// Tasks that took much of a worker's time where polls were not watched, by samples: whether in one poll or in many is not
-/// known.
+/// Tasks that took much of a worker's time while polls were not recorded, by samples. The number of polls is unknown.
 fn cpu_shares(scene: &Scene<'_>) -> Vec<Finding> {
     let thresholds = scene.query.thresholds;
     let mut runs: BTreeMap<(Tid, TaskId), super::Run> = BTreeMap::new();
@@ -80,7 +74,7 @@ fn cpu_shares(scene: &Scene<'_>) -> Vec<Finding> {
         let thread = scene.names.threads.get(&tid).filter(|t| t.role == super::Role::Worker)?;
         let type_id = scene.names.type_of.get(&task).copied();
         let is_task = type_id.and_then(|id| scene.names.types.get(&id)).is_some_and(|t| t.kind == TaskKind::Task);
-        if share <= i64::from(thresholds.cpu_share) || !is_task {
+        if share <= thresholds.cpu_share || !is_task {
             return None;
         }
         let worker = match thread.worker {
@@ -94,12 +88,15 @@ fn cpu_shares(scene: &Scene<'_>) -> Vec<Finding> {
                 "{} took {} of the time of {worker} in the {} in which polls were not recorded",
                 name_of(scene, type_id),
                 percent(share),
-                told(time)
+                duration(time)
             ),
             evidence: std::vec![
-                evidence("share", Value::Share(share), Some(Value::Share(thresholds.cpu_share.into()))),
+                evidence("share", Value::Share(share), Some(Value::Share(thresholds.cpu_share))),
                 evidence("samples", Value::Count(run.samples), None),
             ],
+            place: None,
+            count: Some(run.samples),
+            total: Some(weight),
             jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: run.first.0 },
             is_estimated: true,
         })
@@ -107,7 +104,7 @@ fn cpu_shares(scene: &Scene<'_>) -> Vec<Finding> {
     found.collect()
 }
 
-/// Types of tasks that sleep inside their polls for a short time, but so often that it adds up.
+/// Types of task whose short sleeps inside polls add up.
 fn short_sleeps(scene: &mut Scene<'_>) -> Vec<Finding> {
     let short = super::blocking::short_sleeps(scene, |_, _, _| ());
     let scene = &*scene;
@@ -124,13 +121,16 @@ fn short_sleeps(scene: &mut Scene<'_>) -> Vec<Finding> {
                 "{} slept inside polls {} times for less than 1 ms, {} in sum",
                 name_of(scene, type_id),
                 short.sleeps,
-                told(short.asleep)
+                duration(short.asleep)
             ),
             evidence: std::vec![
                 evidence("asleep", Value::Nanos(short.asleep), Some(Value::Nanos(least))),
                 evidence("sleeps", Value::Count(short.sleeps), None),
                 evidence("longest", Value::Nanos(short.longest), None),
             ],
+            place: None,
+            count: Some(short.sleeps),
+            total: Some(short.asleep),
             jump: Jump {
                 task: of.most.map(|(.., Reverse(task))| task),
                 task_type: type_id,
@@ -148,7 +148,7 @@ fn evidence(what: &str, value: Value, threshold: Option<Value>) -> Evidence {
 }
 
 /// A duration for a sentence.
-fn told(ns: i64) -> String {
+fn duration(ns: i64) -> String {
     let (unit, scale) = match ns {
         n if n >= 10_000_000_000 => ("s", 1_000_000_000),
         n if n >= 10_000_000 => ("ms", 1_000_000),
@@ -167,9 +167,8 @@ fn name_of(scene: &Scene<'_>, id: Option<TypeId>) -> String {
     scene.type_ref(id).map_or_else(|| "a task of unknown type".to_string(), |t| t.name.to_string())
 }
 
-/// Where, for a sentence: ` at file.rs:12`, without the folders.
-fn at(scene: &Scene<'_>, no: PlaceNo) -> String {
-    let place = place(scene, no);
+/// Code for a sentence: `function (file.rs:12)`, without the folders.
+fn code(place: &Place) -> String {
     let file = place.file.as_ref().map(|f| f.rsplit('/').next().unwrap_or(f).to_string());
     match (file, place.line) {
         (Some(file), Some(line)) => format!("{} ({file}:{line})", place.function),
@@ -177,16 +176,16 @@ fn at(scene: &Scene<'_>, no: PlaceNo) -> String {
     }
 }
 
-/// Polls that held their worker for longer than the thresholds, by type; where polls were not watched, sleeps inside a
-/// task. Time that a poll waited for a CPU does not count, and neither do estimates: any number of short polls of one task
-/// can lie between two CPU samples.
-fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
+/// Polls that held their worker for longer than the thresholds, by type; if no poll was recorded, sleeps inside a task. Time
+/// without a CPU does not count. Neither do estimates: between two CPU samples, a task may have any number of short polls.
+fn long_polls(scene: &Scene<'_>, intervals: &[Held]) -> Vec<Finding> {
     #[derive(Default)]
     struct Long {
         count: i64,
+        total: i64,
         /// Longest, its start, thread, task.
         longest: Option<(i64, Reverse<i64>, Tid, TaskId)>,
-        /// Of that one, the time that it computed.
+        /// Busy time of the longest.
         busy: i64,
     }
     let thresholds = scene.query.thresholds;
@@ -194,6 +193,7 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
     let mut add = |type_id: Option<TypeId>, at: (i64, Reverse<i64>, Tid, TaskId), busy: i64| {
         let long = types.entry(type_id).or_default();
         long.count += 1;
+        long.total = long.total.saturating_add(at.0);
         if Some(at) > long.longest {
             (long.longest, long.busy) = (Some(at), busy);
         }
@@ -202,8 +202,7 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
     for (poll, type_id) in long {
         add(type_id, (poll.held, Reverse(poll.ts), poll.tid, poll.task), poll.busy);
     }
-    // Where no poll was watched, what is known of one: that it slept for so long.
-    for held in stretches.iter().filter(|h| h.cause == Cause::Blocked && h.dur > thresholds.long_poll) {
+    for held in intervals.iter().filter(|h| h.cause == Cause::Blocked && h.dur > thresholds.long_poll) {
         if !is_polled(scene, held) {
             add(held.type_id, (held.dur, Reverse(held.ts), held.tid, held.task), 0);
         }
@@ -215,19 +214,20 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
             true => (Status::Warning, thresholds.very_long_poll),
             false => (Status::Caution, thresholds.long_poll),
         };
-        // The code that the longest stretch of this type is blamed on.
-        let blamed = stretches.iter().find(|h| h.type_id == type_id && !h.is_estimated).map(|h| h.blamed);
-        let blame = blamed.map(|no| format!(", in {}", at(scene, no))).unwrap_or_default();
+        // The code of the type's longest interval.
+        let longest = intervals.iter().find(|h| h.type_id == type_id && !h.is_estimated);
+        let place = longest.map(|h| place(scene, h.blamed));
+        let within = place.as_ref().map(|place| format!(", in {}", code(place))).unwrap_or_default();
         found.push(Finding {
             rule: Rule::LongPoll,
             severity,
             sentence: match long.count {
-                1 => format!("{} held its worker for {}{blame}", name_of(scene, type_id), told(held)),
+                1 => format!("{} held its worker for {}{within}", name_of(scene, type_id), duration(held)),
                 count => format!(
-                    "{} held its worker {count} times for more than {}, longest {}{blame}",
+                    "{} held its worker {count} times for more than {}, longest {}{within}",
                     name_of(scene, type_id),
-                    told(thresholds.long_poll),
-                    told(held)
+                    duration(thresholds.long_poll),
+                    duration(held)
                 ),
             },
             evidence: std::vec![
@@ -236,6 +236,9 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
                 evidence("asleep", Value::Nanos(held.saturating_sub(long.busy)), None),
                 evidence("polls", Value::Count(long.count), None),
             ],
+            place,
+            count: Some(long.count),
+            total: Some(long.total),
             jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: Some(ts) },
             is_estimated: false,
         });
@@ -243,7 +246,7 @@ fn long_polls(scene: &Scene<'_>, stretches: &[Held]) -> Vec<Finding> {
     found
 }
 
-/// Polls of tasks that took longer than the threshold, with their type.
+/// Polls of tasks that are longer than the threshold, with their type.
 fn task_polls<'a>(scene: &'a Scene<'_>) -> impl Iterator<Item = (&'a super::LongPoll, Option<TypeId>)> {
     let least = scene.query.thresholds.long_poll;
     let polls =
@@ -254,8 +257,8 @@ fn task_polls<'a>(scene: &'a Scene<'_>) -> impl Iterator<Item = (&'a super::Long
     })
 }
 
-/// Polls that waited for a CPU for longer than a poll may take: other threads had the CPUs, or a limit kept this process
-/// off them.
+/// Polls that waited for a CPU for longer than a poll may take: other threads used the CPUs, or a CPU limit throttled this
+/// process.
 fn cpu_starved(scene: &Scene<'_>) -> Option<Finding> {
     let least = scene.query.thresholds.long_poll;
     let (mut count, mut sum, mut longest) = (0, 0_i64, None);
@@ -285,11 +288,11 @@ fn cpu_starved(scene: &Scene<'_>) -> Option<Finding> {
         rule: Rule::CpuStarved,
         severity: Status::Caution,
         sentence: match count {
-            1 => format!("a poll waited for a CPU for {}{who}", told(waited)),
+            1 => format!("a poll waited for a CPU for {}{who}", duration(waited)),
             _ => format!(
                 "polls waited for a CPU {count} times for more than {}, longest {}{who}",
-                told(least),
-                told(waited)
+                duration(least),
+                duration(waited)
             ),
         },
         evidence: std::vec![
@@ -297,12 +300,15 @@ fn cpu_starved(scene: &Scene<'_>) -> Option<Finding> {
             evidence("in all", Value::Nanos(sum), None),
             evidence("polls", Value::Count(count), None),
         ],
+        place: None,
+        count: Some(count),
+        total: Some(sum),
         jump: Jump { task: Some(task), task_type, tid: Some(tid), ts: Some(ts) },
         is_estimated: false,
     })
 }
 
-/// Whether the poll that a stretch lies in is known by itself.
+/// Whether the poll that contains a sleep is in the list of long polls.
 fn is_polled(scene: &Scene<'_>, held: &Held) -> bool {
     let around = |p: &super::LongPoll| {
         p.tid == held.tid && p.ts <= held.ts && p.ts.saturating_add(p.dur) >= held.end() && p.task == held.task
@@ -311,22 +317,35 @@ fn is_polled(scene: &Scene<'_>, held: &Held) -> bool {
     scene.parts.iter().skip_while(|(bucket, _)| *bucket < from).any(|(_, p)| p.long_polls.items().iter().any(around))
 }
 
-fn delays(scene: &Scene<'_>, delay: &Distribution, types: &[TypeRow]) -> Option<Finding> {
+/// The 99th percentile of the wake-to-poll latencies of all tasks, and the type with the greatest sum of them.
+fn wake_delay(scene: &Scene<'_>) -> Option<Finding> {
     let thresholds = scene.query.thresholds;
-    let p99 = delay.p99.filter(|p99| *p99 > thresholds.wake_delay_p99 && delay.count >= thresholds.wake_delay_count)?;
-    // The type that waits longest in sum says where to look.
-    let worst = types.iter().max_by_key(|t| (t.wake_delay.sum, Reverse(t.task_type.as_ref().map(|t| t.id))));
-    let worst = worst.and_then(|t| t.task_type.as_ref());
-    let most = worst.map(|t| format!("; most of it falls to {}", t.name)).unwrap_or_default();
+    let is_task = |id: Option<TypeId>| scene.names.kind_of_type(id) == TaskKind::Task;
+    let mut counts = super::Counts::default();
+    scene.total.delays.iter().filter(|(id, _)| is_task(**id)).for_each(|(_, of)| counts.merge(of));
+    let mut sums: BTreeMap<Option<TypeId>, PollSums> = BTreeMap::new();
+    for ((_, id), polls) in scene.total.polls.iter().filter(|((_, id), _)| is_task(*id)) {
+        sums.entry(*id).or_default().merge(polls);
+    }
+    let longest = sums.values().map(|of| of.delay_longest).max().unwrap_or(0);
+    let total = sums.values().fold(0, |sum: i64, of| sum.saturating_add(of.delay));
+    let delay = Distribution::of(Histogram::from(&counts), total, longest);
+    let count = i64::try_from(delay.count).unwrap_or(i64::MAX);
+    let p99 = delay.p99.filter(|p99| *p99 > thresholds.wake_delay_p99 && count >= thresholds.wake_delay_count)?;
+    let worst = sums.iter().max_by_key(|(id, of)| (of.delay, id.is_some(), Reverse(**id))).and_then(|(id, _)| *id);
+    let most = worst.map(|id| format!("; most of it falls to {}", name_of(scene, Some(id)))).unwrap_or_default();
     Some(Finding {
         rule: Rule::WakeDelay,
         severity: Status::Caution,
-        sentence: format!("woken tasks wait for their poll: one in a hundred {} or more{most}", told(p99)),
+        sentence: format!("woken tasks wait for their poll: one in a hundred {} or more{most}", duration(p99)),
         evidence: std::vec![
             evidence("p99", Value::Nanos(p99), Some(Value::Nanos(thresholds.wake_delay_p99))),
-            evidence("polls", Value::Count(i64::try_from(delay.count).unwrap_or(i64::MAX)), None),
+            evidence("polls", Value::Count(count), None),
         ],
-        jump: Jump { task_type: worst.map(|t| t.id), ..Jump::default() },
+        place: None,
+        count: Some(count),
+        total: Some(total),
+        jump: Jump { task_type: worst, ..Jump::default() },
         is_estimated: false,
     })
 }
@@ -338,22 +357,26 @@ fn worker_name(worker: &Worker) -> String {
     }
 }
 
-fn blocked(scene: &Scene<'_>, worker: &Worker, stretches: &[Held]) -> Option<Finding> {
+fn blocked(scene: &Scene<'_>, worker: &Worker, intervals: &[Held]) -> Option<Finding> {
     let thresholds = scene.query.thresholds;
     let share = worker.load.share(worker.load.blocked);
-    if worker.load.observed() < thresholds.observed || share <= i64::from(thresholds.worker_blocked) {
+    if worker.load.observed() < thresholds.observed || share <= thresholds.worker_blocked {
         return None;
     }
-    let longest = stretches.iter().find(|h| h.tid == worker.tid && h.cause == Cause::Blocked);
-    let most = longest.map(|h| format!(", longest in {}", at(scene, h.blamed))).unwrap_or_default();
+    let longest = intervals.iter().find(|h| h.tid == worker.tid && h.cause == Cause::Blocked);
+    let place = longest.map(|h| place(scene, h.blamed));
+    let most = place.as_ref().map(|place| format!(", longest in {}", code(place))).unwrap_or_default();
     Some(Finding {
         rule: Rule::WorkerBlocked,
         severity: Status::Warning,
         sentence: format!("{} was asleep inside polls for {} of its time{most}", worker_name(worker), percent(share)),
         evidence: std::vec![
-            evidence("blocked", Value::Share(share), Some(Value::Share(thresholds.worker_blocked.into()))),
+            evidence("blocked", Value::Share(share), Some(Value::Share(thresholds.worker_blocked))),
             evidence("asleep", Value::Nanos(worker.load.blocked), None),
         ],
+        place,
+        count: None,
+        total: Some(worker.load.blocked),
         jump: Jump {
             task: longest.map(|h| h.task),
             task_type: longest.and_then(|h| h.type_id),
@@ -367,11 +390,12 @@ fn blocked(scene: &Scene<'_>, worker: &Worker, stretches: &[Held]) -> Option<Fin
 fn imbalance(scene: &Scene<'_>, workers: &[Worker]) -> Option<Finding> {
     let thresholds = scene.query.thresholds;
     let busy = |w: &&Worker| w.load.share(w.load.running);
-    let seen: Vec<&Worker> = workers.iter().filter(|w| w.load.observed() >= thresholds.observed).collect();
+    let is_seen = |w: &&Worker| w.load.observed() >= thresholds.observed.max(1);
+    let seen: Vec<&Worker> = workers.iter().filter(is_seen).collect();
     let most = seen.iter().copied().max_by_key(|w| (busy(w), Reverse(w.tid)))?;
     let least = seen.iter().copied().min_by_key(|w| (busy(w), w.tid))?;
     let ratio = busy(&most).saturating_mul(1000) / busy(&least).max(1);
-    if busy(&most) <= i64::from(thresholds.imbalance_busy) || ratio <= i64::from(thresholds.imbalance) {
+    if busy(&most) <= thresholds.imbalance_busy || ratio <= thresholds.imbalance {
         return None;
     }
     Some(Finding {
@@ -385,10 +409,13 @@ fn imbalance(scene: &Scene<'_>, workers: &[Worker]) -> Option<Finding> {
             percent(busy(&least))
         ),
         evidence: std::vec![
-            evidence("ratio", Value::Share(ratio), Some(Value::Share(thresholds.imbalance.into()))),
-            evidence("busiest", Value::Share(busy(&most)), Some(Value::Share(thresholds.imbalance_busy.into()))),
+            evidence("ratio", Value::Share(ratio), Some(Value::Share(thresholds.imbalance))),
+            evidence("busiest", Value::Share(busy(&most)), Some(Value::Share(thresholds.imbalance_busy))),
             evidence("least busy", Value::Share(busy(&least)), None),
         ],
+        place: None,
+        count: None,
+        total: None,
         jump: Jump { tid: Some(most.tid), ..Jump::default() },
         is_estimated: false,
     })
@@ -398,8 +425,9 @@ fn pool(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
     let thresholds = scene.query.thresholds;
     let pool = &workers.pool;
     let share = pool.load.share(pool.load.observed().saturating_sub(pool.load.idle));
-    let busy = i64::from(thresholds.pool_busy);
-    if pool.threads < thresholds.pool_threads || share <= busy || pool.load.observed() < thresholds.observed {
+    let threads = i64::try_from(pool.threads).unwrap_or(i64::MAX);
+    let is_observed = pool.load.observed() >= thresholds.observed;
+    if threads < thresholds.pool_threads || share <= thresholds.pool_busy || !is_observed {
         return None;
     }
     Some(Finding {
@@ -411,46 +439,70 @@ fn pool(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
             percent(share)
         ),
         evidence: std::vec![
-            evidence("at work", Value::Share(share), Some(Value::Share(busy))),
-            evidence("threads", Value::Count(i64::try_from(pool.threads).unwrap_or(i64::MAX)), None),
+            evidence("at work", Value::Share(share), Some(Value::Share(thresholds.pool_busy))),
+            evidence("threads", Value::Count(threads), None),
         ],
+        place: None,
+        count: None,
+        total: None,
         jump: Jump { tid: pool.workers.first().map(|w| w.tid), ..Jump::default() },
         is_estimated: false,
     })
 }
 
-/// `untyped`: ended tasks of unknown type. `watched`: for how long both spawns and ends were watched.
-fn growth(scene: &Scene<'_>, of: &TypeRow, untyped: i64, watched: i64) -> Option<Finding> {
+/// Types of task that are spawned and do not end.
+fn growth(scene: &Scene<'_>, coverage: &Coverage) -> Vec<Finding> {
     let thresholds = scene.query.thresholds;
-    let ended = of.ended.saturating_add(untyped);
-    let is_growing = of.spawned >= thresholds.growth
-        && watched >= thresholds.observed
-        && ended.saturating_mul(1000) <= of.spawned.saturating_mul(thresholds.growth_ended.into());
-    let id = of.task_type.as_ref().filter(|_| is_growing)?;
-    Some(Finding {
+    let on = |stream| coverage.of(stream).map_or(0, |s| s.on);
+    let watched = on(Stream::Spawns).min(on(Stream::Ends));
+    if watched < thresholds.observed {
+        return Vec::new();
+    }
+    // Spawned and ended.
+    let mut types: BTreeMap<Option<TypeId>, (i64, i64)> = BTreeMap::new();
+    for (task, sums) in &scene.total.tasks {
+        if sums.spawned == 0 && sums.ended.is_none() {
+            continue;
+        }
+        let type_id = scene.names.type_of.get(task).copied();
+        if scene.names.kind_of_type(type_id) != TaskKind::Worker {
+            let of = types.entry(type_id).or_default();
+            *of = (of.0.saturating_add(sums.spawned), of.1.saturating_add(sums.ended.is_some().into()));
+        }
+    }
+    // A task of unknown type that ended may be of any type.
+    let untyped = types.remove(&None).map_or(0, |(_, ended)| ended);
+    let is_growing = |(_, (spawned, ended)): &(Option<TypeId>, (i64, i64))| {
+        let most = spawned.saturating_mul(thresholds.growth_ended);
+        *spawned >= thresholds.growth && ended.saturating_add(untyped).saturating_mul(1000) <= most
+    };
+    let types = types.into_iter().filter(is_growing);
+    let found = types.map(|(type_id, (spawned, ended))| Finding {
         rule: Rule::TasksGrow,
         severity: Status::Caution,
         sentence: format!(
-            "{} tasks of {} were spawned within {} that were watched, {} ended",
-            of.spawned,
-            id.name,
-            told(watched),
-            of.ended
+            "{spawned} tasks of {} were spawned within {} that were watched, {ended} ended",
+            name_of(scene, type_id),
+            duration(watched)
         ),
         evidence: std::vec![
-            evidence("spawned", Value::Count(of.spawned), Some(Value::Count(thresholds.growth))),
-            evidence("ended", Value::Count(of.ended), None),
+            evidence("spawned", Value::Count(spawned), Some(Value::Count(thresholds.growth))),
+            evidence("ended", Value::Count(ended), None),
             evidence("ended, of unknown type", Value::Count(untyped), None),
             evidence("watched", Value::Nanos(watched), None),
         ],
-        jump: Jump { task_type: Some(id.id), ..Jump::default() },
+        place: None,
+        count: Some(spawned),
+        total: None,
+        jump: Jump { task_type: type_id, ..Jump::default() },
         is_estimated: false,
-    })
+    });
+    found.collect()
 }
 
 fn self_wakers(scene: &Scene<'_>) -> Vec<Finding> {
     let thresholds = scene.query.thresholds;
-    // Each second that wakes were watched; not told yet counts as watched, which only makes the rule slower to speak.
+    // Of the whole range: time in which wakes were not recorded only raises the limit.
     let least = thresholds.self_wakes.saturating_mul(scene.window.dur().max(1_000_000_000)) / 1_000_000_000;
     #[derive(Default)]
     struct Spin {
@@ -461,7 +513,7 @@ fn self_wakers(scene: &Scene<'_>) -> Vec<Finding> {
     let mut types: Map<Option<TypeId>, Spin> = Map::default();
     for (id, sums) in &scene.total.tasks {
         let is_self_waking = sums.self_wakes >= least.max(1)
-            && sums.self_wakes.saturating_mul(1000) >= sums.wakes.saturating_mul(thresholds.self_wakes_share.into());
+            && sums.self_wakes.saturating_mul(1000) >= sums.wakes.saturating_mul(thresholds.self_wakes_share);
         if is_self_waking && scene.is_task(*id) {
             let of = types.entry(scene.names.type_of.get(id).copied()).or_default();
             of.wakes.merge(&sums.self_wakes);
@@ -472,17 +524,21 @@ fn self_wakers(scene: &Scene<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for (type_id, Spin { wakes, tasks, most }) in types {
         let Some((_, Reverse(task))) = most else { continue };
+        let name = scene.type_ref(type_id).map_or_else(|| "unknown type".into(), |t| t.name);
         found.push(Finding {
             rule: Rule::SelfWaking,
             severity: Status::Caution,
             sentence: match tasks {
-                1 => format!("a task of {} woke itself {wakes} times", name_of(scene, type_id)),
-                _ => format!("{tasks} tasks of {} woke themselves {wakes} times", name_of(scene, type_id)),
+                1 => format!("a task of {name} woke itself {wakes} times"),
+                _ => format!("{tasks} tasks of {name} woke themselves {wakes} times"),
             },
             evidence: std::vec![
                 evidence("wakes by itself", Value::Count(wakes), Some(Value::Count(least))),
                 evidence("tasks", Value::Count(tasks), None),
             ],
+            place: None,
+            count: Some(tasks),
+            total: None,
             jump: Jump { task: Some(task), task_type: type_id, ..Jump::default() },
             is_estimated: false,
         });
@@ -490,11 +546,11 @@ fn self_wakers(scene: &Scene<'_>) -> Vec<Finding> {
     found
 }
 
-/// Frames from the leaf in which a lock is looked for.
+/// Frames from the leaf that are searched for a lock.
 const LOCK_FRAMES: usize = 16;
 
-/// A task asleep for a lock, woken by a thread that itself slept inside a task meanwhile, and not for a lock: its inferred
-/// holder.
+/// Tasks asleep for a lock and woken by a thread that itself slept inside a task during the wait, and not for a lock: its
+/// task is the inferred holder.
 fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
     #[derive(Default)]
     struct Wait {
@@ -517,7 +573,7 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
         }
         let end = sleep.ts.saturating_add(sleep.dur);
         let Some(owners) = sleep.waker.and_then(|tid| sleeps.get(&tid)) else { continue };
-        // A thread's sleeps follow each other: the last that ended before this one is the one.
+        // A thread's sleeps do not overlap: the last one before the end of the wait.
         let before = owners.partition_point(|o| o.ts < end);
         let owner = before.checked_sub(1).and_then(|last| owners.get(last)).copied();
         let is_over = |o: &Sleep| {
@@ -536,6 +592,7 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for ((type_id, owner, blamed), wait) in waits {
         let Some((dur, Reverse(ts), tid, task)) = wait.longest else { continue };
+        let place = place(scene, blamed);
         found.push(Finding {
             rule: Rule::LockOwnerAsleep,
             severity: Status::Caution,
@@ -543,15 +600,18 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
                 "{} waited {}{} for a lock that {} released, which had slept meanwhile, in {}",
                 name_of(scene, type_id),
                 if wait.count > 1 { format!("{} times, longest ", wait.count) } else { String::new() },
-                told(dur),
+                duration(dur),
                 name_of(scene, owner),
-                at(scene, blamed)
+                code(&place)
             ),
             evidence: std::vec![
                 evidence("longest", Value::Nanos(dur), Some(Value::Nanos(least))),
                 evidence("waits", Value::Count(wait.count), None),
                 evidence("in all", Value::Nanos(wait.sum), None),
             ],
+            place: Some(place),
+            count: Some(wait.count),
+            total: Some(wait.sum),
             jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: Some(ts) },
             is_estimated: false,
         });
@@ -567,14 +627,14 @@ fn is_lock(scene: &Scene<'_>, sleep: &Sleep) -> bool {
     })
 }
 
-/// Whether it shows that it waits for another thread to release a lock, or to notify it. A parked thread may hold one.
+/// Whether it shows a wait for another thread to release a lock, or to notify this one. A parked thread may hold a lock.
 fn is_waiting(scene: &Scene<'_>, sleep: &Sleep) -> bool {
     let has = |words: &[&str]| lock_names(scene, sleep, |name| words.iter().any(|word| name.contains(word)));
     has(&["mutex", "rwlock", "lock_contended", "lock_slow", "semaphore", "condvar"])
         || (has(&["futex"]) && !has(&["park"]))
 }
 
-/// Whether one of the function names in which a lock is looked for, in lower case, is of a kind.
+/// Whether one of the searched function names, in lower case, is of a kind.
 fn lock_names(scene: &Scene<'_>, sleep: &Sleep, is: impl Fn(&str) -> bool) -> bool {
     let code = &scene.names.code;
     let frames = code.walked(sleep.stack).map(|w| w.frames.as_slice()).unwrap_or_default();

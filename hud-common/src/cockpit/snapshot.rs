@@ -181,6 +181,23 @@ impl Rule {
         Rule::LockOwnerAsleep,
     ];
 
+    /// The rule's name, in the session and in SQL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Rule::LongPoll => "long_poll",
+            Rule::CpuStarved => "cpu_starved",
+            Rule::WakeDelay => "wake_delay",
+            Rule::CpuShare => "cpu_share",
+            Rule::ShortSleeps => "short_sleeps",
+            Rule::WorkerBlocked => "worker_blocked",
+            Rule::Imbalance => "imbalance",
+            Rule::PoolSaturated => "pool_saturated",
+            Rule::TasksGrow => "tasks_grow",
+            Rule::SelfWaking => "self_waking",
+            Rule::LockOwnerAsleep => "lock_owner_asleep",
+        }
+    }
+
     /// What to do about it.
     pub const fn advice(self) -> &'static str {
         match self {
@@ -220,7 +237,7 @@ impl Rule {
     }
 }
 
-/// What a rule found.
+/// A problem that a rule detected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// The rule.
@@ -231,6 +248,12 @@ pub struct Finding {
     pub sentence: String,
     /// The figure that was held against the threshold: ns, thousandths or a count, as [`Evidence`] says.
     pub evidence: Vec<Evidence>,
+    /// The code to which it is attributed, if the rule attributes it to code.
+    pub place: Option<Place>,
+    /// Number of polls, samples, sleeps, latencies, tasks or waits, if the rule counts them.
+    pub count: Option<i64>,
+    /// Sum of their durations (ns), if they have any.
+    pub total: Option<i64>,
     /// Where to look. The advice is [`Rule::advice`].
     pub jump: Jump,
     /// Whether its figure is an estimate.

@@ -81,7 +81,10 @@ pub(super) fn seats(scene: &Scene<'_>) -> BTreeMap<Tid, Seat> {
     for sleep in scene.parts.iter().flat_map(|(_, partial)| partial.sleeps.items()) {
         let end = sleep.ts.saturating_add(sleep.away).min(scene.window.end().saturating_sub(1));
         let is_apart = scene.is_in_place(sleep.stack) || scene.names.is_handed(sleep.tid, end);
-        if !is_apart || scene.role(sleep.tid) != Role::Worker || !scene.is_task(sleep.task) {
+        // On a worker's thread, a sleep in a task of unknown type is idle time already.
+        let task_type = scene.names.type_of.get(&sleep.task).and_then(|id| scene.names.types.get(id));
+        let is_task = task_type.is_some_and(|t| t.kind == TaskKind::Task);
+        if !is_apart || scene.role(sleep.tid) != Role::Worker || !is_task {
             continue;
         }
         let until = sleep.ts.saturating_add(sleep.dur);

@@ -1,72 +1,133 @@
-//! From when on something is worth a word: the one place of every threshold of the rules.
+//! The thresholds of the rules: the one table of their names, units, defaults and descriptions.
+//!
+//! The cockpit's `--warn`, the parameters of `hud-analyze findings` and of the SQL function, and the column `thresholds` of
+//! the session's table `findings` are made from it.
+
+use std::{fmt::Write as _, string::String};
 
 use serde::{Deserialize, Serialize};
 
-/// What the rules hold a window against. Durations in ns; shares in thousandths, so that all of it is exact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Thresholds {
-    /// A poll this long is a caution: no other task of its worker ran meanwhile.
-    pub long_poll: i64,
-    /// A poll this long is a warning.
-    pub very_long_poll: i64,
-    /// A stretch of sleep inside a poll this long is listed as blocking. At least [`super::STRETCH_MIN`].
-    pub asleep: i64,
-    /// The 99th percentile of wake-to-poll delays from which on workers do not keep up.
-    pub wake_delay_p99: i64,
-    /// The least wakes of which a percentile is taken.
-    pub wake_delay_count: u64,
-    /// The share of a worker's time that one task may compute, where polls are not recorded (thousandths).
-    pub cpu_share: u32,
-    /// Sleeps inside polls, each shorter than [`super::STRETCH_MIN`], that a type of task may come to each second.
-    pub short_sleeps: i64,
-    /// The share of its time that a worker may be asleep inside polls (thousandths).
-    pub worker_blocked: u32,
-    /// How many times as busy the busiest worker of a runtime may be as the least busy one (thousandths).
-    pub imbalance: u32,
-    /// Only where the busiest is this busy (thousandths of its time).
-    pub imbalance_busy: u32,
-    /// The share of its time that the blocking pool, as a whole, may be at work (thousandths).
-    pub pool_busy: u32,
-    /// Only where the pool has this many threads.
-    pub pool_threads: usize,
-    /// Spawns of one type in the window, of which next to none ended, that count as growth.
-    pub growth: i64,
-    /// What counts as next to none: this share of the spawns (thousandths).
-    pub growth_ended: u32,
-    /// Wakes of a task by itself, each second.
-    pub self_wakes: i64,
-    /// Only where they are this share of its wakes (thousandths).
-    pub self_wakes_share: u32,
-    /// A wait this long for a lock whose inferred holder slept.
-    pub lock_wait: i64,
-    /// The least that a worker must have been observed for its shares to say something.
-    pub observed: i64,
+/// The unit of a threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThresholdUnit {
+    /// A duration in ns.
+    Nanos,
+    /// Thousandths of something, so that comparisons are exact.
+    Thousandths,
+    /// A number of things.
+    Count,
+}
+
+/// A line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Threshold {
+    /// Its name, that of the field of [`Thresholds`].
+    pub name: &'static str,
+    /// Its unit.
+    pub unit: ThresholdUnit,
+    /// Its default.
+    pub default: i64,
+    /// A description, as one line.
+    pub about: &'static str,
+    get: fn(&Thresholds) -> i64,
+    set: fn(&mut Thresholds, i64),
+}
+
+impl Threshold {
+    /// Its value.
+    pub fn get(&self, of: &Thresholds) -> i64 {
+        (self.get)(of)
+    }
+
+    /// Sets its value.
+    pub fn set(&self, of: &mut Thresholds, value: i64) {
+        (self.set)(of, value);
+    }
+}
+
+macro_rules! thresholds {
+    ($( #[doc = $about:literal] $name:ident: $unit:ident = $default:expr, )+) => {
+        /// Thresholds of the rules. Durations in ns, shares and ratios in thousandths.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Thresholds {
+            $( #[doc = $about] pub $name: i64, )+
+        }
+
+        impl Default for Thresholds {
+            fn default() -> Self {
+                Thresholds { $( $name: $default, )+ }
+            }
+        }
+
+        impl Thresholds {
+            /// Every threshold.
+            pub const TABLE: &'static [Threshold] = &[ $( Threshold {
+                name: stringify!($name),
+                unit: ThresholdUnit::$unit,
+                default: $default,
+                about: $about.trim_ascii(),
+                get: |of| of.$name,
+                set: |of, value| of.$name = value,
+            }, )+ ];
+        }
+    };
 }
 
 const MILLI: i64 = 1_000_000;
 
-impl Default for Thresholds {
-    fn default() -> Self {
-        Thresholds {
-            long_poll: 10 * MILLI,
-            very_long_poll: 100 * MILLI,
-            asleep: MILLI,
-            wake_delay_p99: 5 * MILLI,
-            wake_delay_count: 100,
-            cpu_share: 400,
-            short_sleeps: 30 * MILLI,
-            worker_blocked: 500,
-            imbalance: 3_000,
-            imbalance_busy: 300,
-            pool_busy: 950,
-            pool_threads: 4,
-            growth: 100,
-            growth_ended: 100,
-            self_wakes: 1_000,
-            self_wakes_share: 500,
-            lock_wait: MILLI,
-            observed: 500 * MILLI,
+thresholds! {
+    /// duration of a poll that is a caution, time without a CPU excluded
+    long_poll: Nanos = 10 * MILLI,
+    /// duration of a poll that is a warning
+    very_long_poll: Nanos = 100 * MILLI,
+    /// minimum duration of a sleep inside a poll that is listed as blocking, at least 1 ms
+    asleep: Nanos = MILLI,
+    /// maximum 99th percentile of wake-to-poll latency
+    wake_delay_p99: Nanos = 5 * MILLI,
+    /// minimum number of latencies for a percentile
+    wake_delay_count: Count = 100,
+    /// maximum share of a worker's time that one task may compute while polls are not recorded, in thousandths
+    cpu_share: Thousandths = 400,
+    /// maximum time per second that sleeps inside polls, each shorter than 1 ms, of one type of task may take
+    short_sleeps: Nanos = 30 * MILLI,
+    /// maximum share of its time that a worker may be asleep inside polls, in thousandths
+    worker_blocked: Thousandths = 500,
+    /// maximum ratio of the busiest to the least busy worker's share of CPU time, in thousandths
+    imbalance: Thousandths = 3_000,
+    /// minimum share of its time that the busiest worker is on a CPU, in thousandths
+    imbalance_busy: Thousandths = 300,
+    /// maximum share of its time that the blocking pool may be busy, in thousandths
+    pool_busy: Thousandths = 950,
+    /// minimum number of threads of the blocking pool
+    pool_threads: Count = 4,
+    /// minimum number of spawns of a type that count as growth
+    growth: Count = 100,
+    /// maximum number of ends as a share of these spawns, in thousandths
+    growth_ended: Thousandths = 100,
+    /// maximum number of wakes of a task by itself, per second
+    self_wakes: Count = 1_000,
+    /// minimum share of these in the task's wakes, in thousandths
+    self_wakes_share: Thousandths = 500,
+    /// duration of a wait for a lock whose holder slept, at least 1 ms
+    lock_wait: Nanos = MILLI,
+    /// minimum time for which a thread or a stream was observed
+    observed: Nanos = 500 * MILLI,
+}
+
+impl Thresholds {
+    /// The line of the table with this name.
+    pub fn named(name: &str) -> Option<&'static Threshold> {
+        Self::TABLE.iter().find(|threshold| threshold.name == name)
+    }
+
+    /// All values on a line: `long_poll=10000000,…`.
+    pub fn line(&self) -> String {
+        let mut line = String::new();
+        for threshold in Self::TABLE {
+            let comma = if line.is_empty() { "" } else { "," };
+            let _ = write!(line, "{comma}{}={}", threshold.name, threshold.get(self));
         }
+        line
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Bucket, Counts, Coverage, Distribution, Drops, Histogram, Load, LostEvents, Merge as _, Mode, Name, Names,
+    Bucket, Counts, Coverage, Distribution, Drops, Finding, Histogram, Load, LostEvents, Merge as _, Mode, Name, Names,
     Overhead, Partial, ProcessFigures, Query, Role, SessionFacts, Snapshot, StackId, Status, StreamCoverage, Sums,
     TaskDetail, TaskId, TaskKind, TaskRef, Tick, Tid, TypeId, TypeRef, Window, partial::clipped,
 };
@@ -66,25 +66,28 @@ fn both<A, B: Send>(a: impl FnOnce() -> A, b: impl FnOnce() -> B + Send) -> (A, 
     })
 }
 
+impl View<'_> {
+    /// Only the findings: the same that a snapshot has, for a small part of its cost.
+    pub fn findings(self) -> Vec<Finding> {
+        let (told, read_from) = (self.coverage_told, self.read_from);
+        let mut merged = Sums::default();
+        let mut scene = Scene::of(self, &mut merged);
+        let coverage = coverage(&scene, told, read_from);
+        let intervals = super::blocking::stretches(&mut scene);
+        let workers = super::threads::workers(&scene);
+        super::rules::findings(&mut scene, &intervals, &workers, &coverage)
+    }
+}
+
 impl Snapshot {
     /// Everything that one screen shows.
     pub fn of(view: View<'_>) -> Snapshot {
-        let View { query, at, partials, total, names, detail, session, mode, coverage_told, read_from } = view;
-        let window = Window::ending(at, query.window);
-        let parts: Vec<(Bucket, &Partial)> = partials.range(window.from..window.to).map(|(b, p)| (*b, p)).collect();
+        let (detail, session, mode) = (view.detail, view.session.clone(), view.mode.clone());
+        let (coverage_told, read_from) = (view.coverage_told, view.read_from);
         let mut merged = Sums::default();
-        let total = total.unwrap_or_else(|| {
-            parts.iter().for_each(|(_, partial)| merged.merge(&partial.sums));
-            &merged
-        });
-        names.prepare(total.stacks.keys().filter_map(|(stack, _)| *stack));
-        names.prepare(parts.iter().flat_map(|(_, p)| p.sleeps.items()).filter_map(|s| s.stack));
-        names.prepare(parts.iter().flat_map(|(_, p)| p.marks.items()).filter_map(|m| m.stack));
-        names.prepare(parts.iter().flat_map(|(_, p)| p.sums.short.keys()).filter_map(|(_, _, stack)| *stack));
-        let (threads, polled, in_place) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-        let mut scene = Scene { query, at, window, parts, total, names, threads, polled, in_place };
-        scene.in_place = super::blocking::in_place(&scene);
-        scene.threads = super::threads::seats(&scene);
+        let mut scene = Scene::of(view, &mut merged);
+        let (query, total, at, window) = (scene.query, scene.total, scene.at, scene.window);
+        scene.names.prepare(total.stacks.keys().filter_map(|(stack, _)| *stack));
         scene.polled = super::threads::polled(&scene);
 
         let coverage = coverage(&scene, coverage_told, read_from);
@@ -107,7 +110,7 @@ impl Snapshot {
         let blocking = super::blocking::of(&mut scene, &stretches);
         let workers = super::threads::workers(&scene);
         let task = query.task.map(|id| super::tasks::page(&mut scene, id, detail, &stretches));
-        let findings = super::rules::findings(&mut scene, &stretches, &workers, &types, &wake_delay, &coverage);
+        let findings = super::rules::findings(&mut scene, &stretches, &workers, &coverage);
         Snapshot {
             status: findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal),
             timeline,
@@ -131,6 +134,27 @@ impl Snapshot {
             wake_delay,
             coverage,
         }
+    }
+}
+
+impl<'a> Scene<'a> {
+    /// The scene of a view, without `polled`. `merged` takes the sums of the window, if the view does not have them.
+    fn of(view: View<'a>, merged: &'a mut Sums) -> Self {
+        let View { query, at, partials, total, names, .. } = view;
+        let window = Window::ending(at, query.window);
+        let parts: Vec<(Bucket, &Partial)> = partials.range(window.from..window.to).map(|(b, p)| (*b, p)).collect();
+        let total = total.unwrap_or_else(|| {
+            parts.iter().for_each(|(_, partial)| merged.merge(&partial.sums));
+            merged
+        });
+        names.prepare(parts.iter().flat_map(|(_, p)| p.sleeps.items()).filter_map(|s| s.stack));
+        names.prepare(parts.iter().flat_map(|(_, p)| p.marks.items()).filter_map(|m| m.stack));
+        names.prepare(parts.iter().flat_map(|(_, p)| p.sums.short.keys()).filter_map(|(_, _, stack)| *stack));
+        let (threads, polled, in_place) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        let mut scene = Scene { query, at, window, parts, total, names, threads, polled, in_place };
+        scene.in_place = super::blocking::in_place(&scene);
+        scene.threads = super::threads::seats(&scene);
+        scene
     }
 }
 

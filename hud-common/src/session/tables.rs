@@ -392,6 +392,48 @@ tables! {
         events: i64,
     }
 
+    /// A problem that the recorder's rules detected in a time range of some seconds. A problem that lasts has a row for each such range. If `coverage` has no stream `findings`, the rules were not evaluated.
+    Findings = "findings" by ts, FindingRow, FindingColumns {
+        /// Start of the time range that was judged (ns since the Unix epoch).
+        ts: i64,
+        /// Its length (ns).
+        dur: i64,
+        /// Name of the rule; `hud-analyze findings --help` lists their thresholds.
+        rule: Text,
+        /// `warning` or `caution`.
+        severity: Text,
+        /// The subject, and how much, in one sentence.
+        sentence: Text,
+        /// The figure that was compared with the threshold, in `unit`.
+        value: i64,
+        /// The threshold, in `unit`.
+        threshold: i64,
+        /// `ns`, `thousandths` or `count`.
+        unit: Text,
+        /// Number of polls, samples, sleeps, latencies, tasks or waits; null if the rule counts none.
+        count: Option<i64>,
+        /// Sum of their durations (ns); null if they have none.
+        total: Option<i64>,
+        /// Start of the worst of them (ns since the Unix epoch); null if it has none.
+        worst_ts: Option<i64>,
+        /// Task of the worst; null if the finding is about none.
+        task_id: Option<i64>,
+        /// Type of task; null if the finding is about none, or if the type is unknown.
+        type_id: Option<i64>,
+        /// Thread of the worst; null if the finding is about none.
+        tid: Option<i32>,
+        /// Function to which the problem is attributed; null if it is attributed to none.
+        function: Option<Text>,
+        /// Its source file.
+        file: Option<Text>,
+        /// Line in it.
+        line: Option<i32>,
+        /// Whether `value` is an estimate.
+        estimated: bool,
+        /// All thresholds in force: `name=value` pairs separated by commas, durations in ns and shares in thousandths.
+        thresholds: Text,
+    }
+
     /// An anchor of the clock: CLOCK_MONOTONIC and CLOCK_REALTIME at one instant. The first is the one that `ts` uses.
     Clock = "clock" by mono, ClockRow, ClockColumns {
         /// CLOCK_MONOTONIC (ns).

@@ -305,6 +305,9 @@ pub(crate) fn rich(names: Names) -> Snapshot {
             Evidence { what: "polls past it".into(), value: Value::Count(40), threshold: None },
             Evidence { what: "of its time".into(), value: Value::Share(612), threshold: Some(Value::Share(500)) },
         ],
+        place: None,
+        count: Some(40),
+        total: None,
         jump: Jump { task: Some(TaskId(17)), ..Jump::default() },
         is_estimated: rule == Rule::Imbalance,
     };

@@ -1,6 +1,9 @@
 //! A session's rows in memory, how they get to disk and back, and the arguments of views.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use hud_analyze::{
     catalog::Catalog,
@@ -62,7 +65,11 @@ macro_rules! data {
     ($($table:ident: $row:ident, $columns:ident { $($column:ident),+ })+) => {
         /// A session's rows.
         #[derive(Clone, Debug, Default)]
-        pub struct Data { $(pub $table: Vec<$row>),+ }
+        pub struct Data {
+            /// When recording began.
+            pub start: i64,
+            $(pub $table: Vec<$row>),+
+        }
 
         impl Data {
             /// Writes the rows as a recorder does, each table cut into `segments`.
@@ -84,7 +91,8 @@ macro_rules! data {
             /// Reads all of a session.
             pub fn read(session: &Path) -> Self {
                 let all = |table: &str| query(session, &format!("SELECT * FROM {table}"));
-                Data { $($table: {
+                let start = Manifest::read(session).unwrap().start;
+                Data { start, $($table: {
                     let cells = all(stringify!($table));
                     cells.iter().map(|row| $row { $($column: FromJson::from_json(&row[stringify!($column)])),+ }).collect()
                 }),+ }
@@ -118,6 +126,34 @@ pub struct OnDisk {
 }
 
 impl Data {
+    /// The same, with the least type of a task in all its rows, and in a row of `tasks`.
+    pub fn with_one_type_per_task(&self) -> Self {
+        let mut types: BTreeMap<i64, i64> = BTreeMap::new();
+        let polls = self.polls.iter().map(|row| (row.task_id, row.type_id));
+        let spawns = self.spawns.iter().map(|row| (row.task_id, row.type_id));
+        let tasks = self.tasks.iter().map(|row| (row.task_id, row.type_id));
+        for (task, type_id) in polls.chain(spawns).chain(tasks) {
+            if let Some(type_id) = type_id {
+                let least = types.entry(task).or_insert(type_id);
+                *least = type_id.min(*least);
+            }
+        }
+        let of = |task: i64| types.get(&task).copied();
+        let mut data = self.clone();
+        data.polls.iter_mut().for_each(|row| row.type_id = of(row.task_id));
+        data.spawns.iter_mut().for_each(|row| row.type_id = of(row.task_id));
+        data.tasks.iter_mut().for_each(|row| row.type_id = of(row.task_id));
+        let rows = types.iter().map(|(task_id, type_id)| TaskRow {
+            ts: T0,
+            task_id: *task_id,
+            type_id: Some(*type_id),
+            tid: 1,
+            source: "probe".into(),
+        });
+        data.tasks.extend(rows);
+        data
+    }
+
     /// Writes a session of these rows.
     pub fn write(&self, segments: usize) -> OnDisk {
         let tmp = TempDir::new().unwrap();
@@ -215,18 +251,18 @@ impl Args {
                 long_poll: of.long_poll,
                 very_long_poll: of.very_long_poll,
                 wake_delay_p99: of.wake_delay_p99,
-                wake_delay_count: i64::try_from(of.wake_delay_count).unwrap(),
-                cpu_share: of.cpu_share.into(),
+                wake_delay_count: of.wake_delay_count,
+                cpu_share: of.cpu_share,
                 short_sleeps: of.short_sleeps,
-                worker_blocked: of.worker_blocked.into(),
-                imbalance: of.imbalance.into(),
-                imbalance_busy: of.imbalance_busy.into(),
-                pool_busy: of.pool_busy.into(),
-                pool_threads: i64::try_from(of.pool_threads).unwrap(),
+                worker_blocked: of.worker_blocked,
+                imbalance: of.imbalance,
+                imbalance_busy: of.imbalance_busy,
+                pool_busy: of.pool_busy,
+                pool_threads: of.pool_threads,
                 growth: of.growth,
-                growth_ended: of.growth_ended.into(),
+                growth_ended: of.growth_ended,
                 self_wakes: of.self_wakes,
-                self_wakes_share: of.self_wakes_share.into(),
+                self_wakes_share: of.self_wakes_share,
                 lock_wait: of.lock_wait,
                 observed: of.observed,
             },

@@ -287,6 +287,7 @@ prop_compose! {
         }
         let once_each = |rows| once(rows, |o: &OverheadRow| (o.ts, 0));
         Data {
+            start: T0,
             polls,
             off_cpu: once(off_cpu, |o: &OffCpuRow| (o.ts, o.tid)),
             samples: once(bursts.concat(), |s: &SampleRow| (s.ts, s.tid)),

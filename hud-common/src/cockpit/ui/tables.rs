@@ -427,7 +427,7 @@ fn worker_cell(cx: &Cx<'_>, worker: &Worker, column: usize, is_worker: bool) -> 
         // To block is what the pool is for.
         0 => cx.theme.dim,
         _ if !is_worker => cx.theme.text,
-        n if n >= i64::from(cx.state.thresholds().worker_blocked) => cx.theme.warning,
+        n if n >= cx.state.thresholds().worker_blocked => cx.theme.warning,
         _ => cx.theme.caution,
     };
     match column {

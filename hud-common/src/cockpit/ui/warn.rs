@@ -41,22 +41,13 @@ const KNOBS: [Knob; 10] = [
     },
     Knob { name: "sleep", unit: Unit::Time(STRETCH_MIN), get: |t| t.asleep, set: |t, v| t.asleep = v },
     Knob { name: "wake", unit: Unit::Time(1), get: |t| t.wake_delay_p99, set: |t, v| t.wake_delay_p99 = v },
-    Knob {
-        name: "blocked",
-        unit: Unit::Percent,
-        get: |t| t.worker_blocked.into(),
-        set: |t, v| t.worker_blocked = small(v),
-    },
-    Knob { name: "imbalance", unit: Unit::Ratio, get: |t| t.imbalance.into(), set: |t, v| t.imbalance = small(v) },
-    Knob { name: "pool", unit: Unit::Percent, get: |t| t.pool_busy.into(), set: |t, v| t.pool_busy = small(v) },
+    Knob { name: "blocked", unit: Unit::Percent, get: |t| t.worker_blocked, set: |t, v| t.worker_blocked = v },
+    Knob { name: "imbalance", unit: Unit::Ratio, get: |t| t.imbalance, set: |t, v| t.imbalance = v },
+    Knob { name: "pool", unit: Unit::Percent, get: |t| t.pool_busy, set: |t, v| t.pool_busy = v },
     Knob { name: "growth", unit: Unit::Count, get: |t| t.growth, set: |t, v| t.growth = v },
     Knob { name: "self-wakes", unit: Unit::Count, get: |t| t.self_wakes, set: |t, v| t.self_wakes = v },
     Knob { name: "lock", unit: Unit::Time(STRETCH_MIN), get: |t| t.lock_wait, set: |t, v| t.lock_wait = v },
 ];
-
-fn small(value: i64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
 
 /// One limit: `poll=20ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The rules.
+//! The rules, from the header of queries/findings.sql: over whole tenths of a second, and rows in the one in which they end.
 
 use std::{
     cmp::Reverse,
@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 
 use super::{
     blocking, load, locks,
-    names::{asleep, is_sleep},
-    percentile, wakes,
+    names::{asleep, is_sleep, ready},
+    overlap, percentile,
 };
 use crate::data::{Args, Data, MS, SECOND};
 
-/// What all findings have.
+const TENTH: i64 = SECOND / 10;
+
+/// The columns of a finding that its rule decides.
 struct Finding {
     rule: &'static str,
     is_warning: bool,
@@ -23,10 +25,11 @@ struct Finding {
     value: i64,
     threshold: i64,
     unit: &'static str,
-    task_type: Option<String>,
+    type_id: Option<i64>,
     at: Option<(i64, i64)>,
     tid: Option<i32>,
-    count: Option<usize>,
+    count: Option<i64>,
+    total: Option<i64>,
     is_estimated: bool,
 }
 
@@ -39,16 +42,17 @@ impl Default for Finding {
             value: 0,
             threshold: 0,
             unit: "ns",
-            task_type: None,
+            type_id: None,
             at: None,
             tid: None,
             count: None,
+            total: None,
             is_estimated: false,
         }
     }
 }
 
-fn told(ns: i64) -> String {
+fn duration(ns: i64) -> String {
     for (unit, scale) in [("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000)] {
         if ns >= 10 * scale {
             return format!("{} {unit}", ns / scale);
@@ -57,11 +61,44 @@ fn told(ns: i64) -> String {
     format!("{ns} ns")
 }
 
-fn name(task_type: &Option<String>) -> &str {
-    task_type.as_deref().unwrap_or("a task of unknown type")
+/// The name of a type; of one that is in no table, a placeholder.
+fn name_or(data: &Data, type_id: Option<i64>, unknown: &str) -> String {
+    match (type_id, data.task_type(type_id)) {
+        (None, _) => unknown.to_owned(),
+        (Some(_), Some(of)) => of.name.to_string(),
+        (Some(_), None) => "<unknown>".to_owned(),
+    }
+}
+
+fn name(data: &Data, type_id: Option<i64>) -> String {
+    name_or(data, type_id, "a task of unknown type")
+}
+
+/// Whether a type is that of a task, as far as is known.
+fn is_task(data: &Data, type_id: Option<i64>) -> bool {
+    data.task_type(type_id).is_none_or(|of| of.kind == "task")
+}
+
+fn len<T>(of: &[T]) -> i64 {
+    i64::try_from(of.len()).unwrap()
+}
+
+/// A row of `polls` or `off_cpu` belongs to the range in which it ended.
+fn has_ended(args: &Args, ts: i64, dur: i64) -> bool {
+    args.holds(ts + dur)
+}
+
+/// Sleeps inside tasks of 1 ms or more.
+fn sleeps<'a>(data: &'a Data, args: &'a Args) -> impl Iterator<Item = (&'a OffCpuRow, i64)> {
+    let ended = data.off_cpu.iter().filter(|o| has_ended(args, o.ts, o.dur) && is_sleep(o) && asleep(o) >= MS);
+    ended.filter_map(|o| Some((o, o.task_id?)))
 }
 
 pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
+    let (from, to) = (args.from.div_euclid(TENTH) * TENTH, (args.to + TENTH - 1).div_euclid(TENTH) * TENTH);
+    // There is nothing before the session.
+    let from = from.max(data.start.div_euclid(TENTH) * TENTH);
+    let args = &Args { from, to, ..args.clone() };
     let mut found = long_polls(data, args);
     found.extend(cpu_shares(data, args));
     found.extend(short_sleeps(data, args));
@@ -71,15 +108,39 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
     found.extend(tasks_grow(data, args));
     found.extend(self_waking(data, args));
     found.extend(lock_owners(data, args));
+    let r = &args.rules;
+    let thresholds = [
+        ("long_poll", r.long_poll),
+        ("very_long_poll", r.very_long_poll),
+        ("asleep", args.asleep),
+        ("wake_delay_p99", r.wake_delay_p99),
+        ("wake_delay_count", r.wake_delay_count),
+        ("cpu_share", r.cpu_share),
+        ("short_sleeps", r.short_sleeps),
+        ("worker_blocked", r.worker_blocked),
+        ("imbalance", r.imbalance),
+        ("imbalance_busy", r.imbalance_busy),
+        ("pool_busy", r.pool_busy),
+        ("pool_threads", r.pool_threads),
+        ("growth", r.growth),
+        ("growth_ended", r.growth_ended),
+        ("self_wakes", r.self_wakes),
+        ("self_wakes_share", r.self_wakes_share),
+        ("lock_wait", r.lock_wait),
+        ("observed", r.observed),
+    ];
+    let thresholds = thresholds.map(|(name, value)| format!("{name}={value}")).join(",");
     let found = found.into_iter();
     found
         .map(|f| {
             json!({
                 "rule": f.rule, "severity": if f.is_warning { "warning" } else { "caution" },
                 "sentence": f.sentence, "value": f.value, "threshold": f.threshold, "unit": f.unit,
-                "task_type": f.task_type, "thread": f.tid.and_then(|t| data.thread(t)).map(|t| t.name.clone()),
+                "task_type": data.task_type(f.type_id).map(|t| t.name.clone()),
+                "thread": f.tid.and_then(|t| data.thread(t)).map(|t| t.name.clone()),
                 "ts": f.at.map(|(ts, _)| ts).filter(|ts| *ts > 0), "task_id": f.at.map(|(_, task)| task), "tid": f.tid,
-                "count": f.count, "estimated": f.is_estimated,
+                "count": f.count, "total": f.total, "estimated": f.is_estimated, "since": from, "until": to,
+                "thresholds": thresholds,
             })
         })
         .collect()
@@ -87,81 +148,110 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
 
 fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
     let rules = &args.rules;
-    let mut all: Vec<(i64, i64, i32, i64, Option<i64>)> = Vec::new();
     let was_in_place = |tid: i32, from: i64, to: i64| {
-        let is_within = |ts: i64, of: i32, task: Option<i64>| {
-            of == tid && task.is_some() && args.holds(ts) && from <= ts && ts < to
-        };
-        let samples = data.samples.iter().filter(|s| is_within(s.ts, s.tid, s.task_id)).map(|s| s.stack_id);
-        let sleeps =
-            data.off_cpu.iter().filter(|o| is_within(o.ts, o.tid, o.task_id) && is_sleep(o) && asleep(o) >= MS);
-        samples.chain(sleeps.map(|o| o.stack_id)).any(|stack| data.is_in_place(stack))
+        let is_within = |of: i32, ts: i64| of == tid && from <= ts && ts < to;
+        let samples = data.samples.iter().filter(|s| args.holds(s.ts) && s.task_id.is_some() && is_within(s.tid, s.ts));
+        let sleeps = sleeps(data, args).filter(|(o, _)| is_within(o.tid, o.ts));
+        let mut stacks = samples.map(|s| s.stack_id).chain(sleeps.map(|(o, _)| o.stack_id));
+        stacks.any(|stack| data.is_in_place(stack))
     };
-    let mut add = |dur: i64, ts: i64, end: i64, tid: i32, task: i64, type_id: Option<i64>, is_code: bool| {
-        let of = data.task_type(type_id.or(data.type_id(Some(task))));
-        if data.keeps_worker(args, of, tid, end, is_code) && !was_in_place(tid, ts, end) {
-            all.push((dur, ts, tid, task, type_id));
-        }
-    };
-    for p in data.polls.iter().filter(|p| args.holds(p.ts) && p.dur.min(p.dur - p.run_queue) > rules.long_poll) {
-        add(p.dur - p.run_queue, p.ts, p.ts + p.dur, p.tid, p.task_id, p.type_id, true);
-    }
-    for o in data.off_cpu.iter().filter(|o| args.holds(o.ts) && is_sleep(o) && !data.polls_on(o.ts)) {
-        if let Some(task) = o.task_id.filter(|_| asleep(o) > rules.long_poll) {
-            add(asleep(o), o.ts, o.ts + o.dur, o.tid, task, None, data.blame(o.stack_id).is_own);
+    let polls = || data.polls.iter().filter(|p| has_ended(args, p.ts, p.dur) && p.dur >= MS);
+    // Time held, start, thread, task.
+    let mut types: BTreeMap<Option<i64>, Vec<(i64, i64, i32, i64)>> = BTreeMap::new();
+    for p in polls().filter(|p| p.dur > rules.long_poll && p.dur - p.run_queue > rules.long_poll) {
+        let type_id = p.type_id.or(data.type_id(Some(p.task_id)));
+        let end = p.ts + p.dur;
+        if data.keeps_worker(args, data.task_type(type_id), p.tid, end, true) && !was_in_place(p.tid, p.ts, end) {
+            types.entry(type_id).or_default().push((p.dur - p.run_queue, p.ts, p.tid, p.task_id));
         }
     }
-    let mut types: BTreeMap<Option<String>, Vec<_>> = BTreeMap::new();
-    for long in all {
-        let of = data.task_type(long.4.or(data.type_id(Some(long.3))));
-        types.entry(of.map(|t| t.name.to_string())).or_default().push(long);
+    for (o, task) in sleeps(data, args).filter(|(o, _)| asleep(o) > rules.long_poll && asleep(o) >= args.asleep) {
+        let is_around =
+            |p: &PollRow| p.tid == o.tid && p.task_id == task && p.ts <= o.ts && p.ts + p.dur >= o.ts + asleep(o);
+        let type_id = data.type_id(Some(task));
+        let is_own = data.blame(o.stack_id).is_own;
+        if !data.is_in_place(o.stack_id)
+            && data.keeps_worker(args, data.task_type(type_id), o.tid, o.ts + o.dur, is_own)
+            && !polls().any(is_around)
+        {
+            types.entry(type_id).or_default().push((asleep(o), o.ts, o.tid, task));
+        }
     }
     let types = types.into_iter();
     types
-        .map(|(task_type, long)| {
-            let (dur, ts, tid, task, ..) =
-                *long.iter().min_by_key(|(dur, ts, tid, task, ..)| (-dur, *ts, *tid, *task)).unwrap();
+        .map(|(type_id, long)| {
+            let worst = long.iter().max_by_key(|(dur, ts, tid, task)| (*dur, Reverse(*ts), *tid, *task));
+            let (dur, ts, tid, task) = *worst.unwrap();
             let is_warning = dur > rules.very_long_poll;
-            let held = format!("{} held its worker", name(&task_type));
+            let held = format!("{} held its worker", name(data, type_id));
             Finding {
                 rule: "long_poll",
                 is_warning,
                 sentence: match long.len() {
-                    1 => format!("{held} for {}", told(dur)),
-                    n => format!("{held} {n} times for more than {}, longest {}", told(rules.long_poll), told(dur)),
+                    1 => format!("{held} for {}", duration(dur)),
+                    n => format!(
+                        "{held} {n} times for more than {}, longest {}",
+                        duration(rules.long_poll),
+                        duration(dur)
+                    ),
                 },
                 value: dur,
                 threshold: if is_warning { rules.very_long_poll } else { rules.long_poll },
-                task_type,
+                type_id,
                 at: Some((ts, task)),
                 tid: Some(tid),
-                count: Some(long.len()),
+                count: Some(len(&long)),
+                total: Some(long.iter().map(|(dur, ..)| dur).sum()),
                 ..Finding::default()
             }
         })
         .collect()
 }
 
-/// Worker threads that one task computed on for much of the time in which polls were not watched.
-fn cpu_shares(data: &Data, args: &Args) -> Vec<Finding> {
-    let mut on: Vec<(i64, i64)> = data
-        .coverage
-        .iter()
-        .filter(|c| c.stream == "polls" && c.dur > 0)
-        .map(|c| (c.ts.max(args.from), (c.ts + c.dur).min(args.to)))
-        .filter(|(from, to)| from < to)
-        .collect();
-    on.sort_unstable();
-    let (mut time, mut until) = (args.to - args.from, args.from);
-    for (from, to) in on {
-        time -= (to - from.max(until)).max(0);
-        until = until.max(to);
+/// The tenths of a second with any event in which polls were not recorded.
+fn unwatched(data: &Data, args: &Args) -> Vec<i64> {
+    let mut tenths = Vec::new();
+    let mut from = args.from;
+    while from < args.to {
+        let to = from + TENTH;
+        let at = |ts: i64| from <= ts && ts < to;
+        // What has no length touches the tenth of its instant.
+        let touches = |ts: i64, dur: i64| ts < to && (ts + dur - 1).max(ts) >= from;
+        let has_event = data.polls.iter().any(|p| touches(p.ts, p.dur) || at(p.ts + p.dur))
+            || data.off_cpu.iter().any(|o| touches(o.ts, o.dur) || at(o.ts + o.dur))
+            || data.coverage.iter().any(|c| touches(c.ts, c.dur))
+            || data.samples.iter().any(|s| at(s.ts))
+            || data.wakes.iter().any(|w| at(w.ts))
+            || data.spawns.iter().any(|s| at(s.ts))
+            || data.ends.iter().any(|e| at(e.ts))
+            || data.tasks.iter().any(|t| at(t.ts))
+            || data.drops.iter().any(|d| at(d.ts + d.dur))
+            || data.process.iter().any(|p| at(p.ts))
+            || data.overhead.iter().any(|o| at(o.ts));
+        let polled = data.polls.iter().any(|p| at(p.ts + p.dur)) || on(data, "polls", from, to) > 0;
+        if has_event && !polled {
+            tenths.push(from);
+        }
+        from = to;
     }
+    tenths
+}
+
+/// How long a stream was on, at most all of the time.
+fn on(data: &Data, stream: &str, from: i64, to: i64) -> i64 {
+    let of = data.coverage.iter().filter(|c| c.stream == stream);
+    of.map(|c| overlap(c.ts, c.ts + c.dur, from, to)).sum::<i64>().min(to - from)
+}
+
+/// Workers on which one task computed for much of the time in which polls were not recorded.
+fn cpu_shares(data: &Data, args: &Args) -> Vec<Finding> {
+    let tenths = unwatched(data, args);
+    let time = len(&tenths) * TENTH;
     if time < args.rules.observed || time == 0 {
         return Vec::new();
     }
     let mut computed: BTreeMap<(i32, i64), (i64, i64, i64)> = BTreeMap::new();
-    for s in data.samples.iter().filter(|s| args.holds(s.ts) && !data.polls_on(s.ts)) {
+    for s in data.samples.iter().filter(|s| tenths.contains(&(s.ts.div_euclid(TENTH) * TENTH))) {
         if let Some(task) = s.task_id {
             let (n, weight, first) = computed.entry((s.tid, task)).or_insert((0, 0, i64::MAX));
             (*n, *weight, *first) = (*n + 1, *weight + s.weight, s.ts.min(*first));
@@ -169,9 +259,11 @@ fn cpu_shares(data: &Data, args: &Args) -> Vec<Finding> {
     }
     let mut found = Vec::new();
     for ((tid, task), (n, weight, first)) in computed {
-        let share = weight * (n - 1) * 1000 / (n * time);
+        let weight = weight * (n - 1) / n;
+        let share = weight * 1000 / time;
         let worker = data.thread(tid).filter(|t| t.role == "worker");
-        let of = data.type_of(Some(task)).filter(|t| t.kind == "task");
+        let type_id = data.type_id(Some(task));
+        let of = data.task_type(type_id).filter(|t| t.kind == "task");
         if let (Some(worker), Some(of), true) = (worker, of, share > args.rules.cpu_share) {
             let name = worker.worker.map_or_else(|| format!("worker thread {tid}"), |n| format!("worker {n}"));
             found.push(Finding {
@@ -180,15 +272,16 @@ fn cpu_shares(data: &Data, args: &Args) -> Vec<Finding> {
                     "{} took {} % of the time of {name} in the {} in which polls were not recorded",
                     of.name,
                     share / 10,
-                    told(time)
+                    duration(time)
                 ),
                 value: share,
                 threshold: args.rules.cpu_share,
                 unit: "thousandths",
-                task_type: Some(of.name.to_string()),
+                type_id,
                 at: Some((first, task)),
                 tid: Some(tid),
-                count: Some(usize::try_from(n).unwrap()),
+                count: Some(n),
+                total: Some(weight),
                 is_estimated: true,
                 ..Finding::default()
             });
@@ -198,37 +291,42 @@ fn cpu_shares(data: &Data, args: &Args) -> Vec<Finding> {
 }
 
 fn short_sleeps(data: &Data, args: &Args) -> Vec<Finding> {
-    let mut types: BTreeMap<Option<String>, Vec<&OffCpuRow>> = BTreeMap::new();
-    for o in blocking::short(data, args, MS) {
-        types.entry(data.type_of(o.task_id).map(|t| t.name.to_string())).or_default().push(o);
+    let mut types: BTreeMap<Option<i64>, Vec<&OffCpuRow>> = BTreeMap::new();
+    for o in data.off_cpu.iter().filter(|o| has_ended(args, o.ts, o.dur) && o.task_id.is_some()) {
+        let is_short = o.state == "+" || (is_sleep(o) && asleep(o) < MS);
+        let (type_id, is_own) = (data.type_id(o.task_id), data.blame(o.stack_id).is_own);
+        let keeps_worker = data.keeps_worker(args, data.task_type(type_id), o.tid, o.ts + o.dur, is_own);
+        if is_short && keeps_worker && !data.is_in_place(o.stack_id) {
+            types.entry(type_id).or_default().push(o);
+        }
     }
     let mut found = Vec::new();
-    for (task_type, rows) in types {
+    for (type_id, rows) in types {
         let (count, total) =
             (rows.iter().map(|o| blocking::sleeps(o)).sum::<i64>(), rows.iter().map(|o| asleep(o)).sum::<i64>());
-        let window = (args.to - args.from).max(SECOND);
-        if i128::from(total) * 1_000_000_000 < i128::from(args.rules.short_sleeps) * i128::from(window) {
+        let range = (args.to - args.from).max(SECOND);
+        if i128::from(total) * 1_000_000_000 < i128::from(args.rules.short_sleeps) * i128::from(range) {
             continue;
         }
-        let mut by_thread: BTreeMap<_, i64> = BTreeMap::new();
+        let mut by_task: BTreeMap<_, i64> = BTreeMap::new();
         for o in &rows {
-            let is_own = data.blame(o.stack_id).is_own;
-            *by_thread.entry((o.tid, o.task_id.unwrap(), is_own)).or_default() += asleep(o);
+            *by_task.entry((o.tid, o.task_id.unwrap())).or_default() += asleep(o);
         }
-        let ((tid, task, _), _) = by_thread.into_iter().min_by_key(|(key, sum)| (-sum, *key)).unwrap();
+        let ((tid, task), _) = by_task.into_iter().min_by_key(|(key, sum)| (-sum, *key)).unwrap();
         found.push(Finding {
             rule: "short_sleeps",
             sentence: format!(
                 "{} slept inside polls {count} times for less than 1 ms, {} in sum",
-                name(&task_type),
-                told(total)
+                name(data, type_id),
+                duration(total)
             ),
             value: total,
             threshold: args.rules.short_sleeps,
-            task_type,
+            type_id,
             at: Some((0, task)),
             tid: Some(tid),
-            count: Some(usize::try_from(count).unwrap()),
+            count: Some(count),
+            total: Some(total),
             is_estimated: rows.iter().any(|o| o.state == "+"),
             ..Finding::default()
         });
@@ -239,10 +337,8 @@ fn short_sleeps(data: &Data, args: &Args) -> Vec<Finding> {
 fn cpu_starved(data: &Data, args: &Args) -> Option<Finding> {
     let least = args.rules.long_poll;
     let wait = |p: &PollRow| p.run_queue.min(p.dur);
-    let waited = data.polls.iter().filter(|p| args.holds(p.ts) && wait(p) > least);
-    let waited: Vec<_> = waited
-        .filter(|p| data.task_type(p.type_id.or(data.type_id(Some(p.task_id)))).is_none_or(|t| t.kind == "task"))
-        .collect();
+    let waited = data.polls.iter().filter(|p| has_ended(args, p.ts, p.dur) && p.dur >= MS && wait(p) > least);
+    let waited: Vec<_> = waited.filter(|p| is_task(data, p.type_id.or(data.type_id(Some(p.task_id))))).collect();
     let worst = waited.iter().min_by_key(|p| (-wait(p), p.ts, p.tid, p.task_id))?;
     let longest = wait(worst);
     let rows: Vec<_> = data.process.iter().filter(|p| args.holds(p.ts)).collect();
@@ -262,62 +358,121 @@ fn cpu_starved(data: &Data, args: &Args) -> Option<Finding> {
     Some(Finding {
         rule: "cpu_starved",
         sentence: match waited.len() {
-            1 => format!("a poll waited for a CPU for {}{who}", told(longest)),
+            1 => format!("a poll waited for a CPU for {}{who}", duration(longest)),
             n => format!(
                 "polls waited for a CPU {n} times for more than {}, longest {}{who}",
-                told(least),
-                told(longest)
+                duration(least),
+                duration(longest)
             ),
         },
         value: longest,
         threshold: least,
         at: Some((worst.ts, worst.task_id)),
         tid: Some(worst.tid),
-        count: Some(waited.len()),
+        count: Some(len(&waited)),
+        total: Some(waited.iter().map(|p| wait(p)).sum()),
         ..Finding::default()
     })
 }
 
 fn wake_delay(data: &Data, args: &Args) -> Option<Finding> {
-    let (all, worst) = wakes::all_delays(data, args);
+    let polls = data.polls.iter().filter(|p| has_ended(args, p.ts, p.dur) && is_task(data, p.type_id));
+    let delays: Vec<_> = polls.filter_map(|p| Some((p.type_id, p.wake_delay?.max(0)))).collect();
+    let mut types: BTreeMap<(bool, Option<i64>), i64> = BTreeMap::new();
+    for (type_id, delay) in &delays {
+        *types.entry((type_id.is_none(), *type_id)).or_default() += delay;
+    }
+    let ((_, worst), _) = types.into_iter().min_by_key(|(key, sum)| (-sum, *key))?;
+    let all: Vec<i64> = delays.iter().map(|(_, delay)| *delay).collect();
     let p99 = percentile(&all, 990, 16)?;
-    let is_enough = i64::try_from(all.len()).unwrap() >= args.rules.wake_delay_count;
-    let most = worst.as_ref().map(|name| format!("; most of it falls to {name}")).unwrap_or_default();
-    (p99 > args.rules.wake_delay_p99 && is_enough).then(|| Finding {
+    let most = worst.map(|_| format!("; most of it falls to {}", name(data, worst))).unwrap_or_default();
+    (p99 > args.rules.wake_delay_p99 && len(&all) >= args.rules.wake_delay_count).then(|| Finding {
         rule: "wake_delay",
-        sentence: format!("woken tasks wait for their poll: one in a hundred {} or more{most}", told(p99)),
+        sentence: format!("woken tasks wait for their poll: one in a hundred {} or more{most}", duration(p99)),
         value: p99,
         threshold: args.rules.wake_delay_p99,
-        task_type: worst,
-        count: Some(all.len()),
+        type_id: worst,
+        count: Some(len(&all)),
+        total: Some(all.iter().sum()),
         ..Finding::default()
     })
 }
 
+/// Observed, blocked and idle time of a thread, and its time on a CPU. `None` if it has no event in the range.
+fn load(data: &Data, args: &Args, tid: i32) -> Option<[i64; 4]> {
+    let touches = |ts: i64, dur: i64| ts < args.to && (ts + dur - 1).max(ts) >= args.from;
+    let off_cpu = || data.off_cpu.iter().filter(|o| o.tid == tid && touches(o.ts, o.dur));
+    let mut events: Vec<_> = off_cpu().map(|o| (o.ts, o.ts + o.dur)).collect();
+    let polls = data.polls.iter().filter(|p| p.tid == tid);
+    events.extend(polls.filter(|p| touches(p.ts, p.dur)).map(|p| (p.ts, p.ts + p.dur)));
+    events.extend(data.samples.iter().filter(|s| s.tid == tid && args.holds(s.ts)).map(|s| (s.ts, s.ts)));
+    let first = events.iter().map(|(ts, _)| (*ts).max(args.from)).min();
+    let last = events.iter().map(|(_, end)| (*end).min(args.to)).max();
+    // What ends as the range begins belongs to it, and has no time in it.
+    let ended = data.off_cpu.iter().filter(|o| o.tid == tid).map(|o| (o.ts, o.dur));
+    let mut ended = ended.chain(data.polls.iter().filter(|p| p.tid == tid).map(|p| (p.ts, p.dur)));
+    if first.is_none() && ended.any(|(ts, dur)| has_ended(args, ts, dur)) {
+        return Some([0; 4]);
+    }
+    let is_worker = data.thread(tid).is_some_and(|t| t.role == "worker");
+    let (mut blocked, mut waiting, mut idle) = (0, 0, 0);
+    for o in off_cpu() {
+        let slept = overlap(o.ts, ready(o), args.from, args.to);
+        waiting += overlap(ready(o), o.ts + o.dur, args.from, args.to);
+        let of = data.type_of(o.task_id);
+        let is_in_task = match of {
+            // It may be a worker's own loop.
+            None => o.task_id.is_some() && !data.was_worker(tid),
+            Some(of) => of.kind != "worker",
+        };
+        let is_long = has_ended(args, o.ts, o.dur) && is_sleep(o) && asleep(o) >= MS;
+        let is_in_place = is_worker
+            && is_long
+            && of.is_none_or(|of| of.kind == "task")
+            && (data.is_in_place(o.stack_id) || data.is_handed(args, tid, o.ts + o.dur));
+        if is_in_task && !is_in_place { blocked += slept } else { idle += slept }
+    }
+    let running = (last? - first? - blocked - waiting - idle).max(0);
+    Some([running + blocked + waiting + idle, blocked, idle, running])
+}
+
 fn loads(data: &Data, args: &Args) -> Vec<Finding> {
     let rules = &args.rules;
-    let per_mille = |part: i64, whole: i64| part * 1000 / whole;
+    let per_mille = |part: i64, whole: i64| if whole > 0 { part * 1000 / whole } else { 0 };
     let mut found = Vec::new();
     let mut runtimes: BTreeMap<Option<i64>, Vec<(i64, i32, String)>> = BTreeMap::new();
     for w in load::threads(data, "worker") {
-        let load = load::whole(data, args, w.tid);
-        if load.observed < rules.observed || load.observed == 0 {
+        let [observed, blocked, _, running] = load(data, args, w.tid).unwrap_or_default();
+        if observed < rules.observed {
             continue;
         }
         let name = w.worker.map_or_else(|| format!("worker thread {}", w.tid), |n| format!("worker {n}"));
-        let blocked = per_mille(load.blocked, load.observed);
-        if blocked > rules.worker_blocked {
+        let share = per_mille(blocked, observed);
+        if share > rules.worker_blocked {
+            // The longest sleep is where to look.
+            let sleeps = sleeps(data, args).filter(|(o, _)| o.tid == w.tid && asleep(o) >= args.asleep);
+            let blocking = sleeps.filter(|(o, task)| {
+                let is_own = data.blame(o.stack_id).is_own;
+                !data.is_in_place(o.stack_id)
+                    && data.keeps_worker(args, data.type_of(Some(*task)), o.tid, o.ts + o.dur, is_own)
+            });
+            let longest = blocking.min_by_key(|(o, task)| (-asleep(o), o.ts, *task));
             found.push(Finding {
                 rule: "worker_blocked",
                 is_warning: true,
-                sentence: format!("{name} was asleep inside polls for {} % of its time", blocked / 10),
-                value: blocked,
+                sentence: format!("{name} was asleep inside polls for {} % of its time", share / 10),
+                value: share,
                 threshold: rules.worker_blocked,
+                type_id: longest.and_then(|(_, task)| data.type_id(Some(task))),
+                at: longest.map(|(o, task)| (o.ts, task)),
                 tid: Some(w.tid),
+                total: Some(blocked),
                 ..Finding::default()
             });
         }
-        runtimes.entry(w.runtime_id).or_default().push((per_mille(load.running(), load.observed), w.tid, name));
+        if observed > 0 {
+            runtimes.entry(w.runtime_id).or_default().push((per_mille(running, observed), w.tid, name));
+        }
     }
     for workers in runtimes.into_values() {
         let (busy, tid, name) = workers.iter().max_by_key(|(busy, tid, _)| (*busy, Reverse(*tid))).unwrap();
@@ -338,23 +493,22 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
             });
         }
     }
-    let pool: Vec<_> = load::threads(data, "blocking");
-    let pool: Vec<_> = pool.iter().map(|t| (t.tid, load::whole(data, args, t.tid))).collect();
-    let (observed, idle) = pool.iter().fold((0, 0), |(o, i), (_, l)| (o + l.observed, i + l.idle));
-    let is_big = i64::try_from(pool.len()).unwrap() >= rules.pool_threads && observed >= rules.observed && observed > 0;
-    if is_big && per_mille(observed - idle, observed) > rules.pool_busy {
-        let at_work = per_mille(observed - idle, observed);
-        let busiest = pool.iter().min_by_key(|(tid, l)| (l.idle - l.observed, *tid)).map(|(tid, _)| *tid);
+    let pool = load::threads(data, "blocking").into_iter();
+    let pool: Vec<_> = pool.filter_map(|t| Some((t.tid, load(data, args, t.tid)?))).collect();
+    let (observed, idle) = pool.iter().fold((0, 0), |(o, i), (_, [observed, _, idle, _])| (o + observed, i + idle));
+    let share = per_mille(observed - idle, observed);
+    if len(&pool) >= rules.pool_threads && observed >= rules.observed && share > rules.pool_busy {
+        let busiest = pool.iter().min_by_key(|(tid, [observed, _, idle, _])| (idle - observed, *tid));
         found.push(Finding {
             rule: "pool_saturated",
             sentence: format!(
                 "the {} threads of the blocking pool were at work for {} % of the time",
                 pool.len(),
-                at_work / 10
+                share / 10
             ),
-            value: at_work,
+            value: share,
             threshold: rules.pool_busy,
-            tid: busiest,
+            tid: busiest.map(|(tid, _)| *tid),
             ..Finding::default()
         });
     }
@@ -364,18 +518,18 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
 fn tasks_grow(data: &Data, args: &Args) -> Vec<Finding> {
     let rules = &args.rules;
     let watched = |stream: &str| -> i64 {
-        let of = data.coverage.iter().filter(|c| c.stream == stream && args.touches(c.ts, c.dur));
-        of.map(|c| (c.ts + c.dur).min(args.to) - c.ts.max(args.from)).filter(|on| *on > 0).sum()
+        let tenths = (args.from / TENTH..args.to / TENTH).map(|n| n * TENTH);
+        tenths.map(|from| on(data, stream, from, from + TENTH)).sum()
     };
     let watched = watched("spawns").min(watched("ends"));
     if watched < rules.observed {
         return Vec::new();
     }
-    let mut types: BTreeMap<Option<String>, (i64, i64)> = BTreeMap::new();
+    let mut types: BTreeMap<Option<i64>, (i64, i64)> = BTreeMap::new();
     let mut add = |task, spawned, ended| {
-        let of = data.type_of(Some(task));
-        if of.is_none_or(|t| t.kind != "worker") {
-            let of = types.entry(of.map(|t| t.name.to_string())).or_default();
+        let type_id = data.type_id(Some(task));
+        if data.task_type(type_id).is_none_or(|t| t.kind != "worker") {
+            let of = types.entry(type_id).or_default();
             *of = (of.0 + spawned, of.1 + ended);
         }
     };
@@ -386,20 +540,20 @@ fn tasks_grow(data: &Data, args: &Args) -> Vec<Finding> {
     let untyped = types.remove(&None).map_or(0, |(_, ended)| ended);
     let is_growing =
         |spawned: i64, ended: i64| spawned >= rules.growth && (ended + untyped) * 1000 <= spawned * rules.growth_ended;
-    let types = types.into_iter().filter_map(|(name, of)| Some((name?, of)));
+    let types = types.into_iter().filter(|(_, (spawned, ended))| is_growing(*spawned, *ended));
     types
-        .filter(|(_, (spawned, ended))| is_growing(*spawned, *ended))
-        .map(|(name, (spawned, ended))| Finding {
+        .map(|(type_id, (spawned, ended))| Finding {
             rule: "tasks_grow",
             sentence: format!(
-                "{spawned} tasks of {name} were spawned within {} that were watched, {ended} ended",
-                told(watched)
+                "{spawned} tasks of {} were spawned within {} that were watched, {ended} ended",
+                name(data, type_id),
+                duration(watched)
             ),
             value: spawned,
             threshold: rules.growth,
             unit: "count",
-            task_type: Some(name),
-            count: usize::try_from(spawned).ok(),
+            type_id,
+            count: Some(spawned),
             ..Finding::default()
         })
         .collect()
@@ -412,24 +566,20 @@ fn self_waking(data: &Data, args: &Args) -> Vec<Finding> {
         let task = tasks.entry(w.task_id).or_default();
         *task = (task.0 + 1, task.1 + i64::from(w.waker_task_id == Some(w.task_id)));
     }
-    let span = (args.to - args.from).max(SECOND);
-    let mut types: BTreeMap<Option<String>, Vec<(i64, i64)>> = BTreeMap::new();
+    let least = rules.self_wakes * (args.to - args.from).max(SECOND) / SECOND;
+    let mut types: BTreeMap<Option<i64>, Vec<(i64, i64)>> = BTreeMap::new();
     for (task, (wakes, by_itself)) in tasks {
-        let is_fast = i128::from(by_itself) * i128::from(SECOND) >= i128::from(rules.self_wakes) * i128::from(span);
-        let of = data.type_of(Some(task));
-        if by_itself > 0
-            && is_fast
-            && by_itself * 1000 >= wakes * rules.self_wakes_share
-            && of.is_none_or(|t| t.kind == "task")
-        {
-            types.entry(of.map(|t| t.name.to_string())).or_default().push((by_itself, task));
+        let type_id = data.type_id(Some(task));
+        let is_often = by_itself > 0 && by_itself >= least;
+        if is_often && by_itself * 1000 >= wakes * rules.self_wakes_share && is_task(data, type_id) {
+            types.entry(type_id).or_default().push((by_itself, task));
         }
     }
     let types = types.into_iter();
     types
-        .map(|(name, tasks)| {
+        .map(|(type_id, tasks)| {
             let wakes: i64 = tasks.iter().map(|(n, _)| n).sum();
-            let of = name.as_deref().unwrap_or("unknown type");
+            let of = name_or(data, type_id, "unknown type");
             let most = tasks.iter().min_by_key(|(n, task)| (-n, *task)).unwrap().1;
             Finding {
                 rule: "self_waking",
@@ -438,11 +588,11 @@ fn self_waking(data: &Data, args: &Args) -> Vec<Finding> {
                     n => format!("{n} tasks of {of} woke themselves {wakes} times"),
                 },
                 value: wakes,
-                threshold: rules.self_wakes,
+                threshold: least,
                 unit: "count",
-                task_type: name,
+                type_id,
                 at: Some((0, most)),
-                count: Some(tasks.len()),
+                count: Some(len(&tasks)),
                 ..Finding::default()
             }
         })
@@ -451,38 +601,47 @@ fn self_waking(data: &Data, args: &Args) -> Vec<Finding> {
 
 fn lock_owners(data: &Data, args: &Args) -> Vec<Finding> {
     let least = args.rules.lock_wait;
-    let sleeps = locks::sleeps(data, args, least);
-    let mut waits: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for wait in sleeps.iter().copied().filter(|o| args.holds(o.ts)) {
-        let of = data.type_of(wait.task_id);
+    let is_in_task = |task: i64| data.is_in_task(Some(task));
+    let sleeps: Vec<_> = sleeps(data, args).filter(|(_, task)| is_in_task(*task)).collect();
+    let mut waits: BTreeMap<_, Vec<(&OffCpuRow, i64)>> = BTreeMap::new();
+    for (wait, task) in sleeps.iter().copied().filter(|(o, _)| asleep(o) >= least) {
+        let type_id = data.type_id(Some(task));
         let is_lock = matches!(locks::lock(data, wait.stack_id), Some("mutex" | "rwlock"));
-        let is_worker = data.thread(wait.tid).is_some_and(|t| t.role != "other");
-        let holder = locks::holder(data, &sleeps, wait);
-        if let Some(holder) = holder.filter(|_| is_lock && is_worker && of.is_none_or(|t| t.kind == "task")) {
-            let name = of.map(|t| t.name.to_string());
-            let holder = data.type_of(holder.task_id).map(|t| t.name.to_string());
-            waits.entry((name, holder)).or_default().push(wait);
+        let is_runtimes = data.thread(wait.tid).is_some_and(|t| t.role != "other");
+        if !is_lock || !is_runtimes || !is_task(data, type_id) {
+            continue;
+        }
+        let end = wait.ts + asleep(wait);
+        let on_waker = sleeps.iter().copied().filter(|(o, _)| Some(o.tid) == wait.waker_tid && o.ts < end);
+        let Some((owner, owner_task)) = on_waker.max_by_key(|(o, _)| (o.ts, asleep(o))) else { continue };
+        let over = owner.ts + asleep(owner);
+        let is_over = owner.tid != wait.tid && over > wait.ts && over <= end;
+        if is_over && matches!(locks::lock(data, owner.stack_id), None | Some("park")) {
+            let owner_type = data.type_id(Some(owner_task));
+            let place = data.cpu_place(owner.stack_id, data.task_type(owner_type));
+            waits.entry((type_id, owner_type, place)).or_default().push((wait, task));
         }
     }
     let waits = waits.into_iter();
     waits
-        .map(|((task_type, holder), waits)| {
-            let worst = waits.iter().min_by_key(|o| (-asleep(o), o.ts, o.tid)).unwrap();
+        .map(|((type_id, owner_type, _), waits)| {
+            let (worst, task) = waits.iter().max_by_key(|(o, task)| (asleep(o), Reverse(o.ts), o.tid, *task)).unwrap();
             let times = if waits.len() > 1 { format!("{} times, longest ", waits.len()) } else { String::new() };
             Finding {
                 rule: "lock_owner_asleep",
                 sentence: format!(
                     "{} waited {times}{} for a lock that {} released, which had slept meanwhile",
-                    name(&task_type),
-                    told(asleep(worst)),
-                    name(&holder)
+                    name(data, type_id),
+                    duration(asleep(worst)),
+                    name(data, owner_type)
                 ),
                 value: asleep(worst),
                 threshold: least,
-                task_type,
-                at: Some((worst.ts, worst.task_id.unwrap())),
+                type_id,
+                at: Some((worst.ts, *task)),
                 tid: Some(worst.tid),
-                count: Some(waits.len()),
+                count: Some(len(&waits)),
+                total: Some(waits.iter().map(|(o, _)| asleep(o)).sum()),
                 ..Finding::default()
             }
         })

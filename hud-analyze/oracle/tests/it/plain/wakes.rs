@@ -69,19 +69,6 @@ pub(super) fn latency(data: &Data, args: &Args) -> Vec<Value> {
         .collect()
 }
 
-/// All delays, and the type that waited longest in sum.
-pub(super) fn all_delays(data: &Data, args: &Args) -> (Vec<i64>, Option<String>) {
-    let mut types: BTreeMap<(bool, Option<String>), i64> = BTreeMap::new();
-    let mut all = Vec::new();
-    for (key, delays) in delays(data, args) {
-        let name = key.map(|(name, ..)| name);
-        *types.entry((name.is_none(), name)).or_default() += delays.iter().sum::<i64>();
-        all.extend(delays);
-    }
-    let worst = types.into_iter().min_by_key(|(key, sum)| (-sum, key.clone()));
-    (all, worst.and_then(|((_, name), _)| name))
-}
-
 pub(super) fn chains(data: &Data, args: &Args) -> Vec<Value> {
     #[derive(Default)]
     struct Edge {
