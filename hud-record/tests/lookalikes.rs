@@ -7,10 +7,13 @@ mod support;
 
 use std::{path::Path, thread, time::Duration};
 
-use hud_common::cockpit::{Cause, Culprit, Query, Role, Rule, Snapshot, Source as _, Thresholds};
+use hud_common::{
+    cockpit::{Cause, Culprit, Query, Role, Rule, Snapshot, Source as _, Thresholds},
+    session::Table,
+};
 use hud_record::tail::{Settings, Tailer};
 use serde_json::Value;
-use support::{Target, analyze, may_trace, program, record, until};
+use support::{Recording, Target, analyze, may_trace, program, record, until};
 
 /// With full debug information, none (as `cargo build --release` gives it), line tables only, and stripped.
 const BUILDS: [&str; 4] = ["", "plain/", "lines/", "stripped/plain/"];
@@ -40,6 +43,8 @@ struct Said {
     each: Vec<Value>,
     workers: Vec<Value>,
     snapshot: Snapshot,
+    /// Rules and values of the findings that the recorder wrote.
+    recorded: Vec<(String, i64)>,
 }
 
 fn rows(view: &[&str], session: &Path) -> Vec<Value> {
@@ -93,7 +98,10 @@ fn said(build: &str, mode: &str, polls: &str) -> Said {
         let session = &session;
         views.map(|view| scope.spawn(move || rows(&view, session))).map(|rows| rows.join().unwrap())
     });
-    Said { context: format!("{build}{mode}, polls {polls}"), findings, blocking, each, workers, snapshot }
+    let recording = Recording::open(&session);
+    let values = recording.integers(Table::Findings, "value").into_iter().map(Option::unwrap);
+    let recorded = recording.texts(Table::Findings, "rule").into_iter().zip(values).collect();
+    Said { context: format!("{build}{mode}, polls {polls}"), findings, blocking, each, workers, snapshot, recorded }
 }
 
 fn of_rule<'a>(said: &'a Said, rule: &'a str) -> impl Iterator<Item = &'a Value> {
@@ -115,6 +123,14 @@ fn assert_nobody_held_a_worker(said: &Said) {
     let accuses = |rule: Rule| rule == Rule::WorkerBlocked || (rule == Rule::LongPoll && noise.is_empty());
     let found: Vec<_> = said.snapshot.findings.iter().filter(|f| accuses(f.rule)).collect();
     assert!(found.is_empty(), "{context}: {found:#?}");
+
+    let accuses = |(rule, value): &&(String, i64)| match rule.as_str() {
+        "worker_blocked" => true,
+        "long_poll" => *value >= NOISE,
+        _ => false,
+    };
+    let found: Vec<_> = said.recorded.iter().filter(accuses).collect();
+    assert!(found.is_empty(), "{context}, as recorded: {found:?}");
 
     let held: Vec<_> = said.blocking.iter().filter(|r| r["spans"] == "one poll").collect();
     let total = |rows: &[&Value]| rows.iter().map(|r| r["total"].as_i64().unwrap()).max().unwrap_or(0);
@@ -218,12 +234,7 @@ fn without_polls_a_task_that_computes_for_ever_is_told_by_its_share_of_a_worker(
             assert_eq!(found.len(), 1, "{}: {:#?}", said.context, said.findings);
             let sentence = found[0]["sentence"].as_str().unwrap();
             assert!(sentence.contains(" % of the time of worker "), "{}: {sentence}", said.context);
-            assert!(
-                (SHARE..=1_000).contains(&found[0]["value"].as_i64().unwrap()),
-                "{}: {}",
-                said.context,
-                found[0]
-            );
+            assert!((SHARE..=1_000).contains(&found[0]["value"].as_i64().unwrap()), "{}: {}", said.context, found[0]);
             assert_eq!(found[0]["estimated"], true);
             let rule = said.snapshot.findings.iter().find(|f| f.rule == Rule::CpuShare);
             assert!(rule.is_some_and(|f| f.is_estimated), "{}: {:#?}", said.context, said.snapshot.findings);
@@ -252,6 +263,7 @@ fn many_short_sleeps_are_added_up() {
                 .sum();
             assert!(shown * 10 >= total * 8, "{context}: {shown} of {total} ns in the cockpit");
             assert!(said.snapshot.findings.iter().any(|f| f.rule == Rule::ShortSleeps), "{context}");
+            assert!(said.recorded.iter().any(|(rule, _)| rule == "short_sleeps"), "{context}: {:?}", said.recorded);
         }
     }
 }

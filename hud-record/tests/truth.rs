@@ -113,6 +113,18 @@ fn both_culprits_are_named_and_nobody_else() {
                 );
             }
         }
+        // The recorder evaluates the rules too, and writes down what they detect.
+        let recording = support::Recording::open(&session);
+        let text = |column| recording.texts(Table::Findings, column);
+        let is_sleeper = |(sentence, function): (&String, &String)| {
+            sentence.starts_with("test_async_app::blocking_sleeper held its worker")
+                && function.contains("blocking_sleeper")
+        };
+        let (sentences, functions) = (text("sentence"), text("function"));
+        assert!(sentences.iter().zip(&functions).any(is_sleeper), "polls {polls}: {sentences:#?}");
+        let (from, to) = recording.window("findings");
+        assert!(to - from > 6_000_000_000, "polls {polls}: the rules were evaluated for {} ns", to - from);
+
         let hottest = &analyze(&["hotspots"], &session)[0];
         assert!(hottest["function"].as_str().unwrap().starts_with("test_async_app::"), "polls {polls}: {hottest:#}");
         assert_eq!(hottest["task_type"], "test_async_app::cpu_hog", "polls {polls}: {hottest:#}");

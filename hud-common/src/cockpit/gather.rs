@@ -141,13 +141,15 @@ pub enum Grain {
     Groups(i64, BTreeSet<i64>),
     /// Not at all.
     Nothing,
+    /// In each bucket, and only what the rules need: no durations and stacks, and of tasks only wakes, spawns and ends.
+    Rules,
 }
 
 impl Grain {
     /// Whether the buckets of a group are told apart.
     pub fn tells_apart(&self, group: i64) -> bool {
         match self {
-            Grain::Buckets => true,
+            Grain::Buckets | Grain::Rules => true,
             Grain::Groups(_, apart) => apart.contains(&group),
             Grain::Nothing => false,
         }
@@ -160,6 +162,8 @@ struct Place<'a> {
     bucket: Bucket,
     /// Where that is counted of which only sums are shown, if not in the partial; `None` where it is not counted.
     group: Option<Option<&'a mut Sums>>,
+    /// Only what the rules need is counted.
+    is_for_rules: bool,
     hints: &'a mut Hinted,
     tallies: &'a mut Tallies,
 }
@@ -214,30 +218,34 @@ impl Place<'_> {
     fn polls(&mut self, rows: &[PollRow]) {
         count(&mut self.partial.sums, Stream::Polls, rows.len());
         self.tallies.add(self.hints, self.bucket, rows);
-        if let Some(sums) = summed(self.partial, &mut self.group) {
+        if let Some(sums) = summed(self.partial, &mut self.group).filter(|_| !self.is_for_rules) {
             for row in rows {
                 let (id, number) = (row.type_id, number_of(row.type_id));
                 self.hints.durations.of(&mut sums.durations, id, number).record(row.dur.max(0));
             }
+        }
+        if let Some(sums) = summed(self.partial, &mut self.group) {
             for (row, delay) in rows.iter().filter_map(|row| Some((row, row.delay()?))) {
                 let (id, number) = (row.type_id, number_of(row.type_id));
                 self.hints.delays.of(&mut sums.delays, id, number).record(delay);
             }
         }
-        self.tasks(
-            rows,
-            |row| (row.task, row.ts, row.end()),
-            |task, row| {
-                task.polls += 1;
-                task.busy = task.busy.saturating_add(row.busy());
-                task.longest_poll = task.longest_poll.max(row.dur);
-                if let Some(delay) = row.delay() {
-                    task.delays += 1;
-                    task.delay = task.delay.saturating_add(delay);
-                    task.delay_longest = task.delay_longest.max(delay);
-                }
-            },
-        );
+        if !self.is_for_rules {
+            self.tasks(
+                rows,
+                |row| (row.task, row.ts, row.end()),
+                |task, row| {
+                    task.polls += 1;
+                    task.busy = task.busy.saturating_add(row.busy());
+                    task.longest_poll = task.longest_poll.max(row.dur);
+                    if let Some(delay) = row.delay() {
+                        task.delays += 1;
+                        task.delay = task.delay.saturating_add(delay);
+                        task.delay_longest = task.delay_longest.max(delay);
+                    }
+                },
+            );
+        }
         for row in rows.iter().filter(|row| row.dur >= STRETCH_MIN) {
             let PollRow { ts, dur, tid, task, type_id, .. } = *row;
             self.partial.long_polls.push(LongPoll { ts, dur, held: row.held(), busy: row.busy(), tid, task, type_id });
@@ -392,7 +400,7 @@ impl Buckets {
         }
         self.touched = Some(self.touched.map_or(bucket, |touched| touched.min(bucket)));
         let group = match &self.grain {
-            Grain::Buckets => None,
+            Grain::Buckets | Grain::Rules => None,
             Grain::Nothing => Some(None),
             Grain::Groups(width, _) => {
                 let group = bucket.0.div_euclid((*width).max(1));
@@ -405,7 +413,8 @@ impl Buckets {
             partial.sums.polls.reserve(like);
             partial
         });
-        Some(Place { partial, bucket, group, hints: &mut self.hints, tallies: &mut self.tallies })
+        let is_for_rules = matches!(self.grain, Grain::Rules);
+        Some(Place { partial, bucket, group, is_for_rules, hints: &mut self.hints, tallies: &mut self.tallies })
     }
 
     /// The buckets that `[ts, end)` touches, and the sums of each; an empty stretch touches that of its instant.
@@ -498,7 +507,9 @@ impl Buckets {
             sums.seen.entry(row.tid).or_default().returned.add(end);
             if let Some(id) = row.task {
                 let asleep = ready.saturating_sub(row.ts);
-                place.task(id, row.ts, end, |task| task.blocked = task.blocked.saturating_add(asleep));
+                if !place.is_for_rules {
+                    place.task(id, row.ts, end, |task| task.blocked = task.blocked.saturating_add(asleep));
+                }
                 if asleep >= STRETCH_MIN && matches!(row.state, b'S' | b'D') {
                     place.partial.sleeps.push(Sleep {
                         ts: row.ts,
@@ -548,13 +559,15 @@ impl Buckets {
         let seen = sums.seen.entry(row.tid).or_default();
         seen.first.add(row.ts);
         seen.last.add(row.ts);
-        if let Some(sums) = summed(place.partial, &mut place.group) {
+        if let Some(sums) = summed(place.partial, &mut place.group).filter(|_| !place.is_for_rules) {
             let stack = sums.stacks.entry((row.stack, row.task)).or_default();
             stack.samples += 1;
             stack.weight = stack.weight.saturating_add(weight);
         }
         if let Some(id) = row.task {
-            place.task(id, row.ts, row.ts, |task| task.cpu = task.cpu.saturating_add(weight));
+            if !place.is_for_rules {
+                place.task(id, row.ts, row.ts, |task| task.cpu = task.cpu.saturating_add(weight));
+            }
             place.partial.marks.push(Mark { ts: row.ts, tid: row.tid, task: id, stack: row.stack, weight });
         }
     }
@@ -585,6 +598,8 @@ impl Buckets {
         let Some(mut place) = self.at(ts) else { return };
         if let Some(stream) = of {
             count(&mut place.partial.sums, stream, 1);
+        } else if place.is_for_rules {
+            return;
         }
         place.task(id, ts, ts, then);
     }

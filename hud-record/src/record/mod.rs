@@ -3,7 +3,8 @@
 //! What is attached (`attachment`) lives as long as hud watches a process; sessions (`session`) come and go over it, one
 //! a day in a store, without an event missed (`recorder`). Each has three threads besides the caller's, which drains the
 //! ring: the writer appends batches to in-flight logs and rolls them, and counts instead of writing while the disk is
-//! full (`disk`); the sealer turns finished logs into Parquet and removes what is past the bounds (`retention`); the
+//! full (`disk`), and has the rules evaluated over what it wrote (`rules`); the sealer turns finished logs into Parquet and
+//! removes what is past the bounds (`retention`); the
 //! namer gives stacks their names. Only channels join them. A next session is prepared, and the last one closed, on a
 //! thread of its own. The drain never waits for names, and for the disk only once the writer is 64 batches behind; what
 //! the ring cannot hold meanwhile is counted as lost.
@@ -19,6 +20,7 @@ mod namer;
 mod queue;
 mod recorder;
 mod retention;
+mod rules;
 mod sealer;
 mod session;
 mod stacks;

@@ -27,6 +27,7 @@ use super::{
     disk::{Pause, Reserve},
     queue::{Counts, Flow, Message, Rows, queue},
     retention::Retention,
+    rules::Rules,
     sealer::{Kept, SealOrder, Sealer, SealerTotals},
 };
 use crate::{
@@ -150,6 +151,8 @@ impl Writer {
                 })
                 .map_err(spawn)?
         };
+        // Without them a session is as good, but for one table.
+        let rules = Rules::start().inspect_err(|e| tracing::warn!("failed to start a thread for the rules: {e}")).ok();
         let writer = {
             let status = Arc::clone(&status);
             thread::Builder::new()
@@ -169,6 +172,8 @@ impl Writer {
                         reserve,
                         to_seal: finished,
                         kept: Arc::default(),
+                        rules,
+                        written: Vec::new(),
                         flow,
                         status,
                     };
@@ -227,6 +232,9 @@ struct WriterThread {
     to_seal: Sender<SealOrder>,
     /// Bytes of rows in memory that are not sealed.
     kept: Arc<AtomicU64>,
+    /// Where the rules are evaluated, and what was written for them to judge.
+    rules: Option<Rules>,
+    written: Vec<(Table, RecordBatch)>,
     flow: Arc<Flow>,
     status: Arc<WriterStatus>,
 }
@@ -249,6 +257,10 @@ impl WriterThread {
                         self.rows(table, batch)?;
                         self.flow.done(bytes);
                     }
+                    if let Some(rules) = &mut self.rules {
+                        let now = self.clock.epoch(kernel::now());
+                        rules.send(now, std::mem::take(&mut self.written));
+                    }
                 }
                 Ok(Message::Account { ts, kernel, given_up }) => self.account(ts, with_given_up(kernel, &given_up))?,
                 Ok(Message::SealAll) => self.roll_where(|_, _| true)?,
@@ -256,6 +268,7 @@ impl WriterThread {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.tell_given_up()?;
+            self.findings()?;
             if self.pause.is_some() {
                 self.try_resume()?;
             }
@@ -267,6 +280,8 @@ impl WriterThread {
             })?;
         }
         self.tell_given_up()?;
+        let last = self.rules.take().map(Rules::finish).unwrap_or_default();
+        last.into_iter().try_for_each(|(table, batch)| self.rows(table, batch))?;
         self.end_pause()?;
         self.roll_where(|_, _| true)?;
         for Open { log, .. } in std::mem::take(&mut self.open).into_values() {
@@ -294,6 +309,12 @@ impl WriterThread {
             drops.push(DropRow { ts, dur, stream: table.name().into(), stage: "writer".into(), lost });
         }
         self.rows(Table::Drops, drops.finish())
+    }
+
+    /// Writes what the rules have found since.
+    fn findings(&mut self) -> Result<()> {
+        let found = self.rules.as_ref().map(Rules::take).unwrap_or_default();
+        found.into_iter().try_for_each(|(table, batch)| self.rows(table, batch))
     }
 
     /// Writes a batch, or counts it where the disk is full.
@@ -330,6 +351,9 @@ impl WriterThread {
         segment.kept = segment.kept.take().and_then(|mut kept| kept.push(batch.clone()).then_some(kept));
         self.status.log_bytes.fetch_add(segment.log.len().saturating_sub(before), Ordering::Relaxed);
         *self.totals.appended.entry(table).or_default() += rows;
+        if self.rules.is_some() {
+            self.written.push((table, batch.clone()));
+        }
         if table.expires() {
             self.status.newest.store(self.clock.epoch(kernel::now()), Ordering::Relaxed);
         }
