@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_those_of_a_histogram_in_any_order() {
+    fn counts_equal_a_histogram_in_any_order() {
         let values = [40_000, 3, 17, 900_000_000, 0, i64::MAX, 40_000, -5, 1_000];
         let (mut all, mut histogram) = (Counts::default(), Histogram::default());
         for value in values {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_go_past_what_fits_a_place() {
+    fn counts_overflows() {
         let mut all = Counts::default();
         all.record(5);
         all.record(7_000);

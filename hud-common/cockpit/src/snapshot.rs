@@ -1,8 +1,8 @@
-//! What a screen shows: the types alone, and what each number means.
+//! The content of a screen: its types, and the definition of each number.
 //!
-//! Instants are ns since the epoch, durations ns. A list is ranked by the order that its field says, and cut to its most
-//! rows after ranking; what was cut is counted beside it. `None` is "not known", never "none": where a stream was not
-//! watched, [`Coverage`] says so.
+//! Instants are ns since the epoch, durations ns. A list is ranked in the order given by its field and truncated to its
+//! maximum; a count of the other rows is beside it. `None` means unknown, never none: [`Coverage`] has the streams that were
+//! not recorded.
 
 use core::fmt;
 
@@ -10,63 +10,63 @@ use serde::{Deserialize, Serialize};
 
 use super::{Distribution, Name, Origin, Role, RuntimeId, SpawnedBy, StackId, TaskId, TaskKind, Tid, TypeId, Window};
 
-/// Rows that a ranked list holds at most. A screen shows a tenth of it; the rest is for scrolling.
+/// Maximum rows of a ranked list. A screen shows a tenth of it; the rest is for scrolling.
 pub const MOST_ROWS: usize = 500;
-/// Nodes that a flame tree holds at most.
+/// Maximum nodes of a flame tree.
 pub const MOST_FLAMES: usize = 4_096;
-/// Buckets that a history holds at most: ten minutes.
+/// Maximum buckets of a history: ten minutes.
 pub const MOST_TICKS: usize = 6_000;
-/// Spans that a timeline holds at most: of each lane the longest.
+/// Maximum spans of a lane of the timeline: the longest.
 pub const MOST_SPANS_PER_LANE: usize = 2_000;
 
-/// Everything that one screen shows at one instant over one window.
+/// The content of a screen at one instant over one window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// What is being looked at.
+    /// The session.
     pub session: SessionFacts,
     /// Live or replay, and how fresh.
     pub mode: Mode,
-    /// The window: whole buckets, that of the instant included.
+    /// The window: whole buckets, including that of the instant.
     pub window: Window,
     /// The instant.
     pub at: i64,
     /// The worst of the findings.
     pub status: Status,
-    /// What the rules found: worst first, then by rule, then by weight of the evidence.
+    /// Detected problems: worst first, then by rule, then by weight of the evidence.
     pub findings: Vec<Finding>,
-    /// Where the CPU time went.
+    /// CPU time by code.
     pub hotspots: Hotspots,
-    /// What the workers did, by runtime, and the blocking pool.
+    /// Load of the workers, by runtime, and of the blocking pool.
     pub workers: Workers,
-    /// What held workers.
+    /// Polls and sleeps that held workers.
     pub blocking: Blocking,
-    /// Tasks met in the window.
+    /// Tasks observed in the window.
     pub tasks: Tasks,
-    /// Types of the tasks met in the window: by busy time, then CPU time, then type id.
+    /// Types of the tasks observed in the window: by busy time, then CPU time, then type id.
     pub types: Vec<TypeRow>,
-    /// The page of the task that was asked for; there where it was, even if nothing is known of the task.
+    /// The page of the requested task, even if nothing is known about the task.
     pub task: Option<TaskPage>,
-    /// A lane a worker.
+    /// A lane per worker.
     pub timeline: Timeline,
     /// The samples' stacks as a tree, from the outermost frame.
     pub flame: Flame,
-    /// Durations of polls. Workers' loops and the blocking pool's work are none.
+    /// Durations of polls, without workers' loops and the blocking pool's work.
     pub polls: Distribution,
-    /// From a wake to the poll that it led to.
+    /// Wake-to-poll latencies.
     pub wake_delay: Distribution,
-    /// Load and anomalies of each bucket of the window, in order: for a strip.
+    /// Load and anomalies of each bucket of the window, in order.
     pub history: Vec<Tick>,
-    /// How much of the window each stream was watched.
+    /// Share of the window in which each stream was recorded.
     pub coverage: Coverage,
-    /// Events known to be lost.
+    /// Lost events.
     pub drops: Drops,
-    /// What hud itself cost; `None` where no second of it was told in the window.
+    /// hud's overhead; `None` if the window has no row of it.
     pub overhead: Option<Overhead>,
-    /// The target's own figures, as of their last second in the window.
+    /// Resources used by the target, from its last row in the window.
     pub process: Option<ProcessFigures>,
 }
 
-/// What is being looked at.
+/// The session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionFacts {
     /// The session's id.
@@ -83,15 +83,15 @@ pub struct SessionFacts {
     pub cpus: u32,
     /// When recording began.
     pub start: i64,
-    /// When it ended; `None` while it goes on.
+    /// When it ended; `None` during recording.
     pub end: Option<i64>,
-    /// Why it ended.
+    /// Reason for its end.
     pub end_reason: Option<String>,
     /// `auto`, `exact` or `off`.
     pub polls: String,
-    /// CPU samples a second and CPU.
+    /// Sampling frequency per CPU (Hz).
     pub freq: u32,
-    /// What could not be watched, and why; in words.
+    /// Parts that could not be recorded, and the reasons, as text.
     pub notes: Vec<String>,
 }
 
@@ -100,30 +100,30 @@ pub struct SessionFacts {
 pub enum Mode {
     /// The session is being written.
     Live {
-        /// The newest event taken in (its end).
+        /// End of the newest event that was read.
         newest: i64,
-        /// What was passed over to catch up with now, since the tailer began: how often, and how much time in all (ns).
+        /// Time skipped to catch up since the tailer started: how often, and in total (ns).
         skipped: (u64, i64),
-        /// Another session's recorder has taken over since the tailer began so many times.
+        /// Number of other sessions' recorders that took over since the tailer started.
         restarts: u64,
     },
-    /// It was being followed, and ended.
+    /// The followed session has ended.
     Ended {
-        /// The recorder closed it in order; else it was killed.
+        /// Whether the recorder closed it; otherwise it was killed.
         is_complete: bool,
     },
     /// A recorded session.
     Replay,
 }
 
-/// How things stand.
+/// The overall status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Status {
-    /// No rule found anything.
+    /// No findings.
     Normal,
-    /// Something is not as it should be.
+    /// At least one caution.
     Caution,
-    /// Something is badly wrong.
+    /// At least one warning.
     Warning,
 }
 
@@ -140,27 +140,27 @@ impl fmt::Display for Status {
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Rule {
-    /// A poll took long.
+    /// A long poll.
     LongPoll,
-    /// Polls waited long for a CPU.
+    /// Polls with a long run-queue latency.
     CpuStarved,
-    /// Woken tasks wait long for their poll.
+    /// Long wake-to-poll latencies.
     WakeDelay,
     /// A task took much of a worker's time, while polls were not recorded.
     CpuShare,
     /// Many sleeps inside polls, each of them short.
     ShortSleeps,
-    /// A worker is asleep inside polls most of the time.
+    /// A worker was asleep inside polls for most of its time.
     WorkerBlocked,
-    /// Some workers of a runtime are far busier than others.
+    /// Some workers of a runtime were far busier than others.
     Imbalance,
-    /// No thread of the blocking pool is ever free.
+    /// The blocking pool was busy throughout.
     PoolSaturated,
-    /// Tasks of a type are spawned and do not end.
+    /// Tasks of a type were spawned and did not end.
     TasksGrow,
-    /// A task wakes itself, again and again.
+    /// A task woke itself repeatedly.
     SelfWaking,
-    /// A task waits for a lock whose owner is asleep.
+    /// A task waited for a lock whose owner was asleep.
     LockOwnerAsleep,
 }
 
@@ -180,7 +180,7 @@ impl Rule {
         Rule::LockOwnerAsleep,
     ];
 
-    /// What to do about it.
+    /// Advice.
     pub const fn advice(self) -> &'static str {
         match self {
             Rule::LongPoll => {
@@ -226,24 +226,24 @@ pub struct Finding {
     pub rule: Rule,
     /// Caution or warning.
     pub severity: Status,
-    /// One sentence that names who, what and how much; target-given names in it are as the target gave them.
+    /// A sentence with subject, problem and amount; names in it are raw.
     pub sentence: String,
-    /// The figure that was held against the threshold: ns, thousandths or a count, as [`Evidence`] says.
+    /// The figures; the first one was compared with the threshold.
     pub evidence: Vec<Evidence>,
-    /// Where to look. The advice is [`Rule::advice`].
+    /// The subject to open. The advice is [`Rule::advice`].
     pub jump: Jump,
-    /// Whether its figure is an estimate.
+    /// Whether its figures are estimates.
     pub is_estimated: bool,
 }
 
-/// A number that a finding rests on.
+/// A figure of a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// What it is, in a word or two: "longest", "polls".
+    /// Its name: "longest", "polls".
     pub what: Name,
-    /// How much.
+    /// Its value.
     pub value: Value,
-    /// What it was held against; `None` where it only illustrates.
+    /// The threshold with which it was compared; `None` if it only illustrates.
     pub threshold: Option<Value>,
 }
 
@@ -258,7 +258,7 @@ pub enum Value {
     Share(i64),
 }
 
-/// Where a finding, or a row, leads. The first that is there.
+/// The target of a finding or a row: the first that is not `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jump {
     /// A task.
@@ -271,23 +271,23 @@ pub struct Jump {
     pub ts: Option<i64>,
 }
 
-/// Code: a function, and where in it.
+/// A place in code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
-    /// The function; `<unknown>` where there is no name at all.
+    /// The function; `<unknown>` without any name.
     pub function: Name,
     /// Source file.
     pub file: Option<Name>,
     /// Line in it.
     pub line: Option<i32>,
-    /// Whose code it is.
+    /// Its origin.
     pub origin: Origin,
 }
 
-/// Where the CPU time went: what the samples of the window stand for.
+/// CPU time by code, from the samples of the window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hotspots {
-    /// CPU time of all samples (ns): what shares are of.
+    /// CPU time of all samples (ns), the base of shares.
     pub weight: i64,
     /// Their number.
     pub samples: i64,
@@ -295,41 +295,40 @@ pub struct Hotspots {
     pub by_function: Vec<Hotspot>,
     /// By file and line, in the same order.
     pub by_line: Vec<Hotspot>,
-    /// By type of task, in the same order; `None` is outside tasks, or not known.
+    /// By type of task, in the same order; `None` is outside tasks, or unknown.
     pub by_type: Vec<TypeHotspot>,
 }
 
 /// CPU time of a piece of code.
 ///
-/// A sample is blamed on the first frame from the leaf that is the user's own, inlined ones included; a sample of a task
-/// without any, on the task's type; outside tasks on the first of a dependency or of tokio, else on the leaf: as the view
-/// `hotspots` has it.
+/// A sample is attributed to the first own frame from the leaf, including inlined ones; a sample of a task without one, to the
+/// task's type; outside tasks to the first frame of a dependency or of tokio, else to the leaf, as in the view `hotspots`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hotspot {
     /// The code. By function, the line is its hottest (least where equal).
     pub place: Place,
-    /// CPU time of the samples blamed on it (ns).
+    /// CPU time of the samples attributed to it (ns).
     pub own: i64,
-    /// CPU time of the samples in whose stack it is (ns), blamed ones included.
+    /// CPU time of the samples whose stack contains it (ns), including attributed ones.
     pub total: i64,
-    /// Samples blamed on it.
+    /// Samples attributed to it.
     pub samples: i64,
-    /// The task type of most of `own` (least id where equal); `None` outside tasks and where not known.
+    /// The task type of most of `own` (least id where equal); `None` outside tasks and if unknown.
     pub task_type: Option<TypeRef>,
-    /// The function at the leaf of most of `own`, where it is another one: what it was calling.
+    /// The callee at the leaf of most of `own`, if it is another function.
     pub calling: Option<Name>,
 }
 
 /// CPU time of a type of task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypeHotspot {
-    /// The type; `None` outside tasks and where not known.
+    /// The type; `None` outside tasks and if unknown.
     pub task_type: Option<TypeRef>,
     /// Its CPU time (ns).
     pub own: i64,
     /// Its samples.
     pub samples: i64,
-    /// What most of it is blamed on.
+    /// The place to which most of it is attributed.
     pub place: Option<Place>,
 }
 
@@ -347,17 +346,17 @@ pub struct TypeRef {
 pub struct TaskRef {
     /// Its id.
     pub id: TaskId,
-    /// Its type; `None` where not known.
+    /// Its type; `None` if unknown.
     pub task_type: Option<TypeRef>,
 }
 
-/// What threads did with their time. It is all in four states, and their sum is what was observed.
+/// Time of threads by state. The sum of the four states is the observed time.
 ///
-/// A thread is observed from its first to its last sign of life in the window; a stretch off CPU is known when it ends, so
-/// a thread that sleeps now shows nothing since it fell asleep.
+/// A thread is observed from the start of its first to the end of its last row in the window. An off-CPU interval is known
+/// when it ends, so a thread that sleeps now has no rows since it fell asleep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
-    /// On a CPU (ns): polling, and what the scheduler itself costs. What is left of the observed time.
+    /// On a CPU (ns): polling and scheduling. The rest of the observed time.
     pub running: i64,
     /// Asleep inside a task (ns).
     pub blocked: i64,
@@ -368,35 +367,35 @@ pub struct Load {
 }
 
 impl Load {
-    /// How long it was observed (ns).
+    /// The observed time (ns).
     pub const fn observed(&self) -> i64 {
         self.running.saturating_add(self.blocked).saturating_add(self.waiting).saturating_add(self.idle)
     }
 
-    /// A part of it in thousandths; 0 where nothing was observed.
+    /// A part of it in thousandths; 0 if nothing was observed.
     pub fn share(&self, part: i64) -> i64 {
         let observed = i128::from(self.observed());
         if observed <= 0 { 0 } else { i64::try_from(i128::from(part) * 1000 / observed).unwrap_or(0) }
     }
 }
 
-/// What the workers did.
+/// Workers and the blocking pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Workers {
-    /// By runtime id; the one of workers whose runtime is not known comes last.
+    /// By runtime id; workers of unknown runtime are last.
     pub runtimes: Vec<Runtime>,
     /// The blocking pools of all runtimes.
     pub pool: Pool,
-    /// Threads that are neither, and were seen in the window.
+    /// Number of other threads observed in the window.
     pub others: usize,
 }
 
 /// A runtime.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Runtime {
-    /// Its id; `None` where not known.
+    /// Its id; `None` if unknown.
     pub id: Option<RuntimeId>,
-    /// Its workers: by number, those without last, then by thread.
+    /// Its workers: by number, those without a number last, then by thread.
     pub workers: Vec<Worker>,
 }
 
@@ -407,162 +406,162 @@ pub struct Worker {
     pub tid: Tid,
     /// The thread's name.
     pub name: Name,
-    /// Its number in the runtime; `None` where not known.
+    /// Its number in the runtime; `None` if unknown.
     pub worker: Option<i32>,
-    /// Where its time went.
+    /// Its load.
     pub load: Load,
-    /// Polls that ended in the window; `None` where none were watched.
+    /// Polls that ended in the window; `None` if polls were not recorded.
     pub polls: Option<i64>,
-    /// Time inside these polls (ns), that in the window and that before.
+    /// Time inside these polls (ns), in the window and before it.
     pub polling: i64,
     /// The longest of them (ns).
     pub longest_poll: Option<i64>,
-    /// The last sign of it in the window.
+    /// Its last observation in the window.
     pub last_seen: Option<i64>,
-    /// What it does right now.
+    /// Its current activity.
     pub now: Now,
 }
 
-/// What a thread does right now, as far as rows tell: a stretch is written when it ends.
+/// The current activity of a thread, inferred from rows, which are written when an interval ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Now {
-    /// It was on a CPU inside this task a moment ago.
+    /// It was just on a CPU inside this task.
     Polling {
         /// The task.
         task: TaskRef,
-        /// At least since then: its last return to a CPU, or the end of its last poll.
+        /// Earliest start: its last return to a CPU, or the end of its last poll.
         since: i64,
     },
-    /// It was on a CPU outside tasks a moment ago.
+    /// It was just on a CPU outside tasks.
     Running {
-        /// At least since then.
+        /// Earliest start.
         since: i64,
     },
-    /// There has been no sign of it since then: asleep, most likely, or in a poll without a sample.
+    /// No observation since then: most likely asleep, or in a poll without a sample.
     Quiet {
-        /// Its last sign of life.
+        /// Its last observation.
         since: i64,
     },
-    /// There was no sign of it in the window.
+    /// Not observed in the window.
     Unseen,
 }
 
 /// The blocking pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
-    /// Threads of it that were seen in the window.
+    /// Number of its threads observed in the window.
     pub threads: usize,
-    /// Their load in sum. What is not idle is work: for a pool, blocking is its purpose.
+    /// Sum of their loads. All states except idle are work: blocking is the purpose of a pool.
     pub load: Load,
     /// Its threads: the busiest first, then by thread.
     pub workers: Vec<Worker>,
 }
 
-/// How a task held its worker.
+/// Cause of blocking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Cause {
     /// Asleep inside a poll.
     Blocked,
     /// Computing inside a poll.
     Cpu,
-    /// Asleep inside polls, for less than the threshold at a time.
+    /// Asleep inside polls, each time for less than the threshold.
     ShortSleeps,
 }
 
-/// What held workers. Work of the blocking pool is not in here.
+/// Blocking of workers, without the blocking pool's work.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Blocking {
     /// One row for each cause, task type and place (of computing: function): by total, then in the order of cause, place
     /// and type.
     pub culprits: Vec<Culprit>,
-    /// Stretches, the last to end first.
+    /// Blocking intervals, the last to end first.
     pub newest: Vec<Stretch>,
-    /// Stretches, the longest first.
+    /// Blocking intervals, the longest first.
     pub worst: Vec<Stretch>,
-    /// How many there are.
+    /// Their number.
     pub count: i64,
     /// Their sum (ns).
     pub total: i64,
-    /// Stretches that were let go, because a bucket held more than [`super::STRETCHES_PER_BUCKET`]: the shorter ones.
+    /// Number of discarded ones: the shorter ones of buckets with more than [`super::STRETCHES_PER_BUCKET`].
     pub left_out: i64,
 }
 
-/// Who held workers, and how.
+/// Code that held workers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Culprit {
-    /// How.
+    /// The cause.
     pub cause: Cause,
-    /// The blamed code.
+    /// The attributed code.
     pub place: Place,
-    /// The type of task; `None` where not known.
+    /// The type of task; `None` if unknown.
     pub task_type: Option<TypeRef>,
-    /// Stretches.
+    /// Number of intervals.
     pub count: i64,
     /// Their sum (ns).
     pub total: i64,
-    /// Their median, by nearest rank (ns); of short sleeps the mean.
+    /// Their median, by nearest rank (ns); the mean for short sleeps.
     pub median: i64,
     /// The longest (ns).
     pub longest: i64,
-    /// Where the longest one is; of short sleeps, the task that slept most.
+    /// The longest one; for short sleeps, the task that slept most.
     pub jump: Jump,
-    /// Whether any of it is an estimate. Of computing: from samples, at least so long, and in one poll or in several.
+    /// Whether any of it is an estimate. For computing: a lower bound from samples, in one poll or in several.
     pub is_estimated: bool,
 }
 
-/// A stretch in which a task kept its worker from other tasks.
+/// An interval in which a task held its worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stretch {
-    /// When it began: the thread fell asleep, or the poll was entered.
+    /// Start: the thread fell asleep, or the poll was entered.
     pub ts: i64,
-    /// How long it slept (not what it then waited for a CPU), or computed.
+    /// Time asleep (without the run-queue latency), or computing.
     pub dur: i64,
-    /// How.
+    /// The cause.
     pub cause: Cause,
     /// The task.
     pub task: TaskRef,
-    /// The thread that it held.
+    /// The thread.
     pub tid: Tid,
     /// The worker's number and runtime.
     pub worker: Option<(Option<RuntimeId>, i32)>,
-    /// The blamed code.
+    /// The attributed code.
     pub place: Place,
-    /// The stack, from the leaf, at most 32 frames; empty where none is known.
+    /// The stack, from the leaf, at most 32 frames; empty if unknown.
     pub stack: Vec<Place>,
     /// Its id.
     pub stack_id: Option<StackId>,
-    /// Who woke the thread.
+    /// The waker of the thread.
     pub waker: Option<Waker>,
-    /// Whether `dur` is an estimate from samples: at least so long, in one poll or in several.
+    /// Whether `dur` is a lower bound from samples, in one poll or in several.
     pub is_estimated: bool,
 }
 
-/// Who wakes: a thread, of any process, and the task it was polling.
+/// A waker: a thread, of any process, and the task that it was polling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Waker {
     /// The thread.
     pub tid: Option<Tid>,
-    /// Its name; `None` where it is none of the target's.
+    /// Its name; `None` for another process.
     pub thread: Option<Name>,
-    /// The task; `None` outside tasks, or not known.
+    /// The task; `None` outside tasks, or unknown.
     pub task: Option<TaskRef>,
 }
 
-/// Tasks met in the window: polled, sampled, asleep inside, woken, spawned, ended or told by type.
+/// Tasks observed in the window: by any row of the task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tasks {
-    /// How many there are, workers' loops left out, before any filter.
+    /// Number of tasks without workers' loops, before the filter.
     pub count: i64,
-    /// How many pass the filter.
+    /// Number of tasks that pass the filter.
     pub matching: i64,
-    /// Spawned in the window; `None` where that was not watched.
+    /// Spawned in the window; `None` if not recorded.
     pub spawned: Option<i64>,
-    /// Ended in the window; `None` where that was not watched.
+    /// Ended in the window; `None` if not recorded.
     pub ended: Option<i64>,
-    /// Tasks of buckets with more than [`super::TASKS_PER_BUCKET`], which are not counted one by one: those with the
-    /// greatest ids, in each bucket again.
+    /// Tasks that are not counted individually, as their bucket has more than [`super::TASKS_PER_BUCKET`]: those with the
+    /// greatest ids, counted per bucket.
     pub left_out: i64,
-    /// The first of them in the order that was asked for.
+    /// The first of them in the requested order.
     pub rows: Vec<TaskRow>,
 }
 
@@ -573,44 +572,44 @@ pub struct TaskRow {
     pub task: TaskRef,
     /// Task, or work of the blocking pool.
     pub kind: TaskKind,
-    /// Where its future is written.
+    /// Source file of its future.
     pub file: Option<Name>,
     /// The line.
     pub line: Option<i32>,
     /// Polls that ended in the window.
     pub polls: i64,
-    /// Computing inside them (ns): neither asleep nor waiting for a CPU.
+    /// Time computing inside them (ns): neither asleep nor runnable.
     pub busy: i64,
-    /// Asleep inside polls (ns), by the scheduler, of stretches that ended in the window.
+    /// Time asleep inside polls (ns), of off-CPU intervals that ended in the window.
     pub blocked: i64,
-    /// The longest poll (ns); `None` where there was none.
+    /// The longest poll (ns); `None` if there was none.
     pub longest_poll: Option<i64>,
-    /// CPU time by samples (ns): an estimate, there without polls too.
+    /// CPU time by samples (ns): an estimate that does not need polls.
     pub cpu: i64,
     /// Wakes.
     pub wakes: i64,
     /// Wakes by itself.
     pub self_wakes: i64,
-    /// The mean wake-to-poll delay (ns), rounded down; `None` where none is known.
+    /// The mean wake-to-poll delay (ns), rounded down; `None` if none is known.
     pub wake_delay_mean: Option<i64>,
     /// The longest (ns).
     pub wake_delay_longest: Option<i64>,
-    /// Where it came from.
+    /// Its spawn.
     pub spawned: Option<Spawned>,
     /// Whether it ended in the window.
     pub ended: Option<Ended>,
-    /// First sign of it in the window.
+    /// First observation in the window.
     pub first_seen: i64,
-    /// Last sign of it in the window: since then it idles, if it has not ended.
+    /// Last observation in the window: it is idle since then, if it has not ended.
     pub last_seen: i64,
 }
 
-/// Where a task came from.
+/// The spawn of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spawned {
-    /// When, and on which thread.
+    /// Time and thread.
     pub by: SpawnedBy,
-    /// The task that spawned it; `None` outside tasks.
+    /// The spawning task; `None` outside tasks.
     pub parent: Option<TaskRef>,
 }
 
@@ -634,24 +633,24 @@ pub enum TaskOutcome {
     Panicked,
 }
 
-/// A type of task, of all its tasks met in the window.
+/// A type of task, summed over its tasks observed in the window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TypeRow {
-    /// The type; `None` of tasks whose type is not known.
+    /// The type; `None` for tasks of unknown type.
     pub task_type: Option<TypeRef>,
     /// Task, or work of the blocking pool.
     pub kind: TaskKind,
-    /// Where its future is written.
+    /// Source file of its future.
     pub file: Option<Name>,
     /// The line.
     pub line: Option<i32>,
-    /// Its tasks met.
+    /// Number of its tasks.
     pub tasks: i64,
     /// Polls that ended in the window.
     pub polls: i64,
-    /// Computing inside them (ns).
+    /// Time computing inside them (ns).
     pub busy: i64,
-    /// Asleep inside polls (ns), by the scheduler.
+    /// Time asleep inside polls (ns).
     pub blocked: i64,
     /// CPU time by samples (ns).
     pub cpu: i64,
@@ -670,7 +669,7 @@ pub struct TypeRow {
 pub struct TaskPage {
     /// The task.
     pub task: TaskRef,
-    /// Its row; `None` where it was not met in the window.
+    /// Its row; `None` if it was not observed in the window.
     pub row: Option<TaskRow>,
     /// Durations of its polls.
     pub durations: Distribution,
@@ -678,9 +677,9 @@ pub struct TaskPage {
     pub wake_delay: Distribution,
     /// Its last polls, the last to end first; at most [`super::LAST_POLLS`].
     pub last_polls: Vec<PollSpan>,
-    /// Who woke it: the most frequent first, then by task and thread.
+    /// Its wakers: the most frequent first, then by task and thread.
     pub wakers: Vec<(Waker, i64)>,
-    /// Its longest stretches asleep or computing, the longest first.
+    /// Its blocking intervals, the longest first.
     pub stretches: Vec<Stretch>,
 }
 
@@ -697,16 +696,16 @@ pub struct PollSpan {
     pub blocked: i64,
     /// Runnable without a CPU inside it (ns).
     pub run_queue: i64,
-    /// From the wake to it (ns); `None` where the wake is not known.
+    /// Wake-to-poll latency (ns); `None` if the wake is unknown.
     pub wake_delay: Option<i64>,
 }
 
-/// What each worker did, over time.
+/// Activity of each worker over time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timeline {
-    /// A lane a worker, in the order of [`Workers`]; then the pool's threads that did anything in the window.
+    /// A lane per worker, in the order of [`Workers`]; then the pool's threads that were not idle throughout the window.
     pub lanes: Vec<Lane>,
-    /// Polls shorter than this have no span of their own; they are in the steps (ns).
+    /// Polls shorter than this have no span; they count in the steps (ns).
     pub span_min: i64,
 }
 
@@ -717,36 +716,36 @@ pub struct Lane {
     pub tid: Tid,
     /// Its name.
     pub name: Name,
-    /// What it is for.
+    /// Its role.
     pub role: Role,
     /// Its runtime.
     pub runtime: Option<RuntimeId>,
     /// Its number in it.
     pub worker: Option<i32>,
-    /// One step a bucket in which it was observed, in order.
+    /// A step per bucket in which it was observed, in order.
     pub steps: Vec<Step>,
-    /// Polls, and stretches off CPU inside tasks, of at least `span_min`: by start, then the longer first.
+    /// Polls, and off-CPU intervals inside tasks, of at least `span_min`: by start, then the longer first.
     pub spans: Vec<Span>,
-    /// Spans that were left out, because there were more than [`MOST_SPANS_PER_LANE`].
+    /// Number of spans beyond [`MOST_SPANS_PER_LANE`].
     pub left_out: i64,
 }
 
-/// What a worker did in a bucket.
+/// Activity of a worker in a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The bucket's start.
     pub ts: i64,
-    /// Where its time went.
+    /// Its load.
     pub load: Load,
     /// Polls that ended in it.
     pub polls: i64,
     /// The longest of them (ns).
     pub longest_poll: i64,
-    /// The type of task that took most of it, by polls, else by samples.
+    /// The type of task with most time in it, by polls, else by samples.
     pub task_type: Option<TypeRef>,
 }
 
-/// Something that took long enough to be seen.
+/// A poll or an off-CPU interval of a lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// When it began.
@@ -757,11 +756,11 @@ pub struct Span {
     pub kind: SpanKind,
     /// The task.
     pub task: TaskRef,
-    /// Whether it is a poll past the threshold of long ones.
+    /// Whether it is a poll past the threshold.
     pub is_long: bool,
 }
 
-/// What a span is.
+/// The kind of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SpanKind {
     /// A poll.
@@ -775,12 +774,11 @@ pub enum SpanKind {
 /// The samples' stacks as a tree.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Flame {
-    /// Of which type of task; `None` is all.
+    /// The type of task; `None` is all.
     pub task_type: Option<TypeRef>,
-    /// Its nodes in preorder; the first is the root, which stands for all. Children: by total, then function.
+    /// Its nodes in preorder; the first is the root, which represents all. Children: by total, then function.
     pub nodes: Vec<FlameNode>,
-    /// CPU time of stacks that were cut off at their leaves, because there were more than [`MOST_FLAMES`] nodes (ns); it
-    /// counts in the totals of their callers.
+    /// CPU time of nodes beyond [`MOST_FLAMES`] (ns); it counts in the totals of their callers.
     pub left_out: i64,
 }
 
@@ -791,9 +789,9 @@ pub struct FlameNode {
     pub function: Name,
     /// Its source file.
     pub file: Option<Name>,
-    /// Whose code it is.
+    /// Its origin.
     pub origin: Origin,
-    /// How deep it lies; the root is at 0.
+    /// Its depth; that of the root is 0.
     pub depth: u32,
     /// CPU time with it at the leaf (ns).
     pub own: i64,
@@ -801,7 +799,7 @@ pub struct FlameNode {
     pub total: i64,
 }
 
-/// What happened in a bucket, for a strip.
+/// Load and anomalies of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tick {
     /// The bucket's start.
@@ -812,25 +810,25 @@ pub struct Tick {
     pub polls: i64,
     /// CPU time by samples (ns).
     pub cpu: i64,
-    /// The longest of them (ns), the blocking pool's left out.
+    /// The longest of them (ns), without the blocking pool's.
     pub longest_poll: i64,
-    /// The longest stretch of sleep inside a task that ended in it (ns), the blocking pool's left out.
+    /// The longest sleep inside a task that ended in it (ns), without the blocking pool's.
     pub longest_block: i64,
     /// Events lost.
     pub lost: i64,
-    /// The worst that long polls and blocking in it say.
+    /// Status by long polls and blocking.
     pub status: Status,
 }
 
-/// How much of the window was watched.
+/// Coverage of the window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
     /// By name of the stream.
     pub streams: Vec<StreamCoverage>,
-    /// Up to where coverage has been told by the recorder; in a live session that lags.
+    /// End of the recorder's last row of coverage, which lags in a live session.
     pub told_until: Option<i64>,
-    /// How much of the window's start the viewer has not read (ns): it came later, or fell behind and skipped to now. What
-    /// the streams' coverage says of that part is not reflected in anything else.
+    /// The part at the window's start that the viewer has not read (ns): it started later, or fell behind and skipped it. Only
+    /// the streams' coverage includes that part.
     pub unread: i64,
 }
 
@@ -839,48 +837,48 @@ pub struct Coverage {
 pub struct StreamCoverage {
     /// The table's name.
     pub stream: Name,
-    /// How much of the window it is known to have been on (ns).
+    /// Time in which it is known to have been on (ns).
     pub on: i64,
-    /// How much it is known to have been off (ns).
+    /// Time in which it is known to have been off (ns).
     pub off: i64,
-    /// How much is not told yet (ns). `on + off + untold` is the window.
+    /// Time without coverage yet (ns). `on + off + untold` is the window.
     pub untold: i64,
-    /// Its rows in the window (of events: that ended in it). Where it is not told, rows are evidence of being on.
+    /// Its rows in the window (events that ended in it). Without coverage, rows are evidence that it was on.
     pub rows: i64,
-    /// Why it was last turned on or off, where that is known.
+    /// Reason why it was last turned on or off, if known.
     pub reason: Option<Name>,
 }
 
-/// Events known to be lost in the window.
+/// Lost events of the window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drops {
-    /// All of them.
+    /// Their number.
     pub lost: i64,
     /// By stream and stage.
     pub by_stage: Vec<LostEvents>,
 }
 
-/// Events lost at one place.
+/// Events of a stream lost at one stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostEvents {
     /// The table's name.
     pub stream: Name,
-    /// Where they were lost.
+    /// The stage.
     pub stage: Name,
-    /// How many.
+    /// Their number.
     pub lost: i64,
 }
 
-/// What hud itself cost, over the seconds that were told in the window.
+/// hud's overhead in the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overhead {
-    /// Rows of `overhead`: about one a second.
+    /// Rows of `overhead`: about one per second.
     pub rows: i64,
-    /// Run time of the kernel programs (ns); `None` where the kernel does not tell.
+    /// Run time of the kernel programs (ns); `None` if the kernel does not measure it.
     pub probes: Option<i64>,
     /// CPU time of the recorder (ns).
     pub recorder_cpu: i64,
-    /// Its memory (bytes), last told.
+    /// Its resident memory (bytes), last value.
     pub recorder_rss: i64,
     /// Bytes through the ring.
     pub ring_bytes: i64,
@@ -888,19 +886,19 @@ pub struct Overhead {
     pub events: i64,
 }
 
-/// The target's own figures.
+/// Resources used by the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessFigures {
-    /// Rows of `process`: about one a second.
+    /// Rows of `process`: about one per second.
     pub rows: i64,
     /// CPU time in user space over these (ns).
     pub cpu_user: i64,
     /// CPU time in the kernel over these (ns).
     pub cpu_sys: i64,
-    /// Resident memory (bytes), last told.
+    /// Resident memory (bytes), last value.
     pub rss: i64,
-    /// Threads, last told.
+    /// Threads, last value.
     pub threads: i32,
-    /// Open file descriptors, last told.
+    /// Open file descriptors, last value.
     pub fds: Option<i32>,
 }

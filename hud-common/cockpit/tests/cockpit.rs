@@ -1,7 +1,7 @@
-//! Partials and snapshots: what the order and the grouping of rows must not change, and the rules by which they count.
+//! Partials and snapshots: independence of the order and grouping of rows, and how rows count.
 //!
-//! The rows here are made by hand, or at random from a fixed seed: what is held to is arithmetic. Real recordings are
-//! tested in hud-record.
+//! The rows are synthetic, or random from a fixed seed: these tests check arithmetic. Real recordings are tested in
+//! hud-record.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 use hud_cockpit::*;
 
-/// A second of a day in 2026: times are real ones.
+/// A time in 2026, of realistic size.
 const T0: i64 = 1_790_000_000_000_000_000;
 const MS: i64 = 1_000_000;
 
-/// Numbers that are as good as random: the same ones each time.
+/// Pseudo-random numbers with a fixed seed.
 struct Random(u64);
 
 impl Random {
@@ -151,7 +151,7 @@ fn neither_order_nor_grouping_of_rows_changes_a_snapshot() {
         let mut whole = everything();
         rows.iter().for_each(|row| take(&mut whole, row));
 
-        // In parts, each in an order of its own, merged in an order of its own, sometimes among themselves first.
+        // In parts, each in random order, merged in random order, sometimes with each other first.
         let mut parts: Vec<Buckets> = (0..5).map(|_| everything()).collect();
         let mut shuffled = rows.clone();
         for at in (1..shuffled.len()).rev() {
@@ -170,7 +170,7 @@ fn neither_order_nor_grouping_of_rows_changes_a_snapshot() {
         }
         assert_eq!(&groups[0], whole.partials(), "round {round}");
 
-        // And sums of the window, made in any order.
+        // And the sums of the window, merged in any order.
         for window in [100 * MS, 1_000 * MS, 5_000 * MS] {
             let at = T0 + random.below(3_500 * MS);
             let query = Query { at: Some(at), window, order: TaskOrder::Blocked, ..Query::default() };
@@ -191,7 +191,7 @@ fn neither_order_nor_grouping_of_rows_changes_a_snapshot() {
 fn sums_of_a_sliding_window_are_those_of_its_buckets() {
     let mut random = Random(3);
     let mut rows = random_rows(&mut random, 3_000);
-    // They come about as they end, some late.
+    // Rows arrive about in the order of their ends, some late.
     let end = |row: &Row| match row {
         Row::Poll(r) => r.ts + r.dur,
         Row::Off(r) => r.ts + r.dur,
@@ -246,7 +246,7 @@ fn caps_do_not_depend_on_the_order_of_rows() {
 }
 
 #[test]
-fn tasks_past_the_most_are_counted_and_not_forgotten() {
+fn counts_rows_of_tasks_past_the_maximum() {
     let most = i64::try_from(TASKS_PER_BUCKET).unwrap();
     let ids: Vec<i64> = (0..3 * most).map(|n| n * 7_919 % (3 * most)).collect();
     let fill = |ids: &mut dyn Iterator<Item = &i64>| {
@@ -262,7 +262,7 @@ fn tasks_past_the_most_are_counted_and_not_forgotten() {
 }
 
 #[test]
-fn what_spans_buckets_counts_by_its_end_and_loads_are_clipped() {
+fn counts_events_by_their_end_and_clips_loads() {
     let mut buckets = everything();
     let start = Bucket::of(T0).start();
     // 250 ms from the middle of a bucket on: asleep for 200 ms, then without a CPU.
@@ -294,7 +294,7 @@ fn what_spans_buckets_counts_by_its_end_and_loads_are_clipped() {
 }
 
 #[test]
-fn rules_speak_past_their_thresholds_and_say_whom() {
+fn rules_report_past_their_thresholds() {
     let mut buckets = everything();
     let poll = |task: i64, at: i64, dur: i64, busy: i64| PollRow {
         ts: T0 + at * MS,
@@ -346,7 +346,7 @@ fn rules_speak_past_their_thresholds_and_say_whom() {
 }
 
 #[test]
-fn a_lock_whose_owner_sleeps_is_told_with_the_owners_code() {
+fn reports_a_lock_whose_owner_sleeps_with_its_code() {
     let sleep = |tid: i32, task: i64, stack: i64, at: i64, dur: i64, waker: i32| OffCpuRow {
         ts: T0 + at * MS,
         dur: dur * MS,

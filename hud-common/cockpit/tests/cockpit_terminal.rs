@@ -1,6 +1,6 @@
-//! The cockpit in a real terminal (a pty): it is given back as it was, on every way out, and nothing is sent in vain.
+//! The cockpit in a real terminal (a pty): it restores the terminal on every exit, and sends nothing without a change.
 //!
-//! The cockpit runs in a child: this very test binary, at [`child`].
+//! The cockpit runs in a child process: this test binary, at [`child`].
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
@@ -34,7 +34,7 @@ const LEFT: &str = "\x1b[?1049l";
 const FRAME: &str = "\x1b[?2026h";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the child looks at.
+/// The source of the child.
 struct Still {
     role: String,
     waits: u32,
@@ -64,7 +64,7 @@ impl Source for Still {
     }
 }
 
-/// No test of its own: what the others start.
+/// Not a test: the other tests start it.
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -110,7 +110,7 @@ impl Pty {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Reads until a text has come so many times.
+    /// Reads until a text has appeared a number of times.
     fn until(&mut self, wanted: &str, times: usize) {
         let began = Instant::now();
         while self.seen.matches(wanted).count() < times {
@@ -129,7 +129,7 @@ impl Pty {
         !tcgetattr(self.terminal.as_fd()).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)
     }
 
-    /// After the end: the terminal is as it was, and what the child said last stands on the shell's screen.
+    /// After the end: the terminal is restored, and the child's last output is on the shell's screen.
     fn check_given_back(&mut self, words: &str) {
         self.until("test result", 1);
         self.child.wait().unwrap();
@@ -145,7 +145,7 @@ impl Pty {
                 self.seen
             );
         }
-        assert!(self.seen.rfind("\x1b[?1000l") > self.seen.rfind("\x1b[?1000h"), "the mouse is let go");
+        assert!(self.seen.rfind("\x1b[?1000l") > self.seen.rfind("\x1b[?1000h"), "the mouse is released");
     }
 }
 
@@ -157,7 +157,7 @@ impl Drop for Pty {
 }
 
 #[test]
-fn quitting_gives_the_terminal_back() {
+fn quitting_restores_the_terminal() {
     let mut pty = Pty::start("quit");
     pty.until("WARNING", 1);
     assert!(pty.is_raw());
@@ -168,7 +168,7 @@ fn quitting_gives_the_terminal_back() {
 }
 
 #[test]
-fn a_signal_gives_the_terminal_back() {
+fn a_signal_restores_the_terminal() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut pty = Pty::start("signal");
         pty.until("WARNING", 1);
@@ -178,13 +178,13 @@ fn a_signal_gives_the_terminal_back() {
 }
 
 #[test]
-fn a_panic_gives_the_terminal_back_and_is_read() {
+fn a_panic_restores_the_terminal_and_is_printed() {
     let mut pty = Pty::start("panic");
     pty.check_given_back("the source gave up");
 }
 
 #[test]
-fn suspending_gives_the_terminal_back_and_going_on_takes_it_again() {
+fn suspending_restores_the_terminal_until_the_process_continues() {
     let mut pty = Pty::start("suspend");
     pty.until("WARNING", 1);
     for (times, by_signal) in [(1, false), (2, true)] {
@@ -207,7 +207,7 @@ fn suspending_gives_the_terminal_back_and_going_on_takes_it_again() {
 }
 
 #[test]
-fn resizing_draws_anew() {
+fn resizing_redraws() {
     let mut pty = Pty::start("quit");
     pty.until("WARNING", 1);
     tcsetwinsize(&pty.terminal, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
@@ -218,7 +218,7 @@ fn resizing_draws_anew() {
 }
 
 #[test]
-fn nothing_is_sent_where_nothing_changes() {
+fn sends_nothing_without_a_change() {
     let mut pty = Pty::start("calm");
     pty.check_given_back("left by Signal(15)");
     assert_eq!(pty.seen.matches(FRAME).count(), 1, "one frame in thirty waits");

@@ -1,6 +1,6 @@
-//! Every panel as text, at the sizes that terminals have; and no input that breaks it.
+//! Every panel as text at common sizes of terminals, and random inputs at random sizes.
 //!
-//! `tests/screens/*.txt` are reviewed as screens. `HUD_BLESS=1` writes them anew.
+//! `tests/screens/*.txt` are to be reviewed as screens. `HUD_BLESS=1` rewrites them.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
@@ -28,7 +28,7 @@ fn state() -> State {
     State::new(None, 10_000_000_000, Thresholds::default())
 }
 
-/// A cockpit without a terminal and without a source: what is pressed is applied, then drawn.
+/// A cockpit without a terminal and without a source: input is applied, then a frame is drawn.
 struct Cockpit {
     snapshot: Snapshot,
     state: State,
@@ -93,7 +93,7 @@ impl Cockpit {
         text(self.terminal.backend().buffer())
     }
 
-    /// Where a text stands.
+    /// The position of a text.
     fn find(&self, wanted: &str) -> (u16, u16) {
         let screen = self.screen();
         for (row, line) in screen.lines().enumerate() {
@@ -106,7 +106,7 @@ impl Cockpit {
     }
 }
 
-/// Cells as text; the second cell of a wide character is left out, as a terminal has it.
+/// Cells as text, without the second cell of wide characters.
 fn text(buffer: &Buffer) -> String {
     let mut out = String::new();
     for y in buffer.area.top()..buffer.area.bottom() {
@@ -179,12 +179,12 @@ fn check(name: &str, snapshot: &Snapshot) {
 }
 
 #[test]
-fn a_busy_program_is_shown() {
+fn shows_a_busy_program() {
     check("rich", &fixture::rich(fixture::decent));
 }
 
 #[test]
-fn hostile_names_are_shown_and_stay_in_their_cells() {
+fn keeps_hostile_names_in_their_cells() {
     let snapshot = fixture::rich(fixture::hostile);
     check("hostile", &snapshot);
     for size in SIZES {
@@ -197,14 +197,14 @@ fn hostile_names_are_shown_and_stay_in_their_cells() {
 }
 
 #[test]
-fn nothing_seen_is_told_apart_from_nothing_wrong() {
+fn distinguishes_no_data_from_no_findings() {
     check("empty", &fixture::empty());
     let cockpit = Cockpit::new(fixture::empty(), (80, 24));
     assert!(cockpit.screen().starts_with(" NO DATA  nothing was recorded"), "{}", cockpit.screen());
 }
 
 #[test]
-fn the_status_and_the_culprit_come_first() {
+fn shows_status_and_culprit_first() {
     for size in SIZES {
         let cockpit = Cockpit::new(fixture::rich(fixture::decent), size);
         let screen = cockpit.screen();
@@ -222,7 +222,7 @@ fn the_status_and_the_culprit_come_first() {
 }
 
 #[test]
-fn enter_drills_in_and_backspace_comes_out() {
+fn enter_opens_rows_and_backspace_returns() {
     let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
     cockpit.press("3⏎");
     assert_eq!((cockpit.state.screen(), cockpit.state.query().task), (Screen::Task, Some(TaskId(17))));
@@ -241,7 +241,7 @@ fn enter_drills_in_and_backspace_comes_out() {
 }
 
 #[test]
-fn a_filter_is_typed_kept_and_dropped() {
+fn filters_by_typed_text() {
     let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
     cockpit.press("2/ORDERS.rs⏎");
     assert_eq!(cockpit.state.query().filter.as_deref(), Some("ORDERS.rs"));
@@ -255,7 +255,7 @@ fn a_filter_is_typed_kept_and_dropped() {
 }
 
 #[test]
-fn the_mouse_opens_rows_screens_and_moments() {
+fn the_mouse_opens_rows_screens_and_instants() {
     let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
     cockpit.click(cockpit.find("4 tasks"));
     assert_eq!(cockpit.state.screen(), Screen::Tasks);
@@ -274,7 +274,7 @@ fn the_mouse_opens_rows_screens_and_moments() {
 }
 
 #[test]
-fn a_click_in_the_timeline_marks_what_is_there() {
+fn a_click_in_the_timeline_marks_a_column() {
     let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
     cockpit.press("5");
     let (_, row) = cockpit.find("w1 ");
@@ -340,7 +340,7 @@ fn replay_plays_at_its_speed_and_stops_at_the_end() {
 }
 
 #[test]
-fn what_was_not_watched_is_not_shown_as_absent() {
+fn shows_which_streams_were_not_recorded() {
     let mut snapshot = fixture::rich(fixture::decent);
     snapshot.findings.clear();
     snapshot.status = hud_cockpit::Status::Normal;
@@ -359,7 +359,7 @@ fn what_was_not_watched_is_not_shown_as_absent() {
 }
 
 #[test]
-fn themes_are_chosen_by_name_and_locale() {
+fn selects_themes_by_name_and_locale() {
     let locale = |value: &'static str| move |name: &str| (name == "LANG").then(|| value.to_string());
     let options = |theme: &str| Options { theme: Some(theme.into()), ..Options::default() };
     for name in Theme::NAMES {
@@ -373,7 +373,7 @@ fn themes_are_chosen_by_name_and_locale() {
     assert!(cockpit.screen().is_ascii(), "{}", cockpit.screen());
 }
 
-/// A small generator with a seed: the same inputs on every run.
+/// A random generator with a fixed seed.
 struct Random(u64);
 
 impl Random {
@@ -438,7 +438,7 @@ impl Random {
 }
 
 #[test]
-fn no_sequence_of_inputs_breaks_it() {
+fn accepts_any_sequence_of_inputs() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut replay = fixture::rich(fixture::hostile);
     replay.mode = hud_cockpit::Mode::Replay;
@@ -456,7 +456,7 @@ fn no_sequence_of_inputs_breaks_it() {
                 cockpit.terminal.backend_mut().resize(size.0, size.1);
             }
             if random.below(20) == 0 {
-                // What is looked at changes under the hand.
+                // The snapshot changes between inputs.
                 cockpit.snapshot = snapshots[usize::try_from(random.below(4)).unwrap()].clone();
             }
             let input = random.input();
@@ -479,7 +479,7 @@ fn every_size_draws_every_screen() {
 }
 
 #[test]
-fn plain_terminals_get_neither_colours_nor_characters_outside_ascii() {
+fn plain_terminals_get_ascii_without_colours() {
     let snapshot = fixture::rich(fixture::decent);
     for screen in Screen::ALL {
         let mut cockpit = Cockpit::new(snapshot.clone(), (120, 40));
@@ -494,13 +494,14 @@ fn plain_terminals_get_neither_colours_nor_characters_outside_ascii() {
     }
 }
 
-/// Nanoseconds that this thread has spent on a CPU: what others do on the machine is none of a frame's cost.
+/// CPU time of this thread (ns), which other load on the machine does not affect.
 fn cpu_time() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
-/// Not a check: prints what a frame costs, in CPU time. `cargo test --release -p hud-common --features ui --test cockpit_ui -- frame --nocapture`
+/// Not a test: prints the CPU time of a frame.
+/// `cargo test --release -p hud-cockpit --features ui --test cockpit_ui -- frame --nocapture`
 #[test]
 fn time_of_a_frame() {
     let area = Rect::new(0, 0, 200, 60);

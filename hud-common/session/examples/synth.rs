@@ -1,10 +1,9 @@
 //! Writes a synthetic session: `synth SESSION EVENTS RATE SEED`, as `cargo xtask synth` calls it.
 //!
-//! A made-up program of eight workers, 200 types of tasks and ten thousand tasks, in the shapes that recordings of real
-//! ones have: bursts of short polls between waits, a few that compute or sleep too long, threads that sleep for seconds.
-//! Segments are made by the code that seals those of recordings. Time is cut into minutes, each with its own seed, so
-//! that all cores work at it; within a minute the workers take turns in the order of time. The same arguments give the
-//! same rows.
+//! The program has eight workers, 200 types of tasks and ten thousand tasks, with the patterns of real recordings: bursts of
+//! short polls between waits, a few polls that compute or sleep too long, threads that sleep for seconds. Segments are sealed
+//! by the recorder's code. Time is divided into minutes, each with its own seed, so that all cores generate rows; within a
+//! minute the workers' rows are generated in the order of time. The same arguments give the same rows.
 
 #![allow(missing_docs, reason = "an example")]
 
@@ -35,9 +34,9 @@ const MS: i64 = 1_000_000;
 const SECOND: i64 = 1_000_000_000;
 /// 2023-11-14T22:13:20Z.
 const START: i64 = 1_700_000_000 * SECOND;
-/// What is generated, and sealed, together: as old as the recorder lets a segment get.
+/// The time range that is generated and sealed together: the recorder's maximum age of a segment.
 const LAPSE: i64 = 60 * SECOND;
-/// Rows of a segment, as the recorder rolls.
+/// Rows per segment, as in the recorder.
 const SEGMENT: usize = 1 << 17;
 
 const PID: i32 = 1_000;
@@ -49,16 +48,16 @@ const TASKS: i64 = 10_000;
 const FIRST_TASK: i64 = 100;
 /// Ids of short-lived ones.
 const FIRST_SHORT: i64 = 1_000_000;
-/// Most short-lived tasks of a lapse.
+/// Maximum number of short-lived tasks per minute.
 const SHORT_PER_LAPSE: i64 = 1_000_000;
 const LOOP_TYPE: i64 = TYPES + 1;
 const SHORT_TYPE: i64 = TYPES;
 const STACKS: i64 = 4_000;
 const FRAMES: i64 = 3_000;
 const DEPTH: i64 = 24;
-/// A sample stands for this much at 99 Hz.
+/// CPU time that a sample represents at 99 Hz.
 const TICK: i64 = SECOND / 99;
-/// Tenths of rows of all tables of events for each poll, about: what turns a rate of rows into one of polls.
+/// Rows of all tables of events per poll, in tenths: converts a rate of rows to a rate of polls.
 const TENTHS_OF_ROWS_PER_POLL: i64 = 21;
 
 fn main() -> Result<()> {
@@ -144,7 +143,7 @@ fn write(root: &Path, events: i64, rate: i64, seed: u64) -> Result<()> {
 /// The tables of events, in the order of their counts.
 const EVENTS: [Table; 6] = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes, Table::Spawns, Table::Ends];
 
-/// What is left to do, and by whom.
+/// The work that is left, and the threads that do it.
 struct Work<'a> {
     session: &'a SessionDir,
     dur: i64,
@@ -155,7 +154,7 @@ struct Work<'a> {
     turn: Turn,
 }
 
-/// Segments are numbered in the order of time: one lapse takes its numbers after the other.
+/// Segments are numbered in the order of time: minutes take their numbers one after the other.
 #[derive(Default)]
 struct Turn {
     state: Mutex<(usize, BTreeMap<Table, u32>)>,
@@ -163,7 +162,7 @@ struct Turn {
 }
 
 impl Turn {
-    /// Numbers for these tables, once it is the lapse's turn; none where another one failed.
+    /// Numbers for these tables, once all earlier minutes have theirs; none if one of them failed.
     fn take(&self, lapse: usize, tables: &[Table]) -> Option<Vec<u32>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.0 < lapse {
@@ -220,7 +219,7 @@ fn seal(session: &SessionDir, table: Table, number: u32, batch: RecordBatch) -> 
     Ok(())
 }
 
-/// Numbers that look like chance (splitmix64).
+/// Pseudo-random numbers (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -232,7 +231,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 on and below.
+    /// From 0 to below a limit.
     fn below(&mut self, most: i64) -> i64 {
         (self.next() >> 1).cast_signed() % most.max(1)
     }
@@ -241,23 +240,23 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// Like waiting times: mostly short, some long, about `mean` on average.
+    /// Distributed like waiting times: mostly short, some long, about `mean` on average.
     fn about(&mut self, mean: i64) -> i64 {
         let octaves = i64::from(self.next().leading_zeros().min(16));
         (mean * octaves * 7 / 10).saturating_add(self.below(mean * 6 / 10 + 1))
     }
 }
 
-/// A worker's place in time.
+/// A worker's position in time.
 #[derive(Clone, Copy)]
 struct Worker {
     tid: i32,
     now: i64,
-    /// Computing time until its next sample.
+    /// CPU time until its next sample.
     until_tick: i64,
 }
 
-/// A lapse of the program's life. Times count from the start.
+/// A minute of the program. Times count from the start.
 struct World {
     random: Random,
     now: i64,
@@ -276,7 +275,7 @@ struct World {
     others: Vec<(Table, RecordBatch)>,
 }
 
-/// Rows of a table, cut into segments.
+/// Rows of a table, divided into segments.
 #[derive(Default)]
 struct Pieces<C> {
     open: C,
@@ -359,14 +358,14 @@ impl World {
         self.seconds(from);
     }
 
-    /// A worker wakes up, polls what is in its queue and sleeps again.
+    /// A worker wakes up, polls the tasks in its queue and sleeps again.
     fn burst(&mut self, worker: &mut Worker) {
         let polls = 1 + self.random.about(8);
         let began = worker.now;
         for _ in 0..polls {
             self.poll(worker);
         }
-        // What it is ahead of its pace, it sleeps.
+        // If it is ahead of its rate, it sleeps.
         let idle = (polls * self.pace - (worker.now - began)).max(20 * US);
         let idle = idle / 2 + self.random.below(idle);
         let waited = self.random.about(4 * US).min(idle / 2);
@@ -437,7 +436,7 @@ impl World {
         }
 
         let mut busy = 2 * US + self.random.about(10 * US + type_id * US / 4);
-        // Two types compute, two sleep, where they should not.
+        // Two types compute, two sleep inside polls.
         if matches!(type_id, 3 | 40) && self.random.one_in(40) {
             busy += 12 * MS + self.random.about(10 * MS);
         }
@@ -515,14 +514,14 @@ impl World {
                 worker.now += 50 * US + self.random.about(MS);
             }
         }
-        // The main thread waits for the end, and its wait is written there.
+        // The main thread waits until the end, and its interval is written there.
         if self.to == self.end {
             let mut main = Worker { tid: PID, now: 0, until_tick: TICK };
             self.leave(&mut main, self.end, "S", None, Some(0), None, None);
         }
     }
 
-    /// What is told each second, or so often.
+    /// Rows that are written each second or at another interval.
     fn seconds(&mut self, from: i64) {
         let (mut process, mut overhead) = (ProcessColumns::default(), OverheadColumns::default());
         let mut coverage = CoverageColumns::default();
@@ -563,7 +562,7 @@ impl World {
     }
 }
 
-/// What ids stand for.
+/// Names.
 fn names(dur: i64) -> Vec<(Table, RecordBatch)> {
     let mut threads = ThreadColumns::default();
     let mut thread = |tid, name: &'static str, role: &'static str, worker: Option<i32>| {
@@ -622,7 +621,7 @@ fn names(dur: i64) -> Vec<(Table, RecordBatch)> {
 
     let mut frames = FrameColumns::default();
     for frame_id in 0..FRAMES {
-        // One in four is the program's own, the rest what it calls.
+        // One in four is own code, the others are called by it.
         let (module_id, file, origin) = match frame_id % 12 {
             0..=2 => (1, format!("src/{}.rs", module(frame_id)), "own"),
             3..=5 => (1, format!("/cargo/serde_json-1.0/src/{}.rs", verb(frame_id)), "dependency"),

@@ -346,14 +346,14 @@ impl ColumnEncoder {
     /// Numbers the distinct values in ascending order, which is how a dictionary is the smallest; `None` where there are
     /// too many of them.
     ///
-    /// Most values lie near the least: a table has a place for each of those, and the others are looked up by hash.
+    /// Values near the minimum have a direct table; the others are looked up by hash.
     fn number(&mut self) -> Option<Vec<i64>> {
         let ranges = self.spans.iter().filter_map(|span| span.range);
         let Some((least, most)) = ranges.reduce(wider) else { return Some(Vec::new()) };
         let most_near = u64::try_from(MOST_DISTINCT).unwrap_or(0) - 1;
         let near = most.wrapping_sub(least).cast_unsigned().min(most_near) + 1;
         let near = usize::try_from(near).ok()?;
-        // First 1 where there is such a value, then its number.
+        // First 1 if there is such a value, later its index.
         self.places.clear();
         self.places.resize(near, 0);
         self.numbers.clear();
@@ -406,8 +406,7 @@ impl ColumnEncoder {
         Some(distinct)
     }
 
-    /// In which way the values come out the smallest, by the first page: ids that come in the same order again and again
-    /// do as they are.
+    /// The smallest encoding, by the first page: ids that repeat in the same order are smallest plain.
     fn best(&mut self, distinct: &[i64], physical: Type) -> Result<Best> {
         let first = self.spans.first().map_or(0, |span| span.values);
         let size = |encoder: &mut Self, write: &dyn Fn(&Self, &mut Vec<u8>)| -> Result<usize> {
@@ -429,17 +428,17 @@ impl ColumnEncoder {
         let ways = [
             (dictionary + all(bits), Best::Bits),
             (dictionary + all(bytes), Best::Bytes),
-            // A tenth has to come of it: there are eight times as many bytes to go through, for readers too.
+            // It must save a tenth: readers have eight times as many bytes to process.
             (all(values) * 10 / 9, Best::Plain),
         ];
         Ok(ways.into_iter().min_by_key(|(size, _)| *size).map_or(Best::Bits, |(_, best)| best))
     }
 }
 
-/// The distinct values of those that are far from the least one.
+/// The distinct values among those far from the minimum.
 struct Far<'a> {
     distinct: Vec<i64>,
-    /// The place of a value among the distinct ones, from 1 on; 0 where there is none.
+    /// The index of a value among the distinct ones, from 1 on; 0 if there is none.
     slots: &'a mut Vec<u32>,
     bits: u32,
     factor: u64,
@@ -448,13 +447,13 @@ struct Far<'a> {
 
 impl<'a> Far<'a> {
     fn new(hashes: &RandomState, slots: &'a mut Vec<u32>, values: usize) -> Self {
-        // The target chooses some of these values: which of them collide must not be for it to choose too.
+        // Randomized, as the target chooses some of these values and could make them collide.
         let factor = hashes.hash_one(0) | 1;
         slots.clear();
         Far { distinct: Vec::new(), slots, bits: 6, factor, collisions: values.saturating_mul(8) }
     }
 
-    /// The place of a value; `None` where there are too many of them, or too many that collide.
+    /// The index of a value; `None` if there are too many values or too many collisions.
     fn place(&mut self, value: i64) -> Option<usize> {
         if self.distinct.len() * 2 >= self.slots.len() {
             self.grow()?;
@@ -490,7 +489,7 @@ impl<'a> Far<'a> {
     }
 }
 
-/// Bits of a number of one of the `distinct` values.
+/// Bits of an index of `distinct` values.
 fn width_of(distinct: &[i64]) -> u8 {
     width(u64::try_from(distinct.len()).unwrap_or(0).saturating_sub(1))
 }
@@ -504,8 +503,8 @@ fn wider(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
     (a.0.min(b.0), a.1.max(b.1))
 }
 
-/// The value that all rows have, or that none has one; `None` where they differ. Most columns of most segments are such:
-/// nothing of them needs to be gathered, numbered or packed.
+/// The single value of all rows, or that all are null; `None` if they differ. Most columns of most segments are constant: they
+/// need no collecting, indexing and packing.
 fn uniform(parts: &[&ArrayRef]) -> Option<Option<i64>> {
     if parts.iter().all(|part| part.null_count() == part.len()) {
         return Some(None);
@@ -528,7 +527,7 @@ fn uniform(parts: &[&ArrayRef]) -> Option<Option<i64>> {
     all.all(|value| value == Some(first)).then_some(Some(first))
 }
 
-/// The value that all are.
+/// The value that all have.
 fn alike<T: PartialEq>(values: &[T]) -> Option<&T> {
     let (first, rest) = values.split_first()?;
     rest.iter().all(|value| value == first).then_some(first)
@@ -540,7 +539,7 @@ fn hash(value: i64, factor: u64, bits: u32) -> usize {
     usize::try_from(mixed >> (64 - bits)).unwrap_or(0)
 }
 
-/// What the footer says of a column chunk, while its pages are written.
+/// The metadata of a column chunk, while its pages are written.
 struct Chunk {
     physical: Type,
     column_index: ColumnIndexBuilder,
@@ -666,7 +665,7 @@ mod tests {
 
     use super::*;
 
-    /// Numbers that are as good as random, and the same each time.
+    /// Pseudo-random numbers with a fixed seed.
     fn random(seed: u64) -> impl Iterator<Item = i64> {
         let mut state = seed | 1;
         std::iter::repeat_with(move || {
@@ -677,7 +676,7 @@ mod tests {
         })
     }
 
-    /// Columns of every kind that there is, `rows` long.
+    /// Columns of every kind with `rows` rows.
     fn shapes(rows: usize) -> Vec<Vec<Option<i64>>> {
         let all = |f: &dyn Fn(usize, i64) -> Option<i64>| {
             random(rows as u64 + 7).take(rows).enumerate().map(|(at, n)| f(at, n)).collect::<Vec<_>>()
@@ -708,7 +707,7 @@ mod tests {
         ]
     }
 
-    /// Writes the batches as one file and gives its bytes.
+    /// Encodes the batches as a file.
     fn written(batches: &[RecordBatch], places: Option<&[u32]>, how: Values) -> Bytes {
         written_as(batches, places, how, &mut vec![Learned::default(); batches[0].num_columns()])
     }
@@ -731,7 +730,7 @@ mod tests {
     }
 
     #[test]
-    fn any_column_is_read_as_it_was_written() {
+    fn reads_any_column_as_written() {
         for rows in [1, 2, 8, 33, 129, 1000, PAGE + 1] {
             for nullable in [false, true] {
                 let columns: Vec<ArrayRef> = shapes(rows)
@@ -760,7 +759,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_learned_of_a_column_is_tried_again_and_harms_no_other_values() {
+    fn repeats_trials_and_encodes_changed_values() {
         let columns = shapes(PAGE);
         let mut learned = [Learned::default()];
         let mut ways = Vec::new();
@@ -780,7 +779,7 @@ mod tests {
     }
 
     #[test]
-    fn a_footer_tells_the_range_of_a_column_and_of_its_pages() {
+    fn writes_ranges_of_columns_and_pages() {
         let rows = PAGE + 10;
         let last = i64::try_from(rows).unwrap() - 6;
         let page = i64::try_from(PAGE).unwrap();

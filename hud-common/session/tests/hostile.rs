@@ -1,5 +1,4 @@
-//! Segments and logs whose metadata a stranger wrote and signed: whatever stands in it, each reader gives rows or an error
-//! that names the file.
+//! Segments and logs with arbitrary metadata and valid checksums: each reader returns rows, or an error that names the file.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -19,7 +18,7 @@ use hud_session::{
 };
 use parquet::file::metadata::PageIndexPolicy;
 
-/// A small generator, always the same.
+/// A random generator with a fixed seed.
 struct Random(u64);
 
 impl Random {
@@ -83,7 +82,7 @@ fn last(bytes: &[u8], key: &[u8]) -> Option<usize> {
     bytes.windows(key.len()).rposition(|found| found == key).map(|at| at + key.len())
 }
 
-/// Puts the checksum into the footer that it must have, for bytes from where the data pages end.
+/// Writes the right checksum into the footer, for bytes from the end of the data pages on.
 fn sign(segment: &mut [u8], data_end: usize) -> bool {
     let Some(at) = last(segment, b"hud.tail\x18\x08").filter(|at| at + 8 <= segment.len()) else { return false };
     segment[at..at + 8].copy_from_slice(b"00000000");
@@ -92,7 +91,7 @@ fn sign(segment: &mut [u8], data_end: usize) -> bool {
     true
 }
 
-/// Reads a segment in every way; the error, where there is one.
+/// Reads a segment in every way. Returns the error, if there is one.
 fn read(table: Table, segment: Bytes, path: &Path) -> Result<(), Error> {
     let file = VerifiedFile::over(Arc::new(segment), path)?;
     let _ = file.session_id();
@@ -152,7 +151,7 @@ fn signed_metadata_of_a_log_never_panics() {
     let path = log.path().to_path_buf();
     log.finish().unwrap();
     let whole = fs::read(&path).unwrap();
-    // Where each frame begins, and how long its metadata is.
+    // Start of each frame, and the size of its metadata.
     let len = |at: usize| u32::from_le_bytes(whole[at + 4..at + 8].try_into().unwrap()) as usize;
     let second = 8 + len(0);
     let end = whole.len() - 8;
@@ -176,7 +175,7 @@ fn signed_metadata_of_a_log_never_panics() {
                 true => session.open_log(Table::Stacks, 1).unwrap(),
                 false => InflightReader::open(Table::Stacks, &path).unwrap(),
             };
-            // Arrow's own panics are caught where its schema is decoded.
+            // Panics of arrow are caught while its schema is decoded.
             let read = panic::catch_unwind(AssertUnwindSafe(|| {
                 let mut reader = reader;
                 let error = reader.by_ref().take(10).find_map(Result::err);

@@ -1,4 +1,4 @@
-//! A session's files, written and read back.
+//! Writing and reading a session's files.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
@@ -71,7 +71,7 @@ fn keys(path: &Path) -> Vec<i64> {
 }
 
 #[test]
-fn a_sealed_segment_is_sorted_and_says_so() {
+fn a_sealed_segment_is_sorted_and_declares_it() {
     let dir = tempfile::tempdir().unwrap();
     let (session, _lock) = SessionDir::create(&dir.path().join("a/b/session"), &manifest()).unwrap();
     let number = log_of(&session, &[&[3, 1], &[2]]);
@@ -86,7 +86,7 @@ fn a_sealed_segment_is_sorted_and_says_so() {
 }
 
 #[test]
-fn an_empty_log_leaves_no_segment_and_no_number_is_used_twice() {
+fn an_empty_log_makes_no_segment_and_numbers_are_unique() {
     let dir = tempfile::tempdir().unwrap();
     let (session, _lock) = SessionDir::create(&dir.path().join("s"), &manifest()).unwrap();
     let first = log_of(&session, &[]);
@@ -97,7 +97,7 @@ fn an_empty_log_leaves_no_segment_and_no_number_is_used_twice() {
     assert!(session.next_number(Table::Clock).unwrap() > second);
 }
 
-/// What a reader gets of a log: its rows, and the bytes that it says are cut.
+/// The rows that a reader returns, and the number of bytes that it skipped.
 fn log_rows(log: &Path) -> (Vec<i64>, u64) {
     let mut reader = InflightReader::open(Table::Clock, log).unwrap();
     let rows = reader.by_ref().flat_map(|b| keys_of(&b.unwrap())).collect();
@@ -105,7 +105,7 @@ fn log_rows(log: &Path) -> (Vec<i64>, u64) {
 }
 
 #[test]
-fn a_log_cut_anywhere_keeps_its_whole_batches_and_tells_the_rest() {
+fn reads_the_complete_batches_of_a_truncated_log() {
     let dir = tempfile::tempdir().unwrap();
     let (session, _lock) = SessionDir::create(&dir.path().join("s"), &manifest()).unwrap();
     let number = log_of(&session, &[&[1, 2], &[3, 4]]);
@@ -124,7 +124,7 @@ fn a_log_cut_anywhere_keeps_its_whole_batches_and_tells_the_rest() {
                 fs::remove_file(sealed.path).unwrap();
             }
             Ok(None) => assert!(rows.is_empty() && bytes_cut == 0, "cut at {cut}"),
-            // The log is all that there is of whatever was in it.
+            // The log is the only copy of its rows.
             Err(Error::Damaged { path, .. }) => assert!(rows.is_empty() && bytes_cut > 0 && path.exists()),
             Err(other) => panic!("cut at {cut}: {other}"),
         }
@@ -133,7 +133,7 @@ fn a_log_cut_anywhere_keeps_its_whole_batches_and_tells_the_rest() {
 }
 
 #[test]
-fn a_flipped_bit_in_a_log_ends_it_before_the_frame() {
+fn reads_a_log_up_to_a_flipped_bit() {
     let dir = tempfile::tempdir().unwrap();
     let (session, _lock) = SessionDir::create(&dir.path().join("s"), &manifest()).unwrap();
     let number = log_of(&session, &[&[1, 2], &[3, 4]]);
@@ -145,16 +145,16 @@ fn a_flipped_bit_in_a_log_ends_it_before_the_frame() {
         fs::write(&log, &bytes).unwrap();
         let (rows, bytes_cut) = log_rows(&log);
         assert!([&[][..], &[1, 2], &[1, 2, 3, 4]].contains(&&rows[..]), "flip at {at}: {rows:?}");
-        assert!(bytes_cut > 0, "flip at {at} is not told");
+        assert!(bytes_cut > 0, "flip at {at} is not reported");
     }
-    // A frame that is whole, but not where it was written.
+    // A complete frame at another offset.
     let frames = [&whole[..], &whole[..]].concat();
     fs::write(&log, frames).unwrap();
     assert_eq!(log_rows(&log), (vec![1, 2, 3, 4], whole.len() as u64));
 }
 
 #[test]
-fn any_reader_of_arrow_reads_a_log() {
+fn other_arrow_readers_read_a_log() {
     let dir = tempfile::tempdir().unwrap();
     let (session, _lock) = SessionDir::create(&dir.path().join("s"), &manifest()).unwrap();
     let number = log_of(&session, &[&[1, 2], &[3, 4]]);
@@ -164,7 +164,7 @@ fn any_reader_of_arrow_reads_a_log() {
 }
 
 #[test]
-fn a_log_is_followed_while_it_is_written() {
+fn follows_a_log_while_it_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let (session, _lock) = SessionDir::create(&dir.path().join("s"), &manifest()).unwrap();
     let mut log = InflightLog::create(&session, Table::Clock, 1).unwrap();
@@ -179,7 +179,7 @@ fn a_log_is_followed_while_it_is_written() {
     assert!(reader.next().is_none() && reader.is_ended() && reader.cut().is_none());
 }
 
-/// Everything that a plain reader gives, or the path that its error names.
+/// All rows of a plain reader, or the path that its error names.
 fn verified(path: &Path) -> Result<Vec<i64>, std::path::PathBuf> {
     let named = |e: Error| match e {
         Error::Damaged { path, .. } => path,
@@ -197,7 +197,7 @@ fn verified(path: &Path) -> Result<Vec<i64>, std::path::PathBuf> {
 }
 
 #[test]
-fn a_damaged_segment_gives_no_wrong_row() {
+fn detects_any_damage_to_a_segment() {
     let dir = tempfile::tempdir().unwrap();
     let (session, _lock) = SessionDir::create(&dir.path().join("s"), &manifest()).unwrap();
     let mut state = 88_172_645_463_325_252_i64;
@@ -215,7 +215,7 @@ fn a_damaged_segment_gives_no_wrong_row() {
     let right = keys(&sealed.path);
     assert!(verified(&sealed.path).unwrap() == right);
     VerifiedFile::open(&sealed.path).unwrap().check_all().unwrap();
-    // All of the footer, and some of the rest.
+    // The whole footer, and parts of the rest.
     for at in (0..whole.len()).filter(|at| at % 4099 == 0 || *at > whole.len() - 1500) {
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << (at % 8);
@@ -232,7 +232,7 @@ fn a_damaged_segment_gives_no_wrong_row() {
 }
 
 #[test]
-fn a_footer_tells_what_is_in_a_segment() {
+fn reads_statistics_from_a_footer() {
     let dir = tempfile::tempdir().unwrap();
     let (session, _lock) = SessionDir::create(&dir.path().join("s"), &manifest()).unwrap();
     let number = log_of(&session, &[&[7, 3], &[5]]);
@@ -256,7 +256,7 @@ fn a_session_has_one_writer() {
 }
 
 #[test]
-fn a_manifest_says_what_was_written_or_nothing() {
+fn reads_a_manifest_as_written_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let written = Manifest {
@@ -282,7 +282,7 @@ fn a_manifest_says_what_was_written_or_nothing() {
 }
 
 #[test]
-fn a_full_disk_leaves_whole_frames_and_no_half_files() {
+fn a_full_disk_leaves_complete_frames_and_files() {
     let dir = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(dir.path()).output();
     if !mounted.is_ok_and(|m| m.status.success()) {
@@ -313,7 +313,7 @@ fn a_full_disk_leaves_whole_frames_and_no_half_files() {
     let (read, cut) = log_rows(log.path());
     assert_eq!((read.len(), cut), (whole, 0));
     assert_eq!(fs::metadata(log.path()).unwrap().len(), log.len());
-    // What cannot be written leaves what was there.
+    // A failed write leaves the previous file.
     let ended = Manifest { host: "x".repeat(64 << 10), ..manifest() };
     fs::write(dir.path().join("rest"), vec![1; 1 << 20]).unwrap_err();
     assert!(ended.write(session.path()).unwrap_err().is_no_space());
@@ -323,7 +323,7 @@ fn a_full_disk_leaves_whole_frames_and_no_half_files() {
     assert!(InflightLog::create(&session, Table::Process, 1).err().unwrap().is_no_space());
     let left = |dir: &Path| fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
     assert_eq!(left(&session.table(Table::Clock)), ["000001.arrows.inflight"]);
-    // Room comes again.
+    // There is room again.
     fs::remove_file(&ballast).unwrap();
     log.append(&clock_rows(&rows)).unwrap();
     log.finish().unwrap();
@@ -334,7 +334,7 @@ fn a_full_disk_leaves_whole_frames_and_no_half_files() {
 }
 
 #[test]
-fn what_is_no_session_or_too_new_is_told_apart() {
+fn distinguishes_no_session_from_a_newer_format() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     assert!(matches!(SessionDir::open(&path), Err(Error::NotASession { .. })));
@@ -343,7 +343,7 @@ fn what_is_no_session_or_too_new_is_told_apart() {
     assert!(matches!(SessionDir::create(&path, &manifest()), Err(Error::Exists(_))));
     fs::write(path.join("manifest.json"), "{").unwrap();
     assert!(matches!(SessionDir::open(&path), Err(Error::NotASession { .. })));
-    // A newer format may have lost or renamed anything but its version.
+    // A newer format may lack any field except its version.
     fs::write(path.join("manifest.json"), r#"{"format_version": 2}"#).unwrap();
     assert!(matches!(SessionDir::open(&path), Err(Error::Newer { found: 2, known: 1, .. })));
     fs::write(path.join("manifest.json"), r#"{"format_version": 1}"#).unwrap();
@@ -351,7 +351,7 @@ fn what_is_no_session_or_too_new_is_told_apart() {
 }
 
 #[test]
-fn a_session_is_not_made_through_another_users_link() {
+fn rejects_a_link_of_another_user_for_a_new_session() {
     let dir = tempfile::tempdir().unwrap();
     let (private, planted) = (dir.path().join("private"), dir.path().join("planted"));
     fs::create_dir(&private).unwrap();

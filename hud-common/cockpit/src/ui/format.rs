@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_hold_their_width() {
+    fn limits_the_width_of_numbers() {
         for ns in [
             0,
             999,
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_read_as_they_are_typed() {
+    fn parses_typed_instants() {
         let start = 20_000 * 86_400 * SECOND + 50_000 * SECOND;
         let end = start + 100 * SECOND;
         let at = |text| parse_instant(text, start, end).map(|ts| ts - start);

@@ -359,7 +359,7 @@ mod tests {
     use super::scrolled;
 
     #[test]
-    fn lists_move_only_as_far_as_the_cursor_needs() {
+    fn scrolls_only_as_far_as_the_cursor_needs() {
         assert_eq!(scrolled(0, 4, 5, 10), 0);
         assert_eq!(scrolled(0, 5, 5, 10), 1);
         assert_eq!(scrolled(3, 5, 5, 10), 3);

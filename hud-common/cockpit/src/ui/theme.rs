@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_decides_on_colours() {
+    fn the_environment_selects_the_colours() {
         assert_eq!(depth(&[("TERM", "xterm-256color"), ("COLORTERM", "truecolor")]), Depth::True);
         assert_eq!(depth(&[("TERM", "screen-256color")]), Depth::Indexed);
         assert_eq!(depth(&[("TERM", "xterm")]), Depth::Sixteen);

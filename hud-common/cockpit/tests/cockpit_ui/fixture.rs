@@ -17,7 +17,7 @@ pub(crate) fn decent(name: &str) -> String {
     name.into()
 }
 
-/// Names that would move the cursor, hide text, or cover what is around them.
+/// Names that would move the cursor, hide text, or draw over neighbours.
 pub(crate) fn hostile(name: &str) -> String {
     match name.len() % 6 {
         0 => format!("\x1b[2J\x1b[H\x1b]0;owned\x07{name}\r\n\t"),
@@ -329,7 +329,7 @@ pub(crate) fn rich(names: Names) -> Snapshot {
             end_reason: None,
             polls: "auto".into(),
             freq: 99,
-            notes: vec![names("the kernel does not tell run times of programs")],
+            notes: vec![names("the kernel does not measure run times of programs")],
         },
         mode: Mode::Live { newest: AT - 40 * MILLI, skipped: (0, 0), restarts: 0 },
         window: Window::ending(AT, 10 * SECOND),
