@@ -213,7 +213,7 @@ fn shows_status_and_culprit_first() {
             assert!(first.contains(part), "{first}");
         }
         let marks = screen.lines().nth(1).unwrap();
-        for mark in ["LIVE", "drops 1,204", "wakes 0.0% +1", "hud 2.4%"] {
+        for mark in ["LIVE", "drops 1,204", "wakes 0.0 % +1", "hud 2.4 %"] {
             assert!(marks.contains(mark), "{marks}");
         }
         let buffer = cockpit.terminal.backend().buffer();
@@ -348,8 +348,8 @@ fn shows_which_streams_were_not_recorded() {
     snapshot.wake_delay = Default::default();
     let mut cockpit = Cockpit::new(snapshot, (120, 40));
     let first = cockpit.screen().lines().next().unwrap().to_string();
-    assert_eq!(first, " NORMAL  no threshold is exceeded (recorded: wakes 0.0% (budget))");
-    assert!(cockpit.screen().contains("no task held its worker (recorded: polls 62.0% (budget))"));
+    assert_eq!(first, " NORMAL  no threshold is exceeded (recorded: wakes 0.0 % (budget))");
+    assert!(cockpit.screen().contains("no task held its worker (recorded: polls 62.0 % (budget))"));
     cockpit.press("7");
     assert!(cockpit.screen().contains("wakes were not recorded in this window (budget)"), "{}", cockpit.screen());
     cockpit.snapshot.coverage.unread = 3_000_000_000;

@@ -143,7 +143,7 @@ fn coverage(cx: &Cx<'_>) -> (String, Style) {
         return ("coverage -".into(), cx.theme.caution);
     };
     match recorded(least) {
-        995.. => ("recorded 100%".into(), cx.theme.dim),
+        995.. => ("recorded 100 %".into(), cx.theme.dim),
         part => {
             let others = streams.iter().filter(|stream| recorded(stream) < 995).count() - 1;
             let more = if others > 0 { format!(" +{others}") } else { String::new() };

@@ -4,14 +4,14 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use crate::Thresholds;
 
-use super::{Options, Screen, Theme, Warn, format::parse_duration};
+use super::{Options, Screen, Theme, Warn};
 
 /// Screen, theme and thresholds.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Screen")]
 pub struct LookArgs {
     /// Length of the window at the start
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = window)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = hud_units::parse_positive)]
     pub window: i64,
     /// First screen
     #[arg(long, value_name = "NAME", default_value = "overview", value_parser = screen())]
@@ -47,13 +47,6 @@ impl LookArgs {
     /// Thresholds of the rules.
     pub fn thresholds(&self) -> Thresholds {
         Thresholds::default().with(&self.warn)
-    }
-}
-
-fn window(text: &str) -> Result<i64, String> {
-    match parse_duration(text) {
-        Some(ns) if ns > 0 => Ok(ns),
-        _ => Err("a time such as 10s or 500ms".to_string()),
     }
 }
 

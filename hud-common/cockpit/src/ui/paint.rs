@@ -46,7 +46,10 @@ impl Canvas<'_> {
             return 0;
         }
         let room = usize::from(width.min(area.right() - x));
-        let shown = fit(text, room, cut, cx.theme.glyphs.ellipsis);
+        // Units have the only character of hud's own texts that is not ASCII.
+        let has_micro = cx.theme.glyphs.ellipsis.is_ascii() && text.contains(" µs");
+        let text = if has_micro { Cow::Owned(text.replace(" µs", " us")) } else { Cow::Borrowed(text) };
+        let shown = fit(&text, room, cut, cx.theme.glyphs.ellipsis);
         let (end, _) = self.buf.set_stringn(x, y, shown.as_ref(), room, style);
         end.saturating_sub(x)
     }

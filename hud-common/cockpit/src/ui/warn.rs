@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::{STRETCH_MIN, Thresholds};
 
-use super::format::{parse_duration, round};
+use super::format::round;
 
 /// The unit of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,10 +113,10 @@ impl FromStr for Warn {
             return no(format!("nothing is named {name:?}: there are {}", names.join(", ")));
         };
         let value = match knob.unit {
-            Unit::Time(least) => match parse_duration(limit) {
-                Some(ns) if ns >= least => ns,
-                Some(_) => return no(format!("{name} is at least {}", round(least))),
-                None => return no(format!("{limit:?} is no time such as 20ms")),
+            Unit::Time(least) => match hud_units::parse_duration(limit) {
+                Ok(ns) if ns >= least => ns,
+                Ok(_) => return no(format!("{name} is at least {}", round(least))),
+                Err(_) => return no(format!("{limit:?} is not a duration such as 20ms")),
             },
             Unit::Percent => match limit.strip_suffix('%').unwrap_or(limit).trim().parse::<u32>() {
                 Ok(percent @ 0..=100) => i64::from(percent) * 10,
@@ -186,7 +186,7 @@ mod tests {
         for (text, why) in [
             ("poll", "poll=20ms"),
             ("pol=1s", "there are poll, poll-warning"),
-            ("poll=fast", "no time such as 20ms"),
+            ("poll=fast", "not a duration such as 20ms"),
             ("poll=10us", "at least 1 ms"),
             ("blocked=200%", "no share"),
             ("blocked=-1", "no share"),
