@@ -180,7 +180,7 @@ impl Rule {
         Rule::LockOwnerAsleep,
     ];
 
-    /// Advice.
+    /// What to do about it.
     pub const fn advice(self) -> &'static str {
         match self {
             Rule::LongPoll => {
@@ -230,7 +230,7 @@ pub struct Finding {
     pub sentence: String,
     /// The figures; the first one was compared with the threshold.
     pub evidence: Vec<Evidence>,
-    /// The subject to open. The advice is [`Rule::advice`].
+    /// Where to look. The advice is [`Rule::advice`].
     pub jump: Jump,
     /// Whether its figures are estimates.
     pub is_estimated: bool,

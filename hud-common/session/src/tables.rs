@@ -405,7 +405,7 @@ tables! {
         events: i64,
     }
 
-    /// CLOCK_MONOTONIC and CLOCK_REALTIME at one instant. `ts` is computed from the first row.
+    /// An anchor of the clock: CLOCK_MONOTONIC and CLOCK_REALTIME at one instant. The first is the one that `ts` uses.
     Clock = "clock" by mono, ClockRow, ClockColumns {
         /// CLOCK_MONOTONIC (ns).
         mono: i64,
