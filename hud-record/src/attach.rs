@@ -14,7 +14,7 @@ use hud_common::cockpit::{
 
 use crate::{
     error::{Error, Result},
-    memory, privilege, service,
+    allocator, privilege, service,
     service::LogFormat,
     tail::{Settings, Tailer, summary},
 };
@@ -58,7 +58,7 @@ pub enum LineFormat {
 impl AttachArgs {
     /// Looks until the session ends.
     pub fn run(self) -> Result<()> {
-        memory::hold_little();
+        allocator::use_one_arena();
         privilege::enter_viewer(&self.session);
         let mut tailer = Tailer::open(&self.session, Settings::default())?;
         if self.format == LineFormat::Screen {

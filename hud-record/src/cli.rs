@@ -16,12 +16,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     error::{Error, Result},
     headless::{self, Headless, Target, Where},
-    live, memory,
+    allocator, live,
     privilege::{Owner, make_as},
     probes::{self, Plan},
     record::{Every, Keep, RollPolicy, Store},
     service::{self, LogFormat},
-    target::Process,
+    inspect::Process,
 };
 
 /// Examples for `--help`.
@@ -207,7 +207,7 @@ impl RecordArgs {
         if !self.headless {
             return self.show();
         }
-        memory::hold_little();
+        allocator::use_one_arena();
         raise_open_files()?;
         service::log_to_stderr(self.log_format, self.log_level.as_deref())?;
         let target = match (self.pid, self.name) {

@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     error::{Error, Result},
-    memory, service,
+    allocator, service,
     service::LogFormat,
-    target::Process,
+    inspect::Process,
     tasks::{Dump, Selection, json, text},
 };
 
@@ -59,7 +59,7 @@ pub enum Format {
 impl DumpArgs {
     /// Looks once, and prints.
     pub fn run(self) -> Result<()> {
-        memory::hold_little();
+        allocator::use_one_arena();
         service::log_to_stderr(LogFormat::Text, Some("error"))?;
         let process = match (self.pid, &self.name) {
             (Some(pid), _) => Process::by_pid(pid),

@@ -9,7 +9,7 @@ use crate::{
     progress::ProgressLine,
     record::{End, Every, Finished, Keep, News, Place, Recorder, RollPolicy, Settings, Store},
     service::{Control, Notify},
-    target::Process,
+    inspect::Process,
 };
 
 /// How often to look for a process that is waited for: a look at a thousand processes costs about 2 ms.
@@ -44,7 +44,7 @@ pub struct Headless {
     pub target: Target,
     /// Where to.
     pub place: Where,
-    /// Whose the files are.
+    /// Origin the files are.
     pub owner: Option<Owner>,
     /// The binary to take symbols from.
     pub symbols: Option<PathBuf>,
@@ -139,7 +139,7 @@ impl Headless {
                 Where::Folder(_) | Where::DataDir => self.owner,
             },
             keep_bpf: matches!(self.target, Target::Every(_)),
-            intake: None,
+            sandbox: None,
         };
         notify.alive();
         let recorder = Recorder::attach(process, settings)?;
@@ -205,7 +205,7 @@ fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option
 
 fn short_name(process: &Process) -> String {
     let file = process.exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    crate::target::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
+    crate::inspect::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
 }
 
 /// `<data dir>/hud/<name>-<local time>-<pid>`, in the home of the user who called sudo.

@@ -20,7 +20,7 @@ use landlock::{
 use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
 
-/// Whose files are written, where that is not the user that hud runs as.
+/// Origin files are written, where that is not the user that hud runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     uid: Uid,
@@ -219,8 +219,8 @@ pub(crate) fn enter_namer() {
     keep(LOOKING);
 }
 
-/// What the thread keeps that starts the intake: it has the child become nobody, and ends it.
-pub(crate) fn enter_intake_host() {
+/// What the thread keeps that starts the sandbox: it has the child become nobody, and ends it.
+pub(crate) fn enter_sandbox_host() {
     keep(ACTING | CapabilitySet::KILL);
 }
 

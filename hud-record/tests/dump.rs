@@ -412,7 +412,7 @@ fn without_type_information_tasks_are_counted_by_type() {
 
 #[test]
 fn layouts_of_the_fuzzers_corpus_are_read_without_a_panic() {
-    use hud_record::target::{Binary, Image, Tokio};
+    use hud_record::inspect::{Binary, Image, Tokio};
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/binary");
     let mut read = 0;
     for entry in fs::read_dir(corpus).unwrap() {
@@ -420,7 +420,7 @@ fn layouts_of_the_fuzzers_corpus_are_read_without_a_panic() {
         if let Ok(binary) = Binary::read(&file)
             && let Ok(mut tokio) = Tokio::find(&binary, || Image::of_file(&binary))
         {
-            hud_record::names::learn_tokio(&file, &mut tokio);
+            hud_record::symbols::learn_tokio(&file, &mut tokio);
             read += 1;
         }
     }

@@ -165,7 +165,7 @@ fn the_verifier_accepts_every_program() {
         return;
     }
     let target = Target::start(&program("test-async-app"), &[]);
-    let process = hud_record::target::Process::by_pid(target.pid()).unwrap();
+    let process = hud_record::inspect::Process::by_pid(target.pid()).unwrap();
     for no_btf in [false, true] {
         let settings = hud_record::record::Settings {
             place: hud_record::record::Place::Folder("/nonexistent/never-written".into()),
@@ -184,7 +184,7 @@ fn the_verifier_accepts_every_program() {
             previous: None,
             owner: None,
             keep_bpf: false,
-            intake: Some(env!("CARGO_BIN_EXE_hud-record").into()),
+            sandbox: Some(env!("CARGO_BIN_EXE_hud-record").into()),
         };
         let recorder = hud_record::record::Recorder::attach(process.clone(), settings).unwrap();
         let verified = recorder.verified_instructions();

@@ -14,8 +14,8 @@ use std::{
 
 use hud_common::session::Table;
 use hud_record::{
-    intake::Intake,
-    names::{BinaryId, Cache, Located, Resolver, Sources, Whose},
+    sandbox::Sandbox,
+    symbols::{BinaryId, Cache, ResolvedAddress, Resolver, Sources, Origin},
 };
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
 use rustix::process::Signal;
@@ -27,14 +27,14 @@ fn resolver() -> (Resolver, Arc<Sources>) {
 }
 
 fn with_cache(cache: Cache) -> (Resolver, Arc<Sources>) {
-    let intake = Intake::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
-    let sources = Arc::new(Sources::new(intake, cache));
+    let sandbox = Sandbox::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
+    let sources = Arc::new(Sources::new(sandbox, cache));
     (Resolver::new(Arc::clone(&sources), None), sources)
 }
 
 /// The child, and the most memory that it ever had (kB).
 fn peak(sources: &Sources) -> (u32, u64) {
-    let pid = sources.intake().pid().unwrap();
+    let pid = sources.sandbox().pid().unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
     (pid, peak.trim().trim_end_matches(" kB").parse().unwrap())
@@ -98,7 +98,7 @@ fn assert_whole(resolver: &mut Resolver, binary: BinaryId, offset: u64, context:
     assert!(outermost.file.as_deref().is_some_and(|f| f.ends_with("/small.rs")), "{context}: {found:?}");
     assert!(matches!(outermost.line, Some(2 | 3)), "{context}: {found:?}");
     assert!(outermost.column.is_some(), "{context}");
-    assert_eq!(outermost.whose, Some(Whose::Own), "{context}");
+    assert_eq!(outermost.whose, Some(Origin::Own), "{context}");
 }
 
 #[test]
@@ -106,11 +106,11 @@ fn the_child_may_do_nothing() {
     let (mut resolver, sources) = resolver();
     let binary = resolver.open(Path::new("/proc/self/exe"), Path::new("/x")).unwrap();
     assert!(resolver.resolve(binary, &[0])[0].frames.is_empty());
-    let confinement = sources.intake().confinement().unwrap();
+    let confinement = sources.sandbox().confinement().unwrap();
     eprintln!("{confinement:?}");
     assert!(confinement.unprivileged && confinement.no_capabilities && confinement.few_calls);
     // As the kernel sees it.
-    let status = fs::read_to_string(format!("/proc/{}/status", sources.intake().pid().unwrap())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", sources.sandbox().pid().unwrap())).unwrap();
     let field = |name: &str| {
         let line = status.lines().find(|l| l.starts_with(&format!("{name}:"))).unwrap();
         line.split_once(':').unwrap().1.trim().to_string()
@@ -125,7 +125,7 @@ fn the_child_may_do_nothing() {
     }
     assert_eq!(field("NoNewPrivs"), "1");
     assert_eq!(field("Seccomp"), "2");
-    let pid = sources.intake().pid().unwrap();
+    let pid = sources.sandbox().pid().unwrap();
     drop((resolver, sources));
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it outlives whoever started it");
 }
@@ -185,12 +185,12 @@ fn copy(from: &Path, folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Asks, and has the child killed while it has the question.
-fn resolve_and_kill(resolver: &mut Resolver, sources: &Sources, binary: BinaryId, offset: u64, times: u32) -> Located {
+fn resolve_and_kill(resolver: &mut Resolver, sources: &Sources, binary: BinaryId, offset: u64, times: u32) -> ResolvedAddress {
     std::thread::scope(|scope| {
         let mut last = None;
         let mut stop = || {
-            support::until("another child", || sources.intake().pid().is_some_and(|pid| last != Some(pid)));
-            let pid = sources.intake().pid().unwrap();
+            support::until("another child", || sources.sandbox().pid().is_some_and(|pid| last != Some(pid)));
+            let pid = sources.sandbox().pid().unwrap();
             last = Some(pid);
             support::signal_process(pid, Signal::STOP);
             pid
@@ -222,7 +222,7 @@ fn a_child_that_is_killed_costs_nothing_once_and_names_twice() {
     assert_eq!(once.frames.last().unwrap().function.as_deref(), Some("small::outer"));
     assert!(resolver.notes().is_empty(), "{:?}", resolver.notes());
     // Killed while it has nothing to do, nobody notices.
-    let pid = sources.intake().pid().unwrap();
+    let pid = sources.sandbox().pid().unwrap();
     support::signal_process(pid, Signal::KILL);
     let has_ended = || fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| s.contains("State:\tZ"));
     support::until("its end", has_ended);
@@ -283,7 +283,7 @@ fn garbage_costs_names_only() {
     }
     eprintln!("{named} addresses of broken files have names; {:?}", resolver.notes());
     assert_whole(&mut resolver, good, offset, "after all of them");
-    assert!(sources.intake().pid().is_some());
+    assert!(sources.sandbox().pid().is_some());
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn without_debug_information_the_symbol_table_names() {
         let frame = located.frames.last().unwrap();
         assert_eq!((frame.function.as_deref(), frame.line), (Some("small::outer"), None));
         // The crate that has `main`.
-        assert_eq!(frame.whose, Some(Whose::Own));
+        assert_eq!(frame.whose, Some(Origin::Own));
     }
     run("objcopy", &["--strip-all", "small"], dir.path());
     let (mut two, _sources) = resolver();
@@ -385,8 +385,8 @@ fn a_container_has_its_own_debug_files() {
     let mut child = Command::new("chroot").arg(dir.path()).arg("/sleeper").spawn().unwrap();
     let exe = PathBuf::from(format!("/proc/{}/exe", child.id()));
     support::until("the chroot", || fs::read_link(&exe).is_ok_and(|e| e.ends_with("sleeper")));
-    let intake = Intake::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
-    let mut resolver = Resolver::new(Arc::new(Sources::new(intake, Cache::default())), Some(child.id()));
+    let sandbox = Sandbox::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
+    let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(child.id()));
     let id = resolver.open(&exe, Path::new("/sleeper")).unwrap();
     let found = resolver.resolve(id, &[offset]).remove(0);
     child.kill().unwrap();
@@ -444,15 +444,15 @@ fn names_read_as_people_write_them() {
             let whose: Vec<_> =
                 found.iter().flat_map(|l| &l.frames).filter(|f| f.function.as_deref() == Some(name)).collect();
             assert!(!whose.is_empty(), "{kind}: no {name}");
-            assert!(whose.iter().all(|f| f.whose == Some(Whose::Own)), "{kind}: {whose:?}");
+            assert!(whose.iter().all(|f| f.whose == Some(Origin::Own)), "{kind}: {whose:?}");
         }
         // Whatever is told of tokio and std is true.
         for frame in found.iter().flat_map(|l| &l.frames) {
             let name = frame.function.as_deref().unwrap_or_default();
             let expected = match name.split("::").next().unwrap_or_default() {
-                "tokio" => Some(Whose::Tokio),
-                "std" => Some(Whose::Std),
-                "test_async_app" => Some(Whose::Own),
+                "tokio" => Some(Origin::Tokio),
+                "std" => Some(Origin::Std),
+                "test_async_app" => Some(Origin::Own),
                 _ => continue,
             };
             assert_eq!(frame.whose, expected, "{kind}: {frame:?}");
@@ -477,7 +477,7 @@ fn line_tables_take_nothing_from_names() {
         resolver.resolve(id, &offsets)
     };
     let (with, without) = (located(&lines), located(&dir.path().join("bare")));
-    let outermost = |located: &Located| located.frames.last().and_then(|f| f.function.clone());
+    let outermost = |located: &ResolvedAddress| located.frames.last().and_then(|f| f.function.clone());
     let pairs: Vec<_> = with.iter().map(outermost).zip(without.iter().map(outermost)).collect();
     // Of std's functions that were merged, debug information and the symbol table may name different ones.
     let is_std =
@@ -512,10 +512,10 @@ fn line_tables_take_nothing_from_names() {
         if file.ends_with("examples/test-async-app.rs") {
             own += 1;
             assert!(name.contains("test_async_app::"), "{frame:?}");
-            assert_eq!(frame.whose, Some(Whose::Own), "{frame:?}");
+            assert_eq!(frame.whose, Some(Origin::Own), "{frame:?}");
         } else if file.contains("/registry/src/") && file.contains("/tokio-1.") {
             assert!(name.contains("tokio::"), "{frame:?}");
-            assert_eq!(frame.whose, Some(Whose::Tokio), "{frame:?}");
+            assert_eq!(frame.whose, Some(Origin::Tokio), "{frame:?}");
         }
     }
     assert!(bare.is_empty(), "{} of {inlined}: {:#?}", bare.len(), bare.get(..20.min(bare.len())));
@@ -643,7 +643,7 @@ fn every_function_of_a_large_binary() {
     let began = std::time::Instant::now();
     let (mut resolver, sources) = resolver();
     let id = resolver.open(&binary, &binary).unwrap();
-    let whole = |located: &[Located]| located.iter().filter(|l| l.frames.iter().any(|f| f.line.is_some())).count();
+    let whole = |located: &[ResolvedAddress]| located.iter().filter(|l| l.frames.iter().any(|f| f.line.is_some())).count();
     assert!(whole(&resolver.resolve(id, &offsets[..1])) > 0, "the first function has no line");
     let first = began.elapsed();
     let (mut named, mut children, mut most) = (0, std::collections::HashSet::new(), 0);

@@ -15,7 +15,7 @@ use std::{
 use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
 use hud_common::{session::Table, wire::MAX_FRAMES};
-use hud_record::target::{Binary, Process};
+use hud_record::inspect::{Binary, Process};
 use rustix::process::Signal;
 use support::{Recorder, Recording, Target, hud_record, may_trace, program, text, until};
 

@@ -9,7 +9,7 @@ mod support;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use hud_common::session::Table;
-use hud_record::target::{Binary, Image, Tokio};
+use hud_record::inspect::{Binary, Image, Tokio};
 use support::{
     Recording, Target, analyze, assert_both_culprits, assert_polls_agree, may_trace, program, record, truth, verify,
 };
@@ -65,7 +65,7 @@ fn the_way_to_the_worker_is_known() {
         let file = fs::File::open(&path).unwrap();
         let binary = Binary::read(&file).unwrap();
         let mut tokio = Tokio::find(&binary, || Image::of_file(&binary)).unwrap();
-        hud_record::names::learn_tokio(&file, &mut tokio);
+        hud_record::symbols::learn_tokio(&file, &mut tokio);
         let place = tokio.worker_place.unwrap_or_else(|| panic!("{fixture}: no way to the worker"));
         // Behind the two counts of an `Arc`.
         assert!(place.scheduler > 0 && place.handle >= 16 && place.index >= 16, "{fixture}: {place:?}");

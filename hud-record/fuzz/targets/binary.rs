@@ -4,7 +4,7 @@
 
 use std::{fs::File, io::Write as _};
 
-use hud_record::target::{Binary, Image, Tokio};
+use hud_record::inspect::{Binary, Image, Tokio};
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = (binary.image(), binary.build_id(), binary.vaddr(0x1000), binary.has_symbols());
     if let Ok(mut tokio) = Tokio::find(&binary, || Image::of_file(&binary)) {
         tokio.guess(&binary, || Image::of_file(&binary));
-        hud_record::names::learn_tokio(&file, &mut tokio);
+        hud_record::symbols::learn_tokio(&file, &mut tokio);
         for (_, poll) in tokio.exact_polls() {
             // What goes to a terminal and into the session.
             assert!(!poll.name.chars().any(char::is_control), "{:?}", poll.name);

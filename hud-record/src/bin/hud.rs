@@ -113,7 +113,7 @@ struct Rest {
 }
 
 fn main() -> ExitCode {
-    if let Some(ended) = hud_record::intake::divert() {
+    if let Some(ended) = hud_record::sandbox::divert() {
         return ended;
     }
     let cli = Cli::parse();

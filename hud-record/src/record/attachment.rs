@@ -20,20 +20,20 @@ use super::{
     drain::Drain,
     governor::{Governor, Stretch, Watched},
     identity::Identity,
-    learner::{Learned, Learner},
+    debuginfo_reader::{Learned, DebugInfoReader},
     recorder::Settings,
     switches::{SwitchGovernor, Turned},
     writer::BatchSender,
 };
 use crate::{
     error::{Error, Result},
-    intake::Intake,
+    sandbox::Sandbox,
     kernel,
-    names::{Cache, Sources},
+    symbols::{Cache, Sources},
     privilege::{self, Hurry},
     probes::{Plan, Polls, Probes, Unwind},
     ring::{Drained, Ring},
-    target::{Looked, Mapping, Process, Tokio},
+    inspect::{Inspection, Mapping, Process, Tokio},
     tasks::WorkerLoops,
     unwind::Prepared,
 };
@@ -61,7 +61,7 @@ pub(super) struct Attachment {
     pidfd: OwnedFd,
     identity: Option<Identity>,
     /// While the target's debug information is being read.
-    learner: Option<Learner>,
+    learner: Option<DebugInfoReader>,
     /// Since when the place of the current task's id is looked for.
     searching: Instant,
     /// What could not be watched; for every session's manifest.
@@ -81,11 +81,11 @@ impl Attachment {
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
             .ok_or(Error::Exited(process.pid))?;
         // While hud may still do everything: the child is to become nobody.
-        let sources = Arc::new(Sources::new(Intake::start(settings.intake.as_deref())?, Cache::shared()));
+        let sources = Arc::new(Sources::new(Sandbox::start(settings.sandbox.as_deref())?, Cache::shared()));
         // Another child for what recording waits for: the other one stands back.
-        let urgent = Arc::new(Sources::new(Intake::start_urgent(settings.intake.as_deref())?, Cache::default()));
+        let urgent = Arc::new(Sources::new(Sandbox::start_urgent(settings.sandbox.as_deref())?, Cache::default()));
         // Another thread has the child make the tables once this is answered.
-        let running = Looked::at_running(&process, urgent.intake())?;
+        let running = Inspection::at_running(&process, urgent.sandbox())?;
         let mut plan = settings.plan;
         let tables = prepare(&process, Arc::clone(&urgent), plan)?;
         let load_bias = running.load_bias.ok_or(Error::Exited(process.pid))?;
@@ -93,7 +93,7 @@ impl Attachment {
         let mut image = (running.image.0.wrapping_add(load_bias), running.image.1.wrapping_add(load_bias));
         let mut tokio = match &settings.target {
             Some(path) => {
-                let given = Looked::at_given(path, &process, load_bias, urgent.intake())?;
+                let given = Inspection::at_given(path, &process, load_bias, urgent.sandbox())?;
                 if let (Some(given), Some(running)) = (&given.build_id, &build_id)
                     && given != running
                 {
@@ -122,8 +122,8 @@ impl Attachment {
         let tables = tables.join().unwrap_or_else(|_| Ok(Prepared::default()))?;
         let mut notes = tables.notes();
         // The child reads debug information while the kernel looks at the programs.
-        let urgent_intake = Arc::clone(&urgent);
-        let learner = Learner::start(tokio.clone(), names_from.clone(), &process, urgent)?;
+        let urgent_sandbox = Arc::clone(&urgent);
+        let learner = DebugInfoReader::start(tokio.clone(), names_from.clone(), &process, urgent)?;
         let mut probes = Probes::attach(&process, &tokio, image, plan, settings.budget, tables, &sources)?;
         if !probes.has_samples() {
             plan.freq = 0;
@@ -143,7 +143,7 @@ impl Attachment {
             }
             Learned::Pending(learner) => Some(learner),
         };
-        if let Some(child) = urgent_intake.intake().pid() {
+        if let Some(child) = urgent_sandbox.sandbox().pid() {
             hurry.end_for(child);
         }
         let ring = probes.take_ring()?;
@@ -395,7 +395,7 @@ fn prepare(process: &Process, sources: Arc<Sources>, plan: Plan) -> Result<JoinH
     let process = process.clone();
     let work = move || match plan.unwind {
         Unwind::Fp => Ok(Prepared::default()),
-        Unwind::Auto | Unwind::EhFrame => Prepared::of(&process, sources.intake()),
+        Unwind::Auto | Unwind::EhFrame => Prepared::of(&process, sources.sandbox()),
     };
     let started = thread::Builder::new().name("hud-unwinder".into()).spawn(work);
     started.map_err(|source| Error::Io { action: "start a thread", source })

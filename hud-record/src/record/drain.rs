@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     kernel,
-    target::{Mapping, PollFn, TaskKind, Tokio},
+    inspect::{Mapping, PollFn, TaskKind, Tokio},
     tasks::WorkerLoops,
 };
 

@@ -12,7 +12,11 @@ use std::time::Duration;
 
 use hud_common::wire::Counters;
 
-use crate::{error::Result, kernel, probes::Probes, uprobes::TrapCost};
+use crate::{
+    error::Result,
+    kernel,
+    probes::{Probes, TrapCost},
+};
 
 /// How often the purse is looked into: at a million polls a second and 2 µs each, that is how much it can be overdrawn.
 pub(super) const TICK: Duration = Duration::from_millis(20);

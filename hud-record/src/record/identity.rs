@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use crate::target::Process;
+use crate::inspect::Process;
 
 /// What changes when a process executes a program: its file, and where its code and stack lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl Identity {
     /// Of the process as it is now; `None` where it is gone or may not be looked at.
     pub(super) fn of(process: &Process) -> Option<Self> {
         let file = fs::metadata(process.exe_path()).ok()?;
-        let stat = crate::target::read_text(format!("/proc/{}/stat", process.pid)).ok()?;
+        let stat = crate::inspect::read_text(format!("/proc/{}/stat", process.pid)).ok()?;
         let (start_code, start_stack, start_time) = parse(&stat)?;
         Some(Identity { device: file.dev(), inode: file.ino(), start_code, start_stack, start_time })
     }

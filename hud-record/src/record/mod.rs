@@ -10,11 +10,11 @@
 
 mod account;
 mod attachment;
+mod debuginfo_reader;
 mod disk;
 mod drain;
 mod governor;
 mod identity;
-mod learner;
 mod namer;
 mod queue;
 mod recorder;

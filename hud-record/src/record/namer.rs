@@ -1,7 +1,7 @@
 //! The namer: gives the frames of new stacks their module, function, file and line.
 //!
 //! It runs beside the drain at low priority and owns everything that names need; a name that cannot be had is left out,
-//! never guessed. What the target's files say is read elsewhere, see [`crate::intake`].
+//! never guessed. What the target's files say is read elsewhere, see [`crate::sandbox`].
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,8 +31,8 @@ use super::{
 use crate::{
     error::{Error, Result},
     kernel,
-    names::{BinaryId, KernelSymbols, Located, Named, Resolver, Sources, Whose, is_kernel},
-    target::{Mapping, Process, clean},
+    symbols::{BinaryId, KernelSymbols, ResolvedAddress, ResolvedFrame, Resolver, Sources, Origin, is_kernel},
+    inspect::{Mapping, Process, clean},
 };
 
 /// Addresses whose frames are kept; stacks end before further ones, and `drops` counts the frames that they lack.
@@ -274,7 +274,7 @@ impl Names {
         } else if let Some(module) = self.module(address) {
             self.resolve(module, &[address]);
         } else {
-            let frames = Rc::from([self.frame(None, address, Named::default(), 0, None)]);
+            let frames = Rc::from([self.frame(None, address, ResolvedFrame::default(), 0, None)]);
             self.known.insert(address, Known { frames, is_signal_return: false });
         }
     }
@@ -289,12 +289,12 @@ impl Names {
         let offsets: Vec<u64> = addresses.iter().map(|a| a.wrapping_sub(start).wrapping_add(base)).collect();
         let located = match binary {
             Some(binary) => self.resolver.resolve(binary, &offsets),
-            None => offsets.iter().map(|&address| Located { address, ..Located::default() }).collect(),
+            None => offsets.iter().map(|&address| ResolvedAddress { address, ..ResolvedAddress::default() }).collect(),
         };
         for (&address, located) in addresses.iter().zip(located) {
             let mut names = located.frames;
             if names.is_empty() {
-                names.push(Named::default());
+                names.push(ResolvedFrame::default());
             }
             let outermost = names.len() - 1;
             let frames = names
@@ -321,7 +321,7 @@ impl Names {
         }
         let Some((module, symbols)) = &self.kernel else { return };
         let function = symbols.as_ref().and_then(|s| s.find(address)).map(clean);
-        let name = Named { function, ..Named::default() };
+        let name = ResolvedFrame { function, ..ResolvedFrame::default() };
         let module = *module;
         let frames = Rc::from([self.frame(Some(module), address, name, 0, Some("kernel"))]);
         self.known.insert(address, Known { frames, is_signal_return: false });
@@ -331,7 +331,7 @@ impl Names {
         &mut self,
         module_id: Option<i64>,
         address: u64,
-        name: Named,
+        name: ResolvedFrame,
         inline_depth: i32,
         origin: Option<&'static str>,
     ) -> i64 {
@@ -482,15 +482,15 @@ impl Place {
         }
     }
 
-    /// Whose code it is, as the session has it; `None` where that is not sure.
-    fn origin(self, whose: Option<Whose>) -> Option<&'static str> {
+    /// Origin code it is, as the session has it; `None` where that is not sure.
+    fn origin(self, whose: Option<Origin>) -> Option<&'static str> {
         match (self, whose) {
             (Place::Kernel, _) => Some("kernel"),
             (Place::Libc, _) => Some("libc"),
-            (_, Some(Whose::Std)) => Some("std"),
-            (_, Some(Whose::Tokio)) => Some("tokio"),
-            (_, Some(Whose::Dependency)) => Some("dependency"),
-            (Place::Exe | Place::Library, Some(Whose::Own)) => Some("own"),
+            (_, Some(Origin::Std)) => Some("std"),
+            (_, Some(Origin::Tokio)) => Some("tokio"),
+            (_, Some(Origin::Dependency)) => Some("dependency"),
+            (Place::Exe | Place::Library, Some(Origin::Own)) => Some("own"),
             (Place::Exe, None) => None,
             (Place::System | Place::Library, _) => Some("system"),
         }
@@ -514,9 +514,9 @@ mod tests {
         ] {
             assert_eq!(Place::by_path(path), place, "{path}");
         }
-        assert_eq!(Place::System.origin(Some(Whose::Own)), Some("system"));
-        assert_eq!(Place::System.origin(Some(Whose::Std)), Some("std"));
-        assert_eq!(Place::Library.origin(Some(Whose::Own)), Some("own"));
+        assert_eq!(Place::System.origin(Some(Origin::Own)), Some("system"));
+        assert_eq!(Place::System.origin(Some(Origin::Std)), Some("std"));
+        assert_eq!(Place::Library.origin(Some(Origin::Own)), Some("own"));
         assert_eq!(Place::Exe.origin(None), None);
     }
 }

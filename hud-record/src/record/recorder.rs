@@ -26,7 +26,7 @@ use crate::{
     privilege::{self, Hurry, Owner},
     probes::{Plan, Probes},
     service::Control,
-    target::Process,
+    inspect::Process,
 };
 
 /// How often the ring is looked at. On a busy machine each look takes a CPU from the target, twice.
@@ -63,12 +63,12 @@ pub struct Settings {
     pub every: Every,
     /// Id of the session before, where the target was started again.
     pub previous: Option<String>,
-    /// Whose the files are, where not the user's that hud runs as.
+    /// Origin the files are, where not the user's that hud runs as.
     pub owner: Option<Owner>,
     /// Whether hud will attach to another process later on, and must keep the right to.
     pub keep_bpf: bool,
     /// The hud-record whose confined child reads binaries, where that is not the program that runs.
-    pub intake: Option<PathBuf>,
+    pub sandbox: Option<PathBuf>,
 }
 
 /// Where sessions go.
@@ -432,7 +432,7 @@ impl<'a> Run<'a> {
         drop(hurry);
         // Somebody waits for it, unless the target has exited.
         let hurry = match result {
-            Ok(End::Stopped | End::DurationOver) => Some(Hurry::all(attachment.sources.intake().pid())),
+            Ok(End::Stopped | End::DurationOver) => Some(Hurry::all(attachment.sources.sandbox().pid())),
             _ => None,
         };
         if !attachment.has_learned() {
@@ -524,10 +524,10 @@ fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
         id: format!("{}-{}", clock.real, attachment.process.pid),
         hud_version: env!("CARGO_PKG_VERSION").into(),
         host: host_name(),
-        kernel: crate::target::clean(&rustix::system::uname().release().to_string_lossy()),
+        kernel: crate::inspect::clean(&rustix::system::uname().release().to_string_lossy()),
         cpus: cpus(),
         pid: attachment.process.pid,
-        exe: crate::target::clean(&attachment.process.exe.to_string_lossy()),
+        exe: crate::inspect::clean(&attachment.process.exe.to_string_lossy()),
         build_id: attachment.build_id.clone(),
         tokio_version: attachment.tokio.version.clone(),
         start: clock.real,

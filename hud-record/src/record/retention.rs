@@ -104,7 +104,7 @@ pub(super) struct Retention {
 /// How long to wait for another recorder of the store to remove what is its own and older.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whose turn it is to remove something, of the recorders that share a store: the one's that holds the oldest. One that
+/// Origin turn it is to remove something, of the recorders that share a store: the one's that holds the oldest. One that
 /// removes nothing though it is its turn (it has another bound, or none) is not waited for again until it does.
 #[derive(Debug, Default)]
 struct Turn {

@@ -33,10 +33,10 @@ use super::{
 use crate::{
     error::Result,
     kernel,
-    names::Sources,
+    symbols::Sources,
     privilege::{Owner, make_as},
     probes::{LeftOut, Plan, Polls, Probes},
-    target::{Mapping, Process, Tokio},
+    inspect::{Mapping, Process, Tokio},
 };
 
 /// How often a session that goes on notes in `coverage` what was on; in its first seconds at each look.
@@ -105,7 +105,7 @@ pub(super) struct Prepared {
     out: BatchSender,
     namer: Namer,
     new_stacks: Sender<NewStack>,
-    /// Whose the files are, as it turned out.
+    /// Origin the files are, as it turned out.
     owner: Option<Owner>,
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::mpsc::Sender};
 
 use hud_common::unwind::Outcome;
 
-use crate::target::Mapping;
+use crate::inspect::Mapping;
 
 /// Distinct stacks that are kept; one of 20 frames takes about 250 bytes here and as much again in the namer. Events
 /// with further ones are stored without a stack.

@@ -53,7 +53,7 @@ impl Store {
         Ok(Store { host, owner })
     }
 
-    /// Whose its files are, as it turned out.
+    /// Origin its files are, as it turned out.
     pub fn owner(&self) -> Option<Owner> {
         self.owner
     }
@@ -111,7 +111,7 @@ impl Store {
 
 /// This host's name.
 pub(super) fn host_name() -> String {
-    crate::target::clean(&rustix::system::uname().nodename().to_string_lossy())
+    crate::inspect::clean(&rustix::system::uname().nodename().to_string_lossy())
 }
 
 /// A name as a part of a path, and of a `key=value` one.

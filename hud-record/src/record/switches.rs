@@ -16,7 +16,7 @@ use crate::{
     error::Result,
     kernel,
     probes::{Plan, Polls, Probes, SWITCH_FLOOR},
-    target::{Process, read_text},
+    inspect::{Process, read_text},
 };
 
 /// The part of the overhead budget that context switches may use, all in all.

@@ -16,7 +16,7 @@ use hud_common::{
 };
 
 use crate::{
-    target::{PollFn, Scheduler, TaskKind, clean},
+    inspect::{PollFn, Scheduler, TaskKind, clean},
     tasks::WorkerLoop,
 };
 

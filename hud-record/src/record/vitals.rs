@@ -94,7 +94,7 @@ fn open_files(pid: u32) -> Option<i32> {
 /// CPU time that all processes of the machine have used (ns), and time that its host gave to other guests (steal): the
 /// first line of `/proc/stat` (proc(5)).
 fn machine_cpu_time() -> Option<i64> {
-    let stat = crate::target::read_text("/proc/stat").ok()?;
+    let stat = crate::inspect::read_text("/proc/stat").ok()?;
     let times: Vec<i64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().flat_map(str::parse).collect();
     let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = times[..] else { return None };
     let ticks = [user, nice, system, irq, softirq, steal].iter().try_fold(0_i64, |sum, of| sum.checked_add(*of))?;
@@ -106,7 +106,7 @@ fn machine_cpu_time() -> Option<i64> {
 /// no group has it.
 fn throttled(pid: u32) -> Option<i64> {
     const MOST_GROUPS: usize = 32;
-    let groups = crate::target::read_text(format!("/proc/{pid}/cgroup")).ok()?;
+    let groups = crate::inspect::read_text(format!("/proc/{pid}/cgroup")).ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let group = Path::new(group);
     // A group outside of hud's own namespace.
@@ -114,7 +114,7 @@ fn throttled(pid: u32) -> Option<i64> {
         return None;
     }
     let of = |group: &Path| {
-        let stat = crate::target::read_text(Path::new("/sys/fs/cgroup").join(group).join("cpu.stat")).ok()?;
+        let stat = crate::inspect::read_text(Path::new("/sys/fs/cgroup").join(group).join("cpu.stat")).ok()?;
         let micros: i64 = stat.lines().find_map(|line| line.strip_prefix("throttled_usec "))?.trim().parse().ok()?;
         micros.checked_mul(1000)
     };
@@ -132,7 +132,7 @@ fn grown(now: u64, before: u64) -> i64 {
 
 impl Usage {
     fn of(pid: &str) -> Option<Self> {
-        Self::parse(&crate::target::read_text(format!("/proc/{pid}/stat")).ok()?)
+        Self::parse(&crate::inspect::read_text(format!("/proc/{pid}/stat")).ok()?)
     }
 
     fn parse(stat: &str) -> Option<Self> {

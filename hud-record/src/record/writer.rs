@@ -92,7 +92,7 @@ pub(super) struct Job {
     pub(super) clock: Clock,
     pub(super) retention: Retention,
     pub(super) manifest: SharedManifest,
-    /// Whose the files are.
+    /// Origin the files are.
     pub(super) owner: Option<Owner>,
 }
 

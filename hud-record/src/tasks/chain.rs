@@ -406,7 +406,7 @@ impl<'a> Walk<'a> {
                 guard.flags.iter().map(|&flag| self.byte(coroutine.checked_add(flag)?)).collect();
             let is_certain = match flags[..] {
                 [] => true,
-                // Whose flag it is, is not said: one guard and one flag belong together.
+                // Origin flag it is, is not said: one guard and one flag belong together.
                 [Some(0)] if guards.len() == 1 => continue,
                 [Some(1)] if guards.len() == 1 => true,
                 _ => flags.iter().all(|flag| *flag == Some(1)),
@@ -503,7 +503,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        target::Process,
+        inspect::Process,
         tasks::layout::{CoroutineState, Variant},
     };
 

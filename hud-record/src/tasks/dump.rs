@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     error::Result,
-    intake::Intake,
-    names::{Cache, Resolver, Sources},
+    sandbox::Sandbox,
+    symbols::{Cache, Resolver, Sources},
     privilege,
-    target::{Looked, PollFn, Process, Scheduler, TaskKind, TaskVtables, future, kind, type_name},
+    inspect::{Inspection, PollFn, Process, Scheduler, TaskKind, TaskVtables, future, kind, type_name},
 };
 
 /// Bytes of memory that are searched.
@@ -152,9 +152,9 @@ impl Dump {
     pub(crate) fn of(process: Process) -> Result<Self> {
         let began = Instant::now();
         let deadline = began + MOST_TIME;
-        let intake = Intake::start_urgent(None)?;
-        let found = TaskVtables::of_running(&process, &intake)?;
-        let looked = Looked::at_running(&process, &intake)?;
+        let sandbox = Sandbox::start_urgent(None)?;
+        let found = TaskVtables::of_running(&process, &sandbox)?;
+        let looked = Inspection::at_running(&process, &sandbox)?;
         let mut memory = Memory::open(&process)?;
         privilege::enter_namer();
         let bias = found.load_bias;
@@ -174,7 +174,7 @@ impl Dump {
             let swapped = humansize::format_size(memory.swapped, humansize::BINARY);
             notes.push(format!("{swapped} of memory are in swap, and tasks there are not shown"));
         }
-        let mut resolver = Resolver::new(Arc::new(Sources::new(intake, Cache::default())), Some(process.pid));
+        let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(process.pid));
         let binary = resolver.open(&process.exe_path(), &shown(&process));
         let mut dump = Dump {
             process,

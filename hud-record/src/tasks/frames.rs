@@ -9,7 +9,7 @@ use super::{
     layout::{Line, Shape},
     waits::is_own,
 };
-use crate::target::type_name;
+use crate::inspect::type_name;
 
 /// What is shown.
 #[derive(Clone, Debug, Default)]

@@ -8,7 +8,7 @@ use super::{
     frames::{Selection, frames, task_name},
     waits::Resources,
 };
-use crate::target::TaskKind;
+use crate::inspect::TaskKind;
 
 /// A dump as JSON.
 pub(crate) fn json(dump: &Dump, selection: &Selection) -> Value {

@@ -18,7 +18,7 @@ use nix::{
 
 use crate::{
     error::{Error, Result},
-    target::Process,
+    inspect::Process,
 };
 
 /// Pieces that one system call reads (IOV_MAX).

@@ -14,7 +14,7 @@ use super::{
     layout::{GuardKind, Line},
     waits::Resources,
 };
-use crate::target::TaskKind;
+use crate::inspect::TaskKind;
 
 /// Ids of tasks that are listed of a group.
 const MOST_IDS: usize = 10;

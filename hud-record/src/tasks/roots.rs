@@ -17,7 +17,7 @@ use super::{
     layout::{MOST_CALLERS, Root},
     memory::{Memory, Span},
 };
-use crate::target::{Process, read_text};
+use crate::inspect::{Process, read_text};
 
 /// In nanoseconds.
 const CENTURY: u64 = 100 * 365 * 86_400 * 1_000_000_000;

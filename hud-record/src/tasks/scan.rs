@@ -8,7 +8,7 @@
 use std::{collections::HashMap, time::Instant};
 
 use super::memory::{MOST_PIECES, Memory, Span};
-use crate::{error::Result, target::TaskVtable};
+use crate::{error::Result, inspect::TaskVtable};
 
 /// Alignment of a `Cell` on x86_64.
 const ALIGN: u64 = 128;

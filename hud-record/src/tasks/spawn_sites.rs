@@ -6,7 +6,7 @@
 use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
 
 use super::memory::{Memory, Span};
-use crate::target::Process;
+use crate::inspect::Process;
 
 /// Bytes of a path.
 const LONGEST: u64 = 1024;

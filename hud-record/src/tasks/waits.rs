@@ -12,8 +12,8 @@ use super::{
     layout::{GuardKind, ResourceKind, Shape},
 };
 use crate::{
-    names::{Whose, whose_file},
-    target::{generic_arguments, type_name},
+    symbols::{Origin, file_origin},
+    inspect::{generic_arguments, type_name},
 };
 
 /// Descriptors that are looked at.
@@ -298,7 +298,7 @@ fn cycles(mut next: BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
 
 /// Whether a source file is the program's own.
 pub(super) fn is_own(file: &str) -> bool {
-    !matches!(whose_file(file), Some(whose) if whose != Whose::Own)
+    !matches!(file_origin(file), Some(whose) if whose != Origin::Own)
 }
 
 /// As people read it: three digits.

@@ -12,7 +12,7 @@ use std::{collections::HashSet, fs::File, os::unix::fs::FileExt as _};
 
 use hud_common::wire::WorkerPlace;
 
-use crate::target::{Process, TaskKind, Tokio, VTABLE_ID_OFFSET, read_text};
+use crate::inspect::{Process, TaskKind, Tokio, VTABLE_ID_OFFSET, read_text};
 
 /// Bytes of stack that are read at once: a page, so that what can be read is.
 const PAGE: usize = 4096;

@@ -27,13 +27,13 @@ use table::Table;
 use crate::{
     bpf,
     error::{Error, Result},
-    intake::{
-        AskError, Intake,
+    sandbox::{
+        AskError, Sandbox,
         protocol::{Answer, Request},
     },
-    names::Sources,
+    symbols::Sources,
     privilege,
-    target::{self, Process, clean},
+    inspect::{self, Process, clean},
 };
 
 /// How often to look for new mappings unasked.
@@ -72,18 +72,18 @@ struct TableShape {
 /// Tables that were made but not loaded yet.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
-    code: Vec<target::Mapping>,
+    code: Vec<inspect::Mapping>,
     tables: HashMap<FileId, Result<Table, String>>,
 }
 
 impl Prepared {
     /// Makes the tables of all that the process has mapped.
-    pub(crate) fn of(process: &Process, intake: &Intake) -> Result<Self> {
+    pub(crate) fn of(process: &Process, sandbox: &Sandbox) -> Result<Self> {
         let mut prepared = Prepared { code: process.code()?, tables: HashMap::new() };
         for mapping in &prepared.code {
             let id = file_id(mapping);
             if has_content(mapping) && !prepared.tables.contains_key(&id) {
-                prepared.tables.insert(id, build(process, mapping, intake));
+                prepared.tables.insert(id, build(process, mapping, sandbox));
             }
         }
         Ok(prepared)
@@ -110,21 +110,21 @@ impl Prepared {
     }
 }
 
-fn file_id(mapping: &target::Mapping) -> FileId {
+fn file_id(mapping: &inspect::Mapping) -> FileId {
     (mapping.file.0.clone(), mapping.file.1, mapping.path.clone())
 }
 
 /// Whether there is something to make a table of.
-fn has_content(mapping: &target::Mapping) -> bool {
+fn has_content(mapping: &inspect::Mapping) -> bool {
     mapping.path.starts_with('/') || mapping.path == VDSO
 }
 
 /// Has the child make a file's table. The recorder itself reads nothing of it.
-fn build(process: &Process, mapping: &target::Mapping, intake: &Intake) -> Result<Table, String> {
+fn build(process: &Process, mapping: &inspect::Mapping, sandbox: &Sandbox) -> Result<Table, String> {
     // Twice, where another one's file ended the child.
     for _ in 0..2 {
         let file = content(process, mapping).map_err(|e| e.to_string())?;
-        return match intake.ask(None, Request::Unwind, vec![file]) {
+        return match sandbox.ask(None, Request::Unwind, vec![file]) {
             Ok((_, Answer::Unwind(table))) => table.unpack().ok_or_else(|| "the table makes no sense".into()),
             Ok((_, Answer::Refused(why))) => Err(clean(&why)),
             Ok(_) => Err("the process that reads it does not answer as it should".into()),
@@ -136,7 +136,7 @@ fn build(process: &Process, mapping: &target::Mapping, intake: &Intake) -> Resul
 }
 
 /// What is mapped, as a file.
-fn content(process: &Process, mapping: &target::Mapping) -> io::Result<OwnedFd> {
+fn content(process: &Process, mapping: &inspect::Mapping) -> io::Result<OwnedFd> {
     if mapping.path != VDSO {
         return Ok(process.open_mapped(mapping)?.into());
     }
@@ -225,7 +225,7 @@ impl Tables {
     }
 
     /// Puts the mappings in force. Gives whether they are others than before.
-    fn activate(&mut self, code: &[target::Mapping]) -> io::Result<bool> {
+    fn activate(&mut self, code: &[inspect::Mapping]) -> io::Result<bool> {
         let most = usize::try_from(MAX_MAPPINGS).unwrap_or(0);
         let mut mappings: Vec<Mapping> =
             code.iter().filter(|m| m.path != PROBES).take(most).map(|m| self.mapping(m)).collect();
@@ -243,7 +243,7 @@ impl Tables {
         Ok(true)
     }
 
-    fn mapping(&self, code: &target::Mapping) -> Mapping {
+    fn mapping(&self, code: &inspect::Mapping) -> Mapping {
         let bare = Mapping { start: code.start, end: code.end, ..Mapping::default() };
         let Some(Some(placed)) = self.files.get(&file_id(code)) else { return bare };
         let Some(vaddr) = table::vaddr(&placed.table.segments, code.offset) else { return bare };
@@ -258,7 +258,7 @@ impl Tables {
     }
 
     /// Looks what is mapped by now. Gives whether something has changed.
-    fn look(&mut self, process: &Process, intake: &Intake) -> io::Result<bool> {
+    fn look(&mut self, process: &Process, sandbox: &Sandbox) -> io::Result<bool> {
         let code = process.code().map_err(io::Error::other)?;
         let mut new = HashSet::new();
         for mapping in &code {
@@ -266,7 +266,7 @@ impl Tables {
             if !has_content(mapping) || self.files.contains_key(&id) {
                 continue;
             }
-            let placed = match build(process, mapping, intake) {
+            let placed = match build(process, mapping, sandbox) {
                 Ok(table) => self.place(table)?,
                 Err(why) => {
                     tracing::debug!("no unwind table of {}: {why}", clean(&mapping.path));
@@ -329,7 +329,7 @@ impl Unwinder {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
                 // A process that is gone has nothing new; that it is gone is noticed elsewhere.
-                pause = match tables.look(&process, sources.intake()) {
+                pause = match tables.look(&process, sources.sandbox()) {
                     Ok(true) => LEAST_PAUSE,
                     _ => (pause * 2).min(LOOK_EVERY),
                 };

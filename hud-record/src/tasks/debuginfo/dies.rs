@@ -12,7 +12,7 @@ use std::{
 use gimli::{AttributeValue, DebuggingInformationEntry, DwTag, Dwarf, EndianSlice, LittleEndian, Unit, UnitOffset};
 
 use crate::{
-    names::{Whose, whose_file},
+    symbols::{Origin, file_origin},
     tasks::layout::Line,
 };
 
@@ -331,7 +331,7 @@ impl Dies {
         let base = entries.unit.comp_dir.map(|dir| dir.to_string_lossy()).unwrap_or_default();
         let whole = Path::new(base.as_ref()).join(&short).to_string_lossy().into_owned();
         // A path of the program's own crate is relative to its workspace, as people know it; those of others are whole.
-        let file = if whose_file(&whole).is_some_and(|whose| whose != Whose::Own) { whole } else { short };
+        let file = if file_origin(&whole).is_some_and(|whose| whose != Origin::Own) { whole } else { short };
         (file.len() <= LONGEST_NAME).then_some(Line { file, line })
     }
 

@@ -1,6 +1,6 @@
 //! The layouts of a program's futures, from its debug information.
 //!
-//! This runs in the sandboxed child, see [`crate::intake`]. `dies` reads entries, `bodies` finds the lines of macros, `ways`
+//! This runs in the sandboxed child, see [`crate::sandbox`]. `dies` reads entries, `bodies` finds the lines of macros, `ways`
 //! what a future waits for and what it holds, `types` makes layouts of it all; each uses the ones before it. What rustc writes,
 //! as of 1.95: a coroutine is a structure with a variant part over `__state`, whose variants 0 to 2 are `Unresumed`,
 //! `Returned` and `Panicked`; each later one is a suspension, declared at the line of its `.await`, with the member `__awaitee`.

@@ -13,22 +13,22 @@ use std::{
 use memmap2::Mmap;
 
 use super::{
-    jail,
+    confine,
     protocol::{Answer, MOST_ADDRESSES, ModuleId, Opened, PackedTable, Request, receive, send},
 };
 use crate::{
-    names::{Found, ModuleFile},
-    target::{Looked, Place, TaskVtables},
+    symbols::{Found, ModuleFile},
+    inspect::{Inspection, Place, TaskVtables},
     unwind::table,
 };
 
-/// The one argument by which hud starts itself as its intake.
-pub(super) const ARGUMENT: &str = "--intake";
+/// The one argument by which hud starts itself as its sandbox.
+pub(super) const ARGUMENT: &str = "--sandbox";
 
 /// Modules that one child opens. A process maps some dozens.
 const MOST_MODULES: usize = 4096;
 
-/// Becomes the intake, where hud was started as such: the way out of `main` then. Call it before arguments are parsed.
+/// Becomes the sandbox, where hud was started as such: the way out of `main` then. Call it before arguments are parsed.
 pub fn divert() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != ARGUMENT || arguments.next().is_some() {
@@ -47,7 +47,7 @@ fn serve() -> io::Result<()> {
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.peer_addr()?;
-    send(&socket, &Answer::Hello(jail::enter()), &[])?;
+    send(&socket, &Answer::Hello(confine::enter()), &[])?;
     let mut modules = Modules::default();
     while let Some((request, files)) = receive::<Request>(&socket)? {
         send(&socket, &modules.answer(request, files), &[])?;
@@ -101,8 +101,8 @@ impl Modules {
 }
 
 fn look(file: Option<File>, memory: Option<File>, place: &Place) -> Result<Answer, String> {
-    let looked = Looked::at(&file.ok_or("no file")?, memory.as_ref(), place)?;
-    Ok(Answer::Looked(Box::new(looked)))
+    let looked = Inspection::at(&file.ok_or("no file")?, memory.as_ref(), place)?;
+    Ok(Answer::Inspection(Box::new(looked)))
 }
 
 fn vtables(file: Option<File>, memory: Option<File>, place: &Place) -> Result<Answer, String> {
@@ -125,7 +125,7 @@ fn frames(module: &mut ModuleFile, offsets: &[u64]) -> Result<Answer, String> {
     let mut bytes = 0;
     for &offset in offsets.iter().take(MOST_ADDRESSES) {
         let found = match module.find(offset) {
-            Found::Located(found) => found,
+            Found::ResolvedAddress(found) => found,
             // What was found so far first; the rest is asked for again.
             Found::Wants(_) if !located.is_empty() => break,
             Found::Wants(object) => return Ok(Answer::Wants(object)),

@@ -172,7 +172,7 @@ fn is_named(pid: u32, name: &str) -> bool {
 fn command(pid: u32) -> String {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&command).replace('\0', " ");
-    let command = super::names::clean(command.trim());
+    let command = super::demangle::clean(command.trim());
     match command.char_indices().nth(60) {
         Some((cut, _)) => format!("{}…", &command[..cut]),
         None => command,

@@ -15,12 +15,12 @@ use aya::{
     programs::{BtfTracePoint, PerfEvent, Program, ProgramError, TracePoint},
 };
 
-use crate::{
+use super::{
+    attached::{PROBED, Plan, Polls, missing, refused},
     cost,
-    error::{Error, Result},
-    probes::{PROBED, Plan, Polls, missing, refused},
     uprobes::{Programs, Relocated, TrapCost},
 };
+use crate::error::{Error, Result};
 
 /// The scheduler's tracepoints, the one that must be there first.
 pub(crate) const TRACEPOINTS: [&str; 4] = ["sched_switch", "sched_waking", "sched_process_exec", "sched_wakeup_new"];

@@ -1,4 +1,4 @@
-//! From offsets in mapped files to functions, by way of the intake and of what is known from sessions before.
+//! From offsets in mapped files to functions, by way of the sandbox and of what is known from sessions before.
 //!
 //! The recorder's half. It opens files and hands them over; it believes the answers no more than the files, and gives a
 //! file up that has ended two children.
@@ -13,13 +13,13 @@ use std::{
 
 use super::{
     cache::{Cache, Entry},
-    files::{self, Roots},
+    debug_files::{self, Roots},
 };
 use crate::{
-    intake::{
-        AskError, Generation, Intake,
+    sandbox::{
+        AskError, Generation, Sandbox,
         protocol::{
-            Answer, Located, MOST_ADDRESSES, MOST_FRAMES, ModuleId, Named, Opened, Request, Role, TokioDebug,
+            Answer, ResolvedAddress, MOST_ADDRESSES, MOST_FRAMES, ModuleId, ResolvedFrame, Opened, Request, Role, TokioDebug,
             WantedObject,
         },
     },
@@ -39,19 +39,19 @@ pub struct BinaryId(usize);
 
 /// What names are made of, for all sessions of one target.
 pub struct Sources {
-    intake: Intake,
+    sandbox: Sandbox,
     cache: Cache,
 }
 
 impl Sources {
     /// With a child to read binaries, and names from before.
-    pub fn new(intake: Intake, cache: Cache) -> Self {
-        Sources { intake, cache }
+    pub fn new(sandbox: Sandbox, cache: Cache) -> Self {
+        Sources { sandbox, cache }
     }
 
     /// The child.
-    pub fn intake(&self) -> &Intake {
-        &self.intake
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
 }
 
@@ -118,12 +118,12 @@ impl Resolver {
 
     /// Opens the binary to which `place` leads; its path is `shown`, and debug files are looked for from there.
     pub fn open(&mut self, place: &Path, shown: &Path) -> Option<BinaryId> {
-        self.open_file(files::open(place).ok()?, shown)
+        self.open_file(debug_files::open(place).ok()?, shown)
     }
 
     /// Opens a binary that is at hand.
     pub fn open_file(&mut self, file: File, shown: &Path) -> Option<BinaryId> {
-        let identity = files::identity(&file).ok()?;
+        let identity = debug_files::identity(&file).ok()?;
         if let Some(known) = self.binaries.iter().position(|b| b.identity == identity) {
             return Some(BinaryId(known));
         }
@@ -152,7 +152,7 @@ impl Resolver {
     }
 
     /// The functions at offsets of a binary, in the order asked. An offset of which nothing is known has no frames.
-    pub fn resolve(&mut self, binary: BinaryId, offsets: &[u64]) -> Vec<Located> {
+    pub fn resolve(&mut self, binary: BinaryId, offsets: &[u64]) -> Vec<ResolvedAddress> {
         let missing: Vec<u64> = {
             let Some(known) = self.known(binary) else { return unknown(offsets) };
             offsets.iter().copied().filter(|&offset| known.get(offset).is_none()).collect()
@@ -178,7 +178,7 @@ impl Resolver {
     pub(crate) fn tokio(&mut self, binary: BinaryId, polls: Vec<u64>) -> Result<TokioDebug, String> {
         let told = self.opened(binary).and_then(|(generation, module)| {
             let request = Request::Tokio { module, polls };
-            Ok(self.sources.intake.ask(Some(generation), request, Vec::new())?.1)
+            Ok(self.sources.sandbox.ask(Some(generation), request, Vec::new())?.1)
         });
         match told {
             Ok(Answer::Tokio(mut told)) => {
@@ -208,7 +208,7 @@ impl Resolver {
             told = self.opened(binary).and_then(|(generation, module)| {
                 let (polls, objects, callers) = (polls.clone(), objects.clone(), callers.clone());
                 let request = Request::Layouts { module, polls, objects, callers };
-                Ok(self.sources.intake.ask(Some(generation), request, Vec::new())?.1)
+                Ok(self.sources.sandbox.ask(Some(generation), request, Vec::new())?.1)
             });
             if !matches!(told, Err(Failed::Again)) {
                 break;
@@ -277,7 +277,7 @@ impl Resolver {
             State::Closed => {}
         }
         let file = duplicate(&binary.file)?;
-        let (generation, answer) = self.sources.intake.ask(None, Request::Open, vec![file])?;
+        let (generation, answer) = self.sources.sandbox.ask(None, Request::Open, vec![file])?;
         let opened = match answer {
             Answer::Opened(opened) => opened,
             // It is what it is: no binary, or none that hud reads.
@@ -317,7 +317,7 @@ impl Resolver {
             }
         }
         if let Some((name, build_id)) = now.supplement.take() {
-            for place in files::supplements(&path, &name, &build_id) {
+            for place in debug_files::supplements(&path, &name, &build_id) {
                 for file in self.roots.open(&place) {
                     if let Some(after) = self.give(generation, module, Role::Supplement, Some(file.into()))?
                         && after.supplement.is_none()
@@ -340,7 +340,7 @@ impl Resolver {
     ) -> Result<Option<Opened>, Failed> {
         let request = Request::Give { module, role };
         let files = file.into_iter().collect();
-        match self.sources.intake.ask(Some(generation), request, files)?.1 {
+        match self.sources.sandbox.ask(Some(generation), request, files)?.1 {
             Answer::Opened(opened) => Ok(Some(opened)),
             Answer::Refused(_) => Ok(None),
             _ => Err(Failed::File("does not answer as it should".into())),
@@ -348,12 +348,12 @@ impl Resolver {
     }
 
     /// The functions at the first of some offsets.
-    fn frames(&mut self, id: BinaryId, offsets: &[u64]) -> Result<Vec<Located>, Failed> {
+    fn frames(&mut self, id: BinaryId, offsets: &[u64]) -> Result<Vec<ResolvedAddress>, Failed> {
         let odd = || Failed::File("does not answer as it should".into());
         for _ in 0..MOST_OBJECTS {
             let (generation, module) = self.opened(id)?;
             let request = Request::Frames { module, offsets: offsets.to_vec() };
-            match self.sources.intake.ask(Some(generation), request, Vec::new())?.1 {
+            match self.sources.sandbox.ask(Some(generation), request, Vec::new())?.1 {
                 Answer::Frames(found) if !found.is_empty() && found.len() <= offsets.len() => {
                     return Ok(found.iter().map(believed).collect());
                 }
@@ -374,7 +374,7 @@ impl Resolver {
 
     fn object(&self, id: BinaryId, object: &WantedObject) -> Option<OwnedFd> {
         let binary = self.binaries.get(id.0)?;
-        let places = files::objects(&binary.path, &object.folder, &object.path);
+        let places = debug_files::objects(&binary.path, &object.folder, &object.path);
         places.iter().find_map(|place| self.roots.open(place).next()).map(Into::into)
     }
 }
@@ -389,9 +389,9 @@ fn debug_files(roots: &Roots, path: &Path, opened: &Opened) -> Vec<(Role, File)>
     let mut places = Vec::new();
     if !opened.has_debug {
         let link = opened.debug_link.as_ref().map(|(name, _)| name.as_slice());
-        places = files::debug_files(path, opened.build_id.as_deref(), link);
+        places = debug_files::debug_files(path, opened.build_id.as_deref(), link);
     }
-    places.push((Role::Package, files::package(path)));
+    places.push((Role::Package, debug_files::package(path)));
     places.iter().flat_map(|(role, place)| roots.open(place).map(|file| (*role, file)).collect::<Vec<_>>()).collect()
 }
 
@@ -399,7 +399,7 @@ fn debug_files(roots: &Roots, path: &Path, opened: &Opened) -> Vec<(Role, File)>
 fn tag(debug_files: &[(Role, File)]) -> u32 {
     let mut hash = crc32fast::Hasher::new();
     for (_, file) in debug_files {
-        for field in files::identity(file).unwrap_or_default() {
+        for field in debug_files::identity(file).unwrap_or_default() {
             hash.update(&field.to_le_bytes());
         }
     }
@@ -419,9 +419,9 @@ fn key(binary: &Binary) -> String {
 }
 
 /// Names as they may be stored: clean, and no more than there can be.
-fn believed(located: &Located) -> Located {
+fn believed(located: &ResolvedAddress) -> ResolvedAddress {
     let clean = |name: &Option<String>| name.as_deref().filter(|n| !n.is_empty()).map(hud_common::clean_name);
-    let frame = |f: &Named| Named {
+    let frame = |f: &ResolvedFrame| ResolvedFrame {
         function: clean(&f.function),
         file: clean(&f.file),
         line: f.line,
@@ -429,13 +429,13 @@ fn believed(located: &Located) -> Located {
         whose: f.whose,
     };
     let frames = located.frames.iter().take(MOST_FRAMES).map(frame).collect();
-    Located { address: located.address, is_signal_return: located.is_signal_return, frames }
+    ResolvedAddress { address: located.address, is_signal_return: located.is_signal_return, frames }
 }
 
-fn nowhere(offset: u64) -> Located {
-    Located { address: offset, ..Located::default() }
+fn nowhere(offset: u64) -> ResolvedAddress {
+    ResolvedAddress { address: offset, ..ResolvedAddress::default() }
 }
 
-fn unknown(offsets: &[u64]) -> Vec<Located> {
+fn unknown(offsets: &[u64]) -> Vec<ResolvedAddress> {
     offsets.iter().copied().map(nowhere).collect()
 }

@@ -15,10 +15,10 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    intake::protocol::TokioDebug,
-    names::{Resolver, Sources},
+    sandbox::protocol::TokioDebug,
+    symbols::{Resolver, Sources},
     privilege,
-    target::{Process, Tokio},
+    inspect::{Process, Tokio},
 };
 
 /// How long recording waits for it, from its start: what most binaries need is less, and then the probes are there from
@@ -26,7 +26,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The thread that reads.
-pub(super) struct Learner {
+pub(super) struct DebugInfoReader {
     learned: Receiver<Tokio>,
     started: Instant,
 }
@@ -36,10 +36,10 @@ pub(super) enum Learned {
     /// All there is to know.
     All(Box<Tokio>),
     /// More is to come.
-    Pending(Learner),
+    Pending(DebugInfoReader),
 }
 
-impl Learner {
+impl DebugInfoReader {
     /// Starts to read the binary at `path`.
     pub(super) fn start(mut tokio: Tokio, path: PathBuf, process: &Process, sources: Arc<Sources>) -> Result<Self> {
         let (pid, shown) = (process.pid, process.exe.clone());
@@ -63,7 +63,7 @@ impl Learner {
         };
         let started = thread::Builder::new().name("hud-learner".into()).spawn(read);
         started.map_err(|source| Error::Io { action: "start a thread", source })?;
-        Ok(Learner { learned, started: Instant::now() })
+        Ok(DebugInfoReader { learned, started: Instant::now() })
     }
 
     /// Waits for a moment, in which most binaries are read.

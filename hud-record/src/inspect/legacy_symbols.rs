@@ -6,7 +6,7 @@
 //!
 //! LLVM merges functions with equal code and keeps one symbol, so the glue of one type may serve, under its own name, for
 //! others: also for one that runs while the type that is named does not. A coroutine's body is different: it carries the
-//! place at which it is written ([`super::shape`]), so that no two of them are equal. So the place decides: a symbol names a
+//! place at which it is written ([`super::stripped`]), so that no two of them are equal. So the place decides: a symbol names a
 //! type if the function that carries the symbol also carries the place; glue does if nothing contradicts it. Otherwise the
 //! place is all that is known.
 
@@ -16,8 +16,8 @@ use super::{
     Scheduler, TaskKind,
     binary::Binary,
     image::Image,
-    names,
-    shape::{Place, Search, Shape, Vtable},
+    demangle,
+    stripped::{Place, Search, Shape, Vtable},
 };
 
 /// How deep the calls of a poll function are followed: `raw::poll` → `Harness::poll` → `poll_future` → `T::poll`.
@@ -154,7 +154,7 @@ fn settle(
 
 /// `T` of `T, S`.
 fn future(arguments: &str) -> &str {
-    names::split_arguments(arguments).first().copied().unwrap_or_default()
+    demangle::split_arguments(arguments).first().copied().unwrap_or_default()
 }
 
 /// The paths of coroutines, or closures, in a type: itself, and those in its arguments.
@@ -233,7 +233,7 @@ impl Glue {
                 {
                     glue.bodies.entry(symbol.address).or_default().insert(body);
                 }
-            } else if let Some(own) = names::crate_with_main(&symbol.name) {
+            } else if let Some(own) = demangle::crate_with_main(&symbol.name) {
                 glue.own.insert(own);
             }
         }
@@ -436,7 +436,7 @@ mod tests {
             ("app::jobs::f::{{closure}}", "src/jobs/mod.rs", true),
             ("app::f::{{closure}}", "src/jobs.rs", false),
             ("app::mail::jobs::{{closure}}", "src/jobs.rs", false),
-            // Whose `main.rs` it is, is known of a crate that has a `main`.
+            // Origin `main.rs` it is, is known of a crate that has a `main`.
             ("lib::f::{{closure}}", "src/main.rs", false),
             ("my_lib::f::{{closure}}", "crates/my-lib/src/lib.rs", true),
             ("lib::jobs::f::{{closure}}", "crates/core/src/jobs.rs", true),

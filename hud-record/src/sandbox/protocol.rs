@@ -1,4 +1,4 @@
-//! What the recorder and its intake say to each other: requests with descriptors one way, answers the other.
+//! What the recorder and its sandbox say to each other: requests with descriptors one way, answers the other.
 //!
 //! A message is its length (4 bytes, little endian) and so many bytes of postcard. Descriptors travel with the length.
 
@@ -20,7 +20,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    target::{Looked, Place, PollType, TaskVtables},
+    inspect::{Inspection, Place, PollType, TaskVtables},
     tasks::Layouts,
     unwind::table::{Segment, Table},
 };
@@ -70,7 +70,7 @@ pub(crate) enum Request {
     /// The unwind table of a file. With its descriptor. Answered by `Unwind`.
     Unwind,
     /// A first look at the target's binary. With its descriptor, and one of the process's memory where that is to be had.
-    /// Answered by `Looked`.
+    /// Answered by `Inspection`.
     Look(Place),
     /// The task vtables of a mapped binary. With its descriptor, and one of the process's memory. Answered by `Vtables`.
     Vtables(Place),
@@ -110,13 +110,13 @@ pub(crate) enum Answer {
     /// What is known of a module by now.
     Opened(Opened),
     /// The functions at the first of the offsets asked for: at least one offset, not always all.
-    Frames(Vec<Located>),
+    Frames(Vec<ResolvedAddress>),
     /// What debug information tells of tokio.
     Tokio(TokioDebug),
     /// A file's unwind table.
     Unwind(PackedTable),
     /// What attaching takes of a binary.
-    Looked(Box<Looked>),
+    Inspection(Box<Inspection>),
     /// A binary's task vtables.
     Vtables(TaskVtables),
     /// How futures lie in memory.
@@ -155,18 +155,18 @@ pub(crate) struct Opened {
 
 /// The functions at an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Located {
+pub struct ResolvedAddress {
     /// In the file's own address space.
     pub address: u64,
     /// The code behind it is that to which a signal handler returns: its caller was interrupted, it did not call.
     pub is_signal_return: bool,
     /// Innermost first; none where nothing is known.
-    pub frames: Vec<Named>,
+    pub frames: Vec<ResolvedFrame>,
 }
 
 /// A function.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Named {
+pub struct ResolvedFrame {
     /// Its name, as people write it.
     pub function: Option<String>,
     /// The source file.
@@ -175,13 +175,13 @@ pub struct Named {
     pub line: Option<u32>,
     /// The column in the line, from 1.
     pub column: Option<u32>,
-    /// Whose code it is, where that is sure.
-    pub whose: Option<Whose>,
+    /// Origin code it is, where that is sure.
+    pub whose: Option<Origin>,
 }
 
-/// Whose code a function of the target's own binaries is.
+/// Origin code a function of the target's own binaries is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Whose {
+pub enum Origin {
     /// The user's.
     Own,
     /// A crate that the user's code depends on.

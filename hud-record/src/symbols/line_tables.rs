@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gimli::{AttributeValue, DebugInfoOffset, DebuggingInformationEntry, UnitOffset, UnitRef};
 
-use crate::target::FunctionName;
+use crate::inspect::FunctionName;
 
 type Slice = gimli::EndianSlice<'static, gimli::LittleEndian>;
 

@@ -1,4 +1,4 @@
-//! A mapped file as the intake reads it: its segments, its symbols and its debug information, wherever that lies.
+//! A mapped file as the sandbox reads it: its segments, its symbols and its debug information, wherever that lies.
 //!
 //! This runs in the confined child: whatever the files hold, the worst that they can do is to end it. They stay mapped
 //! for as long as the child lives, and it lives no longer than its memory is within bounds; so nothing here is freed, and
@@ -23,13 +23,13 @@ use object::{
 };
 
 use super::{
-    bare::{self, Paths},
-    mapped,
-    whose::Crates,
+    line_tables::{self, Paths},
+    file_map,
+    origin::Crates,
 };
 use crate::{
-    intake::protocol::{LONGEST_NAME, Located, MOST_FRAMES, Named, Opened, Role, TokioDebug, WantedObject},
-    target::{FunctionName, function, local, poll_types},
+    sandbox::protocol::{LONGEST_NAME, ResolvedAddress, MOST_FRAMES, ResolvedFrame, Opened, Role, TokioDebug, WantedObject},
+    inspect::{FunctionName, function, local, poll_types},
     tasks::{DebugInfo, Layouts},
 };
 
@@ -89,7 +89,7 @@ struct Lookup {
     symbols: Symbols,
     crates: Crates,
     /// The crates' source files; read when a name is met that is not whole.
-    sources: OnceCell<bare::Crates>,
+    sources: OnceCell<line_tables::Crates>,
     /// Whole paths of inlined functions, by unit, of units that have bare names only.
     paths: RefCell<HashMap<DebugInfoOffset, Rc<Paths>>>,
 }
@@ -97,7 +97,7 @@ struct Lookup {
 /// What is at an address.
 pub(crate) enum Found {
     /// This.
-    Located(Located),
+    ResolvedAddress(ResolvedAddress),
     /// It takes an object of split debug information.
     Wants(WantedObject),
 }
@@ -215,7 +215,7 @@ impl ModuleFile {
         let behind = usize::try_from(offset).ok().and_then(|o| self.main.data.get(o.checked_add(1)?..));
         let is_signal_return = behind.is_some_and(|code| code.starts_with(&SIGNAL_RETURN));
         let Some(address) = self.vaddr(offset) else {
-            return Found::Located(Located { address: offset, is_signal_return, frames: Vec::new() });
+            return Found::ResolvedAddress(ResolvedAddress { address: offset, is_signal_return, frames: Vec::new() });
         };
         let lookup = match self.lookup.take() {
             Some(lookup) => lookup,
@@ -223,9 +223,9 @@ impl ModuleFile {
         };
         let found = frames(&lookup, &mut self.objects, address);
         self.lookup = Some(lookup);
-        mapped::relieve();
+        file_map::relieve();
         match found {
-            Ok(frames) => Found::Located(Located { address, is_signal_return, frames }),
+            Ok(frames) => Found::ResolvedAddress(ResolvedAddress { address, is_signal_return, frames }),
             Err(wanted) => Found::Wants(wanted),
         }
     }
@@ -247,7 +247,7 @@ impl ModuleFile {
             TokioDebug {
                 task_id_offset: found.map(|l| l.task_id),
                 worker: found.and_then(|l| l.worker).map(bytemuck::cast),
-                polls: poll_types(dwarf, polls, mapped::relieve),
+                polls: poll_types(dwarf, polls, file_map::relieve),
             }
         });
         self.unpacked = unpacked;
@@ -270,7 +270,7 @@ impl ModuleFile {
         };
         let callers: Vec<u64> = callers.iter().filter(is_block_on).copied().collect();
         let layouts = self.debug_info.as_mut().map(|info| info.layouts(polls, objects, &callers)).unwrap_or_default();
-        mapped::relieve();
+        file_map::relieve();
         layouts
     }
 
@@ -333,12 +333,12 @@ fn map(file: &File, is_right: impl FnOnce(&(&[u8], ElfFile64<'_>)) -> bool) -> R
     if size > LARGEST_FILE {
         return Err("too large".into());
     }
-    let data = mapped::map(file).map_err(|e| e.to_string())?;
+    let data = file_map::map(file).map_err(|e| e.to_string())?;
     let parsed = ElfFile64::parse(&*data).map_err(|e| format!("not an ELF file: {e}"))?;
     if !is_right(&(&*data, parsed)) {
         return Err("another file".into());
     }
-    let data = mapped::keep(data);
+    let data = file_map::keep(data);
     Ok((data, ElfFile64::parse(data).map_err(|e| e.to_string())?))
 }
 
@@ -391,7 +391,7 @@ struct Told<'a> {
 }
 
 /// The functions at an address, innermost first; or what it takes to know them.
-fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Result<Vec<Named>, WantedObject> {
+fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Result<Vec<ResolvedFrame>, WantedObject> {
     let mut told = Vec::new();
     if let Some(context) = &lookup.context {
         let mut result = context.find_frames(address);
@@ -415,7 +415,7 @@ fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Result<Vec<Na
                 let is_rust = frame.function.as_ref().is_some_and(|f| f.language == Some(gimli::DW_LANG_Rust));
                 told.push(Told {
                     name,
-                    is_bare: is_rust && name.is_some_and(bare::is_bare),
+                    is_bare: is_rust && name.is_some_and(line_tables::is_bare),
                     is_rust,
                     die: frame.dw_die_offset,
                     file: frame.location.as_ref().and_then(|l| l.file),
@@ -474,7 +474,7 @@ fn outermost_name(lookup: &Lookup, frame: &Told<'_>, address: u64) -> Option<Fun
             Some(FunctionName { is_rust: name.is_rust || frame.is_rust, ..name })
         }
         Some(name) => {
-            let is_its = |symbol: &str| bare::is_symbol_of(&function(symbol).shown, name);
+            let is_its = |symbol: &str| line_tables::is_symbol_of(&function(symbol).shown, name);
             let symbol = lookup.symbols.find(address, is_its).map(function);
             let symbol = symbol.map(|symbol| FunctionName { is_rust: true, ..symbol });
             Some(symbol.unwrap_or_else(|| inlined_name(lookup, frame, name, None, address)))
@@ -498,13 +498,13 @@ fn inlined_name(
     let module = frame.file.and_then(|file| sources(lookup).module(file));
     let (paths, die) = paths(lookup, address, frame.die).unzip();
     let known = die.as_ref().and_then(|die| paths.as_ref()?.get(die));
-    bare::inlined(name, known.map(String::as_str), caller, module.as_deref())
+    line_tables::inlined(name, known.map(String::as_str), caller, module.as_deref())
 }
 
 /// The crates' source files.
-fn sources(lookup: &Lookup) -> &bare::Crates {
+fn sources(lookup: &Lookup) -> &line_tables::Crates {
     lookup.sources.get_or_init(|| {
-        let mut crates = bare::Crates::default();
+        let mut crates = line_tables::Crates::default();
         let Some(dwarf) = &lookup.dwarf else { return crates };
         let mut units = dwarf.units();
         while let Ok(Some(header)) = units.next() {
@@ -519,11 +519,11 @@ fn sources(lookup: &Lookup) -> &bare::Crates {
 /// The whole paths of the unit that holds an address, and the function that the DIE of an inlined one refers to.
 fn paths(lookup: &Lookup, address: u64, die: Option<UnitOffset>) -> Option<(Rc<Paths>, DebugInfoOffset)> {
     let unit: UnitRef<'_, Slice> = lookup.context.as_ref()?.find_dwarf_and_unit(address).skip_all_loads()?;
-    let die = bare::origin_at(unit, die?)?;
+    let die = line_tables::origin_at(unit, die?)?;
     let known = lookup.paths.borrow().get(&unit.header.debug_info_offset()?).cloned();
     let paths = known.unwrap_or_else(|| {
-        Rc::new(bare::paths(unit, |address, name| {
-            let is_its = |symbol: &str| bare::is_symbol_of(&function(symbol).shown, name);
+        Rc::new(line_tables::paths(unit, |address, name| {
+            let is_its = |symbol: &str| line_tables::is_symbol_of(&function(symbol).shown, name);
             Some(function(lookup.symbols.at(address, is_its)?).shown)
         }))
     });
@@ -536,11 +536,11 @@ fn named(
     function: Option<FunctionName>,
     file: Option<&str>,
     place: Option<(Option<u32>, Option<u32>)>,
-) -> Named {
+) -> ResolvedFrame {
     let (line, column) = place.unwrap_or_default();
     let whose = lookup.crates.whose(function.as_ref(), file);
     let short = |text: &str| text.get(..text.floor_char_boundary(LONGEST_NAME)).unwrap_or_default().to_string();
-    Named {
+    ResolvedFrame {
         whose,
         function: function.map(|f| short(&f.shown)),
         file: file.map(short),

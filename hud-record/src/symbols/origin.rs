@@ -1,4 +1,4 @@
-//! Whose code a function is, so that views can put the blame on the first frame of the user's own.
+//! Origin code a function is, so that views can put the blame on the first frame of the user's own.
 //!
 //! Debug information gives the path of the source, and cargo's paths are telling: the registry and git checkouts of
 //! CARGO_HOME, `/rustc/<hash>/library` or the toolchain's own `library` for std, `vendor` for vendored crates. Symbols
@@ -11,8 +11,8 @@ use memchr::memmem;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, read::elf::ElfFile64};
 
 use crate::{
-    intake::protocol::Whose,
-    target::{FunctionName, crate_with_main},
+    sandbox::protocol::Origin,
+    inspect::{FunctionName, crate_with_main},
 };
 
 /// Crates that a binary tells of.
@@ -66,37 +66,37 @@ impl Crates {
         }
     }
 
-    /// Whose a function is, by its crate and by the path of its source.
+    /// Origin a function is, by its crate and by the path of its source.
     ///
     /// The crate is that of the function, the path that of a line in it, which may have been inlined from elsewhere: so a
     /// crate that is known comes first.
-    pub(super) fn whose(&self, function: Option<&FunctionName>, file: Option<&str>) -> Option<Whose> {
+    pub(super) fn whose(&self, function: Option<&FunctionName>, file: Option<&str>) -> Option<Origin> {
         let function = function.filter(|f| f.is_rust);
         let crates = function.map(|f| f.crates.as_slice()).unwrap_or_default();
         let path = file.and_then(by_path);
         match (self.by_crates(crates), path) {
             // A crate of the user's may be called `core`.
-            (Some(Whose::Std), None) if file.is_some() => Some(Whose::Own),
+            (Some(Origin::Std), None) if file.is_some() => Some(Origin::Own),
             (Some(whose), _) => Some(whose),
             // A line of std in a function of somebody.
-            (None, Some(Whose::Std)) if !crates.is_empty() && !file.is_some_and(|f| f.starts_with(STD_DEPS)) => None,
+            (None, Some(Origin::Std)) if !crates.is_empty() && !file.is_some_and(|f| f.starts_with(STD_DEPS)) => None,
             (None, Some(whose)) => Some(whose),
-            (None, None) => (function.is_some() && file.is_some()).then_some(Whose::Own),
+            (None, None) => (function.is_some() && file.is_some()).then_some(Origin::Own),
         }
     }
 
     /// By the crates that a symbol may belong to: one, or for a trait's method the type's and the trait's.
-    fn by_crates(&self, crates: &[String]) -> Option<Whose> {
+    fn by_crates(&self, crates: &[String]) -> Option<Origin> {
         let (first, last) = (crates.first()?, crates.last()?);
         // Nobody depends on the crate that has `main`: where it is named, the code is its own.
         if crates.iter().any(|c| self.own.contains(c)) {
-            return Some(Whose::Own);
+            return Some(Origin::Own);
         }
         let of_std = |name: &str| STD.contains(&name);
         let one = |name: &str| match name {
-            "tokio" => Some(Whose::Tokio),
-            name if of_std(name) => Some(Whose::Std),
-            name if self.dependencies.contains(name) => Some(Whose::Dependency),
+            "tokio" => Some(Origin::Tokio),
+            name if of_std(name) => Some(Origin::Std),
+            name if self.dependencies.contains(name) => Some(Origin::Dependency),
             _ => None,
         };
         match (of_std(first), of_std(last)) {
@@ -117,10 +117,10 @@ const STD: [&str; 8] =
 /// Where std's own dependencies are built: `/rust/deps/hashbrown-0.15.2/…`.
 const STD_DEPS: &str = "/rust/deps/";
 
-/// Whose code a source file is, as far as its path says it.
-pub(crate) fn by_path(file: &str) -> Option<Whose> {
+/// Origin code a source file is, as far as its path says it.
+pub(crate) fn by_path(file: &str) -> Option<Origin> {
     if file.contains("/rustc/") || file.contains("/rustlib/src/rust/") || file.starts_with(STD_DEPS) {
-        return Some(Whose::Std);
+        return Some(Origin::Std);
     }
     // How many folders lie between the mark and the crate's own.
     let (rest, depth) = [("/registry/src/", 1), ("/git/checkouts/", 2), ("/vendor/", 0)]
@@ -128,7 +128,7 @@ pub(crate) fn by_path(file: &str) -> Option<Whose> {
         .find_map(|&(mark, depth)| Some((file.split_once(mark)?.1, depth)))?;
     let folder = rest.split('/').nth(depth).unwrap_or_default();
     let is_tokio = folder == "tokio" || package_name(folder) == Some("tokio");
-    Some(if is_tokio { Whose::Tokio } else { Whose::Dependency })
+    Some(if is_tokio { Origin::Tokio } else { Origin::Dependency })
 }
 
 /// `tokio-util` of `tokio-util-0.7.0`.
@@ -142,7 +142,7 @@ fn package_name(folder: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::function;
+    use crate::inspect::function;
 
     /// A symbol as rustc mangled until v0.
     fn legacy(path: &[&str]) -> String {
@@ -155,25 +155,25 @@ mod tests {
         let crates = Crates::default();
         let rust = function(&legacy(&["f", "g"]));
         for (file, whose) in [
-            ("/srv/app/src/main.rs", Whose::Own),
-            ("/home/me/.cargo/registry/src/index-1949cf8c/tokio-1.54.1/src/park.rs", Whose::Tokio),
-            ("/home/me/.cargo/git/checkouts/tokio-c0c2/3e5f/tokio/src/park.rs", Whose::Tokio),
-            ("/home/me/.cargo/git/checkouts/tokio-c0c2/3e5f/tokio-util/src/lib.rs", Whose::Dependency),
-            ("/home/me/.cargo/registry/src/index-1949cf8c/hyper-1.0.0/src/lib.rs", Whose::Dependency),
-            ("/home/me/.cargo/registry/src/index-1949cf8c/hyper-1.0.0/src/tokio/io.rs", Whose::Dependency),
-            ("/home/me/.cargo/registry/src/index-1949cf8c/tokio-util-0.7.0/src/lib.rs", Whose::Dependency),
-            ("/rust/deps/hashbrown-0.15.2/src/raw.rs", Whose::Std),
-            ("/srv/app/vendor/serde-1.0.0/src/de.rs", Whose::Dependency),
+            ("/srv/app/src/main.rs", Origin::Own),
+            ("/home/me/.cargo/registry/src/index-1949cf8c/tokio-1.54.1/src/park.rs", Origin::Tokio),
+            ("/home/me/.cargo/git/checkouts/tokio-c0c2/3e5f/tokio/src/park.rs", Origin::Tokio),
+            ("/home/me/.cargo/git/checkouts/tokio-c0c2/3e5f/tokio-util/src/lib.rs", Origin::Dependency),
+            ("/home/me/.cargo/registry/src/index-1949cf8c/hyper-1.0.0/src/lib.rs", Origin::Dependency),
+            ("/home/me/.cargo/registry/src/index-1949cf8c/hyper-1.0.0/src/tokio/io.rs", Origin::Dependency),
+            ("/home/me/.cargo/registry/src/index-1949cf8c/tokio-util-0.7.0/src/lib.rs", Origin::Dependency),
+            ("/rust/deps/hashbrown-0.15.2/src/raw.rs", Origin::Std),
+            ("/srv/app/vendor/serde-1.0.0/src/de.rs", Origin::Dependency),
         ] {
             assert_eq!(crates.whose(Some(&rust), Some(file)), Some(whose), "{file}");
         }
         // A line that std inlined into a function of tokio's, and a crate of the user's that is called as std's is.
         let std_line = Some("/rustc/59807616e1fa/library/core/src/ops/function.rs");
         let (tokio, core) = (function(&legacy(&["tokio", "f"])), function(&legacy(&["core", "f"])));
-        assert_eq!(crates.whose(Some(&tokio), std_line), Some(Whose::Tokio));
+        assert_eq!(crates.whose(Some(&tokio), std_line), Some(Origin::Tokio));
         assert_eq!(crates.whose(Some(&rust), std_line), None);
-        assert_eq!(crates.whose(Some(&core), std_line), Some(Whose::Std));
-        assert_eq!(crates.whose(Some(&core), Some("/srv/app/core/src/lib.rs")), Some(Whose::Own));
+        assert_eq!(crates.whose(Some(&core), std_line), Some(Origin::Std));
+        assert_eq!(crates.whose(Some(&core), Some("/srv/app/core/src/lib.rs")), Some(Origin::Own));
         // C, compiled into the binary by whomever.
         assert_eq!(crates.whose(Some(&function("inflate")), Some("/srv/app/zlib/inflate.c")), None);
         assert_eq!(crates.whose(None, None), None);
@@ -185,18 +185,18 @@ mod tests {
         crates.own.insert("app".into());
         crates.learn(b"\0/root/.cargo/registry/src/index-19/hyper-util-1.0.0/src/lib.rs\0/registry/src/x");
         for (symbol, whose) in [
-            (legacy(&["app", "handler", "_$u7b$$u7b$closure$u7d$$u7d$"]), Some(Whose::Own)),
-            ("_RNvCsbmNqQUJIY6D_3app4work".into(), Some(Whose::Own)),
-            (legacy(&["hyper_util", "server"]), Some(Whose::Dependency)),
-            (legacy(&["tokio", "runtime", "park"]), Some(Whose::Tokio)),
-            (legacy(&["core", "ops", "call_once"]), Some(Whose::Std)),
+            (legacy(&["app", "handler", "_$u7b$$u7b$closure$u7d$$u7d$"]), Some(Origin::Own)),
+            ("_RNvCsbmNqQUJIY6D_3app4work".into(), Some(Origin::Own)),
+            (legacy(&["hyper_util", "server"]), Some(Origin::Dependency)),
+            (legacy(&["tokio", "runtime", "park"]), Some(Origin::Tokio)),
+            (legacy(&["core", "ops", "call_once"]), Some(Origin::Std)),
             // In the workspace or in the registry: nothing tells.
             (legacy(&["worker", "run"]), None),
             // The type's crate wrote it: std's trait.
-            (legacy(&["_$LT$app..Foo$u20$as$u20$core..future..Future$GT$", "poll"]), Some(Whose::Own)),
+            (legacy(&["_$LT$app..Foo$u20$as$u20$core..future..Future$GT$", "poll"]), Some(Origin::Own)),
             (legacy(&["_$LT$worker..Foo$u20$as$u20$core..future..Future$GT$", "poll"]), None),
             (legacy(&["_$LT$worker..Foo$u20$as$u20$tokio..io..Read$GT$", "read"]), None),
-            (legacy(&["_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$app..Trait$GT$", "f"]), Some(Whose::Own)),
+            (legacy(&["_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$app..Trait$GT$", "f"]), Some(Origin::Own)),
             ("malloc".into(), None),
         ] {
             let name = function(&symbol);

@@ -1,17 +1,17 @@
 //! The first look at a target's binary: all that attaching takes of it.
 //!
-//! The file is the target's to make, so it is the confined child that reads it ([`crate::intake`]); the recorder opens it,
+//! The file is the target's to make, so it is the confined child that reads it ([`crate::sandbox`]); the recorder opens it,
 //! hands it over and gets this.
 
 use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Binary, Image, Process, TaskVtable, Tokio, clean, shape};
+use super::{Binary, Image, Process, TaskVtable, Tokio, clean, stripped};
 use crate::{
     error::{Error, Result},
-    intake::{
-        Intake,
+    sandbox::{
+        Sandbox,
         protocol::{Answer, Request},
     },
 };
@@ -21,7 +21,7 @@ const MOST_MAPPINGS: usize = 1024;
 
 /// What is known of a binary.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Looked {
+pub(crate) struct Inspection {
     /// GNU build id, hexadecimal.
     pub(crate) build_id: Option<String>,
     /// The addresses that it occupies once it is loaded, before the load bias.
@@ -50,7 +50,7 @@ pub(crate) enum Place {
     Biased(u64),
 }
 
-impl Looked {
+impl Inspection {
     /// In the child: looks at a file, and at the process's memory where that was handed over.
     pub(crate) fn at(file: &File, memory: Option<&File>, place: &Place) -> std::result::Result<Self, String> {
         let binary = Binary::read(file)?;
@@ -66,23 +66,23 @@ impl Looked {
             tokio.guess(&binary, image);
             tokio
         });
-        Ok(Looked { build_id: binary.build_id().map(str::to_string), image: binary.image(), load_bias, tokio })
+        Ok(Inspection { build_id: binary.build_id().map(str::to_string), image: binary.image(), load_bias, tokio })
     }
 
     /// In the recorder: has the child look at the binary that runs.
-    pub(crate) fn at_running(process: &Process, intake: &Intake) -> Result<Self> {
+    pub(crate) fn at_running(process: &Process, sandbox: &Sandbox) -> Result<Self> {
         let opened = |source: io::Error| match source.kind() {
             io::ErrorKind::PermissionDenied => Error::Denied { pid: process.pid, source },
             io::ErrorKind::NotFound => Error::Exited(process.pid),
             _ => Error::Binary { path: process.exe.clone(), source },
         };
-        ask(&process.exe, &mapped(process)?, process, intake, || File::open(process.exe_path()).map_err(opened))
+        ask(&process.exe, &mapped(process)?, process, sandbox, || File::open(process.exe_path()).map_err(opened))
     }
 
     /// The same with a file that was given.
-    pub(crate) fn at_given(path: &Path, process: &Process, load_bias: u64, intake: &Intake) -> Result<Self> {
+    pub(crate) fn at_given(path: &Path, process: &Process, load_bias: u64, sandbox: &Sandbox) -> Result<Self> {
         let opened = |source| Error::Binary { path: path.into(), source };
-        ask(path, &Place::Biased(load_bias), process, intake, || File::open(path).map_err(opened))
+        ask(path, &Place::Biased(load_bias), process, sandbox, || File::open(path).map_err(opened))
     }
 
     /// Its tokio, or why there is none.
@@ -114,18 +114,18 @@ impl TaskVtables {
             Place::Biased(bias) => *bias,
             Place::Mapped(mappings) => binary.load_bias(mappings).ok_or("not mapped")?,
         };
-        let tables = shape::vtables(&binary, &Image::of_memory(&binary, memory, load_bias));
+        let tables = stripped::vtables(&binary, &Image::of_memory(&binary, memory, load_bias));
         let data = binary.data_places().take(MOST_MAPPINGS).collect();
         Ok(TaskVtables { load_bias, tables, data })
     }
 
     /// In the caller: has the child look at the binary that runs.
-    pub(crate) fn of_running(process: &Process, intake: &Intake) -> Result<Self> {
+    pub(crate) fn of_running(process: &Process, sandbox: &Sandbox) -> Result<Self> {
         let denied = |source| Error::Denied { pid: process.pid, source };
         let files = [process.exe_path(), format!("/proc/{}/mem", process.pid).into()];
         let files = files.iter().map(|path| Ok(File::open(path).map_err(denied)?.into()));
         let files = files.collect::<Result<Vec<OwnedFd>>>()?;
-        answer(&process.exe, intake, Request::Vtables(mapped(process)?), files, |answer| match answer {
+        answer(&process.exe, sandbox, Request::Vtables(mapped(process)?), files, |answer| match answer {
             Answer::Vtables(found) => Some(found),
             _ => None,
         })
@@ -143,14 +143,14 @@ fn ask(
     path: &Path,
     place: &Place,
     process: &Process,
-    intake: &Intake,
+    sandbox: &Sandbox,
     open: impl Fn() -> Result<File>,
-) -> Result<Looked> {
+) -> Result<Inspection> {
     let mut files: Vec<OwnedFd> = vec![open()?.into()];
     // Without it, a stripped binary has no shape to be known by.
     files.extend(File::open(format!("/proc/{}/mem", process.pid)).ok().map(OwnedFd::from));
-    answer(path, intake, Request::Look(place.clone()), files, |answer| match answer {
-        Answer::Looked(looked) => Some(*looked),
+    answer(path, sandbox, Request::Look(place.clone()), files, |answer| match answer {
+        Answer::Inspection(looked) => Some(*looked),
         _ => None,
     })
 }
@@ -158,13 +158,13 @@ fn ask(
 /// Has the child answer a request about the binary at `path`; `wanted` takes the answer of that kind.
 fn answer<T>(
     path: &Path,
-    intake: &Intake,
+    sandbox: &Sandbox,
     request: Request,
     files: Vec<OwnedFd>,
     wanted: impl FnOnce(Answer) -> Option<T>,
 ) -> Result<T> {
     let not = |what: String| Error::NotSupported { path: path.into(), what };
-    match intake.ask(None, request, files) {
+    match sandbox.ask(None, request, files) {
         Ok((_, Answer::Refused(why))) => Err(not(clean(&why))),
         Ok((_, answer)) => {
             wanted(answer).ok_or_else(|| not("not read: the process that reads it does not answer as it should".into()))

@@ -19,7 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::intake::protocol::Located;
+use crate::sandbox::protocol::ResolvedAddress;
 
 /// Changes whenever names of the same binary would be others: their form, whose they are.
 const FORMAT: u32 = 2;
@@ -53,15 +53,15 @@ struct Stored {
     /// Of the debug files that there were.
     debug: u32,
     /// By offset in the file.
-    locations: HashMap<u64, Located>,
+    locations: HashMap<u64, ResolvedAddress>,
 }
 
 impl Entry {
-    pub(super) fn get(&self, offset: u64) -> Option<&Located> {
+    pub(super) fn get(&self, offset: u64) -> Option<&ResolvedAddress> {
         self.stored.locations.get(&offset)
     }
 
-    pub(super) fn insert(&mut self, offset: u64, located: Located) {
+    pub(super) fn insert(&mut self, offset: u64, located: ResolvedAddress) {
         if self.stored.locations.len() < MOST_LOCATIONS {
             self.stored.locations.insert(offset, located);
             self.is_new = true;
@@ -232,14 +232,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::intake::protocol::Named;
+    use crate::sandbox::protocol::ResolvedFrame;
 
-    fn located(name: &str) -> Located {
-        let named = Named { function: Some(name.into()), ..Named::default() };
-        Located { address: 7, is_signal_return: false, frames: vec![named] }
+    fn located(name: &str) -> ResolvedAddress {
+        let named = ResolvedFrame { function: Some(name.into()), ..ResolvedFrame::default() };
+        ResolvedAddress { address: 7, is_signal_return: false, frames: vec![named] }
     }
 
-    fn known(cache: &Cache, debug: u32) -> Option<Located> {
+    fn known(cache: &Cache, debug: u32) -> Option<ResolvedAddress> {
         cache.entry("key", debug).lock().unwrap().get(1).cloned()
     }
 

@@ -1,7 +1,7 @@
 //! What debug information tells of tokio: the type of each poll function's task with the place where it is written,
 //! and where in tokio's thread-local context the current task's id lies.
 //!
-//! This runs in the confined child, see [`crate::intake`]. Layouts read here are those of rustc's DWARF (LLVM, versions 4 and 5), checked on rustc 1.95: a coroutine's
+//! This runs in the confined child, see [`crate::sandbox`]. Layouts read here are those of rustc's DWARF (LLVM, versions 4 and 5), checked on rustc 1.95: a coroutine's
 //! environment is a structure with a variant part, whose variant `0` (Unresumed) is declared at the line of the `async`
 //! function or block.
 
@@ -88,12 +88,12 @@ pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64], between: im
 
 /// `T` of `poll<T, S>`.
 fn future(poll: &str) -> Option<&str> {
-    super::names::generic_arguments(poll).first().copied()
+    super::demangle::generic_arguments(poll).first().copied()
 }
 
 /// The crate that a type belongs to; that of the closure for a `BlockingTask`.
 fn crate_of(future: &str) -> &str {
-    let inner = super::names::generic_arguments(future);
+    let inner = super::demangle::generic_arguments(future);
     let path = if future.starts_with("tokio::") { inner.first().copied().unwrap_or(future) } else { future };
     path.split("::").next().unwrap_or_default()
 }
@@ -178,7 +178,7 @@ impl Facts {
         };
         let future = future(poll)?;
         // `BlockingTask<app::f::{closure_env#0}>`: the place of what it wraps.
-        of(future).or_else(|| of(super::names::generic_arguments(future).first()?))
+        of(future).or_else(|| of(super::demangle::generic_arguments(future).first()?))
     }
 }
 
@@ -397,5 +397,5 @@ fn place<'a>(unit: UnitRef<'_, Slice<'a>>, entry: &DebuggingInformationEntry<Sli
         path.push(part(dir)?);
     }
     path.push(name);
-    Some(Place { file: super::names::clean(&path.to_string_lossy()), line: u32::try_from(line).ok()? })
+    Some(Place { file: super::demangle::clean(&path.to_string_lossy()), line: u32::try_from(line).ok()? })
 }

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     NoTokio,
     binary::Binary,
-    dwarf::PollType,
-    glue,
+    tokio_dwarf::PollType,
+    legacy_symbols,
     image::Image,
-    names,
-    shape::{self, Shape},
-    site,
+    demangle,
+    stripped::{self, Shape},
+    probe_site,
 };
-use crate::intake::protocol::TokioDebug;
+use crate::sandbox::protocol::TokioDebug;
 use hud_common::wire::WorkerPlace;
 use serde::{Deserialize, Serialize};
 
@@ -87,7 +87,7 @@ impl PollFn {
             file: None,
             line: None,
         };
-        poll.name(types.iter().map(|name| names::generic_arguments(name)));
+        poll.name(types.iter().map(|name| demangle::generic_arguments(name)));
         poll
     }
 
@@ -102,9 +102,9 @@ impl PollFn {
         if raw.is_empty() {
             return;
         }
-        let shown: BTreeSet<String> = raw.iter().map(|raw| names::type_name(future(raw))).collect();
+        let shown: BTreeSet<String> = raw.iter().map(|raw| demangle::type_name(future(raw))).collect();
         self.name = shown.into_iter().collect::<Vec<_>>().join(" | ");
-        self.raw_name = names::clean(&raw.join(" | "));
+        self.raw_name = demangle::clean(&raw.join(" | "));
         // Functions are merged if they do the same: what one of them is, all are.
         let kinds: BTreeSet<TaskKind> = raw.iter().map(|raw| kind(raw)).collect();
         self.kind =
@@ -116,7 +116,7 @@ impl PollFn {
 
     /// Takes over what debug information tells. Where it has lines of functions only, the place that the code tells stays.
     fn learn(&mut self, known: &PollType) {
-        self.name(known.names.iter().map(|name| names::generic_arguments(name)));
+        self.name(known.names.iter().map(|name| demangle::generic_arguments(name)));
         if let Some(place) = &known.place {
             (self.file, self.line) = (Some(place.file.clone()), Some(place.line));
         }
@@ -128,14 +128,14 @@ impl PollFn {
     }
 
     /// Takes over what the code tells.
-    fn take(&mut self, found: glue::Found) {
+    fn take(&mut self, found: legacy_symbols::Found) {
         if let Some(shape) = found.shape {
             self.kind = shape.kind;
             self.scheduler = shape.scheduler;
-            (self.file, self.line) = shape.place.map(|(file, line)| (names::clean(&file), line)).unzip();
+            (self.file, self.line) = shape.place.map(|(file, line)| (demangle::clean(&file), line)).unzip();
             self.name = unnamed(self.address, self.kind, self.file.as_deref().zip(self.line));
         }
-        self.name(found.arguments.iter().map(|arguments| names::split_arguments(arguments)));
+        self.name(found.arguments.iter().map(|arguments| demangle::split_arguments(arguments)));
     }
 }
 
@@ -204,7 +204,7 @@ impl Tokio {
             .filter(|s| is_wake(&s.name))
             .filter_map(|s| {
                 let code = binary.bytes(s.address, s.size.min(256)).unwrap_or_default();
-                binary.file_offset(s.address.checked_add(site::cheapest(code))?)
+                binary.file_offset(s.address.checked_add(probe_site::cheapest(code))?)
             })
             .collect();
         let wakes: Vec<u64> = wakes.into_iter().collect();
@@ -284,13 +284,13 @@ impl Tokio {
 
     /// Finds tokio in a binary without symbols.
     fn find_stripped(binary: &Binary, image: &Image) -> Option<Self> {
-        let shapes = shape::find(binary, image)?;
+        let shapes = stripped::find(binary, image)?;
         let poll_fns: Vec<PollFn> = shapes.tasks.into_iter().filter_map(|task| nameless(binary, task)).collect();
         if poll_fns.is_empty() {
             return None;
         }
         let wakes = shapes.wakes.iter();
-        let wakes = wakes.filter_map(|(f, code)| binary.file_offset(f.checked_add(site::cheapest(code))?));
+        let wakes = wakes.filter_map(|(f, code)| binary.file_offset(f.checked_add(probe_site::cheapest(code))?));
         let wakes: BTreeSet<u64> = wakes.collect();
         let version = version(binary);
         let what = if wakes.is_empty() { "wakes, spawns and panics are" } else { "spawns and panics are" };
@@ -376,7 +376,7 @@ impl Tokio {
         if unnamed.is_empty() {
             return;
         }
-        let mut types = glue::types(binary, &image(), &unnamed);
+        let mut types = legacy_symbols::types(binary, &image(), &unnamed);
         for poll in self.poll_fns.iter_mut().filter(|p| p.raw_name.is_empty()) {
             if let Some(found) = types.remove(&poll.address) {
                 poll.take(found);
@@ -436,7 +436,7 @@ fn nameless(binary: &Binary, task: Shape) -> Option<PollFn> {
         file: None,
         line: None,
     };
-    poll.take(glue::Found { arguments: Vec::new(), shape: Some(task) });
+    poll.take(legacy_symbols::Found { arguments: Vec::new(), shape: Some(task) });
     Some(poll)
 }
 
@@ -458,7 +458,7 @@ fn short(file: &str) -> &str {
 /// What runs: the closure inside a `BlockingTask`, else the future itself.
 pub(crate) fn future(raw: &str) -> &str {
     if raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
-        names::generic_arguments(raw).first().copied().unwrap_or(raw)
+        demangle::generic_arguments(raw).first().copied().unwrap_or(raw)
     } else {
         raw
     }
@@ -508,7 +508,7 @@ fn version(binary: &Binary) -> Option<String> {
             if let Some(text) = end.and_then(|end| std::str::from_utf8(rest.get(..end)?).ok())
                 && text.starts_with(|c: char| c.is_ascii_digit())
             {
-                found.get_or_insert_with(|| names::clean(text));
+                found.get_or_insert_with(|| demangle::clean(text));
             }
         }
     });

@@ -19,7 +19,8 @@ use aya::{Ebpf, maps::Map};
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_map_type, bpf_prog_info, bpf_prog_type};
 use rustix::io::Errno;
 
-use crate::{bpf, kernel, privilege, switch::Attach};
+use super::switch::Attach;
+use crate::{bpf, kernel, privilege};
 
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h).
 const RETURN: u32 = 1;
@@ -319,7 +320,7 @@ fn median_call() -> Duration {
 /// A place of this process to try probes on: [`measured`].
 fn own_place(program: &'static str, is_return: bool) -> io::Result<Places> {
     let address = measured as *const () as u64;
-    let maps = crate::target::mappings(Path::new("/proc/self/maps"))?;
+    let maps = crate::inspect::mappings(Path::new("/proc/self/maps"))?;
     let place = maps
         .iter()
         .find(|m| (m.start..m.end).contains(&address))
@@ -403,7 +404,7 @@ fn load(
             set(&mut attr, &mut log);
             let again = bpf::open(bpf_cmd::BPF_PROG_LOAD, &mut attr);
             let text = log.split(|b| *b == 0).next().map(String::from_utf8_lossy).unwrap_or_default();
-            again.map_err(|_| (e, crate::probes::verdict(&text).to_string()))
+            again.map_err(|_| (e, super::attached::verdict(&text).to_string()))
         }
     }
 }

@@ -1,35 +1,35 @@
 //! Names: from an address to functions, with the place in the source and whose code it is.
 //!
-//! Half of it (`module`, `bare`, `whose`) runs in the confined child that [`crate::intake`] starts; the other half (`resolver`,
+//! Half of it (`module`, `bare`, `whose`) runs in the confined child that [`crate::sandbox`] starts; the other half (`resolver`,
 //! `files`, `cache`) runs in the recorder, opens what the child is to read, and believes nothing. The kernel's own names
 //! (`kernel`) are the kernel's to tell, and need no child.
 
-mod bare;
 mod cache;
-mod files;
-mod kernel;
-mod mapped;
+mod debug_files;
+mod file_map;
+mod kallsyms;
+mod line_tables;
 mod module;
+mod origin;
 mod resolver;
-mod whose;
 
 pub use cache::Cache;
-pub use kernel::{KernelSymbols, is_kernel};
+pub use kallsyms::{KernelSymbols, is_kernel};
 pub(crate) use module::{Found, ModuleFile};
 pub use resolver::{BinaryId, Resolver, Sources};
-pub(crate) use whose::by_path as whose_file;
+pub(crate) use origin::by_path as file_origin;
 
-pub use crate::intake::protocol::{Located, Named, Whose};
+pub use crate::sandbox::protocol::{ResolvedAddress, ResolvedFrame, Origin};
 
 /// What the confined child does with a file: names the places at these offsets. Gives the names. For hud-record/fuzz.
 #[doc(hidden)]
-pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<Located> {
+pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<ResolvedAddress> {
     let Ok(mut module) = ModuleFile::open(file) else { return Vec::new() };
     let _ = module.opened();
     let mut located = Vec::new();
     for &offset in offsets {
         match module.find(offset) {
-            Found::Located(found) => located.push(found),
+            Found::ResolvedAddress(found) => located.push(found),
             // Nothing to be had.
             Found::Wants(_) => {}
         }
@@ -40,7 +40,7 @@ pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<Located> {
 /// What the confined child does to learn of tokio, and what the recorder makes of the answer, in one process. For
 /// hud-record/fuzz and tests.
 #[doc(hidden)]
-pub fn learn_tokio(file: &std::fs::File, tokio: &mut crate::target::Tokio) {
+pub fn learn_tokio(file: &std::fs::File, tokio: &mut crate::inspect::Tokio) {
     if let Ok(mut module) = ModuleFile::open(file) {
         let polls = tokio.poll_addresses();
         let places: Vec<(u64, u64)> = polls.iter().map(|&poll| (poll, 40)).collect();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Scheduler, TaskKind,
     binary::Binary,
-    code::{Body, Code},
+    functions::{Body, Code},
     image::Image,
 };
 
@@ -382,7 +382,7 @@ mod tests {
     use super::*;
     use std::fs::File;
 
-    use crate::target::Process;
+    use crate::inspect::Process;
 
     fn this_process() -> (Binary, Image, u64) {
         let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap() };

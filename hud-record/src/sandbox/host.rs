@@ -52,13 +52,13 @@ pub(crate) struct Generation(u64);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AskError {
     /// The child that knew the module is gone, for no fault of this request.
-    #[error("the intake was started anew")]
+    #[error("the sandbox was started anew")]
     Restarted,
     /// The child ended over this very request.
-    #[error("the intake {0}")]
+    #[error("the sandbox {0}")]
     Crashed(String),
     /// There is no child, and there will be none.
-    #[error("no intake: {0}")]
+    #[error("no sandbox: {0}")]
     Unavailable(String),
 }
 
@@ -71,14 +71,14 @@ struct Job {
 }
 
 /// A process that reads what the target controls.
-pub struct Intake {
+pub struct Sandbox {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     current: Arc<Mutex<Option<(u32, Confinement)>>>,
 }
 
-impl Intake {
-    /// Starts this very program, or a given hud-record, as the intake, for what can wait.
+impl Sandbox {
+    /// Starts this very program, or a given hud-record, as the sandbox, for what can wait.
     pub fn start(program: Option<&Path>) -> Result<Self> {
         Self::start_at(program.unwrap_or(Path::new(ITSELF)), Urgency::Idle)
     }
@@ -94,17 +94,17 @@ impl Intake {
         let mut host =
             Host { program: program.into(), child: None, next: 0, crashes: 0, current: Arc::clone(&current) };
         let thread = thread::Builder::new()
-            .name("hud-intake".into())
+            .name("hud-sandbox".into())
             .spawn(move || {
                 if urgency == Urgency::Idle {
                     // The child inherits it.
                     privilege::stand_back();
                 }
-                privilege::enter_intake_host();
+                privilege::enter_sandbox_host();
                 host.run(&incoming);
             })
             .map_err(|source| Error::Io { action: "start a thread", source })?;
-        Ok(Intake { jobs: Some(jobs), thread: Some(thread), current })
+        Ok(Sandbox { jobs: Some(jobs), thread: Some(thread), current })
     }
 
     /// The child's process id, while there is one.
@@ -133,7 +133,7 @@ impl Intake {
     }
 }
 
-impl Drop for Intake {
+impl Drop for Sandbox {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
@@ -195,7 +195,7 @@ impl Host {
         let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
         if let Err(e) = protocol::send(&child.socket, request, &files) {
             // It has never seen the question.
-            tracing::debug!("the intake is gone: {e}");
+            tracing::debug!("the sandbox is gone: {e}");
             self.end_child();
             return Err(AskError::Restarted);
         }
@@ -205,7 +205,7 @@ impl Host {
             Ok(answer) => {
                 let is_fat = child.heap() > MOST_HEAP && child.born.elapsed() >= LEAST_LIFE;
                 if is_fat {
-                    tracing::debug!("the intake has read much and is started anew");
+                    tracing::debug!("the sandbox has read much and is started anew");
                     self.end_child();
                 }
                 Ok((generation, answer))
@@ -233,7 +233,7 @@ impl Host {
             self.next += 1;
             match Running::start(&self.program, generation) {
                 Ok((child, confinement)) => {
-                    tracing::debug!(pid = child.process.id(), ?confinement, "intake");
+                    tracing::debug!(pid = child.process.id(), ?confinement, "sandboxed child started");
                     self.tell(Some((child.process.id(), confinement)));
                     self.child = Some(child);
                 }
@@ -289,7 +289,7 @@ impl Running {
         let mut child = Running { process, socket, generation, born: Instant::now() };
         match child.answer(MOST_CPU)? {
             Answer::Hello(confinement) => Ok((child, confinement)),
-            _ => Err(io::Error::other("it does not answer as hud's intake does")),
+            _ => Err(io::Error::other("it does not answer as hud's sandbox does")),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The target's ELF file: its segments, symbols, debug sections and build id.
 //!
 //! Everything in it is under the control of whoever built it: all reads are checked, nothing is trusted to be sane, and it
-//! is the confined child that does them ([`crate::intake`]).
+//! is the confined child that does them ([`crate::sandbox`]).
 
 use std::fs::File;
 

@@ -28,18 +28,20 @@ use hud_common::wire::{
     switch_tag,
 };
 
-use crate::{
+use super::{
     cost::{Costs, RunTimes, Switches},
-    error::{Error, Result},
-    kernel::{self, BTF_PATH, Offsets},
     loading::{Loaded, LoadedProbes, TRACEPOINTS},
-    names::Sources,
+    switch::{Attach as _, Switch, Tracepoints},
+    uprobes::{self, Places, Programs, Refused, Relocated, TrapCost, Uprobes},
+};
+use crate::{
+    error::{Error, Result},
+    inspect::{Process, Tokio, VTABLE_ID_OFFSET},
+    kernel::{self, BTF_PATH, Offsets},
     privilege,
     ring::Ring,
-    switch::{Attach as _, Switch, Tracepoints},
-    target::{Process, Tokio, VTABLE_ID_OFFSET},
+    symbols::Sources,
     unwind::{LoadingTables, Prepared, Unwinder},
-    uprobes::{self, Places, Programs, Refused, Relocated, TrapCost, Uprobes},
 };
 
 /// The object that `cargo xtask build-ebpf` makes from hud-ebpf.
