@@ -13,8 +13,9 @@ use hud_common::cockpit::{
 };
 
 use crate::{
+    allocator,
     error::{Error, Result},
-    allocator, privilege, service,
+    privilege, service,
     service::LogFormat,
     tail::{Settings, Tailer, summary},
 };

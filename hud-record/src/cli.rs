@@ -14,14 +14,15 @@ use hud_common::{cockpit::ui::LookArgs, files, session};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
+    allocator,
     error::{Error, Result},
     headless::{self, Headless, Target, Where},
-    allocator, live,
+    inspect::Process,
+    live,
     privilege::{Owner, make_as},
     probes::{self, Plan},
     record::{Every, Keep, RollPolicy, Store},
     service::{self, LogFormat},
-    inspect::Process,
 };
 
 /// Examples for `--help`.

@@ -5,10 +5,11 @@ use std::io::Write as _;
 use clap::{Args, ValueEnum};
 
 use crate::{
+    allocator,
     error::{Error, Result},
-    allocator, service,
-    service::LogFormat,
     inspect::Process,
+    service,
+    service::LogFormat,
     tasks::{Dump, Selection, json, text},
 };
 

@@ -4,12 +4,12 @@ use std::{path::PathBuf, thread, time::Duration};
 
 use crate::{
     error::{Error, Result},
+    inspect::Process,
     privilege::Owner,
     probes::Plan,
     progress::ProgressLine,
-    record::{End, Every, Finished, Keep, News, Place, Recorder, RollPolicy, Settings, Store},
+    record::{Destination, End, Every, Finished, Keep, News, Recorder, RollPolicy, Settings, Store},
     service::{Control, Notify},
-    inspect::Process,
 };
 
 /// How often to look for a process that is waited for: a look at a thousand processes costs about 2 ms.
@@ -121,10 +121,10 @@ impl Headless {
         let name = short_name(&process);
         let pid = process.pid;
         let settings = Settings {
-            place: match &self.place {
-                Where::Folder(folder) => Place::Folder(folder.clone()),
-                Where::DataDir => Place::Folder(default_session(&process, self.owner)?),
-                Where::Store(store) => Place::Store(store.clone()),
+            destination: match &self.place {
+                Where::Folder(folder) => Destination::Folder(folder.clone()),
+                Where::DataDir => Destination::Folder(default_session(&process, self.owner)?),
+                Where::Store(store) => Destination::Store(store.clone()),
             },
             target: self.symbols.clone(),
             duration: self.duration,

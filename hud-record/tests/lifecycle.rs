@@ -168,7 +168,7 @@ fn the_verifier_accepts_every_program() {
     let process = hud_record::inspect::Process::by_pid(target.pid()).unwrap();
     for no_btf in [false, true] {
         let settings = hud_record::record::Settings {
-            place: hud_record::record::Place::Folder("/nonexistent/never-written".into()),
+            destination: hud_record::record::Destination::Folder("/nonexistent/never-written".into()),
             target: None,
             duration: None,
             plan: hud_record::probes::Plan {

@@ -15,7 +15,7 @@ use std::{
 use hud_common::session::Table;
 use hud_record::{
     sandbox::Sandbox,
-    symbols::{BinaryId, Cache, ResolvedAddress, Resolver, Sources, Origin},
+    symbols::{BinaryId, Cache, Origin, ResolvedAddress, Resolver, Sources},
 };
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
 use rustix::process::Signal;
@@ -185,7 +185,13 @@ fn copy(from: &Path, folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Asks, and has the child killed while it has the question.
-fn resolve_and_kill(resolver: &mut Resolver, sources: &Sources, binary: BinaryId, offset: u64, times: u32) -> ResolvedAddress {
+fn resolve_and_kill(
+    resolver: &mut Resolver,
+    sources: &Sources,
+    binary: BinaryId,
+    offset: u64,
+    times: u32,
+) -> ResolvedAddress {
     std::thread::scope(|scope| {
         let mut last = None;
         let mut stop = || {
@@ -643,7 +649,8 @@ fn every_function_of_a_large_binary() {
     let began = std::time::Instant::now();
     let (mut resolver, sources) = resolver();
     let id = resolver.open(&binary, &binary).unwrap();
-    let whole = |located: &[ResolvedAddress]| located.iter().filter(|l| l.frames.iter().any(|f| f.line.is_some())).count();
+    let whole =
+        |located: &[ResolvedAddress]| located.iter().filter(|l| l.frames.iter().any(|f| f.line.is_some())).count();
     assert!(whole(&resolver.resolve(id, &offsets[..1])) > 0, "the first function has no line");
     let first = began.elapsed();
     let (mut named, mut children, mut most) = (0, std::collections::HashSet::new(), 0);

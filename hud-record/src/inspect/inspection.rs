@@ -1,23 +1,21 @@
-//! The first look at a target's binary: all that attaching takes of it.
+//! What attaching needs to know of a target's binary.
 //!
-//! The file is the target's to make, so it is the confined child that reads it ([`crate::sandbox`]); the recorder opens it,
-//! hands it over and gets this.
+//! The target controls the file, so the sandboxed child reads it ([`crate::sandbox`]) and answers with this.
 
-use std::{fs::File, io, os::fd::OwnedFd, path::Path};
+use std::{fs::File, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Binary, Image, Process, TaskVtable, Tokio, clean, stripped};
-use crate::{
-    error::{Error, Result},
-    sandbox::{
-        Sandbox,
-        protocol::{Answer, Request},
-    },
+use super::{
+    binary::Binary,
+    image::Image,
+    task_vtable::{self, TaskVtable},
+    tokio::{NoTokio, Tokio},
 };
+use crate::error::{Error, Result};
 
 /// Mappings of one file that are told. A binary has one with code; patched ones have some.
-const MOST_MAPPINGS: usize = 1024;
+pub(super) const MOST_MAPPINGS: usize = 1024;
 
 /// What is known of a binary.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,31 +30,22 @@ pub(crate) struct Inspection {
     pub(crate) tokio: std::result::Result<Tokio, NoTokio>,
 }
 
-/// Why there is no tokio in a binary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NoTokio {
-    /// It has symbols, but none of tokio's.
-    NotTokio,
-    /// It has no symbols, and nothing in it has the shape of tokio's tasks.
-    Stripped,
-}
-
 /// Where the binary lies in the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Place {
+pub(crate) enum LoadAddress {
     /// By its mappings: address, and offset in the file.
-    Mapped(Vec<(u64, u64)>),
+    Mappings(Vec<(u64, u64)>),
     /// By the build that runs, of which it has the symbols.
-    Biased(u64),
+    Bias(u64),
 }
 
 impl Inspection {
     /// In the child: looks at a file, and at the process's memory where that was handed over.
-    pub(crate) fn at(file: &File, memory: Option<&File>, place: &Place) -> std::result::Result<Self, String> {
+    pub(crate) fn new(file: &File, memory: Option<&File>, at: &LoadAddress) -> std::result::Result<Self, String> {
         let binary = Binary::read(file)?;
-        let load_bias = match place {
-            Place::Biased(bias) => Some(*bias),
-            Place::Mapped(mappings) => binary.load_bias(mappings),
+        let load_bias = match at {
+            LoadAddress::Bias(bias) => Some(*bias),
+            LoadAddress::Mappings(mappings) => binary.load_bias(mappings),
         };
         let image = || match (memory, load_bias) {
             (Some(memory), Some(bias)) => Image::of_memory(&binary, memory, bias),
@@ -67,22 +56,6 @@ impl Inspection {
             tokio
         });
         Ok(Inspection { build_id: binary.build_id().map(str::to_string), image: binary.image(), load_bias, tokio })
-    }
-
-    /// In the recorder: has the child look at the binary that runs.
-    pub(crate) fn at_running(process: &Process, sandbox: &Sandbox) -> Result<Self> {
-        let opened = |source: io::Error| match source.kind() {
-            io::ErrorKind::PermissionDenied => Error::Denied { pid: process.pid, source },
-            io::ErrorKind::NotFound => Error::Exited(process.pid),
-            _ => Error::Binary { path: process.exe.clone(), source },
-        };
-        ask(&process.exe, &mapped(process)?, process, sandbox, || File::open(process.exe_path()).map_err(opened))
-    }
-
-    /// The same with a file that was given.
-    pub(crate) fn at_given(path: &Path, process: &Process, load_bias: u64, sandbox: &Sandbox) -> Result<Self> {
-        let opened = |source| Error::Binary { path: path.into(), source };
-        ask(path, &Place::Biased(load_bias), process, sandbox, || File::open(path).map_err(opened))
     }
 
     /// Its tokio, or why there is none.
@@ -108,67 +81,14 @@ pub(crate) struct TaskVtables {
 
 impl TaskVtables {
     /// In the child: looks at a file, and at the process's memory.
-    pub(crate) fn at(file: &File, memory: &File, place: &Place) -> std::result::Result<Self, String> {
+    pub(crate) fn new(file: &File, memory: &File, at: &LoadAddress) -> std::result::Result<Self, String> {
         let binary = Binary::read(file)?;
-        let load_bias = match place {
-            Place::Biased(bias) => *bias,
-            Place::Mapped(mappings) => binary.load_bias(mappings).ok_or("not mapped")?,
+        let load_bias = match at {
+            LoadAddress::Bias(bias) => *bias,
+            LoadAddress::Mappings(mappings) => binary.load_bias(mappings).ok_or("not mapped")?,
         };
-        let tables = stripped::vtables(&binary, &Image::of_memory(&binary, memory, load_bias));
+        let tables = task_vtable::find(&binary, &Image::of_memory(&binary, memory, load_bias));
         let data = binary.data_places().take(MOST_MAPPINGS).collect();
         Ok(TaskVtables { load_bias, tables, data })
-    }
-
-    /// In the caller: has the child look at the binary that runs.
-    pub(crate) fn of_running(process: &Process, sandbox: &Sandbox) -> Result<Self> {
-        let denied = |source| Error::Denied { pid: process.pid, source };
-        let files = [process.exe_path(), format!("/proc/{}/mem", process.pid).into()];
-        let files = files.iter().map(|path| Ok(File::open(path).map_err(denied)?.into()));
-        let files = files.collect::<Result<Vec<OwnedFd>>>()?;
-        answer(&process.exe, sandbox, Request::Vtables(mapped(process)?), files, |answer| match answer {
-            Answer::Vtables(found) => Some(found),
-            _ => None,
-        })
-    }
-}
-
-/// Where the binary that a process runs is mapped.
-fn mapped(process: &Process) -> Result<Place> {
-    let exe = process.exe.to_string_lossy();
-    let own = process.mappings()?.into_iter().filter(|m| m.path == exe).take(MOST_MAPPINGS);
-    Ok(Place::Mapped(own.map(|m| (m.start, m.offset)).collect()))
-}
-
-fn ask(
-    path: &Path,
-    place: &Place,
-    process: &Process,
-    sandbox: &Sandbox,
-    open: impl Fn() -> Result<File>,
-) -> Result<Inspection> {
-    let mut files: Vec<OwnedFd> = vec![open()?.into()];
-    // Without it, a stripped binary has no shape to be known by.
-    files.extend(File::open(format!("/proc/{}/mem", process.pid)).ok().map(OwnedFd::from));
-    answer(path, sandbox, Request::Look(place.clone()), files, |answer| match answer {
-        Answer::Inspection(looked) => Some(*looked),
-        _ => None,
-    })
-}
-
-/// Has the child answer a request about the binary at `path`; `wanted` takes the answer of that kind.
-fn answer<T>(
-    path: &Path,
-    sandbox: &Sandbox,
-    request: Request,
-    files: Vec<OwnedFd>,
-    wanted: impl FnOnce(Answer) -> Option<T>,
-) -> Result<T> {
-    let not = |what: String| Error::NotSupported { path: path.into(), what };
-    match sandbox.ask(None, request, files) {
-        Ok((_, Answer::Refused(why))) => Err(not(clean(&why))),
-        Ok((_, answer)) => {
-            wanted(answer).ok_or_else(|| not("not read: the process that reads it does not answer as it should".into()))
-        }
-        Err(e) => Err(not(format!("not read: {e}"))),
     }
 }

@@ -13,11 +13,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    Scheduler, TaskKind,
     binary::Binary,
-    image::Image,
     demangle,
-    stripped::{Place, Search, Shape, Vtable},
+    image::Image,
+    stripped::{Search, Shape, SourceLocation},
+    task_type::{Scheduler, TaskKind, kind},
+    task_vtable::Vtable,
 };
 
 /// How deep the calls of a poll function are followed: `raw::poll` → `Harness::poll` → `poll_future` → `T::poll`.
@@ -54,7 +55,7 @@ pub(super) fn types(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> Ha
     let evidence: Vec<Evidence> = evidence.collect();
     let dropped = evidence.iter().flat_map(|e| &e.drops).filter_map(|drop| glue.drops.get(drop)).flatten();
     let dropped: BTreeSet<&str> = dropped.map(|arguments| future(arguments)).collect();
-    let mut written: HashMap<&str, BTreeSet<Option<Place>>> = HashMap::new();
+    let mut written: HashMap<&str, BTreeSet<Option<SourceLocation>>> = HashMap::new();
     for (&address, names) in &glue.bodies {
         for name in names.iter().filter(|name| dropped.contains(name.as_str())) {
             let place = search.as_mut().and_then(|search| search.place_in(address));
@@ -80,7 +81,7 @@ struct Evidence {
 }
 
 impl Evidence {
-    fn place(&self) -> Option<&Place> {
+    fn place(&self) -> Option<&SourceLocation> {
         self.shape.as_ref()?.place.as_ref()
     }
 
@@ -90,7 +91,7 @@ impl Evidence {
 
     /// Whether a type may be this one, by the kind of work that the code does. Of a worker's loop the name is enough.
     fn may_be(&self, future: &str) -> bool {
-        let (told, kind) = (self.shape.as_ref().map(|shape| shape.kind), super::tokio::kind(future));
+        let (told, kind) = (self.shape.as_ref().map(|shape| shape.kind), kind(future));
         told.is_none_or(|told| told == kind || (told, kind) == (TaskKind::Blocking, TaskKind::Worker))
     }
 }
@@ -100,7 +101,7 @@ impl Evidence {
 fn settle(
     evidence: &[Evidence],
     drops: &HashMap<u64, BTreeSet<String>>,
-    written: &HashMap<&str, BTreeSet<Option<Place>>>,
+    written: &HashMap<&str, BTreeSet<Option<SourceLocation>>>,
     own: &BTreeSet<String>,
 ) -> Vec<Vec<String>> {
     let one = |e: &Evidence| -> Vec<String> {

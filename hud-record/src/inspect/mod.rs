@@ -1,4 +1,9 @@
-//! The program to watch: its process, its binary, and tokio inside it.
+//! The target: its process, its binary, and tokio inside it.
+//!
+//! `process` reads /proc in the recorder, and `request` has the sandboxed child inspect the binary. The rest runs in the
+//! child: `binary`, `image` and `functions` read the file and the memory, `tokio` finds tokio by its symbols
+//! (`tokio_symbols`), by debug information (`tokio_dwarf`), by legacy symbols (`legacy_symbols`) or, in a stripped binary,
+//! by the shape of its code (`stripped`).
 
 mod binary;
 mod demangle;
@@ -8,21 +13,24 @@ mod inspection;
 mod legacy_symbols;
 mod probe_site;
 mod process;
+mod request;
 mod stripped;
+mod task_type;
+mod task_vtable;
 mod tokio;
 mod tokio_dwarf;
+mod tokio_symbols;
 
 pub use binary::Binary;
-pub(crate) use tokio_dwarf::{PollType, local, poll_types};
-pub use image::Image;
-pub use inspection::NoTokio;
-pub(crate) use inspection::{Inspection, Place, TaskVtables};
 pub use demangle::clean;
 pub(crate) use demangle::{FunctionName, crate_with_main, function, generic_arguments, type_name};
-pub(crate) use process::mappings;
-pub(crate) use process::read_text;
+pub use image::Image;
+pub(crate) use inspection::{Inspection, LoadAddress, TaskVtables};
 pub use process::{Mapping, Process};
-pub(crate) use stripped::TaskVtable;
+pub(crate) use process::{mappings, read_text};
+pub use task_type::{Scheduler, TaskKind};
+pub(crate) use task_type::{future, kind};
+pub(crate) use task_vtable::TaskVtable;
 pub(crate) use tokio::VTABLE_ID_OFFSET;
-pub use tokio::{PollFn, Scheduler, TaskKind, Tokio};
-pub(crate) use tokio::{future, kind};
+pub use tokio::{NoTokio, PollFn, Tokio};
+pub(crate) use tokio_dwarf::{TokioDebug, local, poll_types};

@@ -5,19 +5,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    NoTokio,
-    binary::Binary,
-    tokio_dwarf::PollType,
-    legacy_symbols,
-    image::Image,
-    demangle,
-    stripped::{self, Shape},
-    probe_site,
-};
-use crate::sandbox::protocol::TokioDebug;
 use hud_common::wire::WorkerPlace;
 use serde::{Deserialize, Serialize};
+
+use super::{
+    binary::Binary,
+    demangle,
+    image::Image,
+    legacy_symbols, probe_site,
+    stripped::{self, Shape},
+    task_type::{Scheduler, TaskKind, future, kind, scheduler_of},
+    tokio_dwarf::{PollType, TokioDebug},
+    tokio_symbols::{is_context, is_panic, is_poll, is_spawn, is_tagged, is_wake, version},
+};
+
+/// Why there is no tokio in a binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NoTokio {
+    /// It has symbols, but none of tokio's.
+    NotTokio,
+    /// It has no symbols, and nothing in it has the shape of tokio's tasks.
+    Stripped,
+}
 
 /// Offset of `id_offset` in a task type's vtable (tokio/src/runtime/task/raw.rs, `struct Vtable`), since 1.23.
 pub(crate) const VTABLE_ID_OFFSET: u32 = 72;
@@ -136,53 +145,6 @@ impl PollFn {
             self.name = unnamed(self.address, self.kind, self.file.as_deref().zip(self.line));
         }
         self.name(found.arguments.iter().map(|arguments| demangle::split_arguments(arguments)));
-    }
-}
-
-/// What kind of work a task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum TaskKind {
-    /// A future that was spawned.
-    Task,
-    /// The loop of a runtime's worker thread, which tokio runs as one long poll.
-    Worker,
-    /// Work of the blocking pool.
-    Blocking,
-}
-
-impl TaskKind {
-    /// Its name in the session.
-    pub const fn name(self) -> &'static str {
-        match self {
-            TaskKind::Task => "task",
-            TaskKind::Worker => "worker",
-            TaskKind::Blocking => "blocking",
-        }
-    }
-}
-
-/// What runs a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Scheduler {
-    /// A runtime's workers.
-    MultiThread,
-    /// A runtime's one thread.
-    CurrentThread,
-    /// A `LocalSet`.
-    Local,
-    /// The blocking pool.
-    Blocking,
-}
-
-impl Scheduler {
-    /// Its name in the session.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Scheduler::MultiThread => "multi_thread",
-            Scheduler::CurrentThread => "current_thread",
-            Scheduler::Local => "local",
-            Scheduler::Blocking => "blocking",
-        }
     }
 }
 
@@ -391,39 +353,6 @@ impl Tokio {
     }
 }
 
-/// Whether a symbol is a `tokio::runtime::task::raw::poll`, by legacy or v0 mangling.
-fn is_poll(name: &str) -> bool {
-    // Legacy: the path, a hash and nothing else. v0: an instance (`_RI`) of the path, with its arguments behind it.
-    name.starts_with("_ZN5tokio7runtime4task3raw4poll17h")
-        || (name.starts_with("_RI") && name.contains("5tokio7runtime4task3raw4poll"))
-}
-
-/// Whether a symbol is `tokio::runtime::task::waker::wake_by_val` or `wake_by_ref`.
-fn is_wake(name: &str) -> bool {
-    const PATHS: [&str; 2] = ["5tokio7runtime4task5waker11wake_by_val", "5tokio7runtime4task5waker11wake_by_ref"];
-    PATHS.iter().any(|path| match name.strip_prefix("_ZN") {
-        Some(legacy) => legacy.strip_prefix(path).is_some_and(|rest| rest.starts_with("17h")),
-        None => name.starts_with("_RNv") && name.ends_with(path),
-    })
-}
-
-/// Whether a symbol is a `tokio::runtime::task::list::OwnedTasks::<S>::bind_inner`.
-fn is_spawn(name: &str) -> bool {
-    name.contains("5tokio7runtime4task4list") && name.contains("OwnedTasks") && name.contains("10bind_inner")
-}
-
-/// Whether a symbol is `std::panicking::rust_panic`, which had a plain name before Rust 1.88.
-fn is_panic(name: &str) -> bool {
-    name == "rust_panic"
-        || name.starts_with("_RNv") && name.ends_with("10rust_panic")
-        || name.starts_with("_ZN3std9panicking10rust_panic17h")
-}
-
-/// Whether a symbol is the thread-local `tokio::runtime::context::CONTEXT`.
-pub(super) fn is_context(name: &str) -> bool {
-    name.contains("5tokio7runtime7context7CONTEXT") && (name.contains("VAL") || name.contains("__getit"))
-}
-
 /// A task type of which only the shape is known.
 fn nameless(binary: &Binary, task: Shape) -> Option<PollFn> {
     let mut poll = PollFn {
@@ -453,105 +382,4 @@ fn unnamed(address: u64, kind: TaskKind, place: Option<(&str, u32)>) -> String {
 /// A source file without the folder in which cargo keeps dependencies.
 fn short(file: &str) -> &str {
     file.split_once("/registry/src/").and_then(|(_, rest)| rest.split_once('/')).map_or(file, |(_, rest)| rest)
-}
-
-/// What runs: the closure inside a `BlockingTask`, else the future itself.
-pub(crate) fn future(raw: &str) -> &str {
-    if raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
-        demangle::generic_arguments(raw).first().copied().unwrap_or(raw)
-    } else {
-        raw
-    }
-}
-
-/// What kind of work a future is.
-pub(crate) fn kind(raw: &str) -> TaskKind {
-    if !raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
-        TaskKind::Task
-    } else if raw.contains("multi_thread::worker::") {
-        // `launch` and, for block_in_place, `maybe_move_runtime`: both run a worker, and LLVM may merge them into one.
-        TaskKind::Worker
-    } else {
-        TaskKind::Blocking
-    }
-}
-
-fn scheduler_of(raw: &str) -> Option<Scheduler> {
-    [
-        ("multi_thread", Scheduler::MultiThread),
-        ("current_thread", Scheduler::CurrentThread),
-        ("task::local", Scheduler::Local),
-        ("BlockingSchedule", Scheduler::Blocking),
-    ]
-    .into_iter()
-    .find_map(|(part, scheduler)| raw.contains(part).then_some(scheduler))
-}
-
-/// [`Tokio::tls_tagged`] of a version.
-fn is_tagged(version: Option<&str>) -> bool {
-    version.is_some_and(|v| is_before(v, 40))
-}
-
-/// Whether a version of tokio 1 is older than 1.`minor`.
-fn is_before(version: &str, minor: u32) -> bool {
-    version.strip_prefix("1.").and_then(|v| v.split('.').next()?.parse::<u32>().ok()).is_some_and(|m| m < minor)
-}
-
-/// Tokio's version, by the paths of its sources that panics carry (`…/tokio-1.54.1/src/…`).
-fn version(binary: &Binary) -> Option<String> {
-    const BEFORE: &[u8] = b"/tokio-";
-    let mut found = None;
-    binary.rodata(|data| {
-        for at in memchr::memmem::find_iter(data, BEFORE) {
-            let rest = data.get(at + BEFORE.len()..).unwrap_or_default();
-            let end = rest.iter().take(24).position(|&b| b == b'/');
-            if let Some(text) = end.and_then(|end| std::str::from_utf8(rest.get(..end)?).ok())
-                && text.starts_with(|c: char| c.is_ascii_digit())
-            {
-                found.get_or_insert_with(|| demangle::clean(text));
-            }
-        }
-    });
-    found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn poll_symbols_of_both_manglings() {
-        assert!(is_poll("_ZN5tokio7runtime4task3raw4poll17h0123456789abcdefE"));
-        assert!(is_poll("_RINvNtNtNtCs6k_5tokio7runtime4task3raw4pollNCNvCs1_3app7handler0E"));
-        assert!(!is_poll("_ZN5tokio7runtime4task3raw7dealloc17h0123456789abcdefE"));
-        assert!(!is_poll("_ZN5tokio7runtime4task3raw4poll28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE"));
-    }
-
-    #[test]
-    fn symbols_of_wakes_spawns_and_panics() {
-        assert!(is_wake("_ZN5tokio7runtime4task5waker11wake_by_val17h0123456789abcdefE"));
-        assert!(is_wake("_RNvNtNtNtCs6k_5tokio7runtime4task5waker11wake_by_ref"));
-        assert!(!is_wake("_ZN5tokio7runtime4task5waker10clone_waker17h0123456789abcdefE"));
-        assert!(is_spawn("_ZN5tokio7runtime4task4list19OwnedTasks$LT$S$GT$10bind_inner17h0123456789abcdefE"));
-        assert!(!is_spawn("_ZN5tokio7runtime4task4list19OwnedTasks$LT$S$GT$6remove17h0123456789abcdefE"));
-        assert!(is_panic("_RNvCsfLfy6EI15iL_7___rustc10rust_panic") && is_panic("rust_panic"));
-        assert!(!is_panic("_ZN3std9panicking20rust_panic_with_hook17h0123456789abcdefE"));
-    }
-
-    #[test]
-    fn versions_compare_by_number() {
-        assert!(is_before("1.9.0", 40) && is_before("1.38.2", 40));
-        assert!(!is_before("1.40.0", 40) && !is_before("1.54.1", 40) && !is_before("2.0.0", 40));
-    }
-
-    #[test]
-    fn kinds_of_work() {
-        let blocking = |f: &str| format!("tokio::runtime::blocking::task::BlockingTask<{f}>");
-        assert_eq!(kind("app::f::{async_fn_env#0}"), TaskKind::Task);
-        assert_eq!(kind(&blocking("app::f::{closure_env#0}")), TaskKind::Blocking);
-        assert_eq!(
-            kind(&blocking("tokio::runtime::scheduler::multi_thread::worker::{impl#0}::launch::{closure_env#0}")),
-            TaskKind::Worker
-        );
-    }
 }

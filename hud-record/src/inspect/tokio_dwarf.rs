@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use hud_common::wire::WorkerPlace;
 
-use super::binary::Slice;
+use super::{binary::Slice, demangle, tokio_symbols::is_context};
 
 /// A place in the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct SourceLine {
     pub(crate) file: String,
     pub(crate) line: u32,
 }
@@ -28,7 +28,18 @@ pub(crate) struct PollType {
     /// `poll<T, S>`: of functions that the linker has folded into one, all.
     pub(crate) names: BTreeSet<String>,
     /// Where the future is written: the same place for all of them.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<SourceLine>,
+}
+
+/// What debug information tells of tokio.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TokioDebug {
+    /// Poll functions by address.
+    pub(crate) polls: HashMap<u64, PollType>,
+    /// The offset of the current task's id in tokio's thread-local context.
+    pub(crate) task_id_offset: Option<u64>,
+    /// The words of a [`WorkerPlace`](hud_common::wire::WorkerPlace).
+    pub(crate) worker: Option<[u64; 4]>,
 }
 
 /// How many levels of DIEs, or of types inside types, are followed. rustc nests namespaces by module, so real trees
@@ -88,12 +99,12 @@ pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64], between: im
 
 /// `T` of `poll<T, S>`.
 fn future(poll: &str) -> Option<&str> {
-    super::demangle::generic_arguments(poll).first().copied()
+    demangle::generic_arguments(poll).first().copied()
 }
 
 /// The crate that a type belongs to; that of the closure for a `BlockingTask`.
 fn crate_of(future: &str) -> &str {
-    let inner = super::demangle::generic_arguments(future);
+    let inner = demangle::generic_arguments(future);
     let path = if future.starts_with("tokio::") { inner.first().copied().unwrap_or(future) } else { future };
     path.split("::").next().unwrap_or_default()
 }
@@ -104,9 +115,9 @@ struct Facts {
     /// `poll<T, S>` by address.
     polls: HashMap<u64, BTreeSet<String>>,
     /// Where a coroutine is declared, by the path of its environment.
-    environments: HashMap<String, Place>,
+    environments: HashMap<String, SourceLine>,
     /// Where a function or coroutine body is declared, by its path.
-    bodies: HashMap<String, Place>,
+    bodies: HashMap<String, SourceLine>,
 }
 
 impl Facts {
@@ -168,7 +179,7 @@ impl Facts {
     }
 
     /// Where the future of `poll<T, S>` is written.
-    fn place(&self, poll: &str) -> Option<Place> {
+    fn place(&self, poll: &str) -> Option<SourceLine> {
         let of = |future: &str| {
             let body = future
                 .replace("{async_fn_env#", "{async_fn#")
@@ -178,7 +189,7 @@ impl Facts {
         };
         let future = future(poll)?;
         // `BlockingTask<app::f::{closure_env#0}>`: the place of what it wraps.
-        of(future).or_else(|| of(super::demangle::generic_arguments(future).first()?))
+        of(future).or_else(|| of(demangle::generic_arguments(future).first()?))
     }
 }
 
@@ -292,7 +303,7 @@ impl Structures {
                 }
                 gimli::DW_TAG_variable => {
                     if let Some(name) = text(unit, entry, gimli::DW_AT_linkage_name)
-                        && super::tokio::is_context(&name)
+                        && is_context(&name)
                         && let Some(of) = reference(unit, entry, gimli::DW_AT_type)
                     {
                         contexts.push(of);
@@ -380,7 +391,7 @@ fn reference<'a>(
 }
 
 /// `DW_AT_decl_file` and `DW_AT_decl_line`, the file as a whole path.
-fn place<'a>(unit: UnitRef<'_, Slice<'a>>, entry: &DebuggingInformationEntry<Slice<'a>>) -> Option<Place> {
+fn place<'a>(unit: UnitRef<'_, Slice<'a>>, entry: &DebuggingInformationEntry<Slice<'a>>) -> Option<SourceLine> {
     let line = entry.attr_value(gimli::DW_AT_decl_line)?.udata_value()?;
     let AttributeValue::FileIndex(index) = entry.attr_value(gimli::DW_AT_decl_file)? else {
         return None;
@@ -397,5 +408,5 @@ fn place<'a>(unit: UnitRef<'_, Slice<'a>>, entry: &DebuggingInformationEntry<Sli
         path.push(part(dir)?);
     }
     path.push(name);
-    Some(Place { file: super::demangle::clean(&path.to_string_lossy()), line: u32::try_from(line).ok()? })
+    Some(SourceLine { file: demangle::clean(&path.to_string_lossy()), line: u32::try_from(line).ok()? })
 }

@@ -3,18 +3,11 @@
 //! hud does without a program that this kernel does not take, says so, and records the rest: only context switches must be
 //! there ([`Probes::left_out`]).
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeSet, HashSet},
-    num::NonZeroU32,
-    os::fd::OwnedFd,
-    path::Path,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::BTreeSet, num::NonZeroU32, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use aya::{
-    Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray},
+    Ebpf, EbpfLoader,
+    maps::Map,
     programs::{
         BtfTracePoint, PerfEvent, Program, ProgramError, TracePoint, UProbe,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
@@ -22,125 +15,59 @@ use aya::{
     },
     util::online_cpus,
 };
-use bytemuck::Zeroable as _;
-use hud_common::wire::{
-    CONTEXT_WORDS, Calibration, Config, Counters, EventKind, Stream, StreamCounters, SwitchBudget, ThreadState,
-    switch_tag,
-};
+use hud_common::wire::{Config, Counters, Stream};
 
 use super::{
-    cost::{Costs, RunTimes, Switches},
+    config::{SWITCH_SHARE, config, share, switch_floor},
+    cost::Costs,
+    left_out::{LeftOut, is_optional, lost_with},
     loading::{Loaded, LoadedProbes, TRACEPOINTS},
+    object::OBJECT,
+    plan::{Plan, Polls, Unwind},
+    refusal::{kernel_error, missing, paranoid, refused, rejection},
     switch::{Attach as _, Switch, Tracepoints},
-    uprobes::{self, Places, Programs, Refused, Relocated, TrapCost, Uprobes},
+    trap_cost::TrapCost,
+    uprobes::{self, Places, Programs, Refused, Uprobes},
 };
 use crate::{
     error::{Error, Result},
-    inspect::{Process, Tokio, VTABLE_ID_OFFSET},
+    inspect::{Process, Tokio},
     kernel::{self, BTF_PATH, Offsets},
-    privilege,
     ring::Ring,
     symbols::Sources,
     unwind::{LoadingTables, Prepared, Unwinder},
 };
 
-/// The object that `cargo xtask build-ebpf` makes from hud-ebpf.
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hud-ebpf/prebuilt/hud.bpf.o"));
-
-/// [`ThreadState`] as aya wants it: plain words.
-type ThreadWords = [u64; size_of::<ThreadState>() / 8];
-type CalibrationWords = [u64; size_of::<Calibration>() / 8];
-type CounterWords = [u64; size_of::<Counters>() / 8];
-type BudgetWords = [u64; size_of::<SwitchBudget>() / 8];
-
-/// Whether polls, wakes, spawns and ends are probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Polls {
-    /// As much as a budget allows.
-    Auto,
-    /// Every one.
-    Exact,
-    /// None.
-    Off,
-}
-
-impl Polls {
-    /// Its name on the command line and in the manifest.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Polls::Auto => "auto",
-            Polls::Exact => "exact",
-            Polls::Off => "off",
-        }
-    }
-}
-
-/// How stacks are walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unwind {
-    /// By unwind tables where the kernel allows, else by frame pointers.
-    Auto,
-    /// By unwind tables.
-    EhFrame,
-    /// By frame pointers.
-    Fp,
-}
-
-impl Unwind {
-    /// Its name on the command line and in the manifest.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Unwind::Auto => "auto",
-            Unwind::EhFrame => "eh-frame",
-            Unwind::Fp => "fp",
-        }
-    }
-}
-
-/// What to attach.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// CPU samples a second and CPU; 0 = none.
-    pub freq: u32,
-    /// Whether to probe polls, wakes, spawns and ends.
-    pub polls: Polls,
-    /// How stacks are walked.
-    pub unwind: Unwind,
-    /// Use the plain tracepoints even where the kernel has BTF (for tests of that path).
-    pub no_btf: bool,
-}
-
 /// The attached programs. Detached when dropped.
 pub struct Probes {
-    bpf: Ebpf,
-    probed: Probed,
+    pub(super) bpf: Ebpf,
+    pub(super) probed: Probed,
     /// The programs for them, where the kernel has `uprobe_multi` links.
-    programs: Option<Programs>,
-    places: usize,
-    trap: Option<TrapCost>,
+    pub(super) programs: Option<Programs>,
+    pub(super) places: usize,
+    pub(super) trap: Option<TrapCost>,
     /// Whether tokio's thread-local can be read.
-    has_context: bool,
-    is_calibrating: bool,
+    pub(super) has_context: bool,
+    pub(super) is_calibrating: bool,
     /// Words in it, and looks at those that were not it.
-    context_words: u64,
-    looked: u64,
+    pub(super) context_words: u64,
+    pub(super) looked: u64,
     /// The word of tokio's thread-local context that was found to hold the current task's id.
-    task_id_word: Option<u64>,
+    pub(super) task_id_word: Option<u64>,
     /// Where stacks are walked by unwind tables.
-    unwinder: Option<Unwinder>,
+    pub(super) unwinder: Option<Unwinder>,
     /// Whether the CPUs are sampled.
-    samples: bool,
-    left_out: Vec<LeftOut>,
+    pub(super) samples: bool,
+    pub(super) left_out: Vec<LeftOut>,
     /// The programs at context switches, where they can be taken off for a while.
-    switches: Option<SwitchPrograms>,
+    pub(super) switches: Option<SwitchPrograms>,
     /// Since when switches count (CLOCK_MONOTONIC); 0 = they don't.
-    switches_since: u64,
-    costs: RefCell<Costs>,
+    pub(super) switches_since: u64,
+    pub(super) costs: RefCell<Costs>,
 }
 
 /// The programs at context switches.
-enum SwitchPrograms {
+pub(super) enum SwitchPrograms {
     /// They can be taken off, and put on again.
     Detachable(Switch),
     /// They stay on as long as these links do.
@@ -162,27 +89,12 @@ impl SwitchPrograms {
     }
 }
 
-/// What is not recorded because this kernel does not take the program for it, or does not let hud attach it.
-#[derive(Clone, Debug)]
-pub(crate) struct LeftOut {
-    /// The stream that is missing, where it is a whole one.
-    pub(crate) stream: Option<Stream>,
-    /// What is missing, and why, in words.
-    pub(crate) what: String,
-}
-
-/// The share of the overhead budget that context switches may use for stacks. The rest is for what a switch costs at least,
-/// and for the probes in the target's code.
-const SWITCH_SHARE: f64 = 0.5;
-/// And at least this share of one CPU's time, however many CPUs there are: of a target that does nearly nothing, 2 % is
-/// nothing.
-pub(crate) const SWITCH_FLOOR: f64 = 0.0035;
 /// Threads that the kernel programs can follow at least; four times as many as there are at the attach, and at most what
 /// takes 64 MB of the kernel's memory.
 const THREADS: (usize, usize) = (4096, 32_768);
 
 /// The probes in the target's code.
-enum Probed {
+pub(super) enum Probed {
     /// None, or none any more.
     Not,
     /// By `uprobe_multi` links, on or off.
@@ -494,19 +406,6 @@ impl Probes {
         }
     }
 
-    /// Tells the kernel program of threads that exist already, so that it tells only news.
-    pub fn know_thread(&mut self, tid: u32, name: &str) -> Result<()> {
-        let mut state = ThreadState::zeroed();
-        let name = name.as_bytes();
-        let length = name.len().min(15);
-        if let (Some(to), Some(from)) = (state.comm.get_mut(..length), name.get(..length)) {
-            to.copy_from_slice(from);
-        }
-        // BPF_NOEXIST: a thread that the programs met meanwhile keeps its state.
-        let _ = self.threads()?.insert(tid, bytemuck::cast::<_, ThreadWords>(state), 1);
-        Ok(())
-    }
-
     /// Starts all streams at one instant, given as CLOCK_MONOTONIC; the probes, if they are on, count from it.
     pub fn start(&mut self, now: u64) -> Result<()> {
         if self.probes_are_on() {
@@ -521,130 +420,10 @@ impl Probes {
         self.set("RECORDING", 0_u32)
     }
 
-    /// Lets the probes in the target's code count from `since` (CLOCK_MONOTONIC), or not at all (0).
-    pub fn count_probes_since(&mut self, since: u64) -> Result<()> {
-        self.set("PROBES_SINCE", since)
-    }
-
-    /// Lets context switches count from `since` (CLOCK_MONOTONIC), or not at all (0).
-    pub fn count_switches_since(&mut self, since: u64) -> Result<()> {
-        self.switches_since = since;
-        self.set("SWITCHES_SINCE", since)
-    }
-
-    /// Whether the programs at context switches are on.
-    pub fn switches_are_on(&self) -> bool {
-        self.detachable().is_none_or(Switch::is_on)
-    }
-
-    /// Whether they are being put on.
-    pub fn switches_go_on(&self) -> bool {
-        self.detachable().is_some_and(Switch::goes_on)
-    }
-
-    /// Whether they are off, and can be put on again.
-    pub fn switches_can_go_on(&self) -> bool {
-        self.detachable().is_some_and(Switch::is_off)
-    }
-
-    /// Whether they can be taken off, and put on again.
-    pub fn switches_can_detach(&self) -> bool {
-        self.detachable().is_some()
-    }
-
-    /// Puts them on or takes them off, soon.
-    pub fn turn_switches(&self, on: bool) {
-        if let Some(switch) = self.detachable() {
-            switch.turn(on);
-        }
-    }
-
-    fn detachable(&self) -> Option<&Switch> {
-        match &self.switches {
-            Some(SwitchPrograms::Detachable(switch)) => Some(switch),
-            _ => None,
-        }
-    }
-
-    /// Context switches of the target that counted so far.
-    pub fn switches(&self) -> u64 {
-        self.switch_counts().unwrap_or_default().count
-    }
-
-    /// Whether the probes in the target's code can be put on again once they are off.
-    pub fn probes_can_turn(&self) -> bool {
-        matches!(&self.probed, Probed::Switched(_))
-    }
-
-    /// When the target executed another program (CLOCK_MONOTONIC), which ended all streams; `None` while it has not.
-    pub fn executed(&self) -> Result<Option<u64>> {
-        let map = self.bpf.map("EXECUTED").ok_or_else(|| missing("EXECUTED"))?;
-        let map: Array<&MapData, u64> = Array::try_from(map).map_err(|e| refused("opening a switch", &e))?;
-        let at = map.get(&0, 0).map_err(|e| refused("reading a switch", &e))?;
-        Ok((at != 0).then_some(at))
-    }
-
-    fn set<T: aya::Pod>(&mut self, name: &str, value: T) -> Result<()> {
-        let map = self.bpf.map_mut(name).ok_or_else(|| missing(name))?;
-        let mut map: Array<&mut MapData, T> = Array::try_from(map).map_err(|e| refused("opening a switch", &e))?;
-        map.set(0, value, 0).map_err(|e| refused("turning a switch", &e))
-    }
-
-    /// Whether all probes in the target's code are on.
-    pub fn probes_are_on(&self) -> bool {
-        match &self.probed {
-            Probed::Not => false,
-            Probed::Switched(switch) => switch.is_on(),
-            Probed::OneByOne(_) => true,
-        }
-    }
-
-    /// Whether they are being put on.
-    pub fn probes_go_on(&self) -> bool {
-        matches!(&self.probed, Probed::Switched(switch) if switch.goes_on())
-    }
-
-    /// Whether they are off and can be put on again.
-    pub fn probes_can_go_on(&self) -> bool {
-        matches!(&self.probed, Probed::Switched(switch) if switch.is_off())
-    }
-
-    /// Puts the probes on or takes them off, soon. What was put on one by one is taken off for good.
-    pub fn turn_probes(&mut self, on: bool) {
-        match &self.probed {
-            Probed::Switched(switch) => switch.turn(on),
-            Probed::OneByOne(_) if !on => {
-                tracing::warn!(
-                    "polls, wakes, spawns and ends are no longer recorded: putting probes on again takes Linux 6.6"
-                );
-                if let Probed::OneByOne(links) = std::mem::replace(&mut self.probed, Probed::Not) {
-                    // A thread that cannot be had: the links go with the closure, right here. Entries first, which were
-                    // attached last: an entry without its return would linger.
-                    let detach = move || links.into_iter().rev().for_each(drop);
-                    let _ = std::thread::Builder::new().name("hud-probes".into()).spawn(detach);
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// What a hit of a probe costs the target here, without the kernel programs' own run time; `None` where that can't be
     /// measured.
     pub(crate) fn trap_cost(&self) -> Option<TrapCost> {
         self.trap
-    }
-
-    /// Lets the kernel programs tell the types of all tasks again, as they meet them.
-    pub fn retell_tasks(&mut self) -> Result<()> {
-        let map = self.bpf.map_mut("TASKS").ok_or_else(|| missing("TASKS"))?;
-        let mut tasks: HashMap<&mut MapData, u64, u32> =
-            HashMap::try_from(map).map_err(|e| refused("opening the task map", &e))?;
-        let known: Vec<u64> = tasks.keys().flatten().collect();
-        for task in known {
-            // One that the map has forgotten meanwhile is what is wanted.
-            let _ = tasks.remove(&task);
-        }
-        Ok(())
     }
 
     /// The ring of events. Can be taken once.
@@ -654,96 +433,9 @@ impl Probes {
         Ring::new(data).map_err(|e| refused("mapping the ring buffer", &e))
     }
 
-    /// The counters of all CPUs, added up.
-    pub fn counters(&self) -> Result<Counters> {
-        let map = self.bpf.map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
-        let counters: PerCpuArray<&MapData, CounterWords> =
-            PerCpuArray::try_from(map).map_err(|e| refused("opening the counters", &e))?;
-        let per_cpu = counters.get(&0, 0).map_err(|e| refused("reading the counters", &e))?;
-        let mut sum = Counters::default();
-        for words in per_cpu.iter() {
-            let c: Counters = bytemuck::cast(*words);
-            for (to, from) in sum.streams.iter_mut().zip(c.streams) {
-                to.produced += from.produced;
-                to.lost += from.lost;
-                to.untracked += from.untracked;
-            }
-            sum.arrivals_missed += c.arrivals_missed;
-            sum.tls_failed += c.tls_failed;
-            sum.scan_failed += c.scan_failed;
-            sum.unmapped += c.unmapped;
-            sum.spared += c.spared;
-            sum.merged += c.merged;
-            sum.not_walked += c.not_walked;
-            sum.poll_hits += c.poll_hits;
-            sum.other_hits += c.other_hits;
-        }
-        Ok(sum)
-    }
-
-    /// Threads that are off CPU now, with the interval in progress, or have intervals that were not reported yet; `is_off` says
-    /// which. To be called when switches do not count any more, with the time since which they did.
-    pub fn unfinished(&mut self, since: u64) -> Result<Vec<ThreadState>> {
-        let threads = self.threads()?;
-        let mut unfinished = Vec::new();
-        for (_, words) in threads.iter().flatten() {
-            let mut state = bytemuck::cast::<ThreadWords, ThreadState>(words);
-            let head = &mut state.off.head;
-            if since == 0 || head.kind != EventKind::OffCpu as u32 {
-                state.is_off = 0;
-            } else if state.is_off != 0 && state.is_off != switch_tag(since) {
-                // It left its CPU before switches began to count. Unless it was seen on one since, it was off all the time.
-                (head.ts, head.frames, head.task_id, head.is_sum) = (since, 0, 0, 1);
-                head.wake_ts = if head.wake_ts < since { 0 } else { head.wake_ts };
-                if state.on_since >= since {
-                    state.is_off = 0;
-                }
-            }
-            // What was not reported when switches last stopped counting has been reported then.
-            if since == 0 || state.unreported.since < since {
-                state.unreported.intervals = 0;
-            }
-            if state.is_off != 0 || state.unreported.intervals != 0 {
-                unfinished.push(state);
-            }
-        }
-        Ok(unfinished)
-    }
-
-    /// Since when switches count (CLOCK_MONOTONIC); 0 = they don't.
-    pub fn switches_since(&self) -> u64 {
-        self.switches_since
-    }
-
-    /// Removes what the kernel programs remember of threads that are gone. Gives those.
-    pub fn forget_threads(&mut self, process: &Process) -> Result<Vec<u32>> {
-        let mut threads = self.threads()?;
-        let known: Vec<u32> = threads.keys().flatten().collect();
-        // After those that are known: one that is born in between is not among them.
-        let alive: HashSet<u32> = process.threads().into_iter().collect();
-        let gone: Vec<u32> = known.into_iter().filter(|tid| !alive.contains(tid)).collect();
-        for tid in &gone {
-            // One that the programs have removed meanwhile is what is wanted.
-            let _ = threads.remove(tid);
-        }
-        Ok(gone)
-    }
-
     /// The word of tokio's thread-local context that was found to hold the current task's id.
     pub(crate) fn task_id_word(&self) -> Option<u64> {
         self.task_id_word
-    }
-
-    /// A thread's stack pointer as it was last walked at a context switch.
-    pub(crate) fn last_stack_pointer(&mut self, tid: u32) -> Option<u64> {
-        let words = self.threads().ok()?.get(&tid, 0).ok()?;
-        let state: ThreadState = bytemuck::cast(words);
-        Some(state.leaf.sp).filter(|&sp| sp != 0)
-    }
-
-    fn threads(&mut self) -> Result<HashMap<&mut MapData, u32, ThreadWords>> {
-        let map = self.bpf.map_mut("THREADS").ok_or_else(|| missing("THREADS"))?;
-        HashMap::try_from(map).map_err(|e| refused("opening the thread map", &e))
     }
 
     /// Has the unwind tables brought up to date, if walks came to unknown code.
@@ -751,110 +443,6 @@ impl Probes {
         if let Some(unwinder) = &mut self.unwinder {
             unwinder.look_again(counters.unmapped);
         }
-    }
-
-    /// Run time of the programs so far (ns), counted by the kernel or calculated.
-    pub(crate) fn run_times(&self, now: u64, counters: &Counters) -> RunTimes {
-        let switches = self.switch_counts().unwrap_or_default();
-        self.costs.borrow_mut().run_times(now, counters, switches, || {
-            let times = self.bpf.programs().filter_map(|(_, p)| Some(p.info().ok()?.run_time().as_nanos()));
-            let probed = self.programs.as_ref().map_or(0, Programs::run_time);
-            RunTimes { always_on: as_float(times.sum()), probed: as_float(probed.into()) }
-        })
-    }
-
-    /// What the programs at context switches have cost the target so far (ns), with what the kernel takes to get to them.
-    pub(crate) fn switch_cost(&self) -> f64 {
-        let switches = self.switch_counts().unwrap_or_default();
-        as_float(switches.count.into()) * self.costs.borrow().switch() + as_float(switches.spent.into())
-    }
-
-    fn switch_counts(&self) -> Result<Switches> {
-        let map = self.bpf.map("SWITCH_BUDGET").ok_or_else(|| missing("SWITCH_BUDGET"))?;
-        let budgets: PerCpuArray<&MapData, BudgetWords> =
-            PerCpuArray::try_from(map).map_err(|e| refused("opening the budgets", &e))?;
-        let per_cpu = budgets.get(&0, 0).map_err(|e| refused("reading the budgets", &e))?;
-        let budgets = per_cpu.iter().map(|words| bytemuck::cast::<BudgetWords, SwitchBudget>(*words));
-        Ok(budgets.fold(Switches::default(), |sum, budget| Switches {
-            count: sum.count + budget.switches,
-            spent: sum.spent + budget.spent,
-            sampled: sum.sampled + budget.sampled,
-        }))
-    }
-
-    /// Run time of all programs so far (ns).
-    pub fn run_time(&self) -> Option<u64> {
-        let times = self.run_times(kernel::now(), &self.counters().ok()?);
-        Some(whole(times.always_on + times.probed))
-    }
-
-    /// Name and instructions verified of each loaded program.
-    pub fn verified_instructions(&self) -> Vec<(String, u32)> {
-        let probed = self.programs.iter().flat_map(Programs::verified_instructions);
-        self.bpf
-            .programs()
-            .filter_map(|(name, p)| Some((name.to_string(), p.info().ok()?.verified_instruction_count()?)))
-            .chain(probed)
-            .collect()
-    }
-
-    /// How many places of the target's code are probed.
-    pub fn probed_places(&self) -> usize {
-        match &self.probed {
-            Probed::Not => 0,
-            Probed::Switched(_) | Probed::OneByOne(_) => self.places,
-        }
-    }
-
-    /// Whether the place of the current task's id is still being looked for.
-    pub fn is_calibrating(&self) -> bool {
-        self.is_calibrating
-    }
-
-    /// Looks whether the place of the current task's id is sure by now, and if so, or on giving up, tells the kernel
-    /// programs. Gives false where it gave up.
-    ///
-    /// Giving up takes evidence too: a target that was idle has shown none.
-    pub fn calibrate(&mut self, give_up: bool) -> Result<bool> {
-        const ENOUGH: u64 = 64;
-        let mut found = None;
-        let (words, mut looked) = (self.context_words, self.looked);
-        let mut last = (0, 0, [0; CONTEXT_WORDS]);
-        self.set_calibration(|calibration| {
-            last = (calibration.first, calibration.looks, calibration.hits);
-            found = match calibration.verdict(words) {
-                Some(word) => Some(word + 1),
-                None => (give_up && looked + calibration.looks >= ENOUGH).then_some(Calibration::GAVE_UP),
-            };
-            calibration.found = found.unwrap_or(0);
-            if found.is_none() && words > CONTEXT_WORDS as u64 && calibration.looks >= ENOUGH / 2 {
-                // Not among these words: on to the next ones, and round.
-                looked += calibration.looks;
-                let next = calibration.first + CONTEXT_WORDS as u64;
-                let first = if next < words { next } else { 0 };
-                *calibration = Calibration { first, worker: calibration.worker, ..Calibration::zeroed() };
-            }
-        })?;
-        tracing::trace!("looking for the task id: {found:?}, {looked} looks before, {last:?}");
-        self.looked = looked;
-        self.task_id_word = found.filter(|&word| word != Calibration::GAVE_UP).map(|word| word - 1);
-        self.is_calibrating = found.is_none();
-        Ok(found != Some(Calibration::GAVE_UP))
-    }
-
-    fn set_calibration(&mut self, change: impl FnOnce(&mut Calibration)) -> Result<()> {
-        let map = self.bpf.map_mut("CALIBRATION").ok_or_else(|| missing("CALIBRATION"))?;
-        let mut map: Array<&mut MapData, CalibrationWords> =
-            Array::try_from(map).map_err(|e| refused("opening the calibration", &e))?;
-        let words = map.get(&0, 0).map_err(|e| refused("reading the calibration", &e))?;
-        let mut calibration: Calibration = bytemuck::cast(words);
-        let before = (calibration.found, calibration.first, calibration.worker);
-        change(&mut calibration);
-        if (calibration.found, calibration.first, calibration.worker) != before {
-            map.set(0, bytemuck::cast::<_, CalibrationWords>(calibration), 0)
-                .map_err(|e| refused("writing the calibration", &e))?;
-        }
-        Ok(())
     }
 
     fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P>
@@ -866,221 +454,7 @@ impl Probes {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts and times, for shares")]
-fn as_float(n: u128) -> f64 {
-    n as f64
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "nanoseconds, never negative")]
-fn whole(nanoseconds: f64) -> u64 {
-    nanoseconds.max(0.0) as u64
-}
-
-/// The stream whose events a counter index belongs to.
-pub fn stream_counters(counters: &Counters, stream: Stream) -> StreamCounters {
-    counters.streams.get(stream as usize).copied().unwrap_or_default()
-}
-
-pub(crate) fn missing(what: &str) -> Error {
-    Error::Kernel {
-        what: format!("the kernel object has no {what}"),
-        why: "hud-ebpf/prebuilt is out of date; run `cargo xtask build-ebpf`".into(),
-    }
-}
-
-/// The programs in the target's code.
-pub(crate) const PROBED: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
-
-/// Whether there is something to record without a program.
-fn is_optional(program: &str) -> bool {
-    !matches!(program, "poll_return" | "poll_enter")
-}
-
-/// What is not recorded without a program.
-fn lost_with(program: &str) -> (Option<Stream>, &'static str) {
-    match program {
-        "panicked" => (None, "tasks that panic are recorded as completed"),
-        "task_spawn" => (Some(Stream::Spawns), "spawns are not recorded"),
-        "task_wake" => (Some(Stream::Wakes), "wakes are not recorded"),
-        _ => (Some(Stream::Polls), "polls are not recorded"),
-    }
-}
-
-/// What the kernel programs have to know of this kernel. The target's part is left to be filled in.
-fn config(offsets: Option<Offsets>) -> Config {
-    let offsets = offsets.unwrap_or(Offsets::NONE);
-    Config {
-        task_pid: offsets.task_pid,
-        task_tgid: offsets.task_tgid,
-        task_fsbase: offsets.task_fsbase,
-        task_state: offsets.task_state.unwrap_or(Config::NONE),
-        vtable_id_offset: VTABLE_ID_OFFSET,
-        task_utask: offsets.returns.map_or(Config::NONE, |r| r.task_utask),
-        utask_instances: offsets.returns.map_or(0, |r| r.utask_instances),
-        instance_stack: offsets.returns.map_or(0, |r| r.instance_stack),
-        instance_return: offsets.returns.map_or(0, |r| r.instance_return),
-        instance_next: offsets.returns.map_or(0, |r| r.instance_next),
-        ..Config::zeroed()
-    }
-}
-
-/// [`Config::switch_floor`]: each CPU has a token bucket of its own.
-fn switch_floor() -> u32 {
-    let cpus = online_cpus().map_or(1, |cpus| cpus.len()).max(1);
-    share(SWITCH_FLOOR / as_float(cpus as u128)).max(1)
-}
-
-/// A share in 65536ths.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 1")]
-fn share(share: f64) -> u32 {
-    (share.clamp(0.0, 1.0) * 65_536.0) as u32
-}
-
-/// A program, and how many instructions the verifier walked, or why it rejected it.
-pub type Checked = (String, Result<u32, String>);
-
-/// Loads each program by itself, and attaches none. For a target that does not exist: what the verifier says does not depend
-/// on it.
-pub fn check(no_btf: bool) -> Result<Vec<Checked>> {
-    if kernel::is_locked_down() {
-        return Err(Error::LockedDown);
-    }
-    let offsets = if no_btf { None } else { Offsets::of_running_kernel() };
-    let use_btf = offsets.is_some();
-    let config = Config {
-        tgid: std::process::id(),
-        polls: 1,
-        tls_tagged: 1,
-        tls_context: -0x100,
-        tls_words: if use_btf { CONTEXT_WORDS as u64 } else { 0 },
-        vtables_start: 0x5555_0000_0000,
-        vtables_end: 0x5556_0000_0000,
-        unwind: u32::from(use_btf),
-        switch_share: share(0.01),
-        switch_floor: switch_floor(),
-        ..config(offsets)
-    };
-    let mut bpf = EbpfLoader::new()
-        .override_global("CONFIG", bytemuck::bytes_of(&config), true)
-        .load(OBJECT)
-        .map_err(|e| refused("loading the kernel programs", &e))?;
-    let btf = if use_btf { Btf::from_sys_fs().ok() } else { None };
-    let mut checked = Vec::new();
-    let names: BTreeSet<String> = bpf.programs().map(|(name, _)| name.to_string()).collect();
-    for name in names {
-        let tracepoint = name.strip_suffix("_btf");
-        if PROBED.contains(&&*name) || (use_btf && name.ends_with("_tp")) || (!use_btf && tracepoint.is_some()) {
-            continue;
-        }
-        let Some(program) = bpf.program_mut(&name) else { continue };
-        let loaded = match (program, &btf) {
-            (Program::BtfTracePoint(p), Some(btf)) => p.load(tracepoint.unwrap_or(&name), btf),
-            (Program::TracePoint(p), _) => p.load(),
-            (Program::PerfEvent(p), _) => p.load(),
-            _ => continue,
-        };
-        let verified = match loaded {
-            Ok(()) => {
-                let info = bpf.program(&name).and_then(|p| p.info().ok());
-                Ok(info.and_then(|i| i.verified_instruction_count()).unwrap_or(0))
-            }
-            Err(e) => match refused(&name, &e) {
-                Error::Rejected { why, .. } => Err(why),
-                e => return Err(e),
-            },
-        };
-        checked.push((name, verified));
-    }
-    let (programs, rejected) = Relocated::new(&bpf, OBJECT)
-        .and_then(|relocated| relocated.load(&PROBED))
-        .map_err(|source| Error::Io { action: "load the uprobes", source })?;
-    checked.extend(programs.verified_instructions().into_iter().map(|(name, n)| (name, Ok(n))));
-    checked.extend(rejected.into_iter().map(|(name, why)| (name.to_string(), Err(why))));
-    Ok(checked)
-}
-
-/// In which way the system keeps perf events from those who have all the capabilities that hud asks for.
-fn paranoid() -> String {
-    match kernel::perf_event_paranoid() {
-        Some(level @ 3..) => format!(
-            " (kernel.perf_event_paranoid is {level}: above 2, this kernel asks for CAP_SYS_ADMIN; set it to 2 to have them)"
-        ),
-        _ => String::new(),
-    }
-}
-
-/// An error for a program that the verifier rejected.
-fn rejection(program: &str, why: &str) -> Error {
-    Error::Rejected { program: program.into(), release: kernel::release(), why: why.into() }
-}
-
-/// The verifier's reason: it comes last in its log, before its statistics.
-pub(crate) fn verdict(log: &str) -> &str {
-    let statistics = ["processed ", "verification time", "stack depth", "func#", "mark_precise", "max_states"];
-    let is_reason = |line: &&str| !line.is_empty() && !statistics.iter().any(|s| line.starts_with(s));
-    log.lines().rev().map(str::trim).find(is_reason).unwrap_or_default()
-}
-
 /// How many places there are: entry and return of a function are one.
 fn distinct_places(places: &[Places]) -> usize {
     places.iter().flat_map(|p| &p.at).map(|(place, _)| place).collect::<BTreeSet<_>>().len()
-}
-
-/// The system's error that an error of aya's comes from.
-fn kernel_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
-    std::iter::successors(Some(error), |e| e.source()).find_map(|e| e.downcast_ref())
-}
-
-/// An error of aya's in hud's terms: no permission, no eBPF, or a program of ours that is at fault.
-pub(crate) fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-    let mut why = error.to_string();
-    let mut source = error.source();
-    let io = kernel_error(error);
-    while let Some(e) = source {
-        let text = e.to_string();
-        if !why.contains(&text) {
-            why = format!("{why}: {text}");
-        }
-        source = e.source();
-    }
-    let is_denied = io.map(std::io::Error::kind) == Some(std::io::ErrorKind::PermissionDenied);
-    let why = match why.split_once("Verifier output:") {
-        Some((call, log)) => {
-            let reason = verdict(log);
-            // The verifier says "permission denied" of a program that it rejects too.
-            let lacks_rights = is_denied && privilege::lacks_bpf();
-            if !reason.is_empty() && !lacks_rights {
-                return rejection(what.rsplit('/').next().unwrap_or(what), reason);
-            }
-            call.trim().trim_end_matches('.').to_string()
-        }
-        None => why.lines().next().unwrap_or_default().trim().to_string(),
-    };
-    let what = what.to_string();
-    match io.map(std::io::Error::kind) {
-        Some(std::io::ErrorKind::PermissionDenied) => Error::NoPermission { what, why },
-        Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::Unsupported) => Error::NoBpf { what, why },
-        _ if io.and_then(std::io::Error::raw_os_error) == Some(rustix::io::Errno::NOSYS.raw_os_error()) => {
-            Error::NoBpf { what, why }
-        }
-        _ => Error::Kernel { what, why },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_verifiers_reason_is_the_last_line_before_its_statistics() {
-        let log = "63: (79) r1 = *(u64 *)(r0 +1688)\nR1 !read_ok\nverification time 12 usec\nstack depth 96+0\nprocessed 90 \
-                   insns (limit 1000000) max_states_per_insn 0\n";
-        assert_eq!(verdict(log), "R1 !read_ok");
-        assert_eq!(verdict(" verification time 12 usec\nstack depth 96\nprocessed 90 insns\n"), "");
-    }
-
-    #[test]
-    fn a_share_is_a_number_of_65536ths() {
-        assert_eq!((share(0.01), share(2.0), share(-1.0)), (655, 65_536, 0));
-    }
 }

@@ -16,9 +16,12 @@ use aya::{
 };
 
 use super::{
-    attached::{PROBED, Plan, Polls, missing, refused},
     cost,
-    uprobes::{Programs, Relocated, TrapCost},
+    left_out::PROBED,
+    plan::{Plan, Polls},
+    refusal::{missing, refused},
+    trap_cost::{self, TrapCost},
+    uprobes::{Programs, Relocated},
 };
 use crate::error::{Error, Result};
 
@@ -88,7 +91,7 @@ fn load_sampler(program: Option<&mut Program>) -> Result<()> {
 
 fn load_probed(relocated: io::Result<Relocated>, plan: Plan) -> io::Result<LoadedProbes> {
     let (programs, rejected) = relocated?.load(&PROBED)?;
-    let tested = programs.test()?;
+    let tested = trap_cost::test(&programs)?;
     let trap = if plan.polls == Polls::Auto { tested.trap_cost().ok() } else { None };
     Ok(LoadedProbes { programs, rejected, trap })
 }

@@ -17,23 +17,23 @@ use rustix::{
 
 use super::{
     account::{Baseline, lost, produced},
+    debuginfo_reader::{DebugInfoReader, Learned},
     drain::Drain,
     governor::{Governor, Stretch, Watched},
     identity::Identity,
-    debuginfo_reader::{Learned, DebugInfoReader},
-    recorder::Settings,
+    queue::BatchSender,
+    settings::Settings,
     switches::{SwitchGovernor, Turned},
-    writer::BatchSender,
 };
 use crate::{
     error::{Error, Result},
-    sandbox::Sandbox,
+    inspect::{Inspection, Mapping, Process, Tokio},
     kernel,
-    symbols::{Cache, Sources},
     privilege::{self, Hurry},
     probes::{Plan, Polls, Probes, Unwind},
     ring::{Drained, Ring},
-    inspect::{Inspection, Mapping, Process, Tokio},
+    sandbox::Sandbox,
+    symbols::{Cache, Sources},
     tasks::WorkerLoops,
     unwind::Prepared,
 };
@@ -85,7 +85,7 @@ impl Attachment {
         // Another child for what recording waits for: the other one stands back.
         let urgent = Arc::new(Sources::new(Sandbox::start_urgent(settings.sandbox.as_deref())?, Cache::default()));
         // Another thread has the child make the tables once this is answered.
-        let running = Inspection::at_running(&process, urgent.sandbox())?;
+        let running = Inspection::of_running(&process, urgent.sandbox())?;
         let mut plan = settings.plan;
         let tables = prepare(&process, Arc::clone(&urgent), plan)?;
         let load_bias = running.load_bias.ok_or(Error::Exited(process.pid))?;
@@ -93,7 +93,7 @@ impl Attachment {
         let mut image = (running.image.0.wrapping_add(load_bias), running.image.1.wrapping_add(load_bias));
         let mut tokio = match &settings.target {
             Some(path) => {
-                let given = Inspection::at_given(path, &process, load_bias, urgent.sandbox())?;
+                let given = Inspection::of_given_file(path, &process, load_bias, urgent.sandbox())?;
                 if let (Some(given), Some(running)) = (&given.build_id, &build_id)
                     && given != running
                 {

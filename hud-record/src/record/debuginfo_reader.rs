@@ -15,10 +15,9 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    sandbox::protocol::TokioDebug,
-    symbols::{Resolver, Sources},
+    inspect::{Process, Tokio, TokioDebug},
     privilege,
-    inspect::{Process, Tokio},
+    symbols::{Resolver, Sources},
 };
 
 /// How long recording waits for it, from its start: what most binaries need is less, and then the probes are there from

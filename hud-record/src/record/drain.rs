@@ -21,13 +21,13 @@ use hud_common::{
 };
 
 use super::{
+    queue::BatchSender,
     stacks::{NewStack, StackTable},
     threads::Threads,
-    writer::BatchSender,
 };
 use crate::{
-    kernel,
     inspect::{Mapping, PollFn, TaskKind, Tokio},
+    kernel,
     tasks::WorkerLoops,
 };
 

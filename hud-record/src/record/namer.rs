@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     sync::{
         Arc,
@@ -24,15 +24,16 @@ use hud_common::session::{
 };
 
 use super::{
-    account::CAPACITY,
+    drop_log::CAPACITY,
+    module_kind::ModuleKind,
+    queue::BatchSender,
     stacks::{NewStack, Unwind},
-    writer::BatchSender,
 };
 use crate::{
     error::{Error, Result},
-    kernel,
-    symbols::{BinaryId, KernelSymbols, ResolvedAddress, ResolvedFrame, Resolver, Sources, Origin, is_kernel},
     inspect::{Mapping, Process, clean},
+    kernel,
+    symbols::{BinaryId, KernelSymbols, ResolvedAddress, ResolvedFrame, Resolver, Sources, is_kernel},
 };
 
 /// Addresses whose frames are kept; stacks end before further ones, and `drops` counts the frames that they lack.
@@ -284,7 +285,8 @@ impl Names {
         let Some(index) = self.modules.iter().position(|m| m.id == module) else { return };
         self.open(index);
         let Some(module) = self.modules.get(index) else { return };
-        let (id, place, binary) = (module.id, Place::of(module), module.binary);
+        let kind = if module.is_exe { ModuleKind::Exe } else { ModuleKind::by_path(bare(&module.mapping.path)) };
+        let (id, binary) = (module.id, module.binary);
         let (start, base) = (module.mapping.start, module.mapping.offset);
         let offsets: Vec<u64> = addresses.iter().map(|a| a.wrapping_sub(start).wrapping_add(base)).collect();
         let located = match binary {
@@ -301,7 +303,7 @@ impl Names {
                 .into_iter()
                 .enumerate()
                 .map(|(i, name)| {
-                    let origin = place.origin(name.whose);
+                    let origin = kind.origin(name.whose);
                     let depth = i32::try_from(outermost - i).unwrap_or(i32::MAX);
                     self.frame(Some(id), located.address, name, depth, origin)
                 })
@@ -433,90 +435,4 @@ fn vdso(process: &Process, mapping: &Mapping) -> Option<File> {
 /// A path without what the kernel adds to that of a file which is gone.
 fn bare(path: &str) -> &str {
     path.strip_suffix(" (deleted)").unwrap_or(path)
-}
-
-/// What kind of file code is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Exe,
-    Libc,
-    Kernel,
-    /// A library that came with the system.
-    System,
-    /// Another one: a plugin, maybe, of the user's own.
-    Library,
-}
-
-impl Place {
-    fn of(module: &Module) -> Self {
-        if module.is_exe { Place::Exe } else { Place::by_path(bare(&module.mapping.path)) }
-    }
-
-    fn by_path(path: &str) -> Self {
-        // The C library and what it is made of, by glibc and by musl.
-        const LIBC: [&str; 9] = [
-            "libc",
-            "libm",
-            "libpthread",
-            "libdl",
-            "librt",
-            "libresolv",
-            "ld-linux-x86-64",
-            "ld-musl-x86_64",
-            "libc.musl-x86_64",
-        ];
-        // Where distributions put theirs.
-        const SYSTEM: [&str; 5] = ["/usr/", "/lib/", "/lib64/", "/nix/store/", "/snap/"];
-        let name = Path::new(path).file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        // `libc.so.6`, or `libc-2.31.so` as it was until glibc 2.34.
-        let stem = name.split_once(".so").map_or(name, |(stem, _)| stem);
-        let stem = stem.split_once("-2.").map_or(stem, |(stem, _)| stem);
-        if path.starts_with('[') {
-            Place::Kernel
-        } else if LIBC.contains(&stem) {
-            Place::Libc
-        } else if SYSTEM.iter().any(|folder| path.starts_with(folder)) {
-            Place::System
-        } else {
-            Place::Library
-        }
-    }
-
-    /// Origin code it is, as the session has it; `None` where that is not sure.
-    fn origin(self, whose: Option<Origin>) -> Option<&'static str> {
-        match (self, whose) {
-            (Place::Kernel, _) => Some("kernel"),
-            (Place::Libc, _) => Some("libc"),
-            (_, Some(Origin::Std)) => Some("std"),
-            (_, Some(Origin::Tokio)) => Some("tokio"),
-            (_, Some(Origin::Dependency)) => Some("dependency"),
-            (Place::Exe | Place::Library, Some(Origin::Own)) => Some("own"),
-            (Place::Exe, None) => None,
-            (Place::System | Place::Library, _) => Some("system"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_tells_whose_code_it_is() {
-        for (path, place) in [
-            ("/usr/lib/x86_64-linux-gnu/libc.so.6", Place::Libc),
-            ("/lib/x86_64-linux-gnu/libpthread-2.31.so", Place::Libc),
-            ("/usr/lib64/ld-linux-x86-64.so.2", Place::Libc),
-            ("/lib/ld-musl-x86_64.so.1", Place::Libc),
-            ("/usr/lib/x86_64-linux-gnu/libcrypto.so.3", Place::System),
-            ("/srv/app/plugin.so", Place::Library),
-            ("[vdso]", Place::Kernel),
-        ] {
-            assert_eq!(Place::by_path(path), place, "{path}");
-        }
-        assert_eq!(Place::System.origin(Some(Origin::Own)), Some("system"));
-        assert_eq!(Place::System.origin(Some(Origin::Std)), Some("std"));
-        assert_eq!(Place::Library.origin(Some(Origin::Own)), Some("own"));
-        assert_eq!(Place::Exe.origin(None), None);
-    }
 }

@@ -3,7 +3,6 @@
 //! However it ends, by an error too, the session is closed and every thread has been waited for.
 
 use std::{
-    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -15,18 +14,19 @@ use super::{
     attachment::{Attachment, cpus},
     drain::{Drain, SEARCH_FIRST, SEARCH_FOR},
     governor,
-    retention::{Epoch, Keep},
-    session::{Blueprint, Closing, Ending, LiveSession, Outcome, Prepared, Progress},
-    store::{Store, host_name},
-    writer::RollPolicy,
+    retention::Epoch,
+    session::{Blueprint, Closing, Ending, LiveSession, Prepared},
+    settings::{Destination, Every, Keep, Settings},
+    status::{End, News, Outcome},
+    store::host_name,
 };
 use crate::{
     error::{Error, Result},
-    kernel,
-    privilege::{self, Hurry, Owner},
-    probes::{Plan, Probes},
-    service::Control,
     inspect::Process,
+    kernel,
+    privilege::{self, Hurry},
+    probes::Probes,
+    service::Control,
 };
 
 /// How often the ring is looked at. On a busy machine each look takes a CPU from the target, twice.
@@ -41,92 +41,6 @@ const ATTACHING: Duration = Duration::from_millis(2);
 /// for a CPU.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
 const SECOND: Duration = Duration::from_secs(1);
-
-/// What to record, and where to.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where sessions go.
-    pub place: Place,
-    /// The binary to take symbols from, where not the one that runs.
-    pub target: Option<PathBuf>,
-    /// How long; `None` until stopped.
-    pub duration: Option<Duration>,
-    /// What to attach.
-    pub plan: Plan,
-    /// What the probes may cost, as a share of the target's CPU time, where the plan leaves it to the governor.
-    pub budget: f64,
-    /// When segments are full.
-    pub roll: RollPolicy,
-    /// How much to keep.
-    pub keep: Keep,
-    /// When the next session begins, in a store.
-    pub every: Every,
-    /// Id of the session before, where the target was started again.
-    pub previous: Option<String>,
-    /// Origin the files are, where not the user's that hud runs as.
-    pub owner: Option<Owner>,
-    /// Whether hud will attach to another process later on, and must keep the right to.
-    pub keep_bpf: bool,
-    /// The hud-record whose confined child reads binaries, where that is not the program that runs.
-    pub sandbox: Option<PathBuf>,
-}
-
-/// Where sessions go.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// One session, in a folder that is not there yet.
-    Folder(PathBuf),
-    /// One after the other, in a store.
-    Store(Store),
-}
-
-/// When a store's next session begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Every {
-    /// At midnight, UTC.
-    #[default]
-    Day,
-    /// After so long.
-    Interval(Duration),
-}
-
-/// What happens while recording.
-#[derive(Debug)]
-pub enum News<'a> {
-    /// A session has begun.
-    Began(&'a Path),
-    /// A second has gone by.
-    Progress(&'a Progress),
-    /// A session is closed.
-    Closed(&'a Outcome),
-    /// Nothing new; the recorder is alive.
-    Alive,
-}
-
-/// Why a recording ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// By a signal.
-    Stopped,
-    /// The duration is over.
-    DurationOver,
-    /// The target exited.
-    TargetExited,
-    /// The target executed another program.
-    TargetExecuted,
-}
-
-impl End {
-    /// In words, as the manifest has it.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            End::Stopped => "stopped",
-            End::DurationOver => "duration is over",
-            End::TargetExited => "the target exited",
-            End::TargetExecuted => "the target executed another program",
-        }
-    }
-}
 
 /// A recording that has ended in order.
 pub struct Finished {
@@ -164,7 +78,7 @@ pub struct Recorder {
 impl Recorder {
     /// Looks into the target and attaches to it. Nothing is written before [`Recorder::run`].
     pub fn attach(process: Process, settings: Settings) -> Result<Self> {
-        if let Place::Folder(folder) = &settings.place
+        if let Destination::Folder(folder) = &settings.destination
             && folder.symlink_metadata().is_ok()
         {
             return Err(hud_common::session::Error::Exists(folder.clone()).into());
@@ -345,7 +259,7 @@ impl<'a> Run<'a> {
 
     /// Goes on in a new session where it is time to, without missing an event.
     fn turn_session(&mut self, news: &mut impl FnMut(News<'_>)) -> Result<()> {
-        let Place::Store(_) = &self.settings.place else { return Ok(()) };
+        let Destination::Store(_) = &self.settings.destination else { return Ok(()) };
         if let Some(done) = self.closing.take_if(|c| c.is_finished()) {
             self.note_closed(&joined(done)?, news);
         }
@@ -497,9 +411,9 @@ fn start(attachment: &mut Attachment, drain: &mut Drain, clock: Clock) -> Result
 
 fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<String>) -> Blueprint {
     let manifest = manifest(attachment, previous);
-    let (folder, store) = match &settings.place {
-        Place::Folder(folder) => (folder.clone(), None),
-        Place::Store(store) => (store.session(&manifest.id), Some(store.clone())),
+    let (folder, store) = match &settings.destination {
+        Destination::Folder(folder) => (folder.clone(), None),
+        Destination::Store(store) => (store.session(&manifest.id), Some(store.clone())),
     };
     Blueprint {
         folder,

@@ -17,27 +17,9 @@ use std::{
 use hud_common::session::{Clock, Error, Range, Result, SessionDir, Table};
 
 use super::{
-    disk::Reserve,
-    store::HostStore,
-    writer::{SharedManifest, WriterStatus},
+    disk::Reserve, settings::Keep, shared_manifest::SharedManifest, store::HostStore, writer_status::WriterStatus,
 };
 use crate::kernel;
-
-/// How much to keep.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Keep {
-    /// Bytes of the session, or of all sessions of this host where there is a store.
-    pub bytes: Option<u64>,
-    /// Age of the oldest event.
-    pub age: Option<Duration>,
-}
-
-impl Keep {
-    /// Whether anything ever goes.
-    pub fn is_bounded(&self) -> bool {
-        self.bytes.is_some() || self.age.is_some()
-    }
-}
 
 /// A sealed segment.
 #[derive(Clone, Debug)]

@@ -17,7 +17,8 @@ use hud_common::session::{Encoder, Result, SessionDir, Table, seal, seal_rows};
 
 use super::{
     retention::{Retention, Segment},
-    writer::{SharedManifest, WriterStatus},
+    shared_manifest::SharedManifest,
+    writer_status::WriterStatus,
 };
 
 /// How often to look at the retention, and at logs that found no room.

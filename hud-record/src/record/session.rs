@@ -20,63 +20,33 @@ use hud_common::{
 };
 
 use super::{
-    account::{DropLog, KernelAccount, kernel_account, table_of},
+    account::{KernelAccount, kernel_account, table_of},
     drain::Drain,
+    drop_log::DropLog,
     governor::{Governor, Stretch},
     namer::Namer,
-    retention::{Epochs, Keep, Retention, folder_size},
+    queue::BatchSender,
+    retention::{Epochs, Retention, folder_size},
+    settings::{Keep, RollPolicy},
+    shared_manifest::SharedManifest,
     stacks::NewStack,
+    status::{Outcome, Progress},
     store::{HostStore, Store},
     vitals::Vitals,
-    writer::{BatchSender, Job, RollPolicy, SharedManifest, Writer, WriterStatus},
+    writer::{Job, Writer},
+    writer_status::WriterStatus,
 };
 use crate::{
     error::Result,
+    inspect::{Mapping, Process, Tokio},
     kernel,
-    symbols::Sources,
     privilege::{Owner, make_as},
     probes::{LeftOut, Plan, Polls, Probes},
-    inspect::{Mapping, Process, Tokio},
+    symbols::Sources,
 };
 
 /// How often a session that goes on notes in `coverage` what was on; in its first seconds at each look.
 const COVER_EVERY: Duration = Duration::from_secs(10);
-
-/// How a recording goes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
-    /// Since the session began.
-    pub elapsed: Duration,
-    /// Events stored.
-    pub events: u64,
-    /// Of these, in the last second.
-    pub events_per_second: u64,
-    /// Bytes in the session's folder.
-    pub bytes: u64,
-    /// Events known to be lost, on the way or for want of room on the disk.
-    pub drops: u64,
-    /// Whether recording pauses because the disk is full.
-    pub is_paused: bool,
-}
-
-/// How a session went.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The session.
-    pub session: PathBuf,
-    /// Its id.
-    pub id: String,
-    /// Why it ended.
-    pub reason: &'static str,
-    /// At the end.
-    pub progress: Progress,
-    /// The account of each stream.
-    pub streams: BTreeMap<String, StreamAccount>,
-    /// Rows that a full disk cost.
-    pub disk_drops: u64,
-    /// Logs that found no room to be sealed. They are read as they are, and sealed when the session is recovered.
-    pub unsealed: usize,
-}
 
 /// What a new session is made of.
 pub(super) struct Blueprint {

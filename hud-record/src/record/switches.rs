@@ -14,9 +14,9 @@ use hud_common::wire::{EventKind, OffCpuHead};
 
 use crate::{
     error::Result,
+    inspect::{Process, read_text},
     kernel,
     probes::{Plan, Polls, Probes, SWITCH_FLOOR},
-    inspect::{Process, read_text},
 };
 
 /// The part of the overhead budget that context switches may use, all in all.

@@ -7,7 +7,7 @@ use std::{
 
 use hud_common::session::{Columns as _, OverheadColumns, OverheadRow, ProcessColumns, ProcessRow};
 
-use super::writer::BatchSender;
+use super::queue::BatchSender;
 use crate::{kernel, probes::Probes};
 
 /// Counts that only grow, as they were a second ago.

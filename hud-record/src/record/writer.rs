@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
@@ -17,73 +17,24 @@ use std::{
 
 use arrow::array::RecordBatch;
 use hud_common::session::{
-    AccountColumns, AccountRow, Clock, Columns as _, DropColumns, DropRow, InflightLog, Manifest, Result, SessionDir,
-    Table,
+    AccountColumns, AccountRow, Clock, Columns as _, DropColumns, DropRow, InflightLog, Result, SessionDir, Table,
 };
 
-pub(super) use super::queue::BatchSender;
 use super::{
     account::{KernelAccount, table_of},
     disk::{Pause, Reserve},
-    queue::{Counts, Flow, Message, Rows, queue},
+    queue::{BatchSender, Counts, Flow, Message, Rows, queue},
     retention::Retention,
     sealer::{Kept, SealOrder, Sealer, SealerTotals},
+    settings::RollPolicy,
+    shared_manifest::SharedManifest,
+    writer_status::WriterStatus,
 };
 use crate::{
     error::Error,
     kernel,
     privilege::{self, Owner},
 };
-
-/// When a segment is full.
-#[derive(Clone, Copy, Debug)]
-pub struct RollPolicy {
-    /// Bytes in memory of its rows.
-    pub bytes: u64,
-    /// Rows.
-    pub rows: u64,
-    /// Age.
-    pub age: Duration,
-}
-
-impl Default for RollPolicy {
-    fn default() -> Self {
-        // Rows: sealing holds a segment in memory, sorted and unsorted; 128 k polls are 2 × 10 MB. A segment of 100 k
-        // rows costs 7.5 bytes a row, one of 1 M 7.4. Age: what power loss can take.
-        RollPolicy { bytes: 64 << 20, rows: 1 << 17, age: Duration::from_secs(60) }
-    }
-}
-
-/// How the writing goes, for whoever watches.
-#[derive(Debug, Default)]
-pub(super) struct WriterStatus {
-    /// Bytes of sealed segments, in all.
-    pub(super) sealed_bytes: AtomicU64,
-    /// Of these, bytes that retention removed.
-    pub(super) expired_bytes: AtomicU64,
-    /// Bytes of logs that are not sealed yet.
-    pub(super) log_bytes: AtomicU64,
-    /// Set once something could not be written that is no matter of room; the recording then ends.
-    pub(super) failed: AtomicBool,
-    /// When rows of events came last (ns since the epoch): ages are counted from here, so that none passes while a session
-    /// is being closed.
-    pub(super) newest: AtomicI64,
-    /// Set while the disk is full.
-    pub(super) is_paused: AtomicBool,
-    /// How often writing was taken up again: names may have been lost meanwhile.
-    pub(super) resumed: AtomicU64,
-    /// Rows not written because the disk was full, or too slow.
-    pub(super) rows_dropped: AtomicU64,
-}
-
-impl WriterStatus {
-    /// Bytes of the session's tables.
-    pub(super) fn bytes(&self) -> u64 {
-        let sealed = self.sealed_bytes.load(Ordering::Relaxed);
-        let expired = self.expired_bytes.load(Ordering::Relaxed);
-        sealed.saturating_sub(expired) + self.log_bytes.load(Ordering::Relaxed)
-    }
-}
 
 /// What the writer has to know of its session.
 pub(super) struct Job {
@@ -94,22 +45,6 @@ pub(super) struct Job {
     pub(super) manifest: SharedManifest,
     /// Origin the files are.
     pub(super) owner: Option<Owner>,
-}
-
-/// The session's manifest, which the recorder and the retention both write.
-#[derive(Clone)]
-pub(super) struct SharedManifest(Arc<std::sync::Mutex<Manifest>>);
-
-impl SharedManifest {
-    pub(super) fn new(manifest: Manifest) -> Self {
-        SharedManifest(Arc::new(std::sync::Mutex::new(manifest)))
-    }
-
-    /// Changes it, and gives what the change gives. Not written by this.
-    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Manifest) -> T) -> T {
-        // A manifest is whole after each change; a thread that panicked has not left half of one.
-        change(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
 }
 
 /// The writer and sealer threads.

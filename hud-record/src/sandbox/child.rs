@@ -14,16 +14,14 @@ use memmap2::Mmap;
 
 use super::{
     confine,
-    protocol::{Answer, MOST_ADDRESSES, ModuleId, Opened, PackedTable, Request, receive, send},
+    framing::{receive, send},
+    protocol::{ARGUMENT, Answer, MOST_ADDRESSES, PackedTable, Request},
 };
 use crate::{
-    symbols::{Found, ModuleFile},
-    inspect::{Inspection, Place, TaskVtables},
+    inspect::{Inspection, LoadAddress, TaskVtables},
+    symbols::{Found, ModuleFile, ModuleId, ModuleInfo},
     unwind::table,
 };
-
-/// The one argument by which hud starts itself as its sandbox.
-pub(super) const ARGUMENT: &str = "--sandbox";
 
 /// Modules that one child opens. A process maps some dozens.
 const MOST_MODULES: usize = 4096;
@@ -70,12 +68,12 @@ impl Modules {
                 } else {
                     m.give_none(role);
                 }
-                Ok(Answer::Opened(Opened { module, ..m.opened() }))
+                Ok(Answer::Opened(ModuleInfo { module, ..m.info() }))
             }),
             Request::Tokio { module, polls } => self.with(module, |m| Ok(Answer::Tokio(m.tokio(&polls)))),
             Request::Unwind => unwind(file),
-            Request::Look(place) => look(file, files.next(), &place),
-            Request::Vtables(place) => vtables(file, files.next(), &place),
+            Request::Inspect(at) => inspect(file, files.next(), &at),
+            Request::Vtables(at) => vtables(file, files.next(), &at),
             Request::Layouts { module, polls, objects, callers } => {
                 self.with(module, |m| Ok(Answer::Layouts(m.layouts(&polls, &objects, &callers))))
             }
@@ -90,7 +88,7 @@ impl Modules {
         }
         let module = ModuleFile::open(&file.ok_or("no file")?)?;
         let id = ModuleId::try_from(self.0.len()).map_err(|e| e.to_string())?;
-        let opened = Opened { module: id, ..module.opened() };
+        let opened = ModuleInfo { module: id, ..module.info() };
         self.0.push(module);
         Ok(Answer::Opened(opened))
     }
@@ -100,14 +98,14 @@ impl Modules {
     }
 }
 
-fn look(file: Option<File>, memory: Option<File>, place: &Place) -> Result<Answer, String> {
-    let looked = Inspection::at(&file.ok_or("no file")?, memory.as_ref(), place)?;
-    Ok(Answer::Inspection(Box::new(looked)))
+fn inspect(file: Option<File>, memory: Option<File>, at: &LoadAddress) -> Result<Answer, String> {
+    let inspection = Inspection::new(&file.ok_or("no file")?, memory.as_ref(), at)?;
+    Ok(Answer::Inspected(Box::new(inspection)))
 }
 
-fn vtables(file: Option<File>, memory: Option<File>, place: &Place) -> Result<Answer, String> {
+fn vtables(file: Option<File>, memory: Option<File>, at: &LoadAddress) -> Result<Answer, String> {
     let (file, memory) = file.zip(memory).ok_or("no file")?;
-    Ok(Answer::Vtables(TaskVtables::at(&file, &memory, place)?))
+    Ok(Answer::Vtables(TaskVtables::new(&file, &memory, at)?))
 }
 
 fn unwind(file: Option<File>) -> Result<Answer, String> {
@@ -125,7 +123,7 @@ fn frames(module: &mut ModuleFile, offsets: &[u64]) -> Result<Answer, String> {
     let mut bytes = 0;
     for &offset in offsets.iter().take(MOST_ADDRESSES) {
         let found = match module.find(offset) {
-            Found::ResolvedAddress(found) => found,
+            Found::Resolved(found) => found,
             // What was found so far first; the rest is asked for again.
             Found::Wants(_) if !located.is_empty() => break,
             Found::Wants(object) => return Ok(Answer::Wants(object)),

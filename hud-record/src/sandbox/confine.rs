@@ -14,7 +14,20 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::protocol::Confinement;
+use serde::{Deserialize, Serialize};
+
+/// What holds the child.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// It runs as another user than root.
+    pub unprivileged: bool,
+    /// It has no capability and can get none.
+    pub no_capabilities: bool,
+    /// It can open no file (landlock).
+    pub no_files: bool,
+    /// It can make few system calls (seccomp).
+    pub few_calls: bool,
+}
 
 /// Nobody: the user and the group that own nothing.
 const NOBODY: u32 = 65_534;

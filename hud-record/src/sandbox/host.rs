@@ -23,8 +23,9 @@ use nix::{time::clock_getcpuclockid, unistd::Pid};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
-    child::ARGUMENT,
-    protocol::{self, Answer, Confinement, Request},
+    confine::Confinement,
+    framing,
+    protocol::{ARGUMENT, Answer, Request},
 };
 use crate::{
     error::{Error, Result},
@@ -193,7 +194,7 @@ impl Host {
             return Err(AskError::Restarted);
         }
         let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
-        if let Err(e) = protocol::send(&child.socket, request, &files) {
+        if let Err(e) = framing::send(&child.socket, request, &files) {
             // It has never seen the question.
             tracing::debug!("the sandbox is gone: {e}");
             self.end_child();
@@ -299,7 +300,7 @@ impl Running {
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
-            if let Some(answer) = protocol::decode(&bytes)? {
+            if let Some(answer) = framing::decode(&bytes)? {
                 return Ok(answer);
             }
             let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };

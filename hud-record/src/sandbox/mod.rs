@@ -12,10 +12,11 @@
 
 mod child;
 mod confine;
+mod framing;
 mod host;
 pub(crate) mod protocol;
 
 pub use child::divert;
+pub use confine::Confinement;
 pub use host::Sandbox;
 pub(crate) use host::{AskError, Generation};
-pub use protocol::Confinement;

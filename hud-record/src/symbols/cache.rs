@@ -19,7 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::protocol::ResolvedAddress;
+use super::frame::ResolvedAddress;
 
 /// Changes whenever names of the same binary would be others: their form, whose they are.
 const FORMAT: u32 = 2;
@@ -232,7 +232,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::sandbox::protocol::ResolvedFrame;
+    use crate::symbols::frame::ResolvedFrame;
 
     fn located(name: &str) -> ResolvedAddress {
         let named = ResolvedFrame { function: Some(name.into()), ..ResolvedFrame::default() };

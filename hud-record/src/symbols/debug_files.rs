@@ -20,7 +20,7 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
-use crate::sandbox::protocol::Role;
+use super::module_info::Role;
 
 /// The file systems in which to look.
 pub(super) struct Roots(Vec<OwnedFd>);

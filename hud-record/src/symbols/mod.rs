@@ -7,29 +7,33 @@
 mod cache;
 mod debug_files;
 mod file_map;
+mod frame;
 mod kallsyms;
 mod line_tables;
+mod lookup;
 mod module;
+mod module_info;
 mod origin;
 mod resolver;
+mod symbol_table;
 
 pub use cache::Cache;
+pub use frame::{Origin, ResolvedAddress, ResolvedFrame};
 pub use kallsyms::{KernelSymbols, is_kernel};
 pub(crate) use module::{Found, ModuleFile};
-pub use resolver::{BinaryId, Resolver, Sources};
+pub(crate) use module_info::{ModuleId, ModuleInfo, Role, WantedObject};
 pub(crate) use origin::by_path as file_origin;
-
-pub use crate::sandbox::protocol::{ResolvedAddress, ResolvedFrame, Origin};
+pub use resolver::{BinaryId, Resolver, Sources};
 
 /// What the confined child does with a file: names the places at these offsets. Gives the names. For hud-record/fuzz.
 #[doc(hidden)]
 pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<ResolvedAddress> {
     let Ok(mut module) = ModuleFile::open(file) else { return Vec::new() };
-    let _ = module.opened();
+    let _ = module.info();
     let mut located = Vec::new();
     for &offset in offsets {
         match module.find(offset) {
-            Found::ResolvedAddress(found) => located.push(found),
+            Found::Resolved(found) => located.push(found),
             // Nothing to be had.
             Found::Wants(_) => {}
         }

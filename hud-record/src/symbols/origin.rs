@@ -10,10 +10,8 @@ use std::collections::BTreeSet;
 use memchr::memmem;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, read::elf::ElfFile64};
 
-use crate::{
-    sandbox::protocol::Origin,
-    inspect::{FunctionName, crate_with_main},
-};
+use super::frame::Origin;
+use crate::inspect::{FunctionName, crate_with_main};
 
 /// Crates that a binary tells of.
 #[derive(Debug, Default, PartialEq, Eq)]

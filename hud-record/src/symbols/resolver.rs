@@ -14,14 +14,14 @@ use std::{
 use super::{
     cache::{Cache, Entry},
     debug_files::{self, Roots},
+    frame::{MOST_FRAMES, ResolvedAddress, ResolvedFrame},
+    module_info::{ModuleId, ModuleInfo, Role, WantedObject},
 };
 use crate::{
+    inspect::TokioDebug,
     sandbox::{
         AskError, Generation, Sandbox,
-        protocol::{
-            Answer, ResolvedAddress, MOST_ADDRESSES, MOST_FRAMES, ModuleId, ResolvedFrame, Opened, Request, Role, TokioDebug,
-            WantedObject,
-        },
+        protocol::{Answer, MOST_ADDRESSES, Request},
     },
     tasks::Layouts,
 };
@@ -300,7 +300,7 @@ impl Resolver {
     fn give_all(
         &self,
         generation: Generation,
-        opened: Opened,
+        opened: ModuleInfo,
         debug_files: Vec<(Role, File)>,
         id: BinaryId,
     ) -> Result<(Generation, ModuleId), Failed> {
@@ -337,7 +337,7 @@ impl Resolver {
         module: ModuleId,
         role: Role,
         file: Option<OwnedFd>,
-    ) -> Result<Option<Opened>, Failed> {
+    ) -> Result<Option<ModuleInfo>, Failed> {
         let request = Request::Give { module, role };
         let files = file.into_iter().collect();
         match self.sources.sandbox.ask(Some(generation), request, files)?.1 {
@@ -385,7 +385,7 @@ fn duplicate(file: &File) -> Result<OwnedFd, Failed> {
 }
 
 /// The debug files that there are for a binary, opened.
-fn debug_files(roots: &Roots, path: &Path, opened: &Opened) -> Vec<(Role, File)> {
+fn debug_files(roots: &Roots, path: &Path, opened: &ModuleInfo) -> Vec<(Role, File)> {
     let mut places = Vec::new();
     if !opened.has_debug {
         let link = opened.debug_link.as_ref().map(|(name, _)| name.as_slice());

@@ -265,7 +265,7 @@ impl<'a> Walk<'a> {
                     Some(tag) => Some(self.number(at, *tag).ok_or(Broken::Torn)?),
                     None => None,
                 };
-                let mask = tag.map_or(0, |tag| super::debuginfo::mask(tag.size));
+                let mask = tag.map_or(0, |tag| tag.mask());
                 let is = |v: &&super::layout::Variant| v.value.is_some_and(|v| Some(v & mask) == value);
                 let variant = variants.iter().find(is).or_else(|| variants.iter().find(|v| v.value.is_none()));
                 if let Some(variant) = variant {

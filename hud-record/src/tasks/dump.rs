@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     error::Result,
+    inspect::{Inspection, PollFn, Process, Scheduler, TaskKind, TaskVtables, future, kind, type_name},
+    privilege,
     sandbox::Sandbox,
     symbols::{Cache, Resolver, Sources},
-    privilege,
-    inspect::{Inspection, PollFn, Process, Scheduler, TaskKind, TaskVtables, future, kind, type_name},
 };
 
 /// Bytes of memory that are searched.
@@ -154,7 +154,7 @@ impl Dump {
         let deadline = began + MOST_TIME;
         let sandbox = Sandbox::start_urgent(None)?;
         let found = TaskVtables::of_running(&process, &sandbox)?;
-        let looked = Inspection::at_running(&process, &sandbox)?;
+        let looked = Inspection::of_running(&process, &sandbox)?;
         let mut memory = Memory::open(&process)?;
         privilege::enter_namer();
         let bias = found.load_bias;

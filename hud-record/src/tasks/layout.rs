@@ -68,6 +68,15 @@ pub(crate) struct Tag {
     pub(crate) size: u64,
 }
 
+impl Tag {
+    /// The values that it can have.
+    pub(crate) fn mask(self) -> u128 {
+        let bits = u32::try_from(self.size).ok().and_then(|size| size.checked_mul(8));
+        let unused = bits.and_then(|bits| 128_u32.checked_sub(bits));
+        unused.and_then(|unused| u128::MAX.checked_shr(unused)).unwrap_or(0)
+    }
+}
+
 /// A place in the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Line {

@@ -12,8 +12,8 @@ use super::{
     layout::{GuardKind, ResourceKind, Shape},
 };
 use crate::{
-    symbols::{Origin, file_origin},
     inspect::{generic_arguments, type_name},
+    symbols::{Origin, file_origin},
 };
 
 /// Descriptors that are looked at.

@@ -27,13 +27,13 @@ use table::Table;
 use crate::{
     bpf,
     error::{Error, Result},
+    inspect::{self, Process, clean},
+    privilege,
     sandbox::{
         AskError, Sandbox,
         protocol::{Answer, Request},
     },
     symbols::Sources,
-    privilege,
-    inspect::{self, Process, clean},
 };
 
 /// How often to look for new mappings unasked.

@@ -10,8 +10,6 @@ mod dies;
 mod types;
 mod ways;
 
-pub(super) use types::mask;
-
 use gimli::{Dwarf, EndianSlice, LittleEndian};
 
 use super::layout::Layouts;

@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
             else {
                 continue;
             };
-            let Ok(value) = u64::try_from(value & mask(tag.size)) else { continue };
+            let Ok(value) = u64::try_from(value & tag.mask()) else { continue };
             let kind = match value {
                 0 => StateKind::Unresumed,
                 1 => StateKind::Returned,
@@ -422,11 +422,6 @@ const CLOSED: [&str; 5] = [
     "core::task::wake::Context",
     "core::marker::PhantomData",
 ];
-
-/// The values that a tag of some size can have.
-pub(in crate::tasks) fn mask(size: u64) -> u128 {
-    u32::try_from(size).ok().and_then(|size| u128::MAX.checked_shr(128_u32.checked_sub(size * 8)?)).unwrap_or(0)
-}
 
 fn is_coroutine(path: &str) -> bool {
     let name = last(path);

@@ -1,0 +1,93 @@
+//! Attaches the programs at context switches and in the target's code, and detaches them, while recording goes on.
+
+use super::{
+    attached::{Probed, Probes, SwitchPrograms},
+    switch::Switch,
+};
+
+impl Probes {
+    /// Whether the programs at context switches are on.
+    pub fn switches_are_on(&self) -> bool {
+        self.detachable().is_none_or(Switch::is_on)
+    }
+
+    /// Whether they are being put on.
+    pub fn switches_go_on(&self) -> bool {
+        self.detachable().is_some_and(Switch::goes_on)
+    }
+
+    /// Whether they are off, and can be put on again.
+    pub fn switches_can_go_on(&self) -> bool {
+        self.detachable().is_some_and(Switch::is_off)
+    }
+
+    /// Whether they can be taken off, and put on again.
+    pub fn switches_can_detach(&self) -> bool {
+        self.detachable().is_some()
+    }
+
+    /// Puts them on or takes them off, soon.
+    pub fn turn_switches(&self, on: bool) {
+        if let Some(switch) = self.detachable() {
+            switch.turn(on);
+        }
+    }
+
+    fn detachable(&self) -> Option<&Switch> {
+        match &self.switches {
+            Some(SwitchPrograms::Detachable(switch)) => Some(switch),
+            _ => None,
+        }
+    }
+
+    /// Whether the probes in the target's code can be put on again once they are off.
+    pub fn probes_can_turn(&self) -> bool {
+        matches!(&self.probed, Probed::Switched(_))
+    }
+
+    /// Whether all probes in the target's code are on.
+    pub fn probes_are_on(&self) -> bool {
+        match &self.probed {
+            Probed::Not => false,
+            Probed::Switched(switch) => switch.is_on(),
+            Probed::OneByOne(_) => true,
+        }
+    }
+
+    /// Whether they are being put on.
+    pub fn probes_go_on(&self) -> bool {
+        matches!(&self.probed, Probed::Switched(switch) if switch.goes_on())
+    }
+
+    /// Whether they are off and can be put on again.
+    pub fn probes_can_go_on(&self) -> bool {
+        matches!(&self.probed, Probed::Switched(switch) if switch.is_off())
+    }
+
+    /// Puts the probes on or takes them off, soon. What was put on one by one is taken off for good.
+    pub fn turn_probes(&mut self, on: bool) {
+        match &self.probed {
+            Probed::Switched(switch) => switch.turn(on),
+            Probed::OneByOne(_) if !on => {
+                tracing::warn!(
+                    "polls, wakes, spawns and ends are no longer recorded: putting probes on again takes Linux 6.6"
+                );
+                if let Probed::OneByOne(links) = std::mem::replace(&mut self.probed, Probed::Not) {
+                    // A thread that cannot be had: the links go with the closure, right here. Entries first, which were
+                    // attached last: an entry without its return would linger.
+                    let detach = move || links.into_iter().rev().for_each(drop);
+                    let _ = std::thread::Builder::new().name("hud-probes".into()).spawn(detach);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// How many places of the target's code are probed.
+    pub fn probed_places(&self) -> usize {
+        match &self.probed {
+            Probed::Not => 0,
+            Probed::Switched(_) | Probed::OneByOne(_) => self.places,
+        }
+    }
+}
