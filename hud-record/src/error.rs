@@ -1,6 +1,6 @@
-//! Everything that can keep hud from recording, in words for the person at the terminal.
+//! The errors of recording, as messages for the person at the terminal.
 //!
-//! A message is one line, fit to stand after `hud-record: `; [`Error::help`] is the next step.
+//! A message is one line that can follow `hud-record: `; [`Error::help`] is the next step.
 
 use std::{borrow::Cow, io, path::PathBuf};
 
@@ -8,11 +8,11 @@ use hud_common::session;
 
 use crate::privilege;
 
-/// Why recording failed, or could not start.
+/// Why recording failed or could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The recorder, a process of its own, failed with this exit code, and has said why.
+    /// The recorder process failed with this exit code, and has reported the reason.
     #[error("the recorder failed")]
     Recorder(Option<u8>),
     /// Neither a name nor a pid.
@@ -40,7 +40,7 @@ pub enum Error {
     Denied {
         /// The target.
         pid: u32,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The target's memory may not be read.
@@ -48,19 +48,19 @@ pub enum Error {
     NotReadable {
         /// The target.
         pid: u32,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It was there, and is gone.
+    /// The target has exited.
     #[error("pid {0} exited before recording began")]
     Exited(u32),
-    /// It became another program meanwhile.
+    /// The target executed another program meanwhile.
     #[error("pid {0} executed another program while hud attached to it")]
     Executed(u32),
-    /// Too few files may be open.
+    /// The limit of open files is too low.
     #[error("hud needs {needed} open files, and the limit is {limit}")]
     OpenFiles {
-        /// What it needs.
+        /// The number needed.
         needed: u64,
         /// RLIMIT_NOFILE.
         limit: u64,
@@ -73,15 +73,15 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// The binary is none that hud can look into.
+    /// The binary is of a kind that hud cannot read.
     #[error("{path} is {what}", path = path.display())]
     NotSupported {
         /// Its path.
         path: PathBuf,
-        /// What it is.
+        /// A description of it.
         what: String,
     },
-    /// Another file than the one that runs.
+    /// The given file is another build than the running one.
     #[error("{path} is another build than the one that pid {pid} runs (build ids {given} and {running})", path = path.display())]
     OtherBuild {
         /// The file given.
@@ -90,10 +90,10 @@ pub enum Error {
         pid: u32,
         /// Its build id.
         given: String,
-        /// The build id of what runs.
+        /// The running binary's build id.
         running: String,
     },
-    /// No symbols at all, and no tokio to be recognized without them.
+    /// No symbols, and no tokio recognized without them.
     #[error("{path} is stripped, and nothing in it has the shape of tokio's tasks", path = path.display())]
     Stripped {
         /// Its path.
@@ -105,15 +105,15 @@ pub enum Error {
         /// Its path.
         path: PathBuf,
     },
-    /// The kernel will not let us.
+    /// The kernel denies it.
     #[error("the kernel refused {what}: {why}")]
     NoPermission {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// What it said.
+        /// The kernel's error.
         why: String,
     },
-    /// The kernel cannot.
+    /// The kernel does not support it.
     #[error("no eBPF here: {what}: {why}")]
     NoBpf {
         /// What was tried.
@@ -121,17 +121,17 @@ pub enum Error {
         /// What the system said.
         why: String,
     },
-    /// Other pids here than in the kernel.
+    /// Pids here differ from those in the kernel.
     #[error(
         "pid {pid} is a pid of this pid namespace ({namespace}), and the kernel tells its programs pids of the initial one only"
     )]
     PidNamespace {
         /// The target.
         pid: u32,
-        /// The namespace that hud runs in, as `/proc/self/ns/pid` shows it.
+        /// The namespace that hud runs in, as in `/proc/self/ns/pid`.
         namespace: String,
     },
-    /// The kernel's verifier rejected one of hud's programs; ours to mend.
+    /// The kernel's verifier rejected one of hud's programs; a bug of hud's.
     #[error("Linux {release} rejects hud's kernel program {program}: {why}")]
     Rejected {
         /// The program.
@@ -141,10 +141,10 @@ pub enum Error {
         /// The verifier's reason.
         why: String,
     },
-    /// The kernel gives its memory to nobody.
+    /// The kernel lets no program read its memory.
     #[error("the kernel is locked down (lockdown=confidentiality): it lets no program read its memory, and hud's must")]
     LockedDown,
-    /// A kernel program or map did not behave; ours to mend.
+    /// A kernel program or map failed; a bug of hud's.
     #[error("{what}: {why}")]
     Kernel {
         /// What was tried.
@@ -155,7 +155,7 @@ pub enum Error {
     /// The session could not be written.
     #[error(transparent)]
     Session(#[from] session::Error),
-    /// The system refused something else.
+    /// Another system error.
     #[error("{action}: {source}")]
     Io {
         /// What was tried.
@@ -163,7 +163,7 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// There was no room on the disk for all of it.
+    /// Rows were lost to a full disk.
     #[error("the disk was full: {rows} rows are missing{}; what is there is whole", logs(*unsealed))]
     DiskFull {
         /// Rows that were counted and not written.
@@ -171,7 +171,7 @@ pub enum Error {
         /// Logs that could not be sealed.
         unsealed: usize,
     },
-    /// Asked for something that is not there.
+    /// A requested feature or object is not available.
     #[error("{0}")]
     Unavailable(String),
 }
@@ -180,7 +180,7 @@ pub enum Error {
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 impl Error {
-    /// The next step, where there is one.
+    /// The next step, if there is one.
     pub fn help(&self) -> Option<Cow<'static, str>> {
         Some(Cow::Borrowed(match self {
             Error::NoTarget => "name a running process, or give --pid PID",
@@ -235,12 +235,12 @@ impl Error {
         }))
     }
 
-    /// Whether it only says that the target is not there: another one may come.
+    /// Whether it only means that the target is not running: another one may start.
     pub fn is_gone(&self) -> bool {
         matches!(self, Error::NoSuchPid(_) | Error::NoSuchName(_) | Error::Exited(_) | Error::Executed(_))
     }
 
-    /// DESIGN's exit codes: 77 for no permission or no eBPF, 1 for the rest.
+    /// The exit codes: 77 for no permission or no eBPF, 2 for usage, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Denied { .. }

@@ -1,6 +1,6 @@
 //! hud's recorder: finds the target, attaches the kernel programs, drains their events and writes the session.
 //!
-//! The way of an event: ring buffer → [`record`] (drain, rows) → session (writer, sealer) on disk.
+//! The path of an event: ring buffer → [`record`] (drain, rows) → session (writer, sealer) on disk.
 
 mod allocator;
 pub mod attach;

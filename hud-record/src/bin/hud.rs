@@ -1,4 +1,4 @@
-//! `hud`: the front door. Records by itself, and hands everything that looks at a session to `hud-analyze`.
+//! `hud`: the front end. Records by itself, and passes every command on recorded sessions to `hud-analyze`.
 
 use std::{
     ffi::OsString,
@@ -46,53 +46,53 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Look at a session that another process is recording
+    /// Show a session that another process is recording
     Attach(AttachArgs),
-    /// Check whether this kernel takes hud's programs, and what hud may do here
+    /// Check whether this kernel accepts hud's programs, and which rights hud has
     Check(CheckArgs),
-    /// Print every task of a running program, where it waits and for what
+    /// Print every task of a running program: its state, where it waits and for what
     #[command(after_help = dump::EXAMPLES)]
     Dump(DumpArgs),
     /// Record without the cockpit's defaults (see hud-record --help)
     #[command(disable_help_flag = true)]
     Record(Rest),
-    /// Where the CPU time went
+    /// CPU time by function
     #[command(disable_help_flag = true)]
     Hotspots(Rest),
-    /// Who held a worker, and why
+    /// Blocked and busy polls that held a worker, by culprit
     #[command(disable_help_flag = true)]
     Blocking(Rest),
-    /// What each worker did with its time
+    /// Each worker's time: busy, blocked, idle
     #[command(disable_help_flag = true)]
     Workers(Rest),
     /// Tasks: polls, busy time, longest poll
     #[command(disable_help_flag = true)]
     Tasks(Rest),
-    /// What each worker did, over time
+    /// The workers' activity over time
     #[command(disable_help_flag = true)]
     Timeline(Rest),
     /// SQL over a session
     #[command(disable_help_flag = true)]
     Sql(Rest),
-    /// What a session holds
+    /// A session's contents: program, time range, tables, losses
     #[command(disable_help_flag = true)]
     Info(Rest),
     /// Replay a recorded session, or several side by side
     #[command(disable_help_flag = true)]
     Replay(Rest),
-    /// Draw the cockpit's screen of a session into a file
+    /// Draw the cockpit's screen of a session to a file
     #[command(disable_help_flag = true)]
     Screenshot(Rest),
-    /// What changed between two sessions, or two windows of one
+    /// Changes between two sessions, or two time ranges of one
     #[command(disable_help_flag = true)]
     Diff(Rest),
-    /// A session for Perfetto, the Firefox Profiler, pprof, a flame graph, or in one file
+    /// Convert a session for Perfetto, the Firefox Profiler, pprof or a flame graph, or pack it into one file
     #[command(disable_help_flag = true)]
     Export(Rest),
-    /// What is worth a word in a session, how bad it is, and on what evidence
+    /// Detected problems, with severity and evidence
     #[command(disable_help_flag = true)]
     Findings(Rest),
-    /// Prove that a session is whole
+    /// Verify that a session is complete and undamaged
     #[command(disable_help_flag = true)]
     Verify(Rest),
     /// Any other command of hud-analyze, such as `hud analyze locks SESSION`
@@ -156,7 +156,7 @@ impl Command {
     }
 }
 
-/// Becomes another of hud's programs, found beside this one or on PATH. Returns only where that fails.
+/// Executes another of hud's programs, found beside this one or in PATH. Returns only if that fails.
 fn hand_over(program: &str, command: Option<&str>, rest: Rest) -> Error {
     let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(program)).filter(|p| p.is_file());
     let path = beside.unwrap_or_else(|| PathBuf::from(program));

@@ -1,7 +1,7 @@
 //! The target's ELF file: its segments, symbols, debug sections and build id.
 //!
-//! Everything in it is under the control of whoever built it: all reads are checked, nothing is trusted to be sane, and it
-//! is the confined child that does them ([`crate::sandbox`]).
+//! The target controls its content: every read is checked, and the sandboxed child does the reading
+//! ([`crate::sandbox`]).
 
 use std::fs::File;
 
@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 /// A reader of debug sections.
 pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// Bytes of a symbol's name that are believed.
+/// Bytes of a symbol's name that are read.
 const LONGEST_NAME: usize = 64 << 10;
 
-/// An ELF file of the kind that hud can watch.
+/// An ELF file of the kind that hud can record.
 pub struct Binary {
     data: Mmap,
     loads: Vec<Load>,
@@ -53,17 +53,17 @@ pub(crate) struct Symbol {
     pub(crate) name: String,
     /// Address in the file's own address space; for thread-locals, offset in the TLS segment.
     pub(crate) address: u64,
-    /// Bytes; 0 where not told.
+    /// Size in bytes; 0 if unknown.
     pub(crate) size: u64,
     /// Whether it is a thread-local.
     pub(crate) is_tls: bool,
 }
 
 impl Binary {
-    /// Reads a file. Where it is none that hud can watch, says what it is.
+    /// Reads a file. The error describes a file that hud cannot record.
     pub fn read(file: &File) -> Result<Self, String> {
-        // SAFETY: the mapping is private and read only. A file that is truncated meanwhile ends this process, the confined
-        // child, by SIGBUS.
+        // SAFETY: the mapping is private and read only. If the file is truncated, SIGBUS ends this process, the
+        // sandboxed child.
         let data = unsafe { Mmap::map(file) }.map_err(|e| format!("not to be read ({e})"))?;
         let not = |what: &str| String::from(what);
         match data.get(..5) {
@@ -111,7 +111,7 @@ impl Binary {
 
     /// The address, in the file's own address space, of the code at a file offset.
     pub fn vaddr(&self, offset: u64) -> Option<u64> {
-        // A mapping starts at its segment's page, whose beginning may belong to the segment before it in the file: so
+        // A mapping starts at its segment's page, which may begin with the end of the previous segment in the file: so
         // only segments with code count.
         let page = |x: u64| x & !0xfff;
         let load = self
@@ -121,7 +121,7 @@ impl Binary {
         Some(load.vaddr.wrapping_add(offset).wrapping_sub(load.offset))
     }
 
-    /// The distance between its addresses in its file and in a process with these mappings of it: address, and offset in
+    /// The distance between addresses in the file and in a process with these mappings of it: address, and offset in
     /// the file.
     pub(crate) fn load_bias(&self, mappings: &[(u64, u64)]) -> Option<u64> {
         mappings.iter().find_map(|&(start, offset)| Some(start.wrapping_sub(self.vaddr(offset)?)))
@@ -133,24 +133,24 @@ impl Binary {
         load.offset.checked_add(vaddr - load.vaddr)
     }
 
-    /// What the file holds at an address.
+    /// The file's content at an address.
     pub(crate) fn bytes(&self, vaddr: u64, size: u64) -> Option<&[u8]> {
         let start = usize::try_from(self.file_offset(vaddr)?).ok()?;
         self.data.get(start..start.checked_add(usize::try_from(size).ok()?)?)
     }
 
-    /// Address, place in the file and size there of each segment without code.
+    /// Address, file offset and file size of each segment without code.
     pub(crate) fn data_places(&self) -> impl Iterator<Item = [u64; 3]> {
         self.loads.iter().filter(|l| !l.executable).map(|l| [l.vaddr, l.offset, l.file_size])
     }
 
-    /// Address and size of the part that comes from the file of each segment without code.
+    /// Address and size of the file-backed part of each segment without code.
     pub(crate) fn data_segments(&self) -> impl Iterator<Item = (u64, u64)> {
         self.loads.iter().filter(|l| !l.executable).map(|l| (l.vaddr, l.file_size.min(l.mem_size)))
     }
 
-    /// Address and size of what relocation may change in the data: the part of each writable segment that is read-only once
-    /// it is done (`PT_GNU_RELRO`), or all of the segment that comes from the file where the linker marked none.
+    /// Address and size of the data that relocation may change: the part of each writable segment that is read-only
+    /// afterwards (`PT_GNU_RELRO`), or all of its file-backed part if the linker marked none.
     pub(crate) fn relocated_data(&self) -> impl Iterator<Item = (u64, u64)> {
         let (from, to) = self.relro.unwrap_or((0, u64::MAX));
         self.loads.iter().filter(|l| !l.executable && l.writable).filter_map(move |l| {
@@ -160,7 +160,7 @@ impl Binary {
         })
     }
 
-    /// Address and size of each segment that holds neither code nor anything that changes.
+    /// Address and size of each segment without code and without writable data.
     pub(crate) fn read_only_data(&self) -> impl Iterator<Item = (u64, u64)> {
         let fixed = self.loads.iter().filter(|l| !l.executable && !l.writable);
         fixed.map(|l| (l.vaddr, l.file_size.min(l.mem_size)))
@@ -171,7 +171,7 @@ impl Binary {
         self.loads.iter().any(|l| l.executable && vaddr >= l.vaddr && vaddr - l.vaddr < l.file_size)
     }
 
-    /// Every address at which the file holds `bytes`, outside of code.
+    /// Every address outside of code at which the file contains `bytes`.
     pub(crate) fn find(&self, bytes: &[u8]) -> Vec<u64> {
         let segments = self.data_segments().filter_map(|(start, size)| Some((start, self.bytes(start, size)?)));
         segments
@@ -183,7 +183,7 @@ impl Binary {
             .collect()
     }
 
-    /// Address and content of `.eh_frame_hdr`, by its program header: that one is left where sections are not.
+    /// Address and content of `.eh_frame_hdr`, by its program header, which exists even without section headers.
     pub(crate) fn eh_frame_hdr(&self) -> Option<(u64, &[u8])> {
         let elf = self.elf()?;
         let endian = elf.endian();
@@ -197,7 +197,7 @@ impl Binary {
         self.tls.map(|tls| tls.mem_size)
     }
 
-    /// The addresses that the binary occupies once it is loaded, before the load bias.
+    /// The address range of the loaded binary, before the load bias.
     pub fn image(&self) -> (u64, u64) {
         let start = self.loads.iter().map(|l| l.vaddr).min().unwrap_or(0);
         let end = self.loads.iter().map(|l| l.vaddr.saturating_add(l.mem_size)).max().unwrap_or(0);

@@ -1,23 +1,23 @@
-//! Names as people write them, and clean of anything that a terminal would act on.
+//! Demangled names, sanitised for terminals.
 
-/// A name that the target chose, as hud stores it: nothing that a terminal would act on, and not absurdly long.
+/// Sanitises a name that the target chose, and cuts it at 4,096 characters.
 pub fn clean(name: &str) -> String {
     hud_common::clean_name(name)
 }
 
-/// A function, by its symbol.
+/// A function's name, from its symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FunctionName {
-    /// Demangled and legible, not cleaned yet.
+    /// Demangled and readable, not sanitised.
     pub(crate) shown: String,
     /// Whether it is mangled as rustc does.
     pub(crate) is_rust: bool,
-    /// The crate that it belongs to; of a trait's method, those of the type and of the trait where the symbol does not
-    /// tell which of the two.
+    /// The crate that it belongs to; for a trait's method both crates, the type's and the trait's, if the symbol does
+    /// not show which.
     pub(crate) crates: Vec<String>,
 }
 
-/// Reads a symbol: Rust's manglings, C++'s, or none. Without the hash, and without what LLVM and GCC add.
+/// Demangles a symbol of Rust or C++, without the hash and without suffixes of LLVM and GCC.
 pub(crate) fn function(symbol: &str) -> FunctionName {
     let bare = without_suffix(symbol);
     if is_legacy(bare) || bare.starts_with("_R") {
@@ -34,7 +34,8 @@ pub(crate) fn function(symbol: &str) -> FunctionName {
     FunctionName { shown: bare.into(), is_rust: false, crates: Vec::new() }
 }
 
-/// A symbol without what compilers add to say how they split, specialised or renamed it: `.llvm.123`, `.cold`, `.part.0`.
+/// A symbol without the suffixes by which compilers mark split, specialised or renamed functions: `.llvm.123`, `.cold`,
+/// `.part.0`.
 fn without_suffix(symbol: &str) -> &str {
     const WORDS: [&str; 6] = ["llvm", "cold", "part", "constprop", "isra", "lto_priv"];
     let mut bare = symbol.find(".llvm.").filter(|&at| at > 0).map_or(symbol, |at| &symbol[..at]);
@@ -47,7 +48,7 @@ fn without_suffix(symbol: &str) -> &str {
     bare
 }
 
-/// Whether a symbol is mangled as rustc did until v0: as C++ does, but with a hash at the end.
+/// Whether a symbol has rustc's mangling before v0: as C++, with a hash at the end.
 fn is_legacy(symbol: &str) -> bool {
     symbol.starts_with("_ZN")
         && symbol.strip_suffix('E').and_then(|s| s.get(s.len().checked_sub(19)?..)).is_some_and(|hash| {
@@ -91,12 +92,12 @@ pub(crate) fn crate_of_symbol(symbol: &str) -> Vec<String> {
             let of_trait = trait_at.and_then(|t| head(rest.get(t..at)?));
             head(&rest[..at]).into_iter().chain(of_trait).collect()
         }
-        // `core::fmt::num::<impl core::fmt::Debug for u32>::fmt`: where it is written comes first.
+        // `core::fmt::num::<impl core::fmt::Debug for u32>::fmt`: the crate that contains it comes first.
         None => head(&name).into_iter().collect(),
     }
 }
 
-/// The crate, where a symbol is a crate's `main`.
+/// The crate, if a symbol is a crate's `main`.
 pub(crate) fn crate_with_main(symbol: &str) -> Option<String> {
     let is_main = match symbol.strip_prefix("_ZN") {
         // `<length><crate>4main17h<hash>E`, no more
@@ -109,9 +110,10 @@ pub(crate) fn crate_with_main(symbol: &str) -> Option<String> {
     if is_main { crate_of_symbol(symbol).into_iter().next() } else { None }
 }
 
-/// The crate in which a v0 symbol's path begins; that of the `impl` for methods. `None` where it takes reading a type.
+/// The crate in which a v0 symbol's path begins; for methods that of the `impl`. `None` if a type would have to be
+/// parsed.
 fn v0_crate(mut path: &str) -> Option<&str> {
-    // Nested paths, instances and impls each add one step; real ones have some dozens.
+    // Nested paths, instances and impls each add one step; real ones have dozens.
     for _ in 0..256 {
         let mut rest = path.chars();
         path = match rest.next()? {
@@ -130,7 +132,7 @@ fn v0_crate(mut path: &str) -> Option<&str> {
     None
 }
 
-/// What follows `s<base 62>_`, which may be there.
+/// The rest after the optional `s<base 62>_`.
 fn without_disambiguator(path: &str) -> Option<&str> {
     match path.strip_prefix('s') {
         Some(rest) => Some(rest.split_once('_')?.1),
@@ -138,8 +140,8 @@ fn without_disambiguator(path: &str) -> Option<&str> {
     }
 }
 
-/// A path as people write it: `app::handler::{async_fn_env#0}` is `app::handler`, and `{closure_env#0}`, `{closure#0}` and
-/// `{{closure}}` are `{closure}`.
+/// A path in readable form: `app::handler::{async_fn_env#0}` is `app::handler`, and `{closure_env#0}`, `{closure#0}`
+/// and `{{closure}}` are `{closure}`.
 fn legible(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut rest = name;
@@ -156,7 +158,7 @@ fn legible(name: &str) -> String {
         let (word, number) = inside.split_once('#').unwrap_or((inside, "0"));
         let word = word.strip_suffix("_env").unwrap_or(word);
         match word {
-            // The body of an `async fn` is the function to whoever wrote it, and an `impl` has no name.
+            // The body of an `async fn` is the function to its author, and an `impl` has no name.
             "async_fn" | "impl" if out.ends_with("::") => out.truncate(out.len() - 2),
             _ => {
                 let word = word.strip_prefix("shim:").map_or(word, |_| "shim");
@@ -176,10 +178,10 @@ fn legible(name: &str) -> String {
     out
 }
 
-/// A future's type as people write it: `app::handler::{async_fn_env#0}` is `app::handler`.
+/// A future's type in readable form: `app::handler::{async_fn_env#0}` is `app::handler`.
 pub(crate) fn type_name(raw: &str) -> String {
     let name = raw.replace(", alloc::alloc::Global>", ">");
-    // Without debug information a coroutine is only a closure: the last one is the future itself.
+    // Without debug information a coroutine is just a closure: the last one is the future itself.
     let name = name.strip_suffix("::{{closure}}").or_else(|| name.strip_suffix("::{closure#0}")).unwrap_or(&name);
     clean(&legible(name))
 }
@@ -202,7 +204,7 @@ pub(super) fn split_arguments(inner: &str) -> Vec<&str> {
     for (i, c) in inner.char_indices() {
         match c {
             '<' | '(' | '[' | '{' => depth += 1,
-            // The arrow of `fn() -> T` closes nothing.
+            // The arrow of `fn() -> T` closes no bracket.
             '>' if previous != '-' => depth -= 1,
             ')' | ']' | '}' => depth -= 1,
             ',' if depth == 0 => {
@@ -253,7 +255,7 @@ mod tests {
                 "test_async_app::good_citizen::{closure}",
                 "test_async_app",
             ),
-            // An impl tells the crate that it is written in, which no other part of the name does.
+            // Only the impl identifies the crate that contains it.
             (
                 "_RNvXs1_NtNtCs6EqeszZuBx3_5tokio4sync6notifyNtB5_17NotifyWaitersListNtNtNtCsgEmfK2I1SDS_4core3ops4drop4Drop4drop",
                 "<tokio::sync::notify::NotifyWaitersList as core::ops::drop::Drop>::drop",

@@ -1,7 +1,7 @@
-//! The code of a binary without symbols: where its functions begin, and what each of them refers to.
+//! The functions of a binary without symbols: where they begin, and what they refer to.
 //!
-//! Functions are those of `.eh_frame_hdr`, the sorted table by which a panic finds its way up the stack: stripping leaves
-//! it, as the program needs it. A function ends where the next one begins.
+//! They come from `.eh_frame_hdr`, the sorted table that unwinding uses; stripping keeps it, as the program needs it. A
+//! function ends where the next one begins.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -13,29 +13,29 @@ use iced_x86::{Code as Op, Decoder, DecoderOptions, FlowControl, Instruction, Op
 
 use super::{binary::Binary, image::Image};
 
-/// Code of one function that is looked at.
+/// Bytes of one function that are decoded.
 const MAX_FUNCTION: u64 = 256 << 10;
-/// Code that is looked at in all: a fraction of a second's work.
+/// Bytes that are decoded in all: a fraction of a second's work.
 const MAX_CODE: u64 = 64 << 20;
 
 /// The functions of a binary.
 pub(super) struct Code<'a> {
     binary: &'a Binary,
     image: &'a Image,
-    /// Where they begin, sorted.
+    /// Start addresses, sorted.
     starts: Vec<u64>,
     bodies: HashMap<u64, Rc<Body>>,
     left: u64,
 }
 
-/// What one function does, as far as it matters here.
+/// The features of a function's code that matter here.
 #[derive(Default)]
 pub(super) struct Body {
     /// Functions that it calls, jumps to, or takes the address of.
     pub(super) functions: BTreeSet<u64>,
     /// Other addresses in the binary that it takes.
     pub(super) data: BTreeSet<u64>,
-    /// Direct calls, with the address that was put into `rdi` last before.
+    /// Direct calls, each with the last address put into `rdi` before.
     pub(super) calls: Vec<(u64, Option<u64>)>,
     /// Whether it has a `lock cmpxchg` of 8 bytes.
     pub(super) compares_and_swaps: bool,
@@ -46,7 +46,7 @@ pub(super) struct Body {
 }
 
 impl<'a> Code<'a> {
-    /// The functions of `binary`; `None` where it has no table of them.
+    /// The functions of `binary`; `None` if it has no table of them.
     pub(super) fn read(binary: &'a Binary, image: &'a Image) -> Option<Self> {
         let (address, bytes) = binary.eh_frame_hdr()?;
         let bases = BaseAddresses::default().set_eh_frame_hdr(address);
@@ -54,7 +54,7 @@ impl<'a> Code<'a> {
         let table = header.table()?;
         let mut entries = table.iter(&bases);
         let mut starts = Vec::new();
-        // The section's own size bounds it.
+        // Bounded by the section's size.
         while let Ok(Some((Pointer::Direct(start), _))) = entries.next() {
             starts.push(start);
         }
@@ -68,16 +68,16 @@ impl<'a> Code<'a> {
         self.starts.binary_search(&address).is_ok() && self.binary.is_code(address)
     }
 
-    /// The bytes of a function, and perhaps of the padding behind it.
+    /// The bytes of a function, possibly with padding after it.
     pub(super) fn bytes(&self, function: u64) -> &'a [u8] {
         let next = self.starts.partition_point(|&s| s <= function);
         let size = self.starts.get(next).map_or(MAX_FUNCTION, |end| end - function).min(MAX_FUNCTION);
         let bytes = self.binary.bytes(function, size);
-        // The last function may end before so much.
+        // The last function may be shorter.
         bytes.or_else(|| self.binary.bytes(function, 256)).unwrap_or_default()
     }
 
-    /// What a function does.
+    /// The features of a function.
     pub(super) fn body(&mut self, function: u64) -> Rc<Body> {
         if let Some(body) = self.bodies.get(&function) {
             return Rc::clone(body);
@@ -94,7 +94,7 @@ impl<'a> Code<'a> {
         body
     }
 
-    /// What is done by the functions that can be reached from one, itself included: nearest first, no more than `most`.
+    /// The features of the functions reachable from one, itself included: nearest first, at most `most`.
     pub(super) fn reach(&mut self, function: u64, most: usize) -> Vec<Rc<Body>> {
         let mut reached = Vec::new();
         self.any(function, most, |body| {
@@ -104,7 +104,7 @@ impl<'a> Code<'a> {
         reached
     }
 
-    /// Whether it holds for any of these functions. Looks no further than to the first.
+    /// Whether any of these functions satisfies the condition. Stops at the first.
     pub(super) fn any(&mut self, function: u64, most: usize, mut holds: impl FnMut(&Rc<Body>) -> bool) -> bool {
         let (mut seen, mut queue) = (HashSet::from([function]), VecDeque::from([function]));
         while let Some(function) = queue.pop_front() {
@@ -176,14 +176,14 @@ impl<'a> Code<'a> {
         body
     }
 
-    /// The pointer that an instruction reads from a fixed place.
+    /// The pointer that an instruction reads from a fixed address.
     fn loaded(&self, instruction: &Instruction) -> Option<u64> {
         let is_fixed = instruction.is_ip_rel_memory_operand() && instruction.segment_prefix() == Register::None;
         is_fixed.then(|| self.image.pointer(instruction.ip_rel_memory_address()))?
     }
 }
 
-/// The address that an instruction puts somewhere: `lea x(%rip)`, or `mov $x` where the binary lies at a fixed address.
+/// The address that an instruction takes: `lea x(%rip)`, or `mov $x` if the binary is loaded at a fixed address.
 fn address_taken(instruction: &Instruction) -> Option<u64> {
     if instruction.is_ip_rel_memory_operand() {
         return (instruction.code() == Op::Lea_r64_m).then(|| instruction.ip_rel_memory_address());

@@ -1,7 +1,7 @@
-//! The data of the target's binary as it lies in memory.
+//! The data of the target's binary as it is in memory.
 //!
-//! There relocation has been done, of whatever kind (`RELATIVE`, packed `RELR`, or none in a program that is bound to its
-//! addresses), so that a pointer is a pointer.
+//! There relocations have been applied, of whatever kind (`RELATIVE`, packed `RELR`, or none in a program at fixed
+//! addresses), so pointers are valid.
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 
@@ -15,13 +15,13 @@ pub struct Image {
 }
 
 impl Image {
-    /// `segments` by their address in the file, with addresses in them moved by `load_bias`.
+    /// `segments` by their address in the file; `load_bias` was added to the addresses in them.
     pub(super) fn new(segments: Vec<(u64, Vec<u8>)>, load_bias: u64) -> Self {
         Image { segments, load_bias }
     }
 
-    /// The binary's constant data as it is in a process's memory. What no relocation changes is read from the file: reading
-    /// it through the process would page it in there. Parts that do not fit into `MOST` bytes are left out.
+    /// The binary's constant data as it is in a process's memory. Data that relocation does not change is read from the
+    /// file: reading it through the process would page it in there. Parts beyond `MOST` bytes are left out.
     pub(super) fn of_memory(binary: &Binary, memory: &File, load_bias: u64) -> Self {
         const MOST: u64 = 64 << 20;
         let mut left = MOST;
@@ -43,14 +43,14 @@ impl Image {
         Image::new(segments, load_bias)
     }
 
-    /// What the file itself holds: all that there is of a program that does not run. Without relocation.
+    /// The file's own content, without relocation: for a program that does not run.
     pub fn of_file(binary: &Binary) -> Self {
         let segments = binary.data_segments();
         let content = |(address, size): (u64, u64)| Some((address, binary.bytes(address, size)?.to_vec()));
         Image::new(segments.filter_map(content).collect(), 0)
     }
 
-    /// Every address, in the file, of a word.
+    /// The file address of every word.
     pub(super) fn addresses(&self) -> impl Iterator<Item = u64> {
         self.segments.iter().flat_map(|(start, bytes)| {
             let end = start.saturating_add(bytes.len() as u64);
@@ -58,14 +58,14 @@ impl Image {
         })
     }
 
-    /// The word at an address in the file.
+    /// The word at a file address.
     pub(super) fn word(&self, address: u64) -> Option<u64> {
         let (start, bytes) = self.segments.iter().find(|(s, b)| address >= *s && address - s < b.len() as u64)?;
         let at = usize::try_from(address - start).ok()?;
         Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
     }
 
-    /// The same as a pointer: an address in the file.
+    /// The pointer at a file address, as a file address.
     pub(super) fn pointer(&self, address: u64) -> Option<u64> {
         Some(self.word(address)?.wrapping_sub(self.load_bias))
     }

@@ -14,33 +14,33 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Mappings of one file that are told. A binary has one with code; patched ones have some.
+/// Mappings of one file that are reported. A binary has one with code; patched ones have more.
 pub(super) const MOST_MAPPINGS: usize = 1024;
 
-/// What is known of a binary.
+/// The result of an inspection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Inspection {
     /// GNU build id, hexadecimal.
     pub(crate) build_id: Option<String>,
-    /// The addresses that it occupies once it is loaded, before the load bias.
+    /// The address range of the loaded binary, before the load bias.
     pub(crate) image: (u64, u64),
-    /// The distance between its addresses in its file and in the process; `None` where none of the mappings is its.
+    /// The distance between addresses in the file and in the process; `None` if no mapping is the binary's.
     pub(crate) load_bias: Option<u64>,
-    /// Tokio in it.
+    /// Tokio in the binary.
     pub(crate) tokio: std::result::Result<Tokio, NoTokio>,
 }
 
-/// Where the binary lies in the process.
+/// Where the binary is loaded in the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum LoadAddress {
     /// By its mappings: address, and offset in the file.
     Mappings(Vec<(u64, u64)>),
-    /// By the build that runs, of which it has the symbols.
+    /// By the load bias of the running build, for a file with that build's symbols.
     Bias(u64),
 }
 
 impl Inspection {
-    /// In the child: looks at a file, and at the process's memory where that was handed over.
+    /// In the child: inspects a file, and the process's memory if its descriptor was passed.
     pub(crate) fn new(file: &File, memory: Option<&File>, at: &LoadAddress) -> std::result::Result<Self, String> {
         let binary = Binary::read(file)?;
         let load_bias = match at {
@@ -73,14 +73,14 @@ impl Inspection {
 pub(crate) struct TaskVtables {
     /// The distance between its addresses in its file and in the process.
     pub(crate) load_bias: u64,
-    /// Its tables.
+    /// Its vtables.
     pub(crate) tables: Vec<TaskVtable>,
-    /// Address, place in the file and size there of each segment without code.
+    /// Address, file offset and file size of each segment without code.
     pub(crate) data: Vec<[u64; 3]>,
 }
 
 impl TaskVtables {
-    /// In the child: looks at a file, and at the process's memory.
+    /// In the child: finds them in a file and the process's memory.
     pub(crate) fn new(file: &File, memory: &File, at: &LoadAddress) -> std::result::Result<Self, String> {
         let binary = Binary::read(file)?;
         let load_bias = match at {

@@ -1,14 +1,13 @@
 //! Task types of a binary without debug information, by its symbols.
 //!
-//! Under legacy mangling `raw::poll`'s symbol hides `T`. Two others spell it out: the body that the poll calls
-//! (`app::handler::{{closure}}`, unless it is inlined), and `drop_in_place::<Cell<T, S>>`, the drop glue that the third
-//! entry of the same vtable, `dealloc`, calls (tokio/src/runtime/task/raw.rs, `struct Vtable`).
+//! With legacy mangling the symbol of `raw::poll` does not contain `T`. Two other symbols do: that of the body that the
+//! poll function calls (`app::handler::{{closure}}`, unless inlined), and `drop_in_place::<Cell<T, S>>`, the drop glue
+//! called by the third entry of the vtable, `dealloc` (tokio/src/runtime/task/raw.rs, `struct Vtable`).
 //!
-//! LLVM merges functions with equal code and keeps one symbol, so the glue of one type may serve, under its own name, for
-//! others: also for one that runs while the type that is named does not. A coroutine's body is different: it carries the
-//! place at which it is written ([`super::stripped`]), so that no two of them are equal. So the place decides: a symbol names a
-//! type if the function that carries the symbol also carries the place; glue does if nothing contradicts it. Otherwise the
-//! place is all that is known.
+//! LLVM merges functions with equal code and keeps one symbol, so the glue of one type may serve others under its own
+//! name, even if that type never runs. A coroutine's body contains its source location ([`super::stripped`]), so no two
+//! of them are equal, and the location decides: a symbol names a type if its function contains the location; glue does
+//! if nothing contradicts it. Otherwise only the location is known.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -21,21 +20,21 @@ use super::{
     task_vtable::Vtable,
 };
 
-/// How deep the calls of a poll function are followed: `raw::poll` → `Harness::poll` → `poll_future` → `T::poll`.
+/// Depth to which a poll function's calls are followed: `raw::poll` → `Harness::poll` → `poll_future` → `T::poll`.
 const MAX_CALLS: usize = 4;
-/// Code of one function that is looked at.
+/// Bytes of one function that are searched for calls.
 const MAX_CODE: u64 = 64 << 10;
 
-/// What the code tells of one poll function.
+/// The type of one poll function, as far as its code shows it.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// `T, S`, or `T` alone, of the types that it may belong to. None where nothing names them for certain.
+    /// `T, S`, or `T` alone, of the types that it may belong to. Empty if none is certain.
     pub(super) arguments: Vec<String>,
-    /// What its code does. `None` where its vtable was not found.
+    /// The shape of its code; `None` if its vtable was not found.
     pub(super) shape: Option<Shape>,
 }
 
-/// Looks at the code of some of the binary's poll functions (addresses in the file).
+/// Finds the types of poll functions (addresses in the file).
 pub(super) fn types(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> HashMap<u64, Found> {
     let glue = Glue::read(binary);
     let mut search = Search::new(binary, image);
@@ -67,7 +66,7 @@ pub(super) fn types(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> Ha
     found.map(|(e, arguments)| (e.poll, Found { arguments, shape: e.shape })).collect()
 }
 
-/// What the code tells of one poll function, before any is named.
+/// The evidence for one poll function's type.
 #[derive(Debug, Default)]
 struct Evidence {
     poll: u64,
@@ -75,7 +74,7 @@ struct Evidence {
     drops: BTreeSet<u64>,
     /// Coroutine bodies that it calls.
     bodies: BTreeSet<String>,
-    /// Symbols of the function that says where the coroutine is written, where those are a body's.
+    /// Symbols of the function that contains the coroutine's location, if they are a body's.
     speaker: BTreeSet<String>,
     shape: Option<Shape>,
 }
@@ -89,15 +88,15 @@ impl Evidence {
         self.shape.as_ref()?.scheduler
     }
 
-    /// Whether a type may be this one, by the kind of work that the code does. Of a worker's loop the name is enough.
+    /// Whether its kind of work allows a type. For a worker's loop the name suffices.
     fn may_be(&self, future: &str) -> bool {
         let (told, kind) = (self.shape.as_ref().map(|shape| shape.kind), kind(future));
         told.is_none_or(|told| told == kind || (told, kind) == (TaskKind::Blocking, TaskKind::Worker))
     }
 }
 
-/// The types that each poll function may belong to: none where that is not certain. `drops` has the arguments of each drop
-/// glue, `written` the places of bodies that have a symbol, and `own` the crates that have a `main`.
+/// The types that each poll function may belong to, empty if not certain. `drops` has the arguments of each drop glue,
+/// `written` the locations of bodies with a symbol, and `own` the crates with a `main`.
 fn settle(
     evidence: &[Evidence],
     drops: &HashMap<u64, BTreeSet<String>>,
@@ -112,13 +111,13 @@ fn settle(
         };
         let sharers = || evidence.iter().filter(|other| !other.drops.is_disjoint(&e.drops));
         let Some(place) = e.place() else {
-            // Nothing but symbols. What calls a body and drops a type of the same name is of that type.
+            // Only symbols. A function that calls a body and drops a type of the same name belongs to that type.
             let agreed = those(&|future| coroutines(future).any(|coroutine| e.bodies.contains(coroutine)));
             if !agreed.is_empty() {
                 return agreed;
             }
-            // Glue alone names a type if no other one has it (the same future on another kind of scheduler may), and if
-            // what is called is not another body, which may be that of the type.
+            // Glue alone names a type if no other type has it (the same future on another kind of scheduler may), and
+            // if no other body is called, which may be that of the type.
             let mut schedulers: Vec<_> = sharers().map(Evidence::scheduler).collect();
             let count = schedulers.len();
             schedulers.dedup();
@@ -137,7 +136,7 @@ fn settle(
             let agreed = those(&|future| future == body);
             return if agreed.is_empty() { vec![body.clone()] } else { agreed };
         }
-        // It is inlined. A body that is called is another coroutine, which this one awaits.
+        // The body is inlined. A body that is called belongs to another coroutine, which this one awaits.
         let futures: BTreeSet<&str> = dropped.iter().map(|arguments| future(arguments)).collect();
         let mut futures = futures.into_iter();
         if let (Some(only), None, true) = (futures.next(), futures.next(), e.speaker.is_empty())
@@ -158,7 +157,7 @@ fn future(arguments: &str) -> &str {
     demangle::split_arguments(arguments).first().copied().unwrap_or_default()
 }
 
-/// The paths of coroutines, or closures, in a type: itself, and those in its arguments.
+/// The paths of coroutines or closures in a type: itself, and those in its arguments.
 fn coroutines(future: &str) -> impl Iterator<Item = &str> {
     let itself = future.ends_with("{{closure}}").then_some(future);
     itself
@@ -166,8 +165,8 @@ fn coroutines(future: &str) -> impl Iterator<Item = &str> {
         .chain(future.split(['<', '>', ',', '(', ')']).map(str::trim).filter(|p| p.ends_with("{{closure}}")))
 }
 
-/// Whether a path can be that of something written in a source file, by the names that cargo and rustc give to folders and
-/// files. Where they tell nothing, or modules lie elsewhere (`#[path]`), it is not.
+/// Whether a path can belong to a source file, by the names that cargo and rustc give to folders and files. False if
+/// they do not show it, or if modules lie elsewhere (`#[path]`).
 fn is_of(path: &str, file: &str, own: &BTreeSet<String>) -> bool {
     let path = path.split('<').next().unwrap_or_default();
     let mut parts = path.split("::").filter(|part| !part.starts_with('{'));
@@ -201,16 +200,16 @@ fn is_of(path: &str, file: &str, own: &BTreeSet<String>) -> bool {
     (is_crate || !is_dependency && !modules.is_empty()) && modules.iter().all(|module| parts.next() == Some(*module))
 }
 
-/// What the symbol table tells.
+/// Relevant symbols of a binary.
 #[derive(Default)]
 struct Glue {
     /// Size of each function, by address.
     functions: BTreeMap<u64, u64>,
     /// `T, S` (or `T`) by the address of its drop glue.
     drops: HashMap<u64, BTreeSet<String>>,
-    /// Demangled names of coroutine bodies, by address: of several functions that were merged, all that are left.
+    /// Demangled names of coroutine bodies, by address: of merged functions, all that remain.
     bodies: HashMap<u64, BTreeSet<String>>,
-    /// Crates that have a `main`.
+    /// Crates with `main`.
     own: BTreeSet<String>,
 }
 
@@ -228,7 +227,7 @@ impl Glue {
                 }
             } else if symbol.name.contains("closure") {
                 let body = demangled(&symbol.name);
-                // The runtime's own closures are on the way to every future.
+                // The runtime's own closures are between the poll function and every future.
                 if body.ends_with("{{closure}}")
                     && !["tokio::", "std::", "core::", "<"].iter().any(|p| body.starts_with(p))
                 {
@@ -246,7 +245,7 @@ fn demangled(symbol: &str) -> String {
     format!("{:#}", rustc_demangle::demangle(symbol))
 }
 
-/// `T, S` of `…::drop_in_place<…Cell<T,S>>`, or `T` of `…Stage<T>`, whichever is inside.
+/// `T, S` of `…::drop_in_place<…Cell<T,S>>`, or `T` of `…Stage<T>`.
 fn dropped(glue: &str) -> Option<String> {
     let start = ["::Cell<", "::CoreStage<", "::Stage<"].iter().find_map(|p| Some(glue.find(p)? + p.len()))?;
     let inside = glue.get(start..)?;
@@ -265,7 +264,7 @@ fn dropped(glue: &str) -> Option<String> {
     None
 }
 
-/// The vtables in the image of each poll function: several where functions of several types were merged.
+/// The vtables of each poll function in the image: several if functions of several types were merged.
 fn vtables(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> BTreeMap<u64, Vec<Vtable>> {
     let mut found: BTreeMap<u64, Vec<Vtable>> = BTreeMap::new();
     for at in image.addresses() {
@@ -278,7 +277,8 @@ fn vtables(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> BTreeMap<u6
     found
 }
 
-/// Where a function calls or jumps to, by every `call rel32` (E8) and `jmp rel32` (E9) that leads to a function's start.
+/// The functions that a function calls or jumps to, by every `call rel32` (E8) and `jmp rel32` (E9) to a function's
+/// start.
 fn calls(binary: &Binary, functions: &BTreeMap<u64, u64>, address: u64) -> Vec<u64> {
     let size = functions.get(&address).copied().unwrap_or(0).min(MAX_CODE);
     let code = binary.bytes(address, size).unwrap_or_default();
@@ -342,7 +342,7 @@ mod tests {
 
     const MULTI: &str = "alloc::sync::Arc<tokio::runtime::scheduler::multi_thread::handle::Handle>";
 
-    /// A poll function of a future that is written at a line of `src/jobs.rs`, or of blocking work where there is none.
+    /// A poll function of a future declared at a line of `src/jobs.rs`, or of blocking work if there is none.
     fn evidence(poll: u64, line: Option<u32>, drops: &[u64], bodies: &[&str], speaker: &[&str]) -> Evidence {
         let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         let kind = if line.is_some() { TaskKind::Task } else { TaskKind::Blocking };
@@ -352,7 +352,7 @@ mod tests {
         Evidence { poll, drops: drops.iter().copied().collect(), bodies: set(bodies), speaker: set(speaker), shape }
     }
 
-    /// What `settle` makes of it, where glue 1, 2, … drops these types.
+    /// The result of `settle` if glue 1, 2, … drops these types.
     fn settled(evidence: &[Evidence], drops: &[&[&str]], written: &[(&str, u32)]) -> Vec<String> {
         let types = |types: &&[&str]| types.iter().map(|t| format!("{t},{MULTI}")).collect();
         let drops = (1..).zip(drops.iter().map(types)).collect();
@@ -371,11 +371,11 @@ mod tests {
     fn glue_that_was_merged_names_nobody() {
         let both = [evidence(10, Some(4), &[1], &[], &[]), evidence(20, Some(9), &[1], &[], &[])];
         assert_eq!(settled(&both, &[&[HASH]], &[]), ["", ""]);
-        // All symbols are left, at one address.
+        // All symbols remain, at one address.
         assert_eq!(settled(&both, &[&[HASH, RENDER]], &[]), ["", ""]);
-        // One poll is left, or none of its glue is shared, and its symbols are two.
+        // One poll function remains, or its glue is not shared and has two symbols.
         assert_eq!(settled(&both[..1], &[&[HASH, RENDER]], &[]), [""]);
-        // The same with blocking work, which says no place.
+        // The same with blocking work, which has no location.
         let closures = ["BlockingTask<app::hash::{{closure}}>", "BlockingTask<app::render::{{closure}}>"]
             .map(|t| format!("tokio::runtime::blocking::task::{t}"));
         let both = [evidence(10, None, &[1], &[], &[]), evidence(20, None, &[1], &[], &[])];
@@ -384,10 +384,10 @@ mod tests {
 
     #[test]
     fn a_body_that_says_where_it_is_written_names_the_type() {
-        // Whatever the glue is called.
+        // Independent of the glue's name.
         let both = [evidence(10, Some(4), &[1], &[HASH], &[HASH]), evidence(20, Some(9), &[1], &[RENDER], &[RENDER])];
         assert_eq!(settled(&both, &[&[HASH]], &[]), [HASH, RENDER]);
-        // A coroutine that is inlined into a closure of a library.
+        // A coroutine that is inlined into a library's closure.
         let closure = "futures::poll_fn::{{closure}}";
         assert_eq!(settled(&[evidence(10, Some(4), &[], &[closure], &[closure])], &[], &[]), [""]);
         // Two symbols of one function.
@@ -401,14 +401,15 @@ mod tests {
         // The same coroutine on another kind of scheduler.
         let two = [evidence(10, Some(4), &[1], &[], &[]), evidence(20, Some(4), &[1], &[], &[])];
         assert_eq!(settled(&two, &[&[HASH]], &[]), [HASH, HASH]);
-        // The body of that name is written elsewhere, or is called: it is another coroutine, which this one awaits.
+        // The body of that name is declared elsewhere, or is called: it belongs to another coroutine, which this one
+        // awaits.
         assert_eq!(settled(&one, &[&[HASH]], &[(HASH, 4)]), [HASH]);
         assert_eq!(settled(&one, &[&[HASH]], &[(HASH, 5)]), [""]);
         assert_eq!(settled(&[evidence(10, Some(4), &[1], &[HASH], &[])], &[&[HASH]], &[]), [""]);
-        // Another module's.
+        // A type of another module.
         assert_eq!(settled(&one, &[&["app::mail::send::{{closure}}"]], &[]), [""]);
         assert_eq!(settled(&one, &[&["app::Fut"]], &[]), [""]);
-        // One around a coroutine of the module.
+        // A type around a coroutine of the module.
         let around = "tracing::Instrumented<app::jobs::f::{{closure}}>";
         assert_eq!(settled(&one, &[&[around]], &[]), [around]);
         // Blocking work is not a future.
@@ -422,7 +423,7 @@ mod tests {
         assert_eq!(named(&[]), task);
         assert_eq!(named(&["app::hash::{{closure}}"]), task);
         assert_eq!(named(&["app::hash::{{closure}}::{{closure}}"]), task);
-        // It may be the work itself, and the glue another one's.
+        // It may be the work itself, and the glue another type's.
         assert_eq!(named(&["app::render::{{closure}}"]), "");
     }
 
@@ -437,7 +438,7 @@ mod tests {
             ("app::jobs::f::{{closure}}", "src/jobs/mod.rs", true),
             ("app::f::{{closure}}", "src/jobs.rs", false),
             ("app::mail::jobs::{{closure}}", "src/jobs.rs", false),
-            // Origin `main.rs` it is, is known of a crate that has a `main`.
+            // The owner of `src/main.rs` is known only for a crate with a `main`.
             ("lib::f::{{closure}}", "src/main.rs", false),
             ("my_lib::f::{{closure}}", "crates/my-lib/src/lib.rs", true),
             ("lib::jobs::f::{{closure}}", "crates/core/src/jobs.rs", true),

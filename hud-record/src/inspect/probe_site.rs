@@ -1,19 +1,19 @@
 //! Where in a function a probe costs least.
 //!
-//! A uprobe replaces the first byte of an instruction. The kernel emulates a few kinds (`push`, direct jumps, conditional
-//! jumps, calls and one-byte `nop`s: arch/x86/kernel/uprobes.c, `branch_setup_xol_ops` and `push_setup_xol_ops`); any other
-//! is stepped out of line, which takes a second exception: 3 µs more on the machine of docs/benchmarks, where
-//! `wake_by_ref` begins with `sub $0x18,%rsp`. So the probe goes to the first instruction that is emulated, if the function
-//! gets there every time and its first argument is still in `rdi`.
+//! A uprobe replaces the first byte of an instruction. The kernel emulates a few kinds (`push`, direct jumps,
+//! conditional jumps, calls and one-byte `nop`s: arch/x86/kernel/uprobes.c, `branch_setup_xol_ops` and
+//! `push_setup_xol_ops`); any other is stepped out of line, which takes a second exception: 3 µs more on the machine of
+//! docs/benchmarks, where `wake_by_ref` begins with `sub $0x18,%rsp`. So the probe is placed at the first emulated
+//! instruction, if every call reaches it with the first argument still in `rdi`.
 
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register};
 
-/// Instructions that are looked at.
+/// Instructions that are examined.
 const MOST: usize = 24;
 
-/// The distance from a function's entry to where a probe that reads `rdi` is best put: 0 where that is the entry.
+/// The best offset from a function's entry for a probe that reads `rdi`; 0 is the entry.
 ///
-/// A conditional jump may also be reached from below it, in a loop: a probe there may be hit more than once a call.
+/// A conditional jump may also be reached from below it, in a loop: a probe there may be hit more than once per call.
 pub(super) fn cheapest(code: &[u8]) -> u64 {
     let mut info = InstructionInfoFactory::new();
     for instruction in Decoder::with_ip(64, code, 0, DecoderOptions::NONE).into_iter().take(MOST) {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub struct Process {
     /// Its pid: the id of its thread group.
     pub pid: u32,
-    /// Its binary's path, as it sees it.
+    /// The path of its binary in its own mount namespace.
     pub exe: PathBuf,
 }
 
@@ -26,9 +26,9 @@ pub struct Mapping {
     pub end: u64,
     /// Offset in the file.
     pub offset: u64,
-    /// The file's device, `major:minor`, and inode; 0 for what is no file.
+    /// Device (`major:minor`) and inode of the file; inode 0 if there is none.
     pub file: (String, u64),
-    /// Path as the process sees it; `[vdso]` and the like for the kernel's own.
+    /// Path in the process's mount namespace; `[vdso]` and the like for the kernel's own.
     pub path: String,
 }
 
@@ -46,14 +46,14 @@ impl Process {
         }
         let exe = fs::read_link(format!("/proc/{tgid}/exe")).map_err(|e| match e.kind() {
             io::ErrorKind::PermissionDenied => Error::Denied { pid: tgid, source: e },
-            // A zombie, or a kernel thread: no binary.
+            // A zombie or a kernel thread: no binary.
             _ if status.contains("\nState:\tZ") => Error::Exited(tgid),
             _ => Error::NotSupported { path: PathBuf::from(format!("pid {tgid}")), what: "a kernel thread".into() },
         })?;
         Ok(Process { pid: tgid, exe })
     }
 
-    /// The one process whose binary, or whose main thread, bears this name.
+    /// The only process whose binary or main thread has this name.
     pub fn by_name(name: &str) -> Result<Self> {
         let entries = fs::read_dir("/proc").map_err(|source| Error::Io { action: "list /proc", source })?;
         let mut found: Vec<_> = entries
@@ -72,19 +72,19 @@ impl Process {
         }
     }
 
-    /// A path under which hud can open the running binary, also when the file was deleted or replaced, or lies in
-    /// another mount namespace.
+    /// A path by which hud can open the running binary, even if the file was deleted or replaced, or is in another
+    /// mount namespace.
     pub fn exe_path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/exe", self.pid))
     }
 
-    /// A path under which hud can open the very file that is mapped, whatever its path leads to now.
+    /// A path by which hud can open the mapped file itself, whatever is at its path now.
     pub fn mapped_file(&self, mapping: &Mapping) -> PathBuf {
         PathBuf::from(format!("/proc/{}/map_files/{:x}-{:x}", self.pid, mapping.start, mapping.end))
     }
 
-    /// The content of a mapping's file. Its path may lead elsewhere by now: to another build, or to a pipe that nobody
-    /// writes to. The executable can be opened with fewer rights than the others.
+    /// Opens a mapping's file. At its path may be another build by now, or a FIFO without a writer. The executable can
+    /// be opened with fewer rights than other files.
     pub fn open_mapped(&self, mapping: &Mapping) -> io::Result<fs::File> {
         let exe = self.exe_path();
         let is_exe =
@@ -97,7 +97,7 @@ impl Process {
         Ok(file)
     }
 
-    /// What is in memory at an address, at most `size` bytes.
+    /// The memory at an address, at most `size` bytes.
     pub fn memory(&self, address: u64, size: usize) -> io::Result<Vec<u8>> {
         let memory = fs::File::open(format!("/proc/{}/mem", self.pid))?;
         let mut bytes = vec![0; size];
@@ -119,12 +119,12 @@ impl Process {
         Some(comm.trim_end_matches('\n').to_string())
     }
 
-    /// What is mapped into it with code, and has a name.
+    /// The mappings with code and a name.
     pub fn mappings(&self) -> Result<Vec<Mapping>> {
         Ok(self.code()?.into_iter().filter(|m| !m.path.is_empty()).collect())
     }
 
-    /// All that is mapped into it with code; what a just-in-time compiler made has no name.
+    /// All mappings with code; code from a just-in-time compiler has no name.
     pub fn code(&self) -> Result<Vec<Mapping>> {
         mappings(&PathBuf::from(format!("/proc/{}/maps", self.pid))).map_err(|e| match e.kind() {
             io::ErrorKind::PermissionDenied => Error::Denied { pid: self.pid, source: e },
@@ -133,17 +133,17 @@ impl Process {
     }
 }
 
-/// A file of /proc as text. Names in it may be any bytes; a thread's is even cut at its 15th.
+/// A file of /proc as text. Names in it may be any bytes; a thread's name is cut at the 15th, even inside a character.
 pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
-/// Executable mappings by a `maps` file.
+/// The executable mappings in a `maps` file.
 pub(crate) fn mappings(maps: &Path) -> io::Result<Vec<Mapping>> {
     Ok(read_text(maps)?.lines().filter_map(mapping).collect())
 }
 
-/// `start-end perms offset dev inode path`; only those with execute permission.
+/// `start-end perms offset dev inode path`; `None` without execute permission.
 fn mapping(line: &str) -> Option<Mapping> {
     let mut fields = line.splitn(6, ' ');
     let (start, end) = fields.next()?.split_once('-')?;
@@ -164,7 +164,7 @@ fn is_named(pid: u32, name: &str) -> bool {
     {
         return file.strip_suffix(" (deleted)").unwrap_or(file) == name;
     }
-    // Another user's process: its exe may not be read, its comm (15 bytes) may.
+    // Another user's process: its exe may be unreadable, but its comm (15 bytes) is not.
     read_text(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name.get(..15).unwrap_or(name))
         && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| !c.is_empty())
 }

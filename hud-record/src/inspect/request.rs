@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Inspection {
-    /// In the recorder: has the child look at the binary that runs.
+    /// Inspects the running binary of a process.
     pub(crate) fn of_running(process: &Process, sandbox: &Sandbox) -> Result<Self> {
         let opened = |source: io::Error| match source.kind() {
             io::ErrorKind::PermissionDenied => Error::Denied { pid: process.pid, source },
@@ -26,7 +26,7 @@ impl Inspection {
         ask(&process.exe, &mapped(process)?, process, sandbox, || File::open(process.exe_path()).map_err(opened))
     }
 
-    /// The same with a file that was given.
+    /// Inspects a file that the user gave.
     pub(crate) fn of_given_file(path: &Path, process: &Process, load_bias: u64, sandbox: &Sandbox) -> Result<Self> {
         let opened = |source| Error::Binary { path: path.into(), source };
         ask(path, &LoadAddress::Bias(load_bias), process, sandbox, || File::open(path).map_err(opened))
@@ -34,7 +34,7 @@ impl Inspection {
 }
 
 impl TaskVtables {
-    /// In the caller: has the child look at the binary that runs.
+    /// Finds them in the running binary of a process.
     pub(crate) fn of_running(process: &Process, sandbox: &Sandbox) -> Result<Self> {
         let denied = |source| Error::Denied { pid: process.pid, source };
         let files = [process.exe_path(), format!("/proc/{}/mem", process.pid).into()];
@@ -47,7 +47,7 @@ impl TaskVtables {
     }
 }
 
-/// Where the binary that a process runs is mapped.
+/// Where a process has mapped its binary.
 fn mapped(process: &Process) -> Result<LoadAddress> {
     let exe = process.exe.to_string_lossy();
     let own = process.mappings()?.into_iter().filter(|m| m.path == exe).take(MOST_MAPPINGS);
@@ -62,7 +62,7 @@ fn ask(
     open: impl Fn() -> Result<File>,
 ) -> Result<Inspection> {
     let mut files: Vec<OwnedFd> = vec![open()?.into()];
-    // Without it, a stripped binary has no shape to be known by.
+    // A stripped binary is recognized only by its relocated data.
     files.extend(File::open(format!("/proc/{}/mem", process.pid)).ok().map(OwnedFd::from));
     answer(path, sandbox, Request::Inspect(at.clone()), files, |answer| match answer {
         Answer::Inspected(inspection) => Some(*inspection),
@@ -70,7 +70,7 @@ fn ask(
     })
 }
 
-/// Has the child answer a request about the binary at `path`; `wanted` takes the answer of that kind.
+/// Sends a request about the binary at `path`; `wanted` selects the expected kind of answer.
 fn answer<T>(
     path: &Path,
     sandbox: &Sandbox,

@@ -1,8 +1,7 @@
 //! Tokio in a stripped binary, by the shape of its data and code.
 //!
-//! A task's vtable (tokio/src/runtime/task/raw.rs, `struct Vtable`, since 1.23) is seven functions and three offsets into
-//! the task. Nothing counts as one before its functions have been looked at as well: what is taken for tokio's `poll` gets
-//! a probe, and a probe elsewhere would tell lies.
+//! A vtable counts as a task's ([`super::task_vtable`]) only after its functions have been examined as well: what is
+//! taken for tokio's `poll` gets a probe, and a probe elsewhere would record false events.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -14,24 +13,24 @@ use super::{
     task_vtable::Vtable,
 };
 
-/// Functions around one of the vtable's in which is looked for what it is known to do. In a debug build, where nothing is
-/// inlined, hundreds lie between.
+/// Functions near the vtable's that are searched for the operations typical of them. In a debug build, without
+/// inlining, hundreds lie between.
 const WIDE: usize = 1024;
-/// Functions in which is looked for what names things: nearer ones, where an optimized build has it.
+/// Functions that are searched for source locations: fewer, as in an optimized build.
 const NEARBY: usize = 48;
-/// Functions in which the worker's loop is looked for.
+/// Functions that are searched for the worker's loop.
 const FAR: usize = 4096;
-/// What only a worker's loop says, in every version: `core.park.take().expect("park missing")`
+/// A message that only a worker's loop contains, in every version: `core.park.take().expect("park missing")`
 /// (tokio/src/runtime/scheduler/multi_thread/worker.rs).
 const WORKER_SAYS: &[u8] = b"park missing";
-/// What every coroutine says that is polled once too often, with the place at which it is written: the first where it can
-/// end, the second where it can panic.
+/// The panic messages of a coroutine that is polled after its end, each with its source location: the first if it can
+/// end, the second if it can panic.
 const COROUTINE_SAYS: [&[u8]; 2] = [b"`async fn` resumed after completion", b"`async fn` resumed after panicking"];
 
 /// A file and a line.
 pub(super) type SourceLocation = (String, u32);
 
-/// What was found.
+/// The result of the search.
 pub(super) struct Shapes {
     /// Task types.
     pub(super) tasks: Vec<Shape>,
@@ -46,19 +45,19 @@ pub(super) struct Shape {
     pub(super) poll: u64,
     /// What kind of work it is.
     pub(super) kind: TaskKind,
-    /// Its scheduler, where the code tells.
+    /// Its scheduler, if its code shows it.
     pub(super) scheduler: Option<Scheduler>,
-    /// Where its coroutine is written, where the code tells.
+    /// The location of its coroutine, if its code shows it.
     pub(super) place: Option<SourceLocation>,
-    /// The function that says so: the coroutine's body, or one into which it is inlined.
+    /// The function that contains this location: the coroutine's body, or one into which it is inlined.
     pub(super) speaker: Option<u64>,
 }
 
-/// Looks for tokio in a binary as it runs. `None` where there is no task type.
+/// Finds tokio in a binary as it runs. `None` if there is no task type.
 pub(super) fn find(binary: &Binary, image: &Image) -> Option<Shapes> {
     let mut search = Search::new(binary, image)?;
     let vtables: Vec<Vtable> = image.addresses().filter_map(|at| search.vtable(at)).collect();
-    // Functions that the linker has folded into one are one type.
+    // Functions that the linker has folded count as one type.
     let vtables: BTreeMap<u64, Vtable> = vtables.into_iter().map(|v| (v.poll(), v)).collect();
     if vtables.is_empty() {
         return None;
@@ -67,29 +66,29 @@ pub(super) fn find(binary: &Binary, image: &Image) -> Option<Shapes> {
     Some(Shapes { tasks, wakes: search.wakes(vtables.keys().copied()) })
 }
 
-/// Reads the shapes of task types in the code of a binary.
+/// Reads the shapes of task types from a binary's code.
 pub(super) struct Search<'a> {
     code: Code<'a>,
     binary: &'a Binary,
     image: &'a Image,
-    /// Where the texts lie that only a worker's loop, and that coroutines say.
+    /// Addresses of the messages that only a worker's loop, and coroutines, contain.
     worker_says: BTreeSet<u64>,
     coroutine_says: [BTreeSet<u64>; 2],
-    /// The scheduler that each `schedule` function belongs to.
+    /// The scheduler of each `schedule` function.
     schedulers: BTreeMap<u64, Option<Scheduler>>,
 }
 
-/// What a function says of coroutines.
+/// The coroutine locations in a function.
 enum Said {
     Nothing,
-    /// This is the outermost coroutine in it.
+    /// That of the outermost coroutine.
     Place(SourceLocation),
-    /// Several of which any may be the outermost.
+    /// Several, any of which may be the outermost.
     Unclear,
 }
 
 impl<'a> Search<'a> {
-    /// `None` where the binary has no table of its functions.
+    /// `None` if the binary has no table of its functions.
     pub(super) fn new(binary: &'a Binary, image: &'a Image) -> Option<Self> {
         let code = Code::read(binary, image)?;
         let (worker_says, coroutine_says) = (BTreeSet::new(), Default::default());
@@ -99,7 +98,7 @@ impl<'a> Search<'a> {
         Some(search)
     }
 
-    /// What the code tells of the type that has a table.
+    /// The shape of the type with this vtable.
     pub(super) fn shape(&mut self, vtable: &Vtable) -> Shape {
         let poll = vtable.poll();
         if !vtable.is_task() {
@@ -122,7 +121,7 @@ impl<'a> Search<'a> {
     fn vtable(&mut self, at: u64) -> Option<Vtable> {
         let vtable = Vtable::read(self.binary, self.image, at)?;
         let [poll, _, dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown] = vtable.functions;
-        // They do different things, so that even a linker that folds equal functions leaves them apart.
+        // They differ, so even a linker that folds equal functions keeps them apart.
         let is_own = ![dealloc, try_read_output, drop_join_handle, drop_abort_handle, shutdown].contains(&poll);
         (is_own
             && vtable.functions.iter().all(|&f| self.code.begins(f))
@@ -132,8 +131,8 @@ impl<'a> Search<'a> {
         .then_some(vtable)
     }
 
-    /// `wake_by_val` and `wake_by_ref`, by the table that the poll functions make their wakers with. None where it cannot be
-    /// told from others.
+    /// `wake_by_val` and `wake_by_ref`, by the table with which the poll functions make their wakers. Empty if it is
+    /// ambiguous.
     fn wakes(&mut self, polls: impl Iterator<Item = u64>) -> Vec<(u64, Vec<u8>)> {
         let mut tables = BTreeSet::new();
         for poll in polls {
@@ -146,8 +145,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// `wake_by_val` and `wake_by_ref` of the waker's table at an address, if that is tokio's for tasks
-    /// (tokio/src/runtime/task/waker.rs): its `clone` takes a reference and gives a waker with that very table.
+    /// `wake_by_val` and `wake_by_ref` of the waker's table at an address, if it is tokio's for tasks
+    /// (tokio/src/runtime/task/waker.rs): its `clone` adds a reference and returns a waker with the same table.
     fn waker(&mut self, at: u64) -> Option<[u64; 2]> {
         let [clone, by_val, by_ref, drop] = self.functions::<4>(at)?;
         (self.code.any(clone, NEARBY, |body| body.data.contains(&at))
@@ -158,7 +157,7 @@ impl<'a> Search<'a> {
         .then_some([by_val, by_ref])
     }
 
-    /// The scheduler whose `schedule` this is, by the source file that its panics name.
+    /// The scheduler of a `schedule` function, by the source file in its panics.
     fn scheduler(&mut self, schedule: u64) -> Option<Scheduler> {
         const FILES: [(&str, Scheduler); 3] = [
             ("/runtime/scheduler/multi_thread/", Scheduler::MultiThread),
@@ -171,11 +170,11 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Where the coroutine is written that a poll function polls, by the nearest function that speaks as one, and that
-    /// function. Where several are equally near and name different places, there is no telling which is the outermost.
+    /// The location of the coroutine that a poll function polls, by the nearest function that contains one, and that
+    /// function. `None` if several are equally near with different locations, as the outermost is then unknown.
     ///
-    /// A program that aborts on a panic has coroutines that say neither, those that go round for ever. What would be found for
-    /// one is a coroutine that it awaits.
+    /// In a program that aborts on panic, coroutines that never end contain neither message. The location found would
+    /// be that of a coroutine which such a one awaits.
     fn coroutine(&mut self, poll: u64) -> Option<(SourceLocation, u64)> {
         let [_, panicked] = &self.coroutine_says;
         if panicked.is_empty() {
@@ -202,9 +201,9 @@ impl<'a> Search<'a> {
         nearest.map(|(_, place, function)| (place, function))
     }
 
-    /// Where the outermost coroutine in a function is written. Coroutines may be inlined into it: they speak later in the
-    /// code, as far as they can end. (So it was with all 130 of the examples and fixtures whose debug information tells.)
-    /// Where one cannot, there is no knowing which is the outermost.
+    /// The location of the outermost coroutine in a function. Coroutines inlined into it come later in the code if they
+    /// can end. (True of all 130 examples and fixtures whose debug information shows it.) If one cannot end, the
+    /// outermost is unknown.
     fn said(&mut self, function: u64) -> Said {
         let (mut ends, mut panics) = (Vec::new(), BTreeSet::new());
         for &(panic, argument) in &self.code.body(function).calls {
@@ -226,7 +225,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Where the outermost coroutine in a function is written, where that is certain.
+    /// The location of the outermost coroutine in a function, if certain.
     pub(super) fn place_in(&mut self, function: u64) -> Option<SourceLocation> {
         match self.said(function) {
             Said::Place(place) => Some(place),
@@ -234,7 +233,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// As many functions as are listed at an address.
+    /// The `N` functions in the table at an address.
     fn functions<const N: usize>(&self, at: u64) -> Option<[u64; N]> {
         let mut functions = [0; N];
         for (place, function) in (at..).step_by(8).zip(&mut functions) {
@@ -243,7 +242,7 @@ impl<'a> Search<'a> {
         Some(functions)
     }
 
-    /// Where a text lies, and, as older compilers have it, the pointers to it.
+    /// Addresses of a text and, as older compilers use them, of pointers to it.
     fn texts(&self, text: &[u8]) -> BTreeSet<u64> {
         let texts = self.binary.find(text);
         if texts.is_empty() {
@@ -265,7 +264,8 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Whether a function adds or takes references of a task: one is 64 (tokio/src/runtime/task/state.rs, `REF_ONE`).
+/// Whether a function changes a task's reference count: one reference is 64 (tokio/src/runtime/task/state.rs,
+/// `REF_ONE`).
 fn counts_references(body: &Body) -> bool {
     body.adds && body.has_64
 }
@@ -286,7 +286,7 @@ mod tests {
         (binary, image, load_bias)
     }
 
-    /// Thousands of tables of functions, of Rust's and of C's, and no tokio among them.
+    /// Thousands of function tables, Rust's and C's, and none of tokio's.
     #[test]
     fn a_program_without_tokio_has_nothing_of_its_shape() {
         let (binary, image, _) = this_process();

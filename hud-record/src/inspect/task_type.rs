@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::demangle;
 
-/// What kind of work a task is.
+/// The kind of a task's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TaskKind {
-    /// A future that was spawned.
+    /// A spawned future.
     Task,
     /// The loop of a runtime's worker thread, which tokio runs as one long poll.
     Worker,
@@ -26,7 +26,7 @@ impl TaskKind {
     }
 }
 
-/// What runs a task.
+/// The scheduler that runs a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Scheduler {
     /// A runtime's workers.
@@ -51,7 +51,7 @@ impl Scheduler {
     }
 }
 
-/// What runs: the closure inside a `BlockingTask`, else the future itself.
+/// The closure inside a `BlockingTask`, else the future itself.
 pub(crate) fn future(raw: &str) -> &str {
     if raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
         demangle::generic_arguments(raw).first().copied().unwrap_or(raw)
@@ -60,12 +60,12 @@ pub(crate) fn future(raw: &str) -> &str {
     }
 }
 
-/// What kind of work a future is.
+/// The kind of a future's work.
 pub(crate) fn kind(raw: &str) -> TaskKind {
     if !raw.starts_with("tokio::runtime::blocking::task::BlockingTask<") {
         TaskKind::Task
     } else if raw.contains("multi_thread::worker::") {
-        // `launch` and, for block_in_place, `maybe_move_runtime`: both run a worker, and LLVM may merge them into one.
+        // `launch` and, for block_in_place, `maybe_move_runtime`: both run a worker, and LLVM may merge them.
         TaskKind::Worker
     } else {
         TaskKind::Blocking

@@ -13,13 +13,13 @@ pub(super) const FUNCTIONS: usize = 7;
 /// `size_of::<Header>()` without tracing.
 const HEADER: u64 = 32;
 
-/// Most that the alignment of a future, and a scheduler's size, are believed to be.
+/// Largest accepted alignment of a future, and size of a scheduler.
 const MAX_GAP: u64 = 4096;
 
-/// Largest task that is believed.
+/// Largest accepted task.
 const MAX_TASK: u64 = 1 << 32;
 
-/// A table of the functions of one task type.
+/// The function table of a task type.
 #[derive(Clone, Copy)]
 pub(super) struct Vtable {
     pub(super) functions: [u64; FUNCTIONS],
@@ -27,7 +27,7 @@ pub(super) struct Vtable {
     offsets: [u64; 3],
 }
 
-/// A task type's vtable, as far as finding and reading its tasks takes it. Addresses are those of the file.
+/// A task type's vtable, with the fields needed to find and read its tasks. Addresses are those of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TaskVtable {
     pub(crate) address: u64,
@@ -43,21 +43,22 @@ pub(crate) struct TaskVtable {
 }
 
 impl TaskVtable {
-    /// Whether its tasks are spawned futures, and not work of the blocking pool.
+    /// Whether its tasks are spawned futures, not work of the blocking pool.
     pub(crate) fn is_future(&self) -> bool {
         self.id.saturating_sub(self.scheduler) == POINTER
     }
 }
 
-/// Size of the schedulers of spawned futures. Those of the blocking pool have grown from nothing to two pointers, and more.
+/// Size of the schedulers of spawned futures. Those of the blocking pool have grown from nothing to two pointers, and
+/// more.
 const POINTER: u64 = 8;
 
-/// Vtables that are reported. Large programs have some thousands.
+/// Vtables that are reported. Large programs have thousands.
 const MOST_VTABLES: usize = 64 << 10;
 
-/// All task vtables of a binary, by the shape of its data alone: seven pointers to code and three offsets. (No false one and
-/// none missing of 184 to 265 in six builds with symbols to compare. What is found by them is checked once more, by the
-/// tasks that refer to them.)
+/// All task vtables of a binary, by the shape of its data alone: seven pointers to code and three offsets. (No false
+/// one, and none missing of 184 to 265, in six builds with symbols to compare. The tasks that refer to them are checked
+/// again.)
 pub(super) fn find(binary: &Binary, image: &Image) -> Vec<TaskVtable> {
     let found = image.addresses().filter_map(|address| {
         let vtable = Vtable::read(binary, image, address)?;
@@ -78,7 +79,7 @@ pub(super) fn find(binary: &Binary, image: &Image) -> Vec<TaskVtable> {
 }
 
 impl Vtable {
-    /// The table at an address, if what is there can be one.
+    /// The table at an address, if the data there can be one.
     pub(super) fn read(binary: &Binary, image: &Image, at: u64) -> Option<Self> {
         let mut functions = [0; FUNCTIONS];
         for (place, function) in (at..).step_by(8).zip(&mut functions) {

@@ -1,7 +1,7 @@
-//! Tokio inside the target's binary: its poll functions with their task types, and its thread-local context.
+//! Tokio in the target's binary: its poll functions with their task types, and its thread-local context.
 //!
-//! Names are those of tokio 1.23 to 1.54: `tokio::runtime::task::raw::poll::<T, S>` (tokio/src/runtime/task/raw.rs) is
-//! an entry of each task type's vtable, so it keeps a symbol of its own even under fat LTO.
+//! Symbols are those of tokio 1.23 to 1.54: `tokio::runtime::task::raw::poll::<T, S>` (tokio/src/runtime/task/raw.rs)
+//! is an entry of each task type's vtable, so it keeps a symbol of its own even with fat LTO.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ use super::{
     tokio_symbols::{is_context, is_panic, is_poll, is_spawn, is_tagged, is_wake, version},
 };
 
-/// Why there is no tokio in a binary.
+/// Why no tokio was found in a binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NoTokio {
     /// It has symbols, but none of tokio's.
@@ -31,10 +31,10 @@ pub enum NoTokio {
 /// Offset of `id_offset` in a task type's vtable (tokio/src/runtime/task/raw.rs, `struct Vtable`), since 1.23.
 pub(crate) const VTABLE_ID_OFFSET: u32 = 72;
 
-/// What hud needs to know of the target's tokio.
+/// The facts about the target's tokio that hud needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tokio {
-    /// Its version, by the paths that its panics carry.
+    /// Its version, by the source paths in its panics.
     pub version: Option<String>,
     /// Every poll function of the binary.
     pub poll_fns: Vec<PollFn>,
@@ -43,48 +43,49 @@ pub struct Tokio {
     pub tls_task_id: Option<i64>,
     /// The distance from `fsbase` to tokio's thread-local context, and its size in words.
     pub tls_context: Option<(i64, u64)>,
-    /// How the kernel program finds which worker a thread is.
+    /// The offsets by which the kernel program finds a thread's worker.
     #[serde(skip)]
     pub worker_place: Option<WorkerPlace>,
-    /// Whether the word before the current task's id tells if there is one: so up to tokio 1.39, where the field is an
-    /// `Option<u64>` and the number stays when the task is no longer polled.
+    /// Whether the word before the current task's id shows if there is one. True up to tokio 1.39, where the field is
+    /// an `Option<u64>` whose number stays after the poll.
     pub tls_tagged: bool,
-    /// Places in the file of `wake_by_val` and `wake_by_ref`, by which a task is woken: near their entries, where its header
+    /// File offsets in `wake_by_val` and `wake_by_ref`, by which a task is woken: near their entries, where its header
     /// is still in `rdi`.
     pub wakes: Vec<u64>,
-    /// Places in the file of `OwnedTasks::bind_inner`, by which a task joins its runtime.
+    /// File offsets of `OwnedTasks::bind_inner`, by which a task joins its runtime.
     pub spawns: Vec<u64>,
-    /// Places in the file of std's `rust_panic`, by which a panic begins to unwind.
+    /// File offsets of std's `rust_panic`, with which unwinding begins.
     pub panics: Vec<u64>,
-    /// What could not be found, in words.
+    /// Messages about facts that were not found.
     pub notes: Vec<String>,
-    /// The symbols of poll functions, by address: of functions that the linker has folded into one, all.
+    /// The symbols of poll functions, by address: several if the linker folded functions.
     polls: BTreeMap<u64, BTreeSet<String>>,
 }
 
-/// One `raw::poll::<T, S>`, that is, one task type.
+/// A `raw::poll::<T, S>`, that is, a task type.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PollFn {
     /// Its address in the binary.
     pub address: u64,
-    /// Its place in the file.
+    /// Its offset in the file.
     pub file_offset: u64,
-    /// The type as people write it.
+    /// The type in readable form.
     pub name: String,
     /// The type as the compiler names it.
     pub raw_name: String,
-    /// What kind of work tasks of this type are.
+    /// The kind of work.
     pub kind: TaskKind,
-    /// The scheduler that runs it, where known.
+    /// The scheduler that runs it, if known.
     pub scheduler: Option<Scheduler>,
-    /// Where the future is written.
+    /// Where the future is declared.
     pub file: Option<String>,
     /// Its line.
     pub line: Option<u32>,
 }
 
 impl PollFn {
-    /// The function at an address, of the types in `types`: `…poll<T, S>`, or `…poll` where its symbols hide them.
+    /// The function at an address, of the types in `types`: `…poll<T, S>`, or `…poll` if its symbols do not contain
+    /// them.
     fn new(address: u64, file_offset: u64, types: &BTreeSet<String>) -> Self {
         let mut poll = PollFn {
             address,
@@ -100,7 +101,7 @@ impl PollFn {
         poll
     }
 
-    /// Names it by `T, S` of each type that it may belong to, if there is any.
+    /// Names it by `T, S` of each type that it may belong to, if any.
     fn name<'a>(&mut self, types: impl Iterator<Item = Vec<&'a str>>) {
         let (mut futures, mut schedulers) = (BTreeSet::new(), BTreeSet::new());
         for arguments in types {
@@ -114,7 +115,7 @@ impl PollFn {
         let shown: BTreeSet<String> = raw.iter().map(|raw| demangle::type_name(future(raw))).collect();
         self.name = shown.into_iter().collect::<Vec<_>>().join(" | ");
         self.raw_name = demangle::clean(&raw.join(" | "));
-        // Functions are merged if they do the same: what one of them is, all are.
+        // Functions are merged if they do the same: so all have the kind of any one of them.
         let kinds: BTreeSet<TaskKind> = raw.iter().map(|raw| kind(raw)).collect();
         self.kind =
             [TaskKind::Worker, TaskKind::Blocking].into_iter().find(|k| kinds.contains(k)).unwrap_or(TaskKind::Task);
@@ -123,7 +124,7 @@ impl PollFn {
         }
     }
 
-    /// Takes over what debug information tells. Where it has lines of functions only, the place that the code tells stays.
+    /// Applies debug information. If it has lines of functions only, the location from the code stays.
     fn learn(&mut self, known: &PollType) {
         self.name(known.names.iter().map(|name| demangle::generic_arguments(name)));
         if let Some(place) = &known.place {
@@ -131,12 +132,12 @@ impl PollFn {
         }
     }
 
-    /// Whether the name is that of the type: else it is the place at which the future is written, or the address.
+    /// Whether it is named by its type; else the name is its location or its address.
     fn is_named(&self) -> bool {
         !self.raw_name.is_empty()
     }
 
-    /// Takes over what the code tells.
+    /// Applies the evidence from the code.
     fn take(&mut self, found: legacy_symbols::Found) {
         if let Some(shape) = found.shape {
             self.kind = shape.kind;
@@ -149,9 +150,8 @@ impl PollFn {
 }
 
 impl Tokio {
-    /// Finds tokio in `binary` by its symbols, in a moment however large the binary is, or, where it is stripped, by the
-    /// shape of its code and of its data, which `image` gives. What the symbols don't tell is [guessed](Tokio::guess) and
-    /// [learned](Tokio::learn).
+    /// Finds tokio in `binary` by its symbols, quickly even in a large binary, or, if it is stripped, by the shape of
+    /// its code and data (`image`). Facts that symbols do not contain come from [`Tokio::guess`] and [`Tokio::learn`].
     pub fn find(binary: &Binary, image: impl FnOnce() -> Image) -> Result<Self, NoTokio> {
         let symbols = binary
             .symbols(|name| is_poll(name) || is_context(name) || is_wake(name) || is_spawn(name) || is_panic(name));
@@ -219,7 +219,7 @@ impl Tokio {
         })
     }
 
-    /// That of a program in which there is none: no task types, nothing to probe, and a note that says why.
+    /// For a program without tokio: no task types, nothing to probe, and a note with the reason.
     pub(crate) fn none(why: NoTokio) -> Self {
         let only = "only its threads are recorded: CPU samples, off-CPU intervals, stacks";
         let note = match why {
@@ -267,7 +267,7 @@ impl Tokio {
             version,
             poll_fns,
             tls_task_id: None,
-            // The symbol of tokio's part is gone: it is somewhere in the executable's.
+            // The symbol of tokio's part is missing: it is somewhere in the executable's.
             tls_context: binary.tls_offset(0).zip(binary.tls_size().map(|size| size / 8)),
             wakes: wakes.into_iter().collect(),
             worker_place: None,
@@ -278,20 +278,19 @@ impl Tokio {
         })
     }
 
-    /// The addresses of its poll functions, of which debug information may tell the types.
+    /// The addresses of its poll functions, whose types debug information may contain.
     pub(crate) fn poll_addresses(&self) -> Vec<u64> {
         self.polls.keys().copied().collect()
     }
 
-    /// Makes use of what debug information tells, if it does: what types the tasks are of, where they are written, and
-    /// where the current task's id lies.
+    /// Applies debug information: task types, where they are declared, and the offset of the current task's id.
     pub(crate) fn learn(&mut self, told: &TokioDebug) {
         for poll in self.poll_fns.iter_mut().filter(|poll| self.polls.contains_key(&poll.address)) {
             if let Some(known) = told.polls.get(&poll.address) {
                 poll.learn(known);
             }
         }
-        // Of a binary without symbols it is not known where in the executable's storage the context lies.
+        // In a binary without symbols the context's position in the executable's storage is unknown.
         if let Some((context, _)) = self.tls_context.filter(|_| !self.polls.is_empty())
             && let Some(offset) = told.task_id_offset
         {
@@ -304,7 +303,7 @@ impl Tokio {
         }
     }
 
-    /// What to say of the task types whose names are not known.
+    /// A note on task types without a certain name.
     fn note_on_names(&self) -> Option<String> {
         let nameless: Vec<&PollFn> =
             self.poll_fns.iter().filter(|p| !p.is_named() && p.kind != TaskKind::Worker).collect();
@@ -324,14 +323,14 @@ impl Tokio {
         })
     }
 
-    /// Which word of the thread-local context holds the current task's id, where that is known.
+    /// The word of the thread-local context that holds the current task's id, if known.
     pub fn task_id_word(&self) -> Option<u64> {
         let distance = self.tls_task_id?.checked_sub(self.tls_context?.0)?;
         u64::try_from(distance).ok().filter(|d| d % 8 == 0).map(|d| d / 8)
     }
 
-    /// Names the task types that their own symbols do not tell, by the code of the process: the coroutine bodies that it calls
-    /// and the drop glue that the vtables lead to, or else the place at which the future is written. Takes milliseconds.
+    /// Names the task types whose own symbols do not contain them, by the process's code: the coroutine bodies that it
+    /// calls and the drop glue in the vtables, or else the future's location. Takes milliseconds.
     pub fn guess(&mut self, binary: &Binary, image: impl FnOnce() -> Image) {
         let unnamed: BTreeSet<u64> =
             self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).map(|p| p.address).collect();
@@ -346,14 +345,14 @@ impl Tokio {
         }
     }
 
-    /// The poll functions to probe, with their index: all but the worker's own loop, which is one poll for the
-    /// thread's whole life.
+    /// The poll functions to probe, with their index: all but the worker's loop, which is one poll for the thread's
+    /// whole life.
     pub fn exact_polls(&self) -> impl Iterator<Item = (usize, &PollFn)> {
         self.poll_fns.iter().enumerate().filter(|(_, p)| p.kind != TaskKind::Worker)
     }
 }
 
-/// A task type of which only the shape is known.
+/// A task type known by its shape only.
 fn nameless(binary: &Binary, task: Shape) -> Option<PollFn> {
     let mut poll = PollFn {
         address: task.poll,
@@ -369,7 +368,7 @@ fn nameless(binary: &Binary, task: Shape) -> Option<PollFn> {
     Some(poll)
 }
 
-/// What a task type is called whose name is not known.
+/// The name shown for a task type without a name.
 fn unnamed(address: u64, kind: TaskKind, place: Option<(&str, u32)>) -> String {
     match (place, kind) {
         (Some((file, line)), _) => format!("future at {}:{line}", short(file)),

@@ -1,9 +1,9 @@
-//! What debug information tells of tokio: the type of each poll function's task with the place where it is written,
-//! and where in tokio's thread-local context the current task's id lies.
+//! Debug information about tokio: the type and source line of each poll function's task, and the offset of the current
+//! task's id in tokio's thread-local context.
 //!
-//! This runs in the confined child, see [`crate::sandbox`]. Layouts read here are those of rustc's DWARF (LLVM, versions 4 and 5), checked on rustc 1.95: a coroutine's
-//! environment is a structure with a variant part, whose variant `0` (Unresumed) is declared at the line of the `async`
-//! function or block.
+//! This runs in the sandboxed child, see [`crate::sandbox`]. It reads rustc's DWARF (LLVM, versions 4 and 5), checked
+//! with rustc 1.95: a coroutine's environment is a structure with a variant part whose variant `0` (Unresumed) is
+//! declared at the line of the `async` function or block.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -15,23 +15,23 @@ use hud_common::wire::WorkerPlace;
 
 use super::{binary::Slice, demangle, tokio_symbols::is_context};
 
-/// A place in the source.
+/// A source line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SourceLine {
     pub(crate) file: String,
     pub(crate) line: u32,
 }
 
-/// What is known of one poll function.
+/// Debug information about one poll function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PollType {
-    /// `poll<T, S>`: of functions that the linker has folded into one, all.
+    /// `poll<T, S>`; several if the linker folded functions.
     pub(crate) names: BTreeSet<String>,
-    /// Where the future is written: the same place for all of them.
+    /// Where the future is declared, if it is the same line for all of them.
     pub(crate) place: Option<SourceLine>,
 }
 
-/// What debug information tells of tokio.
+/// Debug information about tokio.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TokioDebug {
     /// Poll functions by address.
@@ -42,14 +42,13 @@ pub(crate) struct TokioDebug {
     pub(crate) worker: Option<[u64; 4]>,
 }
 
-/// How many levels of DIEs, or of types inside types, are followed. rustc nests namespaces by module, so real trees
-/// stay below 40.
+/// Depth of DIEs, or of nested types, that is followed. rustc nests namespaces by module, so real trees stay below 40.
 const MAX_DEPTH: usize = 256;
-/// Bytes of a name that are read: generic futures get long, but not that long.
+/// Bytes of a name that are read. Names of generic futures are long, but shorter.
 const LONGEST_NAME: usize = 64 << 10;
 
-/// Types of the poll functions at `addresses`. Reads the units that hold them, and others of the same crates only where
-/// a type's place is told there. `between` is called after each unit that was read.
+/// Types of the poll functions at `addresses`. Reads the units that contain them, and others of the same crates only if
+/// a type's line is missing. `between` is called after each unit.
 pub(crate) fn poll_types(dwarf: Dwarf<Slice<'_>>, addresses: &[u64], between: impl Fn()) -> HashMap<u64, PollType> {
     let wanted: HashSet<u64> = addresses.iter().copied().collect();
     let Ok(context) = Context::from_dwarf(dwarf) else {
@@ -102,14 +101,14 @@ fn future(poll: &str) -> Option<&str> {
     demangle::generic_arguments(poll).first().copied()
 }
 
-/// The crate that a type belongs to; that of the closure for a `BlockingTask`.
+/// The crate of a type; for a `BlockingTask` that of its closure.
 fn crate_of(future: &str) -> &str {
     let inner = demangle::generic_arguments(future);
     let path = if future.starts_with("tokio::") { inner.first().copied().unwrap_or(future) } else { future };
     path.split("::").next().unwrap_or_default()
 }
 
-/// What passes over units collect.
+/// Collected from units.
 #[derive(Default)]
 struct Facts {
     /// `poll<T, S>` by address.
@@ -178,7 +177,7 @@ impl Facts {
         }
     }
 
-    /// Where the future of `poll<T, S>` is written.
+    /// Where the future of `poll<T, S>` is declared.
     fn place(&self, poll: &str) -> Option<SourceLine> {
         let of = |future: &str| {
             let body = future
@@ -188,7 +187,7 @@ impl Facts {
             self.environments.get(future).or_else(|| self.bodies.get(&body)).cloned()
         };
         let future = future(poll)?;
-        // `BlockingTask<app::f::{closure_env#0}>`: the place of what it wraps.
+        // `BlockingTask<app::f::{closure_env#0}>`: where its closure is declared.
         of(future).or_else(|| of(demangle::generic_arguments(future).first()?))
     }
 }
@@ -206,25 +205,25 @@ fn path(open: &[(gimli::DwTag, String)], name: &str) -> String {
     path
 }
 
-/// What tokio's thread-local `CONTEXT` holds where.
+/// Offsets in tokio's thread-local `CONTEXT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Local {
     /// Offset of `current_task_id` from the symbol, storage wrapper included.
     pub(crate) task_id: u64,
-    /// The way to the worker of a multi-threaded runtime, where the program has such.
+    /// The path to the worker of a multi-threaded runtime, if the program has one.
     pub(crate) worker: Option<WorkerPlace>,
 }
 
-/// Looks for the structure `tokio::runtime::context::Context` in the thread-local whose symbol is `CONTEXT`, through the
-/// wrapper that std puts around a thread-local with a destructor (`std::sys::thread_local::native::eager::Storage<Context>`,
-/// member `val`); and for the structures between it and a worker.
+/// Finds the structure `tokio::runtime::context::Context` in the thread-local with the symbol `CONTEXT`, inside the
+/// wrapper of std for thread-locals with a destructor (`std::sys::thread_local::native::eager::Storage<Context>`,
+/// member `val`), and the structures between it and a worker.
 pub(crate) fn local(dwarf: &Dwarf<Slice<'_>>) -> Option<Local> {
     let (mut context, mut way, mut worker) = (None, None, None);
     let mut units = dwarf.units();
     while let Ok(Some(header)) = units.next() {
         let Ok(unit) = dwarf.unit(header) else { continue };
         let unit = UnitRef::new(dwarf, &unit);
-        // One of tokio's own units: `…/tokio-1.54.1/src/lib.rs/@/tokio.0-cgu.1`. With fat LTO units keep their names.
+        // One of tokio's own units: `…/tokio-1.54.1/src/lib.rs/@/tokio.0-cgu.1`. Units keep their names with fat LTO.
         if !unit_name(unit).is_some_and(|n| n.contains("tokio")) {
             continue;
         }
@@ -256,11 +255,11 @@ fn unit_name(unit: UnitRef<'_, Slice<'_>>) -> Option<String> {
     text(unit, root, gimli::DW_AT_name)
 }
 
-/// Names that structures and members are looked for by.
+/// Names of structures and members that are searched.
 const SOUGHT: [&str; 10] =
     ["current_task_id", "scheduler", "MultiThread", "__0", "Context", "worker", "Worker", "core", "handle", "index"];
 
-/// Which of them a name is; any other one is empty.
+/// The one of them that a name equals; empty for others.
 fn sought<'a>(unit: UnitRef<'_, Slice<'a>>, entry: &DebuggingInformationEntry<Slice<'a>>) -> &'static str {
     let name = entry.attr_value(gimli::DW_AT_name).and_then(|value| unit.attr_string(value).ok());
     name.and_then(|name| SOUGHT.into_iter().find(|s| s.as_bytes() == name.slice())).unwrap_or_default()
@@ -272,7 +271,7 @@ type Members = Vec<(&'static str, u64, Option<UnitOffset>)>;
 /// The structures of a unit.
 struct Structures {
     by_offset: HashMap<UnitOffset, (&'static str, Members)>,
-    /// Types of the variables that are tokio's `CONTEXT`.
+    /// Types of variables that are tokio's `CONTEXT`.
     contexts: Vec<UnitOffset>,
 }
 
@@ -322,7 +321,7 @@ impl Structures {
         let mut todo: Vec<(UnitOffset, u64, usize)> = self.contexts.iter().map(|&v| (v, 0, 0)).collect();
         let mut seen = HashSet::new();
         while let Some((at, base, depth)) = todo.pop() {
-            // Types of real programs are trees of a few dozen; hostile ones may be anything.
+            // Types of real programs are trees of dozens; hostile ones may be anything.
             if !seen.insert((at, base)) || seen.len() > 10_000 {
                 continue;
             }

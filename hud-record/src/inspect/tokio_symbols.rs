@@ -4,7 +4,7 @@ use super::{binary::Binary, demangle::clean};
 
 /// Whether a symbol is a `tokio::runtime::task::raw::poll`, by legacy or v0 mangling.
 pub(super) fn is_poll(name: &str) -> bool {
-    // Legacy: the path, a hash and nothing else. v0: an instance (`_RI`) of the path, with its arguments behind it.
+    // Legacy: the path, a hash and nothing else. v0: an instance (`_RI`) of the path, followed by its arguments.
     name.starts_with("_ZN5tokio7runtime4task3raw4poll17h")
         || (name.starts_with("_RI") && name.contains("5tokio7runtime4task3raw4poll"))
 }
@@ -45,7 +45,7 @@ fn is_before(version: &str, minor: u32) -> bool {
     version.strip_prefix("1.").and_then(|v| v.split('.').next()?.parse::<u32>().ok()).is_some_and(|m| m < minor)
 }
 
-/// Tokio's version, by the paths of its sources that panics carry (`…/tokio-1.54.1/src/…`).
+/// Tokio's version, by the source paths in its panics (`…/tokio-1.54.1/src/…`).
 pub(super) fn version(binary: &Binary) -> Option<String> {
     const BEFORE: &[u8] = b"/tokio-";
     let mut found = None;

@@ -1,7 +1,7 @@
-//! Loading the kernel programs and attaching them to the scheduler, the CPU clock and the target's poll functions.
+//! Loads the kernel programs and attaches them to the scheduler, the CPU clock and the target's poll functions.
 //!
-//! hud does without a program that this kernel does not take, says so, and records the rest: only context switches must be
-//! there ([`Probes::left_out`]).
+//! Programs that the kernel refuses are left out and reported ([`Probes::left_out`]); only context switches are
+//! required.
 
 use std::{cell::RefCell, collections::BTreeSet, num::NonZeroU32, os::fd::OwnedFd, path::Path, sync::Arc};
 
@@ -46,40 +46,40 @@ pub struct Probes {
     pub(super) programs: Option<Programs>,
     pub(super) places: usize,
     pub(super) trap: Option<TrapCost>,
-    /// Whether tokio's thread-local can be read.
+    /// Whether tokio's thread-local context can be read.
     pub(super) has_context: bool,
     pub(super) is_calibrating: bool,
-    /// Words in it, and looks at those that were not it.
+    /// Its size in words, and the samples of earlier rounds of the search, which covered other words.
     pub(super) context_words: u64,
     pub(super) looked: u64,
     /// The word of tokio's thread-local context that was found to hold the current task's id.
     pub(super) task_id_word: Option<u64>,
-    /// Where stacks are walked by unwind tables.
+    /// Keeps the unwind tables up to date, if they are used.
     pub(super) unwinder: Option<Unwinder>,
     /// Whether the CPUs are sampled.
     pub(super) samples: bool,
     pub(super) left_out: Vec<LeftOut>,
-    /// The programs at context switches, where they can be taken off for a while.
+    /// The programs at context switches, if they can be detached.
     pub(super) switches: Option<SwitchPrograms>,
-    /// Since when switches count (CLOCK_MONOTONIC); 0 = they don't.
+    /// Since when switches count (CLOCK_MONOTONIC); 0 if they do not.
     pub(super) switches_since: u64,
     pub(super) costs: RefCell<Costs>,
 }
 
 /// The programs at context switches.
 pub(super) enum SwitchPrograms {
-    /// They can be taken off, and put on again.
+    /// They can be detached and attached again.
     Detachable(Switch),
-    /// They stay on as long as these links do.
+    /// They stay attached while these links exist.
     Staying { _links: Tracepoints },
 }
 
 impl SwitchPrograms {
-    /// `tracepoints` are on.
+    /// For attached `tracepoints`.
     ///
-    /// To put one on or take it off, the kernel patches its own code while other CPUs run it. An emulated CPU may then still
-    /// run what was there before: under QEMU without KVM a kernel has crashed (`Oops: int3` in `try_to_wake_up`) or hung,
-    /// where that was done every other second. No kernel has on a real CPU.
+    /// Attaching and detaching make the kernel patch its own code while other CPUs run it. An emulated CPU may then
+    /// still run the old code: under QEMU without KVM a kernel crashed (`Oops: int3` in `try_to_wake_up`) or hung if
+    /// that was done every other second. No kernel did on a real CPU.
     fn new(tracepoints: Tracepoints) -> Result<Self> {
         if kernel::is_emulated() || kernel::is_older_than(6, 12) {
             return Ok(SwitchPrograms::Staying { _links: tracepoints });
@@ -89,8 +89,8 @@ impl SwitchPrograms {
     }
 }
 
-/// Threads that the kernel programs can follow at least; four times as many as there are at the attach, and at most what
-/// takes 64 MB of the kernel's memory.
+/// Fewest and most threads that the kernel programs can follow: four times the number at the attach; the most take 64
+/// MB of kernel memory.
 const THREADS: (usize, usize) = (4096, 32_768);
 
 /// The probes in the target's code.
@@ -99,14 +99,14 @@ pub(super) enum Probed {
     Not,
     /// By `uprobe_multi` links, on or off.
     Switched(Switch),
-    /// Linux before 6.6: one by one. The kernel waits out a grace period of about 100 ms for each as it is taken off, one
-    /// after the other whatever the number of threads that ask (it holds `event_mutex` meanwhile).
+    /// Linux before 6.6: one by one. Detaching each takes a grace period of about 100 ms, one after the other even from
+    /// several threads (the kernel holds `event_mutex`).
     OneByOne(Vec<UProbeLink>),
 }
 
 impl Probes {
-    /// Loads the programs for this target and attaches the always-on ones. Nothing is recorded before [`Probes::start`].
-    /// `budget` is the share of the target's CPU time that they may cost.
+    /// Loads the programs for this target and attaches the always-on ones. Nothing is recorded before
+    /// [`Probes::start`]. `budget` is the share of the target's CPU time that they may cost.
     pub(crate) fn attach(
         process: &Process,
         tokio: &Tokio,
@@ -152,7 +152,7 @@ impl Probes {
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .load(OBJECT)
             .map_err(|e| refused("loading the kernel programs", &e))?;
-        // While the verifier looks at the programs.
+        // In parallel to the verifier.
         let tables = if by_tables { Some(LoadingTables::begin(&bpf, tables)?) } else { None };
         let Loaded { counts, is_btf, tracepoints, sampler, probed } = Loaded::load(&mut bpf, OBJECT, plan, use_btf)?;
         let mut probes = Probes {
@@ -201,7 +201,7 @@ impl Probes {
         Ok(probes)
     }
 
-    /// What is not recorded here.
+    /// Data that is not recorded here.
     pub(crate) fn left_out(&self) -> &[LeftOut] {
         &self.left_out
     }
@@ -224,8 +224,8 @@ impl Probes {
         self.samples
     }
 
-    /// Makes use of what was learned of the target's tokio: tells the programs where the current task's id lies, or has them
-    /// look for it, and puts the probes on if the plan says so.
+    /// Applies debug information about the target's tokio: gives the programs the offset of the current task's id, or
+    /// has them search for it, and attaches the probes if the plan says so.
     pub fn use_learned(&mut self, process: &Process, tokio: &Tokio, plan: Plan) -> Result<()> {
         match tokio.task_id_word() {
             Some(word) if self.has_context => {
@@ -247,7 +247,7 @@ impl Probes {
         let lost_without = |name| match name {
             "sched_waking" => "run-queue latency and who wakes whom are not recorded",
             "sched_process_exec" => "hud does not notice if the target executes another program",
-            // Without BTF threads are seen when they first run.
+            // Without BTF, threads are first seen when they run.
             _ => "it is not recorded who starts a thread",
         };
         let mut switches = Vec::new();
@@ -285,7 +285,6 @@ impl Probes {
         Ok(())
     }
 
-    /// Attaches it.
     fn attach_tracepoint(&mut self, is_btf: bool, name: &str) -> Result<()> {
         if is_btf {
             let program: &mut BtfTracePoint = self.program(&format!("{name}_btf"))?;
@@ -319,7 +318,7 @@ impl Probes {
         let exe = format!("/proc/{}/exe", process.pid);
         let plain = |places: &[u64]| places.iter().map(|&p| (p, 0)).collect::<Vec<_>>();
         let polls: Vec<_> = tokio.exact_polls().map(|(index, p)| (p.file_offset, index as u64)).collect();
-        // Returns first: a return without its entry is ignored, an entry without its return would linger.
+        // Returns first: a return without its entry is ignored, an entry without its return would remain.
         let places = vec![
             Places { program: "poll_return", is_return: true, at: polls.clone() },
             Places { program: "poll_enter", is_return: false, at: polls },
@@ -331,7 +330,7 @@ impl Probes {
         let distinct = distinct_places(&places);
         let Some(programs) = self.programs.clone() else {
             return match self.attach_one_by_one(process, &places) {
-                // They are perf events, which a `uprobe_multi` link is not.
+                // They are perf events, unlike a `uprobe_multi` link.
                 Err(e @ Error::NoPermission { .. }) => {
                     let (stream, lost) = lost_with("poll_enter");
                     self.leave_out(stream, format!("{lost}: {e}{}", paranoid()));
@@ -345,7 +344,7 @@ impl Probes {
             std::io::ErrorKind::PermissionDenied => Error::NoPermission { what: what.into(), why: e.to_string() },
             _ => Error::Kernel { what: what.into(), why: e.to_string() },
         };
-        // Without what is left out.
+        // Without programs that are left out.
         let places = places.into_iter().filter(|p| programs.has(p.program)).collect();
         let mut probes = Uprobes::new(programs, places, &exe, process.pid).map_err(started)?;
         probes.attach().map_err(started)?;
@@ -395,7 +394,7 @@ impl Probes {
         Ok(())
     }
 
-    /// Says that there are places which the kernel does not probe.
+    /// Reports places that the kernel cannot probe.
     fn leave_out_places(&mut self, refused: &Refused, all: usize) {
         if !refused.places.is_empty() {
             let count = refused.places.len();
@@ -406,7 +405,7 @@ impl Probes {
         }
     }
 
-    /// Starts all streams at one instant, given as CLOCK_MONOTONIC; the probes, if they are on, count from it.
+    /// Starts all streams at one instant, given as CLOCK_MONOTONIC; attached probes count from it.
     pub fn start(&mut self, now: u64) -> Result<()> {
         if self.probes_are_on() {
             self.count_probes_since(now)?;
@@ -415,13 +414,12 @@ impl Probes {
         self.set("RECORDING", 1_u32)
     }
 
-    /// Stops all streams at one instant; what is in the ring stays to be drained.
+    /// Stops all streams at one instant; records in the ring can still be drained.
     pub fn stop(&mut self) -> Result<()> {
         self.set("RECORDING", 0_u32)
     }
 
-    /// What a hit of a probe costs the target here, without the kernel programs' own run time; `None` where that can't be
-    /// measured.
+    /// The target's cost of a hit, without the kernel programs' own run time; `None` if it cannot be measured.
     pub(crate) fn trap_cost(&self) -> Option<TrapCost> {
         self.trap
     }
@@ -438,7 +436,7 @@ impl Probes {
         self.task_id_word
     }
 
-    /// Has the unwind tables brought up to date, if walks came to unknown code.
+    /// Has the unwind tables updated if walks reached unknown code.
     pub fn follow_mappings(&mut self, counters: &Counters) {
         if let Some(unwinder) = &mut self.unwinder {
             unwinder.look_again(counters.unmapped);
@@ -454,7 +452,7 @@ impl Probes {
     }
 }
 
-/// How many places there are: entry and return of a function are one.
+/// The number of places: entry and return of a function count as one.
 fn distinct_places(places: &[Places]) -> usize {
     places.iter().flat_map(|p| &p.at).map(|(place, _)| place).collect::<BTreeSet<_>>().len()
 }

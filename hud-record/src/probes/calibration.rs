@@ -13,15 +13,15 @@ use crate::error::Result;
 type CalibrationWords = [u64; size_of::<Calibration>() / 8];
 
 impl Probes {
-    /// Whether the place of the current task's id is still being looked for.
+    /// Whether the word of the current task's id is still being searched.
     pub fn is_calibrating(&self) -> bool {
         self.is_calibrating
     }
 
-    /// Looks whether the place of the current task's id is sure by now, and if so, or on giving up, tells the kernel
-    /// programs. Gives false where it gave up.
+    /// Checks whether the word of the current task's id is certain by now; if so, or on giving up, the kernel programs
+    /// are informed. Returns false if the search was given up.
     ///
-    /// Giving up takes evidence too: a target that was idle has shown none.
+    /// Giving up needs evidence too: an idle target has shown none.
     pub fn calibrate(&mut self, give_up: bool) -> Result<bool> {
         const ENOUGH: u64 = 64;
         let mut found = None;
@@ -35,7 +35,7 @@ impl Probes {
             };
             calibration.found = found.unwrap_or(0);
             if found.is_none() && words > CONTEXT_WORDS as u64 && calibration.looks >= ENOUGH / 2 {
-                // Not among these words: on to the next ones, and round.
+                // Not among these words: the next ones are tried, and then the first again.
                 looked += calibration.looks;
                 let next = calibration.first + CONTEXT_WORDS as u64;
                 let first = if next < words { next } else { 0 };

@@ -6,15 +6,14 @@ use hud_common::wire::Config;
 
 use crate::{inspect::VTABLE_ID_OFFSET, kernel::Offsets};
 
-/// The share of the overhead budget that context switches may use for stacks. The rest is for what a switch costs at least,
-/// and for the probes in the target's code.
+/// The share of the overhead budget for stacks at context switches. The rest is for the minimum cost of a switch and
+/// for the probes in the target's code.
 pub(super) const SWITCH_SHARE: f64 = 0.5;
 
-/// And at least this share of one CPU's time, however many CPUs there are: of a target that does nearly nothing, 2 % is
-/// nothing.
+/// At least this share of one CPU's time, for all CPUs together: 2 % of a nearly idle target would be nothing.
 pub(crate) const SWITCH_FLOOR: f64 = 0.0035;
 
-/// What the kernel programs have to know of this kernel. The target's part is left to be filled in.
+/// The constants that depend on this kernel. Those that depend on the target are left to the caller.
 pub(super) fn config(offsets: Option<Offsets>) -> Config {
     let offsets = offsets.unwrap_or(Offsets::NONE);
     Config {
@@ -32,13 +31,13 @@ pub(super) fn config(offsets: Option<Offsets>) -> Config {
     }
 }
 
-/// [`Config::switch_floor`]: each CPU has a token bucket of its own.
+/// [`Config::switch_floor`]: each CPU has its own token bucket.
 pub(super) fn switch_floor() -> u32 {
     let cpus = online_cpus().map_or(1, |cpus| cpus.len()).max(1);
     share(SWITCH_FLOOR / f64::from(u32::try_from(cpus).unwrap_or(u32::MAX))).max(1)
 }
 
-/// A share in 65536ths.
+/// A share in 65,536ths.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 1")]
 pub(super) fn share(share: f64) -> u32 {
     (share.clamp(0.0, 1.0) * 65_536.0) as u32

@@ -6,27 +6,27 @@ use super::{
 };
 
 impl Probes {
-    /// Whether the programs at context switches are on.
+    /// Whether the programs at context switches are attached.
     pub fn switches_are_on(&self) -> bool {
         self.detachable().is_none_or(Switch::is_on)
     }
 
-    /// Whether they are being put on.
+    /// Whether they are being attached.
     pub fn switches_go_on(&self) -> bool {
         self.detachable().is_some_and(Switch::goes_on)
     }
 
-    /// Whether they are off, and can be put on again.
+    /// Whether they are detached and can be attached again.
     pub fn switches_can_go_on(&self) -> bool {
         self.detachable().is_some_and(Switch::is_off)
     }
 
-    /// Whether they can be taken off, and put on again.
+    /// Whether they can be detached and attached again.
     pub fn switches_can_detach(&self) -> bool {
         self.detachable().is_some()
     }
 
-    /// Puts them on or takes them off, soon.
+    /// Attaches or detaches them, soon.
     pub fn turn_switches(&self, on: bool) {
         if let Some(switch) = self.detachable() {
             switch.turn(on);
@@ -40,12 +40,12 @@ impl Probes {
         }
     }
 
-    /// Whether the probes in the target's code can be put on again once they are off.
+    /// Whether the probes in the target's code can be attached again after detaching.
     pub fn probes_can_turn(&self) -> bool {
         matches!(&self.probed, Probed::Switched(_))
     }
 
-    /// Whether all probes in the target's code are on.
+    /// Whether all probes in the target's code are attached.
     pub fn probes_are_on(&self) -> bool {
         match &self.probed {
             Probed::Not => false,
@@ -54,17 +54,17 @@ impl Probes {
         }
     }
 
-    /// Whether they are being put on.
+    /// Whether they are being attached.
     pub fn probes_go_on(&self) -> bool {
         matches!(&self.probed, Probed::Switched(switch) if switch.goes_on())
     }
 
-    /// Whether they are off and can be put on again.
+    /// Whether they are detached and can be attached again.
     pub fn probes_can_go_on(&self) -> bool {
         matches!(&self.probed, Probed::Switched(switch) if switch.is_off())
     }
 
-    /// Puts the probes on or takes them off, soon. What was put on one by one is taken off for good.
+    /// Attaches or detaches the probes, soon. Probes attached one by one are detached for good.
     pub fn turn_probes(&mut self, on: bool) {
         match &self.probed {
             Probed::Switched(switch) => switch.turn(on),
@@ -73,8 +73,8 @@ impl Probes {
                     "polls, wakes, spawns and ends are no longer recorded: putting probes on again takes Linux 6.6"
                 );
                 if let Probed::OneByOne(links) = std::mem::replace(&mut self.probed, Probed::Not) {
-                    // A thread that cannot be had: the links go with the closure, right here. Entries first, which were
-                    // attached last: an entry without its return would linger.
+                    // If no thread can be started, dropping the closure detaches here. Entries first, which were
+                    // attached last: an entry without its return would remain.
                     let detach = move || links.into_iter().rev().for_each(drop);
                     let _ = std::thread::Builder::new().name("hud-probes".into()).spawn(detach);
                 }
@@ -83,7 +83,7 @@ impl Probes {
         }
     }
 
-    /// How many places of the target's code are probed.
+    /// Number of probed places in the target's code.
     pub fn probed_places(&self) -> usize {
         match &self.probed {
             Probed::Not => 0,

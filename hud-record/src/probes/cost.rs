@@ -1,8 +1,8 @@
-//! What the kernel programs cost: their run time, as the kernel counts it, or as it follows from how often they run.
+//! The cost of the kernel programs: their run time, counted by the kernel or calculated from the number of runs.
 //!
-//! The kernel counts while a descriptor for it is open (BPF_ENABLE_STATS, Linux 5.8). That takes 50 ns for each run of a
-//! program, which at 100,000 context switches a second is 1 % of a CPU. So where programs run often it is closed once it has
-//! taught what a run takes, and from then on the run time is calculated.
+//! The kernel counts while a descriptor for it is open (BPF_ENABLE_STATS, Linux 5.8). That takes 50 ns per run of a
+//! program, which at 100,000 context switches a second is 1 % of a CPU. So if programs run often, it is closed once the
+//! cost of a run is known, and from then on the run time is calculated.
 
 use std::{
     os::fd::OwnedFd,
@@ -11,22 +11,22 @@ use std::{
 
 use hud_common::wire::Counters;
 
-/// Runs after which their average is known well enough.
+/// Runs after which their average is reliable.
 const ENOUGH: u64 = 2_000;
-/// Runs per second that may be counted by the kernel: a twentieth of a percent of a CPU.
+/// Runs per second that the kernel may count: a twentieth of a percent of a CPU.
 const FEW: f64 = 10_000.0;
 
-/// What a run takes (ns) before that is known: as on the machine of docs/benchmarks.
+/// Initial estimates of a run's time (ns), from the machine of docs/benchmarks.
 const SWITCH: f64 = 250.0;
 const POLL_HIT: f64 = 350.0;
 const OTHER_HIT: f64 = 500.0;
-/// What a context switch takes (ns) beside the programs: the kernel goes to two of them.
+/// Time of a context switch besides the programs (ns): the kernel calls two of them.
 pub(crate) const DISPATCH: f64 = 60.0;
 
-/// The descriptor by which the kernel counts; `None` where it does not.
+/// The descriptor by which the kernel counts; `None` if it does not.
 static STATS: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// Has the kernel count from now on, if it is not counting already. Takes CAP_SYS_ADMIN, which is given up after the attach.
+/// Makes the kernel count, if it does not already. Needs CAP_SYS_ADMIN, which is given up after the attach.
 pub(crate) fn begin() -> bool {
     let mut stats = STATS.lock().unwrap_or_else(PoisonError::into_inner);
     if stats.is_none() {
@@ -39,37 +39,37 @@ fn end() {
     *STATS.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// How often programs have run, or what they took (ns), so far.
+/// Run times so far (ns).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct RunTimes {
-    /// Those that are always on.
+    /// Of the always-on programs.
     pub(crate) always_on: f64,
-    /// Those in the target's code.
+    /// Of those in the target's code.
     pub(crate) probed: f64,
 }
 
-/// What is counted of the work at context switches.
+/// Counts of the work at context switches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Switches {
-    /// How many.
+    /// Number of switches.
     pub(crate) count: u64,
-    /// What was spent on walks and searches at switches (ns).
+    /// Time spent on walks and searches at switches (ns).
     pub(crate) spent: u64,
-    /// And on samples (ns).
+    /// Time spent on samples (ns).
     pub(crate) sampled: u64,
 }
 
-/// Follows what the programs cost.
+/// Tracks the cost of the programs.
 #[derive(Debug)]
 pub(crate) struct Costs {
     counts: bool,
     switch: f64,
     poll_hit: f64,
     other_hit: f64,
-    /// Added to what is calculated, so that it goes on where the kernel stopped counting.
+    /// Added to calculated times, so that they continue from the kernel's last count.
     offset: RunTimes,
     last: RunTimes,
-    /// When it was last considered whether the kernel should go on counting, and how many runs there were.
+    /// When it was last decided whether the kernel should continue to count, and the number of runs then.
     considered: (u64, u64),
 }
 
@@ -87,12 +87,12 @@ impl Costs {
         }
     }
 
-    /// What a context switch costs the target at least (ns).
+    /// The minimum cost of a context switch to the target (ns).
     pub(crate) fn switch(&self) -> f64 {
         self.switch + DISPATCH
     }
 
-    /// What all have cost by `now` (CLOCK_MONOTONIC). `counted` asks the kernel.
+    /// The run times by `now` (CLOCK_MONOTONIC). `counted` queries the kernel.
     pub(crate) fn run_times(
         &mut self,
         now: u64,
@@ -105,7 +105,7 @@ impl Costs {
         }
         let times = counted();
         if switches.count >= ENOUGH {
-            // The programs run at other processes' switches too: those are in the time, and not in the count.
+            // The programs also run at other processes' switches, which are in the time and not in the count.
             let rest = times.always_on - float(switches.spent) - float(switches.sampled);
             self.switch = (rest / float(switches.count)).clamp(50.0, 1_000.0);
         }

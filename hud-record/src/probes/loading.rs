@@ -1,7 +1,7 @@
-//! Loads the kernel programs side by side.
+//! Loads the kernel programs in three threads.
 //!
-//! The verifier takes as long for the one at context switches as for the sampler and for the probes: beside a target that
-//! leaves no CPU idle, one after the other took three times as long as each.
+//! The verifier takes as long for the program at context switches as for the sampler and for the probes: beside a
+//! target that leaves no CPU idle, loading them in sequence took three times as long as each.
 
 use std::{
     collections::HashMap,
@@ -25,38 +25,38 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The scheduler's tracepoints, the one that must be there first.
+/// The scheduler's tracepoints; the first is required.
 pub(crate) const TRACEPOINTS: [&str; 4] = ["sched_switch", "sched_waking", "sched_process_exec", "sched_wakeup_new"];
 /// The program that samples the CPUs.
 pub(crate) const SAMPLER: &str = "sample_cpu";
 
-/// What came of it.
+/// The result.
 pub(crate) struct Loaded {
     /// Whether the kernel counts the programs' run time.
     pub(crate) counts: bool,
     /// Whether the programs at tracepoints are for those with BTF.
     pub(crate) is_btf: bool,
-    /// The programs at [`TRACEPOINTS`]; their descriptors where each is at a BTF tracepoint.
+    /// The programs at [`TRACEPOINTS`]; with their descriptors if they are at BTF tracepoints.
     pub(crate) tracepoints: Vec<Result<Option<OwnedFd>>>,
-    /// The sampler, where one is wanted.
+    /// The sampler, if wanted.
     pub(crate) sampler: Option<Result<()>>,
-    /// Those for probes in the target's code, where they are wanted.
+    /// The programs for probes in the target's code, if wanted.
     pub(crate) probed: Option<io::Result<LoadedProbes>>,
 }
 
 /// The programs for probes in the target's code.
 pub(crate) struct LoadedProbes {
     pub(crate) programs: Programs,
-    /// Those that the verifier rejects, with its reason.
+    /// Rejected programs, with the verifier's reason.
     pub(crate) rejected: Vec<(&'static str, String)>,
-    /// What a hit costs the target; `None` where it is not measured.
+    /// The target's cost of a hit; `None` if not measured.
     pub(crate) trap: Option<TrapCost>,
 }
 
 impl Loaded {
-    /// Loads what `plan` needs of `object`, whose maps are in `bpf`.
+    /// Loads the programs of `object` that `plan` needs; its maps are in `bpf`.
     pub(crate) fn load(bpf: &mut Ebpf, object: &[u8], plan: Plan, use_btf: bool) -> Result<Self> {
-        // Now, as the ring is still among the maps.
+        // Here, while the ring is still among the maps.
         let relocated = (plan.polls != Polls::Off).then(|| Relocated::new(bpf, object));
         let mut programs: HashMap<&str, &mut Program> = bpf.programs_mut().collect();
         let sampler = (plan.freq > 0).then(|| programs.remove(SAMPLER));

@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{error::Result, inspect::Process, kernel};
 
-/// [`ThreadState`] as aya wants it: plain words.
+/// [`ThreadState`] as words, for aya.
 type ThreadWords = [u64; size_of::<ThreadState>() / 8];
 type CounterWords = [u64; size_of::<Counters>() / 8];
 type BudgetWords = [u64; size_of::<SwitchBudget>() / 8];
 
 impl Probes {
-    /// Tells the kernel program of threads that exist already, so that it tells only news.
+    /// Gives the kernel program an existing thread, so that it reports only new ones.
     pub fn know_thread(&mut self, tid: u32, name: &str) -> Result<()> {
         let mut state = ThreadState::zeroed();
         let name = name.as_bytes();
@@ -28,23 +28,23 @@ impl Probes {
         if let (Some(to), Some(from)) = (state.comm.get_mut(..length), name.get(..length)) {
             to.copy_from_slice(from);
         }
-        // BPF_NOEXIST: a thread that the programs met meanwhile keeps its state.
+        // BPF_NOEXIST: a thread that the programs have seen meanwhile keeps its state.
         let _ = self.threads()?.insert(tid, bytemuck::cast::<_, ThreadWords>(state), 1);
         Ok(())
     }
 
-    /// Lets the probes in the target's code count from `since` (CLOCK_MONOTONIC), or not at all (0).
+    /// Counts the probes in the target's code from `since` (CLOCK_MONOTONIC), or not at all (0).
     pub fn count_probes_since(&mut self, since: u64) -> Result<()> {
         self.set("PROBES_SINCE", since)
     }
 
-    /// Lets context switches count from `since` (CLOCK_MONOTONIC), or not at all (0).
+    /// Counts context switches from `since` (CLOCK_MONOTONIC), or not at all (0).
     pub fn count_switches_since(&mut self, since: u64) -> Result<()> {
         self.switches_since = since;
         self.set("SWITCHES_SINCE", since)
     }
 
-    /// When the target executed another program (CLOCK_MONOTONIC), which ended all streams; `None` while it has not.
+    /// When the target executed another program (CLOCK_MONOTONIC), which ended all streams; `None` if it has not.
     pub fn executed(&self) -> Result<Option<u64>> {
         let map = self.bpf.map("EXECUTED").ok_or_else(|| missing("EXECUTED"))?;
         let map: Array<&MapData, u64> = Array::try_from(map).map_err(|e| refused("opening a switch", &e))?;
@@ -58,20 +58,20 @@ impl Probes {
         map.set(0, value, 0).map_err(|e| refused("turning a switch", &e))
     }
 
-    /// Lets the kernel programs tell the types of all tasks again, as they meet them.
+    /// Makes the kernel programs report the types of all tasks again as they see them.
     pub fn retell_tasks(&mut self) -> Result<()> {
         let map = self.bpf.map_mut("TASKS").ok_or_else(|| missing("TASKS"))?;
         let mut tasks: HashMap<&mut MapData, u64, u32> =
             HashMap::try_from(map).map_err(|e| refused("opening the task map", &e))?;
         let known: Vec<u64> = tasks.keys().flatten().collect();
         for task in known {
-            // One that the map has forgotten meanwhile is what is wanted.
+            // A task that the map has dropped meanwhile is fine too.
             let _ = tasks.remove(&task);
         }
         Ok(())
     }
 
-    /// The counters of all CPUs, added up.
+    /// The counters, summed over CPUs.
     pub fn counters(&self) -> Result<Counters> {
         let map = self.bpf.map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
         let counters: PerCpuArray<&MapData, CounterWords> =
@@ -98,8 +98,8 @@ impl Probes {
         Ok(sum)
     }
 
-    /// Threads that are off CPU now, with the interval in progress, or have intervals that were not reported yet; `is_off` says
-    /// which. To be called when switches do not count any more, with the time since which they did.
+    /// Threads with an off-CPU interval in progress, which `is_off` marks, or with unreported intervals. To be called
+    /// when switches no longer count, with the time since when they did.
     pub fn unfinished(&mut self, since: u64) -> Result<Vec<ThreadState>> {
         let threads = self.threads()?;
         let mut unfinished = Vec::new();
@@ -109,14 +109,15 @@ impl Probes {
             if since == 0 || head.kind != EventKind::OffCpu as u32 {
                 state.is_off = 0;
             } else if state.is_off != 0 && state.is_off != switch_tag(since) {
-                // It left its CPU before switches began to count. Unless it was seen on one since, it was off all the time.
+                // It left its CPU before switches began to count. If it was not seen on a CPU since, it was off all the
+                // time.
                 (head.ts, head.frames, head.task_id, head.is_sum) = (since, 0, 0, 1);
                 head.wake_ts = if head.wake_ts < since { 0 } else { head.wake_ts };
                 if state.on_since >= since {
                     state.is_off = 0;
                 }
             }
-            // What was not reported when switches last stopped counting has been reported then.
+            // Intervals unreported when switches last stopped counting were reported then.
             if since == 0 || state.unreported.since < since {
                 state.unreported.intervals = 0;
             }
@@ -127,26 +128,26 @@ impl Probes {
         Ok(unfinished)
     }
 
-    /// Since when switches count (CLOCK_MONOTONIC); 0 = they don't.
+    /// Since when switches count (CLOCK_MONOTONIC); 0 if they do not.
     pub fn switches_since(&self) -> u64 {
         self.switches_since
     }
 
-    /// Removes what the kernel programs remember of threads that are gone. Gives those.
+    /// Removes exited threads from the kernel programs' map, and returns them.
     pub fn forget_threads(&mut self, process: &Process) -> Result<Vec<u32>> {
         let mut threads = self.threads()?;
         let known: Vec<u32> = threads.keys().flatten().collect();
-        // After those that are known: one that is born in between is not among them.
+        // Read after the map: a thread born in between is not in the map.
         let alive: HashSet<u32> = process.threads().into_iter().collect();
         let gone: Vec<u32> = known.into_iter().filter(|tid| !alive.contains(tid)).collect();
         for tid in &gone {
-            // One that the programs have removed meanwhile is what is wanted.
+            // A thread that the programs have removed meanwhile is fine too.
             let _ = threads.remove(tid);
         }
         Ok(gone)
     }
 
-    /// A thread's stack pointer as it was last walked at a context switch.
+    /// A thread's stack pointer at its last walked context switch.
     pub(crate) fn last_stack_pointer(&mut self, tid: u32) -> Option<u64> {
         let words = self.threads().ok()?.get(&tid, 0).ok()?;
         let state: ThreadState = bytemuck::cast(words);
@@ -168,7 +169,7 @@ impl Probes {
         })
     }
 
-    /// What the programs at context switches have cost the target so far (ns), with what the kernel takes to get to them.
+    /// Cost of context switches to the target so far (ns), including the kernel's dispatch.
     pub(crate) fn switch_cost(&self) -> f64 {
         let switches = self.switch_counts().unwrap_or_default();
         as_float(switches.count.into()) * self.costs.borrow().switch() + as_float(switches.spent.into())
@@ -193,7 +194,7 @@ impl Probes {
         Some(whole(times.always_on + times.probed))
     }
 
-    /// Name and instructions verified of each loaded program.
+    /// Name and verified instructions of each loaded program.
     pub fn verified_instructions(&self) -> Vec<(String, u32)> {
         let probed = self.programs.iter().flat_map(Programs::verified_instructions);
         self.bpf
@@ -203,13 +204,13 @@ impl Probes {
             .collect()
     }
 
-    /// Context switches of the target that counted so far.
+    /// Context switches of the target that have counted.
     pub fn switches(&self) -> u64 {
         self.switch_counts().unwrap_or_default().count
     }
 }
 
-/// The stream whose events a counter index belongs to.
+/// The counters of a stream.
 pub fn stream_counters(counters: &Counters, stream: Stream) -> StreamCounters {
     counters.streams.get(stream as usize).copied().unwrap_or_default()
 }

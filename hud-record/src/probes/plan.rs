@@ -3,9 +3,9 @@
 /// Whether polls, wakes, spawns and ends are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polls {
-    /// As much as a budget allows.
+    /// As the overhead budget allows.
     Auto,
-    /// Every one.
+    /// All of them.
     Exact,
     /// None.
     Off,
@@ -22,10 +22,10 @@ impl Polls {
     }
 }
 
-/// How stacks are walked.
+/// How stacks are unwound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwind {
-    /// By unwind tables where the kernel allows, else by frame pointers.
+    /// By unwind tables if the kernel allows it, else by frame pointers.
     Auto,
     /// By unwind tables.
     EhFrame,
@@ -47,12 +47,12 @@ impl Unwind {
 /// What to attach.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// CPU samples a second and CPU; 0 = none.
+    /// Sampling frequency per CPU, in Hz (0 disables sampling)
     pub freq: u32,
     /// Whether to probe polls, wakes, spawns and ends.
     pub polls: Polls,
-    /// How stacks are walked.
+    /// How stacks are unwound.
     pub unwind: Unwind,
-    /// Use the plain tracepoints even where the kernel has BTF (for tests of that path).
+    /// Use plain tracepoints even if the kernel has BTF (to test that path).
     pub no_btf: bool,
 }

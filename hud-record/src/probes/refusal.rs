@@ -9,7 +9,7 @@ pub(super) fn missing(what: &str) -> Error {
     }
 }
 
-/// In which way the system keeps perf events from those who have all the capabilities that hud asks for.
+/// A hint if the system denies perf events to processes with all the capabilities that hud asks for.
 pub(super) fn paranoid() -> String {
     match kernel::perf_event_paranoid() {
         Some(level @ 3..) => format!(
@@ -19,24 +19,24 @@ pub(super) fn paranoid() -> String {
     }
 }
 
-/// An error for a program that the verifier rejected.
+/// The error for a program that the verifier rejected.
 pub(super) fn rejection(program: &str, why: &str) -> Error {
     Error::Rejected { program: program.into(), release: kernel::release(), why: why.into() }
 }
 
-/// The verifier's reason: it comes last in its log, before its statistics.
+/// The verifier's reason: the last line of its log before the statistics.
 pub(super) fn verdict(log: &str) -> &str {
     let statistics = ["processed ", "verification time", "stack depth", "func#", "mark_precise", "max_states"];
     let is_reason = |line: &&str| !line.is_empty() && !statistics.iter().any(|s| line.starts_with(s));
     log.lines().rev().map(str::trim).find(is_reason).unwrap_or_default()
 }
 
-/// The system's error that an error of aya's comes from.
+/// The system's error behind one of aya's.
 pub(super) fn kernel_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
     std::iter::successors(Some(error), |e| e.source()).find_map(|e| e.downcast_ref())
 }
 
-/// An error of aya's in hud's terms: no permission, no eBPF, or a program of ours that is at fault.
+/// Translates an error of aya's: no permission, no eBPF, or a rejected program.
 pub(super) fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     let mut why = error.to_string();
     let mut source = error.source();
@@ -52,7 +52,7 @@ pub(super) fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> 
     let why = match why.split_once("Verifier output:") {
         Some((call, log)) => {
             let reason = verdict(log);
-            // The verifier says "permission denied" of a program that it rejects too.
+            // The verifier reports "permission denied" for rejected programs too.
             let lacks_rights = is_denied && privilege::lacks_bpf();
             if !reason.is_empty() && !lacks_rights {
                 return rejection(what.rsplit('/').next().unwrap_or(what), reason);

@@ -1,4 +1,4 @@
-//! Kernel programs that are put on and taken off as a whole, while recording goes on.
+//! Kernel programs that are attached and detached as a whole, while recording goes on.
 
 use std::{
     io,
@@ -16,17 +16,17 @@ use aya_obj::generated::bpf_cmd;
 
 use crate::{bpf, privilege};
 
-/// What can be put on and taken off.
+/// Programs that can be attached and detached.
 pub(crate) trait Attach: Send {
-    /// Puts all of it on. What is on stays.
+    /// Attaches all of them. Attached ones stay.
     fn attach(&mut self) -> io::Result<()>;
-    /// Takes all of it off.
+    /// Detaches all of them.
     fn detach(&mut self);
-    /// Whether it is on.
+    /// Whether they are attached.
     fn is_attached(&self) -> bool;
 }
 
-/// Programs at BTF tracepoints, each of which knows its own.
+/// Programs at BTF tracepoints, each loaded for its own.
 #[derive(Debug)]
 pub(crate) struct Tracepoints {
     programs: Vec<OwnedFd>,
@@ -34,7 +34,7 @@ pub(crate) struct Tracepoints {
 }
 
 impl Tracepoints {
-    /// These programs, off.
+    /// These programs, detached.
     pub(crate) fn new(programs: Vec<OwnedFd>) -> Self {
         Tracepoints { programs, links: Vec::new() }
     }
@@ -44,7 +44,8 @@ impl Attach for Tracepoints {
     fn attach(&mut self) -> io::Result<()> {
         for program in self.programs.iter().skip(self.links.len()) {
             let mut attr = bpf::zeroed();
-            // Without a name: the program was loaded for one tracepoint (`bpf_raw_tp_link_attach`, kernel/bpf/syscall.c).
+            // Without a name: the program was loaded for one tracepoint (`bpf_raw_tp_link_attach`,
+            // kernel/bpf/syscall.c).
             attr.raw_tracepoint.prog_fd = program.as_raw_fd().cast_unsigned();
             self.links.push(bpf::open(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)?);
         }
@@ -60,7 +61,7 @@ impl Attach for Tracepoints {
     }
 }
 
-/// Puts programs on and takes them off without making anyone wait: a thread of its own does, as the kernel takes up to a
+/// Attaches and detaches programs without making the caller wait: on a thread of its own, as the kernel takes up to a
 /// tenth of a second.
 #[derive(Debug)]
 pub(crate) struct Switch {
@@ -74,13 +75,13 @@ const ON: u8 = 1;
 const GOING_ON: u8 = 2;
 const GOING_OFF: u8 = 3;
 const REFUSED: u8 = 4;
-/// How long after a refusal the probes may be tried again.
+/// How long after a refusal the programs may be tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 impl Switch {
-    /// Takes `programs` over, as they are: on or off.
+    /// Takes over `programs` as they are, attached or not.
     ///
-    /// Where they are refused, as memory may be short, they are off, and may be tried again after a minute.
+    /// If they are refused, as memory may be short, they are detached and may be tried again after a minute.
     pub(crate) fn new(name: &str, mut programs: impl Attach + 'static) -> io::Result<Self> {
         let state = Arc::new(AtomicU8::new(if programs.is_attached() { ON } else { OFF }));
         let (wish, wishes) = mpsc::channel();
@@ -116,24 +117,24 @@ impl Switch {
         Ok(Switch { wish: Some(wish), state, thread: Some(thread) })
     }
 
-    /// Turns the probes on or off, soon.
+    /// Attaches or detaches them, soon.
     pub(crate) fn turn(&self, on: bool) {
         self.state.store(if on { GOING_ON } else { GOING_OFF }, Ordering::Release);
-        // A thread that is gone has panicked: the state stays as it is, neither on nor off.
+        // If the thread has panicked, the state stays as it is.
         let _ = self.wish.as_ref().map(|w| w.send(on));
     }
 
-    /// Whether they are all on.
+    /// Whether all are attached.
     pub(crate) fn is_on(&self) -> bool {
         self.state.load(Ordering::Acquire) == ON
     }
 
-    /// Whether they are being put on.
+    /// Whether they are being attached.
     pub(crate) fn goes_on(&self) -> bool {
         self.state.load(Ordering::Acquire) == GOING_ON
     }
 
-    /// Whether they are all off, and were not refused.
+    /// Whether all are detached, and were not refused.
     pub(crate) fn is_off(&self) -> bool {
         self.state.load(Ordering::Acquire) == OFF
     }
@@ -143,7 +144,7 @@ impl Drop for Switch {
     fn drop(&mut self) {
         self.wish = None;
         if let Some(thread) = self.thread.take() {
-            // It only detaches; what a panic there would leave is taken off by the end of this process.
+            // It only detaches; after a panic there, the end of this process does.
             let _ = thread.join();
         }
     }

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::kernel;
 
-/// Tries the links on a function of this process.
+/// Tests the links on a function of this process.
 ///
-/// Linux before 6.6 may accept the program, and refuse the link. 6.6.0 to 6.6.34, 6.7, 6.8 and 6.9.0 to 6.9.4 take the
-/// process id of a link for a thread's, and run the program for that thread alone (46ba0e49b642): the polls of all
-/// workers would be missing, and nothing would say so. So another thread than the first must be seen here.
+/// Linux before 6.6 may accept the program and refuse the link. 6.6.0 to 6.6.34, 6.7, 6.8 and 6.9.0 to 6.9.4 take a
+/// link's process id for a thread's and run the program for that thread alone (46ba0e49b642): the polls of all workers
+/// would be missing silently. So the test needs a hit by a second thread.
 pub(super) fn test(programs: &Programs) -> io::Result<Tested> {
     let without = median_call();
     let place = own_place("poll_enter", false)?;
@@ -30,13 +30,13 @@ pub(super) fn test(programs: &Programs) -> io::Result<Tested> {
     thread::Builder::new().name("hud-self-test".into()).spawn(hit)?.join().map_err(|_| io::Error::other("panic"))?;
     let by_another_thread = runs()?;
     measured();
-    // Where the kernel counts no runs at all, its version has to do.
+    // If the kernel counts no runs at all, its version decides.
     let is_counted = runs()? > before;
     let is_seen = if is_counted { by_another_thread >= before + 8 } else { !filters_by_thread(&kernel::release()) };
     if is_seen { Ok(tested) } else { Err(io::Error::other("they see one thread of a process only")) }
 }
 
-/// What it costs a program to hit probes, without the run time of the kernel programs behind them.
+/// A program's cost of hitting a probe, without the kernel programs' run time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TrapCost {
     /// The entry of a function.
@@ -45,15 +45,15 @@ pub(crate) struct TrapCost {
     pub(crate) entry_and_return: Duration,
 }
 
-/// Probes on a function of this process, on after a test. Taken off when dropped, by other threads.
+/// Probes on a function of this process, attached by a test. Other threads detach them when this is dropped.
 pub(crate) struct Tested {
     probes: Uprobes,
-    /// What a call took before they were on.
+    /// The duration of a call without probes.
     without: Duration,
 }
 
 impl Tested {
-    /// Measures with the very programs, which turn back at once as this is not their target.
+    /// Measures with the real programs, which return at once as this is not their target.
     pub(crate) fn trap_cost(mut self) -> io::Result<TrapCost> {
         let entry = median_call().saturating_sub(self.without);
         self.probes.add(own_place("poll_return", true)?);
@@ -63,15 +63,15 @@ impl Tested {
 }
 
 impl Drop for Tested {
-    /// Nobody calls the function any more, so nothing waits for this: a grace period, for which the kernel's own threads
-    /// need a CPU. Beside 2,000 busy threads three of them took 4.6 s of an attach.
+    /// The function is not called any more, so nothing waits for this: a grace period needs CPU time of the kernel's
+    /// threads. Beside 2,000 busy threads, three of them took 4.6 s of an attach.
     fn drop(&mut self) {
         drop(self.probes.release());
     }
 }
 
-/// What a call of [`measured`] takes. A program does something between two hits, which takes the caches' first level from
-/// the kernel's path: a sixth more than hits in a loop.
+/// The duration of a call of [`measured`]. Programs do work between two hits, which evicts the kernel's path from the
+/// first-level caches: a sixth more than hits in a loop.
 fn median_call() -> Duration {
     const CALLS: usize = 400;
     let mut memory = vec![0_u8; 128 << 10];
@@ -87,7 +87,7 @@ fn median_call() -> Duration {
     *median
 }
 
-/// A place of this process to try probes on: [`measured`].
+/// The place of [`measured`], to test probes on.
 fn own_place(program: &'static str, is_return: bool) -> io::Result<Places> {
     let address = measured as *const () as u64;
     let maps = crate::inspect::mappings(Path::new("/proc/self/maps"))?;
@@ -99,7 +99,7 @@ fn own_place(program: &'static str, is_return: bool) -> io::Result<Places> {
     Ok(Places { program, is_return, at: vec![(place, 0)] })
 }
 
-/// Whether `uprobe_multi` links of this kernel see one thread only, by its release.
+/// Whether this kernel's `uprobe_multi` links see one thread only, by its release.
 fn filters_by_thread(release: &str) -> bool {
     match kernel::version(release) {
         (6, 6, patch) => patch < 35,
@@ -109,7 +109,7 @@ fn filters_by_thread(release: &str) -> bool {
     }
 }
 
-/// Begins as `raw::poll` does, with a jump: an instruction that the kernel emulates.
+/// Begins with a jump, as `raw::poll` does: an instruction that the kernel emulates.
 #[unsafe(naked)]
 extern "C" fn measured() {
     core::arch::naked_asm!("jmp 2f", "2:", "ret")

@@ -1,8 +1,8 @@
-//! Probes in the target's code, put on and taken off as a whole.
+//! Probes in the target's code, attached and detached as a whole.
 //!
-//! One `uprobe_multi` link (Linux 6.6) holds all the places of a program, so that taking it off costs one grace period
-//! instead of one for each place (0.1 s each, one after the other, whatever the number of threads that ask). aya 0.14
-//! has no such link: the program is loaded here, by aya-obj and [`bpf`].
+//! One `uprobe_multi` link (Linux 6.6) holds all the places of a program, so detaching costs one grace period instead
+//! of one per place (0.1 s each, one after the other even from several threads). aya 0.14 lacks such links: the program
+//! is loaded here, by aya-obj and [`bpf`].
 
 use std::{
     collections::HashSet,
@@ -23,26 +23,26 @@ use crate::{bpf, privilege};
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h).
 const RETURN: u32 = 1;
 
-/// Where one program goes.
+/// The places of one program.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     /// The program, by its name in the object.
     pub(crate) program: &'static str,
-    /// Whether it runs as the functions return.
+    /// Whether it runs at the functions' returns.
     pub(crate) is_return: bool,
-    /// Offsets in the file and what `bpf_get_attach_cookie` gives there.
+    /// File offsets, each with its `bpf_get_attach_cookie`.
     pub(crate) at: Vec<(u64, u64)>,
 }
 
-/// The object's code with the maps that it uses, ready to be loaded.
+/// The object's code, bound to its maps and ready to be loaded.
 pub(crate) struct Relocated {
     object: aya_obj::Object,
-    /// Its descriptor is in the code.
+    /// The code refers to its descriptor.
     _own_array: OwnedFd,
 }
 
 impl Relocated {
-    /// Has `object` use the maps of `bpf`.
+    /// Binds `object` to the maps of `bpf`.
     pub(crate) fn new(bpf: &Ebpf, object: &[u8]) -> io::Result<Self> {
         let mut object = aya_obj::Object::parse(object).map_err(io::Error::other)?;
         let code: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
@@ -50,7 +50,7 @@ impl Relocated {
         let own_array = program_array()?;
         let mut fds = Vec::new();
         for (name, map) in &maps {
-            // aya-obj asserts that every map is there.
+            // aya-obj asserts that every map exists.
             let fd = match name.as_str() {
                 NO_PROGRAM => Some(own_array.as_raw_fd()),
                 _ => bpf.map(name).and_then(map_fd),
@@ -62,10 +62,11 @@ impl Relocated {
         Ok(Relocated { object, _own_array: own_array })
     }
 
-    /// Loads the programs `names`. Gives those too that the verifier rejects, with its reason.
+    /// Loads the programs `names`. Also returns rejected ones, with the verifier's reason.
     ///
     /// # Errors
-    /// Linux before 6.6 has no such links, and some versions after it are not to be trusted with them: see
+    ///
+    /// Linux before 6.6 has no such links, and some later versions have unreliable ones: see
     /// [`super::trap_cost::test`].
     pub(crate) fn load(&self, names: &[&'static str]) -> io::Result<(Programs, Vec<(&'static str, String)>)> {
         let (mut programs, mut rejected) = (Vec::new(), Vec::new());
@@ -85,7 +86,7 @@ impl Relocated {
     }
 }
 
-/// The programs, loaded. Cheap to clone.
+/// The loaded programs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs(Arc<[(&'static str, OwnedFd)]>);
 
@@ -105,21 +106,21 @@ impl Programs {
         found.map(|(_, fd)| fd).ok_or_else(|| io::Error::other(format!("{name} is not loaded")))
     }
 
-    /// Run time (ns) of the programs so far, while the kernel keeps that account.
+    /// Run time of the programs so far (ns), while the kernel counts it.
     pub(crate) fn run_time(&self) -> u64 {
         self.0.iter().filter_map(|(_, fd)| info(fd).ok()).map(|i| i.run_time_ns).sum()
     }
 
-    /// Name and instructions verified of each program.
+    /// Name and verified instructions of each program.
     pub(crate) fn verified_instructions(&self) -> Vec<(String, u32)> {
         self.0.iter().filter_map(|(name, fd)| Some((name.to_string(), info(fd).ok()?.verified_insns))).collect()
     }
 }
 
-/// Attempts that may fail while places are sorted out that the kernel does not probe.
+/// Refusals while the places that the kernel cannot probe are isolated.
 const MOST_REFUSALS: usize = 48;
-/// `ENOTSUPP` (include/linux/errno.h), which the kernel keeps to itself otherwise: an instruction that it cannot execute out
-/// of line, such as one with a `lock` prefix (`uprobe_init_insn`, arch/x86/kernel/uprobes.c).
+/// `ENOTSUPP` (include/linux/errno.h), normally internal to the kernel: an instruction that cannot be executed out of
+/// line, such as one with a `lock` prefix (`uprobe_init_insn`, arch/x86/kernel/uprobes.c).
 const NOT_SUPPORTED: i32 = 524;
 
 /// Whether the kernel refused this place, rather than the program or the process.
@@ -128,12 +129,12 @@ pub(crate) fn is_of_the_place(errno: i32) -> bool {
     errno == NOT_SUPPORTED || known.contains(&errno)
 }
 
-/// Places that the kernel does not probe.
+/// Places that the kernel cannot probe.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refused {
     /// Offsets in the file.
     pub(crate) places: HashSet<u64>,
-    /// What the kernel said of the first.
+    /// The kernel's error for the first.
     pub(crate) why: String,
 }
 
@@ -146,22 +147,22 @@ impl Refused {
     }
 }
 
-/// The probes of one process, on or off.
+/// The probes of one process.
 #[derive(Debug)]
 pub(crate) struct Uprobes {
     programs: Programs,
     places: Vec<Places>,
     file: CString,
     pid: u32,
-    /// How many of `places` are on.
+    /// How many of `places` are attached.
     on: usize,
-    /// One for each of them, more where some of its places are refused.
+    /// One per entry of `places`, more if some places are refused.
     links: Vec<OwnedFd>,
     refused: Refused,
 }
 
 impl Uprobes {
-    /// Probes of process `pid` at `places` of `file`, off. They are put on in the order of `places`.
+    /// Probes of process `pid` at `places` of `file`, detached. They are attached in the order of `places`.
     pub(crate) fn new(programs: Programs, places: Vec<Places>, file: &str, pid: u32) -> io::Result<Self> {
         let file = CString::new(file).map_err(io::Error::other)?;
         let places = places.into_iter().filter(|p| !p.at.is_empty()).collect();
@@ -178,13 +179,13 @@ impl Uprobes {
         release(&mut self.links)
     }
 
-    /// The places that are left out, as the kernel refused them.
+    /// The places that are left out because the kernel refused them.
     pub(crate) fn refused(&self) -> &Refused {
         &self.refused
     }
 
-    /// Attaches a program at its places, and leaves out those that the kernel refuses. It does not say which: what is
-    /// refused is divided until it does. Where too many are, the rest is left out with them.
+    /// Attaches a program at its places, without those that the kernel refuses. The kernel does not say which they are,
+    /// so a refused list is halved until they are found. After too many refusals the rest is left out as well.
     fn attach_at(&mut self, places: &Places) -> io::Result<()> {
         let program = self.programs.get(places.program)?;
         let at = places.at.iter().copied().filter(|(place, _)| !self.refused.places.contains(place)).collect();
@@ -225,9 +226,8 @@ impl Attach for Uprobes {
         done
     }
 
-    /// Takes all of them off, at once: to take a link off is to wait for a grace period of the kernel, and whatever is
-    /// still on meanwhile goes on costing the target a trap for each hit. No order is needed, as none of them counts any
-    /// more (`PROBES_SINCE`).
+    /// Detaches all of them in parallel: each waits for a grace period of the kernel, and those still attached cost the
+    /// target a trap per hit. The order does not matter, as none of them counts any more (`PROBES_SINCE`).
     fn detach(&mut self) {
         self.on = 0;
         for thread in self.release() {
@@ -240,10 +240,10 @@ impl Attach for Uprobes {
     }
 }
 
-/// Takes links off at once, each in a thread of its own.
+/// Detaches links in parallel, each on a thread of its own.
 fn release(links: &mut Vec<OwnedFd>) -> Vec<JoinHandle<()>> {
     let threads = links.drain(..).map(|link| {
-        // Where there is no thread to be had, the link goes with the closure, right here.
+        // If no thread can be started, dropping the closure detaches here.
         thread::Builder::new().name("hud-detacher".into()).spawn(move || {
             privilege::enter_bystander();
             drop(link);
@@ -252,11 +252,11 @@ fn release(links: &mut Vec<OwnedFd>) -> Vec<JoinHandle<()>> {
     threads.flatten().collect()
 }
 
-/// The array of programs in the object that is always empty (hud-ebpf, `maps::on_own_stack`).
+/// The object's array of programs that is always empty (hud-ebpf, `maps::on_own_stack`).
 const NO_PROGRAM: &str = "NO_PROGRAM";
 
-/// Another one. An array of programs belongs to the first program that uses it, and to its attach type
-/// (`bpf_prog_map_compatible`, kernel/bpf/core.c): the same programs, attached one by one, could not use it any more.
+/// Creates another one. A program array belongs to the first program that uses it and to its attach type
+/// (`bpf_prog_map_compatible`, kernel/bpf/core.c), so programs that are attached one by one cannot share it.
 fn program_array() -> io::Result<OwnedFd> {
     let mut attr = bpf::zeroed();
     {
@@ -276,13 +276,13 @@ fn map_fd(map: &Map) -> Option<i32> {
     Some(data.fd().as_fd().as_raw_fd())
 }
 
-/// Loads a program. An error comes with the verifier's reason, empty where it is another one's.
+/// Loads a program. An error has the verifier's reason, empty if it is another error.
 fn load(
     name: &str,
     program: &aya_obj::Program,
     code: &[aya_obj::generated::bpf_insn],
 ) -> Result<OwnedFd, (io::Error, String)> {
-    /// Where the verifier writes. Linux before 6.4 keeps the beginning of what does not fit, later ones the end.
+    /// Size of the verifier's log. Linux before 6.4 keeps the beginning of a longer one, later versions the end.
     const LOG: usize = 8 << 20;
     let count = u32::try_from(code.len()).map_err(|e| (io::Error::other(e), String::new()))?;
     let mut attr = bpf::zeroed();
@@ -298,7 +298,7 @@ fn load(
             (load.log_level, load.log_buf) = (1, log.as_mut_ptr() as u64);
             load.log_size = u32::try_from(log.len()).unwrap_or(0);
         }
-        // 15 bytes and a NUL, of the characters that the kernel takes.
+        // 15 bytes and a NUL, of the characters that the kernel accepts.
         for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
             *to = from.cast_signed();
         }

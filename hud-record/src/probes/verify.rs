@@ -17,11 +17,11 @@ use crate::{
     kernel::{self, Offsets},
 };
 
-/// A program, and how many instructions the verifier walked, or why it rejected it.
+/// A program, with the number of instructions that the verifier walked, or its reason for rejecting it.
 pub type Checked = (String, Result<u32, String>);
 
-/// Loads each program by itself, and attaches none. For a target that does not exist: what the verifier says does not depend
-/// on it.
+/// Loads each program separately and attaches none, for a target that does not exist: the verifier's result does not
+/// depend on it.
 pub fn check(no_btf: bool) -> Result<Vec<Checked>> {
     if kernel::is_locked_down() {
         return Err(Error::LockedDown);

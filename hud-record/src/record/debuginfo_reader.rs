@@ -1,7 +1,7 @@
-//! Reads the target's debug information while recording goes on.
+//! Reads the target's debug information while recording is in progress.
 //!
-//! It may be hundreds of megabytes, and an engineer waits. So the always-on streams begin without it; the probes, which
-//! need to know which poll functions are a worker's loop, and the names of task types follow when it has been read.
+//! It may be hundreds of megabytes, and the user is waiting. So the always-on streams begin without it; the probes,
+//! which need to know the poll functions of workers' loops, and the names of task types follow once it has been read.
 
 use std::{
     path::PathBuf,
@@ -20,21 +20,21 @@ use crate::{
     symbols::{Resolver, Sources},
 };
 
-/// How long recording waits for it, from its start: what most binaries need is less, and then the probes are there from
-/// the start. Loading the kernel programs takes a part of that.
+/// How long the start of recording waits for it: enough for most binaries, whose probes are then attached from the
+/// start. It includes loading the kernel programs.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The thread that reads.
+/// The reading thread.
 pub(super) struct DebugInfoReader {
     learned: Receiver<Tokio>,
     started: Instant,
 }
 
-/// What is known of the target's tokio by now.
+/// The state of reading.
 pub(super) enum Learned {
-    /// All there is to know.
+    /// Finished.
     All(Box<Tokio>),
-    /// More is to come.
+    /// In progress.
     Pending(DebugInfoReader),
 }
 
@@ -46,7 +46,7 @@ impl DebugInfoReader {
         let read = move || {
             privilege::enter_namer();
             let mut resolver = Resolver::new(sources, Some(pid));
-            // Debug files lie beside the file that was given, where one was.
+            // Debug files are beside the file that the user gave, if any.
             let beside = if path.starts_with("/proc") { &shown } else { &path };
             let told = match resolver.open(&path, beside) {
                 Some(file) => resolver.tokio(file, tokio.poll_addresses()),
@@ -57,7 +57,7 @@ impl DebugInfoReader {
                 TokioDebug::default()
             });
             tokio.learn(&told);
-            // Nobody waits any more: recording has ended.
+            // The receiver is gone: recording has ended.
             let _ = done.send(tokio);
         };
         let started = thread::Builder::new().name("hud-learner".into()).spawn(read);
@@ -65,7 +65,7 @@ impl DebugInfoReader {
         Ok(DebugInfoReader { learned, started: Instant::now() })
     }
 
-    /// Waits for a moment, in which most binaries are read.
+    /// Waits for a moment, which suffices for most binaries.
     pub(super) fn wait(self) -> Learned {
         match self.learned.recv_timeout(PATIENCE.saturating_sub(self.started.elapsed())) {
             Ok(tokio) => Learned::All(Box::new(tokio)),
@@ -73,7 +73,7 @@ impl DebugInfoReader {
         }
     }
 
-    /// What was learned, once it is all read.
+    /// The result, once all is read.
     pub(super) fn take(&self) -> Option<Tokio> {
         self.learned.try_recv().ok()
     }

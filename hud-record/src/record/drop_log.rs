@@ -10,7 +10,7 @@ use hud_common::{
 use super::queue::BatchSender;
 use crate::probes::stream_counters;
 
-/// The stage of what there was no room for in the recorder's memory.
+/// The stage of losses for lack of the recorder's memory.
 pub(super) const CAPACITY: &str = "capacity";
 
 /// Turns growing loss counters into `drops` rows.
@@ -27,7 +27,7 @@ impl DropLog {
         DropLog { since: now, ..DropLog::default() }
     }
 
-    /// Writes a row for every loss that is new since the last look. `since` are the counters since the baseline.
+    /// Writes a row for every loss since the last call. `since` are the counters since the baseline.
     pub(super) fn note(&mut self, now: i64, since: &Counters, undecoded: u64, stacks_not_kept: u64, out: &BatchSender) {
         for stream in Stream::ALL {
             let c = stream_counters(since, stream);
@@ -55,7 +55,7 @@ impl DropLog {
         }
     }
 
-    /// All events lost so far. One that is stored without its stack is none of them.
+    /// All events lost so far. Events stored without their stack do not count.
     pub(super) fn total(&self) -> u64 {
         self.seen.iter().filter(|((_, stage), _)| *stage != CAPACITY).map(|(_, lost)| lost).sum()
     }

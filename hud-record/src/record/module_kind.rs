@@ -4,21 +4,21 @@ use std::path::Path;
 
 use crate::symbols::Origin;
 
-/// What kind of file code is in.
+/// The kind of file that contains code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ModuleKind {
     Exe,
     Libc,
     Kernel,
-    /// A library that came with the system.
+    /// A library of the system.
     System,
-    /// Another one: a plugin, maybe, of the user's own.
+    /// Another library, possibly a plugin of the user's.
     Library,
 }
 
 impl ModuleKind {
     pub(super) fn by_path(path: &str) -> Self {
-        // The C library and what it is made of, by glibc and by musl.
+        // The C library and its parts, of glibc and musl.
         const LIBC: [&str; 9] = [
             "libc",
             "libm",
@@ -30,10 +30,10 @@ impl ModuleKind {
             "ld-musl-x86_64",
             "libc.musl-x86_64",
         ];
-        // Where distributions put theirs.
+        // The folders of distributions' libraries.
         const SYSTEM: [&str; 5] = ["/usr/", "/lib/", "/lib64/", "/nix/store/", "/snap/"];
         let name = Path::new(path).file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        // `libc.so.6`, or `libc-2.31.so` as it was until glibc 2.34.
+        // `libc.so.6`, or `libc-2.31.so` before glibc 2.34.
         let stem = name.split_once(".so").map_or(name, |(stem, _)| stem);
         let stem = stem.split_once("-2.").map_or(stem, |(stem, _)| stem);
         if path.starts_with('[') {
@@ -47,7 +47,7 @@ impl ModuleKind {
         }
     }
 
-    /// Origin code it is, as the session has it; `None` where that is not sure.
+    /// Whose code it is, as the session states it; `None` if not certain.
     pub(super) fn origin(self, origin: Option<Origin>) -> Option<&'static str> {
         match (self, origin) {
             (ModuleKind::Kernel, _) => Some("kernel"),

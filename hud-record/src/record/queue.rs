@@ -1,8 +1,8 @@
-//! The way to the writer. The drain never waits here: a disk may hang for minutes, and the ring lasts for a second.
+//! The queue to the writer. The drain never waits here: a disk may hang for minutes, while the ring lasts for a second.
 //!
-//! What is on its way is bounded by its bytes. Past the bound rows are given up and counted, and the writer tells them as
-//! `drops` of the stage `writer` once it goes on. Rows that tell of losses, and names, have twice the room, and whoever
-//! names things waits for it.
+//! The queue is bounded by bytes. Beyond the bound rows are dropped and counted, and the writer reports them as `drops`
+//! of the stage `writer` once it continues. Records of losses and names have twice the room, and the namer waits for
+//! it.
 
 use std::{
     collections::BTreeMap,
@@ -21,39 +21,39 @@ use hud_common::session::{Columns, Table};
 use super::{account::KernelAccount, disk::waits};
 use crate::kernel;
 
-/// Bytes of rows that may be on their way: 0.9 s at 230 k polls/s with their wakes, 20 s at 10 k.
+/// Largest queue (bytes): 0.9 s at 230,000 polls/s with their wakes, 20 s at 10,000.
 const MOST: u64 = 20 << 20;
-/// How often one who can wait looks for room.
+/// Interval at which a waiting sender checks for room.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Numbers of rows by table.
 pub(super) type Counts = BTreeMap<Table, u64>;
 
-/// Rows of a table, and the bytes that they take.
+/// Rows of a table, and their size in bytes.
 pub(super) struct Rows {
     pub(super) table: Table,
     pub(super) batch: RecordBatch,
     pub(super) bytes: u64,
 }
 
-/// What comes to the writer.
+/// A message to the writer.
 pub(super) enum Message {
     Rows(Vec<Rows>),
-    /// The kernel's part of the account as of `ts`, and what had been given up by then.
+    /// The kernel's part of the account as of `ts`, and the rows dropped by then.
     Account {
         ts: i64,
         kernel: Vec<KernelAccount>,
         given_up: Counts,
     },
-    /// To seal every log.
+    /// Seal every log.
     SealAll,
 }
 
-/// What the writer and those who send to it both know.
+/// State shared by the writer and its senders.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     bytes: AtomicU64,
-    /// The writer is gone: there will be no more room.
+    /// The writer has ended: there will be no more room.
     is_over: AtomicBool,
     given_up: Mutex<GivenUp>,
 }
@@ -63,40 +63,40 @@ pub(super) struct Flow {
 struct GivenUp {
     all: Counts,
     untold: Counts,
-    /// When the first that is untold was given up (CLOCK_MONOTONIC).
+    /// When the first unreported row was dropped (CLOCK_MONOTONIC).
     since: u64,
 }
 
 impl Flow {
     fn given_up(&self) -> std::sync::MutexGuard<'_, GivenUp> {
-        // Its numbers are whole after each step.
+        // Its numbers are consistent after each step.
         self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message was taken care of.
+    /// A message was processed.
     pub(super) fn done(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// The writer takes no more.
+    /// The writer takes no more messages.
     pub(super) fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
-    /// What was given up since it was asked last, and since when.
+    /// The rows dropped since the last call, and since when.
     pub(super) fn untold(&self) -> Option<(u64, Counts)> {
         let mut given_up = self.given_up();
         let untold = std::mem::take(&mut given_up.untold);
         (!untold.is_empty()).then_some((given_up.since, untold))
     }
 
-    /// All that was given up so far.
+    /// All rows dropped so far.
     pub(super) fn all_given_up(&self) -> Counts {
         self.given_up().all.clone()
     }
 }
 
-/// Where batches go. Cheap to clone; the writer ends when every handle is gone.
+/// Sends batches to the writer. Cheap to clone; the writer ends when every handle is dropped.
 #[derive(Clone)]
 pub(super) struct BatchSender {
     to: Sender<Message>,
@@ -104,7 +104,7 @@ pub(super) struct BatchSender {
     can_wait: bool,
 }
 
-/// A way to a writer.
+/// Creates a queue to a writer.
 pub(super) fn queue() -> (BatchSender, Receiver<Message>, Arc<Flow>) {
     let (to, from) = mpsc::channel();
     let flow = Arc::<Flow>::default();
@@ -112,18 +112,18 @@ pub(super) fn queue() -> (BatchSender, Receiver<Message>, Arc<Flow>) {
 }
 
 impl BatchSender {
-    /// The same way, for one who waits where there is no room.
+    /// A handle that waits if there is no room.
     pub(super) fn patient(&self) -> Self {
         BatchSender { can_wait: true, ..self.clone() }
     }
 
-    /// Sends the rows of `columns`, if there are any; where there is no room, they are given up and counted. When the
-    /// writer is gone they are gone too (its error is told at the end).
+    /// Sends the rows of `columns`, if there are any; without room they are dropped and counted. After the writer's end
+    /// they are lost too (its error is reported at the end).
     pub(super) fn send<C: Columns>(&self, columns: &mut C) {
         self.burst().add(columns);
     }
 
-    /// For rows of several tables: they go together, and the writer wakes once.
+    /// For rows of several tables: they are sent together, and the writer wakes once.
     pub(super) fn burst(&self) -> Burst<'_> {
         Burst { out: self, rows: Vec::new() }
     }
@@ -160,21 +160,21 @@ impl BatchSender {
         *given_up.all.entry(table).or_default() += rows;
     }
 
-    /// Sends the kernel's part of the account as of `ts`; the writer adds its own. Left out where there is no room: the
-    /// next one says it too.
+    /// Sends the kernel's part of the account as of `ts`; the writer adds its own. Left out without room: the next one
+    /// contains it too.
     pub(super) fn account(&self, ts: i64, kernel: Vec<KernelAccount>) {
         if !self.is_full(MOST) {
             let _ = self.to.send(Message::Account { ts, kernel, given_up: self.flow.all_given_up() });
         }
     }
 
-    /// Has every log sealed, whatever its age.
+    /// Seals every log, regardless of its age.
     pub(super) fn seal_all(&self) {
         let _ = self.to.send(Message::SealAll);
     }
 }
 
-/// Rows of several tables on their way together, in the order in which they are added. Sent when dropped.
+/// Rows of several tables, sent together in the order of adding. Sent when dropped.
 pub(super) struct Burst<'a> {
     out: &'a BatchSender,
     rows: Vec<Rows>,

@@ -8,38 +8,38 @@ use crate::{privilege::Owner, probes::Plan};
 /// What to record, and where to.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where sessions go.
+    /// Where sessions are stored.
     pub destination: Destination,
-    /// The binary to take symbols from, where not the one that runs.
+    /// The binary to take symbols from, if not the running one.
     pub target: Option<PathBuf>,
-    /// How long; `None` until stopped.
+    /// Duration; `None` until stopped.
     pub duration: Option<Duration>,
     /// What to attach.
     pub plan: Plan,
-    /// What the probes may cost, as a share of the target's CPU time, where the plan leaves it to the governor.
+    /// The probes' share of the target's CPU time, if the plan leaves them to the governor.
     pub budget: f64,
-    /// When segments are full.
+    /// When segments are sealed.
     pub roll: RollPolicy,
     /// How much to keep.
     pub keep: Keep,
     /// When the next session begins, in a store.
     pub every: Every,
-    /// Id of the session before, where the target was started again.
+    /// Id of the previous session, if the target was restarted.
     pub previous: Option<String>,
-    /// Origin the files are, where not the user's that hud runs as.
+    /// The owner of the files, if not the user that hud runs as.
     pub owner: Option<Owner>,
-    /// Whether hud will attach to another process later on, and must keep the right to.
+    /// Whether hud will attach to another process later, and must keep the right to.
     pub keep_bpf: bool,
-    /// The hud-record whose confined child reads binaries, where that is not the program that runs.
+    /// The hud-record that provides the sandboxed child, if not the running program.
     pub sandbox: Option<PathBuf>,
 }
 
-/// Where sessions go.
+/// Where sessions are stored.
 #[derive(Clone, Debug)]
 pub enum Destination {
-    /// One session, in a folder that is not there yet.
+    /// One session, in a folder that does not exist yet.
     Folder(PathBuf),
-    /// One after the other, in a store.
+    /// Successive sessions in a store.
     Store(Store),
 }
 
@@ -49,11 +49,11 @@ pub enum Every {
     /// At midnight, UTC.
     #[default]
     Day,
-    /// After so long.
+    /// After this long.
     Interval(Duration),
 }
 
-/// When a segment is full.
+/// When a segment is sealed.
 #[derive(Clone, Copy, Debug)]
 pub struct RollPolicy {
     /// Bytes in memory of its rows.
@@ -66,8 +66,8 @@ pub struct RollPolicy {
 
 impl Default for RollPolicy {
     fn default() -> Self {
-        // Rows: sealing holds a segment in memory, sorted and unsorted; 128 k polls are 2 × 10 MB. A segment of 100 k
-        // rows costs 7.5 bytes a row, one of 1 M 7.4. Age: what power loss can take.
+        // Rows: sealing holds a segment in memory, sorted and unsorted; 128,000 polls are 2 × 10 MB. A segment of
+        // 100,000 rows costs 7.5 bytes a row, one of 1 million 7.4. Age: the loss at a power failure.
         RollPolicy { bytes: 64 << 20, rows: 1 << 17, age: Duration::from_secs(60) }
     }
 }
@@ -75,14 +75,14 @@ impl Default for RollPolicy {
 /// How much to keep.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keep {
-    /// Bytes of the session, or of all sessions of this host where there is a store.
+    /// Bytes of the session, or of all sessions of this host in a store.
     pub bytes: Option<u64>,
     /// Age of the oldest event.
     pub age: Option<Duration>,
 }
 
 impl Keep {
-    /// Whether anything ever goes.
+    /// Whether anything ever expires.
     pub fn is_bounded(&self) -> bool {
         self.bytes.is_some() || self.age.is_some()
     }

@@ -13,9 +13,9 @@ impl SharedManifest {
         SharedManifest(Arc::new(Mutex::new(manifest)))
     }
 
-    /// Changes it, and gives what the change gives. Not written by this.
+    /// Changes it, without writing it, and returns the closure's result.
     pub(super) fn with<T>(&self, change: impl FnOnce(&mut Manifest) -> T) -> T {
-        // A manifest is whole after each change; a thread that panicked has not left half of one.
+        // A manifest is consistent after each change, even if a thread panicked.
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -8,24 +8,24 @@ use std::{
 
 use hud_common::session::StreamAccount;
 
-/// How a recording goes.
+/// The progress of a recording.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
     /// Since the session began.
     pub elapsed: Duration,
     /// Events stored.
     pub events: u64,
-    /// Of these, in the last second.
+    /// Events of the last second.
     pub events_per_second: u64,
     /// Bytes in the session's folder.
     pub bytes: u64,
-    /// Events known to be lost, on the way or for want of room on the disk.
+    /// Events known to be lost, including those lost to a full disk.
     pub drops: u64,
     /// Whether recording pauses because the disk is full.
     pub is_paused: bool,
 }
 
-/// How a session went.
+/// The result of a session.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The session.
@@ -38,22 +38,22 @@ pub struct Outcome {
     pub progress: Progress,
     /// The account of each stream.
     pub streams: BTreeMap<String, StreamAccount>,
-    /// Rows that a full disk cost.
+    /// Rows lost to a full disk.
     pub disk_drops: u64,
-    /// Logs that found no room to be sealed. They are read as they are, and sealed when the session is recovered.
+    /// Logs that could not be sealed for lack of disk space. They are readable, and recovery seals them.
     pub unsealed: usize,
 }
 
-/// What happens while recording.
+/// News of a recording.
 #[derive(Debug)]
 pub enum News<'a> {
     /// A session has begun.
     Began(&'a Path),
-    /// A second has gone by.
+    /// A second has passed.
     Progress(&'a Progress),
     /// A session is closed.
     Closed(&'a Outcome),
-    /// Nothing new; the recorder is alive.
+    /// No news; the recorder is alive.
     Alive,
 }
 
@@ -62,7 +62,7 @@ pub enum News<'a> {
 pub enum End {
     /// By a signal.
     Stopped,
-    /// The duration is over.
+    /// The duration has passed.
     DurationOver,
     /// The target exited.
     TargetExited,
@@ -71,7 +71,7 @@ pub enum End {
 }
 
 impl End {
-    /// In words, as the manifest has it.
+    /// The reason, as stored in the manifest.
     pub const fn reason(self) -> &'static str {
         match self {
             End::Stopped => "stopped",

@@ -1,8 +1,8 @@
-//! The writer: batches in, in-flight logs out.
+//! The writer: appends batches to in-flight logs.
 //!
-//! One channel leads here, so that what was sent first is in a log first. A log is rolled when it is long, large or
-//! old; sealing is another thread's work (see `sealer`), so that a slow disk holds up neither. While the disk is full
-//! rows are counted instead of written (see `disk`), and everything else waits for room.
+//! One channel feeds it, so rows sent first are in a log first. A log is rolled when it is long, large or old; another
+//! thread seals it (`sealer`), so a slow disk delays neither. While the disk is full rows are counted instead of
+//! written (`disk`), and all others wait for space.
 
 use std::{
     collections::BTreeMap,
@@ -36,14 +36,14 @@ use crate::{
     privilege::{self, Owner},
 };
 
-/// What the writer has to know of its session.
+/// The writer's settings for its session.
 pub(super) struct Job {
     pub(super) session: SessionDir,
     pub(super) policy: RollPolicy,
     pub(super) clock: Clock,
     pub(super) retention: Retention,
     pub(super) manifest: SharedManifest,
-    /// Origin the files are.
+    /// The owner of the files.
     pub(super) owner: Option<Owner>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Writer {
     status: Arc<WriterStatus>,
 }
 
-/// What the writer did.
+/// The writer's totals.
 #[derive(Debug, Default)]
 pub(super) struct WriterTotals {
     /// Rows in logs, by table.
@@ -66,7 +66,7 @@ pub(super) struct WriterTotals {
 }
 
 impl Writer {
-    /// Starts them.
+    /// Starts the threads.
     pub(super) fn start(job: Job) -> Result<(Self, BatchSender), Error> {
         let status = Arc::new(WriterStatus::default());
         let (batches, incoming, flow) = queue();
@@ -114,22 +114,22 @@ impl Writer {
         Ok((Writer { writer, sealer, status }, batches))
     }
 
-    /// What has been done so far.
+    /// The state so far.
     pub(super) fn status(&self) -> &Arc<WriterStatus> {
         &self.status
     }
 
-    /// Waits until everything is sealed. Every [`BatchSender`] must be gone.
+    /// Waits until everything is sealed. Every [`BatchSender`] must have been dropped.
     pub(super) fn finish(self) -> Result<(WriterTotals, SealerTotals), Error> {
         let died = || Error::Kernel { what: "writing the session".into(), why: "a thread of hud panicked".into() };
         let written = self.writer.join().map_err(|_| died())?;
         let sealed = self.sealer.join().map_err(|_| died())?;
-        // The writer's error comes first: where it fails, the sealer has no more to do.
+        // The writer's error takes precedence: after it, the sealer has nothing to do.
         Ok((written?, sealed?))
     }
 }
 
-/// Runs a thread's work, and raises the flag where it fails, by a panic too.
+/// Runs a thread's work, and sets the flag if it fails or panics.
 fn flagged<T>(status: &WriterStatus, work: impl FnOnce() -> Result<T>) -> Result<T> {
     struct Raised<'a>(&'a AtomicBool, bool);
     impl Drop for Raised<'_> {
@@ -160,7 +160,7 @@ struct WriterThread {
     pause: Option<Pause>,
     reserve: Reserve,
     to_seal: Sender<SealOrder>,
-    /// Bytes of rows in memory that are not sealed.
+    /// Bytes of unsealed rows in memory.
     kept: Arc<AtomicU64>,
     flow: Arc<Flow>,
     status: Arc<WriterStatus>,
@@ -168,14 +168,14 @@ struct WriterThread {
 
 impl Drop for WriterThread {
     fn drop(&mut self) {
-        // However it ends, nobody waits for it.
+        // Whatever the reason, no sender waits for it.
         self.flow.end();
     }
 }
 
 impl WriterThread {
     fn run(mut self, incoming: &Receiver<Message>) -> Result<WriterTotals> {
-        // Where there is no room for the reserve there will be none for rows: that is told then.
+        // Without space for the reserve there will be none for rows: that is reported then.
         self.reserve.fill().or_else(|e| if e.is_no_space() { Ok(()) } else { Err(e) })?;
         loop {
             match incoming.recv_timeout(Duration::from_millis(500)) {
@@ -205,18 +205,18 @@ impl WriterThread {
         self.end_pause()?;
         self.roll_where(|_, _| true)?;
         for Open { log, .. } in std::mem::take(&mut self.open).into_values() {
-            // Begun, and then there was no room for a row.
+            // Begun, and then there was no space for a row.
             let (table, number) = (log.table(), log.number());
             drop(log);
             let _ = self.session.remove_log(table, number);
         }
-        // The sealer may use what the reserve frees, and the manifest too.
+        // The sealer and the manifest may use the space of the reserve.
         self.reserve.free();
         self.totals.given_up = self.flow.all_given_up();
         Ok(std::mem::take(&mut self.totals))
     }
 
-    /// Writes down what those who send had to give up.
+    /// Writes `drops` rows for the rows that senders dropped.
     fn tell_given_up(&mut self) -> Result<()> {
         let Some((since, untold)) = self.flow.untold() else { return Ok(()) };
         let (ts, now) = (self.clock.epoch(since), self.clock.epoch(kernel::now()));
@@ -231,7 +231,7 @@ impl WriterThread {
         self.rows(Table::Drops, drops.finish())
     }
 
-    /// Writes a batch, or counts it where the disk is full.
+    /// Writes a batch, or counts it if the disk is full.
     fn rows(&mut self, table: Table, batch: RecordBatch) -> Result<()> {
         if self.pause.is_none() {
             match self.append(table, &batch) {
@@ -243,7 +243,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// Appends a batch to its table's log; all of it or nothing.
+    /// Appends a batch to its table's log, completely or not at all.
     fn append(&mut self, table: Table, batch: &RecordBatch) -> Result<()> {
         let rows = batch.num_rows() as u64;
         let segment = match self.open.entry(table) {
@@ -271,7 +271,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// Writes the account of each stream: the kernel's part as it was sent, and what is in the logs.
+    /// Writes the account of each stream: the kernel's part as it was sent, and the rows in the logs.
     fn account(&mut self, ts: i64, kernel: Vec<KernelAccount>) -> Result<()> {
         if let Some(pause) = &mut self.pause {
             pause.account = Some((ts, kernel));
@@ -312,7 +312,7 @@ impl WriterThread {
         self.status.is_paused.store(true, Ordering::Relaxed);
     }
 
-    /// The disk is full: names wait for room, rows are counted.
+    /// For a full disk: names are held, rows are counted.
     fn hold(&mut self, table: Table, batch: RecordBatch) {
         let Some(pause) = &mut self.pause else { return };
         let dropped = pause.hold(table, batch);
@@ -322,7 +322,7 @@ impl WriterThread {
         }
     }
 
-    /// Looks, at most once a second, whether there is room again, and writes what waited.
+    /// Checks, at most once a second, for free space, and writes the held rows.
     fn try_resume(&mut self) -> Result<()> {
         let now = self.clock.epoch(kernel::now());
         let Some(pause) = &mut self.pause else { return Ok(()) };
@@ -346,13 +346,13 @@ impl WriterThread {
             pause.began.elapsed().as_secs_f64(),
             pause.rows_dropped
         );
-        // The account that waited is older than the rows that were counted since; the next one comes in a second.
+        // The held account is older than the rows counted since; the next one follows in a second.
         self.status.is_paused.store(false, Ordering::Relaxed);
         self.status.resumed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Writes what waits. Gives whether all of it went. With `or_empty`, names that find no room are replaced by empty
-    /// ones, so that no row refers to nothing.
+    /// Writes the held rows. Returns whether all were written. With `or_empty`, names that do not fit are replaced by
+    /// empty ones, so that every reference is valid.
     fn write_held(&mut self, or_empty: bool) -> Result<bool> {
         while let Some((table, batch)) = self.pause.as_mut().and_then(Pause::next) {
             match self.append(table, &batch) {
@@ -370,7 +370,7 @@ impl WriterThread {
         Ok(true)
     }
 
-    /// At the end, with the disk still full: the reserve makes room for the losses and the names.
+    /// At the end, if the disk is still full: the reserve makes space for losses and names.
     fn end_pause(&mut self) -> Result<()> {
         let now = self.clock.epoch(kernel::now());
         let Some(pause) = &mut self.pause else { return Ok(()) };
@@ -392,25 +392,25 @@ impl WriterThread {
     }
 
     fn roll_where(&mut self, is_full: impl Fn(Table, &Open) -> bool) -> Result<()> {
-        // One without rows stays: a number must not be left out.
+        // A log without rows stays: no number may be left out.
         let is_due = |(table, open): &(&Table, &Open)| open.log.rows() > 0 && is_full(**table, open);
         let full: Vec<Table> = self.open.iter().filter(is_due).map(|(table, _)| *table).collect();
         for table in full {
             let Some(Open { log, kept, opened, .. }) = self.open.remove(&table) else { continue };
             let order = SealOrder { table, number: log.number(), rows: log.rows(), bytes: log.len(), opened, kept };
             match log.finish() {
-                // A log without its end mark is as good: what counts is each frame's own checksum.
+                // A log without its end mark is valid: each frame has its own checksum.
                 Err(e) if !e.is_no_space() => return Err(e),
                 _ => {}
             }
-            // A sealer that is gone has told its error.
+            // If the sealer has ended, it has reported its error.
             let _ = self.to_seal.send(order);
         }
         Ok(())
     }
 }
 
-/// Adds rows that were given up to the kernel's part of an account.
+/// Adds the senders' dropped rows to the kernel's part of an account.
 fn with_given_up(mut kernel: Vec<KernelAccount>, given_up: &Counts) -> Vec<KernelAccount> {
     for account in &mut kernel {
         account.dropped += table_of(account.stream).and_then(|table| given_up.get(&table)).copied().unwrap_or(0);
@@ -418,8 +418,8 @@ fn with_given_up(mut kernel: Vec<KernelAccount>, given_up: &Counts) -> Vec<Kerne
     kernel
 }
 
-/// Staggered, so that not all tables are sealed in the same second. A log of a few rows may grow older: with one a second,
-/// as most tables have, a segment a minute would be 20,000 files a day, each of them mostly footer.
+/// Staggered, so that not all tables are sealed in the same second. A log with few rows may grow older: at one row a
+/// second, as in most tables, a segment a minute would be 20,000 files a day, mostly footers.
 fn age(policy: RollPolicy, table: Table, rows: u64) -> Duration {
     const FEW: u64 = 256;
     let share = policy.age / 16;

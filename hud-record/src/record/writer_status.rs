@@ -2,25 +2,25 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-/// How the writing goes, for whoever watches.
+/// The state of writing, for other threads.
 #[derive(Debug, Default)]
 pub(super) struct WriterStatus {
-    /// Bytes of sealed segments, in all.
+    /// Bytes of all segments sealed so far.
     pub(super) sealed_bytes: AtomicU64,
-    /// Of these, bytes that retention removed.
+    /// Bytes of segments removed by retention.
     pub(super) expired_bytes: AtomicU64,
     /// Bytes of logs that are not sealed yet.
     pub(super) log_bytes: AtomicU64,
-    /// Set once something could not be written that is no matter of room; the recording then ends.
+    /// Set after a write error other than a full disk; the recording then ends.
     pub(super) failed: AtomicBool,
-    /// When rows of events came last (ns since the epoch): ages are counted from here, so that none passes while a session
-    /// is being closed.
+    /// When rows of events were last written (ns since the epoch): ages are relative to it, so no data expires while a
+    /// session is being closed.
     pub(super) newest: AtomicI64,
     /// Set while the disk is full.
     pub(super) is_paused: AtomicBool,
-    /// How often writing was taken up again: names may have been lost meanwhile.
+    /// How often writing resumed after a full disk: names may have been lost meanwhile.
     pub(super) resumed: AtomicU64,
-    /// Rows not written because the disk was full, or too slow.
+    /// Rows not written because the disk was full or too slow.
     pub(super) rows_dropped: AtomicU64,
 }
 

@@ -1,4 +1,4 @@
-//! The child's side: it gives up its rights, then answers one request after the other until the socket ends.
+//! The sandboxed child: gives up its rights, then answers requests, one at a time, until the socket closes.
 
 use std::{
     fs::File,
@@ -23,16 +23,17 @@ use crate::{
     unwind::table,
 };
 
-/// Modules that one child opens. A process maps some dozens.
+/// Modules that one child opens. A process maps dozens of files.
 const MOST_MODULES: usize = 4096;
 
-/// Becomes the sandbox, where hud was started as such: the way out of `main` then. Call it before arguments are parsed.
+/// Runs as the sandboxed child if hud was started as one; `main` then ends with this exit code. To be called before
+/// arguments are parsed.
 pub fn divert() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next()? != ARGUMENT || arguments.next().is_some() {
         return None;
     }
-    // Whoever types it gets an error: their standard input is no socket.
+    // A user who types the argument gets an error, as standard input is no socket.
     Some(match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(2),
@@ -40,8 +41,8 @@ pub fn divert() -> Option<ExitCode> {
 }
 
 fn serve() -> io::Result<()> {
-    // SAFETY: nothing in this process has opened a descriptor yet; what is open past the standard three was left open by
-    // whoever started it, and nobody here knows of it.
+    // SAFETY: this process has opened no descriptor yet. Those beyond the standard three were inherited, and nothing
+    // here uses them.
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.peer_addr()?;
@@ -110,13 +111,13 @@ fn vtables(file: Option<File>, memory: Option<File>, at: &LoadAddress) -> Result
 
 fn unwind(file: Option<File>) -> Result<Answer, String> {
     let file = file.ok_or("no file")?;
-    // SAFETY: private and read only. A file that is truncated meanwhile ends this process, which is there for that.
+    // SAFETY: private and read only. If the file is truncated, SIGBUS ends this process, which is expendable.
     let bytes = unsafe { Mmap::map(&file) }.map_err(|e| e.to_string())?;
     let table = table::build(&bytes).map_err(|e| e.to_string())?;
     Ok(Answer::Unwind(PackedTable::of(&table)))
 }
 
-/// As many as fit into one message.
+/// The frames of the first offsets, up to the size of one message.
 fn frames(module: &mut ModuleFile, offsets: &[u64]) -> Result<Answer, String> {
     const ENOUGH: usize = 1 << 20;
     let mut located = Vec::new();
@@ -124,7 +125,7 @@ fn frames(module: &mut ModuleFile, offsets: &[u64]) -> Result<Answer, String> {
     for &offset in offsets.iter().take(MOST_ADDRESSES) {
         let found = match module.find(offset) {
             Found::Resolved(found) => found,
-            // What was found so far first; the rest is asked for again.
+            // Reports the frames found so far; the recorder asks for the rest again.
             Found::Wants(_) if !located.is_empty() => break,
             Found::Wants(object) => return Ok(Answer::Wants(object)),
         };

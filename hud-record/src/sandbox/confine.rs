@@ -1,7 +1,7 @@
-//! How the child gives up its rights, before it reads a byte that the target controls.
+//! How the sandboxed child gives up its rights before it reads a byte that the target controls.
 //!
-//! Each measure holds without the others. Where the system lacks one (no landlock in the kernel, no right to become
-//! another user), the rest must do; what holds is told to the recorder.
+//! Each measure works without the others. If the system lacks one (no landlock, no right to change the user), the
+//! others still apply; the measures in effect are reported to the recorder.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ use seccompiler::{
 
 use serde::{Deserialize, Serialize};
 
-/// What holds the child.
+/// Which measures confine the child.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
-    /// It runs as another user than root.
+    /// It runs as a user other than root.
     pub unprivileged: bool,
-    /// It has no capability and can get none.
+    /// It has no capability and can gain none.
     pub no_capabilities: bool,
     /// It can open no file (landlock).
     pub no_files: bool,
@@ -29,24 +29,25 @@ pub struct Confinement {
     pub few_calls: bool,
 }
 
-/// Nobody: the user and the group that own nothing.
+/// The user and group `nobody`.
 const NOBODY: u32 = 65_534;
-/// Heap. A binary of 200 MB of debug information takes about 100 MB; compressed sections as much again as they unpack to.
+/// Heap limit. A binary with 200 MB of debug information takes about 100 MB; compressed sections take the size that
+/// they decompress to in addition.
 const MOST_HEAP: u64 = 2 << 30;
-/// Addresses: what it maps of files.
+/// Address space limit: includes mapped files.
 const MOST_ADDRESSES: u64 = 64 << 30;
-/// Descriptors: a module has a few, each object of split debug information one for a moment.
+/// Descriptor limit: a module has a few, and each object of split debug information one for a moment.
 const MOST_FILES: u64 = 64;
 
-/// Gives up everything that is not needed to read descriptors and to answer.
+/// Gives up every right that reading descriptors and answering does not need.
 pub(super) fn enter() -> Confinement {
     limit();
     let _ = rustix::thread::set_no_new_privs(true);
     let unprivileged = become_nobody();
     let no_capabilities = give_up_capabilities();
-    // Another process of that user may look into this one no more than into root's.
+    // Other processes of user nobody may not trace this one either.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    // After the change of user, which clears it. Whoever's parent is gone already reads the end of the socket.
+    // Set after the change of user, which clears it. If the parent has already exited, the socket is at its end.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let no_files = forbid_files();
     let few_calls = forbid_calls();
@@ -56,13 +57,13 @@ pub(super) fn enter() -> Confinement {
 fn limit() {
     let at_most = |resource, most| {
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
-        // Lower already, where it fails.
+        // It fails if the limit is already lower.
         let _ = rustix::process::setrlimit(resource, limit);
     };
     at_most(Resource::Data, MOST_HEAP);
     at_most(Resource::As, MOST_ADDRESSES);
     at_most(Resource::Nofile, MOST_FILES);
-    // No process, no thread, no file, no core of what it has read.
+    // No processes or threads, no files, no core dump of the data read.
     at_most(Resource::Nproc, 0);
     at_most(Resource::Fsize, 0);
     at_most(Resource::Core, 0);
@@ -73,7 +74,8 @@ fn become_nobody() -> bool {
         return true;
     }
     let (uid, gid) = (rustix::process::Uid::from_raw(NOBODY), rustix::process::Gid::from_raw(NOBODY));
-    // This process has one thread. Groups first, then the group: afterwards it may not.
+    // This process has one thread. Supplementary groups and group first: after the change of user they cannot be
+    // changed.
     rustix::thread::set_thread_groups(&[]).is_ok()
         && rustix::thread::set_thread_res_gid(gid, gid, gid).is_ok()
         && rustix::thread::set_thread_res_uid(uid, uid, uid).is_ok()
@@ -86,7 +88,7 @@ fn give_up_capabilities() -> bool {
         .is_ok()
 }
 
-/// No file system and no network at all: no rule allows any of it.
+/// Denies all access to the file system and network: the ruleset allows nothing.
 fn forbid_files() -> bool {
     let forbid = || {
         let rules = Ruleset::default()
@@ -98,7 +100,7 @@ fn forbid_files() -> bool {
     forbid().is_ok_and(|status: landlock::RestrictionStatus| status.ruleset != RulesetStatus::NotEnforced)
 }
 
-/// The calls that reading mapped files, allocating and answering take. Any other fails with EPERM.
+/// Allows only the system calls that reading mapped files, allocating and answering need. Others fail with EPERM.
 fn forbid_calls() -> bool {
     let always = [
         libc::SYS_read,
@@ -145,14 +147,14 @@ fn forbid_calls() -> bool {
         )?;
         Ok((call, vec![SeccompRule::new(vec![condition])?]))
     };
-    // By its descriptor alone: an empty path.
+    // On its own descriptor only: with an empty path.
     let itself = |call, flags_at| {
         let empty_path = u64::from(libc::AT_EMPTY_PATH.unsigned_abs());
         let condition =
             SeccompCondition::new(flags_at, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(empty_path), empty_path)?;
         Ok((call, vec![SeccompRule::new(vec![condition])?]))
     };
-    // To abort.
+    // For `abort`.
     let own_process = |call| {
         let pid = u64::from(std::process::id());
         let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, pid)?;

@@ -17,13 +17,13 @@ use rustix::net::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Bytes of a message that are believed, either way. The largest are unwind tables.
+/// Largest message (bytes). The largest are unwind tables.
 const LONGEST: u32 = 64 << 20;
 
-/// Descriptors that one message carries.
+/// Descriptors that one message may carry.
 pub(crate) const MOST_FILES: usize = 4;
 
-/// Sends one message, with descriptors.
+/// Sends a message with descriptors.
 pub(crate) fn send(socket: &UnixStream, message: &impl Serialize, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let body = postcard::to_allocvec(message).map_err(invalid)?;
     let length = u32::try_from(body.len()).ok().filter(|&l| l <= LONGEST).ok_or_else(|| invalid("too long"))?;
@@ -33,12 +33,12 @@ pub(crate) fn send(socket: &UnixStream, message: &impl Serialize, files: &[Borro
         return Err(invalid("too many files"));
     }
     let length = length.to_le_bytes();
-    // Four bytes: they go whole or not at all.
+    // Four bytes are sent completely or not at all.
     rustix::net::sendmsg(socket.as_fd(), &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
     (&mut &*socket).write_all(&body)
 }
 
-/// Takes one message with its descriptors; `None` once the other side is gone.
+/// Receives a message with its descriptors; `None` once the other side has closed the socket.
 pub(crate) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
@@ -61,7 +61,7 @@ pub(crate) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Resul
     }
     socket.read_exact(length.get_mut(got..).unwrap_or_default())?;
     let length = checked(length)?;
-    // Memory as the bytes arrive, not as they are announced.
+    // Memory is allocated as bytes arrive, not by the announced length.
     let mut body = Vec::new();
     socket.take(length.into()).read_to_end(&mut body)?;
     if u32::try_from(body.len()).ok() != Some(length) {
@@ -70,14 +70,14 @@ pub(crate) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Resul
     Ok(Some((postcard::from_bytes(&body).map_err(invalid)?, files)))
 }
 
-/// The message in `bytes`, once they are all of it.
+/// Decodes the message in `bytes`, once it is complete.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Option<T>> {
     let Some((length, body)) = bytes.split_first_chunk() else { return Ok(None) };
     let length = usize::try_from(checked(*length)?).map_err(invalid)?;
     match body.len().cmp(&length) {
         Ordering::Less => Ok(None),
         Ordering::Equal => postcard::from_bytes(body).map(Some).map_err(invalid),
-        // Nobody speaks unasked.
+        // The child sends nothing unasked.
         Ordering::Greater => Err(invalid("more than a message")),
     }
 }

@@ -1,7 +1,7 @@
-//! The recorder's side: starts the child, asks it, watches its time and memory, and starts another when it is gone.
+//! The host: starts the sandboxed child, sends it requests, limits its time and memory, and replaces it when it ends.
 //!
-//! A thread of its own holds the child, for as long as hud is attached: the child dies with that very thread. Sessions
-//! share it. Whoever asks waits; requests are served one after the other.
+//! A thread of its own owns the child while hud is attached, because the child dies with its parent thread. All
+//! sessions share the child. Requests are served one at a time, and the caller waits.
 
 use std::{
     io::{self, Read as _},
@@ -32,46 +32,46 @@ use crate::{
     privilege,
 };
 
-/// CPU time that an answer may take. The largest files of debug information, unpacked, take some seconds.
+/// CPU time limit of one answer. The largest files of debug information, once decompressed, take a few seconds.
 const MOST_CPU: Duration = Duration::from_secs(20);
-/// CPU time for what is asked once: to read the types in hundreds of megabytes of debug information.
+/// CPU time limit of requests made once: reading the types in hundreds of megabytes of debug information.
 const MOST_CPU_ONCE: Duration = Duration::from_secs(60);
-/// And time by the clock, on a machine on which the child hardly gets a CPU.
+/// Wall-clock limit, for a machine on which the child hardly gets a CPU.
 const MOST_TIME: Duration = Duration::from_secs(120);
-/// Heap with which a child goes on. One that has grown beyond is replaced: what it read is read again where it is asked for.
+/// Heap size beyond which a child is replaced after its answer. Its modules are opened again on demand.
 const MOST_HEAP: u64 = 192 << 20;
-/// But not sooner than so long after it was started: a file whose debug information unpacks to more must still be served.
+/// A child is not replaced before this age: a file whose debug information decompresses to more must still be served.
 const LEAST_LIFE: Duration = Duration::from_secs(10);
-/// Children that may crash before hud gives up on names.
+/// Crashes after which hud gives up on symbols.
 const MOST_CRASHES: u32 = 100;
 
-/// Which child answered: what one knows of modules, the next one doesn't.
+/// Identifies a child: module ids are valid for one child only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Generation(u64);
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AskError {
-    /// The child that knew the module is gone, for no fault of this request.
+    /// The child that had opened the module has ended; this request was not the cause.
     #[error("the sandbox was started anew")]
     Restarted,
-    /// The child ended over this very request.
+    /// The child ended while it served this request.
     #[error("the sandbox {0}")]
     Crashed(String),
-    /// There is no child, and there will be none.
+    /// There is no child and no further one will be started.
     #[error("no sandbox: {0}")]
     Unavailable(String),
 }
 
 struct Job {
-    /// The child that it is for, where it is not for any.
+    /// The only child that may answer; `None` if any may.
     generation: Option<Generation>,
     request: Request,
     files: Vec<OwnedFd>,
     reply: SyncSender<std::result::Result<(Generation, Answer), AskError>>,
 }
 
-/// A process that reads what the target controls.
+/// A sandboxed child process that parses the files that the target controls.
 pub struct Sandbox {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -79,12 +79,12 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts this very program, or a given hud-record, as the sandbox, for what can wait.
+    /// Starts this program, or a given hud-record, as the child, at low priority.
     pub fn start(program: Option<&Path>) -> Result<Self> {
         Self::start_at(program.unwrap_or(Path::new(ITSELF)), Urgency::Idle)
     }
 
-    /// The same for what recording waits for.
+    /// Starts a child at normal priority, for requests that the start of recording waits for.
     pub(crate) fn start_urgent(program: Option<&Path>) -> Result<Self> {
         Self::start_at(program.unwrap_or(Path::new(ITSELF)), Urgency::Waiting)
     }
@@ -98,7 +98,7 @@ impl Sandbox {
             .name("hud-sandbox".into())
             .spawn(move || {
                 if urgency == Urgency::Idle {
-                    // The child inherits it.
+                    // The child inherits the niceness.
                     privilege::stand_back();
                 }
                 privilege::enter_sandbox_host();
@@ -108,17 +108,17 @@ impl Sandbox {
         Ok(Sandbox { jobs: Some(jobs), thread: Some(thread), current })
     }
 
-    /// The child's process id, while there is one.
+    /// The child's process id, if it runs.
     pub fn pid(&self) -> Option<u32> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).map(|(pid, _)| pid)
     }
 
-    /// What holds the child, while there is one.
+    /// Which measures confine the child, if it runs.
     pub fn confinement(&self) -> Option<Confinement> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).map(|(_, confinement)| confinement)
     }
 
-    /// Asks, and waits for the answer. With a generation, only that child is asked.
+    /// Sends a request and waits for the answer. With a generation, only that child may answer.
     pub(crate) fn ask(
         &self,
         generation: Option<Generation>,
@@ -143,15 +143,15 @@ impl Drop for Sandbox {
     }
 }
 
-/// The program that runs, also when another version was installed over it.
+/// The running program, even if another version was installed over it.
 const ITSELF: &str = "/proc/self/exe";
 
-/// Whether somebody waits for the answers.
+/// Whether the start of recording waits for the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Urgency {
-    /// Names can wait, the target cannot.
+    /// Symbols can wait; the target comes first.
     Idle,
-    /// The probes wait.
+    /// Attaching the probes waits.
     Waiting,
 }
 
@@ -172,11 +172,11 @@ struct Running {
 
 impl Host {
     fn run(&mut self, incoming: &Receiver<Job>) {
-        // Before it is needed: names are to come at once.
+        // Started early, so that the first symbols come at once.
         let _ = self.running();
         while let Ok(job) = incoming.recv() {
             let answer = self.serve(job.generation, &job.request, &job.files);
-            // Nobody waits any more: recording has ended.
+            // The caller has gone: recording has ended.
             let _ = job.reply.send(answer);
         }
         self.end_child();
@@ -195,7 +195,7 @@ impl Host {
         }
         let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
         if let Err(e) = framing::send(&child.socket, request, &files) {
-            // It has never seen the question.
+            // The child has not received the request.
             tracing::debug!("the sandbox is gone: {e}");
             self.end_child();
             return Err(AskError::Restarted);
@@ -221,7 +221,7 @@ impl Host {
         }
     }
 
-    /// The child; starts one where there is none. One that was killed while it had nothing to do is replaced without a word.
+    /// The child, started if there is none. One that was killed while idle is replaced silently.
     fn running(&mut self) -> std::result::Result<&mut Running, AskError> {
         if self.child.as_mut().is_some_and(|c| !matches!(c.process.try_wait(), Ok(None))) {
             self.end_child();
@@ -248,11 +248,11 @@ impl Host {
         self.child.as_mut().ok_or_else(|| AskError::Unavailable("it is gone".into()))
     }
 
-    /// Ends the child, and says how it ended where it had ended by itself.
+    /// Ends the child. Reports how it ended if it had ended by itself.
     fn end_child(&mut self) -> Option<String> {
         self.tell(None);
         let mut child = self.child.take()?;
-        // Ended by itself, it lets go of its socket a moment before it can be waited for.
+        // A child that ended by itself closes its socket a moment before it can be waited for.
         let mut ended = None;
         for _ in 0..20 {
             ended = child.process.try_wait().ok().flatten();
@@ -294,7 +294,7 @@ impl Running {
         }
     }
 
-    /// Waits for an answer, within bounds.
+    /// Waits for an answer within the time limits.
     fn answer(&mut self, most_cpu: Duration) -> io::Result<Answer> {
         let (began, cpu) = (Instant::now(), self.cpu_time());
         let mut bytes = Vec::new();
@@ -324,7 +324,7 @@ impl Running {
         time.map(Duration::from).unwrap_or_default()
     }
 
-    /// Memory of its own, without what it maps of files.
+    /// The child's own memory, without mapped files.
     fn heap(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.process.id())).unwrap_or_default();
         let mut pages = statm.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
@@ -342,7 +342,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Without the right to signal it, the end of its socket ends it.
+        // If hud may not signal the child, closing its socket ends it.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
         let _ = self.process.kill();
         let _ = self.process.wait();

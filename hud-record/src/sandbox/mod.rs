@@ -1,14 +1,14 @@
-//! The sandbox: all bytes that the target controls are read in a child process that may do nothing else.
+//! The sandbox: a child process without rights parses all bytes that the target controls.
 //!
-//! The recorder runs as root beside production, and what names take (ELF, DWARF, mangled symbols) is whatever somebody
-//! built. So hud starts itself once more (`host`), over a socket pair; that process gives up every right that it has
-//! (`confine`) before it looks at a byte. Files are opened by the recorder, which has the right to, and handed over as
-//! descriptors. A child that crashes, loops or is killed costs names only: another one is started, and a file that did it
-//! twice is not asked about again. The recorder trusts the answers no more than the files: they are bounded in count and
-//! length, decoded with checks, and names in them are cleaned like any others.
+//! The recorder runs as root beside production, while symbols come from ELF, DWARF and mangled names, which may hold
+//! anything. So hud starts itself again (`host`) over a socket pair, and that process gives up its rights (`confine`)
+//! before it reads a byte. The recorder opens the files and passes their descriptors. A child that crashes, loops or is
+//! killed costs symbols only: another one is started, and a file that ended two children is not asked about again. The
+//! recorder trusts the answers no more than the files: their number and length are bounded, they are decoded with
+//! checks, and names in them are sanitised like any others.
 //!
-//! To have another thing read here: a variant of [`protocol::Request`] and one of [`protocol::Answer`], an arm in
-//! [`child`], and a method of [`host::Sandbox`] or of the caller's own.
+//! To have another kind of data parsed here, add a variant to [`protocol::Request`] and one to [`protocol::Answer`], an
+//! arm to `child`, and a call of [`Sandbox::ask`](host::Sandbox::ask).
 
 mod child;
 mod confine;

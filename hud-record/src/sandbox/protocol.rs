@@ -14,81 +14,81 @@ use crate::{
 /// The one argument by which hud starts itself as its sandboxed child.
 pub(super) const ARGUMENT: &str = "--sandbox";
 
-/// Addresses that one request may ask for.
+/// Offsets in one request.
 pub(crate) const MOST_ADDRESSES: usize = 256;
-/// What the recorder asks.
+/// A request of the recorder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Open a mapped file. With its descriptor. Answered by `Opened`.
+    /// Opens a mapped file, whose descriptor comes with it. Answered by `Opened`.
     Open,
-    /// Another file that belongs to a module. With its descriptor, or none where there is no such file. Answered by
-    /// `Opened` again.
+    /// Adds a file to a module, with its descriptor, or without one if there is no such file. Answered by `Opened`.
     Give {
         /// The module.
         module: ModuleId,
-        /// What it is to it.
+        /// The file's relation to the module.
         role: Role,
     },
-    /// The functions at offsets of the file, inlined ones included. Answered by `Frames` or `Wants`.
+    /// Asks for the functions at offsets of the file, inlined ones included. Answered by `Frames` or `Wants`.
     Frames {
         /// The module.
         module: ModuleId,
         /// At most [`MOST_ADDRESSES`].
         offsets: Vec<u64>,
     },
-    /// What debug information tells of tokio. Answered by `Tokio`. Takes seconds where it is hundreds of megabytes.
+    /// Asks for debug information about tokio. Answered by `Tokio`. Takes seconds for hundreds of megabytes.
     Tokio {
         /// The module.
         module: ModuleId,
         /// The addresses of its poll functions.
         polls: Vec<u64>,
     },
-    /// The unwind table of a file. With its descriptor. Answered by `Unwind`.
+    /// Asks for the unwind table of a file, whose descriptor comes with it. Answered by `Unwind`.
     Unwind,
-    /// A first look at the target's binary. With its descriptor, and one of the process's memory where that is to be had.
-    /// Answered by `Inspected`.
+    /// Inspects the target's binary: with its descriptor, and one of the process's memory if available. Answered by
+    /// `Inspected`.
     Inspect(LoadAddress),
-    /// The task vtables of a mapped binary. With its descriptor, and one of the process's memory. Answered by `Vtables`.
+    /// Asks for the task vtables of a mapped binary: with its descriptor and one of the process's memory. Answered by
+    /// `Vtables`.
     Vtables(LoadAddress),
-    /// How the futures of tasks lie in memory, and what is behind trait objects. Answered by `Layouts`.
+    /// Asks for the memory layout of tasks' futures and of trait objects. Answered by `Layouts`.
     Layouts {
         /// The module.
         module: ModuleId,
-        /// Addresses of poll functions, and where in their tasks the id lies.
+        /// Addresses of poll functions, each with the offset of the id in its tasks.
         polls: Vec<(u64, u64)>,
-        /// Addresses of the vtables of trait objects.
+        /// Addresses of trait objects' vtables.
         objects: Vec<u64>,
-        /// Places in the code that may be in `block_on`.
+        /// Return addresses that may be in `block_on`.
         callers: Vec<u64>,
     },
 }
 
-/// What the child answers.
+/// An answer of the child.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// Said unasked, once, when it starts.
+    /// Sent once, unasked, at the start.
     Hello(Confinement),
-    /// What is known of a module by now.
+    /// The state of a module.
     Opened(ModuleInfo),
-    /// The functions at the first of the offsets asked for: at least one offset, not always all.
+    /// The functions at the first of the requested offsets: at least one offset, possibly not all.
     Frames(Vec<ResolvedAddress>),
-    /// What debug information tells of tokio.
+    /// Debug information about tokio.
     Tokio(TokioDebug),
     /// A file's unwind table.
     Unwind(PackedTable),
-    /// What attaching takes of a binary.
+    /// The inspection of a binary.
     Inspected(Box<Inspection>),
     /// A binary's task vtables.
     Vtables(TaskVtables),
     /// How futures lie in memory.
     Layouts(Layouts),
-    /// This first, then ask again.
+    /// An object that is needed first; then the request is to be sent again.
     Wants(WantedObject),
-    /// It is no file of the kind that hud can read, or the request made no sense.
+    /// The file is of a kind that hud cannot read, or the request is invalid.
     Refused(String),
 }
 
-/// A [`Table`], its rows and its index as bytes: there are millions.
+/// A [`Table`] with its rows and index as bytes, as there are millions of rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PackedTable {
     base: u64,
@@ -107,7 +107,8 @@ impl PackedTable {
         }
     }
 
-    /// The table; `None` where it makes no sense. (The kernel program takes any, but others' tables lie beside it.)
+    /// The table; `None` if it is inconsistent. (The kernel program tolerates any, but other files' tables lie beside
+    /// it.)
     pub(crate) fn unpack(&self) -> Option<Table> {
         let rows: Vec<Row> = self.rows.chunks_exact(size_of::<Row>()).map(bytemuck::pod_read_unaligned).collect();
         let index: Vec<u32> = self.index.chunks_exact(size_of::<u32>()).map(bytemuck::pod_read_unaligned).collect();

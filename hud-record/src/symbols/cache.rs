@@ -1,11 +1,11 @@
-//! Names that were found once, for the sessions to come: by build id, in memory and in a folder of hud's own.
+//! Cache of symbols for later sessions: by build id, in memory and in a folder of hud's own.
 //!
-//! A file of it holds what is known of one binary, with a checksum; it is written aside and renamed. The folder is hud's
-//! alone, or it is not used. What is believed of it is bounded, and cleaned once more as it is read.
+//! A cache file holds the symbols of one binary, with a checksum; it is written under another name and renamed. The
+//! folder is used only if it belongs to hud's user alone. Its content is bounded, and sanitised again when read.
 //!
-//! A build id is what the binary says. So that one user's program cannot give names to another's, the file's owner and its
-//! size belong to the key, and what debug files there were is compared as well: once they are installed, names are looked
-//! up anew.
+//! A build id is untrusted. So that one user's program cannot name another's functions, the file's owner and size
+//! belong to the key, and the set of debug files found is compared: once debug files are installed, symbols are looked
+//! up again.
 
 use std::{
     collections::HashMap,
@@ -21,27 +21,27 @@ use serde::{Deserialize, Serialize};
 
 use super::frame::ResolvedAddress;
 
-/// Changes whenever names of the same binary would be others: their form, whose they are.
+/// To be increased if the symbols of the same binary would change: their form, or their origin.
 const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"hudnames";
-/// Bytes of one binary's names.
+/// Bytes of one binary's cache file.
 const LARGEST_FILE: u64 = 32 << 20;
-/// Bytes of all; the longest unused go first.
+/// Bytes of all; the least recently used are removed first.
 const LARGEST_FOLDER: u64 = 256 << 20;
 /// Addresses of one binary: about 100 bytes each.
 const MOST_LOCATIONS: usize = 200_000;
 
-/// The environment variable that names the folder; empty for none.
+/// The environment variable that sets the folder; empty disables the cache.
 const VARIABLE: &str = "HUD_CACHE_DIR";
 
-/// Names of all binaries that were met.
+/// Symbols of all binaries seen.
 #[derive(Default)]
 pub struct Cache {
     folder: Option<PathBuf>,
     entries: Mutex<HashMap<String, Arc<Mutex<Entry>>>>,
 }
 
-/// What is known of one binary.
+/// The known symbols of one binary.
 #[derive(Default)]
 pub(super) struct Entry {
     stored: Stored,
@@ -50,7 +50,7 @@ pub(super) struct Entry {
 
 #[derive(Default, Serialize, Deserialize)]
 struct Stored {
-    /// Of the debug files that there were.
+    /// Identifies the set of debug files found.
     debug: u32,
     /// By offset in the file.
     locations: HashMap<u64, ResolvedAddress>,
@@ -70,8 +70,8 @@ impl Entry {
 }
 
 impl Cache {
-    /// The one that this user's sessions share: in `$HUD_CACHE_DIR`; else where systemd says; else `/var/cache/hud` for
-    /// root and `$XDG_CACHE_HOME/hud` for others.
+    /// The cache shared by this user's sessions: `$HUD_CACHE_DIR`, else systemd's cache directory, else
+    /// `/var/cache/hud` for root and `$XDG_CACHE_HOME/hud` for others.
     pub fn shared() -> Self {
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let absolute = |path: PathBuf| path.is_absolute().then_some(path);
@@ -89,12 +89,12 @@ impl Cache {
         Cache { folder, ..Cache::default() }
     }
 
-    /// One in a folder, which is made when something is stored.
+    /// A cache in a folder, which is created when something is stored.
     pub fn in_folder(folder: &Path) -> Self {
         Cache { folder: Some(folder.into()), ..Cache::default() }
     }
 
-    /// What is known of a binary.
+    /// The entry of a binary.
     pub(super) fn entry(&self, key: &str, debug: u32) -> Arc<Mutex<Entry>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.entry(key.into()).or_insert_with(|| {
@@ -109,7 +109,7 @@ impl Cache {
         Arc::clone(entry)
     }
 
-    /// Writes what is new.
+    /// Writes new symbols.
     pub(super) fn save(&self) {
         let Some(folder) = &self.folder else { return };
         let entries: Vec<_> = {
@@ -122,7 +122,7 @@ impl Cache {
             if !entry.is_new {
                 continue;
             }
-            // Another hud may have learned other addresses of it since.
+            // Another hud may have stored other addresses since.
             if let Some(theirs) = read(folder, &key)
                 && theirs.debug == entry.stored.debug
             {
@@ -134,7 +134,7 @@ impl Cache {
             }
             match write(folder, &key, &entry.stored) {
                 Ok(()) => saved += 1,
-                // Names are in the session; only the next one has to look them up again.
+                // The session has its symbols; only the next one must look them up again.
                 Err(e) => tracing::debug!("names are not kept in {}: {e}", folder.display()),
             }
             entry.is_new = false;
@@ -145,7 +145,7 @@ impl Cache {
     }
 }
 
-/// Whether a folder is hud's alone.
+/// Whether a folder belongs to hud's user alone.
 fn is_private(folder: &Path) -> bool {
     let Ok(m) = fs::symlink_metadata(folder) else { return false };
     m.is_dir() && m.uid() == rustix::process::geteuid().as_raw() && m.mode() & 0o077 == 0
@@ -164,7 +164,7 @@ fn read(folder: &Path, key: &str) -> Option<Stored> {
     let mut bytes = Vec::new();
     (&opened).take(LARGEST_FILE).read_to_end(&mut bytes).ok()?;
     let stored = decode(&bytes)?;
-    // Used now: the last to go.
+    // Marks it as recently used.
     let _ = opened.set_modified(SystemTime::now());
     Some(stored)
 }
@@ -204,7 +204,7 @@ fn write(folder: &Path, key: &str, stored: &Stored) -> io::Result<()> {
     written
 }
 
-/// Removes the longest unused files beyond the bound, and what a kill has left.
+/// Removes the least recently used files beyond the bound, and leftovers of a killed hud.
 fn shrink(folder: &Path) {
     let Ok(files) = fs::read_dir(folder) else { return };
     let mut files: Vec<(SystemTime, u64, PathBuf)> = files
@@ -253,9 +253,9 @@ mod tests {
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(file(&folder, "key")).unwrap().mode() & 0o777, 0o600);
         assert_eq!(known(&Cache::in_folder(&folder), 5), Some(located("f")));
-        // Debug files came or went.
+        // Debug files were added or removed.
         assert_eq!(known(&Cache::in_folder(&folder), 6), None);
-        // Two who learned different things.
+        // Two caches with different entries.
         let (one, other) = (Cache::in_folder(&folder), Cache::in_folder(&folder));
         one.entry("key", 5).lock().unwrap().insert(2, located("g"));
         other.entry("key", 5).lock().unwrap().insert(3, located("h"));

@@ -1,9 +1,9 @@
-//! Where the files lie that a binary's names come from, and how they are opened.
+//! Where a binary's debug files are, and how they are opened.
 //!
-//! Whoever built the target says where its debug information lies, so paths are not trusted. They are resolved inside the
-//! target's root, as it would, or inside hud's own, and no link leads out of either. A file is opened only once it is known
-//! to be a regular one: opening a device can do things, and a pipe waits. And what is handed over begins as a
-//! program or an object does, never as a core dump: that some other file is there to be read by root stays in this process.
+//! The target's builder decides these paths, so they are untrusted. They are resolved inside the target's root or
+//! inside hud's own, and no link leads out of either. A file is opened only once it is known to be regular: opening a
+//! device can have effects, and a FIFO blocks. Only ELF programs and objects, no core dumps, are passed to the child:
+//! that another file is readable for root stays in this process.
 
 use std::{
     fs::File,
@@ -22,11 +22,11 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
 use super::module_info::Role;
 
-/// The file systems in which to look.
+/// The roots of the file systems to search.
 pub(super) struct Roots(Vec<OwnedFd>);
 
 impl Roots {
-    /// Those of a process and of hud itself.
+    /// The roots of a process and of hud itself.
     pub(super) fn of(pid: Option<u32>) -> Self {
         let open =
             |path: &str| rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
@@ -43,7 +43,7 @@ impl Roots {
         Roots(roots)
     }
 
-    /// Opens what lies at a path, in each of the roots.
+    /// Opens the file at a path in each root that has it.
     pub(super) fn open<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = File> + 'a {
         self.0.iter().filter_map(move |root| {
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -53,7 +53,7 @@ impl Roots {
     }
 }
 
-/// Opens the file that a path of /proc or one that the user gave leads to.
+/// Opens the file at a path of /proc or at a path that the user gave.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     open_regular(&rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
@@ -62,7 +62,7 @@ fn open_regular(at: &impl AsFd) -> io::Result<File> {
     if FileType::from_raw_mode(rustix::fs::fstat(at)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::other("not a regular file"));
     }
-    // The very file that was looked at.
+    // Reopens the file that was checked, not the path.
     let path = format!("/proc/self/fd/{}", at.as_fd().as_raw_fd());
     let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?);
     // The magic number and, at 16, the type: 4 is a core dump.
@@ -74,7 +74,7 @@ fn open_regular(at: &impl AsFd) -> io::Result<File> {
     }
 }
 
-/// What says that a file is the one that it was: device, inode, size and times.
+/// Identity of a file's content: device, inode, size and times.
 pub(super) fn identity(file: &File) -> io::Result<[i64; 6]> {
     let m = file.metadata()?;
     let signed = u64::cast_signed;
@@ -89,7 +89,7 @@ pub(super) fn identity(file: &File) -> io::Result<[i64; 6]> {
     ])
 }
 
-/// Where a binary's separate debug file may be, the likeliest first.
+/// Where a binary's separate debug file may be, the most likely first.
 pub(super) fn debug_files(binary: &Path, build_id: Option<&[u8]>, link: Option<&[u8]>) -> Vec<(Role, PathBuf)> {
     const STORE: &str = "/usr/lib/debug";
     let mut found = Vec::new();
@@ -106,7 +106,8 @@ pub(super) fn debug_files(binary: &Path, build_id: Option<&[u8]>, link: Option<&
     found
 }
 
-/// Where the debug information may be that a debug file shares with others: its path is absolute, or from the file's.
+/// Where the debug information that a debug file shares with others may be. Its path is absolute or relative to the
+/// file's.
 pub(super) fn supplements(binary: &Path, path: &[u8], build_id: &[u8]) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = debug_files(binary, Some(build_id), None).into_iter().map(|(_, path)| path).collect();
     if let (Some(path), Some(folder)) = (bytes_path(path), binary.parent()) {
@@ -136,7 +137,7 @@ fn bytes_path(bytes: &[u8]) -> Option<&Path> {
     (!bytes.is_empty() && !bytes.contains(&0)).then(|| Path::new(std::ffi::OsStr::from_bytes(bytes)))
 }
 
-/// A name that leads nowhere else.
+/// A file name without a path.
 fn file_name(bytes: &[u8]) -> Option<&Path> {
     bytes_path(bytes).filter(|p| !bytes.contains(&b'/') && p.file_name() == Some(p.as_os_str()))
 }

@@ -1,8 +1,8 @@
-//! Files as the confined child maps them: for good, but with a bound on how much of them is in its memory.
+//! File mappings of the sandboxed child: they are never unmapped, but their resident size is bounded.
 //!
-//! Debug information is read here and there, so that in time every page of a file of hundreds of megabytes would be
-//! resident. They are the page cache's, yet they are counted as the child's. Whoever reads calls [`relieve`] now and then,
-//! which lets go of all pages once many came; what is needed again is mapped again, without a read from disk.
+//! Debug information is read at random, so in time every page of a file of hundreds of megabytes would be resident. The
+//! pages belong to the page cache but count as the child's. The reader calls [`relieve`] regularly, which releases all
+//! pages after many page faults; a page needed again is mapped again without a read from disk.
 
 use std::{
     fs::File,
@@ -12,16 +12,16 @@ use std::{
 
 use memmap2::{Mmap, UncheckedAdvice};
 
-/// Page faults after which pages are let go of. The kernel maps up to 16 pages with each (`fault_around_bytes`): 64 MB.
+/// Page faults after which pages are released. The kernel maps up to 16 pages at each (`fault_around_bytes`): 64 MB.
 const MOST_FAULTS: i64 = 1000;
-/// Files that stay as they are.
+/// Files below this size are left alone.
 const SMALL: usize = 1 << 20;
 
 static MAPPED: Mutex<Mapped> = Mutex::new(Mapped { files: Vec::new(), faults: 0 });
 
 struct Mapped {
     files: Vec<&'static Mmap>,
-    /// At the time when pages were last let go of.
+    /// When pages were last released.
     faults: i64,
 }
 
@@ -36,12 +36,12 @@ pub(super) fn keep(file: Mmap) -> &'static [u8] {
 
 /// Maps a file, read only.
 pub(super) fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the mapping is read only. A file that is truncated while it is read ends this process by SIGBUS, which is
-    // what it is there for; one that is written to yields other bytes, and none is trusted.
+    // SAFETY: the mapping is read only. If the file is truncated, SIGBUS ends this process, which is expendable; if it
+    // is written to, other bytes are read, and none is trusted.
     unsafe { Mmap::map(file) }
 }
 
-/// Lets go of pages, where many have come.
+/// Releases pages after many page faults.
 pub(crate) fn relieve() {
     let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
     let faults = faults();
@@ -50,7 +50,7 @@ pub(crate) fn relieve() {
     }
     mapped.faults = faults;
     for file in &mapped.files {
-        // SAFETY: the pages are a file's, mapped read only: whoever reads them again is given them again.
+        // SAFETY: the pages are a file's, mapped read only, so a later read maps them again.
         let _ = unsafe { file.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 }
@@ -58,7 +58,7 @@ pub(crate) fn relieve() {
 fn faults() -> i64 {
     // SAFETY: a structure of integers, for which zeros are a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: it is written to for the time of the call.
+    // SAFETY: the call writes `usage` only while it runs.
     unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
     usage.ru_minflt.saturating_add(usage.ru_majflt)
 }

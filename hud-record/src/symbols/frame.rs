@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Functions at one address, inlined ones included. Real code goes to about 40.
+/// Functions at one address, inlined ones included. Real code has up to about 40.
 pub(crate) const MOST_FRAMES: usize = 128;
 
-/// Bytes of a name that are handed on, before it is cleaned and cut to what the session takes.
+/// Bytes of a name in an answer, before it is sanitised and cut to the session's limit.
 pub(crate) const LONGEST_NAME: usize = 16 << 10;
 
 /// The functions at an address.
@@ -13,28 +13,28 @@ pub(crate) const LONGEST_NAME: usize = 16 << 10;
 pub struct ResolvedAddress {
     /// In the file's own address space.
     pub address: u64,
-    /// The code behind it is that to which a signal handler returns: its caller was interrupted, it did not call.
+    /// Whether a signal handler returns here: then the frame above was interrupted and did not call.
     pub is_signal_return: bool,
-    /// Innermost first; none where nothing is known.
+    /// Innermost first; empty if nothing is known.
     pub frames: Vec<ResolvedFrame>,
 }
 
-/// A function.
+/// A function, with its source line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedFrame {
-    /// Its name, as people write it.
+    /// Demangled name.
     pub function: Option<String>,
     /// The source file.
     pub file: Option<String>,
-    /// The line in it.
+    /// Line in it.
     pub line: Option<u32>,
-    /// The column in the line, from 1.
+    /// Column in the line, from 1.
     pub column: Option<u32>,
-    /// Origin code it is, where that is sure.
+    /// Whose code it is; `None` if not certain.
     pub whose: Option<Origin>,
 }
 
-/// Origin code a function of the target's own binaries is.
+/// Whose code a function in the target's own binaries is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// The user's.

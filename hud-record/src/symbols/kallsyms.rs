@@ -1,4 +1,4 @@
-//! The kernel's own functions, by /proc/kallsyms, where hud may read their addresses.
+//! The kernel's functions by /proc/kallsyms, if hud may read their addresses.
 
 use std::{
     fs::File,
@@ -10,13 +10,13 @@ const MOST: u64 = 128 << 20;
 
 /// Functions of the kernel and its modules, by address.
 pub struct KernelSymbols {
-    /// Address, and where in `names` the name ends.
+    /// Address, and start and length of the name in `names`.
     symbols: Vec<(u64, u32, u32)>,
     names: String,
 }
 
 impl KernelSymbols {
-    /// Reads them; `None` where the kernel doesn't tell, or not to hud.
+    /// Reads them; `None` if the kernel hides their addresses.
     pub fn read() -> Option<Self> {
         Self::from(File::open("/proc/kallsyms").ok()?)
     }
@@ -25,7 +25,7 @@ impl KernelSymbols {
         let mut this = KernelSymbols { symbols: Vec::new(), names: String::new() };
         let mut list = BufReader::new(list.take(MOST));
         let mut line = String::new();
-        // `ffffffff81000000 T _stext`, and behind a tab the module in brackets.
+        // `ffffffff81000000 T _stext`, and after a tab the module in brackets.
         while list.read_line(&mut line).is_ok_and(|n| n > 0) {
             let mut fields = line.split_ascii_whitespace();
             if let (Some(address), Some(kind), Some(name)) = (fields.next(), fields.next(), fields.next())
@@ -47,7 +47,7 @@ impl KernelSymbols {
         this.symbols.sort_unstable();
         this.symbols.shrink_to_fit();
         this.names.shrink_to_fit();
-        // Where addresses are hidden they are all zero.
+        // Hidden addresses are all zero.
         (!this.symbols.is_empty()).then_some(this)
     }
 
@@ -59,7 +59,7 @@ impl KernelSymbols {
     }
 }
 
-/// Whether an address belongs to the kernel: its half of the address space.
+/// Whether an address is in the kernel's half of the address space.
 pub const fn is_kernel(address: u64) -> bool {
     address >= 1 << 63
 }
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn this_kernel_tells_its_own() {
-        // Hidden from whoever lacks CAP_SYSLOG.
+        // Hidden from a process without CAP_SYSLOG.
         match KernelSymbols::read() {
             Some(symbols) => {
                 let (address, ..) = *symbols.symbols.first().unwrap();

@@ -1,14 +1,14 @@
-//! Whole paths of functions of which debug information has bare names only.
+//! Full paths of functions for which debug information has bare names only.
 //!
-//! With `debug = "line-tables-only"` rustc (1.95) writes neither namespaces nor linkage names: a function is `select`, a
-//! coroutine's body `{async_fn#0}`, followed by generic arguments, whose paths are whole. The symbol table names what is not
-//! inlined. For what is, the path is put together from what is certain, in this order:
+//! With `debug = "line-tables-only"` rustc (1.95) writes neither namespaces nor linkage names: a function is `select`,
+//! a coroutine's body `{async_fn#0}`, followed by generic arguments with full paths. The symbol table names functions
+//! that are not inlined. For inlined ones the path is composed of certain facts, in this order:
 //!
-//! 1. A copy of the function that is not inlined, in the same unit, has a symbol.
-//! 2. A closure or coroutine that is called by a generic function is most often one of that one's arguments:
-//!    `poll<app::price_feed::{async_fn_env#0}, …>` calls `{async_fn#0}`, which is `app::price_feed::{closure}`.
-//! 3. The source file tells the crate and the module. Then types, and modules inside the file, are missing from the path:
-//!    `mio::poll::poll` for `mio::poll::Poll::poll`.
+//! 1. A copy of the function in the same unit that is not inlined has a symbol.
+//! 2. A closure or coroutine that a generic function calls is usually one of that function's arguments:
+//!   `poll<app::price_feed::{async_fn_env#0}, …>` calls `{async_fn#0}`, which is `app::price_feed::{closure}`.
+//! 3. The source file gives crate and module. Types, and modules inside the file, are then missing from the path:
+//!   `mio::poll::poll` for `mio::poll::Poll::poll`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,23 +18,23 @@ use crate::inspect::FunctionName;
 
 type Slice = gimli::EndianSlice<'static, gimli::LittleEndian>;
 
-/// Roots of crates, and paths of one unit, that are kept: real programs have some hundreds, and some thousands.
+/// Crate roots, and paths of one unit, that are kept: real programs have hundreds and thousands.
 const MOST: usize = 100_000;
-/// How many levels of DIEs are followed: inlining goes to about 40.
+/// Depth of DIEs that is followed: inlining reaches about 40.
 const MAX_DEPTH: isize = 512;
 
 /// The crates that a binary is made of, by the folders of their sources.
 #[derive(Debug, Default)]
 pub(super) struct Crates {
-    /// By the source file in which each crate begins.
+    /// By the crate's root source file.
     roots: BTreeMap<String, BTreeSet<String>>,
     /// By the folder of that file.
     folders: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Crates {
-    /// Takes note of a unit: its name, as rustc makes it (`src/main.rs/@/app.1a2b3c4d-cgu.0`), and its folder. Units of an
-    /// incremental build don't tell their crate.
+    /// Adds a unit: its name, as rustc makes it (`src/main.rs/@/app.1a2b3c4d-cgu.0`), and its folder. Units of an
+    /// incremental build do not name their crate.
     pub(super) fn add(&mut self, unit: &str, folder: &str) {
         let Some((root, codegen_unit)) = unit.split_once("/@/") else { return };
         let Some((krate, _)) = codegen_unit.split_once('.') else { return };
@@ -49,12 +49,12 @@ impl Crates {
         }
     }
 
-    /// The path of the module that a source file holds.
+    /// The path of the module in a source file.
     pub(super) fn module(&self, file: &str) -> Option<String> {
         if let Some(crates) = self.roots.get(file) {
             return only(crates).cloned();
         }
-        // A crate of its own that `core` takes in as a module.
+        // A crate of its own that `core` includes as a module.
         if let Some((_, inside)) = file.split_once("/stdarch/crates/core_arch/src/") {
             return Some(module("core::core_arch", inside));
         }
@@ -64,7 +64,7 @@ impl Crates {
                 return Some(module(only(crates)?, inside.trim_start_matches('/')));
             }
         }
-        // None of its own code is left, only what others inlined.
+        // None of the crate's own code remains, only code inlined elsewhere.
         let (before, inside) = file.rsplit_once("/src/")?;
         let (parents, folder) = before.rsplit_once('/')?;
         let is_std = parents.ends_with("/library") && (file.contains("/rustc/") || file.contains("/rustlib/src/rust/"));
@@ -84,7 +84,7 @@ fn only<T: Ord>(set: &BTreeSet<T>) -> Option<&T> {
     set.first().filter(|_| set.len() == 1)
 }
 
-/// The module in a file, by its path from the folder of the crate's root.
+/// The module in a file, by the path from the folder of the crate's root.
 fn module(krate: &str, inside: &str) -> String {
     let inside = inside.strip_suffix(".rs").unwrap_or(inside);
     let inside = inside.strip_suffix("/mod").unwrap_or(inside);
@@ -116,7 +116,7 @@ fn without_arguments(name: &str) -> String {
     out
 }
 
-/// Whether a symbol, legibly, is that of the function whose bare name this is.
+/// Whether a demangled symbol is that of the function with this bare name.
 pub(super) fn is_symbol_of(symbol: &str, bare: &str) -> bool {
     let (symbol, bare) = (without_arguments(symbol), without_arguments(bare));
     let last = symbol.trim_end_matches(':').rsplit("::").next().unwrap_or_default();
@@ -127,7 +127,7 @@ pub(super) fn is_symbol_of(symbol: &str, bare: &str) -> bool {
     }
 }
 
-/// The path of a closure or coroutine, by a generic function that calls it: one of whose arguments it is.
+/// The path of a closure or coroutine, if it is an argument of the generic function that calls it.
 fn argument_of(caller: &str, bare: &str) -> Option<String> {
     let (word, rest) = bare.strip_prefix('{')?.split_once('#')?;
     // `{async_fn#0}<T>` is the code of `…::{async_fn_env#0}<T>`.
@@ -144,7 +144,7 @@ fn argument_of(caller: &str, bare: &str) -> Option<String> {
     found.first().filter(|_| found.len() == 1).map(|path| as_symbol(path))
 }
 
-/// A path as a symbol would have it: `app::{impl#0}::f::{async_fn_env#0}<T>` is `app::f::{closure}`.
+/// A path in the form of symbols: `app::{impl#0}::f::{async_fn_env#0}<T>` is `app::f::{closure}`.
 fn as_symbol(path: &str) -> String {
     let path = without_arguments(path);
     let parts = path.split("::").filter(|part| !part.starts_with("{impl"));
@@ -152,15 +152,15 @@ fn as_symbol(path: &str) -> String {
     parts.join("::")
 }
 
-/// What the compiler names, as in legacy symbols: without a number, which means nothing without all that is around.
+/// A name made by the compiler, as in legacy symbols: without its number, which has no meaning out of context.
 fn made_up(part: &str) -> &'static str {
     if part.starts_with("{shim") { "{shim}" } else { "{closure}" }
 }
 
-/// A function that is inlined: by its bare name, the functions that it is in, and the module of its source file.
+/// Names an inlined function by its bare name, the functions around it and the module of its source file.
 pub(super) fn inlined(bare: &str, known: Option<&str>, caller: Option<&str>, module: Option<&str>) -> FunctionName {
     let krate = |path: &str| path.split("::").next().unwrap_or_default().to_string();
-    // Code of another crate than its argument's: it is not the argument that is called.
+    // If the code belongs to another crate than the argument, it is not the argument that is called.
     let argument = caller.and_then(|caller| argument_of(caller, bare));
     let argument = argument.filter(|path| module.is_none_or(|module| krate(module) == krate(path)));
     if let Some(shown) = known.map(str::to_string).or(argument) {
@@ -168,17 +168,17 @@ pub(super) fn inlined(bare: &str, known: Option<&str>, caller: Option<&str>, mod
     }
     let base = without_arguments(bare);
     let base = if base.starts_with('{') { made_up(&base) } else { &base };
-    // The compiler makes it, at the lines of what is dropped.
+    // The compiler generates it, at the lines of the dropped value.
     let module = if base == "drop_in_place" { Some("core::ptr") } else { module };
     let shown = module.map_or_else(|| base.to_string(), |module| format!("{module}::{base}"));
     FunctionName { shown, is_rust: true, crates: module.map(krate).into_iter().collect() }
 }
 
-/// Paths of one unit's functions that are certain, by the DIE of each.
+/// Certain paths of one unit's functions, by DIE.
 pub(super) type Paths = HashMap<DebugInfoOffset, String>;
 
-/// Reads a unit for the functions that are inlined in some places and not in others, or by generic functions. `symbol`
-/// gives the symbol at an address, legibly.
+/// Reads from a unit the functions that are inlined in some places and not in others, or by generic functions. `symbol`
+/// gives the demangled symbol at an address.
 pub(super) fn paths(unit: UnitRef<'_, Slice>, symbol: impl Fn(u64, &str) -> Option<String>) -> Paths {
     let mut found: HashMap<DebugInfoOffset, BTreeSet<String>> = HashMap::new();
     let mut names: HashMap<DebugInfoOffset, Option<Slice>> = HashMap::new();
@@ -214,7 +214,7 @@ pub(super) fn paths(unit: UnitRef<'_, Slice>, symbol: impl Fn(u64, &str) -> Opti
         }
         open.push((depth, name));
     }
-    // Where two ways lead to two paths, neither is certain.
+    // If two sources give two paths, neither is certain.
     found.into_iter().filter_map(|(origin, paths)| Some((origin, only(&paths)?.clone()))).collect()
 }
 
@@ -222,7 +222,7 @@ fn text(name: Slice) -> Option<&'static str> {
     std::str::from_utf8(name.slice()).ok()
 }
 
-/// The DIE that an inlined or a concrete instance of a function refers to.
+/// The DIE to which an inlined or concrete instance of a function refers.
 pub(super) fn origin(unit: UnitRef<'_, Slice>, entry: &DebuggingInformationEntry<Slice>) -> Option<DebugInfoOffset> {
     match entry.attr_value(gimli::DW_AT_abstract_origin)? {
         AttributeValue::UnitRef(offset) => offset.to_debug_info_offset(&unit.header),
@@ -231,7 +231,7 @@ pub(super) fn origin(unit: UnitRef<'_, Slice>, entry: &DebuggingInformationEntry
     }
 }
 
-/// The same, of the DIE at an offset.
+/// The same, for the DIE at an offset.
 pub(super) fn origin_at(unit: UnitRef<'_, Slice>, offset: UnitOffset) -> Option<DebugInfoOffset> {
     origin(unit, &unit.entry(offset).ok()?)
 }
@@ -278,7 +278,7 @@ mod tests {
             ("/srv/my-server/crates/core/src/lib.rs", Some("my_core")),
             ("/srv/my-server/crates/core/src/main/lib.rs", Some("my_core::main::lib")),
             ("/srv/other/examples/two.rs", Some("two")),
-            // Of which of the two it is a module, the file does not say.
+            // The file does not say which of the two crates it is a module of.
             ("/srv/other/examples/shared.rs", None),
             ("/srv/quick/src/lib.rs", None),
             ("/srv/elsewhere/src/a.rs", None),
@@ -315,7 +315,7 @@ mod tests {
                 tokio,
                 "tokio::runtime::task::core::{closure}",
             ),
-            // Another one than the argument.
+            // Not the argument.
             ("{async_fn#1}", Some(poll), price, "my_server::feed::price::{closure}"),
             ("{async_fn#0}<u8>", Some(poll), price, "my_server::feed::price::{closure}"),
             ("{async_fn#0}", Some("{async_fn#0}"), price, "my_server::feed::price::{closure}"),

@@ -32,13 +32,13 @@ pub(super) struct Lookup {
     pub(super) package: Option<DwarfPackage<Slice>>,
     pub(super) symbols: Symbols,
     pub(super) crates: Crates,
-    /// The crates' source files; read when a name is met that is not whole.
+    /// The crates' source files; read when the first bare name is found.
     pub(super) sources: OnceCell<line_tables::Crates>,
-    /// Whole paths of inlined functions, by unit, of units that have bare names only.
+    /// Full paths of inlined functions, by unit, for units with bare names only.
     pub(super) paths: RefCell<HashMap<DebugInfoOffset, Rc<Paths>>>,
 }
 
-/// A function as debug information has it.
+/// A function as debug information describes it.
 struct Told<'a> {
     name: Option<&'static str>,
     /// Written in Rust, and named without its path.
@@ -49,7 +49,7 @@ struct Told<'a> {
     place: Option<(Option<u32>, Option<u32>)>,
 }
 
-/// The functions at an address, innermost first; or what it takes to know them.
+/// The functions at an address, innermost first; or the object that is needed to find them.
 pub(super) fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Result<Vec<ResolvedFrame>, WantedObject> {
     let mut told = Vec::new();
     if let Some(context) = &lookup.context {
@@ -70,7 +70,7 @@ pub(super) fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Re
                     let raw: &'static [u8] = f.name.slice();
                     std::str::from_utf8(raw.get(..LONGEST_NAME).unwrap_or(raw)).ok()
                 });
-                // A name that is not mangled: the unit's language says whose it is.
+                // For a name that is not mangled, the unit's language shows that it is Rust's.
                 let is_rust = frame.function.as_ref().is_some_and(|f| f.language == Some(gimli::DW_LANG_Rust));
                 told.push(Told {
                     name,
@@ -106,8 +106,8 @@ pub(super) fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Re
     Ok(names.collect())
 }
 
-/// The source file of the innermost function at an address whose code has no line there: then the file that comes with it is
-/// that of whatever code lies before. Other addresses of the same function tell.
+/// The source file of the innermost function at an address without line: there the reported file is that of preceding
+/// code. It is taken from nearby addresses of the same function.
 fn file_nearby<'a>(context: &'a Context<Slice>, address: u64, function: &Told<'_>) -> Option<&'a str> {
     const FAR: u64 = 64;
     let around =
@@ -125,7 +125,7 @@ fn file_nearby<'a>(context: &'a Context<Slice>, address: u64, function: &Told<'_
     })
 }
 
-/// A function that is not inlined. Where debug information has no name for it, or a bare one, the symbol table names it.
+/// Names a function that is not inlined. If debug information has no name or a bare one, the symbol table names it.
 fn outermost_name(lookup: &Lookup, frame: &Told<'_>, address: u64) -> Option<FunctionName> {
     match frame.name {
         Some(name) if !frame.is_bare => {
@@ -142,7 +142,7 @@ fn outermost_name(lookup: &Lookup, frame: &Told<'_>, address: u64) -> Option<Fun
     }
 }
 
-/// A function that is inlined into its caller, or has no symbol.
+/// Names a function that is inlined or has no symbol.
 fn inlined_name(
     lookup: &Lookup,
     frame: &Told<'_>,
@@ -175,7 +175,7 @@ fn sources(lookup: &Lookup) -> &line_tables::Crates {
     })
 }
 
-/// The whole paths of the unit that holds an address, and the function that the DIE of an inlined one refers to.
+/// The full paths of the unit that contains an address, and the function to which the DIE of an inlined one refers.
 fn paths(lookup: &Lookup, address: u64, die: Option<UnitOffset>) -> Option<(Rc<Paths>, DebugInfoOffset)> {
     let unit: UnitRef<'_, Slice> = lookup.context.as_ref()?.find_dwarf_and_unit(address).skip_all_loads()?;
     let die = line_tables::origin_at(unit, die?)?;
@@ -208,7 +208,7 @@ fn named(
     }
 }
 
-/// The object of split debug information that a lookup needs: from the package, or as it was handed over.
+/// The object of split debug information that a lookup needs: from the package, or as it was received.
 fn split(
     package: Option<&DwarfPackage<Slice>>,
     objects: &mut Objects,

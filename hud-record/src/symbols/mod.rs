@@ -1,8 +1,8 @@
-//! Names: from an address to functions, with the place in the source and whose code it is.
+//! Symbols: from an address to its functions, with source lines and whose code they are.
 //!
-//! Half of it (`module`, `bare`, `whose`) runs in the confined child that [`crate::sandbox`] starts; the other half (`resolver`,
-//! `files`, `cache`) runs in the recorder, opens what the child is to read, and believes nothing. The kernel's own names
-//! (`kernel`) are the kernel's to tell, and need no child.
+//! `module`, `lookup`, `line_tables` and `origin` run in the sandboxed child ([`crate::sandbox`]). `resolver`,
+//! `debug_files` and `cache` run in the recorder: it opens the files that the child is to read, and checks the answers.
+//! The kernel's functions (`kallsyms`) need no child.
 
 mod cache;
 mod debug_files;
@@ -25,7 +25,7 @@ pub(crate) use module_info::{ModuleId, ModuleInfo, Role, WantedObject};
 pub(crate) use origin::by_path as file_origin;
 pub use resolver::{BinaryId, Resolver, Sources};
 
-/// What the confined child does with a file: names the places at these offsets. Gives the names. For hud-record/fuzz.
+/// Resolves offsets of a file as the sandboxed child does. For hud-record/fuzz.
 #[doc(hidden)]
 pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<ResolvedAddress> {
     let Ok(mut module) = ModuleFile::open(file) else { return Vec::new() };
@@ -34,14 +34,14 @@ pub fn read(file: &std::fs::File, offsets: &[u64]) -> Vec<ResolvedAddress> {
     for &offset in offsets {
         match module.find(offset) {
             Found::Resolved(found) => located.push(found),
-            // Nothing to be had.
+            // Not available here.
             Found::Wants(_) => {}
         }
     }
     located
 }
 
-/// What the confined child does to learn of tokio, and what the recorder makes of the answer, in one process. For
+/// Reads debug information about tokio as the sandboxed child does, and applies it as the recorder does. For
 /// hud-record/fuzz and tests.
 #[doc(hidden)]
 pub fn learn_tokio(file: &std::fs::File, tokio: &mut crate::inspect::Tokio) {

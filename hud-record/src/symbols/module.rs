@@ -1,8 +1,9 @@
-//! A mapped file as the sandbox reads it: its segments, its symbols and its debug information, wherever that lies.
+//! A mapped file in the sandboxed child: its segments, symbols and debug information, in the file itself or in separate
+//! ones.
 //!
-//! This runs in the confined child: whatever the files hold, the worst that they can do is to end it. They stay mapped
-//! for as long as the child lives, and it lives no longer than its memory is within bounds; so nothing here is freed, and
-//! readers simply borrow. No path is ever opened: what else is needed comes as a descriptor.
+//! Whatever the files hold, the worst effect is the end of this process. They stay mapped while the child lives, and
+//! the child is replaced when its memory exceeds a bound; so nothing here is freed, and readers borrow. No path is
+//! opened: other files come as descriptors.
 
 use std::{
     borrow::Cow,
@@ -33,31 +34,31 @@ use crate::{
 };
 
 type Elf = ElfFile64<'static>;
-/// Bytes of a file. Debug information of the largest programs goes to a few gigabytes.
+/// Largest file (bytes). Debug information of the largest programs takes a few gigabytes.
 const LARGEST_FILE: u64 = 16 << 30;
-/// Bytes that a module's compressed sections may unpack to, all together.
+/// Bytes to which a module's compressed sections may decompress in all.
 const MOST_UNPACKED: u64 = 768 << 20;
-/// How much larger than itself a compressed section may be. Debug information packs to a third, to a tenth at best.
+/// Highest compression ratio. Debug information compresses to a third, at best to a tenth.
 const MOST_TIMES: u64 = 64;
-/// A module.
+/// A mapped file and the files that belong to it.
 pub(crate) struct ModuleFile {
     main: Part,
     loads: Vec<Load>,
     build_id: Option<Vec<u8>>,
-    /// Its debug file, where that is another one.
+    /// Its separate debug file.
     debug: Option<Part>,
     supplement: Option<Part>,
     package: Option<Part>,
-    /// Objects of split debug information that were handed over; `None` for those that are not to be had.
+    /// Objects of split debug information that were received; `None` for those that do not exist.
     objects: Objects,
-    /// Made when the first address is looked up: until then more files may come.
+    /// Built when the first address is looked up, as more files may come before.
     lookup: Option<Lookup>,
-    /// What futures are laid out by; opened when that is first asked for.
+    /// For the layouts of futures; opened when first needed.
     debug_info: Option<DebugInfo>,
     unpacked: u64,
 }
 
-/// One of its files.
+/// A mapped ELF file.
 struct Part {
     data: &'static [u8],
     elf: Elf,
@@ -70,11 +71,10 @@ struct Load {
     file_size: u64,
 }
 
-/// What is at an address.
+/// The result of a lookup.
 pub(crate) enum Found {
-    /// This.
     Resolved(ResolvedAddress),
-    /// It takes an object of split debug information.
+    /// An object of split debug information is needed first.
     Wants(WantedObject),
 }
 
@@ -108,7 +108,7 @@ impl ModuleFile {
         })
     }
 
-    /// What is known of it by now.
+    /// Its state so far.
     pub(crate) fn info(&self) -> ModuleInfo {
         let debug = self.debug.as_ref().unwrap_or(&self.main);
         let link = if self.has_debug() { None } else { self.main.elf.gnu_debuglink().ok().flatten() };
@@ -123,7 +123,7 @@ impl ModuleFile {
         }
     }
 
-    /// Takes a file that belongs to it, if it is the right one.
+    /// Adds a file that belongs to it, if it is the right one.
     pub(crate) fn give(&mut self, role: Role, file: &File) -> Result<(), String> {
         match role {
             Role::DebugById => {
@@ -154,7 +154,7 @@ impl ModuleFile {
                 if self.objects.len() >= MOST_OBJECTS {
                     return Err("too many objects".into());
                 }
-                // Whether it is the right one shows as its unit's id is compared.
+                // A wrong one is detected when its unit's id is compared.
                 let object = map(file, |_| true).ok().and_then(|(_, elf)| self.object(&elf, id));
                 self.objects.insert(id, object);
                 Ok(())
@@ -162,7 +162,7 @@ impl ModuleFile {
         }
     }
 
-    /// Notes that a file is not to be had.
+    /// Notes that a file does not exist.
     pub(crate) fn give_none(&mut self, role: Role) {
         if let Role::Object(id) = role
             && self.objects.len() < MOST_OBJECTS
@@ -208,14 +208,14 @@ impl ModuleFile {
 
     /// The address, in the file's own address space, of the code at a file offset.
     fn vaddr(&self, offset: u64) -> Option<u64> {
-        // A mapping starts at its segment's page, whose beginning may belong to the segment before it in the file.
+        // A mapping starts at its segment's page, which may begin with the end of the previous segment in the file.
         let page = |x: u64| x & !0xfff;
         let load =
             self.loads.iter().find(|l| offset >= page(l.offset) && offset < l.offset.saturating_add(l.file_size))?;
         Some(load.vaddr.wrapping_add(offset).wrapping_sub(load.offset))
     }
 
-    /// What debug information tells of tokio.
+    /// Debug information about tokio.
     pub(crate) fn tokio(&mut self, polls: &[u64]) -> TokioDebug {
         let mut unpacked = self.unpacked;
         let told = self.dwarf(&mut unpacked).map(|dwarf| {
@@ -230,15 +230,15 @@ impl ModuleFile {
         told.unwrap_or_default()
     }
 
-    /// The layouts of the tasks of some poll functions, of trait objects, and of what `block_on` runs where some places in
-    /// the code are in it.
+    /// The layouts of the tasks of poll functions, of trait objects, and of the futures that `block_on` runs at return
+    /// addresses.
     pub(crate) fn layouts(&mut self, polls: &[(u64, u64)], objects: &[u64], callers: &[u64]) -> Layouts {
         let mut unpacked = self.unpacked;
         if self.debug_info.is_none() {
             self.debug_info = self.dwarf(&mut unpacked).map(DebugInfo::new);
         }
         self.unpacked = unpacked;
-        // Symbols tell quickly which few of thousands of places are worth a look.
+        // Symbols select quickly the few of thousands of addresses that are in `block_on`.
         let symbols =
             (!callers.is_empty()).then(|| Symbols::of(&[self.debug.as_ref().map(|d| &d.elf), Some(&self.main.elf)]));
         let is_block_on = |place: &&u64| {
@@ -251,7 +251,7 @@ impl ModuleFile {
         layouts
     }
 
-    /// The debug information of its own or of its debug file.
+    /// The debug information of the file itself or of its debug file.
     fn dwarf(&self, unpacked: &mut u64) -> Option<Dwarf<Slice>> {
         let debug = match &self.debug {
             Some(debug) if debug.elf.section_by_name(".debug_info").is_some() => debug,
@@ -282,7 +282,7 @@ impl ModuleFile {
         }
     }
 
-    /// The sections of an object of split debug information, if it holds the unit.
+    /// The sections of an object of split debug information, if it contains the unit.
     fn object(&mut self, elf: &Elf, id: u64) -> Option<Sections> {
         let sections = sections(elf, ".dwo", &mut self.unpacked)?;
         let mut dwarf = sections.borrow(|section| *section);
@@ -297,14 +297,14 @@ impl ModuleFile {
     }
 }
 
-/// `mov $15, %rax; syscall`: how every signal trampoline on x86-64 ends a handler. Debuggers know it by these bytes too.
+/// `mov $15, %rax; syscall`: the end of every signal trampoline on x86-64. Debuggers recognize it by these bytes too.
 const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
 
 fn empty() -> Slice {
     EndianSlice::new(&[], LittleEndian)
 }
 
-/// Maps a file for good, if it is an ELF file and the right one.
+/// Maps a file permanently, if it is the right ELF file.
 fn map(file: &File, is_right: impl FnOnce(&(&[u8], ElfFile64<'_>)) -> bool) -> Result<(&'static [u8], Elf), String> {
     let size = file.metadata().map_err(|e| e.to_string())?.len();
     if size > LARGEST_FILE {
@@ -319,7 +319,7 @@ fn map(file: &File, is_right: impl FnOnce(&(&[u8], ElfFile64<'_>)) -> bool) -> R
     Ok((data, ElfFile64::parse(data).map_err(|e| e.to_string())?))
 }
 
-/// The debug sections of a file that lookups need, if it has any.
+/// The debug sections that lookups need, if the file has any.
 fn sections(elf: &Elf, suffix: &str, unpacked: &mut u64) -> Option<Sections> {
     elf.section_by_name(&format!(".debug_info{suffix}"))?;
     let load = |id: SectionId| -> gimli::Result<Slice> {
@@ -337,7 +337,7 @@ fn sections(elf: &Elf, suffix: &str, unpacked: &mut u64) -> Option<Sections> {
     DwarfSections::load(load).ok()
 }
 
-/// A section's content, unpacked within bounds; none where it is missing, broken or too large.
+/// A section's content, decompressed within bounds; empty if it is missing, damaged or too large.
 fn section(elf: &Elf, name: &str, unpacked: &mut u64) -> Slice {
     let Some(data) = elf.section_by_name(name).and_then(|s| s.compressed_data().ok()) else { return empty() };
     if data.format != CompressionFormat::None {

@@ -2,17 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A mapped file that the child has opened, for as long as that child lives.
+/// A mapped file that the child has opened, valid while that child lives.
 pub(crate) type ModuleId = u32;
 
-/// What a file is to a module.
+/// The relation of a file to a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
-    /// Its separate debug file, found by build id: whether it is the right one is checked.
+    /// Separate debug file, found by build id, which is compared.
     DebugById,
-    /// Its separate debug file, found by `.gnu_debuglink`: whether its checksum is the right one is checked.
+    /// Separate debug file, found by `.gnu_debuglink`, whose checksum is compared.
     DebugByLink,
-    /// What its debug file shares with others (`.gnu_debugaltlink`).
+    /// Debug information that the debug file shares with others (`.gnu_debugaltlink`).
     Supplement,
     /// A package of split debug information (`.dwp`).
     Package,
@@ -20,16 +20,16 @@ pub(crate) enum Role {
     Object(u64),
 }
 
-/// A module, as far as it was read.
+/// A module, as far as it has been read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ModuleInfo {
     pub(crate) module: ModuleId,
     pub(crate) build_id: Option<Vec<u8>>,
-    /// Its debug information, wherever it lies, is at hand.
+    /// Whether its debug information is available, in the file itself or in a separate one.
     pub(crate) has_debug: bool,
     /// The name and checksum of a separate debug file.
     pub(crate) debug_link: Option<(Vec<u8>, u32)>,
-    /// The path and build id of what the debug file shares with others.
+    /// Path and build id of the debug information that the debug file shares with others.
     pub(crate) supplement: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct ModuleInfo {
 pub(crate) struct WantedObject {
     /// Its id.
     pub(crate) id: u64,
-    /// Where the compiler wrote it; relative to `folder`.
+    /// The path where the compiler wrote it, relative to `folder`.
     pub(crate) path: Vec<u8>,
     pub(crate) folder: Vec<u8>,
 }

@@ -1,9 +1,9 @@
-//! Origin code a function is, so that views can put the blame on the first frame of the user's own.
+//! Whose code a function is, so that views attribute time to the first frame of the user's own code.
 //!
-//! Debug information gives the path of the source, and cargo's paths are telling: the registry and git checkouts of
-//! CARGO_HOME, `/rustc/<hash>/library` or the toolchain's own `library` for std, `vendor` for vendored crates. Symbols
-//! give the crate: the user's own is the one that has `main`, and on it no other crate depends. What neither tells
-//! belongs to nobody.
+//! Debug information gives the source path, and cargo's paths identify the origin: the registry and git checkouts of
+//! CARGO_HOME, `/rustc/<hash>/library` or the toolchain's `library` for std, `vendor` for vendored crates. Symbols give
+//! the crate: the user's own is the one that has `main`, on which no other crate depends. If neither is certain, the
+//! origin is unknown.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,16 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, re
 use super::frame::Origin;
 use crate::inspect::{FunctionName, crate_with_main};
 
-/// Crates that a binary tells of.
+/// Crates identified by a binary.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Crates {
-    /// Those that have `main`.
+    /// Crates with `main`.
     own: BTreeSet<String>,
-    /// Those whose panics tell of the registry.
+    /// Crates whose panic messages contain a registry path.
     dependencies: BTreeSet<String>,
 }
 
-/// Names in either set: real programs have some hundreds.
+/// Names in either set: real programs have hundreds.
 const MOST_CRATES: usize = 10_000;
 
 impl Crates {
@@ -64,19 +64,19 @@ impl Crates {
         }
     }
 
-    /// Origin a function is, by its crate and by the path of its source.
+    /// Whose code a function is, by its crate and its source path.
     ///
-    /// The crate is that of the function, the path that of a line in it, which may have been inlined from elsewhere: so a
-    /// crate that is known comes first.
+    /// The crate is that of the function, the path that of a line in it, which may be inlined from elsewhere: so a
+    /// known crate takes precedence.
     pub(super) fn whose(&self, function: Option<&FunctionName>, file: Option<&str>) -> Option<Origin> {
         let function = function.filter(|f| f.is_rust);
         let crates = function.map(|f| f.crates.as_slice()).unwrap_or_default();
         let path = file.and_then(by_path);
         match (self.by_crates(crates), path) {
-            // A crate of the user's may be called `core`.
+            // A user's crate may be called `core`.
             (Some(Origin::Std), None) if file.is_some() => Some(Origin::Own),
             (Some(whose), _) => Some(whose),
-            // A line of std in a function of somebody.
+            // A line of std in a function of an unknown crate.
             (None, Some(Origin::Std)) if !crates.is_empty() && !file.is_some_and(|f| f.starts_with(STD_DEPS)) => None,
             (None, Some(whose)) => Some(whose),
             (None, None) => (function.is_some() && file.is_some()).then_some(Origin::Own),
@@ -86,7 +86,7 @@ impl Crates {
     /// By the crates that a symbol may belong to: one, or for a trait's method the type's and the trait's.
     fn by_crates(&self, crates: &[String]) -> Option<Origin> {
         let (first, last) = (crates.first()?, crates.last()?);
-        // Nobody depends on the crate that has `main`: where it is named, the code is its own.
+        // No crate depends on the one with `main`: code that names it is its own.
         if crates.iter().any(|c| self.own.contains(c)) {
             return Some(Origin::Own);
         }
@@ -98,11 +98,11 @@ impl Crates {
             _ => None,
         };
         match (of_std(first), of_std(last)) {
-            // std's trait for a type of theirs is theirs, and their trait for a type of std's too.
+            // std's trait for a crate's type belongs to that crate, and so does its trait for a type of std.
             (false, true) => one(first),
             (true, false) => one(last),
             _ if first == last => one(first),
-            // Of two crates, one depends on the other, and nothing tells which.
+            // Of two crates one depends on the other; which one is unknown.
             _ => one(first).filter(|&whose| Some(whose) == one(last)),
         }
     }
@@ -115,12 +115,12 @@ const STD: [&str; 8] =
 /// Where std's own dependencies are built: `/rust/deps/hashbrown-0.15.2/…`.
 const STD_DEPS: &str = "/rust/deps/";
 
-/// Origin code a source file is, as far as its path says it.
+/// Whose code a source file is, by its path.
 pub(crate) fn by_path(file: &str) -> Option<Origin> {
     if file.contains("/rustc/") || file.contains("/rustlib/src/rust/") || file.starts_with(STD_DEPS) {
         return Some(Origin::Std);
     }
-    // How many folders lie between the mark and the crate's own.
+    // The number of folders between the marker and the crate's own.
     let (rest, depth) = [("/registry/src/", 1), ("/git/checkouts/", 2), ("/vendor/", 0)]
         .iter()
         .find_map(|&(mark, depth)| Some((file.split_once(mark)?.1, depth)))?;
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use crate::inspect::function;
 
-    /// A symbol as rustc mangled until v0.
+    /// A symbol with rustc's mangling before v0.
     fn legacy(path: &[&str]) -> String {
         let path: String = path.iter().map(|part| format!("{}{part}", part.len())).collect();
         format!("_ZN{path}17h0123456789abcdefE")
@@ -165,14 +165,14 @@ mod tests {
         ] {
             assert_eq!(crates.whose(Some(&rust), Some(file)), Some(whose), "{file}");
         }
-        // A line that std inlined into a function of tokio's, and a crate of the user's that is called as std's is.
+        // A line of std inlined into a function of tokio, and a user's crate with the name of one of std's.
         let std_line = Some("/rustc/59807616e1fa/library/core/src/ops/function.rs");
         let (tokio, core) = (function(&legacy(&["tokio", "f"])), function(&legacy(&["core", "f"])));
         assert_eq!(crates.whose(Some(&tokio), std_line), Some(Origin::Tokio));
         assert_eq!(crates.whose(Some(&rust), std_line), None);
         assert_eq!(crates.whose(Some(&core), std_line), Some(Origin::Std));
         assert_eq!(crates.whose(Some(&core), Some("/srv/app/core/src/lib.rs")), Some(Origin::Own));
-        // C, compiled into the binary by whomever.
+        // C code compiled into the binary.
         assert_eq!(crates.whose(Some(&function("inflate")), Some("/srv/app/zlib/inflate.c")), None);
         assert_eq!(crates.whose(None, None), None);
     }
@@ -188,9 +188,9 @@ mod tests {
             (legacy(&["hyper_util", "server"]), Some(Origin::Dependency)),
             (legacy(&["tokio", "runtime", "park"]), Some(Origin::Tokio)),
             (legacy(&["core", "ops", "call_once"]), Some(Origin::Std)),
-            // In the workspace or in the registry: nothing tells.
+            // In the workspace or in the registry: unknown.
             (legacy(&["worker", "run"]), None),
-            // The type's crate wrote it: std's trait.
+            // std's trait, implemented by the type's crate.
             (legacy(&["_$LT$app..Foo$u20$as$u20$core..future..Future$GT$", "poll"]), Some(Origin::Own)),
             (legacy(&["_$LT$worker..Foo$u20$as$u20$core..future..Future$GT$", "poll"]), None),
             (legacy(&["_$LT$worker..Foo$u20$as$u20$tokio..io..Read$GT$", "read"]), None),

@@ -1,7 +1,7 @@
-//! From offsets in mapped files to functions, by way of the sandbox and of what is known from sessions before.
+//! From offsets in mapped files to functions, by the sandboxed child and the cache of earlier sessions.
 //!
-//! The recorder's half. It opens files and hands them over; it believes the answers no more than the files, and gives a
-//! file up that has ended two children.
+//! This is the recorder's half. It opens files and passes their descriptors, checks the answers, and gives up a file
+//! that has ended two children.
 
 use std::{
     fs::File,
@@ -26,25 +26,25 @@ use crate::{
     tasks::Layouts,
 };
 
-/// Children that a file may end before it is asked about no more.
+/// Children that a file may end before hud gives it up.
 const MOST_FAILURES: u32 = 2;
-/// Times that a question is asked anew because another one's file ended the child.
+/// Attempts of a request after another file ended the child.
 const MOST_RESTARTS: u32 = 20;
-/// Objects of split debug information that are opened for one question.
+/// Objects of split debug information that are opened for one request.
 const MOST_OBJECTS: u32 = 4096;
 
-/// A binary that names are wanted of.
+/// A binary whose symbols are resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BinaryId(usize);
 
-/// What names are made of, for all sessions of one target.
+/// The sandboxed child and the cache, for all sessions of one target.
 pub struct Sources {
     sandbox: Sandbox,
     cache: Cache,
 }
 
 impl Sources {
-    /// With a child to read binaries, and names from before.
+    /// Combines a child and a cache.
     pub fn new(sandbox: Sandbox, cache: Cache) -> Self {
         Sources { sandbox, cache }
     }
@@ -55,12 +55,12 @@ impl Sources {
     }
 }
 
-/// Finds names.
+/// Resolves addresses to functions.
 pub struct Resolver {
     sources: Arc<Sources>,
     roots: Roots,
     binaries: Vec<Binary>,
-    /// No more questions from then on: what is not known stays without a name.
+    /// No more requests after this instant: addresses not known by then stay without function.
     deadline: Option<Instant>,
     notes: Vec<String>,
 }
@@ -68,7 +68,7 @@ pub struct Resolver {
 struct Binary {
     file: File,
     identity: [i64; 6],
-    /// Where it lies, as the target sees it.
+    /// Its path as the target sees it.
     path: PathBuf,
     build_id: Option<Vec<u8>>,
     known: Arc<Mutex<Entry>>,
@@ -77,21 +77,21 @@ struct Binary {
 }
 
 enum State {
-    /// A child knows it, or knew it.
+    /// Opened in a child that may have ended since.
     Open(Generation, ModuleId),
-    /// Not yet, or the child is gone.
+    /// Not opened yet, or the child has ended.
     Closed,
-    /// Nothing can be learned of it.
+    /// Cannot be read.
     GivenUp,
 }
 
-/// Why a question was not answered.
+/// Why a request failed.
 enum Failed {
-    /// Ask again.
+    /// To be sent again.
     Again,
-    /// The file is to blame.
+    /// Because of the file.
     File(String),
-    /// Nobody answers.
+    /// There is no child.
     All(String),
 }
 
@@ -106,22 +106,22 @@ impl From<AskError> for Failed {
 }
 
 impl Resolver {
-    /// For the files of a process, or for those that the system has.
+    /// For the files of a process, or those of the system.
     pub fn new(sources: Arc<Sources>, pid: Option<u32>) -> Self {
         Resolver { sources, roots: Roots::of(pid), binaries: Vec::new(), deadline: None, notes: Vec::new() }
     }
 
-    /// Asks no more from this instant on.
+    /// Sends no more requests after this instant.
     pub fn give_up_at(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
     }
 
-    /// Opens the binary to which `place` leads; its path is `shown`, and debug files are looked for from there.
+    /// Opens the binary at `place`; `shown` is its path, from which debug files are searched.
     pub fn open(&mut self, place: &Path, shown: &Path) -> Option<BinaryId> {
         self.open_file(debug_files::open(place).ok()?, shown)
     }
 
-    /// Opens a binary that is at hand.
+    /// Opens a binary by its file.
     pub fn open_file(&mut self, file: File, shown: &Path) -> Option<BinaryId> {
         let identity = debug_files::identity(&file).ok()?;
         if let Some(known) = self.binaries.iter().position(|b| b.identity == identity) {
@@ -141,17 +141,17 @@ impl Resolver {
         self.binaries.get(binary.0)?.build_id.as_deref()
     }
 
-    /// What could not be read, in words.
+    /// Messages about files that could not be read.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Keeps what was learned for the sessions to come.
+    /// Saves new symbols for later sessions.
     pub fn save(&self) {
         self.sources.cache.save();
     }
 
-    /// The functions at offsets of a binary, in the order asked. An offset of which nothing is known has no frames.
+    /// The functions at offsets of a binary, in the order requested. An unknown offset has no frames.
     pub fn resolve(&mut self, binary: BinaryId, offsets: &[u64]) -> Vec<ResolvedAddress> {
         let missing: Vec<u64> = {
             let Some(known) = self.known(binary) else { return unknown(offsets) };
@@ -174,7 +174,7 @@ impl Resolver {
         offsets.iter().map(get).collect()
     }
 
-    /// What debug information tells of tokio in a binary, or why that is not known. Asked once, however it ends.
+    /// Debug information about tokio in a binary, or why it is not available. Requested once, even if that fails.
     pub(crate) fn tokio(&mut self, binary: BinaryId, polls: Vec<u64>) -> Result<TokioDebug, String> {
         let told = self.opened(binary).and_then(|(generation, module)| {
             let request = Request::Tokio { module, polls };
@@ -193,8 +193,8 @@ impl Resolver {
         }
     }
 
-    /// How the futures of some task types lie in memory, what is behind some trait objects and what `block_on` runs at some
-    /// places in the code, or why that is not known.
+    /// The memory layouts of task types, of trait objects and of the futures that `block_on` runs at return addresses,
+    /// or why they are not available.
     pub(crate) fn layouts(
         &mut self,
         binary: BinaryId,
@@ -202,7 +202,7 @@ impl Resolver {
         objects: Vec<u64>,
         callers: Vec<u64>,
     ) -> Result<Layouts, String> {
-        // A child that has read much is replaced after its answer: then the next one opens the file anew.
+        // A child with a large heap is replaced after its answer: then the next one opens the file again.
         let mut told = Err(Failed::Again);
         for _ in 0..2 {
             told = self.opened(binary).and_then(|(generation, module)| {
@@ -231,7 +231,7 @@ impl Resolver {
         Some(self.binaries.get(binary.0)?.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Asks until there is an answer, or none is to be had.
+    /// Sends requests until there is an answer, or there can be none.
     fn ask_about<T>(&mut self, id: BinaryId, mut ask: impl FnMut(&mut Self) -> Result<T, Failed>) -> Option<T> {
         for _ in 0..MOST_RESTARTS {
             if self.deadline.is_some_and(|at| Instant::now() >= at) {
@@ -267,7 +267,7 @@ impl Resolver {
         None
     }
 
-    /// Has the binary opened by the child, if it is not.
+    /// Opens the binary in the child, if it is not open.
     fn opened(&mut self, id: BinaryId) -> Result<(Generation, ModuleId), Failed> {
         let lost = || Failed::All("no such binary".into());
         let binary = self.binaries.get_mut(id.0).ok_or_else(lost)?;
@@ -280,7 +280,7 @@ impl Resolver {
         let (generation, answer) = self.sources.sandbox.ask(None, Request::Open, vec![file])?;
         let opened = match answer {
             Answer::Opened(opened) => opened,
-            // It is what it is: no binary, or none that hud reads.
+            // Not a binary that hud reads.
             _ => {
                 binary.state = State::GivenUp;
                 return Err(Failed::Again);
@@ -296,7 +296,7 @@ impl Resolver {
         Ok(generation)
     }
 
-    /// Hands over the files that belong to it.
+    /// Passes the files that belong to it to the child.
     fn give_all(
         &self,
         generation: Generation,
@@ -330,7 +330,7 @@ impl Resolver {
         Ok((generation, module))
     }
 
-    /// Hands a file over. `None` where it was not the right one.
+    /// Passes a file to the child. `None` if it was not the right one.
     fn give(
         &self,
         generation: Generation,
@@ -347,7 +347,7 @@ impl Resolver {
         }
     }
 
-    /// The functions at the first of some offsets.
+    /// The functions at the first of the offsets.
     fn frames(&mut self, id: BinaryId, offsets: &[u64]) -> Result<Vec<ResolvedAddress>, Failed> {
         let odd = || Failed::File("does not answer as it should".into());
         for _ in 0..MOST_OBJECTS {
@@ -380,11 +380,11 @@ impl Resolver {
 }
 
 fn duplicate(file: &File) -> Result<OwnedFd, Failed> {
-    // Of another position: both sides read by mapping, which has none.
+    // It shares the file position, which does not matter: both sides read by mapping.
     file.try_clone().map(Into::into).map_err(|e| Failed::All(e.to_string()))
 }
 
-/// The debug files that there are for a binary, opened.
+/// Opens the existing debug files of a binary.
 fn debug_files(roots: &Roots, path: &Path, opened: &ModuleInfo) -> Vec<(Role, File)> {
     let mut places = Vec::new();
     if !opened.has_debug {
@@ -395,7 +395,7 @@ fn debug_files(roots: &Roots, path: &Path, opened: &ModuleInfo) -> Vec<(Role, Fi
     places.iter().flat_map(|(role, place)| roots.open(place).map(|file| (*role, file)).collect::<Vec<_>>()).collect()
 }
 
-/// Tells sets of debug files from one another, 0 where there are none.
+/// Distinguishes sets of debug files; 0 if there are none.
 fn tag(debug_files: &[(Role, File)]) -> u32 {
     let mut hash = crc32fast::Hasher::new();
     for (_, file) in debug_files {
@@ -406,7 +406,7 @@ fn tag(debug_files: &[(Role, File)]) -> u32 {
     hash.finalize()
 }
 
-/// The name under which a binary's functions are kept.
+/// The cache key of a binary.
 fn key(binary: &Binary) -> String {
     let [dev, ino, size, uid, mtime, ctime] = binary.identity;
     match &binary.build_id {
@@ -418,7 +418,7 @@ fn key(binary: &Binary) -> String {
     }
 }
 
-/// Names as they may be stored: clean, and no more than there can be.
+/// Sanitises and bounds an answer.
 fn believed(located: &ResolvedAddress) -> ResolvedAddress {
     let clean = |name: &Option<String>| name.as_deref().filter(|n| !n.is_empty()).map(hud_common::clean_name);
     let frame = |f: &ResolvedFrame| ResolvedFrame {

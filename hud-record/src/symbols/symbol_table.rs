@@ -9,7 +9,7 @@ use super::frame::LONGEST_NAME;
 
 /// Symbols that are read. The largest browsers have a million.
 const MOST_SYMBOLS: usize = 4 << 20;
-/// How far a symbol that tells no size reaches, where no other one comes before: hand-written assembly is short.
+/// Reach of a symbol without size that no other one follows: hand-written assembly is short.
 const SHORT: u64 = 4096;
 
 /// The symbols of functions, by address.
@@ -21,12 +21,12 @@ struct Symbol {
     address: u64,
     size: u64,
     name: &'static str,
-    /// Of several at an address: the one that is told more widely.
+    /// Rank among several symbols at an address: the wider the binding, the higher.
     rank: u8,
 }
 
 impl Symbols {
-    /// Those of the first file that has a symbol table; else what the last one exports.
+    /// Symbols of the first file with a symbol table, else the exported ones.
     pub(super) fn of(files: &[Option<&ElfFile64<'static>>]) -> Self {
         let files = || files.iter().flatten();
         let endian = object::Endianness::Little;
@@ -44,7 +44,7 @@ impl Symbols {
                 else {
                     continue;
                 };
-                // Labels of the assembler.
+                // The assembler's labels.
                 if name.is_empty() || name.starts_with(".L") || name.starts_with('$') {
                     continue;
                 }
@@ -65,19 +65,18 @@ impl Symbols {
         Symbols(symbols)
     }
 
-    /// The symbol that an address lies in, of those that are fit. Between symbols there is none: the code there has lost its
-    /// name.
+    /// The acceptable symbol that contains an address; `None` between symbols.
     pub(super) fn find(&self, address: u64, is_fit: impl Fn(&str) -> bool) -> Option<&'static str> {
         let end = self.0.partition_point(|s| s.address <= address);
         let next = self.0.get(end).map_or(u64::MAX, |s| s.address);
-        // The best at the nearest address; where that is a label inside a function, the function before it.
+        // The best one at the nearest address; if that is a label inside a function, the function before it.
         self.0.get(..end)?.iter().rev().take(16).find_map(|s| {
             let reach = if s.size > 0 { s.size } else { SHORT.min(next.saturating_sub(s.address)) };
             (address - s.address < reach && is_fit(s.name)).then_some(s.name)
         })
     }
 
-    /// The one symbol at an address that is fit.
+    /// The acceptable symbol at an address, if there is one only.
     pub(super) fn at(&self, address: u64, is_fit: impl Fn(&str) -> bool) -> Option<&'static str> {
         let begin = self.0.partition_point(|s| s.address < address);
         let here = self.0.get(begin..)?.iter().take_while(|s| s.address == address);

@@ -1,8 +1,8 @@
-//! From a session's files to batches, as they grow: each row once.
+//! From a session's growing files to batches, with each row once.
 //!
-//! A table's segments have numbers, and each is read one way: as a log from its first frame to its end, if the log could be
-//! opened, or else as the sealed segment. A log that was opened is read on by its descriptor, whatever becomes of its
-//! name, so sealing is not even noticed.
+//! Each numbered segment of a table is read in one way: as a log from its first frame to its end, if the log could be
+//! opened, or else as the sealed segment. An open log is read on through its descriptor after it has been sealed and
+//! removed.
 
 use std::{
     io::ErrorKind,
@@ -15,14 +15,14 @@ use hud_common::session::{self, Error, InflightReader, Manifest, SessionDir, Tab
 
 use crate::error::Result;
 
-/// How often to look through a table's folder for numbers that were left out.
+/// Interval of listing a table's folder for missing numbers.
 const LIST_EVERY: Duration = Duration::from_secs(1);
 
-/// Damaged parts that are named.
+/// Damaged parts that are reported.
 const MOST_DAMAGE: usize = 100;
 
-/// The tables that a cockpit is made of: events first, so that the names which they refer to are as new as they; and of
-/// the names those first that refer to the others.
+/// The tables of the cockpit: events first, so that the names which they refer to are at least as new; among the names,
+/// tables that refer to others first.
 const TABLES: [Table; 16] = [
     Table::Polls,
     Table::OffCpu,
@@ -42,13 +42,13 @@ const TABLES: [Table; 16] = [
     Table::Modules,
 ];
 
-/// Whether rows of a table say nothing any more once they are older than what is kept. `tasks`, `threads` are told once.
+/// Whether rows of a table are irrelevant once older than the retained time. `tasks` and `threads` are written once.
 fn is_event(table: Table) -> bool {
     table.expires() && !matches!(table, Table::Tasks | Table::Threads)
 }
 
-/// Rows are written as they end, so of a segment whose last event began before the window some may have ended in it. A
-/// segment has many polls, so its last one began shortly before the segment's end; a thread may sleep alone.
+/// Rows are written at their end, so in a segment whose last event began before the window, some may have ended in it.
+/// A segment has many polls, so its last one began shortly before the segment's end; a thread may sleep alone.
 fn margin(table: Table) -> i64 {
     match table {
         Table::OffCpu | Table::Coverage => 60_000_000_000,
@@ -56,10 +56,10 @@ fn margin(table: Table) -> i64 {
     }
 }
 
-/// A table's place.
+/// The position in a table.
 struct Place {
     table: Table,
-    /// The number to be read next, or being read.
+    /// The number that is read now or next.
     number: u32,
     log: Option<InflightReader>,
     listed: Option<Instant>,
@@ -69,14 +69,14 @@ struct Place {
 pub(super) struct Follower {
     dir: SessionDir,
     places: Vec<Place>,
-    /// Segments that were not read, as all they hold is older than what is kept.
+    /// Segments that were skipped because all their rows are older than the retained time.
     pub(super) passed_over: u64,
-    /// What could not be read, and why: told once.
+    /// Messages about unreadable data, each once.
     pub(super) damage: Vec<String>,
 }
 
 impl Follower {
-    /// From the session's beginning, or from what it still has.
+    /// Starts at the session's first remaining segments.
     pub(super) fn new(dir: SessionDir, manifest: &Manifest) -> Self {
         let place = |table| Place { table, number: manifest.first_segment(table), log: None, listed: None };
         Follower { dir, places: TABLES.into_iter().map(place).collect(), passed_over: 0, damage: Vec::new() }
@@ -86,9 +86,9 @@ impl Follower {
         self.dir.path()
     }
 
-    /// Gives `each` every batch that has come since, but stops with events once it is `until`; names are always read, as
-    /// rows that come later refer to them. Segments of events of which all ended before `horizon` are passed over unread.
-    /// Gives how many rows there were, and whether more are there.
+    /// Passes every new batch to `each`, but stops with events at `until`; names are always read, as later rows refer
+    /// to them. Segments whose events all ended before `horizon` are skipped. Returns the number of rows, and whether
+    /// there are more.
     pub(super) fn read(
         &mut self,
         horizon: i64,
@@ -116,7 +116,7 @@ impl Follower {
         Ok((rows, is_behind))
     }
 
-    /// The same once more for the rows of these tables that are on the disk already, of those read so far.
+    /// Repeats the rows of these tables that are already on disk and have been read.
     pub(super) fn read_again(
         &mut self,
         tables: &[Table],
@@ -137,7 +137,8 @@ impl Follower {
             let Some(most) = read_so_far else { continue };
             let mut left = usize::try_from(most).unwrap_or(usize::MAX);
             let mut take = |batch: &RecordBatch| {
-                // Sealed meanwhile, it is in another order: then some of its last rows may be told twice and others not.
+                // If it was sealed meanwhile, it is in another order: some of its last rows may then be repeated and
+                // others missing.
                 let rows = batch.num_rows().min(left);
                 left -= rows;
                 each(place.table, &batch.slice(0, rows));
@@ -155,7 +156,7 @@ impl Follower {
     }
 }
 
-/// Gives `each` all batches of a sealed segment.
+/// Passes all batches of a sealed segment to `each`.
 fn scan(dir: &SessionDir, table: Table, number: u32, mut each: impl FnMut(&RecordBatch)) -> session::Result<()> {
     let columns: Vec<_> = table.columns().iter().map(|c| c.name).collect();
     scan_verified(table, dir.open_sealed(table, number)?, &columns, |batch| {
@@ -169,7 +170,7 @@ fn last_ts(dir: &SessionDir, table: Table, number: u32) -> session::Result<i64> 
     Ok(verified_info(table, dir.open_sealed(table, number)?)?.last_ts)
 }
 
-/// What has expired or was sealed away is no error: there is nothing to read.
+/// An expired segment, or a log that was sealed, is no error: there is nothing to read.
 fn gone_is_none(result: session::Result<()>) -> session::Result<()> {
     match result {
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(()),
@@ -178,8 +179,7 @@ fn gone_is_none(result: session::Result<()>) -> session::Result<()> {
 }
 
 impl Place {
-    /// Reads what the segment or log of the present number has, a log until `each` says that it is time. Gives whether to
-    /// go on.
+    /// Reads the current log or segment, a log until `each` returns false. Returns whether to continue.
     fn step(
         &mut self,
         dir: &SessionDir,
@@ -211,7 +211,7 @@ impl Place {
                 if !has_follower(dir, self.table, self.number) {
                     return Ok(false);
                 }
-                // What came between the last look and its end.
+                // Rows between the last read and its end.
                 for batch in log.by_ref() {
                     each(&batch?);
                 }
@@ -253,7 +253,7 @@ impl Place {
         Ok(true)
     }
 
-    /// Numbers may be left out: expired, or never filled. Goes to the next one there is.
+    /// Continues with the next existing number: numbers may be missing, as expired or never filled.
     fn look_on(&mut self, dir: &SessionDir) -> Result<bool> {
         if self.listed.is_some_and(|at| at.elapsed() < LIST_EVERY) {
             return Ok(false);
@@ -271,14 +271,14 @@ impl Place {
     }
 }
 
-/// Notes what could not be read, within bounds.
+/// Notes unreadable data, within bounds.
 fn told(damage: &mut Vec<String>, error: &Error) {
     if damage.len() < MOST_DAMAGE {
         damage.push(error.to_string());
     }
 }
 
-/// Whether a log's writer has gone on: then it is whole, though its end could not be marked.
+/// Whether a log's writer has continued with another: then it is complete, though its end was not marked.
 fn has_follower(dir: &SessionDir, table: Table, number: u32) -> bool {
     let next = number.saturating_add(1);
     dir.has_segment(table, number) || dir.has_log(table, next) || dir.has_segment(table, next)

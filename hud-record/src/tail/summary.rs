@@ -1,17 +1,17 @@
-//! A snapshot on a line, for where there is no terminal.
+//! A snapshot as a line, for output without a terminal.
 
 use hud_common::{
     clean,
     cockpit::{Mode, Snapshot, Status},
 };
 
-/// The line: status, rates, workers, the worst, and what is missing.
+/// The line: status, rates, workers, the worst finding, and missing data.
 pub fn line(snapshot: &Snapshot) -> String {
     let mut parts = vec![format!("{:<7}", snapshot.status)];
     if let Mode::Ended { is_complete } = snapshot.mode {
         parts.push(if is_complete { "ended".into() } else { "its recorder was killed".into() });
     }
-    // A window that begins before the session, or before what was read, is shorter than it looks.
+    // A window that begins before the session, or before the first data read, is shorter.
     let from = (snapshot.window.start() + snapshot.coverage.unread).max(snapshot.session.start);
     let seconds = snapshot.window.end().min(snapshot.at).saturating_sub(from).max(1);
     let per_second = |n: u64| u128::from(n) * 1_000_000_000 / u128::from(seconds.unsigned_abs());

@@ -1,4 +1,4 @@
-//! A dump as JSON: every task by itself.
+//! A dump as JSON, with every task separately.
 
 use hud_common::clean_name;
 use serde_json::{Value, json};
