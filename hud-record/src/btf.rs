@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_no_panic() {
+    fn survives_a_damaged_file() {
         let file = file();
         for length in 0..file.len() {
             let _ = Types::parse(&file[..length]);

@@ -19,7 +19,7 @@ use crate::{
     headless::{self, Headless, Target, Where},
     inspect::Process,
     live,
-    privilege::{Owner, make_as},
+    privilege::{Owner, create_as},
     probes::{self, Plan},
     record::{Every, Keep, RollPolicy, Store},
     service::{self, LogFormat},
@@ -29,18 +29,18 @@ use crate::{
 pub const EXAMPLES: &str = "\
 Examples:
   hud-record my-server --headless                      record until Ctrl-C
-  hud-record --pid 4711 --headless --duration 30       record 30 seconds
+  hud-record --pid 4711 --headless --duration 30       record for 30 seconds
   hud-record my-server --headless --export /var/tmp/s  choose the session's folder
-  hud-record my-server --headless --polls off          no poll is timed, near-zero cost
+  hud-record my-server --headless --polls off          no probes, near-zero overhead
   hud-record my-server --headless --target ./my-server.unstripped
   hud-record my-server --headless --keep-size 10GiB --keep-age 7d
-                                                       for good, within bounds
+                                                       without end, within limits
   hud-record my-server --headless --store /var/lib/hud --wait --keep-size 50GiB
                                                        as a service: a session a day and a start of my-server
 
 Signals: Ctrl-C and SIGTERM end in order, a second one at once; SIGUSR1 seals all segments now; SIGHUP does nothing.
 
-Exit codes: 0 done, 1 failed, or rows were lost to a full disk (the session is whole), 2 usage, 77 no permission or no
+Exit codes: 0 done, 1 failed, or rows were lost to a full disk (the rest of the session is complete), 2 usage, 77 no permission or no
 eBPF here.";
 
 /// What to record, and how.
@@ -183,7 +183,7 @@ impl RecordArgs {
         if self.wait || self.store.is_some() {
             let what = if self.wait { "--wait" } else { "--store" };
             return Err(Error::Unavailable(format!(
-                "{what} goes with --headless: then look at it with `hud attach SESSION`"
+                "{what} requires --headless; show the session with `hud attach SESSION`"
             )));
         }
         let process = match (self.pid, &self.name) {
@@ -286,7 +286,7 @@ fn open_store(root: &Path, owner: Option<Owner>) -> Result<Store> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             opened => opened.map(drop),
         };
-        make_as(owner, place, is_denied, open).map_err(session::Error::io("open", place))
+        create_as(owner, place, is_denied, open).map_err(session::Error::io("open", place))
     };
     check(root)?;
     let store = Store::open(root, owner)?;
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_written_as_people_do() {
+    fn parses_sizes() {
         assert_eq!(size("10GiB"), Ok(10 << 30));
         assert_eq!(size("64 MiB"), Ok(64 << 20));
         assert_eq!(size("5000000"), Ok(5_000_000));

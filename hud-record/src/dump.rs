@@ -16,8 +16,8 @@ use crate::{
 /// Examples for `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  hud dump my-server                 all tasks, those that wait at the same place as one
-  hud dump --pid 4711 --task 12      one task, and who holds what it waits for
+  hud dump my-server                 all tasks, grouped by where they wait
+  hud dump --pid 4711 --task 12      one task, and the holders of its resource
   hud dump my-server --type handler  tasks of types with `handler` in their name
   hud dump my-server --format json | jq '.tasks[] | select(.state == \"scheduled\")'
 

@@ -36,7 +36,7 @@ pub enum Error {
     #[error("pid {0} is hud itself")]
     Myself(u32),
     /// The target's files may not be read.
-    #[error("may not look into pid {pid}: {source}")]
+    #[error("no permission to inspect pid {pid}: {source}")]
     Denied {
         /// The target.
         pid: u32,
@@ -44,7 +44,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The target's memory may not be read.
-    #[error("may not read the memory of pid {pid}: {source}")]
+    #[error("no permission to read the memory of pid {pid}: {source}")]
     NotReadable {
         /// The target.
         pid: u32,
@@ -82,7 +82,7 @@ pub enum Error {
         what: String,
     },
     /// The given file is another build than the running one.
-    #[error("{path} is another build than the one that pid {pid} runs (build ids {given} and {running})", path = path.display())]
+    #[error("{path} is not the build that pid {pid} runs (build ids {given} and {running})", path = path.display())]
     OtherBuild {
         /// The file given.
         path: PathBuf,
@@ -123,7 +123,7 @@ pub enum Error {
     },
     /// Pids here differ from those in the kernel.
     #[error(
-        "pid {pid} is a pid of this pid namespace ({namespace}), and the kernel tells its programs pids of the initial one only"
+        "pid {pid} is a pid of this pid namespace ({namespace}), but kernel programs see pids of the initial one only"
     )]
     PidNamespace {
         /// The target.
@@ -142,7 +142,7 @@ pub enum Error {
         why: String,
     },
     /// The kernel lets no program read its memory.
-    #[error("the kernel is locked down (lockdown=confidentiality): it lets no program read its memory, and hud's must")]
+    #[error("the kernel is locked down (lockdown=confidentiality): hud's kernel programs may not read its memory")]
     LockedDown,
     /// A kernel program or map failed; a bug of hud's.
     #[error("{what}: {why}")]
@@ -164,7 +164,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Rows were lost to a full disk.
-    #[error("the disk was full: {rows} rows are missing{}; what is there is whole", logs(*unsealed))]
+    #[error("the disk was full: {rows} rows are missing{}; the rest of the session is complete", logs(*unsealed))]
     DiskFull {
         /// Rows that were counted and not written.
         rows: u64,
@@ -185,16 +185,16 @@ impl Error {
         Some(Cow::Borrowed(match self {
             Error::NoTarget => "name a running process, or give --pid PID",
             Error::NoSuchPid(_) | Error::Exited(_) => "see `pgrep -a NAME` for what runs now",
-            Error::Executed(_) => "run hud again, for the program that it is now",
-            Error::OpenFiles { .. } => "raise it: `ulimit -n 1024`, or LimitNOFILE= of the service",
+            Error::Executed(_) => "run hud again to record the new program",
+            Error::OpenFiles { .. } => "raise the limit: `ulimit -n 1024`, or LimitNOFILE= of the service",
             Error::NoSuchName(_) => "the name is that of the binary; see `ps -eo pid,comm,args`, or give --pid PID",
             Error::ManyProcesses { .. } => "pick one with --pid PID",
-            Error::Myself(_) => "give the pid of the program to watch",
+            Error::Myself(_) => "give the pid of the program to record",
             Error::Denied { .. } | Error::NoPermission { .. } => {
                 let missing = privilege::missing_to_attach();
                 if !missing.is_empty() {
                     return Some(Cow::Owned(format!(
-                        "run as root (sudo), or give hud what it lacks: {}",
+                        "run as root (sudo), or give hud the missing capabilities: {}",
                         missing.join(", ")
                     )));
                 }
@@ -202,35 +202,35 @@ impl Error {
                  CAP_CHECKPOINT_RESTORE"
             }
             Error::NotReadable { .. } => {
-                "run as the user whose process it is, or as root (CAP_SYS_PTRACE); kernel.yama.ptrace_scope may forbid the \
+                "run as the owner of the process, or as root (CAP_SYS_PTRACE); kernel.yama.ptrace_scope may forbid the \
                  former"
             }
             Error::Rejected { .. } => {
-                "this is a fault of hud's, not of your rights: please report it with the output of `hud-record check`"
+                "this is a bug of hud, not a lack of permissions: please report it with the output of `hud-record check`"
             }
             Error::LockedDown => {
                 "see /sys/kernel/security/lockdown; it is set at boot, by `lockdown=` or by the distribution"
             }
-            Error::DiskFull { .. } => "give hud less to keep (--keep-size), or more room",
+            Error::DiskFull { .. } => "reduce --keep-size, or free disk space",
             Error::NoBpf { .. } => {
                 "hud needs Linux 5.15 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS; see `hud-record check`"
             }
             Error::PidNamespace { .. } => {
-                "run hud on the host: it sees into containers; or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
+                "run hud on the host, from where it records containers too, or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
             }
             Error::Binary { .. } => "give the binary with --target BIN",
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
-            Error::OtherBuild { .. } => "leave --target out, or give the unstripped file of the very same build",
+            Error::OtherBuild { .. } => "omit --target, or give the unstripped file of the same build",
             Error::Stripped { .. } => {
-                "polls are those of tokio 1.23 or newer in the program's own binary; if it has it, give the unstripped file of the same \
-                 build with --target BIN; without --polls exact its threads are recorded"
+                "hud records polls of tokio 1.23 or newer in the program's own binary; if it contains tokio, give the unstripped \
+                 file of the same build with --target BIN; without --polls exact its threads are recorded"
             }
             Error::NotTokio { .. } => {
-                "polls are those of tokio 1.23 or newer in the program's own binary; without --polls exact and --target its threads are \
-                 recorded"
+                "hud records polls of tokio 1.23 or newer in the program's own binary; without --polls exact and --target its \
+                 threads are recorded"
             }
-            Error::Session(session::Error::Exists(_)) => "sessions are never written over",
-            Error::Session(session::Error::Io { .. }) => "pick another place with --export",
+            Error::Session(session::Error::Exists(_)) => "sessions are never overwritten: choose another folder",
+            Error::Session(session::Error::Io { .. }) => "choose another folder with --export",
             _ => return None,
         }))
     }

@@ -176,7 +176,7 @@ fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option
     let status = format!("waiting for {name}");
     notify.ready(&status);
     let line = ProgressLine::waiting(&status);
-    let mut told_many = false;
+    let mut has_warned = false;
     while !control.is_stopped() {
         notify.alive();
         match Process::by_name(name) {
@@ -187,8 +187,8 @@ fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option
             }
             Err(Error::ManyProcesses { found, .. }) => {
                 // An old one beside a new one, as in a rolling restart, which ends soon.
-                if !std::mem::replace(&mut told_many, true) {
-                    tracing::warn!("{} processes are named {name}: waiting until there is one", found.len());
+                if !std::mem::replace(&mut has_warned, true) {
+                    tracing::warn!("{} processes are named {name}: waiting until only one is left", found.len());
                 }
             }
             Err(e) if e.is_gone() => {}
@@ -214,7 +214,9 @@ pub(crate) fn default_session(process: &Process, owner: Option<Owner>) -> Result
     let data = match owner.and_then(|o| o.home()) {
         Some(home) => home.join(".local/share"),
         None => etcetera::choose_base_strategy()
-            .map_err(|_| Error::Unavailable("no home directory to keep the session in: name one with --export".into()))?
+            .map_err(|_| {
+                Error::Unavailable("there is no home directory for the session: choose a folder with --export".into())
+            })?
             .data_dir(),
     };
     let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();

@@ -28,7 +28,7 @@ use crate::{
 /// How long the recorder may take to begin its session.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of the recorder's messages that are kept.
-const MOST_SAID: usize = 64 << 10;
+const MOST_MESSAGES: usize = 64 << 10;
 
 /// Records in a child process and shows its session until the user quits.
 pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool, look: &LookArgs) -> Result<()> {
@@ -56,10 +56,10 @@ pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool, look: 
 struct Recorder {
     child: Child,
     /// Its standard input: closing it ends the recorder.
-    leash: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
     /// Its standard error, until a thread reads it.
-    saying: Option<ChildStderr>,
-    said: Arc<Mutex<String>>,
+    stderr: Option<ChildStderr>,
+    messages: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
 }
 
@@ -71,22 +71,22 @@ impl Recorder {
         // Ctrl-C and Ctrl-Z at the terminal are for the screen.
         command.process_group(0);
         let mut child = command.spawn().map_err(failed)?;
-        let (leash, saying) = (child.stdin.take(), child.stderr.take());
-        Ok(Recorder { child, leash, saying, said: Arc::default(), listener: None })
+        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+        Ok(Recorder { child, stdin, stderr, messages: Arc::default(), listener: None })
     }
 
     /// Reads its messages. Until this process has given up its rights they stay in the pipe: the C library changes the
     /// user of all threads at once, and aborts if one of them has given up its own already.
     fn listen(&mut self) {
-        let Some(from) = self.saying.take() else { return };
-        let to = Arc::clone(&self.said);
+        let Some(from) = self.stderr.take() else { return };
+        let to = Arc::clone(&self.messages);
         let listen = move || {
-            privilege::enter_bystander();
+            privilege::enter_unprivileged();
             for line in BufReader::new(from).lines().map_while(std::result::Result::ok) {
-                let mut said = to.lock().unwrap_or_else(PoisonError::into_inner);
-                if said.len() < MOST_SAID {
-                    said.push_str(&line);
-                    said.push('\n');
+                let mut messages = to.lock().unwrap_or_else(PoisonError::into_inner);
+                if messages.len() < MOST_MESSAGES {
+                    messages.push_str(&line);
+                    messages.push('\n');
                 }
             }
         };
@@ -117,15 +117,15 @@ impl Recorder {
     /// Ends the recorder, which closes the session, and prints its messages.
     fn end(mut self) -> Result<()> {
         let status = self.finish().map_err(|source| Error::Io { action: "wait for the recorder", source })?;
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         let mut err = std::io::stderr();
         // If stderr is closed, the exit code still reports it.
-        let _ = err.write_all(said.as_bytes());
+        let _ = err.write_all(messages.as_bytes());
         if status.success() { Ok(()) } else { Err(Error::Recorder(status.code().and_then(|c| u8::try_from(c).ok()))) }
     }
 
     fn finish(&mut self) -> std::io::Result<ExitStatus> {
-        drop(self.leash.take());
+        drop(self.stdin.take());
         self.listen();
         let status = self.child.wait()?;
         if let Some(listener) = self.listener.take() {

@@ -3,7 +3,7 @@
 //! hud needs capabilities to attach and, fewer, to resolve symbols; each thread keeps only those that its work needs.
 //! Under sudo the writing threads act as the user who called sudo, by file-system user id: their files belong to that
 //! user from the start, and no path can lead them where that user may not write. The one exception is a place that only
-//! root could have prepared, see [`is_roots_alone`]. A process that only shows a session gives up all rights.
+//! root could have prepared, see [`is_controlled_by_root`]. A process that only shows a session gives up all rights.
 
 use std::{
     fs, io,
@@ -64,21 +64,21 @@ impl Owner {
 }
 
 /// Creates a file at `place` as the user, or, if the user may not write and only root may, as root. Returns the owner.
-pub(crate) fn make_as<T, E>(
+pub(crate) fn create_as<T, E>(
     owner: Option<Owner>,
     place: &Path,
     is_denied: impl FnOnce(&E) -> bool,
     make: impl Fn() -> Result<T, E>,
 ) -> Result<(T, Option<Owner>), E> {
     match Owner::act(owner, &make) {
-        Err(e) if owner.is_some() && is_denied(&e) && is_roots_alone(place) => Ok((make()?, None)),
+        Err(e) if owner.is_some() && is_denied(&e) && is_controlled_by_root(place) => Ok((make()?, None)),
         done => Ok((done?, owner)),
     }
 }
 
 /// Whether only root controls `place`: every existing folder on the path is root's, and nobody else may write there. A
 /// path with a symbolic link never is, whoever made it, as its target is not checked here.
-pub(crate) fn is_roots_alone(place: &Path) -> bool {
+pub(crate) fn is_controlled_by_root(place: &Path) -> bool {
     let Ok(place) = std::path::absolute(place) else { return false };
     if place.components().any(|part| part == Component::ParentDir) {
         return false;
@@ -117,7 +117,7 @@ static HAS_DROPPED: AtomicBool = AtomicBool::new(false);
 pub fn drop_after_attach(keep_bpf: bool, owner: Option<Owner>) {
     let attaching = if keep_bpf { ATTACHING } else { CapabilitySet::empty() };
     let acting = if owner.is_some() { ACTING } else { CapabilitySet::empty() };
-    // For the detach, see `Hurry`.
+    // For the detach, see `RaisedPriority`.
     keep(LOOKING | WRITING | attaching | acting | CapabilitySet::SYS_NICE);
     HAS_DROPPED.store(true, Ordering::Relaxed);
     // hud's threads run no other program.
@@ -138,33 +138,33 @@ pub(crate) fn enter_writer(owner: Option<Owner>) {
 
 /// Niceness of low-priority work: it, and its child processes, get about a quarter of a contended CPU. At nice 19 it
 /// would be a hundredth, and on a saturated machine symbols would take minutes.
-const STANDING_BACK: i32 = 5;
+const LOW_PRIORITY: i32 = 5;
 /// Niceness while hud attaches and detaches. On 2 CPUs with four busy threads each, the target keeps 50 to 60 % of its
 /// throughput during an attach of 0.4 s (at -10: about as much for 0.6 s). With 2,000 threads that sleep 10 ms at a
 /// time, an attach takes 1.2 s, at -10 2.7 s.
-const HURRYING: i32 = -20;
+const HIGH_PRIORITY: i32 = -20;
 
 /// Lowers this thread's priority.
-pub(crate) fn stand_back() {
+pub(crate) fn lower_priority() {
     // If it fails, symbols have normal priority.
-    be_nice(0, niceness(0).max(STANDING_BACK));
+    be_nice(0, niceness(0).max(LOW_PRIORITY));
 }
 
 /// Raises the priority while hud attaches or detaches: half a second of work takes 10 s on a saturated machine, which
 /// is when hud is needed. Until dropped; needs CAP_SYS_NICE, and has no effect without.
-pub(crate) struct Hurry {
+pub(crate) struct RaisedPriority {
     /// The calling thread's niceness before, which threads started meanwhile get as well.
     before: i32,
     /// Existing threads and processes, with their niceness.
     others: Vec<(u32, i32)>,
 }
 
-impl Hurry {
+impl RaisedPriority {
     /// For the calling thread and those that it starts.
     pub(crate) fn begin() -> Self {
         let before = niceness(0);
-        be_nice(0, HURRYING);
-        Hurry { before, others: Vec::new() }
+        be_nice(0, HIGH_PRIORITY);
+        RaisedPriority { before, others: Vec::new() }
     }
 
     /// For all threads and this child.
@@ -172,9 +172,9 @@ impl Hurry {
         let before = niceness(0);
         let others: Vec<_> = own_threads().chain(child).map(|tid| (tid, niceness(tid))).collect();
         for &(tid, _) in &others {
-            be_nice(tid, HURRYING);
+            be_nice(tid, HIGH_PRIORITY);
         }
-        Hurry { before, others }
+        RaisedPriority { before, others }
     }
 
     /// Ends it for a process that was started meanwhile.
@@ -183,13 +183,13 @@ impl Hurry {
     }
 }
 
-impl Drop for Hurry {
+impl Drop for RaisedPriority {
     fn drop(&mut self) {
         for &(tid, before) in &self.others {
             be_nice(tid, before);
         }
         // Threads that were started meanwhile get the niceness from before.
-        for tid in own_threads().filter(|&tid| niceness(tid) == HURRYING) {
+        for tid in own_threads().filter(|&tid| niceness(tid) == HIGH_PRIORITY) {
             be_nice(tid, self.before);
         }
     }
@@ -228,7 +228,7 @@ pub(crate) fn enter_attacher() {
 }
 
 /// Restricts a thread that only passes data on: it keeps no capability.
-pub(crate) fn enter_bystander() {
+pub(crate) fn enter_unprivileged() {
     keep(CapabilitySet::empty());
 }
 
@@ -307,12 +307,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_roots_alone_only_if_all_the_way_to_it_is() {
-        assert!(is_roots_alone(Path::new("/")));
-        assert!(is_roots_alone(Path::new("/hud-test-not-there/a/b")));
+    fn only_root_controls_a_place_if_all_its_folders_are_roots() {
+        assert!(is_controlled_by_root(Path::new("/")));
+        assert!(is_controlled_by_root(Path::new("/hud-test-not-there/a/b")));
         // Any user may create a link there.
-        assert!(!is_roots_alone(&std::env::temp_dir().join("a")));
-        assert!(!is_roots_alone(Path::new("/proc/self/cwd/a")));
-        assert!(!is_roots_alone(Path::new("/hud-test-not-there/../tmp")));
+        assert!(!is_controlled_by_root(&std::env::temp_dir().join("a")));
+        assert!(!is_controlled_by_root(Path::new("/proc/self/cwd/a")));
+        assert!(!is_controlled_by_root(Path::new("/hud-test-not-there/../tmp")));
     }
 }

@@ -50,7 +50,7 @@ impl Control {
     pub fn stop_at_eof(&self) -> Result<()> {
         let stop = Arc::clone(&self.stop);
         let read = move || {
-            privilege::enter_bystander();
+            privilege::enter_unprivileged();
             // The content is ignored; an error counts as the end.
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             stop.store(true, Ordering::Relaxed);
@@ -79,33 +79,33 @@ impl Control {
 #[derive(Debug)]
 pub struct Notify {
     watchdog: Option<Duration>,
-    told: Instant,
+    notified: Instant,
 }
 
 impl Notify {
     /// By systemd's environment variables.
     pub fn new() -> Self {
-        Notify { watchdog: sd_notify::watchdog_enabled(), told: Instant::now() }
+        Notify { watchdog: sd_notify::watchdog_enabled(), notified: Instant::now() }
     }
 
     /// hud is ready, with this status.
     pub fn ready(&self, status: &str) {
-        tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+        notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
     /// hud is alive. Cheap: notifies at most four times in the watchdog's time.
     pub fn alive(&mut self) {
         if let Some(watchdog) = self.watchdog
-            && self.told.elapsed() >= watchdog / 4
+            && self.notified.elapsed() >= watchdog / 4
         {
-            self.told = Instant::now();
-            tell(&[NotifyState::Watchdog]);
+            self.notified = Instant::now();
+            notify(&[NotifyState::Watchdog]);
         }
     }
 
     /// hud is stopping.
     pub fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
     }
 }
 
@@ -115,7 +115,7 @@ impl Default for Notify {
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     // Usually nobody listens, which is no error.
     let _ = sd_notify::notify(state);
 }

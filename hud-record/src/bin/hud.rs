@@ -18,15 +18,15 @@ use hud_record::{
 
 const EXAMPLES: &str = "\
 Examples:
-  hud my-server                             watch it, and keep what was seen as a session
-  hud attach /var/tmp/s                     watch what another hud is recording
-  hud my-server --headless --duration 10    record 10 seconds
-  hud dump my-server                        every task, and what it waits for
+  hud my-server                             show it live, and keep the session
+  hud attach /var/tmp/s                     show a session that another hud is recording
+  hud my-server --headless --duration 10    record for 10 seconds
+  hud dump my-server                        every task: where it waits and for what
   hud --pid 4711 --target ./my-server --export /var/tmp/s --headless
-  hud hotspots /var/tmp/s                   where the CPU time went
-  hud blocking /var/tmp/s                   who held a worker, and why
+  hud hotspots /var/tmp/s                   CPU time by function
+  hud blocking /var/tmp/s                   blocked and busy polls that held a worker
   hud sql /var/tmp/s -c 'SELECT count(*) FROM polls'
-  hud diff /var/tmp/before /var/tmp/after   what changed, and how sure that is
+  hud diff /var/tmp/before /var/tmp/after   changes between two sessions, with confidence
   hud export /var/tmp/s -o s.pftrace        for ui.perfetto.dev
 
 Exit codes: 0 done, 1 failed, 2 usage, 77 no permission or no eBPF here.";
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match (cli.command, cli.replay) {
         (None, Some(session)) => {
-            Err(hand_over("hud-analyze", Some("replay"), Rest { arguments: vec![session.into()] }))
+            Err(exec_program("hud-analyze", Some("replay"), Rest { arguments: vec![session.into()] }))
         }
         (None, None) => cli.record.run(),
         (Some(command), _) => command.run(),
@@ -137,29 +137,29 @@ impl Command {
                 clap_complete::generate(shell, &mut Cli::command(), "hud", &mut std::io::stdout());
                 Ok(())
             }
-            Command::Record(rest) => Err(hand_over("hud-record", None, rest)),
-            Command::Hotspots(rest) => Err(hand_over("hud-analyze", Some("hotspots"), rest)),
-            Command::Blocking(rest) => Err(hand_over("hud-analyze", Some("blocking"), rest)),
-            Command::Workers(rest) => Err(hand_over("hud-analyze", Some("workers"), rest)),
-            Command::Tasks(rest) => Err(hand_over("hud-analyze", Some("tasks"), rest)),
-            Command::Timeline(rest) => Err(hand_over("hud-analyze", Some("timeline"), rest)),
-            Command::Sql(rest) => Err(hand_over("hud-analyze", Some("sql"), rest)),
-            Command::Info(rest) => Err(hand_over("hud-analyze", Some("info"), rest)),
-            Command::Replay(rest) => Err(hand_over("hud-analyze", Some("replay"), rest)),
-            Command::Diff(rest) => Err(hand_over("hud-analyze", Some("diff"), rest)),
-            Command::Export(rest) => Err(hand_over("hud-analyze", Some("export"), rest)),
-            Command::Findings(rest) => Err(hand_over("hud-analyze", Some("findings"), rest)),
-            Command::Verify(rest) => Err(hand_over("hud-analyze", Some("verify"), rest)),
-            Command::Analyze(rest) => Err(hand_over("hud-analyze", None, rest)),
-            Command::Screenshot(rest) => Err(hand_over("hud-analyze", Some("screenshot"), rest)),
+            Command::Record(rest) => Err(exec_program("hud-record", None, rest)),
+            Command::Hotspots(rest) => Err(exec_program("hud-analyze", Some("hotspots"), rest)),
+            Command::Blocking(rest) => Err(exec_program("hud-analyze", Some("blocking"), rest)),
+            Command::Workers(rest) => Err(exec_program("hud-analyze", Some("workers"), rest)),
+            Command::Tasks(rest) => Err(exec_program("hud-analyze", Some("tasks"), rest)),
+            Command::Timeline(rest) => Err(exec_program("hud-analyze", Some("timeline"), rest)),
+            Command::Sql(rest) => Err(exec_program("hud-analyze", Some("sql"), rest)),
+            Command::Info(rest) => Err(exec_program("hud-analyze", Some("info"), rest)),
+            Command::Replay(rest) => Err(exec_program("hud-analyze", Some("replay"), rest)),
+            Command::Diff(rest) => Err(exec_program("hud-analyze", Some("diff"), rest)),
+            Command::Export(rest) => Err(exec_program("hud-analyze", Some("export"), rest)),
+            Command::Findings(rest) => Err(exec_program("hud-analyze", Some("findings"), rest)),
+            Command::Verify(rest) => Err(exec_program("hud-analyze", Some("verify"), rest)),
+            Command::Analyze(rest) => Err(exec_program("hud-analyze", None, rest)),
+            Command::Screenshot(rest) => Err(exec_program("hud-analyze", Some("screenshot"), rest)),
         }
     }
 }
 
 /// Executes another of hud's programs, found beside this one or in PATH. Returns only if that fails.
-fn hand_over(program: &str, command: Option<&str>, rest: Rest) -> Error {
+fn exec_program(program: &str, command: Option<&str>, rest: Rest) -> Error {
     let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(program)).filter(|p| p.is_file());
     let path = beside.unwrap_or_else(|| PathBuf::from(program));
     let source = Process::new(&path).args(command).args(rest.arguments).exec();
-    Error::Unavailable(format!("cannot run {}: {source}; it belongs beside hud, or on PATH", path.display()))
+    Error::Unavailable(format!("cannot run {}: {source}; install it beside hud or in PATH", path.display()))
 }

@@ -64,12 +64,12 @@ impl Binary {
     pub fn read(file: &File) -> Result<Self, String> {
         // SAFETY: the mapping is private and read only. If the file is truncated, SIGBUS ends this process, the
         // sandboxed child.
-        let data = unsafe { Mmap::map(file) }.map_err(|e| format!("not to be read ({e})"))?;
+        let data = unsafe { Mmap::map(file) }.map_err(|e| format!("not readable ({e})"))?;
         let not = |what: &str| String::from(what);
         match data.get(..5) {
             Some([0x7f, b'E', b'L', b'F', 2]) => {}
             Some([0x7f, b'E', b'L', b'F', 1]) => return Err(not("a 32-bit binary")),
-            _ => return Err(not("no ELF binary")),
+            _ => return Err(not("not an ELF binary")),
         }
         let elf = ElfFile64::<object::LittleEndian>::parse(&*data)
             .map_err(|e| not(&format!("a damaged ELF binary ({e})")))?;

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_read_as_written() {
+    fn demangles_types() {
         for (raw, shown) in [
             ("app::handler::{async_fn_env#0}", "app::handler"),
             ("app::main::{async_fn#0}::{async_block_env#3}", "app::main::{async_block#3}"),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_read_as_written() {
+    fn demangles_functions() {
         for (symbol, shown, krate) in [
             ("_ZN3app7handler17h0123456789abcdefE", "app::handler", "app"),
             ("_ZN3app7handler28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE", "app::handler::{closure}", "app"),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_crate_that_has_main_is_the_own_one() {
+    fn finds_the_crate_with_main() {
         assert_eq!(crate_with_main("_ZN14test_async_app4main17h0123456789abcdefE").as_deref(), Some("test_async_app"));
         assert_eq!(crate_with_main("_RNvCsbmNqQUJIY6D_14test_async_app4main").as_deref(), Some("test_async_app"));
         assert_eq!(crate_with_main("_ZN4clap3app4main17h0123456789abcdefE"), None);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_compilers_make_up_is_legible() {
+    fn shows_compiler_made_names() {
         for (raw, shown) in [
             ("tokio::worker::{impl#0}::launch::{closure_env#0}", "tokio::worker::launch::{closure}"),
             ("app::f::{closure#2}::{closure#0}", "app::f::{closure#2}::{closure}"),

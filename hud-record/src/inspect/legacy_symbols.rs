@@ -40,14 +40,14 @@ pub(super) fn types(binary: &Binary, image: &Image, polls: &BTreeSet<u64>) -> Ha
     let mut search = Search::new(binary, image);
     let evidence = vtables(binary, image, polls).into_iter().map(|(poll, vtables)| {
         let shape = search.as_mut().zip(vtables.first()).map(|(search, vtable)| search.shape(vtable));
-        let speaker = shape.as_ref().and_then(|shape| glue.bodies.get(&shape.speaker?));
+        let location_function = shape.as_ref().and_then(|shape| glue.bodies.get(&shape.location_function?));
         let deallocs: BTreeSet<u64> = vtables.iter().map(Vtable::dealloc).collect();
         let drops = deallocs.into_iter().flat_map(|dealloc| calls(binary, &glue.functions, dealloc));
         Evidence {
             poll,
             drops: drops.filter(|c| glue.drops.contains_key(c)).collect(),
             bodies: bodies_called(binary, &glue, poll),
-            speaker: speaker.cloned().unwrap_or_default(),
+            location_function: location_function.cloned().unwrap_or_default(),
             shape,
         }
     });
@@ -75,7 +75,7 @@ struct Evidence {
     /// Coroutine bodies that it calls.
     bodies: BTreeSet<String>,
     /// Symbols of the function that contains the coroutine's location, if they are a body's.
-    speaker: BTreeSet<String>,
+    location_function: BTreeSet<String>,
     shape: Option<Shape>,
 }
 
@@ -90,8 +90,9 @@ impl Evidence {
 
     /// Whether its kind of work allows a type. For a worker's loop the name suffices.
     fn may_be(&self, future: &str) -> bool {
-        let (told, kind) = (self.shape.as_ref().map(|shape| shape.kind), kind(future));
-        told.is_none_or(|told| told == kind || (told, kind) == (TaskKind::Blocking, TaskKind::Worker))
+        let (found_kind, kind) = (self.shape.as_ref().map(|shape| shape.kind), kind(future));
+        found_kind
+            .is_none_or(|found_kind| found_kind == kind || (found_kind, kind) == (TaskKind::Blocking, TaskKind::Worker))
     }
 }
 
@@ -128,8 +129,8 @@ fn settle(
             return those(&|future| is_alone && e.bodies.iter().all(|body| is_inside(body, future)));
         };
         // The body itself has a symbol: it is the coroutine's, unless the coroutine is inlined into a closure.
-        let mut speakers = e.speaker.iter();
-        if let (Some(body), None) = (speakers.next(), speakers.next()) {
+        let mut location_functions = e.location_function.iter();
+        if let (Some(body), None) = (location_functions.next(), location_functions.next()) {
             if !is_of(body, &place.0, own) {
                 return Vec::new();
             }
@@ -139,7 +140,7 @@ fn settle(
         // The body is inlined. A body that is called belongs to another coroutine, which this one awaits.
         let futures: BTreeSet<&str> = dropped.iter().map(|arguments| future(arguments)).collect();
         let mut futures = futures.into_iter();
-        if let (Some(only), None, true) = (futures.next(), futures.next(), e.speaker.is_empty())
+        if let (Some(only), None, true) = (futures.next(), futures.next(), e.location_function.is_empty())
             && !e.bodies.contains(only)
             && sharers().all(|other| other.place() == Some(place))
             && written.get(only).is_none_or(|places| places.iter().all(|p| p.as_ref() == Some(place)))
@@ -323,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_glue_spells_out_the_task() {
+    fn reads_the_task_from_drop_glue() {
         for (glue, arguments) in [
             (
                 "core::ptr::drop_in_place<tokio::runtime::task::core::Cell<app::f::{{closure}},alloc::sync::Arc<H>>>",
@@ -343,13 +344,19 @@ mod tests {
     const MULTI: &str = "alloc::sync::Arc<tokio::runtime::scheduler::multi_thread::handle::Handle>";
 
     /// A poll function of a future declared at a line of `src/jobs.rs`, or of blocking work if there is none.
-    fn evidence(poll: u64, line: Option<u32>, drops: &[u64], bodies: &[&str], speaker: &[&str]) -> Evidence {
+    fn evidence(poll: u64, line: Option<u32>, drops: &[u64], bodies: &[&str], location_function: &[&str]) -> Evidence {
         let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         let kind = if line.is_some() { TaskKind::Task } else { TaskKind::Blocking };
         let scheduler = Some(if line.is_some() { Scheduler::MultiThread } else { Scheduler::Blocking });
         let place = line.map(|line| ("src/jobs.rs".to_string(), line));
-        let shape = Some(Shape { poll, kind, scheduler, speaker: place.as_ref().map(|_| poll), place });
-        Evidence { poll, drops: drops.iter().copied().collect(), bodies: set(bodies), speaker: set(speaker), shape }
+        let shape = Some(Shape { poll, kind, scheduler, location_function: place.as_ref().map(|_| poll), place });
+        Evidence {
+            poll,
+            drops: drops.iter().copied().collect(),
+            bodies: set(bodies),
+            location_function: set(location_function),
+            shape,
+        }
     }
 
     /// The result of `settle` if glue 1, 2, … drops these types.
@@ -368,7 +375,7 @@ mod tests {
 
     /// `render_thumbnail` was shown as `healthy_hash_file`: both bodies are inlined, and the glue of one drops both.
     #[test]
-    fn glue_that_was_merged_names_nobody() {
+    fn merged_glue_names_no_type() {
         let both = [evidence(10, Some(4), &[1], &[], &[]), evidence(20, Some(9), &[1], &[], &[])];
         assert_eq!(settled(&both, &[&[HASH]], &[]), ["", ""]);
         // All symbols remain, at one address.
@@ -383,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_says_where_it_is_written_names_the_type() {
+    fn a_body_with_its_location_names_the_type() {
         // Independent of the glue's name.
         let both = [evidence(10, Some(4), &[1], &[HASH], &[HASH]), evidence(20, Some(9), &[1], &[RENDER], &[RENDER])];
         assert_eq!(settled(&both, &[&[HASH]], &[]), [HASH, RENDER]);
@@ -417,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn blocking_work_is_named_by_what_agrees() {
+    fn blocking_work_is_named_by_consistent_symbols() {
         let task = "tokio::runtime::blocking::task::BlockingTask<app::hash::{{closure}}>";
         let named = |bodies: &[&str]| settled(&[evidence(10, None, &[1], bodies, &[])], &[&[task]], &[]).remove(0);
         assert_eq!(named(&[]), task);
@@ -428,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_paths_that_belong_together() {
+    fn matches_files_and_paths() {
         let own = BTreeSet::from(["app".to_string(), "twins".to_string()]);
         let registry = "/root/.cargo/registry/src/index-19/hyper-util-0.1.2/src/server.rs";
         for (path, file, is) in [

@@ -82,8 +82,8 @@ fn answer<T>(
     match sandbox.ask(None, request, files) {
         Ok((_, Answer::Refused(why))) => Err(not(clean(&why))),
         Ok((_, answer)) => {
-            wanted(answer).ok_or_else(|| not("not read: the process that reads it does not answer as it should".into()))
+            wanted(answer).ok_or_else(|| not("not readable: the sandboxed child gave an unexpected answer".into()))
         }
-        Err(e) => Err(not(format!("not read: {e}"))),
+        Err(e) => Err(not(format!("not readable: {e}"))),
     }
 }

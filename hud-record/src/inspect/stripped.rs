@@ -22,10 +22,10 @@ const NEARBY: usize = 48;
 const FAR: usize = 4096;
 /// A message that only a worker's loop contains, in every version: `core.park.take().expect("park missing")`
 /// (tokio/src/runtime/scheduler/multi_thread/worker.rs).
-const WORKER_SAYS: &[u8] = b"park missing";
+const WORKER_MESSAGE: &[u8] = b"park missing";
 /// The panic messages of a coroutine that is polled after its end, each with its source location: the first if it can
 /// end, the second if it can panic.
-const COROUTINE_SAYS: [&[u8]; 2] = [b"`async fn` resumed after completion", b"`async fn` resumed after panicking"];
+const COROUTINE_MESSAGES: [&[u8]; 2] = [b"`async fn` resumed after completion", b"`async fn` resumed after panicking"];
 
 /// A file and a line.
 pub(super) type SourceLocation = (String, u32);
@@ -50,7 +50,7 @@ pub(super) struct Shape {
     /// The location of its coroutine, if its code shows it.
     pub(super) place: Option<SourceLocation>,
     /// The function that contains this location: the coroutine's body, or one into which it is inlined.
-    pub(super) speaker: Option<u64>,
+    pub(super) location_function: Option<u64>,
 }
 
 /// Finds tokio in a binary as it runs. `None` if there is no task type.
@@ -72,14 +72,14 @@ pub(super) struct Search<'a> {
     binary: &'a Binary,
     image: &'a Image,
     /// Addresses of the messages that only a worker's loop, and coroutines, contain.
-    worker_says: BTreeSet<u64>,
-    coroutine_says: [BTreeSet<u64>; 2],
+    worker_messages: BTreeSet<u64>,
+    coroutine_messages: [BTreeSet<u64>; 2],
     /// The scheduler of each `schedule` function.
     schedulers: BTreeMap<u64, Option<Scheduler>>,
 }
 
 /// The coroutine locations in a function.
-enum Said {
+enum Locations {
     Nothing,
     /// That of the outermost coroutine.
     Place(SourceLocation),
@@ -91,10 +91,11 @@ impl<'a> Search<'a> {
     /// `None` if the binary has no table of its functions.
     pub(super) fn new(binary: &'a Binary, image: &'a Image) -> Option<Self> {
         let code = Code::read(binary, image)?;
-        let (worker_says, coroutine_says) = (BTreeSet::new(), Default::default());
-        let mut search = Search { code, binary, image, worker_says, coroutine_says, schedulers: BTreeMap::new() };
-        search.worker_says = search.texts(WORKER_SAYS);
-        search.coroutine_says = COROUTINE_SAYS.map(|text| search.texts(text));
+        let (worker_messages, coroutine_messages) = (BTreeSet::new(), Default::default());
+        let mut search =
+            Search { code, binary, image, worker_messages, coroutine_messages, schedulers: BTreeMap::new() };
+        search.worker_messages = search.texts(WORKER_MESSAGE);
+        search.coroutine_messages = COROUTINE_MESSAGES.map(|text| search.texts(text));
         Some(search)
     }
 
@@ -102,10 +103,10 @@ impl<'a> Search<'a> {
     pub(super) fn shape(&mut self, vtable: &Vtable) -> Shape {
         let poll = vtable.poll();
         if !vtable.is_task() {
-            let Search { code, worker_says, .. } = self;
-            let is_worker = code.any(poll, FAR, |body| !body.data.is_disjoint(worker_says));
+            let Search { code, worker_messages, .. } = self;
+            let is_worker = code.any(poll, FAR, |body| !body.data.is_disjoint(worker_messages));
             let kind = if is_worker { TaskKind::Worker } else { TaskKind::Blocking };
-            return Shape { poll, kind, scheduler: Some(Scheduler::Blocking), place: None, speaker: None };
+            return Shape { poll, kind, scheduler: Some(Scheduler::Blocking), place: None, location_function: None };
         }
         let schedule = vtable.schedule();
         let scheduler = match self.schedulers.get(&schedule) {
@@ -113,8 +114,8 @@ impl<'a> Search<'a> {
             None => self.scheduler(schedule),
         };
         self.schedulers.insert(schedule, scheduler);
-        let (place, speaker) = self.coroutine(poll).unzip();
-        Shape { poll, kind: TaskKind::Task, scheduler, place, speaker }
+        let (place, location_function) = self.coroutine(poll).unzip();
+        Shape { poll, kind: TaskKind::Task, scheduler, place, location_function }
     }
 
     /// The vtable at an address, if there is one.
@@ -176,7 +177,7 @@ impl<'a> Search<'a> {
     /// In a program that aborts on panic, coroutines that never end contain neither message. The location found would
     /// be that of a coroutine which such a one awaits.
     fn coroutine(&mut self, poll: u64) -> Option<(SourceLocation, u64)> {
-        let [_, panicked] = &self.coroutine_says;
+        let [_, panicked] = &self.coroutine_messages;
         if panicked.is_empty() {
             return None;
         }
@@ -186,11 +187,11 @@ impl<'a> Search<'a> {
             if nearest.as_ref().is_some_and(|(nearest, ..)| distance > *nearest) {
                 break;
             }
-            match (self.said(function), &nearest) {
-                (Said::Nothing, _) => {}
-                (Said::Unclear, _) => return None,
-                (Said::Place(place), Some((_, other, _))) if place != *other => return None,
-                (Said::Place(place), _) => nearest = Some((distance, place, function)),
+            match (self.locations(function), &nearest) {
+                (Locations::Nothing, _) => {}
+                (Locations::Unclear, _) => return None,
+                (Locations::Place(place), Some((_, other, _))) if place != *other => return None,
+                (Locations::Place(place), _) => nearest = Some((distance, place, function)),
             }
             for &next in &self.code.body(function).functions {
                 if seen.len() < NEARBY && seen.insert(next) {
@@ -204,32 +205,32 @@ impl<'a> Search<'a> {
     /// The location of the outermost coroutine in a function. Coroutines inlined into it come later in the code if they
     /// can end. (True of all 130 examples and fixtures whose debug information shows it.) If one cannot end, the
     /// outermost is unknown.
-    fn said(&mut self, function: u64) -> Said {
+    fn locations(&mut self, function: u64) -> Locations {
         let (mut ends, mut panics) = (Vec::new(), BTreeSet::new());
         for &(panic, argument) in &self.code.body(function).calls {
             let Some(place) = argument.and_then(|at| self.location(at)) else { continue };
-            let said = &self.code.body(panic).data;
-            let [ended, panicked] = &self.coroutine_says;
-            if !said.is_disjoint(ended) {
+            let locations = &self.code.body(panic).data;
+            let [ended, panicked] = &self.coroutine_messages;
+            if !locations.is_disjoint(ended) {
                 ends.push(place);
-            } else if !said.is_disjoint(panicked) {
+            } else if !locations.is_disjoint(panicked) {
                 panics.insert(place);
             }
         }
         let mut endless = panics.into_iter().filter(|place| !ends.contains(place));
         match (ends.first(), endless.next(), endless.next()) {
-            (None, None, _) => Said::Nothing,
-            (Some(place), None, _) => Said::Place(place.clone()),
-            (None, Some(place), None) => Said::Place(place),
-            _ => Said::Unclear,
+            (None, None, _) => Locations::Nothing,
+            (Some(place), None, _) => Locations::Place(place.clone()),
+            (None, Some(place), None) => Locations::Place(place),
+            _ => Locations::Unclear,
         }
     }
 
     /// The location of the outermost coroutine in a function, if certain.
     pub(super) fn place_in(&mut self, function: u64) -> Option<SourceLocation> {
-        match self.said(function) {
-            Said::Place(place) => Some(place),
-            Said::Nothing | Said::Unclear => None,
+        match self.locations(function) {
+            Locations::Place(place) => Some(place),
+            Locations::Nothing | Locations::Unclear => None,
         }
     }
 

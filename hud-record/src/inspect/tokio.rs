@@ -187,8 +187,8 @@ impl Tokio {
         let mut notes = Vec::new();
         if tls_context.is_none() {
             notes.push(
-                "the current task's id in thread-local storage is not found (it takes a symbol table): samples and \
-                 stretches off CPU have a task only while exact polls are on"
+                "the current task's id was not found in thread-local storage (a symbol table is needed): samples and \
+                 off-CPU intervals have a task only with exact polls"
                     .into(),
             );
         }
@@ -257,8 +257,8 @@ impl Tokio {
         let version = version(binary);
         let what = if wakes.is_empty() { "wakes, spawns and panics are" } else { "spawns and panics are" };
         let note = format!(
-            "the binary is stripped: tokio was found by its shape; {} of {} task types are named by the place at which their \
-             future is written, the others by their address; {what} not recorded",
+            "the binary is stripped: tokio was found by its shape; {} of {} task types are named by their future's \
+             source location, the others by their address; {what} not recorded",
             poll_fns.iter().filter(|p| p.file.is_some()).count(),
             poll_fns.len(),
         );
@@ -284,17 +284,17 @@ impl Tokio {
     }
 
     /// Applies debug information: task types, where they are declared, and the offset of the current task's id.
-    pub(crate) fn learn(&mut self, told: &TokioDebug) {
+    pub(crate) fn learn(&mut self, debug: &TokioDebug) {
         for poll in self.poll_fns.iter_mut().filter(|poll| self.polls.contains_key(&poll.address)) {
-            if let Some(known) = told.polls.get(&poll.address) {
+            if let Some(known) = debug.polls.get(&poll.address) {
                 poll.learn(known);
             }
         }
         // In a binary without symbols the context's position in the executable's storage is unknown.
         if let Some((context, _)) = self.tls_context.filter(|_| !self.polls.is_empty())
-            && let Some(offset) = told.task_id_offset
+            && let Some(offset) = debug.task_id_offset
         {
-            self.worker_place = told.worker.map(bytemuck::cast);
+            self.worker_place = debug.worker.map(bytemuck::cast);
             let offset = if self.tls_tagged { offset.saturating_add(8) } else { offset };
             self.tls_task_id = context.checked_add_unsigned(offset);
         }
@@ -309,14 +309,11 @@ impl Tokio {
             self.poll_fns.iter().filter(|p| !p.is_named() && p.kind != TaskKind::Worker).collect();
         let placed = nameless.iter().filter(|p| p.file.is_some()).count();
         let count = |n: usize, by: &str| (n > 0).then(|| format!("{n} of {} by {by}", self.poll_fns.len()));
-        let by = [
-            count(placed, "the place at which their future is written"),
-            count(nameless.len() - placed, "their address"),
-        ];
+        let by = [count(placed, "their future's source location"), count(nameless.len() - placed, "their address")];
         let by: Vec<String> = by.into_iter().flatten().collect();
         (!by.is_empty()).then(|| {
             format!(
-                "task types whose names are not certain are named otherwise, {}: build with debug information, or with v0 \
+                "task types without a certain name are named otherwise, {}: build with debug information, or with v0 \
                  symbol mangling",
                 by.join(" and ")
             )

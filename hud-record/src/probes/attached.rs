@@ -245,10 +245,10 @@ impl Probes {
 
     fn attach_scheduler(&mut self, loaded: Vec<Result<Option<OwnedFd>>>, is_btf: bool) -> Result<()> {
         let lost_without = |name| match name {
-            "sched_waking" => "run-queue latency and who wakes whom are not recorded",
-            "sched_process_exec" => "hud does not notice if the target executes another program",
+            "sched_waking" => "run-queue latency and wakers are not recorded",
+            "sched_process_exec" => "an exec of the target is not detected",
             // Without BTF, threads are first seen when they run.
-            _ => "it is not recorded who starts a thread",
+            _ => "the starters of threads are not recorded",
         };
         let mut switches = Vec::new();
         for (name, loaded) in TRACEPOINTS.into_iter().zip(loaded) {
@@ -439,7 +439,7 @@ impl Probes {
     /// Has the unwind tables updated if walks reached unknown code.
     pub fn follow_mappings(&mut self, counters: &Counters) {
         if let Some(unwinder) = &mut self.unwinder {
-            unwinder.look_again(counters.unmapped);
+            unwinder.request_update(counters.unmapped);
         }
     }
 

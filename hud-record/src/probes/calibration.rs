@@ -42,7 +42,7 @@ impl Probes {
                 *calibration = Calibration { first, worker: calibration.worker, ..Calibration::zeroed() };
             }
         })?;
-        tracing::trace!("looking for the task id: {found:?}, {looked} looks before, {last:?}");
+        tracing::trace!("searching the task id: {found:?}, {looked} samples before, {last:?}");
         self.looked = looked;
         self.task_id_word = found.filter(|&word| word != Calibration::GAVE_UP).map(|word| word - 1);
         self.is_calibrating = found.is_none();

@@ -12,12 +12,12 @@ impl Probes {
     }
 
     /// Whether they are being attached.
-    pub fn switches_go_on(&self) -> bool {
-        self.detachable().is_some_and(Switch::goes_on)
+    pub fn switches_are_attaching(&self) -> bool {
+        self.detachable().is_some_and(Switch::is_attaching)
     }
 
     /// Whether they are detached and can be attached again.
-    pub fn switches_can_go_on(&self) -> bool {
+    pub fn switches_can_attach(&self) -> bool {
         self.detachable().is_some_and(Switch::is_off)
     }
 
@@ -55,12 +55,12 @@ impl Probes {
     }
 
     /// Whether they are being attached.
-    pub fn probes_go_on(&self) -> bool {
-        matches!(&self.probed, Probed::Switched(switch) if switch.goes_on())
+    pub fn probes_are_attaching(&self) -> bool {
+        matches!(&self.probed, Probed::Switched(switch) if switch.is_attaching())
     }
 
     /// Whether they are detached and can be attached again.
-    pub fn probes_can_go_on(&self) -> bool {
+    pub fn probes_can_attach(&self) -> bool {
         matches!(&self.probed, Probed::Switched(switch) if switch.is_off())
     }
 
@@ -70,7 +70,7 @@ impl Probes {
             Probed::Switched(switch) => switch.turn(on),
             Probed::OneByOne(_) if !on => {
                 tracing::warn!(
-                    "polls, wakes, spawns and ends are no longer recorded: putting probes on again takes Linux 6.6"
+                    "polls, wakes, spawns and ends are no longer recorded: attaching probes again needs Linux 6.6"
                 );
                 if let Probed::OneByOne(links) = std::mem::replace(&mut self.probed, Probed::Not) {
                     // If no thread can be started, dropping the closure detaches here. Entries first, which were

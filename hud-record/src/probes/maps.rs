@@ -59,7 +59,7 @@ impl Probes {
     }
 
     /// Makes the kernel programs report the types of all tasks again as they see them.
-    pub fn retell_tasks(&mut self) -> Result<()> {
+    pub fn report_tasks_again(&mut self) -> Result<()> {
         let map = self.bpf.map_mut("TASKS").ok_or_else(|| missing("TASKS"))?;
         let mut tasks: HashMap<&mut MapData, u64, u32> =
             HashMap::try_from(map).map_err(|e| refused("opening the task map", &e))?;

@@ -13,7 +13,7 @@ pub(super) fn missing(what: &str) -> Error {
 pub(super) fn paranoid() -> String {
     match kernel::perf_event_paranoid() {
         Some(level @ 3..) => format!(
-            " (kernel.perf_event_paranoid is {level}: above 2, this kernel asks for CAP_SYS_ADMIN; set it to 2 to have them)"
+            " (kernel.perf_event_paranoid is {level}: above 2 this kernel requires CAP_SYS_ADMIN for perf events; set it to 2)"
         ),
         _ => String::new(),
     }

@@ -65,15 +65,15 @@ impl Attach for Tracepoints {
 /// tenth of a second.
 #[derive(Debug)]
 pub(crate) struct Switch {
-    wish: Option<Sender<bool>>,
+    request: Option<Sender<bool>>,
     state: Arc<AtomicU8>,
     thread: Option<JoinHandle<()>>,
 }
 
 const OFF: u8 = 0;
 const ON: u8 = 1;
-const GOING_ON: u8 = 2;
-const GOING_OFF: u8 = 3;
+const ATTACHING: u8 = 2;
+const DETACHING: u8 = 3;
 const REFUSED: u8 = 4;
 /// How long after a refusal the programs may be tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -84,29 +84,29 @@ impl Switch {
     /// If they are refused, as memory may be short, they are detached and may be tried again after a minute.
     pub(crate) fn new(name: &str, mut programs: impl Attach + 'static) -> io::Result<Self> {
         let state = Arc::new(AtomicU8::new(if programs.is_attached() { ON } else { OFF }));
-        let (wish, wishes) = mpsc::channel();
-        let told = Arc::clone(&state);
+        let (request, requests) = mpsc::channel();
+        let reported = Arc::clone(&state);
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
             privilege::enter_attacher();
             let mut refused: Option<Instant> = None;
             loop {
-                match wishes.recv_timeout(Duration::from_secs(1)) {
+                match requests.recv_timeout(Duration::from_secs(1)) {
                     Ok(true) => match programs.attach() {
-                        Ok(()) => told.store(ON, Ordering::Release),
+                        Ok(()) => reported.store(ON, Ordering::Release),
                         Err(e) => {
                             programs.detach();
-                            tracing::warn!("the probes could not be put on again, next try in a minute: {e}");
-                            told.store(REFUSED, Ordering::Release);
+                            tracing::warn!("the probes could not be attached again, next try in a minute: {e}");
+                            reported.store(REFUSED, Ordering::Release);
                             refused = Some(Instant::now());
                         }
                     },
                     Ok(false) => {
                         programs.detach();
-                        told.store(OFF, Ordering::Release);
+                        reported.store(OFF, Ordering::Release);
                     }
                     Err(RecvTimeoutError::Timeout) => {
                         if refused.take_if(|at| at.elapsed() >= RETRY_AFTER).is_some() {
-                            told.store(OFF, Ordering::Release);
+                            reported.store(OFF, Ordering::Release);
                         }
                     }
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -114,14 +114,14 @@ impl Switch {
             }
             programs.detach();
         })?;
-        Ok(Switch { wish: Some(wish), state, thread: Some(thread) })
+        Ok(Switch { request: Some(request), state, thread: Some(thread) })
     }
 
     /// Attaches or detaches them, soon.
     pub(crate) fn turn(&self, on: bool) {
-        self.state.store(if on { GOING_ON } else { GOING_OFF }, Ordering::Release);
+        self.state.store(if on { ATTACHING } else { DETACHING }, Ordering::Release);
         // If the thread has panicked, the state stays as it is.
-        let _ = self.wish.as_ref().map(|w| w.send(on));
+        let _ = self.request.as_ref().map(|w| w.send(on));
     }
 
     /// Whether all are attached.
@@ -130,8 +130,8 @@ impl Switch {
     }
 
     /// Whether they are being attached.
-    pub(crate) fn goes_on(&self) -> bool {
-        self.state.load(Ordering::Acquire) == GOING_ON
+    pub(crate) fn is_attaching(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ATTACHING
     }
 
     /// Whether all are detached, and were not refused.
@@ -142,7 +142,7 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        self.wish = None;
+        self.request = None;
         if let Some(thread) = self.thread.take() {
             // It only detaches; after a panic there, the end of this process does.
             let _ = thread.join();

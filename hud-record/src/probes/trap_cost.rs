@@ -33,7 +33,7 @@ pub(super) fn test(programs: &Programs) -> io::Result<Tested> {
     // If the kernel counts no runs at all, its version decides.
     let is_counted = runs()? > before;
     let is_seen = if is_counted { by_another_thread >= before + 8 } else { !filters_by_thread(&kernel::release()) };
-    if is_seen { Ok(tested) } else { Err(io::Error::other("they see one thread of a process only")) }
+    if is_seen { Ok(tested) } else { Err(io::Error::other("links see only one thread of a process")) }
 }
 
 /// A program's cost of hitting a probe, without the kernel programs' run time.

@@ -245,7 +245,7 @@ fn release(links: &mut Vec<OwnedFd>) -> Vec<JoinHandle<()>> {
     let threads = links.drain(..).map(|link| {
         // If no thread can be started, dropping the closure detaches here.
         thread::Builder::new().name("hud-detacher".into()).spawn(move || {
-            privilege::enter_bystander();
+            privilege::enter_unprivileged();
             drop(link);
         })
     });

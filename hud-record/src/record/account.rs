@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_the_ring_belongs_to_the_next_session() {
+    fn counts_records_in_the_ring_for_the_next_session() {
         let counters = |produced, lost, untracked| {
             let mut c = Counters::default();
             c.streams[0] = StreamCounters { produced, lost, untracked };

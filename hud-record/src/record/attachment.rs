@@ -19,7 +19,7 @@ use super::{
     account::{Baseline, lost, produced},
     debuginfo_reader::{DebugInfoReader, Learned},
     drain::Drain,
-    governor::{Governor, Stretch, Watched},
+    governor::{Governor, ProbedInterval, Watched},
     identity::Identity,
     queue::BatchSender,
     settings::Settings,
@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Result},
     inspect::{Inspection, Mapping, Process, Tokio},
     kernel,
-    privilege::{self, Hurry},
+    privilege::{self, RaisedPriority},
     probes::{Plan, Polls, Probes, Unwind},
     ring::{Drained, Ring},
     sandbox::Sandbox,
@@ -61,7 +61,7 @@ pub(super) struct Attachment {
     pidfd: OwnedFd,
     identity: Option<Identity>,
     /// While the target's debug information is being read.
-    learner: Option<DebugInfoReader>,
+    debuginfo: Option<DebugInfoReader>,
     /// Since when the current task's id is searched.
     searching: Instant,
     /// Notes for every session's manifest: data that could not be recorded.
@@ -74,7 +74,7 @@ pub(super) struct Attachment {
 
 impl Attachment {
     /// Inspects the target and attaches to it. Nothing is recorded before [`Probes::start`].
-    pub(super) fn new(process: Process, settings: &Settings, hurry: &Hurry) -> Result<Self> {
+    pub(super) fn new(process: Process, settings: &Settings, raised: &RaisedPriority) -> Result<Self> {
         // First, so that an exec from here on is detected.
         let identity = Identity::of(&process);
         let pidfd = Pid::from_raw(process.pid.cast_signed())
@@ -123,7 +123,7 @@ impl Attachment {
         let mut notes = tables.notes();
         // The child reads debug information while the kernel verifies the programs.
         let urgent_sandbox = Arc::clone(&urgent);
-        let learner = DebugInfoReader::start(tokio.clone(), names_from.clone(), &process, urgent)?;
+        let debuginfo = DebugInfoReader::start(tokio.clone(), names_from.clone(), &process, urgent)?;
         let mut probes = Probes::attach(&process, &tokio, image, plan, settings.budget, tables, &sources)?;
         if !probes.has_samples() {
             plan.freq = 0;
@@ -135,16 +135,16 @@ impl Attachment {
                     .into(),
             );
         }
-        let learner = match learner.wait() {
+        let debuginfo = match debuginfo.wait() {
             Learned::All(learned) => {
                 tokio = *learned;
                 probes.use_learned(&process, &tokio, plan)?;
                 None
             }
-            Learned::Pending(learner) => Some(learner),
+            Learned::Pending(debuginfo) => Some(debuginfo),
         };
         if let Some(child) = urgent_sandbox.sandbox().pid() {
-            hurry.end_for(child);
+            raised.end_for(child);
         }
         let ring = probes.take_ring()?;
         let mappings = process.mappings()?;
@@ -158,7 +158,7 @@ impl Attachment {
         notes.extend_from_slice(&tokio.notes);
         let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
         let switches = SwitchGovernor::new(settings.budget, plan, process.pid, cpus(), kernel::now());
-        let worker_loops = learner.is_none().then(|| WorkerLoops::new(&process, &tokio, image, load_bias)).flatten();
+        let worker_loops = debuginfo.is_none().then(|| WorkerLoops::new(&process, &tokio, image, load_bias)).flatten();
         Ok(Attachment {
             image,
             worker_loops,
@@ -176,7 +176,7 @@ impl Attachment {
             ring,
             pidfd,
             identity,
-            learner,
+            debuginfo,
             searching: Instant::now(),
             baseline: Baseline::default(),
             governor,
@@ -196,7 +196,7 @@ impl Attachment {
 
     /// Keeps the probes within their budget; to be called every [`governor::TICK`]. Returns the interval in which they
     /// counted, if it ended.
-    pub(super) fn govern(&mut self) -> Result<Option<Stretch>> {
+    pub(super) fn govern(&mut self) -> Result<Option<ProbedInterval>> {
         if let Some(off_since) = self.switches.off_since()
             && self.governor.has_budget()
         {
@@ -248,8 +248,8 @@ impl Attachment {
     }
 
     /// Whether probes are being attached.
-    pub(super) fn puts_probes_on(&self) -> bool {
-        self.probes.probes_go_on() || self.probes.switches_go_on()
+    pub(super) fn is_attaching_probes(&self) -> bool {
+        self.probes.probes_are_attaching() || self.probes.switches_are_attaching()
     }
 
     /// Takes records from the ring, up to a bound: a target that is always ahead must not keep the recorder from its
@@ -301,19 +301,19 @@ impl Attachment {
 
     /// Whether the target's debug information has been read.
     pub(super) fn has_learned(&self) -> bool {
-        self.learner.is_none()
+        self.debuginfo.is_none()
     }
 
     /// Applies the target's debug information once it has been read, and returns the result then.
     pub(super) fn learn(&mut self) -> Option<Arc<Tokio>> {
-        let learned = self.learner.as_ref()?.take()?;
-        self.learner = None;
+        let learned = self.debuginfo.as_ref()?.take()?;
+        self.debuginfo = None;
         let took = self.searching.elapsed();
         self.searching = Instant::now();
         self.notes.retain(|note| !self.tokio.notes.contains(note));
         self.notes.extend_from_slice(&learned.notes);
         self.notes.push(format!(
-            "the debug information took {:.1} s to read: until then no task is known, and no poll is recorded",
+            "the debug information took {:.1} s to read: before that no task is known and no poll is recorded",
             took.as_secs_f64()
         ));
         self.tokio = Arc::new(learned);
@@ -363,8 +363,8 @@ impl Attachment {
     }
 
     /// Makes the kernel report each task's type again when it next sees it.
-    pub(super) fn retell_tasks(&mut self) -> Result<()> {
-        self.probes.retell_tasks()
+    pub(super) fn report_tasks_again(&mut self) -> Result<()> {
+        self.probes.report_tasks_again()
     }
 
     /// Whether the process has exited.

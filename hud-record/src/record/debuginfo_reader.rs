@@ -48,19 +48,19 @@ impl DebugInfoReader {
             let mut resolver = Resolver::new(sources, Some(pid));
             // Debug files are beside the file that the user gave, if any.
             let beside = if path.starts_with("/proc") { &shown } else { &path };
-            let told = match resolver.open(&path, beside) {
+            let debug = match resolver.open(&path, beside) {
                 Some(file) => resolver.tokio(file, tokio.poll_addresses()),
                 None => Err("cannot read the file".into()),
             };
-            let told = told.unwrap_or_else(|how| {
-                tokio.notes.push(format!("the debug information is not read: the process that does {how}"));
+            let debug = debug.unwrap_or_else(|how| {
+                tokio.notes.push(format!("the debug information was not read: the sandboxed child {how}"));
                 TokioDebug::default()
             });
-            tokio.learn(&told);
+            tokio.learn(&debug);
             // The receiver is gone: recording has ended.
             let _ = done.send(tokio);
         };
-        let started = thread::Builder::new().name("hud-learner".into()).spawn(read);
+        let started = thread::Builder::new().name("hud-debuginfo".into()).spawn(read);
         started.map_err(|source| Error::Io { action: "start a thread", source })?;
         Ok(DebugInfoReader { learned, started: Instant::now() })
     }

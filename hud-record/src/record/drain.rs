@@ -204,8 +204,8 @@ impl Drain {
     }
 
     /// Writes a row for each living thread again, so that older ones may expire.
-    pub(super) fn retell_threads(&mut self, ts: i64) {
-        self.threads.retell(ts);
+    pub(super) fn repeat_threads(&mut self, ts: i64) {
+        self.threads.repeat(ts);
     }
 
     /// Rows that the recorder added itself, by stream.
@@ -265,7 +265,7 @@ impl Drain {
         self.rows = [0; Stream::ALL.len()];
         (self.unfinished, self.undecoded, self.bytes) = (0, 0, 0);
         self.threads.own_rows = 0;
-        self.threads.retell(ts);
+        self.threads.repeat(ts);
     }
 
     fn poll(&mut self, e: &PollEvent, out: &BatchSender) {

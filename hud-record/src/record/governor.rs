@@ -23,10 +23,10 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 const TICK_OFF: u64 = 80_000_000;
 /// How long the budget must suffice before the probes are attached again (s): attaching and detaching take the kernel
 /// milliseconds each, and an interval of a few polls shows little.
-const STRETCH: f64 = 0.2;
+const LEAST_ON: f64 = 0.2;
 /// Capacity, in seconds of the target's CPU time at the budget's share: a target that slept for an hour must not pay
 /// for it at once.
-const PURSE: f64 = 1.0;
+const CAPACITY: f64 = 1.0;
 
 /// The probes' share of the budget whatever the always-on streams cost. These keep within the other half, except for
 /// the minimum cost of each context switch.
@@ -42,7 +42,7 @@ const RECORD: f64 = 180.0;
 
 /// An interval in which the probes counted, by CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(super) struct ProbedInterval {
     pub(super) began: u64,
     pub(super) ended: u64,
     pub(super) reason: &'static str,
@@ -75,12 +75,12 @@ pub(super) struct Governor {
     cpus: f64,
     used: Used,
     /// Nanoseconds of the target's CPU time that may be spent; negative after overspending.
-    purse: f64,
+    bucket: f64,
     /// The probes' cost per nanosecond, in recent intervals.
     rate: f64,
     /// Since when they count.
     since: Option<u64>,
-    looked: u64,
+    updated: u64,
 }
 
 impl Governor {
@@ -96,12 +96,12 @@ impl Governor {
             pid,
             cpus: f64::from(cpus.max(1)),
             used: Used::default(),
-            purse: 0.0,
+            bucket: 0.0,
             rate: 0.0,
             since: None,
-            looked: now,
+            updated: now,
         };
-        governor.purse = governor.full();
+        governor.bucket = governor.full();
         governor.used = governor.used(probes, &probes.counters().unwrap_or_default());
         governor
     }
@@ -109,43 +109,43 @@ impl Governor {
     /// Recording begins at `now`: attached probes count from then on.
     pub(super) fn begin(&mut self, probes: &Probes, now: u64) {
         self.since = probes.probes_are_on().then_some(now);
-        self.looked = now;
+        self.updated = now;
     }
 
     /// Updates the bucket; to be called every [`TICK`]. Returns the interval in which the probes counted, if it ended.
-    pub(super) fn tick(&mut self, probes: &mut Probes, now: u64) -> Result<Option<Stretch>> {
+    pub(super) fn tick(&mut self, probes: &mut Probes, now: u64) -> Result<Option<ProbedInterval>> {
         let begins = self.since.is_none() && probes.probes_are_on();
         if begins {
             self.since = Some(now);
             probes.count_probes_since(now)?;
         }
         let Some(budget) = self.budget else { return Ok(None) };
-        if self.since.is_none() && now.saturating_sub(self.looked) < TICK_OFF {
+        if self.since.is_none() && now.saturating_sub(self.updated) < TICK_OFF {
             return Ok(None);
         }
         let used = self.used(probes, &probes.counters()?);
         let (target, cost) = (used.target - self.used.target, used.probes - self.used.probes);
         let always_on = used.always_on - self.used.always_on;
         self.used = used;
-        let passed = as_float(now.saturating_sub(self.looked)).max(1.0);
-        self.looked = now;
+        let passed = as_float(now.saturating_sub(self.updated)).max(1.0);
+        self.updated = now;
         let allowed = budget * MARGIN * target.max(0.0);
         let income = (allowed - always_on).max(allowed * LEAST).max(passed * FLOOR);
-        self.purse = (self.purse + income - cost.max(0.0)).min(self.full());
+        self.bucket = (self.bucket + income - cost.max(0.0)).min(self.full());
         match self.since {
             Some(_) if begins => {}
             Some(_) => {
                 self.rate = if self.rate == 0.0 { cost / passed } else { 0.8 * self.rate + 0.2 * cost / passed };
-                if self.purse < 0.0 {
-                    let stretch = self.cut(now, "the budget is used up");
+                if self.bucket < 0.0 {
+                    let interval = self.cut(now, "the budget is used up");
                     probes.count_probes_since(0)?;
                     probes.turn_probes(false);
-                    return Ok(stretch);
+                    return Ok(interval);
                 }
             }
             None => {
-                let needed = (self.rate * STRETCH * 1e9).min(self.full());
-                if self.purse >= needed && probes.probes_can_go_on() {
+                let needed = (self.rate * LEAST_ON * 1e9).min(self.full());
+                if self.bucket >= needed && probes.probes_can_attach() {
                     probes.turn_probes(true);
                 }
             }
@@ -160,7 +160,12 @@ impl Governor {
 
     /// Stops the probes because of `reason`. Returns the interval in which they counted, if it ended. The bucket
     /// continues to fill.
-    pub(super) fn pause(&mut self, probes: &mut Probes, now: u64, reason: &'static str) -> Result<Option<Stretch>> {
+    pub(super) fn pause(
+        &mut self,
+        probes: &mut Probes,
+        now: u64,
+        reason: &'static str,
+    ) -> Result<Option<ProbedInterval>> {
         let ended = self.cut(now, reason);
         if ended.is_some() {
             probes.count_probes_since(0)?;
@@ -178,21 +183,21 @@ impl Governor {
     }
 
     /// Ends the interval in progress, if there is one, because of `reason`.
-    pub(super) fn cut(&mut self, now: u64, reason: &'static str) -> Option<Stretch> {
+    pub(super) fn cut(&mut self, now: u64, reason: &'static str) -> Option<ProbedInterval> {
         let began = self.since.take()?;
-        Some(Stretch { began, ended: now, reason, watched: self.watched })
+        Some(ProbedInterval { began, ended: now, reason, watched: self.watched })
     }
 
     /// Ends the interval in progress and begins the next at the same instant, for a session that continues in the next
     /// one.
-    pub(super) fn split(&mut self, now: u64, reason: &'static str) -> Option<Stretch> {
-        let stretch = self.cut(now, reason)?;
+    pub(super) fn split(&mut self, now: u64, reason: &'static str) -> Option<ProbedInterval> {
+        let interval = self.cut(now, reason)?;
         self.since = Some(now);
-        Some(stretch)
+        Some(interval)
     }
 
     fn full(&self) -> f64 {
-        self.budget.unwrap_or(0.0) * PURSE * 1e9 * self.cpus
+        self.budget.unwrap_or(0.0) * CAPACITY * 1e9 * self.cpus
     }
 
     fn used(&self, probes: &Probes, counters: &Counters) -> Used {

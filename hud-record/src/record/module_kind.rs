@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_tells_whose_code_it_is() {
+    fn knows_the_kind_of_a_module_by_its_path() {
         for (path, place) in [
             ("/usr/lib/x86_64-linux-gnu/libc.so.6", ModuleKind::Libc),
             ("/lib/x86_64-linux-gnu/libpthread-2.31.so", ModuleKind::Libc),

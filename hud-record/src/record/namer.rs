@@ -74,7 +74,7 @@ impl Namer {
             .name("hud-namer".into())
             .spawn(move || {
                 // Symbols can wait, the target cannot.
-                crate::privilege::stand_back();
+                crate::privilege::lower_priority();
                 crate::privilege::enter_namer();
                 Names::new(process, names_from, mappings, sources, clock, out).run(&incoming, &ending)
             })
@@ -86,7 +86,7 @@ impl Namer {
     pub(super) fn finish(self) -> Vec<String> {
         self.is_ending.store(true, Ordering::Relaxed);
         // If the namer panicked, names are missing; all events are stored.
-        self.thread.join().unwrap_or_else(|_| vec!["functions have no names: hud's own fault".into()])
+        self.thread.join().unwrap_or_else(|_| vec!["functions have no names: a thread of hud panicked".into()])
     }
 }
 
@@ -304,7 +304,7 @@ impl Names {
                 .into_iter()
                 .enumerate()
                 .map(|(i, name)| {
-                    let origin = kind.origin(name.whose);
+                    let origin = kind.origin(name.origin);
                     let depth = i32::try_from(outermost - i).unwrap_or(i32::MAX);
                     self.frame(Some(id), located.address, name, depth, origin)
                 })

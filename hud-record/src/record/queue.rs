@@ -62,7 +62,7 @@ pub(super) struct Flow {
 #[derive(Debug, Default)]
 struct GivenUp {
     all: Counts,
-    untold: Counts,
+    unreported: Counts,
     /// When the first unreported row was dropped (CLOCK_MONOTONIC).
     since: u64,
 }
@@ -84,10 +84,10 @@ impl Flow {
     }
 
     /// The rows dropped since the last call, and since when.
-    pub(super) fn untold(&self) -> Option<(u64, Counts)> {
+    pub(super) fn unreported(&self) -> Option<(u64, Counts)> {
         let mut given_up = self.given_up();
-        let untold = std::mem::take(&mut given_up.untold);
-        (!untold.is_empty()).then_some((given_up.since, untold))
+        let unreported = std::mem::take(&mut given_up.unreported);
+        (!unreported.is_empty()).then_some((given_up.since, unreported))
     }
 
     /// All rows dropped so far.
@@ -153,10 +153,10 @@ impl BatchSender {
 
     fn give_up(&self, table: Table, rows: u64) {
         let mut given_up = self.flow.given_up();
-        if given_up.untold.is_empty() {
+        if given_up.unreported.is_empty() {
             given_up.since = kernel::now();
         }
-        *given_up.untold.entry(table).or_default() += rows;
+        *given_up.unreported.entry(table).or_default() += rows;
         *given_up.all.entry(table).or_default() += rows;
     }
 
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_sends_to_a_writer_that_hangs_does_not_wait_and_counts() {
+    fn drops_and_counts_rows_while_the_writer_hangs() {
         let (out, from, flow) = queue();
         let (batches, rows) = (1000, 4096);
         for _ in 0..batches {
@@ -229,14 +229,14 @@ mod tests {
             }
         }
         assert!((MOST..MOST + (1 << 20)).contains(&bytes), "{bytes} bytes were on their way");
-        let (since, untold) = flow.untold().unwrap();
+        let (since, unreported) = flow.unreported().unwrap();
         assert!(since > 0);
-        assert_eq!(untold, [(Table::Wakes, (batches * rows - stored) as u64)].into());
-        assert_eq!((flow.untold(), flow.all_given_up()), (None, untold));
+        assert_eq!(unreported, [(Table::Wakes, (batches * rows - stored) as u64)].into());
+        assert_eq!((flow.unreported(), flow.all_given_up()), (None, unreported));
     }
 
     #[test]
-    fn what_goes_together_is_one_message_in_order_and_nothing_is_none() {
+    fn sends_a_burst_as_one_message_in_order() {
         let (out, from, _flow) = queue();
         let mut coverage = CoverageColumns::default();
         coverage.push(CoverageRow { ts: 1, dur: 2, stream: "polls".into(), reason: "still on".into() });
@@ -245,23 +245,23 @@ mod tests {
         drop(out);
         let messages: Vec<_> = from.iter().collect();
         let [Message::Rows(rows)] = messages.as_slice() else { panic!("{} messages", messages.len()) };
-        let told: Vec<_> = rows.iter().map(|r| (r.table, r.batch.num_rows())).collect();
-        assert_eq!(told, [(Table::Coverage, 1), (Table::Wakes, 3)]);
+        let sent: Vec<_> = rows.iter().map(|r| (r.table, r.batch.num_rows())).collect();
+        assert_eq!(sent, [(Table::Coverage, 1), (Table::Wakes, 3)]);
     }
 
     #[test]
-    fn an_account_tells_what_was_given_up_before_it_and_not_after() {
+    fn an_account_contains_the_rows_dropped_before_it() {
         let (out, from, flow) = queue();
         out.give_up(Table::Polls, 3);
         out.account(1, Vec::new());
         out.give_up(Table::Polls, 4);
         let Ok(Message::Account { given_up, .. }) = from.try_recv() else { panic!("no account") };
         assert_eq!(given_up, [(Table::Polls, 3)].into());
-        assert_eq!(flow.untold().unwrap().1, [(Table::Polls, 7)].into());
+        assert_eq!(flow.unreported().unwrap().1, [(Table::Polls, 7)].into());
     }
 
     #[test]
-    fn one_who_can_wait_does_until_there_is_room_or_nobody_left() {
+    fn a_patient_sender_waits_for_room_or_the_writers_end() {
         let (out, from, flow) = queue();
         let size = 1 << 15;
         let batches = 64;
@@ -277,7 +277,7 @@ mod tests {
             flow.done(*bytes);
         }
         sender.join().unwrap();
-        assert_eq!(flow.untold(), None);
+        assert_eq!(flow.unreported(), None);
 
         let (out, _from, flow) = queue();
         flow.bytes.store(u64::MAX / 2, Ordering::Relaxed);

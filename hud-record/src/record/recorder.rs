@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     inspect::Process,
     kernel,
-    privilege::{self, Hurry},
+    privilege::{self, RaisedPriority},
     probes::Probes,
     service::Control,
 };
@@ -53,14 +53,14 @@ pub struct Finished {
     /// Still attached, without effect, until detached or dropped.
     pub probes: Option<Probes>,
     /// Until the probes are detached.
-    hurry: Option<Hurry>,
+    raised: Option<RaisedPriority>,
 }
 
 impl Finished {
     /// Detaches the probes, which takes the kernel a moment.
     pub fn detach(&mut self) {
         self.probes = None;
-        self.hurry = None;
+        self.raised = None;
     }
 
     /// Number of probes still attached in the target's code.
@@ -86,8 +86,8 @@ impl Recorder {
         if let Some(namespace) = kernel::inner_pid_namespace() {
             return Err(Error::PidNamespace { pid: process.pid, namespace });
         }
-        let hurry = Hurry::begin();
-        Ok(Recorder { attachment: Attachment::new(process, &settings, &hurry)?, settings })
+        let raised = RaisedPriority::begin();
+        Ok(Recorder { attachment: Attachment::new(process, &settings, &raised)?, settings })
     }
 
     /// Messages about facts that were not found in the target.
@@ -133,13 +133,13 @@ struct Run<'a> {
     epoch: EpochClock,
     started: Instant,
     /// During the first second, as the user waits for the first rows.
-    hurry: Option<Hurry>,
+    raised: Option<RaisedPriority>,
 }
 
 impl<'a> Run<'a> {
     /// Begins the first session.
     fn begin(mut attachment: Attachment, settings: &'a Settings) -> Result<Self> {
-        let hurry = Hurry::begin();
+        let raised = RaisedPriority::begin();
         let prepared = blueprint(&attachment, settings, settings.previous.clone()).prepare()?;
         let clock = prepared.clock();
         let (mut live, new_stacks) = prepared.begin(kernel::now(), attachment.process.pid, &attachment.probes);
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
             disk_drops: 0,
             epoch,
             started: Instant::now(),
-            hurry: Some(hurry),
+            raised: Some(raised),
         })
     }
 
@@ -188,8 +188,8 @@ impl<'a> Run<'a> {
                 if let Some((began, ended)) = self.attachment.govern_switches(&mut self.drain, &self.live.out)? {
                     self.live.switched(began, ended, "the budget is used up");
                 }
-                if let Some(stretch) = self.attachment.govern()? {
-                    self.live.probed(stretch);
+                if let Some(interval) = self.attachment.govern()? {
+                    self.live.probed(interval);
                 }
                 if self.attachment.has_executed()? {
                     return Ok(End::TargetExecuted);
@@ -213,8 +213,8 @@ impl<'a> Run<'a> {
             }
             if second.elapsed() >= SECOND {
                 second = Instant::now();
-                self.hurry = None;
-                self.tell_again()?;
+                self.raised = None;
+                self.repeat_threads_and_tasks()?;
                 let counters = self.attachment.counters()?;
                 self.attachment.probes.follow_mappings(&counters);
                 let switches_since = self.attachment.switches_since();
@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
             }
             if drained.is_empty {
                 thread::sleep(match drained.bytes {
-                    _ if self.attachment.puts_probes_on() => ATTACHING,
+                    _ if self.attachment.is_attaching_probes() => ATTACHING,
                     MUCH.. => DRAIN_OFTEN,
                     _ => DRAIN_EVERY,
                 });
@@ -246,14 +246,14 @@ impl<'a> Run<'a> {
     }
 
     /// Writes threads and tasks again when an epoch ends, or when a full disk may have lost their rows.
-    fn tell_again(&mut self) -> Result<()> {
+    fn repeat_threads_and_tasks(&mut self) -> Result<()> {
         if !self.epoch.is_over(&self.live, self.settings.keep) {
             return Ok(());
         }
         let begun = self.live.now();
-        self.drain.retell_threads(begun);
-        self.attachment.retell_tasks()?;
-        self.live.epochs.add(Epoch { begun, told: self.live.now() });
+        self.drain.repeat_threads(begun);
+        self.attachment.report_tasks_again()?;
+        self.live.epochs.add(Epoch { begun, done: self.live.now() });
         Ok(())
     }
 
@@ -267,7 +267,7 @@ impl<'a> Run<'a> {
             match joined(done) {
                 Ok(prepared) => return self.switch_to(prepared, news),
                 Err(e) => {
-                    tracing::warn!("cannot begin the next session, this one goes on: {e}");
+                    tracing::warn!("cannot begin the next session, this one continues: {e}");
                     self.epoch.retry_session = Some(Instant::now() + Duration::from_secs(60));
                 }
             }
@@ -326,7 +326,7 @@ impl<'a> Run<'a> {
         let closing = old.end(&ending, &mut self.drain, &self.attachment.probes, self.attachment.plan);
         self.drain.next_session(clock, clock.epoch(ended), &self.attachment.mappings, new_stacks);
         self.attachment.baseline = baseline;
-        self.attachment.retell_tasks()?;
+        self.attachment.report_tasks_again()?;
         self.live.without(self.attachment.probes.left_out());
         self.epoch = EpochClock::new(&self.live);
         self.closing = Some(close_aside(closing)?);
@@ -341,12 +341,12 @@ impl<'a> Run<'a> {
 
     /// Ends the last session, whatever the reason, and waits for all threads.
     fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
-        let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, hurry, .. } = self;
-        // Before the next `Hurry` notes the threads' niceness.
-        drop(hurry);
+        let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, raised, .. } = self;
+        // Before the next `RaisedPriority` notes the threads' niceness.
+        drop(raised);
         // The user waits for it, unless the target has exited.
-        let hurry = match result {
-            Ok(End::Stopped | End::DurationOver) => Some(Hurry::all(attachment.sources.sandbox().pid())),
+        let raised = match result {
+            Ok(End::Stopped | End::DurationOver) => Some(RaisedPriority::all(attachment.sources.sandbox().pid())),
             _ => None,
         };
         if !attachment.has_learned() {
@@ -394,7 +394,7 @@ impl<'a> Run<'a> {
         settled?;
         counters?;
         let (end, last) = end;
-        Ok(Finished { end, last, disk_drops, probes: Some(attachment.probes), hurry })
+        Ok(Finished { end, last, disk_drops, probes: Some(attachment.probes), raised })
     }
 }
 

@@ -37,11 +37,11 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
 }
 
-/// A repetition of all living threads and tasks: rows from before `begun` describe no event from `told` on.
+/// A repetition of all living threads and tasks: rows from before `begun` describe no event from `done` on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch {
     pub(super) begun: i64,
-    pub(super) told: i64,
+    pub(super) done: i64,
 }
 
 /// The epochs so far: the recorder adds them, retention consumes them.
@@ -61,10 +61,10 @@ impl Epochs {
     /// The newest epoch that precedes all events from `oldest` on; older ones are dropped.
     fn reached(&self, oldest: i64) -> Option<Epoch> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while all.get(1).is_some_and(|next| next.told <= oldest) {
+        while all.get(1).is_some_and(|next| next.done <= oldest) {
             all.pop_front();
         }
-        all.front().copied().filter(|e| e.told <= oldest)
+        all.front().copied().filter(|e| e.done <= oldest)
     }
 }
 
@@ -240,14 +240,14 @@ impl Retention {
         let oldest_event = self
             .segments
             .iter()
-            .filter(|(table, _)| table.expires() && !is_told(**table))
+            .filter(|(table, _)| table.expires() && !is_repeated(**table))
             .filter_map(|(_, all)| Some(all.front()?.opened))
             .min()
             // Nothing is sealed: rows in flight are younger than any segment.
             .unwrap_or_else(|| self.now());
         let epoch = self.epochs.reached(oldest_event);
         let may_go = |s: &Segment| {
-            s.table.expires() && (!is_told(s.table) || epoch.is_some_and(|epoch| s.last_ts < epoch.begun))
+            s.table.expires() && (!is_repeated(s.table) || epoch.is_some_and(|epoch| s.last_ts < epoch.begun))
         };
         let table = self
             .segments
@@ -261,7 +261,7 @@ impl Retention {
 }
 
 /// Whether a table describes the subjects of other tables' rows, so that it is written again each epoch.
-fn is_told(table: Table) -> bool {
+fn is_repeated(table: Table) -> bool {
     matches!(table, Table::Tasks | Table::Threads)
 }
 
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_first_and_what_is_referred_to_stays() {
+    fn removes_the_oldest_first_and_keeps_referenced_rows() {
         let epochs = Epochs::default();
         let mut retention = Retention::new(Keep { bytes: Some(0), age: None }, None, epochs.clone(), Clock::default());
         retention.add(segment(Table::Stacks, 1, 0, 10));
@@ -297,7 +297,7 @@ mod tests {
         retention.add(segment(Table::OffCpu, 1, 0, 12));
         retention.add(segment(Table::Polls, 2, 13, 23));
         retention.add(segment(Table::Threads, 2, 15, 24));
-        epochs.add(Epoch { begun: 14, told: 15 });
+        epochs.add(Epoch { begun: 14, done: 15 });
         let mut gone = Vec::new();
         while let Some(s) = retention.take_oldest(|s| s.sealed < 20) {
             gone.push((s.table, s.number));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_holds_the_oldest_is_waited_for_as_long_as_it_removes_something() {
+    fn waits_for_the_recorder_with_the_oldest_data_while_it_removes() {
         let mut turn = Turn::default();
         let (long, no) = (Duration::from_secs(3600), Duration::ZERO);
         assert!(!turn.is_others(10, None, long), "alone");
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn recorders_of_one_store_remove_the_oldest_of_all_and_never_each_others() {
+    fn recorders_of_one_store_remove_only_their_own_oldest_data() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path(), None).unwrap();
         let (own, _own_lock) = session(&store, "own", 100, 0);

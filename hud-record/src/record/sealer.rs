@@ -186,7 +186,7 @@ impl Sealer {
             }
             Err(e) if e.is_no_space() => {
                 if self.waiting.is_empty() {
-                    tracing::warn!("{e}: the log stays and is sealed once there is room");
+                    tracing::warn!("{e}: the log stays and is sealed once there is disk space");
                 }
                 // It may wait for long, and the log holds all its rows.
                 self.waiting.push_back(order);

@@ -23,7 +23,7 @@ use super::{
     account::{KernelAccount, kernel_account, table_of},
     drain::Drain,
     drop_log::DropLog,
-    governor::{Governor, Stretch},
+    governor::{Governor, ProbedInterval},
     namer::Namer,
     queue::BatchSender,
     retention::{Epochs, Retention, folder_size},
@@ -40,7 +40,7 @@ use crate::{
     error::Result,
     inspect::{Mapping, Process, Tokio},
     kernel,
-    privilege::{Owner, make_as},
+    privilege::{Owner, create_as},
     probes::{LeftOut, Plan, Polls, Probes},
     symbols::Sources,
 };
@@ -83,7 +83,7 @@ impl Blueprint {
     /// Makes the folder and starts the threads. A failure leaves nothing behind.
     pub(super) fn prepare(self) -> Result<Prepared> {
         let clock = self.manifest.clock;
-        let ((folder, lock), owner) = make_as(
+        let ((folder, lock), owner) = create_as(
             self.owner,
             &self.folder,
             |e| matches!(e, session::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
@@ -214,7 +214,7 @@ pub(super) struct Ending<'a> {
     /// The counters since the session's baseline.
     pub(super) counters: Counters,
     /// The interval in which the probes counted, if one was in progress.
-    pub(super) probed: Option<Stretch>,
+    pub(super) probed: Option<ProbedInterval>,
     /// Since when context switches counted, if they did.
     pub(super) switches_since: Option<u64>,
     /// Data that could not be recorded.
@@ -275,9 +275,9 @@ impl LiveSession {
                 self.switched(since, now, reason);
             }
             if plan.polls != Polls::Off
-                && let Some(stretch) = governor.split(now, reason)
+                && let Some(interval) = governor.split(now, reason)
             {
-                self.probed(stretch);
+                self.probed(interval);
             }
             self.covered = now;
         }
@@ -327,19 +327,19 @@ impl LiveSession {
     }
 
     /// Writes an interval in which the probes in the target's code counted.
-    pub(super) fn probed(&self, stretch: Stretch) {
+    pub(super) fn probed(&self, interval: ProbedInterval) {
         let mut coverage = CoverageColumns::default();
         let is_watched = |stream: &Stream| match stream {
-            Stream::Wakes => stretch.watched.wakes,
-            Stream::Spawns => stretch.watched.spawns,
+            Stream::Wakes => interval.watched.wakes,
+            Stream::Spawns => interval.watched.spawns,
             _ => stream.is_probed(),
         };
         for stream in Stream::ALL.into_iter().filter(is_watched) {
             coverage.push(CoverageRow {
-                ts: self.clock.epoch(stretch.began),
-                dur: stretch.ended.saturating_sub(stretch.began).cast_signed(),
+                ts: self.clock.epoch(interval.began),
+                dur: interval.ended.saturating_sub(interval.began).cast_signed(),
                 stream: stream.name().into(),
-                reason: stretch.reason.into(),
+                reason: interval.reason.into(),
             });
         }
         self.out.send(&mut coverage);
@@ -352,8 +352,8 @@ impl LiveSession {
         let events = drain.rows.iter().sum();
         self.vitals.take(now, probes, drain.bytes, events, &self.out);
         self.drops.note(now, &ending.counters, drain.undecoded, drain.stacks_not_kept(), &self.out);
-        if let Some(stretch) = ending.probed.filter(|_| plan.polls != Polls::Off) {
-            self.probed(stretch);
+        if let Some(interval) = ending.probed.filter(|_| plan.polls != Polls::Off) {
+            self.probed(interval);
         }
         write_coverage(plan, self.clock, self.covered, ending.ended, ending.reason, &self.out);
         if let Some(since) = ending.switches_since {
@@ -370,14 +370,14 @@ impl LiveSession {
         let merged = ending.counters.merged;
         if merged > 0 {
             notes.push(format!(
-                "{merged} short off-CPU intervals are recorded in sums, to stay within the overhead budget (column \
+                "{merged} short off-CPU intervals are recorded as sums, to stay within the overhead budget (column \
                  `intervals` of off_cpu)"
             ));
         }
         let missed = ending.counters.arrivals_missed;
         if missed > 0 {
             notes.push(format!(
-                "{missed} context switches were missed: as many off-CPU intervals end when their thread was woken"
+                "{missed} context switches were missed: the same number of off-CPU intervals end when their thread was woken"
             ));
         }
         let end = self.clock.epoch(ending.ended);

@@ -17,7 +17,7 @@ use hud_common::session::{self, Manifest, SessionDir};
 
 use crate::{
     error::Result,
-    privilege::{Owner, is_roots_alone, make_as},
+    privilege::{Owner, create_as, is_controlled_by_root},
 };
 
 /// Interval of measuring the store: several recorders share its bound, and each may write some seconds' worth before
@@ -47,9 +47,9 @@ impl Store {
         };
         let is_denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
         let (metadata, owner) =
-            make_as(owner, &host, is_denied, create).map_err(session::Error::io("create", &host))?;
+            create_as(owner, &host, is_denied, create).map_err(session::Error::io("create", &host))?;
         // A folder that root created earlier stays root's.
-        let owner = owner.filter(|_| metadata.uid() != 0 || !is_roots_alone(&host));
+        let owner = owner.filter(|_| metadata.uid() != 0 || !is_controlled_by_root(&host));
         Ok(Store { host, owner })
     }
 
@@ -88,7 +88,7 @@ impl Store {
             match session::recover(&dir) {
                 Ok(Some(r)) => tracing::info!(
                     session = %path.display(),
-                    "recovered: {} rows salvaged, {} bytes cut, {} unnamed stacks",
+                    "recovered: {} rows salvaged, {} bytes truncated, {} unnamed stacks",
                     r.rows_salvaged,
                     r.bytes_cut,
                     r.unnamed_stacks
@@ -245,7 +245,7 @@ fn remove(path: &Path) -> bool {
         tracing::warn!("cannot remove {}: {e}", path.display());
         return false;
     }
-    tracing::info!(session = %path.display(), "removed: the store is past its bounds");
+    tracing::info!(session = %path.display(), "removed: the store exceeds its limits");
     remove_logged(&away);
     drop(lock);
     true
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_or_is_in_use_is_not_removed() {
+    fn keeps_sessions_that_are_unreadable_or_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let session = |name: &str| dir.path().join(format!("session={name}"));
         let manifest = Manifest { format_version: FORMAT_VERSION, ..Manifest::default() };

@@ -183,7 +183,7 @@ impl SwitchGovernor {
                     return Ok(Some(Turned::On { now, meanwhile }));
                 }
                 let is_due = detached.is_some_and(|at| now.saturating_sub(at) >= DETACHED_FOR);
-                if is_due && is_affordable && probes.switches_can_go_on() {
+                if is_due && is_affordable && probes.switches_can_attach() {
                     probes.turn_switches(true);
                     *is_returning = true;
                 }
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_threads_did_meanwhile_is_the_difference() {
+    fn sums_off_cpu_time_by_difference() {
         let second = 1_000_000_000;
         let times = |on_cpu, waiting, turns| Times { on_cpu, waiting, turns };
         let before = HashMap::from([(1, times(100, 10, 5)), (2, times(0, 0, 0)), (3, times(7, 0, 1))]);

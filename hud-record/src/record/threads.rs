@@ -307,7 +307,7 @@ impl Threads {
     }
 
     /// Writes a row for each living thread again, so that older ones may expire.
-    pub(super) fn retell(&mut self, ts: i64) {
+    pub(super) fn repeat(&mut self, ts: i64) {
         let living: Vec<_> = self.threads.iter().map(|(&tid, t)| (tid, t.clone())).collect();
         for (tid, thread) in living {
             self.own_row(ts, tid, &thread, "alive");
@@ -579,7 +579,7 @@ mod tests {
         }
     }
 
-    fn met(threads: &mut Threads, tid: u32, task_id: u64, owner: u64, poll: &PollFn) {
+    fn sees(threads: &mut Threads, tid: u32, task_id: u64, owner: u64, poll: &PollFn) {
         threads.task(1, &TaskEvent { tid, task_id, owner, ..TaskEvent::zeroed() }, Some(poll));
     }
 
@@ -596,12 +596,12 @@ mod tests {
             threads.existing(0, tid, "tokio-rt-worker");
         }
         for (tid, id) in [(13, 4), (11, 2), (10, 1), (12, 3)] {
-            met(&mut threads, tid, id, 0, &worker);
+            sees(&mut threads, tid, id, 0, &worker);
         }
         assert_eq!(seen(&threads, 12), ("worker", Some(2), None));
         // Two runtimes with two workers each.
         for (tid, id, owner) in [(10, 20, 1), (12, 21, 2), (13, 22, 2), (11, 23, 1)] {
-            met(&mut threads, tid, id, owner, &task);
+            sees(&mut threads, tid, id, owner, &task);
         }
         assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(0)));
         assert_eq!(seen(&threads, 11), ("worker", Some(1), Some(0)));
@@ -610,15 +610,15 @@ mod tests {
     }
 
     #[test]
-    fn block_in_place_hands_the_seat_over() {
+    fn block_in_place_passes_the_seat_on() {
         let mut threads = Threads::default();
         let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some(Scheduler::MultiThread)));
         threads.existing(0, 10, "tokio-rt-worker");
         threads.existing(0, 11, "tokio-rt-worker");
-        met(&mut threads, 10, 1, 0, &worker);
-        met(&mut threads, 10, 9, 1, &task);
+        sees(&mut threads, 10, 1, 0, &worker);
+        sees(&mut threads, 10, 9, 1, &task);
         threads.woken(11, 10);
-        met(&mut threads, 11, 30, 0, &worker);
+        sees(&mut threads, 11, 30, 0, &worker);
         assert_eq!(seen(&threads, 10), ("blocking", None, None));
         assert_eq!(seen(&threads, 11), ("worker", Some(0), Some(0)));
         assert!(threads.is_loop(1) && threads.is_loop(30));
@@ -631,8 +631,8 @@ mod tests {
             ..ThreadEvent::zeroed()
         };
         threads.event(2, &born);
-        met(&mut threads, 11, 9, 1, &task);
-        met(&mut threads, 12, 31, 0, &worker);
+        sees(&mut threads, 11, 9, 1, &task);
+        sees(&mut threads, 12, 31, 0, &worker);
         assert_eq!(seen(&threads, 12), ("worker", Some(0), Some(0)));
         assert_eq!(threads.seats.len(), 1);
     }
@@ -643,7 +643,7 @@ mod tests {
         for tid in [10, 11] {
             threads.existing(0, tid, "tokio-rt-worker");
         }
-        met(&mut threads, 10, 1, 0, &poll(TaskKind::Worker, None));
+        sees(&mut threads, 10, 1, 0, &poll(TaskKind::Worker, None));
         let role_of = |threads: &mut Threads, tid: i32| {
             let rows = threads.rows.finish();
             let texts = |name: &str| rows.column_by_name(name).unwrap().as_string::<i32>().clone();
@@ -677,16 +677,16 @@ mod tests {
         for tid in 10..13 {
             threads.existing(0, tid, "app");
         }
-        met(&mut threads, 10, 5, 3, &local);
+        sees(&mut threads, 10, 5, 3, &local);
         assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(2)));
         // A `LocalSet` on a current_thread runtime with tasks of its own, in any order.
-        met(&mut threads, 11, 6, 4, &local);
-        met(&mut threads, 11, 7, 5, &single);
-        met(&mut threads, 11, 8, 4, &local);
+        sees(&mut threads, 11, 6, 4, &local);
+        sees(&mut threads, 11, 7, 5, &single);
+        sees(&mut threads, 11, 8, 4, &local);
         assert_eq!(seen(&threads, 11), ("worker", Some(0), Some(4)));
         // If the binary does not show the scheduler: after two searches without a loop.
         threads.existing(0, 13, "app");
-        met(&mut threads, 13, 12, 8, &poll(TaskKind::Task, None));
+        sees(&mut threads, 13, 12, 8, &poll(TaskKind::Task, None));
         threads.searched(1, 13);
         threads.runs_no_loop(1, 13);
         assert_eq!(seen(&threads, 13), ("other", None, None));
@@ -695,15 +695,15 @@ mod tests {
         assert_eq!(seen(&threads, 13), ("worker", Some(0), Some(7)));
         // On a thread of the pool, which then does other work.
         let work = poll(TaskKind::Blocking, None);
-        met(&mut threads, 12, 9, 0, &work);
-        met(&mut threads, 12, 10, 6, &local);
+        sees(&mut threads, 12, 9, 0, &work);
+        sees(&mut threads, 12, 10, 6, &local);
         assert_eq!(seen(&threads, 12), ("worker", Some(0), Some(5)));
-        met(&mut threads, 12, 11, 0, &work);
+        sees(&mut threads, 12, 11, 0, &work);
         assert_eq!(seen(&threads, 12), ("blocking", None, None));
     }
 
     #[test]
-    fn where_the_place_is_known_whoever_runs_or_sleeps_in_its_loop_has_the_seat() {
+    fn a_known_slot_gives_its_seat_to_the_thread_in_its_loop() {
         let mut threads = Threads::default();
         let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some(Scheduler::MultiThread)));
         for tid in 10..14 {

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_files_are_counted_where_the_kernel_tells() {
+    fn counts_open_files_if_the_kernel_reports_them() {
         let held: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
         assert!(open_files(std::process::id()).is_none_or(|n| n >= 50));
         drop(held);

@@ -190,7 +190,7 @@ impl WriterThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.tell_given_up()?;
+            self.report_given_up()?;
             if self.pause.is_some() {
                 self.try_resume()?;
             }
@@ -201,7 +201,7 @@ impl WriterThread {
                     || open.since.elapsed() >= age(policy, table, open.log.rows())
             })?;
         }
-        self.tell_given_up()?;
+        self.report_given_up()?;
         self.end_pause()?;
         self.roll_where(|_, _| true)?;
         for Open { log, .. } in std::mem::take(&mut self.open).into_values() {
@@ -217,11 +217,11 @@ impl WriterThread {
     }
 
     /// Writes `drops` rows for the rows that senders dropped.
-    fn tell_given_up(&mut self) -> Result<()> {
-        let Some((since, untold)) = self.flow.untold() else { return Ok(()) };
+    fn report_given_up(&mut self) -> Result<()> {
+        let Some((since, unreported)) = self.flow.unreported() else { return Ok(()) };
         let (ts, now) = (self.clock.epoch(since), self.clock.epoch(kernel::now()));
         let mut drops = DropColumns::default();
-        for (table, rows) in untold {
+        for (table, rows) in unreported {
             tracing::warn!("{rows} rows of {} were dropped: the disk is too slow", table.name());
             self.status.rows_dropped.fetch_add(rows, Ordering::Relaxed);
             let lost = i64::try_from(rows).unwrap_or(i64::MAX);
@@ -307,7 +307,7 @@ impl WriterThread {
     }
 
     fn begin_pause(&mut self, why: &hud_common::session::Error) {
-        tracing::warn!("{why}: recording of rows pauses until there is room; what is missed is counted");
+        tracing::warn!("{why}: recording pauses until there is disk space; missing rows are counted");
         self.pause = Some(Pause::new(self.clock.epoch(kernel::now())));
         self.status.is_paused.store(true, Ordering::Relaxed);
     }
@@ -342,7 +342,7 @@ impl WriterThread {
     fn resumed(&mut self) {
         let Some(pause) = self.pause.take() else { return };
         tracing::warn!(
-            "there is room again after {:.1} s: recording resumes, {} rows were dropped",
+            "there is disk space again after {:.1} s: recording resumes, {} rows were dropped",
             pause.began.elapsed().as_secs_f64(),
             pause.rows_dropped
         );

@@ -102,7 +102,7 @@ mod tests {
     };
 
     #[test]
-    fn messages_and_descriptors_arrive() {
+    fn passes_messages_and_descriptors() {
         let (one, other) = UnixStream::pair().unwrap();
         let file = std::fs::File::open("/proc/self/status").unwrap();
         send(&one, &Request::Give { module: 7, role: Role::Object(9) }, &[file.as_fd()]).unwrap();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
+    fn rejects_invalid_messages() {
         for bytes in [&[0xff; 8][..], &[8, 0, 0, 0, 1, 2], &[3, 0, 0, 0, 0xff, 0xff, 0xff], &[1, 0]] {
             let (mut one, other) = UnixStream::pair().unwrap();
             one.write_all(bytes).unwrap();

@@ -53,13 +53,13 @@ pub(crate) struct Generation(u64);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AskError {
     /// The child that had opened the module has ended; this request was not the cause.
-    #[error("the sandbox was started anew")]
+    #[error("the sandboxed child was restarted")]
     Restarted,
     /// The child ended while it served this request.
-    #[error("the sandbox {0}")]
+    #[error("the sandboxed child {0}")]
     Crashed(String),
     /// There is no child and no further one will be started.
-    #[error("no sandbox: {0}")]
+    #[error("there is no sandboxed child: {0}")]
     Unavailable(String),
 }
 
@@ -99,7 +99,7 @@ impl Sandbox {
             .spawn(move || {
                 if urgency == Urgency::Idle {
                     // The child inherits the niceness.
-                    privilege::stand_back();
+                    privilege::lower_priority();
                 }
                 privilege::enter_sandbox_host();
                 host.run(&incoming);
@@ -196,7 +196,7 @@ impl Host {
         let files: Vec<_> = files.iter().map(|f| f.as_fd()).collect();
         if let Err(e) = framing::send(&child.socket, request, &files) {
             // The child has not received the request.
-            tracing::debug!("the sandbox is gone: {e}");
+            tracing::debug!("the sandboxed child has ended: {e}");
             self.end_child();
             return Err(AskError::Restarted);
         }
@@ -206,7 +206,7 @@ impl Host {
             Ok(answer) => {
                 let is_fat = child.heap() > MOST_HEAP && child.born.elapsed() >= LEAST_LIFE;
                 if is_fat {
-                    tracing::debug!("the sandbox has read much and is started anew");
+                    tracing::debug!("the sandboxed child's heap is large: it is replaced");
                     self.end_child();
                 }
                 Ok((generation, answer))
@@ -215,7 +215,7 @@ impl Host {
                 self.crashes += 1;
                 let how = self.end_child().unwrap_or_else(|| e.to_string());
                 let how = if e.kind() == io::ErrorKind::TimedOut { e.to_string() } else { how };
-                tracing::warn!("the process that reads binaries {how}; another one is started");
+                tracing::warn!("the sandboxed child {how}; another one is started");
                 Err(AskError::Crashed(how))
             }
         }
@@ -235,12 +235,12 @@ impl Host {
             match Running::start(&self.program, generation) {
                 Ok((child, confinement)) => {
                     tracing::debug!(pid = child.process.id(), ?confinement, "sandboxed child started");
-                    self.tell(Some((child.process.id(), confinement)));
+                    self.publish(Some((child.process.id(), confinement)));
                     self.child = Some(child);
                 }
                 Err(e) => {
                     self.crashes += 1;
-                    tracing::warn!("cannot start the process that reads binaries: {e}");
+                    tracing::warn!("cannot start the sandboxed child: {e}");
                     return Err(AskError::Unavailable(e.to_string()));
                 }
             }
@@ -250,7 +250,7 @@ impl Host {
 
     /// Ends the child. Reports how it ended if it had ended by itself.
     fn end_child(&mut self) -> Option<String> {
-        self.tell(None);
+        self.publish(None);
         let mut child = self.child.take()?;
         // A child that ended by itself closes its socket a moment before it can be waited for.
         let mut ended = None;
@@ -269,8 +269,8 @@ impl Host {
         })
     }
 
-    fn tell(&self, what: Option<(u32, Confinement)>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    fn publish(&self, child: Option<(u32, Confinement)>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = child;
     }
 }
 
@@ -290,7 +290,7 @@ impl Running {
         let mut child = Running { process, socket, generation, born: Instant::now() };
         match child.answer(MOST_CPU)? {
             Answer::Hello(confinement) => Ok((child, confinement)),
-            _ => Err(io::Error::other("it does not answer as hud's sandbox does")),
+            _ => Err(io::Error::other("the program is not hud's sandboxed child")),
         }
     }
 

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_session_learned_the_next_one_knows() {
+    fn keeps_symbols_for_the_next_session() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("cache");
         let cache = Cache::in_folder(&folder);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_costs_what_it_hits_and_no_more() {
+    fn ignores_damaged_files() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("cache");
         let cache = Cache::in_folder(&folder);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_may_write_to_is_not_used() {
+    fn rejects_a_folder_that_others_may_write_to() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::in_folder(dir.path());
         cache.entry("key", 0).lock().unwrap().insert(1, located("f"));

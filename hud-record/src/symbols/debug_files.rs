@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_files_are_looked_for_where_debuggers_do() {
+    fn searches_debug_files_where_debuggers_do() {
         let paths = |link: &[u8]| -> Vec<String> {
             debug_files(Path::new("/srv/app"), Some(&[0xab, 0xcd, 0xef]), Some(link))
                 .into_iter()

@@ -31,7 +31,7 @@ pub struct ResolvedFrame {
     /// Column in the line, from 1.
     pub column: Option<u32>,
     /// Whose code it is; `None` if not certain.
-    pub whose: Option<Origin>,
+    pub origin: Option<Origin>,
 }
 
 /// Whose code a function in the target's own binaries is.

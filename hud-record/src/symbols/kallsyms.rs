@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn this_kernel_tells_its_own() {
+    fn reads_this_kernels_symbols() {
         // Hidden from a process without CAP_SYSLOG.
         match KernelSymbols::read() {
             Some(symbols) => {

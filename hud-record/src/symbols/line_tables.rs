@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_file_tells_the_module() {
+    fn finds_the_module_of_a_source_file() {
         let crates = crates();
         let registry = "/root/.cargo/registry/src/index-19";
         for (file, module) in [
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn inlined_functions_have_whole_paths() {
+    fn inlined_functions_have_full_paths() {
         let crates = crates();
         let tokio = "/root/.cargo/registry/src/index-19/tokio-1.54.1/src/runtime/task/core.rs";
         let price = "/srv/my-server/src/feed/price.rs";
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_symbol_is_that_of_the_bare_name_or_of_another_function() {
+    fn compares_symbols_with_bare_names() {
         for (symbol, bare, is) in [
             ("app::handler::{closure}", "{async_fn#0}", true),
             ("app::handler::{closure#1}", "{async_block#1}", true),

@@ -39,19 +39,19 @@ pub(super) struct Lookup {
 }
 
 /// A function as debug information describes it.
-struct Told<'a> {
+struct DebugFrame<'a> {
     name: Option<&'static str>,
     /// Written in Rust, and named without its path.
     is_bare: bool,
     is_rust: bool,
     die: Option<UnitOffset>,
     file: Option<&'a str>,
-    place: Option<(Option<u32>, Option<u32>)>,
+    position: Option<(Option<u32>, Option<u32>)>,
 }
 
 /// The functions at an address, innermost first; or the object that is needed to find them.
 pub(super) fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Result<Vec<ResolvedFrame>, WantedObject> {
-    let mut told = Vec::new();
+    let mut described = Vec::new();
     if let Some(context) = &lookup.context {
         let mut result = context.find_frames(address);
         let found = loop {
@@ -63,7 +63,7 @@ pub(super) fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Re
             };
         };
         if let Ok(mut found) = found {
-            while told.len() < MOST_FRAMES
+            while described.len() < MOST_FRAMES
                 && let Ok(Some(frame)) = found.next()
             {
                 let name = frame.function.as_ref().and_then(|f| {
@@ -72,43 +72,43 @@ pub(super) fn frames(lookup: &Lookup, objects: &mut Objects, address: u64) -> Re
                 });
                 // For a name that is not mangled, the unit's language shows that it is Rust's.
                 let is_rust = frame.function.as_ref().is_some_and(|f| f.language == Some(gimli::DW_LANG_Rust));
-                told.push(Told {
+                described.push(DebugFrame {
                     name,
                     is_bare: is_rust && name.is_some_and(line_tables::is_bare),
                     is_rust,
                     die: frame.dw_die_offset,
                     file: frame.location.as_ref().and_then(|l| l.file),
-                    place: frame.location.as_ref().map(|l| (l.line, l.column)),
+                    position: frame.location.as_ref().map(|l| (l.line, l.column)),
                 });
             }
         }
     }
-    if told.is_empty() {
+    if described.is_empty() {
         let symbol = lookup.symbols.find(address, |_| true).map(function);
         return Ok(symbol.map(|name| named(lookup, Some(name), None, None)).into_iter().collect());
     }
-    if let (Some(innermost), Some(context)) = (told.first_mut(), &lookup.context)
+    if let (Some(innermost), Some(context)) = (described.first_mut(), &lookup.context)
         && innermost.is_bare
-        && innermost.place.is_none_or(|(line, _)| line.is_none_or(|line| line == 0))
+        && innermost.position.is_none_or(|(line, _)| line.is_none_or(|line| line == 0))
     {
         innermost.file = file_nearby(context, address, innermost);
     }
-    let outermost = told.len() - 1;
-    let names = told.iter().enumerate().map(|(depth, frame)| {
+    let outermost = described.len() - 1;
+    let names = described.iter().enumerate().map(|(depth, frame)| {
         let name = if depth == outermost {
             outermost_name(lookup, frame, address)
         } else {
-            let caller = told.get(depth + 1).and_then(|caller| caller.name);
+            let caller = described.get(depth + 1).and_then(|caller| caller.name);
             frame.name.map(|name| inlined_name(lookup, frame, name, caller, address))
         };
-        named(lookup, name, frame.file, frame.place)
+        named(lookup, name, frame.file, frame.position)
     });
     Ok(names.collect())
 }
 
 /// The source file of the innermost function at an address without line: there the reported file is that of preceding
 /// code. It is taken from nearby addresses of the same function.
-fn file_nearby<'a>(context: &'a Context<Slice>, address: u64, function: &Told<'_>) -> Option<&'a str> {
+fn file_nearby<'a>(context: &'a Context<Slice>, address: u64, function: &DebugFrame<'_>) -> Option<&'a str> {
     const FAR: u64 = 64;
     let around =
         (1..=FAR).flat_map(|distance| [address.checked_add(distance), address.checked_sub(distance)]).flatten();
@@ -126,7 +126,7 @@ fn file_nearby<'a>(context: &'a Context<Slice>, address: u64, function: &Told<'_
 }
 
 /// Names a function that is not inlined. If debug information has no name or a bare one, the symbol table names it.
-fn outermost_name(lookup: &Lookup, frame: &Told<'_>, address: u64) -> Option<FunctionName> {
+fn outermost_name(lookup: &Lookup, frame: &DebugFrame<'_>, address: u64) -> Option<FunctionName> {
     match frame.name {
         Some(name) if !frame.is_bare => {
             let name = function(name);
@@ -145,7 +145,7 @@ fn outermost_name(lookup: &Lookup, frame: &Told<'_>, address: u64) -> Option<Fun
 /// Names a function that is inlined or has no symbol.
 fn inlined_name(
     lookup: &Lookup,
-    frame: &Told<'_>,
+    frame: &DebugFrame<'_>,
     name: &'static str,
     caller: Option<&'static str>,
     address: u64,
@@ -194,13 +194,13 @@ fn named(
     lookup: &Lookup,
     function: Option<FunctionName>,
     file: Option<&str>,
-    place: Option<(Option<u32>, Option<u32>)>,
+    position: Option<(Option<u32>, Option<u32>)>,
 ) -> ResolvedFrame {
-    let (line, column) = place.unwrap_or_default();
-    let whose = lookup.crates.whose(function.as_ref(), file);
+    let (line, column) = position.unwrap_or_default();
+    let origin = lookup.crates.origin(function.as_ref(), file);
     let short = |text: &str| text.get(..text.floor_char_boundary(LONGEST_NAME)).unwrap_or_default().to_string();
     ResolvedFrame {
-        whose,
+        origin,
         function: function.map(|f| short(&f.shown)),
         file: file.map(short),
         line: line.filter(|&line| line > 0),

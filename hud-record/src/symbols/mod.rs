@@ -49,7 +49,7 @@ pub fn learn_tokio(file: &std::fs::File, tokio: &mut crate::inspect::Tokio) {
         let polls = tokio.poll_addresses();
         let places: Vec<(u64, u64)> = polls.iter().map(|&poll| (poll, 40)).collect();
         std::hint::black_box(module.layouts(&places, &polls, &polls));
-        let told = module.tokio(&polls);
-        tokio.learn(&told);
+        let debug = module.tokio(&polls);
+        tokio.learn(&debug);
     }
 }

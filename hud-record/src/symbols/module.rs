@@ -218,7 +218,7 @@ impl ModuleFile {
     /// Debug information about tokio.
     pub(crate) fn tokio(&mut self, polls: &[u64]) -> TokioDebug {
         let mut unpacked = self.unpacked;
-        let told = self.dwarf(&mut unpacked).map(|dwarf| {
+        let debug = self.dwarf(&mut unpacked).map(|dwarf| {
             let found = local(&dwarf);
             TokioDebug {
                 task_id_offset: found.map(|l| l.task_id),
@@ -227,7 +227,7 @@ impl ModuleFile {
             }
         });
         self.unpacked = unpacked;
-        told.unwrap_or_default()
+        debug.unwrap_or_default()
     }
 
     /// The layouts of the tasks of poll functions, of trait objects, and of the futures that `block_on` runs at return

@@ -68,17 +68,17 @@ impl Crates {
     ///
     /// The crate is that of the function, the path that of a line in it, which may be inlined from elsewhere: so a
     /// known crate takes precedence.
-    pub(super) fn whose(&self, function: Option<&FunctionName>, file: Option<&str>) -> Option<Origin> {
+    pub(super) fn origin(&self, function: Option<&FunctionName>, file: Option<&str>) -> Option<Origin> {
         let function = function.filter(|f| f.is_rust);
         let crates = function.map(|f| f.crates.as_slice()).unwrap_or_default();
         let path = file.and_then(by_path);
         match (self.by_crates(crates), path) {
             // A user's crate may be called `core`.
             (Some(Origin::Std), None) if file.is_some() => Some(Origin::Own),
-            (Some(whose), _) => Some(whose),
+            (Some(origin), _) => Some(origin),
             // A line of std in a function of an unknown crate.
             (None, Some(Origin::Std)) if !crates.is_empty() && !file.is_some_and(|f| f.starts_with(STD_DEPS)) => None,
-            (None, Some(whose)) => Some(whose),
+            (None, Some(origin)) => Some(origin),
             (None, None) => (function.is_some() && file.is_some()).then_some(Origin::Own),
         }
     }
@@ -103,7 +103,7 @@ impl Crates {
             (true, false) => one(last),
             _ if first == last => one(first),
             // Of two crates one depends on the other; which one is unknown.
-            _ => one(first).filter(|&whose| Some(whose) == one(last)),
+            _ => one(first).filter(|&origin| Some(origin) == one(last)),
         }
     }
 }
@@ -149,10 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn paths_tell_whose_code_it_is() {
+    fn knows_the_origin_by_path() {
         let crates = Crates::default();
         let rust = function(&legacy(&["f", "g"]));
-        for (file, whose) in [
+        for (file, origin) in [
             ("/srv/app/src/main.rs", Origin::Own),
             ("/home/me/.cargo/registry/src/index-1949cf8c/tokio-1.54.1/src/park.rs", Origin::Tokio),
             ("/home/me/.cargo/git/checkouts/tokio-c0c2/3e5f/tokio/src/park.rs", Origin::Tokio),
@@ -163,26 +163,26 @@ mod tests {
             ("/rust/deps/hashbrown-0.15.2/src/raw.rs", Origin::Std),
             ("/srv/app/vendor/serde-1.0.0/src/de.rs", Origin::Dependency),
         ] {
-            assert_eq!(crates.whose(Some(&rust), Some(file)), Some(whose), "{file}");
+            assert_eq!(crates.origin(Some(&rust), Some(file)), Some(origin), "{file}");
         }
         // A line of std inlined into a function of tokio, and a user's crate with the name of one of std's.
         let std_line = Some("/rustc/59807616e1fa/library/core/src/ops/function.rs");
         let (tokio, core) = (function(&legacy(&["tokio", "f"])), function(&legacy(&["core", "f"])));
-        assert_eq!(crates.whose(Some(&tokio), std_line), Some(Origin::Tokio));
-        assert_eq!(crates.whose(Some(&rust), std_line), None);
-        assert_eq!(crates.whose(Some(&core), std_line), Some(Origin::Std));
-        assert_eq!(crates.whose(Some(&core), Some("/srv/app/core/src/lib.rs")), Some(Origin::Own));
+        assert_eq!(crates.origin(Some(&tokio), std_line), Some(Origin::Tokio));
+        assert_eq!(crates.origin(Some(&rust), std_line), None);
+        assert_eq!(crates.origin(Some(&core), std_line), Some(Origin::Std));
+        assert_eq!(crates.origin(Some(&core), Some("/srv/app/core/src/lib.rs")), Some(Origin::Own));
         // C code compiled into the binary.
-        assert_eq!(crates.whose(Some(&function("inflate")), Some("/srv/app/zlib/inflate.c")), None);
-        assert_eq!(crates.whose(None, None), None);
+        assert_eq!(crates.origin(Some(&function("inflate")), Some("/srv/app/zlib/inflate.c")), None);
+        assert_eq!(crates.origin(None, None), None);
     }
 
     #[test]
-    fn without_debug_information_crates_tell_what_is_sure() {
+    fn knows_certain_origins_by_crate() {
         let mut crates = Crates::default();
         crates.own.insert("app".into());
         crates.learn(b"\0/root/.cargo/registry/src/index-19/hyper-util-1.0.0/src/lib.rs\0/registry/src/x");
-        for (symbol, whose) in [
+        for (symbol, origin) in [
             (legacy(&["app", "handler", "_$u7b$$u7b$closure$u7d$$u7d$"]), Some(Origin::Own)),
             ("_RNvCsbmNqQUJIY6D_3app4work".into(), Some(Origin::Own)),
             (legacy(&["hyper_util", "server"]), Some(Origin::Dependency)),
@@ -198,7 +198,7 @@ mod tests {
             ("malloc".into(), None),
         ] {
             let name = function(&symbol);
-            assert_eq!(crates.whose(Some(&name), None), whose, "{symbol}: {name:?}");
+            assert_eq!(crates.origin(Some(&name), None), origin, "{symbol}: {name:?}");
         }
         assert_eq!(crates.dependencies, BTreeSet::from(["hyper_util".to_string()]));
     }

@@ -176,18 +176,18 @@ impl Resolver {
 
     /// Debug information about tokio in a binary, or why it is not available. Requested once, even if that fails.
     pub(crate) fn tokio(&mut self, binary: BinaryId, polls: Vec<u64>) -> Result<TokioDebug, String> {
-        let told = self.opened(binary).and_then(|(generation, module)| {
+        let answer = self.opened(binary).and_then(|(generation, module)| {
             let request = Request::Tokio { module, polls };
             Ok(self.sources.sandbox.ask(Some(generation), request, Vec::new())?.1)
         });
-        match told {
-            Ok(Answer::Tokio(mut told)) => {
-                for place in told.polls.values_mut().filter_map(|poll| poll.place.as_mut()) {
+        match answer {
+            Ok(Answer::Tokio(mut answer)) => {
+                for place in answer.polls.values_mut().filter_map(|poll| poll.place.as_mut()) {
                     place.file = hud_common::clean_name(&place.file);
                 }
-                Ok(told)
+                Ok(answer)
             }
-            Ok(_) => Err("does not answer as it should".into()),
+            Ok(_) => Err("gave an unexpected answer".into()),
             Err(Failed::Again) => Err("cannot read the file".into()),
             Err(Failed::File(how) | Failed::All(how)) => Err(how),
         }
@@ -203,14 +203,14 @@ impl Resolver {
         callers: Vec<u64>,
     ) -> Result<Layouts, String> {
         // A child with a large heap is replaced after its answer: then the next one opens the file again.
-        let mut told = Err(Failed::Again);
+        let mut answer = Err(Failed::Again);
         for _ in 0..2 {
-            told = self.opened(binary).and_then(|(generation, module)| {
+            answer = self.opened(binary).and_then(|(generation, module)| {
                 let (polls, objects, callers) = (polls.clone(), objects.clone(), callers.clone());
                 let request = Request::Layouts { module, polls, objects, callers };
                 Ok(self.sources.sandbox.ask(Some(generation), request, Vec::new())?.1)
             });
-            if !matches!(told, Err(Failed::Again)) {
+            if !matches!(answer, Err(Failed::Again)) {
                 break;
             }
             if let Some(binary) = self.binaries.get_mut(binary.0)
@@ -219,9 +219,9 @@ impl Resolver {
                 binary.state = State::Closed;
             }
         }
-        match told {
+        match answer {
             Ok(Answer::Layouts(layouts)) => Ok(layouts),
-            Ok(_) => Err("does not answer as it should".into()),
+            Ok(_) => Err("gave an unexpected answer".into()),
             Err(Failed::Again) => Err("cannot read the file".into()),
             Err(Failed::File(how) | Failed::All(how)) => Err(how),
         }
@@ -254,7 +254,7 @@ impl Resolver {
                         continue;
                     }
                     let path = hud_common::clean_name(&binary.path.to_string_lossy());
-                    format!("the functions of {path} have no names: the process that reads it {how}, twice")
+                    format!("the functions of {path} have no names: the sandboxed child {how}, twice")
                 }
                 Failed::All(why) => format!("functions have no names: {why}"),
             };
@@ -343,13 +343,13 @@ impl Resolver {
         match self.sources.sandbox.ask(Some(generation), request, files)?.1 {
             Answer::Opened(opened) => Ok(Some(opened)),
             Answer::Refused(_) => Ok(None),
-            _ => Err(Failed::File("does not answer as it should".into())),
+            _ => Err(Failed::File("gave an unexpected answer".into())),
         }
     }
 
     /// The functions at the first of the offsets.
     fn frames(&mut self, id: BinaryId, offsets: &[u64]) -> Result<Vec<ResolvedAddress>, Failed> {
-        let odd = || Failed::File("does not answer as it should".into());
+        let odd = || Failed::File("gave an unexpected answer".into());
         for _ in 0..MOST_OBJECTS {
             let (generation, module) = self.opened(id)?;
             let request = Request::Frames { module, offsets: offsets.to_vec() };
@@ -426,7 +426,7 @@ fn believed(located: &ResolvedAddress) -> ResolvedAddress {
         file: clean(&f.file),
         line: f.line,
         column: f.column,
-        whose: f.whose,
+        origin: f.origin,
     };
     let frames = located.frames.iter().take(MOST_FRAMES).map(frame).collect();
     ResolvedAddress { address: located.address, is_signal_return: located.is_signal_return, frames }

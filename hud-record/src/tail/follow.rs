@@ -57,7 +57,7 @@ fn margin(table: Table) -> i64 {
 }
 
 /// The position in a table.
-struct Place {
+struct Cursor {
     table: Table,
     /// The number that is read now or next.
     number: u32,
@@ -68,9 +68,9 @@ struct Place {
 /// Follows a session's files.
 pub(super) struct Follower {
     dir: SessionDir,
-    places: Vec<Place>,
+    cursors: Vec<Cursor>,
     /// Segments that were skipped because all their rows are older than the retained time.
-    pub(super) passed_over: u64,
+    pub(super) skipped: u64,
     /// Messages about unreadable data, each once.
     pub(super) damage: Vec<String>,
 }
@@ -78,8 +78,8 @@ pub(super) struct Follower {
 impl Follower {
     /// Starts at the session's first remaining segments.
     pub(super) fn new(dir: SessionDir, manifest: &Manifest) -> Self {
-        let place = |table| Place { table, number: manifest.first_segment(table), log: None, listed: None };
-        Follower { dir, places: TABLES.into_iter().map(place).collect(), passed_over: 0, damage: Vec::new() }
+        let cursor = |table| Cursor { table, number: manifest.first_segment(table), log: None, listed: None };
+        Follower { dir, cursors: TABLES.into_iter().map(cursor).collect(), skipped: 0, damage: Vec::new() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -96,8 +96,8 @@ impl Follower {
         mut each: impl FnMut(Table, &RecordBatch),
     ) -> Result<(u64, bool)> {
         let (mut rows, mut is_behind) = (0, false);
-        for place in &mut self.places {
-            let table = place.table;
+        for cursor in &mut self.cursors {
+            let table = cursor.table;
             let until = until.filter(|_| is_event(table));
             let is_time = || until.is_some_and(|until| Instant::now() >= until);
             let mut take = |batch: &RecordBatch| {
@@ -105,7 +105,7 @@ impl Follower {
                 each(table, batch);
                 !is_time()
             };
-            while place.step(&self.dir, horizon, &mut self.passed_over, &mut self.damage, &mut take)? {
+            while cursor.step(&self.dir, horizon, &mut self.skipped, &mut self.damage, &mut take)? {
                 if is_time() {
                     is_behind = true;
                     break;
@@ -123,15 +123,15 @@ impl Follower {
         horizon: i64,
         mut each: impl FnMut(Table, &RecordBatch),
     ) -> Result<()> {
-        for place in self.places.iter().filter(|p| tables.contains(&p.table)) {
-            let read_so_far = place.log.as_ref().map(InflightReader::rows);
-            for (number, _) in self.dir.sealed(place.table)? {
-                let is_read = number < place.number;
+        for cursor in self.cursors.iter().filter(|p| tables.contains(&p.table)) {
+            let read_so_far = cursor.log.as_ref().map(InflightReader::rows);
+            for (number, _) in self.dir.sealed(cursor.table)? {
+                let is_read = number < cursor.number;
                 if is_read
-                    && last_ts(&self.dir, place.table, number)
-                        .is_ok_and(|last| last >= horizon.saturating_sub(margin(place.table)))
+                    && last_ts(&self.dir, cursor.table, number)
+                        .is_ok_and(|last| last >= horizon.saturating_sub(margin(cursor.table)))
                 {
-                    gone_is_none(scan(&self.dir, place.table, number, |batch| each(place.table, batch)))?;
+                    gone_is_none(scan(&self.dir, cursor.table, number, |batch| each(cursor.table, batch)))?;
                 }
             }
             let Some(most) = read_so_far else { continue };
@@ -141,15 +141,15 @@ impl Follower {
                 // others missing.
                 let rows = batch.num_rows().min(left);
                 left -= rows;
-                each(place.table, &batch.slice(0, rows));
+                each(cursor.table, &batch.slice(0, rows));
             };
-            match self.dir.open_log(place.table, place.number) {
+            match self.dir.open_log(cursor.table, cursor.number) {
                 Ok(reader) => {
                     for batch in reader {
                         take(&batch?);
                     }
                 }
-                Err(_) => gone_is_none(scan(&self.dir, place.table, place.number, take))?,
+                Err(_) => gone_is_none(scan(&self.dir, cursor.table, cursor.number, take))?,
             }
         }
         Ok(())
@@ -178,13 +178,13 @@ fn gone_is_none(result: session::Result<()>) -> session::Result<()> {
     }
 }
 
-impl Place {
+impl Cursor {
     /// Reads the current log or segment, a log until `each` returns false. Returns whether to continue.
     fn step(
         &mut self,
         dir: &SessionDir,
         horizon: i64,
-        passed_over: &mut u64,
+        skipped: &mut u64,
         damage: &mut Vec<String>,
         each: &mut impl FnMut(&RecordBatch) -> bool,
     ) -> Result<bool> {
@@ -194,7 +194,7 @@ impl Place {
                     Ok(batch) if each(&batch) => {}
                     Ok(_) => return Ok(false),
                     Err(error @ Error::Foreign { .. }) => {
-                        told(damage, &error);
+                        note_damage(damage, &error);
                         self.log = None;
                         self.number = self.number.saturating_add(1);
                         return Ok(true);
@@ -240,12 +240,12 @@ impl Place {
             && last_ts(dir, self.table, self.number)
                 .is_ok_and(|last| last < horizon.saturating_sub(margin(self.table)));
         if is_old {
-            *passed_over += 1;
+            *skipped += 1;
         } else {
             match gone_is_none(scan(dir, self.table, self.number, |batch| {
                 each(batch);
             })) {
-                Err(error @ (Error::Damaged { .. } | Error::Foreign { .. })) => told(damage, &error),
+                Err(error @ (Error::Damaged { .. } | Error::Foreign { .. })) => note_damage(damage, &error),
                 read => read?,
             }
         }
@@ -272,7 +272,7 @@ impl Place {
 }
 
 /// Notes unreadable data, within bounds.
-fn told(damage: &mut Vec<String>, error: &Error) {
+fn note_damage(damage: &mut Vec<String>, error: &Error) {
     if damage.len() < MOST_DAMAGE {
         damage.push(error.to_string());
     }

@@ -17,11 +17,11 @@ pub fn line(snapshot: &Snapshot) -> String {
     let per_second = |n: u64| u128::from(n) * 1_000_000_000 / u128::from(seconds.unsigned_abs());
     let mut polls = format!("{} polls/s", per_second(snapshot.polls.count));
     if let (Some(p99), longest) = (snapshot.polls.p99, snapshot.polls.longest) {
-        polls += &format!(" p99 {} longest {}", told(p99), told(longest));
+        polls += &format!(" p99 {} longest {}", duration(p99), duration(longest));
     }
     parts.push(polls);
     if let Some(p99) = snapshot.wake_delay.p99 {
-        parts.push(format!("wake-to-poll p99 {}", told(p99)));
+        parts.push(format!("wake-to-poll p99 {}", duration(p99)));
     }
     for runtime in &snapshot.workers.runtimes {
         let mut load = hud_common::cockpit::Load::default();
@@ -56,7 +56,7 @@ pub fn line(snapshot: &Snapshot) -> String {
     }
     if let Mode::Live { skipped: (times, ns), restarts, .. } = snapshot.mode {
         if times > 0 {
-            parts.push(format!("skipped {times} times, {}", told(ns)));
+            parts.push(format!("skipped {times} times, {}", duration(ns)));
         }
         if restarts > 0 {
             parts.push(format!("{restarts} restarts"));
@@ -65,7 +65,7 @@ pub fn line(snapshot: &Snapshot) -> String {
     parts.join(" · ")
 }
 
-fn told(ns: i64) -> String {
+fn duration(ns: i64) -> String {
     match ns {
         n if n >= 1_000_000_000 => format!("{}.{:02} s", n / 1_000_000_000, n / 10_000_000 % 100),
         n if n >= 1_000_000 => format!("{}.{:01} ms", n / 1_000_000, n / 100_000 % 10),

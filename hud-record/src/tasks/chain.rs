@@ -582,7 +582,7 @@ mod tests {
 
     /// Memory and layouts are untrusted.
     #[test]
-    fn ends_whatever_it_is_led_through() {
+    fn ends_on_any_memory_and_layout() {
         // A type that contains itself, a pointer to itself, a ring of nodes, an endless slice.
         let itself = vec![(1, Shape::Struct(vec![part(1, 0), part(1, 0)]))];
         assert!(walk(itself, &[0]).unwrap().steps.len() <= MOST_STEPS);

@@ -224,7 +224,7 @@ impl Dump {
                 roots.extend(layouts.roots.drain(..));
                 self.layouts.add(layouts, &[]);
             }
-            Err(how) => self.notes.push(format!("the debug information is not read: the process that does {how}")),
+            Err(how) => self.notes.push(format!("the debug information was not read: the sandboxed child {how}")),
         }
         let mut of: HashMap<usize, usize> = HashMap::new();
         for &vtable in &live {
@@ -260,7 +260,7 @@ impl Dump {
             self.layouts.add(layouts, &asked);
         }
         if !todo.is_empty() {
-            self.notes.push(format!("where {} tasks wait is not known: it took too long", todo.len()));
+            self.notes.push(format!("it is unknown where {} tasks wait: the time limit was reached", todo.len()));
         }
         let left = todo.iter().filter_map(|found| Some(bare(*found, *of.get(&found.vtable)?, Is::of(found.state))));
         self.tasks.extend(left);

@@ -79,7 +79,7 @@ impl Memory {
     }
 
     /// The present pages of a span, with neighbours merged. Stops at the deadline.
-    pub(super) fn look(&mut self, span: Span, deadline: Instant) -> Vec<Span> {
+    pub(super) fn present_pages(&mut self, span: Span, deadline: Instant) -> Vec<Span> {
         let (mut found, mut swapped): (Vec<Span>, u64) = (Vec::new(), 0);
         let mut at = span.start / self.page;
         let last = span.end.div_ceil(self.page);
@@ -230,18 +230,18 @@ mod tests {
         map[6 * page + 7] = 2;
         let soon = || Instant::now() + Duration::from_secs(60);
         let touched = Span { start: start + 5 * memory.page, end: start + 7 * memory.page };
-        assert_eq!(memory.look(span, soon()), [touched]);
+        assert_eq!(memory.present_pages(span, soon()), [touched]);
         assert!(memory.is_present(touched) && !memory.is_present(span));
         assert_eq!(memory.bytes(span), None);
         let bytes = memory.bytes(touched).unwrap();
         assert_eq!((bytes[0], bytes[page + 7]), (1, 2));
         // Looking leaves no page behind.
-        assert_eq!(memory.look(span, soon()), [touched]);
+        assert_eq!(memory.present_pages(span, soon()), [touched]);
         assert!(memory.heaps().unwrap().iter().any(|heap| heap.start <= start && span.end <= heap.end));
     }
 
     #[test]
-    fn addresses_that_lie_are_no_error() {
+    fn invalid_addresses_are_no_error() {
         let memory = this_process();
         for start in [0, 8, u64::MAX - 15, 1 << 47, u64::MAX / 8] {
             assert_eq!(memory.bytes(Span { start, end: start.saturating_add(8) }), None, "{start:#x}");

@@ -267,7 +267,7 @@ fn leaf(
         holders(out, dump, resources, wait, &format!("{indent}  "))?;
     }
     if found.len() > MOST_WAITS {
-        writeln!(out, "{indent}and {} others of the kind", found.len() - MOST_WAITS)?;
+        writeln!(out, "{indent}and {} more", found.len() - MOST_WAITS)?;
     }
     Ok(())
 }

@@ -130,7 +130,7 @@ pub(super) fn scan(memory: &mut Memory, vtables: &Vtables, limits: Limits) -> Re
     let mut present = Vec::new();
     let mut scan = Scan::default();
     for heap in memory.heaps()? {
-        present.extend(memory.look(heap, limits.deadline));
+        present.extend(memory.present_pages(heap, limits.deadline));
     }
     memory.remember(present.clone());
     let mut batch = Batch::default();
@@ -206,9 +206,9 @@ impl Batch {
             // The range that could not be read was unmapped meanwhile, at least in part.
             left = left.get(done + 1..).unwrap_or_default();
             scan.stopped = match () {
-                () if scan.read >= limits.bytes => Some("so many bytes were read"),
-                () if scan.tasks.len() >= limits.tasks => Some("so many tasks were found"),
-                () if Instant::now() >= limits.deadline => Some("it took so long"),
+                () if scan.read >= limits.bytes => Some("the limit of bytes was reached"),
+                () if scan.tasks.len() >= limits.tasks => Some("the limit of tasks was reached"),
+                () if Instant::now() >= limits.deadline => Some("the time limit was reached"),
                 () => None,
             };
         }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_a_task_are_none() {
+    fn ignores_copies_of_a_task() {
         let work = |at, id, state| Found { at, vtable: 1, state: State(state), id, owner: 0 };
         let (queued, running, one) = (work(0x80, 1, 0xcc), work(0x100, 2, 0xc9), work(0x180, 3, 0xcc));
         let copies = [work(0x200, 1, 0xcc), work(0x280, 2, 0xcc)];

@@ -298,7 +298,7 @@ fn cycles(mut next: BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
 
 /// Whether a source file is the program's own.
 pub(super) fn is_own(file: &str) -> bool {
-    !matches!(file_origin(file), Some(whose) if whose != Origin::Own)
+    !matches!(file_origin(file), Some(origin) if origin != Origin::Own)
 }
 
 /// A duration with three digits.
@@ -396,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cycles_are_found_and_what_leads_to_them_or_nowhere_is_not() {
+    fn finds_cycles_only() {
         let graph = |edges: &[(usize, usize)]| {
             let mut next: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
             for &(from, to) in edges {
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_sockets_read_as_people_write_them() {
+    fn formats_socket_addresses() {
         assert_eq!(address("0100007F:1F90").as_deref(), Some("127.0.0.1:8080"));
         assert_eq!(address("00000000000000000000000001000000:0050").as_deref(), Some("[::1]:80"));
         assert_eq!(address("ä:0050"), None);

@@ -125,9 +125,9 @@ fn build(process: &Process, mapping: &inspect::Mapping, sandbox: &Sandbox) -> Re
     for _ in 0..2 {
         let file = content(process, mapping).map_err(|e| e.to_string())?;
         return match sandbox.ask(None, Request::Unwind, vec![file]) {
-            Ok((_, Answer::Unwind(table))) => table.unpack().ok_or_else(|| "the table makes no sense".into()),
+            Ok((_, Answer::Unwind(table))) => table.unpack().ok_or_else(|| "the table is inconsistent".into()),
             Ok((_, Answer::Refused(why))) => Err(clean(&why)),
-            Ok(_) => Err("the process that reads it does not answer as it should".into()),
+            Ok(_) => Err("the sandboxed child gave an unexpected answer".into()),
             Err(AskError::Restarted) => continue,
             Err(e) => Err(e.to_string()),
         };
@@ -258,7 +258,7 @@ impl Tables {
     }
 
     /// Looks what is mapped by now. Gives whether something has changed.
-    fn look(&mut self, process: &Process, sandbox: &Sandbox) -> io::Result<bool> {
+    fn update(&mut self, process: &Process, sandbox: &Sandbox) -> io::Result<bool> {
         let code = process.code().map_err(io::Error::other)?;
         let mut new = HashSet::new();
         for mapping in &code {
@@ -320,7 +320,7 @@ impl Unwinder {
         let (ask, asked) = mpsc::sync_channel(1);
         let keep_up = move || {
             privilege::enter_namer();
-            privilege::stand_back();
+            privilege::lower_priority();
             let (mut looked, mut pause) = (Instant::now(), LEAST_PAUSE);
             loop {
                 match asked.recv_timeout(LOOK_EVERY) {
@@ -329,7 +329,7 @@ impl Unwinder {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
                 // A process that is gone has nothing new; that it is gone is noticed elsewhere.
-                pause = match tables.look(&process, sources.sandbox()) {
+                pause = match tables.update(&process, sources.sandbox()) {
                     Ok(true) => LEAST_PAUSE,
                     _ => (pause * 2).min(LOOK_EVERY),
                 };
@@ -342,7 +342,7 @@ impl Unwinder {
     }
 
     /// Has the thread look soon, if walks have come to unknown code since the last time; `unmapped` is how often, so far.
-    pub(crate) fn look_again(&mut self, unmapped: u64) {
+    pub(crate) fn request_update(&mut self, unmapped: u64) {
         if unmapped != self.unmapped {
             self.unmapped = unmapped;
             if let Some(ask) = &self.ask {

@@ -60,13 +60,13 @@ pub fn vaddr(segments: &[Segment], offset: u64) -> Option<u64> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
     /// Not an ELF file that hud can read.
-    #[error("no ELF file for x86_64: {0}")]
+    #[error("not an ELF file for x86_64: {0}")]
     Elf(String),
     /// No unwind information.
     #[error("it has no .eh_frame")]
     None,
     /// Too much unwind information.
-    #[error("its unwind information is past hud's bounds ({0})")]
+    #[error("its unwind information exceeds hud's limits ({0})")]
     TooLarge(&'static str),
 }
 
@@ -74,7 +74,7 @@ pub enum TableError {
 pub fn build(file: &[u8]) -> Result<Table, TableError> {
     let elf = Elf::parse(file).map_err(|e| TableError::Elf(e.to_string()))?;
     if elf.elf_header().e_machine(object::LittleEndian) != elf::EM_X86_64 {
-        return Err(TableError::Elf("another processor's".into()));
+        return Err(TableError::Elf("for another processor".into()));
     }
     let segments = segments(&elf);
     let start = segments.iter().map(|s| s.vaddr).min();
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_says_what_eh_frame_says() {
+    fn rows_agree_with_eh_frame() {
         let file = std::fs::read("/proc/self/exe").unwrap();
         let table = build(&file).unwrap();
         let elf = Elf::parse(&*file).unwrap();
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_may_come() {
+    fn survives_any_bytes() {
         let file = std::fs::read("/proc/self/exe").unwrap();
         let head = &file[..1 << 20];
         for cut in [0, 3, 63, 64, 100, 4096, 1 << 16, 1 << 20] {

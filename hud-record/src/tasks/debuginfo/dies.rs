@@ -331,7 +331,7 @@ impl Dies {
         let base = entries.unit.comp_dir.map(|dir| dir.to_string_lossy()).unwrap_or_default();
         let whole = Path::new(base.as_ref()).join(&short).to_string_lossy().into_owned();
         // Paths of the program's own crate are relative to its workspace, as users know them; others are absolute.
-        let file = if file_origin(&whole).is_some_and(|whose| whose != Origin::Own) { whole } else { short };
+        let file = if file_origin(&whole).is_some_and(|origin| origin != Origin::Own) { whole } else { short };
         (file.len() <= LONGEST_NAME).then_some(Line { file, line })
     }
 
