@@ -1,6 +1,6 @@
 //! Offsets of members of the kernel's structures, by its BTF (Documentation/bpf/btf.rst).
 //!
-//! One pass over the bytes: the kernel has about 130,000 types, ten of which hud needs. A library that made a value of
+//! One pass over the bytes: the kernel has about 130,000 types, and hud needs ten. A library that made a value of
 //! each took 150 ms of CPU time, a third of an attach.
 
 /// `BTF_MAGIC` (include/uapi/linux/btf.h), in this machine's byte order.

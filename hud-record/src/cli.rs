@@ -57,7 +57,8 @@ pub struct RecordArgs {
     /// Folder for the session; must not exist [default: a new one under the data directory]
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["store", "wait"])]
     pub export: Option<PathBuf>,
-    /// Keep sessions in ROOT/host=HOST/session=ID/: one a day (UTC), a start of the target, and an eighth of --keep-size
+    /// Keep sessions in ROOT/host=HOST/session=ID/: one a day (UTC), a start of the target, and an eighth of
+    /// --keep-size
     #[arg(long, value_name = "ROOT")]
     pub store: Option<PathBuf>,
     /// Wait for a process of that name, record it, and after its exit wait for the next one

@@ -70,7 +70,7 @@ pub enum Error {
     Binary {
         /// Its path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The binary is of a kind that hud cannot read.
@@ -116,9 +116,9 @@ pub enum Error {
     /// The kernel does not support it.
     #[error("no eBPF here: {what}: {why}")]
     NoBpf {
-        /// What was tried.
+        /// The attempt.
         what: String,
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
     /// Pids here differ from those in the kernel.
@@ -147,9 +147,9 @@ pub enum Error {
     /// A kernel program or map failed; a bug of hud's.
     #[error("{what}: {why}")]
     Kernel {
-        /// What was tried.
+        /// The attempt.
         what: String,
-        /// What came back.
+        /// The result.
         why: String,
     },
     /// The session could not be written.
@@ -158,9 +158,9 @@ pub enum Error {
     /// Another system error.
     #[error("{action}: {source}")]
     Io {
-        /// What was tried.
+        /// The attempt.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Rows were lost to a full disk.

@@ -77,7 +77,7 @@ pub(crate) fn create_as<T, E>(
 }
 
 /// Whether only root controls `place`: every existing folder on the path is root's, and nobody else may write there. A
-/// path with a symbolic link never is, whoever made it, as its target is not checked here.
+/// path with a symbolic link never is, as its target is not checked here.
 pub(crate) fn is_controlled_by_root(place: &Path) -> bool {
     let Ok(place) = std::path::absolute(place) else { return false };
     if place.components().any(|part| part == Component::ParentDir) {

@@ -58,7 +58,7 @@ impl ProgressLine {
         ));
     }
 
-    /// A session is closed: its result goes to stderr, its path to stdout.
+    /// A session is closed: its result is printed on stderr, its path on stdout.
     pub(crate) fn closed(&self, outcome: &Outcome) {
         let p = outcome.progress;
         let line = format!(

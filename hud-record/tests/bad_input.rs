@@ -115,7 +115,7 @@ fn a_program_without_tokio_is_recorded_by_its_threads() {
     let session = dir.path().join("s");
     let source = dir.path().join("plain.rs");
     let code = "fn burn() { let end = std::time::Instant::now(); while end.elapsed().as_millis() < 20 {} }
-        fn main() { println!(\"at work\"); loop { burn(); std::thread::sleep(std::time::Duration::from_millis(20)) } }";
+        fn main() { println!(\"running\"); loop { burn(); std::thread::sleep(std::time::Duration::from_millis(20)) } }";
     fs::write(&source, code).unwrap();
     let plain = dir.path().join("plain");
     assert!(Command::new("rustc").arg(&source).arg("-o").arg(&plain).status().unwrap().success());

@@ -128,7 +128,7 @@ fn the_child_is_confined() {
     assert_eq!(field("Seccomp"), "2");
     let pid = sources.sandbox().pid().unwrap();
     drop((resolver, sources));
-    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it outlives whoever started it");
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it outlives its parent");
 }
 
 /// Name, compiler flags, and commands that follow.
@@ -281,7 +281,7 @@ fn garbage_costs_names_only() {
         }
         let broken = dir.path().join("broken");
         fs::write(&broken, &bytes).unwrap();
-        // What is no ELF file at all is not even handed over.
+        // A file that is not ELF is not sent to the child at all.
         if let Some(id) = resolver.open(&broken, &broken) {
             let offsets: Vec<u64> = (0..64).map(|i| offset + i * 97).collect();
             named += resolver.resolve(id, &offsets).iter().filter(|l| !l.frames.is_empty()).count();
@@ -467,8 +467,8 @@ fn names_are_readable() {
     }
 }
 
-/// `debug = "line-tables-only"`, which README recommends, has neither namespaces nor linkage names. So its names were worse
-/// than those of a build without debug information: `{async_fn#0}`, `select`, `take_waker`.
+/// `debug = "line-tables-only"`, which README recommends, has neither namespaces nor linkage names. So its names were
+/// worse than those of a build without debug information: `{async_fn#0}`, `select`, `take_waker`.
 #[test]
 fn line_tables_take_nothing_from_names() {
     let dir = tempfile::tempdir().unwrap();

@@ -101,8 +101,8 @@ fn every_switch_counts_whatever_the_budget() {
     assert!(stacks > 100, "{stacks} intervals have a stack");
 }
 
-/// A long sleep in a thread that has many short ones keeps its own stack (issue 16, harm 2): both culprits of the example
-/// are found beside 100,000 switches a second of another program on the same CPUs.
+/// A long sleep in a thread that has many short ones keeps its own stack (issue 16, harm 2): both culprits of the
+/// example are found beside 100,000 switches a second of another program on the same CPUs.
 #[test]
 fn long_intervals_keep_their_stacks() {
     if !may_trace() {

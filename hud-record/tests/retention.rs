@@ -13,7 +13,7 @@ use support::{Recording, Target, may_trace, program, record};
 fn assert_trimmed(recording: &Recording, session: &Path) {
     let manifest = &recording.manifest;
     assert!(manifest.streams.values().any(|a| a.expired > 0), "something has expired: {:?}", manifest.streams);
-    let range = manifest.range.expect("the manifest tells what is kept");
+    let range = manifest.range.expect("the manifest has no range");
     assert!(range.from > manifest.start && range.to == manifest.end.unwrap(), "{range:?}");
     for table in Table::ALL {
         let numbers: Vec<u32> = recording.session.sealed(*table).unwrap().into_iter().map(|(n, _)| n).collect();
@@ -52,7 +52,7 @@ fn removes_data_older_than_keep_age() {
     let tasks: std::collections::BTreeSet<_> = recording.integers(Table::Tasks, "task_id").into_iter().collect();
     let tasks_known = recording.integers(Table::OffCpu, "task_id").into_iter().flatten();
     let unknown: Vec<_> = tasks_known.filter(|id| !tasks.contains(&Some(*id))).collect();
-    assert!(unknown.len() <= 2, "tasks that rows refer to and that nothing tells any more: {unknown:?}");
+    assert!(unknown.len() <= 2, "rows refer to tasks without a row of their own: {unknown:?}");
 }
 
 #[test]

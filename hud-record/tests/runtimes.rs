@@ -303,7 +303,7 @@ fn another_program_executed_by_the_target_ends_the_session() {
     target.signal(Signal::USR2);
     let until = Instant::now() + Duration::from_secs(30);
     while recorder.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < until, "the recorder goes on for half a minute after the exec");
+        assert!(Instant::now() < until, "the recorder continues for half a minute after the exec");
         thread::sleep(Duration::from_millis(20));
     }
     let output = recorder.wait_with_output().unwrap();

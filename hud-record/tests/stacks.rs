@@ -29,7 +29,7 @@ struct Frame {
 
 /// An off-CPU interval.
 #[derive(Clone, Debug)]
-struct Stretch {
+struct OffCpuInterval {
     ts: i64,
     dur: i64,
     tid: i64,
@@ -38,7 +38,7 @@ struct Stretch {
 }
 
 /// All off-CPU intervals of a recording, by time.
-fn stretches(recording: &Recording) -> Vec<Stretch> {
+fn off_cpu_intervals(recording: &Recording) -> Vec<OffCpuInterval> {
     let integers = |table, column| recording.integers(table, column);
     let paths: HashMap<Option<i64>, String> =
         integers(Table::Modules, "module_id").into_iter().zip(recording.texts(Table::Modules, "path")).collect();
@@ -66,14 +66,14 @@ fn stretches(recording: &Recording) -> Vec<Stretch> {
             (id, (unwind, ids.iter().filter_map(|id| frames[id].clone()).collect()))
         })
         .collect();
-    let mut all: Vec<Stretch> = integers(Table::OffCpu, "ts")
+    let mut all: Vec<OffCpuInterval> = integers(Table::OffCpu, "ts")
         .into_iter()
         .zip(integers(Table::OffCpu, "dur"))
         .zip(integers(Table::OffCpu, "tid"))
         .zip(integers(Table::OffCpu, "stack_id"))
         .map(|(((ts, dur), tid), stack_id)| {
             let (unwind, stack) = stacks.get(&stack_id).cloned().unwrap_or(("failed".into(), Vec::new()));
-            Stretch { ts: ts.unwrap(), dur: dur.unwrap(), tid: tid.unwrap(), unwind, stack }
+            OffCpuInterval { ts: ts.unwrap(), dur: dur.unwrap(), tid: tid.unwrap(), unwind, stack }
         })
         .collect();
     all.sort_by_key(|s| s.ts);
@@ -87,7 +87,7 @@ fn shares(recording: &Recording) -> (f64, f64) {
         assert!(all.len() >= 50, "{} are too few", all.len());
         all.iter().filter(|u| *u == "complete").count() as f64 / all.len() as f64
     };
-    let off_cpu: Vec<String> = stretches(recording).into_iter().map(|s| s.unwind).collect();
+    let off_cpu: Vec<String> = off_cpu_intervals(recording).into_iter().map(|s| s.unwind).collect();
     (share(&recording.texts(Table::Samples, "unwind")), share(&off_cpu))
 }
 
@@ -151,29 +151,29 @@ fn unwind_tables_find_what_frame_pointers_find() {
     thread::sleep(Duration::from_secs(4));
     let [fp, tables] = sessions.map(|(mut recorder, session)| {
         assert!(recorder.stop().success(), "{}", recorder.said());
-        stretches(&Recording::open(&session))
+        off_cpu_intervals(&Recording::open(&session))
     });
     target.stop();
 
     let mut compared = 0;
     let mut deep = 0;
     let mut differ = Vec::new();
-    for stretch in &tables {
+    for interval in &tables {
         // Both recorded the same switch, a moment apart.
-        let near = fp.partition_point(|s| s.ts < stretch.ts - 100_000);
+        let near = fp.partition_point(|s| s.ts < interval.ts - 100_000);
         let same = fp[near..]
             .iter()
-            .take_while(|s| s.ts < stretch.ts + 100_000)
-            .filter(|s| s.tid == stretch.tid && (s.dur - stretch.dur).abs() < 100_000)
+            .take_while(|s| s.ts < interval.ts + 100_000)
+            .filter(|s| s.tid == interval.tid && (s.dur - interval.dur).abs() < 100_000)
             .collect::<Vec<_>>();
         let [other] = same[..] else { continue };
         compared += 1;
         deep += usize::from(other.stack.len() >= 10);
         // Where frame pointers end, they may give one stray frame.
         let found = other.stack.len().saturating_sub(1);
-        let mut frames = stretch.stack.iter();
+        let mut frames = interval.stack.iter();
         if !other.stack[..found].iter().all(|f| frames.any(|g| g.path == f.path && g.address == f.address)) {
-            differ.push((other.clone(), stretch.clone()));
+            differ.push((other.clone(), interval.clone()));
         }
     }
     assert!(compared >= 500 && deep >= 100, "{compared} compared, {deep} of them deep");
@@ -215,15 +215,15 @@ fn stacks_of_stopped_threads_are_those_that_gdb_finds() {
     drop(target);
 
     let recording = Recording::open(&session);
-    let last: BTreeMap<i64, Stretch> = stretches(&recording).into_iter().map(|s| (s.tid, s)).collect();
+    let last: BTreeMap<i64, OffCpuInterval> = off_cpu_intervals(&recording).into_iter().map(|s| (s.tid, s)).collect();
     let mut compared = Vec::new();
     for (tid, name) in &names {
-        let stretch = last.get(tid).unwrap_or_else(|| panic!("nothing of thread {name}"));
-        let functions: Vec<&str> = stretch.stack.iter().map(|f| f.function.as_str()).collect();
+        let interval = last.get(tid).unwrap_or_else(|| panic!("nothing of thread {name}"));
+        let functions: Vec<&str> = interval.stack.iter().map(|f| f.function.as_str()).collect();
         let outcome = if name == "deep" { "truncated" } else { "complete" };
-        assert_eq!(stretch.unwind, outcome, "{name}: {functions:#?}");
+        assert_eq!(interval.unwind, outcome, "{name}: {functions:#?}");
         if name == "deep" {
-            assert_eq!(stretch.stack.len(), MAX_FRAMES);
+            assert_eq!(interval.stack.len(), MAX_FRAMES);
         }
         // gdb knows nothing of code that is in no file, and guesses.
         if name == "jit" {
@@ -232,7 +232,7 @@ fn stacks_of_stopped_threads_are_those_that_gdb_finds() {
         }
         let mut gdb = by_gdb[tid].clone();
         gdb.truncate(MAX_FRAMES);
-        let hud: Vec<(String, i64)> = stretch.stack.iter().map(|f| (f.path.clone(), f.address)).collect();
+        let hud: Vec<(String, i64)> = interval.stack.iter().map(|f| (f.path.clone(), f.address)).collect();
         assert_eq!(hud.len(), gdb.len(), "{name}: {hud:x?} by hud, {gdb:x?} by gdb");
         for (depth, (by_hud, by_gdb)) in hud.iter().zip(&gdb).enumerate() {
             // gdb gives no address for a signal's return.

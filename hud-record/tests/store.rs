@@ -51,7 +51,7 @@ fn one_session_follows_the_other_without_missing_an_event() {
     // A session begins once the one before is closed, symbols included: on a busy machine that takes longer than a
     // second.
     assert!(sessions.len() >= 3, "{sessions:?}");
-    assert_eq!(text(&output.stdout).lines().count(), sessions.len(), "the path of each goes to stdout");
+    assert_eq!(text(&output.stdout).lines().count(), sessions.len(), "the path of each is printed on stdout");
 
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
     let (mut start, mut end) = (i64::MAX, 0);

@@ -275,7 +275,7 @@ fn the_next_session_of_a_store_is_followed() {
         tailer.path() != first
     });
     // Between one session and the next it may have ended, for a moment.
-    until("it goes on", || {
+    until("it continues", || {
         tailer.wait(Duration::from_millis(50)).unwrap();
         matches!(tailer.snapshot(&Query::default()).unwrap().mode, Mode::Live { restarts: 1.., .. })
     });

@@ -65,7 +65,7 @@ impl Trial {
         let (first, last) = (facts[0].mono, facts[facts.len() - 1].mono);
         assert!(
             start < first && last < end,
-            "at work from {} to {} ns of a window of {}",
+            "active from {} to {} ns of a window of {}",
             first - start,
             last - start,
             end - start
@@ -138,20 +138,20 @@ fn each_wake_is_recorded_with_its_waker() {
     for workers in ["1", "2"] {
         let Some(trial) = Trial::run(&["--rounds", "100", "--workers", workers]) else { return };
         // The wakes of a task follow each other: it is polled before the next.
-        let mut told: BTreeMap<i64, Vec<_>> = BTreeMap::new();
+        let mut recorded: BTreeMap<i64, Vec<_>> = BTreeMap::new();
         for [ts, task, waker] in trial.rows(Table::Wakes, ["ts", "task_id", "waker_task_id"]) {
-            told.entry(task.unwrap()).or_default().push((trial.recording.mono(ts.unwrap()), waker));
+            recorded.entry(task.unwrap()).or_default().push((trial.recording.mono(ts.unwrap()), waker));
         }
         let mut known: BTreeMap<i64, Vec<&Fact>> = BTreeMap::new();
         for fact in trial.facts("wake") {
             known.entry(fact.of).or_default().push(fact);
         }
         let names = trial.names();
-        told.retain(|task, _| names.get(task) != Some(&"conductor"));
-        assert_eq!(told.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>(), "who is woken at all");
+        recorded.retain(|task, _| names.get(task) != Some(&"conductor"));
+        assert_eq!(recorded.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>(), "the tasks that are woken");
         let mut wrong = Vec::new();
         for (task, facts) in &known {
-            let rows = &told[task];
+            let rows = &recorded[task];
             assert_eq!(rows.len(), facts.len(), "wakes of {task}, {}", names[task]);
             for (&(ts, waker), &fact) in iter::zip(rows, facts) {
                 match fact.detail.as_str() {
@@ -189,7 +189,7 @@ fn each_end_has_its_outcome_and_its_poll() {
     let completed = trial.recording.rows(Table::Polls);
     let completed = completed.column_by_name("completed").unwrap().as_boolean();
     let ids: Vec<i64> = trial.recording.integers(Table::Polls, "task_id").into_iter().flatten().collect();
-    assert_eq!(completed.iter().flatten().count(), ids.len(), "polls of which it is not known");
+    assert_eq!(completed.iter().flatten().count(), ids.len(), "not known of some polls");
     let spans = iter::zip(trial.recording.integers(Table::Polls, "ts"), trial.recording.integers(Table::Polls, "dur"));
     let spans: Vec<(i64, i64)> = spans.map(|(ts, dur)| (ts.unwrap(), ts.unwrap() + dur.unwrap())).collect();
     let last: BTreeSet<(i64, i64)> =

@@ -1,4 +1,5 @@
-//! The target's ELF file as the confined child first looks at it: tokio by symbols or by shape, task types and offsets by debug information.
+//! The target's ELF file as the sandboxed child first reads it: tokio by symbols or by shape, task types and offsets by
+//! debug information.
 
 #![no_main]
 
@@ -17,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
         tokio.guess(&binary, || Image::of_file(&binary));
         hud_record::symbols::learn_tokio(&file, &mut tokio);
         for (_, poll) in tokio.exact_polls() {
-            // What goes to a terminal and into the session.
+            // These reach a terminal and the session.
             assert!(!poll.name.chars().any(char::is_control), "{:?}", poll.name);
             assert!(poll.file.as_ref().is_none_or(|f| !f.chars().any(char::is_control)), "{:?}", poll.file);
         }

@@ -1,6 +1,6 @@
-//! A mapped file with its symbols and debug information, as the confined child reads it to name the places of stacks.
+//! A mapped file with its symbols and debug information, as the sandboxed child reads it to symbolize stacks.
 //!
-//! The child keeps what it maps until it ends, and so does this: a run of a minute leaves some hundred megabytes.
+//! The child keeps what it maps until it exits, as does this target: a run of a minute leaves some hundred megabytes.
 
 #![no_main]
 

@@ -1,7 +1,6 @@
 //! The data of the target's binary as it is in memory.
 //!
-//! There relocations have been applied, of whatever kind (`RELATIVE`, packed `RELR`, or none in a program at fixed
-//! addresses), so pointers are valid.
+//! Relocations of all kinds (`RELATIVE`, packed `RELR`) are applied there, so pointers are valid.
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 

@@ -1,4 +1,4 @@
-//! What attaching needs to know of a target's binary.
+//! The properties of a target's binary that attaching requires.
 //!
 //! The target controls the file, so the sandboxed child reads it ([`crate::sandbox`]) and answers with this.
 

@@ -1,9 +1,9 @@
 //! The target: its process, its binary, and tokio inside it.
 //!
-//! `process` reads /proc in the recorder, and `request` has the sandboxed child inspect the binary. The rest runs in the
-//! child: `binary`, `image` and `functions` read the file and the memory, `tokio` finds tokio by its symbols
-//! (`tokio_symbols`), by debug information (`tokio_dwarf`), by legacy symbols (`legacy_symbols`) or, in a stripped binary,
-//! by the shape of its code (`stripped`).
+//! `process` reads /proc in the recorder, and `request` has the sandboxed child inspect the binary. The rest runs in
+//! the child: `binary`, `image` and `functions` read the file and the memory, `tokio` finds tokio by its symbols
+//! (`tokio_symbols`), by debug information (`tokio_dwarf`), by legacy symbols (`legacy_symbols`) or, in a stripped
+//! binary, by the shape of its code (`stripped`).
 
 mod binary;
 mod demangle;

@@ -78,7 +78,7 @@ impl Process {
         PathBuf::from(format!("/proc/{}/exe", self.pid))
     }
 
-    /// A path by which hud can open the mapped file itself, whatever is at its path now.
+    /// A path by which hud can open the mapped file itself, even if its path has another file now.
     pub fn mapped_file(&self, mapping: &Mapping) -> PathBuf {
         PathBuf::from(format!("/proc/{}/map_files/{:x}-{:x}", self.pid, mapping.start, mapping.end))
     }

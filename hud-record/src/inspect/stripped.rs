@@ -1,7 +1,7 @@
 //! Tokio in a stripped binary, by the shape of its data and code.
 //!
-//! A vtable counts as a task's ([`super::task_vtable`]) only after its functions have been examined as well: what is
-//! taken for tokio's `poll` gets a probe, and a probe elsewhere would record false events.
+//! A vtable counts as a task's ([`super::task_vtable`]) only after its functions have been examined as well: a probe is
+//! attached to the function identified as tokio's `poll`, and would record false events elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -43,7 +43,7 @@ pub(super) struct Shapes {
 pub(super) struct Shape {
     /// Its poll function.
     pub(super) poll: u64,
-    /// What kind of work it is.
+    /// Its kind of work.
     pub(super) kind: TaskKind,
     /// Its scheduler, if its code shows it.
     pub(super) scheduler: Option<Scheduler>,
@@ -83,7 +83,7 @@ enum Locations {
     Nothing,
     /// That of the outermost coroutine.
     Place(SourceLocation),
-    /// Several, any of which may be the outermost.
+    /// Several candidates for the outermost.
     Unclear,
 }
 

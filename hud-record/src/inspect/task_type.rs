@@ -1,4 +1,4 @@
-//! What kind of work a task is and what schedules it, by the names of its types.
+//! The kind of work of a task and its scheduler, by the names of its types.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! The vtables of task types, by the shape of their data.
 //!
-//! A task's vtable (tokio/src/runtime/task/raw.rs, `struct Vtable`, since 1.23) is seven functions and three offsets into
-//! the task.
+//! A task's vtable (tokio/src/runtime/task/raw.rs, `struct Vtable`, since 1.23) is seven functions and three offsets
+//! into the task.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Attaches the programs at context switches and in the target's code, and detaches them, while recording goes on.
+//! Attaches the programs at context switches and in the target's code, and detaches them, during the recording.
 
 use super::{
     attached::{Probed, Probes, SwitchPrograms},

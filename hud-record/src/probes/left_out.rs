@@ -1,4 +1,4 @@
-//! The programs in the target's code, and what is not recorded without one of them.
+//! The programs in the target's code, and the data that is missing without each of them.
 
 use hud_common::wire::Stream;
 

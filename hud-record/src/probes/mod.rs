@@ -1,9 +1,10 @@
 //! Loading the kernel programs and attaching them to the scheduler, the CPU clock and the target's poll functions.
 //!
-//! `plan` says what to attach; `config` and `object` are what is loaded, in three threads (`loading`). `attached` holds the
-//! attached programs: probes in the target's code (`uprobes`) can be detached and attached again while recording goes on
-//! (`control`, `switch`). `maps` and `calibration` read and write their maps, `cost` and `trap_cost` measure them. What the kernel
-//! refuses (`refusal`) is recorded as missing (`left_out`), but for context switches, without which nothing is recorded.
+//! `plan` selects the programs to attach; `config` and `object` are loaded in three threads (`loading`). `attached`
+//! holds the attached programs: probes in the target's code (`uprobes`) can be detached and attached again during the
+//! recording (`control`, `switch`). `maps` and `calibration` read and write their maps, `cost` and `trap_cost` measure
+//! them. What the kernel refuses (`refusal`) is recorded as missing (`left_out`), but for context switches, without
+//! which nothing is recorded.
 
 mod attached;
 mod calibration;

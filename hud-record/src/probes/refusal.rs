@@ -1,4 +1,4 @@
-//! What the kernel's refusals mean, as hud's errors.
+//! The meaning of the kernel's refusals, as hud's errors.
 
 use crate::{error::Error, kernel, privilege};
 

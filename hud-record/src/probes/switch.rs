@@ -1,4 +1,4 @@
-//! Kernel programs that are attached and detached as a whole, while recording goes on.
+//! Kernel programs that are attached and detached as a whole, during the recording.
 
 use std::{
     io,

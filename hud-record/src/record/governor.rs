@@ -28,8 +28,8 @@ const LEAST_ON: f64 = 0.2;
 /// for it at once.
 const CAPACITY: f64 = 1.0;
 
-/// The probes' share of the budget whatever the always-on streams cost. These keep within the other half, except for
-/// the minimum cost of each context switch.
+/// The probes' share of the budget, independent of the cost of the always-on streams. These keep within the other half,
+/// except for the minimum cost of each context switch.
 const LEAST: f64 = 0.5;
 /// The part of the budget that is spent. Attaching and detaching stop the target for moments that are not counted.
 const MARGIN: f64 = 0.8;

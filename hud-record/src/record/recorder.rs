@@ -339,7 +339,7 @@ impl<'a> Run<'a> {
         news(News::Closed(outcome));
     }
 
-    /// Ends the last session, whatever the reason, and waits for all threads.
+    /// Ends the last session and waits for all threads.
     fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
         let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, raised, .. } = self;
         // Before the next `RaisedPriority` notes the threads' niceness.

@@ -3,9 +3,9 @@
 //! Segments of event tables expire in order of time across tables, so that all cover about the same range. Names stay,
 //! and so do the rows that describe tasks and threads while any event may refer to them: at regular *epochs* the
 //! recorder writes all living threads and tasks again, and their rows from before an epoch expire once all events from
-//! before it have. Recorders that share a store each remove their own segments; the one with the oldest data goes
-//! first. The manifest is written first: a crash in between leaves files that the manifest lists as removed, and
-//! recovery removes them.
+//! before it have. Recorders that share a store each remove their own segments; the one with the oldest data is first.
+//! The manifest is written first: a crash in between leaves files that the manifest lists as removed, and recovery
+//! removes them.
 
 use std::{
     collections::{BTreeMap, VecDeque},

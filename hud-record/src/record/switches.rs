@@ -1,8 +1,8 @@
 //! Stops recording context switches for a while if even the minimum cost exceeds the budget.
 //!
-//! A thread that only wakes another one switches every 3 µs; a program at the switch takes a tenth of that, whatever it
-//! does. The budget of such a target is a few milliseconds a second, so its switches are recorded for a part of the
-//! time. In between the programs return at once. If even that is too expensive, they are detached for at least 10 s, as
+//! A thread that only wakes another one switches every 3 µs; a program at the switch takes at least a tenth of that.
+//! The budget of such a target is a few milliseconds a second, so its switches are recorded for a part of the time. In
+//! between the programs return at once. If even that is too expensive, they are detached for at least 10 s, as
 //! attaching and detaching make the kernel patch its own code. `coverage` has the times. For the time in between, the
 //! kernel's statistics show how long and how often each thread was off CPU (`/proc/PID/task/TID/schedstat`): one summed
 //! row of `off_cpu` per thread.

@@ -293,7 +293,7 @@ impl Threads {
         }
     }
 
-    /// A thread slept in a task. If that is a worker's loop it has the seat, whatever was inferred before: as
+    /// A thread slept in a task. If that is a worker's loop it has the seat, contrary to earlier inferences: as
     /// `block_in_place` ends, a worker may have taken its core back.
     pub(super) fn slept(&mut self, ts: i64, tid: u32, task_id: u64) {
         let is_loop = self.loops.contains_key(&task_id);

@@ -168,7 +168,7 @@ struct WriterThread {
 
 impl Drop for WriterThread {
     fn drop(&mut self) {
-        // Whatever the reason, no sender waits for it.
+        // No sender waits for it any more.
         self.flow.end();
     }
 }

@@ -1,4 +1,4 @@
-//! How the writing of a session goes, for the threads that watch it.
+//! Status of the writing of a session, for the threads that watch it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 

@@ -1,6 +1,7 @@
 //! Messages on the socket between the recorder and the sandboxed child.
 //!
-//! A message is its length (4 bytes, little endian) and that number of bytes of postcard. Descriptors travel with the length.
+//! A message is its length (4 bytes, little endian) and that number of bytes of postcard. Descriptors travel with the
+//! length.
 
 use std::{
     cmp::Ordering,

@@ -6,9 +6,9 @@
 //!
 //! 1. A copy of the function in the same unit that is not inlined has a symbol.
 //! 2. A closure or coroutine that a generic function calls is usually one of that function's arguments:
-//!   `poll<app::price_feed::{async_fn_env#0}, …>` calls `{async_fn#0}`, which is `app::price_feed::{closure}`.
+//!    `poll<app::price_feed::{async_fn_env#0}, …>` calls `{async_fn#0}`, which is `app::price_feed::{closure}`.
 //! 3. The source file gives crate and module. Types, and modules inside the file, are then missing from the path:
-//!   `mio::poll::poll` for `mio::poll::Poll::poll`.
+//!    `mio::poll::poll` for `mio::poll::Poll::poll`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,7 +1,7 @@
 //! A mapped file in the sandboxed child: its segments, symbols and debug information, in the file itself or in separate
 //! ones.
 //!
-//! Whatever the files hold, the worst effect is the end of this process. They stay mapped while the child lives, and
+//! The worst effect of any file is the end of this process. They stay mapped while the child lives, and
 //! the child is replaced when its memory exceeds a bound; so nothing here is freed, and readers borrow. No path is
 //! opened: other files come as descriptors.
 

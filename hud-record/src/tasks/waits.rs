@@ -204,7 +204,7 @@ impl<'a> Resources<'a> {
         wait.kind == ResourceKind::Semaphore && self.dump.free.get(&wait.at) == Some(&0)
     }
 
-    /// Cycles of tasks each of which waits for the next, and so for ever. Only certain holders count: a lock is free
+    /// Cycles of tasks that each wait for the next one, and so never end. Only certain holders count: a lock is free
     /// once all have released it, so one waiting holder suffices; permits may come from other, unknown tasks.
     pub(super) fn cycles(&self) -> Vec<Vec<usize>> {
         let mut next: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();

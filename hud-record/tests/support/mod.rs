@@ -118,7 +118,7 @@ pub fn record(pid: u32, session: &Path, arguments: &[&str]) -> Recording {
         .output()
         .unwrap();
     assert!(output.status.success(), "hud-record failed: {}", text(&output.stderr));
-    assert_eq!(text(&output.stdout).trim(), session.to_str().unwrap(), "the session's path goes to stdout");
+    assert_eq!(text(&output.stdout).trim(), session.to_str().unwrap(), "the session's path is printed on stdout");
     Recording::open(session)
 }
 
@@ -355,7 +355,7 @@ impl Recording {
     /// searched while recording is on already. An interval in progress then has none.
     pub fn tasks_known(&self) -> i64 {
         let first = self.integers(Table::Tasks, "ts").into_iter().flatten().min();
-        self.mono(first.expect("no task was ever met")) + 100_000_000
+        self.mono(first.expect("no task was recorded")) + 100_000_000
     }
 
     /// CLOCK_MONOTONIC of a `ts`.
