@@ -6,9 +6,12 @@
 //! root could have prepared, see [`is_controlled_by_root`]. A process that only shows a session gives up all rights.
 
 use std::{
+    ffi::{CStr, OsStr},
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    mem::MaybeUninit,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Component, Path, PathBuf},
+    ptr,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -17,8 +20,10 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
     path_beneath_rules,
 };
-use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid};
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
+use rustix::{
+    process::{Gid, Uid, geteuid},
+    thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs},
+};
 
 /// The owner of the files, if not the user that hud runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,20 +35,21 @@ pub struct Owner {
 impl Owner {
     /// The user who called sudo, if hud runs as root under it.
     pub fn from_sudo() -> Option<Self> {
-        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-        if !Uid::effective().is_root() {
+        // The kernel's calls take the highest id for "unchanged".
+        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok().filter(|&id| id != u32::MAX);
+        if !geteuid().is_root() {
             return None;
         }
         let uid = Uid::from_raw(id("SUDO_UID").filter(|&uid| uid != 0)?);
         // The user is not root: a missing or odd group does not make them so.
         let gid = id("SUDO_GID").map(Gid::from_raw);
-        let gid = gid.or_else(|| Some(User::from_uid(uid).ok()??.gid)).unwrap_or(Gid::from_raw(uid.as_raw()));
+        let gid = gid.or_else(|| Some(User::of(uid)?.gid)).unwrap_or(Gid::from_raw(uid.as_raw()));
         Some(Owner { uid, gid })
     }
 
     /// Their home.
     pub fn home(&self) -> Option<PathBuf> {
-        User::from_uid(self.uid).ok()?.map(|user| user.dir).filter(|dir| dir.is_absolute())
+        User::of(self.uid).map(|user| user.home).filter(|home| home.is_absolute())
     }
 
     /// Runs file operations as this user, on this thread.
@@ -51,15 +57,60 @@ impl Owner {
         struct Back(Uid, Gid);
         impl Drop for Back {
             fn drop(&mut self) {
-                setfsuid(self.0);
-                setfsgid(self.1);
+                set_fs_user(self.0);
+                set_fs_group(self.1);
             }
         }
         let Some(owner) = owner else { return work() };
         // The group first: it may not be changed after the user.
-        let gid = setfsgid(owner.gid);
-        let _back = Back(setfsuid(owner.uid), gid);
+        let gid = set_fs_group(owner.gid);
+        let _back = Back(set_fs_user(owner.uid), gid);
         work()
+    }
+}
+
+/// Sets the user id by which the kernel checks this thread's file operations. Returns the previous one.
+fn set_fs_user(uid: Uid) -> Uid {
+    // SAFETY: the call has no pointer argument.
+    Uid::from_raw(unsafe { libc::setfsuid(uid.as_raw()) }.cast_unsigned())
+}
+
+/// The same for the group id.
+fn set_fs_group(gid: Gid) -> Gid {
+    // SAFETY: as above.
+    Gid::from_raw(unsafe { libc::setfsgid(gid.as_raw()) }.cast_unsigned())
+}
+
+/// An entry of the system's user database.
+struct User {
+    gid: Gid,
+    home: PathBuf,
+}
+
+impl User {
+    /// Longest entry that is read.
+    const MOST: usize = 1 << 20;
+
+    fn of(uid: Uid) -> Option<Self> {
+        let mut strings = vec![0_u8; 1024];
+        loop {
+            let mut entry = MaybeUninit::uninit();
+            let mut found: *mut libc::passwd = ptr::null_mut();
+            let (at, len) = (strings.as_mut_ptr().cast(), strings.len());
+            // SAFETY: the call writes an entry, its strings within `strings`, and a pointer to the entry or null.
+            match unsafe { libc::getpwuid_r(uid.as_raw(), entry.as_mut_ptr(), at, len, &raw mut found) } {
+                0 if !found.is_null() => {
+                    // SAFETY: the entry was found, so all of it is written.
+                    let entry = unsafe { entry.assume_init() };
+                    // SAFETY: the string ends with 0 and lies in `strings`.
+                    let home = unsafe { CStr::from_ptr(entry.pw_dir) };
+                    let home = PathBuf::from(OsStr::from_bytes(home.to_bytes()));
+                    return Some(User { gid: Gid::from_raw(entry.pw_gid), home });
+                }
+                libc::ERANGE if len < Self::MOST => strings.resize(len * 2, 0),
+                _ => return None,
+            }
+        }
     }
 }
 
@@ -128,8 +179,8 @@ pub fn drop_after_attach(keep_bpf: bool, owner: Option<Owner>) {
 pub(crate) fn enter_writer(owner: Option<Owner>) {
     match owner {
         Some(owner) => {
-            setfsgid(owner.gid);
-            setfsuid(owner.uid);
+            set_fs_group(owner.gid);
+            set_fs_user(owner.uid);
             keep(CapabilitySet::empty());
         }
         None => keep(WRITING),
@@ -314,5 +365,12 @@ mod tests {
         assert!(!is_controlled_by_root(&std::env::temp_dir().join("a")));
         assert!(!is_controlled_by_root(Path::new("/proc/self/cwd/a")));
         assert!(!is_controlled_by_root(Path::new("/hud-test-not-there/../tmp")));
+    }
+
+    #[test]
+    fn users_are_found_by_their_id() {
+        let root = User::of(Uid::ROOT).unwrap();
+        assert!(root.gid.is_root() && root.home.is_absolute());
+        assert!(User::of(Uid::from_raw(4_000_000_000)).is_none());
     }
 }

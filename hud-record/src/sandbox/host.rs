@@ -19,7 +19,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{time::clock_getcpuclockid, unistd::Pid};
 use rustix::event::{PollFd, PollFlags};
 
 use super::{
@@ -29,7 +28,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    privilege,
+    kernel, privilege,
 };
 
 /// CPU time limit of one answer. The largest files of debug information, once decompressed, take a few seconds.
@@ -319,9 +318,7 @@ impl Running {
     }
 
     fn cpu_time(&self) -> Duration {
-        let pid = Pid::from_raw(self.process.id().cast_signed());
-        let time = clock_getcpuclockid(pid).and_then(|clock| clock.now());
-        time.map(Duration::from).unwrap_or_default()
+        Duration::from_nanos(kernel::cpu_time(self.process.id()).unwrap_or_default())
     }
 
     /// The child's own memory, without mapped files.

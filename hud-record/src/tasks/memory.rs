@@ -6,14 +6,10 @@
 
 use std::{
     fs::File,
-    io::{self, IoSliceMut, Read as _},
+    io::{self, Read as _},
     os::unix::fs::FileExt as _,
+    ptr,
     time::Instant,
-};
-
-use nix::{
-    sys::uio::{RemoteIoVec, process_vm_readv},
-    unistd::Pid,
 };
 
 use crate::{
@@ -151,14 +147,17 @@ impl Memory {
     /// Reads ranges, in this order, into one buffer, as close to one moment as the kernel can. Returns the number of
     /// bytes read before the first that could not be. At most [`MOST_PIECES`], all of them present.
     pub(super) fn read(&self, pieces: &[Span], buffer: &mut [u8]) -> usize {
-        let remote: Vec<RemoteIoVec> = pieces
-            .iter()
-            .filter_map(|p| {
-                Some(RemoteIoVec { base: usize::try_from(p.start).ok()?, len: usize::try_from(p.size()).ok()? })
-            })
-            .collect();
-        let pid = Pid::from_raw(self.pid.cast_signed());
-        process_vm_readv(pid, &mut [IoSliceMut::new(buffer)], &remote).unwrap_or(0)
+        let range = |p: &Span| {
+            let base = ptr::without_provenance_mut(usize::try_from(p.start).ok()?);
+            Some(libc::iovec { iov_base: base, iov_len: usize::try_from(p.size()).ok()? })
+        };
+        let remote: Vec<libc::iovec> = pieces.iter().filter_map(range).collect();
+        let count = remote.len().try_into().unwrap_or(libc::c_ulong::MAX);
+        let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: the call writes to `buffer` alone; the remote addresses are another process's, and may be invalid.
+        let read =
+            unsafe { libc::process_vm_readv(self.pid.cast_signed(), &raw const local, 1, remote.as_ptr(), count, 0) };
+        usize::try_from(read).unwrap_or(0)
     }
 
     /// Reads a span, if all of it is present.
