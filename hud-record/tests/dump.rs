@@ -7,8 +7,9 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead as _, BufReader},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -425,4 +426,39 @@ fn layouts_of_the_fuzzers_corpus_are_read_without_a_panic() {
         }
     }
     assert!(read > 0, "none of them has tokio");
+}
+
+#[test]
+fn a_deadlock_is_a_red_cycle_in_the_graph() {
+    let (target, _) = start(&program("zoo"), &[]);
+    let output = hud(&["--pid", &target.pid().to_string(), "--format", "dot"]);
+    target.stop();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let graph = text(&output.stdout);
+    let node = |name: &str| {
+        let line = graph.lines().find(|l| !l.contains("->") && l.contains(name) && l.contains("color=red"));
+        line.and_then(|l| l.split_whitespace().next()).unwrap_or_else(|| panic!("{name}: {graph}")).to_string()
+    };
+    let (ab, ba) = (node("zoo::transfer_ab"), node("zoo::transfer_ba"));
+    for edge in [format!("{ab} -> {ba} "), format!("{ba} -> {ab} ")] {
+        assert!(graph.lines().any(|l| l.contains(&edge) && l.contains("color=red")), "{edge}: {graph}");
+    }
+}
+
+/// Each dump shows the program as it is then, and the end of the program ends it.
+#[test]
+fn watching_repeats_the_dump_until_the_program_exits() {
+    let (target, _) = start(&program("zoo"), &[]);
+    let pid = target.pid().to_string();
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_hud"))
+        .args(["dump", "--pid", &pid, "--watch", "100ms"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let heads = BufReader::new(watching.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(heads.filter(|l| l.contains(&format!("(pid {pid}): "))).take(3).count(), 3);
+    target.stop();
+    let output = watching.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }

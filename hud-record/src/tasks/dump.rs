@@ -16,11 +16,11 @@ use super::{
     spawn_sites::SpawnSites,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     inspect::{Inspection, PollFn, Process, Scheduler, TaskKind, TaskVtables, future, kind, type_name},
     privilege,
     sandbox::Sandbox,
-    symbols::{Cache, Resolver, Sources},
+    symbols::{BinaryId, Cache, Resolver, Sources},
 };
 
 /// Bytes of memory that are searched.
@@ -148,37 +148,68 @@ impl Is {
     }
 }
 
-impl Dump {
-    /// Reads a process. Needs the rights of a debugger, and neither stops it nor writes to it.
-    pub(crate) fn of(process: Process) -> Result<Self> {
+/// Reads dumps of one process, and keeps its debug information between them.
+pub(crate) struct Reader {
+    process: Process,
+    memory: Memory,
+    vtables: Vtables,
+    sites: SpawnSites,
+    polls: Vec<PollFn>,
+    resolver: Resolver,
+    binary: Option<BinaryId>,
+    load_bias: u64,
+    /// When the first dump began.
+    began: Option<Instant>,
+}
+
+impl Reader {
+    /// Opens a process. Needs the rights of a debugger, and neither stops it nor writes to it.
+    pub(crate) fn open(process: Process) -> Result<Self> {
         let began = Instant::now();
-        let deadline = began + MOST_TIME;
         let sandbox = Sandbox::start_urgent(None)?;
         let found = TaskVtables::of_running(&process, &sandbox)?;
         let looked = Inspection::of_running(&process, &sandbox)?;
-        let mut memory = Memory::open(&process)?;
+        let memory = Memory::open(&process)?;
         privilege::enter_namer();
-        let bias = found.load_bias;
+        let load_bias = found.load_bias;
         if found.tables.is_empty() {
-            return Err(looked
-                .into_tokio(&process.exe)
-                .err()
-                .unwrap_or(crate::error::Error::NotTokio { path: process.exe }));
+            return Err(looked.into_tokio(&process.exe).err().unwrap_or(Error::NotTokio { path: process.exe }));
         }
-        let vtables = Vtables::new(found.tables, bias);
-        let mut sites = SpawnSites::new(&process, found.data, bias);
+        let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(process.pid));
+        let binary = resolver.open(&process.exe_path(), &shown(&process));
+        Ok(Reader {
+            memory,
+            vtables: Vtables::new(found.tables, load_bias),
+            sites: SpawnSites::new(&process, found.data, load_bias),
+            polls: looked.tokio.map(|tokio| tokio.poll_fns).unwrap_or_default(),
+            process,
+            resolver,
+            binary,
+            load_bias,
+            began: Some(began),
+        })
+    }
+
+    /// Reads all tasks of the process.
+    pub(crate) fn dump(&mut self) -> Result<Dump> {
+        let began = self.began.take().unwrap_or_else(Instant::now);
+        let deadline = Instant::now() + MOST_TIME;
+        let Reader { process, memory, vtables, sites, polls, resolver, binary, load_bias, .. } = self;
+        // A zombie has no binary.
+        if std::fs::read_link(process.exe_path()).is_err() {
+            return Err(Error::Exited(process.pid));
+        }
+        memory.swapped = 0;
         let limits = Limits { bytes: MOST_MEMORY, tasks: MOST_TASKS, deadline };
-        let scan = scan(&mut memory, &vtables, limits)?;
+        let scan = scan(memory, vtables, limits)?;
         let mut notes = Vec::new();
         notes.extend(scan.stopped.map(|why| format!("not all memory was searched: {why}")));
         if memory.swapped > 0 {
             let swapped = humansize::format_size(memory.swapped, humansize::BINARY);
             notes.push(format!("{swapped} of memory are in swap, and tasks there are not shown"));
         }
-        let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(process.pid));
-        let binary = resolver.open(&process.exe_path(), &shown(&process));
         let mut dump = Dump {
-            process,
+            process: process.clone(),
             tasks: Vec::new(),
             types: Vec::new(),
             layouts: Types::default(),
@@ -186,30 +217,31 @@ impl Dump {
             notes,
             searched: scan.read,
             took: Duration::ZERO,
-            load_bias: bias,
+            load_bias: *load_bias,
             deadline,
             read_at: 0,
             free: HashMap::new(),
         };
-        let mut ask = |polls, objects, callers| match binary {
+        let mut ask = |polls, objects, callers| match *binary {
             Some(binary) => resolver.layouts(binary, polls, objects, callers),
             None => Err("cannot read the file".into()),
         };
-        let polls = looked.tokio.map(|tokio| tokio.poll_fns).unwrap_or_default();
-        dump.read(&memory, &vtables, &scan.tasks, &polls, &mut ask);
+        dump.read(memory, vtables, &scan.tasks, polls, &mut ask);
         let by_id: HashMap<u64, &Found> = scan.tasks.iter().map(|found| (found.at, found)).collect();
         for task in &mut dump.tasks {
             let table = by_id.get(&task.at).and_then(|found| vtables.get(found.vtable));
-            task.spawned_at = table.and_then(|t| sites.of(&memory, task.at.checked_add(t.spawned_at?)?));
+            task.spawned_at = table.and_then(|t| sites.of(memory, task.at.checked_add(t.spawned_at?)?));
         }
         if dump.detail == Detail::Chains {
-            dump.read_roots(&memory, &mut ask);
+            dump.read_roots(memory, &mut ask);
         }
-        dump.count_free(&memory);
+        dump.count_free(memory);
         dump.took = began.elapsed();
         Ok(dump)
     }
+}
 
+impl Dump {
     /// Reads the tasks that were found.
     fn read(&mut self, memory: &Memory, vtables: &Vtables, found: &[Found], polls: &[PollFn], ask: &mut Ask<'_>) {
         let live: BTreeSet<usize> = found.iter().map(|f| f.vtable).collect();

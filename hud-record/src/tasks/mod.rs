@@ -10,11 +10,12 @@
 //! - `chain`: walks from a task to the future that waits;
 //! - `roots`: finds the futures that threads run by `block_on`, by such walks;
 //! - `spawn_sites`: where tasks were spawned, if the program records it;
-//! - `dump`: all of it for one process; `waits` describes the resources, `frames` the lines, `print` and `json` write
+//! - `dump`: all of it for one process; `waits` describes the resources, `frames` the lines, `print`, `json` and `dot` write
 //!   it. Each uses those above it.
 
 mod chain;
 mod debuginfo;
+mod dot;
 mod dump;
 mod frames;
 mod json;
@@ -28,7 +29,8 @@ mod waits;
 mod worker_loops;
 
 pub(crate) use debuginfo::DebugInfo;
-pub(crate) use dump::Dump;
+pub(crate) use dot::dot;
+pub(crate) use dump::{Dump, Reader};
 pub(crate) use frames::Selection;
 pub(crate) use json::json;
 pub(crate) use layout::Layouts;
