@@ -55,7 +55,7 @@ const LEFT_OUT: [&str; 6] = [
     "docs/screens/",
     "docs/SCHEMA.md",
     "docs/SQL.md",
-    "hud-common/tests/screens/",
+    "hud-common/cockpit/tests/screens/",
     "xtask/src/words.rs",
 ];
 

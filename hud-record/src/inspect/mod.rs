@@ -3,7 +3,7 @@
 //! `process` reads /proc in the recorder, and `request` has the sandboxed child inspect the binary. The rest runs in
 //! the child: `binary`, `image` and `functions` read the file and the memory, `tokio` finds tokio by its symbols
 //! (`tokio_symbols`), by debug information (`tokio_dwarf`), by legacy symbols (`legacy_symbols`) or, in a stripped
-//! binary, by the shape of its code (`stripped`).
+//! binary, by the shape of its code (`stripped`). `task_id` finds the thread-local with the current task's id.
 
 mod binary;
 mod demangle;
@@ -15,6 +15,7 @@ mod probe_site;
 mod process;
 mod request;
 mod stripped;
+mod task_id;
 mod task_type;
 mod task_vtable;
 mod tokio;

@@ -126,7 +126,7 @@ struct Bench {
 
 impl Bench {
     fn draw(&mut self) -> Result<()> {
-        let test = ["--release", "--package", "hud-common", "--features", "ui", "--test", "cockpit_ui"];
+        let test = ["--release", "--package", "hud-cockpit", "--features", "ui", "--test", "cockpit_ui"];
         let printed = output(cargo("test").args(test).args(["--", "time_of_a_frame", "--nocapture"]))?;
         let mut slowest: Option<(f64, String)> = None;
         for line in printed.lines() {
