@@ -154,7 +154,7 @@ fn a_binary_that_is_none_or_32_bit_or_another_build() {
     refuses(&mut with(&given(b"#!/bin/sh\n")), &session, 1, "not an ELF binary");
     refuses(&mut with(&given(b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0")), &session, 1, "a 32-bit binary");
     refuses(&mut with(&given(b"\x7fELF\x02\x01\x01\0garbage")), &session, 1, "a damaged ELF binary");
-    refuses(&mut with(Path::new("/bin/sleep")), &session, 1, "another build");
+    refuses(&mut with(Path::new("/bin/sleep")), &session, 1, "is not the build that pid");
 }
 
 /// The kernel does not probe an instruction with a `lock` prefix, and refuses all places of a link because of one.

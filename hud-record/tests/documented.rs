@@ -14,7 +14,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The commands of hud's programs in a page's code blocks, without prompt and explanation.
+/// The commands of hud's programs in a page's code blocks, without prompt and comment.
 fn commands(page: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(page)).unwrap();
     let blocks = text.split("\n```").skip(1).step_by(2);
@@ -23,7 +23,7 @@ fn commands(page: &str) -> Vec<String> {
     lines.filter(is_ours).map(without_explanation).collect()
 }
 
-/// An explanation is set apart by two spaces or more.
+/// Two spaces or more separate a comment.
 fn without_explanation(line: &str) -> String {
     let mut quote = None;
     let mut before = ' ';
@@ -67,7 +67,7 @@ fn documented_commands_run() {
             for placeholder in ["SESSION", "BEFORE", "AFTER", "/var/tmp/s"] {
                 line = line.replace(placeholder, "session");
             }
-            // What records, or looks at a running program, has only its arguments checked.
+            // Of commands that record or inspect a running program, only the arguments are checked.
             let analyzes = line.contains(" session") && !line.contains("--export");
             analyzed += usize::from(analyzes);
             if !analyzes {

@@ -1,8 +1,8 @@
 //! The thread-local that holds the current task's id, by the code that sets it.
 //!
-//! Each poll of a task puts the task's id there and restores the one before when it ends (`TaskIdGuard` in
-//! tokio/src/runtime/task/core.rs, since 1.23): code near `raw::poll` that loads 8 bytes of thread-local storage and stores
-//! there what it was passed, or what it read from the task. This needs neither symbols nor debug information.
+//! Each poll of a task stores the task's id there and restores the previous one at its end (`TaskIdGuard` in
+//! tokio/src/runtime/task/core.rs, since 1.23): code near `raw::poll` that loads 8 bytes of thread-local storage and
+//! stores its argument there, or a value read from the task. This needs neither symbols nor debug information.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use iced_x86::{
 
 use super::{binary::Binary, functions::Code, image::Image};
 
-/// Poll functions whose code is decoded: a few show it as well as all do.
+/// Poll functions whose code is decoded: a few suffice.
 const POLLS: usize = 24;
 /// Functions around each of them.
 const NEARBY: usize = 32;
@@ -52,22 +52,22 @@ pub(super) fn distance(binary: &Binary, image: &Image, polls: &[u64], is_tagged:
     }
 }
 
-/// What a register holds, as far as it matters here.
+/// The relevant content of a register.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Value {
     /// An address in thread-local storage, by its distance from `fsbase`.
     Local(i64),
     /// The distance itself.
     Distance(i64),
-    /// The first argument, or what was read from memory that is not thread-local.
+    /// The first argument, or a value from memory that is not thread-local.
     Passed,
 }
 
-/// The places in thread-local storage that a function loads, and in which it stores a value that it was passed. `first` is
-/// where the storage begins.
+/// The positions in thread-local storage that a function loads, and where it stores a value that was passed to it. The
+/// storage begins at `first`.
 ///
-/// Read from top to bottom, without regard to jumps: a guess that is right as long as compilers lay out short functions in the
-/// order of their source. Agreement of several functions makes up for it.
+/// Decoded from top to bottom, without regard to jumps: correct as long as compilers lay out short functions in the order
+/// of their source. So several functions must agree.
 fn replaced_by(code: &Code<'_>, image: &Image, function: u64, first: i64) -> BTreeSet<i64> {
     let (mut loaded, mut stored) = (BTreeSet::new(), BTreeSet::new());
     let mut registers: BTreeMap<Register, Value> = BTreeMap::from([(Register::RDI, Value::Passed)]);
@@ -141,14 +141,14 @@ fn local_address(memory: &UsedMemory, registers: &BTreeMap<Register, Value>) -> 
     }
 }
 
-/// Whether an instruction stores a value that the function was passed.
+/// Whether an instruction stores a value that was passed to the function.
 fn stores_passed(instruction: &Instruction, registers: &BTreeMap<Register, Value>) -> bool {
     instruction.op_count() == 2
         && instruction.op1_kind() == OpKind::Register
         && registers.get(&instruction.op1_register().full_register()) == Some(&Value::Passed)
 }
 
-/// What an instruction leaves in the register that is its first operand; `local` is the thread-local that it reads.
+/// The content of an instruction's first operand, a register, after it; `local` is the thread-local that it reads.
 fn result(
     instruction: &Instruction,
     image: &Image,
@@ -157,7 +157,7 @@ fn result(
     registers: &BTreeMap<Register, Value>,
 ) -> Option<Value> {
     let is_distance = |distance: i64| (first..0).contains(&distance).then_some(Value::Distance(distance));
-    // The linker's table of distances, where it has not put them into the code.
+    // The linker's table of distances, used where they are not in the code.
     let fixed = || {
         let is_fixed = instruction.is_ip_rel_memory_operand() && instruction.segment_prefix() == Register::None;
         is_fixed
