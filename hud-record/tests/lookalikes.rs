@@ -142,8 +142,7 @@ fn pool_work_that_began_before_the_attach_holds_no_worker() {
 #[test]
 fn what_runs_in_block_in_place_holds_no_worker() {
     if may_trace() {
-        // A stripped binary shows it only once it is known where the current task's id lies: a known limit.
-        for (build, polls) in runs(Polls::Off).filter(|(build, _)| !build.starts_with("stripped")) {
+        for (build, polls) in runs(Polls::Off) {
             let said = said(build, "in-place", polls);
             let context = &said.context;
             // A hundred polls did. Where symbols do not show the call, one at the end, whose thread has not slept since, may be
@@ -260,8 +259,7 @@ fn many_short_sleeps_are_added_up() {
 #[test]
 fn the_thread_of_a_local_set_is_a_worker() {
     if may_trace() {
-        // A stripped binary shows it by its polls alone.
-        for (build, polls) in runs(Polls::Off) {
+        for (build, polls) in runs(Polls::Off).chain([("stripped/plain/", "off")]) {
             let said = said(build, "local", polls);
             let worker = said.workers.iter().find(|w| w["thread"] == "local");
             let worker = worker.unwrap_or_else(|| panic!("{}: {:#?}", said.context, said.workers));

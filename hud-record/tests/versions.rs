@@ -73,6 +73,43 @@ fn the_way_to_the_worker_is_known() {
     }
 }
 
+/// The code that sets the current task's id shows where it lies, as debug information does.
+#[test]
+fn the_code_shows_where_the_current_task_is() {
+    let fixtures =
+        ["tokio-1.38.2", "tokio-1.43.4", "tokio-1.47.1", "tokio-1.50.0", "fat-lto", "v0", "static", "non-pie"];
+    let mut wrong = Vec::new();
+    for fixture in fixtures {
+        let file = fs::File::open(program(fixture).join("test-async-app")).unwrap();
+        let binary = Binary::read(&file).unwrap();
+        let image = || Image::of_file(&binary);
+        let mut tokio = Tokio::find(&binary, image).unwrap();
+        tokio.find_task_id(&binary, image);
+        let by_code = tokio.tls_task_id;
+        tokio.tls_task_id = None;
+        hud_record::names::learn_tokio(&file, &mut tokio);
+        assert!(tokio.tls_task_id.is_some(), "{fixture}");
+        if by_code != tokio.tls_task_id {
+            wrong.push((fixture, by_code, tokio.tls_task_id));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // Neither symbols nor debug information: the same build as without debug information.
+    let place = |name: &str| {
+        let file = fs::File::open(program(name)).unwrap();
+        let binary = Binary::read(&file).unwrap();
+        let image = || Image::of_file(&binary);
+        let mut tokio = Tokio::find(&binary, image).unwrap();
+        tokio.find_task_id(&binary, image);
+        tokio.tls_task_id
+    };
+    for build in ["plain/test-async-app", "plain/lookalikes"] {
+        let stripped = place(&format!("stripped/{build}"));
+        assert!(stripped.is_some(), "{build}");
+        assert_eq!(stripped, place(build), "{build}");
+    }
+}
+
 /// Tasks of test-async-app.
 const TASKS: [&str; 6] =
     ["good_citizen", "yielding_worker", "cpu_hog", "blocking_sleeper", "lock_contender", "short_lived"];

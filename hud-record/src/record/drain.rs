@@ -272,7 +272,7 @@ impl Drain {
         if e.dur >= LONG_POLL {
             let of = usize::try_from(e.poll_fn).ok().and_then(|index| self.poll_fns.get(index));
             if let Some(of) = of.filter(|of| of.kind == TaskKind::Task) {
-                self.threads.polled(self.clock.epoch(e.ts), e.tid, of.scheduler);
+                self.threads.polled(self.clock.epoch(e.ts), e.tid, e.task_id, of.scheduler);
             }
         }
         self.polls.push(PollRow {

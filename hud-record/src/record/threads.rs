@@ -73,6 +73,11 @@ impl Thread {
             search_at: 0,
         }
     }
+
+    /// It polls a task, which is no worker's loop.
+    fn ran(&mut self, task_id: u64) {
+        self.least_task = Some(self.least_task.map_or(task_id, |least| least.min(task_id)));
+    }
 }
 
 /// Which worker of which runtime a loop works for, in tokio's own terms.
@@ -230,7 +235,7 @@ impl Threads {
             TaskKind::Blocking => self.does_pool_work(ts, e.tid),
             TaskKind::Task => {
                 if let Some(thread) = self.threads.get_mut(&e.tid) {
-                    thread.least_task = Some(thread.least_task.map_or(e.task_id, |least| least.min(e.task_id)));
+                    thread.ran(e.task_id);
                 }
                 // Only a worker of its own runtime polls such a task; and each is told but once, perhaps before the worker.
                 if e.owner != 0
@@ -278,7 +283,7 @@ impl Threads {
 
     /// A thread was in a long poll that began at `since`. Only that of a multi_thread runtime's task matters; where the binary does not
     /// say what schedules a task, it is one if a worker of such a runtime bears the thread's name.
-    pub(super) fn polled(&mut self, since: i64, tid: u32, scheduler: Option<Scheduler>) {
+    pub(super) fn polled(&mut self, since: i64, tid: u32, task_id: u64, scheduler: Option<Scheduler>) {
         let name_of = |tid: u32| self.threads.get(&tid).map(|t| t.name.as_str());
         let is_kin = || self.seats.values().any(|s| name_of(s.tid).is_some() && name_of(s.tid) == name_of(tid));
         let is_worker = match scheduler {
@@ -288,6 +293,8 @@ impl Threads {
         };
         if let Some(thread) = self.threads.get_mut(&tid).filter(|_| is_worker) {
             thread.in_task_since = Some(since);
+            // A task is reported once, by the thread that polls it first.
+            thread.ran(task_id);
         }
     }
 
@@ -297,6 +304,9 @@ impl Threads {
         let is_loop = self.loops.contains_key(&task_id);
         if let Some(thread) = self.threads.get_mut(&tid).filter(|t| task_id != 0 && (is_loop || t.seat.is_some())) {
             thread.in_task_since = (!is_loop).then_some(ts);
+            if !is_loop {
+                thread.ran(task_id);
+            }
         }
         let Some(&id) = self.loops.get(&task_id) else { return };
         if self.seats.get(&id).is_some_and(|s| s.place.is_some() && s.tid != tid) {
@@ -653,16 +663,16 @@ mod tests {
         };
         threads.rows = ThreadColumns::default();
         // A worker that goes on with its loop has lost nothing.
-        threads.polled(100, 10, Some(Scheduler::MultiThread));
+        threads.polled(100, 10, 9, Some(Scheduler::MultiThread));
         threads.slept(110, 10, 1);
         threads.outside(500, 10);
         assert_eq!(role_of(&mut threads, 10), [(500, "blocking".to_owned())]);
         threads.rows = ThreadColumns::default();
         // One whose loop was never met.
-        threads.polled(700, 11, Some(Scheduler::CurrentThread));
+        threads.polled(700, 11, 9, Some(Scheduler::CurrentThread));
         threads.outside(900, 11);
         assert_eq!(role_of(&mut threads, 11), []);
-        threads.polled(700, 11, Some(Scheduler::MultiThread));
+        threads.polled(700, 11, 9, Some(Scheduler::MultiThread));
         threads.outside(2_000, 11);
         assert_eq!(role_of(&mut threads, 11), [(699, "worker".to_owned()), (700, "blocking".to_owned())]);
     }

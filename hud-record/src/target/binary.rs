@@ -8,7 +8,7 @@ use std::fs::File;
 use gimli::{EndianSlice, LittleEndian};
 use memmap2::Mmap;
 use object::{
-    Object as _, ObjectSection as _, ObjectSymbol as _, elf,
+    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
 use serde::{Deserialize, Serialize};
@@ -240,6 +240,17 @@ impl Binary {
                 visit(data);
             }
         }
+    }
+
+    /// Address and value of each word that the loader moves with the binary (`R_X86_64_RELATIVE`).
+    pub(crate) fn moved_words(&self) -> Vec<(u64, u64)> {
+        let elf = self.elf();
+        let relocations = elf.iter().filter_map(|elf| elf.dynamic_relocations()).flatten();
+        let is_relative = |flags| matches!(flags, RelocationFlags::Elf { r_type } if r_type == elf::R_X86_64_RELATIVE);
+        relocations
+            .filter(|(_, relocation)| is_relative(relocation.flags()))
+            .map(|(address, relocation)| (address, relocation.addend().cast_unsigned()))
+            .collect()
     }
 
     fn elf(&self) -> Option<ElfFile64<'_>> {

@@ -121,6 +121,22 @@ impl<'a> Code<'a> {
         false
     }
 
+    /// The functions that can be reached from one, itself included: nearest first, no more than `most`.
+    pub(super) fn nearest(&mut self, function: u64, most: usize) -> Vec<u64> {
+        let mut reached = vec![function];
+        let mut next = 0;
+        while let Some(&function) = reached.get(next) {
+            next += 1;
+            let body = self.body(function);
+            for &called in &body.functions {
+                if reached.len() < most && !reached.contains(&called) {
+                    reached.push(called);
+                }
+            }
+        }
+        reached
+    }
+
     fn decode(&self, function: u64, bytes: &[u8]) -> Body {
         let mut body = Body::default();
         let mut argument = None;

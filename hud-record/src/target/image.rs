@@ -43,11 +43,26 @@ impl Image {
         Image::new(segments, load_bias)
     }
 
-    /// What the file itself holds: all that there is of a program that does not run. Without relocation.
+    /// The file's own content, for a program that does not run. Packed relocations (`RELR`) are not applied.
     pub fn of_file(binary: &Binary) -> Self {
         let segments = binary.data_segments();
         let content = |(address, size): (u64, u64)| Some((address, binary.bytes(address, size)?.to_vec()));
-        Image::new(segments.filter_map(content).collect(), 0)
+        let mut image = Image::new(segments.filter_map(content).collect(), 0);
+        for (address, value) in binary.moved_words() {
+            image.set(address, value);
+        }
+        image
+    }
+
+    fn set(&mut self, address: u64, value: u64) {
+        let segment = self.segments.iter_mut().find(|(s, b)| address >= *s && address - s < b.len() as u64);
+        let place = segment.and_then(|(start, bytes)| {
+            let at = usize::try_from(address - *start).ok()?;
+            bytes.get_mut(at..at.checked_add(8)?)
+        });
+        if let Some(place) = place {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
     }
 
     /// Every address, in the file, of a word.

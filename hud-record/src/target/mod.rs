@@ -10,6 +10,7 @@ mod names;
 mod process;
 mod shape;
 mod site;
+mod task_id;
 mod tokio;
 
 pub use binary::Binary;

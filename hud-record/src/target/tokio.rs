@@ -13,7 +13,7 @@ use super::{
     image::Image,
     names,
     shape::{self, Shape},
-    site,
+    site, task_id,
 };
 use crate::intake::protocol::TokioDebug;
 use hud_common::wire::WorkerPlace;
@@ -30,7 +30,6 @@ pub struct Tokio {
     /// Every poll function of the binary.
     pub poll_fns: Vec<PollFn>,
     /// The distance from `fsbase` to the current task's id.
-    #[serde(skip)]
     pub tls_task_id: Option<i64>,
     /// The distance from `fsbase` to tokio's thread-local context, and its size in words.
     pub tls_context: Option<(i64, u64)>,
@@ -382,6 +381,17 @@ impl Tokio {
                 poll.take(found);
             }
         }
+    }
+
+    /// Finds where the current task's id lies by the code that sets it; debug information may correct it. Takes milliseconds.
+    pub fn find_task_id(&mut self, binary: &Binary, image: impl FnOnce() -> Image) {
+        let Some((context, words)) = self.tls_context else { return };
+        let polls = self.poll_fns.iter().filter(|p| p.kind == TaskKind::Task).map(|p| p.address).collect::<Vec<_>>();
+        let found = task_id::distance(binary, &image(), &polls, self.tls_tagged);
+        let is_inside = |distance: &i64| {
+            distance.checked_sub(context).and_then(|d| u64::try_from(d).ok()).is_some_and(|d| d / 8 < words)
+        };
+        self.tls_task_id = found.filter(is_inside);
     }
 
     /// The poll functions to probe, with their index: all but the worker's own loop, which is one poll for the

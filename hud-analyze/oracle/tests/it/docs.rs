@@ -29,7 +29,7 @@ view has the columns `host` and `session` as well, and `\"<session>\".polls` is 
 
 ```
 hud-analyze sql SESSION -c 'SELECT * FROM views.wake_latency LIMIT 5'
-hud-analyze sql SESSION -c 'SELECT task_type, p99 FROM wake_latency('+2s', '+3s')'
+hud-analyze sql SESSION -c \"SELECT task_type, p99 FROM wake_latency('+2s', '+3s')\"
 ```
 
 To run a file elsewhere, give it its parameters by name. In Python with DuckDB:
