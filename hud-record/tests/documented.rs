@@ -89,5 +89,8 @@ fn documented_commands_run() {
 
 #[test]
 fn an_explanation_is_no_part_of_a_command() {
-    assert_eq!(without_explanation("hud-analyze sql S -c \"SELECT  1\"   prints  one"), "hud-analyze sql S -c \"SELECT  1\"");
+    assert_eq!(
+        without_explanation("hud-analyze sql S -c \"SELECT  1\"   prints  one"),
+        "hud-analyze sql S -c \"SELECT  1\""
+    );
 }

@@ -160,7 +160,9 @@ fn result(
     // The linker's table of distances, where it has not put them into the code.
     let fixed = || {
         let is_fixed = instruction.is_ip_rel_memory_operand() && instruction.segment_prefix() == Register::None;
-        is_fixed.then(|| image.word(instruction.ip_rel_memory_address()))?.and_then(|word| is_distance(word.cast_signed()))
+        is_fixed
+            .then(|| image.word(instruction.ip_rel_memory_address()))?
+            .and_then(|word| is_distance(word.cast_signed()))
     };
     let register = |operand: Register| registers.get(&operand.full_register()).copied();
     let sum = |a: Option<Value>, b: Option<Value>| match (a?, b?) {
@@ -181,9 +183,7 @@ fn result(
         {
             local.is_none().then_some(Value::Passed)
         }
-        Op::Mov_rm64_imm32 if instruction.op0_kind() == OpKind::Register => {
-            is_distance(instruction.immediate32to64())
-        }
+        Op::Mov_rm64_imm32 if instruction.op0_kind() == OpKind::Register => is_distance(instruction.immediate32to64()),
         Op::Lea_r64_m => local_of_lea(instruction, registers).map(Value::Local),
         Op::Add_r64_rm64 | Op::Add_rm64_r64 if instruction.op0_kind() == OpKind::Register => {
             let added = match instruction.op1_kind() {
