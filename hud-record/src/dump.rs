@@ -5,18 +5,19 @@ use std::io::Write as _;
 use clap::{Args, ValueEnum};
 
 use crate::{
+    allocator,
     error::{Error, Result},
-    memory, service,
+    inspect::Process,
+    service,
     service::LogFormat,
-    target::Process,
     tasks::{Dump, Selection, json, text},
 };
 
 /// Examples for `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
-  hud dump my-server                 all tasks, those that wait at the same place as one
-  hud dump --pid 4711 --task 12      one task, and who holds what it waits for
+  hud dump my-server                 all tasks, grouped by where they wait
+  hud dump --pid 4711 --task 12      one task, and the holders of its resource
   hud dump my-server --type handler  tasks of types with `handler` in their name
   hud dump my-server --format json | jq '.tasks[] | select(.state == \"scheduled\")'
 
@@ -25,12 +26,12 @@ information (`debug = true` in its profile, or its debug file); without it, task
 
 Exit codes: 0 done, 1 failed, 2 usage, 77 no permission.";
 
-/// What to look at, and how.
+/// The tasks to show, and how.
 #[derive(Args, Clone, Debug)]
 pub struct DumpArgs {
     /// Name of the running binary
     pub name: Option<String>,
-    /// Process id, where the name is not unique
+    /// Process id, if the name is not unique
     #[arg(long, value_name = "PID", conflicts_with = "name")]
     pub pid: Option<u32>,
     /// Show only the task with this id
@@ -42,31 +43,31 @@ pub struct DumpArgs {
     /// Show also the frames of libraries
     #[arg(long)]
     pub all_frames: bool,
-    /// What to print
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 }
 
-/// How a dump is written.
+/// The format of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Groups of tasks, for people
+    /// Groups of tasks, as readable text
     Text,
-    /// Every task, as one document
+    /// Every task, as one JSON document
     Json,
 }
 
 impl DumpArgs {
-    /// Looks once, and prints.
+    /// Reads the program once, and prints.
     pub fn run(self) -> Result<()> {
-        memory::hold_little();
+        allocator::use_one_arena();
         service::log_to_stderr(LogFormat::Text, Some("error"))?;
         let process = match (self.pid, &self.name) {
             (Some(pid), _) => Process::by_pid(pid),
             (None, Some(name)) => Process::by_name(name),
             (None, None) => return Err(Error::NoTarget),
         };
-        // It takes less than recording does.
+        // It needs fewer rights than recording.
         let dump = process.and_then(Dump::of).map_err(|error| match error {
             Error::Denied { pid, source } => Error::NotReadable { pid, source },
             error => error,
@@ -81,7 +82,7 @@ impl DumpArgs {
                 text
             }
         };
-        // Whoever read it may be gone: `hud dump | head`.
+        // The reader of stdout may have exited: `hud dump | head`.
         let _ = std::io::stdout().lock().write_all(written.as_bytes());
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! What a recording without a screen says of itself: a line that is kept up to date on a terminal, else one line at the
-//! start and one at the end.
+//! The status of a recording without a screen: a line that is updated on a terminal, else one line at the start and one
+//! at the end.
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -37,7 +37,7 @@ impl ProgressLine {
         ProgressLine { bar, name }
     }
 
-    /// For the time until there is something to record.
+    /// While waiting for a process.
     pub(crate) fn waiting(status: &str) -> Self {
         let bar = bar();
         if bar.is_hidden() {
@@ -58,7 +58,7 @@ impl ProgressLine {
         ));
     }
 
-    /// A session is closed: how it went to stderr, where it lies to stdout.
+    /// A session is closed: its result is printed on stderr, its path on stdout.
     pub(crate) fn closed(&self, outcome: &Outcome) {
         let p = outcome.progress;
         let line = format!(
@@ -72,12 +72,12 @@ impl ProgressLine {
         );
         self.bar.suspend(|| {
             say(&line);
-            // Whether anyone still reads it is not what the recording depends on.
+            // The recording does not depend on a reader of stdout.
             let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
         });
     }
 
-    /// All is closed; what remains takes the kernel a moment.
+    /// All is closed; detaching takes the kernel a moment.
     pub(crate) fn detaching(&self, probes: usize) {
         self.bar.set_message(format!("session closed, detaching {probes} probes"));
     }
@@ -100,10 +100,10 @@ fn bar() -> ProgressBar {
     bar
 }
 
-/// A line for whoever reads stderr: as it is, or as JSON where logs are.
+/// Writes a line to stderr: as it is, or as JSON if logs are.
 fn say(line: &str) {
     match service::log_format() {
-        // Whether anyone still reads it is not what the recording depends on.
+        // The recording does not depend on a reader of stderr.
         LogFormat::Text => drop(writeln!(std::io::stderr(), "{line}")),
         LogFormat::Json => tracing::info!("{line}"),
     }

@@ -1,4 +1,4 @@
-//! `hud NAME` as a person has it: in a terminal (a pty whose screen is read as a terminal would), under a shell.
+//! `hud NAME` as a user runs it: in a terminal (a pty whose screen is read as a terminal would), under a shell.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -47,7 +47,7 @@ impl Terminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
             Ok(())
         };
-        // SAFETY: two system calls, which may be made between fork and exec.
+        // SAFETY: two system calls, which are allowed between fork and exec.
         unsafe { command.pre_exec(take_terminal) };
         let child = command.spawn().unwrap();
         let mut terminal = Terminal { master: master.into(), child, parser: vt100::Parser::new(rows, columns, 0) };
@@ -68,7 +68,7 @@ impl Terminal {
         self.parser.screen().contents()
     }
 
-    /// Where a text stands, from 0.
+    /// The position of a text, from 0.
     fn find(&self, wanted: &str) -> (usize, usize) {
         let screen = self.screen();
         let found = screen.lines().enumerate().find_map(|(row, line)| Some((row, line.find(wanted)?, line)));
@@ -76,7 +76,7 @@ impl Terminal {
         (line[..at].chars().count(), row)
     }
 
-    /// Takes in what comes, for so long at most; gives whether anything came.
+    /// Reads output for at most this long; returns whether there was any.
     fn listen(&mut self, most: Duration) -> bool {
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(most.subsec_nanos()) };
         let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
@@ -84,7 +84,7 @@ impl Terminal {
             return false;
         }
         let mut bytes = [0; 65_536];
-        // Nobody has the terminal any more.
+        // The terminal is closed.
         let Ok(n) = self.master.read(&mut bytes) else { return false };
         self.parser.process(&bytes[..n]);
         n > 0
@@ -159,7 +159,7 @@ fn both_culprits_are_seen_and_q_leaves_a_whole_session() {
     });
     terminal.press("\r");
     terminal.until_shown("LAST POLLS");
-    // Backspace, then the filter goes.
+    // Backspace, then the filter is cleared.
     terminal.press("\x7f\x1b");
     terminal.until_shown("blocking_sleeper");
     terminal.resize((80, 24));
@@ -217,9 +217,10 @@ fn status(pid: u32, field: &str) -> String {
     line.unwrap_or_else(|| panic!("no {field} in {status}")).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The cockpit parses what comes, in part, from the program: it does so without a right, and the recorder keeps its own.
+/// The cockpit parses data that comes in part from the program: it does so without any right, and the recorder keeps
+/// its own.
 #[test]
-fn who_looks_has_no_rights() {
+fn the_cockpit_has_no_rights() {
     if !may_trace() {
         return;
     }
@@ -236,7 +237,7 @@ fn who_looks_has_no_rights() {
         command.env("SUDO_UID", user.to_string()).env("SUDO_GID", user.to_string()).env("HUD_CACHE_DIR", "");
         let mut cockpit = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = [0; 1];
-        // The first byte of its first line: it reads the session by then.
+        // After the first byte of its first line it reads the session.
         cockpit.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
         let pid = cockpit.id();
         assert_eq!(status(pid, "Uid"), vec![user.to_string(); 4].join(" "));

@@ -1,4 +1,4 @@
-//! A full disk: rows are counted instead of written, everything already there stays readable, and recording resumes.
+//! A full disk: rows are counted instead of written, existing data stays readable, and recording resumes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -31,7 +31,7 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Takes all the room that there is.
+    /// Uses up all free space.
     fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
         let mut file = File::create(&path).unwrap();
@@ -72,7 +72,7 @@ fn recording_pauses_while_the_disk_is_full_and_resumes_when_there_is_room() {
     let mut recorder = Recorder::start(target.pid(), &session, &["--polls", "exact", "--roll-age", "1s"]);
     let filler = disk.fill();
     recorder.until_it_says("recording of rows pauses");
-    // What was recorded before is there for everyone meanwhile.
+    // Data recorded before stays readable meanwhile.
     support::analyze(&["sql", "-c", "SELECT count(*) AS n FROM polls"], &session);
     std::thread::sleep(std::time::Duration::from_millis(1500));
     fs::remove_file(filler).unwrap();

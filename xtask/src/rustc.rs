@@ -24,7 +24,7 @@ pub(crate) fn environment() -> Result<[(&'static str, OsString); 2]> {
 }
 
 /// Whether cargo called this program instead of rustc.
-pub(crate) fn is_asked() -> bool {
+pub(crate) fn is_wrapper() -> bool {
     env::var_os(MARK).is_some()
 }
 

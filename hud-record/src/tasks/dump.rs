@@ -1,4 +1,4 @@
-//! All tasks of a process at one moment: what `hud dump` shows.
+//! All tasks of a process at one moment, for `hud dump`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,62 +17,63 @@ use super::{
 };
 use crate::{
     error::Result,
-    intake::Intake,
-    names::{Cache, Resolver, Sources},
+    inspect::{Inspection, PollFn, Process, Scheduler, TaskKind, TaskVtables, future, kind, type_name},
     privilege,
-    target::{Looked, PollFn, Process, Scheduler, TaskKind, TaskVtables, future, kind, type_name},
+    sandbox::Sandbox,
+    symbols::{Cache, Resolver, Sources},
 };
 
 /// Bytes of memory that are searched.
 const MOST_MEMORY: u64 = 256 << 30;
 /// Tasks that are shown.
 const MOST_TASKS: usize = 2 << 20;
-/// How long the target's memory is read.
+/// Time limit of reading the target's memory.
 const MOST_TIME: Duration = Duration::from_secs(60);
 /// Bytes of one task that are read at once.
 const MOST_CELL: u64 = 64 << 10;
 /// Bytes of tasks that are read at once.
 const AT_ONCE: u64 = 4 << 20;
-/// How often a task is read that changes while it is read.
+/// Reads of a task that changes while it is read.
 const TRIES: usize = 4;
-/// Rounds of questions for types: trait objects inside trait objects.
+/// Rounds of requests for types: trait objects inside trait objects.
 const ROUNDS: usize = 16;
-/// Trait objects that are asked about at once.
+/// Trait objects in one request.
 const MOST_OBJECTS: usize = 4096;
-/// Size of tokio's `Trailer`, or less.
+/// Lower bound of the size of tokio's `Trailer`.
 const TRAILER: u64 = 32;
 
-/// Asks for layouts: of poll functions and the places of their ids, of trait objects, of places in `block_on`.
+/// Requests layouts: of poll functions with the offsets of their ids, of trait objects, of return addresses in
+/// `block_on`.
 type Ask<'a> = dyn FnMut(Vec<(u64, u64)>, Vec<u64>, Vec<u64>) -> std::result::Result<Layouts, String> + 'a;
 
 /// A process's tasks.
 #[derive(Debug)]
 pub(crate) struct Dump {
     pub(crate) process: Process,
-    /// By their id.
+    /// Sorted by id.
     pub(super) tasks: Vec<Task>,
     pub(super) types: Vec<TaskType>,
     pub(super) layouts: Types,
     pub(super) detail: Detail,
-    /// What is missing, and why.
+    /// Missing data, and the reasons.
     pub(super) notes: Vec<String>,
-    /// Bytes of the target's memory that were searched, and how long all of it took.
+    /// Bytes of the target's memory that were searched, and the duration of the dump.
     pub(super) searched: u64,
     pub(super) took: Duration,
     load_bias: u64,
     deadline: Instant,
-    /// CLOCK_MONOTONIC when the tasks were read, in nanoseconds.
+    /// CLOCK_MONOTONIC (ns) when the tasks were read.
     pub(super) read_at: u64,
-    /// Permits that are free, by the address of a semaphore.
+    /// Free permits, by the address of a semaphore.
     pub(super) free: HashMap<u64, u64>,
 }
 
-/// How much could be said of where tasks wait.
+/// The available detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Detail {
-    /// Whole chains, by type information.
+    /// Await chains, by type information.
     Chains,
-    /// Task types by their names, or places, alone.
+    /// Task types by name or location only.
     Types,
 }
 
@@ -83,7 +84,7 @@ pub(super) struct TaskType {
     pub(super) kind: TaskKind,
     pub(super) scheduler: Option<Scheduler>,
     pub(super) root: Option<Root>,
-    /// Where its future is written, where the code alone says it.
+    /// Where its future is declared, if known from the code alone.
     pub(super) written_at: Option<(String, u32)>,
 }
 
@@ -96,18 +97,18 @@ pub(super) struct Task {
     /// Address of its header.
     pub(super) at: u64,
     pub(super) is: Is,
-    /// Where it waits; `None` where that is not known, or it waits nowhere.
+    /// Where it waits; `None` if unknown, or if it does not wait.
     pub(super) chain: Option<Chain>,
-    /// The thread that runs it by `block_on`; then it is no task, and has no id.
+    /// The thread that runs the future by `block_on`; then it is no task and has no id.
     pub(super) thread: Option<(u32, String)>,
-    /// Where it was spawned: programs built with `tokio_unstable` keep it.
+    /// Where it was spawned: known if built with `tokio_unstable`.
     pub(super) spawned_at: Option<(String, u32)>,
 }
 
-/// What a task is.
+/// A task's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Is {
-    /// Being polled, or it changed each time that it was read.
+    /// Being polled, or changed at every read.
     Running,
     /// Woken and in a queue.
     Scheduled,
@@ -115,7 +116,7 @@ pub(super) enum Is {
     Suspended,
     /// Spawned and not polled yet.
     NeverPolled,
-    /// Done; somebody keeps its handle.
+    /// Finished; its handle still exists.
     Finished,
     /// Aborted and not dropped yet.
     Cancelled,
@@ -148,13 +149,13 @@ impl Is {
 }
 
 impl Dump {
-    /// Looks at a process. Needs the rights of a debugger, and neither stops it nor writes to it.
+    /// Reads a process. Needs the rights of a debugger, and neither stops it nor writes to it.
     pub(crate) fn of(process: Process) -> Result<Self> {
         let began = Instant::now();
         let deadline = began + MOST_TIME;
-        let intake = Intake::start_urgent(None)?;
-        let found = TaskVtables::of_running(&process, &intake)?;
-        let looked = Looked::at_running(&process, &intake)?;
+        let sandbox = Sandbox::start_urgent(None)?;
+        let found = TaskVtables::of_running(&process, &sandbox)?;
+        let looked = Inspection::of_running(&process, &sandbox)?;
         let mut memory = Memory::open(&process)?;
         privilege::enter_namer();
         let bias = found.load_bias;
@@ -174,7 +175,7 @@ impl Dump {
             let swapped = humansize::format_size(memory.swapped, humansize::BINARY);
             notes.push(format!("{swapped} of memory are in swap, and tasks there are not shown"));
         }
-        let mut resolver = Resolver::new(Arc::new(Sources::new(intake, Cache::default())), Some(process.pid));
+        let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(process.pid));
         let binary = resolver.open(&process.exe_path(), &shown(&process));
         let mut dump = Dump {
             process,
@@ -223,14 +224,15 @@ impl Dump {
                 roots.extend(layouts.roots.drain(..));
                 self.layouts.add(layouts, &[]);
             }
-            Err(how) => self.notes.push(format!("the debug information is not read: the process that does {how}")),
+            Err(how) => self.notes.push(format!("the debug information was not read: the sandboxed child {how}")),
         }
         let mut of: HashMap<usize, usize> = HashMap::new();
         for &vtable in &live {
             let Some(table) = vtables.get(vtable) else { continue };
             let known = polls.iter().find(|p| p.address == table.poll);
             let root = roots.get(&table.poll).cloned();
-            // Which of the two it is, the scheduler's size says; names only which work of the pool is a worker's loop.
+            // The scheduler's size shows which of the two it is; only names distinguish a worker's loop from other work
+            // of the pool.
             let by_name = root.as_ref().map(|root| kind(&root.name)).or(known.map(|p| p.kind));
             let kind = match by_name {
                 _ if table.is_future() => TaskKind::Task,
@@ -258,14 +260,14 @@ impl Dump {
             self.layouts.add(layouts, &asked);
         }
         if !todo.is_empty() {
-            self.notes.push(format!("where {} tasks wait is not known: it took too long", todo.len()));
+            self.notes.push(format!("it is unknown where {} tasks wait: the time limit was reached", todo.len()));
         }
         let left = todo.iter().filter_map(|found| Some(bare(*found, *of.get(&found.vtable)?, Is::of(found.state))));
         self.tasks.extend(left);
         self.tasks.sort_by_key(|task| task.id);
     }
 
-    /// Reads tasks, and gives those that take more types, or that there was no time for.
+    /// Reads tasks, and returns those that need more types, or for which there was no time.
     fn round(
         &mut self,
         memory: &Memory,
@@ -299,7 +301,7 @@ impl Dump {
         later
     }
 
-    /// Reads what threads run by `block_on`.
+    /// Reads the futures that threads run by `block_on`.
     fn read_roots(&mut self, memory: &Memory, ask: &mut Ask<'_>) {
         let bias = self.load_bias;
         let exe = self.process.exe.to_string_lossy();
@@ -349,7 +351,7 @@ impl Dump {
         }
     }
 
-    /// The task whose memory was read, or nothing where it is gone.
+    /// The task whose memory was read, or `None` if it has ended.
     fn task(
         &self,
         memory: &Memory,
@@ -390,14 +392,14 @@ impl Dump {
         last
     }
 
-    /// Reads how many permits each semaphore has left that somebody waits for.
+    /// Reads the number of free permits of each semaphore that a task waits for.
     fn count_free(&mut self, memory: &Memory) {
         let waits = self.tasks.iter().filter_map(|t| t.chain.as_ref()).flat_map(|chain| &chain.waits);
         let semaphores: HashMap<u64, u64> = waits.filter_map(|wait| Some((wait.at, wait.permits?))).collect();
         for (semaphore, permits) in semaphores {
             let word = permits.checked_add(8).and_then(|end| memory.bytes(Span { start: permits, end }));
             if let Some(Ok(word)) = word.map(<[u8; 8]>::try_from) {
-                // The lowest bit says that it is closed.
+                // The lowest bit means closed.
                 self.free.insert(semaphore, u64::from_le_bytes(word) >> 1);
             }
         }
@@ -414,7 +416,7 @@ fn bare(found: Found, of: usize, is: Is) -> Task {
     Task { id: found.id, of, owner: found.owner, at: found.at, is, chain: None, thread: None, spawned_at: None }
 }
 
-/// The path of a binary as it was before it was replaced.
+/// A binary's path without the suffix for a deleted file.
 fn shown(process: &Process) -> PathBuf {
     let path = process.exe.to_string_lossy();
     path.strip_suffix(" (deleted)").map_or_else(|| process.exe.clone(), PathBuf::from)
@@ -426,7 +428,7 @@ fn cell(found: &Found, vtables: &Vtables) -> Span {
     Span { start: found.at, end: found.at.saturating_add(size.min(MOST_CELL)) }
 }
 
-/// Tasks in parts that are read at once: each takes two pieces.
+/// Tasks in batches that are read at once: each takes two ranges.
 fn batches<'a>(found: &'a [Found], vtables: &Vtables) -> Vec<&'a [Found]> {
     let mut batches = Vec::new();
     let (mut begin, mut bytes) = (0, 0);
@@ -440,8 +442,7 @@ fn batches<'a>(found: &'a [Found], vtables: &Vtables) -> Vec<&'a [Found]> {
     batches
 }
 
-/// Reads tasks twice each, one right after the other, and gives each that is still there, with its memory where that was the
-/// same both times.
+/// Reads each task twice in a row, and returns those that still exist, with their memory if it was the same both times.
 fn read(memory: &Memory, vtables: &Vtables, batch: &[Found]) -> Vec<(Found, Option<Vec<u8>>)> {
     let spans: Vec<Span> = batch.iter().map(|found| present(cell(found, vtables), memory)).collect();
     let pieces: Vec<Span> = spans.iter().flat_map(|&span| [span, span]).collect();
@@ -452,7 +453,7 @@ fn read(memory: &Memory, vtables: &Vtables, batch: &[Found]) -> Vec<(Found, Opti
         if batch.len() < 2 {
             return Vec::new();
         }
-        // Something in it is gone: by halves.
+        // A part of it is unmapped: retried by halves.
         let (one, other) = batch.split_at(batch.len() / 2);
         let mut all = read(memory, vtables, one);
         all.extend(read(memory, vtables, other));
@@ -479,7 +480,7 @@ fn read(memory: &Memory, vtables: &Vtables, batch: &[Found]) -> Vec<(Found, Opti
     all
 }
 
-/// As much of a span as is present, from its start.
+/// The present part of a span, from its start.
 fn present(span: Span, memory: &Memory) -> Span {
     if memory.is_present(span) {
         return span;
