@@ -30,7 +30,7 @@ use std::{
 };
 
 use clap::Parser;
-use program::{say, signals, received};
+use program::{received, say, signals};
 use signal_hook::consts::SIGUSR1;
 
 /// Keeps threads in stacks of known shape.

@@ -172,7 +172,7 @@ impl Dump {
         let mut notes = Vec::new();
         notes.extend(scan.stopped.map(|why| format!("not all memory was searched: {why}")));
         if memory.swapped > 0 {
-            let swapped = humansize::format_size(memory.swapped, humansize::BINARY);
+            let swapped = hud_common::units::size(memory.swapped);
             notes.push(format!("{swapped} of memory are in swap, and tasks there are not shown"));
         }
         let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(process.pid));
