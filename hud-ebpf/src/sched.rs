@@ -163,22 +163,23 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
     let state = unsafe { &mut *state };
     catch_up(state);
     let on_cpu = if state.on_since < since { 0 } else { now.wrapping_sub(state.on_since) };
+    // Before the budget: its paths would multiply those of the search.
+    let task_id = task::current_id(config, state, 0, budget.is_left());
+    let task_id = unknown(&mut state.off.head.task_id, task_id);
     budget.count_switch();
     budget.refill(config, now, on_cpu);
-    let is_left = budget.is_left();
-    let task_id = task::current_id(config, state, 0, is_left);
-    let task_id = unknown(&mut state.off.head.task_id, task_id);
-    let mut leaf = unwind::leaf(config);
-    leaf.task_id = task_id;
-    // The place of a preemption does not predict its duration.
-    let place = if is_asleep(prev_state) { Place::of(leaf.pc, leaf.sp) } else { Place::of(0, 0) };
-    let place = Place::of_hash(unknown(&mut state.place, place.hash()));
+    let is_left = unknown(&mut state.is_walked, budget.is_left() as u32) != 0;
     if is_left {
         if task_id != 0 {
             task::report_type(config, tid, task_id, state, 0);
         }
         thread::update_name(tid, state);
     }
+    let mut leaf = unwind::leaf(config);
+    leaf.task_id = task_id;
+    // The place of a preemption does not predict its duration.
+    let place = if is_asleep(prev_state) { Place::of(leaf.pc, leaf.sp) } else { Place::of(0, 0) };
+    let place = Place::of_hash(unknown(&mut state.place, place.hash()));
     // If stacks are walked by frame pointers, the registers are unknown, and so is the place.
     let is_short = config.unwind != 0 && place.is_short(state);
     let is_walked = (is_left || (!is_short && budget.is_left_for_long())) as u32;
