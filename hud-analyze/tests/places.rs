@@ -116,7 +116,7 @@ fn one_file_is_as_good_as_the_folder() {
         let same = |text: String| text.replace("session.hud.zip", "session").split_whitespace().collect::<String>();
         assert_eq!(same(of(folder)), same(of(file)), "{question:?}");
     }
-    assert!(good(&["verify", file]).contains("closed in order"));
+    assert!(good(&["verify", file]).contains(": complete\n"));
 
     let whole = fs::read(file).unwrap();
     fs::write(file, &whole[..whole.len() / 2]).unwrap();
@@ -319,7 +319,7 @@ fn an_object_store_is_read_as_a_folder_is() {
         let there = of(&[view, "s3://hud/one/recording", "--format", "csv"]);
         assert_eq!(there, good(&[view, folder.to_str().unwrap(), "--format", "csv"]), "{view}");
     }
-    assert!(of(&["verify", "s3://hud/one/recording"]).contains("closed in order"));
+    assert!(of(&["verify", "s3://hud/one/recording"]).contains(": complete\n"));
     let wrong = moto.hud(&["info", "s3://hud/nothing/here"]);
     let told = String::from_utf8(wrong.stderr).unwrap();
     assert!(wrong.status.code() == Some(2) && told.lines().count() == 1 && told.contains("holds no session"), "{told}");

@@ -210,7 +210,7 @@ fn a_window_clips_what_crosses_it_and_says_so() {
     };
     // Two and a half seconds of the first, half a second of the second, none of those that begin where the window ends.
     assert_eq!((summary.slices, total(&folded)), (2, 3 * SECOND));
-    assert!(summary.notes.iter().any(|n| n.starts_with("2 stretches are clipped")), "{:?}", summary.notes);
+    assert!(summary.notes.iter().any(|n| n.starts_with("2 intervals are clipped")), "{:?}", summary.notes);
     assert!(summary.notes.iter().any(|n| n.starts_with("off_cpu were not watched")), "{:?}", summary.notes);
 
     let chrome: Value = serde_json::from_str(&text(&session.path, Format::Chrome, &window)).unwrap();

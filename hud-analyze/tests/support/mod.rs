@@ -347,7 +347,7 @@ pub fn rows(session: &Path, view: View, arguments: Arguments) -> Vec<Value> {
     runtime().block_on(async {
         let catalog = Catalog::open(session).unwrap();
         let rows = async |arguments: &Arguments| {
-            let frame = view.plan(&catalog, arguments).await.unwrap();
+            let frame = catalog.plan(&view, arguments).await.unwrap();
             to_json(&frame.collect().await.unwrap())
         };
         let few = rows(&arguments).await;

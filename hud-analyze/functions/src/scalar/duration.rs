@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_go_round() {
+    fn clock_times_wrap_at_midnight() {
         assert_eq!(clock(1_700_000_000_123_456_789), "22:13:20.123");
         assert_eq!(clock(-1), "23:59:59.999");
         assert_eq!((clock(i64::MIN).len(), clock(i64::MAX).len()), (12, 12));

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_told_from_start_end_day_and_calendar() {
+    fn parses_times_relative_to_start_end_and_day() {
         const SECOND: i64 = 1_000_000_000;
         // 2023-11-14 22:13:20 UTC, for three hours.
         let start = 1_700_000_000 * SECOND;
