@@ -2,7 +2,7 @@
 
 pub use hud_functions::{clock as time_of_day, human as nanos};
 use humansize::{DECIMAL, format_size};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 /// Date and time (UTC) of nanoseconds since the epoch, to the second.
 pub fn date_time(epoch_ns: i64) -> String {
@@ -58,11 +58,7 @@ pub(crate) fn many(n: u64, what: &str) -> String {
 
 /// Parses a positive duration: nanoseconds.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
-    text.parse::<SignedDuration>()
-        .ok()
-        .and_then(|d| i64::try_from(d.as_nanos()).ok())
-        .filter(|ns| *ns > 0)
-        .ok_or_else(|| "write it like 10ms, 500us or 1.5s".into())
+    hud_common::units::parse_positive(text).map_err(|_| "write it like 10ms, 500us or 1.5s".into())
 }
 
 /// Parses an amount of memory: bytes.

@@ -32,7 +32,7 @@ pub struct AttachArgs {
     #[arg(long)]
     pub no_tui: bool,
     /// Interval between lines
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = hud_common::units::parse_std)]
     pub every: Duration,
     /// What to print with --no-tui
     #[arg(long, value_enum, default_value_t = LineFormat::Text)]

@@ -86,14 +86,14 @@ pub struct RecordArgs {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub roll_size: u64,
     /// Age after which a segment is sealed (such as 60s, 5m)
-    #[arg(long, value_name = "AGE", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "AGE", default_value = "60s", value_parser = hud_common::units::parse_std)]
     pub roll_age: Duration,
     /// Disk space for the session, or for this host's part of the store (such as 10GiB); the oldest events are removed
     /// first
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub keep_size: Option<u64>,
     /// Age at which events are removed (such as 12h, 7d)
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "AGE", value_parser = hud_common::units::parse_std)]
     pub keep_age: Option<Duration>,
     /// Format of logs on stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -102,7 +102,7 @@ pub struct RecordArgs {
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// When a store's next session begins
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration, requires = "store", hide = true)]
+    #[arg(long, value_name = "AGE", value_parser = hud_common::units::parse_std, requires = "store", hide = true)]
     pub session_every: Option<Duration>,
     /// How to unwind stacks
     #[arg(long, value_enum, default_value_t = Unwind::Auto)]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use humansize::{BINARY, format_size};
+use hud_common::units::size;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::{
@@ -52,7 +52,7 @@ impl ProgressLine {
         self.bar.set_message(format!(
             "{} events/s  {}  {} dropped{}",
             HumanCount(p.events_per_second),
-            format_size(p.bytes, BINARY),
+            size(p.bytes),
             HumanCount(p.drops),
             if p.is_paused { "  the disk is full" } else { "" },
         ));
@@ -66,7 +66,7 @@ impl ProgressLine {
             self.name,
             HumanCount(p.events),
             HumanDuration(p.elapsed),
-            format_size(p.bytes, BINARY),
+            size(p.bytes),
             HumanCount(p.drops),
             outcome.reason,
         );

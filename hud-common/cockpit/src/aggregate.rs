@@ -592,9 +592,9 @@ impl Buckets {
         self.each(ts, end, |bucket, sums| {
             let on = sums.coverage.entry(stream.clone()).or_default();
             on.on = on.on.saturating_add(clipped(bucket, ts, end));
-            let told = Some((ts, reason.clone()));
-            if told > on.reason {
-                on.reason = told;
+            let row = Some((ts, reason.clone()));
+            if row > on.reason {
+                on.reason = row;
             }
         });
     }
@@ -613,7 +613,7 @@ impl Buckets {
         let sums = &mut place.partial.sums.overhead;
         sums.rows += 1;
         sums.probes = sums.probes.saturating_add(probes.unwrap_or(0).max(0));
-        sums.untold += i64::from(probes.is_none());
+        sums.without_probes += i64::from(probes.is_none());
         sums.cpu = sums.cpu.saturating_add(cpu.max(0));
         sums.bytes = sums.bytes.saturating_add(bytes.max(0));
         sums.events = sums.events.saturating_add(events.max(0));

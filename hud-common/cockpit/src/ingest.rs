@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::session::{Manifest, Table};
 use arrow::{
     array::{Array as _, ArrayRef, AsArray as _, Int32Array, Int64Array, RecordBatch, StringArray},
     datatypes::{Int32Type, Int64Type},
 };
-use hud_session::{Manifest, Table};
 
 use super::{
     Bucket, Buckets, Ended, Frame, FrameId, Grain, Histogram, Merge as _, Name, Names, OffCpuRow, Origin, PollRow,

@@ -33,7 +33,10 @@ mod thresholds;
 pub mod ui;
 mod view;
 
-// rules.rs names it so.
+#[cfg(any(feature = "session", feature = "ui"))]
+use hud_files::clean;
+#[cfg(feature = "session")]
+use hud_session as session;
 use hud_wire as wire;
 
 pub use aggregate::{Buckets, Grain, OffCpuRow, PollRow, SampleRow};

@@ -264,7 +264,7 @@ pub struct OverheadSums {
     /// The sum of `probe_ns` without nulls.
     pub probes: i64,
     /// Rows in which it is null.
-    pub untold: i64,
+    pub without_probes: i64,
     /// The sum of `recorder_cpu`.
     pub cpu: i64,
     /// The sum of `ring_bytes`.
@@ -531,7 +531,7 @@ merge! {
     Short { sum: [sleeps, asleep, summed], max: [longest], each: [last] }
     Weight { sum: [samples, weight], max: [], each: [] }
     On { sum: [on], max: [reason], each: [] }
-    OverheadSums { sum: [rows, probes, untold, cpu, bytes, events], max: [rss], each: [] }
+    OverheadSums { sum: [rows, probes, without_probes, cpu, bytes, events], max: [rss], each: [] }
     ProcessSums { sum: [rows, user, sys, others_rows, others, throttled], max: [last], each: [] }
     Partial { sum: [], max: [], each: [sums, sleeps, long_polls, marks] }
 }

@@ -826,7 +826,7 @@ pub struct Coverage {
     /// By name of the stream.
     pub streams: Vec<StreamCoverage>,
     /// End of the recorder's last row of coverage, which lags in a live session.
-    pub told_until: Option<i64>,
+    pub known_until: Option<i64>,
     /// The part at the window's start that the viewer has not read (ns): it started later, or fell behind and skipped it. Only
     /// the streams' coverage includes that part.
     pub unread: i64,
@@ -841,8 +841,8 @@ pub struct StreamCoverage {
     pub on: i64,
     /// Time in which it is known to have been off (ns).
     pub off: i64,
-    /// Time without coverage yet (ns). `on + off + untold` is the window.
-    pub untold: i64,
+    /// Time without coverage yet (ns). `on + off + unknown` is the window.
+    pub unknown: i64,
     /// Its rows in the window (events that ended in it). Without coverage, rows are evidence that it was on.
     pub rows: i64,
     /// Reason why it was last turned on or off, if known.

@@ -23,7 +23,7 @@ pub(super) fn of(scene: &Scene<'_>, coverage: &Coverage) -> (Tasks, Vec<TypeRow>
         scene.total.tasks.keys().map(|id| scene.names.type_of.get(id).copied()).collect();
     for ((id, sums), type_id) in scene.total.tasks.iter().zip(type_ids) {
         let of = hints.of(&mut types, type_id, number_of(type_id));
-        let (is_loop, does_pass) = *of.told.get_or_insert_with(|| {
+        let (is_loop, does_pass) = *of.filtered.get_or_insert_with(|| {
             let is_loop = scene.names.kind_of_type(type_id) == TaskKind::Worker;
             (is_loop, does_pass(scene, type_id, filter.as_deref()))
         });
@@ -112,7 +112,7 @@ struct TypeSums {
     spawned: i64,
     ended: i64,
     /// Whether it is the loop of a worker, and whether it passes the filter.
-    told: Option<(bool, bool)>,
+    filtered: Option<(bool, bool)>,
 }
 
 impl TypeSums {

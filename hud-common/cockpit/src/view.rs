@@ -121,18 +121,18 @@ impl Snapshot {
     }
 }
 
-fn coverage(scene: &Scene<'_>, told: Option<i64>, read_from: Option<i64>) -> Coverage {
+fn coverage(scene: &Scene<'_>, known_until: Option<i64>, read_from: Option<i64>) -> Coverage {
     let window = scene.window;
-    let told_in_window = told.map_or(0, |told| told.min(window.end()).saturating_sub(window.start()).max(0));
+    let known_in_window = known_until.map_or(0, |end| end.min(window.end()).saturating_sub(window.start()).max(0));
     let streams = Stream::ALL.into_iter().filter(|s| !matches!(s, Stream::Tasks | Stream::Threads)).map(|stream| {
         let on = scene.parts.iter().map(|(_, p)| on(&p.sums, stream)).fold(0, i64::saturating_add);
-        let known = told_in_window.max(on.min(window.dur()));
+        let known = known_in_window.max(on.min(window.dur()));
         let reason = scene.total.coverage.get(stream.name()).and_then(|on| on.reason.as_ref());
         StreamCoverage {
             stream: stream.name().into(),
             on,
             off: known.saturating_sub(on),
-            untold: window.dur().saturating_sub(known),
+            unknown: window.dur().saturating_sub(known),
             rows: scene.rows(stream),
             reason: reason.map(|(_, reason)| reason.clone()),
         }
@@ -140,7 +140,7 @@ fn coverage(scene: &Scene<'_>, told: Option<i64>, read_from: Option<i64>) -> Cov
     let mut streams: Vec<_> = streams.collect();
     streams.sort_by(|a, b| a.stream.cmp(&b.stream));
     let unread = read_from.map_or(0, |from| from.min(window.end()).saturating_sub(window.start()).max(0));
-    Coverage { streams, told_until: told, unread }
+    Coverage { streams, known_until, unread }
 }
 
 impl Coverage {
@@ -224,7 +224,7 @@ fn overhead(total: &Sums) -> Option<Overhead> {
     let (_, recorder_rss) = sums.rss?;
     Some(Overhead {
         rows: sums.rows,
-        probes: (sums.untold < sums.rows).then_some(sums.probes),
+        probes: (sums.without_probes < sums.rows).then_some(sums.probes),
         recorder_cpu: sums.cpu,
         recorder_rss,
         ring_bytes: sums.bytes,

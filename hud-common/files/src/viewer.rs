@@ -8,9 +8,10 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    ptr,
 };
 
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities, clear_ambient_capability_set, set_capabilities, set_no_new_privs};
 
 use super::folder::folders_in;
@@ -46,7 +47,7 @@ impl Viewer {
     /// Only root changes its account. If the sessions belong to several users, root keeps its account and only the capability
     /// to read them.
     pub fn of(places: &[PathBuf], purpose: Purpose) -> Self {
-        if !Uid::effective().is_root() {
+        if !geteuid().is_root() {
             return Viewer { account: None, capabilities: CapabilitySet::empty() };
         }
         let owners: BTreeSet<Account> = places.iter().flat_map(|place| owners(place)).collect();
@@ -68,7 +69,7 @@ impl Viewer {
     /// For the session at `folder`, without capabilities.
     pub fn of_folder(folder: &Path) -> Self {
         let owner = fs::metadata(folder).ok().map(|m| Account { uid: m.uid(), gid: m.gid() });
-        let account = owner.filter(|owner| Uid::effective().is_root() && owner.uid != 0);
+        let account = owner.filter(|owner| geteuid().is_root() && owner.uid != 0);
         Viewer { account, capabilities: CapabilitySet::empty() }
     }
 
@@ -81,17 +82,10 @@ impl Viewer {
     ///
     /// Each measure is independent of the others. An error is the reason why this process is still root; the other measures are
     /// then in force.
-    pub fn enter(self) -> Result<(), nix::errno::Errno> {
+    pub fn enter(self) -> io::Result<()> {
         let _ = set_no_new_privs(true);
         let mut keep = self.capabilities;
-        let become_owner = |Account { uid, gid }| {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-            // Groups first: after the change of user they cannot be set.
-            setgroups(&[])?;
-            setresgid(gid, gid, gid)?;
-            setresuid(uid, uid, uid)
-        };
-        let done = self.account.map_or(Ok(()), become_owner);
+        let done = self.account.map_or(Ok(()), change_account);
         if done.is_err() {
             // Root without capabilities could not read the sessions.
             keep |= CapabilitySet::DAC_READ_SEARCH;
@@ -105,6 +99,19 @@ impl Viewer {
         }
         done
     }
+}
+
+/// Changes user and groups of all threads. The C library does that for all threads; the system calls, and with them rustix,
+/// change the calling thread only.
+fn change_account(Account { uid, gid }: Account) -> io::Result<()> {
+    let check = |result: i32| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // Groups first: after the change of user they cannot be set.
+    // SAFETY: the list is empty, so its pointer is not read.
+    check(unsafe { libc::setgroups(0, ptr::null()) })?;
+    // SAFETY: the call has no pointer argument.
+    check(unsafe { libc::setresgid(gid, gid, gid) })?;
+    // SAFETY: the call has no pointer argument.
+    check(unsafe { libc::setresuid(uid, uid, uid) })
 }
 
 /// For root: `place` without links, if no other user can change the path. Otherwise the folder, on the path or at its end, in

@@ -121,12 +121,12 @@ fn write(root: &Path, events: i64, rate: i64, seed: u64) -> Result<()> {
 
     let counts = rows.map(AtomicI64::into_inner);
     let mut streams: BTreeMap<String, StreamAccount> = BTreeMap::new();
-    let told = EVENTS
+    let rows_of = EVENTS
         .iter()
         .map(|t| t.name())
         .zip(counts)
         .chain([("tasks", TASKS + i64::from(WORKERS)), ("threads", i64::from(1 + WORKERS + POOL))]);
-    for (name, rows) in told {
+    for (name, rows) in rows_of {
         let rows = rows.unsigned_abs();
         streams.insert(name.into(), StreamAccount { produced: rows, stored: rows, ..StreamAccount::default() });
     }

@@ -205,7 +205,7 @@ impl Reader {
         let mut notes = Vec::new();
         notes.extend(scan.stopped.map(|why| format!("not all memory was searched: {why}")));
         if memory.swapped > 0 {
-            let swapped = humansize::format_size(memory.swapped, humansize::BINARY);
+            let swapped = hud_common::units::size(memory.swapped);
             notes.push(format!("{swapped} of memory are in swap, and tasks there are not shown"));
         }
         let mut dump = Dump {

@@ -95,7 +95,7 @@ fn head(out: &mut String, dump: &Dump) -> std::fmt::Result {
         if count > 0 { ": " } else { "" },
         states.join(", ")
     )?;
-    let searched = humansize::format_size(dump.searched, humansize::BINARY);
+    let searched = hud_common::units::size(dump.searched);
     writeln!(out, "read {searched} of its memory in {:.2} s, without stopping it", dump.took.as_secs_f64())?;
     match dump.detail {
         Detail::Chains => {}

@@ -13,7 +13,7 @@ use datafusion::{
 };
 use jiff::{SignedDuration, Timestamp, civil};
 
-use super::{Taken, coerced, over_arrays};
+use super::{Taken, coerced, duration::parse_duration, over_arrays};
 
 /// A moment, as a user writes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,10 +33,8 @@ impl FromStr for Moment {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let duration = |text: &str| {
-            text.parse::<SignedDuration>().ok().filter(|d| !d.is_negative()).ok_or_else(|| {
-                let shown: String = text.chars().take(40).collect();
-                format!("{shown:?} is no duration, write it like 12.5s, 300ms or 2m")
-            })
+            let ns = parse_duration(text)?;
+            if ns < 0 { Err(format!("{text} is negative")) } else { Ok(SignedDuration::from_nanos(ns)) }
         };
         if let Some(after) = text.strip_prefix('+') {
             return Ok(Moment::AfterStart(duration(after)?));

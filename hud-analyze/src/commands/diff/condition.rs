@@ -2,8 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-use jiff::SignedDuration;
-
 use super::bootstrap::Change;
 
 /// `p99_poll > +20%`, `p99_poll:app::handler > 50ms`, `cpu_share:app::burn >= 10%`.
@@ -65,8 +63,8 @@ fn bound(text: &str) -> Option<Bound> {
     if let Some(value) = finite(text) {
         return Some(Bound::Value(value));
     }
-    let duration: SignedDuration = text.parse().ok()?;
-    Some(Bound::Value(duration.as_secs_f64() * 1e9))
+    let ns = hud_common::units::parse_duration(text).ok()?;
+    Some(Bound::Value(ns as f64))
 }
 
 impl Condition {

@@ -111,9 +111,10 @@ pub(super) fn marks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let start = snapshot.session.start;
     parts.push((format!("{} {}", time_of_day(snapshot.at), since(snapshot.at.saturating_sub(start))), theme.text));
     parts.push((format!("window {}", round(cx.state.window())), theme.text));
-    if let Some(told) = snapshot.process.as_ref().filter(|told| told.rows > 0) {
-        let cpu = thousandths(told.cpu_user.saturating_add(told.cpu_sys), told.rows.saturating_mul(1_000_000_000));
-        parts.push((format!("app {} {}", share(cpu), bytes(told.rss)), theme.dim));
+    if let Some(process) = snapshot.process.as_ref().filter(|process| process.rows > 0) {
+        let cpu =
+            thousandths(process.cpu_user.saturating_add(process.cpu_sys), process.rows.saturating_mul(1_000_000_000));
+        parts.push((format!("app {} {}", share(cpu), bytes(process.rss)), theme.dim));
     }
     let exe = snapshot.session.exe.rsplit('/').next().unwrap_or_default();
     if !exe.is_empty() {

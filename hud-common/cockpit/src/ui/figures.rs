@@ -6,8 +6,8 @@ use super::format::thousandths;
 
 /// Share of the window in which a stream was recorded, in thousandths. Where coverage is not yet known, rows are evidence.
 pub(super) fn recorded(stream: &StreamCoverage) -> i64 {
-    let whole = stream.on.saturating_add(stream.off).saturating_add(stream.untold);
-    let on = if stream.rows > 0 { stream.on.saturating_add(stream.untold) } else { stream.on };
+    let whole = stream.on.saturating_add(stream.off).saturating_add(stream.unknown);
+    let on = if stream.rows > 0 { stream.on.saturating_add(stream.unknown) } else { stream.on };
     thousandths(on, whole)
 }
 

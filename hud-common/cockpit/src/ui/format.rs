@@ -1,7 +1,7 @@
 //! Counts, times of day and instants as text. Durations, sizes and shares are those of [`hud_units`].
 
 use hud_units::{decimal, parse_duration};
-pub(super) use hud_units::{duration as nanos, round_duration as round, share, size as bytes};
+pub(super) use hud_units::{duration as nanos, round_duration as round, share};
 
 use crate::Value;
 
@@ -36,6 +36,11 @@ pub(super) fn count(n: i64) -> String {
 /// A count beyond the range of `i64`.
 pub(super) fn count_u64(n: u64) -> String {
     count(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// A size in bytes.
+pub(super) fn bytes(n: i64) -> String {
+    hud_units::size(u64::try_from(n).unwrap_or(0))
 }
 
 /// The time of day (UTC) of an instant (ns since the epoch), to the tenth of a second.

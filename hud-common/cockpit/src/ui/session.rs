@@ -81,30 +81,30 @@ fn facts(cx: &Cx<'_>) -> Vec<(String, String, Style)> {
         }
     }
     match &snapshot.overhead {
-        Some(told) => {
-            let probes = told.probes.map_or("not measured by this kernel".into(), nanos);
+        Some(overhead) => {
+            let probes = overhead.probes.map_or("not measured by this kernel".into(), nanos);
             let cost = cost(snapshot).map_or("-".into(), share);
             let text = format!(
                 "{cost} of a core: probes {probes}, recorder {} in {} s; {} of memory, {} events, {} through the ring",
-                nanos(told.recorder_cpu),
-                told.rows,
-                bytes(told.recorder_rss),
-                count(told.events),
-                bytes(told.ring_bytes)
+                nanos(overhead.recorder_cpu),
+                overhead.rows,
+                bytes(overhead.recorder_rss),
+                count(overhead.events),
+                bytes(overhead.ring_bytes)
             );
             say("hud", text, theme.text);
         }
         None => say("hud", "no figures in this window".into(), theme.dim),
     }
-    if let Some(told) = &snapshot.process {
-        let fds = told.fds.map_or(String::new(), |n| format!(", {n} files open"));
+    if let Some(process) = &snapshot.process {
+        let fds = process.fds.map_or(String::new(), |n| format!(", {n} files open"));
         let text = format!(
             "{} user and {} kernel time in {} s; {} of memory, {} threads{fds}",
-            nanos(told.cpu_user),
-            nanos(told.cpu_sys),
-            told.rows,
-            bytes(told.rss),
-            told.threads
+            nanos(process.cpu_user),
+            nanos(process.cpu_sys),
+            process.rows,
+            bytes(process.rss),
+            process.threads
         );
         say("usage", text, theme.text);
     }
@@ -171,7 +171,7 @@ fn coverage(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             2 => Cell::text(share(part), style),
             3 => Cell::text(count(row.rows), cx.theme.text),
             4 => Cell::text(nanos(row.off), cx.theme.dim),
-            5 => Cell::text(nanos(row.untold), cx.theme.dim),
+            5 => Cell::text(nanos(row.unknown), cx.theme.dim),
             _ => Cell::text(row.reason.as_ref().map_or(String::new(), |why| why.to_string()), cx.theme.dim),
         }
     });

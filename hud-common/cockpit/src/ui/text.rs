@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use unicode_width::UnicodeWidthChar as _;
 
-use hud_files::clean;
+use crate::clean;
 
 /// Maximum number of combining marks per character: enough for any script, and too few to cover the lines above.
 const MOST_MARKS: usize = 3;

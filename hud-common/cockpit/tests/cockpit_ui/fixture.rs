@@ -308,11 +308,11 @@ pub(crate) fn rich(names: Names) -> Snapshot {
         jump: Jump { task: Some(TaskId(17)), ..Jump::default() },
         is_estimated: rule == Rule::Imbalance,
     };
-    let stream = |name: &str, on: i64, off: i64, untold: i64, rows: i64, reason: Option<&str>| StreamCoverage {
+    let stream = |name: &str, on: i64, off: i64, unknown: i64, rows: i64, reason: Option<&str>| StreamCoverage {
         stream: name.into(),
         on: on * MILLI,
         off: off * MILLI,
-        untold: untold * MILLI,
+        unknown: unknown * MILLI,
         rows,
         reason: reason.map(Name::from),
     };
@@ -453,7 +453,7 @@ pub(crate) fn rich(names: Names) -> Snapshot {
                 stream("samples", 9_000, 0, 1_000, 1_188, None),
                 stream("wakes", 0, 10_000, 0, 0, Some("budget")),
             ],
-            told_until: Some(AT - SECOND),
+            known_until: Some(AT - SECOND),
             unread: 0,
         },
         drops: Drops {
