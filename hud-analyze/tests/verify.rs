@@ -192,7 +192,7 @@ fn each_thing_that_can_be_wrong_is_named() {
     assert_fault(&session, "000001.arrows.inflight was not sealed");
 
     for (rows, told) in [
-        ([account_row(10, 5, 5, 0), account_row(20, 5, 4, 0)], "the account of off_cpu shrinks"),
+        ([account_row(10, 5, 5, 0), account_row(20, 5, 4, 0)], "the account of off_cpu decreases"),
         ([account_row(10, 5, 4, 2), account_row(20, 9, 5, 2)], "counts more events than were produced"),
         ([account_row(10, 1, 1, 0), account_row(20, 90, 80, 2)], "75 rows of off_cpu are missing"),
         ([account_row(10, 1, 1, 0), account_row(20, 90, 5, 2)], "is below its last row"),
@@ -247,7 +247,7 @@ fn a_session_of_a_killed_recorder_is_proven_and_its_loss_stated() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     assert!(text.contains("its recorder was killed; recovered"), "{text}");
-    assert!(text.contains("at least 2 events of off_cpu lost; what ended after"), "{text}");
+    assert!(text.contains("at least 2 events of off_cpu lost; events that ended after"), "{text}");
     // Rows that go after recovery are not the recorder's loss.
     fs::remove_file(session.dir().segment(Table::OffCpu, 2)).unwrap();
     assert_fault(&session, "off_cpu should have 2 rows and has 1");

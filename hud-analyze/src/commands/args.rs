@@ -1,4 +1,5 @@
-//! Arguments that several commands share.
+//! Arguments that several commands share. Groups of them have no doc comments: clap would show these as the description of a
+//! command that flattens the group.
 
 use std::{
     io::{self, Write as _},
@@ -26,7 +27,7 @@ TIME is one of:
   14:03:20                time of day in UTC, as tables show it
   2026-01-31T14:03:20Z    RFC 3339";
 
-/// The sessions to read.
+// The sessions to read.
 #[derive(Args, Debug)]
 pub(crate) struct Sessions {
     /// Session folders, stores of sessions, archives (.hud.zip), or s3://, gs:// and az:// URLs of these
@@ -50,7 +51,7 @@ pub(crate) fn open(locations: &[PathBuf], settings: &Settings) -> Result<Catalog
     Ok(catalog)
 }
 
-/// A time range.
+// A time range.
 #[derive(Args, Debug)]
 pub(crate) struct TimeRange {
     /// Start of the time range [default: start of the session]
@@ -68,7 +69,7 @@ impl TimeRange {
     }
 }
 
-/// How queries run, and how their results are written.
+// How queries run, and how their results are written.
 #[derive(Args, Debug)]
 pub(crate) struct QueryOptions {
     /// Output format
@@ -86,7 +87,7 @@ impl QueryOptions {
     }
 }
 
-/// Arguments of all views.
+// Arguments of all views.
 #[derive(Args, Debug)]
 pub(crate) struct ViewArgs {
     #[command(flatten)]
@@ -103,7 +104,7 @@ pub(crate) struct ViewArgs {
     pub(crate) query: QueryOptions,
 }
 
-/// Restriction to a task.
+// Restriction to a task.
 #[derive(Args, Debug)]
 pub(crate) struct TaskArg {
     /// Only this task
@@ -111,7 +112,7 @@ pub(crate) struct TaskArg {
     pub(crate) task: Option<i64>,
 }
 
-/// Restriction to a thread.
+// Restriction to a thread.
 #[derive(Args, Debug)]
 pub(crate) struct ThreadArg {
     /// Only this thread

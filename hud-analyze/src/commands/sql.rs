@@ -25,8 +25,8 @@ use datafusion::{
 use futures::{FutureExt as _, StreamExt as _, stream};
 use hud_common::session::Table;
 use hud_shell::{
-    Column, Control, Database, Expanded, Function, FunctionKind, Input, Options, Outcome, Relation, RelationKind,
-    Settings, ShellError, Summary,
+    Column, Control, Database, Function, FunctionKind, Input, Options, Outcome, Relation, RelationKind, Settings,
+    ShellError, Summary,
 };
 use tokio::{
     runtime::Runtime,
@@ -110,8 +110,7 @@ fn run_inputs(catalog: &Catalog, runtime: &Runtime, args: &SqlArgs) -> Result<Ou
             commands.chain(files.iter().cloned().map(Input::File)).collect()
         }
     };
-    let settings =
-        Settings { format: args.query.format, null: "-".into(), footer: inputs.is_empty(), ..Settings::default() };
+    let settings = Settings { format: args.query.format, footer: inputs.is_empty(), ..Settings::default() };
     let options = Options { greeting: greeting(catalog), settings, ..Options::default() };
     let database = Sql { catalog, runtime, relations: RefCell::default() };
     hud_shell::run(&database, &inputs, options).map_err(|error| match error {
@@ -162,19 +161,17 @@ impl Database for Sql<'_> {
         out: &mut dyn Write,
         control: &Control,
     ) -> hud_shell::Result<Summary> {
-        let began = Instant::now();
         let (cancel, cancelled) = oneshot::channel();
         control.on_cancel(move || {
             let _ = cancel.send(());
         });
-        let answered = self.runtime.block_on(async {
+        self.runtime.block_on(async {
             tokio::select! {
                 biased;
                 _ = cancelled => Err(ShellError::Cancelled),
                 answered = self.answer(sql, settings, out, control) => answered.map_err(|e| ShellError::Query(e.to_string())),
             }
-        })?;
-        Ok(Summary { elapsed: began.elapsed(), ..answered })
+        })
     }
 }
 
@@ -198,13 +195,11 @@ impl Sql<'_> {
     /// Writes the results of [`Work`]. The work itself runs on other threads, so that this one always notices a cancellation; then
     /// the work is aborted.
     async fn answer(&self, sql: &str, settings: &Settings, out: &mut dyn Write, control: &Control) -> Result<Summary> {
-        let limit = settings.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let (sender, mut answers) = mpsc::channel(1);
         let work = Work {
             opened: Arc::clone(self.catalog.opened()),
             context: self.catalog.context()?.clone(),
             sql: sql.to_owned(),
-            limit,
             control: control.clone(),
             answers: sender,
         };
@@ -213,13 +208,7 @@ impl Sql<'_> {
         while let Some(Answer { schema, plan, mut batches }) = answers.recv().await {
             let batches = Box::pin(stream::poll_fn(move |cx| batches.poll_recv(cx)));
             let answer = Rows { schema, batches };
-            let shape = Shape {
-                limit,
-                null: &settings.null,
-                expanded: settings.expanded != Expanded::Off,
-                width: settings.width,
-                ..Shape::default()
-            };
+            let shape = Shape { null: "-", expanded: settings.expanded, width: settings.width, ..Shape::default() };
             let write = write::write_rows(self.catalog, answer, settings.format, &shape, out);
             tokio::pin!(write);
             let mut pause = TICK;
@@ -235,7 +224,6 @@ impl Sql<'_> {
                 }
             };
             summary.rows = Some(summary.rows.unwrap_or(0) + written.rows);
-            summary.truncated |= written.has_more;
         }
         match (&mut work.0).await {
             Ok(done) => done.map(|()| summary),
@@ -249,7 +237,6 @@ struct Work {
     opened: Arc<OpenSessions>,
     context: SessionContext,
     sql: String,
-    limit: Option<usize>,
     control: Control,
     answers: mpsc::Sender<Answer>,
 }
@@ -283,10 +270,6 @@ impl Work {
             if frame.schema().fields().is_empty() {
                 continue;
             }
-            let frame = match self.limit {
-                Some(limit) => frame.limit(0, Some(limit.saturating_add(1)))?,
-                None => frame,
-            };
             let schema = Arc::clone(frame.schema().inner());
             let task = Arc::new(frame.task_ctx());
             let (state, plan) = frame.into_parts();

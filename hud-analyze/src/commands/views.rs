@@ -6,7 +6,7 @@ use clap::Args;
 use hud_shell::Format;
 
 use crate::{
-    commands::args::{TaskArg, ThreadArg, ViewArgs},
+    commands::args::{TIMES, TaskArg, ThreadArg, ViewArgs},
     error::{Error, Result},
     human::parse_duration,
     output::{stdout::Stdout, timeline, write},
@@ -21,7 +21,13 @@ use crate::{
 /// Rows in table and markdown without `--limit`.
 const LIMIT: usize = 20;
 
+/// Show CPU time by function or source line, and task type
 #[derive(Args, Debug)]
+#[command(after_help = format!("{TIMES}\n\n\
+Examples:
+  hud-analyze hotspots SESSION
+  hud-analyze hotspots SESSION --lines --limit 50
+  hud-analyze hotspots SESSION --task 42 --format json"))]
 pub(crate) struct HotspotsArgs {
     #[command(flatten)]
     view: ViewArgs,
@@ -34,7 +40,13 @@ pub(crate) struct HotspotsArgs {
     lines: bool,
 }
 
+/// Show what blocked or kept busy a worker inside a poll for too long
 #[derive(Args, Debug)]
+#[command(after_help = format!("{TIMES}\n\n\
+Examples:
+  hud-analyze blocking SESSION
+  hud-analyze blocking SESSION --each --from +5s --to +6s
+  hud-analyze blocking SESSION --threshold 1ms --asleep 100us"))]
 pub(crate) struct BlockingArgs {
     #[command(flatten)]
     view: ViewArgs,
@@ -53,7 +65,9 @@ pub(crate) struct BlockingArgs {
     asleep: i64,
 }
 
+/// Show the time of each worker: running, blocked, runnable, idle
 #[derive(Args, Debug)]
+#[command(after_help = TIMES)]
 pub(crate) struct WorkersArgs {
     #[command(flatten)]
     view: ViewArgs,
@@ -61,7 +75,12 @@ pub(crate) struct WorkersArgs {
     thread: ThreadArg,
 }
 
+/// Show tasks or task types, busiest first
 #[derive(Args, Debug)]
+#[command(after_help = format!("{TIMES}\n\n\
+Examples:
+  hud-analyze tasks SESSION
+  hud-analyze tasks SESSION --by-type"))]
 pub(crate) struct TasksArgs {
     #[command(flatten)]
     view: ViewArgs,
@@ -72,7 +91,13 @@ pub(crate) struct TasksArgs {
     by_type: bool,
 }
 
+/// Draw the state of each worker over time
 #[derive(Args, Debug)]
+#[command(after_help = format!("{TIMES}\n\n\
+Examples:
+  hud-analyze timeline SESSION
+  hud-analyze timeline SESSION --from +5s --to +5.5s --step 5ms
+  hud-analyze timeline SESSION --format csv > timeline.csv"))]
 pub(crate) struct TimelineArgs {
     #[command(flatten)]
     view: ViewArgs,
