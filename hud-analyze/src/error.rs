@@ -1,4 +1,4 @@
-//! What can go wrong with a question, and what to do then. Every message is one line.
+//! The errors of hud-analyze. Each message is one line: the action, the cause, and how to proceed.
 
 use std::{io, path::PathBuf};
 
@@ -8,7 +8,7 @@ use hud_common::session::{self, Table};
 /// [`core::result::Result`] with this module's [`Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// A question could not be answered.
+/// A command failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,53 +23,53 @@ pub enum Error {
     Segment {
         /// The file.
         path: PathBuf,
-        /// What the decoder said.
+        /// The decoder's error.
         why: String,
     },
-    /// A segment is no longer there.
-    #[error("{path} has gone away while it was read; ask again", path = .0.display())]
+    /// A segment disappeared.
+    #[error("{path} disappeared while it was read; run the command again", path = .0.display())]
     Gone(PathBuf),
-    /// The SQL is wrong.
+    /// The SQL is invalid.
     #[error("{message}; {hint}")]
     Sql {
-        /// What is wrong with it.
+        /// The cause.
         message: String,
-        /// What may help.
+        /// How to proceed.
         hint: String,
     },
-    /// The SQL is right and still it failed.
+    /// A valid query failed.
     #[error("the query failed: {0}")]
     Query(String),
-    /// The arguments contradict each other or the session.
+    /// The arguments contradict each other or do not fit the session.
     #[error("{message}; {hint}")]
     Usage {
-        /// What is wrong with them.
+        /// The cause.
         message: String,
-        /// What to give instead.
+        /// How to proceed.
         hint: String,
     },
-    /// A session is not whole.
-    #[error("{session} is not proven: {why}", session = session.display())]
+    /// A session failed verification.
+    #[error("{session} failed verification: {why}", session = session.display())]
     Unproven {
         /// The folder.
         session: PathBuf,
-        /// The first reason.
+        /// The first failed check.
         why: String,
     },
-    /// A comparison came out as it must not.
+    /// A `--fail-if` condition of `diff` holds.
     #[error("{condition}{}", if *.more > 0 { format!(", and {more} more") } else { String::new() })]
     Differs {
-        /// The first condition that is met.
+        /// The first of them.
         condition: String,
-        /// How many others are.
+        /// Number of others.
         more: usize,
     },
-    /// A file that the user named, or an output.
+    /// Reading an input or writing an output failed.
     #[error("cannot {action}: {source}")]
     Io {
-        /// What was tried, on what.
+        /// The action and its object.
         action: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A session could not be repaired or compacted.
@@ -78,30 +78,30 @@ pub enum Error {
     /// An export could not be made.
     #[error("{0}")]
     Export(String),
-    /// A signal ended it.
+    /// A signal ended the shell.
     #[error("ended by signal {0}")]
     Signal(i32),
     /// The user cancelled it.
     #[error("cancelled")]
     Cancelled,
-    /// The shell has said all of it in a line.
+    /// An error of the shell, as one line.
     #[error("{0}")]
     Shell(String),
-    /// There is no cockpit.
+    /// The cockpit could not be shown.
     #[error("cannot {0}")]
     Replay(String),
-    /// A view in the program is at fault.
-    #[error("hud's own view {view} is wrong: {why}; please report this")]
+    /// An embedded view is invalid.
+    #[error("hud's view {view} is invalid: {why}; please report this bug")]
     View {
         /// Its name.
         view: &'static str,
-        /// What is wrong with it.
+        /// The cause.
         why: String,
     },
 }
 
 impl Error {
-    /// The exit code: 2 for wrong arguments, else 1.
+    /// The exit code: 2 for invalid arguments, 128 + N for signal N, otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage { .. } => 2,
@@ -111,15 +111,29 @@ impl Error {
         }
     }
 
-    /// For `map_err`: the system refused `action`.
+    /// For `map_err`: an error of the system, with the action that failed.
     pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Error::Io { action, source }
     }
 
-    /// Whether the reader of our output went away: no failure, only the end.
+    /// Whether the reader of the output closed it, which is no failure.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<&session::Error> for Error {
+    fn from(error: &session::Error) -> Self {
+        match error {
+            session::Error::Damaged { path, why } | session::Error::Foreign { path, why } => {
+                Error::Segment { path: path.clone(), why: why.clone() }
+            }
+            session::Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Error::Gone(path.clone())
+            }
+            other => Error::Query(other.to_string()),
+        }
     }
 }
 
@@ -147,7 +161,7 @@ impl From<DataFusionError> for Error {
 impl From<ArrowError> for Error {
     fn from(error: ArrowError) -> Self {
         match error {
-            ArrowError::IoError(_, source) => Error::Io { action: "write the answer".into(), source },
+            ArrowError::IoError(_, source) => Error::Io { action: "write the result".into(), source },
             other => Error::Query(one_line(&other.to_string())),
         }
     }
@@ -163,7 +177,7 @@ fn strip(message: &str) -> String {
 
 fn schema_message(error: &SchemaError, message: &str) -> String {
     match error {
-        // The list of valid fields is long; the table's own columns are one command away.
+        // The list of valid fields is long, and `DESCRIBE` prints it.
         SchemaError::FieldNotFound { field, valid_fields } => {
             let near = nearest(&field.name, valid_fields.iter().map(|c| c.name.as_str()));
             match near {
@@ -188,7 +202,7 @@ fn sql_error(message: String) -> Error {
     Error::Sql { message, hint: "`DESCRIBE table` lists a table's columns".into() }
 }
 
-/// The candidate most like `name`, if any is like it at all.
+/// The candidate most similar to `name`, if any is similar.
 fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|c| (strsim::normalized_damerau_levenshtein(name, c), c))
@@ -197,7 +211,7 @@ fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
         .map(|(_, c)| c)
 }
 
-/// Whatever an inner layer said, on one line.
+/// An error message as one line.
 pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,15 +1,15 @@
-//! Numbers as people read them: `12.4 ms`, `14:03:20.123`, `31.5 %`, `1.2 MB`.
+//! Numbers as text: `12.4 ms`, `14:03:20.123`, `31.5 %`, `1.2 MB`; and as arguments: `10ms`, `512MiB`.
 
 pub use hud_functions::{clock as time_of_day, human as nanos};
 use humansize::{DECIMAL, format_size};
 use jiff::Timestamp;
 
-/// Date and time (UTC) of nanoseconds since the epoch.
+/// Date and time (UTC) of nanoseconds since the epoch, to the second.
 pub fn date_time(epoch_ns: i64) -> String {
     zoned(epoch_ns, "%Y-%m-%d %H:%M:%S UTC")
 }
 
-/// A moment, to the millisecond.
+/// Date and time (UTC) of nanoseconds since the epoch, to the millisecond.
 pub fn instant(epoch_ns: i64) -> String {
     zoned(epoch_ns, "%Y-%m-%d %H:%M:%S.%3f UTC")
 }
@@ -21,7 +21,7 @@ fn zoned(epoch_ns: i64, format: &str) -> String {
     }
 }
 
-/// A share of 1 in percent.
+/// A share between 0 and 1, as a percentage.
 pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
@@ -34,7 +34,7 @@ pub fn bytes(bytes: i64) -> String {
     }
 }
 
-/// A count with its thousands apart.
+/// A count with thousands separators.
 pub fn count(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3 + 1);
@@ -50,6 +50,23 @@ pub fn count(n: i64) -> String {
     out
 }
 
+/// A number of things: `1 row`, `2,000 rows`.
+pub(crate) fn many(n: u64, what: &str) -> String {
+    let count = count(i64::try_from(n).unwrap_or(i64::MAX));
+    if n == 1 { format!("{count} {what}") } else { format!("{count} {what}s") }
+}
+
+/// Parses a positive duration: nanoseconds.
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+    hud_common::units::parse_positive(text).map_err(|_| "write it like 10ms, 500us or 1.5s".into())
+}
+
+/// Parses an amount of memory: bytes.
+pub(crate) fn parse_memory(text: &str) -> Result<usize, String> {
+    let size = text.parse::<bytesize::ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+    size.filter(|size| *size >= 16 << 20).ok_or_else(|| "write it like 512MiB or 4GiB, 16MiB at least".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_have_their_thousands_apart() {
+    fn counts_have_thousands_separators() {
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(1_000), "1,000");

@@ -1,4 +1,4 @@
-//! How far the reading of many segments has come: a line on a terminal, for whoever waits longer than a second.
+//! A progress bar on the terminal for reading many segments, shown after one second.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -8,12 +8,12 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How long a person waits without being told for what.
+/// Delay before the bar is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What comes after a longer pause is another wait.
+/// A longer pause starts a new wait.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A wait for segments, which any thread may read.
+/// Progress of reading segments on any thread.
 #[derive(Debug)]
 pub(crate) struct Progress {
     what: &'static str,
@@ -22,7 +22,7 @@ pub(crate) struct Progress {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the wait began, and when there was news of it last.
+    /// Start of the wait, and time of the last step.
     wait: Option<(Instant, Instant)>,
     done: u64,
     all: u64,
@@ -30,18 +30,18 @@ struct State {
 }
 
 impl Progress {
-    /// `what` follows the number of segments: "segments opened".
+    /// `what` is shown after the number of segments: "segments opened".
     pub(crate) fn new(what: &'static str) -> Self {
         Progress { what, state: Mutex::default() }
     }
 
-    /// Says that so many more are to be read.
+    /// Adds segments that will be read.
     pub(crate) fn expect(&self, more: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.all = state.all.saturating_add(more as u64);
     }
 
-    /// Says that one was read.
+    /// Counts a segment as read.
     pub(crate) fn step(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -62,7 +62,7 @@ impl Progress {
         }
     }
 
-    /// Takes the line away.
+    /// Removes the bar.
     pub(crate) fn clear(&self) {
         if let Some(bar) = self.state.lock().unwrap_or_else(PoisonError::into_inner).bar.take() {
             bar.finish_and_clear();

@@ -1,19 +1,19 @@
-//! How many threads work at one answer, and work that they share.
+//! Number of threads for a query, and a parallel map that keeps the order.
 
 use std::{num::NonZero, thread};
 
-/// However many processors there are: hud runs beside what it watches.
+/// Upper limit: hud may run beside the program that it profiles.
 const MOST: usize = 8;
-/// Segments of which each thread reads the rows before those are taken in.
+/// Items per thread and round: results are held in memory until the round ends.
 const AT_ONCE: usize = 16;
 
-/// As many as there are processors, within bounds.
+/// The number of processors, limited.
 pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get).min(MOST)
 }
 
-/// Has all threads `read` items, and gives what they read to `take`, in the order of the items. Of few items at a time, as
-/// what was read is held until it is taken.
+/// Calls `read` for all items on all threads, and `take` with each result in the order of the items. Works in rounds, as
+/// results are held in memory until they are taken.
 pub(crate) fn in_order<T: Sync, R: Send, E>(
     items: &[T],
     read: impl Fn(&T) -> R + Sync,

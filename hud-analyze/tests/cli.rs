@@ -403,8 +403,8 @@ mod damage {
         assert!(first.status.success());
         assert_eq!(
             String::from_utf8(first.stderr).unwrap(),
-            "note: its recorder was killed; 1 row salvaged from its logs, 5 bytes cut, 1 stack without a name; what \
-             ended after 2023-11-14 22:13:20.020 UTC may be missing\n"
+            "note: its recorder was killed; 1 row salvaged from its logs, 5 bytes cut, 1 stack without a name; \
+             events that ended after 2023-11-14 22:13:20.020 UTC may be missing\n"
         );
         let rows: Vec<Value> = serde_json::from_slice(&first.stdout).unwrap();
         assert_eq!(rows[0]["samples"], 1);
@@ -426,7 +426,7 @@ mod damage {
         fs::create_dir(session.path.join("lock")).unwrap();
         let output = hud(&["sql", path(&session), "-c", "SELECT count(*) FROM samples", "--format", "csv"]);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.starts_with("note: its recorder was killed; it is read as it lies"), "{stderr}");
+        assert!(stderr.starts_with("note: its recorder was killed; it is read without recovery"), "{stderr}");
         assert!(stdout(&output).ends_with("\n1\n"), "{}", stdout(&output));
         assert!(session.dir().log(format::Table::Samples, 1).exists());
     }

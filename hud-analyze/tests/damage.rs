@@ -14,7 +14,8 @@ use std::{
 };
 
 use hud_analyze::{
-    catalog::{Catalog, State},
+    State,
+    catalog::Catalog,
     verify::verify,
     view::{self, View},
 };
@@ -172,7 +173,7 @@ fn answer(session: &Path, table: Table) -> Result<(Vec<String>, bool), String> {
 fn answer_view(session: &Path, view: &View) -> Result<Vec<serde_json::Value>, String> {
     runtime().block_on(async {
         let catalog = Catalog::open(session).map_err(|e| e.to_string())?;
-        let frame = view.plan(&catalog, &whole()).await.map_err(|e| e.to_string())?;
+        let frame = catalog.plan(view, &whole()).await.map_err(|e| e.to_string())?;
         let batches = frame.collect().await.map_err(|e| catalog.explain(e.into()).to_string())?;
         catalog.confirm().map_err(|e| e.to_string())?;
         Ok(to_json(&batches))

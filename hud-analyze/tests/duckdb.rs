@@ -15,7 +15,7 @@ use std::{
 };
 
 use arrow::datatypes::DataType;
-use hud_analyze::{catalog::Catalog, view, window::Window};
+use hud_analyze::{catalog::Catalog, view};
 use hud_common::{
     cockpit::Thresholds,
     session::{SessionDir, Table},
@@ -134,7 +134,7 @@ fn compare(session: &Path) {
         assert_eq!(ours(sql), theirs[0]["n"].to_string(), "{sql}");
     }
 
-    let window = runtime().block_on(async { Window::whole(&Catalog::open(session).unwrap()).await.unwrap() });
+    let window = runtime().block_on(async { Catalog::open(session).unwrap().window().await.unwrap() });
     let (from, to) = (window.from, window.to);
     // All of it; the middle, so that stretches cross both borders; one thread, by line, at low thresholds.
     for (part, from, to, thread, lines, threshold) in [

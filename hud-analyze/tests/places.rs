@@ -116,11 +116,11 @@ fn one_file_is_as_good_as_the_folder() {
         let same = |text: String| text.replace("session.hud.zip", "session").split_whitespace().collect::<String>();
         assert_eq!(same(of(folder)), same(of(file)), "{question:?}");
     }
-    assert!(good(&["verify", file]).contains("closed in order"));
+    assert!(good(&["verify", file]).contains(": complete\n"));
 
     let whole = fs::read(file).unwrap();
     fs::write(file, &whole[..whole.len() / 2]).unwrap();
-    assert!(bad(1, &["blocking", file]).contains("no zip archive"));
+    assert!(bad(1, &["blocking", file]).contains("neither a folder nor a zip archive"));
     let mut flipped = whole.clone();
     let at = flipped.windows(10).position(|bytes| bytes == b"polls/0000").unwrap() + 200;
     flipped[at] ^= 1;
@@ -174,7 +174,7 @@ fn a_change_is_told_with_how_sure_it_is() {
     assert!(
         bad(2, &["diff", before, after, "--fail-if", "p98_poll > +20%"]).contains("the metrics are cpu, polls_rate")
     );
-    assert!(bad(2, &["diff", before]).contains("nothing to compare"));
+    assert!(bad(2, &["diff", before]).contains("a second session is missing"));
 }
 
 #[test]
@@ -319,10 +319,13 @@ fn an_object_store_is_read_as_a_folder_is() {
         let there = of(&[view, "s3://hud/one/recording", "--format", "csv"]);
         assert_eq!(there, good(&[view, folder.to_str().unwrap(), "--format", "csv"]), "{view}");
     }
-    assert!(of(&["verify", "s3://hud/one/recording"]).contains("closed in order"));
+    assert!(of(&["verify", "s3://hud/one/recording"]).contains(": complete\n"));
     let wrong = moto.hud(&["info", "s3://hud/nothing/here"]);
     let told = String::from_utf8(wrong.stderr).unwrap();
-    assert!(wrong.status.code() == Some(2) && told.lines().count() == 1 && told.contains("holds no session"), "{told}");
+    assert!(
+        wrong.status.code() == Some(2) && told.lines().count() == 1 && told.contains("contains no session"),
+        "{told}"
+    );
     let wrong = moto.hud(&["info", "s3://no-such-bucket/here"]);
     let told = String::from_utf8(wrong.stderr).unwrap();
     assert!(wrong.status.code() == Some(1) && told.lines().count() == 1, "{told}");

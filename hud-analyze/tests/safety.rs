@@ -81,7 +81,7 @@ fn statements_reach_the_session_alone() {
     let (secret, copy) = (secret.to_str().unwrap(), copy.to_str().unwrap());
     let external =
         format!("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{secret}' OPTIONS ('format.has_header' 'true')");
-    refused(&sql(&[], &external), "give --allow-files");
+    refused(&sql(&[], &external), "use --allow-files");
     refused(&sql(&[], &format!("EXPLAIN {external}")), "hud-analyze: ");
     let copying = format!("COPY (SELECT 1 AS a) TO '{copy}' STORED AS CSV");
     refused(&sql(&[], &copying), "would write");

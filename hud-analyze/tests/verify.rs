@@ -81,7 +81,7 @@ fn the_reason_is_told_and_the_exit_code_says_so() {
     assert!(text.contains("ok      references  every id has its row"), "{text}");
     assert!(text.contains("there is no such folder"), "{text}");
     let line = String::from_utf8(output.stderr).unwrap();
-    assert!(line.contains("is not proven: numbering: off_cpu has no segment 000001"), "{line}");
+    assert!(line.contains("failed verification: numbering: off_cpu has no segment 000001"), "{line}");
     assert_eq!(line.lines().count(), 1);
 }
 
@@ -185,17 +185,17 @@ fn each_thing_that_can_be_wrong_is_named() {
 
     let (session, _) = whole();
     session.add::<format::TaskTypeColumns>([task_type(3, "again", "task", 1)]);
-    assert_fault(&session, "type_id 3 is told twice");
+    assert_fault(&session, "type_id 3 is not unique");
 
     let (session, _) = whole();
     session.log::<Samples>([sample(at(1), W0, HOG, None)]);
     assert_fault(&session, "000001.arrows.inflight was not sealed");
 
     for (rows, told) in [
-        ([account_row(10, 5, 5, 0), account_row(20, 5, 4, 0)], "the account of off_cpu shrinks"),
-        ([account_row(10, 5, 4, 2), account_row(20, 9, 5, 2)], "counts more than came to be"),
+        ([account_row(10, 5, 5, 0), account_row(20, 5, 4, 0)], "the account of off_cpu decreases"),
+        ([account_row(10, 5, 4, 2), account_row(20, 9, 5, 2)], "counts more events than were produced"),
         ([account_row(10, 1, 1, 0), account_row(20, 90, 80, 2)], "75 rows of off_cpu are missing"),
-        ([account_row(10, 1, 1, 0), account_row(20, 90, 5, 2)], "ends below its last row"),
+        ([account_row(10, 1, 1, 0), account_row(20, 90, 5, 2)], "is below its last row"),
     ] {
         let (session, _) = whole();
         fs::remove_dir_all(session.dir().table(Table::Accounts)).unwrap();
@@ -203,9 +203,9 @@ fn each_thing_that_can_be_wrong_is_named() {
         assert_fault(&session, told);
     }
     for (stream, told) in [
-        (account(8, 5, 2, 0), "off_cpu: 8 events came to be; 5 stored, 2 dropped, 0 expired"),
+        (account(8, 5, 2, 0), "off_cpu: 8 events produced; 5 stored, 2 dropped, 0 expired"),
         (account(8, 6, 2, 0), "off_cpu should have 6 rows and has 5"),
-        (account(8, 5, 3, 0), "off_cpu: 3 events were dropped, and drops tells of 2"),
+        (account(8, 5, 3, 0), "off_cpu: 3 events were dropped, but the table drops has 2"),
     ] {
         let (session, manifest) = whole();
         Manifest { streams: [("off_cpu".into(), stream)].into(), ..manifest }.write(&session.path).unwrap();
@@ -247,7 +247,7 @@ fn a_session_of_a_killed_recorder_is_proven_and_its_loss_stated() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     assert!(text.contains("its recorder was killed; recovered"), "{text}");
-    assert!(text.contains("at least 2 events of off_cpu lost; what ended after"), "{text}");
+    assert!(text.contains("at least 2 events of off_cpu lost; events that ended after"), "{text}");
     // Rows that go after recovery are not the recorder's loss.
     fs::remove_file(session.dir().segment(Table::OffCpu, 2)).unwrap();
     assert_fault(&session, "off_cpu should have 2 rows and has 1");

@@ -27,7 +27,7 @@ fn every_header_lists_the_columns_and_the_parameters_of_its_query() {
     let session = Session::new();
     for view in ALL {
         let header = view.header().unwrap();
-        let frame = runtime().block_on(async { view.plan(&session.catalog(), &whole()).await.unwrap() });
+        let frame = runtime().block_on(async { session.catalog().plan(view, &whole()).await.unwrap() });
         let found: Vec<_> = frame.schema().fields().iter().map(|f| f.name().as_str()).collect();
         let listed: Vec<_> = header.columns.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(listed, found, "columns of {}", view.name);
@@ -54,7 +54,7 @@ fn units_fit_the_types() {
     use hud_analyze::view::Unit;
     let session = Session::new();
     for view in ALL {
-        let frame = runtime().block_on(async { view.plan(&session.catalog(), &whole()).await.unwrap() });
+        let frame = runtime().block_on(async { session.catalog().plan(view, &whole()).await.unwrap() });
         for (column, field) in view.header().unwrap().columns.iter().zip(frame.schema().fields()) {
             let fits = match column.unit {
                 Unit::Ns | Unit::EpochNs | Unit::Bytes | Unit::Count => *field.data_type() == Int64,

@@ -1,29 +1,23 @@
-//! What both halves of hud speak.
+//! The crates that recorder and analyzer share, under one name.
 //!
-//! [`wire`] is the format of the kernel's events, [`unwind`] that of the tables by which it walks stacks: the kernel program
-//! links no more than these two, without `std` and without allocation.
-//! `session` (a feature) is the format on disk: the only interface between recording and looking.
-//! `files` (a feature) writes outputs where no other user's link can lead them.
-//! `viewer` (a feature) gives up root before a session is read.
-//! `cockpit` (a feature) is the view model: what a screen shows at an instant, as plain data.
+//! | module | crate | contents |
+//! |---|---|---|
+//! | [`wire`], [`unwind`] | `hud-wire` | events of the kernel programs and the tables by which these unwind stacks; `no_std` |
+//! | `files`, `viewer` | `hud-files` | output files that no other user's link can redirect; giving up root; names made safe to print |
+//! | `session` | `hud-session` | the format on disk, the only interface between recording and analysis |
+//! | `units` | `hud-units` | durations, sizes and shares as text |
+//! | `cockpit` | `hud-cockpit` | aggregates, snapshots, rules, and with `ui` the screen |
+//!
+//! Each crate depends only on those above it. All but the first are features of this crate.
 
-#![no_std]
-
-#[cfg(any(feature = "session", feature = "cockpit", feature = "files", feature = "viewer"))]
-extern crate std;
-
-#[cfg(any(feature = "session", feature = "cockpit", feature = "files"))]
-mod clean;
 #[cfg(feature = "cockpit")]
-pub mod cockpit;
-#[cfg(feature = "files")]
-pub mod files;
-#[cfg(feature = "session")]
-pub mod session;
-pub mod unwind;
+pub use hud_cockpit as cockpit;
 #[cfg(all(feature = "viewer", target_os = "linux"))]
-pub mod viewer;
-pub mod wire;
-
-#[cfg(any(feature = "session", feature = "cockpit", feature = "files"))]
-pub use clean::{clean, clean_bytes, clean_name};
+pub use hud_files::viewer;
+#[cfg(feature = "files")]
+pub use hud_files::{self as files, clean, clean_bytes, clean_name};
+#[cfg(feature = "session")]
+pub use hud_session as session;
+#[cfg(feature = "units")]
+pub use hud_units as units;
+pub use hud_wire::{self as wire, unwind};

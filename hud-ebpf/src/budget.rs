@@ -1,50 +1,50 @@
-//! What the programs at context switches may spend.
+//! The overhead budget of the programs at context switches.
 //!
-//! A thread that leaves its CPU is walked, named and reported, which takes from 0.3 to 20 µs; a program may switch 100,000
-//! times a second. So each CPU has a token bucket: it fills with a share of the CPU time that the target uses there, and
-//! what a switch takes is paid from it. While it is empty, short off-CPU intervals are not walked, but counted: they are
-//! reported in sum, with the next one that is. Which intervals count as short follows from how empty it is.
+//! Walking, naming and reporting a thread that leaves its CPU takes 0.3 to 20 µs, and a program may switch 100,000 times a
+//! second. So each CPU has a token bucket: it fills with a share of the CPU time that the target uses there, and pays for
+//! the time spent at switches. While it is empty, short off-CPU intervals are not walked but summed up, and the sum is
+//! reported with the next interval that is. The limit for short intervals rises while the bucket is empty.
 //!
-//! What a switch costs at least is not paid from it: where that alone is too much, user space takes the programs off for a
-//! while (hud-record, `record/switches.rs`).
+//! The minimum cost of a switch is not paid from it: if that alone is too much, user space detaches the programs for a while
+//! (hud-record, `record/switches.rs`).
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::map, maps::PerCpuArray};
-use hud_common::wire::{Config, PLACES, SwitchBudget, ThreadState};
+use hud_wire::{Config, PLACES, SwitchBudget, ThreadState};
 
-/// One bucket for each CPU.
+/// A bucket per CPU.
 #[map]
 static SWITCH_BUDGET: PerCpuArray<SwitchBudget> = PerCpuArray::with_max_entries(1, 0);
 
-/// Most tokens that a bucket holds (ns).
+/// Capacity of a bucket (ns).
 const FULL: i64 = 8_000_000;
-/// How far intervals that are expected to be long may overdraw it.
+/// Overdraft for intervals that are expected to be long (ns).
 const OVERDRAFT: i64 = -2_000_000;
-/// The most that a walk or search is taken to cost (ns).
+/// Maximum cost of a walk or a search (ns).
 const MOST: u64 = 200_000;
-/// Least limit below which an interval is short (ns).
+/// Minimum of the limit below which an interval is short (ns).
 const LEAST_LIMIT: u64 = 1_000_000;
-/// And the greatest.
+/// Maximum of that limit (ns).
 const GREATEST_LIMIT: u64 = 128_000_000;
-/// How long a limit holds before it is changed again.
+/// Time between changes of that limit (ns).
 const LIMIT_FOR: u64 = 20_000_000;
-/// After how many short intervals in a row at one place the next one there is expected to be short too.
+/// Number of consecutive short intervals at one place from which on the next one there is expected to be short.
 const SHORT_IN_A_ROW: u32 = 4;
 
 /// The bucket of this CPU.
 ///
 /// A sample may interrupt a switch and pay from the same bucket. So no reference to it is made: each word is read and written
-/// by itself, and of two amounts that are paid at once one may be lost.
+/// by itself, and one of two simultaneous payments may be lost.
 #[derive(Clone, Copy)]
 pub struct Budget(*mut SwitchBudget);
 
 impl Budget {
-    /// The bucket of this CPU as it stands.
+    /// The bucket of this CPU.
     #[inline(always)]
     pub fn of_this_cpu() -> Option<Self> {
         SWITCH_BUDGET.get_ptr_mut(0).map(Budget)
     }
 
-    /// Adds what has accrued by `now`. The target was on this CPU for `on_cpu` of that time.
+    /// Adds the tokens that have accrued by `now`. The target was on this CPU for `on_cpu` of that time.
     #[inline(always)]
     pub fn refill(self, config: &Config, now: u64, on_cpu: u64) {
         const SECOND: u64 = 1 << 30;
@@ -52,7 +52,7 @@ impl Budget {
         // SAFETY: words of the map's own memory.
         let (refilled, tokens) = unsafe { ((*bucket).refilled, (*bucket).tokens) };
         let passed = now.wrapping_sub(refilled);
-        // No more than fills the bucket: the products stay small.
+        // Enough to fill the bucket; it keeps the products small.
         let passed = if passed > 4 * SECOND { 4 * SECOND } else { passed };
         let on_cpu = if on_cpu > passed { passed } else { on_cpu };
         let by_use = on_cpu * config.switch_share as u64;
@@ -94,7 +94,7 @@ impl Budget {
         unsafe { (*self.0).switches += 1 };
     }
 
-    /// Whether there is something left.
+    /// Whether tokens are left.
     #[inline(always)]
     pub fn is_left(self) -> bool {
         self.tokens() > 0
@@ -113,7 +113,7 @@ impl Budget {
         unsafe { (*self.0).limit }
     }
 
-    /// Pays for a sample that was begun at `from`.
+    /// Pays for a sample that started at `from`.
     #[inline(always)]
     pub fn spend_on_sample(self, from: u64) {
         // SAFETY: a helper without arguments.
@@ -123,7 +123,7 @@ impl Budget {
         unsafe { (*self.0).sampled += paid };
     }
 
-    /// Takes tokens out. No single walk takes longer than [`MOST`]: where the clock says so, the machine stood still.
+    /// Takes tokens. No single walk takes longer than [`MOST`]: if the clock says so, the machine was paused.
     #[inline(always)]
     fn pay(self, spent: u64) -> u64 {
         let spent = if spent > MOST { MOST } else { spent };
@@ -133,7 +133,7 @@ impl Budget {
         spent
     }
 
-    /// Pays for what was done at a switch since `from`.
+    /// Pays for the time spent at a switch since `from`.
     #[inline(always)]
     pub fn spend_since(self, from: u64) {
         // SAFETY: a helper without arguments.
@@ -144,7 +144,7 @@ impl Budget {
     }
 }
 
-/// A place where a thread leaves its CPU, as [`ThreadState::places`] knows it.
+/// A place where a thread leaves its CPU, an entry of [`ThreadState::places`].
 #[derive(Clone, Copy)]
 pub struct Place {
     hash: u32,
@@ -164,7 +164,7 @@ impl Place {
         Place { hash }
     }
 
-    /// What it is remembered by.
+    /// Its hash.
     #[inline(always)]
     pub fn hash(self) -> u32 {
         self.hash
@@ -175,14 +175,14 @@ impl Place {
         crate::maps::masked::<{ PLACES - 1 }>(self.hash as usize)
     }
 
-    /// Whether the thread was soon back when it left its CPU here lately.
+    /// Whether the thread's last intervals here were short.
     #[inline(always)]
     pub fn is_short(self, state: &ThreadState) -> bool {
         let entry = state.places[self.slot()];
         entry & !0xff == self.hash & !0xff && entry & 0xff >= SHORT_IN_A_ROW
     }
 
-    /// Notes whether it was this time.
+    /// Records whether its interval here was short.
     #[inline(always)]
     pub fn note(self, places: &mut [u32; PLACES], is_short: bool) {
         let slot = self.slot();

@@ -1,12 +1,11 @@
-//! hud's kernel programs: what the scheduler does to the target's threads, where its CPU time goes, and when its
-//! tasks are polled, woken, spawned and over.
+//! hud's kernel programs: context switches and CPU samples of the target's threads, and polls, wakes, spawns and ends of
+//! its tasks.
 //!
-//! Each program drops what is not the target's first thing. An off-CPU interval is put together in the thread's state
-//! and sent once, when the thread is back; a poll likewise at its return. No program waits, allocates or loops
-//! without a bound.
+//! Each program first discards events of other processes. An off-CPU interval is assembled in the thread's state and sent
+//! when the thread returns to a CPU; a poll is sent at its return. No program waits, allocates or loops without a bound.
 //!
-//! The verifiers of Linux 6.1 to 7.3 accept them all (`cargo xtask kernels`). What LLVM makes of a changed line may suit one
-//! and not another: see [`maps::masked`].
+//! The verifiers of Linux 6.1 to 7.3 accept all of them (`cargo xtask kernels`). A changed line can compile to code that one
+//! verifier accepts and another rejects: see [`maps::masked`].
 
 #![no_std]
 #![no_main]
@@ -21,8 +20,8 @@ mod sample;
 mod sched;
 mod task;
 mod thread;
-mod trail;
 mod unwind;
+mod unwind_cache;
 mod wake;
 
 #[cfg(not(test))]

@@ -1,4 +1,4 @@
-//! What the programs share: configuration, counters, the ring, and the state of each thread.
+//! The maps that the programs share: configuration, counters, the ring, and the state of each thread.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
@@ -8,9 +8,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
-use hud_common::wire::{Calibration, Config, Counters, SampleEvent, Stream, ThreadState};
+use hud_wire::{Calibration, Config, Counters, SampleEvent, Stream, ThreadState};
 
-/// Filled in by user space before the object is loaded; frozen, so the verifier treats it as constant.
+/// Written by user space before the object is loaded, then frozen: the verifier treats it as constant.
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config {
     tgid: 0,
@@ -48,29 +48,30 @@ pub fn config() -> Config {
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
-/// One set of counters a CPU.
+/// A set of counters per CPU.
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 
-/// 1 while recording; user space clears it to stop all streams at one instant before it settles the account.
+/// 1 while recording. User space clears it to stop all streams at one instant before it reads the final counters.
 #[map]
 pub static RECORDING: Array<u32> = Array::with_max_entries(1, 0);
 
-/// When the target executed another program (CLOCK_MONOTONIC); 0 = it has not. Recording is then off.
+/// When the target executed another program, which ends recording (CLOCK_MONOTONIC); 0 = it has not.
 #[map]
 pub static EXECUTED: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Since when the probes in the target's code count (CLOCK_MONOTONIC); 0 = they don't. User space changes it while it
-/// puts them on and takes them off, one after the other, so that all count from one instant to another.
+/// Start of the time in which the probes in the target's code count (CLOCK_MONOTONIC); 0 = they don't. User space attaches and
+/// detaches the probes one by one; by this word all of them start and stop counting at one instant.
 #[map]
 pub static PROBES_SINCE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Since when context switches count (CLOCK_MONOTONIC); 0 = they don't.
+/// Start of the time in which context switches count (CLOCK_MONOTONIC); 0 = they don't.
 #[map]
 pub static SWITCHES_SINCE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// When a task was last woken or spawned: a slot by the low bits of its id, see [`woke`]. A table without chains, because
-/// two tasks that share a slot and are awake at once are rare, and a hash map's update costs more than the rest of a probe.
+/// When a task was last woken or spawned, see [`woke`]. The slot follows from the low bits of the task id. There are no
+/// chains: two tasks that share a slot and are awake at once are rare, and a hash map's update costs more than the rest of a
+/// probe.
 #[map]
 pub static WOKEN: Array<u64> = Array::with_max_entries(WOKEN_SLOTS as u32, 0);
 
@@ -78,50 +79,50 @@ const WOKEN_SLOTS: u64 = 1 << 16;
 /// Bits of CLOCK_MONOTONIC in a slot: 3 days of nanoseconds. The 16 above are those of the id that follow the slot's.
 const WOKEN_TIME: u64 = (1 << 48) - 1;
 
-/// By thread id. Preallocated: before Linux 6.1 a program at a context switch must not allocate. User space gives the map
-/// its size before it loads it, as an entry is 2 kB and most targets have a dozen threads.
+/// States of threads, by thread id. Preallocated: before Linux 6.1 a program at a context switch must not allocate. User space
+/// sets the map's size before it loads it, as an entry is 2 kB and most targets have a dozen threads.
 #[map]
 pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(4096, 0);
 
-/// Tasks whose type has been told, by task id; the value counts failed searches, or is [`TOLD`].
+/// Tasks whose type was reported or searched for, by task id: the number of failed searches, or [`REPORTED`].
 #[map]
 pub static TASKS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(65536, 0);
 
-/// Where tasks have their ids, by the low bits of their vtable's address; see `task::id_offset`.
+/// Offsets of the id in tasks, by the low bits of the vtable's address; see `task::id_offset`.
 #[map]
 pub static ID_OFFSETS: Array<u64> = Array::with_max_entries(ID_OFFSETS_SLOTS, 0);
 
 /// Slots of [`ID_OFFSETS`].
 pub const ID_OFFSETS_SLOTS: u32 = 1024;
 
-/// Where the thread-local holds the task's id: told by user space, or found out.
+/// Position of the task's id in the thread-local: set by user space, or found by searching.
 #[map]
 pub static CALIBRATION: Array<Calibration> = Array::with_max_entries(1, 0);
 
-/// A fresh thread's state, all zero, too large for the stack. Never written: a probe may be preempted by another one.
+/// The state of a new thread, all zero: it is too large for the stack. Never written, as a probe may be preempted by another.
 #[map]
 pub static NEW_THREAD: Array<ThreadState> = Array::with_max_entries(1, 0);
 
-/// Where a sample is put together.
+/// The sample that is being assembled.
 #[map]
 pub static SAMPLE: PerCpuArray<SampleEvent> = PerCpuArray::with_max_entries(1, 0);
 
 /// Words in [`STACK_PIECE`].
 pub const PIECE_WORDS: usize = 2048;
 
-/// Room for a piece of the target's stack; index 0 for switches, 1 for samples, which may interrupt a switch.
+/// A copy of a piece of the target's stack; index 0 for switches, 1 for samples, which may interrupt a switch.
 #[map]
 pub static STACK_PIECE: PerCpuArray<[u64; PIECE_WORDS]> = PerCpuArray::with_max_entries(2, 0);
 
-/// No program at all, see [`on_own_stack`].
+/// Empty, see [`on_own_stack`].
 #[map]
 static NO_PROGRAM: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// In [`TASKS`]: user space knows this task's type.
-pub const TOLD: u32 = u32::MAX;
-/// In [`TASKS`]: user space knows its type, but its thread had entered no scheduler's context yet: a worker's loop that has
-/// just begun, or work of the blocking pool.
-pub const TOLD_OUTSIDE: u32 = u32::MAX - 1;
+/// In [`TASKS`]: the task's type was reported to user space.
+pub const REPORTED: u32 = u32::MAX;
+/// In [`TASKS`]: the task's type was reported, but its thread had entered no scheduler's context yet. It is a worker's loop
+/// that has just started, or work of the blocking pool.
+pub const REPORTED_OUTSIDE: u32 = u32::MAX - 1;
 
 /// Whether the current thread is the target's, and recording is on.
 #[inline(always)]
@@ -129,14 +130,13 @@ pub fn is_target(ctx: &impl EbpfContext, config: &Config) -> bool {
     ctx.tgid() == config.tgid && recording()
 }
 
-/// Makes the kernel run a program on the stack of the thread that it interrupts. To be called by the probes in the target's
-/// code.
+/// Makes the kernel run a program on the stack of the interrupted thread. Called by the probes in the target's code.
 ///
 /// Linux 6.13 and newer give a program of this type that uses 64 bytes of stack a *private stack*, one for each CPU
 /// (`bpf_enable_priv_stack`, kernel/bpf/verifier.c). But probes in user code are preemptible and have no recursion guard: a
-/// thread that is preempted in one, and another that hits it on the same CPU, then share that memory, and events come out
-/// with each other's bytes (KERNELS.md, K1: 1 to 3 of 38,000 polls on 7.3.4). A program with a tail call gets no private
-/// stack; this one is never made, as no process has the thread group 0.
+/// thread that is preempted in one, and another that hits it on the same CPU, then share that memory, and their events get
+/// each other's bytes (1 to 3 of 38,000 polls on 7.3.4). A program with a tail call gets no private stack; this call is never
+/// made, as no process has the thread group 0.
 #[inline(always)]
 pub fn on_own_stack(ctx: &impl EbpfContext, config: &Config) {
     if config.tgid == 0 {
@@ -147,7 +147,7 @@ pub fn on_own_stack(ctx: &impl EbpfContext, config: &Config) {
 
 /// Calls `step` for each element of `counter`, with `context`, until it returns 1.
 ///
-/// A loop whose body the verifier checks once. `bpf_loop` does the same since Linux 5.17 only, and takes as long.
+/// The verifier checks the body of this loop once. `bpf_loop` does the same, takes as long, and needs Linux 5.17.
 ///
 /// # Safety
 /// `step` must accept `context`.
@@ -179,17 +179,17 @@ pub fn switches_since() -> u64 {
     SWITCHES_SINCE.get(0).copied().unwrap_or(0)
 }
 
-/// What a slot holds of a task at an instant.
+/// The value of a slot for a task and an instant.
 #[inline(always)]
 fn entry(task_id: u64, at: u64) -> u64 {
     ((task_id / WOKEN_SLOTS) << 48) | (at & WOKEN_TIME)
 }
 
-/// When the poll of a task under way began, in the form of [`WOKEN`].
+/// When the last poll of a task began, in the form of [`WOKEN`].
 #[map]
 pub static POLLED: Array<u64> = Array::with_max_entries(WOKEN_SLOTS as u32, 0);
 
-/// Notes that a poll of a task begins at `now`.
+/// Records that a poll of a task begins at `now`.
 #[inline(always)]
 pub fn poll_begins(task_id: u64, now: u64) {
     if let Some(slot) = POLLED.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) {
@@ -208,8 +208,8 @@ pub fn is_last_poll(task_id: u64, ts: u64) -> bool {
     }
 }
 
-/// Notes that a task is woken or spawned at `now`. Gives false where that was noted a moment ago, and no poll has been
-/// since: the probe of a wake may be hit twice by one call, in a loop.
+/// Records that a task is woken or spawned at `now`. Returns `false` if that was recorded a moment ago and no poll followed:
+/// one call may hit the probe of a wake twice, in a loop.
 #[inline(always)]
 pub fn woke(task_id: u64, now: u64) -> bool {
     const MOMENT: u64 = 20_000;
@@ -227,9 +227,9 @@ pub fn woke(task_id: u64, now: u64) -> bool {
     true
 }
 
-/// When a task was last woken or spawned, and forgets it; 0 where that is not known. `now` is later, by less than 3 days.
+/// Takes the time at which a task was last woken or spawned; 0 if unknown. `now` is later, by less than 3 days.
 ///
-/// No `Option`: the compiler may look at what is in one that is `None`, which the verifier allows since 6.3.
+/// No `Option`: the compiler may read the value of one that is `None`, which verifiers before 6.3 reject.
 #[inline(always)]
 pub fn take_wake(task_id: u64, now: u64) -> u64 {
     let Some(slot) = WOKEN.get_ptr_mut((task_id % WOKEN_SLOTS) as u32) else { return 0 };
@@ -262,9 +262,9 @@ pub fn add(word: *mut u64, n: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, n) };
 }
 
-/// Hands over `size` bytes at `event`; counts it as produced and, where the ring is full, as lost.
+/// Sends `size` bytes at `event`. Counts the event as produced and, if the ring is full, as lost.
 ///
-/// Never wakes the reader (BPF_RB_NO_WAKEUP): it looks every few milliseconds, and a wakeup from the scheduler's own
+/// Never wakes the reader (BPF_RB_NO_WAKEUP): it reads every few milliseconds, and a wakeup from the scheduler's own
 /// tracepoint would cost more than the event.
 #[inline(always)]
 pub fn send<T>(stream: Stream, event: *const T, size: u64) {
@@ -279,8 +279,8 @@ pub fn send<T>(stream: Stream, event: *const T, size: u64) {
     }
 }
 
-/// `value & MASK`, by an instruction that the compiler does not leave out where it knows that it can't matter: the verifier
-/// may not know (before 7.0 it does not see that a bound on `x - 1` is one on `x`).
+/// `value & MASK`, by an instruction that the compiler does not remove where it proves it redundant: the verifier may lack
+/// the proof (before 7.0 it does not derive a bound on `x` from one on `x - 1`).
 #[inline(always)]
 pub fn masked<const MASK: usize>(value: usize) -> usize {
     let mut value = value;
@@ -291,11 +291,11 @@ pub fn masked<const MASK: usize>(value: usize) -> usize {
     value
 }
 
-/// `value`, by way of memory in a map, so that the verifier no longer knows anything of it. Where ways with different
-/// values meet, it then looks at what follows once instead of once for each.
+/// `value`, passed through memory in a map, so that the verifier knows nothing about it. Where paths with different values
+/// join, it then checks the code that follows once instead of once per path.
 #[inline(always)]
 pub fn unknown<T: Copy>(place: &mut T, value: T) -> T {
-    // SAFETY: a reference can be written and read. Volatile, or the compiler would take the shorter way.
+    // SAFETY: a reference can be written and read. Volatile, or the compiler would remove both.
     unsafe {
         core::ptr::write_volatile(place, value);
         core::ptr::read_volatile(place)

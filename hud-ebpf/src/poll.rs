@@ -3,9 +3,9 @@
 //! Polls nest (a `LocalSet` inside a task, `block_on` inside `block_in_place`), so each thread keeps a stack of them.
 //! A return belongs to the entry with its stack pointer; entries above it missed theirs and are dropped.
 //!
-//! Whether a task ended in a poll is read from its header as the poll returns. By then the last reference may be gone and
-//! the memory given back; an allocator that overwrites it does so from its first word, which is the state, and what it
-//! puts there counts an absurd number of references. Either way the task is over.
+//! Whether a task ended in a poll is read from its header as the poll returns. By then the last reference may have been
+//! dropped and the memory freed. An allocator that overwrites it does so from its first word, which is the state, and the
+//! value counts as an absurd number of references. Either way the task has ended.
 
 use aya_ebpf::{
     EbpfContext,
@@ -13,7 +13,7 @@ use aya_ebpf::{
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use hud_common::wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, ShortPollEvent, Stream, TaskOutcome};
+use hud_wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, ShortPollEvent, Stream, TaskOutcome};
 
 use crate::{
     maps::{
@@ -25,19 +25,19 @@ use crate::{
     thread,
 };
 
-/// Flags of `Header::state` (tokio/src/runtime/task/state.rs): being polled.
+/// Flag of `Header::state` (tokio/src/runtime/task/state.rs): the task is being polled.
 pub const RUNNING: u64 = 1;
-/// Over.
+/// It has ended.
 pub const COMPLETE: u64 = 1 << 1;
-/// Waiting for a poll, or to be polled again.
+/// It waits for a poll, or is to be polled again.
 pub const NOTIFIED: u64 = 1 << 2;
 const CANCELLED: u64 = 1 << 5;
 /// Bits below the number of references.
 pub const REFERENCES: u64 = 6;
-/// More than any living task has: each waker, join handle and queue holds one.
+/// More references than any live task has: each waker, join handle and queue holds one.
 const ABSURD: u64 = 1 << 20;
 
-/// `raw::poll(ptr: NonNull<Header>)` is entered.
+/// Entry of `raw::poll(ptr: NonNull<Header>)`.
 #[uprobe]
 pub fn poll_enter(ctx: ProbeContext) -> u32 {
     let config = config();
@@ -46,7 +46,7 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     if !is_target(&ctx, &config) {
         return 0;
     }
-    // A hit that tells nothing costs as well: the probes take a while to go.
+    // A hit that produces no event costs as well: detaching the probes takes a while.
     count!(poll_hits);
     if since == 0 {
         return 0;
@@ -62,7 +62,7 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     let depth = if state.epoch == since { live(state.depth, &state.polls, sp) } else { 0 };
     state.epoch = since;
     if depth >= MAX_POLLS as u64 {
-        // Its return will find no entry, and be ignored.
+        // Its return will find no entry and be ignored.
         state.depth = depth;
         thread::untracked(Stream::Polls);
         return 0;
@@ -74,7 +74,7 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let wake_ts = take_wake(task_id, now);
-    // One from before the probes were last off is not the wake of this poll.
+    // A wake from before the probes were last off is not the wake of this poll.
     let wake_ts = if wake_ts >= since { wake_ts } else { 0 };
     let slot = masked::<{ MAX_POLLS - 1 }>(depth as usize);
     let poll = &raw mut state.polls[slot];
@@ -98,7 +98,7 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// It returns.
+/// Return of `raw::poll`.
 #[uretprobe]
 pub fn poll_return(ctx: RetProbeContext) -> u32 {
     let config = config();
@@ -107,7 +107,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     if !is_target(&ctx, &config) {
         return 0;
     }
-    // A hit that tells nothing costs as well: the probes take a while to go.
+    // A hit that produces no event costs as well: detaching the probes takes a while.
     count!(poll_hits);
     if since == 0 {
         return 0;
@@ -138,8 +138,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     if config.polls == 0 {
         return 0;
     }
-    // As soon as tokio is done with a poll another worker may begin the next one, even before this program runs: what the
-    // header then says is of that poll.
+    // Another worker may begin the task's next poll before this program runs: the header then describes that poll.
     let is_over = is_last_poll(poll.task_id, poll.ts) && is_over(&poll);
     // SAFETY: helpers without arguments.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
@@ -167,7 +166,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `std`'s `rust_panic`: a panic begins to unwind, inside the innermost poll of this thread if there is one.
+/// Entry of `std`'s `rust_panic`: a panic begins to unwind, in the innermost poll of this thread if there is one.
 #[uprobe]
 pub fn panicked(ctx: ProbeContext) -> u32 {
     let config = config();
@@ -176,7 +175,7 @@ pub fn panicked(ctx: ProbeContext) -> u32 {
     if !is_target(&ctx, &config) {
         return 0;
     }
-    // A hit that tells nothing costs as well: the probes take a while to go.
+    // A hit that produces no event costs as well: detaching the probes takes a while.
     count!(other_hits);
     if since == 0 {
         return 0;
@@ -192,7 +191,7 @@ pub fn panicked(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Whether the task of a poll that is over is over as well.
+/// Whether the task of a finished poll has ended.
 #[inline(always)]
 fn is_over(poll: &PollFrame) -> bool {
     match Header::read(poll.header) {
@@ -200,12 +199,12 @@ fn is_over(poll: &PollFrame) -> bool {
             let references = header.state >> REFERENCES;
             references == 0 || references >= ABSURD || header.state & COMPLETE != 0
         }
-        // Freed, and the memory given back or used again.
+        // Freed, and the memory unmapped or reused.
         _ => true,
     }
 }
 
-/// How many of the polls are still under way on a stack that now reaches down to `sp`: those entered above it.
+/// Number of polls in progress on a stack that now reaches down to `sp`: those entered above it.
 #[inline(always)]
 fn live(depth: u64, polls: &[PollFrame; MAX_POLLS], sp: u64) -> u64 {
     let mut live = 0;

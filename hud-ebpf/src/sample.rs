@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::perf_event,
     programs::PerfEventContext,
 };
-use hud_common::wire::{EventKind, MAX_KERNEL_FRAMES, SampleHead, Stream};
+use hud_wire::{EventKind, MAX_KERNEL_FRAMES, SampleHead, Stream};
 
 use crate::{
     budget::Budget,
@@ -33,7 +33,7 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     // SAFETY: the thread map's own memory.
     let state = unsafe { &mut *state };
     sched::catch_up(state);
-    // A thread that never leaves its CPU earns at its samples.
+    // The budget of a thread that never leaves its CPU is refilled at its samples.
     let on_cpu =
         if state.on_since < switches_since() || state.on_since == 0 { 0 } else { now.wrapping_sub(state.on_since) };
     state.on_since = now;
@@ -44,12 +44,12 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     let event = unsafe { &mut *event };
     let task_id = unknown(&mut event.head.task_id, task_id);
     if task_id != 0 && is_left {
-        task::tell_type(&config, tid, task_id, state, 1);
+        task::report_type(&config, tid, task_id, state, 1);
     }
     // SAFETY: the buffer holds more than MAX_KERNEL_FRAMES words. In user mode there is no such stack.
     let bytes = unsafe { bpf_get_stack(ctx.as_ptr(), (&raw mut event.stack).cast(), MAX_KERNEL_FRAMES as u32 * 8, 0) };
     let kernel = if bytes > 0 { bytes as usize / 8 } else { 0 };
-    // The verifier wants to see the bound.
+    // The verifier needs the bound.
     let kernel = unknown(&mut event.head.frames, kernel as u16) as usize & (2 * MAX_KERNEL_FRAMES - 1);
     let kernel = if kernel > MAX_KERNEL_FRAMES { MAX_KERNEL_FRAMES } else { kernel };
     // SAFETY: MAX_FRAMES words follow.

@@ -1,11 +1,11 @@
-//! The scheduler: threads of the target leaving a CPU, being woken, coming back, leaving for good.
+//! Context switches, wake-ups and exits of the target's threads.
 //!
-//! There are two programs for each hook. The BTF tracepoints pass `task_struct` pointers, of which only `pid` is read; where the
-//! kernel has no BTF, the plain tracepoints pass the same facts in their format. Nothing else differs.
+//! There are two programs for each hook. The BTF tracepoints pass `task_struct` pointers, from which only `pid` is read; on
+//! kernels without BTF, the plain tracepoints pass the same values in their record. Nothing else differs.
 //!
-//! Not every off-CPU interval can be walked and reported by itself ([`crate::budget`]). Every one is measured, and counts
-//! in the polls that it interrupts. While the budget is used up, short ones are added up and reported in sum, right before
-//! the next one that is walked: a sample of them.
+//! Every off-CPU interval is measured and counts in the polls that it interrupts, but not every one can be walked and
+//! reported by itself ([`crate::budget`]). While the budget is used up, short ones are summed up and reported together, right
+//! before the next one that is walked.
 
 use aya_ebpf::{
     EbpfContext,
@@ -13,9 +13,9 @@ use aya_ebpf::{
     macros::{btf_tracepoint, tracepoint},
     programs::{BtfTracePointContext, TracePointContext},
 };
-use hud_common::{
+use hud_wire::{
+    Config, EventKind, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, Stream, ThreadState, Unreported, switch_tag,
     unwind::Outcome,
-    wire::{Config, EventKind, MAX_POLLS, OffCpuHead, STATE_PREEMPTED, Stream, ThreadState, Unreported, switch_tag},
 };
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 
 /// `task_struct::__state` of a thread that sleeps (include/linux/sched.h).
 const TASK_INTERRUPTIBLE: u32 = 1;
-/// Short intervals are reported at the latest so long after the first of them began (ns).
+/// Maximum time from the start of a short interval to its report (ns).
 const REPORT_WITHIN: u64 = 1_000_000_000;
 
 /// `TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
@@ -35,7 +35,7 @@ pub fn sched_switch_btf(ctx: BtfTracePointContext) -> i32 {
     let config = config();
     let preempt: u64 = ctx.arg(0);
     let next: *const u8 = ctx.arg(2);
-    // Linux before 5.18 passes no state. The configuration is constant to the verifier: it looks at one branch only.
+    // Linux before 5.18 passes no state. The configuration is constant to the verifier: it checks one branch only.
     let prev_state: u64 = if config.task_state == Config::NONE {
         ctx.arg(3)
     } else {
@@ -53,7 +53,7 @@ pub fn sched_switch_tp(ctx: TracePointContext) -> i32 {
     let config = config();
     // SAFETY: offsets within the record.
     let (prev_state, next) = unsafe { (ctx.read_at::<i64>(32).unwrap_or(0), ctx.read_at::<u32>(56).unwrap_or(0)) };
-    // Here the preempted state is told as TASK_REPORT_MAX (0x100), or as plain 0.
+    // This record has the preempted state as TASK_REPORT_MAX (0x100), or as 0.
     let state = if prev_state & 0xff == 0 { STATE_PREEMPTED } else { (prev_state & 0xff) as u32 };
     on_switch(&ctx, &config, state, next)
 }
@@ -89,7 +89,7 @@ pub fn sched_wakeup_new_btf(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The current thread has executed another program: what it does from here on is not the target's.
+/// The current thread has executed another program: from here on it is not the target.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec_btf(ctx: BtfTracePointContext) -> i32 {
     on_exec(&ctx)
@@ -130,8 +130,8 @@ fn on_switch(ctx: &impl EbpfContext, config: &Config, prev_state: u32, next: u32
     if next != 0
         && let Some(state) = THREADS.get_ptr_mut(next)
     {
-        // SAFETY: the thread map's own memory. The thread is on no CPU yet, so none of its own programs runs, and who woke it has
-        // written that before it could get one.
+        // SAFETY: the thread map's own memory. The thread is on no CPU yet, so none of its own programs runs, and its waker wrote
+        // to it before it could get one.
         arrive(unsafe { &mut *state }, false, since);
     }
     0
@@ -158,28 +158,29 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
     };
     // SAFETY: helpers without arguments.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    // SAFETY: the thread map's own memory. No other program makes a reference to it while this thread is on a CPU; who wakes the
-    // thread writes to it only once `is_off` is set, the last word that is written here.
+    // SAFETY: the thread map's own memory. No other program makes a reference to it while this thread is on a CPU; a waker writes
+    // to it only once `is_off` is set, the last word that is written here.
     let state = unsafe { &mut *state };
     catch_up(state);
     let on_cpu = if state.on_since < since { 0 } else { now.wrapping_sub(state.on_since) };
+    // Before the budget: its paths would multiply those of the search.
+    let task_id = task::current_id(config, state, 0, budget.is_left());
+    let task_id = unknown(&mut state.off.head.task_id, task_id);
     budget.count_switch();
     budget.refill(config, now, on_cpu);
-    let is_left = budget.is_left();
-    let task_id = task::current_id(config, state, 0, is_left);
-    let task_id = unknown(&mut state.off.head.task_id, task_id);
-    let mut leaf = unwind::leaf(config);
-    leaf.task_id = task_id;
-    // Where a thread was preempted says nothing of how long it will be off.
-    let place = if is_asleep(prev_state) { Place::of(leaf.pc, leaf.sp) } else { Place::of(0, 0) };
-    let place = Place::of_hash(unknown(&mut state.place, place.hash()));
+    let is_left = unknown(&mut state.is_walked, budget.is_left() as u32) != 0;
     if is_left {
         if task_id != 0 {
-            task::tell_type(config, tid, task_id, state, 0);
+            task::report_type(config, tid, task_id, state, 0);
         }
-        thread::note_name(tid, state);
+        thread::update_name(tid, state);
     }
-    // By frame pointers the registers are not known: any place may be any other.
+    let mut leaf = unwind::leaf(config);
+    leaf.task_id = task_id;
+    // The place of a preemption does not predict its duration.
+    let place = if is_asleep(prev_state) { Place::of(leaf.pc, leaf.sp) } else { Place::of(0, 0) };
+    let place = Place::of_hash(unknown(&mut state.place, place.hash()));
+    // If stacks are walked by frame pointers, the registers are unknown, and so is the place.
     let is_short = config.unwind != 0 && place.is_short(state);
     let is_walked = (is_left || (!is_short && budget.is_left_for_long())) as u32;
     let is_walked = unknown(&mut state.is_walked, is_walked) != 0;
@@ -187,7 +188,7 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
         let walked = unwind::walk(ctx, config, &raw mut state.off.stack, unwind::SWITCHES);
         (state.leaf, state.frames, state.unwind) = (leaf, walked.frames, walked.outcome);
     }
-    // A thread that stands where it stood when it was last walked, in the same task, has that stack.
+    // With the registers and the task of the last walk, a thread has the stack of that walk.
     let has_stack = is_walked || (config.unwind != 0 && state.leaf == leaf);
     state.off.head = OffCpuHead {
         kind: EventKind::OffCpu as u32,
@@ -211,11 +212,11 @@ fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
     }
 }
 
-/// To be called where the thread of `state` is seen running: ends an off-CPU interval whose end was not seen.
+/// Ends an off-CPU interval whose end was not observed. Called where the thread of `state` is observed running.
 ///
-/// That happens. The switches away from some threads of this kind of sandbox's own agent run no tracepoint (ftrace misses
-/// them too), and the thread that gets the CPU from one seems never to have come back. When it got the CPU is not known; that it
-/// was woken is.
+/// In some virtual machines, switches away from certain threads run no tracepoint (ftrace misses them too), and the thread
+/// that gets the CPU from one seems never to have returned. The time at which it got the CPU is unknown, that of its wake-up
+/// is known.
 #[inline(always)]
 pub fn catch_up(state: &mut ThreadState) {
     let since = switches_since();
@@ -225,7 +226,7 @@ pub fn catch_up(state: &mut ThreadState) {
     }
 }
 
-/// The thread of `state` gets a CPU; where that was missed, its interval ends as it was woken.
+/// The thread of `state` gets a CPU. If that was missed, its interval ends at its wake-up.
 #[inline(always)]
 fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
     if !recording() {
@@ -241,12 +242,12 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
     state.is_off = 0;
     if was_off != switch_tag(since) {
         let head = &mut state.off.head;
-        // One that was never seen to leave has no head yet.
+        // A thread that was never observed to leave has no head yet.
         if on_since >= since || head.kind != EventKind::OffCpu as u32 {
             return;
         }
-        // It left its CPU before switches began to count, and has not been back: it was off all the time since. In which task
-        // it left is not known, as it may have been on a CPU before that.
+        // It left its CPU before switches began to count, and was off-CPU since. The task in which it left is unknown, as it may
+        // have been on a CPU before that.
         (head.ts, head.frames, head.task_id, head.is_sum) = (since, 0, 0, 1);
         if head.wake_ts < since {
             head.wake_ts = 0;
@@ -259,7 +260,7 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
     let runnable_since = if head.wake_ts != 0 {
         head.wake_ts
     } else if asleep {
-        // Woken before we looked, or by a path that has no waking event: all of it counts as asleep.
+        // Woken before recording, or without a waking event: the whole interval counts as asleep.
         end
     } else {
         head.ts
@@ -282,7 +283,7 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
     Place::of_hash(state.place).note(&mut state.places, is_short);
     let unreported = &mut state.unreported;
     if unreported.since < since {
-        // Reported by user space, when switches last stopped counting.
+        // User space reported them when switches last stopped counting.
         unreported.intervals = 0;
     }
     if is_short && state.is_walked == 0 {
@@ -311,7 +312,7 @@ fn arrive(state: &mut ThreadState, missed: bool, since: u64) {
     send(Stream::OffCpu, &raw const state.off, size);
 }
 
-/// Reports the short intervals of a thread in sum. The last one was over by `end`.
+/// Reports the sum of a thread's short intervals. The last one ended by `end`.
 #[inline(never)]
 fn report_short(state: &mut ThreadState, end: u64) {
     let unreported = state.unreported;
@@ -348,8 +349,8 @@ fn on_waking(tid: u32) -> i32 {
         && switches_since() != 0
         && let Some(state) = THREADS.get_ptr_mut(tid)
     {
-        // SAFETY: aligned words of the thread map's own memory. The thread's own programs may be writing the same on another CPU,
-        // and two wakers may race: so no reference is made, and either waker is a true one.
+        // SAFETY: aligned words of the thread map's own memory. The thread's own programs may write the same words on another CPU,
+        // and two wakers may race: so no reference is made, and either waker is a correct one.
         unsafe {
             let head = &raw mut (*state).off.head;
             let wake_ts = &raw mut (*head).wake_ts;

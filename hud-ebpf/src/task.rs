@@ -1,10 +1,10 @@
-//! Which task a thread is polling, and of what type it is, without a probe.
+//! The task that a thread is polling, and its type, without a probe.
 //!
 //! Tokio keeps the current task's id in a thread-local (`tokio::runtime::context::CONTEXT.current_task_id`), which an
-//! executable reaches at a fixed distance from `fsbase`. The id says nothing of the type, so the first time an id is
-//! met its `Header` is searched for on the thread's own stack: `raw::poll(header)` and the frames above it keep the
-//! pointer, or one to the task's core, in callee-saved registers that the frames below them spill. A candidate counts only where
-//! `header + vtable.id_offset` holds the very id that is sought, so a stale pointer cannot mislead.
+//! executable reaches at a fixed distance from `fsbase`. The id does not determine the type, so when an id is first
+//! observed, its `Header` is searched for on the thread's own stack: `raw::poll(header)` and the frames above it keep the
+//! pointer, or one to the task's core, in callee-saved registers that the frames below them spill. A candidate counts only
+//! if `header + vtable.id_offset` holds the id that is sought, so a stale pointer cannot mislead.
 
 use aya_ebpf::{
     bindings::pt_regs,
@@ -15,14 +15,14 @@ use aya_ebpf::{
     macros::map,
     maps::Array,
 };
-use hud_common::wire::{
+use hud_wire::{
     CONTEXT_WORDS, Calibration, Config, EventKind, MAX_POLLS, NO_POLL_FN, PollFrame, Stream, TaskEvent, ThreadState,
 };
 
 use crate::{
     maps::{
-        CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, STACK_PIECE, TASKS, TOLD, TOLD_OUTSIDE, add, count, each_of, masked,
-        probes_since, send,
+        CALIBRATION, ID_OFFSETS, ID_OFFSETS_SLOTS, REPORTED, REPORTED_OUTSIDE, STACK_PIECE, TASKS, add, count, each_of,
+        masked, probes_since, send,
     },
     poll::{COMPLETE, REFERENCES, RUNNING},
 };
@@ -36,7 +36,7 @@ pub struct Header {
     queue_next: u64,
     /// The task type's functions and offsets.
     pub vtable: u64,
-    /// Which `OwnedTasks` it is in; each runtime and each `LocalSet` has one. 0 = none.
+    /// The id of its `OwnedTasks`; each runtime and each `LocalSet` has one. 0 = none.
     pub owner: u64,
 }
 
@@ -48,7 +48,7 @@ impl Header {
         unsafe { bpf_probe_read_user(at as *const Header) }.ok()
     }
 
-    /// The task's id; 0 where it cannot be read.
+    /// The task's id; 0 if it cannot be read.
     #[inline(always)]
     pub fn id(&self, config: &Config, at: u64) -> u64 {
         // SAFETY: the helper checks the address.
@@ -56,30 +56,29 @@ impl Header {
     }
 }
 
-/// Words of stack searched at one sight of an unknown task: two pages; the next sight searches further up.
+/// Number of stack words per search for an unknown task: two pages. The next search continues further up.
 const PIECE: usize = 1024;
-/// Nothing but a number of elements: a loop of as many steps.
+/// Its length is the number of steps of a loop.
 #[map]
 static SEARCH_STEPS: Array<u64> = Array::with_max_entries(PIECE as u32, 0);
-/// Sights after which a task's type is given up.
+/// Number of failed searches after which a task's type remains unknown.
 const MAX_TRIES: u32 = 16;
 /// `tokio::runtime::task::core::Cell` is `repr(align(128))` on x86_64.
 const HEADER_ALIGN: u64 = 128;
-/// A word less than this above the piece it stands in points into the same stack.
+/// A word that points less than this above its own piece points into the same stack.
 const NEAR: u64 = 64 << 10;
 
-/// The id of the task that the current thread is polling; 0 = none, or not known. `slot` as in [`tell_type`]. `may_search`:
-/// whether the budget allows a look for the word that holds it, while that is not known.
+/// The id of the task that the current thread is polling; 0 = none or unknown. `slot` as in [`report_type`]. `may_search`:
+/// whether the budget allows a search for the word that holds it, while that word is unknown.
 #[inline(always)]
 pub fn current_id(config: &Config, state: *mut ThreadState, slot: u32, may_search: bool) -> u64 {
     let innermost = polled_id(state);
     let Some(calibration) = calibration(config) else {
         return innermost;
     };
-    // SAFETY: one aligned word of the map's own memory, which user space may be writing: this reads what was there before or
-    // after.
+    // SAFETY: one aligned word of the map's own memory. If user space writes it meanwhile, this reads the old or the new value.
     match unsafe { (&raw const (*calibration).found).read_volatile() } {
-        // Polls in progress as the probes were taken off have no return: only probes that stay are to be believed.
+        // Polls in progress when the probes were detached have no return: only probes that stay are reliable.
         Calibration::GAVE_UP => {
             if config.polls != 0 {
                 innermost
@@ -100,7 +99,7 @@ pub fn current_id(config: &Config, state: *mut ThreadState, slot: u32, may_searc
     }
 }
 
-/// Where the thread-local holds the id, or is found to; `None` where it cannot be read.
+/// The position of the id in the thread-local; `None` if that cannot be read.
 #[inline(always)]
 fn calibration(config: &Config) -> Option<*mut Calibration> {
     if config.tls_words == 0 {
@@ -109,8 +108,8 @@ fn calibration(config: &Config) -> Option<*mut Calibration> {
     CALIBRATION.get_ptr_mut(0)
 }
 
-/// The id of the task whose poll is under way, as the probes know it; 0 = none. Unlike [`current_id`] never the id of a
-/// worker's loop.
+/// The id of the task whose poll is in progress, from the probes; 0 = none. Unlike [`current_id`], never the id of a worker's
+/// loop.
 #[inline(always)]
 pub fn polled_id(state: *const ThreadState) -> u64 {
     match innermost_poll(state) {
@@ -151,14 +150,14 @@ fn fsbase(config: &Config) -> Result<u64, i32> {
 
 /// The id of the innermost task on the current thread's stack that is being polled; 0 = none found.
 ///
-/// So the word that holds the current task's id is found without a probe. A stale pointer may lead to a task that another
-/// thread is polling: such looks are misses, see [`Calibration::verdict`].
+/// With it the word that holds the current task's id is found without a probe. A stale pointer may lead to a task that another
+/// thread is polling: such trials are misses, see [`Calibration::verdict`].
 #[inline(always)]
 fn id_on_stack(config: &Config, state: *mut ThreadState, slot: u32) -> u64 {
     if config.vtables_end == 0 || config.task_fsbase == Config::NONE {
         return 0;
     }
-    // Mostly near the leaf, else further out.
+    // Usually near the leaf, else further out.
     // SAFETY: a helper without arguments.
     let random = unsafe { bpf_get_prandom_u32() } & 7;
     let tries = if random < 4 { 0 } else { random - 3 };
@@ -168,10 +167,10 @@ fn id_on_stack(config: &Config, state: *mut ThreadState, slot: u32) -> u64 {
     }
 }
 
-/// Notes which words of tokio's thread-local hold `id`, which is known to be the current task's.
+/// Counts the words of tokio's thread-local that hold `id`, the current task's.
 ///
 /// Programs on all CPUs and user space share `calibration`. So no reference to it is made: its words are read one by one, and
-/// counts are added to atomically. Where user space moves on to other words meanwhile, some hits count for those, as chance
+/// counters are incremented atomically. If user space moves on to other words meanwhile, some hits count for those, as chance
 /// hits do.
 #[inline(always)]
 fn calibrate(config: &Config, calibration: *mut Calibration, id: u64, slot: u32) {
@@ -183,7 +182,7 @@ fn calibrate(config: &Config, calibration: *mut Calibration, id: u64, slot: u32)
     if first >= config.tls_words {
         return;
     }
-    // No further than they go: behind the last thread-local there may be nothing.
+    // Memory behind the last thread-local may be unmapped.
     let count = (config.tls_words - first).min(CONTEXT_WORDS as u64);
     let from = fsbase.wrapping_add_signed(config.tls_context).wrapping_add(first * 8);
     // SAFETY: the map's own memory holds more than CONTEXT_WORDS words; the helper checks `from`.
@@ -194,31 +193,31 @@ fn calibrate(config: &Config, calibration: *mut Calibration, id: u64, slot: u32)
     let (looks, hits) = unsafe { (&raw mut (*calibration).looks, (&raw mut (*calibration).hits).cast::<u64>()) };
     add(looks, 1);
     for i in 0..CONTEXT_WORDS {
-        // SAFETY: `i` is below CONTEXT_WORDS, the length of both. What lies beyond those that were read is left over from another
-        // use: user space does not look at their hits.
+        // SAFETY: `i` is below CONTEXT_WORDS, the length of both. Words beyond those that were read are left over from another
+        // use: user space ignores their hits.
         unsafe { add(hits.add(i), is_equal((*words)[i], id)) };
     }
 }
 
-/// 1 where two words are equal, else 0. Without a branch: the verifier would go both ways at each of 64 words.
+/// 1 if two words are equal, else 0. Without a branch: the verifier would follow both ways at each of 64 words.
 #[inline(always)]
 fn is_equal(a: u64, b: u64) -> u64 {
     let difference = a ^ b;
     let mut either = difference | difference.wrapping_neg();
-    // SAFETY: changes nothing. The compiler must not know what it is, or it makes a branch of it.
+    // SAFETY: changes nothing. If the compiler knew the value, it would make a branch of it.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) either, options(pure, nomem, nostack)) };
     (either >> 63) ^ 1
 }
 
-/// Tells user space the type of task `id`, the first time that it is met. `slot` picks the scratch memory: 0 in the
-/// scheduler's tracepoints, 1 in the sampler.
+/// Reports the type of task `id` when the task is first observed. `slot` selects the scratch memory: 0 in the scheduler's
+/// tracepoints, 1 in the sampler.
 #[inline(always)]
-pub fn tell_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, slot: u32) {
+pub fn report_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, slot: u32) {
     // SAFETY: a plain word; a torn or stale count only costs another search.
     let tries = match unsafe { TASKS.get(id) } {
-        Some(&TOLD) => return,
-        // Told once more as soon as there is more to tell.
-        Some(&TOLD_OUTSIDE) => match worker(config) {
+        Some(&REPORTED) => return,
+        // Reported again as soon as its worker is known.
+        Some(&REPORTED_OUTSIDE) => match worker(config) {
             Some(_) => 0,
             None => return,
         },
@@ -231,14 +230,14 @@ pub fn tell_type(config: &Config, tid: u32, id: u64, state: *mut ThreadState, sl
     if let Some(poll) = innermost_poll(state)
         && poll.task_id == id
     {
-        return tell(config, tid, id, poll.header, 0, poll.poll_fn);
+        return report(config, tid, id, poll.header, 0, poll.poll_fn);
     }
-    // Without BTF the helpers below are refused; the constant lets the verifier leave them out.
+    // Without BTF the verifier rejects the helpers below; the constant makes it skip them.
     if config.vtables_end == 0 || config.task_fsbase == Config::NONE {
         return;
     }
     match find(id, state, slot, tries) {
-        Some(found) => tell(config, tid, id, found.header, found.poll_addr, NO_POLL_FN),
+        Some(found) => report(config, tid, id, found.header, found.poll_addr, NO_POLL_FN),
         None => {
             count!(scan_failed);
             let _ = TASKS.insert(id, tries + 1, 0);
@@ -258,7 +257,7 @@ fn innermost_poll(state: *const ThreadState) -> Option<PollFrame> {
 }
 
 #[inline(always)]
-fn tell(config: &Config, tid: u32, task_id: u64, header: u64, poll_addr: u64, poll_fn: u32) {
+fn report(config: &Config, tid: u32, task_id: u64, header: u64, poll_addr: u64, poll_fn: u32) {
     let owner = match Header::read(header) {
         Some(header) => header.owner,
         None => 0,
@@ -279,11 +278,11 @@ fn tell(config: &Config, tid: u32, task_id: u64, header: u64, poll_addr: u64, po
         reserved: 0,
     };
     send(Stream::Tasks, &event, size_of::<TaskEvent>() as u64);
-    let told = if place.is_none() && knows_workers(config) { TOLD_OUTSIDE } else { TOLD };
-    let _ = TASKS.insert(task_id, told, 0);
+    let reported = if place.is_none() && knows_workers(config) { REPORTED_OUTSIDE } else { REPORTED };
+    let _ = TASKS.insert(task_id, reported, 0);
 }
 
-/// Whether the way to a worker is known.
+/// Whether the offsets of a worker's fields are known.
 #[inline(always)]
 fn knows_workers(config: &Config) -> bool {
     match calibration(config) {
@@ -293,12 +292,12 @@ fn knows_workers(config: &Config) -> bool {
     }
 }
 
-/// The runtime's handle and the worker's index of the scheduler's context that the current thread has entered.
+/// The runtime's handle and the worker's index, from the scheduler's context that the current thread has entered.
 #[inline(always)]
 fn worker(config: &Config) -> Option<(u64, u64)> {
     let calibration = calibration(config)?;
-    // SAFETY: the map's own memory, which user space writes before it records. Where it were torn, the helper checks every address
-    // that follows from it.
+    // SAFETY: the map's own memory, which user space writes before it records. If the copy were torn, the helper would still check
+    // every address derived from it.
     let place = unsafe { (*calibration).worker };
     if place.scheduler == 0 {
         return None;
@@ -314,7 +313,7 @@ fn worker(config: &Config) -> Option<(u64, u64)> {
     }
 }
 
-/// In place of an id: any task that is being polled.
+/// In place of an id: any task in a poll.
 const ANY_RUNNING: u64 = 0;
 
 /// Searches the current thread's stack for the header of task `id`: first around the slot in which the last one was
@@ -327,7 +326,7 @@ fn find(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Option<Searc
         let registers = [(*regs).rdi, (*regs).rbx, (*regs).rbp, (*regs).r12, (*regs).r13, (*regs).r14, (*regs).r15];
         ((*regs).rsp, registers)
     };
-    // A poll that calls nothing has it in a register, and nowhere else.
+    // A poll that calls nothing has it only in a register.
     if tries == 0 {
         let piece = STACK_PIECE.get_ptr_mut(slot)?;
         for (i, register) in registers.iter().enumerate() {
@@ -356,7 +355,7 @@ fn find(id: u64, state: *mut ThreadState, slot: u32, tries: u32) -> Option<Searc
     Some(found)
 }
 
-/// A search of one piece of stack, as its steps see it.
+/// A search of one piece of stack: the state shared by its steps.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Search {
@@ -368,20 +367,20 @@ struct Search {
     poll_addr: u64,
     /// The task's header.
     header: u64,
-    /// The word that it was found by.
+    /// Index of the word that led to it.
     index: u64,
-    /// Where the piece begins.
+    /// Address of the piece.
     from: u64,
-    /// Which scratch memory holds the piece.
+    /// The scratch memory that holds the piece.
     slot: u32,
     reserved: u32,
 }
 
-/// Looks through `words` words of stack from `from`.
+/// Searches `words` words of stack from `from`.
 #[inline(always)]
 fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<Search> {
     let piece = STACK_PIECE.get_ptr_mut(slot)?;
-    // Near the stack's end a whole piece cannot be read: then the part up to the end of the next page is, or of this one.
+    // Near the stack's end a whole piece cannot be read: then it is read up to the end of the next page, or of this one.
     let rest = 4096 - (from & 4095);
     let mut bytes = words * 8;
     // SAFETY: the map's own memory holds more than PIECE words; the helper checks `from`.
@@ -398,7 +397,7 @@ fn search(id: u64, from: u64, words: u64, slot: u32) -> Option<Search> {
     look_through(id, from, bytes / 8, slot)
 }
 
-/// Looks through the first `words` words of the scratch memory, which lay at `from`.
+/// Searches the first `words` words of the scratch memory, a copy of those at `from`.
 #[inline(always)]
 fn look_through(id: u64, from: u64, words: u64, slot: u32) -> Option<Search> {
     let mut search = Search { id, words, poll_addr: 0, header: 0, index: 0, from, slot, reserved: 0 };
@@ -422,7 +421,7 @@ unsafe extern "C" fn search_step(_map: *const u8, index: *const u32, _value: *co
     // SAFETY: `index` is below PIECE.
     let word = unsafe { (*piece)[index] };
     let config = crate::maps::config();
-    // No pointer, or one into the stack itself or into the binary.
+    // Not a pointer, or one into the stack itself or into the binary.
     if word & 7 != 0
         || word < 0x10000
         || word >> 47 != 0
@@ -465,8 +464,8 @@ unsafe fn read_id(config: &Config, header: u64, vtable: u64) -> Option<u64> {
     unsafe { bpf_probe_read_user((header + offset) as *const u64) }.ok()
 }
 
-/// Where a task of the type at `vtable` has its id. Remembered, as vtables don't change: a read of the target's memory
-/// takes 0.1 µs.
+/// Offset of the id in a task of the type at `vtable`. Cached, as vtables don't change: a read of the target's memory takes
+/// 0.1 µs.
 #[inline(always)]
 fn id_offset(config: &Config, vtable: u64) -> Option<u64> {
     // User addresses have 47 bits, offsets at most 12; vtables are a multiple of 8.
@@ -487,7 +486,7 @@ fn id_offset(config: &Config, vtable: u64) -> Option<u64> {
     Some(offset)
 }
 
-/// The poll function of the task type whose vtable is at `vtable`; 0 where it cannot be read.
+/// The poll function of the task type whose vtable is at `vtable`; 0 if it cannot be read.
 #[inline(always)]
 pub fn poll_fn_of(config: &Config, vtable: u64) -> u64 {
     // SAFETY: the helper checks the address.

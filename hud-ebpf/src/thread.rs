@@ -1,15 +1,15 @@
-//! The state of each thread of the target, and the news of threads coming, renamed and going.
+//! The state of each thread of the target, and events of threads that start, are renamed or exit.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{bpf_get_current_comm, bpf_ktime_get_ns},
 };
-use hud_common::wire::{EventKind, Stream, ThreadChange, ThreadEvent, ThreadState};
+use hud_wire::{EventKind, Stream, ThreadChange, ThreadEvent, ThreadState};
 
 use crate::maps::{NEW_THREAD, THREADS, count, send};
 
-/// The state of the current thread, which is one of the target's; made and told to user space at first sight.
-/// `None` where there is no room for it: an event of `stream` is then lost.
+/// The state of the current thread, which is one of the target's; created and reported when it is first observed. `None`
+/// if the map is full: an event of `stream` is then lost.
 #[inline(always)]
 pub fn current(tid: u32, stream: Stream) -> Option<*mut ThreadState> {
     if let Some(state) = THREADS.get_ptr_mut(tid) {
@@ -22,7 +22,7 @@ pub fn current(tid: u32, stream: Stream) -> Option<*mut ThreadState> {
     state
 }
 
-/// A state for a thread that has none, which bears the name of the current one, by whom it was started or which it is.
+/// Creates a state for a thread. The thread has the name of the current one: it is that thread, or was started by it.
 #[inline(always)]
 fn insert(tid: u32, parent: u32) -> Option<*mut ThreadState> {
     let fresh = NEW_THREAD.get(0)?;
@@ -32,31 +32,31 @@ fn insert(tid: u32, parent: u32) -> Option<*mut ThreadState> {
         let comm = bpf_get_current_comm().unwrap_or_default();
         // SAFETY: the thread map's own memory.
         unsafe { (*state).comm = comm };
-        tell(tid, comm, ThreadChange::Seen, parent);
+        report(tid, comm, ThreadChange::Seen, parent);
     }
     Some(state)
 }
 
-/// The current thread, which is one of the target's, starts a new one; it bears its parent's name until it runs.
+/// The current thread, one of the target's, starts a new one, which has its parent's name until it runs.
 #[inline(always)]
 pub fn born(tid: u32, parent: u32) {
     let _ = insert(tid, parent);
 }
 
-/// Counts an event that cannot be followed.
+/// Counts an event that was lost for lack of room in a map.
 #[inline(always)]
 pub fn untracked(stream: Stream) {
     count!(streams[stream as usize].untracked);
 }
 
-/// Tells user space when the current thread has another name than before.
+/// Reports a new name of the current thread.
 #[inline(always)]
-pub fn note_name(tid: u32, state: &mut ThreadState) {
+pub fn update_name(tid: u32, state: &mut ThreadState) {
     let comm = bpf_get_current_comm().unwrap_or_default();
     let (a, b) = (halves(&comm), halves(&state.comm));
     if a.0 != b.0 || a.1 != b.1 {
         state.comm = comm;
-        tell(tid, comm, ThreadChange::Renamed, 0);
+        report(tid, comm, ThreadChange::Renamed, 0);
     }
 }
 
@@ -64,12 +64,12 @@ pub fn note_name(tid: u32, state: &mut ThreadState) {
 #[inline(always)]
 pub fn gone(tid: u32) {
     if THREADS.remove(tid).is_ok() {
-        tell(tid, bpf_get_current_comm().unwrap_or_default(), ThreadChange::Gone, 0);
+        report(tid, bpf_get_current_comm().unwrap_or_default(), ThreadChange::Gone, 0);
     }
 }
 
 #[inline(always)]
-fn tell(tid: u32, comm: [u8; 16], change: ThreadChange, parent: u32) {
+fn report(tid: u32, comm: [u8; 16], change: ThreadChange, parent: u32) {
     let event = ThreadEvent {
         kind: EventKind::Thread as u32,
         tid,

@@ -1,9 +1,9 @@
-//! Walks up the current thread's user stack, by the unwind tables that user space has computed (see
-//! `hud_common::unwind`), from the registers with which it entered the kernel.
+//! Walks the current thread's user stack by the unwind tables that user space has computed (see `hud_wire::unwind`), from
+//! the registers with which the thread entered the kernel.
 //!
-//! Where no table tells, the frame pointer is tried: code that a just-in-time compiler made mostly keeps one. Nothing that
-//! is read from the stack is believed unless it lies in mapped code, and each frame must lie further out than the one
-//! before; so the walk ends, and a stack whose last frame is not the thread's first function says so.
+//! Code without a table is walked by its frame pointer: most just-in-time compilers keep one. A return address counts only
+//! if it lies in mapped code, and each frame must lie further out than the one before, so the walk ends. A stack whose last
+//! frame is not the thread's first function is marked.
 
 use aya_ebpf::{
     EbpfContext,
@@ -15,14 +15,14 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray},
 };
-use hud_common::{
+use hud_wire::{
+    Config, Leaf, MAX_FRAMES, MAX_POLLS, StackBuffer,
     unwind::{Active, BUCKET_BITS, MAPPING_STEPS, MAX_MAPPINGS, Mapping, Outcome, ROW_STEPS, Row, Rule},
-    wire::{Config, Leaf, MAX_FRAMES, MAX_POLLS, StackBuffer},
 };
 
 use crate::{
     maps::{config, count, each_of, unknown},
-    trail::{self, Trail},
+    unwind_cache::{self, Key},
 };
 
 const BPF_F_USER_STACK: u64 = 1 << 8;
@@ -39,12 +39,12 @@ static UNWIND_INDEX: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static UNWIND_MAPPINGS: Array<Mapping> = Array::with_max_entries(2 * MAX_MAPPINGS, 0);
 
-/// Which of them is in force.
+/// The list in use.
 #[map]
 static UNWIND_ACTIVE: Array<Active> = Array::with_max_entries(1, 0);
 
-/// Nothing but a number of elements: a loop of as many steps. One step more than frames: the last one finds that the stack
-/// was whole.
+/// Its length is the number of steps of a loop. There is one step more than frames, which finds that the stack is
+/// complete.
 #[map]
 static FRAME_STEPS: Array<u64> = Array::with_max_entries(MAX_FRAMES as u32 + 1, 0);
 
@@ -57,7 +57,7 @@ pub const SWITCHES: u32 = 0;
 /// For samples, which may interrupt a switch.
 pub const SAMPLES: u32 = 1;
 
-/// A walk under way.
+/// A walk in progress.
 #[repr(C)]
 pub struct Walk {
     /// Frames found, leaf first. A power of two, so that a masked index is within it.
@@ -67,15 +67,15 @@ pub struct Walk {
     bp: u64,
     /// Where `bp` was read; 0 = it is the leaf's.
     bp_at: u64,
-    /// How many frames.
+    /// Number of frames.
     frames: u32,
     /// [`Outcome`]
     outcome: u32,
-    /// 1 where `pc` is a return address: it may already belong to what follows the call.
+    /// 1 if `pc` is a return address: it may already belong to the code after the call.
     is_return: u64,
-    /// What it came by, from the registers at the leaf on.
-    trail: Trail,
-    /// 1 where the leaf may stand behind a probe's breakpoint, and that was not tried yet.
+    /// Its input so far.
+    key: Key,
+    /// 1 if the leaf may stand behind a probe's breakpoint, and that was not tried yet.
     may_be_at_probe: u32,
     reserved: u32,
     /// The mapping that held the address before.
@@ -88,7 +88,7 @@ pub struct Walk {
 
 const _: () = assert!(MAX_FRAMES.is_power_of_two());
 
-/// How many frames were found, and how the walk ended.
+/// Number of frames found, and how the walk ended.
 pub struct Walked {
     pub frames: u16,
     pub outcome: u16,
@@ -102,14 +102,14 @@ impl Walked {
     }
 }
 
-/// Bytes that so many frames take. The verifier wants to see the bound.
+/// Size of this number of frames. The verifier needs the bound.
 #[inline(always)]
 pub fn bytes(frames: u16) -> u64 {
     let frames = frames as u64;
     (if frames > MAX_FRAMES as u64 { MAX_FRAMES as u64 } else { frames }) * 8
 }
 
-/// The registers with which the current thread entered the kernel; all zero where stacks are walked by frame pointers.
+/// The registers with which the current thread entered the kernel; all zero if stacks are walked by frame pointers.
 #[inline(always)]
 pub fn leaf(config: &Config) -> Leaf {
     if config.unwind == 0 {
@@ -141,13 +141,13 @@ pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slo
     let walk = unsafe { &mut *walk };
     let leaf = leaf(config);
     (walk.pc, walk.sp, walk.bp) = (leaf.pc, leaf.sp, leaf.bp);
-    // Samples are few, and may interrupt what a switch is at.
-    let is_remembered = slot == SWITCHES;
-    if is_remembered && let Some(walked) = trail::recall(walk.pc, walk.sp, walk.bp, into) {
+    // Samples are few, and may interrupt a switch that uses the cache.
+    let is_cached = slot == SWITCHES;
+    if is_cached && let Some(walked) = unwind_cache::get(walk.pc, walk.sp, walk.bp, into) {
         count!(spared);
         return walked;
     }
-    walk.trail.begin(walk.pc, walk.sp, walk.bp);
+    walk.key.begin(walk.pc, walk.sp, walk.bp);
     walk.may_be_at_probe = (config.polls != 0) as u32;
     walk.frames = 0;
     walk.is_return = 0;
@@ -165,8 +165,8 @@ pub fn walk(ctx: &impl EbpfContext, config: &Config, into: *mut StackBuffer, slo
         return none;
     }
     let walked = Walked { frames, outcome: walk.outcome as u16 };
-    if is_remembered {
-        trail::remember(&walk.trail, &raw const walk.stack, &walked);
+    if is_cached {
+        unwind_cache::put(&walk.key, &raw const walk.stack, &walked);
     }
     walked
 }
@@ -181,14 +181,14 @@ unsafe extern "C" fn step(_map: *const u8, _index: *const u32, _value: *const u6
     // SAFETY: as in `walk`.
     let walk = unsafe { &mut *walk };
     if walk.pc == 0 {
-        // Whoever made this thread put no return address below its first function.
+        // The creator of this thread put no return address below its first function.
         walk.outcome = Outcome::Complete as u32;
         return 1;
     }
     if !find_mapping(walk, walk.pc - walk.is_return) && !leave_probe(walk) {
         count!(unmapped);
         if walk.is_return == 0 && walk.frames == 0 {
-            // The leaf is where the thread is, known or not. Nothing tells of its caller.
+            // The leaf is certain; its caller is unknown.
             walk.stack[0] = walk.pc;
             walk.frames = 1;
         }
@@ -203,7 +203,7 @@ unsafe extern "C" fn step(_map: *const u8, _index: *const u32, _value: *const u6
     let row = find_row(&walk.mapping, address);
     let row = unknown(&mut walk.row, row);
     let outcome = leave_frame(walk, row);
-    if outcome == GOES_ON {
+    if outcome == CONTINUES {
         return 0;
     }
     if outcome == Outcome::Failed as u32 {
@@ -213,8 +213,8 @@ unsafe extern "C" fn step(_map: *const u8, _index: *const u32, _value: *const u6
     1
 }
 
-/// Ends the walk; or begins it again, where its leaf may just have hit a probe: then it stands behind the breakpoint, one
-/// byte into an instruction that has not been executed.
+/// Ends the walk; or restarts it, if its leaf may just have hit a probe: then it stands behind the breakpoint, one byte
+/// into an instruction that has not been executed.
 #[inline(always)]
 fn fail(walk: &mut Walk) -> i64 {
     const INT3: u8 = 0xcc;
@@ -223,8 +223,8 @@ fn fail(walk: &mut Walk) -> i64 {
         let at = walk.stack[0].wrapping_sub(1);
         // SAFETY: the helper checks the address.
         if let Ok(INT3) = unsafe { bpf_probe_read_user(at as *const u8) } {
-            (walk.pc, walk.sp, walk.bp) = (at, walk.trail.sp, walk.trail.bp);
-            walk.trail.forget();
+            (walk.pc, walk.sp, walk.bp) = (at, walk.key.sp, walk.key.bp);
+            walk.key.invalidate();
             walk.frames = 0;
             walk.is_return = 0;
             walk.bp_at = 0;
@@ -235,9 +235,9 @@ fn fail(walk: &mut Walk) -> i64 {
     1
 }
 
-const GOES_ON: u32 = u32::MAX;
+const CONTINUES: u32 = u32::MAX;
 
-/// Goes from a frame to its caller's; gives how the walk ended, or [`GOES_ON`].
+/// Moves from a frame to its caller's. Returns how the walk ended, or [`CONTINUES`].
 #[inline(always)]
 fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
     const FAILED: u32 = Outcome::Failed as u32;
@@ -250,7 +250,7 @@ fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
         return leave_signal(walk);
     }
     if rule == Rule::Rbp as u8 || rule == Rule::AtRbp as u8 || rule == Rule::Unknown as u8 {
-        walk.trail.note_bp(walk.bp_at, walk.bp);
+        walk.key.add_bp(walk.bp_at, walk.bp);
     }
     // Where the caller's rbp lies; 0 = in rbp.
     let mut saved_rbp = 0;
@@ -288,8 +288,8 @@ fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
         return FAILED;
     };
     if saved_rbp != 0 {
-        // SAFETY: the helper checks the address. Noted once it is made use of: where code has no frame pointer, anything may
-        // be in rbp.
+        // SAFETY: the helper checks the address. It joins the key once it is used: in code without a frame pointer, rbp may
+        // hold anything.
         match unsafe { bpf_probe_read_user(saved_rbp as *const u64) } {
             Ok(bp) => (walk.bp, walk.bp_at) = (bp, saved_rbp),
             Err(_) => return FAILED,
@@ -298,7 +298,7 @@ fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
     walk.pc = pc;
     walk.sp = cfa;
     walk.is_return = 1;
-    GOES_ON
+    CONTINUES
 }
 
 /// A word of the stack.
@@ -306,11 +306,11 @@ fn leave_frame(walk: &mut Walk, row: Row) -> u32 {
 fn read(walk: &mut Walk, address: u64) -> Option<u64> {
     // SAFETY: the helper checks the address.
     let word = unsafe { bpf_probe_read_user(address as *const u64) }.ok()?;
-    walk.trail.note(address, word);
+    walk.key.add_word(address, word);
     Some(word)
 }
 
-/// From the return of a signal handler to what the signal interrupted: its registers lie in the `ucontext` at rsp
+/// Moves from the return of a signal handler to the interrupted code, whose registers lie in the `ucontext` at rsp
 /// (arch/x86/include/uapi/asm/sigcontext.h, `struct sigcontext_64` at byte 40).
 #[inline(always)]
 fn leave_signal(walk: &mut Walk) -> u32 {
@@ -325,11 +325,10 @@ fn leave_signal(walk: &mut Walk) -> u32 {
     (walk.bp, walk.sp, walk.pc) = (bp, sp, pc);
     // It was interrupted right there.
     walk.is_return = 0;
-    GOES_ON
+    CONTINUES
 }
 
-/// Whether the code at an address is `mov $15, %rax; syscall`: `rt_sigreturn`, as C libraries without unwind
-/// information have it.
+/// Whether the code at an address is `mov $15, %rax; syscall`: `rt_sigreturn` in C libraries without unwind information.
 #[inline(always)]
 fn is_sigreturn(pc: u64) -> bool {
     const CODE: u64 = u64::from_le_bytes([0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f]);
@@ -337,7 +336,7 @@ fn is_sigreturn(pc: u64) -> bool {
     matches!(unsafe { bpf_probe_read_user(pc as *const u64) }, Ok(CODE))
 }
 
-/// Looks for the mapping that holds an address; notes it in `walk`.
+/// Finds the mapping that contains an address and stores it in `walk`.
 #[inline(always)]
 fn find_mapping(walk: &mut Walk, address: u64) -> bool {
     if walk.mapping.start <= address && address < walk.mapping.end {
@@ -369,27 +368,27 @@ fn find_mapping(walk: &mut Walk, address: u64) -> bool {
     }
 }
 
-/// All ones where `start <= address`, else 0; both below 2^63. A step of a search without a branch: the verifier goes both
-/// ways at each, and a search of ten steps would have a thousand ends.
+/// All ones if `start <= address`, else 0; both below 2^63. A step of a search without a branch: the verifier follows both
+/// ways of each branch, and a search of ten steps would have a thousand paths.
 #[inline(always)]
 fn up_to(start: u64, address: u64) -> u64 {
     let mut mask = !((address.wrapping_sub(start) as i64) >> 63) as u64;
-    // SAFETY: changes nothing. The compiler must not know what the mask is, or it makes a branch of it.
+    // SAFETY: changes nothing. If the compiler knew the mask, it would make a branch of it.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) mask, options(pure, nomem, nostack)) };
     mask
 }
 
-/// Return probes that are looked at: hud probes the returns of polls, which hardly nest.
+/// Maximum number of return probes that are examined: hud probes the returns of polls, which hardly nest.
 const RETURN_PROBES: usize = MAX_POLLS;
-/// What a return probe pushes before it calls the kernel: three registers (arch/x86/kernel/uprobes.c,
+/// Bytes that a return probe pushes before it calls the kernel: three registers (arch/x86/kernel/uprobes.c,
 /// `uretprobe_trampoline_entry`, Linux 6.11).
 const PUSHED: u64 = 24;
 
-/// Finds the way out of what is no code of the target's: where the return of a function is probed, its return address leads
-/// to the probe. Gives whether `walk` stands in mapped code again.
+/// Leaves code that is not the target's: if the return of a function is probed, its return address leads to the probe.
+/// Returns whether `walk` is in mapped code again.
 #[inline(always)]
 fn leave_probe(walk: &mut Walk) -> bool {
-    walk.trail.forget();
+    walk.key.invalidate();
     let Some((slot, pc)) = return_of(walk) else {
         return false;
     };
@@ -399,8 +398,8 @@ fn leave_probe(walk: &mut Walk) -> bool {
     find_mapping(walk, pc.wrapping_sub(1))
 }
 
-/// The slot of the return address that led here, and the true one, which the kernel keeps in the thread's list of return
-/// probes.
+/// The slot of the return address that led here, and the original return address, which the kernel keeps in the thread's
+/// list of return probes.
 #[inline(always)]
 fn return_of(walk: &Walk) -> Option<(u64, u64)> {
     let config = config();
@@ -431,7 +430,7 @@ fn return_of(walk: &Walk) -> Option<(u64, u64)> {
     if walk.is_return != 0 {
         return None;
     }
-    // The kernel is done with the return, and has left the address where the probe will take it from.
+    // The kernel has handled the return, and has stored the address for the probe.
     const POP_AND_RETURN: u32 = u32::from_le_bytes([0x41, 0x5b, 0x59, 0xc3]);
     // SAFETY: the helper checks the addresses.
     unsafe {
@@ -442,7 +441,7 @@ fn return_of(walk: &Walk) -> Option<(u64, u64)> {
     }
 }
 
-/// The row that holds at an address.
+/// The row that applies at an address.
 #[inline(always)]
 fn find_row(mapping: &Mapping, address: u64) -> Row {
     const UNKNOWN: Row = Row { address: 0, cfa: 0, rbp: 0, rule: Rule::Unknown as u8 };
@@ -455,7 +454,7 @@ fn find_row(mapping: &Mapping, address: u64) -> Row {
     let (Some(&low), Some(&high)) = (UNWIND_INDEX.get(entry), UNWIND_INDEX.get(entry + 1)) else {
         return UNKNOWN;
     };
-    // The last one at the address or before. There is at least one: that which holds at the bucket's first byte.
+    // The last one at the address or before. There is at least one: the row that applies at the bucket's first byte.
     let (mut low, mut count) = (low, high.wrapping_sub(low).wrapping_add(1));
     for _ in 0..ROW_STEPS {
         if count <= 1 {

@@ -1,7 +1,7 @@
-//! Who wakes whom, and who spawns whom: `wake_by_val`, `wake_by_ref` and `OwnedTasks::bind_inner`.
+//! Wakes and spawns of tasks: `wake_by_val`, `wake_by_ref` and `OwnedTasks::bind_inner`.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
-use hud_common::wire::{EventKind, SpawnEvent, Stream, TaskWakeEvent, WakeEvent};
+use hud_wire::{EventKind, SpawnEvent, Stream, TaskWakeEvent, WakeEvent};
 
 use crate::{
     maps::{config, count, is_target, on_own_stack, probes_since, send, woke},
@@ -10,11 +10,10 @@ use crate::{
     thread,
 };
 
-/// `tokio::runtime::task::waker::wake_by_{val,ref}(ptr: *const ())` is entered, or near its entry; `ptr` is the task's
+/// `tokio::runtime::task::waker::wake_by_{val,ref}(ptr: *const ())` is entered, or has just been; `ptr` is the task's
 /// header.
 ///
-/// A task that is notified already, or over, is not woken by it: no event then. So each wake that is told leads to one
-/// poll.
+/// There is no event if the task is notified already or has ended, so each event leads to one poll.
 #[uprobe]
 pub fn task_wake(ctx: ProbeContext) -> u32 {
     let config = config();

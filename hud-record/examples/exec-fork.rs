@@ -52,9 +52,9 @@ fn workers() -> std::io::Result<runtime::Runtime> {
     runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()
 }
 
-/// The child's whole life. It starts single-threaded, like every forked child.
+/// The child process. It starts single-threaded, like every forked child.
 fn child() -> ! {
-    // Nobody would end it otherwise.
+    // Ends with its parent.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     if let Ok(runtime) = workers() {
         let task = runtime.spawn(child_sleeper());

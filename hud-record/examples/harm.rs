@@ -1,7 +1,7 @@
 //! Programs that a recorder can slow down most. Each mode is one kind of load and counts its own units of work.
 //!
-//! SIGUSR1 prints the totals so far as one line of JSON; so does the end (SIGTERM, SIGINT or `--for`): `ops` (units of
-//! work), `cpu_ns` (CPU time of the process) and `mono_ns` (CLOCK_MONOTONIC).
+//! SIGUSR1 prints the totals so far as one line of JSON; SIGTERM, SIGINT and `--for` print them and end the program:
+//! `ops` (units of work), `cpu_ns` (CPU time of the process) and `mono_ns` (CLOCK_MONOTONIC).
 //!
 //! `cargo xtask bench harm` measures these programs with and without a recorder.
 
@@ -83,8 +83,7 @@ enum Mode {
 impl Mode {
     fn default_workers(self) -> usize {
         match self {
-            // Timers: workers that wait for each other's lock on the timer wheel make the CPU time per tick a matter of
-            // chance.
+            // Timers: workers contend for the lock of the timer wheel, so the CPU time per tick varies.
             Self::SelfWake | Self::NotifyPingPong | Self::Timers => 1,
             // Each side of a pair blocks its worker.
             Self::SwitchesFlat | Self::Switches100 | Self::Switches500 | Self::SwitchesDeepChanging => {
@@ -113,7 +112,7 @@ impl Mode {
             Self::Switches500 => switches::start(runtime, Depth::Constant(500)),
             Self::SwitchesDeepChanging => switches::start(runtime, Depth::Changing),
             Self::Threads => {
-                // A recorder looks for a runtime with running workers.
+                // hud-record requires a runtime with running workers.
                 runtime.spawn(heartbeat());
                 for lane in 0..2_000 {
                     let thread = thread::Builder::new().stack_size(64 << 10);
@@ -141,7 +140,7 @@ impl Mode {
     }
 }
 
-/// A counter on a cache line of its own: counting must not make tasks wait for each other.
+/// A counter on a cache line of its own, so that counting causes no contention.
 #[repr(align(128))]
 struct Lane(AtomicU64);
 
@@ -153,8 +152,8 @@ fn count(lane: usize) {
     UNITS[lane % UNITS.len()].0.fetch_add(1, Relaxed);
 }
 
-/// Computes for about 2 ns per round, in registers alone: a sum in memory would take once or twice as long, by what the
-/// CPU predicts.
+/// Computes for about 2 ns per round, in registers: a sum in memory takes once or twice as long, depending on the CPU's
+/// predictions.
 #[inline(never)]
 fn compute(seed: u64, rounds: u32) -> u64 {
     let mixed = |sum: u64, i: u32| (sum ^ (sum >> 29)).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(i.into());
@@ -165,7 +164,7 @@ fn cpus() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Ticks that do not catch up: a program that was slowed down must not be faster afterwards than it was before.
+/// Ticks that do not catch up: a program that was slowed down must not be faster afterwards.
 fn paced(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -233,7 +232,7 @@ async fn compute_in_a_loop(lane: usize) {
     }
 }
 
-/// Two plain threads and one of the blocking pool every 10 ms; the pool keeps none that long.
+/// Two plain threads and one of the blocking pool every 10 ms, longer than the pool keeps an idle thread.
 async fn churn_threads() {
     let mut ticks = paced(Duration::from_millis(10));
     let short_life = || {
@@ -288,7 +287,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         program::say(totals())?;
     }
     program::say(totals())?;
-    // Tasks that block or never return are not waited for.
+    // Does not wait for tasks that block or never return.
     runtime.shutdown_background();
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A program that starts its runtime on SIGUSR1. A task then blocks its worker ten times, and the program says so. For
-//! tests of threads that start after hud has attached.
+//! A program that starts its runtime on SIGUSR1. A task then blocks its worker ten times, and the program prints a
+//! line. For tests of threads that start after hud has attached.
 
 #![allow(missing_docs, reason = "an example is a crate that nobody links")]
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build()?;
     runtime.block_on(runtime.spawn(napper()))?;
     println!("10 naps taken in the late runtime");
-    // Until the test is over: it holds the other end.
+    // Until the test ends, which holds the other end.
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Programs in which something looks as if a task held its worker, and does not; and some in which one does in a way that
-//! is easily missed. Each mode is one of them.
+//! Programs that seem to have a blocked worker but have none, and programs whose blocked worker is easily missed. Each
+//! mode is one of them.
 //!
-//! Prints a line when it is at work, and ends at SIGTERM, SIGINT or after `--for`.
+//! Prints a line once its load runs, and ends at SIGTERM, SIGINT or after `--for`.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -26,7 +26,7 @@ use clock::thread_cpu_ns;
 #[derive(Parser)]
 #[command(about = "Programs in which something looks as if a task held its worker")]
 struct Args {
-    /// What looks so
+    /// The program's load
     mode: Mode,
     /// Ends after this number of seconds [default: at SIGTERM or SIGINT]
     #[arg(long = "for", value_name = "SECS")]
@@ -35,9 +35,10 @@ struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Mode {
-    /// Blocking work that began before anybody looks, and goes on: asleep, computing, and asleep below large stack frames
+    /// Blocking work that began before hud attaches and continues: asleep, computing, and asleep below large stack
+    /// frames
     Pool,
-    /// `block_in_place`, around sleeps and around computing: another thread takes the worker's core meanwhile
+    /// `block_in_place` around sleeps and around computing: another thread takes over the worker's core
     InPlace,
     /// A task that sleeps on its thread for 0.2 ms, 20 times in a row, 16 times a second
     ShortSleeps,
@@ -45,7 +46,7 @@ enum Mode {
     ShortPolls,
     /// Two tasks that compute for 4 ms in each poll, without pause
     Shards,
-    /// A task that computes in one poll for ever
+    /// A task that computes in one endless poll
     Endless,
     /// A `LocalSet` on a thread of its own, with a task that sleeps there
     Local,
@@ -53,7 +54,7 @@ enum Mode {
 
 const WORKERS: usize = 2;
 
-/// Keeps a CPU busy for so much of this thread's CPU time.
+/// Keeps a CPU busy for this CPU time of the thread.
 #[inline(never)]
 fn compute(time: Duration) {
     let end = thread_cpu_ns() + u64::try_from(time.as_nanos()).unwrap_or(0);
@@ -77,7 +78,7 @@ fn pool_computer() {
     }
 }
 
-/// Far below the frames of the runtime: what is known of the work lies 256 KiB up the stack.
+/// 256 KiB below the runtime's frames, where the blocking task's data lies.
 #[inline(never)]
 fn pool_deep_sleeper() {
     let mut room = [0_u8; 256 << 10];
@@ -130,12 +131,12 @@ async fn shard() {
 async fn endless() {
     loop {
         compute(Duration::from_millis(1));
-        // A future that is always ready: the poll goes on.
+        // A future that is always ready: the poll continues.
         std::future::ready(()).await;
     }
 }
 
-/// Something of every program: a task that hardly does anything.
+/// A task that is almost always idle, as every program has one.
 async fn bystander() {
     let mut ticks = interval(Duration::from_millis(5));
     loop {
@@ -187,11 +188,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     program::end_after(&signals, args.seconds)?;
     let runtime = Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     start(args.mode, &runtime)?;
-    // What a test attaches to is under way by then.
+    // The load runs by then.
     thread::sleep(Duration::from_millis(100));
     program::say(format_args!("lookalikes pid={}", std::process::id()))?;
     signals.forever().next();
-    // Blocking work that never ends is not waited for.
+    // Does not wait for endless blocking work.
     runtime.shutdown_background();
     std::process::exit(0)
 }

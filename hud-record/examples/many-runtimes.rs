@@ -1,9 +1,9 @@
 //! A program with every kind of runtime at once: two multi-threaded, one current-thread, a `LocalSet`,
 //! `block_in_place`, and `block_on` inside a running runtime.
 //!
-//! The threads of each runtime bear its name: `first`, `second` (their blocking pools too), `single`, `local`. Each
-//! task type counts its polls by name, as test-async-app does. The report is one line of JSON on SIGUSR1 and at the
-//! end, and lists under `threads`, by runtime, the ids of the threads on which its tasks were polled.
+//! The threads of each runtime have its name: `first`, `second` (their blocking pools too), `single`, `local`. Each
+//! task type counts its polls by name, as test-async-app does. SIGUSR1 and the end print the report as one line of
+//! JSON, which lists under `threads`, by runtime, the ids of the threads that polled its tasks.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -51,13 +51,13 @@ static THREADS: Mutex<BTreeMap<&'static str, BTreeSet<i32>>> = Mutex::new(BTreeM
 const NAP: Duration = Duration::from_millis(4);
 const PAUSE: Duration = Duration::from_millis(16);
 
-/// Notes the thread on which a task of this runtime is polled.
+/// Records that this thread polls tasks of this runtime.
 fn here(runtime: &'static str) {
     let tid = rustix::thread::gettid().as_raw_nonzero().get();
     THREADS.lock().unwrap_or_else(PoisonError::into_inner).entry(runtime).or_default().insert(tid);
 }
 
-/// Blocks its thread, with a sleep that a profiler can distinguish from a runtime's own idling.
+/// Blocks its thread with a sleep, which a profiler can distinguish from an idle runtime.
 fn nap() {
     timed(&SLEEPS, || thread::sleep(NAP));
 }
@@ -106,7 +106,7 @@ async fn local_sleeper() {
     .await
 }
 
-/// Hands its worker's core to another thread, 20 times a second, and blocks.
+/// Passes its worker's core to another thread, 20 times a second, and blocks.
 async fn in_place() {
     measured(&IN_PLACE, async {
         loop {
@@ -118,7 +118,7 @@ async fn in_place() {
     .await
 }
 
-/// Runs a future to its end inside a task: `block_on` within `block_in_place`, and on a thread of the pool.
+/// Runs a future to completion inside a task: by `block_on` within `block_in_place`, and on a thread of the pool.
 async fn nested() {
     measured(&NESTED, async {
         loop {
@@ -129,7 +129,7 @@ async fn nested() {
             let on_pool = spawn_blocking(move || {
                 handle.block_on(async {
                     NESTED_CHILD.note_spawn();
-                    // The future of `block_on` is no task; what it spawns is.
+                    // The future of `block_on` is no task; the one that it spawns is.
                     if let Err(error) = tokio::spawn(nested_child()).await {
                         eprintln!("many-runtimes: {error}");
                     }

@@ -32,7 +32,7 @@ struct Args {
     duration: Option<u64>,
 }
 
-/// A counter on its own cache line: tasks must not wait for each other's.
+/// A counter on a cache line of its own, so that counting causes no contention.
 #[repr(align(128))]
 #[derive(Default)]
 struct Counter(AtomicU64);
@@ -44,7 +44,7 @@ async fn yielder(polls: Arc<[Counter]>, own: usize) {
         polls[own].0.fetch_add(1, Relaxed);
         yield_now().await;
     }
-    // The poll that saw the flag.
+    // The poll that read the flag.
     polls[own].0.fetch_add(1, Relaxed);
 }
 
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (stop, stopped) = mpsc::channel::<()>();
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        // Dropping the sender is the message.
+        // Dropping the sender ends the tasks.
         let _stop = stop;
         signals.forever().next();
     })?;

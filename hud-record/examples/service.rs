@@ -4,8 +4,9 @@
 //! polls a second and leave the CPUs mostly idle. With `--rate 0` a client sends its next request as soon as it has its
 //! answer (two polls a request), which takes all available CPU time.
 //!
-//! Prints the rates each second. SIGUSR1 prints the totals so far as one line of JSON; so does the end (SIGTERM, SIGINT
-//! or `--for`): `ops`, `polls`, `cpu_ns` (of the process), `mono_ns`, and the latencies `p50_ns`, `p99_ns`, `max_ns`.
+//! Prints the rates each second. SIGUSR1 prints the totals so far as one line of JSON, and SIGTERM, SIGINT and `--for`
+//! print them and end the program: `ops`, `polls`, `cpu_ns` (of the process), `mono_ns`, and the latencies `p50_ns`,
+//! `p99_ns`, `max_ns`.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -61,7 +62,7 @@ struct Args {
 struct Account {
     ops: AtomicU64,
     polls: AtomicU64,
-    /// Latencies by their power of two, each cut in eight.
+    /// Latencies in buckets: eight for each power of two.
     latencies: [AtomicU64; 512],
 }
 
@@ -82,7 +83,7 @@ impl Account {
     }
 }
 
-/// Counts the polls of `body`, which is the task's whole body.
+/// Counts the polls of `body`, which is the task's entire body.
 async fn counted<F: Future>(account: &Account, body: F) -> F::Output {
     let mut body = pin!(body);
     std::future::poll_fn(|cx| {
@@ -135,7 +136,7 @@ async fn handler(
     .await
 }
 
-/// One second of a recorder's worst load.
+/// Generates one second of the recorder's highest load, repeatedly.
 async fn storms(account: Arc<Account>, every: Duration) {
     counted(&account, async {
         loop {
@@ -146,7 +147,7 @@ async fn storms(account: Arc<Account>, every: Duration) {
                 for _ in 0..100 {
                     tokio::spawn(short_lived(account.clone()));
                 }
-                // A thread for each, as the pool keeps none that long.
+                // A thread each: the interval is longer than the pool keeps an idle thread.
                 spawn_blocking(|| thread::sleep(Duration::from_micros(100)));
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -175,8 +176,8 @@ async fn short_lived(account: Arc<Account>) {
     counted(&account, yield_now()).await
 }
 
-/// In registers alone: a sum in memory takes once or twice as long, depending on the CPU's predictions, which any
-/// interrupt can change.
+/// In registers: a sum in memory takes once or twice as long, depending on the CPU's predictions, which any interrupt
+/// can change.
 #[inline(never)]
 fn compute(seed: u64, rounds: u32) -> u64 {
     let mixed = |sum: u64, i: u32| (sum ^ (sum >> 29)).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(i.into());
@@ -197,11 +198,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let every = (args.rate > 0).then(|| Duration::from_secs(1) * args.clients / args.rate);
     let start = Instant::now();
     for (number, account) in (0..args.clients).zip(&accounts) {
-        let (requests, asked) = mpsc::unbounded_channel();
+        let (requests, incoming) = mpsc::unbounded_channel();
         let (answers, answered) = mpsc::unbounded_channel();
-        // Spread over the interval, not all at once.
+        // Spread over the interval.
         let first = start + every.unwrap_or_default() * number / args.clients;
-        runtime.spawn(handler(account.clone(), args.work, asked, answers));
+        runtime.spawn(handler(account.clone(), args.work, incoming, answers));
         runtime.spawn(client(account.clone(), first, every, requests, answered));
     }
     if let (Some(account), 1..) = (accounts.last(), args.storms) {
@@ -209,12 +210,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     program::say(format_args!("service pid={} workers={}", std::process::id(), args.workers))?;
 
-    // The signals' thread only passes them on; dropping the sender is the end.
-    let (asked, asks) = channel::<()>();
+    // The thread for signals only forwards them; dropping the sender ends the program.
+    let (report, reports) = channel::<()>();
     let mut signals = signals;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         while signals.forever().next() == Some(SIGUSR1) {
-            if asked.send(()).is_err() {
+            if report.send(()).is_err() {
                 break;
             }
         }
@@ -222,7 +223,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut last = Totals::take(&accounts);
     let mut next = std::time::Instant::now() + Duration::from_secs(1);
     loop {
-        match asks.recv_timeout(next.saturating_duration_since(std::time::Instant::now())) {
+        match reports.recv_timeout(next.saturating_duration_since(std::time::Instant::now())) {
             Ok(()) => program::say(Totals::take(&accounts).to_json())?,
             Err(RecvTimeoutError::Timeout) => {
                 let now = Totals::take(&accounts);
@@ -269,7 +270,7 @@ impl Totals {
         format!("{ops:.0} ops/s {polls:.0} polls/s {cpu:.0} % of a CPU")
     }
 
-    /// The middle of the bucket in which this share of the latencies ends.
+    /// The middle of the bucket that contains this percentile.
     fn percentile(&self, percent: u64) -> Option<u64> {
         let rank = (self.latencies.iter().sum::<u64>() * percent).div_ceil(100).max(1);
         let mut seen = 0;

@@ -1,15 +1,15 @@
-//! Threads that stay in stacks of known shape, for tests of the walk up a stack. Each is named after its shape:
+//! Threads that stay in stacks of known shape, for tests of the stack walk. Each is named after its shape:
 //!
 //! - `deep`: more frames than a stack can hold;
 //! - `nested`: a hundred frames;
-//! - `signal`: a handler's, on an alternate stack, over a sleep that it interrupted;
+//! - `signal`: a signal handler's, on an alternate stack, over the sleep that it interrupted;
 //! - `jit`: code in memory that belongs to no file, with a frame pointer;
-//! - `vdso`: busy asking the time;
-//! - `runtime`: a runtime that has nothing to do;
+//! - `vdso`: busy reading the time;
+//! - `runtime`: an idle runtime;
 //! - `library`: code of a shared library that is loaded at SIGUSR1 (`--library FILE`, with a function
 //!   `void call(void (*)(void))`), calling back into the program.
 //!
-//! It says `ready` when all but the last are in place, and `loaded` when that one is.
+//! It prints `ready` when all but the last are in place, and `loaded` when that one is.
 
 #![allow(missing_docs, reason = "an example is a crate that nobody links")]
 
@@ -30,7 +30,7 @@ use std::{
 };
 
 use clap::Parser;
-use program::{say, signals, told};
+use program::{received, say, signals};
 use signal_hook::consts::SIGUSR1;
 
 /// Keeps threads in stacks of known shape.
@@ -59,22 +59,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         thread::Builder::new().name(name.into()).spawn(move || shape(ready))?;
         is_ready.recv()?;
     }
-    // A sleep begins a moment after it is announced.
+    // The sleep begins a moment after its announcement.
     thread::sleep(Duration::from_millis(50));
     say(format_args!("stack-shapes pid={} ready", std::process::id()))?;
-    if told(&mut signals, SIGUSR1)
+    if received(&mut signals, SIGUSR1)
         && let Some(library) = args.library
     {
         thread::Builder::new().name("library".into()).spawn(move || in_library(&library, &ready))?;
         is_ready.recv()?;
         say("loaded")?;
-        // Until the test is over: it holds the other end.
+        // Until the test ends, which holds the other end.
         io::copy(&mut io::stdin(), &mut io::sink())?;
     }
     Ok(())
 }
 
-/// Sleeps now and then, for as long as the program runs.
+/// Sleeps repeatedly until the program ends.
 fn doze() {
     loop {
         thread::sleep(Duration::from_millis(20));
@@ -83,7 +83,7 @@ fn doze() {
 
 #[inline(never)]
 fn nest(depth: u32, ready: &Sender<()>) {
-    // Work after the call, or it would be a jump.
+    // Work after the call, which would otherwise become a jump.
     let before = black_box(depth);
     if depth > 0 {
         nest(depth - 1, ready);
@@ -98,11 +98,11 @@ extern "C" fn handler(_: libc::c_int) {
     doze();
 }
 
-/// A signal's handler, on a stack of its own.
+/// A signal handler on a stack of its own.
 fn in_signal(ready: Sender<()>) {
     let stack = Box::leak(vec![0_u8; 256 << 10].into_boxed_slice());
     let on = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
-    // SAFETY: the stack lives as long as the program; the handler only sleeps, which a handler may.
+    // SAFETY: the stack lives as long as the program; the handler only sleeps, which is async-signal-safe.
     unsafe {
         libc::sigaltstack(&raw const on, ptr::null_mut());
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -125,10 +125,10 @@ extern "C" fn called() {
     doze();
 }
 
-/// Code that is in no file: `push rbp; mov rbp, rsp; call rdi; pop rbp; ret`.
+/// Code that belongs to no file: `push rbp; mov rbp, rsp; call rdi; pop rbp; ret`.
 fn in_jit(ready: Sender<()>) {
     const CODE: [u8; 8] = [0x55, 0x48, 0x89, 0xe5, 0xff, 0xd7, 0x5d, 0xc3];
-    // SAFETY: a fresh page, written before it is run; the code is a function of this type.
+    // SAFETY: a new page, written before it is executed; the code is a function of this type.
     let code: extern "C" fn(extern "C" fn()) = unsafe {
         let page = libc::mmap(
             ptr::null_mut(),

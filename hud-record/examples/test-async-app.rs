@@ -3,7 +3,7 @@
 //! It measures itself. SIGUSR1 prints the measurements so far as one line of JSON; SIGTERM, SIGINT and the end of
 //! `--duration` print the final ones and end the program. `--poll-log` also writes every poll, for tests that select
 //! those of a window. The report's `types` have the names of the async functions below, and the type of each spawned
-//! future is that function's own (`test_async_app::cpu_hog::{async_fn_env#0}`), which is how hud names a task.
+//! future is that function's own (`test_async_app::cpu_hog::{async_fn_env#0}`), by which hud names a task.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -100,7 +100,7 @@ async fn pool_user() {
     measured(&POOL_USER, async {
         loop {
             POOL_WORK.note_spawn();
-            // A closure, as DWARF names a closure's type by its place but a function's only `fn()`.
+            // A closure, because DWARF names a closure's type by its location but a function's only `fn()`.
             if let Err(error) = spawn_blocking(|| timed(&POOL_WORK, pool_work)).await {
                 eprintln!("test-async-app: pool_work: {error}");
             }
@@ -150,7 +150,7 @@ async fn cpu_hog() {
     .await
 }
 
-/// Puts its worker to sleep, and with it every task that waits there.
+/// Puts its worker to sleep, and delays every task that waits for it.
 async fn blocking_sleeper() {
     measured(&BLOCKING_SLEEPER, async {
         loop {
@@ -184,7 +184,7 @@ async fn lock_contender() {
     .await
 }
 
-/// Reads a file as if that could not block. A file of /proc: no cleanup, and the kernel does real work.
+/// Reads a file with a blocking call. A file of /proc: no cleanup, and the kernel computes.
 async fn file_reader() {
     measured(&FILE_READER, async {
         loop {
@@ -198,10 +198,10 @@ async fn file_reader() {
     .await
 }
 
-/// Computes for `dur` of the thread's own CPU time, so that a busy machine does not shorten the work.
+/// Computes for `dur` of the thread's CPU time, so that a busy machine does not shorten the work.
 ///
-/// The sum's code comes from std and is inlined here: a sampled leaf lies in std by its line, and in this function only
-/// by its inlined frames. A profiler that ignores these attributes it to the wrong crate.
+/// The sum's code comes from std and is inlined here: a sampled leaf frame lies in std by its line, and in this
+/// function only by its inlined frames. A profiler that ignores these attributes it to the wrong crate.
 #[inline(never)]
 fn burn_cpu(dur: Duration) {
     let end = u128::from(thread_cpu_ns()) + dur.as_nanos();
@@ -225,7 +225,7 @@ struct Args {
     /// Ends after this number of seconds [default: at SIGTERM or SIGINT]
     #[arg(long, value_name = "SECS")]
     duration: Option<u64>,
-    /// Ends when standard input does, and so with the program that started this one, however that ends
+    /// Ends with its standard input, and so with the program that started this one
     #[arg(long)]
     with_stdin: bool,
     /// Writes every poll to this file as CSV at the end (the first 5 million)
@@ -257,7 +257,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if args.with_stdin {
         let end = signals.handle();
         thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-            // An error ends it too: there is no parent.
+            // An error also ends it: there is no parent.
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
             end.close();
         })?;
@@ -287,7 +287,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     spawn(handle, &SHORT_LIVED_SPAWNER, short_lived_spawner());
     say(format_args!("test-async-app pid={} workers={}", std::process::id(), args.workers))?;
 
-    // A plain thread prints: a slow reader of stdout delays no task.
+    // On a plain thread, so that a slow reader of stdout delays no task.
     let account = thread::Builder::new().name("truth".to_owned()).spawn(move || -> io::Result<()> {
         while signals.forever().next() == Some(SIGUSR1) {
             say(truth::snapshot(&TYPES, &ACTIVITIES))?;
@@ -306,8 +306,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn say(line: impl std::fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        // Nobody listens any more.
+        // The reader has exited.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        said => said,
+        result => result,
     }
 }

@@ -1,9 +1,9 @@
-//! Threads that come and go by the thousand: plain ones, and those of Tokio's blocking pool, which here gives up a
-//! thread a millisecond after its work.
+//! Thousands of short-lived threads: plain ones, and those of Tokio's blocking pool, whose threads here exit a
+//! millisecond after their work.
 //!
 //! The storm begins at SIGUSR1 (`--now`: at once). When it is over, the program prints the number of threads of each
-//! kind, and waits for a signal to end. `--log` writes each thread as CSV at that time: `kind,mono_ns,of,by,detail`
-//! with the kind `began` or `ended`, the thread's id under `of`, and `plain`, `pool` or `worker` as detail.
+//! kind, and waits for a signal to end. `--log` then writes each thread as CSV: `kind,mono_ns,of,by,detail` with the
+//! kind `began` or `ended`, the thread's id under `of`, and `plain`, `pool` or `worker` as detail.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -57,7 +57,7 @@ fn tid() -> u64 {
     rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs().into()
 }
 
-/// On a CPU, off it, and on again.
+/// Runs on a CPU, sleeps, and runs again.
 fn short_life() {
     black_box((0..20_000u64).sum::<u64>());
     thread::sleep(Duration::from_micros(500));
@@ -71,7 +71,7 @@ fn plain() {
     facts::note("ended", mono_ns(), tid(), None, "plain");
 }
 
-/// Workers start before the storm; in it, only the pool grows.
+/// Workers start before the storm; during it, only the pool grows.
 fn kind() -> &'static str {
     if STORMING.load(Relaxed) { "pool" } else { "worker" }
 }
@@ -84,7 +84,7 @@ async fn pool_bursts(bursts: u32) {
                 eprintln!("thread-storm: {error}");
             }
         }
-        // Longer than the pool keeps a thread.
+        // Longer than the pool keeps an idle thread.
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -104,7 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .on_thread_stop(|| facts::note("ended", mono_ns(), tid(), None, kind()))
         .enable_all()
         .build()?;
-    // Both workers are up once each has run a task; a task at a time could leave one of them asleep.
+    // Both workers run once each has run a task; one task could leave one of them asleep.
     let up = std::sync::Arc::new(std::sync::Barrier::new(2));
     let warm: Vec<_> = (0..2)
         .map(|_| {
@@ -118,7 +118,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         runtime.block_on(task)?;
     }
     program::say(format_args!("thread-storm pid={}", std::process::id()))?;
-    if !args.now && !program::told(&mut signals, SIGUSR1) {
+    if !args.now && !program::received(&mut signals, SIGUSR1) {
         return Ok(());
     }
 
@@ -134,7 +134,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         left -= width;
     }
     runtime.block_on(pool)?;
-    // The pool's last threads give up.
+    // The pool's last threads exit.
     thread::sleep(Duration::from_millis(50));
     if let Some(log) = &args.log {
         facts::write(log)?;

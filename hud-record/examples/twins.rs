@@ -1,7 +1,7 @@
-//! Task types with ambiguous symbols: of equal layout, so that one drop glue serves several; inlined into those that
-//! poll them; or empty. For tests of names on builds without full debug information.
+//! Task types with ambiguous symbols: of equal layout, so that several share one drop glue; inlined into the functions
+//! that poll them; or empty. For tests of names on builds without full debug information.
 //!
-//! By its argument it spawns what the others don't, but the code of all is there.
+//! Its argument selects the types that it spawns; the code of all is present.
 
 #![allow(missing_docs, reason = "an example is a crate that nobody links")]
 
@@ -24,7 +24,7 @@ async fn healthy_hash_file(path: Arc<str>) -> u64 {
     }
 }
 
-/// The same to drop, but another code.
+/// The same drop glue, but other code.
 async fn render_thumbnail(path: Arc<str>) -> u64 {
     let mut pixels = 0;
     loop {
@@ -37,13 +37,13 @@ async fn render_thumbnail(path: Arc<str>) -> u64 {
     }
 }
 
-/// It is spawned, and awaited by others.
+/// Spawned, and also awaited by others.
 async fn fetch(path: Arc<str>) -> u64 {
     sleep(PERIOD).await;
     path.len() as u64
 }
 
-/// What it awaits has a symbol, it has none.
+/// The future that it awaits has a symbol; it has none.
 async fn fetch_twice(path: Arc<str>) -> u64 {
     fetch(Arc::clone(&path)).await + fetch(path).await
 }

@@ -1,17 +1,17 @@
-//! Tasks that wake each other in known ways, and log it: who spawned whom, who woke whom, who ended how.
+//! Tasks that wake each other in known ways, with a log: which task spawned, woke or aborted which.
 //!
-//! It begins at SIGUSR1 (`--now`: at once), prints `done` at the end, and waits for a signal to exit. `--log` writes the
-//! facts then, as CSV `kind,mono_ns,of,by,detail`. Ids are Tokio's; `by` is empty where no task did it.
+//! It begins at SIGUSR1 (`--now`: at once), prints `done` at the end, and waits for a signal to exit. `--log` then
+//! writes the facts, as CSV `kind,mono_ns,of,by,detail`. Ids are Tokio's; `by` is empty if no task caused the event.
 //!
 //! | kind | of | by | detail | mono_ns |
 //! |---|---|---|---|---|
 //! | `spawn` | the new task | its parent | its async function | just before |
 //! | `wake` | the woken task | the task in which the waker was used | `channel`, `timer`, `self`, `yield`, `join` | see below |
-//! | `end` | the task | who aborted it | `completed`, `cancelled`, `panicked` | just before |
+//! | `end` | the task | the task that aborted it | `completed`, `cancelled`, `panicked` | just before |
 //!
-//! A wake's time is just before it for `channel`, `self`, `yield` and `join`; for `timer` it is when the sleeper was
-//! polled again, just after. Neither a timer nor a `yield_now` is woken in a task: the worker does it between two. The
-//! facts are complete but for the conductor's own wakes, which depend on what ends first.
+//! A wake's time is just before it for `channel`, `self`, `yield` and `join`; for `timer` it is the time of the
+//! sleeper's next poll, just after. Neither a timer nor a `yield_now` is woken in a task: the worker does it between
+//! two. The facts are complete except for the conductor's own wakes, whose order depends on timing.
 
 // An example is a crate that nobody links.
 #![allow(missing_docs)]
@@ -74,7 +74,7 @@ fn own() -> u64 {
     me().unwrap_or(0)
 }
 
-/// Spawns, and notes it. The time is taken before, the id is known after.
+/// Spawns, and logs it: the time is read before, the id is known after.
 fn spawn<T: Send + 'static>(name: &'static str, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     let ts = mono_ns();
     let handle = tokio::spawn(future);
@@ -86,13 +86,13 @@ fn completed() {
     facts::note("end", mono_ns(), own(), None, "completed");
 }
 
-/// Sleeps, which is one wake by nobody.
+/// Sleeps, which is one wake by no task.
 async fn sleep(dur: Duration) {
     time::sleep(dur).await;
     facts::note("wake", mono_ns(), own(), None, "timer");
 }
 
-/// A side of a table: it waits for the ball, rests, and returns it. When it does, the other is waiting already.
+/// A player: it waits for the ball, rests, and returns it. By then the other player waits.
 struct Side {
     other: Arc<AtomicU64>,
     to: mpsc::UnboundedSender<u64>,
@@ -102,7 +102,7 @@ struct Side {
 impl Side {
     fn send(&self, round: u64) {
         facts::note("wake", mono_ns(), self.other.load(Relaxed), me(), "channel");
-        // The other side is there as long as rounds are left.
+        // The other player exists while rounds are left.
         let _ = self.to.send(round);
     }
 }
@@ -132,7 +132,7 @@ async fn napper(rounds: u64) {
     completed();
 }
 
-/// Wakes itself while it is being polled.
+/// Wakes itself during its poll.
 async fn self_waker(rounds: u64) {
     for _ in 0..rounds {
         let mut is_woken = false;
@@ -158,7 +158,7 @@ async fn yielder(rounds: u64) {
     completed();
 }
 
-/// Waits for a task, which wakes it as it ends.
+/// Waits for a task, which wakes it when it ends.
 async fn joiner(rounds: u64) {
     let own_id = own();
     for _ in 0..rounds {
@@ -176,7 +176,7 @@ async fn joined(joiner: u64) {
     facts::note("wake", mono_ns(), joiner, me(), "join");
 }
 
-/// Spawns tasks that wait forever, and ends them.
+/// Spawns tasks that wait forever, and aborts them.
 async fn reaper(rounds: u64) {
     for _ in 0..rounds {
         let victim = spawn("victim", victim());
@@ -207,7 +207,7 @@ async fn conductor(rounds: u64) {
     let ping_side = Side { other: pong_id.clone(), to: to_pong, from: from_pong };
     let pong_side = Side { other: ping_id.clone(), to: to_ping, from: from_ping };
     let (pinger, ponger) = (spawn("ping", ping(ping_side, rounds)), spawn("pong", pong(pong_side, rounds)));
-    // Known to both before the first ball, which ping holds back for 2 ms.
+    // Set before the first ball, which ping holds back for 2 ms.
     ping_id.store(number(pinger.id()), Relaxed);
     pong_id.store(number(ponger.id()), Relaxed);
     let all = [
@@ -221,7 +221,7 @@ async fn conductor(rounds: u64) {
     ];
     let panickers: Vec<_> = (0..rounds.min(20)).map(|_| spawn("panicker", panicker())).collect();
     for task in all.into_iter().chain(panickers) {
-        // A panicker's end is an error, as it is meant to be.
+        // The panicking tasks return an error.
         let _ = task.await;
     }
     completed();
@@ -233,14 +233,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let mut signals = program::signals(&[SIGUSR1])?;
     std::panic::set_hook(Box::new(|info| {
-        // Expected ones are not reported.
+        // Expected panics are not printed.
         if info.payload().downcast_ref::<&str>() != Some(&"as it is meant to") && IS_TOLD.set(()).is_ok() {
             eprintln!("wakes: {info}");
         }
     }));
     let runtime = runtime::Builder::new_multi_thread().worker_threads(args.workers.into()).enable_time().build()?;
     program::say(format_args!("wakes pid={} workers={}", std::process::id(), args.workers))?;
-    if !args.now && !program::told(&mut signals, SIGUSR1) {
+    if !args.now && !program::received(&mut signals, SIGUSR1) {
         return Ok(());
     }
     runtime.block_on(async { spawn("conductor", conductor(args.rounds)).await })?;

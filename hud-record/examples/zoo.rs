@@ -1,9 +1,9 @@
-//! Tasks that wait in every way that there is, one of each, and the truth about each: for tests of `hud dump`.
+//! Tasks that wait in every known way, one of each, and their true state: for tests of `hud dump`.
 //!
-//! The second line that it prints is that truth, as JSON, once all tasks wait: of each task its id, the lines of the program
-//! at which it waits, outermost first, and what for. SIGUSR1 prints it again. It ends with its standard input. With
-//! `storm PAIRS` so many pairs of tasks wake each other instead, as fast as they can; with `many TASKS MEGABYTES` so many tasks
-//! wait beside so much memory.
+//! Its second line of output is that state as JSON, once all tasks wait: for each task its id, the lines of the program
+//! at which it waits, outermost first, and its resource. SIGUSR1 prints it again. It ends with its standard input. With
+//! `storm PAIRS` that number of pairs of tasks wake each other instead, without pause; with `many TASKS MEGABYTES` that
+//! number of tasks wait beside that amount of memory.
 
 #![allow(missing_docs, reason = "an example is a crate that nobody links")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "it runs or it does not")]
@@ -39,7 +39,7 @@ use tokio::{
     time::{Instant, interval, sleep, sleep_until, timeout},
 };
 
-/// What a task says of itself.
+/// The true state of a task, by its own account.
 #[derive(Default)]
 struct Truth {
     function: &'static str,
@@ -49,7 +49,7 @@ struct Truth {
 }
 
 static TRUTH: StdMutex<BTreeMap<u64, Truth>> = StdMutex::new(BTreeMap::new());
-/// Who holds which lock, by a name for it.
+/// The holder of each lock, by a name of the lock.
 static HOLDERS: StdMutex<BTreeMap<&'static str, u64>> = StdMutex::new(BTreeMap::new());
 
 fn id() -> u64 {
@@ -75,7 +75,7 @@ fn holds(what: &'static str) {
     HOLDERS.lock().unwrap_or_else(PoisonError::into_inner).insert(what, id());
 }
 
-/// The next line awaits; the innermost one says what for.
+/// The next line awaits; the innermost one names the resource.
 macro_rules! here {
     () => {
         note(std::any::type_name_of_val(&|| {}), line!() + 1, "", None)
@@ -88,9 +88,9 @@ macro_rules! here {
     };
 }
 
-/// Tasks that say where they wait.
+/// Tasks that report where they wait.
 const ALL: usize = 78;
-/// Of these, those of the second runtime.
+/// Those in the second runtime.
 const ON_ONE_THREAD: usize = 4;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -232,7 +232,7 @@ async fn waits_for_struct(lock: Arc<Mutex<u16>>) {
     drop(guard);
 }
 
-/// The lock is free: what is left of a guard in memory holds nothing.
+/// The lock is free: the remains of a guard in memory hold nothing.
 async fn dropped_guard(lock: Arc<Mutex<i8>>) {
     let mut guard = lock.lock().await;
     *guard += 1;
@@ -257,7 +257,7 @@ async fn sends(channel: mpsc::Sender<u64>) {
     let _ = channel.send(2).await;
 }
 
-/// Two of them each wait for room in the channel of the other.
+/// Two of them each wait for capacity in the other's channel.
 async fn actor(
     sender: mpsc::Sender<u64>,
     mut receiver: mpsc::Receiver<u64>,
@@ -272,7 +272,7 @@ async fn actor(
     let _ = receiver.recv().await;
 }
 
-/// It has the lock to read, and waits to read once more behind a writer who waits for it.
+/// Holds a read lock, and waits for another one behind a writer that waits for the first.
 async fn reads_twice(lock: Arc<RwLock<i16>>) {
     let guard = lock.read().await;
     holds("twice");
@@ -286,7 +286,7 @@ async fn reads_twice(lock: Arc<RwLock<i16>>) {
     drop((guard, again));
 }
 
-/// The lock is given to a future that was polled once, while its task waits for the same lock.
+/// The lock is assigned to a future that was polled once, while its task waits for the same lock.
 async fn futurelock(lock: Arc<Mutex<i128>>) {
     let mut future = Box::pin(takes(lock.clone()));
     {
@@ -483,7 +483,7 @@ async fn in_a_block() {
     sum.await;
 }
 
-/// The line of the block's own `.await`, and that of the block's.
+/// Records the line of the block's own `.await`, and that of the block.
 fn note_again() {
     let mut truth = TRUTH.lock().unwrap_or_else(PoisonError::into_inner);
     let lines = &mut truth.get_mut(&id()).unwrap().lines;
@@ -670,22 +670,22 @@ fn spawn_all(handle: &Handle) {
         spawn!(datagram(UdpSocket::bind(address).await.unwrap()));
         (three, four, unix_two)
     });
-    // All of it stays: nobody sends, closes or drops anything.
+    // All of it remains: nothing is sent, closed or dropped.
     std::mem::forget((sender, kept, unbounded, oneshot, broadcast, watch, nobody_reads, notify, sockets));
 }
 
-/// A task that spawns one, and then another one once that one waits.
+/// A task that spawns a task, and another one once the first waits.
 async fn in_order(first: impl Future<Output = ()> + Send + 'static, second: impl Future<Output = ()> + Send + 'static) {
     let first: u64 = tokio::spawn(first).id().to_string().parse().unwrap();
     while !TRUTH.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&first) {
         sleep(Duration::from_millis(1)).await;
     }
-    // It says so right before it waits.
+    // It reports this just before it waits.
     sleep(Duration::from_millis(20)).await;
     tokio::spawn(second);
 }
 
-/// A runtime of one thread, with a `LocalSet`, on a thread of its own.
+/// A current-thread runtime with a `LocalSet`, on a thread of its own.
 fn one_thread() {
     thread::spawn(|| {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -698,7 +698,7 @@ fn one_thread() {
     });
 }
 
-/// Threads that are no task's and wait for futures: of one there is little to know it by.
+/// Threads outside of tasks that wait for futures; one of them is hard to identify.
 fn blocks_on(handle: &Handle) {
     let (one, other) = (handle.clone(), handle.clone());
     thread::spawn(move || one.block_on(nested()));
@@ -712,8 +712,8 @@ async fn local_only() {
     drop(number);
 }
 
-/// One whose thread does not get to its tasks: three were never polled, of which one was cancelled. One has ended, and its
-/// handle is kept.
+/// A runtime whose thread is blocked: three of its tasks were never polled, and one of the three was cancelled. Another
+/// one has ended, and its handle is kept.
 fn stuck() {
     thread::spawn(|| {
         let runtime = Builder::new_current_thread().build().unwrap();
@@ -726,8 +726,8 @@ fn stuck() {
     });
 }
 
-/// Pairs of tasks that wake each other all the time. A task waits in one of two functions, each of which is called at one line.
-/// Gives the pairs of lines.
+/// Pairs of tasks that wake each other all the time. A task waits in one of two functions, each called at one line.
+/// Returns the pairs of lines.
 fn storm(pairs: usize) -> Vec<[u32; 2]> {
     for _ in 0..pairs {
         let (one, other) = (mpsc::channel(1), mpsc::channel(1));
@@ -751,7 +751,7 @@ async fn plays(sender: mpsc::Sender<[u64; 4]>, mut receiver: mpsc::Receiver<[u64
 }
 
 async fn serves(sender: &mpsc::Sender<[u64; 4]>, ball: [u64; 4]) {
-    // Mostly there is room.
+    // There usually is capacity.
     sender.send(ball).await.unwrap();
 }
 
@@ -759,8 +759,8 @@ async fn catches(receiver: &mut mpsc::Receiver<[u64; 4]>) -> Option<[u64; 4]> {
     receiver.recv().await
 }
 
-/// So many tasks, every other one asleep, the rest after the first in the queue of a lock; and so many megabytes of numbers
-/// beside them.
+/// This number of tasks, every other one asleep, the rest after the first in the queue of a lock; and this number of
+/// megabytes of integers beside them.
 fn many(tasks: usize, megabytes: usize) -> Value {
     let lock = Arc::new(Mutex::new(0));
     for number in 0..tasks {
@@ -787,7 +787,7 @@ fn many(tasks: usize, megabytes: usize) -> Value {
     json!({ "tasks": tasks, "numbers": std::hint::black_box(numbers.leak()).len() })
 }
 
-/// A task says so right before it waits: this waits until no other thread has anything to do.
+/// A task reports itself just before it waits: this waits until all other threads are idle.
 fn settle() {
     let is_asleep = |task: &std::fs::DirEntry| {
         let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
@@ -841,7 +841,7 @@ fn main() {
             "many" => many(number(0), number(1)),
             _ => panic!("storm PAIRS, many TASKS MEGABYTES, or nothing"),
         };
-        println!("at work\n{truth}");
+        println!("ready\n{truth}");
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     }
@@ -849,7 +849,7 @@ fn main() {
     one_thread();
     stuck();
     blocks_on(runtime.handle());
-    // What three threads run by `block_on` is no task: five lines.
+    // The futures that three threads run by `block_on` are no tasks: five lines.
     let is_blocked = || TRUTH.lock().unwrap().get(&0).is_some_and(|t| t.lines.len() == 5);
     while !is_blocked()
         || account(0)["tasks"].as_array().unwrap().len() < ALL
@@ -867,10 +867,10 @@ fn main() {
             println!("{}", account(handle.metrics().num_alive_tasks()));
         }
     });
-    // Nothing begins from here on: tests look at how its memory changes.
+    // Nothing starts after this: tests compare its memory over time.
     is_ready.recv().unwrap();
-    println!("at work\n{}", account(runtime.metrics().num_alive_tasks()));
+    println!("ready\n{}", account(runtime.metrics().num_alive_tasks()));
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    // Its blocking task never ends.
+    // Its blocking task never returns.
     std::process::exit(0);
 }

@@ -1,4 +1,5 @@
-//! The program of the corpus: as little as has all that hud looks for in a Tokio program. See corpus/README.md.
+//! The program of the corpus: the smallest one with everything that hud searches for in a Tokio program. See
+//! corpus/README.md.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! `attach`: looks at a session that another process is recording, and needs no privilege for it.
+//! `attach`: shows a session that another process is recording, without privilege.
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -13,25 +13,26 @@ use hud_common::cockpit::{
 };
 
 use crate::{
+    allocator,
     error::{Error, Result},
-    memory, privilege, service,
+    privilege, service,
     service::LogFormat,
     tail::{Settings, Tailer, summary},
 };
 
-/// For how long a session that goes on is read before its screen is printed.
+/// How long a session in progress is read before its screen is printed.
 const READING: Duration = Duration::from_millis(400);
 
-/// What to look at, and how.
+/// The session to show, and how.
 #[derive(Args, Clone, Debug)]
 pub struct AttachArgs {
-    /// The session, or a store: then its newest one
+    /// The session, or a store, whose newest session is shown
     pub session: PathBuf,
-    /// Print lines instead of drawing; so it is where stdout is no terminal
+    /// Print lines instead of drawing; the default if stdout is no terminal
     #[arg(long)]
     pub no_tui: bool,
-    /// How often to print one
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    /// Interval between lines
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = hud_common::units::parse_std)]
     pub every: Duration,
     /// What to print with --no-tui
     #[arg(long, value_enum, default_value_t = LineFormat::Text)]
@@ -44,10 +45,10 @@ pub struct AttachArgs {
     pub look: LookArgs,
 }
 
-/// How a moment is told.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LineFormat {
-    /// A line for people
+    /// A readable line
     Text,
     /// The whole snapshot as a line of JSON
     Ndjson,
@@ -56,9 +57,9 @@ pub enum LineFormat {
 }
 
 impl AttachArgs {
-    /// Looks until the session ends.
+    /// Shows the session until it ends.
     pub fn run(self) -> Result<()> {
-        memory::hold_little();
+        allocator::use_one_arena();
         privilege::enter_viewer(&self.session);
         let mut tailer = Tailer::open(&self.session, Settings::default())?;
         if self.format == LineFormat::Screen {
@@ -68,7 +69,7 @@ impl AttachArgs {
             service::log_to_stderr(LogFormat::Text, None)?;
             return Lines { look: self.look, every: self.every, format: self.format }.print(&mut tailer);
         }
-        // Without logs: they would be drawn over.
+        // Without logs, which would be drawn over.
         ui::run(tailer, self.look.options()).map_err(|e| Error::Unavailable(e.to_string()))?;
         Ok(())
     }
@@ -77,29 +78,29 @@ impl AttachArgs {
 /// Prints the screen of a session as it is now, or as it ended.
 fn print_screen(mut tailer: Tailer, look: &LookArgs, size: (u16, u16)) -> Result<()> {
     let failed = |e: ui::UiError| Error::Unavailable(e.to_string());
-    // What is there already is read at once; names of its functions come with the next batch.
+    // Existing data is read at once; names of its functions come with the next batch.
     let read = Instant::now() + READING;
     while Instant::now() < read && !tailer.is_ended() {
         tailer.wait(READING / 4).map_err(|e| Error::Unavailable(e.to_string()))?;
     }
     let shot = Shot::take(vec![Seat::new(tailer)], &look.options(), size).map_err(failed)?;
-    // Whoever read it may be gone.
+    // The reader of stdout may have exited.
     let _ = std::io::stdout().lock().write_all(shot.text().as_bytes());
     Ok(())
 }
 
-/// Moments as lines.
+/// Prints snapshots as lines.
 pub(crate) struct Lines {
-    /// How far back each looks, and what it is held against.
+    /// Their window and thresholds.
     pub(crate) look: LookArgs,
-    /// How often.
+    /// Their interval.
     pub(crate) every: Duration,
-    /// As what.
+    /// Their format.
     pub(crate) format: LineFormat,
 }
 
 impl Lines {
-    /// Prints them until the session ends.
+    /// Prints lines until the session ends.
     pub(crate) fn print(&self, tailer: &mut Tailer) -> Result<()> {
         let query = Query { window: self.look.window, thresholds: self.look.thresholds(), ..Query::default() };
         let failed = |e: hud_common::cockpit::SourceError| Error::Unavailable(e.to_string());
@@ -115,7 +116,7 @@ impl Lines {
                     .map_err(|e| Error::Unavailable(format!("cannot write JSON: {e}")))?,
             };
             let mut out = std::io::stdout().lock();
-            // Whoever read it may be gone: then nobody looks any more.
+            // The reader of stdout may have exited: then there is no more to do.
             if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() || tailer.is_ended() {
                 break;
             }

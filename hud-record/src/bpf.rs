@@ -1,4 +1,4 @@
-//! The bpf(2) call, for what aya 0.14 lacks: `uprobe_multi` links, and many elements of a map at once.
+//! The bpf(2) system call, for features that aya 0.14 lacks: `uprobe_multi` links, and batch updates of maps.
 
 use std::{
     io,
@@ -8,12 +8,12 @@ use std::{
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 use bytemuck::NoUninit;
 
-/// Elements that are handed over in one call.
+/// Elements per call.
 const BATCH: usize = 64 << 10;
 
 /// Writes `values` to an array from element `first` on (BPF_MAP_UPDATE_BATCH, Linux 5.6).
 pub(crate) fn write_array<T: NoUninit>(map: BorrowedFd<'_>, first: u32, values: &[T]) -> io::Result<()> {
-    // Elements of an array lie at multiples of 8 bytes, but are handed over as they are.
+    // Elements of an array are padded to multiples of 8 bytes in the map, but passed unpadded.
     let mut next = first;
     for values in values.chunks(BATCH) {
         let count = u32::try_from(values.len()).map_err(io::Error::other)?;
@@ -30,23 +30,23 @@ pub(crate) fn write_array<T: NoUninit>(map: BorrowedFd<'_>, first: u32, values: 
     Ok(())
 }
 
-/// No argument at all.
+/// An empty argument.
 pub(crate) fn zeroed() -> bpf_attr {
     // SAFETY: a union of structures of plain integers.
     unsafe { std::mem::zeroed() }
 }
 
-/// A call that gives a file descriptor.
+/// A call that returns a file descriptor.
 pub(crate) fn open(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     let fd = call(command, attr)?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just opened it for us, close-on-exec.
+    // SAFETY: the kernel has just opened it for this process, close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Any call.
 pub(crate) fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
-    // SAFETY: `attr` is of the size given, and what it points to lives in the caller.
+    // SAFETY: `attr` has the given size, and its pointers are valid for the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr, size_of::<bpf_attr>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -1,15 +1,15 @@
-//! Where members of the kernel's structures lie, by its BTF (Documentation/bpf/btf.rst).
+//! Offsets of members of the kernel's structures, by its BTF (Documentation/bpf/btf.rst).
 //!
-//! One pass over the bytes: the kernel has some 130,000 types, of which hud asks for ten. A library that makes a value of
+//! One pass over the bytes: the kernel has about 130,000 types, and hud needs ten. A library that made a value of
 //! each took 150 ms of CPU time, a third of an attach.
 
-/// `BTF_MAGIC` (include/uapi/linux/btf.h), as a kernel of this machine's byte order writes it.
+/// `BTF_MAGIC` (include/uapi/linux/btf.h), in this machine's byte order.
 const MAGIC: u16 = 0xeb9f;
-/// Bytes of `struct btf_type` before what its kind adds.
+/// Bytes of `struct btf_type` before the kind's own data.
 const TYPE_BYTES: usize = 12;
 /// Bytes of `struct btf_member`.
 const MEMBER_BYTES: usize = 12;
-/// Anonymous structures within each other, or modifiers of modifiers: the kernel has three.
+/// Nesting of anonymous structures, or of modifiers: the kernel has three.
 const MOST_NESTED: usize = 16;
 
 const PTR: u32 = 2;
@@ -22,27 +22,27 @@ const FUNC_PROTO: u32 = 13;
 pub(crate) struct Types<'a> {
     bytes: &'a [u8],
     strings: &'a [u8],
-    /// Where each type begins in `bytes`. Type 0 is `void`, which is not there.
+    /// The start of each type in `bytes`. Type 0 is `void`, which has no entry.
     begins: Vec<u32>,
 }
 
-/// One of them.
+/// A type.
 #[derive(Clone, Copy)]
 struct Type {
     name: u32,
     kind: u32,
-    /// How many members, parameters or values it has.
+    /// Number of its members, parameters or values.
     length: usize,
-    /// Whether offsets of members are shared with the sizes of bit fields.
+    /// Whether member offsets are combined with the sizes of bit fields.
     has_bit_fields: bool,
-    /// The type that it refers to, or its size.
+    /// The referenced type, or its own size.
     refers_to: u32,
-    /// Where what its kind adds begins.
+    /// The start of its kind's own data.
     rest: usize,
 }
 
 impl<'a> Types<'a> {
-    /// Parses `file`, as `/sys/kernel/btf/vmlinux` has it.
+    /// Parses `file`, which has the format of `/sys/kernel/btf/vmlinux`.
     pub(crate) fn parse(file: &'a [u8]) -> Option<Self> {
         let header = |at| Some(word(file, at)? as usize);
         let magic = u16::from_ne_bytes(file.get(..2)?.try_into().ok()?);
@@ -66,18 +66,18 @@ impl<'a> Types<'a> {
         Some(types)
     }
 
-    /// Offset in bytes and type id of a member of the structure `of`, also inside anonymous ones (`task_struct` is laid out
-    /// with `randomized_struct_fields_start`).
+    /// Offset in bytes and type id of a member of the structure `of`, also inside anonymous ones (`task_struct` uses
+    /// `randomized_struct_fields_start`).
     pub(crate) fn member(&self, of: &str, name: &str) -> Option<(u32, u32)> {
         self.named(STRUCT, of).find_map(|found| self.member_of(found, name, MOST_NESTED))
     }
 
-    /// The same of the structure with this id.
+    /// The same for the structure with this id.
     pub(crate) fn member_by_id(&self, id: u32, name: &str) -> Option<(u32, u32)> {
         self.member_of(self.by_id(id)?, name, MOST_NESTED)
     }
 
-    /// How many parameters the function has that the type called `name` points to.
+    /// The number of parameters of the function to which the type `name` points.
     pub(crate) fn parameters(&self, name: &str) -> Option<usize> {
         self.named(TYPEDEF, name).find_map(|found| {
             let pointer = self.by_id(found.refers_to).filter(|t| t.kind == PTR)?;
@@ -137,8 +137,7 @@ impl<'a> Types<'a> {
     }
 }
 
-/// Bytes that a kind adds to a type: for each of its `length` parts, or at all. `None` of kinds not known, which cannot be
-/// passed over.
+/// The size of a kind's own data. `None` for unknown kinds, which cannot be skipped.
 fn added(kind: u32, length: usize) -> Option<usize> {
     match kind {
         // Pointers, forwards, typedefs, modifiers, functions, floats and tags of types.
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_no_panic() {
+    fn survives_a_damaged_file() {
         let file = file();
         for length in 0..file.len() {
             let _ = Types::parse(&file[..length]);

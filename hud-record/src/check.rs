@@ -1,4 +1,4 @@
-//! `check`: whether this kernel takes hud's programs, and what hud may do here.
+//! `check`: whether this kernel accepts hud's programs, and which rights hud has.
 
 use std::io::Write as _;
 
@@ -9,7 +9,7 @@ use crate::{
     kernel, privilege, probes,
 };
 
-/// Loads each of hud's kernel programs by itself, and attaches none.
+/// Loads each of hud's kernel programs separately and attaches none.
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
     /// Check the programs for kernels without BTF

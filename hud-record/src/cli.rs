@@ -14,100 +14,103 @@ use hud_common::{cockpit::ui::LookArgs, files, session};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
+    allocator,
     error::{Error, Result},
     headless::{self, Headless, Target, Where},
-    live, memory,
-    privilege::{Owner, make_as},
+    inspect::Process,
+    live,
+    privilege::{Owner, create_as},
     probes::{self, Plan},
     record::{Every, Keep, RollPolicy, Store},
     service::{self, LogFormat},
-    target::Process,
 };
 
 /// Examples for `--help`.
 pub const EXAMPLES: &str = "\
 Examples:
   hud-record my-server --headless                      record until Ctrl-C
-  hud-record --pid 4711 --headless --duration 30       record 30 seconds
+  hud-record --pid 4711 --headless --duration 30       record for 30 seconds
   hud-record my-server --headless --export /var/tmp/s  choose the session's folder
-  hud-record my-server --headless --polls off          no poll is timed, near-zero cost
+  hud-record my-server --headless --polls off          no probes, near-zero overhead
   hud-record my-server --headless --target ./my-server.unstripped
   hud-record my-server --headless --keep-size 10GiB --keep-age 7d
-                                                       for good, within bounds
+                                                       without end, within limits
   hud-record my-server --headless --store /var/lib/hud --wait --keep-size 50GiB
                                                        as a service: a session a day and a start of my-server
 
 Signals: Ctrl-C and SIGTERM end in order, a second one at once; SIGUSR1 seals all segments now; SIGHUP does nothing.
 
-Exit codes: 0 done, 1 failed, or rows were lost to a full disk (the session is whole), 2 usage, 77 no permission or no
+Exit codes: 0 done, 1 failed, or rows were lost to a full disk (the rest of the session is complete), 2 usage, 77 no permission or no
 eBPF here.";
 
 /// What to record, and how.
 #[derive(Args, Clone, Debug)]
 pub struct RecordArgs {
-    /// Name of the running binary to watch
+    /// Name of the running binary to record
     pub name: Option<String>,
-    /// Process id, where the name is not unique
+    /// Process id, if the name is not unique
     #[arg(long, value_name = "PID", conflicts_with = "name")]
     pub pid: Option<u32>,
-    /// Binary to take symbols from, where the running one is stripped [default: found through /proc]
+    /// Binary to take symbols from, if the running one is stripped [default: found through /proc]
     #[arg(long, value_name = "BIN")]
     pub target: Option<PathBuf>,
     /// Folder for the session; must not exist [default: a new one under the data directory]
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["store", "wait"])]
     pub export: Option<PathBuf>,
-    /// Keep sessions in ROOT/host=HOST/session=ID/: one a day (UTC), a start of the target, and an eighth of --keep-size
+    /// Keep sessions in ROOT/host=HOST/session=ID/: one a day (UTC), a start of the target, and an eighth of
+    /// --keep-size
     #[arg(long, value_name = "ROOT")]
     pub store: Option<PathBuf>,
-    /// Wait for a process of that name, record it, and when it exits wait for the next one
+    /// Wait for a process of that name, record it, and after its exit wait for the next one
     #[arg(long, requires = "name")]
     pub wait: bool,
     /// Record without the cockpit
     #[arg(long)]
     pub headless: bool,
-    /// Print a line each second instead of drawing; so it is where stdout is no terminal
+    /// Print a line each second instead of drawing; the default if stdout is no terminal
     #[arg(long, conflicts_with = "headless")]
     pub no_tui: bool,
-    /// Seconds to record; 0 = until stopped
+    /// Seconds to record (0 records until stopped)
     #[arg(long, value_name = "SECS", default_value_t = 0)]
     pub duration: u64,
-    /// CPU samples a second and CPU; 0 = none
+    /// Sampling frequency per CPU, in Hz (0 disables sampling).
     #[arg(long, value_name = "HZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub freq: u32,
-    /// Time task polls, wakes, spawns and ends by probes
+    /// Record task polls, wakes, spawns and ends by probes
     #[arg(long, value_enum, default_value_t = Polls::Auto)]
     pub polls: Polls,
-    /// What the probes may cost the target with --polls auto, in percent of the CPU time that it uses
+    /// Overhead budget of the probes with --polls auto, in percent of the target's CPU time
     #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = percent)]
     pub budget: f64,
-    /// Rows in memory after which a segment is sealed; less where --keep-size is small
+    /// Size of rows in memory at which a segment is sealed; less if --keep-size is small
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub roll_size: u64,
     /// Age after which a segment is sealed (such as 60s, 5m)
-    #[arg(long, value_name = "AGE", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "AGE", default_value = "60s", value_parser = hud_common::units::parse_std)]
     pub roll_age: Duration,
-    /// Disk space for the session, or for this host's part of the store (such as 10GiB): the oldest events go first
+    /// Disk space for the session, or for this host's part of the store (such as 10GiB); the oldest events are removed
+    /// first
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub keep_size: Option<u64>,
-    /// Age past which events go (such as 12h, 7d)
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    /// Age at which events are removed (such as 12h, 7d)
+    #[arg(long, value_name = "AGE", value_parser = hud_common::units::parse_std)]
     pub keep_age: Option<Duration>,
-    /// How to write logs, to stderr
+    /// Format of logs on stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// What to log: error, warn, info, debug, or a filter as of RUST_LOG [default: $RUST_LOG, or info]
+    /// Log level: error, warn, info, debug, or a filter as in RUST_LOG [default: $RUST_LOG, or info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// When a store's next session begins
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration, requires = "store", hide = true)]
+    #[arg(long, value_name = "AGE", value_parser = hud_common::units::parse_std, requires = "store", hide = true)]
     pub session_every: Option<Duration>,
-    /// How to walk stacks
+    /// How to unwind stacks
     #[arg(long, value_enum, default_value_t = Unwind::Auto)]
     pub unwind: Unwind,
-    /// Use plain tracepoints even where the kernel has BTF
+    /// Use plain tracepoints even if the kernel has BTF
     #[arg(long, hide = true)]
     pub no_btf: bool,
-    /// End as standard input ends: how a cockpit ends its recorder, whoever each of them runs as
+    /// End when standard input ends: how a cockpit ends its recorder, whichever users they run as
     #[arg(long, hide = true, requires = "headless")]
     pub until_eof: bool,
     /// What the cockpit shows, and how
@@ -118,22 +121,22 @@ pub struct RecordArgs {
 /// Whether task polls are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Polls {
-    /// In stretches, as the budget allows; all the time where they cost less
+    /// In intervals, as the budget allows; always if they cost less
     Auto,
-    /// Every one, at about 2 µs a poll
+    /// All of them, at about 2 µs per poll
     Exact,
-    /// No probes: tasks are known at samples and switches only
+    /// No probes: tasks are known at samples and context switches only
     Off,
 }
 
-/// How stacks are walked.
+/// How stacks are unwound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Unwind {
-    /// By the unwind tables that every binary has, else by frame pointers
+    /// By unwind tables, which every binary has, else by frame pointers
     Auto,
-    /// By unwind tables, or not at all
+    /// By unwind tables only
     EhFrame,
-    /// By frame pointers: whole only where all code was built with them
+    /// By frame pointers: complete only if all code was built with them
     Fp,
 }
 
@@ -146,7 +149,7 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `10GiB`, `500 MB` or `1048576` in bytes. Less than a megabyte holds nothing.
+/// `10GiB`, `500 MB` or `1048576` in bytes. Less than a megabyte is too small for any data.
 fn size(text: &str) -> Result<u64, String> {
     match text.parse::<ByteSize>() {
         Ok(ByteSize(bytes)) if bytes >= 1_000_000 => Ok(bytes),
@@ -154,7 +157,7 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Runs a command and tells its error: one line, and the next step.
+/// Runs a command and reports its error: one line, and the next step.
 pub fn report(program: &str, result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if let Error::Recorder(_) = error {
@@ -163,7 +166,7 @@ pub fn report(program: &str, result: Result<()>) -> ExitCode {
     let help = error.help();
     match service::log_format() {
         LogFormat::Text => {
-            // Where nobody reads it, the exit code still says it.
+            // If stderr is closed, the exit code still reports it.
             let mut stderr = std::io::stderr();
             let _ = writeln!(stderr, "{program}: {error}");
             if let Some(help) = help {
@@ -176,12 +179,12 @@ pub fn report(program: &str, result: Result<()>) -> ExitCode {
 }
 
 impl RecordArgs {
-    /// Records by another process, and shows what it records.
+    /// Records in another process, and shows its session.
     fn show(self) -> Result<()> {
         if self.wait || self.store.is_some() {
             let what = if self.wait { "--wait" } else { "--store" };
             return Err(Error::Unavailable(format!(
-                "{what} goes with --headless: then look at it with `hud attach SESSION`"
+                "{what} requires --headless; show the session with `hud attach SESSION`"
             )));
         }
         let process = match (self.pid, &self.name) {
@@ -202,12 +205,12 @@ impl RecordArgs {
         live::run(arguments, &session, self.no_tui, &self.look)
     }
 
-    /// Finds the target, records it, and says what there is.
+    /// Finds the target and records it.
     pub fn run(self) -> Result<()> {
         if !self.headless {
             return self.show();
         }
-        memory::hold_little();
+        allocator::use_one_arena();
         raise_open_files()?;
         service::log_to_stderr(self.log_format, self.log_level.as_deref())?;
         let target = match (self.pid, self.name) {
@@ -223,7 +226,7 @@ impl RecordArgs {
             (None, None) => Where::DataDir,
         };
         let roll_bytes = self.roll_size << 20;
-        // Rows in flight take several times the room that they take sealed: they must not be most of what is kept.
+        // Rows in flight take several times their sealed size: they must not be most of the retained amount.
         let roll_bytes = self.keep_size.map_or(roll_bytes, |keep| roll_bytes.min((keep / 16).max(1 << 20)));
         Headless {
             target,
@@ -255,11 +258,11 @@ impl RecordArgs {
     }
 }
 
-/// Files that a recorder has open at most, but for one for each CPU: maps and programs of the kernel, the logs and segments
-/// of a session that ends and of the next one, its children.
+/// Files that a recorder opens at most, besides one per CPU: kernel maps and programs, logs and segments of the session
+/// that ends and of the next one, child processes.
 const OPEN_FILES: u64 = 256;
 
-/// Raises the limit of open files to what recording needs, as far as this process may.
+/// Raises the limit of open files to the number that recording needs, as far as this process may.
 fn raise_open_files() -> Result<()> {
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let needed = OPEN_FILES + cpus;
@@ -268,7 +271,7 @@ fn raise_open_files() -> Result<()> {
     if is_enough(limit.current) {
         return Ok(());
     }
-    // Beyond the hard limit only root may.
+    // Only root may exceed the hard limit.
     let maximum = if is_enough(limit.maximum) { limit.maximum } else { Some(needed) };
     match setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum }) {
         Ok(()) => Ok(()),
@@ -276,7 +279,7 @@ fn raise_open_files() -> Result<()> {
     }
 }
 
-/// Opens a store, unless a link of another user's is on the way to it: it would lead root's files anywhere.
+/// Opens a store, unless the path contains another user's symbolic link, which could redirect root's files.
 fn open_store(root: &Path, owner: Option<Owner>) -> Result<Store> {
     let check = |place: &Path| {
         let is_denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
@@ -284,11 +287,11 @@ fn open_store(root: &Path, owner: Option<Owner>) -> Result<Store> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             opened => opened.map(drop),
         };
-        make_as(owner, place, is_denied, open).map_err(session::Error::io("open", place))
+        create_as(owner, place, is_denied, open).map_err(session::Error::io("open", place))
     };
     check(root)?;
     let store = Store::open(root, owner)?;
-    // Again: a link may have been put where nothing was at first.
+    // Checked again: a link may have been created where nothing was at first.
     check(store.path())?;
     Ok(store)
 }
@@ -314,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_written_as_people_do() {
+    fn parses_sizes() {
         assert_eq!(size("10GiB"), Ok(10 << 30));
         assert_eq!(size("64 MiB"), Ok(64 << 20));
         assert_eq!(size("5000000"), Ok(5_000_000));

@@ -1,6 +1,6 @@
-//! Everything that can keep hud from recording, in words for the person at the terminal.
+//! The errors of recording, as messages for the person at the terminal.
 //!
-//! A message is one line, fit to stand after `hud-record: `; [`Error::help`] is the next step.
+//! A message is one line that can follow `hud-record: `; [`Error::help`] is the next step.
 
 use std::{borrow::Cow, io, path::PathBuf};
 
@@ -8,11 +8,11 @@ use hud_common::session;
 
 use crate::privilege;
 
-/// Why recording failed, or could not start.
+/// Why recording failed or could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The recorder, a process of its own, failed with this exit code, and has said why.
+    /// The recorder process failed with this exit code, and has reported the reason.
     #[error("the recorder failed")]
     Recorder(Option<u8>),
     /// Neither a name nor a pid.
@@ -36,31 +36,31 @@ pub enum Error {
     #[error("pid {0} is hud itself")]
     Myself(u32),
     /// The target's files may not be read.
-    #[error("may not look into pid {pid}: {source}")]
+    #[error("no permission to inspect pid {pid}: {source}")]
     Denied {
         /// The target.
         pid: u32,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The target's memory may not be read.
-    #[error("may not read the memory of pid {pid}: {source}")]
+    #[error("no permission to read the memory of pid {pid}: {source}")]
     NotReadable {
         /// The target.
         pid: u32,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It was there, and is gone.
+    /// The target has exited.
     #[error("pid {0} exited before recording began")]
     Exited(u32),
-    /// It became another program meanwhile.
+    /// The target executed another program meanwhile.
     #[error("pid {0} executed another program while hud attached to it")]
     Executed(u32),
-    /// Too few files may be open.
+    /// The limit of open files is too low.
     #[error("hud needs {needed} open files, and the limit is {limit}")]
     OpenFiles {
-        /// What it needs.
+        /// The number needed.
         needed: u64,
         /// RLIMIT_NOFILE.
         limit: u64,
@@ -70,19 +70,19 @@ pub enum Error {
     Binary {
         /// Its path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The binary is none that hud can look into.
+    /// The binary is of a kind that hud cannot read.
     #[error("{path} is {what}", path = path.display())]
     NotSupported {
         /// Its path.
         path: PathBuf,
-        /// What it is.
+        /// A description of it.
         what: String,
     },
-    /// Another file than the one that runs.
-    #[error("{path} is another build than the one that pid {pid} runs (build ids {given} and {running})", path = path.display())]
+    /// The given file is another build than the running one.
+    #[error("{path} is not the build that pid {pid} runs (build ids {given} and {running})", path = path.display())]
     OtherBuild {
         /// The file given.
         path: PathBuf,
@@ -90,10 +90,10 @@ pub enum Error {
         pid: u32,
         /// Its build id.
         given: String,
-        /// The build id of what runs.
+        /// The running binary's build id.
         running: String,
     },
-    /// No symbols at all, and no tokio to be recognized without them.
+    /// No symbols, and no tokio recognized without them.
     #[error("{path} is stripped, and nothing in it has the shape of tokio's tasks", path = path.display())]
     Stripped {
         /// Its path.
@@ -105,33 +105,33 @@ pub enum Error {
         /// Its path.
         path: PathBuf,
     },
-    /// The kernel will not let us.
+    /// The kernel denies it.
     #[error("the kernel refused {what}: {why}")]
     NoPermission {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// What it said.
+        /// The kernel's error.
         why: String,
     },
-    /// The kernel cannot.
+    /// The kernel does not support it.
     #[error("no eBPF here: {what}: {why}")]
     NoBpf {
-        /// What was tried.
+        /// The attempt.
         what: String,
-        /// What the system said.
+        /// The system's error.
         why: String,
     },
-    /// Other pids here than in the kernel.
+    /// Pids here differ from those in the kernel.
     #[error(
-        "pid {pid} is a pid of this pid namespace ({namespace}), and the kernel tells its programs pids of the initial one only"
+        "pid {pid} is a pid of this pid namespace ({namespace}), but kernel programs see pids of the initial one only"
     )]
     PidNamespace {
         /// The target.
         pid: u32,
-        /// The namespace that hud runs in, as `/proc/self/ns/pid` shows it.
+        /// The namespace that hud runs in, as in `/proc/self/ns/pid`.
         namespace: String,
     },
-    /// The kernel's verifier rejected one of hud's programs; ours to mend.
+    /// The kernel's verifier rejected one of hud's programs; a bug of hud's.
     #[error("Linux {release} rejects hud's kernel program {program}: {why}")]
     Rejected {
         /// The program.
@@ -141,37 +141,37 @@ pub enum Error {
         /// The verifier's reason.
         why: String,
     },
-    /// The kernel gives its memory to nobody.
-    #[error("the kernel is locked down (lockdown=confidentiality): it lets no program read its memory, and hud's must")]
+    /// The kernel lets no program read its memory.
+    #[error("the kernel is locked down (lockdown=confidentiality): hud's kernel programs may not read its memory")]
     LockedDown,
-    /// A kernel program or map did not behave; ours to mend.
+    /// A kernel program or map failed; a bug of hud's.
     #[error("{what}: {why}")]
     Kernel {
-        /// What was tried.
+        /// The attempt.
         what: String,
-        /// What came back.
+        /// The result.
         why: String,
     },
     /// The session could not be written.
     #[error(transparent)]
     Session(#[from] session::Error),
-    /// The system refused something else.
+    /// Another system error.
     #[error("{action}: {source}")]
     Io {
-        /// What was tried.
+        /// The attempt.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// There was no room on the disk for all of it.
-    #[error("the disk was full: {rows} rows are missing{}; what is there is whole", logs(*unsealed))]
+    /// Rows were lost to a full disk.
+    #[error("the disk was full: {rows} rows are missing{}; the rest of the session is complete", logs(*unsealed))]
     DiskFull {
         /// Rows that were counted and not written.
         rows: u64,
         /// Logs that could not be sealed.
         unsealed: usize,
     },
-    /// Asked for something that is not there.
+    /// A requested feature or object is not available.
     #[error("{0}")]
     Unavailable(String),
 }
@@ -180,21 +180,21 @@ pub enum Error {
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 impl Error {
-    /// The next step, where there is one.
+    /// The next step, if there is one.
     pub fn help(&self) -> Option<Cow<'static, str>> {
         Some(Cow::Borrowed(match self {
             Error::NoTarget => "name a running process, or give --pid PID",
             Error::NoSuchPid(_) | Error::Exited(_) => "see `pgrep -a NAME` for what runs now",
-            Error::Executed(_) => "run hud again, for the program that it is now",
-            Error::OpenFiles { .. } => "raise it: `ulimit -n 1024`, or LimitNOFILE= of the service",
+            Error::Executed(_) => "run hud again to record the new program",
+            Error::OpenFiles { .. } => "raise the limit: `ulimit -n 1024`, or LimitNOFILE= of the service",
             Error::NoSuchName(_) => "the name is that of the binary; see `ps -eo pid,comm,args`, or give --pid PID",
             Error::ManyProcesses { .. } => "pick one with --pid PID",
-            Error::Myself(_) => "give the pid of the program to watch",
+            Error::Myself(_) => "give the pid of the program to record",
             Error::Denied { .. } | Error::NoPermission { .. } => {
                 let missing = privilege::missing_to_attach();
                 if !missing.is_empty() {
                     return Some(Cow::Owned(format!(
-                        "run as root (sudo), or give hud what it lacks: {}",
+                        "run as root (sudo), or give hud the missing capabilities: {}",
                         missing.join(", ")
                     )));
                 }
@@ -202,45 +202,45 @@ impl Error {
                  CAP_CHECKPOINT_RESTORE"
             }
             Error::NotReadable { .. } => {
-                "run as the user whose process it is, or as root (CAP_SYS_PTRACE); kernel.yama.ptrace_scope may forbid the \
+                "run as the owner of the process, or as root (CAP_SYS_PTRACE); kernel.yama.ptrace_scope may forbid the \
                  former"
             }
             Error::Rejected { .. } => {
-                "this is a fault of hud's, not of your rights: please report it with the output of `hud-record check`"
+                "this is a bug of hud, not a lack of permissions: please report it with the output of `hud-record check`"
             }
             Error::LockedDown => {
                 "see /sys/kernel/security/lockdown; it is set at boot, by `lockdown=` or by the distribution"
             }
-            Error::DiskFull { .. } => "give hud less to keep (--keep-size), or more room",
+            Error::DiskFull { .. } => "reduce --keep-size, or free disk space",
             Error::NoBpf { .. } => {
                 "hud needs Linux 5.15 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS; see `hud-record check`"
             }
             Error::PidNamespace { .. } => {
-                "run hud on the host: it sees into containers; or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
+                "run hud on the host, from where it records containers too, or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
             }
             Error::Binary { .. } => "give the binary with --target BIN",
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
-            Error::OtherBuild { .. } => "leave --target out, or give the unstripped file of the very same build",
+            Error::OtherBuild { .. } => "omit --target, or give the unstripped file of the same build",
             Error::Stripped { .. } => {
-                "polls are those of tokio 1.23 or newer in the program's own binary; if it has it, give the unstripped file of the same \
-                 build with --target BIN; without --polls exact its threads are recorded"
+                "hud records polls of tokio 1.23 or newer in the program's own binary; if it contains tokio, give the unstripped \
+                 file of the same build with --target BIN; without --polls exact its threads are recorded"
             }
             Error::NotTokio { .. } => {
-                "polls are those of tokio 1.23 or newer in the program's own binary; without --polls exact and --target its threads are \
-                 recorded"
+                "hud records polls of tokio 1.23 or newer in the program's own binary; without --polls exact and --target its \
+                 threads are recorded"
             }
-            Error::Session(session::Error::Exists(_)) => "sessions are never written over",
-            Error::Session(session::Error::Io { .. }) => "pick another place with --export",
+            Error::Session(session::Error::Exists(_)) => "sessions are never overwritten: choose another folder",
+            Error::Session(session::Error::Io { .. }) => "choose another folder with --export",
             _ => return None,
         }))
     }
 
-    /// Whether it only says that the target is not there: another one may come.
+    /// Whether it only means that the target is not running: another one may start.
     pub fn is_gone(&self) -> bool {
         matches!(self, Error::NoSuchPid(_) | Error::NoSuchName(_) | Error::Exited(_) | Error::Executed(_))
     }
 
-    /// DESIGN's exit codes: 77 for no permission or no eBPF, 1 for the rest.
+    /// The exit codes: 77 for no permission or no eBPF, 2 for usage, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Denied { .. }

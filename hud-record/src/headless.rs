@@ -4,20 +4,20 @@ use std::{path::PathBuf, thread, time::Duration};
 
 use crate::{
     error::{Error, Result},
+    inspect::Process,
     privilege::Owner,
     probes::Plan,
     progress::ProgressLine,
-    record::{End, Every, Finished, Keep, News, Place, Recorder, RollPolicy, Settings, Store},
+    record::{Destination, End, Every, Finished, Keep, News, Recorder, RollPolicy, Settings, Store},
     service::{Control, Notify},
-    target::Process,
 };
 
-/// How often to look for a process that is waited for: a look at a thousand processes costs about 2 ms.
+/// Interval of searching for a process: a search of a thousand processes costs about 2 ms.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// What a process has to be given from its start until its code is relocated and can be looked into.
+/// Time from a process's start until its code is relocated and can be inspected.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// What to watch.
+/// What to record.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// This process.
@@ -26,46 +26,46 @@ pub enum Target {
     Every(String),
 }
 
-/// Where sessions go.
+/// Where sessions are stored.
 #[derive(Clone, Debug)]
 pub enum Where {
-    /// A folder that is not there yet.
+    /// A folder that does not exist yet.
     Folder(PathBuf),
-    /// A new folder each, under the data directory.
+    /// A new folder for each, under the data directory.
     DataDir,
     /// A store.
     Store(Store),
 }
 
-/// What the command line asks for.
+/// The settings from the command line.
 #[derive(Clone, Debug)]
 pub struct Headless {
-    /// What to watch.
+    /// What to record.
     pub target: Target,
     /// Where to.
     pub place: Where,
-    /// Whose the files are.
+    /// The owner of the files.
     pub owner: Option<Owner>,
     /// The binary to take symbols from.
     pub symbols: Option<PathBuf>,
-    /// For how long.
+    /// Duration.
     pub duration: Option<Duration>,
     /// What to attach.
     pub plan: Plan,
-    /// What the probes may cost.
+    /// The probes' share of the target's CPU time.
     pub budget: f64,
-    /// When segments are full.
+    /// When segments are sealed.
     pub roll: RollPolicy,
     /// How much to keep.
     pub keep: Keep,
     /// When a store's next session begins.
     pub every: Every,
-    /// Whether to end as standard input ends.
+    /// Whether to end when standard input ends.
     pub until_eof: bool,
 }
 
 impl Headless {
-    /// Records until it is over.
+    /// Records until the end.
     pub fn run(self) -> Result<()> {
         let control = Control::by_signals()?;
         if self.until_eof {
@@ -88,7 +88,7 @@ impl Headless {
             };
             let waits = matches!(self.target, Target::Every(_));
             let finished = match self.record(process, previous.clone(), &control, &mut notify) {
-                // It was gone before it could be recorded: the next one may live longer.
+                // It exited before it could be recorded: the next one may live longer.
                 Err(e) if waits && e.is_gone() => {
                     tracing::debug!("{e}");
                     thread::sleep(LOOK_EVERY);
@@ -121,10 +121,10 @@ impl Headless {
         let name = short_name(&process);
         let pid = process.pid;
         let settings = Settings {
-            place: match &self.place {
-                Where::Folder(folder) => Place::Folder(folder.clone()),
-                Where::DataDir => Place::Folder(default_session(&process, self.owner)?),
-                Where::Store(store) => Place::Store(store.clone()),
+            destination: match &self.place {
+                Where::Folder(folder) => Destination::Folder(folder.clone()),
+                Where::DataDir => Destination::Folder(default_session(&process, self.owner)?),
+                Where::Store(store) => Destination::Store(store.clone()),
             },
             target: self.symbols.clone(),
             duration: self.duration,
@@ -139,7 +139,7 @@ impl Headless {
                 Where::Folder(_) | Where::DataDir => self.owner,
             },
             keep_bpf: matches!(self.target, Target::Every(_)),
-            intake: None,
+            sandbox: None,
         };
         notify.alive();
         let recorder = Recorder::attach(process, settings)?;
@@ -171,12 +171,12 @@ impl Headless {
     }
 }
 
-/// Waits until one process has this name; `None` where hud is stopped before.
+/// Waits for a process of this name; `None` if hud is stopped before.
 fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option<Process>> {
     let status = format!("waiting for {name}");
     notify.ready(&status);
     let line = ProgressLine::waiting(&status);
-    let mut told_many = false;
+    let mut has_warned = false;
     while !control.is_stopped() {
         notify.alive();
         match Process::by_name(name) {
@@ -186,9 +186,9 @@ fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option
                 return Ok(Some(process));
             }
             Err(Error::ManyProcesses { found, .. }) => {
-                // An old one beside a new one, as in a rolling restart: it will pass.
-                if !std::mem::replace(&mut told_many, true) {
-                    tracing::warn!("{} processes are named {name}: waiting until there is one", found.len());
+                // An old one beside a new one, as in a rolling restart, which ends soon.
+                if !std::mem::replace(&mut has_warned, true) {
+                    tracing::warn!("{} processes are named {name}: waiting until only one is left", found.len());
                 }
             }
             Err(e) if e.is_gone() => {}
@@ -205,7 +205,7 @@ fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option
 
 fn short_name(process: &Process) -> String {
     let file = process.exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    crate::target::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
+    crate::inspect::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
 }
 
 /// `<data dir>/hud/<name>-<local time>-<pid>`, in the home of the user who called sudo.
@@ -214,7 +214,9 @@ pub(crate) fn default_session(process: &Process, owner: Option<Owner>) -> Result
     let data = match owner.and_then(|o| o.home()) {
         Some(home) => home.join(".local/share"),
         None => etcetera::choose_base_strategy()
-            .map_err(|_| Error::Unavailable("no home directory to keep the session in: name one with --export".into()))?
+            .map_err(|_| {
+                Error::Unavailable("there is no home directory for the session: choose a folder with --export".into())
+            })?
             .data_dir(),
     };
     let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();

@@ -1,4 +1,4 @@
-//! What hud needs to know of this kernel: offsets in its structures (by BTF), its name, its clocks.
+//! Facts about this kernel: offsets in its structures (by BTF), its release, its clocks.
 
 use std::sync::OnceLock;
 
@@ -13,8 +13,8 @@ pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// The initial pid namespace, as every kernel numbers it (`PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// The pid namespace that hud runs in, where it is not the initial one: what it knows processes by is then not what the
-/// kernel programs are told.
+/// The pid namespace that hud runs in, if it is not the initial one: then its pids differ from those in the kernel
+/// programs.
 pub fn inner_pid_namespace() -> Option<String> {
     let own = std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
     (own != INITIAL_PID_NAMESPACE).then_some(own)
@@ -29,14 +29,14 @@ pub struct Offsets {
     pub task_tgid: u32,
     /// `task_struct::thread.fsbase`
     pub task_fsbase: u32,
-    /// `task_struct::__state`, where the tracepoint `sched_switch` does not pass it: before Linux 5.18.
+    /// `task_struct::__state`, needed if the tracepoint `sched_switch` does not pass it: before Linux 5.18.
     pub task_state: Option<u32>,
-    /// Where a thread's return probes are.
+    /// The fields of a thread's return probes.
     pub returns: Option<ReturnOffsets>,
 }
 
-/// Offsets by which the kernel programs find where a function returns to whose return is probed (include/linux/uprobes.h,
-/// Linux 3.10): the return address on the stack is then the probe's.
+/// Offsets of the fields by which the kernel programs find the return address of a function with a return probe
+/// (include/linux/uprobes.h, Linux 3.10): the one on the stack is the probe's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReturnOffsets {
     /// `task_struct::utask`
@@ -65,7 +65,7 @@ impl ReturnOffsets {
 }
 
 impl Offsets {
-    /// By the running kernel's BTF; `None` where it has none. Read once.
+    /// By the running kernel's BTF; `None` if it has none. Read once.
     pub fn of_running_kernel() -> Option<Self> {
         static READ: OnceLock<Option<Offsets>> = OnceLock::new();
         *READ.get_or_init(|| Self::of(&Types::parse(&std::fs::read(BTF_PATH).ok()?)?))
@@ -78,7 +78,7 @@ impl Offsets {
             task_pid: offset("task_struct", "pid")?,
             task_tgid: offset("task_struct", "tgid")?,
             task_fsbase: thread.checked_add(types.member_by_id(thread_struct, "fsbase")?.0)?,
-            // void *, preempt, prev, next: include/trace/events/sched.h has prev_state as well since Linux 5.18.
+            // void *, preempt, prev, next; include/trace/events/sched.h adds prev_state since Linux 5.18.
             task_state: match types.parameters("btf_trace_sched_switch") {
                 Some(..=4) => Some(offset("task_struct", "__state")?),
                 _ => None,
@@ -102,7 +102,7 @@ pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-/// Major, minor and patch version of a release such as `6.12.117+deb13-cloud-amd64`; what is missing is 0.
+/// Major, minor and patch version of a release such as `6.12.117+deb13-cloud-amd64`; missing numbers are 0.
 pub(crate) fn version(release: &str) -> (u32, u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
@@ -114,20 +114,21 @@ pub(crate) fn is_older_than(major: u32, minor: u32) -> bool {
     version(&release()) < (major, minor, 0)
 }
 
-/// Whether the CPUs are emulated by QEMU (TCG), as `/proc/cpuinfo` has it.
+/// Whether the CPUs are emulated by QEMU (TCG), according to `/proc/cpuinfo`.
 pub(crate) fn is_emulated() -> bool {
     let cpus = std::fs::read_to_string("/proc/cpuinfo");
     cpus.is_ok_and(|text| text.lines().any(|line| line.starts_with("model name") && line.contains("QEMU TCG")))
 }
 
-/// Whether the kernel is locked down so far that no program may read its memory, root's neither (`lockdown=confidentiality`,
+/// Whether the kernel's lockdown forbids even root's programs to read its memory (`lockdown=confidentiality`,
 /// security/lockdown/lockdown.c).
 pub fn is_locked_down() -> bool {
     let modes = std::fs::read_to_string("/sys/kernel/security/lockdown");
     modes.is_ok_and(|modes| modes.contains("[confidentiality]"))
 }
 
-/// The sysctl `kernel.perf_event_paranoid`: above 2, Debian's and Ubuntu's kernels let only CAP_SYS_ADMIN open perf events.
+/// The sysctl `kernel.perf_event_paranoid`: above 2, Debian's and Ubuntu's kernels require CAP_SYS_ADMIN for perf
+/// events.
 pub fn perf_event_paranoid() -> Option<i32> {
     std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
 }
@@ -137,7 +138,7 @@ pub fn now() -> u64 {
     nanos(ClockId::Monotonic)
 }
 
-/// Both clocks at one instant: the middle of the tightest of a few readings.
+/// Both clocks at one instant: the middle of the narrowest of several readings.
 pub fn anchor() -> Clock {
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     (0..16)
@@ -157,7 +158,7 @@ pub fn own_cpu_time() -> u64 {
     nanos(ClockId::ProcessCPUTime)
 }
 
-/// CPU time that a process has used (ns); `None` where there is no such process.
+/// CPU time that a process has used (ns); `None` if there is no such process.
 pub fn cpu_time(pid: u32) -> Option<u64> {
     let mut clock = 0;
     // SAFETY: the call writes one integer, the clock's id.
@@ -194,7 +195,7 @@ mod tests {
     fn the_anchor_ties_both_clocks() {
         let (a, b) = (anchor(), anchor());
         assert!(b.mono > a.mono);
-        // Two anchors agree on the distance between the clocks, unless someone set the time in between.
+        // Two anchors agree on the distance between the clocks, unless the time was set in between.
         assert!(((b.real - b.mono) - (a.real - a.mono)).abs() < 1_000_000);
     }
 }

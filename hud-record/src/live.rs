@@ -1,9 +1,9 @@
-//! The live cockpit: a recorder in a process of its own, and a screen that follows the session it writes.
+//! The live cockpit: a recorder in a process of its own, and a screen that follows its session.
 //!
-//! The recorder is this very program, headless. So a screen that is stopped, slow or killed costs the recording nothing,
-//! and what is shown is what any other reader of the session sees. The recorder keeps what rights it needs; the screen
-//! gives up all of them before it reads a byte of the session. It cannot signal the recorder then, so it ends it by
-//! closing a pipe, which its own death does as well.
+//! The recorder is this same program, headless. So a stopped, slow or killed screen costs the recording nothing, and it
+//! shows what any reader of the session sees. The recorder keeps the rights that it needs; the screen gives up all of
+//! them before it reads a byte of the session. It then cannot signal the recorder, so it ends it by closing a pipe, as
+//! its own death would.
 
 use std::{
     ffi::OsString,
@@ -27,15 +27,15 @@ use crate::{
 
 /// How long the recorder may take to begin its session.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Bytes of what the recorder says that are kept.
-const MOST_SAID: usize = 64 << 10;
+/// Bytes of the recorder's messages that are kept.
+const MOST_MESSAGES: usize = 64 << 10;
 
-/// Records by a child process and shows its session until the person has seen enough.
+/// Records in a child process and shows its session until the user quits.
 pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool, look: &LookArgs) -> Result<()> {
     let mut recorder = Recorder::start(arguments)?;
     let mut tailer = match recorder.until_session(session) {
         Some(tailer) => tailer,
-        // What it said is the error.
+        // Its messages are the error.
         None => return recorder.end(),
     };
     if no_tui || !std::io::stdout().is_terminal() {
@@ -47,19 +47,19 @@ pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool, look: 
     let ended = recorder.end();
     shown.map_err(|e| Error::Unavailable(e.to_string()))?;
     ended?;
-    // As headless: where the session is, for whatever comes next.
+    // As headless: prints the session's path.
     let _ = writeln!(std::io::stdout(), "{}", session.display());
     Ok(())
 }
 
-/// The recorder at work. Ends in order when dropped, or when this process is gone.
+/// The running recorder. Ends in order when dropped, or when this process exits.
 struct Recorder {
     child: Child,
-    /// Its standard input: it ends as this is closed.
-    leash: Option<ChildStdin>,
-    /// Its standard error, until somebody listens.
-    saying: Option<ChildStderr>,
-    said: Arc<Mutex<String>>,
+    /// Its standard input: closing it ends the recorder.
+    stdin: Option<ChildStdin>,
+    /// Its standard error, until a thread reads it.
+    stderr: Option<ChildStderr>,
+    messages: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
 }
 
@@ -71,36 +71,36 @@ impl Recorder {
         // Ctrl-C and Ctrl-Z at the terminal are for the screen.
         command.process_group(0);
         let mut child = command.spawn().map_err(failed)?;
-        let (leash, saying) = (child.stdin.take(), child.stderr.take());
-        Ok(Recorder { child, leash, saying, said: Arc::default(), listener: None })
+        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
+        Ok(Recorder { child, stdin, stderr, messages: Arc::default(), listener: None })
     }
 
-    /// Listens to what it says. Before this process has given up its rights, the pipe has to hold it: the C library
-    /// changes the user of all threads at once, and aborts where one of them has given up its own already.
+    /// Reads its messages. Until this process has given up its rights they stay in the pipe: the C library changes the
+    /// user of all threads at once, and aborts if one of them has given up its own already.
     fn listen(&mut self) {
-        let Some(from) = self.saying.take() else { return };
-        let to = Arc::clone(&self.said);
+        let Some(from) = self.stderr.take() else { return };
+        let to = Arc::clone(&self.messages);
         let listen = move || {
-            privilege::enter_bystander();
+            privilege::enter_unprivileged();
             for line in BufReader::new(from).lines().map_while(std::result::Result::ok) {
-                let mut said = to.lock().unwrap_or_else(PoisonError::into_inner);
-                if said.len() < MOST_SAID {
-                    said.push_str(&line);
-                    said.push('\n');
+                let mut messages = to.lock().unwrap_or_else(PoisonError::into_inner);
+                if messages.len() < MOST_MESSAGES {
+                    messages.push_str(&line);
+                    messages.push('\n');
                 }
             }
         };
-        // Without it the recorder stops at a full pipe; it says a few lines in all.
+        // Without the thread the recorder would stop at a full pipe; it writes a few lines in all.
         self.listener = thread::Builder::new().name("hud-listener".into()).spawn(listen).ok();
     }
 
-    /// Waits until there is a session, and gives up all rights but to look at it; `None` where the recorder ends without
-    /// one.
+    /// Waits until there is a session, and gives up all rights but those to read it; `None` if the recorder ends
+    /// without one.
     fn until_session(&mut self, session: &Path) -> Option<Tailer> {
         let began = Instant::now();
         let mut is_viewer = false;
         while began.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
-            // As root it is only looked whether it is there.
+            // As root, only its existence is checked.
             if !is_viewer && session.join("manifest.json").exists() {
                 privilege::enter_viewer(session);
                 self.listen();
@@ -114,18 +114,18 @@ impl Recorder {
         None
     }
 
-    /// Has it close the session, and passes on what it said.
+    /// Ends the recorder, which closes the session, and prints its messages.
     fn end(mut self) -> Result<()> {
         let status = self.finish().map_err(|source| Error::Io { action: "wait for the recorder", source })?;
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         let mut err = std::io::stderr();
-        // Where nobody reads it, the exit code still says it.
-        let _ = err.write_all(said.as_bytes());
+        // If stderr is closed, the exit code still reports it.
+        let _ = err.write_all(messages.as_bytes());
         if status.success() { Ok(()) } else { Err(Error::Recorder(status.code().and_then(|c| u8::try_from(c).ok()))) }
     }
 
     fn finish(&mut self) -> std::io::Result<ExitStatus> {
-        drop(self.leash.take());
+        drop(self.stdin.take());
         self.listen();
         let status = self.child.wait()?;
         if let Some(listener) = self.listener.take() {

@@ -33,7 +33,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    if let Some(ended) = hud_record::intake::divert() {
+    if let Some(ended) = hud_record::sandbox::divert() {
         return ended;
     }
     let cli = Cli::parse();

@@ -1,14 +1,17 @@
-//! What hud may do, and whose its files are.
+//! hud's rights, and the owner of its files.
 //!
-//! hud needs capabilities to attach and, fewer, to go on naming; each of its threads keeps only those that its work
-//! needs. Under sudo the threads that write act as the user who called sudo, by file-system user id: their files are
-//! that user's from the start, and no path can lead them where that user may not write. The one exception is a place that
-//! nobody but root could have prepared, see [`is_roots_alone`]. Whoever only looks at a session gives up all of it.
+//! hud needs capabilities to attach and, fewer, to resolve symbols; each thread keeps only those that its work needs.
+//! Under sudo the writing threads act as the user who called sudo, by file-system user id: their files belong to that
+//! user from the start, and no path can lead them where that user may not write. The one exception is a place that only
+//! root could have prepared, see [`is_controlled_by_root`]. A process that only shows a session gives up all rights.
 
 use std::{
+    ffi::{CStr, OsStr},
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    mem::MaybeUninit,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Component, Path, PathBuf},
+    ptr,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -17,10 +20,12 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
     path_beneath_rules,
 };
-use nix::unistd::{Gid, Uid, User, setfsgid, setfsuid};
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
+use rustix::{
+    process::{Gid, Uid, geteuid},
+    thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs},
+};
 
-/// Whose files are written, where that is not the user that hud runs as.
+/// The owner of the files, if not the user that hud runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     uid: Uid,
@@ -28,58 +33,103 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The user who called sudo, where hud runs as root under it.
+    /// The user who called sudo, if hud runs as root under it.
     pub fn from_sudo() -> Option<Self> {
-        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-        if !Uid::effective().is_root() {
+        // The kernel's calls take the highest id for "unchanged".
+        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok().filter(|&id| id != u32::MAX);
+        if !geteuid().is_root() {
             return None;
         }
         let uid = Uid::from_raw(id("SUDO_UID").filter(|&uid| uid != 0)?);
-        // Whoever the user is, they are not root: no group that is missing or odd makes them so.
+        // The user is not root: a missing or odd group does not make them so.
         let gid = id("SUDO_GID").map(Gid::from_raw);
-        let gid = gid.or_else(|| Some(User::from_uid(uid).ok()??.gid)).unwrap_or(Gid::from_raw(uid.as_raw()));
+        let gid = gid.or_else(|| Some(User::of(uid)?.gid)).unwrap_or(Gid::from_raw(uid.as_raw()));
         Some(Owner { uid, gid })
     }
 
     /// Their home.
     pub fn home(&self) -> Option<PathBuf> {
-        User::from_uid(self.uid).ok()?.map(|user| user.dir).filter(|dir| dir.is_absolute())
+        User::of(self.uid).map(|user| user.home).filter(|home| home.is_absolute())
     }
 
-    /// Does file work as this user, on this thread.
+    /// Runs file operations as this user, on this thread.
     pub fn act<T>(owner: Option<Self>, work: impl FnOnce() -> T) -> T {
         struct Back(Uid, Gid);
         impl Drop for Back {
             fn drop(&mut self) {
-                setfsuid(self.0);
-                setfsgid(self.1);
+                set_fs_user(self.0);
+                set_fs_group(self.1);
             }
         }
         let Some(owner) = owner else { return work() };
-        // The group first: once the user is another, the group may no longer be changed.
-        let gid = setfsgid(owner.gid);
-        let _back = Back(setfsuid(owner.uid), gid);
+        // The group first: it may not be changed after the user.
+        let gid = set_fs_group(owner.gid);
+        let _back = Back(set_fs_user(owner.uid), gid);
         work()
     }
 }
 
-/// Makes what is new at `place` as the user, or, where the user may not write and root alone may, as root. Gives whose
-/// it is.
-pub(crate) fn make_as<T, E>(
+/// Sets the user id by which the kernel checks this thread's file operations. Returns the previous one.
+fn set_fs_user(uid: Uid) -> Uid {
+    // SAFETY: the call has no pointer argument.
+    Uid::from_raw(unsafe { libc::setfsuid(uid.as_raw()) }.cast_unsigned())
+}
+
+/// The same for the group id.
+fn set_fs_group(gid: Gid) -> Gid {
+    // SAFETY: as above.
+    Gid::from_raw(unsafe { libc::setfsgid(gid.as_raw()) }.cast_unsigned())
+}
+
+/// An entry of the system's user database.
+struct User {
+    gid: Gid,
+    home: PathBuf,
+}
+
+impl User {
+    /// Longest entry that is read.
+    const MOST: usize = 1 << 20;
+
+    fn of(uid: Uid) -> Option<Self> {
+        let mut strings = vec![0_u8; 1024];
+        loop {
+            let mut entry = MaybeUninit::uninit();
+            let mut found: *mut libc::passwd = ptr::null_mut();
+            let (at, len) = (strings.as_mut_ptr().cast(), strings.len());
+            // SAFETY: the call writes an entry, its strings within `strings`, and a pointer to the entry or null.
+            match unsafe { libc::getpwuid_r(uid.as_raw(), entry.as_mut_ptr(), at, len, &raw mut found) } {
+                0 if !found.is_null() => {
+                    // SAFETY: the entry was found, so all of it is written.
+                    let entry = unsafe { entry.assume_init() };
+                    // SAFETY: the string ends with 0 and lies in `strings`.
+                    let home = unsafe { CStr::from_ptr(entry.pw_dir) };
+                    let home = PathBuf::from(OsStr::from_bytes(home.to_bytes()));
+                    return Some(User { gid: Gid::from_raw(entry.pw_gid), home });
+                }
+                libc::ERANGE if len < Self::MOST => strings.resize(len * 2, 0),
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Creates a file at `place` as the user, or, if the user may not write and only root may, as root. Returns the owner.
+pub(crate) fn create_as<T, E>(
     owner: Option<Owner>,
     place: &Path,
     is_denied: impl FnOnce(&E) -> bool,
     make: impl Fn() -> Result<T, E>,
 ) -> Result<(T, Option<Owner>), E> {
     match Owner::act(owner, &make) {
-        Err(e) if owner.is_some() && is_denied(&e) && is_roots_alone(place) => Ok((make()?, None)),
+        Err(e) if owner.is_some() && is_denied(&e) && is_controlled_by_root(place) => Ok((make()?, None)),
         done => Ok((done?, owner)),
     }
 }
 
-/// Whether root alone decides what is at `place`: every folder on the way, as far as there are any, is root's, and
-/// nobody else may write there. A link is none, whoever made it: what it leads through is not looked at here.
-pub(crate) fn is_roots_alone(place: &Path) -> bool {
+/// Whether only root controls `place`: every existing folder on the path is root's, and nobody else may write there. A
+/// path with a symbolic link never is, as its target is not checked here.
+pub(crate) fn is_controlled_by_root(place: &Path) -> bool {
     let Ok(place) = std::path::absolute(place) else { return false };
     if place.components().any(|part| part == Component::ParentDir) {
         return false;
@@ -89,7 +139,7 @@ pub(crate) fn is_roots_alone(place: &Path) -> bool {
         way.push(part);
         match fs::symlink_metadata(&way) {
             Ok(m) if m.is_dir() && m.uid() == 0 && m.mode() & 0o022 == 0 => {}
-            // From here on it is root who makes it.
+            // From here on root creates the path.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return true,
             _ => return false,
         }
@@ -97,86 +147,85 @@ pub(crate) fn is_roots_alone(place: &Path) -> bool {
     true
 }
 
-/// What each thread keeps once hud is attached.
+/// Capabilities that threads keep once hud is attached.
 ///
-/// To go on naming takes looking into the target: its `/proc` entries (`SYS_PTRACE`), its files (`DAC_READ_SEARCH`) and
-/// the very files that it has mapped (`CHECKPOINT_RESTORE`); and the addresses of the kernel's functions (`SYSLOG`).
+/// To resolve symbols, hud reads the target's `/proc` entries (`SYS_PTRACE`), its files (`DAC_READ_SEARCH`), the files
+/// that it has mapped (`CHECKPOINT_RESTORE`), and the addresses of the kernel's functions (`SYSLOG`).
 const LOOKING: CapabilitySet = CapabilitySet::SYS_PTRACE
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::CHECKPOINT_RESTORE)
     .union(CapabilitySet::SYSLOG);
-/// To attach again, as a budget or the next process may want.
+/// To attach again, for the budget or the next process.
 const ATTACHING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
-/// To write where root may: without it, root could not go on in a folder of another user's.
+/// To write as root: without it, root could not continue in another user's folder.
 const WRITING: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::DAC_READ_SEARCH);
 /// To write as the user who called sudo.
 const ACTING: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
 
 static HAS_DROPPED: AtomicBool = AtomicBool::new(false);
 
-/// Gives up what is not needed after the attach, for this thread and those that it will start.
+/// Gives up the capabilities not needed after the attach, for this thread and those that it starts.
 pub fn drop_after_attach(keep_bpf: bool, owner: Option<Owner>) {
     let attaching = if keep_bpf { ATTACHING } else { CapabilitySet::empty() };
     let acting = if owner.is_some() { ACTING } else { CapabilitySet::empty() };
-    // For the end, see `Hurry`.
+    // For the detach, see `RaisedPriority`.
     keep(LOOKING | WRITING | attaching | acting | CapabilitySet::SYS_NICE);
     HAS_DROPPED.store(true, Ordering::Relaxed);
-    // None of hud's threads runs another program.
+    // hud's threads run no other program.
     let _ = set_no_new_privs(true);
 }
 
-/// What a thread that only writes keeps.
+/// Restricts a thread that only writes.
 pub(crate) fn enter_writer(owner: Option<Owner>) {
     match owner {
         Some(owner) => {
-            setfsgid(owner.gid);
-            setfsuid(owner.uid);
+            set_fs_group(owner.gid);
+            set_fs_user(owner.uid);
             keep(CapabilitySet::empty());
         }
         None => keep(WRITING),
     }
 }
 
-/// How nice a thread is that lets others go first: it, and processes that it starts, take about a quarter of what another one
-/// gets of a CPU that both want. At nice 19 it would be a hundredth, and on a machine that has stalled nothing would have a
-/// name for minutes.
-const STANDING_BACK: i32 = 5;
+/// Niceness of low-priority work: it, and its child processes, get about a quarter of a contended CPU. At nice 19 it
+/// would be a hundredth, and on a saturated machine symbols would take minutes.
+const LOW_PRIORITY: i32 = 5;
 /// Niceness while hud attaches and detaches. On 2 CPUs with four busy threads each, the target keeps 50 to 60 % of its
-/// throughput during an attach of 0.4 s (at -10: about as much for 0.6 s). With 2,000 threads that sleep 10 ms at a time, an
-/// attach takes 1.2 s, at -10 2.7 s.
-const HURRYING: i32 = -20;
+/// throughput during an attach of 0.4 s (at -10: about as much for 0.6 s). With 2,000 threads that sleep 10 ms at a
+/// time, an attach takes 1.2 s, at -10 2.7 s.
+const HIGH_PRIORITY: i32 = -20;
 
-/// Lets others go first.
-pub(crate) fn stand_back() {
-    // Where it fails, names are as urgent as all else.
-    be_nice(0, niceness(0).max(STANDING_BACK));
+/// Lowers this thread's priority.
+pub(crate) fn lower_priority() {
+    // If it fails, symbols have normal priority.
+    be_nice(0, niceness(0).max(LOW_PRIORITY));
 }
 
-/// While hud attaches or detaches, its work has priority: half a second of it takes 10 s on a machine that has stalled, which
-/// is when it is needed. Until dropped; takes CAP_SYS_NICE, and does nothing without.
-pub(crate) struct Hurry {
-    /// How nice the calling thread was, and so those that it starts meanwhile are to be.
+/// Raises the priority while hud attaches or detaches: half a second of work takes 10 s on a saturated machine, which
+/// is when hud is needed. Until dropped; needs CAP_SYS_NICE, and has no effect without.
+pub(crate) struct RaisedPriority {
+    /// The calling thread's niceness before, which threads started meanwhile get as well.
     before: i32,
-    /// Threads and processes that were there already, and how nice they were.
+    /// Existing threads and processes, with their niceness.
     others: Vec<(u32, i32)>,
 }
 
-impl Hurry {
-    /// The calling thread, and those that it starts.
+impl RaisedPriority {
+    /// For the calling thread and those that it starts.
     pub(crate) fn begin() -> Self {
         let before = niceness(0);
-        be_nice(0, HURRYING);
-        Hurry { before, others: Vec::new() }
+        be_nice(0, HIGH_PRIORITY);
+        RaisedPriority { before, others: Vec::new() }
     }
 
-    /// All threads, and this child.
+    /// For all threads and this child.
     pub(crate) fn all(child: Option<u32>) -> Self {
         let before = niceness(0);
         let others: Vec<_> = own_threads().chain(child).map(|tid| (tid, niceness(tid))).collect();
         for &(tid, _) in &others {
-            be_nice(tid, HURRYING);
+            be_nice(tid, HIGH_PRIORITY);
         }
-        Hurry { before, others }
+        RaisedPriority { before, others }
     }
 
     /// Ends it for a process that was started meanwhile.
@@ -185,13 +234,13 @@ impl Hurry {
     }
 }
 
-impl Drop for Hurry {
+impl Drop for RaisedPriority {
     fn drop(&mut self) {
         for &(tid, before) in &self.others {
             be_nice(tid, before);
         }
-        // Threads that were started meanwhile are no faster than others from here on.
-        for tid in own_threads().filter(|&tid| niceness(tid) == HURRYING) {
+        // Threads that were started meanwhile get the niceness from before.
+        for tid in own_threads().filter(|&tid| niceness(tid) == HIGH_PRIORITY) {
             be_nice(tid, self.before);
         }
     }
@@ -202,42 +251,42 @@ fn own_threads() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// How nice a thread is (0 = the calling one).
+/// The niceness of a thread (0 = the calling one).
 fn niceness(tid: u32) -> i32 {
     // SAFETY: a system call without pointers.
     unsafe { libc::getpriority(libc::PRIO_PROCESS, tid) }
 }
 
-/// Sets how nice a thread is (0 = the calling one).
+/// Sets the niceness of a thread (0 = the calling one).
 fn be_nice(tid: u32, nice: i32) {
-    // SAFETY: a system call without pointers. Where it is refused, the thread stays as it is.
+    // SAFETY: a system call without pointers. If it is refused, the niceness does not change.
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, tid, nice) };
 }
 
-/// What a thread that names keeps.
+/// Restricts a thread that resolves symbols.
 pub(crate) fn enter_namer() {
     keep(LOOKING);
 }
 
-/// What the thread keeps that starts the intake: it has the child become nobody, and ends it.
-pub(crate) fn enter_intake_host() {
+/// Restricts the thread that starts the sandboxed child: it lets the child become nobody, and ends it.
+pub(crate) fn enter_sandbox_host() {
     keep(ACTING | CapabilitySet::KILL);
 }
 
-/// What the thread keeps that puts the probes on and takes them off.
+/// Restricts the thread that attaches and detaches the probes.
 pub(crate) fn enter_attacher() {
     keep(LOOKING | ATTACHING);
 }
 
-/// What a thread keeps that only passes on what is said: nothing.
-pub(crate) fn enter_bystander() {
+/// Restricts a thread that only passes data on: it keeps no capability.
+pub(crate) fn enter_unprivileged() {
     keep(CapabilitySet::empty());
 }
 
-/// What a process keeps that only shows a session: to read it, as the user whose it is. Files of a session are parsed by
-/// whoever looks at it, and what is in them comes, in part, from the program that was recorded.
+/// Restricts a process that only shows a session to reading it, as its owner. The viewer parses the session's files,
+/// whose content comes in part from the recorded program.
 ///
-/// Each measure holds without the others. Where the system lacks one, the rest must do.
+/// Each measure works without the others. If the system lacks one, the others still apply.
 pub(crate) fn enter_viewer(session: &Path) {
     if let Err(e) = Viewer::of_folder(session).enter() {
         tracing::debug!("cannot become the session's owner: {e}");
@@ -247,8 +296,8 @@ pub(crate) fn enter_viewer(session: &Path) {
     }
 }
 
-/// From here on this thread, and those that it starts, can open files of the session alone, and no network. Of a store
-/// it is those of all sessions of the host, as one goes on where another ended.
+/// Restricts this thread, and those that it starts, to files of the session, without network. In a store it may read
+/// all sessions of the host, as one continues another.
 fn read_only(session: &Path) -> Result<(), RulesetError> {
     let is_in_store = session.file_name().and_then(|n| n.to_str()).is_some_and(|name| name.starts_with("session="));
     let beneath = session.parent().filter(|_| is_in_store).unwrap_or(session);
@@ -258,12 +307,12 @@ fn read_only(session: &Path) -> Result<(), RulesetError> {
         .scope(Scope::from_all(ABI::V6))?
         .create()?
         .add_rules(path_beneath_rules([beneath], AccessFs::ReadFile | AccessFs::ReadDir))?
-        // A terminal's size is asked of it.
+        // A terminal's size is read from it.
         .add_rules(path_beneath_rules(["/dev/tty"], AccessFs::from_file(ABI::V5)))?;
     rules.restrict_self().map(drop)
 }
 
-/// Keeps at most these, on this thread. Giving up needs no right; where it fails there was nothing to give up.
+/// Keeps at most these on this thread. Giving up needs no right; if it fails there was nothing to give up.
 fn keep(most: CapabilitySet) {
     if let Ok(mut sets) = capabilities(None) {
         sets.effective &= most;
@@ -273,7 +322,7 @@ fn keep(most: CapabilitySet) {
     }
 }
 
-/// Which of the capabilities that an attach needs are missing, by name, where hud has not given them up itself.
+/// The capabilities needed for an attach that are missing, by name, unless hud has given them up itself.
 pub fn missing_to_attach() -> Vec<&'static str> {
     if HAS_DROPPED.load(Ordering::Relaxed) {
         return Vec::new();
@@ -297,7 +346,7 @@ pub(crate) fn lacks_bpf() -> bool {
     missing_to_attach().iter().any(|name| matches!(*name, "CAP_BPF" | "CAP_PERFMON"))
 }
 
-/// Whether the files that the target has mapped can be opened only by their path, and not at all where they were replaced.
+/// Whether the target's mapped files can be opened by their path only, and not if they were replaced.
 pub(crate) fn lacks_mapped_files() -> bool {
     missing_to_attach().contains(&"CAP_CHECKPOINT_RESTORE")
 }
@@ -309,12 +358,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_roots_alone_only_if_all_the_way_to_it_is() {
-        assert!(is_roots_alone(Path::new("/")));
-        assert!(is_roots_alone(Path::new("/hud-test-not-there/a/b")));
-        // Anyone may put a link there.
-        assert!(!is_roots_alone(&std::env::temp_dir().join("a")));
-        assert!(!is_roots_alone(Path::new("/proc/self/cwd/a")));
-        assert!(!is_roots_alone(Path::new("/hud-test-not-there/../tmp")));
+    fn only_root_controls_a_place_if_all_its_folders_are_roots() {
+        assert!(is_controlled_by_root(Path::new("/")));
+        assert!(is_controlled_by_root(Path::new("/hud-test-not-there/a/b")));
+        // Any user may create a link there.
+        assert!(!is_controlled_by_root(&std::env::temp_dir().join("a")));
+        assert!(!is_controlled_by_root(Path::new("/proc/self/cwd/a")));
+        assert!(!is_controlled_by_root(Path::new("/hud-test-not-there/../tmp")));
+    }
+
+    #[test]
+    fn users_are_found_by_their_id() {
+        let root = User::of(Uid::ROOT).unwrap();
+        assert!(root.gid.is_root() && root.home.is_absolute());
+        assert!(User::of(Uid::from_raw(4_000_000_000)).is_none());
     }
 }

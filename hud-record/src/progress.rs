@@ -1,12 +1,12 @@
-//! What a recording without a screen says of itself: a line that is kept up to date on a terminal, else one line at the
-//! start and one at the end.
+//! The status of a recording without a screen: a line that is updated on a terminal, else one line at the start and one
+//! at the end.
 
 use std::{
     io::{IsTerminal as _, Write as _},
     time::Duration,
 };
 
-use humansize::{BINARY, format_size};
+use hud_common::units::size;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::{
@@ -37,7 +37,7 @@ impl ProgressLine {
         ProgressLine { bar, name }
     }
 
-    /// For the time until there is something to record.
+    /// While waiting for a process.
     pub(crate) fn waiting(status: &str) -> Self {
         let bar = bar();
         if bar.is_hidden() {
@@ -52,13 +52,13 @@ impl ProgressLine {
         self.bar.set_message(format!(
             "{} events/s  {}  {} dropped{}",
             HumanCount(p.events_per_second),
-            format_size(p.bytes, BINARY),
+            size(p.bytes),
             HumanCount(p.drops),
             if p.is_paused { "  the disk is full" } else { "" },
         ));
     }
 
-    /// A session is closed: how it went to stderr, where it lies to stdout.
+    /// A session is closed: its result is printed on stderr, its path on stdout.
     pub(crate) fn closed(&self, outcome: &Outcome) {
         let p = outcome.progress;
         let line = format!(
@@ -66,18 +66,18 @@ impl ProgressLine {
             self.name,
             HumanCount(p.events),
             HumanDuration(p.elapsed),
-            format_size(p.bytes, BINARY),
+            size(p.bytes),
             HumanCount(p.drops),
             outcome.reason,
         );
         self.bar.suspend(|| {
             say(&line);
-            // Whether anyone still reads it is not what the recording depends on.
+            // The recording does not depend on a reader of stdout.
             let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
         });
     }
 
-    /// All is closed; what remains takes the kernel a moment.
+    /// All is closed; detaching takes the kernel a moment.
     pub(crate) fn detaching(&self, probes: usize) {
         self.bar.set_message(format!("session closed, detaching {probes} probes"));
     }
@@ -100,10 +100,10 @@ fn bar() -> ProgressBar {
     bar
 }
 
-/// A line for whoever reads stderr: as it is, or as JSON where logs are.
+/// Writes a line to stderr: as it is, or as JSON if logs are.
 fn say(line: &str) {
     match service::log_format() {
-        // Whether anyone still reads it is not what the recording depends on.
+        // The recording does not depend on a reader of stderr.
         LogFormat::Text => drop(writeln!(std::io::stderr(), "{line}")),
         LogFormat::Json => tracing::info!("{line}"),
     }

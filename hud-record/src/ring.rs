@@ -1,12 +1,12 @@
-//! The ring of events, read in place.
+//! The ring buffer of events, read in place.
 //!
-//! aya's own reader gives room back record by record. The word that says so is read by the kernel at each event, on other
-//! CPUs: a million times a second it would travel between their caches. Here it is written once in [`GIVE_BACK`] bytes.
+//! aya's reader releases space after each record. The kernel reads that position at each event, on other CPUs: a
+//! million times a second it would move between their caches. Here it is written once per [`GIVE_BACK`] bytes.
 //!
-//! The layout is that of kernel/bpf/ringbuf.c: a page with the consumer's position, one with the producer's, then the data
-//! twice in a row, so that no record is cut at the end. It is mapped once here, or its 8 MB would count twice as memory of
-//! hud's; a record that is cut at the end is put together. A record is preceded by a word for its length and two flags,
-//! and one that is of no use to anybody, and begins at a multiple of eight.
+//! The layout is that of kernel/bpf/ringbuf.c: a page with the consumer's position, one with the producer's, then the
+//! data twice in a row, so that no record is split at the end. It is mapped once here, or its 8 MB would count twice as
+//! hud's memory; a record that is split at the end is joined. A record begins at a multiple of eight, after a word with
+//! its length and two flags and an unused word.
 
 use std::{
     io,
@@ -18,33 +18,33 @@ use aya::maps::MapData;
 use memmap2::{MmapOptions, MmapRaw};
 
 const HEADER: usize = 8;
-/// Not written whole yet.
+/// Not completely written.
 const BUSY: u32 = 1 << 31;
-/// To be passed over.
+/// To be skipped.
 const DISCARDED: u32 = 1 << 30;
-/// Bytes after which room is given back: a hundredth of the ring.
+/// Bytes after which space is released: a hundredth of the ring.
 const GIVE_BACK: usize = 64 << 10;
 
-/// What a look at the ring came to.
+/// The result of draining.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drained {
-    /// Bytes of the records that were taken.
+    /// Bytes of the records taken.
     pub(crate) bytes: usize,
-    /// Whether the ring is then empty, or its next record is not written whole yet.
+    /// Whether the ring is empty, or its next record is not completely written.
     pub(crate) is_empty: bool,
 }
 
-/// The reading end of a ring buffer. There is one of it.
+/// The only consumer of a ring buffer.
 #[derive(Debug)]
 pub(crate) struct Ring {
     consumer: MmapRaw,
     producer: MmapRaw,
     page: usize,
     size: usize,
-    /// What is read so far, and what of it was given back.
+    /// The position read so far, and the position released.
     read: usize,
     given_back: usize,
-    /// A record that was cut.
+    /// Buffer for a split record.
     cut: Vec<u8>,
     _map: MapData,
 }
@@ -62,12 +62,12 @@ impl Ring {
         let offset = u64::try_from(page).map_err(io::Error::other)?;
         let consumer = MmapOptions::new().len(page).map_raw(fd)?;
         let producer = MmapOptions::new().offset(offset).len(page + size).map_raw_read_only(fd)?;
-        // SAFETY: the first word of the page that was just mapped, and stays so for as long as this lives.
+        // SAFETY: the first word of the page just mapped, which stays mapped while this lives.
         let read = unsafe { &*consumer.as_ptr().cast::<AtomicUsize>() }.load(Ordering::Acquire);
         Ok(Ring { consumer, producer, page, size, read, given_back: read, cut: Vec::new(), _map: map })
     }
 
-    /// Gives each record to `take`, at most `most` of them.
+    /// Passes records to `take`, at most `most` of them.
     pub(crate) fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> Drained {
         let (mut end, from) = (self.read, self.read);
         let mut is_empty = false;
@@ -76,14 +76,14 @@ impl Ring {
                 end = self.produced();
             }
             let at = self.read & (self.size - 1);
-            // Otherwise it is no ring of the kernel's: a word is never cut, and no record is longer than the data.
+            // Otherwise it is not the kernel's ring: a word is never split, and no record is longer than the data.
             if self.read == end || at + HEADER > self.size {
                 is_empty = true;
                 break;
             }
             let record = self.producer.as_ptr().wrapping_add(self.page + at);
-            // SAFETY: a word of the mapping, aligned, as positions are multiples of eight. The kernel writes it last, with
-            // a full barrier, so what it says of the record is true once the flag is gone.
+            // SAFETY: a word of the mapping, aligned, as positions are multiples of eight. The kernel writes it last,
+            // with a full barrier, so the record is complete once the flag is cleared.
             let header = unsafe { &*record.cast::<AtomicU32>() }.load(Ordering::Acquire);
             let len = usize::try_from(header & !(BUSY | DISCARDED)).unwrap_or(usize::MAX / 2);
             if header & BUSY != 0 || len > self.size - HEADER {
@@ -93,9 +93,9 @@ impl Ring {
             if header & DISCARDED == 0 {
                 let start = at + HEADER;
                 let head = len.min(self.size - start);
-                // SAFETY: within the data, the one from where the record begins to the end of one of them, the other from
-                // the start of the data; nobody writes there until its room is given back, which is done below, when the
-                // slices are gone.
+                // SAFETY: both are within the data, one from the record's begin to the end of the first copy, the other
+                // from the start of the data. The kernel does not write there until the space is released, which is
+                // done below, after the slices' last use.
                 let (head, rest) = unsafe {
                     let data = self.producer.as_ptr().wrapping_add(self.page);
                     let rest = std::slice::from_raw_parts(data, len - head);
@@ -127,7 +127,7 @@ impl Ring {
     fn give_back(&mut self) {
         if self.read != self.given_back {
             self.given_back = self.read;
-            // SAFETY: as in `new`. The kernel pairs it with an acquiring load before it uses the room again.
+            // SAFETY: as in `new`. The kernel pairs it with an acquiring load before it reuses the space.
             unsafe { &*self.consumer.as_ptr().cast::<AtomicUsize>() }.store(self.read, Ordering::Release);
         }
     }

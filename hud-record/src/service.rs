@@ -1,4 +1,4 @@
-//! hud as a service: signals, logs, and what systemd wants to know.
+//! hud as a service: signals, logs, and systemd's notifications.
 
 use std::{
     io::{IsTerminal as _, Write},
@@ -23,7 +23,7 @@ use crate::{
     privilege,
 };
 
-/// What signals ask for.
+/// Requests by signals.
 #[derive(Clone, Debug, Default)]
 pub struct Control {
     stop: Arc<AtomicBool>,
@@ -31,7 +31,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens to signals: Ctrl-C and SIGTERM stop in order, and a second one at once; SIGUSR1 seals all logs; SIGHUP does
+    /// Handles signals: Ctrl-C and SIGTERM stop in order, and a second one at once; SIGUSR1 seals all logs; SIGHUP does
     /// nothing, as there is nothing to reopen.
     pub fn by_signals() -> Result<Self> {
         let control = Control::default();
@@ -46,12 +46,12 @@ impl Control {
         Ok(control)
     }
 
-    /// Stops as standard input ends as well.
+    /// Stops when standard input ends as well.
     pub fn stop_at_eof(&self) -> Result<()> {
         let stop = Arc::clone(&self.stop);
         let read = move || {
-            privilege::enter_bystander();
-            // What comes is of no interest, only that no more will; an error is an end as well.
+            privilege::enter_unprivileged();
+            // The content is ignored; an error counts as the end.
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             stop.store(true, Ordering::Relaxed);
         };
@@ -64,48 +64,48 @@ impl Control {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Asks hud to end.
+    /// Makes hud end.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Whether all logs are to be sealed now; asked once for each request.
+    /// Whether all logs are to be sealed now; true once per request.
     pub fn take_seal(&self) -> bool {
         self.seal.swap(false, Ordering::Relaxed)
     }
 }
 
-/// What systemd is told, where it asks: `Type=notify`, `WatchdogSec=`.
+/// Notifications for systemd, if it expects them: `Type=notify`, `WatchdogSec=`.
 #[derive(Debug)]
 pub struct Notify {
     watchdog: Option<Duration>,
-    told: Instant,
+    notified: Instant,
 }
 
 impl Notify {
-    /// By the environment that systemd gave.
+    /// By systemd's environment variables.
     pub fn new() -> Self {
-        Notify { watchdog: sd_notify::watchdog_enabled(), told: Instant::now() }
+        Notify { watchdog: sd_notify::watchdog_enabled(), notified: Instant::now() }
     }
 
-    /// hud is up, and does what `status` says.
+    /// hud is ready, with this status.
     pub fn ready(&self, status: &str) {
-        tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+        notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
-    /// hud lives. Cheap: tells at most four times in the watchdog's time.
+    /// hud is alive. Cheap: notifies at most four times in the watchdog's time.
     pub fn alive(&mut self) {
         if let Some(watchdog) = self.watchdog
-            && self.told.elapsed() >= watchdog / 4
+            && self.notified.elapsed() >= watchdog / 4
         {
-            self.told = Instant::now();
-            tell(&[NotifyState::Watchdog]);
+            self.notified = Instant::now();
+            notify(&[NotifyState::Watchdog]);
         }
     }
 
-    /// hud ends.
+    /// hud is stopping.
     pub fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
     }
 }
 
@@ -115,25 +115,25 @@ impl Default for Notify {
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
-    // Nobody there to listen is the usual case, and no loss.
+fn notify(state: &[NotifyState<'_>]) {
+    // Usually nobody listens, which is no error.
     let _ = sd_notify::notify(state);
 }
 
-/// How logs are written.
+/// The format of logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people
+    /// Readable text
     #[default]
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Logs go to stderr from here on. `level` is what RUST_LOG would say; without one RUST_LOG counts, or `info`.
+/// Sends logs to stderr from here on. `level` has the syntax of RUST_LOG; without it RUST_LOG applies, or `info`.
 pub fn log_to_stderr(format: LogFormat, level: Option<&str>) -> Result<()> {
     let directives = level.map_or_else(|| std::env::var("RUST_LOG").unwrap_or_default(), str::to_string);
     let directives = if directives.is_empty() { "info".into() } else { directives };
@@ -143,36 +143,36 @@ pub fn log_to_stderr(format: LogFormat, level: Option<&str>) -> Result<()> {
         .with_env_filter(filter)
         .with_writer(|| AboveTheBar)
         .with_target(false)
-        // It would tell them on stderr, and panic where that is what failed.
+        // It would report them on stderr, and panic if that is what failed.
         .log_internal_errors(false);
     let done = match format {
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
-        // The journal has a clock of its own, and a person at a terminal one on the wall.
+        // The journal adds the time, and a terminal's user has a clock.
         LogFormat::Text => builder.without_time().with_ansi(has_colours()).try_init(),
     };
-    // Set already: by whoever calls hud as a library.
+    // Already set by a program that uses hud as a library.
     let _ = done;
     let _ = FORMAT.set(format);
     Ok(())
 }
 
-/// Whether stderr is a terminal, and nobody asked for no colours (no-color.org).
+/// Whether stderr is a terminal and colours are not disabled (no-color.org).
 fn has_colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// The format that was chosen.
+/// The chosen format.
 pub fn log_format() -> LogFormat {
     FORMAT.get().copied().unwrap_or_default()
 }
 
-/// Lines of the log are written above this bar, not through it.
+/// Writes log lines above this bar, not through it.
 pub(crate) fn log_above(bar: &ProgressBar) {
     *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
 }
 
-/// stderr, with the progress bar out of the way. What it does not take is given up: a recording does not end because
-/// nobody reads its log any more.
+/// stderr, without disturbing the progress bar. Write errors are ignored: a recording does not end because its log is
+/// not read any more.
 struct AboveTheBar;
 
 impl Write for AboveTheBar {

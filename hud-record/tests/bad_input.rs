@@ -1,4 +1,4 @@
-//! Bad input: one line that says what and what next, DESIGN's exit code, and nothing left behind.
+//! Bad input: one line with the error and the next step, the exit code, and no session.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -14,7 +14,7 @@ use hud_common::session::Table;
 use object::{Object as _, ObjectSection as _};
 use support::{Target, analyze, hud_record, may_trace, program, record, text, verify};
 
-/// Runs hud-record, expects it to fail with `code`, to say `what` and to leave no session.
+/// Runs hud-record, expects it to fail with `code`, to print `what` and to leave no session.
 fn refuses(command: &mut Command, session: &Path, code: i32, what: &str) {
     let before = session.exists();
     let output = command.arg("--export").arg(session).stdout(Stdio::null()).output().unwrap();
@@ -35,16 +35,16 @@ fn on_pid(pid: u32) -> Command {
 }
 
 #[test]
-fn a_pid_or_a_name_that_is_not_there() {
+fn rejects_an_unknown_pid_or_name() {
     let dir = tempfile::tempdir().unwrap();
     let session = dir.path().join("s");
-    // Beyond the kernel's largest pid.
+    // Above the kernel's largest pid.
     refuses(&mut on_pid(4_194_305), &session, 1, "no process has pid 4194305");
     refuses(hud_record().args(["--headless", "no-such-program"]), &session, 1, "no process is named");
     refuses(hud_record().arg("--headless"), &session, 2, "no target");
 }
 
-/// Recording would find no event at all: the kernel knows the target by another pid.
+/// The kernel knows the target by another pid, so no event would be recorded.
 #[test]
 fn a_pid_namespace_of_its_own() {
     if !may_trace() {
@@ -105,7 +105,7 @@ fn polls_of_a_program_that_is_no_tokio_program_or_is_stripped() {
     child.wait().unwrap();
 }
 
-/// What its threads do is recorded without tokio: here, and in an interpreter that has it in a library.
+/// Its threads are recorded without tokio: here, and in an interpreter that has it in a library.
 #[test]
 fn a_program_without_tokio_is_recorded_by_its_threads() {
     if !may_trace() {
@@ -115,7 +115,7 @@ fn a_program_without_tokio_is_recorded_by_its_threads() {
     let session = dir.path().join("s");
     let source = dir.path().join("plain.rs");
     let code = "fn burn() { let end = std::time::Instant::now(); while end.elapsed().as_millis() < 20 {} }
-        fn main() { println!(\"at work\"); loop { burn(); std::thread::sleep(std::time::Duration::from_millis(20)) } }";
+        fn main() { println!(\"running\"); loop { burn(); std::thread::sleep(std::time::Duration::from_millis(20)) } }";
     fs::write(&source, code).unwrap();
     let plain = dir.path().join("plain");
     assert!(Command::new("rustc").arg(&source).arg("-o").arg(&plain).status().unwrap().success());
@@ -151,10 +151,10 @@ fn a_binary_that_is_none_or_32_bit_or_another_build() {
         command
     };
     refuses(&mut with(Path::new("/no/such/file")), &session, 1, "cannot read the binary /no/such/file");
-    refuses(&mut with(&given(b"#!/bin/sh\n")), &session, 1, "no ELF binary");
+    refuses(&mut with(&given(b"#!/bin/sh\n")), &session, 1, "not an ELF binary");
     refuses(&mut with(&given(b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0")), &session, 1, "a 32-bit binary");
     refuses(&mut with(&given(b"\x7fELF\x02\x01\x01\0garbage")), &session, 1, "a damaged ELF binary");
-    refuses(&mut with(Path::new("/bin/sleep")), &session, 1, "another build");
+    refuses(&mut with(Path::new("/bin/sleep")), &session, 1, "is not the build that pid");
 }
 
 /// The kernel does not probe an instruction with a `lock` prefix, and refuses all places of a link because of one.
@@ -183,7 +183,7 @@ fn places_that_cannot_be_probed_are_left_out() {
     let recording = record(target.pid(), &dir.path().join("s"), &["--duration", "2", "--polls", "exact"]);
     let notes = recording.manifest.notes.join("\n");
     assert!(notes.contains(&format!("{BAD} of ")) && notes.contains("cannot be probed"), "{notes}");
-    // What can be probed is.
+    // The other places can be probed.
     assert!(recording.rows(Table::Polls).num_rows() > 100);
     target.stop();
 }
@@ -220,20 +220,20 @@ fn without_privilege() {
             .stdin(Stdio::null());
         command
     };
-    // The test's build folder may lie where nobody may look.
+    // The test's build folder may be unreadable for others.
     if Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_hud-record"), "--version"])
         .output()
         .is_ok_and(|o| o.status.success())
     {
-        refuses(&mut as_nobody(target.id()), &session, 77, "may not look into pid");
+        refuses(&mut as_nobody(target.id()), &session, 77, "no permission to inspect pid");
     } else {
         eprintln!("skipped in part: another user may not run {}", env!("CARGO_BIN_EXE_hud-record"));
     }
     target.kill().unwrap();
     target.wait().unwrap();
 
-    // Root in name only: the process may be looked into, eBPF may not be used.
+    // Root in name only: the process may be inspected, eBPF may not be used.
     let target = Target::start(&program("test-async-app"), &[]);
     let mut command = Command::new("setpriv");
     command
@@ -251,9 +251,9 @@ fn usage_errors_are_exit_code_2() {
     }
 }
 
-/// `hud` only passes on what looks at sessions: to the hud-analyze beside it, with all arguments.
+/// `hud` passes commands on sessions to the hud-analyze beside it, with all arguments.
 #[test]
-fn replay_is_handed_to_hud_analyze() {
+fn passes_replay_to_hud_analyze() {
     let dir = tempfile::tempdir().unwrap();
     let (hud, analyze) = (dir.path().join("hud"), dir.path().join("hud-analyze"));
     fs::copy(env!("CARGO_BIN_EXE_hud"), &hud).unwrap();

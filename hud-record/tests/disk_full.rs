@@ -1,4 +1,4 @@
-//! A full disk: rows are counted instead of written, everything already there stays readable, and recording resumes.
+//! A full disk: rows are counted instead of written, existing data stays readable, and recording resumes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -31,7 +31,7 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Takes all the room that there is.
+    /// Uses up all free space.
     fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
         let mut file = File::create(&path).unwrap();
@@ -71,8 +71,8 @@ fn recording_pauses_while_the_disk_is_full_and_resumes_when_there_is_room() {
     let target = Target::start(&program("test-async-app"), &[]);
     let mut recorder = Recorder::start(target.pid(), &session, &["--polls", "exact", "--roll-age", "1s"]);
     let filler = disk.fill();
-    recorder.until_it_says("recording of rows pauses");
-    // What was recorded before is there for everyone meanwhile.
+    recorder.until_it_says("recording pauses");
+    // Data recorded before stays readable meanwhile.
     support::analyze(&["sql", "-c", "SELECT count(*) AS n FROM polls"], &session);
     std::thread::sleep(std::time::Duration::from_millis(1500));
     fs::remove_file(filler).unwrap();
@@ -82,7 +82,7 @@ fn recording_pauses_while_the_disk_is_full_and_resumes_when_there_is_room() {
     assert_eq!(status.code(), Some(1), "a full disk that cost rows is an error");
     let said = recorder.said();
     assert!(said.lines().any(|l| l.starts_with("hud-record: the disk was full: ")), "{said}");
-    assert_eq!(said.matches("recording of rows pauses").count(), 1, "{said}");
+    assert_eq!(said.matches("recording pauses").count(), 1, "{said}");
     assert!(resumed.contains("rows were dropped"), "{resumed}");
 
     let recording = Recording::open(&session);
@@ -112,7 +112,7 @@ fn a_recording_that_ends_on_a_full_disk_is_whole_once_there_is_room() {
     let mut recorder = Recorder::start(target.pid(), &session, &["--polls", "exact"]);
     std::thread::sleep(std::time::Duration::from_millis(700));
     let filler = disk.fill();
-    recorder.until_it_says("recording of rows pauses");
+    recorder.until_it_says("recording pauses");
     assert_eq!(recorder.stop().code(), Some(1));
     fs::remove_file(filler).unwrap();
     let (dir, _) = SessionDir::open(&session).unwrap();

@@ -1,4 +1,4 @@
-//! `hud dump` against programs that say themselves what their tasks wait for.
+//! `hud dump` against programs that know what their tasks wait for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,8 +7,9 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead as _, BufReader},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -24,7 +25,7 @@ fn dump(pid: u32) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Starts a program, and gives what its second line says.
+/// Starts a program, and returns its second line.
 fn start(program: &Path, arguments: &[&str]) -> (Target, Value) {
     let mut target = Target::start(program, arguments);
     let truth = serde_json::from_str(&target.line()).unwrap();
@@ -94,18 +95,18 @@ fn every_task_is_found_with_the_lines_at_which_it_waits_and_what_for() {
             assert!(held.is_empty() || task["type"] == "zoo::waits_for_cell", "{context}");
         }
     }
-    // All that there are, and no other: four are of a runtime that does not get to them.
+    // All of them and no other: four belong to a runtime that does not run.
     let others = found.iter().filter(|(id, _)| !expected.contains_key(id));
     let mut others: Vec<&str> = others.map(|(_, task)| task["state"].as_str().unwrap()).collect();
     others.sort_unstable();
     assert_eq!(others, ["cancelled", "finished, not joined", "never polled", "never polled"]);
-    // As tokio itself counts those of the first runtime.
+    // By tokio's own count for the first runtime.
     let alive = |owner: u64| {
         found.values().filter(|t| t["owner"] == owner && t["state"] != "finished, not joined").count() as u64
     };
     let owner = found[&expected.keys().next().copied().unwrap()]["owner"].as_u64().unwrap();
     assert_eq!(alive(owner), truth["alive"].as_u64().unwrap());
-    // Those that wait for each other for ever, and no others: who waits for a holder that sleeps will go on.
+    // Those that wait for each other for ever, and no others: a task whose holder sleeps will continue.
     let cycles = list(&dump["deadlocks"]).iter();
     let cycles: BTreeSet<BTreeSet<u64>> =
         cycles.map(|cycle| list(cycle).iter().map(|id| id.as_u64().unwrap()).collect()).collect();
@@ -117,7 +118,7 @@ fn every_task_is_found_with_the_lines_at_which_it_waits_and_what_for() {
 }
 
 #[test]
-fn what_threads_run_by_block_on_is_found_on_their_stacks() {
+fn block_on_futures_are_found_on_the_threads_stacks() {
     let (target, truth) = start(&program("zoo"), &[]);
     let lines = |function: &str| -> Vec<u64> {
         let of = list(&truth["tasks"]).iter().find(|t| t["function"] == function).unwrap();
@@ -135,7 +136,7 @@ fn what_threads_run_by_block_on_is_found_on_their_stacks() {
 }
 
 #[test]
-fn a_deadlock_is_said_first_and_equal_tasks_are_shown_once() {
+fn a_deadlock_is_reported_first_and_equal_tasks_are_grouped() {
     let (target, truth) = start(&program("zoo"), &[]);
     let output = hud(&["--pid", &target.pid().to_string()]);
     let shown = text(&output.stdout);
@@ -158,7 +159,7 @@ fn a_deadlock_is_said_first_and_equal_tasks_are_shown_once() {
     );
     assert!(shown.contains("40 times:"), "{shown}");
     assert!(shown.contains("2 tasks: zoo::mutex_waiter, suspended"), "{shown}");
-    // Its own code only, unless asked.
+    // Only its own code, unless requested.
     assert!(!shown.contains("/registry/"), "{shown}");
     let all = text(&hud(&["--pid", &target.pid().to_string(), "--all-frames", "--type", "mutex_waiter"]).stdout);
     assert!(all.contains("/src/sync/mutex.rs:") && !all.contains("zoo::asleep, suspended"), "{all}");
@@ -167,12 +168,12 @@ fn a_deadlock_is_said_first_and_equal_tasks_are_shown_once() {
 }
 
 #[test]
-fn a_stripped_program_shows_as_many_tasks_by_the_places_of_their_futures() {
+fn a_stripped_program_shows_as_many_tasks_by_their_futures_locations() {
     let folder = tempfile::tempdir().unwrap();
     let stripped = folder.path().join("zoo");
     assert!(Command::new("strip").arg("-s").arg("-o").arg(&stripped).arg(program("zoo")).status().unwrap().success());
     let (target, truth) = start(&stripped, &[]);
-    // Also where the file is gone.
+    // Also after the file has been removed.
     fs::remove_file(&stripped).unwrap();
     let dump = dump(target.pid());
     let found = futures(&dump);
@@ -190,13 +191,13 @@ fn a_stripped_program_shows_as_many_tasks_by_the_places_of_their_futures() {
     assert!(said.contains("debug = true"), "{said}");
 }
 
-/// Waits until the main thread waits for its input: till then it may touch new memory.
+/// Waits until the main thread waits for input: until then it may touch new memory.
 fn settle(pid: u32) {
     let blocked = format!("/proc/{pid}/syscall");
     support::until("it to wait for its input", || fs::read_to_string(&blocked).is_ok_and(|s| s.starts_with("0 0x0 ")));
 }
 
-/// What the kernel says of a process's memory: resident memory and page tables in kB.
+/// A process's memory according to the kernel: resident memory and page tables in kB.
 fn footprint(pid: u32) -> BTreeMap<String, u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let sizes = status.lines().filter_map(|line| line.split_once(':'));
@@ -241,7 +242,7 @@ fn tasks_that_wake_each_other_all_the_time_are_never_shown_where_they_cannot_be(
         for task in found.values() {
             *states.entry(task["state"].as_str().unwrap().into()).or_default() += 1;
             let lines = own_lines(task);
-            // Before its first poll, or while it is polled, a task is nowhere.
+            // Before its first poll, and while it is polled, a task has no position.
             if lines.is_empty() {
                 assert!(["running", "never polled"].contains(&task["state"].as_str().unwrap()), "{task:#}");
                 continue;
@@ -255,7 +256,7 @@ fn tasks_that_wake_each_other_all_the_time_are_never_shown_where_they_cannot_be(
 }
 
 #[test]
-fn what_cannot_be_looked_at_is_said_with_what_to_do() {
+fn an_unreadable_target_is_reported_with_the_next_step() {
     let output = hud(&["--pid", "1999999999"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stderr).lines().next(), Some("hud: no process has pid 1999999999"));
@@ -275,7 +276,7 @@ fn what_cannot_be_looked_at_is_said_with_what_to_do() {
 }
 
 #[test]
-fn one_needs_no_rights_for_ones_own_programs() {
+fn own_programs_need_no_rights() {
     let nobody = 65_534;
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root, to become another user");
@@ -304,7 +305,7 @@ fn one_needs_no_rights_for_ones_own_programs() {
     let shown = text(&own.stdout);
     assert!(own.status.success() && shown.contains("DEADLOCK of 2 tasks"), "{shown}{}", text(&own.stderr));
     assert_eq!(other.status.code(), Some(77));
-    assert!(text(&other.stderr).contains("may not read the memory of pid"), "{}", text(&other.stderr));
+    assert!(text(&other.stderr).contains("no permission to read the memory of pid"), "{}", text(&other.stderr));
 }
 
 #[test]
@@ -316,7 +317,7 @@ fn many_tasks_in_much_memory_are_all_found_and_shown_as_two_groups() {
     let shown = text(&hud(&["--pid", &target.pid().to_string()]).stdout);
     assert_no_larger(target.pid(), &before);
     assert!(shown.contains(&format!(": {count} tasks: {count} suspended")), "{shown}");
-    // The one that has the lock is asleep.
+    // The task that has the lock sleeps.
     assert!(shown.contains("10000 tasks: zoo::one_of_many, suspended"), "{shown}");
     assert!(shown.contains("9999 tasks: zoo::queues, suspended"), "{shown}");
     assert!(shown.contains("waits for Mutex<u64>") && shown.contains("(9999 tasks)"), "{shown}");
@@ -324,7 +325,7 @@ fn many_tasks_in_much_memory_are_all_found_and_shown_as_two_groups() {
     assert!(shown.lines().count() < 40, "{shown}");
 }
 
-/// Flips bytes of debug information: it is the target's to say what is in there.
+/// Flips bytes of debug information, which the target controls.
 #[test]
 fn damaged_debug_information_costs_stacks_only() {
     use object::{Object as _, ObjectSection as _};
@@ -367,7 +368,7 @@ fn await_stacks_are_whole_in_every_version_of_tokio_and_every_way_to_link() {
         ["tokio-1.38.2", "tokio-1.43.4", "tokio-1.47.1", "tokio-1.50.0", "fat-lto", "v0", "static", "non-pie", "relr"]
     {
         let target = Target::start(&program(build).join("test-async-app"), &["--with-stdin"]);
-        // It has said that it is at work, not that all of its tasks wait.
+        // Its first line says that it runs, not that all of its tasks wait.
         let mut waiting = Vec::new();
         support::until("16 tasks to wait", || {
             let dump = dump(target.pid());
@@ -380,7 +381,7 @@ fn await_stacks_are_whole_in_every_version_of_tokio_and_every_way_to_link() {
             assert_eq!(first["function"], task["type"], "{build}: {task:#}");
             assert!(first["file"].as_str().unwrap().ends_with("test-async-app.rs"), "{build}: {task:#}");
             assert_eq!(last["kind"], "leaf", "{build}: {task:#}");
-            // What yields waits for its turn.
+            // A task that yields waits for its turn.
             let is_yield = last["function"].as_str().unwrap().contains("yield_now");
             assert!(is_yield || !list(&task["waits"]).is_empty(), "{build}: {task:#}");
         }
@@ -412,7 +413,7 @@ fn without_type_information_tasks_are_counted_by_type() {
 
 #[test]
 fn layouts_of_the_fuzzers_corpus_are_read_without_a_panic() {
-    use hud_record::target::{Binary, Image, Tokio};
+    use hud_record::inspect::{Binary, Image, Tokio};
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/binary");
     let mut read = 0;
     for entry in fs::read_dir(corpus).unwrap() {
@@ -420,9 +421,44 @@ fn layouts_of_the_fuzzers_corpus_are_read_without_a_panic() {
         if let Ok(binary) = Binary::read(&file)
             && let Ok(mut tokio) = Tokio::find(&binary, || Image::of_file(&binary))
         {
-            hud_record::names::learn_tokio(&file, &mut tokio);
+            hud_record::symbols::learn_tokio(&file, &mut tokio);
             read += 1;
         }
     }
     assert!(read > 0, "none of them has tokio");
+}
+
+#[test]
+fn a_deadlock_is_a_red_cycle_in_the_graph() {
+    let (target, _) = start(&program("zoo"), &[]);
+    let output = hud(&["--pid", &target.pid().to_string(), "--format", "dot"]);
+    target.stop();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let graph = text(&output.stdout);
+    let node = |name: &str| {
+        let line = graph.lines().find(|l| !l.contains("->") && l.contains(name) && l.contains("color=red"));
+        line.and_then(|l| l.split_whitespace().next()).unwrap_or_else(|| panic!("{name}: {graph}")).to_string()
+    };
+    let (ab, ba) = (node("zoo::transfer_ab"), node("zoo::transfer_ba"));
+    for edge in [format!("{ab} -> {ba} "), format!("{ba} -> {ab} ")] {
+        assert!(graph.lines().any(|l| l.contains(&edge) && l.contains("color=red")), "{edge}: {graph}");
+    }
+}
+
+/// Each dump shows the program as it is then, and the end of the program ends it.
+#[test]
+fn watching_repeats_the_dump_until_the_program_exits() {
+    let (target, _) = start(&program("zoo"), &[]);
+    let pid = target.pid().to_string();
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_hud"))
+        .args(["dump", "--pid", &pid, "--watch", "100ms"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let heads = BufReader::new(watching.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(heads.filter(|l| l.contains(&format!("(pid {pid}): "))).take(3).count(), 3);
+    target.stop();
+    let output = watching.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }

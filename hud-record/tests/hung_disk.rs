@@ -1,4 +1,4 @@
-//! A disk that hangs: the recorder goes on, with bounded memory, and tells what it could not store.
+//! A disk that hangs: the recorder continues, with bounded memory, and reports the rows that it could not store.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -13,7 +13,7 @@ use std::{
 use hud_common::session::Table;
 use support::{Recorder, Recording, Target, may_trace, program};
 
-/// A thread of another process, held where it is, as one is that waits for a disk.
+/// A stopped thread of another process, like one that waits for a disk.
 struct Held(i32);
 
 impl Held {
@@ -70,14 +70,14 @@ fn while_the_writer_hangs_rows_are_counted_and_the_ring_is_drained() {
     let mut target = Target::start(&program("poll-storm"), &[]);
     let mut recorder = Recorder::start(target.pid(), &session, &["--polls", "exact", "--roll-age", "1s"]);
     support::until("polls are stored", || session.join("polls").exists());
-    // What it printed so far; a line that has to be waited for is of now.
+    // Its output so far; a line that has to be waited for is current.
     let mut asked = Instant::now();
     while target.line().is_empty() || asked.elapsed() < Duration::from_millis(200) {
         asked = Instant::now();
     }
     let before = resident(recorder.pid());
     let held = Held::thread(recorder.pid(), "hud-writer");
-    // Their rows take 40 MB, with those of their wakes; 20 may be on their way.
+    // Their rows take 40 MB, with those of their wakes; the queue holds 20.
     let mut polls = 0;
     while polls < 400_000 {
         polls += target.line().split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
@@ -91,12 +91,12 @@ fn while_the_writer_hangs_rows_are_counted_and_the_ring_is_drained() {
     let lost = lost(&recording);
     let of = |stage: &str, stream: &str| lost.get(&(stage.into(), stream.into())).copied().unwrap_or(0);
     assert!(of("writer", "polls") > 50_000 && of("writer", "wakes") > 50_000, "{lost:?}");
-    // The recorder took all of it from the ring, or nearly: the storm may be too much for it at any time.
+    // The recorder took all or nearly all of it from the ring: the storm may be too much for it at any time.
     assert!(of("ring", "polls") < of("writer", "polls") / 10, "{lost:?}");
     assert!(during < before + (48 << 20), "resident: {before} bytes before, {during} during");
     let polls = recording.manifest.streams["polls"];
     assert_eq!(polls.produced, polls.stored + polls.dropped);
-    // What came after it is there.
+    // Later rows are stored.
     let last = recording.integers(Table::Polls, "ts").last().unwrap().unwrap();
     assert!(recording.manifest.end.unwrap() - last < 500_000_000);
     support::verify(&session);

@@ -1,4 +1,4 @@
-//! kill -9 at any moment: what was recorded is there, but for the last 100 ms, and the session says so.
+//! kill -9 at any moment: all rows are stored except those of the last 100 ms, and the session reports it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use hud_common::session::{Error, Manifest, SessionDir, recover};
 use support::{Recording, Target, hud_record, may_trace, program, truth};
 
-/// What kill -9 may take: rows of the last 100 ms before it.
+/// kill -9 may lose rows of the last 100 ms before it.
 const MAY_LACK: i64 = 100_000_000;
 
 /// A recording that was killed.
@@ -28,12 +28,13 @@ fn kill_9_at_fifty_moments_costs_at_most_100_ms() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("polls.csv");
     let target = Target::start(&program("test-async-app"), &["--poll-log", log.to_str().unwrap()]);
-    // Two at a time: the machine has more to do than to let a recorder do its work.
+    // Two at a time: the machine has to do more than the recorder's work.
     let (pid, dir) = (target.pid(), dir.path());
     let recordings: Vec<Killed> = std::thread::scope(|scope| {
         let half = |rounds: std::ops::Range<u64>| {
             let kill = move |round: u64| {
-                // Not for synchronization: the point is to hit every moment. A linear congruence is random enough.
+                // Not for synchronization: the kill must be able to hit every moment. A linear congruence is random
+                // enough.
                 let random =
                     (round + 1).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let moment = Duration::from_millis(random >> 33 & 0x1ff);
@@ -52,7 +53,7 @@ fn kill_9_at_fifty_moments_costs_at_most_100_ms() {
         let first = killed.polls.values().flatten().map(|p| p.0).min().unwrap();
         for (name, polls) in &killed.polls {
             let Some(own) = truth.get(name) else { continue };
-            // Of those that were under way as recording began, hud sees none.
+            // Polls in progress as recording began are not recorded.
             let own: Vec<_> = own.iter().filter(|p| p.0 >= first).map(|(ts, dur)| ts + dur).collect();
             let border = killed.at - MAY_LACK;
             let (own, ours) =
@@ -91,7 +92,7 @@ fn kill_after(moment: Duration, pid: u32, session: &Path, verify: bool) -> Kille
     let manifest = &recording.manifest;
     assert_eq!(manifest.end_reason.as_deref(), Some("the recorder was killed"));
     assert!(manifest.recovery.is_some() && !manifest.complete);
-    // Recovery promises no more than is there.
+    // Recovery claims no more than is stored.
     assert!(recording.mono(recovery.lost_after) >= at - 2 * MAY_LACK, "all but 200 ms are vouched for");
     recording.assert_names();
     if verify {

@@ -1,4 +1,4 @@
-//! How recordings end, and that each end leaves a whole session.
+//! How recordings end, and that each end leaves a complete session.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -69,7 +69,7 @@ fn a_target_that_exits_during_the_attach_leaves_a_whole_session_or_none() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        // Not for synchronization: the point is to hit every stage of the attach.
+        // Not for synchronization: the exit must be able to hit every stage of the attach.
         std::thread::sleep(std::time::Duration::from_millis(delay_ms));
         target.child.kill().unwrap();
         target.child.wait().unwrap();
@@ -105,7 +105,7 @@ fn segments_roll_and_only_the_owner_can_read_them() {
     assert_eq!(mode(&segments[0]), 0o600);
 }
 
-/// The original's command line, through the front door; and a stripped program with its symbols given.
+/// The original's command line, through `hud`; and a stripped program with its symbols given.
 #[test]
 fn the_front_door_records_a_stripped_program_by_its_unstripped_file() {
     if !may_trace() {
@@ -132,7 +132,7 @@ fn the_front_door_records_a_stripped_program_by_its_unstripped_file() {
     let types = recording.texts(Table::TaskTypes, "name");
     assert!(types.iter().any(|t| t == "test_async_app::cpu_hog"), "{types:?}");
 
-    // What looks at sessions is hud-analyze's, found beside hud.
+    // Commands on sessions are hud-analyze's, found beside hud.
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_hud"))
         .args(["sql", session.to_str().unwrap(), "-c", "SELECT count(*) AS n FROM polls", "--format", "csv"])
         .output()
@@ -151,24 +151,24 @@ fn plain_tracepoints_serve_where_there_is_no_btf() {
     let recording = record(target.pid(), &dir.path().join("session"), &["--duration", "3", "--no-btf"]);
     assert!(recording.rows(Table::OffCpu).num_rows() > 100);
     assert!(recording.rows(Table::Samples).num_rows() > 10);
-    // Without BTF the thread-local cannot be reached; the probes still tell which task it is.
+    // Without BTF the thread-local cannot be read; the probes still identify the task.
     let types = recording.integers(Table::Tasks, "type_id");
     assert!(types.iter().flatten().count() > 0);
     let states = recording.texts(Table::OffCpu, "state");
     assert!(states.iter().any(|s| s == "S") && states.iter().any(|s| s == "R"), "{states:?}");
 }
 
-/// Not a limit: a number to look at. The verifier gives up at a million.
+/// A number for information, not a limit. The verifier gives up at a million.
 #[test]
 fn the_verifier_accepts_every_program() {
     if !may_trace() {
         return;
     }
     let target = Target::start(&program("test-async-app"), &[]);
-    let process = hud_record::target::Process::by_pid(target.pid()).unwrap();
+    let process = hud_record::inspect::Process::by_pid(target.pid()).unwrap();
     for no_btf in [false, true] {
         let settings = hud_record::record::Settings {
-            place: hud_record::record::Place::Folder("/nonexistent/never-written".into()),
+            destination: hud_record::record::Destination::Folder("/nonexistent/never-written".into()),
             target: None,
             duration: None,
             plan: hud_record::probes::Plan {
@@ -184,7 +184,7 @@ fn the_verifier_accepts_every_program() {
             previous: None,
             owner: None,
             keep_bpf: false,
-            intake: Some(env!("CARGO_BIN_EXE_hud-record").into()),
+            sandbox: Some(env!("CARGO_BIN_EXE_hud-record").into()),
         };
         let recorder = hud_record::record::Recorder::attach(process.clone(), settings).unwrap();
         let verified = recorder.verified_instructions();

@@ -1,4 +1,4 @@
-//! `hud NAME` and `hud attach`: what is recorded is shown at once.
+//! `hud NAME` and `hud attach`: recorded data is shown at once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -14,9 +14,9 @@ fn hud() -> Command {
     command
 }
 
-/// Where stdout is no terminal, a line each second; the culprit is in it, and the session it leaves is whole.
+/// If stdout is no terminal, a line is printed each second; it names the culprit, and the session is complete.
 #[test]
-fn a_line_each_second_names_the_culprit() {
+fn prints_a_line_each_second_with_the_culprit() {
     if !may_trace() {
         return;
     }
@@ -41,7 +41,7 @@ fn a_line_each_second_names_the_culprit() {
     let output = hud().arg("attach").arg(&session).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("cpu_hog"), "{}", text(&output.stdout));
-    // Its screen, for where there is neither a terminal nor hud-analyze.
+    // Its screen, for use without a terminal and without hud-analyze.
     let output = hud().arg("attach").arg(&session).args(["--format", "screen", "--size", "100x30"]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let screen = text(&output.stdout);
@@ -49,15 +49,15 @@ fn a_line_each_second_names_the_culprit() {
     assert!(screen.lines().all(|line| line.chars().count() <= 100) && !screen.contains('\x1b'), "{screen}");
 }
 
-/// What keeps the recorder from recording is told as it is without the cockpit.
+/// The recorder's errors are reported as without the cockpit.
 #[test]
-fn errors_are_those_of_the_recorder() {
+fn passes_on_the_recorders_errors() {
     if !may_trace() {
         return;
     }
     let output = hud().args(["--pid", "1", "--store", "/tmp/x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--store goes with --headless"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("--store requires --headless"), "{}", text(&output.stderr));
 
     let target = Target::start(&program("test-async-app"), &[]);
     let dir = tempfile::tempdir().unwrap();

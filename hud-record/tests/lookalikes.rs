@@ -1,5 +1,5 @@
-//! Programs in which something looks as if a task held its worker: none is accused, in the findings, in the views and in the
-//! cockpit alike, however the program was built. And what does hold a worker, and is easily missed, is named.
+//! Programs in which a task seems to hold its worker: none is reported, in the findings, the views and the cockpit
+//! alike, however the program was built. And a task that does hold a worker, and is easily missed, is reported.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -18,7 +18,7 @@ use support::{Recording, Target, analyze, may_trace, program, record, until};
 /// With full debug information, none (as `cargo build --release` gives it), line tables only, and stripped.
 const BUILDS: [&str; 4] = ["", "plain/", "lines/", "stripped/plain/"];
 
-/// Each of them, by turns with polls recorded and without; `first` is that of the first build.
+/// Each of them, alternately with polls recorded and without; `first` is that of the first build.
 fn runs(first: Polls) -> impl Iterator<Item = (&'static str, &'static str)> {
     let polls = match first {
         Polls::Exact => ["exact", "off"],
@@ -32,10 +32,10 @@ enum Polls {
     Off,
 }
 
-/// What a single stretch, such as a page fault that waits while a probe is put on, may come to.
+/// Longest single interval that counts as noise, such as a page fault that waits while a probe is attached.
 const NOISE: i64 = 20_000_000;
 
-/// What hud says of a program, everywhere.
+/// All reports of hud on a program.
 struct Said {
     context: String,
     findings: Vec<Value>,
@@ -51,8 +51,8 @@ fn rows(view: &[&str], session: &Path) -> Vec<Value> {
     analyze(view, session).as_array().unwrap().clone()
 }
 
-/// A share of a worker's time (thousandths) that a task has on any machine, however busy others keep it, and that none of
-/// this program's other tasks has.
+/// A share of a worker's time (thousandths) that a task has on any machine, however busy others keep it, and that none
+/// of this program's other tasks has.
 const SHARE: i64 = 50;
 
 /// Records a mode of a build of the program for some seconds.
@@ -82,8 +82,8 @@ fn said(build: &str, mode: &str, polls: &str) -> Said {
         _ => Thresholds::default(),
     };
     let share = thresholds.cpu_share.to_string();
-    // Of a stripped program it takes a moment until it is known where the current task's id lies, and so when a thread is
-    // outside of any.
+    // In a stripped program it takes a moment until the current task's id is found, and so until a thread is known to
+    // be outside of any task.
     let (since, skipped) = if mode == "in-place" { ("+1s", 1_000_000_000) } else { ("+0s", 0) };
     let query = Query { at: Some(to), window: to - from - skipped, thresholds, ..Query::default() };
     let snapshot = tailer.snapshot(&query).unwrap();
@@ -112,10 +112,10 @@ fn culprits(said: &Said, cause: Cause, is_estimated: bool) -> impl Iterator<Item
     said.snapshot.blocking.culprits.iter().filter(move |c| c.cause == cause && c.is_estimated == is_estimated)
 }
 
-/// Nobody is accused of having held a worker in one poll.
+/// No task is reported to have held a worker in one poll.
 fn assert_nobody_held_a_worker(said: &Said) {
     let context = &said.context;
-    // A machine that others share may take the CPU away from a thread unseen, for a tick of 10 ms: once is not held against hud.
+    // A shared machine may take the CPU away from a thread unseen, for a tick of 10 ms: once is not counted.
     let is_noise = |f: &Value| f["rule"] == "long_poll" && f["count"] == 1 && f["value"].as_i64().unwrap() < NOISE;
     let of_rules = ["long_poll", "worker_blocked"].into_iter().flat_map(|rule| of_rule(said, rule));
     let (noise, found): (Vec<_>, Vec<_>) = of_rules.partition(|f| is_noise(f));
@@ -156,14 +156,13 @@ fn pool_work_that_began_before_the_attach_holds_no_worker() {
 }
 
 #[test]
-fn what_runs_in_block_in_place_holds_no_worker() {
+fn block_in_place_holds_no_worker() {
     if may_trace() {
-        // A stripped binary shows it only once it is known where the current task's id lies: a known limit.
-        for (build, polls) in runs(Polls::Off).filter(|(build, _)| !build.starts_with("stripped")) {
+        for (build, polls) in runs(Polls::Off) {
             let said = said(build, "in-place", polls);
             let context = &said.context;
-            // A hundred polls did. Where symbols do not show the call, one at the end, whose thread has not slept since, may be
-            // missed.
+            // A hundred polls did. If symbols do not show the call, one at the end, whose thread has not slept since,
+            // may be missed.
             for found in of_rule(&said, "long_poll") {
                 assert!(found["count"].as_i64().unwrap() <= 2, "{context}: {found}");
             }
@@ -192,9 +191,9 @@ fn a_busy_program_of_short_polls_is_healthy() {
     }
 }
 
-/// Whoever waits for a CPU holds no worker for that.
+/// A task that waits for a CPU does not hold its worker meanwhile.
 #[test]
-fn nobody_is_accused_beside_a_program_that_takes_all_cpus() {
+fn reports_no_culprit_beside_a_program_that_takes_all_cpus() {
     if may_trace() {
         let burners: Vec<_> = (0..2).map(|_| Target::start(&program("lookalikes"), &["endless"])).collect();
         for (build, polls) in runs(Polls::Off) {
@@ -204,7 +203,7 @@ fn nobody_is_accused_beside_a_program_that_takes_all_cpus() {
     }
 }
 
-/// Polls of 4 ms, one after the other: without polls it cannot be told that it is not one of seconds.
+/// Polls of 4 ms, one after the other: without polls they cannot be distinguished from one of seconds.
 #[test]
 fn samples_do_not_make_one_long_poll_of_many_short_ones() {
     if may_trace() {
@@ -217,15 +216,16 @@ fn samples_do_not_make_one_long_poll_of_many_short_ones() {
             for row in computing {
                 assert!(row["spans"] == "one poll or several" && row["estimated"] == true, "{}: {row}", said.context);
             }
-            // The cockpit judges each tenth of a second by itself, and has none where others had the CPUs in all of them.
+            // The cockpit judges each tenth of a second separately, and has none if other programs had the CPUs in all
+            // of them.
             assert!(culprits(&said, Cause::Cpu, false).next().is_none(), "{}", said.context);
         }
     }
 }
 
-/// What is certain of a computation without end: how much of a worker it took.
+/// The certain part of an endless computation: its share of a worker.
 #[test]
-fn without_polls_a_task_that_computes_for_ever_is_told_by_its_share_of_a_worker() {
+fn without_polls_an_endless_computation_is_reported_by_its_share_of_a_worker() {
     if may_trace() {
         for build in BUILDS {
             let said = said(build, "endless", "off");
@@ -252,7 +252,7 @@ fn many_short_sleeps_are_added_up() {
             let found: Vec<_> = of_rule(&said, "short_sleeps").collect();
             assert_eq!(found.len(), 1, "{context}: {:#?}", said.findings);
             let (count, total) = (found[0]["count"].as_i64().unwrap(), found[0]["value"].as_i64().unwrap());
-            // Each lasts for what was asked at least, and no short one for a millisecond.
+            // Each takes at least as long as requested, and no short one a millisecond.
             assert!(count > 300 && total >= count * 200_000 && total < count * 1_000_000, "{context}: {}", found[0]);
             let rows: Vec<_> = said.blocking.iter().filter(|r| r["spans"] == "short sleeps").collect();
             let listed: i64 = rows.iter().map(|r| r["total"].as_i64().unwrap()).sum();
@@ -272,12 +272,11 @@ fn many_short_sleeps_are_added_up() {
 #[test]
 fn the_thread_of_a_local_set_is_a_worker() {
     if may_trace() {
-        // A stripped binary shows it by its polls alone.
-        for (build, polls) in runs(Polls::Off) {
+        for (build, polls) in runs(Polls::Off).chain([("stripped/plain/", "off")]) {
             let said = said(build, "local", polls);
             let worker = said.workers.iter().find(|w| w["thread"] == "local");
             let worker = worker.unwrap_or_else(|| panic!("{}: {:#?}", said.context, said.workers));
-            // Half of the time, once it is known where the current task's id lies, and of which type it is.
+            // Half of the time, once the current task's id and type are known.
             assert!(worker["blocked_share"].as_f64().unwrap() > 0.1, "{}: {worker}", said.context);
             assert_eq!(of_rule(&said, "long_poll").count(), 1, "{}: {:#?}", said.context, said.findings);
             let runtimes = said.snapshot.workers.runtimes.iter();

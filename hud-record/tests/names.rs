@@ -1,4 +1,5 @@
-//! Names: what the resolver and its confined child make of real binaries, of broken ones, and of being killed.
+//! Symbols: the results of the resolver and its sandboxed child for real binaries, for damaged ones, and when the child
+//! is killed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -14,8 +15,8 @@ use std::{
 
 use hud_common::session::Table;
 use hud_record::{
-    intake::Intake,
-    names::{BinaryId, Cache, Located, Resolver, Sources, Whose},
+    sandbox::Sandbox,
+    symbols::{BinaryId, Cache, Origin, ResolvedAddress, Resolver, Sources},
 };
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
 use rustix::process::Signal;
@@ -27,14 +28,14 @@ fn resolver() -> (Resolver, Arc<Sources>) {
 }
 
 fn with_cache(cache: Cache) -> (Resolver, Arc<Sources>) {
-    let intake = Intake::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
-    let sources = Arc::new(Sources::new(intake, cache));
+    let sandbox = Sandbox::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
+    let sources = Arc::new(Sources::new(sandbox, cache));
     (Resolver::new(Arc::clone(&sources), None), sources)
 }
 
-/// The child, and the most memory that it ever had (kB).
+/// The child, and its peak memory (kB).
 fn peak(sources: &Sources) -> (u32, u64) {
-    let pid = sources.intake().pid().unwrap();
+    let pid = sources.sandbox().pid().unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
     (pid, peak.trim().trim_end_matches(" kB").parse().unwrap())
@@ -57,7 +58,7 @@ impl Symbols {
         Symbols(symbols.filter_map(|s| Some((s.name().ok()?.into(), offset(s.address())?, s.size()))).collect())
     }
 
-    /// The offset of the one function whose symbol has `part`.
+    /// The offset of the only function whose symbol has `part`.
     fn offset(&self, part: &str) -> u64 {
         let found: Vec<_> = self.0.iter().filter(|(name, ..)| name.contains(part)).collect();
         assert_eq!(found.len(), 1, "{part}: {found:?}");
@@ -98,19 +99,19 @@ fn assert_whole(resolver: &mut Resolver, binary: BinaryId, offset: u64, context:
     assert!(outermost.file.as_deref().is_some_and(|f| f.ends_with("/small.rs")), "{context}: {found:?}");
     assert!(matches!(outermost.line, Some(2 | 3)), "{context}: {found:?}");
     assert!(outermost.column.is_some(), "{context}");
-    assert_eq!(outermost.whose, Some(Whose::Own), "{context}");
+    assert_eq!(outermost.origin, Some(Origin::Own), "{context}");
 }
 
 #[test]
-fn the_child_may_do_nothing() {
+fn the_child_is_confined() {
     let (mut resolver, sources) = resolver();
     let binary = resolver.open(Path::new("/proc/self/exe"), Path::new("/x")).unwrap();
     assert!(resolver.resolve(binary, &[0])[0].frames.is_empty());
-    let confinement = sources.intake().confinement().unwrap();
+    let confinement = sources.sandbox().confinement().unwrap();
     eprintln!("{confinement:?}");
     assert!(confinement.unprivileged && confinement.no_capabilities && confinement.few_calls);
-    // As the kernel sees it.
-    let status = fs::read_to_string(format!("/proc/{}/status", sources.intake().pid().unwrap())).unwrap();
+    // According to the kernel.
+    let status = fs::read_to_string(format!("/proc/{}/status", sources.sandbox().pid().unwrap())).unwrap();
     let field = |name: &str| {
         let line = status.lines().find(|l| l.starts_with(&format!("{name}:"))).unwrap();
         line.split_once(':').unwrap().1.trim().to_string()
@@ -125,12 +126,12 @@ fn the_child_may_do_nothing() {
     }
     assert_eq!(field("NoNewPrivs"), "1");
     assert_eq!(field("Seccomp"), "2");
-    let pid = sources.intake().pid().unwrap();
+    let pid = sources.sandbox().pid().unwrap();
     drop((resolver, sources));
-    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it outlives whoever started it");
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "it outlives its parent");
 }
 
-/// What it is called, flags of the compiler, and commands that follow.
+/// Name, compiler flags, and commands that follow.
 type Kind = (&'static str, &'static [&'static str], &'static [&'static [&'static str]]);
 
 #[test]
@@ -166,7 +167,7 @@ fn debug_information_is_found_wherever_it_lies() {
         assert_whole(&mut resolver, id, offset, kind);
         last = offset;
     }
-    // Another debug file of that name is not believed.
+    // Another debug file of that name is rejected.
     let folder = base.path().join("debuglink");
     let (binary, debug) = (folder.join("small"), folder.join("small.debug"));
     let mut bytes = fs::read(&debug).unwrap();
@@ -184,13 +185,19 @@ fn copy(from: &Path, folder: &Path, name: &str) -> PathBuf {
     to
 }
 
-/// Asks, and has the child killed while it has the question.
-fn resolve_and_kill(resolver: &mut Resolver, sources: &Sources, binary: BinaryId, offset: u64, times: u32) -> Located {
+/// Sends a request, and has the child killed while it has it.
+fn resolve_and_kill(
+    resolver: &mut Resolver,
+    sources: &Sources,
+    binary: BinaryId,
+    offset: u64,
+    times: u32,
+) -> ResolvedAddress {
     std::thread::scope(|scope| {
         let mut last = None;
         let mut stop = || {
-            support::until("another child", || sources.intake().pid().is_some_and(|pid| last != Some(pid)));
-            let pid = sources.intake().pid().unwrap();
+            support::until("another child", || sources.sandbox().pid().is_some_and(|pid| last != Some(pid)));
+            let pid = sources.sandbox().pid().unwrap();
             last = Some(pid);
             support::signal_process(pid, Signal::STOP);
             pid
@@ -198,7 +205,7 @@ fn resolve_and_kill(resolver: &mut Resolver, sources: &Sources, binary: BinaryId
         let mut pid = stop();
         let asking = scope.spawn(move || resolver.resolve(binary, &[offset]).remove(0));
         for left in (0..times).rev() {
-            // It is stopped: the question waits in its socket.
+            // It is stopped: the request waits in its socket.
             let unread = || fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok();
             assert!(unread());
             std::thread::sleep(std::time::Duration::from_millis(300));
@@ -221,13 +228,13 @@ fn a_child_that_is_killed_costs_nothing_once_and_names_twice() {
     let once = resolve_and_kill(&mut resolver, &sources, id, offset, 1);
     assert_eq!(once.frames.last().unwrap().function.as_deref(), Some("small::outer"));
     assert!(resolver.notes().is_empty(), "{:?}", resolver.notes());
-    // Killed while it has nothing to do, nobody notices.
-    let pid = sources.intake().pid().unwrap();
+    // A child that is killed while idle is replaced silently.
+    let pid = sources.sandbox().pid().unwrap();
     support::signal_process(pid, Signal::KILL);
     let has_ended = || fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| s.contains("State:\tZ"));
     support::until("its end", has_ended);
     assert_whole(&mut resolver, id, offset + 4, "after the next one");
-    // A second time over a question of the same file: it is asked about no more.
+    // Killed a second time during a request about the same file, which is then given up.
     let other = copy(&binary, dir.path(), "other");
     let twice = resolver.open(&other, &other).unwrap();
     assert!(resolve_and_kill(&mut resolver, &sources, twice, offset + 6, 2).frames.is_empty());
@@ -274,7 +281,7 @@ fn garbage_costs_names_only() {
         }
         let broken = dir.path().join("broken");
         fs::write(&broken, &bytes).unwrap();
-        // What is no ELF file at all is not even handed over.
+        // A file that is not ELF is not sent to the child at all.
         if let Some(id) = resolver.open(&broken, &broken) {
             let offsets: Vec<u64> = (0..64).map(|i| offset + i * 97).collect();
             named += resolver.resolve(id, &offsets).iter().filter(|l| !l.frames.is_empty()).count();
@@ -283,7 +290,7 @@ fn garbage_costs_names_only() {
     }
     eprintln!("{named} addresses of broken files have names; {:?}", resolver.notes());
     assert_whole(&mut resolver, good, offset, "after all of them");
-    assert!(sources.intake().pid().is_some());
+    assert!(sources.sandbox().pid().is_some());
 }
 
 #[test]
@@ -324,7 +331,7 @@ fn without_debug_information_the_symbol_table_names() {
         let frame = located.frames.last().unwrap();
         assert_eq!((frame.function.as_deref(), frame.line), (Some("small::outer"), None));
         // The crate that has `main`.
-        assert_eq!(frame.whose, Some(Whose::Own));
+        assert_eq!(frame.origin, Some(Origin::Own));
     }
     run("objcopy", &["--strip-all", "small"], dir.path());
     let (mut two, _sources) = resolver();
@@ -333,7 +340,7 @@ fn without_debug_information_the_symbol_table_names() {
 }
 
 #[test]
-fn the_next_session_knows_what_the_last_one_learned() {
+fn the_cache_serves_the_next_session() {
     let dir = tempfile::tempdir().unwrap();
     let binary = compiled(dir.path(), &["-g", "-Csplit-debuginfo=unpacked", "-Clink-arg=-Wl,--build-id"]);
     let offset = Symbols::of(&binary).offset("5outer");
@@ -341,7 +348,7 @@ fn the_next_session_knows_what_the_last_one_learned() {
     let (mut one, _sources) = with_cache(Cache::in_folder(&folder));
     let id = one.open(&binary, &binary).unwrap();
     assert_whole(&mut one, id, offset, "at first");
-    // What is inlined there is told by the objects alone.
+    // Functions inlined there are in the objects only.
     let functions = |resolver: &mut Resolver, id, offset| resolver.resolve(id, &[offset]).remove(0).frames.len();
     assert_eq!(functions(&mut one, id, offset + 4), 2);
     one.save();
@@ -349,9 +356,9 @@ fn the_next_session_knows_what_the_last_one_learned() {
         || fs::read_dir(dir.path()).unwrap().flatten().filter(|f| f.path().extension().is_some_and(|e| e == "dwo"));
     assert!(objects().count() > 0);
     objects().for_each(|f| fs::remove_file(f.path()).unwrap());
-    // Its debug information is gone, but nobody reads it again.
+    // Its debug information has been removed, but it is not read again.
     let (mut two, _sources) = with_cache(Cache::in_folder(&folder));
-    // By its build id, wherever it lies now.
+    // By its build id, wherever it is now.
     let moved = copy(&binary, dir.path(), "moved");
     let id = two.open(&moved, &moved).unwrap();
     assert_whole(&mut two, id, offset, "then");
@@ -385,8 +392,8 @@ fn a_container_has_its_own_debug_files() {
     let mut child = Command::new("chroot").arg(dir.path()).arg("/sleeper").spawn().unwrap();
     let exe = PathBuf::from(format!("/proc/{}/exe", child.id()));
     support::until("the chroot", || fs::read_link(&exe).is_ok_and(|e| e.ends_with("sleeper")));
-    let intake = Intake::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
-    let mut resolver = Resolver::new(Arc::new(Sources::new(intake, Cache::default())), Some(child.id()));
+    let sandbox = Sandbox::start(Some(Path::new(env!("CARGO_BIN_EXE_hud-record")))).unwrap();
+    let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(child.id()));
     let id = resolver.open(&exe, Path::new("/sleeper")).unwrap();
     let found = resolver.resolve(id, &[offset]).remove(0);
     child.kill().unwrap();
@@ -416,9 +423,9 @@ fn the_vdso_is_a_file_like_any_other() {
     assert!(name.ends_with("clock_gettime"), "{name}");
 }
 
-/// Every function of the programs that hud is tried on, as each mangling has it.
+/// Every function of hud's test programs, with each mangling.
 #[test]
-fn names_read_as_people_write_them() {
+fn names_are_readable() {
     for kind in ["plain", "v0", "fat-lto"] {
         let binary = program(kind).join("test-async-app");
         let symbols = Symbols::of(&binary);
@@ -441,27 +448,27 @@ fn names_read_as_people_write_them() {
             if kind == "fat-lto" && name != "test_async_app::main" {
                 continue;
             }
-            let whose: Vec<_> =
+            let origin: Vec<_> =
                 found.iter().flat_map(|l| &l.frames).filter(|f| f.function.as_deref() == Some(name)).collect();
-            assert!(!whose.is_empty(), "{kind}: no {name}");
-            assert!(whose.iter().all(|f| f.whose == Some(Whose::Own)), "{kind}: {whose:?}");
+            assert!(!origin.is_empty(), "{kind}: no {name}");
+            assert!(origin.iter().all(|f| f.origin == Some(Origin::Own)), "{kind}: {origin:?}");
         }
-        // Whatever is told of tokio and std is true.
+        // All origins reported for tokio and std are true.
         for frame in found.iter().flat_map(|l| &l.frames) {
             let name = frame.function.as_deref().unwrap_or_default();
             let expected = match name.split("::").next().unwrap_or_default() {
-                "tokio" => Some(Whose::Tokio),
-                "std" => Some(Whose::Std),
-                "test_async_app" => Some(Whose::Own),
+                "tokio" => Some(Origin::Tokio),
+                "std" => Some(Origin::Std),
+                "test_async_app" => Some(Origin::Own),
                 _ => continue,
             };
-            assert_eq!(frame.whose, expected, "{kind}: {frame:?}");
+            assert_eq!(frame.origin, expected, "{kind}: {frame:?}");
         }
     }
 }
 
-/// `debug = "line-tables-only"`, which README recommends, has neither namespaces nor linkage names. So its names were worse
-/// than those of a build without debug information: `{async_fn#0}`, `select`, `take_waker`.
+/// `debug = "line-tables-only"`, which README recommends, has neither namespaces nor linkage names. So its names were
+/// worse than those of a build without debug information: `{async_fn#0}`, `select`, `take_waker`.
 #[test]
 fn line_tables_take_nothing_from_names() {
     let dir = tempfile::tempdir().unwrap();
@@ -477,9 +484,9 @@ fn line_tables_take_nothing_from_names() {
         resolver.resolve(id, &offsets)
     };
     let (with, without) = (located(&lines), located(&dir.path().join("bare")));
-    let outermost = |located: &Located| located.frames.last().and_then(|f| f.function.clone());
+    let outermost = |located: &ResolvedAddress| located.frames.last().and_then(|f| f.function.clone());
     let pairs: Vec<_> = with.iter().map(outermost).zip(without.iter().map(outermost)).collect();
-    // Of std's functions that were merged, debug information and the symbol table may name different ones.
+    // For merged functions of std, debug information and the symbol table may have different names.
     let is_std =
         |name: &Option<String>| name.as_deref().is_some_and(|n| !n.contains("tokio") && !n.contains("test_async_app"));
     let others: Vec<_> = pairs.iter().filter(|(with, without)| with != without && !is_std(without)).collect();
@@ -489,12 +496,12 @@ fn line_tables_take_nothing_from_names() {
     for frame in with.iter().flat_map(|l| &l.frames) {
         let Some(file) = &frame.file else { continue };
         let name = frame.function.as_deref().unwrap();
-        // What the C library has in the binary is not Rust's.
+        // Code of the C library in the binary is not Rust's.
         if !file.ends_with(".rs") {
             continue;
         }
         inlined += 1;
-        // What std exports under a name of C's: `rust_eh_personality`.
+        // Functions that std exports under a C name: `rust_eh_personality`.
         if file.contains("/rustc/") && !name.contains(['{', ':']) {
             continue;
         }
@@ -506,16 +513,16 @@ fn line_tables_take_nothing_from_names() {
             assert!(!name.contains(noise), "{frame:?}");
         }
         if name == "core::ptr::drop_in_place" {
-            // At the lines of what is dropped.
+            // At the lines of the dropped value.
             continue;
         }
         if file.ends_with("examples/test-async-app.rs") {
             own += 1;
             assert!(name.contains("test_async_app::"), "{frame:?}");
-            assert_eq!(frame.whose, Some(Whose::Own), "{frame:?}");
+            assert_eq!(frame.origin, Some(Origin::Own), "{frame:?}");
         } else if file.contains("/registry/src/") && file.contains("/tokio-1.") {
             assert!(name.contains("tokio::"), "{frame:?}");
-            assert_eq!(frame.whose, Some(Whose::Tokio), "{frame:?}");
+            assert_eq!(frame.origin, Some(Origin::Tokio), "{frame:?}");
         }
     }
     assert!(bare.is_empty(), "{} of {inlined}: {:#?}", bare.len(), bare.get(..20.min(bare.len())));
@@ -530,7 +537,7 @@ fn line_tables_take_nothing_from_names() {
     }
 }
 
-/// Where line tables are all there is, task types are those that the code tells.
+/// With line tables only, task types come from the code.
 #[test]
 fn line_tables_leave_task_types_their_names() {
     if !support::may_trace() {
@@ -554,10 +561,10 @@ fn line_tables_leave_task_types_their_names() {
     assert_eq!(types("lines"), full);
 }
 
-/// `render_thumbnail` was shown as `healthy_hash_file`, which did not even run, as LLVM had merged what drops them; and a
-/// plain `async fn` and `async {}` had no name. Where symbols don't tell for certain, the place does.
+/// `render_thumbnail` was shown as `healthy_hash_file`, which did not even run, as LLVM had merged their drop glue; and
+/// a plain `async fn` and `async {}` had no name. If symbols are not certain, the location is.
 #[test]
-fn types_that_symbols_confuse_have_the_name_or_the_place_of_their_own() {
+fn types_that_symbols_confuse_have_a_name_or_location_of_their_own() {
     if !support::may_trace() {
         return;
     }
@@ -589,7 +596,7 @@ fn types_that_symbols_confuse_have_the_name_or_the_place_of_their_own() {
         } else {
             match function {
                 Some(function) => assert_eq!(name, format!("twins::{function}"), "{at}"),
-                // A block in a function: symbols have no more of it.
+                // A block in a function: symbols contain no more of it.
                 None => assert!(["twins::spawn", "twins::spawn::{closure}"].contains(&name.as_str()), "{name}, {at}"),
             }
         }
@@ -600,10 +607,10 @@ fn types_that_symbols_confuse_have_the_name_or_the_place_of_their_own() {
     }
     assert!(written.iter().any(|at| at.contains("async {}")), "{written:?}");
     let notes = &recording.manifest.notes;
-    assert_eq!(placed > 0, notes.iter().any(|n| n.contains("the place at which their future")), "{notes:?}");
+    assert_eq!(placed > 0, notes.iter().any(|n| n.contains("their future's source location")), "{notes:?}");
 }
 
-/// The frames of a recording that are named by debug information, of the program's own source.
+/// The frames of a recording that debug information names, in the program's own source.
 fn own_lines(recording: &Recording) -> usize {
     let files = recording.texts(Table::Frames, "file");
     let origins = recording.texts(Table::Frames, "origin");
@@ -634,7 +641,7 @@ fn a_binary_that_was_replaced_or_deleted_is_read_as_it_runs() {
     }
 }
 
-/// Run by `cargo xtask bench names`, which reads what it prints.
+/// Run by `cargo xtask bench names`, which parses its output.
 #[test]
 #[ignore = "a measurement, of the binary in HUD_BIG_BINARY"]
 fn every_function_of_a_large_binary() {
@@ -643,7 +650,8 @@ fn every_function_of_a_large_binary() {
     let began = std::time::Instant::now();
     let (mut resolver, sources) = resolver();
     let id = resolver.open(&binary, &binary).unwrap();
-    let whole = |located: &[Located]| located.iter().filter(|l| l.frames.iter().any(|f| f.line.is_some())).count();
+    let whole =
+        |located: &[ResolvedAddress]| located.iter().filter(|l| l.frames.iter().any(|f| f.line.is_some())).count();
     assert!(whole(&resolver.resolve(id, &offsets[..1])) > 0, "the first function has no line");
     let first = began.elapsed();
     let (mut named, mut children, mut most) = (0, std::collections::HashSet::new(), 0);

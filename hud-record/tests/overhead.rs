@@ -1,5 +1,5 @@
-//! What hud does to programs that nobody tuned it for: it attaches no probe that was not asked for, and what it does at context
-//! switches stays within the budget without losing one.
+//! hud's effect on arbitrary programs: it attaches no probe that was not requested, and its cost at context switches
+//! stays within the budget without losing one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -16,16 +16,16 @@ use hud_common::session::Table;
 use rustix::process::Signal;
 use support::{Recording, Target, hud_record, may_trace, program, record, text, verify};
 
-/// What `harm` has counted so far: CLOCK_MONOTONIC and units of work.
+/// The counts of `harm` so far: CLOCK_MONOTONIC and units of work.
 fn totals(target: &mut Target) -> (u64, u64) {
     target.signal(Signal::USR1);
     let totals: serde_json::Value = serde_json::from_str(&target.line()).unwrap();
     (totals["mono_ns"].as_u64().unwrap(), totals["ops"].as_u64().unwrap())
 }
 
-/// The kernel maps `[uprobes]` into a process as it first hits a probe. A program that wakes itself for ever shows none, with
-/// debug information and without (issue 16, harm 1). With it, samples have their task (the id is set for a part of each poll only). Without, one task is not enough to
-/// tell the task's id from its thread's: both are 2 here.
+/// The kernel maps `[uprobes]` into a process when it first hits a probe. A program that wakes itself for ever has
+/// none, with debug information and without (issue 16, harm 1). With it, samples have their task (the id is set for a
+/// part of each poll only). Without, one task is not enough to distinguish its id from its thread's: both are 2 here.
 #[test]
 fn polls_off_attaches_no_probe() {
     if !may_trace() {
@@ -40,14 +40,14 @@ fn polls_off_attaches_no_probe() {
         assert!(!maps.contains("[uprobes]"), "{name} has hit a probe");
         let tasks = recording.integers(Table::Samples, "task_id");
         let known = tasks.iter().filter(|task| task.is_some()).count();
-        // A poll of it takes 40 ns, of which 5 to 20 % are inside the task.
+        // One of its polls takes 40 ns, 5 to 20 % of it inside the task.
         let is_enough = name != "harm" || known * 40 > tasks.len();
         assert!(tasks.len() > 50 && is_enough, "{name}: {known} of {} samples have a task", tasks.len());
         assert!(!recording.integers(Table::TaskTypes, "type_id").is_empty());
     }
 }
 
-/// 100,000 switches a second are more than the budget allows to record one by one. None is lost: those that are not a row of
+/// 100,000 switches a second are more than the budget allows to record one by one. None is lost: those without a row of
 /// their own are in a sum, and no thread is off CPU twice at a time (issue 16, harm 2).
 #[test]
 fn every_switch_counts_whatever_the_budget() {
@@ -84,13 +84,13 @@ fn every_switch_counts_whatever_the_budget() {
             assert!(pair[0].0 + pair[0].1 <= pair[1].0, "thread {tid} is off CPU twice at a time: {pair:?}");
         }
     }
-    // The target hands over once a unit; attaching takes a part of the time between the two counts.
+    // The target switches once a unit; attaching takes a part of the time between the two counts.
     let start = threads.values().flatten().map(|(ts, _)| *ts).min().unwrap();
     let end = threads.values().flatten().map(|(ts, dur)| ts + dur).max().unwrap();
     #[expect(clippy::cast_precision_loss, reason = "for a ratio")]
     let (own, ours) =
         ((after.1 - before.1) as f64 / (after.0 - before.0) as f64, switches as f64 / (end - start) as f64);
-    // A hand-over that finds its turn come does not sleep; one may also be preempted.
+    // A thread whose turn has come does not sleep; one may also be preempted.
     assert!(
         ours > 0.5 * own && ours < 2.0 * own,
         "{:.0} hand-overs a second, {:.0} switches recorded",
@@ -101,8 +101,8 @@ fn every_switch_counts_whatever_the_budget() {
     assert!(stacks > 100, "{stacks} intervals have a stack");
 }
 
-/// A long sleep in a thread that has many short ones keeps its own stack (issue 16, harm 2): both culprits of the example
-/// are found beside 100,000 switches a second of another program on the same CPUs.
+/// A long sleep in a thread that has many short ones keeps its own stack (issue 16, harm 2): both culprits of the
+/// example are found beside 100,000 switches a second of another program on the same CPUs.
 #[test]
 fn long_intervals_keep_their_stacks() {
     if !may_trace() {
@@ -119,8 +119,8 @@ fn long_intervals_keep_their_stacks() {
     assert!(long.len() > 20 && with_stack * 10 > long.len() * 9, "{with_stack} of {} have a stack", long.len());
 }
 
-/// This kernel takes every program, with BTF and without, and within hud's own limit of instructions (issue 16, A). `cargo
-/// xtask kernels` does the same on others.
+/// This kernel accepts every program, with BTF and without, within hud's own limit of instructions (issue 16, A).
+/// `cargo xtask kernels` does the same on others.
 #[test]
 fn check_loads_every_program() {
     if !may_trace() {
@@ -152,7 +152,7 @@ fn as_user(capabilities: &str) -> Command {
     command
 }
 
-/// Names of capabilities that are missing are in the message, and hud does not ask root to become root (issue 16, C).
+/// The message names the missing capabilities, and hud does not ask root to become root (issue 16, C).
 #[test]
 fn missing_capabilities_are_named() {
     if !may_trace() {
@@ -167,7 +167,7 @@ fn missing_capabilities_are_named() {
     assert!(said.contains("CAP_BPF, CAP_PERFMON"), "{said}");
 }
 
-/// Attaching takes moments on a machine whose CPUs are all taken four times over (issue 16, harm 3).
+/// Attaching takes moments on a machine whose CPUs are oversubscribed four times (issue 16, harm 3).
 #[test]
 fn attaching_under_load_goes_before_the_load() {
     if !may_trace() {
@@ -189,7 +189,7 @@ fn attaching_under_load_goes_before_the_load() {
         b.kill().unwrap();
         b.wait().unwrap();
     });
-    // A fifth of a CPU would make it five times as long.
+    // With a fifth of a CPU it would take five times as long.
     assert!(loaded < alone * 3 + Duration::from_secs(1), "{loaded:?} under load, {alone:?} without");
     let _: Recording = Recording::open(&folder.path().join("loaded"));
 }

@@ -1,4 +1,4 @@
-//! Retention: the oldest goes, what is left is whole, and the account tells what went.
+//! Retention: the oldest data is removed, the rest is complete, and the account includes the removed rows.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -9,11 +9,11 @@ use std::path::Path;
 use hud_common::session::Table;
 use support::{Recording, Target, may_trace, program, record};
 
-/// What must hold of a session of which the oldest segments are gone.
+/// Asserts the state of a session whose oldest segments were removed.
 fn assert_trimmed(recording: &Recording, session: &Path) {
     let manifest = &recording.manifest;
     assert!(manifest.streams.values().any(|a| a.expired > 0), "something has expired: {:?}", manifest.streams);
-    let range = manifest.range.expect("the manifest tells what is kept");
+    let range = manifest.range.expect("the manifest has no range");
     assert!(range.from > manifest.start && range.to == manifest.end.unwrap(), "{range:?}");
     for table in Table::ALL {
         let numbers: Vec<u32> = recording.session.sealed(*table).unwrap().into_iter().map(|(n, _)| n).collect();
@@ -23,7 +23,7 @@ fn assert_trimmed(recording: &Recording, session: &Path) {
         assert!(table.expires() || first == 1, "{} has lost names", table.name());
     }
     recording.assert_names();
-    // What rows say of threads can be looked up.
+    // Threads in rows can be looked up.
     let known: std::collections::BTreeSet<_> = recording.integers(Table::Threads, "tid").into_iter().collect();
     for table in [Table::Polls, Table::OffCpu] {
         for tid in recording.integers(table, "tid") {
@@ -34,7 +34,7 @@ fn assert_trimmed(recording: &Recording, session: &Path) {
 }
 
 #[test]
-fn what_is_older_than_the_age_to_keep_goes() {
+fn removes_data_older_than_keep_age() {
     if !may_trace() {
         return;
     }
@@ -47,16 +47,16 @@ fn what_is_older_than_the_age_to_keep_goes() {
     let polls: Vec<_> = recording.integers(Table::Polls, "ts").into_iter().flatten().collect();
     let kept = polls.last().unwrap() - polls[0];
     assert!((1_000_000_000..5_000_000_000).contains(&kept), "{kept} ns of polls are kept");
-    // Told once at the start, and again so that what was told then may go.
+    // Written once at the start, and again so that the first rows may expire.
     assert!(recording.manifest.first_segment["threads"] > 1, "{:?}", recording.manifest.first_segment);
     let tasks: std::collections::BTreeSet<_> = recording.integers(Table::Tasks, "task_id").into_iter().collect();
     let tasks_known = recording.integers(Table::OffCpu, "task_id").into_iter().flatten();
     let unknown: Vec<_> = tasks_known.filter(|id| !tasks.contains(&Some(*id))).collect();
-    assert!(unknown.len() <= 2, "tasks that rows refer to and that nothing tells any more: {unknown:?}");
+    assert!(unknown.len() <= 2, "rows refer to tasks without a row of their own: {unknown:?}");
 }
 
 #[test]
-fn the_size_to_keep_is_kept() {
+fn stays_within_keep_size() {
     if !may_trace() {
         return;
     }
@@ -67,7 +67,7 @@ fn the_size_to_keep_is_kept() {
     let recording = record(target.pid(), &session, &options);
     assert_trimmed(&recording, &session);
     let size: u64 = walk(&session);
-    // One roll of logs may be on top of it.
+    // One roll of logs may be added.
     assert!(size < 12 << 20, "{size} bytes");
 }
 

@@ -1,5 +1,5 @@
-//! Processes that are not one runtime of many threads: several runtimes, threads by the thousand, forks and execs, and
-//! other namespaces.
+//! Processes other than one runtime with several threads: several runtimes, threads by the thousand, forks and execs,
+//! and other namespaces.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -31,7 +31,7 @@ fn start(pid: u32, session: &Path, arguments: &[&str]) -> Child {
         .spawn()
         .unwrap();
     let until = Instant::now() + Duration::from_secs(60);
-    // The threads that are there already are told as recording begins; an idle target has no other rows.
+    // Existing threads are written as recording begins; an idle target has no other rows.
     while !session.join("threads/000001.arrows.inflight").exists() {
         assert!(Instant::now() < until, "nothing was recorded in a minute");
         thread::yield_now();
@@ -85,7 +85,7 @@ fn thread_rows(recording: &Recording) -> Vec<ThreadRow> {
         .collect()
 }
 
-/// Records many-runtimes for some seconds; gives its poll log as well.
+/// Records many-runtimes for some seconds; also returns its poll log.
 fn record_many_runtimes(dir: &Path, polls: &str) -> (Recording, PathBuf) {
     let log = dir.join("polls.csv");
     let target = Target::start(&program("many-runtimes"), &["--poll-log", log.to_str().unwrap()]);
@@ -149,7 +149,7 @@ fn sleepers_of_every_kind_of_runtime_are_named() {
     }
 }
 
-/// The threads of each runtime bear its name, which hud does not look at for this.
+/// The threads of each runtime have its name, which hud does not use here.
 #[test]
 fn every_runtime_has_its_workers_and_block_in_place_makes_no_more() {
     if !may_trace() {
@@ -195,7 +195,7 @@ fn every_runtime_has_its_workers_and_block_in_place_makes_no_more() {
     }
 }
 
-/// Without debug information too, where it is the stacks that show them; and they stay workers.
+/// Also without debug information, where stacks show them; and they stay workers.
 #[test]
 fn workers_are_known_within_the_first_second_on_every_build() {
     if !may_trace() {
@@ -235,7 +235,7 @@ fn threads_that_come_and_go_by_the_thousand_are_all_seen_and_gone() {
     target.signal(Signal::USR1);
     let own: serde_json::Value = serde_json::from_str(&target.line()).unwrap();
     let living = threads(target.pid());
-    // The account holds: Recording::open sees to it.
+    // Recording::open checks the account.
     let recording = stop(recorder, &session);
 
     let rows = thread_rows(&recording);
@@ -244,7 +244,7 @@ fn threads_that_come_and_go_by_the_thousand_are_all_seen_and_gone() {
     let count = |event: &str| rows.iter().filter(|r| r.event == event).count();
     assert_eq!(count("gone") as u64, storm, "gone, of {own}");
     assert_eq!(count("seen"), count("gone") + living.len(), "seen, gone and living: {living:?}");
-    // Each by its id, which the kernel may give again.
+    // By id, which the kernel may reuse.
     let mut born: BTreeMap<i64, i64> = BTreeMap::new();
     for line in fs::read_to_string(&log).unwrap().lines().filter(|l| l.starts_with("began") && !l.ends_with("worker")) {
         *born.entry(line.split(',').nth(2).unwrap().parse().unwrap()).or_default() += 1;
@@ -269,7 +269,7 @@ fn a_forked_childs_events_never_appear() {
     let line = target.line();
     let child: u32 = line.trim().strip_prefix("forked child=").expect(&line).parse().unwrap();
     let forked = Instant::now();
-    // A stretch to be recorded, in which both sleep 50 times a second.
+    // An interval to be recorded, in which both sleep 50 times a second.
     thread::sleep(Duration::from_secs(1));
     let (ours, theirs) = (threads(target.pid()), threads(child));
     let since = i64::try_from(forked.elapsed().as_nanos()).unwrap();
@@ -278,12 +278,12 @@ fn a_forked_childs_events_never_appear() {
     for table in [Table::Threads, Table::OffCpu, Table::Samples, Table::Polls, Table::Tasks] {
         let tids: BTreeSet<i64> = recording.integers(table, "tid").into_iter().flatten().collect();
         assert!(tids.is_disjoint(&theirs), "{table:?} of {tids:?}, the child's are {theirs:?}");
-        // The stack of a pool's thread may be gone by now, but no thread of this program is.
+        // The stack of a pool's thread may have been removed by now, but no thread of this program.
         assert!(tids.is_subset(&ours), "{table:?} of {tids:?}, the parent's are {ours:?}");
     }
     let polls = polls_by_type(&recording, "exec_fork");
     assert!(!polls.contains_key("child_sleeper"), "{:?}", polls.keys());
-    // The parent is recorded on: its probes survive the fork.
+    // The parent is still recorded: its probes survive the fork.
     let (_, end) = recording.window("polls");
     let after = polls["parent_sleeper"].iter().filter(|(ts, _)| *ts > end - since).count();
     assert!(after >= 30, "{after} polls in the second after the fork");
@@ -298,24 +298,24 @@ fn another_program_executed_by_the_target_ends_the_session() {
     let session = dir.path().join("session");
     let target = Target::start(&program("exec-fork"), &[]);
     let mut recorder = start(target.pid(), &session, &[]);
-    // Something is recorded of the program that was.
+    // The previous program is recorded.
     thread::sleep(Duration::from_secs(1));
     target.signal(Signal::USR2);
     let until = Instant::now() + Duration::from_secs(30);
     while recorder.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < until, "the recorder goes on for half a minute after the exec");
+        assert!(Instant::now() < until, "the recorder continues for half a minute after the exec");
         thread::sleep(Duration::from_millis(20));
     }
     let output = recorder.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let recording = Recording::open(&session);
     assert_eq!(recording.manifest.end_reason.as_deref(), Some("the target executed another program"));
-    // Nobody else's stacks are named by the symbols of a program that is gone.
+    // Other stacks are not named by the symbols of the previous program.
     let functions = recording.texts(Table::Frames, "function");
     assert!(functions.iter().any(|f| f.starts_with("exec_fork::parent_sleeper")), "{functions:?}");
 }
 
-/// As in a container: other pids, and a binary at a path that is not there outside.
+/// As in a container: other pids, and a binary at a path that does not exist outside.
 #[test]
 fn a_program_in_other_namespaces_is_recorded_from_outside() {
     if !may_trace() {

@@ -1,4 +1,4 @@
-//! hud as a service: signals, systemd, privileges, whose the files are.
+//! hud as a service: signals, systemd, privileges, ownership of files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -47,7 +47,7 @@ fn sigusr1_seals_now_and_sighup_does_nothing() {
 }
 
 #[test]
-fn systemd_is_told() {
+fn notifies_systemd() {
     if !may_trace() {
         return;
     }
@@ -95,7 +95,7 @@ fn logs_are_json_where_asked_for() {
 }
 
 #[test]
-fn a_recording_goes_on_when_nobody_reads_what_it_says() {
+fn recording_continues_without_a_reader_of_its_output() {
     if !may_trace() {
         return;
     }
@@ -110,7 +110,7 @@ fn a_recording_goes_on_when_nobody_reads_what_it_says() {
         assert!(command.status().unwrap().success(), "{format}");
         let recording = Recording::open(&session);
         assert_eq!(recording.manifest.end_reason.as_deref(), Some("duration is over"));
-        // Nor does an error need a reader: the exit code is its own.
+        // An error needs no reader either: the exit code is its own.
         assert_eq!(command.status().unwrap().code(), Some(1), "the session exists already");
     }
 }
@@ -155,12 +155,12 @@ fn under_sudo_files_belong_to_the_user_who_called_it() {
         let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
         assert_eq!(metadata.mode() & 0o777, mode, "{}", path.display());
     }
-    // Where that user may not write, and nobody but root, root may.
+    // A place where that user may not write, and only root may, belongs to root.
     let roots = tempfile::tempdir_in("/run").unwrap();
     let session = roots.path().join("roots");
     run(&session);
     assert!(tree(&session).iter().all(|p| p.metadata().unwrap().uid() == 0));
-    // A folder of root's that a link of the user's leads to is none of the user's.
+    // A folder of root's behind a link of the user's does not become the user's.
     std::os::unix::fs::symlink(roots.path(), home.join("link")).unwrap();
     let session = home.join("link/session");
     let output = on(target.pid(), &session)
@@ -172,7 +172,7 @@ fn under_sudo_files_belong_to_the_user_who_called_it() {
     assert!(!output.status.success() && !session.exists(), "{}", text(&output.stderr));
 }
 
-/// Whether another user may run hud-record where the tests built it; a copy where they may.
+/// Whether another user may run hud-record where the tests built it; otherwise a copy.
 fn public_copy(dir: &Path) -> std::path::PathBuf {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
     let copy = dir.join("hud-record");
@@ -236,7 +236,7 @@ fn four_capabilities_are_enough() {
 }
 
 #[test]
-fn what_is_not_needed_any_more_is_given_up() {
+fn drops_capabilities_after_the_attach() {
     if !may_trace() {
         return;
     }
@@ -254,7 +254,7 @@ fn what_is_not_needed_any_more_is_given_up() {
     for entry in fs::read_dir(format!("/proc/{}/task", recorder.pid())).unwrap() {
         let status = status(entry.unwrap().file_name().to_str().unwrap());
         let name = status.lines().next().unwrap().split_whitespace().nth(1).unwrap().to_string();
-        // The lead's own thread, which puts probes on and off.
+        // The thread that attaches and detaches probes.
         if ["hud-record", "hud-writer", "hud-sealer", "hud-namer"].contains(&name.as_str()) {
             assert_eq!(field(&status, "CapPrm:") & sys_admin, 0, "{name}");
             assert_eq!(field(&status, "NoNewPrivs:"), 1, "{name}");

@@ -1,6 +1,5 @@
-//! Pictures of the cockpit on a real recording: those of README and docs.
-//!
-//! The recording is hud-analyze's fixture, of test-async-app. `HUD_BLESS=1` makes the pictures anew.
+//! Screens of the cockpit on a real recording: those of README and docs. The recording is hud-analyze's fixture, of
+//! test-async-app. `HUD_BLESS=1` renews the screens.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -19,7 +18,7 @@ fn shot(screen: Screen, size: (u16, u16)) -> Shot {
 }
 
 #[test]
-fn the_pictures_of_the_docs_are_those_of_the_program() {
+fn the_screens_in_the_docs_are_up_to_date() {
     for (name, screen) in [("overview", Screen::Overview), ("blocking", Screen::Blocking), ("flame", Screen::Flame)] {
         let shot = shot(screen, (120, 40));
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/screens").join(name).with_extension("svg");
@@ -32,7 +31,7 @@ fn the_pictures_of_the_docs_are_those_of_the_program() {
 }
 
 #[test]
-fn a_picture_has_what_the_screen_has() {
+fn a_screenshot_shows_the_screen() {
     let shot = shot(Screen::Overview, (120, 40));
     let text = shot.text();
     assert_eq!(text.lines().count(), 40);
@@ -44,7 +43,7 @@ fn a_picture_has_what_the_screen_has() {
         assert!(svg.contains(culprit) && ansi.contains(culprit));
     }
     assert!(ansi.contains("\x1b[0") && ansi.ends_with("\x1b[0m\n"));
-    // Well-formed as far as it goes: each element is closed, and no name brought one of its own.
+    // Well-formed in part: each element is closed, and no name added one.
     let opened = svg.matches("<text ").count();
     assert!(opened > 100 && opened == svg.matches("</text>").count());
     assert_eq!(svg.matches('<').count(), svg.matches('>').count());

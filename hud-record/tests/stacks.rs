@@ -1,4 +1,4 @@
-//! Stacks: whole on binaries without frame pointers, and the same that others find.
+//! Stacks: complete on binaries without frame pointers, and equal to those of other tools.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_wrap, reason = "tests")]
 
@@ -15,7 +15,7 @@ use std::{
 use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
 use hud_common::{session::Table, wire::MAX_FRAMES};
-use hud_record::target::{Binary, Process};
+use hud_record::inspect::{Binary, Process};
 use rustix::process::Signal;
 use support::{Recorder, Recording, Target, hud_record, may_trace, program, text, until};
 
@@ -27,9 +27,9 @@ struct Frame {
     function: String,
 }
 
-/// A stretch off CPU.
+/// An off-CPU interval.
 #[derive(Clone, Debug)]
-struct Stretch {
+struct OffCpuInterval {
     ts: i64,
     dur: i64,
     tid: i64,
@@ -37,8 +37,8 @@ struct Stretch {
     stack: Vec<Frame>,
 }
 
-/// All stretches off CPU of a recording, by time.
-fn stretches(recording: &Recording) -> Vec<Stretch> {
+/// All off-CPU intervals of a recording, by time.
+fn off_cpu_intervals(recording: &Recording) -> Vec<OffCpuInterval> {
     let integers = |table, column| recording.integers(table, column);
     let paths: HashMap<Option<i64>, String> =
         integers(Table::Modules, "module_id").into_iter().zip(recording.texts(Table::Modules, "path")).collect();
@@ -66,33 +66,33 @@ fn stretches(recording: &Recording) -> Vec<Stretch> {
             (id, (unwind, ids.iter().filter_map(|id| frames[id].clone()).collect()))
         })
         .collect();
-    let mut all: Vec<Stretch> = integers(Table::OffCpu, "ts")
+    let mut all: Vec<OffCpuInterval> = integers(Table::OffCpu, "ts")
         .into_iter()
         .zip(integers(Table::OffCpu, "dur"))
         .zip(integers(Table::OffCpu, "tid"))
         .zip(integers(Table::OffCpu, "stack_id"))
         .map(|(((ts, dur), tid), stack_id)| {
             let (unwind, stack) = stacks.get(&stack_id).cloned().unwrap_or(("failed".into(), Vec::new()));
-            Stretch { ts: ts.unwrap(), dur: dur.unwrap(), tid: tid.unwrap(), unwind, stack }
+            OffCpuInterval { ts: ts.unwrap(), dur: dur.unwrap(), tid: tid.unwrap(), unwind, stack }
         })
         .collect();
     all.sort_by_key(|s| s.ts);
     all
 }
 
-/// The share of complete stacks among samples and among stretches off CPU.
+/// The share of complete stacks among samples and among off-CPU intervals.
 fn shares(recording: &Recording) -> (f64, f64) {
     #[expect(clippy::cast_precision_loss, reason = "thousands")]
     let share = |all: &[String]| {
         assert!(all.len() >= 50, "{} are too few", all.len());
         all.iter().filter(|u| *u == "complete").count() as f64 / all.len() as f64
     };
-    let off_cpu: Vec<String> = stretches(recording).into_iter().map(|s| s.unwind).collect();
+    let off_cpu: Vec<String> = off_cpu_intervals(recording).into_iter().map(|s| s.unwind).collect();
     (share(&recording.texts(Table::Samples, "unwind")), share(&off_cpu))
 }
 
-/// Down to the thread's start, on what `cargo build --release` gives, on it without debug information and without symbols,
-/// on fat LTO, and on a static binary.
+/// Down to the thread's start, on default release builds, without debug information and without symbols, with fat LTO,
+/// and on a static binary.
 #[test]
 fn stacks_are_whole_without_frame_pointers() {
     if !may_trace() {
@@ -121,8 +121,8 @@ fn stacks_are_whole_without_frame_pointers() {
     }
 }
 
-/// A build with frame pointers, walked both ways at once: each frame that the frame pointers give is also found by the
-/// unwind tables, in the same order. (Frame pointers miss callers of leaves, and end where code was built without.)
+/// A build with frame pointers, walked in both ways at once: each frame found by frame pointers is also found by the
+/// unwind tables, in the same order. (Frame pointers miss callers of leaves, and end in code built without them.)
 #[test]
 fn unwind_tables_find_what_frame_pointers_find() {
     if !may_trace() {
@@ -151,29 +151,29 @@ fn unwind_tables_find_what_frame_pointers_find() {
     thread::sleep(Duration::from_secs(4));
     let [fp, tables] = sessions.map(|(mut recorder, session)| {
         assert!(recorder.stop().success(), "{}", recorder.said());
-        stretches(&Recording::open(&session))
+        off_cpu_intervals(&Recording::open(&session))
     });
     target.stop();
 
     let mut compared = 0;
     let mut deep = 0;
     let mut differ = Vec::new();
-    for stretch in &tables {
-        // Both saw the same switch, a moment apart.
-        let near = fp.partition_point(|s| s.ts < stretch.ts - 100_000);
+    for interval in &tables {
+        // Both recorded the same switch, a moment apart.
+        let near = fp.partition_point(|s| s.ts < interval.ts - 100_000);
         let same = fp[near..]
             .iter()
-            .take_while(|s| s.ts < stretch.ts + 100_000)
-            .filter(|s| s.tid == stretch.tid && (s.dur - stretch.dur).abs() < 100_000)
+            .take_while(|s| s.ts < interval.ts + 100_000)
+            .filter(|s| s.tid == interval.tid && (s.dur - interval.dur).abs() < 100_000)
             .collect::<Vec<_>>();
         let [other] = same[..] else { continue };
         compared += 1;
         deep += usize::from(other.stack.len() >= 10);
         // Where frame pointers end, they may give one stray frame.
         let found = other.stack.len().saturating_sub(1);
-        let mut frames = stretch.stack.iter();
+        let mut frames = interval.stack.iter();
         if !other.stack[..found].iter().all(|f| frames.any(|g| g.path == f.path && g.address == f.address)) {
-            differ.push((other.clone(), stretch.clone()));
+            differ.push((other.clone(), interval.clone()));
         }
     }
     assert!(compared >= 500 && deep >= 100, "{compared} compared, {deep} of them deep");
@@ -181,7 +181,7 @@ fn unwind_tables_find_what_frame_pointers_find() {
     assert!(differ.len() * 200 <= compared, "{} of {compared} differ, such as {:#?}", differ.len(), differ.first());
 }
 
-/// Threads in stacks of every shape, stopped, walked by hud and by gdb.
+/// Threads with stacks of every shape, stopped, walked by hud and by gdb.
 #[test]
 fn stacks_of_stopped_threads_are_those_that_gdb_finds() {
     if !may_trace() {
@@ -195,7 +195,7 @@ fn stacks_of_stopped_threads_are_those_that_gdb_finds() {
     command.args(["--pid", &target.pid().to_string(), "--headless", "--log-level", "debug", "--export"]).arg(&session);
     let mut recorder = Recorder::spawn(command);
     recorder.until_it_says("recording");
-    // What is mapped from here on has no table yet.
+    // Code mapped from here on has no table yet.
     target.signal(Signal::USR1);
     assert_eq!(target.line().trim(), "loaded");
     recorder.until_it_says("libcall.so was mapped");
@@ -215,29 +215,30 @@ fn stacks_of_stopped_threads_are_those_that_gdb_finds() {
     drop(target);
 
     let recording = Recording::open(&session);
-    let last: BTreeMap<i64, Stretch> = stretches(&recording).into_iter().map(|s| (s.tid, s)).collect();
+    let last: BTreeMap<i64, OffCpuInterval> = off_cpu_intervals(&recording).into_iter().map(|s| (s.tid, s)).collect();
     let mut compared = Vec::new();
     for (tid, name) in &names {
-        let stretch = last.get(tid).unwrap_or_else(|| panic!("nothing of thread {name}"));
-        let functions: Vec<&str> = stretch.stack.iter().map(|f| f.function.as_str()).collect();
+        let interval = last.get(tid).unwrap_or_else(|| panic!("nothing of thread {name}"));
+        let functions: Vec<&str> = interval.stack.iter().map(|f| f.function.as_str()).collect();
         let outcome = if name == "deep" { "truncated" } else { "complete" };
-        assert_eq!(stretch.unwind, outcome, "{name}: {functions:#?}");
+        assert_eq!(interval.unwind, outcome, "{name}: {functions:#?}");
         if name == "deep" {
-            assert_eq!(stretch.stack.len(), MAX_FRAMES);
+            assert_eq!(interval.stack.len(), MAX_FRAMES);
         }
-        // gdb knows nothing of code that no file holds, and guesses.
+        // gdb knows nothing of code that is in no file, and guesses.
         if name == "jit" {
             assert!(functions.iter().any(|f| f.contains("in_jit")), "{functions:#?}");
             continue;
         }
         let mut gdb = by_gdb[tid].clone();
         gdb.truncate(MAX_FRAMES);
-        let hud: Vec<(String, i64)> = stretch.stack.iter().map(|f| (f.path.clone(), f.address)).collect();
+        let hud: Vec<(String, i64)> = interval.stack.iter().map(|f| (f.path.clone(), f.address)).collect();
         assert_eq!(hud.len(), gdb.len(), "{name}: {hud:x?} by hud, {gdb:x?} by gdb");
         for (depth, (by_hud, by_gdb)) in hud.iter().zip(&gdb).enumerate() {
             // gdb gives no address for a signal's return.
             if let Some((path, address)) = by_gdb {
-                // hud looks a caller up inside its call; what a signal interrupted was no call, and names don't tell.
+                // hud looks a caller up inside its call; code that a signal interrupted did not call, which names do
+                // not show.
                 let off = address - by_hud.1;
                 assert!(*path == by_hud.0 && (0..=1).contains(&off), "{name}, {depth}: {by_hud:x?}, gdb {by_gdb:x?}");
             }
@@ -247,12 +248,12 @@ fn stacks_of_stopped_threads_are_those_that_gdb_finds() {
     for name in ["deep", "nested", "signal", "vdso", "runtime", "library"] {
         assert!(compared.contains(&name), "{name} is not among {compared:?}");
     }
-    // The busy one was never asleep: its samples tell.
+    // The busy thread never slept: it has samples.
     let (samples, _) = shares(&recording);
     assert!(samples >= 0.98, "{samples} of samples are complete");
 }
 
-/// A library with a function that calls what it is given, built without frame pointers.
+/// A library with a function that calls its argument, built without frame pointers.
 fn library(dir: &Path) -> std::path::PathBuf {
     let (source, library) = (dir.join("call.c"), dir.join("libcall.so"));
     let code = "void call(void (*f)(void)) { volatile char pad[40]; pad[0] = 1; f(); pad[1] = 2; }";
@@ -264,8 +265,7 @@ fn library(dir: &Path) -> std::path::PathBuf {
     library
 }
 
-/// The stack of each thread, as files and addresses in them, leaf first; `None` for one that has no address, or
-/// lies in no file.
+/// The stack of each thread, as files and addresses in them, leaf first; `None` for a frame without address or file.
 fn gdb(process: &Process) -> BTreeMap<i64, Vec<Option<(String, i64)>>> {
     let output = Command::new("gdb")
         // Without debug information of its own, so that no frame is an inlined one.

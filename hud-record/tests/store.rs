@@ -1,4 +1,4 @@
-//! The store: one session after the other, and no event between them is missed.
+//! The store: successive sessions, without missing an event between them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_wrap, reason = "tests")]
 
@@ -31,7 +31,7 @@ fn until_begun(root: &Path, n: usize) {
 }
 
 #[test]
-fn one_session_hands_over_to_the_next_without_missing_an_event() {
+fn one_session_follows_the_other_without_missing_an_event() {
     if !may_trace() {
         return;
     }
@@ -48,9 +48,10 @@ fn one_session_hands_over_to_the_next_without_missing_an_event() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     target.stop();
     let sessions = sessions(&root);
-    // The next one begins once the one before is closed, names and all: on a busy machine that takes longer than a second.
+    // A session begins once the one before is closed, symbols included: on a busy machine that takes longer than a
+    // second.
     assert!(sessions.len() >= 3, "{sessions:?}");
-    assert_eq!(text(&output.stdout).lines().count(), sessions.len(), "the path of each goes to stdout");
+    assert_eq!(text(&output.stdout).lines().count(), sessions.len(), "the path of each is printed on stdout");
 
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
     let (mut start, mut end) = (i64::MAX, 0);
@@ -128,7 +129,7 @@ fn the_next_process_of_the_name_is_recorded_too_and_a_killed_recorders_session_r
 }
 
 #[test]
-fn whole_sessions_go_when_the_store_is_past_its_bounds() {
+fn removes_whole_sessions_beyond_the_stores_limits() {
     if !may_trace() {
         return;
     }
@@ -146,7 +147,7 @@ fn whole_sessions_go_when_the_store_is_past_its_bounds() {
     };
     run(&[]);
     let first = sessions(&root).remove(0);
-    // Larger than all that may be kept.
+    // Larger than the limit.
     fs::write(first.join("polls/000099.parquet"), vec![0; 4 << 20]).unwrap();
     run(&["--keep-size", "3MiB"]);
     assert!(!first.exists(), "the oldest session is gone");
@@ -181,7 +182,7 @@ fn a_target_that_executes_another_program_ends_its_session() {
     support::until("a session", || root.exists() && sessions(&root).iter().any(|s| s.join("off_cpu").exists()));
     target.signal(Signal::USR2);
     recorder.until_it_says("(the target executed another program)");
-    // It is `sleep` now, which nobody asked for.
+    // It is `sleep` now, which was not requested.
     recorder.until_it_says("waiting for hud-test-exec");
     let again = Target::start(&app, &[]);
     recorder.until_it_says(&format!("recording hud-test-exec (pid {}", again.pid()));

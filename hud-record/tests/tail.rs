@@ -1,4 +1,4 @@
-//! The tailer, on real recordings: what it has seen live is what the session holds, however it came by it.
+//! The tailer, on real recordings: its counts equal the session's, however it read it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -46,7 +46,7 @@ fn all_of(tailer: &mut Tailer) -> Snapshot {
     tailer.snapshot(&Query { at: Some(to + 1), window: to - from + SECOND, ..Query::default() }).unwrap()
 }
 
-/// What a session says of its own, read by another reader.
+/// Compares a snapshot with the session, read by another reader.
 fn assert_counts_equal(snapshot: &Snapshot, recording: &Recording) {
     let rows = |table| i64::try_from(recording.integers(table, "ts").len()).unwrap();
     for (stream, table) in [
@@ -90,7 +90,7 @@ fn assert_counts_equal(snapshot: &Snapshot, recording: &Recording) {
 }
 
 #[test]
-fn what_was_seen_live_is_what_the_session_holds() {
+fn live_counts_equal_the_sessions() {
     if !may_trace() {
         return;
     }
@@ -106,7 +106,7 @@ fn what_was_seen_live_is_what_the_session_holds() {
         live.wait(Duration::from_millis(50)).unwrap();
         let query = Query { task: page_of, ..Query::default() };
         let snapshot = live.snapshot(&query).unwrap();
-        // A page is opened half way, of the task with the most polls then.
+        // A task's page is opened half way, of the task with the most polls then.
         if page_of.is_none() && snapshot.polls.count > 500 {
             page_of = snapshot.tasks.rows.iter().max_by_key(|r| r.polls).map(|r| r.task.id);
         }
@@ -119,7 +119,7 @@ fn what_was_seen_live_is_what_the_session_holds() {
     let mut later = open(&session, keep_all());
     assert!(later.is_ended());
     assert_eq!(later.rows(), live.rows(), "each row once");
-    // At a hundred instants and windows, the one that saw it live and the one that reads it now see the same.
+    // At a hundred instants and windows, the tailer that followed it live and one that reads it now agree.
     let (from, to) = later.range();
     for n in 0..100_i64 {
         let at = from + (to - from) * (n * 37 % 100) / 100 + n;
@@ -162,7 +162,7 @@ fn both_culprits_are_found() {
         command.arg(&session);
         let mut recorder = Recorder::spawn(command);
         let mut tailer = open(&session, Settings::default());
-        // As one does who has nothing else to do: waiting is no stall.
+        // Waiting without other work is no stall.
         until("the session's end", || {
             tailer.wait(Duration::from_secs(10)).unwrap();
             tailer.is_ended()
@@ -178,13 +178,13 @@ fn both_culprits_are_found() {
             let culprit = snapshot.blocking.culprits.iter().find(of);
             let culprit =
                 culprit.unwrap_or_else(|| panic!("{polls}: no {task} among {:#?}", snapshot.blocking.culprits));
-            // Until the probes are on, an exact recording has estimates too.
+            // Until the probes are attached, an exact recording has estimates too.
             let of_it = snapshot.blocking.worst.iter().filter(|s| s.task.task_type == culprit.task_type);
             assert_eq!(of_it.map(|s| s.is_estimated).min(), Some(is_estimate), "{polls}: {culprit:?}");
             assert!(culprit.place.file.as_ref().is_some_and(|f| f.ends_with("test-async-app.rs")), "{culprit:?}");
             assert!(culprit.place.line.is_some_and(|l| l > 0), "{culprit:?}");
             let found = snapshot.findings.iter().find(|f| f.rule == Rule::LongPoll && f.sentence.starts_with(&task));
-            // Samples cannot tell one long poll from many short ones.
+            // Samples cannot distinguish one long poll from many short ones.
             assert_eq!(found.is_some(), !is_estimate, "{polls}: {:#?}", snapshot.findings);
         }
         assert!(snapshot.workers.runtimes.iter().flat_map(|r| &r.workers).all(|w| w.load.observed() > 0));
@@ -193,7 +193,7 @@ fn both_culprits_are_found() {
 }
 
 #[test]
-fn after_a_stall_it_skips_to_now_and_says_so() {
+fn after_a_stall_it_skips_to_now_and_reports_it() {
     if !may_trace() {
         return;
     }
@@ -204,7 +204,7 @@ fn after_a_stall_it_skips_to_now_and_says_so() {
     let settings = Settings { stall: Duration::from_millis(500), keep: HOUR, history: HOUR, ..Settings::default() };
     let mut tailer = open(&session, settings);
     tailer.wait(Duration::from_millis(100)).unwrap();
-    // The stall itself: nobody looks for three seconds.
+    // The stall itself: no read for three seconds.
     std::thread::sleep(Duration::from_secs(3));
     until("polls after it", || {
         tailer.wait(Duration::from_millis(100)).unwrap();
@@ -275,7 +275,7 @@ fn the_next_session_of_a_store_is_followed() {
         tailer.path() != first
     });
     // Between one session and the next it may have ended, for a moment.
-    until("it goes on", || {
+    until("it continues", || {
         tailer.wait(Duration::from_millis(50)).unwrap();
         matches!(tailer.snapshot(&Query::default()).unwrap().mode, Mode::Live { restarts: 1.., .. })
     });

@@ -35,15 +35,15 @@ fn without_probes_the_sleeper_is_named_and_its_sleeps_are_exact() {
     }
 }
 
-/// No frame pointers, no debug information, legacy mangling: what `cargo build --release` gives by default.
+/// No frame pointers, no debug information, legacy mangling: the defaults of `cargo build --release`.
 #[test]
-fn so_it_is_on_a_default_release_build() {
+fn default_release_builds_agree_as_well() {
     if may_trace() {
         sleeps_agree("plain/test-async-app");
     }
 }
 
-/// Records without polls, and holds the sleeps that hud names to the program's own. Gives hud's rows.
+/// Records without polls, and compares the sleeps that hud reports with the program's own. Returns hud's rows.
 fn sleeps_agree(target: &str) -> Vec<serde_json::Value> {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("polls.csv");
@@ -53,8 +53,8 @@ fn sleeps_agree(target: &str) -> Vec<serde_json::Value> {
     target.stop();
     assert_eq!(recording.rows(Table::Polls).num_rows(), 0);
 
-    // The window is drawn between two sleeps, so that none lies across its border. Where the task's place in
-    // thread-local storage has to be found first, the first moments are without tasks.
+    // The window is chosen between two sleeps, so that none lies across its border. If the current task's id has to be
+    // searched in thread-local storage, the first moments are without tasks.
     let (start, end) = recording.window("off_cpu");
     let sleeps = &truth(&log)["sleep"];
     let inside: Vec<_> = sleeps.iter().filter(|(ts, dur)| *ts > start + 1_000_000_000 && ts + dur < end).collect();
@@ -68,8 +68,8 @@ fn sleeps_agree(target: &str) -> Vec<serde_json::Value> {
         .iter()
         .filter(|r| r["cause"] == "blocked" && r["task_type"] == "test_async_app::blocking_sleeper")
         .filter(|r| (from..to).contains(&recording.mono(r["ts"].as_i64().unwrap())))
-        // A sleep lasts 15 ms or longer. The task may block for other reasons as well, such as a page fault that waits for
-        // `mmap_lock` while a probe is being taken off.
+        // A sleep takes 15 ms or longer. The task may block for other reasons as well, such as a page fault that waits
+        // for `mmap_lock` while a probe is being detached.
         .filter(|r| r["dur"].as_i64().unwrap() >= 14_000_000)
         .cloned()
         .collect();
@@ -86,7 +86,7 @@ fn sleeps_agree(target: &str) -> Vec<serde_json::Value> {
     blocked
 }
 
-/// The summary that a person sees first: both culprits, and none of the innocent.
+/// The summary that a user sees first: both culprits, and no other task.
 #[test]
 fn both_culprits_are_named_and_nobody_else() {
     if !may_trace() {
@@ -100,8 +100,8 @@ fn both_culprits_are_named_and_nobody_else() {
         target.stop();
 
         let rows = assert_both_culprits(&session, &format!("polls {polls}"));
-        // A page fault, or hud's own attach, may keep any task waiting once for a millisecond or so. Anything that comes
-        // again, or that is as long as a culprit's stretch, is blame.
+        // A page fault, or hud's own attach, may delay any task once for a millisecond or so. Repeated delays, and
+        // those as long as a culprit's, count as reports.
         let is_blame = |row: &&serde_json::Value| {
             row["count"].as_i64().unwrap() > 1 || row["total"].as_i64().unwrap() >= 5_000_000
         };
@@ -144,7 +144,8 @@ fn a_runtime_that_starts_after_the_attach_is_seen() {
         .arg(&session)
         .spawn()
         .unwrap();
-    // The first rows are written once recording is on; a task's type, once debug information has told where ids lie.
+    // The first rows are written once recording has begun; a task's type, once debug information has given the ids'
+    // offset.
     for table in ["threads", "task_types"] {
         while !session.join(table).join("000001.arrows.inflight").exists() {
             std::thread::yield_now();

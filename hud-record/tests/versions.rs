@@ -1,6 +1,5 @@
-//! hud on test-async-app as others might have built it: older versions of tokio, other ways to compile and to link.
-//!
-//! The fixtures are built by `cargo xtask test` (xtask/src/fixtures.rs).
+//! hud on other builds of test-async-app: older versions of tokio, other ways to compile and to link. The fixtures are
+//! built by `cargo xtask test` (xtask/src/fixtures.rs).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_wrap, reason = "tests")]
 
@@ -9,7 +8,7 @@ mod support;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use hud_common::session::Table;
-use hud_record::target::{Binary, Image, Tokio};
+use hud_record::inspect::{Binary, Image, Tokio};
 use support::{
     Recording, Target, analyze, assert_both_culprits, assert_polls_agree, may_trace, program, record, truth, verify,
 };
@@ -42,7 +41,7 @@ macro_rules! fixtures {
 }
 
 fixtures! {
-    // Up to 1.39 the current task's id is a number beside a tag, and outlives the task that it names.
+    // Up to 1.39 the current task's id is a number beside a tag, and stays after the task has ended.
     tokio_1_38: "tokio-1.38.2";
     tokio_1_43: "tokio-1.43.4";
     tokio_1_47: "tokio-1.47.1";
@@ -55,9 +54,9 @@ fixtures! {
     default_release: "plain";
 }
 
-/// Debug information of each version, however it is compiled, leads from the thread-local to the worker.
+/// Debug information of each version, however compiled, gives the path from the thread-local to the worker.
 #[test]
-fn the_way_to_the_worker_is_known() {
+fn the_path_to_the_worker_is_known() {
     let fixtures =
         ["tokio-1.38.2", "tokio-1.43.4", "tokio-1.47.1", "tokio-1.50.0", "fat-lto", "v0", "static", "non-pie"];
     for fixture in fixtures {
@@ -65,11 +64,48 @@ fn the_way_to_the_worker_is_known() {
         let file = fs::File::open(&path).unwrap();
         let binary = Binary::read(&file).unwrap();
         let mut tokio = Tokio::find(&binary, || Image::of_file(&binary)).unwrap();
-        hud_record::names::learn_tokio(&file, &mut tokio);
+        hud_record::symbols::learn_tokio(&file, &mut tokio);
         let place = tokio.worker_place.unwrap_or_else(|| panic!("{fixture}: no way to the worker"));
         // Behind the two counts of an `Arc`.
         assert!(place.scheduler > 0 && place.handle >= 16 && place.index >= 16, "{fixture}: {place:?}");
         assert_ne!(place.handle, place.index, "{fixture}");
+    }
+}
+
+/// The code that sets the current task's id shows where it lies, as debug information does.
+#[test]
+fn the_code_shows_where_the_current_task_is() {
+    let fixtures =
+        ["tokio-1.38.2", "tokio-1.43.4", "tokio-1.47.1", "tokio-1.50.0", "fat-lto", "v0", "static", "non-pie"];
+    let mut wrong = Vec::new();
+    for fixture in fixtures {
+        let file = fs::File::open(program(fixture).join("test-async-app")).unwrap();
+        let binary = Binary::read(&file).unwrap();
+        let image = || Image::of_file(&binary);
+        let mut tokio = Tokio::find(&binary, image).unwrap();
+        tokio.find_task_id(&binary, image);
+        let by_code = tokio.tls_task_id;
+        tokio.tls_task_id = None;
+        hud_record::symbols::learn_tokio(&file, &mut tokio);
+        assert!(tokio.tls_task_id.is_some(), "{fixture}");
+        if by_code != tokio.tls_task_id {
+            wrong.push((fixture, by_code, tokio.tls_task_id));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // Neither symbols nor debug information: the same build as without debug information.
+    let place = |name: &str| {
+        let file = fs::File::open(program(name)).unwrap();
+        let binary = Binary::read(&file).unwrap();
+        let image = || Image::of_file(&binary);
+        let mut tokio = Tokio::find(&binary, image).unwrap();
+        tokio.find_task_id(&binary, image);
+        tokio.tls_task_id
+    };
+    for build in ["plain/test-async-app", "plain/lookalikes"] {
+        let stripped = place(&format!("stripped/{build}"));
+        assert!(stripped.is_some(), "{build}");
+        assert_eq!(stripped, place(build), "{build}");
     }
 }
 
@@ -90,7 +126,7 @@ const ALL_TASKS: [&str; 9] = [
     "short_lived",
 ];
 
-/// Every poll timed: each is in the program's own account, and the culprits are named.
+/// Every poll is recorded: each is in the program's own account, and the culprits are named.
 fn exact(fixture: &str) {
     if !may_trace() {
         return;
@@ -107,7 +143,7 @@ fn exact(fixture: &str) {
     }
 }
 
-/// No poll timed: the culprits are named all the same, and the sleeps are the program's own.
+/// No poll is recorded: the culprits are named nevertheless, and the sleeps are the program's own.
 fn off(fixture: &str) {
     if !may_trace() {
         return;
@@ -125,12 +161,12 @@ fn off(fixture: &str) {
     assert_sleeps_agree(&recording, &session, &log, "test_async_app::blocking_sleeper", fixture);
 }
 
-/// Whether the fixture has debug information, by which functions have lines.
+/// Whether the fixture has debug information, so that functions have lines.
 fn has_lines(fixture: &str) -> bool {
     fixture != "plain"
 }
 
-/// Holds the sleeps without a CPU that hud names to those of the program's own count.
+/// Compares the off-CPU sleeps that hud reports with the program's own count.
 fn assert_sleeps_agree(recording: &Recording, session: &Path, log: &Path, task_type: &str, fixture: &str) {
     let (start, end) = (recording.tasks_known(), recording.window("off_cpu").1);
     let sleeps = &truth(log)["sleep"];
@@ -144,8 +180,8 @@ fn assert_sleeps_agree(recording: &Recording, session: &Path, log: &Path, task_t
     assert!((named - inside).abs() <= 2, "{fixture}: {named} sleeps by hud, {inside} by its own count");
 }
 
-/// Every poll timed in a binary without symbols: as many as the program counts, of each task type that is known by the place
-/// at which its function is written, and wakes lead to polls.
+/// Every poll is recorded in a binary without symbols: as many as the program counts, for each task type known by its
+/// source location, and wakes lead to polls.
 fn stripped_exact(fixture: &str) {
     if !may_trace() {
         return;
@@ -182,7 +218,7 @@ fn stripped_exact(fixture: &str) {
         }
     }
     assert!(all > 1000 && (all - counted).abs() * 200 <= all, "{fixture}: {all} polls by hud, {counted} by itself");
-    // Where all is inlined into all, some coroutines cannot be told from those that they await.
+    // With everything inlined, some coroutines cannot be distinguished from those that they await.
     let least = if fixture == "fat-lto" { 2 } else { ALL_TASKS.len() };
     assert!(polls.len() >= least, "{fixture}: only {:?} have a place", polls.keys());
 
@@ -193,7 +229,7 @@ fn stripped_exact(fixture: &str) {
     assert!(recording.manifest.notes.iter().any(|n| n.contains("stripped")), "{:?}", recording.manifest.notes);
 }
 
-/// No poll timed in a binary without symbols: the place of the current task's id is found among all thread-locals, and the
+/// No poll is recorded in a binary without symbols: the current task's id is found among all thread-locals, and the
 /// sleeps are the program's own.
 fn stripped_off(fixture: &str) {
     if !may_trace() {
@@ -208,9 +244,9 @@ fn stripped_off(fixture: &str) {
     let by_place = names(&recording);
     let types = recording.integers(Table::TaskTypes, "type_id").into_iter().flatten();
     let mut types = types.zip(recording.texts(Table::TaskTypes, "name"));
-    // One for each scheduler, of one name.
+    // One per scheduler, with one name.
     let named = types.find(|(id, _)| by_place.get(id).is_some_and(|n| n == "blocking_sleeper")).map(|(_, name)| name);
-    // Else by what it does: nobody else sleeps in a poll.
+    // Else by its behaviour: no other task sleeps in a poll.
     let sleeper = named.unwrap_or_else(|| {
         let rows = analyze(&["blocking", "--each", "--limit", "100000"], &session);
         let mut sleeps = rows.as_array().unwrap().iter().filter(|r| r["dur"].as_i64().unwrap() >= 14_000_000);
@@ -224,7 +260,7 @@ fn stripped(fixture: &str) -> std::path::PathBuf {
     program("stripped").join(fixture).join("test-async-app")
 }
 
-/// The async function of each task type, by the place that hud gives for it.
+/// The async function of each task type, by the location that hud gives for it.
 fn names(recording: &Recording) -> BTreeMap<i64, String> {
     let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/test-async-app.rs")).unwrap();
     let lines: Vec<&str> = source.lines().collect();

@@ -1,7 +1,6 @@
-//! Who spawned, woke and ended whom, against a program that knows: `wakes` logs each of it, but for its conductor's wakes.
-//!
-//! The program begins when recording is on and is over before it ends, so the tables have to tell all of it: as much as the
-//! program does, and nothing else.
+//! Spawns, wakes and ends with their subjects, compared with a program that logs them: `wakes` logs all but its
+//! conductor's wakes. The program begins once recording is on and ends before it does, so the tables must contain all
+//! of them, and nothing else.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -18,7 +17,7 @@ use hud_common::session::Table;
 use rustix::process::Signal;
 use support::{Recorder, Recording, Target, hud_record, may_trace, program, until};
 
-/// What may lie between a probe and the program's own look at the clock, if a thread is preempted there.
+/// Largest delay between a probe and the program's own reading of the clock, if a thread is preempted in between.
 const NEAR: i64 = 50_000_000;
 
 /// A line of the program's log.
@@ -52,7 +51,7 @@ impl Trial {
         command.args(["--pid", &target.pid().to_string(), "--headless", "--polls", "exact", "--export"]).arg(&session);
         let mut recorder = Recorder::spawn(command);
         until("recording to begin", || session.join("threads/000001.arrows.inflight").exists());
-        // The probes follow; that they were on in time is seen below.
+        // The probes follow; whether they were attached in time is checked below.
         thread::sleep(Duration::from_millis(500));
         target.signal(Signal::USR1);
         assert_eq!(target.line().trim(), "done");
@@ -66,7 +65,7 @@ impl Trial {
         let (first, last) = (facts[0].mono, facts[facts.len() - 1].mono);
         assert!(
             start < first && last < end,
-            "at work from {} to {} ns of a window of {}",
+            "active from {} to {} ns of a window of {}",
             first - start,
             last - start,
             end - start
@@ -90,7 +89,7 @@ impl Trial {
         rows
     }
 
-    /// Which task type each task was spawned as, by the program.
+    /// The task type of each spawned task, by the program.
     fn names(&self) -> BTreeMap<i64, &str> {
         self.facts("spawn").map(|f| (f.of, f.detail.as_str())).collect()
     }
@@ -135,24 +134,24 @@ fn each_task_is_spawned_once_by_its_parent() {
 }
 
 #[test]
-fn each_wake_is_told_with_its_waker() {
+fn each_wake_is_recorded_with_its_waker() {
     for workers in ["1", "2"] {
         let Some(trial) = Trial::run(&["--rounds", "100", "--workers", workers]) else { return };
-        // Of a task one wake follows the other: each is polled before the next.
-        let mut told: BTreeMap<i64, Vec<_>> = BTreeMap::new();
+        // The wakes of a task follow each other: it is polled before the next.
+        let mut recorded: BTreeMap<i64, Vec<_>> = BTreeMap::new();
         for [ts, task, waker] in trial.rows(Table::Wakes, ["ts", "task_id", "waker_task_id"]) {
-            told.entry(task.unwrap()).or_default().push((trial.recording.mono(ts.unwrap()), waker));
+            recorded.entry(task.unwrap()).or_default().push((trial.recording.mono(ts.unwrap()), waker));
         }
         let mut known: BTreeMap<i64, Vec<&Fact>> = BTreeMap::new();
         for fact in trial.facts("wake") {
             known.entry(fact.of).or_default().push(fact);
         }
         let names = trial.names();
-        told.retain(|task, _| names.get(task) != Some(&"conductor"));
-        assert_eq!(told.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>(), "who is woken at all");
+        recorded.retain(|task, _| names.get(task) != Some(&"conductor"));
+        assert_eq!(recorded.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>(), "the tasks that are woken");
         let mut wrong = Vec::new();
         for (task, facts) in &known {
-            let rows = &told[task];
+            let rows = &recorded[task];
             assert_eq!(rows.len(), facts.len(), "wakes of {task}, {}", names[task]);
             for (&(ts, waker), &fact) in iter::zip(rows, facts) {
                 match fact.detail.as_str() {
@@ -186,18 +185,18 @@ fn each_end_has_its_outcome_and_its_poll() {
         }
     }
 
-    // The poll in which a task ends is the one that completed, and its last.
+    // A task ends in the poll that completed, which is its last.
     let completed = trial.recording.rows(Table::Polls);
     let completed = completed.column_by_name("completed").unwrap().as_boolean();
     let ids: Vec<i64> = trial.recording.integers(Table::Polls, "task_id").into_iter().flatten().collect();
-    assert_eq!(completed.iter().flatten().count(), ids.len(), "polls of which it is not known");
+    assert_eq!(completed.iter().flatten().count(), ids.len(), "not known of some polls");
     let spans = iter::zip(trial.recording.integers(Table::Polls, "ts"), trial.recording.integers(Table::Polls, "dur"));
     let spans: Vec<(i64, i64)> = spans.map(|(ts, dur)| (ts.unwrap(), ts.unwrap() + dur.unwrap())).collect();
     let last: BTreeSet<(i64, i64)> =
         (0..ids.len()).filter(|&i| completed.value(i)).map(|i| (ids[i], spans[i].1)).collect();
     assert_eq!(last, ends.iter().map(|(task, end)| (*task, end.0)).collect(), "completed polls and ends");
-    // Begun before its end, but not always over: who is woken while polled is handed on by the last lines of the poll, and
-    // where the thread is preempted there, another one may poll it to its end first.
+    // Begun before its end, but not always finished: a task woken while it is polled is passed on by the last lines of
+    // the poll, and if the thread is preempted there, another one may poll it to its end first.
     for (task, (begin, over)) in iter::zip(&ids, &spans) {
         let end = ends.get(task).unwrap_or_else(|| panic!("{task} is polled from {begin} to {over}, and has no end"));
         assert!(*begin < end.0, "{task} is polled from {begin} to {over}, after its end at {}", end.0);

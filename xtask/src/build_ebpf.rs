@@ -58,7 +58,7 @@ fn build() -> Result<PathBuf> {
         .envs(environment()?)
         .current_dir(hud_ebpf()))
     .context("failed to build the kernel programs")?;
-    // The DWARF from which the BTF was made: ten times the size of the rest, and unused.
+    // Removes the DWARF from which the BTF was made: ten times the size of the rest, and unused.
     let stripped = target.join("hud.bpf.o");
     sh(command(objcopy()?).arg("--strip-debug").arg(target.join(TARGET).join("release/hud")).arg(&stripped))?;
     Ok(stripped)
@@ -135,11 +135,11 @@ pub(crate) fn check_committed() -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("failed to read {}", path.display()));
     let (built, prebuilt) = (read(&build()?)?, read(&prebuilt())?);
     let Some(at) = first_difference(&built, &prebuilt) else {
-        println!("hud-ebpf/prebuilt/hud.bpf.o is what its source makes: {} bytes", built.len());
+        println!("hud-ebpf/prebuilt/hud.bpf.o equals a build of its source: {} bytes", built.len());
         return Ok(());
     };
     bail!(
-        "hud-ebpf/prebuilt/hud.bpf.o is not what its source makes: committed {} bytes, built {} bytes, \
+        "hud-ebpf/prebuilt/hud.bpf.o differs from a build of its source: committed {} bytes, built {} bytes, \
          first difference at byte {at}: run `cargo xtask build-ebpf` and commit it",
         prebuilt.len(),
         built.len(),

@@ -103,7 +103,8 @@ impl Apt {
         Ok(table.lines().filter_map(madison_line).collect())
     }
 
-    /// Downloads a package into `folder`. `package` is a name, or `NAME=VERSION`; a name alone means the newest version.
+    /// Downloads a package into `folder`. `package` is a name, or `NAME=VERSION`; a name alone means the newest
+    /// version.
     pub(crate) fn download(&self, package: &str, folder: &Path) -> Result<PathBuf> {
         let part = self.work.join("download");
         let _ = fs::remove_dir_all(&part);

@@ -21,14 +21,15 @@ pub(crate) struct Args {
     keep: bool,
 }
 
-/// What building hud-analyze takes on a machine with two CPUs.
+/// Build time of hud-analyze on a machine with two CPUs.
 const ANALYZE_MINUTES: u32 = 25;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "hud records on Linux only");
     let privilege = Privilege::find()?;
 
-    // Recording, live cockpit and findings are hud-record's. hud-analyze has DataFusion in it, which takes many times longer.
+    // Recording, live cockpit and findings are hud-record's. hud-analyze includes DataFusion, whose build takes many
+    // times longer.
     heading("building hud-record and the example program");
     let bins = target_dir();
     sh(cargo("build").args(["--release", "--package", "hud-record", "--bins"]))?;
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     record.args(["--pid", &pid, "--headless", "--duration", &seconds, "--export"]).arg(&session);
     show_and_run(&mut record)?;
     drop(target);
-    privilege.hand_over(&session)?;
+    privilege.give_to_user(&session)?;
 
     let window = format!("{seconds}s");
     show_and_run(command(&hud).arg("attach").arg(&session).args(["--format", "screen", "--window", &window]))?;
@@ -163,8 +164,8 @@ impl Privilege {
         }
     }
 
-    /// Changes the owner of files that root wrote to the user, who could not remove them otherwise.
-    fn hand_over(&self, session: &Path) -> Result<()> {
+    /// Makes the user the owner of files that root wrote, so that the user can remove them.
+    fn give_to_user(&self, session: &Path) -> Result<()> {
         match self {
             Self::Root => Ok(()),
             Self::Sudo { owner } => sh(command("sudo").args(["chown", "-R", owner]).arg(session)),

@@ -1,7 +1,8 @@
-//! Builds test-async-app as others might: against older versions of tokio, and with other ways to compile and link.
+//! Builds test-async-app in the ways of other projects: with older versions of tokio, and with other compiler and
+//! linker options.
 //!
 //! Cargo keeps one tokio 1 a workspace, so each version gets a crate of its own, generated under `target/fixtures`. It
-//! starts from the workspace's lock file: what all have in common is built once, in a target folder that they share.
+//! starts from the workspace's lock file: common dependencies are built once, in a shared target folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::sh::{cargo, command, root, run as sh, target_dir};
 
-/// Oldest that hud promises, and those in between at which tokio's inside or a distribution's choice changed.
+/// The oldest supported version, and those in between at which tokio's internals or a distribution's choice changed.
 const TOKIO: [&str; 4] = ["1.38.2", "1.43.4", "1.47.1", "1.50.0"];
 
 const PROGRAM: &str = "test-async-app";
@@ -34,13 +35,13 @@ struct Kind {
     profile: &'static str,
     /// For every crate.
     flags: &'static str,
-    /// For the program's own crate, which decides how all is linked.
+    /// For the program's own crate, where they apply to the link of the program.
     crate_flags: &'static [&'static str],
 }
 
-/// Builds all fixtures, as `<folder>/tokio-<version>/test-async-app` and `<folder>/<kind>/test-async-app`, and a copy of
-/// each, and of the default release build, without any symbol under `<folder>/stripped`. Of lookalikes, `lines/lookalikes`
-/// and `stripped/plain/lookalikes`.
+/// Builds all fixtures, as `<folder>/tokio-<version>/test-async-app` and `<folder>/<kind>/test-async-app`, and a copy
+/// of each, and of the default release build, without any symbol under `<folder>/stripped`. Of lookalikes,
+/// `lines/lookalikes` and `stripped/plain/lookalikes`.
 pub(crate) fn build(folder: &Path) -> Result<()> {
     let clap_etc = dependencies()?;
     for version in TOKIO {
@@ -70,7 +71,7 @@ pub(crate) fn build(folder: &Path) -> Result<()> {
     strip(folder, "plain", PROGRAM)
 }
 
-/// What `strip = true` leaves of `<folder>/<name>/<program>`, as `<folder>/stripped/<name>/<program>`.
+/// Writes `<folder>/<name>/<program>` as `strip = true` leaves it to `<folder>/stripped/<name>/<program>`.
 fn strip(folder: &Path, name: &str, program: &str) -> Result<()> {
     let place = folder.join("stripped").join(name);
     fs::create_dir_all(&place)?;
@@ -109,14 +110,14 @@ impl Fixture {
             let from = line.split('"').nth(1).context("tokio has no version")?;
             manifest = manifest.replace(&line, &line.replacen(from, &format!("={version}"), 1));
         }
-        // The lock is begun anew with the workspace's, and else left to cargo, which then needs no network.
-        let (lock, begun) = (fs::read(root().join("Cargo.lock"))?, folder.join("workspace.lock"));
-        let is_same = fs::read(&begun).is_ok_and(|old| old == lock)
+        // The lock file starts as the workspace's, and is left to cargo otherwise, which then needs no network.
+        let (lock, initial) = (fs::read(root().join("Cargo.lock"))?, folder.join("workspace.lock"));
+        let is_same = fs::read(&initial).is_ok_and(|old| old == lock)
             && fs::read(folder.join("Cargo.toml")).is_ok_and(|old| old == manifest.as_bytes());
         if !is_same {
             fs::write(folder.join("Cargo.toml"), manifest)?;
             fs::write(folder.join("Cargo.lock"), &lock)?;
-            fs::write(begun, &lock)?;
+            fs::write(initial, &lock)?;
         }
         Ok(Self { name: name.to_owned(), folder, target: fixtures.join("build") })
     }
@@ -127,7 +128,7 @@ impl Fixture {
         command
     }
 
-    /// Puts the program where tests look, by a rename: another may be running there.
+    /// Moves the program to its final path by a rename: the old one may be running.
     fn publish(&self, folder: &Path, profile: &str, name: &str, program: &str) -> Result<()> {
         let built = self.target.join(profile).join(program);
         let place = folder.join(name);
@@ -138,7 +139,7 @@ impl Fixture {
     }
 }
 
-/// As the workspace's own profile `example`; the same with fat LTO; and what README recommends for every crate.
+/// As the workspace's own profile `example`; the same with fat LTO; and the one that README recommends for every crate.
 const PROFILES: &str = r#"
 [profile.example]
 inherits = "release"
@@ -155,7 +156,7 @@ inherits = "release"
 debug = "line-tables-only"
 "#;
 
-/// What the examples depend on, as lines of a manifest: the workspace's, for the features and versions to be the same.
+/// The dependencies of the examples as lines of a manifest: the workspace's, for equal features and versions.
 fn dependencies() -> Result<String> {
     let examples = fs::read_to_string(root().join("hud-record/examples/Cargo.toml"))?;
     let workspace = fs::read_to_string(root().join("Cargo.toml"))?;

@@ -76,14 +76,14 @@ fn fuzz(program: &Path, corpus: &Path, name: &str, seconds: u32) -> Result<()> {
         .stderr(says)
         .status()
         .with_context(|| format!("failed to start {}", program.display()))?;
-    let said = fs::read(&log)?;
-    let said = String::from_utf8_lossy(&said);
+    let output = fs::read(&log)?;
+    let output = String::from_utf8_lossy(&output);
     if !status.success() {
-        let last: Vec<&str> = said.lines().rev().take(40).collect();
+        let last: Vec<&str> = output.lines().rev().take(40).collect();
         eprintln!("{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
         bail!("{name} was brought down: {status}; the input lies in {}", artifacts.display());
     }
-    let figure = |of: &str| said.lines().rev().find_map(|l| l.strip_prefix(of)).map_or("?", str::trim).to_owned();
+    let figure = |of: &str| output.lines().rev().find_map(|l| l.strip_prefix(of)).map_or("?", str::trim).to_owned();
     println!(
         "{name}: {} files in {seconds} s, {} kept, the slowest took {} s, {} MB",
         figure("stat::number_of_executed_units:"),

@@ -41,7 +41,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = if rustc::is_asked() {
+    let result = if rustc::is_wrapper() {
         rustc::exec()
     } else {
         match Command::parse() {

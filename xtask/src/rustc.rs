@@ -1,7 +1,7 @@
 //! Wraps rustc while the kernel object is built, so that the object does not depend on the checkout's path.
 //!
 //! Cargo gives each crate an identity (`-C metadata`) that is part of every symbol's name. For a crate of the workspace
-//! it is derived from the path within the workspace, but hud-common is outside hud-ebpf's: its identity, and with it
+//! it is derived from the path within the workspace, but hud-wire is outside hud-ebpf's: its identity, and with it
 //! hud-ebpf's, would depend on the absolute path.
 
 use std::env;
@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 const MARK: &str = "HUD_XTASK_IS_RUSTC";
 
 /// The crates of this repository in the kernel object.
-const CRATES: [&str; 2] = ["hud", "hud_common"];
+const CRATES: [&str; 2] = ["hud", "hud_wire"];
 
 /// The environment that makes cargo call this program instead of rustc.
 pub(crate) fn environment() -> Result<[(&'static str, OsString); 2]> {
@@ -24,7 +24,7 @@ pub(crate) fn environment() -> Result<[(&'static str, OsString); 2]> {
 }
 
 /// Whether cargo called this program instead of rustc.
-pub(crate) fn is_asked() -> bool {
+pub(crate) fn is_wrapper() -> bool {
     env::var_os(MARK).is_some()
 }
 

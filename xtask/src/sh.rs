@@ -32,9 +32,9 @@ pub(crate) fn command(program: impl Into<OsString>) -> Command {
     let mut command = Command::new(program.into());
     command.current_dir(root());
     // `cargo run` sets these variables for this package. Build scripts that read such variables (ring's) would run
-    // again, and their dependents would be rebuilt, whenever cargo is called alternately from here and by hand.
-    let told = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+    // again, and their dependents would be rebuilt, at each alternation between cargo from here and by hand.
+    let is_set_by_cargo = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_set_by_cargo)) {
         command.env_remove(name);
     }
     command
@@ -69,7 +69,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Like [`succeeds`], for a program that may wait for a network that never answers.
+/// Like [`succeeds`], for a program that may wait for an unreachable server.
 pub(crate) fn succeeds_within(limit: Duration, command: &mut Command) -> bool {
     let Ok(mut child) = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
         return false;
@@ -88,7 +88,7 @@ pub(crate) fn succeeds_within(limit: Duration, command: &mut Command) -> bool {
     false
 }
 
-/// Whether an environment variable is set to a value that means yes.
+/// Whether an environment variable is set to a true value.
 pub(crate) fn wanted(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|value| !value.is_empty() && value != "0" && value != "false")
 }

@@ -1,5 +1,5 @@
-//! Records a busy service for a long time and checks what months of recording need: constant memory, bounded disk
-//! space, complete accounts.
+//! Records a busy service for a long time and checks the requirements of recordings of months: constant memory, bounded
+//! disk space, complete accounts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::sh::{command, run as sh, succeeds, target_dir};
 use crate::targets::{self, Profile};
-use crate::watch::{Recorder, Target, Vitals, cpu_time, folder_size, knows, vitals};
+use crate::watch::{Recorder, Target, Vitals, accepts, cpu_time, folder_size, vitals};
 
 /// Records a service with storms for a long time; fails unless memory is flat, disk bounded and every event accounted
 /// for
@@ -61,8 +61,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut options: Vec<&str> = args.options.iter().map(String::as_str).collect();
     if most.is_some() {
         ensure!(
-            knows(&hud_record, "--keep-size")?,
-            "this hud-record does not know --keep-size: try `cargo xtask soak --keep-size none`"
+            accepts(&hud_record, "--keep-size")?,
+            "this hud-record has no --keep-size: try `cargo xtask soak --keep-size none`"
         );
         options.extend(["--keep-size", &args.keep_size]);
     }
@@ -97,8 +97,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let [early, late] = [first, last].map(|part| part.iter().map(of).min().unwrap_or(0));
         let [most, most_late] = [first, last].map(|part| peak(part, of));
         let name = format!("no {what} leak");
-        let told = format!("{early} to {most} in the first third, {late} to {most_late} in the last");
-        checks.add(name, late <= early + 2 && most_late <= most + 16, told);
+        let detail = format!("{early} to {most} in the first third, {late} to {most_late} in the last");
+        checks.add(name, late <= early + 2 && most_late <= most + 16, detail);
     }
     let disk = peak(&samples, |s| s.disk);
     let text = format!("at most {} MiB, at the end {} MiB", disk >> 20, folder_size(&session) >> 20);
@@ -117,10 +117,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         unaccounted == 0,
         format!("{unaccounted} are not, {dropped} dropped; {produced} polls produced, {expired} expired"),
     );
-    if knows(&hud_analyze, "verify")? {
+    if accepts(&hud_analyze, "verify")? {
         let is_proven = succeeds(command(&hud_analyze).arg("verify").arg(&session));
         if !is_proven {
-            // Run again for its reasons.
+            // Runs it again to show its reasons.
             let _ = sh(command(&hud_analyze).arg("verify").arg(&session));
         }
         checks.add("hud-analyze verify", is_proven, String::new());
@@ -150,11 +150,11 @@ fn watch(recorder: &mut Recorder, dur: Duration) -> Result<Vec<Sample>> {
     while start.elapsed() < dur {
         thread::sleep(Duration::from_secs(1));
         if recorder.has_ended() {
-            bail!("hud-record ended after {} s: {}", start.elapsed().as_secs(), recorder.said());
+            bail!("hud-record ended after {} s: {}", start.elapsed().as_secs(), recorder.stderr());
         }
         let Some(now) = vitals(recorder.pid()) else { continue };
         let sample = Sample { recorder: now, disk: folder_size(&recorder.session) };
-        // About 30 lines, however long the run.
+        // About 30 lines for any duration.
         if (samples.len() as u64).is_multiple_of((dur.as_secs() / 30).max(1)) {
             println!(
                 "{:>8} {:>9} {:>9} {:>8} {:>5}",
@@ -178,9 +178,9 @@ struct Checks {
 }
 
 impl Checks {
-    fn add(&mut self, what: impl Into<String>, is_met: bool, detail: String) {
-        self.failed += usize::from(!is_met);
-        self.line(if is_met { "met" } else { "FAILED" }, &what.into(), &detail);
+    fn add(&mut self, what: impl Into<String>, has_passed: bool, detail: String) {
+        self.failed += usize::from(!has_passed);
+        self.line(if has_passed { "passed" } else { "FAILED" }, &what.into(), &detail);
     }
 
     fn skip(&mut self, what: &str, detail: String) {

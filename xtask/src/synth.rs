@@ -32,17 +32,7 @@ impl Args {
 /// Writes it with a release build: 100 M rows take minutes then.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut synth = cargo("run");
-    synth.args([
-        "--quiet",
-        "--release",
-        "--package",
-        "hud-common",
-        "--features",
-        "session",
-        "--example",
-        "synth",
-        "--",
-    ]);
+    synth.args(["--quiet", "--release", "--package", "hud-session", "--example", "synth", "--"]);
     synth.arg(std::path::absolute(&args.session)?);
     synth.args([args.events.to_string(), args.rate.to_string(), args.seed.to_string()]);
     sh(&mut synth)

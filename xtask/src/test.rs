@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         tests.arg("--workspace").args(&args.runner);
         tests
     } else {
-        // Some tests run examples, and cargo builds these only for tests of every kind together.
+        // Some tests run examples, which cargo builds only for tests of every kind together.
         steps.run("examples", || sh(cargo("build").args(["--workspace", "--examples"])))?;
         let mut tests = cargo("test");
         tests.args(["--workspace", "--lib", "--bins", "--tests", "--"]).args(&args.runner);
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         steps.run("fuzz", || sh(cargo("xtask").args(["fuzz", "--seconds", "20"])))?;
     }
     if !args.runner.is_empty() {
-        println!("\nno soak: only some of the tests were asked for");
+        println!("\nno soak: only some of the tests were selected");
     } else if rustix::process::geteuid().is_root() {
         // The limit is low, so most data expires within the minute. The programs are those that the tests were built
         // with: a build of one package has other features, and compiles DataFusion once more.

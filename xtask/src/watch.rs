@@ -33,11 +33,11 @@ impl Target {
             .spawn()
             .with_context(|| format!("failed to start {}", program.display()))?;
         let out = child.stdout.take();
-        let (said, lines) = channel();
+        let (sender, lines) = channel();
         let target = Self { child, lines };
         let out = BufReader::new(out.context("no pipe")?);
         // Always read, so that the program never blocks on a full pipe.
-        thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
+        thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         target.lines.recv_timeout(PATIENCE).with_context(|| format!("{} ended at once", program.display()))?;
         Ok(target)
     }
@@ -113,7 +113,7 @@ impl Recorder {
         let until = Instant::now() + PATIENCE;
         while !logs.iter().any(|log| has_rows(log)) {
             if self.has_ended() {
-                bail!("hud-record ended: {}", self.said());
+                bail!("hud-record ended: {}", self.stderr());
             }
             ensure!(Instant::now() < until, "hud-record has recorded nothing in {} s", PATIENCE.as_secs());
             thread::sleep(Duration::from_millis(2));
@@ -131,7 +131,7 @@ impl Recorder {
         }
     }
 
-    /// Asks it to end, and waits until the session is closed.
+    /// Requests its end, and waits until the session is closed.
     pub(crate) fn stop(self) -> Result<Recorded> {
         signal_process(self.child.id(), Signal::INT)?;
         self.finish()
@@ -141,23 +141,23 @@ impl Recorder {
     pub(crate) fn finish(mut self) -> Result<Recorded> {
         let pid = pid_of(self.child.id()).context("no pid")?;
         rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
-        // Of the zombie: all its threads, up to their last instant.
+        // Read from the zombie: all its threads, up to their end.
         let cpu = cpu_time(self.child.id())?;
         let status = self.child.wait()?;
-        ensure!(status.success(), "hud-record ended with {status}: {}", self.said());
+        ensure!(status.success(), "hud-record ended with {status}: {}", self.stderr());
         let manifest = self.session.join("manifest.json");
         let manifest = fs::read(&manifest).with_context(|| format!("failed to read {}", manifest.display()))?;
         Ok(Recorded { cpu, manifest: serde_json::from_slice(&manifest)? })
     }
 
     /// Its standard error.
-    pub(crate) fn said(&mut self) -> String {
-        let mut said = String::new();
+    pub(crate) fn stderr(&mut self) -> String {
+        let mut text = String::new();
         if let Some(mut err) = self.child.stderr.take() {
             // As much as can be read.
-            let _ = err.read_to_string(&mut said);
+            let _ = err.read_to_string(&mut text);
         }
-        said.trim().to_owned()
+        text.trim().to_owned()
     }
 }
 
@@ -259,7 +259,7 @@ pub(crate) fn folder_size(folder: &Path) -> u64 {
 }
 
 /// Runs SQL with hud-analyze; returns the first row's columns by name.
-pub(crate) fn ask(hud_analyze: &Path, session: &Path, sql: &str) -> Result<Value> {
+pub(crate) fn query(hud_analyze: &Path, session: &Path, sql: &str) -> Result<Value> {
     let mut command = Command::new(hud_analyze);
     command.arg("sql").arg(session).args(["-c", sql, "--format", "json"]);
     let rows: Value = serde_json::from_str(&output(&mut command)?)?;
@@ -267,6 +267,6 @@ pub(crate) fn ask(hud_analyze: &Path, session: &Path, sql: &str) -> Result<Value
 }
 
 /// Whether hud-record accepts this option or value.
-pub(crate) fn knows(hud_record: &Path, option: &str) -> Result<bool> {
+pub(crate) fn accepts(hud_record: &Path, option: &str) -> Result<bool> {
     Ok(output(command(hud_record).arg("--help"))?.contains(option))
 }

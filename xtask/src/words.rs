@@ -1,8 +1,8 @@
 //! Lists words in added lines that have a standard replacement.
 //!
-//! hud's texts once used words of their own for things that have a standard name. Many of these are good English elsewhere,
-//! so the list is for author and reviewer to judge, and fails nothing. How a line is divided into prose and code is a guess
-//! by line: in Rust, a comment, or from the first quotation mark to the last.
+//! Many of these are good English elsewhere, so the list is for author and reviewer to judge, and fails nothing. How a
+//! line is divided into prose and code is a guess by line: in Rust, a comment, or from the first quotation mark to the
+//! last.
 
 use crate::sh::command;
 
@@ -55,7 +55,7 @@ const LEFT_OUT: [&str; 6] = [
     "docs/screens/",
     "docs/SCHEMA.md",
     "docs/SQL.md",
-    "hud-common/tests/screens/",
+    "hud-common/cockpit/tests/screens/",
     "xtask/src/words.rs",
 ];
 
@@ -126,7 +126,7 @@ fn added_lines(hunk: &str) -> Option<(usize, usize)> {
     Some((first.parse().ok()?, count.parse().ok()?))
 }
 
-/// What people read in a line of a file, without `code`.
+/// The prose of a line of a file, without `code`.
 fn prose(file: &str, line: &str) -> String {
     let extension = file.rsplit_once('.').map_or("", |(_, extension)| extension);
     let text = match extension {

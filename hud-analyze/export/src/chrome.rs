@@ -90,7 +90,7 @@ pub(crate) fn write(
     reader.finish();
     let Json { out, clipped, mut summary, .. } = json;
     if clipped > 0 {
-        summary.notes.push(format!("{clipped} stretches are clipped at the window's edges"));
+        summary.notes.push(format!("{clipped} intervals are clipped to the time range"));
     }
     summary.bytes = out.finish()?;
     Ok(summary)

@@ -59,7 +59,7 @@ fn lines(reader: &mut Reader<'_>, options: &Options, summary: &mut Summary) -> R
             let (sums, slices, clipped) = weigh::off_cpu(reader, &names)?;
             summary.slices = slices;
             if clipped > 0 {
-                summary.notes.push(format!("{clipped} stretches are clipped at the window's edges"));
+                summary.notes.push(format!("{clipped} intervals are clipped to the time range"));
             }
             sums
         }

@@ -47,7 +47,7 @@ pub(crate) fn of(reader: &mut Reader<'_>, window: Option<(i64, i64)>, streams: &
         Ok(())
     })?;
     notes.extend(
-        lost.into_iter().map(|((stream, stage), count)| format!("{count} of {stream} are known to be lost ({stage})")),
+        lost.into_iter().map(|((stream, stage), count)| format!("{count} events of {stream} were lost ({stage})")),
     );
     Ok(notes)
 }

@@ -73,7 +73,7 @@ pub(crate) fn write(
     progress(total, total);
     summary.bytes = out.finish()?;
     if !rows.manifest().complete {
-        summary.notes.push("the recorder had not closed the session: what came later is not in it".into());
+        summary.notes.push("the session was still being recorded: later events are not in the file".into());
     }
     Ok(summary)
 }

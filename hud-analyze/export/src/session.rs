@@ -153,7 +153,7 @@ impl<'a> Cursor<'a> {
         Ok(cursor.advance(0)?.then_some(cursor))
     }
 
-    /// Passes over so many rows; whether there are more.
+    /// Skips this number of rows. Returns whether there are more.
     fn advance(&mut self, rows: usize) -> Result<bool> {
         self.at += rows;
         while self.at >= self.batch.num_rows() {

@@ -192,7 +192,7 @@ fn the_shape_of_a_firefox_profile_is_that_of_another_writer() {
 
 #[test]
 fn a_window_clips_what_crosses_it_and_says_so() {
-    let session = Session::new();
+    let session = session();
     names(&session, &["a", "b", "c", "d"]);
     session.add::<OffCpuColumns>([
         off(T0, 9 * SECOND, PID, "S", None, Some(1)),
@@ -210,7 +210,7 @@ fn a_window_clips_what_crosses_it_and_says_so() {
     };
     // Two and a half seconds of the first, half a second of the second, none of those that begin where the window ends.
     assert_eq!((summary.slices, total(&folded)), (2, 3 * SECOND));
-    assert!(summary.notes.iter().any(|n| n.starts_with("2 stretches are clipped")), "{:?}", summary.notes);
+    assert!(summary.notes.iter().any(|n| n.starts_with("2 intervals are clipped")), "{:?}", summary.notes);
     assert!(summary.notes.iter().any(|n| n.starts_with("off_cpu were not watched")), "{:?}", summary.notes);
 
     let chrome: Value = serde_json::from_str(&text(&session.path, Format::Chrome, &window)).unwrap();
@@ -246,7 +246,7 @@ fn what_a_reader_cannot_hold_is_refused_before_a_byte_is_written() {
 
 #[test]
 fn a_flame_graph_of_nothing_is_an_error_that_says_why() {
-    let session = Session::new();
+    let session = session();
     let words = try_export(&session.path, Format::Svg, &Options::default()).0.unwrap_err().to_string();
     assert!(words.contains("samples"), "{words}");
     // The other formats have no place for it.

@@ -101,7 +101,7 @@ const CATALOG: &[FunctionDoc] = &[
         kind: FunctionKind::Aggregate,
         name: "quantile",
         signature: "quantile(x, q) -> BIGINT",
-        about: "The q-quantile (0 to 1, constant) of integers, at most 3.1 % off; what is negative counts as 0.",
+        about: "The q-quantile (0 to 1, constant) of integers, within 3.1 %; negative values count as 0.",
         example: "SELECT quantile(dur, 0.99) FROM polls",
     },
     FunctionDoc {

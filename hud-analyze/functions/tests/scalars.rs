@@ -32,7 +32,7 @@ fn what_is_no_moment_or_duration_is_told_at_planning() {
     unsorted(&context, "empty", &["ts"], &[], 1);
     for (sql, told) in [
         ("SELECT * FROM empty WHERE ts >= at('tomorrow')", "no moment, write it like +12.5s"),
-        ("SELECT * FROM empty WHERE ts >= ns('10')", "no duration, write it like 12.5s"),
+        ("SELECT * FROM empty WHERE ts >= ns('10')", "is not a duration, write it like 12.5s"),
         ("SELECT time_bucket('0s', ts) FROM empty", "a step of more than 0 ns"),
         ("SELECT time_bucket(-5, ts) FROM empty", "a step of more than 0 ns"),
         ("SELECT at(5)", "at cannot take a Int64"),

@@ -1,21 +1,18 @@
-//! The shell over a database of a few rows in memory: what a caller has to give, and what the tests run.
+//! The shell over a database of a few rows in memory: an example of a database, and the program that the tests run.
 //!
 //! ```text
 //! planets [-c SQL]… [-f FILE]… [--format FORMAT]
 //! ```
 //!
-//! It answers `SELECT columns FROM table [LIMIT n]`, `SHOW width` and `SET …`; a table `endless` has no last row, and to
-//! read `deaf` cannot be cancelled either.
+//! It supports `SELECT columns FROM table [LIMIT n]`, `SHOW width` and `SET …`. The table `endless` has no last row; neither has
+//! `deaf`, which also ignores cancellation.
 
-use std::{
-    io::Write,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{io::Write, process::ExitCode, time::Duration};
 
+use clap::ValueEnum as _;
 use hud_shell::{
-    Column, Control, Database, Expanded, Format, Function, FunctionKind, Input, Options, Outcome, Relation,
-    RelationKind, Result, Settings, ShellError, Summary, run,
+    Column, Control, Database, Format, Function, FunctionKind, Input, Options, Outcome, Relation, RelationKind, Result,
+    Settings, ShellError, Summary, run,
 };
 
 const PLANETS: [(&str, &str); 4] = [("Mercury", "0"), ("Venus", "0"), ("Earth", "1"), ("Mars", "2")];
@@ -28,7 +25,7 @@ struct Table {
     kind: RelationKind,
     doc: &'static str,
     columns: &'static [(&'static str, &'static str, &'static str)],
-    /// None where there is no end.
+    /// `None` for an endless table.
     rows: Option<u64>,
     row: fn(u64) -> Vec<String>,
 }
@@ -64,7 +61,7 @@ const TABLES: [Table; 5] = [
     Table {
         name: "deaf",
         kind: RelationKind::Table,
-        doc: "a number that never comes",
+        doc: "no number, forever",
         columns: &[("n", "Int64", "the number")],
         rows: None,
         row: |n| vec![n.to_string()],
@@ -108,14 +105,13 @@ impl Database for Planets {
     }
 
     fn run(&self, sql: &str, settings: &Settings, out: &mut dyn Write, control: &Control) -> Result<Summary> {
-        let began = Instant::now();
         let lines: Vec<&str> = sql.lines().filter_map(|line| line.split("--").next()).collect();
         let words: Vec<String> = lines.join(" ").replace(',', " ").split_whitespace().map(str::to_lowercase).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let rows = match words.as_slice() {
             ["set", ..] => None,
             ["show", "width"] => {
-                let width = settings.width.map_or_else(|| settings.null.clone(), |width| width.to_string());
+                let width = settings.width.map_or_else(String::new, |width| width.to_string());
                 Some(write(&["width"], std::iter::once(vec![width]), settings, out)?)
             }
             ["select", columns @ .., "from", name] => Some(select(columns, name, None, settings, out, control)?),
@@ -125,9 +121,7 @@ impl Database for Planets {
             }
             _ => return Err(ShellError::Query(format!("this database does not understand: {sql}"))),
         };
-        let truncated = settings.limit.is_some_and(|limit| rows > Some(limit));
-        let rows = rows.map(|rows| settings.limit.map_or(rows, |limit| rows.min(limit)));
-        Ok(Summary { rows, elapsed: began.elapsed(), truncated })
+        Ok(Summary { rows })
     }
 }
 
@@ -158,8 +152,12 @@ fn select(
                 std::thread::sleep(PACE);
             }
         }
-        while !control.wait(PACE) {
-            control.add_read(1_000);
+        for read in 1.. {
+            if control.is_cancelled() {
+                break;
+            }
+            control.set_read(read * 1_000);
+            std::thread::sleep(PACE);
         }
         return Err(ShellError::Cancelled);
     };
@@ -172,16 +170,16 @@ fn select(
     write(&names, all, settings, out)
 }
 
-/// Writes rows, one more than are shown being counted. A real database has tables that fit and escapes what it writes.
+/// Writes rows, and counts them. A real database fits tables to the width and escapes control characters.
 fn write(
     names: &[&str],
     rows: impl Iterator<Item = Vec<String>>,
     settings: &Settings,
     out: &mut dyn Write,
 ) -> Result<u64> {
-    let failed = || ShellError::io("write the answer");
+    let failed = || ShellError::io("write the result");
     let parted = |cells: &[String]| cells.join(if settings.format == Format::Csv { "," } else { " | " });
-    let is_expanded = settings.expanded == Expanded::On && settings.format == Format::Table;
+    let is_expanded = settings.expanded && settings.format == Format::Table;
     if !is_expanded && settings.format != Format::Ndjson {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         writeln!(out, "{}", parted(&names)).map_err(failed())?;
@@ -189,9 +187,6 @@ fn write(
     let mut count = 0;
     for row in rows {
         count += 1;
-        if settings.limit.is_some_and(|limit| count > limit) {
-            break;
-        }
         if settings.format == Format::Ndjson {
             let fields: Vec<String> = names.iter().zip(&row).map(|(name, cell)| format!("{name:?}:{cell:?}")).collect();
             writeln!(out, "{{{}}}", fields.join(",")).map_err(failed())?;
@@ -210,7 +205,7 @@ fn main() -> ExitCode {
     let (mut inputs, mut options) = (Vec::new(), Options { greeting: "four planets".into(), ..Options::default() });
     let mut arguments = std::env::args().skip(1);
     while let (Some(option), Some(value)) = (arguments.next(), arguments.next()) {
-        match (option.as_str(), value.parse()) {
+        match (option.as_str(), Format::from_str(&value, false)) {
             ("-c", _) => inputs.push(Input::Sql(value)),
             ("-f", _) => inputs.push(Input::File(value.into())),
             ("--format", Ok(format)) => options.settings.format = format,
@@ -219,7 +214,7 @@ fn main() -> ExitCode {
     }
     match run(&Planets, &inputs, options) {
         Ok(Outcome::Signal(signal)) => {
-            eprintln!("left by signal {signal}");
+            eprintln!("ended by signal {signal}");
             ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
         }
         Ok(_) => ExitCode::SUCCESS,

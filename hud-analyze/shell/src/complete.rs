@@ -1,263 +1,253 @@
-//! Completion at the cursor: commands and their arguments, tables and views, columns of the tables in the statement
-//! (before the cursor or after it), functions, keywords.
-//!
-//! It works on tokens, not on a grammar: an unfinished statement is not valid SQL yet.
+//! Completion at the cursor: commands and their arguments, tables and views, columns of the tables in the statement (before and
+//! after the cursor), functions, keywords. It works on tokens, as an unfinished statement does not parse.
 
-mod names;
-pub(crate) mod paths;
+use std::ops::Range;
 
 use hud_common::clean;
+use reedline::{Span, Suggestion};
+use sqlparser::tokenizer::Token;
 
 use crate::{
-    command::{self, Takes},
-    database::{Catalogue, FunctionKind, Relation},
-    lexer::{self, Kind, Token},
-    settings::{Expanded, Format},
-    sql,
+    command::COMMANDS,
+    database::{Catalogue, Function, FunctionKind, Relation},
+    settings::{Format, OPTIONS},
+    sql::{self, End, is, name},
 };
-use names::{Named, Scope};
 
-/// Most candidates that are offered.
+/// Maximum number of candidates.
 const MOST: usize = 500;
+/// Maximum number of tables in a statement that are considered.
+const MOST_TABLES: usize = 64;
 
-/// A candidate for the cursor's position.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    /// The replacement of the text between `start` and the cursor.
-    pub(crate) value: String,
-    /// A short description.
-    pub(crate) about: String,
-    /// Where the completed word begins.
-    pub(crate) start: usize,
-    /// Whether a space follows it.
-    pub(crate) space: bool,
+/// A candidate that replaces the word between these offsets.
+fn candidate(value: String, about: &str, word: &Range<usize>) -> Suggestion {
+    // The menu would show control characters of descriptions.
+    let about: String = clean(about).chars().take(120).collect();
+    let description = Some(about).filter(|about| !about.is_empty());
+    Suggestion { value, description, span: Span { start: word.start, end: word.end }, ..Suggestion::default() }
 }
 
 /// Candidates at byte `cursor` of `text`.
-pub(crate) fn complete(catalogue: &Catalogue, text: &str, cursor: usize) -> Vec<Candidate> {
-    if !text.is_char_boundary(cursor) {
-        return Vec::new();
-    }
-    let (tokens, _) = lexer::tokens(text);
-    let mut found = match tokens.iter().find(|token| token.range.start < cursor && cursor <= token.range.end) {
-        Some(token) if token.kind == Kind::Command => in_command(catalogue, text, token, cursor),
-        // Inside a string or a comment; right after it a new word begins.
-        Some(token) if matches!(token.kind, Kind::Text | Kind::Comment) && !is_over(text, token, cursor) => Vec::new(),
-        _ => in_statement(catalogue, text, &tokens, cursor),
+pub(crate) fn complete(catalogue: &Catalogue, text: &str, cursor: usize) -> Vec<Suggestion> {
+    let Some((before, after)) = text.split_at_checked(cursor) else { return Vec::new() };
+    let line = before.rfind('\n').map_or(0, |end| end + 1);
+    let is_command =
+        before[line..].trim_start().starts_with('\\') && sql::tokenize(&before[..line]).end == End::Complete;
+    let mut found = match is_command {
+        true => in_command(catalogue, &before[line..], cursor),
+        false => in_statement(catalogue, before, after),
     };
-    // Names with control characters are not offered: a menu would show them unchanged.
+    // The menu shows names unchanged, so those with control characters are not offered.
     found.retain(|candidate| clean(&candidate.value) == candidate.value.as_str());
     found.truncate(MOST);
-    for candidate in &mut found {
-        candidate.about = clean(&candidate.about).chars().take(120).collect();
-    }
     found
 }
 
-/// Whether a string or a block comment ends right at the cursor; a line comment never does.
-fn is_over(text: &str, token: &Token, cursor: usize) -> bool {
-    let all = &text[token.range.clone()];
-    token.range.end == cursor && !all.starts_with("--") && lexer::tokens(all).1 == lexer::Open::Nothing
-}
-
-fn in_command(catalogue: &Catalogue, text: &str, token: &Token, cursor: usize) -> Vec<Candidate> {
-    let (name, rest) = command::split_name(&text[token.range.start..cursor]);
-    if rest.is_empty() {
-        let start = token.range.start;
-        let all = command::COMMANDS.iter().filter(|(known, ..)| known.starts_with(name));
-        return all
-            .map(|(known, _, takes, about)| Candidate {
-                value: (*known).to_owned(),
-                about: (*about).to_owned(),
-                start,
-                space: *takes != Takes::Nothing,
-            })
-            .collect();
-    }
-    let word_at =
-        rest.rfind(char::is_whitespace).map_or(0, |at| at + rest[at..].chars().next().map_or(1, char::len_utf8));
-    let (before, word) = (command::words(&rest[..word_at]), &rest[word_at..]);
-    let start = cursor - word.len();
-    let plain = |value: &str, about: &str| Candidate { value: value.into(), about: about.into(), start, space: false };
-    let from = |all: &[&str]| -> Vec<Candidate> {
-        all.iter().filter(|value| starts(value, word)).map(|value| plain(value, "")).collect()
-    };
-    match (command::takes(name), before.as_slice()) {
-        (Takes::File, _) => {
-            let head = rest.len() - rest.trim_start().len();
-            paths::complete(&rest[head..], cursor - (rest.len() - head))
-        }
-        (Takes::Relation, []) => relations(catalogue, word, start),
-        (Takes::Function, []) => functions(catalogue, word, start, |_| true, ""),
-        (Takes::Switch, []) if name == "\\x" => from(&Expanded::ALL.map(|(name, _)| name)),
-        (Takes::Switch, []) => from(&["on", "off"]),
-        (Takes::Option, []) => command::pset_options()
-            .filter(|(option, _)| starts(option, word))
-            .map(|(option, about)| Candidate { space: true, ..plain(option, about) })
-            .collect(),
-        (Takes::Option, [option]) => match option.as_str() {
-            "format" => from(&Format::ALL.map(|(name, _)| name)),
-            "expanded" => from(&Expanded::ALL.map(|(name, _)| name)),
-            "pager" | "footer" | "timing" => from(&["on", "off"]),
-            _ => Vec::new(),
-        },
-        (Takes::Topic, []) => {
-            let topics = sql::TOPICS.iter().filter(|(topic, ..)| starts(topic, word));
-            let mut found: Vec<_> = topics.map(|(topic, _, about)| plain(topic, about)).collect();
-            found.extend(relations(catalogue, word, start));
-            found.extend(functions(catalogue, word, start, |_| true, ""));
-            found
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn in_statement(catalogue: &Catalogue, text: &str, tokens: &[Token], cursor: usize) -> Vec<Candidate> {
-    let ends = |token: &&Token| token.kind == Kind::End;
-    let from = tokens.iter().filter(|token| token.range.end <= cursor).rfind(ends).map_or(0, |token| token.range.end);
-    let to = tokens.iter().filter(|token| token.range.start >= cursor).find(ends).map_or(text.len(), |t| t.range.start);
-    let own: Vec<Token> = tokens
-        .iter()
-        .filter(|t| t.range.start >= from && t.range.end <= to && t.kind.is_significant())
-        .cloned()
-        .collect();
-    // The word being written, and the tokens before it.
-    let current = own
-        .iter()
-        .find(|t| t.range.start < cursor && cursor <= t.range.end && matches!(t.kind, Kind::Word | Kind::Name));
-    let start = current.map_or(cursor, |token| token.range.start);
-    let prefix = text[start..cursor].trim_matches(['"', '`']);
-    let before: Vec<Token> = own.iter().filter(|token| token.range.end <= start).cloned().collect();
-    if current.is_none() && before.last().is_some_and(|t| t.range.end == cursor && t.kind == Kind::Number) {
-        return Vec::new();
-    }
-
-    let wants_relation = names::wants_relation(text, &before);
-    // A word being written is no alias yet.
-    let known = own.iter().filter(|token| wants_relation || Some(*token) != current).cloned().collect::<Vec<_>>();
-    let scope = Scope::of(text, &known);
-
-    if let Some(qualifier) = names::qualifier(text, &before) {
-        return qualified(catalogue, &scope, &qualifier, prefix, start);
-    }
-    if wants_relation {
-        let mut found: Vec<_> = scope
-            .queries
+fn in_command(catalogue: &Catalogue, line: &str, cursor: usize) -> Vec<Suggestion> {
+    let word = line.rsplit(char::is_whitespace).next().unwrap_or_default();
+    let at = &(cursor - word.len()..cursor);
+    let earlier: Vec<&str> = line[..line.len() - word.len()].split_whitespace().collect();
+    let plain = |value: &str, about: &str| candidate(value.to_owned(), about, at);
+    let mut found = match earlier.as_slice() {
+        [] => COMMANDS
             .iter()
-            .filter(|name| starts(name, prefix))
-            .map(|name| Candidate { value: quoted(name), about: "query of this statement".into(), start, space: false })
-            .collect();
-        found.extend(relations(catalogue, prefix, start));
-        found.extend(functions(catalogue, prefix, start, |kind| kind == FunctionKind::Table, "("));
-        return found;
+            .map(|(command, usage, about)| Suggestion {
+                append_whitespace: usage.contains(' '),
+                ..plain(command, about)
+            })
+            .collect(),
+        ["\\d"] => relations(catalogue, word, at),
+        ["\\df"] => functions(catalogue, at, |_| true, ""),
+        ["\\pset"] => OPTIONS.iter().map(|(option, about)| plain(option, about)).collect(),
+        ["\\pset", "format"] => Format::names().iter().map(|format| plain(format, "")).collect(),
+        ["\\x" | "\\timing"] | ["\\pset", "expanded" | "timing"] => ["on", "off"].map(|value| plain(value, "")).into(),
+        _ => Vec::new(),
+    };
+    found.retain(|candidate| starts(&candidate.value, word));
+    found
+}
+
+fn in_statement(catalogue: &Catalogue, before: &str, after: &str) -> Vec<Suggestion> {
+    let cursor = before.len();
+    let tokens = sql::tokenize(before);
+    let is_line_comment = |text: &str| text.starts_with("--") && !text.ends_with('\n');
+    // The word at the cursor: the last one, or a quoted name that is open.
+    let (word, start) = match (tokens.end, tokens.tokens.last()) {
+        (End::Open("quoted name"), _) => (&before[tokens.rest + 1..], tokens.rest),
+        (End::Open(_) | End::Invalid, _) | (_, Some((Token::Number(..), _))) => return Vec::new(),
+        (_, Some((_, range))) if is_line_comment(&before[range.clone()]) => return Vec::new(),
+        (_, Some((Token::Word(_), range))) => (before[range.clone()].trim_matches(['"', '`']), range.start),
+        _ => ("", cursor),
+    };
+    let significant = |tokens: Vec<(Token, Range<usize>)>| -> Vec<Token> {
+        tokens.into_iter().map(|(token, _)| token).filter(sql::is_significant).collect()
+    };
+    let mut own = significant(tokens.tokens.into_iter().filter(|(_, range)| range.end <= start).collect());
+    let statement = own.iter().rposition(|token| *token == Token::SemiColon).map_or(0, |end| end + 1);
+    own.drain(..statement);
+    let rest = significant(sql::tokenize(after).tokens).into_iter().take_while(|token| *token != Token::SemiColon);
+    let (at, wants_relation) = (&(start..cursor), wants_relation(&own));
+    let mut all = own.clone();
+    if wants_relation {
+        // It separates the FROM from the tokens after the cursor.
+        all.push(Token::Word(sqlparser::tokenizer::Word {
+            value: word.to_owned(),
+            quote_style: None,
+            keyword: sqlparser::keywords::Keyword::NoKeyword,
+        }));
     }
-    if before.is_empty() {
-        return keywords(sql::BEGINNINGS, text, &own, prefix, start);
-    }
+    all.extend(rest);
+    let scope = Scope::of(&all);
 
     let mut found = Vec::new();
-    let named: Vec<&Named> = scope.relations.iter().collect();
-    for relation in named.iter().filter_map(|named| catalogue.relation(&named.name)) {
-        add_columns(&mut found, relation, prefix, start);
-    }
-    for named in &named {
-        let (value, about) = match &named.alias {
-            Some(alias) => (alias.as_str(), format!("is {}", named.name)),
-            None => (named.name.as_str(), "table of this statement".to_owned()),
-        };
-        if starts(value, prefix) {
-            found.push(Candidate { value: quoted_path(value), about, start, space: false });
+    if let [.., qualifier, Token::Period] = own.as_slice() {
+        found = name(qualifier).map(|qualifier| qualified(catalogue, &scope, qualifier, at)).unwrap_or_default();
+    } else if wants_relation {
+        found.extend(scope.queries.iter().map(|name| candidate(quoted(name), "query of this statement", at)));
+        found.extend(relations(catalogue, word, at));
+        found.extend(functions(catalogue, at, |kind| kind == FunctionKind::Table, "("));
+    } else if own.is_empty() {
+        found = keywords(sql::BEGINNINGS.split_whitespace(), word, &all, at);
+    } else {
+        let mut known: Vec<&Relation> =
+            scope.tables.iter().filter_map(|table| catalogue.relation(&table.name)).collect();
+        // Before the FROM is written, all columns are possible.
+        if scope.tables.is_empty() && !word.is_empty() {
+            known.extend(&catalogue.relations);
+        }
+        known.iter().for_each(|relation| columns(&mut found, relation, at));
+        for table in &scope.tables {
+            let about = table.alias.as_ref().map_or_else(String::new, |_| format!("is {}", table.name));
+            found.push(candidate(quoted_path(table.alias.as_deref().unwrap_or(&table.name)), &about, at));
+        }
+        if !word.is_empty() {
+            found.extend(functions(catalogue, at, |kind| kind != FunctionKind::Table, "("));
+            found.extend(keywords(sql::keywords(), word, &all, at));
         }
     }
-    if !prefix.is_empty() {
-        // Before a FROM, any column is possible.
-        if named.is_empty() {
-            for relation in &catalogue.relations {
-                add_columns(&mut found, relation, prefix, start);
+    found.retain(|candidate| starts(candidate.value.trim_start_matches('"'), word));
+    found
+}
+
+/// A table in a statement.
+struct Named {
+    name: String,
+    alias: Option<String>,
+}
+
+/// Tables and named queries in a statement.
+#[derive(Default)]
+struct Scope {
+    tables: Vec<Named>,
+    /// Names of common table expressions.
+    queries: Vec<String>,
+}
+
+impl Scope {
+    fn of(tokens: &[Token]) -> Scope {
+        let mut scope = Scope::default();
+        for (at, token) in tokens.iter().enumerate() {
+            if let (Some(query), Some(as_), Some(Token::LParen)) = (name(token), tokens.get(at + 1), tokens.get(at + 2))
+                && is(as_, "AS")
+                && scope.queries.len() < MOST_TABLES
+            {
+                scope.queries.push(query.to_owned());
+            }
+            if ["FROM", "JOIN", "DESCRIBE"].iter().any(|keyword| is(token, keyword)) {
+                scope.read(&tokens[at + 1..]);
             }
         }
-        found.extend(functions(catalogue, prefix, start, |kind| kind != FunctionKind::Table, "("));
+        scope
     }
-    if !prefix.is_empty() || found.is_empty() {
-        found.extend(keywords(sql::KEYWORDS, text, &own, prefix, start));
+
+    /// Reads names with their aliases, separated by commas.
+    fn read(&mut self, tokens: &[Token]) {
+        let mut tokens = tokens.iter().peekable();
+        while self.tables.len() < MOST_TABLES {
+            let Some(mut table) = tokens.next_if(|token| name(token).is_some()).and_then(name).map(str::to_owned)
+            else {
+                return;
+            };
+            while tokens.next_if(|token| **token == Token::Period).is_some() {
+                let Some(next) = tokens.next().and_then(name) else { return };
+                table = format!("{table}.{next}");
+            }
+            let mut depth = 0_usize;
+            while let Some(token) = tokens.next_if(|token| depth > 0 || **token == Token::LParen) {
+                match token {
+                    Token::LParen => depth += 1,
+                    Token::RParen => depth -= 1,
+                    _ => {}
+                }
+            }
+            let _ = tokens.next_if(|token| is(token, "AS"));
+            let alias = tokens.next_if(|token| name(token).is_some()).and_then(name).map(str::to_owned);
+            self.tables.push(Named { name: table, alias });
+            if tokens.next_if(|token| **token == Token::Comma).is_none() {
+                return;
+            }
+        }
     }
-    found
 }
 
-/// Candidates after `qualifier.`: columns of the relation with that name or alias, or the relations of that schema.
-fn qualified(catalogue: &Catalogue, scope: &Scope, qualifier: &str, prefix: &str, start: usize) -> Vec<Candidate> {
+/// Whether the next word is a table.
+fn wants_relation(before: &[Token]) -> bool {
+    let Some((last, earlier)) = before.split_last() else { return false };
+    if ["FROM", "JOIN", "DESCRIBE", "TABLE", "VIEW"].iter().any(|keyword| is(last, keyword)) {
+        return true;
+    }
+    // A comma between tables: only names stand between it and FROM.
+    let is_limit = |token: &&Token| sql::is_keyword(token) || **token == Token::LParen;
+    *last == Token::Comma && earlier.iter().rfind(is_limit).is_some_and(|token| is(token, "FROM"))
+}
+
+/// Columns of the table with this name or alias, and relations of the schema with this name.
+fn qualified(catalogue: &Catalogue, scope: &Scope, qualifier: &str, at: &Range<usize>) -> Vec<Suggestion> {
     let mut found = Vec::new();
-    let named = scope
-        .relations
-        .iter()
-        .find(|named| named.alias.as_deref().unwrap_or(&named.name).eq_ignore_ascii_case(qualifier));
-    let name = named.map_or(qualifier, |named| named.name.as_str());
-    if let Some(relation) = catalogue.relation(name) {
-        add_columns(&mut found, relation, prefix, start);
+    let has_name = |table: &&Named| table.alias.as_deref().unwrap_or(&table.name).eq_ignore_ascii_case(qualifier);
+    let table = scope.tables.iter().find(has_name).map_or(qualifier, |table| &table.name);
+    if let Some(relation) = catalogue.relation(table) {
+        columns(&mut found, relation, at);
     }
-    for relation in &catalogue.relations {
-        let in_schema = relation.schema.as_deref().is_some_and(|schema| schema.eq_ignore_ascii_case(qualifier));
-        if in_schema && starts(&relation.name, prefix) {
-            let about = relation.doc.clone();
-            found.push(Candidate { value: quoted(&relation.name), about, start, space: false });
-        }
-    }
+    let in_schema =
+        |relation: &&Relation| relation.schema.as_deref().is_some_and(|s| s.eq_ignore_ascii_case(qualifier));
+    let relations = catalogue.relations.iter().filter(in_schema);
+    found.extend(relations.map(|relation| candidate(quoted(&relation.name), &relation.doc, at)));
     found
 }
 
-fn add_columns(found: &mut Vec<Candidate>, relation: &Relation, prefix: &str, start: usize) {
-    for column in relation.columns.iter().filter(|column| starts(&column.name, prefix)) {
+fn columns(found: &mut Vec<Suggestion>, relation: &Relation, at: &Range<usize>) {
+    for column in &relation.columns {
         let value = quoted(&column.name);
-        if found.len() < MOST && !found.iter().any(|known| known.value == value) {
-            let about = format!("{}  {}", column.data_type, column.doc).trim().to_owned();
-            found.push(Candidate { value, about, start, space: false });
+        if !found.iter().any(|known| known.value == value) {
+            found.push(candidate(value, format!("{}  {}", column.data_type, column.doc).trim(), at));
         }
     }
 }
 
-fn relations(catalogue: &Catalogue, prefix: &str, start: usize) -> Vec<Candidate> {
-    let mut found: Vec<Candidate> = Vec::new();
-    for relation in &catalogue.relations {
-        let full = relation.qualified();
-        // The schema is shown once its name has been started.
-        let by_name = relation.schema.is_none() && starts(&relation.name, prefix);
-        let by_schema = relation.schema.is_some() && !prefix.is_empty() && starts(&full, prefix);
-        if by_name || by_schema {
-            found.push(Candidate { value: quoted_path(&full), about: relation.doc.clone(), start, space: false });
-        }
-    }
-    found
+/// Relations; those of other schemas only if the word begins with the schema.
+fn relations(catalogue: &Catalogue, word: &str, at: &Range<usize>) -> Vec<Suggestion> {
+    let offered = catalogue.relations.iter().filter(|relation| relation.schema.is_none() || !word.is_empty());
+    offered.map(|relation| candidate(quoted_path(&relation.qualified()), &relation.doc, at)).collect()
 }
 
 fn functions(
     catalogue: &Catalogue,
-    prefix: &str,
-    start: usize,
+    at: &Range<usize>,
     wanted: impl Fn(FunctionKind) -> bool,
-    behind: &str,
-) -> Vec<Candidate> {
-    let all = catalogue.functions.iter().filter(|f| wanted(f.kind) && starts(&f.name, prefix));
-    let candidate = |function: &crate::Function| Candidate {
-        value: format!("{}{behind}", quoted(&function.name)),
-        about: if function.doc.is_empty() { function.signature.clone() } else { function.doc.clone() },
-        start,
-        space: false,
-    };
-    all.map(candidate).collect()
+    end: &str,
+) -> Vec<Suggestion> {
+    let about = |function: &Function| if function.doc.is_empty() { &function.signature } else { &function.doc }.clone();
+    let found = catalogue.functions.iter().filter(|function| wanted(function.kind));
+    found.map(|function| candidate(quoted(&function.name) + end, &about(function), at)).collect()
 }
 
-/// Keywords, in the statement's case.
-fn keywords(all: &[&str], text: &str, own: &[Token], prefix: &str, start: usize) -> Vec<Candidate> {
-    let sample = if prefix.is_empty() {
-        let mut words = own.iter().map(|token| &text[token.range.clone()]);
-        words.find(|word| sql::is_keyword(word)).unwrap_or_default()
-    } else {
-        prefix
-    };
-    let lower = sample.chars().any(char::is_lowercase);
-    let keyword = |word: &str| if lower { word.to_ascii_lowercase() } else { word.to_owned() };
-    let fitting = all.iter().filter(|word| starts(word, prefix));
-    fitting.map(|word| Candidate { value: keyword(word), about: String::new(), start, space: true }).collect()
+/// Keywords, in lower case if the word or an earlier keyword is.
+fn keywords<'a>(all: impl Iterator<Item = &'a str>, word: &str, own: &[Token], at: &Range<usize>) -> Vec<Suggestion> {
+    let earlier = own.iter().find(|token| sql::is_keyword(token)).map(Token::to_string).unwrap_or_default();
+    let is_lower = if word.is_empty() { earlier } else { word.to_owned() }.contains(char::is_lowercase);
+    let value = |word: &str| if is_lower { word.to_ascii_lowercase() } else { word.to_owned() };
+    all.map(|word| Suggestion { append_whitespace: true, ..candidate(value(word), "", at) }).collect()
 }
 
 fn starts(name: &str, prefix: &str) -> bool {
@@ -265,7 +255,7 @@ fn starts(name: &str, prefix: &str) -> bool {
     prefix.chars().flat_map(char::to_lowercase).all(|c| own.next() == Some(c))
 }
 
-/// A name as SQL accepts it: quoted if it would be read as something else.
+/// A name as it is written in SQL, with quotes if necessary.
 fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if !name.is_empty() && name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit()) {
@@ -280,4 +270,5 @@ fn quoted_path(path: &str) -> String {
 }
 
 #[cfg(test)]
+#[path = "../tests/unit/complete.rs"]
 mod tests;

@@ -3,10 +3,9 @@
 use std::{
     fmt,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 type Act = Box<dyn FnOnce() + Send>;
@@ -19,7 +18,6 @@ pub struct Control(Arc<Inner>);
 struct Inner {
     cancelled: AtomicBool,
     acts: Mutex<Vec<Act>>,
-    changed: Condvar,
     read: AtomicU64,
     total: AtomicU64,
     phase: Mutex<String>,
@@ -30,38 +28,33 @@ struct Inner {
 pub struct Reached {
     /// Rows read so far.
     pub read: u64,
-    /// Rows to be read; 0 where that is not known.
+    /// Rows to read; 0 if that is not known.
     pub total: u64,
     /// The current activity, as a participle: `planning`, `reading polls`.
     pub phase: String,
 }
 
 impl Control {
-    /// The control of a statement that has not begun.
+    /// A new control.
     pub fn new() -> Self {
         Control::default()
     }
 
-    /// Asks the statement to stop. Actions given to [`Control::on_cancel`] run now, on the calling thread.
+    /// Cancels the statement. Actions given to [`Control::on_cancel`] run on the calling thread.
     pub fn cancel(&self) {
-        let acts = {
-            let mut acts = lock(&self.0.acts);
-            self.0.cancelled.store(true, Ordering::SeqCst);
-            std::mem::take(&mut *acts)
-        };
-        self.0.changed.notify_all();
-        for act in acts {
-            act();
-        }
+        let mut acts = lock(&self.0.acts);
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        let cancelled = std::mem::take(&mut *acts);
+        drop(acts);
+        cancelled.into_iter().for_each(|act| act());
     }
 
-    /// Whether the statement shall stop. Cheap enough to call for each batch.
+    /// Whether the statement was cancelled. This is cheap.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Runs `act` once the statement shall stop: at once if it shall already. It wakes an asynchronous runtime: `act`
-    /// sends to a channel that is selected beside the stream of batches.
+    /// Runs `act` when the statement is cancelled; immediately if it already was.
     pub fn on_cancel(&self, act: impl FnOnce() + Send + 'static) {
         let mut acts = lock(&self.0.acts);
         if self.is_cancelled() {
@@ -72,36 +65,17 @@ impl Control {
         }
     }
 
-    /// Waits until the statement shall stop, or until that time has passed. Returns whether it shall stop.
-    pub fn wait(&self, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        let mut acts = lock(&self.0.acts);
-        while !self.is_cancelled() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            acts = self.0.changed.wait_timeout(acts, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-
-    /// More rows have been read.
-    pub fn add_read(&self, rows: u64) {
-        self.0.read.fetch_add(rows, Ordering::Relaxed);
-    }
-
-    /// Total number of rows read so far.
+    /// Sets the rows read so far.
     pub fn set_read(&self, rows: u64) {
         self.0.read.store(rows, Ordering::Relaxed);
     }
 
-    /// Number of rows to read.
+    /// Sets the number of rows to read.
     pub fn set_total(&self, rows: u64) {
         self.0.total.store(rows, Ordering::Relaxed);
     }
 
-    /// The current activity, as a participle.
+    /// Sets the current activity, as a participle.
     pub fn set_phase(&self, phase: impl Into<String>) {
         *lock(&self.0.phase) = phase.into();
     }
@@ -136,29 +110,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cancelling_wakes_whoever_waits() {
+    fn cancelling_runs_actions_once() {
         let control = Control::new();
         let (sender, receiver) = mpsc::channel();
         let early = sender.clone();
         control.on_cancel(move || early.send("early").unwrap());
-        assert!(!control.wait(Duration::ZERO));
-        let other = control.clone();
-        let waiter = std::thread::spawn(move || other.wait(Duration::from_secs(60)));
-        control.cancel();
-        control.cancel();
-        assert!(waiter.join().unwrap());
+        let clone = control.clone();
+        clone.cancel();
+        clone.cancel();
+        assert!(control.is_cancelled());
         control.on_cancel(move || sender.send("late").unwrap());
         assert_eq!(receiver.iter().collect::<Vec<_>>(), ["early", "late"]);
-    }
-
-    #[test]
-    fn progress_is_seen_by_both_sides() {
-        let control = Control::new();
-        let other = control.clone();
-        other.set_phase("reading polls");
-        other.set_total(10);
-        other.add_read(3);
-        other.add_read(4);
-        assert_eq!(control.reached(), Reached { read: 7, total: 10, phase: "reading polls".into() });
     }
 }

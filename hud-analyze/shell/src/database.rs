@@ -1,6 +1,6 @@
 //! The interface between the shell and the database that executes its statements.
 
-use std::{io::Write, time::Duration};
+use std::io::Write;
 
 use crate::{control::Control, error::Result, settings::Settings};
 
@@ -12,10 +12,10 @@ pub trait Database {
     /// All functions, table functions included. Called before each prompt and for `\df`.
     fn functions(&self) -> Vec<Function>;
 
-    /// Runs one statement and writes its answer to `out`, in the format and width of `settings`.
+    /// Runs one statement and writes its result to `out`, in the format and width of `settings`.
     ///
     /// It ends soon after `control` is cancelled, with [`ShellError::Cancelled`](crate::ShellError::Cancelled), and
-    /// reports its progress there. `out` fails if the reader of the output is gone; the statement then ends with any
+    /// reports its progress there. `out` fails if the reader has closed it; the statement then ends with any
     /// error. If `settings.format` is for people, the text written to `out` is safe for a terminal.
     fn run(&self, sql: &str, settings: &Settings, out: &mut dyn Write, control: &Control) -> Result<Summary>;
 }
@@ -23,12 +23,8 @@ pub trait Database {
 /// The outcome of a statement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Rows of the answer that were written; none if the statement has no answer, such as `CREATE VIEW`.
+    /// Rows that were written; `None` if the statement has no result, such as `CREATE VIEW`.
     pub rows: Option<u64>,
-    /// The time it took, from planning to the last row.
-    pub elapsed: Duration,
-    /// Whether the answer has more rows than [`Settings::limit`].
-    pub truncated: bool,
 }
 
 /// The kind of a relation.
@@ -66,14 +62,8 @@ impl Relation {
 
     /// Whether `name`, with its schema or without, is this one's.
     pub fn is_called(&self, name: &str) -> bool {
-        let plain = |name: &str| name.replace(['"', '`'], "");
-        match name.rsplit_once('.') {
-            Some((schema, name)) => {
-                self.schema.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(&plain(schema)))
-                    && self.name.eq_ignore_ascii_case(&plain(name))
-            }
-            None => self.name.eq_ignore_ascii_case(&plain(name)),
-        }
+        let name = name.replace(['"', '`'], "");
+        self.qualified().eq_ignore_ascii_case(&name) || self.name.eq_ignore_ascii_case(&name)
     }
 }
 
@@ -82,7 +72,7 @@ impl Relation {
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// Its type, as people write it: `ns`, `Int64`, `text`.
+    /// Its type: `ns`, `Int64`, `text`.
     pub data_type: String,
     /// Description, in a line; may be empty.
     pub doc: String,
@@ -97,7 +87,7 @@ pub enum FunctionKind {
     Aggregate,
     /// A value for each row, from the rows around it.
     Window,
-    /// Rows; it stands in place of a table.
+    /// Rows; it is used as a table.
     Table,
 }
 

@@ -1,153 +1,109 @@
-//! Output of `\d`, `\df`, `\h`, `\?` and `\pset`.
+//! Output of `\d`, `\df`, `\?` and `\pset`.
+
+use std::time::Duration;
+
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets::NOTHING};
 
 use crate::{
-    command::{COMMANDS, nearest},
-    database::{Catalogue, Function, Relation, RelationKind},
+    command::COMMANDS,
+    database::{Catalogue, Relation, RelationKind},
     error::{Result, ShellError},
     settings::{OPTIONS, Settings},
-    sql::TOPICS,
-    text,
 };
 
-/// Tables, views or both.
-pub(crate) fn relations(catalogue: &Catalogue, kind: Option<RelationKind>, width: Option<usize>) -> String {
-    let mut rows = vec![["name", "kind", "a row is"].map(str::to_owned)];
-    // A relation with a shorter name is listed by that.
-    let is_listed = |relation: &Relation| {
-        relation.schema.is_none()
-            || !catalogue
-                .relations
-                .iter()
-                .any(|other| other.schema.is_none() && other.name == relation.name && other.columns == relation.columns)
+/// All tables and views.
+pub(crate) fn relations(catalogue: &Catalogue, width: Option<usize>) -> String {
+    let mut rows = vec![["name", "kind", "description"].map(str::to_owned)];
+    // A relation that also has a name without schema is listed once.
+    let has_short_name = |relation: &Relation| {
+        let same = |other: &Relation| other.name == relation.name && other.columns == relation.columns;
+        relation.schema.is_some() && catalogue.relations.iter().any(|other| other.schema.is_none() && same(other))
     };
-    let fitting = catalogue.relations.iter().filter(|relation| kind.is_none_or(|kind| relation.kind == kind));
-    for relation in fitting.filter(|relation| is_listed(relation)) {
-        rows.push([relation.qualified(), kind_of(relation).to_owned(), relation.doc.clone()]);
+    for relation in catalogue.relations.iter().filter(|relation| !has_short_name(relation)) {
+        rows.push([relation.qualified(), kind(relation).to_owned(), relation.doc.clone()]);
     }
-    match rows.len() {
-        1 => "there is none\n".to_owned(),
-        _ => text::columns(&rows, "", width),
-    }
+    columns(&rows, width)
 }
 
-/// A relation's columns; or all relations of a pattern.
+/// The columns of a relation.
 pub(crate) fn relation(catalogue: &Catalogue, name: &str, width: Option<usize>) -> Result<String> {
-    if name.contains('*') {
-        let fitting = catalogue.relations.iter().filter(|r| fits(&r.name, name) || fits(&r.qualified(), name));
-        let catalogue = Catalogue { relations: fitting.cloned().collect(), functions: Vec::new() };
-        return Ok(relations(&catalogue, None, width));
-    }
-    let found = catalogue.relation(name).ok_or_else(|| no_relation(catalogue, name))?;
-    let title = format!("{} {}", kind_of(found), found.qualified());
-    let title = if found.doc.is_empty() { title } else { format!("{title}: {}", found.doc) };
-    let mut rows = vec![["column", "type", "what it holds"].map(str::to_owned)];
+    let missing = || ShellError::usage(format!("there is no table or view {name}"), "\\d lists them");
+    let found = catalogue.relation(name).ok_or_else(missing)?;
+    let doc = if found.doc.is_empty() { String::new() } else { format!(": {}", found.doc) };
+    let title = format!("{} {}{doc}", kind(found), found.qualified());
+    let mut rows = vec![["column", "type", "description"].map(str::to_owned)];
     rows.extend(found.columns.iter().map(|c| [c.name.clone(), c.data_type.clone(), c.doc.clone()]));
-    Ok(format!("{}\n{}", hud_common::clean(&title), text::columns(&rows, "  ", width)))
+    Ok(format!("{}\n{}", hud_common::clean(&title), columns(&rows, width)))
 }
 
-fn kind_of(relation: &Relation) -> &'static str {
+fn kind(relation: &Relation) -> &'static str {
     match relation.kind {
         RelationKind::Table => "table",
         RelationKind::View => "view",
     }
 }
 
-fn no_relation(catalogue: &Catalogue, name: &str) -> ShellError {
-    let all = catalogue.relations.iter().map(|relation| relation.name.as_str());
-    let hint = match nearest(name, all) {
-        Some(near) => format!("did you mean {near}?"),
-        None => "\\d lists them".to_owned(),
-    };
-    ShellError::usage(format!("there is no table or view {name}"), hint)
+/// Functions whose name contains `part`.
+pub(crate) fn functions(catalogue: &Catalogue, part: &str, width: Option<usize>) -> Result<String> {
+    let part = part.to_lowercase();
+    let found = catalogue.functions.iter().filter(|function| function.name.to_lowercase().contains(&part));
+    let mut rows = vec![["function", "kind", "description"].map(str::to_owned)];
+    rows.extend(found.map(|f| [f.signature.clone(), f.kind.name().to_owned(), f.doc.clone()]));
+    match rows.len() {
+        1 => Err(ShellError::usage(format!("there is no function {part}"), "\\df lists them")),
+        _ => Ok(columns(&rows, width)),
+    }
 }
 
-/// Functions; those of a name or a pattern, if given.
-pub(crate) fn functions(catalogue: &Catalogue, pattern: Option<&str>, width: Option<usize>) -> Result<String> {
-    let fitting: Vec<&Function> =
-        catalogue.functions.iter().filter(|function| pattern.is_none_or(|p| fits(&function.name, p))).collect();
-    if fitting.is_empty() {
-        let name = pattern.unwrap_or_default();
-        let hint = match nearest(name, catalogue.functions.iter().map(|function| function.name.as_str())) {
-            Some(near) => format!("did you mean {near}?"),
-            None => "\\df lists them".to_owned(),
-        };
-        return Err(ShellError::usage(format!("there is no function {name}"), hint));
-    }
-    let mut rows = vec![["function", "kind", "what it gives"].map(str::to_owned)];
-    rows.extend(fitting.iter().map(|f| [f.signature.clone(), f.kind.name().to_owned(), f.doc.clone()]));
-    Ok(text::columns(&rows, "", width))
-}
-
-/// Whether a name matches a pattern in which `*` stands for any text.
-fn fits(name: &str, pattern: &str) -> bool {
-    let (name, pattern) = (name.to_lowercase(), pattern.to_lowercase());
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
-/// Help on SQL: on a statement, a function, a table or view; without a name, the list of topics.
-pub(crate) fn sql_help(catalogue: &Catalogue, name: &str, width: Option<usize>) -> Result<String> {
-    if name.is_empty() {
-        let rows: Vec<_> = TOPICS.iter().map(|(topic, _, about)| [(*topic).to_owned(), (*about).to_owned()]).collect();
-        return Ok(format!(
-            "{}\\h NAME tells how one is written. \\d lists tables and views, \\df functions.\n",
-            text::columns(&rows, "", width)
-        ));
-    }
-    let word = name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
-    if let Some((_, usage, about)) = TOPICS.iter().find(|(topic, ..)| *topic == word) {
-        let usage = text::wrap(usage, width.unwrap_or(usize::MAX).saturating_sub(2));
-        return Ok(format!("{about}\n  {}\n", usage.join("\n  ")));
-    }
-    if catalogue.functions.iter().any(|function| fits(&function.name, &word)) {
-        return functions(catalogue, Some(&word), width);
-    }
-    relation(catalogue, name, width).map_err(|_| {
-        let names = TOPICS.iter().map(|(topic, ..)| *topic);
-        let known = names
-            .chain(catalogue.functions.iter().map(|function| function.name.as_str()))
-            .chain(catalogue.relations.iter().map(|relation| relation.name.as_str()));
-        let hint = match nearest(&word, known) {
-            Some(near) => format!("did you mean {near}?"),
-            None => "\\h lists what there is".to_owned(),
-        };
-        ShellError::usage(format!("there is no help on {name}"), hint)
-    })
-}
-
-/// The commands.
+/// Commands and keys.
 pub(crate) fn help(width: Option<usize>) -> String {
-    let shown = COMMANDS.iter().filter(|(name, ..)| !matches!(*name, "\\quit" | "\\help"));
-    let rows: Vec<_> = shown.map(|(_, usage, _, about)| [(*usage).to_owned(), (*about).to_owned()]).collect();
     let keys = [
-        ["Tab", "completes, or shows what may stand there"],
-        ["Up, Down", "statements before and after"],
-        ["Ctrl-R", "searches them"],
-        ["Alt-Enter", "a new line"],
-        ["Ctrl-O", "edits what is typed in $EDITOR"],
-        ["Ctrl-C", "forgets what is typed; cancels a query"],
-        ["Ctrl-D", "leaves"],
-    ]
-    .map(|row| row.map(str::to_owned));
-    format!(
-        "A statement ends with `;` and may have many lines.\n{}keys\n{}",
-        text::columns(&rows, "  ", width),
-        text::columns(&keys, "  ", width)
-    )
+        ("Tab", "complete, or show the candidates"),
+        ("Up, Down", "previous and next statement"),
+        ("Ctrl-R", "search the history"),
+        ("Alt-Enter", "insert a new line"),
+        ("Ctrl-C", "discard the input, or cancel the running statement"),
+        ("Ctrl-D", "quit"),
+    ];
+    let commands = COMMANDS.iter().map(|(_, usage, about)| (*usage, *about));
+    let rows: Vec<_> = commands.chain(keys).map(|(name, about)| [name.to_owned(), about.to_owned()]).collect();
+    format!("A statement ends with `;` and may span lines.\n{}", columns(&rows, width))
 }
 
 /// All options with their values.
 pub(crate) fn options(settings: &Settings, width: Option<usize>) -> String {
-    let rows: Vec<_> =
-        OPTIONS.iter().map(|(name, about)| [(*name).to_owned(), settings.get(name), (*about).to_owned()]).collect();
-    text::columns(&rows, "", width)
+    let rows = OPTIONS.map(|(name, about)| [name.to_owned(), settings.get(name), about.to_owned()]);
+    columns(&rows, width)
+}
+
+/// Rows of cells in aligned columns, without control characters. The last column is wrapped to `width`.
+fn columns<const N: usize>(rows: &[[String; N]], width: Option<usize>) -> String {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).force_no_tty().set_content_arrangement(ContentArrangement::Disabled);
+    if let Some(width) = width.and_then(|width| u16::try_from(width).ok()) {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    for row in rows {
+        table.add_row(row.iter().map(|cell| hud_common::clean(cell)));
+    }
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if at + 1 == N { 0 } else { 2 }));
+        if at + 1 < N {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// A duration: `12.4 ms`.
+pub(crate) fn duration(time: Duration) -> String {
+    let nanos = time.as_nanos();
+    let (unit, name) = match nanos {
+        0..1_000_000 => (1_000, "µs"),
+        1_000_000..1_000_000_000 => (1_000_000, "ms"),
+        _ => (1_000_000_000, "s"),
+    };
+    format!("{}.{} {name}", nanos / unit, nanos % unit * 10 / unit)
 }
 
 #[cfg(test)]
@@ -156,7 +112,7 @@ mod tests {
     use crate::Column;
 
     #[test]
-    fn what_has_two_names_is_listed_once() {
+    fn a_relation_with_two_names_is_listed_once() {
         let relation = |schema: Option<&str>, name: &str, column: &str| Relation {
             schema: schema.map(str::to_owned),
             name: name.into(),
@@ -164,26 +120,19 @@ mod tests {
             doc: String::new(),
             columns: vec![Column { name: column.into(), ..Column::default() }],
         };
-        let listed = |all: Vec<Relation>| relations(&Catalogue { relations: all, functions: Vec::new() }, None, None);
+        let listed = |all: Vec<Relation>| relations(&Catalogue { relations: all, functions: Vec::new() }, None);
         let both = vec![relation(None, "blocking", "a"), relation(Some("views"), "blocking", "a")];
-        assert_eq!(listed(both), "name      kind  a row is\nblocking  view\n");
+        assert_eq!(listed(both), "name      kind  description\nblocking  view\n");
         let two = vec![relation(None, "polls", "a"), relation(Some("views"), "polls", "b")];
         assert_eq!(listed(two).lines().count(), 3);
     }
 
     #[test]
-    fn patterns_fit() {
-        for (name, pattern, wanted) in [
-            ("human", "human", true),
-            ("human", "HUM*", true),
-            ("human", "*man", true),
-            ("human", "h*m*n", true),
-            ("human", "*", true),
-            ("human", "hum", false),
-            ("human", "*hum", false),
-            ("aa", "a*a*a", false),
-        ] {
-            assert_eq!(fits(name, pattern), wanted, "{name} {pattern}");
-        }
+    fn columns_are_aligned_wrapped_and_clean() {
+        let rows = [["日本".to_owned(), "x".to_owned()], ["a".to_owned(), "\x1b[2J".to_owned()]];
+        assert_eq!(columns(&rows, None), "日本  x\na     \\x1b[2J\n");
+        let rows = [["a".to_owned(), "words that are more than fit a line".to_owned()]];
+        assert_eq!(columns(&rows, Some(25)), "a  words that are more\n   than fit a line\n");
+        assert_eq!(duration(Duration::from_micros(12_480)), "12.4 ms");
     }
 }

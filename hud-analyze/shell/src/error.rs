@@ -5,7 +5,7 @@ use std::io;
 /// [`core::result::Result`] with this module's [`ShellError`].
 pub type Result<T, E = ShellError> = core::result::Result<T, E>;
 
-/// The longest message that is shown, in characters: some errors quote a whole plan.
+/// Maximum length of a message in characters: some errors contain a whole plan.
 const LONGEST: usize = 2000;
 
 /// A statement or a command failed.
@@ -56,7 +56,6 @@ impl ShellError {
 
     pub(crate) fn at(self, place: &str, line: usize) -> Self {
         match self {
-            // The innermost script has the fault.
             ShellError::At { .. } => self,
             other => ShellError::At { place: format!("{place}:{line}"), source: Box::new(other) },
         }

@@ -1,14 +1,12 @@
-//! Syntax highlighting of the input: keywords, strings, comments and commands; names are not coloured.
+//! Colours of the input: keywords, strings and comments.
 
 use nu_ansi_term::{Color, Style};
 use reedline::{Highlighter, StyledText};
+use sqlparser::tokenizer::Token;
 
-use crate::{
-    lexer::{self, Kind},
-    sql,
-};
+use crate::sql::{self, End};
 
-/// Colours SQL. Control characters (of pasted text) are shown as placeholders of the same length.
+/// Colours SQL. Control characters in pasted text are replaced, as the terminal would interpret them.
 #[derive(Debug)]
 pub(crate) struct SqlHighlighter {
     /// Whether there are colours.
@@ -18,42 +16,41 @@ pub(crate) struct SqlHighlighter {
 impl Highlighter for SqlHighlighter {
     fn highlight(&self, line: &str, _: usize) -> StyledText {
         let mut styled = StyledText::new();
-        for token in lexer::tokens(line).0 {
-            let text = &line[token.range];
-            let style = if self.colour { style(token.kind, text) } else { Style::new() };
-            styled.push((style, visible(text)));
+        let tokens = sql::tokenize(line);
+        for (token, range) in &tokens.tokens {
+            let style = if self.colour { style(token) } else { Style::new() };
+            styled.push((style, visible(&line[range.clone()])));
         }
+        let is_open_string = self.colour && tokens.end == End::Open("string");
+        let style = if is_open_string { Style::new().fg(Color::Green) } else { Style::new() };
+        styled.push((style, visible(&line[tokens.rest..])));
         styled
     }
 }
 
-fn style(kind: Kind, text: &str) -> Style {
-    match kind {
-        Kind::Word if sql::is_keyword(text) => Style::new().fg(Color::Blue).bold(),
-        Kind::Text => Style::new().fg(Color::Green),
-        Kind::Comment => Style::new().dimmed(),
-        Kind::Parameter => Style::new().fg(Color::Magenta),
-        Kind::Command => Style::new().fg(Color::Cyan),
+fn style(token: &Token) -> Style {
+    match token {
+        Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::DollarQuotedString(_) => {
+            Style::new().fg(Color::Green)
+        }
+        token if sql::is_keyword(token) => Style::new().fg(Color::Blue).bold(),
+        token if sql::is_comment(token) => Style::new().dimmed(),
         _ => Style::new(),
     }
 }
 
-/// `text` without control characters; of the same length in bytes, as the editor counts bytes.
+/// `text` without control characters, and with the same length in bytes, by which the editor positions the cursor.
 fn visible(text: &str) -> String {
     let mut buffer = [0; 4];
-    text.chars()
-        .map(|c| match (&*hud_common::clean(c.encode_utf8(&mut buffer)), c.len_utf8()) {
-            _ if c == '\n' => c,
-            (cleaned, length) if cleaned.len() != length => match length {
-                1 if c == '\t' => ' ',
-                1 => '?',
-                2 => '¿',
-                3 => '\u{fffd}',
-                _ => '\u{1f5cc}',
-            },
-            _ => c,
-        })
-        .collect()
+    let replacement = |c: char| match c.len_utf8() {
+        1 if c == '\t' => ' ',
+        1 => '?',
+        2 => '¿',
+        3 => '\u{fffd}',
+        _ => '\u{1f5cc}',
+    };
+    let mut is_safe = |c: char| c == '\n' || hud_common::clean(c.encode_utf8(&mut buffer)).len() == c.len_utf8();
+    text.chars().map(|c| if is_safe(c) { c } else { replacement(c) }).collect()
 }
 
 #[cfg(test)]
@@ -61,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keywords_strings_and_comments_have_colours_and_names_have_none() {
+    fn keywords_strings_and_comments_are_coloured() {
         let text = "select dur from polls where name = 'from' -- select";
         let styled = SqlHighlighter { colour: true }.highlight(text, 0);
         let coloured: Vec<_> =
@@ -69,16 +66,15 @@ mod tests {
         assert_eq!(coloured, ["select", "from", "where", "'from'", "-- select"]);
         let plain = SqlHighlighter { colour: false }.highlight(text, 0);
         assert!(plain.buffer.iter().all(|(style, _)| *style == Style::new()));
-        assert_eq!(plain.buffer.iter().map(|(_, text)| text.as_str()).collect::<String>(), text);
     }
 
     #[test]
-    fn what_a_terminal_would_act_on_is_not_painted() {
-        for text in ["a\x1b[2J", "\t\r\u{9b}x", "\u{202e}\u{feff}", "\u{e0041}'", "größe 日本\n"] {
-            let painted: String =
+    fn control_characters_are_replaced() {
+        for text in ["a\x1b[2J", "\t\r\u{9b}x", "\u{202e}\u{feff}", "\u{e0041}'", "größe 日本\n", "'\x07"] {
+            let shown: String =
                 SqlHighlighter { colour: true }.highlight(text, 0).buffer.into_iter().map(|(_, text)| text).collect();
-            assert_eq!(painted.len(), text.len(), "{text:?}");
-            assert!(!painted.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+            assert_eq!(shown.len(), text.len(), "{text:?}");
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
         }
     }
 }

@@ -1,106 +1,84 @@
-//! A progress line of a long query on standard error. It is drawn by a thread of its own, only on a terminal, only
-//! after a second, and is removed before other text is written there.
+//! A progress line on standard error, if that is a terminal. A thread draws it from one second after the start of a statement; it
+//! is removed before other text is written.
 
 use std::{
     io::{self, Write as _},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::mpsc::{RecvTimeoutError, Sender, channel},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
+use indicatif::HumanCount;
+
 use crate::{
-    control::{Control, Reached, lock},
-    pager, text,
+    control::{Control, lock},
+    describe::duration,
 };
 
-/// Queries shorter than this have no progress.
+/// Time until the line is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Time between two drawings.
-const PACE: Duration = Duration::from_millis(200);
+/// Interval of updates.
+const INTERVAL: Duration = Duration::from_millis(200);
 
-/// The line of one query.
-#[derive(Debug)]
+/// The progress line of a statement.
+#[derive(Debug, Default)]
 pub(crate) struct Progress {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    over: bool,
-    shown: bool,
+    drawing: std::sync::Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Progress {
-    /// For a query that begins now; nothing is drawn unless `on`.
+    /// Starts to draw, if `on`.
     pub(crate) fn start(control: &Control, on: bool) -> Self {
-        let shared = Arc::new(Shared::default());
-        let thread = on.then(|| {
-            let (shared, control) = (Arc::clone(&shared), control.clone());
-            let drawing = thread::Builder::new().name("progress".into());
-            // Without a thread there is no progress line; the query is not affected.
-            drawing.spawn(move || draw(&shared, &control)).ok()
-        });
-        Progress { shared, thread: thread.flatten() }
+        let (sender, hidden) = channel();
+        let (control, began) = (control.clone(), Instant::now());
+        let draw = move || {
+            let mut wait = PATIENCE;
+            // Dropping the sender hides the line.
+            while hidden.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                let columns = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
+                let line: String = line(&control, began.elapsed()).chars().take(columns.saturating_sub(1)).collect();
+                let _ = write!(io::stderr(), "\r{line}\x1b[K").and_then(|()| io::stderr().flush());
+                wait = INTERVAL;
+            }
+            if wait == INTERVAL {
+                let _ = write!(io::stderr(), "\r\x1b[K").and_then(|()| io::stderr().flush());
+            }
+        };
+        // Without the thread there is only no progress line.
+        let thread = on.then(|| thread::Builder::new().name("progress".into()).spawn(draw).ok()).flatten();
+        Progress { drawing: thread.map(|thread| (sender, thread)).into() }
     }
 
     /// Removes the line.
     pub(crate) fn hide(&self) {
-        let mut state = lock(&self.shared.state);
-        state.over = true;
-        if std::mem::take(&mut state.shown) {
-            let _ = write!(io::stderr(), "\r\x1b[K").and_then(|()| io::stderr().flush());
+        if let Some((sender, thread)) = lock(&self.drawing).take() {
+            drop(sender);
+            let _ = thread.join();
         }
-        self.shared.changed.notify_all();
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         self.hide();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
-fn draw(shared: &Shared, control: &Control) {
-    let began = Instant::now();
-    let mut state = lock(&shared.state);
-    let mut next = began + PATIENCE;
-    while !state.over {
-        let left = next.saturating_duration_since(Instant::now());
-        if !left.is_zero() {
-            state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-            continue;
+fn line(control: &Control, elapsed: Duration) -> String {
+    let (reached, elapsed) = (control.reached(), duration(elapsed));
+    if control.is_cancelled() {
+        return format!("cancelling, {elapsed}");
+    }
+    let phase = hud_common::clean(if reached.phase.is_empty() { "running" } else { &reached.phase });
+    let rows = match (reached.read, reached.total) {
+        (0, _) => String::new(),
+        (read, 0) => format!(", {} rows", HumanCount(read)),
+        (read, total) => {
+            let share = (u128::from(read) * 100 / u128::from(total)).min(100);
+            format!(", {} of {} rows ({share} %)", HumanCount(read), HumanCount(total))
         }
-        let columns = pager::screen().map_or(80, |(columns, _)| columns).saturating_sub(1);
-        let line = line(&control.reached(), began.elapsed(), control.is_cancelled());
-        state.shown = true;
-        let _ = write!(io::stderr(), "\r{}\x1b[K", text::cut(&line, columns)).and_then(|()| io::stderr().flush());
-        next = Instant::now() + PACE;
-    }
-}
-
-fn line(reached: &Reached, elapsed: Duration, cancelled: bool) -> String {
-    if cancelled {
-        return format!("cancelling, {}", text::duration(elapsed));
-    }
-    let phase = if reached.phase.is_empty() { "running" } else { &reached.phase };
-    let mut line = hud_common::clean(phase).into_owned();
-    if reached.read > 0 && reached.total > 0 {
-        let share = (u128::from(reached.read) * 100 / u128::from(reached.total)).min(100);
-        line += &format!(", {} of {} rows ({share} %)", text::count(reached.read), text::count(reached.total));
-    } else if reached.read > 0 {
-        line += &format!(", {} rows", text::count(reached.read));
-    }
-    format!("{line}, {}; Ctrl-C cancels", text::duration(elapsed))
+    };
+    format!("{phase}{rows}, {elapsed}; Ctrl-C cancels")
 }
 
 #[cfg(test)]
@@ -108,15 +86,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_what_is_known() {
+    fn the_line_shows_known_numbers_only() {
         let time = Duration::from_millis(2_300);
-        let reached = |read, total| Reached { read, total, phase: "reading \x1bpolls".into() };
+        let control = Control::new();
+        assert_eq!(line(&control, time), "running, 2.3 s; Ctrl-C cancels");
+        control.set_phase("reading \x1bpolls");
+        control.set_total(100_000_000);
+        control.set_read(12_345_678);
         assert_eq!(
-            line(&reached(12_345_678, 100_000_000), time, false),
-            "reading \\x1bpolls, 12.3 M of 100.0 M rows (12 %), 2.3 s; Ctrl-C cancels"
+            line(&control, time),
+            "reading \\x1bpolls, 12,345,678 of 100,000,000 rows (12 %), 2.3 s; Ctrl-C cancels"
         );
-        assert_eq!(line(&reached(u64::MAX, 1), time, false).matches("(100 %)").count(), 1);
-        assert_eq!(line(&Reached::default(), time, false), "running, 2.3 s; Ctrl-C cancels");
-        assert_eq!(line(&reached(5, 0), time, true), "cancelling, 2.3 s");
+        control.set_read(u64::MAX);
+        assert!(line(&control, time).contains("(100 %)"));
+        control.cancel();
+        assert_eq!(line(&control, time), "cancelling, 2.3 s");
     }
 }

@@ -1,301 +1,343 @@
-//! The shell: sources of statements, and their execution.
+//! Reads statements and commands, and executes them.
 
 use std::{
-    io::{self, IsTerminal as _, Write},
-    path::PathBuf,
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal as _, Read as _, Write},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use reedline::Signal;
+
 use crate::{
+    command::{self, Command},
     control::{Control, lock},
     database::{Catalogue, Database, Summary},
+    describe,
+    editor::{self, ShellPrompt},
     error::{Result, ShellError},
-    interactive,
-    pager::{self, Output, Target},
+    pager::{self, Output},
     progress::Progress,
-    script::Place,
-    settings::{Expanded, Format, Settings},
+    settings::{Format, Settings},
     signals::Signals,
-    text,
+    splitter::{self, Piece, Splitter},
 };
+
+/// Maximum size of a line and of a statement, in bytes.
+pub(crate) const LONGEST: u64 = 16 << 20;
+
+const HINT: &str = "Statements end with `;`. \\d lists tables and views, \\? commands, Tab completes, Ctrl-D quits.";
 
 /// The source of statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// From the command line (`-c`).
+    /// The command line (`-c`).
     Sql(String),
-    /// From a file (`-f`).
+    /// A file (`-f`); `-` is standard input.
     File(PathBuf),
-    /// From standard input.
-    Stdin,
 }
 
 /// Options of the shell.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The name that the prompt begins with.
-    pub name: String,
-    /// Text before the first prompt, which names the session. A hint of what to do follows it.
+    /// Text before the first prompt.
     pub greeting: String,
-    /// The initial settings of answers.
+    /// The initial settings.
     pub settings: Settings,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { name: "hud".into(), greeting: String::new(), settings: Settings::default() }
+        Options { greeting: String::new(), settings: Settings::default() }
     }
 }
 
 /// The outcome of the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything was done, or the user quit.
+    /// All statements were executed, or the user quit.
     Done,
-    /// The reader of standard output is gone; that is no error.
+    /// The reader of standard output closed it, which is no error.
     OutputClosed,
     /// A signal ended it (SIGTERM, SIGHUP). The terminal is restored.
     Signal(i32),
 }
 
-/// Runs the statements of `inputs`, in order, and stops at the first error, which names its position. Without inputs: a
-/// shell if standard input is a terminal, else the statements of standard input.
+/// Runs the statements of `inputs`, in order, up to the first error, which names its line. Without inputs: a shell if standard
+/// input is a terminal, otherwise the statements from standard input.
 ///
-/// In a shell errors are printed and it continues; it ends by `\q`, Ctrl-D or a signal. While this runs, SIGINT,
-/// SIGTERM, SIGHUP and SIGPIPE belong to the shell.
+/// A shell prints errors and continues; it ends by `\q`, Ctrl-D or a signal. While this function runs, SIGINT, SIGTERM, SIGHUP
+/// and SIGPIPE are handled by the shell.
 pub fn run(database: &dyn Database, inputs: &[Input], options: Options) -> Result<Outcome> {
     let signals = Signals::watch()?;
-    let mut runner = Runner::new(database, &signals, options.settings);
-    let flow = runner.all(inputs, &options.name, &options.greeting);
-    // The program of `\o` is waited for in any case.
-    let closed = runner.close_target();
-    let flow = match (flow, signals.ended_by()) {
-        (_, Some(signal)) => return Ok(Outcome::Signal(signal)),
-        (flow, None) => flow?,
+    let mut runner = Runner {
+        database,
+        signals: &signals,
+        settings: options.settings,
+        catalogue: Arc::default(),
+        is_interactive: false,
+        took: Duration::ZERO,
     };
-    closed?;
-    Ok(if flow == Flow::Closed { Outcome::OutputClosed } else { Outcome::Done })
+    let flow = runner.run_all(inputs, &options.greeting);
+    if let Some(signal) = signals.ended_by() {
+        return Ok(Outcome::Signal(signal));
+    }
+    Ok(if flow? == Flow::OutputClosed { Outcome::OutputClosed } else { Outcome::Done })
 }
 
 /// Whether to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flow {
+enum Flow {
     /// With the next statement.
-    On,
-    /// Stop this script.
+    Continue,
+    /// End this input.
     Quit,
-    /// Stop everything: a signal came.
-    Left,
-    /// Stop everything: nobody reads the output.
-    Closed,
+    /// End the shell: a signal arrived.
+    Ended,
+    /// End the shell: the output was closed.
+    OutputClosed,
 }
 
-/// Options of `\g` for one statement.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct How {
-    /// Where the answer is written.
-    pub(crate) file: Option<String>,
-    /// Whether rows are blocks.
-    pub(crate) expanded: bool,
-    /// Whether a pager would stand in the way.
-    pub(crate) unpaged: bool,
-}
-
-/// Executes statements and commands.
-pub(crate) struct Runner<'a> {
-    pub(crate) database: &'a dyn Database,
-    pub(crate) signals: &'a Signals,
-    pub(crate) settings: Settings,
+struct Runner<'a> {
+    database: &'a dyn Database,
+    signals: &'a Signals,
+    settings: Settings,
     /// Relations and functions, for completion.
-    pub(crate) catalogue: Arc<Mutex<Catalogue>>,
-    /// Whether the shell is interactive.
-    pub(crate) is_interactive: bool,
-    /// The last statement that was run.
-    pub(crate) last: Option<String>,
-    /// An incomplete statement from the editor.
-    pub(crate) unfinished: Option<String>,
-    /// Text from the editor, to be added to the history.
-    pub(crate) edited: Option<String>,
-    /// Nesting depth of scripts.
-    pub(crate) depth: usize,
+    catalogue: Arc<Mutex<Catalogue>>,
+    is_interactive: bool,
     /// Duration of the last statement, cancelled or not.
-    pub(crate) took: Duration,
-    target: Option<Target>,
+    took: Duration,
 }
 
-impl<'a> Runner<'a> {
-    fn new(database: &'a dyn Database, signals: &'a Signals, settings: Settings) -> Self {
-        Runner {
-            database,
-            signals,
-            settings,
-            catalogue: Arc::default(),
-            is_interactive: false,
-            last: None,
-            unfinished: None,
-            edited: None,
-            depth: 0,
-            took: Duration::ZERO,
-            target: None,
+impl Runner<'_> {
+    fn run_all(&mut self, inputs: &[Input], greeting: &str) -> Result<Flow> {
+        if inputs.is_empty() && editor::is_possible() {
+            return self.prompt(greeting);
         }
+        let standard = [Input::File("-".into())];
+        for input in if inputs.is_empty() { &standard } else { inputs } {
+            let flow = match input {
+                // The line number of a single line is omitted.
+                Input::Sql(sql) => self.script(sql.trim().contains('\n').then_some("-c"), &mut sql.as_bytes())?,
+                Input::File(path) => self.file(path)?,
+            };
+            if matches!(flow, Flow::Ended | Flow::OutputClosed) {
+                return Ok(flow);
+            }
+        }
+        Ok(Flow::Continue)
     }
 
-    fn all(&mut self, inputs: &[Input], name: &str, greeting: &str) -> Result<Flow> {
-        if inputs.is_empty() && io::stdin().is_terminal() {
-            return interactive::run(self, name, greeting);
+    fn file(&mut self, path: &Path) -> Result<Flow> {
+        if path.as_os_str() == "-" {
+            return self.script(Some("standard input"), &mut io::stdin().lock());
         }
-        let standard = [Input::Stdin];
-        for input in if inputs.is_empty() { &standard } else { inputs } {
-            match self.input(input)? {
-                // `\q` ends the script that contains it.
-                Flow::On | Flow::Quit => {}
+        let failed = || ShellError::io(format!("read {}", path.display()));
+        let file = File::open(path).map_err(failed())?;
+        if file.metadata().map_err(failed())?.is_dir() {
+            return Err(ShellError::usage(format!("{} is a folder", path.display()), "name a file with SQL"));
+        }
+        self.script(Some(&path.to_string_lossy()), &mut BufReader::new(file))
+    }
+
+    /// Runs statements and commands, of which the last statement need not end with `;`.
+    fn script(&mut self, name: Option<&str>, lines: &mut dyn BufRead) -> Result<Flow> {
+        let at = |line: usize, error: ShellError| match name {
+            Some(name) => error.at(name, line),
+            None => error,
+        };
+        let mut splitter = Splitter::default();
+        let mut number = 0;
+        loop {
+            number += 1;
+            let mut line = Vec::new();
+            let read = lines.take(LONGEST).read_until(b'\n', &mut line);
+            if read.map_err(|error| at(number, ShellError::io("read on")(error)))? == 0 {
+                break;
+            }
+            let size = u64::try_from(line.len() + splitter.len()).unwrap_or(u64::MAX);
+            let text = String::from_utf8(line).ok().filter(|_| size < LONGEST);
+            let wrong =
+                || ShellError::usage("a statement is not UTF-8 text of less than 16 MiB", "is this a file with SQL?");
+            let text = text.ok_or_else(|| at(number, wrong()))?;
+            match self.pieces(splitter.push(&text), &at)? {
+                Flow::Continue => {}
                 other => return Ok(other),
             }
         }
-        Ok(Flow::On)
+        match splitter.finish() {
+            None => Ok(Flow::Continue),
+            Some((Ok(sql), line)) => self.pieces(vec![Piece::Statement(sql, line)], &at),
+            Some((Err(what), line)) => Err(at(line, ShellError::usage(format!("a {what} is not closed"), "close it"))),
+        }
     }
 
-    fn input(&mut self, input: &Input) -> Result<Flow> {
-        match input {
-            Input::Sql(sql) => {
-                // The line number of a single line is omitted.
-                let name = sql.trim().contains('\n').then(|| "-c".to_owned());
-                self.script(&Place { name, folder: None }, &mut sql.as_bytes())
+    fn pieces(&mut self, pieces: Vec<Piece>, at: &dyn Fn(usize, ShellError) -> ShellError) -> Result<Flow> {
+        for piece in pieces {
+            // Ctrl-C between two statements.
+            if self.signals.take_interrupt() || self.signals.ended_by().is_some() {
+                return Err(ShellError::Cancelled);
             }
-            Input::File(path) => self.include(path),
-            Input::Stdin => {
-                self.script(&Place { name: Some("standard input".into()), folder: None }, &mut io::stdin().lock())
+            let (flow, line) = match piece {
+                Piece::Statement(sql, line) => (self.execute(&sql), line),
+                Piece::Command(text, line) => (command::parse(&text).and_then(|command| self.command(command)), line),
+            };
+            match flow.map_err(|error| at(line, error))? {
+                Flow::Continue => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(if self.signals.ended_by().is_some() { Flow::Ended } else { Flow::Continue })
+    }
+
+    /// Prompts until the user quits. Errors are printed.
+    fn prompt(&mut self, greeting: &str) -> Result<Flow> {
+        self.is_interactive = true;
+        let mut editor = editor::open(&self.catalogue, self.signals.leave());
+        greeting.lines().for_each(|line| note(&hud_common::clean(line)));
+        note(HINT);
+        let mut splitter = Splitter::default();
+        loop {
+            self.load_catalogue();
+            let is_continued = splitter.is_pending();
+            let entered =
+                editor.read_line(&ShellPrompt { is_continued }).map_err(ShellError::io("read the terminal"))?;
+            // Ctrl-C while nothing ran is discarded.
+            self.signals.take_interrupt();
+            let text = match entered {
+                _ if self.signals.ended_by().is_some() => return Ok(Flow::Ended),
+                Signal::CtrlD => return Ok(Flow::Quit),
+                Signal::CtrlC => {
+                    splitter = Splitter::default();
+                    continue;
+                }
+                // The line end closes a comment.
+                Signal::Success(text) => match splitter::plain_word(&text).filter(|_| !is_continued) {
+                    Some("help") => "\\?\n".to_owned(),
+                    Some(_) => "\\q\n".to_owned(),
+                    None => text + "\n",
+                },
+                _ => return Ok(Flow::Ended),
+            };
+            // Saved now in case that the shell is killed. If this fails, it is saved at the end.
+            let _ = editor.sync_history();
+            for line in text.split_inclusive('\n') {
+                match self.pieces(splitter.push(line), &|_, error| error) {
+                    Ok(Flow::Continue) => continue,
+                    Ok(other) => return Ok(other),
+                    Err(_) if self.signals.ended_by().is_some() => return Ok(Flow::Ended),
+                    Err(error) if error.is_cancelled() => {
+                        note(&format!("cancelled after {}", describe::duration(self.took)));
+                    }
+                    Err(error) => note(&format!("error: {}", error.line())),
+                }
+                splitter = Splitter::default();
+                break;
             }
         }
     }
 
-    /// The current relations and functions.
-    pub(crate) fn look(&self) -> Catalogue {
+    /// Loads relations and functions, for completion too.
+    fn load_catalogue(&self) -> Catalogue {
         let catalogue = Catalogue::of(self.database);
         *lock(&self.catalogue) = catalogue.clone();
         catalogue
     }
 
-    /// Runs a statement and writes its answer.
-    pub(crate) fn execute(&mut self, sql: &str, how: &How) -> Result<Flow> {
-        self.last = Some(sql.to_owned());
+    fn command(&mut self, command: Command) -> Result<Flow> {
+        let width = io::stdout().is_terminal().then(pager::screen).flatten().map(|(columns, _)| columns);
+        let text = match command {
+            Command::Describe(None) => describe::relations(&self.load_catalogue(), width),
+            Command::Describe(Some(name)) => describe::relation(&self.load_catalogue(), &name, width)?,
+            Command::Functions(part) => {
+                describe::functions(&self.load_catalogue(), part.as_deref().unwrap_or_default(), width)?
+            }
+            Command::Help => describe::help(width),
+            Command::Options => describe::options(&self.settings, width),
+            Command::Set(option, value) => {
+                self.settings.set(&option, value.as_deref())?;
+                if self.is_interactive {
+                    note(&format!("{option} is {}", self.settings.get(&option)));
+                }
+                return Ok(Flow::Continue);
+            }
+            Command::Quit => return Ok(Flow::Quit),
+        };
+        self.output(&Control::new(), false, |out| {
+            out.write_all(text.as_bytes()).map_err(ShellError::io("write the result"))
+        })
+    }
+
+    /// Runs a statement and writes its result.
+    fn execute(&mut self, sql: &str) -> Result<Flow> {
         let mut settings = self.settings.clone();
-        if how.expanded {
-            settings.expanded = Expanded::On;
-        }
-        let mut once = how.file.as_deref().map(Target::open).transpose()?;
-        let target = once.as_mut().or(self.target.as_mut());
-        if target.is_none() && io::stdout().is_terminal() {
+        if io::stdout().is_terminal() {
             if settings.format.is_binary() {
                 return Err(ShellError::usage(
-                    format!("a terminal cannot show {}, which is binary", settings.format),
-                    "send it to a file by \\o FILE or by a redirection",
+                    format!("a terminal cannot show {}, which is binary", settings.format.name()),
+                    "redirect standard output to a file",
                 ));
             }
             settings.width = pager::screen().map(|(columns, _)| columns);
         }
         let control = Control::new();
-        let progress = Progress::start(&control, io::stderr().is_terminal());
-        let is_standard = target.is_none();
-        let mut out = match target {
-            Some(target) => Output::target(target, &control, &progress),
-            None => Output::standard(settings.pager && !how.unpaged && pager::can_page(), &control, &progress),
-        };
-        let began = Instant::now();
-        let (database, signals) = (self.database, self.signals);
-        let done = signals.during(&control, || {
-            let done = database.run(sql, &settings, &mut out, &control);
-            if let Ok(summary) = &done {
-                // `out` knows of a reader that is gone.
-                let _ = footer(&mut out, &settings, summary);
-            }
-            done
+        let (database, signals, began) = (self.database, self.signals, Instant::now());
+        let mut summary = Summary::default();
+        let flow = self.output(&control, io::stderr().is_terminal(), |out| {
+            signals.during(&control, || {
+                summary = database.run(sql, &settings, out, &control)?;
+                // `out` remembers that the reader closed it.
+                let _ = footer(out, &settings, &summary);
+                Ok(())
+            })
         });
         self.took = began.elapsed();
+        if signals.ended_by().is_some() {
+            return Ok(Flow::Ended);
+        }
+        if flow? == Flow::OutputClosed {
+            return Ok(Flow::OutputClosed);
+        }
+        if settings.timing {
+            note(&format!("took {}", describe::duration(self.took)));
+        } else if self.is_interactive && summary.rows.is_none() && !control.is_cancelled() {
+            note("done");
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// Writes the output of `write`, through the pager if necessary.
+    fn output(
+        &self,
+        control: &Control,
+        has_progress: bool,
+        write: impl FnOnce(&mut Output<'_>) -> Result<()>,
+    ) -> Result<Flow> {
+        let progress = Progress::start(control, has_progress);
+        let mut out = Output::new(control, &progress);
+        let done = write(&mut out);
         let (was_cancelled, is_paged) = (control.is_cancelled() && !out.is_broken(), out.is_paged());
         let is_whole = out.finish()?;
-        drop(progress);
-        if let Some(once) = once {
-            once.close().map_err(ShellError::io("write the answer"))?;
-        }
-        if signals.ended_by().is_some() {
-            return Ok(Flow::Left);
-        }
-        if !is_whole {
-            return Ok(if is_standard && !is_paged { Flow::Closed } else { Flow::On });
-        }
         match done {
-            Ok(summary) => {
-                self.tell(&settings, &summary);
-                Ok(Flow::On)
-            }
+            _ if !is_whole => Ok(if is_paged { Flow::Continue } else { Flow::OutputClosed }),
+            Ok(()) => Ok(Flow::Continue),
             Err(_) if was_cancelled => Err(ShellError::Cancelled),
             Err(error) => Err(error),
         }
-    }
-
-    fn tell(&self, settings: &Settings, summary: &Summary) {
-        if summary.truncated {
-            let rows =
-                settings.limit.map_or_else(|| "some".into(), |limit| format!("the first {}", text::count(limit)));
-            note(&format!("only {rows} rows are shown; \\pset limit off shows all"));
-        }
-        if settings.timing {
-            note(&format!("took {}", text::duration(summary.elapsed)));
-        } else if self.is_interactive && summary.rows.is_none() {
-            note("done");
-        }
-    }
-
-    /// The terminal's columns, if text is written to one.
-    pub(crate) fn width(&self) -> Option<usize> {
-        let is_screen = self.target.is_none() && io::stdout().is_terminal();
-        is_screen.then(pager::screen).flatten().map(|(columns, _)| columns)
-    }
-
-    /// Writes a command's output.
-    pub(crate) fn show(&mut self, text: &str) -> Result<Flow> {
-        let control = Control::new();
-        let progress = Progress::start(&control, false);
-        let is_standard = self.target.is_none();
-        let mut out = match &mut self.target {
-            Some(target) => Output::target(target, &control, &progress),
-            None => Output::standard(self.settings.pager && pager::can_page(), &control, &progress),
-        };
-        let written = out.write_all(text.as_bytes());
-        let is_paged = out.is_paged();
-        match (written, out.finish()?) {
-            (_, false) if is_standard && !is_paged => Ok(Flow::Closed),
-            (_, false) | (Ok(()), _) => Ok(Flow::On),
-            (Err(error), true) => Err(ShellError::io("write the answer")(error)),
-        }
-    }
-
-    /// Writes answers elsewhere from now on, or to standard output again.
-    pub(crate) fn redirect(&mut self, name: Option<&str>) -> Result<()> {
-        self.close_target()?;
-        self.target = name.map(Target::open).transpose()?;
-        Ok(())
-    }
-
-    fn close_target(&mut self) -> Result<()> {
-        self.target.take().map_or(Ok(()), Target::close).map_err(ShellError::io("write the answer"))
     }
 }
 
 fn footer(out: &mut dyn Write, settings: &Settings, summary: &Summary) -> io::Result<()> {
     match summary.rows {
         Some(rows) if settings.footer && settings.format == Format::Table => {
-            let more = if summary.truncated { " of more" } else { "" };
-            writeln!(out, "({rows} row{}{more})", if rows == 1 { "" } else { "s" })
+            writeln!(out, "({rows} row{})", if rows == 1 { "" } else { "s" })
         }
         _ => Ok(()),
     }
 }
 
-/// Writes a message that is not part of an answer.
+/// Prints a message on standard error.
 pub(crate) fn note(text: &str) {
-    // If nobody reads it, nothing is lost.
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,15 +1,16 @@
-//! Signal handling: Ctrl-C cancels the running statement, SIGTERM and SIGHUP end the shell in the ordinary way, so that
-//! the terminal is restored, the history kept and temporary files removed. A statement may ignore cancellation: a
-//! second Ctrl-C ends the process, and so does a SIGTERM after a moment.
+//! Signals: Ctrl-C cancels the running statement; SIGTERM and SIGHUP end the shell in order, so that the terminal is restored, the
+//! history saved and temporary files removed. If a statement ignores cancellation, a second Ctrl-C kills the process, and so does
+//! SIGTERM after [`GRACE`].
 
 use std::{
     io,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicI32, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use signal_hook::{
@@ -23,7 +24,7 @@ use crate::{
     error::{Result, ShellError},
 };
 
-/// Time that the shell may take to end after a SIGTERM, before it is killed.
+/// Time for the shell to end after SIGTERM.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Watches for signals until it is dropped.
@@ -32,6 +33,8 @@ pub(crate) struct Signals {
     shared: Arc<Shared>,
     handle: Handle,
     thread: Option<JoinHandle<()>>,
+    /// Dropped when the shell has ended.
+    running: Option<Sender<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -41,31 +44,29 @@ struct Shared {
     ended_by: AtomicI32,
     /// Makes the line editor return.
     leave: Arc<AtomicBool>,
-    over: Mutex<bool>,
-    changed: Condvar,
 }
 
 impl Signals {
-    /// Begins to watch.
+    /// Starts to watch.
     pub(crate) fn watch() -> Result<Self> {
-        // SIGPIPE too: by default it would end the shell when the user quits a pager. It is ignored, so that a write
-        // fails instead.
+        // SIGPIPE, which would kill the shell when a pager quits, is ignored: then the write fails instead.
         let mut received =
             Received::new([SIGINT, SIGTERM, SIGHUP, SIGPIPE]).map_err(ShellError::io("watch for signals"))?;
         let handle = received.handle();
         let shared = Arc::new(Shared::default());
+        let (running, ended) = channel();
         let thread = {
             let shared = Arc::clone(&shared);
-            let run = move || received.forever().for_each(|signal| shared.receive(signal));
+            let run = move || received.forever().for_each(|signal| shared.receive(signal, &ended));
             thread::Builder::new().name("signals".into()).spawn(run).map_err(ShellError::io("start a thread"))?
         };
-        Ok(Signals { shared, handle, thread: Some(thread) })
+        Ok(Signals { shared, handle, thread: Some(thread), running: Some(running) })
     }
 
     /// While `act` runs, Ctrl-C cancels `control`.
     pub(crate) fn during<T>(&self, control: &Control, act: impl FnOnce() -> T) -> T {
         *lock(&self.shared.current) = Some(control.clone());
-        // A signal that arrived before there was anything to cancel counts too.
+        // A signal may have arrived before there was a control.
         if self.ended_by().is_some() || self.shared.interrupted.load(Ordering::SeqCst) {
             control.cancel();
         }
@@ -92,8 +93,7 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        *lock(&self.shared.over) = true;
-        self.shared.changed.notify_all();
+        drop(self.running.take());
         self.handle.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -102,7 +102,7 @@ impl Drop for Signals {
 }
 
 impl Shared {
-    fn receive(&self, signal: i32) {
+    fn receive(&self, signal: i32, ended: &Receiver<()>) {
         match signal {
             SIGINT => self.interrupted.store(true, Ordering::SeqCst),
             SIGTERM | SIGHUP => {
@@ -111,7 +111,7 @@ impl Shared {
             }
             _ => return,
         }
-        // Not under the lock: the actions belong to the database.
+        // Without the lock, as cancellation runs the database's code.
         let current = lock(&self.current).clone();
         let was_cancelled = current.as_ref().is_some_and(Control::is_cancelled);
         if let Some(control) = current {
@@ -119,24 +119,11 @@ impl Shared {
         }
         let is_due = match signal {
             SIGINT => was_cancelled,
-            _ => !self.is_over_in(GRACE),
+            _ => ended.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout),
         };
         if is_due {
             let _ = crossterm::terminal::disable_raw_mode();
             let _: io::Result<()> = emulate_default_handler(signal);
         }
-    }
-
-    fn is_over_in(&self, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        let mut over = lock(&self.over);
-        while !*over {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            over = self.changed.wait_timeout(over, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
     }
 }

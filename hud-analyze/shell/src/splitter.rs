@@ -1,130 +1,128 @@
-//! Splits text into statements, and finds backslash commands between or in them.
-//!
-//! Text is pushed as it arrives (whole lines), statements and commands are returned in order. A command does not end
-//! the statement in which it stands: its handler may inspect the statement so far, take it or replace it.
+//! Splits lines into statements and backslash commands. A command is a line that begins with a backslash, outside strings and
+//! comments; it does not end the statement that it is in.
 
-use crate::lexer::{self, Kind, Open};
+use sqlparser::tokenizer::Token;
 
-/// A piece of the text.
+use crate::sql::{self, End};
+
+/// A statement or a command, and the number of its first line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
     /// A statement, without its `;`.
-    Statement(Statement),
-    /// A backslash command with its arguments.
-    Command {
-        /// Its text, from the backslash on.
-        text: String,
-        /// The line that it is on, from 1.
-        line: usize,
-    },
+    Statement(String, usize),
+    /// A command, with its arguments.
+    Command(String, usize),
 }
 
-/// A statement and where it began.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Statement {
-    /// Its text, without leading and trailing space.
-    pub(crate) sql: String,
-    /// The line that it began on, from 1.
-    pub(crate) line: usize,
-}
-
-/// Splits text.
+/// Splits lines.
 #[derive(Debug)]
 pub(crate) struct Splitter {
-    input: String,
-    at: usize,
-    open: Open,
-    pending: Statement,
+    /// Text that is not returned yet, and the number of its first line.
+    pending: String,
+    first: usize,
+    /// Number of the next line.
     line: usize,
 }
 
 impl Default for Splitter {
     fn default() -> Self {
-        Splitter { input: String::new(), at: 0, open: Open::Nothing, pending: Statement::default(), line: 1 }
+        Splitter { pending: String::new(), first: 1, line: 1 }
     }
 }
 
 impl Splitter {
-    /// Takes more text. It ends where a line ends, or is the last.
-    pub(crate) fn push(&mut self, text: &str) {
-        self.input.drain(..self.at);
-        self.at = 0;
-        self.input.push_str(text);
+    /// Adds a line with its line end. Returns the statements that end in it, or the command that it is.
+    pub(crate) fn push(&mut self, line: &str) -> Vec<Piece> {
+        let number = self.line;
+        self.line += 1;
+        if is_command(line) && !matches!(sql::tokenize(&self.pending).end, End::Open(_)) {
+            return vec![Piece::Command(line.trim().to_owned(), number)];
+        }
+        if self.pending.is_empty() {
+            self.first = number;
+        }
+        self.pending.push_str(line);
+        if line.contains(';') { self.split() } else { Vec::new() }
     }
 
-    /// The next piece of the text pushed until now.
-    pub(crate) fn next(&mut self) -> Option<Piece> {
-        while let Some(token) = lexer::next(&mut self.open, &self.input, self.at) {
-            self.at = token.range.end;
-            let text = &self.input[token.range];
-            let line = self.line;
-            self.line += text.matches('\n').count();
-            match token.kind {
-                Kind::End => {
-                    if let Some(statement) = self.take_pending() {
-                        return Some(Piece::Statement(statement));
-                    }
+    fn split(&mut self) -> Vec<Piece> {
+        let tokens = sql::tokenize(&self.pending);
+        let (mut pieces, mut from, mut begin) = (Vec::new(), 0, None);
+        let piece = |begin: usize, end: usize| {
+            let line = self.first + self.pending[..begin].matches('\n').count();
+            Piece::Statement(self.pending[begin..end].trim_end().to_owned(), line)
+        };
+        for (token, range) in &tokens.tokens {
+            match token {
+                Token::SemiColon => {
+                    pieces.extend(begin.take().map(|begin| piece(begin, range.start)));
+                    from = range.end;
                 }
-                Kind::Command if text == "\\\\" => {}
-                Kind::Command => return Some(Piece::Command { text: text.trim().to_owned(), line }),
-                kind => {
-                    // Space and comments before a statement are no part of it.
-                    if self.pending.sql.is_empty() {
-                        if !kind.is_significant() {
-                            continue;
-                        }
-                        self.pending.line = line;
-                    }
-                    self.pending.sql.push_str(text);
-                }
+                token if sql::is_significant(token) => _ = begin.get_or_insert(range.start),
+                _ => {}
             }
         }
-        self.input.clear();
-        self.at = 0;
-        None
+        // The database reports the error.
+        if tokens.end == End::Invalid && self.pending.trim_end().ends_with(';') {
+            pieces.push(piece(begin.unwrap_or(tokens.rest), self.pending.trim_end().len() - 1));
+            from = self.pending.len();
+        }
+        self.first += self.pending[..from].matches('\n').count();
+        self.pending.drain(..from);
+        if self.pending.trim().is_empty() {
+            self.pending.clear();
+        }
+        pieces
     }
 
-    /// Inserts text before all that has not been returned yet.
-    pub(crate) fn insert(&mut self, text: &str) {
-        self.input.insert_str(self.at, text);
+    /// Size of the text that is not returned yet.
+    pub(crate) fn len(&self) -> usize {
+        self.pending.len()
     }
 
-    /// The statement that has begun and not ended.
-    pub(crate) fn pending(&self) -> &str {
-        self.pending.sql.trim_end()
+    /// Whether a statement has begun and not ended.
+    pub(crate) fn is_pending(&self) -> bool {
+        let tokens = sql::tokenize(&self.pending);
+        tokens.end != End::Complete || tokens.tokens.iter().any(|(token, _)| sql::is_significant(token))
     }
 
-    /// Takes the statement that has begun and not ended.
-    pub(crate) fn take_pending(&mut self) -> Option<Statement> {
-        let mut statement = std::mem::take(&mut self.pending);
-        statement.sql.truncate(statement.sql.trim_end().len());
-        (!statement.sql.is_empty()).then_some(statement)
-    }
-
-    /// The open construct: a string, a comment.
-    pub(crate) fn open(&self) -> &Open {
-        &self.open
-    }
-
-    /// Discards all text that was pushed and not returned.
-    pub(crate) fn clear(&mut self) {
-        *self = Splitter::default();
+    /// Takes a last statement without `;`, or the name of the construct in it that has no end.
+    pub(crate) fn finish(&mut self) -> Option<(Result<String, &'static str>, usize)> {
+        if !self.is_pending() {
+            return None;
+        }
+        let text = std::mem::take(&mut self.pending);
+        let tokens = sql::tokenize(&text);
+        let begin = tokens.tokens.iter().find(|(token, _)| sql::is_significant(token));
+        let begin = begin.map_or(tokens.rest, |(_, range)| range.start);
+        let line = self.first + text[..begin].matches('\n').count();
+        Some((if let End::Open(what) = tokens.end { Err(what) } else { Ok(text[begin..].trim_end().to_owned()) }, line))
     }
 }
 
-/// Whether Enter at the end of `text` should run it, rather than begin a new line.
+fn is_command(line: &str) -> bool {
+    line.trim_start().starts_with('\\')
+}
+
+/// Whether Enter at the end of `text` runs it, instead of beginning a new line.
 pub(crate) fn is_complete(text: &str) -> bool {
-    let (tokens, open) = lexer::tokens(text);
-    if open != Open::Nothing {
-        return false;
+    let tokens = sql::tokenize(text);
+    let last = tokens.tokens.iter().rev().find(|(token, _)| sql::is_significant(token));
+    match tokens.end {
+        End::Open(_) => false,
+        End::Invalid => text.trim_end().ends_with(';'),
+        End::Complete => {
+            last.is_none_or(|(token, _)| *token == Token::SemiColon)
+                || text.lines().last().is_some_and(is_command)
+                || plain_word(text).is_some()
+        }
     }
-    let last = tokens.iter().rev().find(|token| !matches!(token.kind, Kind::Space | Kind::Comment));
-    last.is_none_or(|token| matches!(token.kind, Kind::End | Kind::Command)) || is_plain_word(text)
 }
 
-/// Whether it is one of the words that people type to quit any shell, or to get help in it.
-pub(crate) fn is_plain_word(text: &str) -> bool {
-    matches!(text.trim().trim_end_matches(';').trim_end().to_ascii_lowercase().as_str(), "quit" | "exit" | "help")
+/// The word that users of other shells type to quit or to get help.
+pub(crate) fn plain_word(text: &str) -> Option<&'static str> {
+    let text = text.trim().trim_end_matches(';').trim_end();
+    ["quit", "exit", "help"].into_iter().find(|word| text.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -133,116 +131,42 @@ mod tests {
 
     fn split(text: &str) -> Vec<String> {
         let mut splitter = Splitter::default();
-        splitter.push(text);
-        drain(&mut splitter)
-    }
-
-    fn drain(splitter: &mut Splitter) -> Vec<String> {
-        let mut all = Vec::new();
-        while let Some(piece) = splitter.next() {
-            all.push(match piece {
-                Piece::Statement(s) => format!("{}: {}", s.line, s.sql),
-                Piece::Command { text, line } => format!("{line}: {text} [{}]", splitter.pending()),
-            });
-        }
-        all
+        let mut pieces: Vec<_> = text.split_inclusive('\n').flat_map(|line| splitter.push(line)).collect();
+        pieces.extend(splitter.finish().map(|(rest, line)| Piece::Statement(format!("{rest:?}"), line)));
+        let text = |piece| match piece {
+            Piece::Statement(sql, line) => format!("{line}: {sql}"),
+            Piece::Command(text, line) => format!("{line}: command {text}"),
+        };
+        pieces.into_iter().map(text).collect()
     }
 
     #[test]
-    fn statements_end_at_semicolons_that_are_not_quoted() {
+    fn statements_end_at_semicolons_outside_quotes_and_comments() {
         for (text, wanted) in [
             ("select 1;", vec!["1: select 1"]),
             ("select 1; select 2 ;\n", vec!["1: select 1", "1: select 2"]),
             ("\n\n  select\n1;\nselect 2;", vec!["3: select\n1", "5: select 2"]),
             (";;\n;select 1;;", vec!["2: select 1"]),
             ("-- one; two\nselect ';' -- three;\n;", vec!["2: select ';' -- three;"]),
-            ("/* a;\nb */ select 1;", vec!["2: select 1"]),
-            ("select $$;$$; select \"a;b\";", vec!["1: select $$;$$", "1: select \"a;b\""]),
-            ("select 'it''s; so';", vec!["1: select 'it''s; so'"]),
-            ("select 1", vec![]),
-            ("-- nothing\n/* at all */;", vec![]),
-            ("select\r\n1;\r\n", vec!["1: select\r\n1"]),
+            ("select $$;$$;\n/* ; */", vec!["1: select $$;$$"]),
+            ("select 'a;\n\\d\n';", vec!["1: select 'a;\n\\d\n'"]),
+            ("select\n\\d polls \n1;", vec!["2: command \\d polls", "1: select\n1"]),
+            ("select 1", vec!["1: Ok(\"select 1\")"]),
+            ("-- a\n\nselect 'b;", vec!["3: Err(\"string\")"]),
+            ("select U&'\\zzzz';\nselect 2;", vec!["1: select U&'\\zzzz'", "2: select 2"]),
+            ("-- nothing\n", vec![]),
         ] {
-            assert_eq!(split(text), wanted, "{text:?}");
+            assert_eq!(split(text), wanted, "{text}");
         }
-    }
-
-    #[test]
-    fn commands_stand_between_and_in_statements() {
-        for (text, wanted) in [
-            ("\\d\n", vec!["1: \\d []"]),
-            ("select 1 \\g", vec!["1: \\g [select 1]"]),
-            ("select 1\n\\d polls\n+ 1;", vec!["2: \\d polls [select 1]", "1: select 1\n\n+ 1"]),
-            ("\\x \\d polls\nselect 1;", vec!["1: \\x []", "1: \\d polls []", "2: select 1"]),
-            ("\\x \\\\ select 1;", vec!["1: \\x []", "1: select 1"]),
-            ("select '\\d';", vec!["1: select '\\d'"]),
-        ] {
-            assert_eq!(split(text), wanted, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn text_may_come_line_by_line() {
-        let text = "select 'a\n;b' /* c\n; */ , $x$\n;$x$;\n\\d 'x\nselect E'\\'\n;' ;\nselect \"a\n;\";";
-        let mut splitter = Splitter::default();
-        let mut all = Vec::new();
-        for line in text.split_inclusive('\n') {
-            splitter.push(line);
-            all.extend(drain(&mut splitter));
-        }
-        assert_eq!(all, split(text));
-        assert_eq!(all.len(), 4);
-    }
-
-    #[test]
-    fn what_is_pending_can_be_taken_and_forgotten() {
-        let mut splitter = Splitter::default();
-        splitter.push("\nselect 1 \n");
-        assert_eq!(splitter.next(), None);
-        assert_eq!(splitter.take_pending(), Some(Statement { sql: "select 1".into(), line: 2 }));
-        assert_eq!(splitter.take_pending(), None);
-        splitter.push("select 'x");
-        assert_eq!(splitter.next(), None);
-        assert_eq!(splitter.open().what(), Some("string"));
-        splitter.clear();
-        splitter.push("select 2;");
-        assert_eq!(split("select 2;"), drain(&mut splitter));
     }
 
     #[test]
     fn enter_runs_what_is_complete() {
-        for text in ["", "  ", "select 1;", "select 1; -- done", "\\d", "select 1 \\g", "select 1;\n", "quit", "help;"]
-        {
-            assert!(is_complete(text), "{text:?}");
+        for text in ["", "select 1;", "select 1; -- done", "\\d", "select\n\\d polls", "quit", "-- a comment"] {
+            assert!(is_complete(text), "{text}");
         }
-        for text in ["select 1", "select ';", "select 1; select", "/* ;", "\\d\nselect", "$$;", "quit now"] {
-            assert!(!is_complete(text), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn any_text_is_taken_apart_without_loss() {
-        let alphabet: Vec<char> = "a1 '\"`$\\;-/*\n\r\teE.(é日\u{1b}\u{0}\u{202e}".chars().collect();
-        for seed in 1..3000_u64 {
-            let mut random = crate::random::Random::new(seed);
-            let text: String = (0..random.below(60)).map(|_| alphabet[random.below(alphabet.len())]).collect();
-            let (tokens, _) = lexer::tokens(&text);
-            let mut at = 0;
-            for token in &tokens {
-                assert_eq!(token.range.start, at, "{text:?}");
-                assert!(token.range.end > at, "{text:?}");
-                at = token.range.end;
-            }
-            assert_eq!(at, text.len(), "{text:?}");
-            let whole = split(&text);
-            let mut splitter = Splitter::default();
-            let mut lines = Vec::new();
-            for line in text.split_inclusive('\n') {
-                splitter.push(line);
-                lines.extend(drain(&mut splitter));
-            }
-            assert_eq!(lines, whole, "{text:?}");
-            let _ = is_complete(&text);
+        for text in ["select 1", "select ';", "/* ;", "select 1; select", "'\n\\d"] {
+            assert!(!is_complete(text), "{text}");
         }
     }
 }

@@ -1,145 +1,120 @@
-//! SQL's keywords, and a line on each statement.
+//! SQL tokens with their positions, by sqlparser's tokenizer, in the dialect of the database.
 
-/// Keywords that are completed and distinguished from names.
-pub(crate) const KEYWORDS: &[&str] = &[
-    "ALL",
-    "ANALYZE",
-    "AND",
-    "ANTI",
-    "AS",
-    "ASC",
-    "BETWEEN",
-    "BIGINT",
-    "BOOLEAN",
-    "BY",
-    "CASE",
-    "CAST",
-    "CREATE",
-    "CROSS",
-    "CURRENT",
-    "DATE",
-    "DESC",
-    "DESCRIBE",
-    "DISTINCT",
-    "DOUBLE",
-    "DROP",
-    "ELSE",
-    "END",
-    "ESCAPE",
-    "EXCEPT",
-    "EXCLUDE",
-    "EXISTS",
-    "EXPLAIN",
-    "EXTERNAL",
-    "FALSE",
-    "FETCH",
-    "FILTER",
-    "FIRST",
-    "FOLLOWING",
-    "FROM",
-    "FULL",
-    "GROUP",
-    "GROUPING",
-    "HAVING",
-    "IF",
-    "ILIKE",
-    "IN",
-    "INNER",
-    "INTERSECT",
-    "INTERVAL",
-    "IS",
-    "JOIN",
-    "LAST",
-    "LATERAL",
-    "LEFT",
-    "LIKE",
-    "LIMIT",
-    "LOCATION",
-    "NATURAL",
-    "NOT",
-    "NULL",
-    "NULLS",
-    "OFFSET",
-    "ON",
-    "OR",
-    "ORDER",
-    "OUTER",
-    "OVER",
-    "PARTITION",
-    "PRECEDING",
-    "QUALIFY",
-    "RANGE",
-    "RECURSIVE",
-    "REPLACE",
-    "RIGHT",
-    "ROLLUP",
-    "ROW",
-    "ROWS",
-    "SELECT",
-    "SEMI",
-    "SET",
-    "SHOW",
-    "SIMILAR",
-    "STORED",
-    "TABLE",
-    "TABLES",
-    "THEN",
-    "TIMESTAMP",
-    "TO",
-    "TRUE",
-    "UNBOUNDED",
-    "UNION",
-    "UNNEST",
-    "USING",
-    "VALUES",
-    "VARCHAR",
-    "VERBOSE",
-    "VIEW",
-    "WHEN",
-    "WHERE",
-    "WINDOW",
-    "WITH",
-    "WITHIN",
-];
+use std::ops::Range;
+
+use sqlparser::{
+    dialect::GenericDialect,
+    tokenizer::{Location, Token, Tokenizer, Whitespace},
+};
+
+/// Keywords that are completed, coloured, and never taken for names. sqlparser knows many more, such as NAME and TYPE, most of
+/// which are also names.
+const KEYWORDS: &str = "ALL ANALYZE AND AS ASC BETWEEN BY CASE CAST CREATE CROSS DESC DESCRIBE DISTINCT DROP ELSE END EXCEPT \
+                        EXISTS EXPLAIN EXTERNAL FALSE FILTER FROM FULL GROUP HAVING ILIKE IN INNER INTERSECT INTERVAL IS JOIN \
+                        LEFT LIKE LIMIT NOT NULL NULLS OFFSET ON OR ORDER OUTER OVER PARTITION RECURSIVE REPLACE RIGHT ROWS \
+                        SELECT SET SHOW TABLE TABLES THEN TIMESTAMP TRUE UNION USING VALUES VIEW WHEN WHERE WITH";
 
 /// Keywords that begin a statement.
-pub(crate) const BEGINNINGS: &[&str] =
-    &["CREATE", "DESCRIBE", "DROP", "EXPLAIN", "SELECT", "SET", "SHOW", "VALUES", "WITH"];
+pub(crate) const BEGINNINGS: &str = "CREATE DESCRIBE DROP EXPLAIN SELECT SET SHOW VALUES WITH";
 
-/// Statements and clauses: name, syntax, description.
-pub(crate) const TOPICS: [(&str, &str, &str); 10] = [
-    (
-        "select",
-        "[WITH name AS (SELECT …)] SELECT [DISTINCT] expression [AS name], … FROM table [JOIN table ON …] [WHERE …] \
-         [GROUP BY …] [HAVING …] [ORDER BY … [DESC]] [LIMIT n] [OFFSET n]",
-        "rows of tables and views, or sums over them",
-    ),
-    ("with", "WITH [RECURSIVE] name AS (SELECT …), … SELECT …", "names queries that the rest may use as tables"),
-    (
-        "join",
-        "a [LEFT|RIGHT|FULL|SEMI|ANTI|CROSS] JOIN b ON condition | USING (column)",
-        "rows of two tables that belong together",
-    ),
-    (
-        "over",
-        "function(…) OVER ([PARTITION BY …] [ORDER BY …] [ROWS BETWEEN … AND …])",
-        "a value from the rows around each",
-    ),
-    (
-        "explain",
-        "EXPLAIN [ANALYZE] [VERBOSE] SELECT …",
-        "how a query is run; with ANALYZE also runs it, and tells times",
-    ),
-    ("describe", "DESCRIBE table", "the columns of a table, as a query; \\d says more"),
-    ("show", "SHOW TABLES | SHOW ALL | SHOW name", "tables, or settings of the engine"),
-    ("set", "SET name = value", "changes a setting of the engine, for this shell"),
-    ("create view", "CREATE [OR REPLACE] VIEW name AS SELECT …", "names a query, for this shell"),
-    ("values", "VALUES (1, 'a'), (2, 'b')", "rows as they are written there"),
-];
+/// All of [`KEYWORDS`].
+pub(crate) fn keywords() -> impl Iterator<Item = &'static str> {
+    KEYWORDS.split_whitespace()
+}
 
-/// Whether an unquoted word is one of SQL's keywords.
-pub(crate) fn is_keyword(word: &str) -> bool {
-    word.len() < 16 && KEYWORDS.binary_search(&word.to_ascii_uppercase().as_str()).is_ok()
+/// Tokens of a text.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    /// Tokens with their bytes, white space and comments included.
+    pub(crate) tokens: Vec<(Token, Range<usize>)>,
+    /// The end of the text, after the last token.
+    pub(crate) end: End,
+    /// Offset of the text after the last token.
+    pub(crate) rest: usize,
+}
+
+/// How a text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// After a token.
+    Complete,
+    /// Inside a string, a comment or a quoted name.
+    Open(&'static str),
+    /// At text that is no token.
+    Invalid,
+}
+
+/// The tokens of a text. Any text has some.
+pub(crate) fn tokenize(text: &str) -> Tokens {
+    let mut found = Vec::new();
+    let done = Tokenizer::new(&GenericDialect {}, text).tokenize_with_location_into_buf(&mut found);
+    let mut positions = Positions { text, offset: 0, line: 1, column: 1 };
+    let mut tokens = Vec::with_capacity(found.len());
+    for token in found {
+        let start = positions.offset_of(token.span.start);
+        tokens.push((token.token, start..positions.offset_of(token.span.end)));
+    }
+    let rest = tokens.last().map_or(0, |(_, range)| range.end);
+    let end = match done {
+        Ok(()) => End::Complete,
+        Err(error) if error.message.contains("Unterminated") || error.message.contains("EOF") => {
+            End::Open(match text[rest..].chars().next() {
+                Some('"' | '`') => "quoted name",
+                Some('/') => "comment",
+                _ => "string",
+            })
+        }
+        Err(_) => End::Invalid,
+    };
+    Tokens { tokens, end, rest }
+}
+
+/// Converts sqlparser's lines and columns, in ascending order, to byte offsets.
+struct Positions<'a> {
+    text: &'a str,
+    offset: usize,
+    line: u64,
+    column: u64,
+}
+
+impl Positions<'_> {
+    fn offset_of(&mut self, location: Location) -> usize {
+        let mut chars = self.text[self.offset..].chars();
+        while (self.line, self.column) < (location.line, location.column) {
+            let Some(c) = chars.next() else { break };
+            self.offset += c.len_utf8();
+            (self.line, self.column) = if c == '\n' { (self.line + 1, 1) } else { (self.line, self.column + 1) };
+        }
+        self.offset
+    }
+}
+
+/// Whether a token is part of a statement, not only white space.
+pub(crate) fn is_significant(token: &Token) -> bool {
+    !matches!(token, Token::Whitespace(_))
+}
+
+/// Whether a token is a comment.
+pub(crate) fn is_comment(token: &Token) -> bool {
+    matches!(token, Token::Whitespace(Whitespace::SingleLineComment { .. } | Whitespace::MultiLineComment(_)))
+}
+
+/// Whether a token is this keyword.
+pub(crate) fn is(token: &Token, keyword: &str) -> bool {
+    matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword))
+}
+
+/// Whether a token is one of [`KEYWORDS`].
+pub(crate) fn is_keyword(token: &Token) -> bool {
+    keywords().any(|keyword| is(token, keyword))
+}
+
+/// The name that a token is, without quotes.
+pub(crate) fn name(token: &Token) -> Option<&str> {
+    match token {
+        Token::Word(word) if !is_keyword(token) => Some(&word.value),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -147,10 +122,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keywords_are_found() {
-        assert!(KEYWORDS.is_sorted());
-        assert!(KEYWORDS.iter().all(|word| is_keyword(word)));
-        assert!(BEGINNINGS.iter().all(|word| is_keyword(word)));
-        assert!(is_keyword("select") && !is_keyword("polls") && !is_keyword("größe"));
+    fn tokens_have_their_bytes() {
+        for text in
+            ["select 'größe', \"日本\" -- ü\n from t;", "a\r\n\tb", "E'\\'' $$;$$ /* /* */ ; */ x", "'open\n", "é'"]
+        {
+            let Tokens { tokens, rest, .. } = tokenize(text);
+            let joined: String = tokens.iter().map(|(_, range)| &text[range.clone()]).collect();
+            assert_eq!(joined + &text[rest..], text);
+        }
+        let words = tokenize("select größe from日").tokens;
+        assert_eq!(words.iter().filter_map(|(token, _)| name(token)).collect::<Vec<_>>(), ["größe", "from日"]);
+    }
+
+    #[test]
+    fn an_open_construct_is_named() {
+        for (text, end) in [
+            ("", End::Complete),
+            ("select 'a''", End::Open("string")),
+            ("e'\\'", End::Open("string")),
+            ("$a$b$", End::Open("string")),
+            ("\"a", End::Open("quoted name")),
+            ("/*/**/", End::Open("comment")),
+            ("-- '", End::Complete),
+        ] {
+            assert_eq!(tokenize(text).end, end, "{text}");
+        }
     }
 }

@@ -4,10 +4,7 @@
 
 mod support;
 
-use std::{
-    fs,
-    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use rustix::process::Signal;
 use support::Terminal;
@@ -17,271 +14,218 @@ const CTRL_D: &str = "\x04";
 const UP: &str = "\x1b[A";
 
 #[test]
-fn a_statement_is_typed_answered_and_recalled() {
+fn runs_statements_and_recalls_them_from_the_history() {
     let mut t = Terminal::start(&[]);
-    t.shows("four planets");
-    t.shows("\\d lists tables and views");
+    t.until_shown("four planets");
+    t.until_shown("\\d lists tables and views");
     t.enter("select name from planets;");
-    t.shows("Mars\n(4 rows)");
+    t.until_shown("Mars\n(4 rows)");
     t.enter("select moons from planets limit 1;");
-    t.shows("moons\n0\n(1 row)");
-    t.type_in(UP);
+    t.until_shown("moons\n0\n(1 row)");
+    t.press(UP);
     t.until("the last statement", |t| t.line() == "hud> select moons from planets limit 1;");
-    t.type_in(UP);
+    t.press(UP);
     t.until("the one before", |t| t.line() == "hud> select name from planets;");
-    t.type_in(CTRL_C);
+    t.press(CTRL_C);
     t.prompt();
     // A search.
-    t.type_in("\x12moons");
+    t.press("\x12moons");
     t.until("what was searched", |t| t.line().contains("(search moons) select moons from planets limit 1;"));
-    t.type_in("\r");
+    t.press("\r");
     t.until("what was found", |t| t.line() == "hud> select moons from planets limit 1;");
-    t.type_in(CTRL_C);
+    t.press(CTRL_C);
     t.prompt();
-    t.type_in(CTRL_D);
+    t.press(CTRL_D);
     assert!(t.end().success());
 }
 
 #[test]
-fn a_statement_has_many_lines() {
+fn a_statement_may_span_lines() {
     let mut t = Terminal::start(&[]);
     t.submit("select name -- one;");
     t.until("another line", |t| t.line() == "hud->");
     t.submit("from planets");
     t.until("another line", |t| t.line() == "hud->");
     t.enter("limit 2;");
-    t.shows("name\nMercury\nVenus\n(2 rows)");
-    // A command stands in a statement, which continues.
+    t.until_shown("name\nMercury\nVenus\n(2 rows)");
+    // A command does not end the statement that it is in.
     t.submit("select name");
     t.until("another line", |t| t.line() == "hud->");
-    t.submit("\\p");
-    t.until("a prompt that goes on", |t| t.screen().contains("select name\nhud->") && t.line() == "hud->");
+    t.submit("\\timing");
+    t.until("a continued prompt", |t| t.text().contains("timing is on\nhud->") && t.line() == "hud->");
     t.enter("from moonless;");
-    t.shows("Venus\n(2 rows)");
-    // Several at once.
+    t.until_shown("Venus\n(2 rows)\ntook ");
+    // Several statements in a line.
     t.enter("select name from planets limit 1; show width;");
-    t.shows("(1 row)\nwidth\n80\n(1 row)");
+    t.until_shown("width\n80\n(1 row)");
 }
 
 #[test]
 fn tab_completes_and_shows_a_menu() {
     let mut t = Terminal::start(&[]);
-    t.type_in("select moons from plan\t");
+    t.press("select moons from plan\t");
     t.until("the table", |t| t.line() == "hud> select moons from planets");
     t.enter(" limit 1;");
-    t.shows("moons\n0\n(1 row)");
-    t.type_in("select * from pla\t");
-    t.shows("a planet, from the sun outwards");
-    t.shows("plain_numbers");
-    t.until("the first one chosen", |t| t.chosen().starts_with("plain_numbers"));
-    t.type_in("\t");
-    t.until("the second one chosen", |t| t.chosen().starts_with("planets"));
-    t.type_in("\r");
-    t.until("the second of the menu", |t| t.line() == "hud> select * from planets" && t.chosen().is_empty());
-    t.type_in(CTRL_C);
+    t.until_shown("moons\n0\n(1 row)");
+    t.press("select * from pla\t");
+    t.until_shown("a planet, from the sun outwards");
+    t.until_shown("plain_numbers");
+    t.until("the first one chosen", |t| t.reversed().starts_with("plain_numbers"));
+    t.press("\t");
+    t.until("the second one chosen", |t| t.reversed().starts_with("planets"));
+    t.press("\r");
+    t.until("the second of the menu", |t| t.line() == "hud> select * from planets" && t.reversed().is_empty());
+    t.press(CTRL_C);
     t.prompt();
-    t.type_in("\\tim\t");
+    t.press("\\tim\t");
     t.until("the command", |t| t.line() == "hud> \\timing");
-    t.type_in("on\r");
-    t.shows("timing is on");
+    t.press("on\r");
+    t.until_shown("timing is on");
     t.prompt();
-    t.type_in("select 1, mo\t");
+    t.press("select 1, mo\t");
     t.until("the column of a table that is not named yet", |t| t.line() == "hud> select 1, moons");
 }
 
 #[test]
-fn commands_describe_and_set() {
+fn commands_describe_relations_and_set_options() {
     let mut t = Terminal::start(&[]);
     t.enter("\\d");
-    t.shows("endless        table  a number, slowly");
-    t.shows("moonless       view   a planet without moons");
+    t.until_shown("endless        table  a number, slowly");
+    t.until_shown("moonless       view   a planet without moons");
     t.enter("\\d planets");
-    t.shows("table planets: a planet, from the sun outwards");
-    t.shows("  moons   count  its moons");
+    t.until_shown("table planets: a planet, from the sun outwards");
+    t.until_shown("moons   count  its moons");
     t.enter("\\d plnets");
-    t.shows("error: there is no table or view plnets; did you mean planets?");
+    t.until_shown("error: there is no table or view plnets; \\d lists them");
     t.enter("\\timng");
-    t.shows("error: there is no command \\timng; did you mean \\timing?");
+    t.until_shown("error: there is no command \\timng; \\? lists the commands");
     t.enter("\\df");
-    t.shows("brightness(name) -> Float64");
+    t.until_shown("brightness(name) -> Float64");
     t.enter("\\x");
-    t.shows("expanded is on");
+    t.until_shown("expanded is on");
     t.enter("select * from planets limit 1;");
-    t.shows("name: Mercury\nmoons: 0\n(1 row)");
+    t.until_shown("name: Mercury\nmoons: 0\n(1 row)");
     t.enter("\\pset format csv");
     t.enter("select * from planets limit 1;");
-    t.shows("name,moons\nMercury,0\nhud>");
+    t.until_shown("name,moons\nMercury,0\nhud>");
     t.enter("select * from nowhere;");
-    t.shows("error: there is no table nowhere");
-    t.enter("\\i nowhere.sql");
-    t.shows("error: cannot read nowhere.sql: No such file");
+    t.until_shown("error: there is no table nowhere");
+    t.enter("\\?");
+    t.until_shown("\\df [TEXT]            list functions, or those whose name contains TEXT");
     t.enter("set x = 1;");
-    t.shows("done");
+    t.until_shown("done");
     t.submit("\\q");
     assert!(t.end().success());
 }
 
 #[test]
-fn ctrl_c_cancels_a_query_and_the_shell_lives_on() {
+fn ctrl_c_cancels_the_statement_and_not_the_shell() {
     let mut t = Terminal::start(&[]);
     t.submit("select * from endless;");
-    t.shows("reading endless, ");
-    t.shows(" of 1.0 M rows (");
-    t.type_in(CTRL_C);
-    t.shows("cancelled after ");
+    t.until_shown("reading endless, ");
+    t.until_shown(" of 1,000,000 rows (");
+    t.press(CTRL_C);
+    t.until_shown("cancelled after ");
     t.prompt();
-    assert!(!t.screen().contains("reading endless"), "the progress stays:\n{}", t.screen());
+    assert!(!t.text().contains("reading endless"), "the progress stays:\n{}", t.text());
     t.enter("select name from planets limit 1;");
-    t.shows("Mercury\n(1 row)");
-    // At the prompt it discards the typed text.
-    t.type_in("select 'abc");
+    t.until_shown("Mercury\n(1 row)");
+    // At the prompt it discards the input.
+    t.press("select 'abc");
     t.until("what was typed", |t| t.line() == "hud> select 'abc");
-    t.type_in(CTRL_C);
+    t.press(CTRL_C);
     t.prompt();
     t.enter("select name from planets limit 2;");
-    t.shows("Venus\n(2 rows)");
-    // Lines before included.
+    t.until_shown("Venus\n(2 rows)");
+    // Earlier lines of the statement too.
     t.submit("select name");
     t.until("another line", |t| t.line() == "hud->");
-    t.submit("\\p");
-    t.until("a prompt that goes on", |t| t.line() == "hud->" && t.screen().contains("select name\nhud->"));
-    t.type_in(CTRL_C);
+    t.submit("\\timing");
+    t.until("a continued prompt", |t| t.line() == "hud->" && t.text().contains("timing is on\nhud->"));
+    t.press(CTRL_C);
     t.prompt();
-    t.type_in(CTRL_D);
+    t.press(CTRL_D);
     assert!(t.end().success());
 }
 
 #[test]
-fn what_is_longer_than_the_screen_goes_through_the_pager() {
+fn sends_output_longer_than_the_screen_to_the_pager() {
     let mut t = Terminal::start(&[("PAGER", "sed s/^/paged:/")]);
     t.enter("select n from plain_numbers limit 20;");
-    t.shows("\n19\n(20 rows)");
-    assert!(!t.screen().contains("paged:"));
+    t.until_shown("\n19\n(20 rows)");
+    assert!(!t.text().contains("paged:"));
     t.enter("select n from plain_numbers limit 50;");
-    t.shows("paged:49\npaged:(50 rows)");
-    t.enter("\\pset pager off");
+    t.until_shown("paged:49\npaged:(50 rows)");
+    drop(t);
+    let mut t = Terminal::start(&[("PAGER", "")]);
     t.enter("select n from plain_numbers limit 60;");
-    t.shows("\n59\n(60 rows)");
+    t.until_shown("\n59\n(60 rows)");
 }
 
 #[test]
-fn a_pager_may_be_plain_or_left_early() {
+fn the_pager_may_end_early() {
     let mut t = Terminal::start(&[("PAGER", "cat")]);
     t.enter("select n from plain_numbers;");
-    t.shows("99999\n(100000 rows)");
+    t.until_shown("99999\n(100000 rows)");
     drop(t);
     let mut t = Terminal::start(&[("PAGER", "head -n 2")]);
     t.enter("select n from plain_numbers;");
-    t.until("two lines and no error", |t| t.screen().contains("plain_numbers;\nn\n0\nhud>"));
+    t.until("two lines and no error", |t| t.text().contains("plain_numbers;\nn\n0\nhud>"));
 }
 
 #[test]
 fn the_shell_follows_the_size_of_the_terminal() {
     let mut t = Terminal::start(&[]);
-    t.type_in("show wid");
+    t.press("show wid");
     t.until("half a statement", |t| t.line() == "hud> show wid");
-    t.resize(10, 40);
-    t.type_in("th;");
+    t.resize((40, 10));
+    t.press("th;");
     t.until("the rest of it", |t| t.line() == "hud> show width;");
-    t.type_in("\r");
-    t.shows("width\n40\n(1 row)");
+    t.press("\r");
+    t.until_shown("width\n40\n(1 row)");
     t.prompt();
     t.enter("select name from planets limit 3;");
-    t.shows("Earth\n(3 rows)");
+    t.until_shown("Earth\n(3 rows)");
 }
 
 #[test]
-fn a_signal_ends_the_shell_and_gives_the_terminal_back() {
+fn a_signal_ends_the_shell_and_restores_the_terminal() {
     let home = tempfile::tempdir().unwrap();
     for during_query in [false, true] {
         let mut t = Terminal::start_in(&home, &[]);
         t.prompt();
-        assert!(t.is_raw());
+        t.until("raw mode", |t| t.is_raw());
         if during_query {
             t.submit("select n from endless;");
-            t.shows("reading endless");
+            t.until_shown("reading endless");
         }
         t.signal(Signal::TERM);
-        t.shows("left by signal 15");
+        t.until_shown("ended by signal 15");
         assert_eq!(t.end().code(), Some(143));
     }
-    // Typed text is kept, for its owner only.
+    // The history is saved, readable by its owner only.
     let history = home.path().join("state/hud/sql_history");
     assert_eq!(fs::read_to_string(&history).unwrap(), "select n from endless;\n");
     assert_eq!(fs::metadata(&history).unwrap().permissions().mode() & 0o777, 0o600);
     let mut t = Terminal::start_in(&home, &[]);
     t.prompt();
-    t.type_in(UP);
-    t.until("what another shell was asked", |t| t.line() == "hud> select n from endless;");
+    t.press(UP);
+    t.until("the statement of another shell", |t| t.line() == "hud> select n from endless;");
 }
 
 #[test]
-fn an_empty_hud_history_keeps_none() {
+fn an_empty_hud_history_disables_the_history() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::start_in(&home, &[("HUD_HISTORY", "")]);
     t.prompt();
     t.enter("select name from planets;");
-    t.type_in(CTRL_D);
+    t.press(CTRL_D);
     assert!(t.end().success());
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn an_editor_changes_the_statement() {
-    let home = tempfile::tempdir().unwrap();
-    let editor = home.path().join("my editor");
-    fs::write(&editor, "#!/bin/sh\nsed -i s/planets/moonless/ \"$1\"\n").unwrap();
-    fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut t = Terminal::start_in(&home, &[("EDITOR", "'./my editor'")]);
-    t.prompt();
-    t.enter("select name from planets;");
-    t.shows("(4 rows)");
-    // Without a `;` it is put on the prompt for review.
-    t.submit("\\e");
-    t.until("the statement, changed", |t| t.line() == "hud> select name from moonless");
-    t.type_in(CTRL_C);
-    t.prompt();
-    t.type_in("select moons from planets");
-    t.until("half a statement", |t| t.line() == "hud> select moons from planets");
-    t.type_in("\x0f");
-    t.until("the statement, changed", |t| t.line() == "hud> select moons from moonless");
-    t.type_in(CTRL_C);
-    t.prompt();
-    fs::write(home.path().join("q.sql"), "select name\nfrom planets;\n").unwrap();
-    t.enter("\\e q.sql");
-    t.shows("select name\nfrom moonless;\nname\nMercury\nVenus\n(2 rows)");
-}
-
-#[test]
-fn a_statement_is_watched_until_ctrl_c() {
-    let mut t = Terminal::start(&[]);
-    t.submit("select name from planets limit 1 \\watch 0.1");
-    t.until("three runs", |t| t.screen().matches("every 0.1 s, ").count() >= 3);
-    t.type_in(CTRL_C);
-    t.shows("stopped");
-    t.prompt();
-    t.enter("\\g");
-    t.shows("Mercury\n(1 row)");
-}
-
-#[test]
-fn a_dumb_terminal_has_plain_lines() {
-    let mut t = Terminal::start(&[("TERM", "dumb")]);
-    assert!(!t.is_raw());
-    t.submit("select name");
-    t.until("a prompt that goes on", |t| t.line() == "hud->");
-    t.enter("from planets limit 1;");
-    t.shows("Mercury\n(1 row)");
-    t.submit("quit");
-    assert!(t.end().success());
-    // If lines are read unedited, no signal is checked in the middle of one.
-    let mut t = Terminal::start(&[("TERM", "dumb")]);
-    t.signal(Signal::TERM);
-    assert_eq!(t.end().signal(), Some(15));
-}
-
-#[test]
-fn colours_are_there_unless_they_are_not_wanted() {
+fn no_color_disables_colours() {
     let is_colour = |raw: &[u8]| raw.windows(4).any(|bytes| bytes == b"\x1b[32" || bytes == b"\x1b[1;");
     for (variables, wanted) in [(&[][..], true), (&[("NO_COLOR", "1")][..], false)] {
         let mut t = Terminal::start(variables);
@@ -291,17 +235,17 @@ fn colours_are_there_unless_they_are_not_wanted() {
 }
 
 #[test]
-fn a_pasted_escape_does_nothing() {
+fn replaces_pasted_control_characters() {
     let mut t = Terminal::start(&[]);
-    t.type_in("\x1b[200~select '\x07\u{9b}2Jx' from planets;\x1b[201~");
-    t.until("a stand-in for each", |t| t.line().contains("select '?¿2Jx' from planets;"));
-    t.type_in("\r");
-    t.shows("error: there is no column '\\x07\\u{9b}2jx'");
+    t.press("\x1b[200~select '\x07\u{9b}2Jx' from planets;\x1b[201~");
+    t.until("replacements", |t| t.line().contains("select '?¿2Jx' from planets;"));
+    t.press("\r");
+    t.until_shown("error: there is no column '\\x07\\u{9b}2jx'");
     assert!(!t.raw.contains(&7));
 }
 
 #[test]
-fn less_is_the_pager_where_none_is_named() {
+fn less_is_the_default_pager() {
     let path = std::env::var_os("PATH").unwrap();
     if !std::env::split_paths(&path).any(|folder| folder.join("less").is_file()) {
         eprintln!("skipped: there is no less here");
@@ -309,11 +253,22 @@ fn less_is_the_pager_where_none_is_named() {
     }
     let mut t = Terminal::start(&[]);
     t.submit("select n from plain_numbers limit 50;");
-    t.until("a screenful", |t| t.line() == ":" && t.screen().contains("\n20\n"));
-    t.type_in(" ");
-    t.shows("\n43\n");
-    t.type_in("q");
+    t.until("a screenful", |t| t.line() == ":" && t.text().contains("\n20\n"));
+    t.press(" ");
+    t.until_shown("\n43\n");
+    t.press("q");
     t.prompt();
     t.enter("show width;");
-    t.shows("width\n80\n(1 row)");
+    t.until_shown("width\n80\n(1 row)");
+}
+
+#[test]
+fn a_dumb_terminal_is_read_like_a_pipe() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::start_in(&home, &[("TERM", "dumb")]);
+    t.type_in("select name from planets limit 1;\n");
+    t.shows("Mercury\n(1 row)");
+    assert!(!t.is_raw());
+    t.type_in("\\q\n");
+    assert!(t.end().success());
 }

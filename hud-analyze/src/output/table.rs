@@ -1,4 +1,4 @@
-//! A table of text: cells cleaned, numbers to the right, long names clipped where it must fit.
+//! Text tables: cells without control characters, numbers right-aligned, long names shortened to fit the terminal.
 
 use std::io::{self, Write};
 
@@ -10,22 +10,54 @@ use arrow::{
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::{Shape, may_colour, spell};
-use crate::{error::Result, human, view::Unit};
+use super::stdout::may_colour;
+use crate::{
+    error::Result,
+    human,
+    query::view::{Item, Unit},
+};
 
 /// Space between columns.
 const GAP: u16 = 2;
-/// No column is clipped below this, however narrow the terminal.
+/// Minimum width of shortened columns.
 const MIN_WIDTH: usize = 12;
 
-/// What a column holds, as far as its looks go.
+/// How a result is shown as a table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shape<'a> {
+    /// Columns with a known unit.
+    pub(crate) columns: &'a [Item],
+    /// Maximum number of rows.
+    pub(crate) limit: Option<usize>,
+    /// Show columns that are null in all rows.
+    pub(crate) wide: bool,
+    /// Text for null.
+    pub(crate) null: &'a str,
+    /// Show each row as a block of lines.
+    pub(crate) expanded: bool,
+    /// Width of the terminal; `None` for unlimited.
+    pub(crate) width: Option<usize>,
+}
+
+/// A number with its unit, as text.
+pub(crate) fn spell(unit: Unit, value: i64) -> String {
+    match unit {
+        Unit::Ns => human::nanos(value),
+        Unit::EpochNs => human::time_of_day(value),
+        Unit::Bytes => human::bytes(value),
+        Unit::Count => human::count(value),
+        Unit::Id | Unit::Share | Unit::Text | Unit::Flag => value.to_string(),
+    }
+}
+
+/// Alignment and shortening of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Stands to the right and is never clipped.
+    /// Right-aligned, never shortened.
     Number,
-    /// Clipped in its middle, nearer to its start: the crate and, above all, the last names of a path tell the most.
+    /// Shortened in the middle: crate and function are the most informative parts of a path.
     Text,
-    /// Clipped at its start: a path's end tells the most.
+    /// Shortened at the start: the end of a file path is the most informative part.
     Path,
 }
 
@@ -42,13 +74,13 @@ impl Table {
         Self { columns: columns.collect(), rows: Vec::new() }
     }
 
-    /// With one row more.
+    /// Adds a row.
     pub(crate) fn push(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
-    /// A query's answer. A view's `file` and `line` become one column, as editors know it, and unless all columns are
-    /// wanted, what is null in every row is left out.
+    /// A query's result. Columns `file` and `line` of a view are combined into one, in the syntax of editors. Unless `wide`,
+    /// columns that are null in all rows are omitted.
     pub(crate) fn of(schema: &SchemaRef, batches: &[RecordBatch], shape: &Shape<'_>) -> Result<Self> {
         let items = shape.columns;
         let fields = schema.fields();
@@ -61,7 +93,7 @@ impl Table {
             let look = if field.data_type().is_numeric() { Look::Number } else { Look::Text };
             let name = hud_common::clean(field.name()).into_owned();
             match (unit, name.strip_suffix("_share")) {
-                // `9.8 %` tells that it is a share.
+                // `9.8 %` shows that it is a share.
                 (Some(Unit::Share), Some(of)) if schema.column_with_name(of).is_none() => (of.to_string(), look),
                 (Some(Unit::Share), Some(_)) => ("share".to_string(), look),
                 _ => (name, look),
@@ -112,12 +144,12 @@ impl Table {
         }
     }
 
-    /// To a terminal, within its width; to anything else in full.
+    /// Writes the table, shortened to `width`.
     pub(crate) fn print(&self, width: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(self.render(width, may_colour()).as_bytes())
     }
 
-    /// A block of lines for each row.
+    /// Writes each row as a block of lines.
     pub(crate) fn blocks(&self, out: &mut dyn Write) -> io::Result<()> {
         let wide = self.columns.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
         for (place, row) in self.rows.iter().enumerate() {
@@ -143,7 +175,7 @@ impl Table {
         }));
         for row in &self.rows {
             let cells = row.iter().zip(&widths).zip(&self.columns);
-            table.add_row(cells.map(|((cell, width), (_, look))| clip(cell, *width, *look)));
+            table.add_row(cells.map(|((cell, width), (_, look))| shorten(cell, *width, *look)));
         }
         let last = self.columns.len().saturating_sub(1);
         for (i, (column, (_, look))) in table.column_iter_mut().zip(&self.columns).enumerate() {
@@ -160,8 +192,7 @@ impl Table {
         text
     }
 
-    /// How wide each column may be: its own width, or, where the table is too wide, the widest that may be clipped
-    /// give way.
+    /// Width of each column. If the table is too wide, the widest columns that may be shortened are narrowed.
     fn widths(&self, total: Option<usize>) -> Vec<usize> {
         let own = |(i, (name, _)): (usize, &(String, Look))| {
             let cells = self.rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.width());
@@ -180,7 +211,7 @@ impl Table {
         }
     }
 
-    /// As a table for a document. Names stand as code where they would be read as markup.
+    /// Writes a Markdown table. Names with markup characters are formatted as code.
     pub(crate) fn markdown(&self, out: &mut dyn Write) -> io::Result<()> {
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
         let mut text = line(self.columns.iter().map(|(name, _)| markdown_cell(name)).collect());
@@ -201,8 +232,8 @@ fn markdown_cell(cell: &str) -> String {
     }
 }
 
-/// `text` in at most `width` columns of the terminal.
-fn clip(text: &str, width: usize, look: Look) -> String {
+/// Shortens `text` to `width` columns.
+fn shorten(text: &str, width: usize, look: Look) -> String {
     if text.width() <= width {
         return text.to_string();
     }
@@ -240,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stand_to_the_right() {
+    fn right_aligns_numbers() {
         assert_eq!(
             table().render(None, false),
             "function                                     file:line                       self\n\
@@ -250,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fits_the_terminal_and_keeps_what_tells_the_most() {
+    fn shortens_names_to_fit_the_terminal() {
         assert_eq!(
             table().render(Some(60), false),
             "function                   file:line                    self\n\
@@ -260,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_no_markup() {
+    fn escapes_markup_in_names() {
         let mut out = Vec::new();
         let mut table = Table::new(&[("function", Look::Text)]);
         table.push(vec!["<impl Fn(u8) | T>::call".into()]);
@@ -269,10 +300,10 @@ mod tests {
     }
 
     #[test]
-    fn clipping_counts_columns_not_characters() {
-        assert_eq!(clip("日本語日本語", 9, Look::Text), "日…日本語");
-        assert_eq!(clip("short", 5, Look::Text), "short");
-        assert_eq!(clip("longer", 5, Look::Text), "l…ger");
-        assert_eq!(clip("src/main.rs:7", 10, Look::Path), "…main.rs:7");
+    fn counts_columns_not_characters() {
+        assert_eq!(shorten("日本語日本語", 9, Look::Text), "日…日本語");
+        assert_eq!(shorten("short", 5, Look::Text), "short");
+        assert_eq!(shorten("longer", 5, Look::Text), "l…ger");
+        assert_eq!(shorten("src/main.rs:7", 10, Look::Path), "…main.rs:7");
     }
 }

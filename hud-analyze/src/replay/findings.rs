@@ -36,8 +36,9 @@ impl Replay {
         let most = memory / A_THING;
         self.cache = Cache::new(most, most);
         while from < to {
-            let (shelf, limits) = (&self.files.shelf, self.limits);
-            let filled = self.cache.fill(shelf, &self.parts, Window { from, to }, limits, &mut self.names, Pace::WHOLE);
+            let (reader, limits) = (&self.index.reader, self.limits);
+            let filled =
+                self.cache.fill(reader, &self.parts, Window { from, to }, limits, &mut self.names, Pace::WHOLE);
             let window = Window { from: filled.since().unwrap_or(from).max(from), to };
             let total = self.cache.total(window, limits).into_owned();
             self.add_types(&total);
@@ -71,7 +72,7 @@ impl Replay {
         let tasks: HashSet<TaskId> = sums.tasks.keys().copied().chain(in_away).collect();
         let names = &mut self.names;
         for part in self.parts.iter().filter(|part| matches!(part.table, Table::Tasks | Table::Spawns)) {
-            self.files.shelf.read(part, &["task_id", "type_id"], (i64::MIN, i64::MAX), |batch| {
+            self.index.reader.read(part, &["task_id", "type_id"], (i64::MIN, i64::MAX), |batch| {
                 add_types(names, &tasks, batch);
                 true
             });

@@ -1,8 +1,7 @@
-//! The whole session, once, in the background: load and anomalies for the scrubber, and the types of tasks that a window
-//! meets in passing.
+//! Reads the whole session once in the background: load and anomalies for the scrubber, and the types of tasks.
 //!
-//! One thread goes through the session by slices of time, with the code that makes snapshots, and keeps none of it. It
-//! stands back while the person's own frame is being made.
+//! One thread processes slices of the session with the code that makes snapshots, and keeps none of the partials. It pauses
+//! while a frame is made.
 
 use std::{
     collections::HashMap,
@@ -24,61 +23,61 @@ use hud_common::{
 
 use super::{
     cache::{CHUNK, chunk_of, gather_rows},
-    files::{Part, Shelf},
+    segment_reader::{Part, SegmentReader},
 };
 
-/// Chunks in a slice: memory is bounded by what happens in so many seconds.
+/// Chunks in a slice, which limits memory to that of 5 seconds.
 const SLICE: i64 = 5;
-/// Tasks of which a type is remembered.
+/// Maximum number of tasks whose type is kept.
 const MOST_TASKS: usize = 1 << 20;
-/// How long to stand back at once.
+/// Interval at which the thread checks whether it may continue.
 const PAUSE: Duration = Duration::from_millis(2);
-/// What load and anomalies are made of.
+/// Tables for load and anomalies.
 const TABLES: [Table; 6] = [Table::Polls, Table::OffCpu, Table::Samples, Table::Spawns, Table::Tasks, Table::Drops];
 
-/// What tasks are, as far as it is new.
+/// New types and parents of tasks.
 #[derive(Debug, Default)]
 pub(super) struct Learned {
     pub(super) types: HashMap<TaskId, TypeId>,
     pub(super) spawned: HashMap<TaskId, SpawnedBy>,
 }
 
-/// How the two threads know of each other.
+/// Flags for the background thread.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
     /// A frame is being made.
     pub(super) is_busy: AtomicBool,
-    /// Nobody wants to know any more.
+    /// The replay was closed.
     pub(super) is_over: AtomicBool,
 }
 
-/// What the thread is given.
+/// Input of the thread.
 pub(super) struct Work {
-    pub(super) shelf: Arc<Shelf>,
+    pub(super) reader: Arc<SegmentReader>,
     pub(super) parts: Vec<Part>,
     pub(super) limits: Window,
     pub(super) names: Names,
     pub(super) query: Query,
 }
 
-/// Starts it. The ticks wait for whoever draws; what was learned does not.
+/// Starts the thread. The channel of ticks is bounded, so the thread waits until they are drawn; the channel of names is not.
 pub(super) fn start(work: Work, signs: &Arc<Signs>) -> (Receiver<Vec<Tick>>, Receiver<Learned>) {
     let (ticks, strip) = sync_channel(1 << 12);
     let (learned, names) = channel();
     let signs = Arc::clone(signs);
     let named = thread::Builder::new().name("hud-overview".into());
-    // Without it the strip is learned from what is looked at.
-    if let Err(error) = named.spawn(move || go_through(work, &signs, &ticks, &learned)) {
+    // Without the thread, the scrubber shows the windows that were viewed.
+    if let Err(error) = named.spawn(move || process(work, &signs, &ticks, &learned)) {
         drop(error);
     }
     (strip, names)
 }
 
-fn go_through(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, learned: &Sender<Learned>) {
-    // Linux has a nice value for each thread: the person's own frame does not even wait for what is under way here.
+fn process(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, learned: &Sender<Learned>) {
+    // On Linux the nice value is per thread. A frame then need not wait for the slice in progress.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, 19);
-    let stand_back = || {
+    let pause = || {
         while signs.is_busy.load(Ordering::Relaxed) && !signs.is_over.load(Ordering::Relaxed) {
             thread::sleep(PAUSE);
         }
@@ -88,13 +87,13 @@ fn go_through(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, lear
     let mut spawned: HashMap<TaskId, SpawnedBy> = HashMap::new();
     let mut is_wanted = true;
     let events: Vec<(i64, i64)> =
-        work.parts.iter().filter(|p| TABLES.contains(&p.table)).map(|p| (p.span.first, p.span.last)).collect();
+        work.parts.iter().filter(|p| TABLES.contains(&p.table)).map(|p| (p.interval.first, p.interval.last)).collect();
     let mut chunk = chunk_of(work.limits.from);
     let past = chunk_of(work.limits.to).saturating_add(1);
-    while chunk < past && stand_back() {
+    while chunk < past && pause() {
         let slice = (chunk, chunk.saturating_add(SLICE).min(past));
         let (from, to) = (Bucket(slice.0.saturating_mul(CHUNK)), Bucket(slice.1.saturating_mul(CHUNK)));
-        // Hours in which nothing was recorded are passed over at once.
+        // Skips time without rows, which may be hours.
         if !events.iter().any(|(first, last)| *first <= to.start() && from.start() <= *last) {
             let next = events.iter().map(|(first, _)| *first).filter(|first| *first > to.start()).min();
             let Some(next) = next else { break };
@@ -102,7 +101,7 @@ fn go_through(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, lear
             continue;
         }
         let grain = Grain::Nothing;
-        let intake = gather_rows(&work.shelf, &work.parts, slice, work.limits, &TABLES, grain, stand_back);
+        let intake = gather_rows(&work.reader, &work.parts, slice, work.limits, &TABLES, grain, pause);
         let (partials, names) = intake.into_parts();
         let mut news = Learned::default();
         for (task, type_id) in &names.type_of {
@@ -119,7 +118,7 @@ fn go_through(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, lear
                 news.spawned.insert(*task, *by);
             }
         }
-        // Whether a sleep was a task's needs its kind.
+        // Whether an off-CPU interval blocked a task depends on the task's kind.
         work.names.add_tasks(&names);
         if is_wanted {
             let window = (slice.1 - slice.0).saturating_mul(CHUNK).saturating_mul(Bucket::NANOS);

@@ -20,44 +20,47 @@ use hud_common::{
 };
 
 use super::{
-    cache::{CHUNK, Cache, Filled, Pace, chunk_of, touching},
-    files::{Files, Part, columns_of_page},
+    cache::{CHUNK, Cache, Filled, Pace, chunk_of},
     overview::{self, Learned, Signs, Work},
+    segment_index::SegmentIndex,
+    segment_reader::{Part, columns_of_page, touching},
 };
 use crate::{
-    catalog::{State, open_state},
     error::{Error, Result},
-    origin::{self, Found},
+    source::{
+        location::{self, Found},
+        recovery::{State, open_state},
+    },
 };
 
-/// Things that partials keep, at one to three hundred bytes each: of what was looked at before, and for one frame.
+/// Maximum number of items in partials, of 100 to 300 bytes each: of earlier frames, and of one frame.
 const KEPT: usize = 1 << 19;
 const MOST: usize = 1 << 20;
-/// How often to look at a session that is being recorded.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Rows that end later than this past the end are none that a recorder wrote.
+/// Interval of updates of a session that is being recorded.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(500);
+/// Rows that end more than this (ns) after the session's end are invalid.
 const AHEAD: i64 = 2_000_000_000;
-/// Buckets of a task's page that are kept.
+/// Maximum number of cached buckets of a task's page.
 const MOST_DETAILS: usize = 20_000;
-/// For each millisecond of patience, rows that are read at once instead: two CPUs take about two milliseconds.
+/// Rows of a window that is counted as a whole, per millisecond of patience. Two CPUs take about two milliseconds for them.
 const ROWS_A_MS: usize = 20_000;
-/// How often patience is doubled at most: from 15 to 120 ms.
+/// Maximum number of times that patience is doubled: from 15 to 120 ms.
 const MOST_HURRIED: u32 = 3;
-/// How long what the background learned is taken in between two frames.
+/// Time for results of the background thread between two frames.
 const LEARN_FOR: Duration = Duration::from_millis(5);
-/// How long nothing is asked for by a person who does not jump on at once.
+/// Time without a new frame after which the user is assumed to stay at the instant.
 const STILL: Duration = Duration::from_millis(60);
-/// What each thread reads at once, after the first frame, of what that left out: a person who goes on waits for no more.
+/// Chunks that each thread reads at a time after an incomplete frame. The next key waits for no more than these.
 const CHUNKS_MORE: i64 = 4;
-/// What is read at once of what may be asked for next.
+/// Maximum number of chunks that are read ahead.
 const MOST_AHEAD: i64 = 8;
 
 /// A recorded session, or one that is being recorded, at any instant.
 pub struct Replay {
     manifest: Manifest,
     state: State,
-    pub(super) files: Files,
-    /// The parts as of the last look.
+    pub(super) index: SegmentIndex,
+    /// The parts at the last update.
     pub(super) parts: Vec<Part>,
     pub(super) names: Names,
     pub(super) cache: Cache,
@@ -66,20 +69,20 @@ pub struct Replay {
     newest: Option<i64>,
     notices: Vec<String>,
     focus: Option<TaskId>,
-    /// Of the open page, by chunk; a chunk that is there is whole.
+    /// Details of the focused task by chunk; cached chunks are complete.
     details: BTreeMap<i64, BTreeMap<Bucket, TaskDetail>>,
-    looked: Instant,
+    updated: Instant,
     signs: Arc<Signs>,
     learned: Option<Receiver<Learned>>,
-    /// When the last frame was made.
+    /// Time of the last frame.
     shown: Instant,
-    /// The last instant that was asked for, and in which direction it moved.
+    /// The instant of the last frame, and its distance from the one before.
     last_at: Option<(i64, i64)>,
-    /// After how long a frame is given of what is read by then.
+    /// Time after which a frame is made of the rows read so far.
     patience: Option<Duration>,
-    /// The window of the last frame, of which there was no time to read all.
+    /// The window of the last frame, if there was no time to read all of it.
     unfinished: Option<Window>,
-    /// How many frames in a row moved on from such a window.
+    /// Number of successive frames whose window was incomplete when the next one followed.
     hurried: u32,
 }
 
@@ -90,20 +93,20 @@ impl Drop for Replay {
 }
 
 impl Replay {
-    /// Opens the session at `path`, the first one of a store; recovers it where its recorder was killed.
+    /// Opens the session at `path`, the first one of a store; recovers it if its recorder was killed.
     pub fn open(path: &Path) -> Result<Self> {
-        let found = origin::find(path)?.into_iter().next();
+        let found = location::find(path)?.into_iter().next();
         Self::of(found.ok_or_else(|| Error::Replay(format!("find a session at {}", path.display())))?)
     }
 
-    /// Opens a session that was found.
+    /// Opens a session.
     pub(crate) fn of(found: Found) -> Result<Self> {
         let Found { dir, mut manifest } = found;
         let mut notices = Vec::new();
         let state = open_state(&dir, &mut manifest, &mut notices)?;
         let mut replay = Replay {
             state,
-            files: Files::new(dir),
+            index: SegmentIndex::new(dir),
             parts: Vec::new(),
             names: Names::default(),
             cache: Cache::new(KEPT, MOST),
@@ -113,7 +116,7 @@ impl Replay {
             notices,
             focus: None,
             details: BTreeMap::new(),
-            looked: Instant::now(),
+            updated: Instant::now(),
             signs: Arc::default(),
             learned: None,
             shown: Instant::now(),
@@ -123,43 +126,43 @@ impl Replay {
             hurried: 0,
             manifest,
         };
-        replay.look()?;
+        replay.update()?;
         Ok(replay)
     }
 
-    /// Gives frames after two or three times as long at most, of the newest part of their window where that is all that was
-    /// read; the rest is read by [`Source::wait`]. Without, every frame is of its whole window.
+    /// Makes frames within two or three times `patience`, of the newest part of the window if no more was read; the rest is read
+    /// by [`Source::wait`]. Without it, every frame is of its whole window.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
     }
 
-    /// What was recorded, where, when and how.
+    /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// What whoever opens it should know: what recovery did.
+    /// Recovery and losses, as text for the user.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// Whether the last frame lacks what there was no time to read.
+    /// Whether there was no time to read all of the last frame's window.
     pub(crate) fn has_more_to_read(&self) -> bool {
         self.unfinished.is_some()
     }
 
-    /// What could not be read so far, in words.
+    /// Parts that could not be read so far, as text.
     pub fn damage(&self) -> Vec<String> {
-        self.files.shelf.damage()
+        self.index.reader.damage()
     }
 
-    /// Goes through the whole session in the background. Gives its load and anomalies as they become known, a tick a
-    /// bucket; what it learns of tasks it keeps.
+    /// Reads the whole session in the background. Returns a channel of its load and anomalies, a tick per bucket; types of tasks
+    /// are added to the names.
     pub fn overview(&mut self, query: Query) -> Receiver<Vec<Tick>> {
         let work = Work {
-            shelf: Arc::clone(&self.files.shelf),
+            reader: Arc::clone(&self.index.reader),
             parts: self.parts.clone(),
             limits: self.limits,
             names: self.names.clone(),
@@ -170,7 +173,7 @@ impl Replay {
         ticks
     }
 
-    /// Waits until the overview has gone through the whole session.
+    /// Waits until the overview has read the whole session.
     pub fn learn_all(&mut self) {
         let Some(learned) = self.learned.take() else { return };
         learned.iter().for_each(|news| self.take(&news));
@@ -181,7 +184,7 @@ impl Replay {
         news.spawned.iter().for_each(|(task, by)| self.names.add_spawn(*task, *by));
     }
 
-    /// Takes in what has been learned meanwhile, as much as does not keep a person waiting.
+    /// Adds results of the background thread, for a limited time. Returns whether there were any.
     fn learn(&mut self) -> bool {
         let until = Instant::now() + LEARN_FOR;
         let mut has_news = false;
@@ -198,7 +201,7 @@ impl Replay {
         has_news
     }
 
-    /// Now, by the wall clock: a session is looked at where it is recorded, or later.
+    /// The current time by the wall clock. A session is read on the machine that records it, or later.
     fn now() -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
@@ -208,9 +211,9 @@ impl Replay {
         self.state == State::Recording
     }
 
-    /// Takes in what has come, and lets go of what it makes stale. Gives whether there was anything.
-    fn look(&mut self) -> Result<bool> {
-        self.looked = Instant::now();
+    /// Reads new rows, and discards partials that they invalidate. Returns whether there was anything new.
+    fn update(&mut self) -> Result<bool> {
+        self.updated = Instant::now();
         let end = match self.is_recording() {
             true => Self::now(),
             false => {
@@ -220,33 +223,33 @@ impl Replay {
         };
         let names = &mut self.names;
         let mut intake = NamesOnly::new(names);
-        let found = self.files.look(&self.manifest, |table, batch| intake.0.batch(table, batch))?;
+        let found = self.index.update(&self.manifest, |table, batch| intake.0.batch(table, batch))?;
         intake.give_back(names);
         self.limits = Window { from: Bucket::of(self.manifest.start), to: Bucket::of(end.saturating_add(AHEAD)) };
         let Some(since) = found.since else { return Ok(found.has_names) };
         self.cache.forget_since(since);
         drop(self.details.split_off(&chunk_of(Bucket::of(since))));
-        self.parts = self.files.parts().cloned().collect();
-        let shelf = Arc::clone(&self.files.shelf);
-        self.coverage_told = shelf.last_end(self.files.of(Table::Coverage), i64::MAX);
+        self.parts = self.index.parts().cloned().collect();
+        let reader = Arc::clone(&self.index.reader);
+        self.coverage_told = reader.last_end(self.index.of(Table::Coverage), i64::MAX);
         let events = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes, Table::Spawns, Table::Ends];
         let events = self.parts.iter().filter(|part| events.contains(&part.table));
-        self.newest = shelf.last_end(events, self.limits.to.start().saturating_sub(1));
+        self.newest = reader.last_end(events, self.limits.to.start().saturating_sub(1));
         Ok(true)
     }
 
-    /// What is due where a session is being recorded. Gives whether there is anything new.
-    fn tend(&mut self) -> Result<bool> {
-        if !self.is_recording() || self.looked.elapsed() < LOOK_EVERY {
+    /// Updates a session that is being recorded, at intervals. Returns whether there was anything new.
+    fn poll(&mut self) -> Result<bool> {
+        if !self.is_recording() || self.updated.elapsed() < UPDATE_INTERVAL {
             return Ok(false);
         }
-        self.manifest = Manifest::read(self.files.path())?;
-        let is_locked = SessionDir::at(self.files.path()).is_locked().unwrap_or(true);
-        let mut has_news = self.look()?;
-        // What came between the look and the end is there now.
+        self.manifest = Manifest::read(self.index.path())?;
+        let is_locked = SessionDir::at(self.index.path()).is_locked().unwrap_or(true);
+        let mut has_news = self.update()?;
+        // There may be rows between the update and the end.
         if self.manifest.complete || !is_locked {
             self.state = if self.manifest.complete { State::Complete } else { State::Killed };
-            self.look()?;
+            self.update()?;
             has_news = true;
         }
         Ok(has_news)
@@ -256,7 +259,7 @@ impl Replay {
         self.newest.or(self.manifest.end).unwrap_or(self.manifest.start)
     }
 
-    /// What a task's page shows beyond its partials.
+    /// Details for a task's page, which partials do not contain.
     fn detail(&mut self, task: TaskId, window: Window) -> TaskDetail {
         if self.focus != Some(task) || self.details.len() > MOST_DETAILS {
             self.focus = Some(task);
@@ -291,7 +294,7 @@ impl Replay {
         let mut intake = Intake::new(from, to);
         intake.focus(Some(task));
         for part in touching(&self.parts, Window { from, to }, &[Table::Polls, Table::Wakes]) {
-            self.files.shelf.read(part, columns_of_page(part.table), (from.start(), to.start()), |batch| {
+            self.index.reader.read(part, columns_of_page(part.table), (from.start(), to.start()), |batch| {
                 intake.batch_again(part.table, batch);
                 true
             });
@@ -304,7 +307,7 @@ impl Replay {
         }
     }
 
-    /// Reads of a window what there is time for, the newest first: so many chunks by each thread at least.
+    /// Reads as much of a window as there is time for, newest first, with at least this number of chunks per thread.
     fn fill(&mut self, window: Window, chunks: i64) -> Filled {
         let patience = self.patience.map(|patience| patience.saturating_mul(1 << self.hurried));
         let at_once = |patience: Duration| usize::try_from(patience.as_millis()).unwrap_or(0).saturating_mul(ROWS_A_MS);
@@ -313,7 +316,7 @@ impl Replay {
             Pace { until, chunks, at_once: at_once(patience) }
         });
         let pace = pace.unwrap_or(Pace::WHOLE);
-        let filled = self.cache.fill(&self.files.shelf, &self.parts, window, self.limits, &mut self.names, pace);
+        let filled = self.cache.fill(&self.index.reader, &self.parts, window, self.limits, &mut self.names, pace);
         self.unfinished = matches!(filled, Filled::Since(_)).then_some(window);
         filled
     }
@@ -321,7 +324,7 @@ impl Replay {
     fn try_snapshot(&mut self, query: &Query) -> Snapshot {
         let at = query.at.unwrap_or_else(|| self.last());
         let window = Window::ending(at, query.window);
-        // Who plays fast sees frames that are less often and more whole.
+        // Fast playback shows fewer, but more complete frames.
         self.hurried = match self.unfinished {
             Some(last) if last != window => (self.hurried + 1).min(MOST_HURRIED),
             Some(_) => self.hurried,
@@ -357,8 +360,8 @@ impl Replay {
         })
     }
 
-    /// Reads what comes next in the direction of the last steps. Only small steps have one: who jumps may jump anywhere.
-    /// Gives whether there was anything to do.
+    /// Reads the next chunks in the direction of the last step, if it was small: a jump has no direction. Returns whether a
+    /// chunk was missing.
     fn read_ahead(&mut self) -> bool {
         let Some((at, step)) = self.last_at else { return false };
         if step == 0 || step.unsigned_abs() > 10_000_000_000 {
@@ -368,7 +371,7 @@ impl Replay {
         let ahead = (step.abs() / (CHUNK * Bucket::NANOS)).saturating_add(2).min(MOST_AHEAD);
         for n in 1..=ahead {
             let chunk = here.saturating_add(n.saturating_mul(step.signum()));
-            if self.cache.prefetch(&self.files.shelf, &self.parts, chunk, self.limits, &mut self.names) {
+            if self.cache.prefetch(&self.index.reader, &self.parts, chunk, self.limits, &mut self.names) {
                 return true;
             }
         }
@@ -376,7 +379,7 @@ impl Replay {
     }
 }
 
-/// An intake that is given names alone.
+/// An [`Intake`] for names only.
 struct NamesOnly(Intake);
 
 impl NamesOnly {
@@ -395,7 +398,7 @@ impl Source for Replay {
     fn wait(&mut self, most: Duration) -> Result<bool, SourceError> {
         let began = Instant::now();
         let failed = |error: Error| SourceError(error.to_string());
-        let has_news = self.tend().map_err(failed)? | self.learn();
+        let has_news = self.poll().map_err(failed)? | self.learn();
         if let Some(window) = self.unfinished.filter(|_| began.elapsed() < most) {
             self.signs.is_busy.store(true, Ordering::Relaxed);
             self.fill(window, CHUNKS_MORE);
@@ -403,7 +406,7 @@ impl Source for Replay {
             return Ok(true);
         }
         if !has_news && began.elapsed() < most && !self.read_ahead() && self.shown.elapsed() > STILL {
-            self.cache.divide(&self.files.shelf, &self.parts, self.limits, &mut self.names);
+            self.cache.fill_chunk(&self.index.reader, &self.parts, self.limits, &mut self.names);
         }
         Ok(has_news)
     }

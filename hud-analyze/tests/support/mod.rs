@@ -2,62 +2,53 @@
 //! by hand. What a real program looks like is tested on a recording.
 
 // Each test binary uses its part of this, and nobody links it.
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+};
 
 use hud_analyze::{
     catalog::Catalog,
     view::{Arguments, View},
 };
 use hud_common::session::{
-    Clock, Columns, CoverageColumns, CoverageRow, FORMAT_VERSION, FrameColumns, FrameRow, InflightLog, Manifest,
-    ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options, PollColumns, PollRow, SampleColumns, SampleRow,
-    SessionDir, SessionLock, StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns,
-    ThreadRow, seal,
+    Clock, CoverageColumns, CoverageRow, FrameColumns, FrameRow, Manifest, ModuleColumns, ModuleRow, OffCpuColumns,
+    OffCpuRow, PollColumns, PollRow, SampleColumns, SampleRow, SessionDir, SessionLock, StackColumns, StackRow,
+    TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow,
 };
+use hud_testkit::Random;
+pub use hud_testkit::{MS, SECOND, T0, copy_folder as copy_to, recording};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The start of every made-up session: 2023-11-14T22:13:20Z.
-pub const T0: i64 = 1_700_000_000_000_000_000;
-pub const SECOND: i64 = 1_000_000_000;
-pub const MS: i64 = 1_000_000;
-/// What a sample stands for at 100 Hz.
+/// The weight of a sample at 100 Hz.
 pub const TICK: i64 = 10 * MS;
 
-/// So many milliseconds into the session.
+/// Milliseconds into the session.
 pub fn at(ms: i64) -> i64 {
     T0 + ms * MS
 }
 
 pub fn manifest() -> Manifest {
     Manifest {
-        format_version: FORMAT_VERSION,
         id: "synthetic".into(),
-        hud_version: "0.1.0".into(),
-        host: "nowhere".into(),
-        kernel: "6.0".into(),
-        cpus: 2,
-        pid: 100,
-        exe: "/srv/app".into(),
-        build_id: None,
         tokio_version: Some("1.54.1".into()),
-        start: T0,
-        end: Some(T0 + 10 * SECOND),
-        end_reason: Some("made up".into()),
-        options: Options { freq: 100, polls: "exact".into(), ..Options::default() },
         clock: Clock { mono: 0, real: T0 },
-        complete: true,
-        ..Manifest::default()
+        ..hud_testkit::manifest()
     }
 }
 
-/// A session of 10 s in a folder of its own.
-pub struct Session {
-    _tmp: TempDir,
-    pub path: PathBuf,
-    dir: SessionDir,
+/// A session of 10 s.
+pub struct Session(hud_testkit::Session);
+
+impl Deref for Session {
+    type Target = hud_testkit::Session;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Session {
@@ -66,34 +57,11 @@ impl Session {
     }
 
     pub fn with(manifest: &Manifest) -> Self {
-        let tmp = TempDir::new().unwrap();
-        let path = tmp.path().join("session");
-        let (dir, lock) = SessionDir::create(&path, manifest).unwrap();
-        drop(lock);
-        Self { _tmp: tmp, path, dir }
+        Session(hud_testkit::Session::new(manifest))
     }
 
     pub fn dir(&self) -> &SessionDir {
         &self.dir
-    }
-
-    /// Seals `rows` as one more segment of their table.
-    pub fn add<C: Columns>(&self, rows: impl IntoIterator<Item = C::Row>) -> &Self {
-        let number = self.log::<C>(rows);
-        seal(&self.dir, C::TABLE, number).unwrap();
-        self
-    }
-
-    /// Leaves `rows` in a log. Whoever opens the session recovers it, unless [`Session::record`] goes on.
-    pub fn log<C: Columns>(&self, rows: impl IntoIterator<Item = C::Row>) -> u32 {
-        let mut columns = C::default();
-        for row in rows {
-            columns.push(row);
-        }
-        let number = self.dir.next_number(C::TABLE).unwrap();
-        let mut log = InflightLog::create(&self.dir, C::TABLE, number).unwrap();
-        log.append(&columns.finish()).unwrap();
-        log.finish().unwrap().1
     }
 
     /// The cast of most tests: two workers, a thread of the blocking pool, and the types and stacks below.
@@ -170,9 +138,8 @@ impl Session {
         session
     }
 
-    /// What a recorder holds for as long as it runs.
     pub fn record(&self) -> SessionLock {
-        self.dir.lock().unwrap()
+        self.lock()
     }
 
     pub fn catalog(&self) -> Catalog {
@@ -347,7 +314,7 @@ pub fn rows(session: &Path, view: View, arguments: Arguments) -> Vec<Value> {
     runtime().block_on(async {
         let catalog = Catalog::open(session).unwrap();
         let rows = async |arguments: &Arguments| {
-            let frame = view.plan(&catalog, arguments).await.unwrap();
+            let frame = catalog.plan(&view, arguments).await.unwrap();
             to_json(&frame.collect().await.unwrap())
         };
         let few = rows(&arguments).await;
@@ -382,13 +349,8 @@ pub type Coverage = CoverageColumns;
 /// nulls, stretches that cross everything. Always the same.
 pub fn busy(events: i64) -> Session {
     let session = Session::with_cast();
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut random = move |below: i64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        i64::try_from(state % u64::try_from(below).unwrap()).unwrap()
-    };
+    let mut random = Random::after(88_172_645_463_325_252);
+    let mut random = move |below| random.below(below);
     const TASKS: [(i64, i64); 6] = [(LOOP0, 5), (CITIZEN, 1), (SLEEPER, 2), (HOG, 3), (WORK, 4), (SLEEPER, 2)];
     let half = T0 + 5 * SECOND;
     session.add::<Coverage>([covered("polls", T0, half), covered("off_cpu", T0, T0 + 10 * SECOND)]);
@@ -459,28 +421,10 @@ pub fn busy(events: i64) -> Session {
     session
 }
 
-/// The recording of a real program that lies beside these tests.
-pub fn recording() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/session");
-    assert!(path.join("manifest.json").exists(), "{} is missing", path.display());
-    path
-}
-
 /// A copy of a session that may be changed.
 pub fn copy(session: &Path) -> (TempDir, PathBuf) {
     let tmp = TempDir::new().unwrap();
     let to = tmp.path().join("session");
     copy_to(session, &to);
     (tmp, to)
-}
-
-pub fn copy_to(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy_to(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).unwrap()),
-        }
-    }
 }

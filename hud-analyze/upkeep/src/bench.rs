@@ -1,15 +1,15 @@
-//! The workbench: a folder beside a session, in which its successor is built, and from which it takes the session's place.
+//! The working folder beside a session, in which its successor is built, and which is exchanged for the session.
 //!
 //! ```text
 //! PARENT/NAME                        the session
-//! PARENT/.NAME.hud-upkeep/mark       says that this is a workbench
-//! PARENT/.NAME.hud-upkeep/session/   the successor; after the exchange, what was the session
-//! PARENT/.NAME.hud-upkeep/runs/      what merging holds for a while
+//! PARENT/.NAME.hud-upkeep/mark       marks a working folder
+//! PARENT/.NAME.hud-upkeep/session/   the successor; after the exchange, the old session
+//! PARENT/.NAME.hud-upkeep/runs/      temporary files of merging
 //! ```
-//! Invariants: `PARENT/NAME` is a whole session at every instant, before the exchange the old one, after it the new one;
-//! no file that both hold (by a hard link) is ever written into. A workbench that is there when the work begins is what
-//! one left that was killed: it is thrown away, whichever of the two it holds. Who works holds the session's lock, whose
-//! file moves into the successor, so that no one else takes either of them.
+//! Invariants: `PARENT/NAME` is a complete session at any time, before the exchange the old one, afterwards the new one; a file
+//! that both share by a hard link is never written to. A working folder that exists at the start was left by a killed process
+//! and is removed, whichever of the two sessions it contains. The process holds the session's lock, whose file is linked into the
+//! successor, so that no other process can take either.
 
 use std::{
     cell::RefCell,
@@ -27,35 +27,34 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::error::{Error, Result};
 
-/// Called after each change on disk; where it fails, so does the work, as if it were killed there.
+/// Called after each change on disk. If it fails, the work ends there, as if the process were killed.
 pub(crate) type Killer<'a> = dyn FnMut() -> Result<()> + 'a;
 
 const MARK: &str = "mark";
-const MARK_TEXT: &str =
-    "hud works here at the session beside it. What is left of a killed hud is removed by the next one.\n";
+const MARK_TEXT: &str = "hud is compacting or repairing the session beside this folder. If it was killed, its next run removes this folder.\n";
 const SESSION: &str = "session";
 const RUNS: &str = "runs";
 const LOCK: &str = "lock";
-/// Where a session keeps what could not be read.
+/// The folder for damaged files in a session.
 const DAMAGED: &str = "damaged";
-/// Folders in folders of what lies in a session besides its tables.
+/// Maximum depth of folders in a session, besides its tables.
 const DEEPEST: u32 = 16;
 
-/// Where a successor has gone.
+/// Location of the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
-    /// There is none: nothing was to be done, or it was only to be told.
+    /// There is none: nothing had to be done, or it was a dry run.
     Nowhere,
-    /// To the session's place, at one instant.
+    /// It replaced the session atomically.
     Exchanged,
-    /// To the folder that was asked for. The session is as it was.
+    /// In the folder of `--output`. The session is unchanged.
     Output(PathBuf),
-    /// Beside the session, which is as it was: its filesystem cannot exchange two folders.
+    /// Beside the session, which is unchanged: its file system cannot exchange two folders.
     Beside(PathBuf),
 }
 
-/// Owner and rights of a file.
+/// Owner and mode of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rights {
     uid: u32,
@@ -74,21 +73,21 @@ impl Rights {
     }
 }
 
-/// A workbench.
+/// A working folder.
 pub(crate) struct Bench {
-    /// The session, without links on the way.
+    /// The session's canonical path.
     session: PathBuf,
-    /// The workbench's folder.
+    /// The working folder's path.
     root: PathBuf,
-    /// Of the session's folder.
+    /// Owner and mode of the session's folder.
     rights: Rights,
-    /// The manifest's, once it is known: segments of other sessions are rejected then, and new ones say that they are of this.
+    /// The session's id, once it is known: then segments of other sessions are rejected, and new ones contain it.
     id: RefCell<String>,
-    /// Lets two folders change places.
+    /// Exchanges two folders.
     pub(crate) exchange: fn(&Path, &Path) -> rustix::io::Result<()>,
-    /// Held for as long as the work goes on, so that no other one who works there takes it for left over.
+    /// The locked mark, by which another process recognizes that the folder is in use.
     mark: RefCell<Option<File>>,
-    /// As long, too.
+    /// The session's lock.
     _lock: SessionLock,
 }
 
@@ -97,10 +96,10 @@ fn exchange(a: &Path, b: &Path) -> rustix::io::Result<()> {
 }
 
 impl Bench {
-    /// Takes the session for writing, without making anything yet but its lock.
+    /// Locks the session for writing.
     ///
-    /// Fails with [`hud_common::session::Error::InUse`] where another process has it. `output` is where the result is to
-    /// go, if not to the session's place.
+    /// Fails with [`hud_common::session::Error::InUse`] if another process holds the lock. `output` is the location of the
+    /// result, if it does not replace the session.
     pub(crate) fn take(session: &Path, output: Option<&Path>) -> Result<Self> {
         let session = fs::canonicalize(session).map_err(Error::io("open", session))?;
         let at = match output {
@@ -111,7 +110,7 @@ impl Bench {
                 }
                 let name = output.file_name().ok_or_else(|| Error::NoParent(output.into()))?;
                 let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                // Not through a link of another user's: the result would lie where they say.
+                // Not through another user's symbolic link, which could lead anywhere.
                 files::open_folder(parent).map_err(Error::io("open", parent))?;
                 fs::canonicalize(parent).map_err(Error::io("open", parent))?.join(name)
             }
@@ -126,7 +125,7 @@ impl Bench {
         Ok(Bench { session, root, rights, id: RefCell::default(), exchange, mark: RefCell::default(), _lock: lock })
     }
 
-    /// Removes what one left that was killed; whether there was something.
+    /// Removes the working folder of a killed process. Returns whether there was one.
     pub(crate) fn clear(&self) -> Result<bool> {
         let metadata = match fs::symlink_metadata(&self.root) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -141,14 +140,14 @@ impl Bench {
         if !is_marked && !is_empty {
             return Err(Error::InTheWay(self.root.clone()));
         }
-        // Another session may be on its way to the same output.
+        // Another session may be being written to the same output.
         if self.mark.take().is_none()
             && let Ok(file) = File::open(&mark)
             && let Err(TryLockError::WouldBlock) = file.try_lock()
         {
             return Err(Error::InTheWay(self.root.clone()));
         }
-        // The mark goes last: killed in between, what is left is still known for what it is.
+        // The mark is removed last, so that the folder is still recognized after a kill.
         for name in [SESSION, RUNS] {
             remove_all(&self.root.join(name))?;
         }
@@ -156,16 +155,16 @@ impl Bench {
         Ok(true)
     }
 
-    /// Makes the workbench, with an empty successor.
+    /// Creates the working folder, with an empty successor.
     pub(crate) fn set_up(&self, step: &mut Killer<'_>) -> Result<()> {
         let parent = self.parent();
-        // Nobody else looks into it while it is in the making.
+        // Private until it is complete.
         make_dir(&self.root, self.rights.with_mode(0o700))?;
         step()?;
         let mark = self.root.join(MARK);
         write(&mark, MARK_TEXT.as_bytes(), self.rights.with_mode(0o600))?;
         let mark = File::open(&mark).map_err(Error::io("open", &mark))?;
-        // Where there are no locks, the session's lock has to do.
+        // If the file system has no locks, the session's lock must suffice.
         let _ = mark.try_lock();
         self.mark.replace(Some(mark));
         sync_dir(&self.root)?;
@@ -180,12 +179,12 @@ impl Bench {
         step()
     }
 
-    /// The folder around it, on the disk of the result.
+    /// The parent folder, on the disk of the result.
     pub(crate) fn parent(&self) -> &Path {
         self.root.parent().unwrap_or(Path::new("/"))
     }
 
-    /// Says which session it is.
+    /// Sets the session's id.
     pub(crate) fn is_of(&self, id: &str) {
         self.id.replace(id.into());
     }
@@ -204,21 +203,21 @@ impl Bench {
         self.at(&self.root.join(SESSION))
     }
 
-    /// Where merging may keep what it needs for a while.
+    /// The folder for temporary files of merging.
     pub(crate) fn runs(&self) -> PathBuf {
         self.root.join(RUNS)
     }
 
-    /// That the disk has so many bytes free.
+    /// Checks the free space on the disk.
     pub(crate) fn has_room(&self, needed: u64) -> Result<()> {
         let path = self.parent();
-        let disk = rustix::fs::statvfs(path).map_err(Error::os("look for room on", path))?;
+        let disk = rustix::fs::statvfs(path).map_err(Error::os("read the free space of", path))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if needed > free { Err(Error::NoRoom { path: path.into(), needed, free }) } else { Ok(()) }
     }
 
-    /// Puts all that lies in the session into its successor, but for its lock and what `leave_out` wants left out (by its
-    /// path in the session): by hard links, or copied where there are none.
+    /// Links all files of the session into its successor, or copies them if the file system has no hard links, except the lock and
+    /// paths for which `leave_out` is true.
     pub(crate) fn adopt(&self, leave_out: &dyn Fn(&Path) -> bool, step: &mut Killer<'_>) -> Result<()> {
         self.adopt_folder(Path::new(""), leave_out, 0)?;
         step()
@@ -253,7 +252,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Makes a table's folder in the successor, if it is not there, with the rights that it has in the session.
+    /// Creates a table's folder in the successor, if it does not exist, with the mode that it has in the session.
     pub(crate) fn make_table(&self, table: Table) -> Result<()> {
         let to = self.successor().table(table);
         if to.is_dir() {
@@ -263,7 +262,7 @@ impl Bench {
         make_dir(&to, Rights::of(&from).unwrap_or(self.rights.with_mode(0o700)))
     }
 
-    /// Puts a segment into the successor, as its owner's.
+    /// Writes a segment of the successor, with the session's owner.
     pub(crate) fn put(&self, table: Table, number: u32, data: &[u8], step: &mut Killer<'_>) -> Result<PathBuf> {
         self.make_table(table)?;
         let path = self.successor().segment(table, number);
@@ -272,8 +271,7 @@ impl Bench {
         Ok(path)
     }
 
-    /// Moves a file of the successor (by its path in there) to where damaged files are kept, under a name that no engine
-    /// takes for a segment.
+    /// Moves a file of the successor to the folder of damaged files, with a name that no engine reads as a segment.
     pub(crate) fn set_aside(&self, name: &Path, step: &mut Killer<'_>) -> Result<()> {
         let root = self.successor().path().to_path_buf();
         let folder = root.join(DAMAGED);
@@ -293,13 +291,13 @@ impl Bench {
         Err(Error::Exists(folder.join(flat)))
     }
 
-    /// Of files that are made.
+    /// Owner and mode of new files.
     pub(crate) fn file_rights(&self) -> Rights {
-        // Whom the folder lets in may read.
+        // Users who may enter the folder may read them.
         self.rights.with_mode(0o600 | self.rights.mode & 0o044)
     }
 
-    /// Gives all of the successor to the session's owner: what was made by hud_common is its process's.
+    /// Changes the owner of the successor's new files to the session's: files made by hud_common belong to this process.
     pub(crate) fn hand_over(&self) -> Result<()> {
         self.hand_over_folder(self.successor().path(), 0)
     }
@@ -309,7 +307,7 @@ impl Bench {
             let entry = entry.map_err(Error::io("list", folder))?;
             let path = entry.path();
             let kind = entry.file_type().map_err(Error::io("stat", &path))?;
-            // What is linked has its owner already, whoever that is.
+            // Linked files keep their owner.
             let metadata = fs::symlink_metadata(&path).map_err(Error::io("stat", &path))?;
             if kind.is_dir() && depth < DEEPEST {
                 self.hand_over_folder(&path, depth + 1)?;
@@ -321,7 +319,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Puts the successor into the place of the session, or where it was asked for, and clears the workbench.
+    /// Replaces the session by the successor, or moves the successor to the output, and removes the working folder.
     pub(crate) fn finish(&self, output: Option<&Path>, suffix: &str, step: &mut Killer<'_>) -> Result<Place> {
         let successor = self.successor();
         self.hand_over()?;
@@ -340,9 +338,9 @@ impl Bench {
             }
             None => match (self.exchange)(successor.path(), &self.session) {
                 Ok(()) => Place::Exchanged,
-                // A session that is a mount of its own cannot be renamed either.
+                // A session that is a mount point cannot be renamed either.
                 Err(e) if is_unsupported(e) || e == rustix::io::Errno::XDEV || e == rustix::io::Errno::BUSY => {
-                    // One of them has the lock, and it is not this one.
+                    // The lock stays with the session.
                     remove_file(&successor.path().join(LOCK))?;
                     Place::Beside(self.put_beside(suffix)?)
                 }
@@ -372,19 +370,19 @@ impl Bench {
     }
 }
 
-/// Gives a file to its owner.
+/// Changes the owner of a file.
 fn give(path: &Path, is: &fs::Metadata, to: Rights) -> Result<()> {
     if (is.uid(), is.gid()) == (to.uid, to.gid) {
         return Ok(());
     }
     let only = |new: u32, old: u32| (new != old).then_some(new);
     std::os::unix::fs::lchown(path, only(to.uid, is.uid()), only(to.gid, is.gid()))
-        .map_err(Error::io("give to the session's owner", path))
+        .map_err(Error::io("change the owner of", path))
 }
 
 fn make_dir(path: &Path, rights: Rights) -> Result<()> {
     DirBuilder::new().mode(rights.mode).create(path).map_err(Error::io("create", path))?;
-    // The process's mask has taken its part.
+    // Regardless of the umask.
     fs::set_permissions(path, fs::Permissions::from_mode(rights.mode)).map_err(Error::io("create", path))?;
     give(path, &fs::symlink_metadata(path).map_err(Error::io("stat", path))?, rights)
 }
@@ -403,7 +401,7 @@ pub(crate) fn write(path: &Path, data: &[u8], rights: Rights) -> Result<()> {
     file.sync_all().map_err(Error::io("sync", path))
 }
 
-/// A second name for a file that is never written into; a copy where the filesystem has no such thing.
+/// Hard-links a file, which is never written to; copies it if the file system has no hard links.
 pub(crate) fn link(from: &Path, to: &Path) -> Result<()> {
     match fs::hard_link(from, to) {
         Ok(()) => Ok(()),

@@ -1,9 +1,9 @@
-//! Compaction: many small segments become few, sorted over all of them, and no reader ever sees fewer rows or more.
+//! Compaction: merges many small segments into few that do not overlap. At any time readers see exactly the session's rows.
 //!
-//! The session is read and proven, its successor is built on the workbench, read again and held against it, and takes its
-//! place at one instant (`bench.rs`). Killed anywhere, the session is whole, and the next upkeep removes what was left.
-//! New segments have numbers above any that was ever used; the manifest's `first_segment` says that lower ones are no
-//! part. A table that is compact already is left as it is, file by file.
+//! The session is read and verified; its successor is built in the working folder (`bench.rs`), read and compared with it, and
+//! replaces it atomically. After a kill at any point the session is complete, and the next run removes the leftovers. New segments
+//! have numbers that were never used; the manifest's `first_segment` excludes lower ones. Tables that are already compact are not
+//! rewritten.
 
 use std::{
     fs,
@@ -23,15 +23,15 @@ use crate::{
     watch::Watch,
 };
 
-/// How its note in the manifest begins; there is one, of the last time.
+/// Prefix of the note in the manifest; only that of the last compaction is kept.
 const NOTE: &str = "compacted by hud ";
 
-/// How a session is compacted.
+/// Options of a compaction.
 #[derive(Clone, Debug)]
 pub struct CompactOptions {
-    /// Rows of a segment, at most.
+    /// Maximum rows per segment.
     pub rows: u64,
-    /// Bytes of a segment in memory, at most: what the recorder rolls its logs at.
+    /// Maximum size of a segment in memory, in bytes: that of the recorder's logs.
     pub bytes: u64,
     /// A new folder for the result; without it, the session itself is compacted.
     pub output: Option<PathBuf>,
@@ -44,52 +44,51 @@ impl Default for CompactOptions {
     }
 }
 
-/// What compaction did.
+/// The result of a compaction.
 #[derive(Clone, Debug)]
 pub struct Compaction {
-    /// Where the result is.
+    /// Location of the result.
     pub place: Place,
     /// Tables that were merged.
     pub tables: Vec<CompactedTable>,
     /// Bytes of all sealed segments before.
     pub bytes_before: u64,
-    /// And after.
+    /// Bytes after.
     pub bytes_after: u64,
-    /// Whether its recorder had been killed, and it was recovered first.
+    /// Whether the session was recovered first, as its recorder had been killed.
     pub recovered: bool,
-    /// Whether something was removed that an upkeep had left which was killed.
+    /// Whether leftovers of a killed process were removed.
     pub cleared: bool,
 }
 
 /// A table that was merged.
 #[derive(Clone, Debug)]
 pub struct CompactedTable {
-    /// Which.
+    /// The table.
     pub table: Table,
     /// Segments before.
     pub segments_before: usize,
-    /// And after.
+    /// Segments after.
     pub segments_after: usize,
     /// Rows after.
     pub rows: u64,
-    /// Names that were told more than once, and are told once.
+    /// Duplicate rows of names that were dropped.
     pub doubles: u64,
     /// Bytes of its segments before.
     pub bytes_before: u64,
-    /// And after.
+    /// Bytes after.
     pub bytes_after: u64,
 }
 
-/// Compacts the session at `session`, after recovering it where its recorder was killed.
+/// Compacts a session; recovers it first if its recorder was killed.
 ///
-/// Fails with [`SessionError::InUse`] where it is being recorded, and with [`Error::NotWhole`] where it is damaged: then
-/// it is to be repaired first.
+/// Fails with [`SessionError::InUse`] if it is being recorded, and with [`Error::NotWhole`] if it is damaged and must be repaired
+/// first.
 pub fn compact(session: &Path, options: &CompactOptions, progress: &mut dyn Progress) -> Result<Compaction> {
     run(session, options, progress, &mut || Ok(()), true)
 }
 
-/// `step` is called after each change on disk; where it fails, so does this, as if killed there: with `is_tidy`, what is
-/// left is removed.
+/// `step` is called after each change on disk; if it fails, this ends there. With `is_tidy`, leftovers are then removed.
 pub(crate) fn run<'a>(
     session: &Path,
     options: &CompactOptions,
@@ -105,7 +104,7 @@ pub(crate) fn run<'a>(
     let cleared = bench.clear()?;
     let done = build(&bench, options, &mut watch);
     if done.is_err() && is_tidy {
-        // What went wrong is what is to be told.
+        // The first error is reported.
         let _ = bench.clear();
     }
     Ok(Compaction { recovered, cleared, ..done? })
@@ -113,7 +112,7 @@ pub(crate) fn run<'a>(
 
 pub(crate) fn build(bench: &Bench, options: &CompactOptions, watch: &mut Watch<'_>) -> Result<Compaction> {
     let manifest = bench.session().manifest()?;
-    // Segments of other sessions must not become this one's.
+    // From now on, segments of other sessions are rejected.
     bench.is_of(&manifest.id);
     let session = bench.session();
     if let Some(log) = session.unsealed()?.into_iter().next() {
@@ -181,12 +180,12 @@ struct Surveyed {
     /// Bytes of its rows in memory.
     size: u64,
     is_sorted: bool,
-    /// Whether a key is in it twice.
+    /// Whether it contains a key twice.
     has_doubles: bool,
     sum: Sum,
 }
 
-/// Reads all of a table's segments, which proves them.
+/// Reads and verifies all segments of a table.
 fn survey(
     session: &SessionDir,
     manifest: &Manifest,
@@ -204,7 +203,7 @@ fn survey(
     let mut segments = Vec::new();
     let (mut all, mut done) = (0, 0);
     for (number, path) in session.sealed(table)?.into_iter().filter(|(number, _)| *number >= first) {
-        // What is missing would not be missed any more.
+        // After compaction a missing segment could not be detected.
         while next < number && empty.is_some_and(|empty| empty.contains(&next)) {
             next += 1;
         }
@@ -239,7 +238,7 @@ fn survey(
                 found.run.last = found.run.last.max(key);
             }
             done += batch.num_rows() as u64;
-            watch.tell(Step::Reading, table, done, all)
+            watch.report(Step::Reading, table, done, all)
         });
         scanned.map_err(|e| match e {
             Error::Session(e) => not_whole(e),
@@ -254,7 +253,7 @@ fn survey(
     Ok(surveyed)
 }
 
-/// Whether there is nothing to gain: sorted, none overlaps the next, and no two of them are small enough to be one.
+/// Whether compaction would change nothing: segments are sorted, do not overlap, and no two are small enough to be merged.
 fn is_compact(table: Table, segments: &[Surveyed], target: Target) -> bool {
     let are_names = is_names(table);
     segments.iter().all(|s| s.is_sorted && !(are_names && s.has_doubles))
@@ -267,14 +266,14 @@ fn is_compact(table: Table, segments: &[Surveyed], target: Target) -> bool {
         })
 }
 
-/// What lies in the session and not in its successor: what is merged, what had expired, what is half made.
+/// Files of the session that the successor does not get: merged and expired segments, and incomplete files.
 fn is_left_out(name: &Path, manifest: &Manifest, is_merged: &dyn Fn(Table) -> bool) -> bool {
     let Some(file) = name.file_name().and_then(|n| n.to_str()) else { return false };
     if file.ends_with(".tmp") {
         return true;
     }
     let table = name.parent().and_then(Path::to_str).and_then(Table::by_name);
-    // As hud writes it: another one is no segment.
+    // In exactly hud's format: any other name is no segment.
     let number = file.strip_suffix(".parquet").and_then(|n| n.parse::<u32>().ok());
     let number = number.filter(|n| format!("{n:06}.parquet") == file);
     match table.zip(number) {
@@ -285,21 +284,21 @@ fn is_left_out(name: &Path, manifest: &Manifest, is_merged: &dyn Fn(Table) -> bo
 
 /// A number above any that the table ever used.
 pub(crate) fn next_number(session: &SessionDir, manifest: &Manifest, table: Table) -> Result<u32> {
-    let told = manifest.recovery.as_ref().into_iter().flat_map(|r| {
+    let recorded = manifest.recovery.as_ref().into_iter().flat_map(|r| {
         let of = |map: &std::collections::BTreeMap<String, Vec<u32>>| {
             map.get(table.name()).and_then(|numbers| numbers.iter().max().copied())
         };
         [of(&r.empty_segments), of(&r.damaged_segments)].into_iter().flatten()
     });
-    let told = told.max().map_or(1, |last| last.saturating_add(1));
-    let next = session.next_number(table)?.max(manifest.first_segment(table)).max(told);
+    let recorded = recorded.max().map_or(1, |last| last.saturating_add(1));
+    let next = session.next_number(table)?.max(manifest.first_segment(table)).max(recorded);
     match next {
         u32::MAX => Err(Error::Encode { path: session.table(table), why: "its numbers are used up".into() }),
         next => Ok(next),
     }
 }
 
-/// Merges a table and proves the result.
+/// Merges a table and verifies the result.
 fn merge(
     bench: &Bench,
     table: Table,
@@ -325,7 +324,7 @@ fn merge(
     Ok(merged)
 }
 
-/// That the new segments hold these very rows, sorted over all of them.
+/// Checks that the new segments contain exactly these rows, and are sorted.
 fn prove(table: Table, files: &[Run], wanted: Sum, summer: &Summer, watch: &mut Watch<'_>) -> Result<()> {
     let mut found = Sum::default();
     let differs = |why: String| Error::Differs { table: table.name(), why };
@@ -339,7 +338,7 @@ fn prove(table: Table, files: &[Run], wanted: Sum, summer: &Summer, watch: &mut 
                 }
                 last = Some(key);
             }
-            watch.tell(Step::Verifying, table, found.rows, wanted.rows)
+            watch.report(Step::Verifying, table, found.rows, wanted.rows)
         })?;
     }
     if found.rows != wanted.rows {
@@ -351,18 +350,18 @@ fn prove(table: Table, files: &[Run], wanted: Sum, summer: &Summer, watch: &mut 
     Ok(())
 }
 
-/// Bytes that the successor takes at most.
+/// Maximum size of the successor in bytes.
 fn room(bench: &Bench, to_merge: &[(Table, Vec<Surveyed>)]) -> Result<u64> {
     let mut needed = 1 << 20;
     for (_, segments) in to_merge {
         let bytes = segments.iter().map(|s| s.run.bytes).sum::<u64>();
         let unsorted = segments.iter().filter(|s| !s.is_sorted).map(|s| s.run.bytes).sum::<u64>();
         let sources: Vec<Source> = segments.iter().map(|s| vec![s.run.clone()]).collect();
-        // A pass of runs is there together with the one that is made of it.
+        // Runs of a pass exist until those of the next one are complete.
         let copies = if depth(&sources) > FAN_IN { 3 } else { 1 };
         needed += (bytes + bytes / 8) * copies + unsorted;
     }
-    // On another disk, all of it is copied.
+    // On another disk, all files are copied.
     let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).map_err(Error::io("stat", path));
     let session = bench.session();
     if device(session.path())? != device(bench.parent())? {
@@ -384,18 +383,17 @@ fn note(report: &Compaction) -> String {
 }
 
 impl Compaction {
-    /// What was done, in lines for people.
+    /// The result, as lines of text.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.recovered {
-            lines.push("its recorder was killed; it was recovered first".into());
+            lines.push("its recorder was killed; recovered it first".into());
         }
         if self.cleared {
-            lines.push("removed what an upkeep had left that was killed".into());
+            lines.push("removed the leftovers of a killed process".into());
         }
         for t in &self.tables {
-            let doubles =
-                if t.doubles > 0 { format!(", {} of them told twice before", t.doubles) } else { String::new() };
+            let doubles = if t.doubles > 0 { format!(", {} duplicates dropped", t.doubles) } else { String::new() };
             lines.push(format!(
                 "{}: {} segments into {}, {} rows{doubles}, {} bytes into {}",
                 t.table.name(),
@@ -407,13 +405,13 @@ impl Compaction {
             ));
         }
         lines.push(match &self.place {
-            Place::Nowhere => "it is compact already".into(),
+            Place::Nowhere => "already compact".into(),
             Place::Exchanged => format!("{} bytes before, {} after", self.bytes_before, self.bytes_after),
             Place::Output(path) => {
                 format!("{} bytes before, {} in {}", self.bytes_before, self.bytes_after, path.display())
             }
             Place::Beside(path) => format!(
-                "{} bytes before, {} in {}: this filesystem cannot exchange two folders, so the session is as it was",
+                "{} bytes before, {} in {}: this file system cannot exchange two folders, so the session is unchanged",
                 self.bytes_before,
                 self.bytes_after,
                 path.display()

@@ -1,4 +1,4 @@
-//! What can go wrong with the upkeep of a session.
+//! Errors of compaction and repair.
 
 use std::{
     io,
@@ -10,98 +10,96 @@ use hud_common::session;
 /// [`core::result::Result`] with this crate's [`Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// A session could not be repaired or compacted. It is as it was, unless the message says otherwise.
+/// A session could not be repaired or compacted. It is unchanged, unless the message says otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Its files could not be read or written; a session that is being recorded is [`session::Error::InUse`].
     #[error(transparent)]
     Session(#[from] session::Error),
-    /// The system refused.
+    /// A system call failed.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {
-        /// What was tried: "link", "rename", …
+        /// The action: "link", "rename", …
         action: &'static str,
-        /// On what.
+        /// Its object.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// There is something where the result should go.
-    #[error("{path} exists already; name a new folder", path = .0.display())]
+    /// The output exists.
+    #[error("{path} already exists; name a new folder", path = .0.display())]
     Exists(PathBuf),
-    /// A folder's name has no room for another one beside it.
-    #[error("{path} has no folder around it, in which its copy could be made", path = .0.display())]
+    /// The path has no parent folder.
+    #[error("{path} has no parent folder, in which the copy would be made", path = .0.display())]
     NoParent(PathBuf),
-    /// The disk has no room for a copy.
-    #[error("{path} has {free} bytes free and {needed} are needed; make room, or name a folder on another disk by --output", path = path.display())]
+    /// The disk is too full for a copy.
+    #[error("{path} has {free} bytes free and {needed} are needed; free disk space, or name a folder on another disk with --output", path = path.display())]
     NoRoom {
-        /// Where the copy would be made.
+        /// The folder of the copy.
         path: PathBuf,
-        /// What it takes at most.
+        /// Bytes that the copy may take.
         needed: u64,
-        /// What there is.
+        /// Free bytes.
         free: u64,
     },
-    /// A file that belongs to no session, where this crate keeps what it works at.
-    #[error("{path} is in the way, and was not made by hud; move it elsewhere", path = .0.display())]
+    /// Another file has the name of the working folder.
+    #[error("{path} has the name of hud's working folder but was not created by hud; move it elsewhere", path = .0.display())]
     InTheWay(PathBuf),
-    /// Something in the session's folder that cannot be copied.
+    /// An entry of the session's folder that cannot be copied.
     #[error("{path} is neither a file nor a folder; move it out of the session", path = .0.display())]
     Strange(PathBuf),
-    /// The session is not whole, or not proven.
-    #[error("{path} cannot be compacted: {why}; `hud-analyze repair` makes it whole", path = path.display())]
+    /// The session is damaged or incomplete.
+    #[error("{path} cannot be compacted: {why}; run `hud-analyze repair` first", path = path.display())]
     NotWhole {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         why: String,
     },
-    /// A newer hud wrote columns that this one would lose.
-    #[error("{path} has a column {column} that this hud does not know; use the hud that recorded it, or a newer one", path = path.display())]
+    /// A newer hud wrote columns that this version would drop.
+    #[error("{path} has a column {column} that is unknown to this version of hud; use the version that recorded it, or a newer one", path = path.display())]
     NewerColumn {
         /// The segment.
         path: PathBuf,
         /// The column.
         column: String,
     },
-    /// The copy has not the rows of the session. It was thrown away.
-    #[error(
-        "the copy of {table} differs from what it was made from ({why}); nothing was changed. This is a fault of hud"
-    )]
+    /// The copy differs from the session. It was removed.
+    #[error("the copy of {table} differs from the original ({why}), and was removed; please report this bug")]
     Differs {
         /// The table.
         table: &'static str,
-        /// How.
+        /// The difference.
         why: String,
     },
-    /// Arrow could not do what was asked of it.
+    /// Arrow failed.
     #[error("{path}: {why}", path = path.display())]
     Encode {
-        /// What was being made.
+        /// The file to be written.
         path: PathBuf,
-        /// What it said.
+        /// Arrow's error.
         why: String,
     },
-    /// The one who waits does so no more.
-    #[error("cancelled; the session is as it was")]
+    /// It was cancelled.
+    #[error("cancelled; the session is unchanged")]
     Cancelled,
 }
 
 impl Error {
-    /// For `map_err`: the system refused `action` on `path`.
+    /// For `map_err`: an error of the system, with the action that failed.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Error::Io { action, path, source }
     }
 
-    /// The same, of rustix.
+    /// The same, for errors of rustix.
     pub(crate) fn os(action: &'static str, path: &Path) -> impl FnOnce(rustix::io::Errno) -> Self {
         let path = path.to_path_buf();
         move |errno| Error::Io { action, path, source: errno.into() }
     }
 
-    /// For `map_err`: Arrow could not make `path`.
+    /// For `map_err`: an error of Arrow when writing `path`.
     pub(crate) fn encode<E: core::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Self {
         let path = path.to_path_buf();
         move |why| Error::Encode { path, why: why.to_string() }

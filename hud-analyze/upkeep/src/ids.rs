@@ -2,21 +2,21 @@
 
 use std::collections::HashSet;
 
-/// Ids, most of which are given out in sequence, so that few of them take room.
+/// A set of ids that are mostly consecutive from 1, which takes little memory.
 #[derive(Debug, Default)]
 pub struct Ids {
-    /// All from 1 to this are there.
+    /// Contains all ids from 1 to this.
     all_up_to: i64,
     others: HashSet<i64>,
 }
 
 impl Ids {
-    /// Whether an id is there.
+    /// Whether it contains an id.
     pub fn contains(&self, id: i64) -> bool {
         (1..=self.all_up_to).contains(&id) || self.others.contains(&id)
     }
 
-    /// Adds an id; false where it is there already.
+    /// Adds an id; returns whether it is new.
     pub fn insert(&mut self, id: i64) -> bool {
         if self.contains(id) {
             return false;

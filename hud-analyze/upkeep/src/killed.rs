@@ -1,5 +1,5 @@
-//! Upkeep that is killed after each of its changes on disk: the session is the old one or the new one, whole, and the
-//! next upkeep removes what was left.
+//! Simulates a kill after each change on disk: the session is then completely the old or the new one, and the next run removes
+//! the leftovers.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,7 +1,7 @@
-//! Sessions repaired and compacted.
+//! Compaction and repair of sessions.
 //!
-//! Both build a successor of the session beside it, by hard links to what stays, prove it, and let it take the session's
-//! place at one instant. So the session is whole at every moment, for readers and for whoever is killed.
+//! Both build a copy of the session beside it, with hard links to unchanged files, verify it, and exchange the two folders
+//! atomically. So there is a complete session at any time, for readers and if the process is killed.
 
 mod bench;
 mod compact;

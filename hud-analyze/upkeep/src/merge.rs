@@ -1,8 +1,8 @@
-//! Merging: from many sorted segments to few, in memory that does not grow with them.
+//! Merges many sorted segments into few, in constant memory.
 //!
-//! At most [`FAN_IN`] segments are open at a time, each with one batch decoded. A segment is opened when the merge comes
-//! to its first key, so segments that follow each other cost one reader. Where more of them overlap, groups are merged
-//! into runs first, and then the runs.
+//! At most [`FAN_IN`] segments are open at a time, with one decoded batch each. A segment is opened when the merge reaches its
+//! first key, so that segments that do not overlap need one reader. If more of them overlap, groups are first merged into
+//! temporary files (runs), then the runs are merged.
 
 use std::{
     cell::Cell,
@@ -24,9 +24,9 @@ use crate::{
     watch::Watch,
 };
 
-/// Segments that are read at a time: a reader holds a page of each column, some 2 MB where pages are full.
+/// Maximum number of open segments: a reader holds a page of each column, up to 2 MB in total.
 pub(crate) const FAN_IN: usize = 32;
-/// Rows that are gathered before they are handed on.
+/// Rows per output batch.
 const CHUNK: usize = 8192;
 
 /// A sorted file.
@@ -37,23 +37,23 @@ pub(crate) struct Run {
     pub(crate) last: i64,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
-    /// Whether it lies on the workbench, to be removed once it is merged.
+    /// Whether it is a temporary file, which is removed after it was merged.
     pub(crate) is_held: bool,
 }
 
-/// Files that follow each other.
+/// Files that do not overlap, in order.
 pub(crate) type Source = Vec<Run>;
 
-/// What came of a merge.
+/// The result of a merge.
 #[derive(Debug, Default)]
 pub(crate) struct Merged {
     /// The files, in order.
     pub(crate) files: Vec<Run>,
-    /// Rows that were told twice, and are told once.
+    /// Duplicate rows of names that were dropped.
     pub(crate) doubles: Sum,
 }
 
-/// Whether a table's rows are names, told once each.
+/// Whether a table has unique ids, to which other tables refer.
 pub(crate) fn is_names(table: Table) -> bool {
     REFERENCES.iter().any(|r| r.to == table)
 }
@@ -64,7 +64,7 @@ pub(crate) struct Merge<'a> {
     table: Table,
     target: Target,
     summer: &'a Summer,
-    /// Of files in the runs' folder, so that each has a name of its own.
+    /// Number of the last run, for unique names.
     serial: Cell<u32>,
 }
 
@@ -73,12 +73,12 @@ impl<'a> Merge<'a> {
         Merge { bench, table, target, summer, serial: Cell::new(0) }
     }
 
-    /// Merges into segments numbered from `number` on. Rows with equal keys stay in the order of `sources`.
+    /// Merges into segments numbered from `number`. Rows with equal keys stay in the order of `sources`.
     pub(crate) fn run(&self, mut sources: Vec<Source>, number: u32, watch: &mut Watch<'_>) -> Result<Merged> {
         let mut doubles = Sum::default();
         while depth(&sources) > FAN_IN {
             let mut merged = Vec::new();
-            // Neighbours stay neighbours, so that equal keys keep their order.
+            // Groups are consecutive, so that equal keys keep their order.
             for group in sources.chunks(FAN_IN) {
                 let mut out = Roller::to_runs(self.bench, self.table, self.target, &self.serial);
                 doubles += self.pass(group, &mut out, watch)?;
@@ -94,15 +94,15 @@ impl<'a> Merge<'a> {
         Ok(Merged { files, doubles })
     }
 
-    /// Sorts a segment that is not, into runs that are.
+    /// Sorts an unsorted segment into runs.
     pub(crate) fn sort(&self, path: &Path, watch: &mut Watch<'_>) -> Result<Vec<Source>> {
         let mut out = Roller::to_runs(self.bench, self.table, self.target, &self.serial).with_any_order();
         rows::scan(self.table, VerifiedFile::open(path)?, |batch| out.push(batch, watch))?;
-        // Each of them is sorted; one after the other they are not.
+        // Each run is sorted, but the runs overlap.
         Ok(out.finish(watch)?.into_iter().map(|run| vec![run]).collect())
     }
 
-    /// One merge of at most [`FAN_IN`] overlapping sources; the rows that were told twice.
+    /// Merges at most [`FAN_IN`] overlapping sources. Returns the duplicates that were dropped.
     fn pass(&self, sources: &[Source], out: &mut Roller<'_>, watch: &mut Watch<'_>) -> Result<Sum> {
         let all = sources.iter().flatten().map(|run| run.rows).sum();
         let mut waiting: Vec<(i64, usize)> =
@@ -113,7 +113,7 @@ impl<'a> Merge<'a> {
         let mut chunk = Chunk::new(self.table, self.summer);
         let mut done = 0;
         loop {
-            // Whatever may have a row before the next one is opened.
+            // Opens all sources that may contain the next row.
             while let Some(&(first, at)) = waiting.last()
                 && heads.peek().is_none_or(|Reverse((key, _))| first <= *key)
             {
@@ -142,7 +142,7 @@ impl<'a> Merge<'a> {
                 if let Some(rows) = chunk.take(cursor, key)? {
                     done += rows.num_rows() as u64;
                     out.push(&rows, watch)?;
-                    watch.tell(Step::Merging, self.table, done, all)?;
+                    watch.report(Step::Merging, self.table, done, all)?;
                 }
                 cursor.row += 1;
             }
@@ -150,20 +150,20 @@ impl<'a> Merge<'a> {
         if let Some(rows) = chunk.finish()? {
             out.push(&rows, watch)?;
         }
-        watch.tell(Step::Merging, self.table, all, all)?;
+        watch.report(Step::Merging, self.table, all, all)?;
         Ok(chunk.doubles)
     }
 }
 
-/// Removes runs that were merged.
+/// Removes merged runs.
 fn forget(sources: &[Source]) -> Result<()> {
     sources.iter().flatten().filter(|run| run.is_held).try_for_each(|run| bench::remove_file(&run.path))
 }
 
-/// How many sources have to be open at once.
+/// Maximum number of sources that overlap.
 pub(crate) fn depth(sources: &[Source]) -> usize {
     let ends = sources.iter().filter_map(|s| Some((s.first()?.first, s.last()?.last)));
-    // One that ends where another begins is open still.
+    // A source that ends at the first key of another overlaps it.
     let mut events: Vec<(i64, i8)> = ends.flat_map(|(first, last)| [(first, -1), (last, 1)]).collect();
     events.sort_unstable();
     let (mut open, mut most) = (0_usize, 0);
@@ -178,7 +178,7 @@ pub(crate) fn depth(sources: &[Source]) -> usize {
     most
 }
 
-/// Where a source has been read to.
+/// Read position in a source.
 struct Cursor {
     table: Table,
     files: VecDeque<PathBuf>,
@@ -186,7 +186,7 @@ struct Cursor {
     reader: Option<ParquetRecordBatchReader>,
     batch: Option<RecordBatch>,
     row: usize,
-    /// The batch's place in the chunk that is being gathered, and which chunk that is.
+    /// Number of the current chunk, and the batch's index in it.
     place: Option<(u64, usize)>,
 }
 
@@ -196,7 +196,7 @@ impl Cursor {
         Cursor { table, files, path: PathBuf::new(), reader: None, batch: None, row: 0, place: None }
     }
 
-    /// The key of its next row; `None` at its end.
+    /// The key of the next row; `None` at the end.
     fn key(&mut self) -> Result<Option<i64>> {
         loop {
             if let Some(batch) = &self.batch
@@ -222,7 +222,7 @@ impl Cursor {
     }
 }
 
-/// Rows of several batches, gathered into one.
+/// Collects rows of several batches into one.
 struct Chunk<'a> {
     table: Table,
     summer: &'a Summer,
@@ -241,10 +241,10 @@ impl<'a> Chunk<'a> {
         Chunk { table, summer, serial: 0, batches, rows, last: None, is_names, doubles }
     }
 
-    /// Takes a cursor's row, which has this key; gives what was gathered before it, where that is enough.
+    /// Adds a cursor's row, which has this key. Returns the earlier rows once they fill a batch.
     fn take(&mut self, cursor: &mut Cursor, key: i64) -> Result<Option<RecordBatch>> {
         let is_double = self.is_names && self.last == Some(key);
-        // Between doubles nothing is handed on, so that the better of them can still be chosen.
+        // Not between duplicates, of which the better one is kept.
         let full = if !is_double && self.rows.len() >= CHUNK { self.finish()? } else { None };
         self.last = Some(key);
         let Some(batch) = &cursor.batch else { return Ok(full) };
@@ -260,7 +260,7 @@ impl<'a> Chunk<'a> {
         match self.rows.last_mut().filter(|_| is_double) {
             None => self.rows.push(row),
             Some(kept) => {
-                // What has nothing but an id gives way to what has more.
+                // A placeholder row, which has only an id, is replaced by a real one.
                 let sum = |(place, row): (usize, usize)| {
                     let rows = self.batches.get(place).map(|batch| batch.slice(row, 1));
                     rows.map(|rows| self.summer.sum(&rows)).unwrap_or_default()
@@ -278,7 +278,7 @@ impl<'a> Chunk<'a> {
         Ok(full)
     }
 
-    /// What was gathered; `None` where there is nothing.
+    /// The collected rows; `None` if there are none.
     fn finish(&mut self) -> Result<Option<RecordBatch>> {
         if self.rows.is_empty() {
             return Ok(None);

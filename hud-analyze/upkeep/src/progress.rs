@@ -1,45 +1,45 @@
-//! Who waits for a session's upkeep: told how far it is, and asked whether to go on.
+//! Progress and cancellation of compaction and repair.
 
 use hud_common::session::Table;
 
-/// What is being done.
+/// The current step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// Its segments are read and proven.
+    /// Segments are read and verified.
     Reading,
     /// Rows are merged into new segments.
     Merging,
-    /// The copy is read again and held against what it was made from.
+    /// The copy is read and compared with its source.
     Verifying,
-    /// Damage is looked for and mended.
-    Mending,
+    /// Damage is searched for and repaired.
+    Repairing,
 }
 
 impl Step {
-    /// In a word, fit to stand before a table's name.
+    /// A participle, for a message before the name of a table.
     pub const fn name(self) -> &'static str {
         match self {
             Step::Reading => "reading",
             Step::Merging => "merging",
             Step::Verifying => "verifying",
-            Step::Mending => "mending",
+            Step::Repairing => "repairing",
         }
     }
 }
 
-/// Who waits.
+/// Receives progress, and may cancel.
 pub trait Progress {
-    /// `done` of `all` rows (of segments, while [`Step::Mending`]) of `table` are through `step`.
-    fn tell(&mut self, step: Step, table: Table, done: u64, all: u64);
+    /// `done` of `all` rows (with [`Step::Repairing`], segments) of `table` are processed.
+    fn report(&mut self, step: Step, table: Table, done: u64, all: u64);
 
-    /// Whether to give up. The session is then as it was.
+    /// Whether to stop. The session is then unchanged.
     fn is_cancelled(&self) -> bool {
         false
     }
 }
 
-/// Nobody waits.
+/// Ignores progress.
 impl Progress for () {
-    fn tell(&mut self, _: Step, _: Table, _: u64, _: u64) {}
+    fn report(&mut self, _: Step, _: Table, _: u64, _: u64) {}
 }

@@ -1,7 +1,6 @@
-//! Rows into files of the target's size, each sorted and sealed.
+//! Writes rows to files of a target size, each sorted and sealed.
 //!
-//! Invariant: where rows come sorted, no two files have a key in common, unless a key has more rows than an eighth of the
-//! target beyond it.
+//! Invariant: if rows arrive sorted, no two files share a key, unless the rows of that key exceed the target by an eighth.
 
 use std::{cell::Cell, path::PathBuf};
 
@@ -16,21 +15,21 @@ use crate::{
     watch::Watch,
 };
 
-/// How large a segment gets.
+/// Target size of a segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     pub(crate) rows: u64,
-    /// In memory, as [`Sizes`] tell.
+    /// Size in memory, by [`Sizes`].
     pub(crate) bytes: u64,
 }
 
 impl Target {
-    /// Whether a file that has so much is full.
+    /// Whether a file of this size is full.
     pub(crate) fn is_reached(self, rows: u64, bytes: u64) -> bool {
         rows >= self.rows || bytes >= self.bytes
     }
 
-    /// Whether two that have so much together are one.
+    /// Whether two files of this total size are merged.
     pub(crate) fn has_room_for(self, rows: u64, bytes: u64) -> bool {
         rows <= self.rows && bytes <= self.bytes
     }
@@ -38,11 +37,11 @@ impl Target {
 
 enum To<'a> {
     Runs(&'a Cell<u32>),
-    /// The next number.
+    /// The next segment number.
     Segments(Option<u32>),
 }
 
-/// Takes rows, makes files.
+/// Writes rows to files.
 pub(crate) struct Roller<'a> {
     bench: &'a Bench,
     table: Table,
@@ -57,12 +56,12 @@ pub(crate) struct Roller<'a> {
 }
 
 impl<'a> Roller<'a> {
-    /// Into segments of the successor, numbered from `number` on.
+    /// Writes segments of the successor, numbered from `number`.
     pub(crate) fn to_segments(bench: &'a Bench, table: Table, target: Target, number: u32) -> Self {
         Roller::new(bench, table, target, To::Segments(Some(number)))
     }
 
-    /// Into files of the workbench.
+    /// Writes files of the working folder.
     pub(crate) fn to_runs(bench: &'a Bench, table: Table, target: Target, serial: &'a Cell<u32>) -> Self {
         Roller::new(bench, table, target, To::Runs(serial))
     }
@@ -72,17 +71,17 @@ impl<'a> Roller<'a> {
         Roller { bench, table, target, to, is_ordered: true, held, rows: 0, bytes: 0, last: None, made }
     }
 
-    /// For rows that do not come sorted.
+    /// For unsorted rows.
     pub(crate) fn with_any_order(self) -> Self {
         Roller { is_ordered: false, ..self }
     }
 
-    /// Takes rows.
+    /// Adds rows.
     pub(crate) fn push(&mut self, batch: &RecordBatch, watch: &mut Watch<'_>) -> Result<()> {
         let sizes = Sizes::of(batch);
         let mut from = 0;
         for (row, &key) in keys(self.table, &self.bench.runs(), batch)?.iter().enumerate() {
-            // Equal keys stay together, within reason.
+            // Equal keys stay together, up to an eighth beyond the target.
             let is_same = self.is_ordered && self.last == Some(key);
             let beyond = |n: u64| n.saturating_sub(n / 8);
             let is_full = match is_same {
@@ -138,7 +137,7 @@ impl<'a> Roller<'a> {
         Ok(())
     }
 
-    /// The files, in the order in which they were made.
+    /// Writes the rest; returns the files in order.
     pub(crate) fn finish(mut self, watch: &mut Watch<'_>) -> Result<Vec<Run>> {
         self.roll(watch)?;
         Ok(self.made)

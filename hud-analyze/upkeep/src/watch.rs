@@ -1,4 +1,4 @@
-//! What every part of the work is handed: who waits, and the tests' killer.
+//! Progress, and the hook by which tests simulate a kill.
 
 use hud_common::session::Table;
 
@@ -8,7 +8,7 @@ use crate::{
     progress::{Progress, Step},
 };
 
-/// Who waits, and who kills.
+/// Receiver of progress, and the hook of tests.
 pub(crate) struct Watch<'a> {
     progress: &'a mut dyn Progress,
     pub(crate) step: &'a mut Killer<'a>,
@@ -19,12 +19,12 @@ impl<'a> Watch<'a> {
         Watch { progress, step }
     }
 
-    /// Tells how far it is; an error where nobody waits any more.
-    pub(crate) fn tell(&mut self, step: Step, table: Table, done: u64, all: u64) -> Result<()> {
+    /// Reports progress; fails after cancellation.
+    pub(crate) fn report(&mut self, step: Step, table: Table, done: u64, all: u64) -> Result<()> {
         if self.progress.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        self.progress.tell(step, table, done, all);
+        self.progress.report(step, table, done, all);
         Ok(())
     }
 }

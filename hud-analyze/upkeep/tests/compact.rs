@@ -260,7 +260,7 @@ fn owner_and_rights_stay() {
 struct CancelAt(Step, bool);
 
 impl Progress for CancelAt {
-    fn tell(&mut self, step: Step, _: Table, _: u64, _: u64) {
+    fn report(&mut self, step: Step, _: Table, _: u64, _: u64) {
         self.1 |= step == self.0;
     }
 

@@ -238,12 +238,12 @@ fn a_manifest_that_is_lost_or_garbage_is_made_anew() {
             Some(bytes) => fs::write(&path, bytes).unwrap(),
         }
         let report = repaired(&made);
-        assert!(report.actions.iter().any(|action| action.starts_with("made manifest.json anew")), "{kind}");
+        assert!(report.actions.iter().any(|action| action.starts_with("reconstructed manifest.json")), "{kind}");
         let is = made.manifest();
         assert_eq!(is.clock, manifest().clock, "{kind}: of the table clock");
         assert_eq!(is.start, T0, "{kind}");
         assert!(is.streams["polls"].dropped >= 5 && !is.complete && is.end.is_some(), "{kind}");
-        assert!(is.notes.iter().any(|note| note.contains("made anew")), "{kind}: {:?}", is.notes);
+        assert!(is.notes.iter().any(|note| note.contains("reconstructed")), "{kind}: {:?}", is.notes);
         let has_text = matches!(kind, "cut" | "flipped");
         assert_eq!(is.exe, if has_text { "/srv/app" } else { "" }, "{kind}");
         assert_eq!(is.id, if has_text { "made-up".into() } else { format!("repaired-{T0}") }, "{kind}");
@@ -360,7 +360,7 @@ fn what_is_no_session_is_left_alone() {
 struct Cancelled;
 
 impl Progress for Cancelled {
-    fn tell(&mut self, _: Step, _: Table, _: u64, _: u64) {}
+    fn report(&mut self, _: Step, _: Table, _: u64, _: u64) {}
 
     fn is_cancelled(&self) -> bool {
         true

@@ -4,7 +4,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// CLOCK_MONOTONIC in nanoseconds: the clock of the kernel's events, which `Instant` does not show as a number.
+/// CLOCK_MONOTONIC in nanoseconds, the clock of the kernel's events: `Instant` does not expose its value.
 pub(crate) fn mono_ns() -> u64 {
     clock_ns(ClockId::Monotonic)
 }
@@ -14,7 +14,7 @@ pub(crate) fn thread_cpu_ns() -> u64 {
     clock_ns(ClockId::ThreadCPUTime)
 }
 
-/// Nanoseconds that all threads of the process have spent on a CPU, those of the past included.
+/// Nanoseconds that all threads of the process have spent on a CPU, exited ones included.
 pub(crate) fn process_cpu_ns() -> u64 {
     clock_ns(ClockId::ProcessCPUTime)
 }

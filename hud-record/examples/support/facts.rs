@@ -1,4 +1,4 @@
-//! A log of facts: what a program did, when, and to which task, for tests that know what hud should have recorded.
+//! A log of facts: events of the program with time and task, for tests that compare them with hud's recording.
 //!
 //! For a few thousand facts a second: each takes a lock.
 
@@ -19,7 +19,7 @@ struct Fact {
 
 static FACTS: Mutex<Vec<Fact>> = Mutex::new(Vec::new());
 
-/// Notes that `kind` happened to `of`, at this CLOCK_MONOTONIC; `by` and `detail` are what the program says they are.
+/// Records that `kind` happened to `of`, at this CLOCK_MONOTONIC; the program defines `by` and `detail`.
 pub(crate) fn note(kind: &'static str, mono_ns: u64, of: u64, by: Option<u64>, detail: &'static str) {
     FACTS.lock().unwrap_or_else(PoisonError::into_inner).push(Fact { kind, mono_ns, of, by, detail });
 }

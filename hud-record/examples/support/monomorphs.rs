@@ -1,4 +1,4 @@
-//! A thousand task types: as many instances of every generic function of Tokio that a spawned future gets.
+//! A thousand task types, each with its own instance of every generic function of Tokio that handles a spawned future.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 
 use crate::{compute, count};
 
-/// A future of a type of its own; `N` is part of the code, so that the compiler merges no two of them.
+/// A future of a type of its own; its code uses `N`, so that the compiler merges no two of them.
 struct Work<const N: usize>;
 
 impl<const N: usize> Future for Work<N> {

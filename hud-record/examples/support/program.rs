@@ -13,13 +13,13 @@ use signal_hook::iterator::Signals;
 pub(crate) fn say(line: impl std::fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        // Nobody listens any more.
+        // The reader has exited.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        said => said,
+        result => result,
     }
 }
 
-/// The given signals, and those that end a program.
+/// Subscribes to the given signals, and to those that end a program.
 pub(crate) fn signals(also: &[i32]) -> io::Result<Signals> {
     Signals::new(also.iter().chain(&[SIGTERM, SIGINT]))
 }
@@ -36,7 +36,7 @@ pub(crate) fn end_after(signals: &Signals, seconds: Option<u64>) -> io::Result<(
     Ok(())
 }
 
-/// Waits for one of the signals; returns whether it came, rather than one that ends the program.
-pub(crate) fn told(signals: &mut Signals, wanted: i32) -> bool {
+/// Waits for one of the signals. Returns false for a signal that ends the program.
+pub(crate) fn received(signals: &mut Signals, wanted: i32) -> bool {
     signals.forever().find(|&signal| [wanted, SIGTERM, SIGINT].contains(&signal)) == Some(wanted)
 }

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 
 use crate::{count, cpus, paced};
 
-/// Switches per second of all pairs, as far as the machine can.
+/// Switches per second of all pairs, at most.
 const SWITCHES_PER_SECOND: usize = 100_000;
 /// Each poll is one burst; between bursts the task is idle.
 const BURST_PERIOD: Duration = Duration::from_millis(10);
@@ -18,11 +18,11 @@ const BURSTS_PER_SECOND: usize = 100;
 #[derive(Clone, Copy)]
 pub(crate) enum Depth {
     Constant(u32),
-    /// From 20 to 80, another one at each switch.
+    /// From 20 to 80, changing with each switch.
     Changing,
 }
 
-/// Four busy threads for each CPU, so that a switch rarely goes to the idle thread.
+/// Four busy threads for each CPU, so that a switch is rarely to the idle thread.
 pub(crate) fn pairs() -> usize {
     2 * cpus()
 }
@@ -52,12 +52,12 @@ struct Pair {
 }
 
 impl Pair {
-    /// Blocks until it is this side's turn, and gives it to the other: one context switch.
+    /// Blocks until it is this side's turn, and passes the turn to the other: one context switch.
     fn hand_over(&self, own: Side) {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut turn = self.changed.wait_while(turn, |turn| *turn != own).unwrap_or_else(PoisonError::into_inner);
         *turn = if own == Side::Left { Side::Right } else { Side::Left };
-        // The other side would wake into a lock that is held.
+        // The other side would otherwise wake into a locked mutex.
         drop(turn);
         self.changed.notify_one();
     }

@@ -1,8 +1,8 @@
-//! The program's own measurements: how often each task was polled, and for how long.
+//! The program's own measurements: number and duration of each task's polls.
 //!
-//! Tests compare hud with them, so they must be exact and must not disturb what they count. Every record is a few
-//! relaxed atomic additions and, with a poll log, one store into memory that was allocated beforehand: no lock, no
-//! system call but the clock's (which the vDSO answers).
+//! Tests compare hud with them, so they must be exact and must not disturb the measured polls. Every record is a few
+//! relaxed atomic additions and, with a poll log, one store into memory allocated beforehand: no lock, and no system
+//! call but the clock's (which the vDSO serves).
 
 use std::array;
 use std::future::{Future, poll_fn};
@@ -107,10 +107,10 @@ fn middle_of(bucket: u64) -> u64 {
     }
 }
 
-/// Runs `body` as the whole of a task, and counts each of its polls.
+/// Runs `body` as an entire task, and counts each of its polls.
 ///
-/// It is meant to be the whole body of an `async fn`: then the spawned future keeps the function's own type (hud names
-/// a task by it), and each poll of that future is one poll of `body`, the first and the last included.
+/// It must be the entire body of an `async fn`: then the spawned future keeps the function's own type (by which hud
+/// names a task), and each poll of that future is one poll of `body`, the first and the last included.
 pub(crate) async fn measured<F: Future>(series: &'static Series, body: F) -> F::Output {
     let mut body = pin!(body);
     poll_fn(|cx| {
@@ -136,7 +136,7 @@ pub(crate) fn timed<T>(series: &'static Series, body: impl FnOnce() -> T) -> T {
 /// Every event since the start, kept until the end, so that a test can select those of hud's window.
 struct Log {
     next: AtomicUsize,
-    /// Filled one ahead of need, so that nobody waits for memory.
+    /// Allocated one ahead of need, so that no event waits for memory.
     chunks: [OnceLock<Box<[OnceLock<Entry>]>>; LOG_CAPACITY / CHUNK],
 }
 
@@ -174,7 +174,7 @@ impl Log {
     }
 }
 
-/// Starts to keep every event. Earlier events are in the totals only.
+/// Keeps every event from now on. Earlier events are in the totals only.
 pub(crate) fn keep_log() {
     LOG.get_or_init(|| Log { next: AtomicUsize::new(0), chunks: array::from_fn(|_| OnceLock::new()) }).chunk(0);
 }

@@ -1,10 +1,11 @@
-//! The target's ELF file as the confined child first looks at it: tokio by symbols or by shape, task types and offsets by debug information.
+//! The target's ELF file as the sandboxed child first reads it: tokio by symbols or by shape, task types and offsets by
+//! debug information.
 
 #![no_main]
 
 use std::{fs::File, io::Write as _};
 
-use hud_record::target::{Binary, Image, Tokio};
+use hud_record::inspect::{Binary, Image, Tokio};
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -15,9 +16,9 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = (binary.image(), binary.build_id(), binary.vaddr(0x1000), binary.has_symbols());
     if let Ok(mut tokio) = Tokio::find(&binary, || Image::of_file(&binary)) {
         tokio.guess(&binary, || Image::of_file(&binary));
-        hud_record::names::learn_tokio(&file, &mut tokio);
+        hud_record::symbols::learn_tokio(&file, &mut tokio);
         for (_, poll) in tokio.exact_polls() {
-            // What goes to a terminal and into the session.
+            // These reach a terminal and the session.
             assert!(!poll.name.chars().any(char::is_control), "{:?}", poll.name);
             assert!(poll.file.as_ref().is_none_or(|f| !f.chars().any(char::is_control)), "{:?}", poll.file);
         }

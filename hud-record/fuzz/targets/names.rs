@@ -1,12 +1,12 @@
-//! A mapped file with its symbols and debug information, as the confined child reads it to name the places of stacks.
+//! A mapped file with its symbols and debug information, as the sandboxed child reads it to symbolize stacks.
 //!
-//! The child keeps what it maps until it ends, and so does this: a run of a minute leaves some hundred megabytes.
+//! The child keeps what it maps until it exits, as does this target: a run of a minute leaves some hundred megabytes.
 
 #![no_main]
 
 use std::{fs::File, io::Write as _};
 
-use hud_record::names;
+use hud_record::symbols;
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -15,5 +15,5 @@ fuzz_target!(|bytes: &[u8]| {
     file.write_all(bytes).expect("room for it");
     // All over the corpus's code.
     let offsets: Vec<u64> = (0x3b0..0x460).step_by(8).chain([0, 1, 0x1000, 0x1080, u64::MAX]).collect();
-    std::hint::black_box(names::read(&file, &offsets));
+    std::hint::black_box(symbols::read(&file, &offsets));
 });

@@ -1,4 +1,4 @@
-//! `hud`: the front door. Records by itself, and hands everything that looks at a session to `hud-analyze`.
+//! `hud`: the front end. Records by itself, and passes every command on recorded sessions to `hud-analyze`.
 
 use std::{
     ffi::OsString,
@@ -18,15 +18,15 @@ use hud_record::{
 
 const EXAMPLES: &str = "\
 Examples:
-  hud my-server                             watch it, and keep what was seen as a session
-  hud attach /var/tmp/s                     watch what another hud is recording
-  hud my-server --headless --duration 10    record 10 seconds
-  hud dump my-server                        every task, and what it waits for
+  hud my-server                             show it live, and keep the session
+  hud attach /var/tmp/s                     show a session that another hud is recording
+  hud my-server --headless --duration 10    record for 10 seconds
+  hud dump my-server                        every task: where it waits and for what
   hud --pid 4711 --target ./my-server --export /var/tmp/s --headless
-  hud hotspots /var/tmp/s                   where the CPU time went
-  hud blocking /var/tmp/s                   who held a worker, and why
+  hud hotspots /var/tmp/s                   CPU time by function
+  hud blocking /var/tmp/s                   blocked and busy polls that held a worker
   hud sql /var/tmp/s -c 'SELECT count(*) FROM polls'
-  hud diff /var/tmp/before /var/tmp/after   what changed, and how sure that is
+  hud diff /var/tmp/before /var/tmp/after   changes between two sessions, with confidence
   hud export /var/tmp/s -o s.pftrace        for ui.perfetto.dev
 
 Exit codes: 0 done, 1 failed, 2 usage, 77 no permission or no eBPF here.";
@@ -46,53 +46,53 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Look at a session that another process is recording
+    /// Show a session that another process is recording
     Attach(AttachArgs),
-    /// Check whether this kernel takes hud's programs, and what hud may do here
+    /// Check whether this kernel accepts hud's programs, and which rights hud has
     Check(CheckArgs),
-    /// Print every task of a running program, where it waits and for what
+    /// Print every task of a running program: its state, where it waits and for what
     #[command(after_help = dump::EXAMPLES)]
     Dump(DumpArgs),
     /// Record without the cockpit's defaults (see hud-record --help)
     #[command(disable_help_flag = true)]
     Record(Rest),
-    /// Where the CPU time went
+    /// CPU time by function
     #[command(disable_help_flag = true)]
     Hotspots(Rest),
-    /// Who held a worker, and why
+    /// Blocked and busy polls that held a worker, by culprit
     #[command(disable_help_flag = true)]
     Blocking(Rest),
-    /// What each worker did with its time
+    /// Each worker's time: busy, blocked, idle
     #[command(disable_help_flag = true)]
     Workers(Rest),
     /// Tasks: polls, busy time, longest poll
     #[command(disable_help_flag = true)]
     Tasks(Rest),
-    /// What each worker did, over time
+    /// The workers' activity over time
     #[command(disable_help_flag = true)]
     Timeline(Rest),
     /// SQL over a session
     #[command(disable_help_flag = true)]
     Sql(Rest),
-    /// What a session holds
+    /// A session's contents: program, time range, tables, losses
     #[command(disable_help_flag = true)]
     Info(Rest),
     /// Replay a recorded session, or several side by side
     #[command(disable_help_flag = true)]
     Replay(Rest),
-    /// Draw the cockpit's screen of a session into a file
+    /// Draw the cockpit's screen of a session to a file
     #[command(disable_help_flag = true)]
     Screenshot(Rest),
-    /// What changed between two sessions, or two windows of one
+    /// Changes between two sessions, or two time ranges of one
     #[command(disable_help_flag = true)]
     Diff(Rest),
-    /// A session for Perfetto, the Firefox Profiler, pprof, a flame graph, or in one file
+    /// Convert a session for Perfetto, the Firefox Profiler, pprof or a flame graph, or pack it into one file
     #[command(disable_help_flag = true)]
     Export(Rest),
-    /// What is worth a word in a session, how bad it is, and on what evidence
+    /// Detected problems, with severity and evidence
     #[command(disable_help_flag = true)]
     Findings(Rest),
-    /// Prove that a session is whole
+    /// Verify that a session is complete and undamaged
     #[command(disable_help_flag = true)]
     Verify(Rest),
     /// Any other command of hud-analyze, such as `hud analyze locks SESSION`
@@ -113,13 +113,13 @@ struct Rest {
 }
 
 fn main() -> ExitCode {
-    if let Some(ended) = hud_record::intake::divert() {
+    if let Some(ended) = hud_record::sandbox::divert() {
         return ended;
     }
     let cli = Cli::parse();
     let result = match (cli.command, cli.replay) {
         (None, Some(session)) => {
-            Err(hand_over("hud-analyze", Some("replay"), Rest { arguments: vec![session.into()] }))
+            Err(exec_program("hud-analyze", Some("replay"), Rest { arguments: vec![session.into()] }))
         }
         (None, None) => cli.record.run(),
         (Some(command), _) => command.run(),
@@ -137,29 +137,29 @@ impl Command {
                 clap_complete::generate(shell, &mut Cli::command(), "hud", &mut std::io::stdout());
                 Ok(())
             }
-            Command::Record(rest) => Err(hand_over("hud-record", None, rest)),
-            Command::Hotspots(rest) => Err(hand_over("hud-analyze", Some("hotspots"), rest)),
-            Command::Blocking(rest) => Err(hand_over("hud-analyze", Some("blocking"), rest)),
-            Command::Workers(rest) => Err(hand_over("hud-analyze", Some("workers"), rest)),
-            Command::Tasks(rest) => Err(hand_over("hud-analyze", Some("tasks"), rest)),
-            Command::Timeline(rest) => Err(hand_over("hud-analyze", Some("timeline"), rest)),
-            Command::Sql(rest) => Err(hand_over("hud-analyze", Some("sql"), rest)),
-            Command::Info(rest) => Err(hand_over("hud-analyze", Some("info"), rest)),
-            Command::Replay(rest) => Err(hand_over("hud-analyze", Some("replay"), rest)),
-            Command::Diff(rest) => Err(hand_over("hud-analyze", Some("diff"), rest)),
-            Command::Export(rest) => Err(hand_over("hud-analyze", Some("export"), rest)),
-            Command::Findings(rest) => Err(hand_over("hud-analyze", Some("findings"), rest)),
-            Command::Verify(rest) => Err(hand_over("hud-analyze", Some("verify"), rest)),
-            Command::Analyze(rest) => Err(hand_over("hud-analyze", None, rest)),
-            Command::Screenshot(rest) => Err(hand_over("hud-analyze", Some("screenshot"), rest)),
+            Command::Record(rest) => Err(exec_program("hud-record", None, rest)),
+            Command::Hotspots(rest) => Err(exec_program("hud-analyze", Some("hotspots"), rest)),
+            Command::Blocking(rest) => Err(exec_program("hud-analyze", Some("blocking"), rest)),
+            Command::Workers(rest) => Err(exec_program("hud-analyze", Some("workers"), rest)),
+            Command::Tasks(rest) => Err(exec_program("hud-analyze", Some("tasks"), rest)),
+            Command::Timeline(rest) => Err(exec_program("hud-analyze", Some("timeline"), rest)),
+            Command::Sql(rest) => Err(exec_program("hud-analyze", Some("sql"), rest)),
+            Command::Info(rest) => Err(exec_program("hud-analyze", Some("info"), rest)),
+            Command::Replay(rest) => Err(exec_program("hud-analyze", Some("replay"), rest)),
+            Command::Diff(rest) => Err(exec_program("hud-analyze", Some("diff"), rest)),
+            Command::Export(rest) => Err(exec_program("hud-analyze", Some("export"), rest)),
+            Command::Findings(rest) => Err(exec_program("hud-analyze", Some("findings"), rest)),
+            Command::Verify(rest) => Err(exec_program("hud-analyze", Some("verify"), rest)),
+            Command::Analyze(rest) => Err(exec_program("hud-analyze", None, rest)),
+            Command::Screenshot(rest) => Err(exec_program("hud-analyze", Some("screenshot"), rest)),
         }
     }
 }
 
-/// Becomes another of hud's programs, found beside this one or on PATH. Returns only where that fails.
-fn hand_over(program: &str, command: Option<&str>, rest: Rest) -> Error {
+/// Executes another of hud's programs, found beside this one or in PATH. Returns only if that fails.
+fn exec_program(program: &str, command: Option<&str>, rest: Rest) -> Error {
     let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(program)).filter(|p| p.is_file());
     let path = beside.unwrap_or_else(|| PathBuf::from(program));
     let source = Process::new(&path).args(command).args(rest.arguments).exec();
-    Error::Unavailable(format!("cannot run {}: {source}; it belongs beside hud, or on PATH", path.display()))
+    Error::Unavailable(format!("cannot run {}: {source}; install it beside hud or in PATH", path.display()))
 }

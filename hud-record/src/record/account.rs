@@ -1,39 +1,36 @@
-//! The account of a recording: what each stream produced, stored and lost.
+//! The account of a recording: the events that each stream produced, stored and lost.
 //!
-//! `produced` and what was lost in the kernel are its counters; `stored` is counted in sealed segments. Nothing here is
-//! derived from what it is held against, with one exception: where a session hands over to the next one without a stop,
-//! what is still in the ring belongs to the next, so the earlier one's `produced` is what was read of it. The last
-//! session of an attachment takes the remainder of the kernel's count: an event that vanished shows there.
-
-use std::collections::BTreeMap;
+//! `produced` and the losses in the kernel are its counters; `stored` is counted in sealed segments. No number is
+//! derived from those it is compared with, with one exception: when a session continues in the next one without a stop,
+//! records still in the ring belong to the next, so the earlier one's `produced` is the number read. The last session
+//! of an attachment accounts for the remainder of the kernel's count, so a vanished event is detected there.
 
 use hud_common::{
-    session::{Columns as _, DropColumns, DropRow, Table},
+    session::Table,
     wire::{Counters, Stream, StreamCounters},
 };
 
-use super::writer::BatchSender;
 use crate::probes::stream_counters;
 
-/// One number for each stream.
+/// A number per stream.
 pub(super) type PerStream = [u64; Stream::ALL.len()];
 
-/// Events that came to be so far, in all streams.
+/// Events produced so far, in all streams.
 pub(super) fn produced(counters: &Counters) -> u64 {
     counters.streams.iter().map(|s| s.produced).sum()
 }
 
-/// Events that the ring had no room for so far, in all streams.
+/// Events lost because the ring was full so far, in all streams.
 pub(super) fn lost(counters: &Counters) -> u64 {
     counters.streams.iter().map(|s| s.lost).sum()
 }
 
-/// The table that a stream's events go to.
+/// The table of a stream's events.
 pub(super) fn table_of(stream: Stream) -> Option<Table> {
     Table::ALL.iter().copied().find(|t| t.name() == stream.name())
 }
 
-/// What the kernel had counted that earlier sessions of the attachment account for.
+/// The kernel's counts that earlier sessions of the attachment account for.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Baseline {
     streams: [StreamCounters; Stream::ALL.len()],
@@ -42,7 +39,7 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    /// The counters since.
+    /// The counters since this baseline.
     pub(super) fn since(&self, now: &Counters) -> Counters {
         let mut since = *now;
         for (to, before) in since.streams.iter_mut().zip(self.streams) {
@@ -55,8 +52,8 @@ impl Baseline {
         since
     }
 
-    /// The next session's baseline where this one ends at `now`, having read `read` events: what was read or lost is
-    /// accounted for, what is in the ring is not.
+    /// The next session's baseline if this one ends at `now` after reading `read` events: read and lost events are
+    /// accounted for, those in the ring are not.
     pub(super) fn hand_over(&self, now: &Counters, read: &PerStream) -> Baseline {
         let mut next = Baseline { arrivals_missed: now.arrivals_missed, merged: now.merged, ..Baseline::default() };
         for (((to, before), now), read) in next.streams.iter_mut().zip(self.streams).zip(now.streams).zip(read) {
@@ -67,7 +64,7 @@ impl Baseline {
         next
     }
 
-    /// The counters of the session that hands over to one with the baseline `next`, as of `now`.
+    /// The counters, as of `now`, of the session followed by one with the baseline `next`.
     pub(super) fn until(&self, now: &Counters, next: &Baseline) -> Counters {
         let mut until = *now;
         for (to, handed) in until.streams.iter_mut().zip(next.streams) {
@@ -81,13 +78,13 @@ impl Baseline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KernelAccount {
     pub(super) stream: Stream,
-    /// Events that came to be, and rows that the recorder added on its own.
+    /// Events produced, and rows that the recorder added itself.
     pub(super) produced: u64,
     /// Events lost before they were read.
     pub(super) dropped: u64,
 }
 
-/// The kernel's part of the account of each stream, by counters since the session's baseline.
+/// The kernel's part of each stream's account, by the counters since the session's baseline.
 pub(super) fn kernel_account(since: &Counters, own_rows: &PerStream) -> Vec<KernelAccount> {
     Stream::ALL
         .into_iter()
@@ -99,63 +96,12 @@ pub(super) fn kernel_account(since: &Counters, own_rows: &PerStream) -> Vec<Kern
         .collect()
 }
 
-/// The stage of what there was no room for in the recorder's memory.
-pub(super) const CAPACITY: &str = "capacity";
-
-/// Turns growing loss counters into `drops` rows.
-#[derive(Default)]
-pub(super) struct DropLog {
-    since: i64,
-    seen: BTreeMap<(&'static str, &'static str), u64>,
-    rows: DropColumns,
-}
-
-impl DropLog {
-    /// For a session that begins at `now`.
-    pub(super) fn new(now: i64) -> Self {
-        DropLog { since: now, ..DropLog::default() }
-    }
-
-    /// Writes a row for every loss that is new since the last look. `since` are the counters since the baseline.
-    pub(super) fn note(&mut self, now: i64, since: &Counters, undecoded: u64, stacks_not_kept: u64, out: &BatchSender) {
-        for stream in Stream::ALL {
-            let c = stream_counters(since, stream);
-            self.one(now, stream.name(), "ring", c.lost);
-            self.one(now, stream.name(), "untracked", c.untracked);
-        }
-        self.one(now, "all", "decode", undecoded);
-        self.one(now, Table::Stacks.name(), CAPACITY, stacks_not_kept);
-        self.since = now;
-        out.send(&mut self.rows);
-    }
-
-    fn one(&mut self, now: i64, stream: &'static str, stage: &'static str, total: u64) {
-        let seen = self.seen.entry((stream, stage)).or_default();
-        let lost = total.saturating_sub(*seen);
-        *seen = total;
-        if lost > 0 {
-            self.rows.push(DropRow {
-                ts: self.since,
-                dur: now - self.since,
-                stream: stream.into(),
-                stage: stage.into(),
-                lost: i64::try_from(lost).unwrap_or(i64::MAX),
-            });
-        }
-    }
-
-    /// All events lost so far. One that is stored without its stack is none of them.
-    pub(super) fn total(&self) -> u64 {
-        self.seen.iter().filter(|((_, stage), _)| *stage != CAPACITY).map(|(_, lost)| lost).sum()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_the_ring_belongs_to_the_next_session() {
+    fn counts_records_in_the_ring_for_the_next_session() {
         let counters = |produced, lost, untracked| {
             let mut c = Counters::default();
             c.streams[0] = StreamCounters { produced, lost, untracked };
@@ -163,11 +109,11 @@ mod tests {
         };
         let mut read = PerStream::default();
         read[0] = 80;
-        // 100 came to be, 5 were lost, 80 were read: 15 are in the ring.
+        // 100 were produced, 5 lost, 80 read: 15 are in the ring.
         let handed = Baseline::default().hand_over(&counters(100, 5, 2), &read);
         let next = handed.since(&counters(130, 7, 2)).streams[0];
         assert_eq!((next.produced, next.lost, next.untracked), (45, 2, 0));
-        // All in all: 80 + 5 of the first, 43 + 2 of the second.
+        // In sum: 80 + 5 of the first, 43 + 2 of the second.
         read[0] = 43;
         assert_eq!(handed.hand_over(&counters(130, 7, 2), &read).streams[0].produced, 130);
     }

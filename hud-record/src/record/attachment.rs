@@ -1,4 +1,4 @@
-//! What is attached to the target: probes, ring, counters. It lives as long as hud watches the process, over any number
+//! The attachment to the target: probes, ring, counters. It lasts as long as hud records the process, over any number
 //! of sessions.
 
 use std::{
@@ -17,28 +17,28 @@ use rustix::{
 
 use super::{
     account::{Baseline, lost, produced},
+    debuginfo_reader::{DebugInfoReader, Learned},
     drain::Drain,
-    governor::{Governor, Stretch, Watched},
+    governor::{Governor, ProbedInterval, Watched},
     identity::Identity,
-    learner::{Learned, Learner},
-    recorder::Settings,
+    queue::BatchSender,
+    settings::Settings,
     switches::{SwitchGovernor, Turned},
-    writer::BatchSender,
 };
 use crate::{
     error::{Error, Result},
-    intake::Intake,
+    inspect::{Inspection, Mapping, Process, Tokio},
     kernel,
-    names::{Cache, Sources},
-    privilege::{self, Hurry},
+    privilege::{self, RaisedPriority},
     probes::{Plan, Polls, Probes, Unwind},
     ring::{Drained, Ring},
-    target::{Looked, Mapping, Process, Tokio},
+    sandbox::Sandbox,
+    symbols::{Cache, Sources},
     tasks::WorkerLoops,
     unwind::Prepared,
 };
 
-/// How long to look for the current task's id in tokio's thread-local before giving up.
+/// How long the current task's id is searched in tokio's thread-local context.
 const CALIBRATE_FOR: Duration = Duration::from_secs(30);
 
 /// hud, attached to a process.
@@ -46,14 +46,14 @@ pub(super) struct Attachment {
     pub(super) process: Process,
     pub(super) tokio: Arc<Tokio>,
     pub(super) names_from: PathBuf,
-    /// What names are made of, for every session.
+    /// For symbols, in every session.
     pub(super) sources: Arc<Sources>,
     pub(super) build_id: Option<String>,
     pub(super) mappings: Vec<Mapping>,
     pub(super) load_bias: u64,
     /// The addresses of the target's binary.
     image: (u64, u64),
-    /// Finds threads that are workers by their stacks, once all is known of the target's tokio.
+    /// Finds worker threads by their stacks, once the debug information has been read.
     worker_loops: Option<WorkerLoops>,
     pub(super) plan: Plan,
     pub(super) probes: Probes,
@@ -61,31 +61,31 @@ pub(super) struct Attachment {
     pidfd: OwnedFd,
     identity: Option<Identity>,
     /// While the target's debug information is being read.
-    learner: Option<Learner>,
-    /// Since when the place of the current task's id is looked for.
+    debuginfo: Option<DebugInfoReader>,
+    /// Since when the current task's id is searched.
     searching: Instant,
-    /// What could not be watched; for every session's manifest.
+    /// Notes for every session's manifest: data that could not be recorded.
     pub(super) notes: Vec<String>,
-    /// Where the counters stood as the session began.
+    /// The counters as the session began.
     pub(super) baseline: Baseline,
     pub(super) governor: Governor,
     switches: SwitchGovernor,
 }
 
 impl Attachment {
-    /// Looks into the target and attaches to it. Nothing is recorded before [`Probes::start`].
-    pub(super) fn new(process: Process, settings: &Settings, hurry: &Hurry) -> Result<Self> {
-        // Before anything is looked at: what executes another program from here on is noticed.
+    /// Inspects the target and attaches to it. Nothing is recorded before [`Probes::start`].
+    pub(super) fn new(process: Process, settings: &Settings, raised: &RaisedPriority) -> Result<Self> {
+        // First, so that an exec from here on is detected.
         let identity = Identity::of(&process);
         let pidfd = Pid::from_raw(process.pid.cast_signed())
             .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())
             .ok_or(Error::Exited(process.pid))?;
-        // While hud may still do everything: the child is to become nobody.
-        let sources = Arc::new(Sources::new(Intake::start(settings.intake.as_deref())?, Cache::shared()));
-        // Another child for what recording waits for: the other one stands back.
-        let urgent = Arc::new(Sources::new(Intake::start_urgent(settings.intake.as_deref())?, Cache::default()));
-        // Another thread has the child make the tables once this is answered.
-        let running = Looked::at_running(&process, urgent.intake())?;
+        // While hud has all its rights: the child must become nobody.
+        let sources = Arc::new(Sources::new(Sandbox::start(settings.sandbox.as_deref())?, Cache::shared()));
+        // A second child for requests that recording waits for; the first one has low priority.
+        let urgent = Arc::new(Sources::new(Sandbox::start_urgent(settings.sandbox.as_deref())?, Cache::default()));
+        // Before another thread requests the unwind tables from the same child.
+        let running = Inspection::of_running(&process, urgent.sandbox())?;
         let mut plan = settings.plan;
         let tables = prepare(&process, Arc::clone(&urgent), plan)?;
         let load_bias = running.load_bias.ok_or(Error::Exited(process.pid))?;
@@ -93,7 +93,7 @@ impl Attachment {
         let mut image = (running.image.0.wrapping_add(load_bias), running.image.1.wrapping_add(load_bias));
         let mut tokio = match &settings.target {
             Some(path) => {
-                let given = Looked::at_given(path, &process, load_bias, urgent.intake())?;
+                let given = Inspection::of_given_file(path, &process, load_bias, urgent.sandbox())?;
                 if let (Some(given), Some(running)) = (&given.build_id, &build_id)
                     && given != running
                 {
@@ -107,7 +107,7 @@ impl Attachment {
                 given.into_tokio(path)?
             }
             None => match running.tokio {
-                // Its threads are worth a look all the same. Nothing in the binary is then a task's vtable.
+                // Its threads can still be recorded. No address in the binary is then taken for a task's vtable.
                 Err(why) if plan.polls != Polls::Exact => {
                     (plan.polls, image) = (Polls::Off, (0, 0));
                     Tokio::none(why)
@@ -121,9 +121,9 @@ impl Attachment {
         };
         let tables = tables.join().unwrap_or_else(|_| Ok(Prepared::default()))?;
         let mut notes = tables.notes();
-        // The child reads debug information while the kernel looks at the programs.
-        let urgent_intake = Arc::clone(&urgent);
-        let learner = Learner::start(tokio.clone(), names_from.clone(), &process, urgent)?;
+        // The child reads debug information while the kernel verifies the programs.
+        let urgent_sandbox = Arc::clone(&urgent);
+        let debuginfo = DebugInfoReader::start(tokio.clone(), names_from.clone(), &process, urgent)?;
         let mut probes = Probes::attach(&process, &tokio, image, plan, settings.budget, tables, &sources)?;
         if !probes.has_samples() {
             plan.freq = 0;
@@ -135,16 +135,16 @@ impl Attachment {
                     .into(),
             );
         }
-        let learner = match learner.wait() {
+        let debuginfo = match debuginfo.wait() {
             Learned::All(learned) => {
                 tokio = *learned;
                 probes.use_learned(&process, &tokio, plan)?;
                 None
             }
-            Learned::Pending(learner) => Some(learner),
+            Learned::Pending(debuginfo) => Some(debuginfo),
         };
-        if let Some(child) = urgent_intake.intake().pid() {
-            hurry.end_for(child);
+        if let Some(child) = urgent_sandbox.sandbox().pid() {
+            raised.end_for(child);
         }
         let ring = probes.take_ring()?;
         let mappings = process.mappings()?;
@@ -158,7 +158,7 @@ impl Attachment {
         notes.extend_from_slice(&tokio.notes);
         let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
         let switches = SwitchGovernor::new(settings.budget, plan, process.pid, cpus(), kernel::now());
-        let worker_loops = learner.is_none().then(|| WorkerLoops::new(&process, &tokio, image, load_bias)).flatten();
+        let worker_loops = debuginfo.is_none().then(|| WorkerLoops::new(&process, &tokio, image, load_bias)).flatten();
         Ok(Attachment {
             image,
             worker_loops,
@@ -176,14 +176,14 @@ impl Attachment {
             ring,
             pidfd,
             identity,
-            learner,
+            debuginfo,
             searching: Instant::now(),
             baseline: Baseline::default(),
             governor,
         })
     }
 
-    /// Starts all streams. Gives the instant, by CLOCK_MONOTONIC.
+    /// Starts all streams. Returns the instant (CLOCK_MONOTONIC).
     pub(super) fn start(&mut self) -> Result<u64> {
         if self.executed_meanwhile() {
             return Err(Error::Executed(self.process.pid));
@@ -194,9 +194,9 @@ impl Attachment {
         Ok(now)
     }
 
-    /// Keeps the probes within their budget; to be called every [`governor::TICK`]. Gives the stretch that ended, if one
-    /// did.
-    pub(super) fn govern(&mut self) -> Result<Option<Stretch>> {
+    /// Keeps the probes within their budget; to be called every [`governor::TICK`]. Returns the interval in which they
+    /// counted, if it ended.
+    pub(super) fn govern(&mut self) -> Result<Option<ProbedInterval>> {
         if let Some(off_since) = self.switches.off_since()
             && self.governor.has_budget()
         {
@@ -205,12 +205,12 @@ impl Attachment {
         self.governor.tick(&mut self.probes, kernel::now())
     }
 
-    /// Keeps context switches within their budget. Gives the times between which they counted, where they do no more.
+    /// Keeps context switches within their budget. Returns the interval in which they counted, if it ended.
     pub(super) fn govern_switches(&mut self, drain: &mut Drain, out: &BatchSender) -> Result<Option<(u64, u64)>> {
         match self.switches.tick(&mut self.probes, &self.process, kernel::now())? {
             None => Ok(None),
             Some(Turned::Off { began, ended }) => {
-                // A program that had passed the switch may still be writing. What was counted before comes before.
+                // A program that has already tested the flag may still be writing. Earlier events come first.
                 thread::sleep(Duration::from_millis(1));
                 while !self.drain_ring(drain, out).is_empty {}
                 for state in self.probes.unfinished(began)? {
@@ -230,7 +230,7 @@ impl Attachment {
         }
     }
 
-    /// Reports what threads did while switches did not count, until `ended`.
+    /// Reports sums of the off-CPU time of threads while switches did not count, until `ended`.
     pub(super) fn end_sums(&mut self, ended: u64, drain: &mut Drain, out: &BatchSender) {
         for sum in self.switches.so_far(&self.process, ended) {
             drain.meanwhile(&sum, out);
@@ -242,24 +242,24 @@ impl Attachment {
         Some(self.probes.switches_since()).filter(|since| *since != 0)
     }
 
-    /// Whether the probes are on and do not count yet: until they do, they cost and tell nothing.
+    /// Whether the probes are attached and do not count yet: they cost time and record nothing.
     pub(super) fn has_probes_to_count(&self) -> bool {
         self.governor.waits_for_probes() && self.probes.probes_are_on()
     }
 
-    /// Whether probes are being put on.
-    pub(super) fn puts_probes_on(&self) -> bool {
-        self.probes.probes_go_on() || self.probes.switches_go_on()
+    /// Whether probes are being attached.
+    pub(super) fn is_attaching_probes(&self) -> bool {
+        self.probes.probes_are_attaching() || self.probes.switches_are_attaching()
     }
 
-    /// Takes what is in the ring, up to a bound: a target that is always ahead must not keep the recorder from its other
-    /// duties.
+    /// Takes records from the ring, up to a bound: a target that is always ahead must not keep the recorder from its
+    /// other work.
     pub(super) fn drain_ring(&mut self, drain: &mut Drain, out: &BatchSender) -> Drained {
         self.ring.drain(65_536, |record| drain.record(record, out))
     }
 
-    /// Takes from the ring all that the kernel had counted as the call began: the session then has, or has lost, every
-    /// event that an earlier look at the counters knew of.
+    /// Takes from the ring all events that the kernel had counted as the call began: each is then in the session or
+    /// counted as lost.
     pub(super) fn catch_up(&mut self, drain: &mut Drain, out: &BatchSender) -> Result<()> {
         let known = produced(&self.baseline.since(&self.probes.counters()?));
         loop {
@@ -271,17 +271,17 @@ impl Attachment {
         }
     }
 
-    /// Stops the streams and takes what is left: the ring is read until the kernel's account and ours agree, and
-    /// stretches under way are cut at this instant, which is given as CLOCK_MONOTONIC.
+    /// Stops the streams and drains the ring until the kernel's account and ours agree. Intervals in progress end at
+    /// this instant, which is returned as CLOCK_MONOTONIC.
     pub(super) fn settle(&mut self, drain: &mut Drain, out: &BatchSender) -> Result<u64> {
         self.probes.stop()?;
         let ended = self.probes.executed()?.unwrap_or_else(kernel::now);
-        // A program that had passed the switch may still be writing: for microseconds, or until its preempted thread
-        // gets a CPU again.
+        // A program that has already tested the flag may still be writing: for microseconds, or until its preempted
+        // thread gets a CPU again.
         for _ in 0..100 {
             let before = produced(&self.probes.counters()?);
             std::thread::sleep(Duration::from_millis(2));
-            // Recording is off: the ring ends.
+            // Recording is off, so the ring runs empty.
             while !self.drain_ring(drain, out).is_empty {}
             if produced(&self.probes.counters()?) == before {
                 break;
@@ -299,21 +299,21 @@ impl Attachment {
         Ok(self.baseline.since(&self.probes.counters()?))
     }
 
-    /// Whether all is known of the target's tokio that can be.
+    /// Whether the target's debug information has been read.
     pub(super) fn has_learned(&self) -> bool {
-        self.learner.is_none()
+        self.debuginfo.is_none()
     }
 
-    /// Makes use of what was learned of the target's tokio, once, when it is all read. Gives it then.
+    /// Applies the target's debug information once it has been read, and returns the result then.
     pub(super) fn learn(&mut self) -> Option<Arc<Tokio>> {
-        let learned = self.learner.as_ref()?.take()?;
-        self.learner = None;
+        let learned = self.debuginfo.as_ref()?.take()?;
+        self.debuginfo = None;
         let took = self.searching.elapsed();
         self.searching = Instant::now();
         self.notes.retain(|note| !self.tokio.notes.contains(note));
         self.notes.extend_from_slice(&learned.notes);
         self.notes.push(format!(
-            "the debug information took {:.1} s to read: until then no task is known, and no poll is recorded",
+            "the debug information took {:.1} s to read: before that no task is known and no poll is recorded",
             took.as_secs_f64()
         ));
         self.tokio = Arc::new(learned);
@@ -322,14 +322,14 @@ impl Attachment {
         let used = self.probes.use_learned(&self.process, &self.tokio, self.plan);
         self.notes.extend(self.probes.left_out().iter().skip(known).map(|left_out| left_out.what.clone()));
         if let Err(e) = used {
-            // The always-on streams are not the poorer for it. A target that is gone is noticed elsewhere.
+            // The always-on streams are unaffected. The target's exit is detected elsewhere.
             tracing::warn!("polls, wakes, spawns and ends are not recorded: {e}");
             self.notes.push(format!("polls, wakes, spawns and ends are not recorded: {e}"));
         }
         Some(Arc::clone(&self.tokio))
     }
 
-    /// Finds threads that run a worker's loop by their stacks; takes at most so long.
+    /// Finds threads that run a worker's loop by their stacks, for at most this long.
     pub(super) fn search_workers(&mut self, drain: &mut Drain, at_most: Duration) {
         if let Some(word) = self.probes.task_id_word() {
             drain.knows_task_ids();
@@ -343,7 +343,7 @@ impl Attachment {
         }
     }
 
-    /// Goes on looking for the place of the current task's id, or gives up.
+    /// Continues the search for the current task's id, or gives up.
     pub(super) fn calibrate(&mut self) -> Result<()> {
         if !self.probes.is_calibrating() {
             return Ok(());
@@ -362,40 +362,40 @@ impl Attachment {
         Ok(())
     }
 
-    /// Has the kernel tell each task's type again as it is next met.
-    pub(super) fn retell_tasks(&mut self) -> Result<()> {
-        self.probes.retell_tasks()
+    /// Makes the kernel report each task's type again when it next sees it.
+    pub(super) fn report_tasks_again(&mut self) -> Result<()> {
+        self.probes.report_tasks_again()
     }
 
-    /// Whether the process is gone.
+    /// Whether the process has exited.
     pub(super) fn has_exited(&self) -> bool {
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(rustix::event::poll(&mut fds, Some(&at_once)), Ok(1..))
     }
 
-    /// Whether the process executed another program since hud attached to it. The kernel programs tell, and end all streams
-    /// as it happens.
+    /// Whether the process executed another program since hud attached. The kernel programs report it and end all
+    /// streams at that moment.
     pub(super) fn has_executed(&self) -> Result<bool> {
         Ok(self.probes.executed()?.is_some())
     }
 
-    /// Whether the process executed another program while hud was attaching to it.
+    /// Whether the process executed another program while hud was attaching.
     fn executed_meanwhile(&self) -> bool {
         match (self.identity, Identity::of(&self.process)) {
             (Some(then), Some(now)) => then != now,
-            // Gone, or not to be seen: no evidence.
+            // Exited or invisible: no evidence.
             _ => false,
         }
     }
 }
 
-/// Makes the unwind tables on a thread of its own, while tokio is looked for.
+/// Builds the unwind tables on a thread of their own, while tokio is searched.
 fn prepare(process: &Process, sources: Arc<Sources>, plan: Plan) -> Result<JoinHandle<Result<Prepared>>> {
     let process = process.clone();
     let work = move || match plan.unwind {
         Unwind::Fp => Ok(Prepared::default()),
-        Unwind::Auto | Unwind::EhFrame => Prepared::of(&process, sources.intake()),
+        Unwind::Auto | Unwind::EhFrame => Prepared::of(&process, sources.sandbox()),
     };
     let started = thread::Builder::new().name("hud-unwinder".into()).spawn(work);
     started.map_err(|source| Error::Io { action: "start a thread", source })

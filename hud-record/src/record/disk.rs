@@ -1,8 +1,8 @@
-//! A full disk: what is counted, what waits, and what is set aside for the end.
+//! A full disk: rows that are counted, rows that are held, and a reserve for the end.
 //!
-//! Rows of events are counted by table and given up. What later rows will refer to (names), and what tells of losses,
-//! waits in memory up to a bound; past it, names are remembered as ranges of ids and written empty. So after a pause
-//! every id still has its row, and every row that is missing is in `drops`.
+//! Rows of events are counted by table and dropped. Names that later rows refer to, and records of losses, are held in
+//! memory up to a bound; beyond it, names are kept as ranges of ids and written as empty rows. So after a pause every
+//! id still has its row, and every missing row is in `drops`.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,31 +19,31 @@ use hud_common::session::{Columns as _, DropColumns, DropRow, Error, Result, Ses
 
 use super::account::KernelAccount;
 
-/// What may wait in memory for room: the names of some 20,000 new stacks.
+/// Bytes that may be held: the names of about 20,000 new stacks.
 const MOST_HELD: usize = 8 << 20;
-/// Room without which it is not worth while to try again.
+/// Free space below which resuming is not tried.
 const LEAST_ROOM: u64 = 1 << 20;
-/// How often to look for room.
+/// Interval of checks for free space.
 const RETRY: Duration = Duration::from_secs(1);
 /// Rows of a batch of empty names.
 const EMPTY_AT_ONCE: i64 = 4096;
 
-/// A stretch in which the disk is full.
+/// A pause of writing while the disk is full.
 pub(super) struct Pause {
     pub(super) began: Instant,
     since: i64,
     due: Instant,
-    /// Rows given up since `since`, by table.
+    /// Rows dropped since `since`, by table.
     dropped: BTreeMap<Table, u64>,
     pub(super) rows_dropped: u64,
     held: VecDeque<(Table, RecordBatch)>,
     held_bytes: usize,
-    /// Once names did not fit, no later ones are held: a stack must not be there before its frames.
+    /// Once names did not fit, no later ones are held: a stack must not be stored before its frames.
     is_over: bool,
     is_emptied: bool,
-    /// First and last id of the names that were given up, by table.
+    /// First and last id of dropped names, by table.
     lost_names: BTreeMap<Table, (i64, i64)>,
-    /// The newest account that could not be written.
+    /// The latest account that could not be written.
     pub(super) account: Option<(i64, Vec<KernelAccount>)>,
 }
 
@@ -64,7 +64,7 @@ impl Pause {
         }
     }
 
-    /// Takes a batch that cannot be written. Gives how many of its rows are lost.
+    /// Takes a batch that cannot be written. Returns how many of its rows are lost.
     pub(super) fn hold(&mut self, table: Table, batch: RecordBatch) -> u64 {
         let bytes = batch.get_array_memory_size();
         if waits(table) {
@@ -93,7 +93,7 @@ impl Pause {
         }
     }
 
-    /// Whether it is time to look for room again; the next time is a second later.
+    /// Whether to check for free space again; then the next check is due a second later.
     pub(super) fn is_due(&mut self) -> bool {
         let is_due = Instant::now() >= self.due;
         if is_due {
@@ -102,13 +102,13 @@ impl Pause {
         is_due
     }
 
-    /// Whether the file system says that it has room. Where it cannot tell (a quota), trying will.
+    /// Whether the file system reports enough free space. If it cannot (a quota), writing will show it.
     pub(super) fn may_fit(&self, folder: &Path) -> bool {
         let need = LEAST_ROOM + RESERVE + self.held_bytes as u64;
         rustix::fs::statvfs(folder).map_or(true, |fs| fs.f_bavail.saturating_mul(fs.f_frsize) >= need)
     }
 
-    /// Turns what was lost so far into rows that wait with the rest.
+    /// Turns the losses so far into rows, which are held as well.
     pub(super) fn prepare(&mut self, now: i64) {
         let mut rows = DropColumns::default();
         for (table, lost) in std::mem::take(&mut self.dropped) {
@@ -126,7 +126,7 @@ impl Pause {
         }
     }
 
-    /// Puts what tells of losses before the names.
+    /// Puts records of losses before names.
     pub(super) fn losses_first(&mut self) {
         self.held.make_contiguous().sort_by_key(|(table, _)| is_name(*table));
     }
@@ -152,13 +152,13 @@ impl Pause {
         None
     }
 
-    /// Takes back what [`Pause::next`] gave.
+    /// Takes back a batch from [`Pause::next`].
     pub(super) fn put_back(&mut self, table: Table, batch: RecordBatch) {
         self.held_bytes += batch.get_array_memory_size();
         self.held.push_front((table, batch));
     }
 
-    /// Gives up the names that are held in favour of empty ones. Gives false where there is nothing left to give up.
+    /// Replaces held names by empty ones. Returns false if there are none left.
     pub(super) fn empty_names(&mut self) -> bool {
         if std::mem::replace(&mut self.is_emptied, true) {
             return false;
@@ -167,20 +167,20 @@ impl Pause {
         let held = std::mem::take(&mut self.held);
         let mut any = false;
         for (table, batch) in held {
-            // Only stacks are referred to by rows; nothing needs a frame of an empty stack.
+            // Rows refer to stacks only; nothing needs a frame of an empty stack.
             if table == Table::Stacks {
                 any = true;
                 self.lose_names(table, &batch);
             }
         }
         self.held_bytes = 0;
-        // Frames and modules that were given up are those of stacks that were given up.
+        // Dropped frames and modules belong to dropped stacks.
         any |= self.lost_names.remove(&Table::Frames).is_some() | self.lost_names.remove(&Table::Modules).is_some();
         any
     }
 }
 
-/// Whether a table's rows wait for room. Rows of events do not: there would be no end of them.
+/// Whether a table's rows are held. Rows of events are not, as their number is unbounded.
 pub(super) fn waits(table: Table) -> bool {
     is_name(table) || !table.expires() || matches!(table, Table::Drops | Table::Coverage)
 }
@@ -192,7 +192,7 @@ fn is_name(table: Table) -> bool {
 /// Size of the reserve (bytes).
 const RESERVE: u64 = 256 << 10;
 
-/// A small file that is freed when the disk is full, so that losses and the manifest can be written.
+/// A small file that is removed when the disk is full, so that losses and the manifest can be written.
 pub(super) struct Reserve {
     session: SessionDir,
     is_there: bool,
@@ -206,20 +206,20 @@ impl Reserve {
         Reserve { session: session.clone(), is_there: false }
     }
 
-    /// Makes it, all of it or nothing.
+    /// Writes it, completely or not at all.
     pub(super) fn fill(&mut self) -> Result<()> {
         if self.is_there {
             return Ok(());
         }
         let write = || {
             let folder = self.session.folder()?;
-            // What is there already is of a recorder before, or a link that leads elsewhere.
+            // An existing one is a former recorder's, or a link.
             match folder.remove(RESERVE_FILE) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
             let mut file = folder.new_file(RESERVE_FILE)?;
-            // Written out: not every file system can set blocks aside, and a hole is no reserve.
+            // Written out: not every file system can allocate blocks, and a hole reserves nothing.
             let block = [0x55; 4096];
             for _ in 0..RESERVE / block.len() as u64 {
                 file.write_all(&block)?;
@@ -234,14 +234,14 @@ impl Reserve {
         done
     }
 
-    /// Gives its room back.
+    /// Removes it.
     pub(super) fn free(&mut self) {
         self.remove();
         self.is_there = false;
     }
 
     fn remove(&self) {
-        // One that cannot be removed frees nothing, and is no loss either.
+        // One that cannot be removed frees nothing; that is no loss either.
         let _ = self.session.folder().and_then(|folder| folder.remove(RESERVE_FILE));
     }
 }

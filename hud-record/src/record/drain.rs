@@ -1,6 +1,6 @@
-//! The drain: events out of the ring, rows into columns.
+//! The drain: turns events from the ring into rows in columns.
 //!
-//! No symbol work and no strings here: names are borrowed constants, stacks are ids, the rest is integers.
+//! No symbol work and no strings here: names are borrowed constants, stacks are ids, all else is integers.
 
 use std::{
     collections::HashMap,
@@ -21,39 +21,39 @@ use hud_common::{
 };
 
 use super::{
+    queue::BatchSender,
     stacks::{NewStack, StackTable},
     threads::Threads,
-    writer::BatchSender,
 };
 use crate::{
+    inspect::{Mapping, PollFn, TaskKind, Tokio},
     kernel,
-    target::{Mapping, PollFn, TaskKind, Tokio},
     tasks::WorkerLoops,
 };
 
-/// State of a row that sums up off-CPU intervals: no rule that looks at the length of one takes it for one.
+/// State of a row that sums up off-CPU intervals, so that no rule takes its duration for one interval's.
 const SUM: &str = "+";
-/// Rows after which a table's columns become a batch: below about 1,000, Arrow's framing costs more than it carries.
+/// Rows of a table that make a batch: below about 1,000, Arrow's framing is larger than the data.
 const BATCH_ROWS: usize = 4096;
 
-/// Polls of this length are looked at one by one (ns).
+/// Polls of at least this duration (ns) are examined for `block_in_place`.
 const LONG_POLL: u64 = 1_000_000;
 
 /// How long stacks are searched for workers' loops as recording begins; a stack takes 50 µs.
 pub(super) const SEARCH_FIRST: Duration = Duration::from_millis(20);
-/// And at each flush later on: 2 % of a CPU.
+/// How long at each later flush: 2 % of a CPU.
 pub(super) const SEARCH_FOR: Duration = Duration::from_millis(1);
 
 /// Turns events into rows.
 pub(super) struct Drain {
     clock: Clock,
     sample_weight: i64,
-    /// By the index that the poll probes were given.
+    /// By the index that the poll probes have.
     poll_fns: Vec<PollFn>,
-    /// Tasks met before all was known of the poll functions.
+    /// Tasks seen before the debug information was read.
     early: Option<Vec<(i64, TaskEvent)>>,
-    /// Since when the kernel programs know where the current task's id is (CLOCK_MONOTONIC): before, an event without a task
-    /// does not say that there is none.
+    /// Since when the kernel programs know the current task's id (CLOCK_MONOTONIC): before, an event without a task may
+    /// still be in one.
     task_ids_since: Option<u64>,
     /// Index of a poll function by its runtime address.
     poll_addresses: HashMap<u64, usize>,
@@ -66,11 +66,11 @@ pub(super) struct Drain {
     wakes: WakeColumns,
     spawns: SpawnColumns,
     ends: EndColumns,
-    /// Rows made of the kernel's events, by stream.
+    /// Rows of the kernel's events, by stream.
     pub(super) rows: [u64; Stream::ALL.len()],
-    /// Off-CPU rows that were made as recording ended, of what the kernel had not reported.
+    /// Off-CPU rows added as recording ended, for intervals that the kernel had not reported.
     unfinished: u64,
-    /// Records that were none of ours.
+    /// Records that could not be decoded.
     pub(super) undecoded: u64,
     /// Bytes read.
     pub(super) bytes: u64,
@@ -135,7 +135,7 @@ impl Drain {
         }
     }
 
-    /// Hands over what has gathered.
+    /// Sends the collected rows.
     pub(super) fn flush(&mut self, out: &BatchSender) {
         out.burst()
             .add(&mut self.threads.rows)
@@ -153,17 +153,17 @@ impl Drain {
         self.stacks.not_kept
     }
 
-    /// A thread that was there before recording began.
+    /// A thread that existed before recording began.
     pub(super) fn existing_thread(&mut self, ts: i64, tid: u32, name: &str) {
         self.threads.existing(ts, tid, name);
     }
 
-    /// From now on the kernel programs know where the current task's id is.
+    /// From now on the kernel programs know the current task's id.
     pub(super) fn knows_task_ids(&mut self) {
         self.task_ids_since.get_or_insert_with(kernel::now);
     }
 
-    /// Searches the stacks of threads for workers' loops, those that were not searched lately, for at most so long.
+    /// Searches threads' stacks for workers' loops, least recently searched first, for at most this long.
     pub(super) fn search_workers(
         &mut self,
         loops: &WorkerLoops,
@@ -183,7 +183,7 @@ impl Drain {
         // A runtime starts its workers in the order of their numbers.
         found.sort_unstable_by_key(|l| l.task_id);
         for (n, one) in found.iter().enumerate() {
-            // One thread's stack may still hold what another one runs: then neither is believed.
+            // One thread's stack may still contain a loop that another thread runs: then neither counts.
             let is_disputed = found.iter().enumerate().any(|(m, other)| m != n && other.task_id == one.task_id);
             let poll = self.poll_addresses.get(&one.poll_addr).and_then(|&i| self.poll_fns.get(i));
             if let Some(poll) = poll.filter(|_| !is_disputed) {
@@ -195,7 +195,7 @@ impl Drain {
         }
     }
 
-    /// More is known of the poll functions: which threads are workers is decided again.
+    /// The debug information has been read: which threads are workers is decided again.
     pub(super) fn learned(&mut self, tokio: &Tokio) {
         self.poll_fns.clone_from(&tokio.poll_fns);
         for (ts, e) in self.early.take().unwrap_or_default() {
@@ -203,12 +203,12 @@ impl Drain {
         }
     }
 
-    /// Writes a row for each living thread again, so that older ones may go.
-    pub(super) fn retell_threads(&mut self, ts: i64) {
-        self.threads.retell(ts);
+    /// Writes a row for each living thread again, so that older ones may expire.
+    pub(super) fn repeat_threads(&mut self, ts: i64) {
+        self.threads.repeat(ts);
     }
 
-    /// Rows that the recorder added on its own, by stream.
+    /// Rows that the recorder added itself, by stream.
     pub(super) fn own_rows(&self) -> [u64; Stream::ALL.len()] {
         let mut own = [0; Stream::ALL.len()];
         own[Stream::OffCpu as usize] = self.unfinished;
@@ -216,7 +216,8 @@ impl Drain {
         own
     }
 
-    /// What is not over as recording ends: a thread's off-CPU interval in progress, and those that were not reported yet.
+    /// Reports the unfinished intervals of a thread as recording ends: its off-CPU interval in progress, and unreported
+    /// ones.
     pub(super) fn unfinished(&mut self, state: &ThreadState, end: u64, out: &BatchSender) {
         let mut head = state.off.head;
         if state.unreported.intervals != 0 {
@@ -245,7 +246,7 @@ impl Drain {
         self.off_cpu_row(&head, state.off.stack.get(..frames).unwrap_or_default(), out);
     }
 
-    /// What a thread did while switches were not recorded.
+    /// Off-CPU time of a thread while switches were not recorded.
     pub(super) fn meanwhile(&mut self, sum: &OffCpuHead, out: &BatchSender) {
         self.unfinished += 1;
         self.off_cpu_row(sum, &[], out);
@@ -256,15 +257,15 @@ impl Drain {
         self.threads.gone(self.clock.epoch(ts), tid);
     }
 
-    /// Goes on in the next session, at `ts` of its clock: what is known of threads stays and is told again, stacks get new
-    /// ids, counts begin anew. What has gathered must have been flushed.
+    /// Continues in the next session, at `ts` of its clock: threads are kept and written again, stacks get new ids,
+    /// counts start at 0. Collected rows must have been flushed.
     pub(super) fn next_session(&mut self, clock: Clock, ts: i64, mappings: &[Mapping], namer: Sender<NewStack>) {
         self.clock = clock;
         self.stacks = StackTable::new(mappings, namer);
         self.rows = [0; Stream::ALL.len()];
         (self.unfinished, self.undecoded, self.bytes) = (0, 0, 0);
         self.threads.own_rows = 0;
-        self.threads.retell(ts);
+        self.threads.repeat(ts);
     }
 
     fn poll(&mut self, e: &PollEvent, out: &BatchSender) {
@@ -272,7 +273,7 @@ impl Drain {
         if e.dur >= LONG_POLL {
             let of = usize::try_from(e.poll_fn).ok().and_then(|index| self.poll_fns.get(index));
             if let Some(of) = of.filter(|of| of.kind == TaskKind::Task) {
-                self.threads.polled(self.clock.epoch(e.ts), e.tid, of.scheduler);
+                self.threads.polled(self.clock.epoch(e.ts), e.tid, e.task_id, of.scheduler);
             }
         }
         self.polls.push(PollRow {

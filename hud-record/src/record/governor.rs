@@ -1,61 +1,63 @@
-//! The budget governor: keeps what the probes in the target's code cost it under a share of its CPU time.
+//! The governor: keeps the cost of the probes in the target's code below a share of its CPU time.
 //!
-//! A purse fills with `budget` times the CPU time that the target uses, and each hit of a probe is paid from it: the trap,
-//! whose cost was measured at the start, the run time of the kernel program, which the kernel accounts, and what it takes
-//! to record what the hit tells. When the purse is empty the probes are taken off; when it could pay for a while of them
-//! again, they are put on. So what is seen is whole stretches, each of them in `coverage`, in which every poll, wake and
-//! spawn was counted.
+//! A token bucket fills with `budget` times the target's CPU time, and pays for each hit of a probe: the trap, measured
+//! at the start, the kernel program's run time, which the kernel counts, and the recorder's time for the row. When it
+//! is empty the probes are detached; when it could pay for them for a while, they are attached again. So recorded
+//! intervals are complete: `coverage` lists them, and in each every poll, wake and spawn was counted.
 //!
-//! What the always-on streams cost is paid from the same budget: the probes get what these leave, and at least half of it.
+//! The always-on streams are paid from the same budget: the probes get the rest, and at least half of it.
 
 use std::time::Duration;
 
 use hud_common::wire::Counters;
 
-use crate::{error::Result, kernel, probes::Probes, uprobes::TrapCost};
+use crate::{
+    error::Result,
+    kernel,
+    probes::{Probes, TrapCost},
+};
 
-/// How often the purse is looked into: at a million polls a second and 2 µs each, that is how much it can be overdrawn.
+/// Interval of updates: at a million polls a second and 2 µs each, it bounds the overdraft.
 pub(super) const TICK: Duration = Duration::from_millis(20);
-/// And while the probes are off, when nothing is spent.
+/// Interval while the probes are detached and nothing is spent (ns).
 const TICK_OFF: u64 = 80_000_000;
-/// For how long the purse must be able to pay before the probes are put on again: putting them on and off takes the kernel
-/// some milliseconds each, and a stretch of a few polls tells little.
-const STRETCH: f64 = 0.2;
-/// How much the purse holds, in seconds of the target's CPU time at the budget's share: a target that slept for an hour
-/// must not pay for it in one stretch.
-const PURSE: f64 = 1.0;
+/// How long the budget must suffice before the probes are attached again (s): attaching and detaching take the kernel
+/// milliseconds each, and an interval of a few polls shows little.
+const LEAST_ON: f64 = 0.2;
+/// Capacity, in seconds of the target's CPU time at the budget's share: a target that slept for an hour must not pay
+/// for it at once.
+const CAPACITY: f64 = 1.0;
 
-/// The share of the budget that the probes get whatever the always-on streams cost. These keep within the other half, but for
-/// what each context switch costs at least.
+/// The probes' share of the budget, independent of the cost of the always-on streams. These keep within the other half,
+/// except for the minimum cost of each context switch.
 const LEAST: f64 = 0.5;
-/// The part of the budget that is spent. Putting probes on and taking them off stops the target for moments that are counted
-/// nowhere.
+/// The part of the budget that is spent. Attaching and detaching stop the target for moments that are not counted.
 const MARGIN: f64 = 0.8;
-/// And at least this share of one CPU's time: of a target that does nearly nothing, 2 % is nothing.
+/// At least this share of one CPU's time: 2 % of a nearly idle target would be nothing.
 const FLOOR: f64 = 0.0025;
 
-/// What recording a row takes (ns of the recorder's CPU time), sealing included: what a poll and its wake did on the machine
-/// of docs/benchmarks, beside what the recorder takes with the probes off.
+/// The recorder's CPU time for a row (ns), sealing included: measured for a poll and its wake on the machine of
+/// docs/benchmarks, beyond its time without probes.
 const RECORD: f64 = 180.0;
 
-/// A stretch in which the probes counted, by CLOCK_MONOTONIC.
+/// An interval in which the probes counted, by CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(super) struct ProbedInterval {
     pub(super) began: u64,
     pub(super) ended: u64,
     pub(super) reason: &'static str,
-    /// Which of them there are.
+    /// Which streams were recorded.
     pub(super) watched: Watched,
 }
 
-/// The functions of tokio that were found, of those that a binary may lack.
+/// Which of the optional functions of tokio the binary has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Watched {
     pub(super) wakes: bool,
     pub(super) spawns: bool,
 }
 
-/// What the target and the probes have used so far (ns).
+/// The consumption of the target and the probes so far (ns).
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     target: f64,
@@ -63,7 +65,7 @@ struct Used {
     always_on: f64,
 }
 
-/// Decides when the probes are on. Without a budget they always are.
+/// Decides when the probes are attached. Without a budget they always are.
 #[derive(Debug)]
 pub(super) struct Governor {
     budget: Option<f64>,
@@ -72,19 +74,19 @@ pub(super) struct Governor {
     pid: u32,
     cpus: f64,
     used: Used,
-    /// Nanoseconds of the target's CPU time that may still be spent; below 0 where too much was.
-    purse: f64,
-    /// What the probes cost in a nanosecond, by their last stretches.
+    /// Nanoseconds of the target's CPU time that may be spent; negative after overspending.
+    bucket: f64,
+    /// The probes' cost per nanosecond, in recent intervals.
     rate: f64,
     /// Since when they count.
     since: Option<u64>,
-    looked: u64,
+    updated: u64,
 }
 
 impl Governor {
-    /// Measures what a trap costs here. Counting begins with [`Governor::begin`].
+    /// Uses the measured cost of a trap. Counting begins with [`Governor::begin`].
     pub(super) fn new(budget: Option<f64>, watched: Watched, pid: u32, cpus: u32, probes: &Probes, now: u64) -> Self {
-        // Where it cannot be measured: a guess, on the dear side.
+        // A high estimate if it could not be measured.
         let guess = TrapCost { entry: Duration::from_nanos(800), entry_and_return: Duration::from_nanos(1800) };
         let trap = budget.and_then(|_| probes.trap_cost()).unwrap_or(guess);
         let mut governor = Governor {
@@ -94,56 +96,56 @@ impl Governor {
             pid,
             cpus: f64::from(cpus.max(1)),
             used: Used::default(),
-            purse: 0.0,
+            bucket: 0.0,
             rate: 0.0,
             since: None,
-            looked: now,
+            updated: now,
         };
-        governor.purse = governor.full();
+        governor.bucket = governor.full();
         governor.used = governor.used(probes, &probes.counters().unwrap_or_default());
         governor
     }
 
-    /// Recording begins at `now`: the probes count from then on, if they are on.
+    /// Recording begins at `now`: attached probes count from then on.
     pub(super) fn begin(&mut self, probes: &Probes, now: u64) {
         self.since = probes.probes_are_on().then_some(now);
-        self.looked = now;
+        self.updated = now;
     }
 
-    /// Looks into the purse; to be called every [`TICK`]. Gives the stretch that ended, if one did.
-    pub(super) fn tick(&mut self, probes: &mut Probes, now: u64) -> Result<Option<Stretch>> {
+    /// Updates the bucket; to be called every [`TICK`]. Returns the interval in which the probes counted, if it ended.
+    pub(super) fn tick(&mut self, probes: &mut Probes, now: u64) -> Result<Option<ProbedInterval>> {
         let begins = self.since.is_none() && probes.probes_are_on();
         if begins {
             self.since = Some(now);
             probes.count_probes_since(now)?;
         }
         let Some(budget) = self.budget else { return Ok(None) };
-        if self.since.is_none() && now.saturating_sub(self.looked) < TICK_OFF {
+        if self.since.is_none() && now.saturating_sub(self.updated) < TICK_OFF {
             return Ok(None);
         }
         let used = self.used(probes, &probes.counters()?);
         let (target, cost) = (used.target - self.used.target, used.probes - self.used.probes);
         let always_on = used.always_on - self.used.always_on;
         self.used = used;
-        let passed = as_float(now.saturating_sub(self.looked)).max(1.0);
-        self.looked = now;
+        let passed = as_float(now.saturating_sub(self.updated)).max(1.0);
+        self.updated = now;
         let allowed = budget * MARGIN * target.max(0.0);
         let income = (allowed - always_on).max(allowed * LEAST).max(passed * FLOOR);
-        self.purse = (self.purse + income - cost.max(0.0)).min(self.full());
+        self.bucket = (self.bucket + income - cost.max(0.0)).min(self.full());
         match self.since {
             Some(_) if begins => {}
             Some(_) => {
                 self.rate = if self.rate == 0.0 { cost / passed } else { 0.8 * self.rate + 0.2 * cost / passed };
-                if self.purse < 0.0 {
-                    let stretch = self.cut(now, "the budget is used up");
+                if self.bucket < 0.0 {
+                    let interval = self.cut(now, "the budget is used up");
                     probes.count_probes_since(0)?;
                     probes.turn_probes(false);
-                    return Ok(stretch);
+                    return Ok(interval);
                 }
             }
             None => {
-                let needed = (self.rate * STRETCH * 1e9).min(self.full());
-                if self.purse >= needed && probes.probes_can_go_on() {
+                let needed = (self.rate * LEAST_ON * 1e9).min(self.full());
+                if self.bucket >= needed && probes.probes_can_attach() {
                     probes.turn_probes(true);
                 }
             }
@@ -151,45 +153,51 @@ impl Governor {
         Ok(None)
     }
 
-    /// Whether the probes are held to a budget.
+    /// Whether the probes have a budget.
     pub(super) fn has_budget(&self) -> bool {
         self.budget.is_some()
     }
 
-    /// Stops the probes, if they are on, because of `reason`. Gives the time in which they counted, if that ended. What may be
-    /// spent continues to add up.
-    pub(super) fn pause(&mut self, probes: &mut Probes, now: u64, reason: &'static str) -> Result<Option<Stretch>> {
+    /// Stops the probes because of `reason`. Returns the interval in which they counted, if it ended. The bucket
+    /// continues to fill.
+    pub(super) fn pause(
+        &mut self,
+        probes: &mut Probes,
+        now: u64,
+        reason: &'static str,
+    ) -> Result<Option<ProbedInterval>> {
         let ended = self.cut(now, reason);
         if ended.is_some() {
             probes.count_probes_since(0)?;
         }
-        // What was put on one by one stays on: it could not be put on again.
+        // Probes attached one by one stay: they could not be attached again.
         if probes.probes_can_turn() && probes.probes_are_on() {
             probes.turn_probes(false);
         }
         Ok(ended)
     }
 
-    /// Whether no stretch is under way.
+    /// Whether no interval is in progress.
     pub(super) fn waits_for_probes(&self) -> bool {
         self.since.is_none()
     }
 
-    /// Ends the stretch under way, if there is one, because of `reason`.
-    pub(super) fn cut(&mut self, now: u64, reason: &'static str) -> Option<Stretch> {
+    /// Ends the interval in progress, if there is one, because of `reason`.
+    pub(super) fn cut(&mut self, now: u64, reason: &'static str) -> Option<ProbedInterval> {
         let began = self.since.take()?;
-        Some(Stretch { began, ended: now, reason, watched: self.watched })
+        Some(ProbedInterval { began, ended: now, reason, watched: self.watched })
     }
 
-    /// Ends the stretch under way and begins the next at the same instant, for a session that hands over to another.
-    pub(super) fn split(&mut self, now: u64, reason: &'static str) -> Option<Stretch> {
-        let stretch = self.cut(now, reason)?;
+    /// Ends the interval in progress and begins the next at the same instant, for a session that continues in the next
+    /// one.
+    pub(super) fn split(&mut self, now: u64, reason: &'static str) -> Option<ProbedInterval> {
+        let interval = self.cut(now, reason)?;
         self.since = Some(now);
-        Some(stretch)
+        Some(interval)
     }
 
     fn full(&self) -> f64 {
-        self.budget.unwrap_or(0.0) * PURSE * 1e9 * self.cpus
+        self.budget.unwrap_or(0.0) * CAPACITY * 1e9 * self.cpus
     }
 
     fn used(&self, probes: &Probes, counters: &Counters) -> Used {

@@ -1,10 +1,10 @@
-//! Which program a process runs: a pid stays when the process executes another one.
+//! Which program a process runs: its pid stays when it executes another one.
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use crate::target::Process;
+use crate::inspect::Process;
 
-/// What changes when a process executes a program: its file, and where its code and stack lie.
+/// Values that change when a process executes a program: its file, and where its code and stack are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
@@ -15,10 +15,10 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Of the process as it is now; `None` where it is gone or may not be looked at.
+    /// The process's identity now; `None` if it has exited or is invisible.
     pub(super) fn of(process: &Process) -> Option<Self> {
         let file = fs::metadata(process.exe_path()).ok()?;
-        let stat = crate::target::read_text(format!("/proc/{}/stat", process.pid)).ok()?;
+        let stat = crate::inspect::read_text(format!("/proc/{}/stat", process.pid)).ok()?;
         let (start_code, start_stack, start_time) = parse(&stat)?;
         Some(Identity { device: file.dev(), inode: file.ino(), start_code, start_stack, start_time })
     }
@@ -26,7 +26,7 @@ impl Identity {
 
 /// Fields 26, 28 and 22 of proc(5)'s `/proc/PID/stat`; the addresses are zero where the process may not be traced.
 fn parse(stat: &str) -> Option<(u64, u64, u64)> {
-    // The name, in parentheses, may hold anything: fields count from the last parenthesis.
+    // The name, in parentheses, may contain anything: fields count from the last parenthesis.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some((field(26)?, field(28)?, field(22)?))

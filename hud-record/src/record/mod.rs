@@ -1,21 +1,22 @@
 //! Recording: from the ring buffer to a session on disk.
 //!
-//! What is attached (`attachment`) lives as long as hud watches a process; sessions (`session`) come and go over it, one
-//! a day in a store, without an event missed (`recorder`). Each has three threads besides the caller's, which drains the
-//! ring: the writer appends batches to in-flight logs and rolls them, and counts instead of writing while the disk is
-//! full (`disk`), and has the rules evaluated over what it wrote (`rules`); the sealer turns finished logs into Parquet and
-//! removes what is past the bounds (`retention`); the
-//! namer gives stacks their names. Only channels join them. A next session is prepared, and the last one closed, on a
-//! thread of its own. The drain never waits for names, and for the disk only once the writer is 64 batches behind; what
-//! the ring cannot hold meanwhile is counted as lost.
+//! The attachment (`attachment`) lasts as long as hud records a process; sessions (`session`) follow each other on it,
+//! one a day in a store, without missing an event (`recorder`). Each has three threads besides the caller's, which
+//! drains the ring: the writer appends batches to in-flight logs and rolls them, or counts rows while the disk is full
+//! (`disk`), and passes what it wrote to the rules (`rules`); the sealer turns finished logs into Parquet and removes expired segments (`retention`); the namer resolves
+//! stacks. They are connected by channels only. The next session is prepared, and the last one closed, on a thread of
+//! its own. The drain waits neither for symbols nor for the disk (`queue`); when the ring is full, events are counted
+//! as lost.
 
 mod account;
 mod attachment;
+mod debuginfo_reader;
 mod disk;
 mod drain;
+mod drop_log;
 mod governor;
 mod identity;
-mod learner;
+mod module_kind;
 mod namer;
 mod queue;
 mod recorder;
@@ -23,15 +24,18 @@ mod retention;
 mod rules;
 mod sealer;
 mod session;
+mod settings;
+mod shared_manifest;
 mod stacks;
+mod status;
 mod store;
 mod switches;
 mod threads;
 mod vitals;
 mod writer;
+mod writer_status;
 
-pub use recorder::{End, Every, Finished, News, Place, Recorder, Settings};
-pub use retention::Keep;
-pub use session::{Outcome, Progress};
+pub use recorder::{Finished, Recorder};
+pub use settings::{Destination, Every, Keep, RollPolicy, Settings};
+pub use status::{End, News, Outcome, Progress};
 pub use store::Store;
-pub use writer::RollPolicy;

@@ -1,13 +1,13 @@
 //! The namer: gives the frames of new stacks their module, function, file and line.
 //!
-//! It runs beside the drain at low priority and owns everything that names need; a name that cannot be had is left out,
-//! never guessed. What the target's files say is read elsewhere, see [`crate::intake`].
+//! It runs beside the drain at low priority. A name that is not available is left out, never guessed. The target's
+//! files are parsed elsewhere, see [`crate::sandbox`].
 
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
     sync::{
         Arc,
@@ -24,30 +24,31 @@ use hud_common::session::{
 };
 
 use super::{
-    account::CAPACITY,
+    drop_log::CAPACITY,
+    module_kind::ModuleKind,
+    queue::BatchSender,
     stacks::{NewStack, Unwind},
-    writer::BatchSender,
 };
 use crate::{
     error::{Error, Result},
+    inspect::{Mapping, Process, clean},
     kernel,
-    names::{BinaryId, KernelSymbols, Located, Named, Resolver, Sources, Whose, is_kernel},
-    target::{Mapping, Process, clean},
+    symbols::{BinaryId, KernelSymbols, ResolvedAddress, ResolvedFrame, Resolver, Sources, is_kernel},
 };
 
-/// Addresses whose frames are kept; stacks end before further ones, and `drops` counts the frames that they lack.
+/// Addresses whose frames are kept; stacks end before further ones, and `drops` counts their missing frames.
 const MAX_ADDRESSES: usize = 500_000;
-/// Stacks that are named at once: what they need to ask goes in few questions.
+/// Stacks that are named together, to combine their requests.
 const BATCH: usize = 64;
-/// How long names wait for more to go with them.
+/// How long rows are collected before they are sent.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
-/// How long one with nothing to write waits until it looks whether the session ends.
+/// Interval of checks for the session's end if there are no rows to send.
 const IDLE: Duration = Duration::from_millis(500);
-/// How long a session that has ended waits for names.
+/// How long a session that has ended waits for symbols.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes of the kernel's code in the target, the vdso.
+/// Largest vdso (bytes), the kernel's code in the target.
 const LARGEST_VDSO: u64 = 1 << 20;
-/// The path of the kernel as a module.
+/// The kernel's path in `modules`.
 const KERNEL: &str = "[kernel]";
 
 /// The namer's thread.
@@ -57,7 +58,7 @@ pub(super) struct Namer {
 }
 
 impl Namer {
-    /// Starts it. It ends when the sender of new stacks is gone and all are named.
+    /// Starts it. It ends when the sender of new stacks is dropped and all are named.
     pub(super) fn start(
         process: Process,
         names_from: PathBuf,
@@ -72,8 +73,8 @@ impl Namer {
         let thread = thread::Builder::new()
             .name("hud-namer".into())
             .spawn(move || {
-                // Names can wait, the target cannot.
-                crate::privilege::stand_back();
+                // Symbols can wait, the target cannot.
+                crate::privilege::lower_priority();
                 crate::privilege::enter_namer();
                 Names::new(process, names_from, mappings, sources, clock, out).run(&incoming, &ending)
             })
@@ -81,11 +82,11 @@ impl Namer {
         Ok((Namer { thread, is_ending }, new))
     }
 
-    /// Waits until all stacks are named. Gives what could not be, in words.
+    /// Waits until all stacks are named. Returns messages about those that could not be.
     pub(super) fn finish(self) -> Vec<String> {
         self.is_ending.store(true, Ordering::Relaxed);
-        // A namer that panicked leaves names out; the events are all there.
-        self.thread.join().unwrap_or_else(|_| vec!["functions have no names: hud's own fault".into()])
+        // If the namer panicked, names are missing; all events are stored.
+        self.thread.join().unwrap_or_else(|_| vec!["functions have no names: a thread of hud panicked".into()])
     }
 }
 
@@ -97,7 +98,7 @@ struct Module {
     opened: bool,
 }
 
-/// An address of which the rows are written.
+/// An address whose rows are written.
 #[derive(Clone)]
 struct Known {
     /// Innermost first.
@@ -112,13 +113,13 @@ struct Names {
     modules: Vec<Module>,
     next_module: i64,
     looked: Instant,
-    /// Read when the first address of the kernel is met.
+    /// Read when the first kernel address is seen.
     kernel: Option<(i64, Option<KernelSymbols>)>,
     known: HashMap<u64, Known>,
     next_frame: i64,
     most_addresses: usize,
     clock: Clock,
-    /// When rows were sent last (ns since the epoch), and frames that stacks lack since.
+    /// When rows were last sent (ns since the epoch), and frames missing in stacks since.
     flushed: i64,
     lost: usize,
     out: BatchSender,
@@ -156,7 +157,7 @@ impl Names {
             module_rows: ModuleColumns::default(),
         };
         names.learn(mappings);
-        // While the target lives: its own binary, and whatever else it had mapped, can be opened through /proc.
+        // Opened while the target lives: its files can be opened through /proc.
         for index in 0..names.modules.len() {
             names.open(index);
         }
@@ -211,7 +212,7 @@ impl Names {
         self.flushed = now;
     }
 
-    /// Asks for all that is new in some stacks, module by module.
+    /// Requests all new addresses of some stacks, module by module.
     fn ask(&mut self, stacks: &[NewStack]) {
         let mut wanted: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
         for stack in stacks {
@@ -236,8 +237,9 @@ impl Names {
     fn name(&mut self, stack: NewStack) {
         let mut frame_ids = Vec::with_capacity(stack.addresses.len());
         let mut unwind = stack.unwind;
-        // A caller is known by its return address, which may already belong to the next line or function. The leaf did
-        // not call, nor did the code that a signal or an entry to the kernel interrupted.
+        // A caller is identified by its return address, which may already belong to the next line or function, so the
+        // address before it is used. The leaf did not call, nor did code interrupted by a signal or by an entry into
+        // the kernel.
         let mut is_exact = true;
         for (depth, &pc) in stack.addresses.iter().enumerate() {
             let Some(mut known) = self.frames_at(if is_exact { pc } else { pc.wrapping_sub(1) }) else {
@@ -256,7 +258,7 @@ impl Names {
         self.stack_rows.push(StackRow { stack_id: stack.stack_id, frame_ids, unwind: Text::Borrowed(unwind.name()) });
     }
 
-    /// What is at an address; `None` where there are too many of them.
+    /// The frames at an address; `None` if there are too many addresses.
     fn frames_at(&mut self, address: u64) -> Option<Known> {
         if !self.known.contains_key(&address) {
             if self.known.len() >= self.most_addresses {
@@ -267,41 +269,42 @@ impl Names {
         self.known.get(&address).cloned()
     }
 
-    /// Makes the frames at one address.
+    /// Creates the frames at one address.
     fn resolve_one(&mut self, address: u64) {
         if is_kernel(address) {
             self.resolve_kernel(address);
         } else if let Some(module) = self.module(address) {
             self.resolve(module, &[address]);
         } else {
-            let frames = Rc::from([self.frame(None, address, Named::default(), 0, None)]);
+            let frames = Rc::from([self.frame(None, address, ResolvedFrame::default(), 0, None)]);
             self.known.insert(address, Known { frames, is_signal_return: false });
         }
     }
 
-    /// Makes the frames at addresses of a module.
+    /// Creates the frames at addresses of a module.
     fn resolve(&mut self, module: i64, addresses: &[u64]) {
         let Some(index) = self.modules.iter().position(|m| m.id == module) else { return };
         self.open(index);
         let Some(module) = self.modules.get(index) else { return };
-        let (id, place, binary) = (module.id, Place::of(module), module.binary);
+        let kind = if module.is_exe { ModuleKind::Exe } else { ModuleKind::by_path(bare(&module.mapping.path)) };
+        let (id, binary) = (module.id, module.binary);
         let (start, base) = (module.mapping.start, module.mapping.offset);
         let offsets: Vec<u64> = addresses.iter().map(|a| a.wrapping_sub(start).wrapping_add(base)).collect();
         let located = match binary {
             Some(binary) => self.resolver.resolve(binary, &offsets),
-            None => offsets.iter().map(|&address| Located { address, ..Located::default() }).collect(),
+            None => offsets.iter().map(|&address| ResolvedAddress { address, ..ResolvedAddress::default() }).collect(),
         };
         for (&address, located) in addresses.iter().zip(located) {
             let mut names = located.frames;
             if names.is_empty() {
-                names.push(Named::default());
+                names.push(ResolvedFrame::default());
             }
             let outermost = names.len() - 1;
             let frames = names
                 .into_iter()
                 .enumerate()
                 .map(|(i, name)| {
-                    let origin = place.origin(name.whose);
+                    let origin = kind.origin(name.origin);
                     let depth = i32::try_from(outermost - i).unwrap_or(i32::MAX);
                     self.frame(Some(id), located.address, name, depth, origin)
                 })
@@ -310,7 +313,7 @@ impl Names {
         }
     }
 
-    /// Makes the frame at an address of the kernel.
+    /// Creates the frame at an address of the kernel.
     fn resolve_kernel(&mut self, address: u64) {
         if self.kernel.is_none() {
             let module_id = self.next_module;
@@ -321,7 +324,7 @@ impl Names {
         }
         let Some((module, symbols)) = &self.kernel else { return };
         let function = symbols.as_ref().and_then(|s| s.find(address)).map(clean);
-        let name = Named { function, ..Named::default() };
+        let name = ResolvedFrame { function, ..ResolvedFrame::default() };
         let module = *module;
         let frames = Rc::from([self.frame(Some(module), address, name, 0, Some("kernel"))]);
         self.known.insert(address, Known { frames, is_signal_return: false });
@@ -331,7 +334,7 @@ impl Names {
         &mut self,
         module_id: Option<i64>,
         address: u64,
-        name: Named,
+        name: ResolvedFrame,
         inline_depth: i32,
         origin: Option<&'static str>,
     ) -> i64 {
@@ -352,7 +355,7 @@ impl Names {
         frame_id
     }
 
-    /// The module that holds an address; asks again for the mappings, at most once a second, when none does.
+    /// The module that contains an address; if there is none, the mappings are read again, at most once a second.
     fn module(&mut self, address: u64) -> Option<i64> {
         let find = |modules: &[Module]| {
             modules.iter().find(|m| (m.mapping.start..m.mapping.end).contains(&address)).map(|m| m.id)
@@ -375,7 +378,7 @@ impl Names {
             if self.modules.iter().any(|m| m.mapping == mapping) {
                 continue;
             }
-            // What was unmapped must not answer for what is mapped there now.
+            // An unmapped module must not answer for the addresses of a new one.
             self.modules.retain(|m| m.mapping.end <= mapping.start || m.mapping.start >= mapping.end);
             let id = self.next_module;
             self.next_module += 1;
@@ -396,11 +399,11 @@ impl Names {
         } else if !module.mapping.path.starts_with('/') {
             None
         } else if module.is_exe {
-            // Debug files lie beside the file that was given, where one was.
+            // Debug files are beside the file that the user gave, if any.
             let beside = if self.names_from.starts_with("/proc") { &shown } else { &self.names_from };
             self.resolver.open(&self.names_from, beside)
         } else {
-            // What is mapped, not what lies at its path now: that may be another build, or a pipe that nobody writes to.
+            // The mapped file, not the one at its path now: that may be another build, or a FIFO without a writer.
             self.resolver.open(&self.process.mapped_file(&module.mapping), &shown)
         };
         let build_id = module.binary.and_then(|binary| self.resolver.build_id(binary));
@@ -419,7 +422,7 @@ impl Names {
 /// The kernel's code in user space.
 const VDSO: &str = "[vdso]";
 
-/// The vdso as the target has it in memory: it is no file.
+/// The vdso from the target's memory, as it is no file.
 fn vdso(process: &Process, mapping: &Mapping) -> Option<File> {
     let size = mapping.end.checked_sub(mapping.start).filter(|&size| size <= LARGEST_VDSO)?;
     let mut bytes = vec![0; usize::try_from(size).ok()?];
@@ -430,93 +433,7 @@ fn vdso(process: &Process, mapping: &Mapping) -> Option<File> {
     Some(file)
 }
 
-/// A path without what the kernel adds to that of a file which is gone.
+/// A path without the kernel's suffix for deleted files.
 fn bare(path: &str) -> &str {
     path.strip_suffix(" (deleted)").unwrap_or(path)
-}
-
-/// What kind of file code is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Exe,
-    Libc,
-    Kernel,
-    /// A library that came with the system.
-    System,
-    /// Another one: a plugin, maybe, of the user's own.
-    Library,
-}
-
-impl Place {
-    fn of(module: &Module) -> Self {
-        if module.is_exe { Place::Exe } else { Place::by_path(bare(&module.mapping.path)) }
-    }
-
-    fn by_path(path: &str) -> Self {
-        // The C library and what it is made of, by glibc and by musl.
-        const LIBC: [&str; 9] = [
-            "libc",
-            "libm",
-            "libpthread",
-            "libdl",
-            "librt",
-            "libresolv",
-            "ld-linux-x86-64",
-            "ld-musl-x86_64",
-            "libc.musl-x86_64",
-        ];
-        // Where distributions put theirs.
-        const SYSTEM: [&str; 5] = ["/usr/", "/lib/", "/lib64/", "/nix/store/", "/snap/"];
-        let name = Path::new(path).file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        // `libc.so.6`, or `libc-2.31.so` as it was until glibc 2.34.
-        let stem = name.split_once(".so").map_or(name, |(stem, _)| stem);
-        let stem = stem.split_once("-2.").map_or(stem, |(stem, _)| stem);
-        if path.starts_with('[') {
-            Place::Kernel
-        } else if LIBC.contains(&stem) {
-            Place::Libc
-        } else if SYSTEM.iter().any(|folder| path.starts_with(folder)) {
-            Place::System
-        } else {
-            Place::Library
-        }
-    }
-
-    /// Whose code it is, as the session has it; `None` where that is not sure.
-    fn origin(self, whose: Option<Whose>) -> Option<&'static str> {
-        match (self, whose) {
-            (Place::Kernel, _) => Some("kernel"),
-            (Place::Libc, _) => Some("libc"),
-            (_, Some(Whose::Std)) => Some("std"),
-            (_, Some(Whose::Tokio)) => Some("tokio"),
-            (_, Some(Whose::Dependency)) => Some("dependency"),
-            (Place::Exe | Place::Library, Some(Whose::Own)) => Some("own"),
-            (Place::Exe, None) => None,
-            (Place::System | Place::Library, _) => Some("system"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_tells_whose_code_it_is() {
-        for (path, place) in [
-            ("/usr/lib/x86_64-linux-gnu/libc.so.6", Place::Libc),
-            ("/lib/x86_64-linux-gnu/libpthread-2.31.so", Place::Libc),
-            ("/usr/lib64/ld-linux-x86-64.so.2", Place::Libc),
-            ("/lib/ld-musl-x86_64.so.1", Place::Libc),
-            ("/usr/lib/x86_64-linux-gnu/libcrypto.so.3", Place::System),
-            ("/srv/app/plugin.so", Place::Library),
-            ("[vdso]", Place::Kernel),
-        ] {
-            assert_eq!(Place::by_path(path), place, "{path}");
-        }
-        assert_eq!(Place::System.origin(Some(Whose::Own)), Some("system"));
-        assert_eq!(Place::System.origin(Some(Whose::Std)), Some("std"));
-        assert_eq!(Place::Library.origin(Some(Whose::Own)), Some("own"));
-        assert_eq!(Place::Exe.origin(None), None);
-    }
 }

@@ -1,8 +1,8 @@
-//! The way to the writer. The drain never waits here: a disk may hang for minutes, and the ring lasts for a second.
+//! The queue to the writer. The drain never waits here: a disk may hang for minutes, while the ring lasts for a second.
 //!
-//! What is on its way is bounded by its bytes. Past the bound rows are given up and counted, and the writer tells them as
-//! `drops` of the stage `writer` once it goes on. Rows that tell of losses, and names, have twice the room, and whoever
-//! names things waits for it.
+//! The queue is bounded by bytes. Beyond the bound rows are dropped and counted, and the writer reports them as `drops`
+//! of the stage `writer` once it continues. Records of losses and names have twice the room, and the namer waits for
+//! it.
 
 use std::{
     collections::BTreeMap,
@@ -21,39 +21,39 @@ use hud_common::session::{Columns, Table};
 use super::{account::KernelAccount, disk::waits};
 use crate::kernel;
 
-/// Bytes of rows that may be on their way: 0.9 s at 230 k polls/s with their wakes, 20 s at 10 k.
+/// Largest queue (bytes): 0.9 s at 230,000 polls/s with their wakes, 20 s at 10,000.
 const MOST: u64 = 20 << 20;
-/// How often one who can wait looks for room.
+/// Interval at which a waiting sender checks for room.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Numbers of rows by table.
 pub(super) type Counts = BTreeMap<Table, u64>;
 
-/// Rows of a table, and the bytes that they take.
+/// Rows of a table, and their size in bytes.
 pub(super) struct Rows {
     pub(super) table: Table,
     pub(super) batch: RecordBatch,
     pub(super) bytes: u64,
 }
 
-/// What comes to the writer.
+/// A message to the writer.
 pub(super) enum Message {
     Rows(Vec<Rows>),
-    /// The kernel's part of the account as of `ts`, and what had been given up by then.
+    /// The kernel's part of the account as of `ts`, and the rows dropped by then.
     Account {
         ts: i64,
         kernel: Vec<KernelAccount>,
         given_up: Counts,
     },
-    /// To seal every log.
+    /// Seal every log.
     SealAll,
 }
 
-/// What the writer and those who send to it both know.
+/// State shared by the writer and its senders.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     bytes: AtomicU64,
-    /// The writer is gone: there will be no more room.
+    /// The writer has ended: there will be no more room.
     is_over: AtomicBool,
     given_up: Mutex<GivenUp>,
 }
@@ -62,41 +62,41 @@ pub(super) struct Flow {
 #[derive(Debug, Default)]
 struct GivenUp {
     all: Counts,
-    untold: Counts,
-    /// When the first that is untold was given up (CLOCK_MONOTONIC).
+    unreported: Counts,
+    /// When the first unreported row was dropped (CLOCK_MONOTONIC).
     since: u64,
 }
 
 impl Flow {
     fn given_up(&self) -> std::sync::MutexGuard<'_, GivenUp> {
-        // Its numbers are whole after each step.
+        // Its numbers are consistent after each step.
         self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message was taken care of.
+    /// A message was processed.
     pub(super) fn done(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// The writer takes no more.
+    /// The writer takes no more messages.
     pub(super) fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
-    /// What was given up since it was asked last, and since when.
-    pub(super) fn untold(&self) -> Option<(u64, Counts)> {
+    /// The rows dropped since the last call, and since when.
+    pub(super) fn unreported(&self) -> Option<(u64, Counts)> {
         let mut given_up = self.given_up();
-        let untold = std::mem::take(&mut given_up.untold);
-        (!untold.is_empty()).then_some((given_up.since, untold))
+        let unreported = std::mem::take(&mut given_up.unreported);
+        (!unreported.is_empty()).then_some((given_up.since, unreported))
     }
 
-    /// All that was given up so far.
+    /// All rows dropped so far.
     pub(super) fn all_given_up(&self) -> Counts {
         self.given_up().all.clone()
     }
 }
 
-/// Where batches go. Cheap to clone; the writer ends when every handle is gone.
+/// Sends batches to the writer. Cheap to clone; the writer ends when every handle is dropped.
 #[derive(Clone)]
 pub(super) struct BatchSender {
     to: Sender<Message>,
@@ -104,7 +104,7 @@ pub(super) struct BatchSender {
     can_wait: bool,
 }
 
-/// A way to a writer.
+/// Creates a queue to a writer.
 pub(super) fn queue() -> (BatchSender, Receiver<Message>, Arc<Flow>) {
     let (to, from) = mpsc::channel();
     let flow = Arc::<Flow>::default();
@@ -112,18 +112,18 @@ pub(super) fn queue() -> (BatchSender, Receiver<Message>, Arc<Flow>) {
 }
 
 impl BatchSender {
-    /// The same way, for one who waits where there is no room.
+    /// A handle that waits if there is no room.
     pub(super) fn patient(&self) -> Self {
         BatchSender { can_wait: true, ..self.clone() }
     }
 
-    /// Sends the rows of `columns`, if there are any; where there is no room, they are given up and counted. When the
-    /// writer is gone they are gone too (its error is told at the end).
+    /// Sends the rows of `columns`, if there are any; without room they are dropped and counted. After the writer's end
+    /// they are lost too (its error is reported at the end).
     pub(super) fn send<C: Columns>(&self, columns: &mut C) {
         self.burst().add(columns);
     }
 
-    /// For rows of several tables: they go together, and the writer wakes once.
+    /// For rows of several tables: they are sent together, and the writer wakes once.
     pub(super) fn burst(&self) -> Burst<'_> {
         Burst { out: self, rows: Vec::new() }
     }
@@ -153,28 +153,28 @@ impl BatchSender {
 
     fn give_up(&self, table: Table, rows: u64) {
         let mut given_up = self.flow.given_up();
-        if given_up.untold.is_empty() {
+        if given_up.unreported.is_empty() {
             given_up.since = kernel::now();
         }
-        *given_up.untold.entry(table).or_default() += rows;
+        *given_up.unreported.entry(table).or_default() += rows;
         *given_up.all.entry(table).or_default() += rows;
     }
 
-    /// Sends the kernel's part of the account as of `ts`; the writer adds its own. Left out where there is no room: the
-    /// next one says it too.
+    /// Sends the kernel's part of the account as of `ts`; the writer adds its own. Left out without room: the next one
+    /// contains it too.
     pub(super) fn account(&self, ts: i64, kernel: Vec<KernelAccount>) {
         if !self.is_full(MOST) {
             let _ = self.to.send(Message::Account { ts, kernel, given_up: self.flow.all_given_up() });
         }
     }
 
-    /// Has every log sealed, whatever its age.
+    /// Seals every log, regardless of its age.
     pub(super) fn seal_all(&self) {
         let _ = self.to.send(Message::SealAll);
     }
 }
 
-/// Rows of several tables on their way together, in the order in which they are added. Sent when dropped.
+/// Rows of several tables, sent together in the order of adding. Sent when dropped.
 pub(super) struct Burst<'a> {
     out: &'a BatchSender,
     rows: Vec<Rows>,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_sends_to_a_writer_that_hangs_does_not_wait_and_counts() {
+    fn drops_and_counts_rows_while_the_writer_hangs() {
         let (out, from, flow) = queue();
         let (batches, rows) = (1000, 4096);
         for _ in 0..batches {
@@ -229,14 +229,14 @@ mod tests {
             }
         }
         assert!((MOST..MOST + (1 << 20)).contains(&bytes), "{bytes} bytes were on their way");
-        let (since, untold) = flow.untold().unwrap();
+        let (since, unreported) = flow.unreported().unwrap();
         assert!(since > 0);
-        assert_eq!(untold, [(Table::Wakes, (batches * rows - stored) as u64)].into());
-        assert_eq!((flow.untold(), flow.all_given_up()), (None, untold));
+        assert_eq!(unreported, [(Table::Wakes, (batches * rows - stored) as u64)].into());
+        assert_eq!((flow.unreported(), flow.all_given_up()), (None, unreported));
     }
 
     #[test]
-    fn what_goes_together_is_one_message_in_order_and_nothing_is_none() {
+    fn sends_a_burst_as_one_message_in_order() {
         let (out, from, _flow) = queue();
         let mut coverage = CoverageColumns::default();
         coverage.push(CoverageRow { ts: 1, dur: 2, stream: "polls".into(), reason: "still on".into() });
@@ -245,23 +245,23 @@ mod tests {
         drop(out);
         let messages: Vec<_> = from.iter().collect();
         let [Message::Rows(rows)] = messages.as_slice() else { panic!("{} messages", messages.len()) };
-        let told: Vec<_> = rows.iter().map(|r| (r.table, r.batch.num_rows())).collect();
-        assert_eq!(told, [(Table::Coverage, 1), (Table::Wakes, 3)]);
+        let sent: Vec<_> = rows.iter().map(|r| (r.table, r.batch.num_rows())).collect();
+        assert_eq!(sent, [(Table::Coverage, 1), (Table::Wakes, 3)]);
     }
 
     #[test]
-    fn an_account_tells_what_was_given_up_before_it_and_not_after() {
+    fn an_account_contains_the_rows_dropped_before_it() {
         let (out, from, flow) = queue();
         out.give_up(Table::Polls, 3);
         out.account(1, Vec::new());
         out.give_up(Table::Polls, 4);
         let Ok(Message::Account { given_up, .. }) = from.try_recv() else { panic!("no account") };
         assert_eq!(given_up, [(Table::Polls, 3)].into());
-        assert_eq!(flow.untold().unwrap().1, [(Table::Polls, 7)].into());
+        assert_eq!(flow.unreported().unwrap().1, [(Table::Polls, 7)].into());
     }
 
     #[test]
-    fn one_who_can_wait_does_until_there_is_room_or_nobody_left() {
+    fn a_patient_sender_waits_for_room_or_the_writers_end() {
         let (out, from, flow) = queue();
         let size = 1 << 15;
         let batches = 64;
@@ -277,7 +277,7 @@ mod tests {
             flow.done(*bytes);
         }
         sender.join().unwrap();
-        assert_eq!(flow.untold(), None);
+        assert_eq!(flow.unreported(), None);
 
         let (out, _from, flow) = queue();
         flow.bytes.store(u64::MAX / 2, Ordering::Relaxed);

@@ -1,9 +1,8 @@
-//! Recording: one attachment, one session after the other, until it is stopped or the target is gone.
+//! Recording: one attachment with one session after the other, until it is stopped or the target exits.
 //!
-//! However it ends, by an error too, the session is closed and every thread has been waited for.
+//! However it ends, also by an error, the session is closed and all threads have been joined.
 
 use std::{
-    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -15,141 +14,56 @@ use super::{
     attachment::{Attachment, cpus},
     drain::{Drain, SEARCH_FIRST, SEARCH_FOR},
     governor,
-    retention::{Epoch, Keep},
-    session::{Blueprint, Closing, Ending, LiveSession, Outcome, Prepared, Progress},
-    store::{Store, host_name},
-    writer::RollPolicy,
+    retention::Epoch,
+    session::{Blueprint, Closing, Ending, LiveSession, Prepared},
+    settings::{Destination, Every, Keep, Settings},
+    status::{End, News, Outcome},
+    store::host_name,
 };
 use crate::{
     error::{Error, Result},
+    inspect::Process,
     kernel,
-    privilege::{self, Hurry, Owner},
-    probes::{Plan, Probes},
+    privilege::{self, RaisedPriority},
+    probes::Probes,
     service::Control,
-    target::Process,
 };
 
-/// How often the ring is looked at. On a busy machine each look takes a CPU from the target, twice.
+/// Interval of draining the ring. On a busy machine each round takes a CPU from the target, twice.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
-/// How often where it fills fast: at 1 M polls/s, 10 ms are 0.8 MB of its 8, which the caches hold.
+/// Interval if it fills fast: at 1 million polls/s, 10 ms are 0.8 of its 8 MB, which the caches hold.
 const DRAIN_OFTEN: Duration = Duration::from_millis(10);
-/// What is fast: bytes in a look. Two million a second are 100 k polls with their wakes.
+/// Bytes in a round that count as fast. Two million a second are 100,000 polls with their wakes.
 const MUCH: usize = 64 << 10;
-/// How often while probes are being put on: until they count, they cost and tell nothing.
+/// Interval while probes are being attached: until they count, they cost time and record nothing.
 const ATTACHING: Duration = Duration::from_millis(2);
-/// How often rows go to the log. What kill -9 can take is 100 ms: this, and as much again for threads that have to wait
-/// for a CPU.
+/// Interval at which rows are sent to the log. kill -9 loses at most 100 ms: this, and as much again for threads that
+/// wait for a CPU.
 const FLUSH_EVERY: Duration = Duration::from_millis(50);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What to record, and where to.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where sessions go.
-    pub place: Place,
-    /// The binary to take symbols from, where not the one that runs.
-    pub target: Option<PathBuf>,
-    /// How long; `None` until stopped.
-    pub duration: Option<Duration>,
-    /// What to attach.
-    pub plan: Plan,
-    /// What the probes may cost, as a share of the target's CPU time, where the plan leaves it to the governor.
-    pub budget: f64,
-    /// When segments are full.
-    pub roll: RollPolicy,
-    /// How much to keep.
-    pub keep: Keep,
-    /// When the next session begins, in a store.
-    pub every: Every,
-    /// Id of the session before, where the target was started again.
-    pub previous: Option<String>,
-    /// Whose the files are, where not the user's that hud runs as.
-    pub owner: Option<Owner>,
-    /// Whether hud will attach to another process later on, and must keep the right to.
-    pub keep_bpf: bool,
-    /// The hud-record whose confined child reads binaries, where that is not the program that runs.
-    pub intake: Option<PathBuf>,
-}
-
-/// Where sessions go.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// One session, in a folder that is not there yet.
-    Folder(PathBuf),
-    /// One after the other, in a store.
-    Store(Store),
-}
-
-/// When a store's next session begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Every {
-    /// At midnight, UTC.
-    #[default]
-    Day,
-    /// After so long.
-    Interval(Duration),
-}
-
-/// What happens while recording.
-#[derive(Debug)]
-pub enum News<'a> {
-    /// A session has begun.
-    Began(&'a Path),
-    /// A second has gone by.
-    Progress(&'a Progress),
-    /// A session is closed.
-    Closed(&'a Outcome),
-    /// Nothing new; the recorder is alive.
-    Alive,
-}
-
-/// Why a recording ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// By a signal.
-    Stopped,
-    /// The duration is over.
-    DurationOver,
-    /// The target exited.
-    TargetExited,
-    /// The target executed another program.
-    TargetExecuted,
-}
-
-impl End {
-    /// In words, as the manifest has it.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            End::Stopped => "stopped",
-            End::DurationOver => "duration is over",
-            End::TargetExited => "the target exited",
-            End::TargetExecuted => "the target executed another program",
-        }
-    }
-}
-
 /// A recording that has ended in order.
 pub struct Finished {
-    /// Why.
+    /// The reason.
     pub end: End,
     /// Its last session.
     pub last: Outcome,
-    /// Rows that a full disk cost, in all sessions.
+    /// Rows lost to a full disk, in all sessions.
     pub disk_drops: u64,
-    /// Still attached, without effect, until it is detached or dropped.
+    /// Still attached, without effect, until detached or dropped.
     pub probes: Option<Probes>,
-    /// Until the probes are off.
-    hurry: Option<Hurry>,
+    /// Until the probes are detached.
+    raised: Option<RaisedPriority>,
 }
 
 impl Finished {
-    /// Takes the probes off. That takes the kernel a moment.
+    /// Detaches the probes, which takes the kernel a moment.
     pub fn detach(&mut self) {
         self.probes = None;
-        self.hurry = None;
+        self.raised = None;
     }
 
-    /// How many probes are still attached in the target's code.
+    /// Number of probes still attached in the target's code.
     pub fn probed_places(&self) -> usize {
         self.probes.as_ref().map_or(0, Probes::probed_places)
     }
@@ -162,9 +76,9 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Looks into the target and attaches to it. Nothing is written before [`Recorder::run`].
+    /// Inspects the target and attaches to it. Nothing is written before [`Recorder::run`].
     pub fn attach(process: Process, settings: Settings) -> Result<Self> {
-        if let Place::Folder(folder) = &settings.place
+        if let Destination::Folder(folder) = &settings.destination
             && folder.symlink_metadata().is_ok()
         {
             return Err(hud_common::session::Error::Exists(folder.clone()).into());
@@ -172,30 +86,30 @@ impl Recorder {
         if let Some(namespace) = kernel::inner_pid_namespace() {
             return Err(Error::PidNamespace { pid: process.pid, namespace });
         }
-        let hurry = Hurry::begin();
-        Ok(Recorder { attachment: Attachment::new(process, &settings, &hurry)?, settings })
+        let raised = RaisedPriority::begin();
+        Ok(Recorder { attachment: Attachment::new(process, &settings, &raised)?, settings })
     }
 
-    /// What could not be found out about the target, in words.
+    /// Messages about facts that were not found in the target.
     pub fn notes(&self) -> &[String] {
         &self.attachment.notes
     }
 
-    /// Task types found.
+    /// Number of task types found.
     pub fn task_types(&self) -> usize {
         self.attachment.tokio.poll_fns.len()
     }
 
-    /// Name and instructions verified of each kernel program.
+    /// Name and verified instructions of each kernel program.
     pub fn verified_instructions(&self) -> Vec<(String, u32)> {
         self.attachment.probes.verified_instructions()
     }
 
-    /// Records until it is told to stop, the time is over, the target is gone, or the session cannot be written. All
+    /// Records until it is stopped, the duration has passed, the target exits, or the session cannot be written. All
     /// sessions are closed when this returns.
     pub fn run(self, control: &Control, mut news: impl FnMut(News<'_>)) -> Result<Finished> {
         let Recorder { attachment, settings } = self;
-        // The probes may still have to be put on.
+        // The probes may still have to be attached.
         let keep_bpf = settings.keep_bpf || !attachment.has_learned();
         privilege::drop_after_attach(keep_bpf, settings.owner);
         let mut run = Run::begin(attachment, &settings)?;
@@ -205,27 +119,27 @@ impl Recorder {
     }
 }
 
-/// A recording under way.
+/// A recording in progress.
 struct Run<'a> {
     settings: &'a Settings,
     attachment: Attachment,
     drain: Drain,
     live: LiveSession,
-    /// The next session, being made.
+    /// The next session, being prepared.
     opening: Option<JoinHandle<Result<Prepared>>>,
-    /// The session before, being named and sealed.
+    /// The previous session, being named and sealed.
     closing: Option<JoinHandle<Result<Outcome>>>,
     disk_drops: u64,
     epoch: EpochClock,
     started: Instant,
-    /// In the first second: the user waits for the first rows.
-    hurry: Option<Hurry>,
+    /// During the first second, as the user waits for the first rows.
+    raised: Option<RaisedPriority>,
 }
 
 impl<'a> Run<'a> {
     /// Begins the first session.
     fn begin(mut attachment: Attachment, settings: &'a Settings) -> Result<Self> {
-        let hurry = Hurry::begin();
+        let raised = RaisedPriority::begin();
         let prepared = blueprint(&attachment, settings, settings.previous.clone()).prepare()?;
         let clock = prepared.clock();
         let (mut live, new_stacks) = prepared.begin(kernel::now(), attachment.process.pid, &attachment.probes);
@@ -261,7 +175,7 @@ impl<'a> Run<'a> {
             disk_drops: 0,
             epoch,
             started: Instant::now(),
-            hurry: Some(hurry),
+            raised: Some(raised),
         })
     }
 
@@ -274,8 +188,8 @@ impl<'a> Run<'a> {
                 if let Some((began, ended)) = self.attachment.govern_switches(&mut self.drain, &self.live.out)? {
                     self.live.switched(began, ended, "the budget is used up");
                 }
-                if let Some(stretch) = self.attachment.govern()? {
-                    self.live.probed(stretch);
+                if let Some(interval) = self.attachment.govern()? {
+                    self.live.probed(interval);
                 }
                 if self.attachment.has_executed()? {
                     return Ok(End::TargetExecuted);
@@ -299,8 +213,8 @@ impl<'a> Run<'a> {
             }
             if second.elapsed() >= SECOND {
                 second = Instant::now();
-                self.hurry = None;
-                self.tell_again()?;
+                self.raised = None;
+                self.repeat_threads_and_tasks()?;
                 let counters = self.attachment.counters()?;
                 self.attachment.probes.follow_mappings(&counters);
                 let switches_since = self.attachment.switches_since();
@@ -315,7 +229,7 @@ impl<'a> Run<'a> {
                 return Ok(End::DurationOver);
             }
             if self.live.status().failed.load(Ordering::Relaxed) {
-                // Which error it was is told by the thread that had it, as the session is closed.
+                // The thread that failed reports the error as the session is closed.
                 return Err(Error::Unavailable("the session could not be written".into()));
             }
             if self.attachment.has_exited() {
@@ -323,7 +237,7 @@ impl<'a> Run<'a> {
             }
             if drained.is_empty {
                 thread::sleep(match drained.bytes {
-                    _ if self.attachment.puts_probes_on() => ATTACHING,
+                    _ if self.attachment.is_attaching_probes() => ATTACHING,
                     MUCH.. => DRAIN_OFTEN,
                     _ => DRAIN_EVERY,
                 });
@@ -331,21 +245,21 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Tells threads and tasks again where an epoch is over, or where a full disk may have cost rows that told them.
-    fn tell_again(&mut self) -> Result<()> {
+    /// Writes threads and tasks again when an epoch ends, or when a full disk may have lost their rows.
+    fn repeat_threads_and_tasks(&mut self) -> Result<()> {
         if !self.epoch.is_over(&self.live, self.settings.keep) {
             return Ok(());
         }
         let begun = self.live.now();
-        self.drain.retell_threads(begun);
-        self.attachment.retell_tasks()?;
-        self.live.epochs.add(Epoch { begun, told: self.live.now() });
+        self.drain.repeat_threads(begun);
+        self.attachment.report_tasks_again()?;
+        self.live.epochs.add(Epoch { begun, done: self.live.now() });
         Ok(())
     }
 
-    /// Goes on in a new session where it is time to, without missing an event.
+    /// Continues in a new session when it is due, without missing an event.
     fn turn_session(&mut self, news: &mut impl FnMut(News<'_>)) -> Result<()> {
-        let Place::Store(_) = &self.settings.place else { return Ok(()) };
+        let Destination::Store(_) = &self.settings.destination else { return Ok(()) };
         if let Some(done) = self.closing.take_if(|c| c.is_finished()) {
             self.note_closed(&joined(done)?, news);
         }
@@ -353,7 +267,7 @@ impl<'a> Run<'a> {
             match joined(done) {
                 Ok(prepared) => return self.switch_to(prepared, news),
                 Err(e) => {
-                    tracing::warn!("cannot begin the next session, this one goes on: {e}");
+                    tracing::warn!("cannot begin the next session, this one continues: {e}");
                     self.epoch.retry_session = Some(Instant::now() + Duration::from_secs(60));
                 }
             }
@@ -374,13 +288,13 @@ impl<'a> Run<'a> {
             return true;
         }
         match self.settings.every {
-            // By the clock on the wall, which the session's own does not follow when it is set.
+            // By the wall clock: the session's own does not follow when that is set.
             Every::Day => day(kernel::anchor().real) != day(self.live.clock.real),
             Every::Interval(interval) => self.live.started.elapsed() >= interval,
         }
     }
 
-    /// From here on events belong to `next`; what is in the ring already belongs to it too.
+    /// From here on events belong to `next`, including those in the ring.
     fn switch_to(&mut self, next: Prepared, news: &mut impl FnMut(News<'_>)) -> Result<()> {
         let before = &mut self.attachment;
         if let Err(e) = before.catch_up(&mut self.drain, &self.live.out) {
@@ -412,7 +326,7 @@ impl<'a> Run<'a> {
         let closing = old.end(&ending, &mut self.drain, &self.attachment.probes, self.attachment.plan);
         self.drain.next_session(clock, clock.epoch(ended), &self.attachment.mappings, new_stacks);
         self.attachment.baseline = baseline;
-        self.attachment.retell_tasks()?;
+        self.attachment.report_tasks_again()?;
         self.live.without(self.attachment.probes.left_out());
         self.epoch = EpochClock::new(&self.live);
         self.closing = Some(close_aside(closing)?);
@@ -425,14 +339,14 @@ impl<'a> Run<'a> {
         news(News::Closed(outcome));
     }
 
-    /// Ends the last session, whatever led here, and waits for all that is under way.
+    /// Ends the last session and waits for all threads.
     fn close(self, result: Result<End>, news: &mut impl FnMut(News<'_>)) -> Result<Finished> {
-        let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, hurry, .. } = self;
-        // Before the next one notes how nice the threads are.
-        drop(hurry);
-        // Somebody waits for it, unless the target has exited.
-        let hurry = match result {
-            Ok(End::Stopped | End::DurationOver) => Some(Hurry::all(attachment.sources.intake().pid())),
+        let Run { mut attachment, mut drain, live, opening, closing, mut disk_drops, raised, .. } = self;
+        // Before the next `RaisedPriority` notes the threads' niceness.
+        drop(raised);
+        // The user waits for it, unless the target has exited.
+        let raised = match result {
+            Ok(End::Stopped | End::DurationOver) => Some(RaisedPriority::all(attachment.sources.sandbox().pid())),
             _ => None,
         };
         if !attachment.has_learned() {
@@ -448,7 +362,7 @@ impl<'a> Run<'a> {
             ended,
             probed: attachment.governor.cut(ended, reason),
             switches_since: attachment.switches_since(),
-            // Where the kernel no longer tells, the account is what the last row of `accounts` says.
+            // If the counters cannot be read, the account is the last row of `accounts`.
             counters: counters.as_ref().copied().unwrap_or_default(),
             notes: &attachment.notes,
         };
@@ -465,13 +379,13 @@ impl<'a> Run<'a> {
             news(News::Closed(&outcome));
             Ok(outcome)
         };
-        // All are waited for before any error is told; the first to happen is told first.
+        // All threads are joined before any error is returned; the first error takes precedence.
         if let Some(Ok(prepared)) = opening.map(joined) {
             prepared.discard();
         }
         let before = closing.map(|closing| wait(Ok(closing)));
         let last = wait(close_aside(last));
-        // A writer's own error says more than that there was one.
+        // A writer's own error is more specific.
         let end = match (result, last) {
             (Ok(end), Ok(last)) => (end, last),
             (Err(_), Err(e)) | (Err(e), Ok(_)) | (Ok(_), Err(e)) => return Err(e),
@@ -480,11 +394,11 @@ impl<'a> Run<'a> {
         settled?;
         counters?;
         let (end, last) = end;
-        Ok(Finished { end, last, disk_drops, probes: Some(attachment.probes), hurry })
+        Ok(Finished { end, last, disk_drops, probes: Some(attachment.probes), raised })
     }
 }
 
-/// Tells what is there, and starts the streams.
+/// Adds the existing threads and starts the streams.
 fn start(attachment: &mut Attachment, drain: &mut Drain, clock: Clock) -> Result<u64> {
     for tid in attachment.process.threads() {
         if let Some(name) = attachment.process.thread_name(tid) {
@@ -497,9 +411,9 @@ fn start(attachment: &mut Attachment, drain: &mut Drain, clock: Clock) -> Result
 
 fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<String>) -> Blueprint {
     let manifest = manifest(attachment, previous);
-    let (folder, store) = match &settings.place {
-        Place::Folder(folder) => (folder.clone(), None),
-        Place::Store(store) => (store.session(&manifest.id), Some(store.clone())),
+    let (folder, store) = match &settings.destination {
+        Destination::Folder(folder) => (folder.clone(), None),
+        Destination::Store(store) => (store.session(&manifest.id), Some(store.clone())),
     };
     Blueprint {
         folder,
@@ -524,10 +438,10 @@ fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
         id: format!("{}-{}", clock.real, attachment.process.pid),
         hud_version: env!("CARGO_PKG_VERSION").into(),
         host: host_name(),
-        kernel: crate::target::clean(&rustix::system::uname().release().to_string_lossy()),
+        kernel: crate::inspect::clean(&rustix::system::uname().release().to_string_lossy()),
         cpus: cpus(),
         pid: attachment.process.pid,
-        exe: crate::target::clean(&attachment.process.exe.to_string_lossy()),
+        exe: crate::inspect::clean(&attachment.process.exe.to_string_lossy()),
         build_id: attachment.build_id.clone(),
         tokio_version: attachment.tokio.version.clone(),
         start: clock.real,
@@ -544,12 +458,12 @@ fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
     }
 }
 
-/// When threads and tasks are told again.
+/// When threads and tasks are written again.
 struct EpochClock {
     since: Instant,
     sealed_bytes: u64,
     resumed: u64,
-    /// When to try again to begin the next session, where it failed.
+    /// When to retry to begin the next session, after a failure.
     retry_session: Option<Instant>,
 }
 
@@ -563,8 +477,8 @@ impl EpochClock {
         }
     }
 
-    /// Whether an eighth of what is to be kept has gone by, or rows that tell threads and tasks may be missing. The next
-    /// epoch then begins.
+    /// Whether an eighth of the retained amount has been written, or rows of threads and tasks may be missing. If so,
+    /// the next epoch begins.
     fn is_over(&mut self, live: &LiveSession, keep: Keep) -> bool {
         let now = EpochClock { retry_session: self.retry_session, ..EpochClock::new(live) };
         let is_over = now.resumed != self.resumed
@@ -577,11 +491,11 @@ impl EpochClock {
     }
 }
 
-/// Below it a store's sessions are not worth while to be turned: each tells names, threads and tasks again (bytes).
+/// Smallest session of a store (bytes): each repeats names, threads and tasks.
 const LEAST_SESSION: u64 = 8 << 20;
 
-/// Whether a session of a store holds so much of what is to be kept that the next one has to begin: sessions before the
-/// last are removed as a whole, and that must cost a part of what is kept, not most of it.
+/// Whether a store's session holds so large a part of the retained amount that the next one must begin: earlier
+/// sessions are removed as a whole, which must not cost most of it.
 fn is_full(keep: Keep, bytes: u64) -> bool {
     keep.bytes.is_some_and(|most| bytes >= (most / 8).max(LEAST_SESSION))
 }

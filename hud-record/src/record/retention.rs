@@ -1,10 +1,11 @@
-//! Retention: what the disk holds is bounded, by size or by age, and what goes is the oldest.
+//! Retention: keeps disk usage within a size or an age by removing the oldest data.
 //!
-//! Segments of event tables go, by time across tables, so that all keep about the same range. Names stay, and so do the
-//! rows that tell what a task or a thread is, for as long as there is an event that may refer to them: every so often
-//! (an *epoch*) the recorder tells all living threads and tasks again, and what was told before an epoch goes once all
-//! events from before it are gone. Recorders that share a store each remove what is theirs, whoever holds the oldest
-//! first. The manifest is written first: a crash between leaves files that it calls gone, and recovery removes them.
+//! Segments of event tables expire in order of time across tables, so that all cover about the same range. Names stay,
+//! and so do the rows that describe tasks and threads while any event may refer to them: at regular *epochs* the
+//! recorder writes all living threads and tasks again, and their rows from before an epoch expire once all events from
+//! before it have. Recorders that share a store each remove their own segments; the one with the oldest data is first.
+//! The manifest is written first: a crash in between leaves files that the manifest lists as removed, and recovery
+//! removes them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,27 +18,9 @@ use std::{
 use hud_common::session::{Clock, Error, Range, Result, SessionDir, Table};
 
 use super::{
-    disk::Reserve,
-    store::HostStore,
-    writer::{SharedManifest, WriterStatus},
+    disk::Reserve, settings::Keep, shared_manifest::SharedManifest, store::HostStore, writer_status::WriterStatus,
 };
 use crate::kernel;
-
-/// How much to keep.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Keep {
-    /// Bytes of the session, or of all sessions of this host where there is a store.
-    pub bytes: Option<u64>,
-    /// Age of the oldest event.
-    pub age: Option<Duration>,
-}
-
-impl Keep {
-    /// Whether anything ever goes.
-    pub fn is_bounded(&self) -> bool {
-        self.bytes.is_some() || self.age.is_some()
-    }
-}
 
 /// A sealed segment.
 #[derive(Clone, Debug)]
@@ -46,7 +29,7 @@ pub(super) struct Segment {
     pub(super) number: u32,
     pub(super) rows: u64,
     pub(super) bytes: u64,
-    /// When its log was begun, and when it was sealed (ns since the epoch): its rows came between.
+    /// When its log was begun, and when it was sealed (ns since the epoch): its rows were written in between.
     pub(super) opened: i64,
     pub(super) sealed: i64,
     /// The largest `ts` in it.
@@ -54,34 +37,34 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
 }
 
-/// An instant at which all that lives was told again: what was told before `begun` serves no event from `told` on.
+/// A repetition of all living threads and tasks: rows from before `begun` describe no event from `done` on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch {
     pub(super) begun: i64,
-    pub(super) told: i64,
+    pub(super) done: i64,
 }
 
-/// The epochs so far: the recorder adds them, the retention uses them up.
+/// The epochs so far: the recorder adds them, retention consumes them.
 #[derive(Clone, Default)]
 pub(super) struct Epochs(Arc<Mutex<VecDeque<Epoch>>>);
 
 impl Epochs {
     pub(super) fn add(&self, epoch: Epoch) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Eight to a range; more of them pile up only where nothing expires.
+        // Eight per retained range; more accumulate only if nothing expires.
         if all.len() >= 64 {
             all.pop_front();
         }
         all.push_back(epoch);
     }
 
-    /// The newest epoch that all events from `oldest` on lie in; older ones are forgotten.
+    /// The newest epoch that precedes all events from `oldest` on; older ones are dropped.
     fn reached(&self, oldest: i64) -> Option<Epoch> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while all.get(1).is_some_and(|next| next.told <= oldest) {
+        while all.get(1).is_some_and(|next| next.done <= oldest) {
             all.pop_front();
         }
-        all.front().copied().filter(|e| e.told <= oldest)
+        all.front().copied().filter(|e| e.done <= oldest)
     }
 }
 
@@ -90,30 +73,30 @@ pub(super) struct Retention {
     keep: Keep,
     store: Option<HostStore>,
     epochs: Epochs,
-    /// Of the session: the wall's may be set meanwhile, and the age of events is told by their own clock.
+    /// The session's clock: the wall clock may be set meanwhile.
     clock: Clock,
-    /// Sealed segments, oldest first; none where all are kept: there may be thousands a day.
+    /// Sealed segments, oldest first; empty if all are kept, as there may be thousands a day.
     segments: BTreeMap<Table, VecDeque<Segment>>,
     sealed: BTreeMap<Table, u64>,
     expired: BTreeMap<Table, u64>,
-    /// Until when something is missing.
+    /// The end of the range that has expired segments.
     gone_until: Option<i64>,
     turn: Turn,
 }
 
-/// How long to wait for another recorder of the store to remove what is its own and older.
+/// How long to wait for another recorder of the store to remove its older data.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whose turn it is to remove something, of the recorders that share a store: the one's that holds the oldest. One that
-/// removes nothing though it is its turn (it has another bound, or none) is not waited for again until it does.
+/// Which recorder of a shared store has to remove data next: the one with the oldest. One that does not (it has another
+/// bound, or none) is not waited for again until it does.
 #[derive(Debug, Default)]
 struct Turn {
-    /// What the oldest of the others begins with, and since when it is its turn.
+    /// The begin of the oldest data of the others, and since when it is their turn.
     others: Option<(i64, Instant)>,
 }
 
 impl Turn {
-    /// Whether to wait, having events since `own`, for one that has events since `other`.
+    /// Whether to wait for a recorder with events since `other`, having events since `own`.
     fn is_others(&mut self, own: i64, other: Option<i64>, patience: Duration) -> bool {
         let Some(other) = other.filter(|other| *other < own) else {
             self.others = None;
@@ -143,12 +126,12 @@ impl Retention {
         }
     }
 
-    /// The session's time.
+    /// Now, by the session's clock.
     pub(super) fn now(&self) -> i64 {
         self.clock.epoch(kernel::now())
     }
 
-    /// Notes a segment that was sealed.
+    /// Adds a sealed segment.
     pub(super) fn add(&mut self, segment: Segment) {
         *self.sealed.entry(segment.table).or_default() += segment.rows;
         if self.keep.is_bounded() {
@@ -156,14 +139,14 @@ impl Retention {
         }
     }
 
-    /// Rows that are there and rows that went, by table.
+    /// Rows kept and rows expired, by table.
     pub(super) fn rows(&self) -> (BTreeMap<Table, u64>, BTreeMap<Table, u64>) {
         let expired = |table| self.expired.get(table).copied().unwrap_or(0);
         let there = self.sealed.iter().map(|(table, rows)| (*table, rows.saturating_sub(expired(table)))).collect();
         (there, self.expired.clone())
     }
 
-    /// Removes what is past the bounds.
+    /// Removes expired segments.
     pub(super) fn tend(
         &mut self,
         session: &SessionDir,
@@ -199,7 +182,7 @@ impl Retention {
             if !e.is_no_space() {
                 return Err(e);
             }
-            // What is about to go makes more room than the reserve holds.
+            // The segments about to be removed make more room than the reserve.
             Reserve::new(session).free();
             write()
         })?;
@@ -214,7 +197,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Takes out the segments that are past the bounds.
+    /// Takes out expired segments.
     fn victims(&mut self, size: u64, newest: i64) -> Vec<Segment> {
         let mut victims = Vec::new();
         if let Some(age) = self.keep.age {
@@ -252,19 +235,19 @@ impl Retention {
         self.turn.is_others(own, other, PATIENCE)
     }
 
-    /// Takes out the oldest segment that may go and that `is_past` the bound.
+    /// Takes out the oldest segment that may be removed and satisfies `is_past`.
     fn take_oldest(&mut self, is_past: impl Fn(&Segment) -> bool) -> Option<Segment> {
         let oldest_event = self
             .segments
             .iter()
-            .filter(|(table, _)| table.expires() && !is_told(**table))
+            .filter(|(table, _)| table.expires() && !is_repeated(**table))
             .filter_map(|(_, all)| Some(all.front()?.opened))
             .min()
-            // Nothing sealed: what is in flight is younger than anything that is.
+            // Nothing is sealed: rows in flight are younger than any segment.
             .unwrap_or_else(|| self.now());
         let epoch = self.epochs.reached(oldest_event);
         let may_go = |s: &Segment| {
-            s.table.expires() && (!is_told(s.table) || epoch.is_some_and(|epoch| s.last_ts < epoch.begun))
+            s.table.expires() && (!is_repeated(s.table) || epoch.is_some_and(|epoch| s.last_ts < epoch.begun))
         };
         let table = self
             .segments
@@ -277,8 +260,8 @@ impl Retention {
     }
 }
 
-/// Whether a table tells what rows of other tables mean, so that it is told again each epoch.
-fn is_told(table: Table) -> bool {
+/// Whether a table describes the subjects of other tables' rows, so that it is written again each epoch.
+fn is_repeated(table: Table) -> bool {
     matches!(table, Table::Tasks | Table::Threads)
 }
 
@@ -305,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_first_and_what_is_referred_to_stays() {
+    fn removes_the_oldest_first_and_keeps_referenced_rows() {
         let epochs = Epochs::default();
         let mut retention = Retention::new(Keep { bytes: Some(0), age: None }, None, epochs.clone(), Clock::default());
         retention.add(segment(Table::Stacks, 1, 0, 10));
@@ -314,22 +297,22 @@ mod tests {
         retention.add(segment(Table::OffCpu, 1, 0, 12));
         retention.add(segment(Table::Polls, 2, 13, 23));
         retention.add(segment(Table::Threads, 2, 15, 24));
-        epochs.add(Epoch { begun: 14, told: 15 });
+        epochs.add(Epoch { begun: 14, done: 15 });
         let mut gone = Vec::new();
         while let Some(s) = retention.take_oldest(|s| s.sealed < 20) {
             gone.push((s.table, s.number));
         }
-        // Threads 1 was told before the epoch, which polls 2 began before.
+        // Threads 1 was written before the epoch, and polls 2 began before it.
         assert_eq!(gone, [(Table::OffCpu, 1), (Table::Polls, 1)]);
         assert_eq!(retention.take_oldest(|_| true).unwrap().number, 2);
-        // All that is left is younger than the epoch.
+        // All that remains is younger than the epoch.
         assert_eq!(retention.take_oldest(|_| true).unwrap().table, Table::Threads);
         assert!(retention.take_oldest(|_| true).is_none(), "threads 2 and the names stay");
         assert_eq!(retention.rows().0[&Table::Stacks], 10);
     }
 
     #[test]
-    fn whoever_holds_the_oldest_is_waited_for_as_long_as_it_removes_something() {
+    fn waits_for_the_recorder_with_the_oldest_data_while_it_removes() {
         let mut turn = Turn::default();
         let (long, no) = (Duration::from_secs(3600), Duration::ZERO);
         assert!(!turn.is_others(10, None, long), "alone");
@@ -339,7 +322,7 @@ mod tests {
         assert!(turn.is_others(10, Some(7), long), "it has removed something");
     }
 
-    /// A session of a store, of `bytes` and from `start` on; it is recorded for as long as the lock is held.
+    /// A session of a store, of `bytes` and from `start` on; it is being recorded while the lock is held.
     fn session(store: &Store, id: &str, start: i64, bytes: usize) -> (SessionDir, hud_common::session::SessionLock) {
         let manifest = Manifest { format_version: FORMAT_VERSION, id: id.into(), start, ..Manifest::default() };
         let (session, lock) = SessionDir::create(&store.session(id), &manifest).unwrap();
@@ -349,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn recorders_of_one_store_remove_the_oldest_of_all_and_never_each_others() {
+    fn recorders_of_one_store_remove_only_their_own_oldest_data() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path(), None).unwrap();
         let (own, _own_lock) = session(&store, "own", 100, 0);
@@ -368,12 +351,13 @@ mod tests {
         };
         let mut ours = retention(&own);
         let gone = |victims: Vec<Segment>| victims.into_iter().map(|s| s.number).collect::<Vec<_>>();
-        // What nobody records goes first; the rest is too much still, and the other one's is older.
+        // A session that is not being recorded is removed first; the rest is still too large, and the other session's
+        // is older.
         assert!(gone(ours.victims(20_000, 0)).is_empty());
         assert!(!closed.path().exists() && other.path().exists());
         ours.turn.others = Some((50, Instant::now().checked_sub(2 * PATIENCE).unwrap()));
         assert_eq!(gone(ours.victims(20_000, 0)), [1], "the other one removes nothing");
-        // It has removed what was older than ours.
+        // It has removed its data older than ours.
         let mut manifest = Manifest::read(other.path()).unwrap();
         manifest.range = Some(Range { from: 150, to: 300 });
         manifest.write(other.path()).unwrap();

@@ -82,8 +82,8 @@ impl Rules {
         let thread = {
             let (has_lost, found) = (Arc::clone(&has_lost), Arc::clone(&found));
             thread::Builder::new().name("hud-rules".into()).spawn(move || {
-                privilege::enter_bystander();
-                privilege::stand_back();
+                privilege::enter_unprivileged();
+                privilege::lower_priority();
                 run(judge, &incoming, &has_lost, &found);
             })?
         };

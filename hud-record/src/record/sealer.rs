@@ -1,6 +1,7 @@
-//! The sealer: finished logs, or their rows where those are still in memory, in, Parquet segments out; and the retention, which removes the oldest of them.
+//! The sealer: turns finished logs, or their rows if those are still in memory, into Parquet segments, and runs the
+//! retention.
 //!
-//! A log that cannot be sealed for want of room stays, readable as it is, and is tried again.
+//! A log that cannot be sealed for lack of disk space stays readable, and is retried.
 
 use std::{
     collections::VecDeque,
@@ -17,13 +18,14 @@ use hud_common::session::{Encoder, Result, SessionDir, Table, seal, seal_rows};
 
 use super::{
     retention::{Retention, Segment},
-    writer::{SharedManifest, WriterStatus},
+    shared_manifest::SharedManifest,
+    writer_status::WriterStatus,
 };
 
-/// How often to look at the retention, and at logs that found no room.
+/// Interval of retention and of retries.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A log that is finished.
+/// A finished log, to be sealed.
 #[derive(Debug)]
 pub(super) struct SealOrder {
     pub(super) table: Table,
@@ -33,13 +35,13 @@ pub(super) struct SealOrder {
     pub(super) bytes: u64,
     /// When it was begun (ns since the epoch).
     pub(super) opened: i64,
-    /// Its rows, where there was room to keep them.
+    /// Its rows, if they could be kept in memory.
     pub(super) kept: Option<Kept>,
 }
 
-/// Bytes of rows that may be kept in memory until they are encoded, in all: a full segment of polls and one of wakes are 12
-/// MB, and those that come while they are sealed begin the next ones. Sealing from memory spares reading the log, a tenth
-/// of what a poll costs; past the bound it is read.
+/// Bytes of rows kept in memory until they are encoded, in all: a full segment of polls and one of wakes are 12 MB, and
+/// rows that arrive meanwhile begin the next ones. Sealing from memory spares reading the log, a tenth of a poll's
+/// cost; beyond the bound the log is read.
 const MOST_KEPT: u64 = 24 << 20;
 
 /// The rows of a log, kept until they are sealed.
@@ -51,12 +53,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// For a log that begins. `all` is what is kept of all logs.
+    /// For a new log. `all` is the size of the rows kept of all logs.
     pub(super) fn new(all: &Arc<AtomicU64>) -> Self {
         Kept { rows: Vec::new(), bytes: 0, all: Arc::clone(all) }
     }
 
-    /// Keeps a batch too; `false` where there is no room for it.
+    /// Keeps another batch; `false` if there is no room.
     pub(super) fn push(&mut self, batch: RecordBatch) -> bool {
         let bytes = batch.get_array_memory_size() as u64;
         self.bytes += bytes;
@@ -80,16 +82,16 @@ impl Drop for Kept {
     }
 }
 
-/// What the sealer did.
+/// The sealer's totals.
 #[derive(Debug, Default)]
 pub(super) struct SealerTotals {
-    /// Rows in sealed segments, by table; those that expired are not in here.
+    /// Rows in sealed segments, by table, without expired ones.
     pub(super) stored: std::collections::BTreeMap<Table, u64>,
-    /// Rows that expired.
+    /// Expired rows, by table.
     pub(super) expired: std::collections::BTreeMap<Table, u64>,
-    /// Logs that found no room to be sealed.
+    /// Logs that could not be sealed for lack of disk space.
     pub(super) unsealed: usize,
-    /// Rows that were written to a log and could not be read from it again.
+    /// Rows that were written to a log and could not be read back.
     pub(super) unreadable: u64,
 }
 
@@ -126,7 +128,7 @@ impl Sealer {
         loop {
             match finished.recv_timeout(LOOK_EVERY) {
                 Ok(order) if self.waiting.is_empty() => self.seal(order)?,
-                // In order: what waits longest comes first.
+                // In order, the longest waiting first.
                 Ok(order) => self.waiting.push_back(order),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -147,7 +149,7 @@ impl Sealer {
         Ok(self.totals)
     }
 
-    /// Seals a log, or lets it wait where there is no room.
+    /// Seals a log, or queues it if there is no disk space.
     fn seal(&mut self, mut order: SealOrder) -> Result<()> {
         let sealed = match order.kept.take() {
             Some(kept) => seal_rows(&mut self.encoder, &self.session, order.table, order.number, kept),
@@ -184,9 +186,9 @@ impl Sealer {
             }
             Err(e) if e.is_no_space() => {
                 if self.waiting.is_empty() {
-                    tracing::warn!("{e}: the log stays and is sealed once there is room");
+                    tracing::warn!("{e}: the log stays and is sealed once there is disk space");
                 }
-                // It may wait for long, and the log holds all of it.
+                // It may wait for long, and the log holds all its rows.
                 self.waiting.push_back(order);
                 Ok(())
             }
@@ -194,21 +196,21 @@ impl Sealer {
         }
     }
 
-    /// Tries what waits, until one finds no room again.
+    /// Retries queued logs, until one fails for lack of disk space again.
     fn retry(&mut self) -> Result<()> {
         for _ in 0..self.waiting.len() {
             let Some(order) = self.waiting.pop_front() else { return Ok(()) };
             let before = self.waiting.len();
             self.seal(order)?;
             if self.waiting.len() > before {
-                // It went to the back: the next try begins with another one.
+                // It is now last: the next retry begins with another one.
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// The end: small logs first, as each one sealed frees most of its room for the next.
+    /// At the end: small logs first, as each sealed one frees most of its space for the next.
     fn last_tries(&mut self) -> Result<()> {
         loop {
             let before = self.waiting.len();

@@ -1,7 +1,7 @@
-//! One session: it is prepared, begins, is fed, ends, and is closed.
+//! One session: prepared, begun, filled, ended, closed.
 //!
-//! Preparing (the folder, the threads) and closing (names, sealing, the manifest) take their time on the disk, so both
-//! can be done by another thread while events go on arriving; between lies only what takes microseconds.
+//! Preparing (folder, threads) and closing (symbols, sealing, manifest) take disk time, so another thread can do both
+//! while events arrive; the steps in between take microseconds.
 
 use std::{
     collections::BTreeMap,
@@ -20,70 +20,40 @@ use hud_common::{
 };
 
 use super::{
-    account::{DropLog, KernelAccount, kernel_account, table_of},
+    account::{KernelAccount, kernel_account, table_of},
     drain::Drain,
-    governor::{Governor, Stretch},
+    drop_log::DropLog,
+    governor::{Governor, ProbedInterval},
     namer::Namer,
-    retention::{Epochs, Keep, Retention, folder_size},
+    queue::BatchSender,
+    retention::{Epochs, Retention, folder_size},
+    settings::{Keep, RollPolicy},
+    shared_manifest::SharedManifest,
     stacks::NewStack,
+    status::{Outcome, Progress},
     store::{HostStore, Store},
     vitals::Vitals,
-    writer::{BatchSender, Job, RollPolicy, SharedManifest, Writer, WriterStatus},
+    writer::{Job, Writer},
+    writer_status::WriterStatus,
 };
 use crate::{
     error::Result,
+    inspect::{Mapping, Process, Tokio},
     kernel,
-    names::Sources,
-    privilege::{Owner, make_as},
+    privilege::{Owner, create_as},
     probes::{LeftOut, Plan, Polls, Probes},
-    target::{Mapping, Process, Tokio},
+    symbols::Sources,
 };
 
-/// How often a session that goes on notes in `coverage` what was on; in its first seconds at each look.
+/// Interval at which a session in progress writes `coverage`; in its first seconds it does at each tick.
 const COVER_EVERY: Duration = Duration::from_secs(10);
 
-/// How a recording goes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
-    /// Since the session began.
-    pub elapsed: Duration,
-    /// Events stored.
-    pub events: u64,
-    /// Of these, in the last second.
-    pub events_per_second: u64,
-    /// Bytes in the session's folder.
-    pub bytes: u64,
-    /// Events known to be lost, on the way or for want of room on the disk.
-    pub drops: u64,
-    /// Whether recording pauses because the disk is full.
-    pub is_paused: bool,
-}
-
-/// How a session went.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The session.
-    pub session: PathBuf,
-    /// Its id.
-    pub id: String,
-    /// Why it ended.
-    pub reason: &'static str,
-    /// At the end.
-    pub progress: Progress,
-    /// The account of each stream.
-    pub streams: BTreeMap<String, StreamAccount>,
-    /// Rows that a full disk cost.
-    pub disk_drops: u64,
-    /// Logs that found no room to be sealed. They are read as they are, and sealed when the session is recovered.
-    pub unsealed: usize,
-}
-
-/// What a new session is made of.
+/// The ingredients of a new session.
 pub(super) struct Blueprint {
     pub(super) folder: PathBuf,
     pub(super) manifest: Manifest,
     pub(super) process: Process,
-    /// Where its task types are known by now.
+    /// With its task types, if they are known by now.
     pub(super) tokio: Option<Arc<Tokio>>,
     pub(super) names_from: PathBuf,
     pub(super) sources: Arc<Sources>,
@@ -94,7 +64,7 @@ pub(super) struct Blueprint {
     pub(super) owner: Option<Owner>,
 }
 
-/// A session whose folder and threads are there, and that has not begun.
+/// A session with its folder and threads that has not begun.
 pub(super) struct Prepared {
     folder: SessionDir,
     lock: SessionLock,
@@ -105,15 +75,15 @@ pub(super) struct Prepared {
     out: BatchSender,
     namer: Namer,
     new_stacks: Sender<NewStack>,
-    /// Whose the files are, as it turned out.
+    /// The actual owner of the files.
     owner: Option<Owner>,
 }
 
 impl Blueprint {
-    /// Makes the folder and starts the threads. What fails leaves nothing behind.
+    /// Makes the folder and starts the threads. A failure leaves nothing behind.
     pub(super) fn prepare(self) -> Result<Prepared> {
         let clock = self.manifest.clock;
-        let ((folder, lock), owner) = make_as(
+        let ((folder, lock), owner) = create_as(
             self.owner,
             &self.folder,
             |e| matches!(e, session::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied),
@@ -151,7 +121,7 @@ impl Blueprint {
 }
 
 impl Prepared {
-    /// Takes it back: no session, no folder.
+    /// Removes it, with its folder.
     pub(super) fn discard(self) {
         drop(self.new_stacks);
         remove(&self.folder, self.namer, self.out, self.writer, self.owner);
@@ -162,7 +132,8 @@ impl Prepared {
         self.clock
     }
 
-    /// Begins it at `began` (CLOCK_MONOTONIC), or a little later, see [`LiveSession::started_at`]. Gives the way to its namer too, which belongs to the drain.
+    /// Begins it at `began` (CLOCK_MONOTONIC), or a little later, see [`LiveSession::started_at`]. Also returns the
+    /// sender to its namer, for the drain.
     pub(super) fn begin(self, began: u64, pid: u32, probes: &Probes) -> (LiveSession, Sender<NewStack>) {
         let live = LiveSession {
             vitals: Vitals::new(pid, probes),
@@ -190,12 +161,12 @@ impl Prepared {
 fn remove(folder: &SessionDir, namer: Namer, out: BatchSender, writer: Writer, owner: Option<Owner>) {
     namer.finish();
     drop(out);
-    // It is about to be removed: what could not be written does not matter.
+    // Its files are removed next, so write errors do not matter.
     let _ = writer.finish();
     drop(Unstarted(Some(folder.path().into()), owner));
 }
 
-/// The folder of a session that has not begun: removed again where something fails before.
+/// The folder of a session that has not begun: removed if a later step fails.
 struct Unstarted(Option<PathBuf>, Option<Owner>);
 
 impl Unstarted {
@@ -207,7 +178,7 @@ impl Unstarted {
 impl Drop for Unstarted {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // The error that led here is told; that the folder stays as well would only hide it.
+            // The first error is reported; a leftover folder is not worth hiding it.
             let _ = Owner::act(self.1, || fs::remove_dir_all(path));
         }
     }
@@ -215,7 +186,7 @@ impl Drop for Unstarted {
 
 /// A session that is being recorded.
 pub(super) struct LiveSession {
-    /// Not asked of the manifest, which is locked while it is written: the drain must not wait for a disk.
+    /// Kept apart from the manifest, which is locked while it is written: the drain must not wait for a disk.
     id: String,
     folder: SessionDir,
     lock: SessionLock,
@@ -229,7 +200,7 @@ pub(super) struct LiveSession {
     vitals: Vitals,
     drops: DropLog,
     began: u64,
-    /// Until when `coverage` says what was on.
+    /// The end of the time that `coverage` describes so far.
     covered: u64,
     pub(super) started: Instant,
     progress: Progress,
@@ -242,11 +213,11 @@ pub(super) struct Ending<'a> {
     pub(super) ended: u64,
     /// The counters since the session's baseline.
     pub(super) counters: Counters,
-    /// The stretch in which the probes counted, where one was under way.
-    pub(super) probed: Option<Stretch>,
-    /// Since when context switches counted, where they did.
+    /// The interval in which the probes counted, if one was in progress.
+    pub(super) probed: Option<ProbedInterval>,
+    /// Since when context switches counted, if they did.
     pub(super) switches_since: Option<u64>,
-    /// What could not be watched.
+    /// Data that could not be recorded.
     pub(super) notes: &'a [String],
 }
 
@@ -263,13 +234,13 @@ impl LiveSession {
         self.writer.status()
     }
 
-    /// Corrects when it began.
+    /// Corrects its begin.
     pub(super) fn started_at(&mut self, began: u64) {
         (self.began, self.covered) = (began, began);
         self.drops = DropLog::new(self.clock.epoch(began));
     }
 
-    /// Notes in `coverage` which streams are not recorded at all, and why: as intervals of no length.
+    /// Writes into `coverage` which streams are not recorded at all, and why, as intervals of zero length.
     pub(super) fn without(&self, left_out: &[LeftOut]) {
         let mut coverage = CoverageColumns::default();
         for LeftOut { stream, what } in left_out {
@@ -281,19 +252,19 @@ impl LiveSession {
         self.out.send(&mut coverage);
     }
 
-    /// Takes it back, as nothing could be recorded. The drain must be gone.
+    /// Removes it, as nothing could be recorded. The drain must have been dropped.
     pub(super) fn abandon(self) {
         remove(&self.folder, self.namer, self.out, self.writer, self.owner);
         drop(self.lock);
     }
 
-    /// The time of this session now.
+    /// Now, by this session's clock.
     pub(super) fn now(&self) -> i64 {
         self.clock.epoch(kernel::now())
     }
 
-    /// Notes in `coverage` what has been on since it was noted last, for those who look before the session ends, and for
-    /// the case that it never does. Seldom: views hold events against each stretch.
+    /// Writes into `coverage` which streams were on since the last time, for readers of a session in progress and in
+    /// case it is killed. Seldom, as views join events with each interval.
     pub(super) fn cover(&mut self, plan: Plan, governor: &mut Governor, switches_since: Option<u64>) {
         let now = kernel::now();
         let since = Duration::from_nanos(now.saturating_sub(self.covered));
@@ -304,26 +275,26 @@ impl LiveSession {
                 self.switched(since, now, reason);
             }
             if plan.polls != Polls::Off
-                && let Some(stretch) = governor.split(now, reason)
+                && let Some(interval) = governor.split(now, reason)
             {
-                self.probed(stretch);
+                self.probed(interval);
             }
             self.covered = now;
         }
     }
 
-    /// Takes stock, once a second.
+    /// Writes the figures of the last second.
     pub(super) fn tick(&mut self, drain: &mut Drain, counters: &Counters, probes: &Probes) -> Progress {
         let now = self.now();
         let events = drain.rows.iter().sum();
         let status = Arc::clone(self.writer.status());
         self.vitals.take(now, probes, drain.bytes, events, &self.out);
         let is_paused = status.is_paused.load(Ordering::Relaxed);
-        // While the disk is full losses add up: one row tells them when there is room.
+        // Losses add up while the disk is full: one row reports them afterwards.
         if !is_paused {
             self.drops.note(now, counters, drain.undecoded, drain.stacks_not_kept(), &self.out);
         }
-        // What the account counts must be on its way before it.
+        // The rows counted in the account must be sent before it.
         drain.flush(&self.out);
         self.out.account(now, kernel_account(counters, &drain.own_rows()));
         self.progress = Progress {
@@ -337,7 +308,7 @@ impl LiveSession {
         self.progress
     }
 
-    /// Notes from when to when context switches were recorded; what was noted before is not noted again.
+    /// Writes an interval in which context switches were recorded, without the part already written.
     pub(super) fn switched(&self, began: u64, ended: u64, reason: &'static str) {
         let began = began.max(self.covered);
         let mut coverage = CoverageColumns::default();
@@ -355,34 +326,34 @@ impl LiveSession {
         write_task_types(tokio, &self.out);
     }
 
-    /// Notes a stretch in which the probes in the target's code counted.
-    pub(super) fn probed(&self, stretch: Stretch) {
+    /// Writes an interval in which the probes in the target's code counted.
+    pub(super) fn probed(&self, interval: ProbedInterval) {
         let mut coverage = CoverageColumns::default();
         let is_watched = |stream: &Stream| match stream {
-            Stream::Wakes => stretch.watched.wakes,
-            Stream::Spawns => stretch.watched.spawns,
+            Stream::Wakes => interval.watched.wakes,
+            Stream::Spawns => interval.watched.spawns,
             _ => stream.is_probed(),
         };
         for stream in Stream::ALL.into_iter().filter(is_watched) {
             coverage.push(CoverageRow {
-                ts: self.clock.epoch(stretch.began),
-                dur: stretch.ended.saturating_sub(stretch.began).cast_signed(),
+                ts: self.clock.epoch(interval.began),
+                dur: interval.ended.saturating_sub(interval.began).cast_signed(),
                 stream: stream.name().into(),
-                reason: stretch.reason.into(),
+                reason: interval.reason.into(),
             });
         }
         self.out.send(&mut coverage);
     }
 
-    /// Sends the last rows. What remains is waiting, which [`Closing::finish`] does, once the drain has given up the way
-    /// to this session's namer.
+    /// Sends the last rows. [`Closing::finish`] does the waiting, after the drain has dropped the sender to this
+    /// session's namer.
     pub(super) fn end(mut self, ending: &Ending<'_>, drain: &mut Drain, probes: &Probes, plan: Plan) -> Closing {
         let now = self.now();
         let events = drain.rows.iter().sum();
         self.vitals.take(now, probes, drain.bytes, events, &self.out);
         self.drops.note(now, &ending.counters, drain.undecoded, drain.stacks_not_kept(), &self.out);
-        if let Some(stretch) = ending.probed.filter(|_| plan.polls != Polls::Off) {
-            self.probed(stretch);
+        if let Some(interval) = ending.probed.filter(|_| plan.polls != Polls::Off) {
+            self.probed(interval);
         }
         write_coverage(plan, self.clock, self.covered, ending.ended, ending.reason, &self.out);
         if let Some(since) = ending.switches_since {
@@ -399,14 +370,14 @@ impl LiveSession {
         let merged = ending.counters.merged;
         if merged > 0 {
             notes.push(format!(
-                "{merged} short off-CPU intervals are recorded in sums, to stay within the overhead budget (column \
+                "{merged} short off-CPU intervals are recorded as sums, to stay within the overhead budget (column \
                  `intervals` of off_cpu)"
             ));
         }
         let missed = ending.counters.arrivals_missed;
         if missed > 0 {
             notes.push(format!(
-                "{missed} context switches were missed: as many off-CPU intervals end when their thread was woken"
+                "{missed} context switches were missed: the same number of off-CPU intervals end when their thread was woken"
             ));
         }
         let end = self.clock.epoch(ending.ended);
@@ -419,7 +390,7 @@ impl LiveSession {
     }
 }
 
-/// A session of which all rows are sent.
+/// A session whose rows have all been sent.
 pub(super) struct Closing {
     live: LiveSession,
     kernel: Vec<KernelAccount>,
@@ -435,7 +406,7 @@ impl Closing {
         drop(live.out);
         let (written, sealed) = live.writer.finish()?;
         let mut disk_drops = written.dropped.values().sum::<u64>();
-        // What a damaged log lost is in no `drops` row; the account shows it as what it is, missing.
+        // Rows lost to a damaged log are in no `drops` row; the account shows them as missing.
         disk_drops += sealed.unreadable;
         let mut streams = BTreeMap::new();
         for KernelAccount { stream, produced, dropped } in kernel {
@@ -455,7 +426,7 @@ impl Closing {
             m.end = Some(end);
             m.end_reason = Some(reason.into());
             m.range = m.range.map(|range| Range { to: end, ..range });
-            // With logs left it is for recovery to complete, once there is room.
+            // If logs remain, recovery completes the session once there is disk space.
             m.complete = sealed.unsealed == 0;
             Owner::act(live.owner, || folder.write_manifest(m)).map(|()| m.id.clone())
         })?;
@@ -475,7 +446,7 @@ impl Closing {
     }
 }
 
-/// Notes both clocks at one instant: the session's own, or now.
+/// Writes a pair of clock readings: the session's own, or one taken now.
 fn write_anchor(clock: Option<Clock>, out: &BatchSender) {
     let clock = clock.unwrap_or_else(kernel::anchor);
     let mut anchors = ClockColumns::default();
@@ -499,13 +470,13 @@ fn write_task_types(tokio: &Tokio, out: &BatchSender) {
     out.send(&mut types);
 }
 
-/// Notes that the streams that are always on were so from `began` to `ended`.
+/// Writes that the always-on streams were on from `began` to `ended`.
 fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'static str, out: &BatchSender) {
     let mut coverage = CoverageColumns::default();
     for stream in Stream::ALL {
         let always_on = match stream {
             Stream::Samples => plan.freq > 0,
-            // It has its own, see `switched`.
+            // It has rows of its own, see `switched`.
             Stream::OffCpu => false,
             _ => !stream.is_probed(),
         };

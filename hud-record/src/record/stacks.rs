@@ -1,16 +1,16 @@
-//! Distinct stacks: from a list of addresses to an id, by content.
+//! Distinct stacks: from a list of addresses to an id.
 
 use std::{collections::HashMap, sync::mpsc::Sender};
 
 use hud_common::unwind::Outcome;
 
-use crate::target::Mapping;
+use crate::inspect::Mapping;
 
-/// Distinct stacks that are kept; one of 20 frames takes about 250 bytes here and as much again in the namer. Events
-/// with further ones are stored without a stack.
+/// Distinct stacks that are kept; one of 20 frames takes about 250 bytes here and as much in the namer. Events with
+/// further ones are stored without a stack.
 const MAX_STACKS: usize = 100_000;
 
-/// A stack met for the first time.
+/// A stack seen for the first time.
 #[derive(Debug)]
 pub(super) struct NewStack {
     pub(super) stack_id: i64,
@@ -19,7 +19,7 @@ pub(super) struct NewStack {
     pub(super) unwind: Unwind,
 }
 
-/// How far a walk got.
+/// How far a walk reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unwind {
     Complete,
@@ -37,7 +37,7 @@ impl Unwind {
     }
 }
 
-/// Gives each distinct stack an id and tells the namer of new ones.
+/// Gives each distinct stack an id and sends new ones to the namer.
 pub(super) struct StackTable {
     ids: HashMap<Box<[u64]>, (i64, Unwind)>,
     namer: Sender<NewStack>,
@@ -55,7 +55,7 @@ impl StackTable {
         if stack.is_empty() {
             return (None, Unwind::Failed);
         }
-        // A walk by unwind tables ends alike wherever it went the same way, but for what a page that was not in memory cost.
+        // Equal walks by unwind tables end equally, unless a page was not in memory.
         if let Some(&(id, unwind)) = self.ids.get(stack) {
             return (Some(id), unwind);
         }
@@ -71,13 +71,13 @@ impl StackTable {
         }
         let stack_id = i64::try_from(self.ids.len()).unwrap_or(i64::MAX).saturating_add(1);
         self.ids.insert(stack.into(), (stack_id, unwind));
-        // A namer that is gone leaves the stack without names, not without an id.
+        // If the namer has ended, the stack has no names, but an id.
         let _ = self.namer.send(NewStack { stack_id, addresses: stack.into(), unwind });
         (Some(stack_id), unwind)
     }
 
-    /// A frame-pointer walk says nothing of why it ended. It is complete where its outermost frame lies in the C
-    /// library, which starts threads and `main`; two frames there may be a leaf and its stray caller.
+    /// A frame-pointer walk does not report why it ended. It counts as complete if its outermost frame is in the C
+    /// library, which starts threads and `main`; two frames there may be a leaf and a stray caller.
     fn judge(&self, stack: &[u64]) -> Unwind {
         match stack.last() {
             Some(last) if stack.len() >= 3 && self.roots.iter().any(|(start, end)| (*start..*end).contains(last)) => {

@@ -1,8 +1,8 @@
-//! The store: many sessions of many hosts in one place, `ROOT/host=<host>/session=<id>/`.
+//! The store: sessions of several hosts in one place, `ROOT/host=<host>/session=<id>/`.
 //!
-//! A recorder tends only its own host's sessions: it recovers those whose recorder was killed, and removes whole ones,
-//! oldest first, to keep the store within bounds. One that another process records, recovers or reads under its lock is
-//! left alone.
+//! A recorder maintains its own host's sessions only: it recovers those whose recorder was killed, and removes whole
+//! ones, oldest first, to keep the store within bounds. A session that another process records, recovers or reads under
+//! its lock is left alone.
 
 use std::{
     collections::HashMap,
@@ -17,16 +17,16 @@ use hud_common::session::{self, Manifest, SessionDir};
 
 use crate::{
     error::Result,
-    privilege::{Owner, is_roots_alone, make_as},
+    privilege::{Owner, create_as, is_controlled_by_root},
 };
 
-/// How often the store is looked at: two recorders are bounded by what both hold, and each may write some seconds' worth
-/// before the other knows.
+/// Interval of measuring the store: several recorders share its bound, and each may write some seconds' worth before
+/// the others notice.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
-/// A session that is being removed: its name is no session's any more, so that no reader finds half of one.
+/// Prefix of a session that is being removed, so that no reader opens a part of one.
 const REMOVED: &str = ".removed-";
 
-/// Where sessions go.
+/// A store.
 #[derive(Clone, Debug)]
 pub struct Store {
     host: PathBuf,
@@ -34,26 +34,26 @@ pub struct Store {
 }
 
 impl Store {
-    /// The part of the store at `root` that is this host's; made where it is not there. It is `owner`'s, or root's where
-    /// root alone may write there.
+    /// Opens the part of the store at `root` for this host, and creates it if needed. It belongs to `owner`, or to root
+    /// if only root may write there.
     pub fn open(root: &Path, owner: Option<Owner>) -> Result<Self> {
-        // Absolute: what works in it later on may have another idea of where it is.
+        // Absolute, as its users may change their working directory.
         let root = std::path::absolute(root).map_err(session::Error::io("find", root))?;
         let host = root.join(format!("host={}", path_part(&host_name())));
         let create = || {
             DirBuilder::new().recursive(true).mode(0o700).create(&host)?;
-            // It may have been there already, and a link is followed only as whom it could be used against.
+            // It may have existed before; a link is followed only with the rights of the user that it could harm.
             fs::metadata(&host)
         };
         let is_denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
         let (metadata, owner) =
-            make_as(owner, &host, is_denied, create).map_err(session::Error::io("create", &host))?;
-        // One that root has made before stays root's.
-        let owner = owner.filter(|_| metadata.uid() != 0 || !is_roots_alone(&host));
+            create_as(owner, &host, is_denied, create).map_err(session::Error::io("create", &host))?;
+        // A folder that root created earlier stays root's.
+        let owner = owner.filter(|_| metadata.uid() != 0 || !is_controlled_by_root(&host));
         Ok(Store { host, owner })
     }
 
-    /// Whose its files are, as it turned out.
+    /// The actual owner of its files.
     pub fn owner(&self) -> Option<Owner> {
         self.owner
     }
@@ -68,7 +68,7 @@ impl Store {
         self.host.join(format!("session={id}"))
     }
 
-    /// Recovers every session whose recorder was killed, and ends removals that were cut short.
+    /// Recovers every session whose recorder was killed, and completes interrupted removals.
     pub fn recover(&self) {
         Owner::act(self.owner, || self.recover_all());
     }
@@ -79,7 +79,7 @@ impl Store {
         }
         for path in self.entries("session=") {
             let Ok((dir, manifest)) = SessionDir::open(&path) else {
-                // None of ours, or made by a hud that was killed at once: nothing to save.
+                // Not a session, or one whose recorder was killed at once: nothing to recover.
                 continue;
             };
             if manifest.complete || dir.is_locked().unwrap_or(true) {
@@ -88,7 +88,7 @@ impl Store {
             match session::recover(&dir) {
                 Ok(Some(r)) => tracing::info!(
                     session = %path.display(),
-                    "recovered: {} rows salvaged, {} bytes cut, {} unnamed stacks",
+                    "recovered: {} rows salvaged, {} bytes truncated, {} unnamed stacks",
                     r.rows_salvaged,
                     r.bytes_cut,
                     r.unnamed_stacks
@@ -111,10 +111,10 @@ impl Store {
 
 /// This host's name.
 pub(super) fn host_name() -> String {
-    crate::target::clean(&rustix::system::uname().nodename().to_string_lossy())
+    crate::inspect::clean(&rustix::system::uname().nodename().to_string_lossy())
 }
 
-/// A name as a part of a path, and of a `key=value` one.
+/// A name as a path component, also in the form `key=value`.
 fn path_part(name: &str) -> String {
     let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     let part: String = name.chars().map(safe).take(128).collect();
@@ -126,15 +126,15 @@ fn path_part(name: &str) -> String {
 struct Other {
     path: PathBuf,
     bytes: u64,
-    /// Its end, or what comes closest (ns since the epoch).
+    /// Its end, or the best estimate (ns since the epoch).
     end: i64,
-    /// What it begins with, what has expired left out (ns since the epoch).
+    /// The begin of its data, without expired data (ns since the epoch).
     from: i64,
-    /// Whether it may still change; only what does not may be removed, as a whole.
+    /// Whether it may still change; only others may be removed, as a whole.
     is_open: bool,
 }
 
-/// The other sessions of a store, as its retention sees them from within the session at `own`.
+/// The other sessions of a store, seen from the session at `own`.
 pub(super) struct HostStore {
     store: Store,
     own: PathBuf,
@@ -150,11 +150,11 @@ impl HostStore {
     /// Removes sessions that ended before `horizon`.
     pub(super) fn remove_older(&mut self, horizon: i64) {
         self.measure();
-        // What stays, as it is in use for example, counts on.
+        // Sessions that could not be removed, such as those in use, continue to count.
         self.others.retain(|other| other.is_open || other.end >= horizon || !remove(&other.path));
     }
 
-    /// Removes the oldest sessions until they and `own` bytes are no more than `most`. Gives what is left.
+    /// Removes the oldest sessions until they and `own` bytes are at most `most`. Returns the remaining size.
     pub(super) fn shrink(&mut self, own: u64, most: u64) -> u64 {
         self.measure();
         let mut size = own + self.others.iter().map(|o| o.bytes).sum::<u64>();
@@ -170,7 +170,7 @@ impl HostStore {
         size
     }
 
-    /// What the oldest session that another one records begins with (ns since the epoch).
+    /// The begin of the oldest session that another recorder records (ns since the epoch).
     pub(super) fn oldest_recorded(&self) -> Option<i64> {
         self.others.iter().filter(|o| o.is_open).map(|o| o.from).min()
     }
@@ -180,7 +180,7 @@ impl HostStore {
             return;
         }
         self.measured = Some(Instant::now());
-        // What is closed stays as it is, so only what is new or open is read.
+        // Closed sessions do not change, so only new and open ones are read.
         let mut closed: HashMap<PathBuf, Other> =
             self.others.drain(..).filter(|o| !o.is_open).map(|o| (o.path.clone(), o)).collect();
         let others = self.store.entries("session=").into_iter().filter(|p| *p != self.own);
@@ -217,14 +217,14 @@ fn is_young(path: &Path) -> bool {
     modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(600)))
 }
 
-/// Removes a session, unless it is in use. Gives whether it is gone.
+/// Removes a session, unless it is in use. Returns whether it is removed.
 fn remove(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
     if path.try_exists().is_ok_and(|is_there| !is_there) {
         // Another recorder of the store was faster.
         return true;
     }
-    // Held until it is gone, so that nobody begins to recover it meanwhile.
+    // Held until it is removed, so that no process begins to recover it.
     let lock = match SessionDir::at(path).lock() {
         Ok(lock) => Some(lock),
         Err(session::Error::InUse(_)) => return false,
@@ -232,9 +232,9 @@ fn remove(path: &Path) -> bool {
     };
     match Manifest::read(path) {
         Ok(_) if lock.is_some() => {}
-        // It is no session, and nobody's.
+        // Neither a session nor in use.
         Err(session::Error::NotASession { .. }) if path.join("manifest.json").try_exists().is_ok_and(|is| !is) => {}
-        // Damaged, a newer hud's, or only not to be read right now: not for this one to throw away.
+        // Damaged, a newer hud's, or temporarily unreadable: not to be removed.
         Ok(_) | Err(_) => {
             tracing::debug!("{} is left: it cannot be locked or read", path.display());
             return false;
@@ -245,7 +245,7 @@ fn remove(path: &Path) -> bool {
         tracing::warn!("cannot remove {}: {e}", path.display());
         return false;
     }
-    tracing::info!(session = %path.display(), "removed: the store is past its bounds");
+    tracing::info!(session = %path.display(), "removed: the store exceeds its limits");
     remove_logged(&away);
     drop(lock);
     true
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_or_is_in_use_is_not_removed() {
+    fn keeps_sessions_that_are_unreadable_or_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let session = |name: &str| dir.path().join(format!("session={name}"));
         let manifest = Manifest { format_version: FORMAT_VERSION, ..Manifest::default() };
@@ -286,7 +286,7 @@ mod tests {
 
         let lock = begun("live");
         assert!(!remove(&session("live")));
-        // Not even where its manifest is gone.
+        // Not even without its manifest.
         fs::remove_file(session("live").join("manifest.json")).unwrap();
         assert!(!remove(&session("live")) && session("live").exists());
         drop(lock);

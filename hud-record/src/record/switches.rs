@@ -1,12 +1,13 @@
-//! Takes the programs at context switches off for a while where even the least that they do is more than the budget.
+//! Stops recording context switches for a while if even the minimum cost exceeds the budget.
 //!
-//! A thread that does nothing but wake another one switches every 3 µs; a program at the switch takes a tenth of that,
-//! whatever it does. What such a target may be made to pay is a few milliseconds a second, so its switches are recorded for a
-//! part of the time. Meanwhile the programs return at once. Where even that is too much they are detached, for 10 s at least:
-//! to put one on or take it off is to have the kernel patch its own code. `coverage` has the times. For what lies between, the kernel's own statistics say how long each thread was
-//! off CPU and how often (`/proc/PID/task/TID/schedstat`): one row of `off_cpu` for each thread, a sum.
+//! A thread that only wakes another one switches every 3 µs; a program at the switch takes at least a tenth of that.
+//! The budget of such a target is a few milliseconds a second, so its switches are recorded for a part of the time. In
+//! between the programs return at once. If even that is too expensive, they are detached for at least 10 s, as
+//! attaching and detaching make the kernel patch its own code. `coverage` has the times. For the time in between, the
+//! kernel's statistics show how long and how often each thread was off CPU (`/proc/PID/task/TID/schedstat`): one summed
+//! row of `off_cpu` per thread.
 //!
-//! Polls are not recorded meanwhile: how much of one was sleep would not be known.
+//! Polls are not recorded in that time, as their blocked time would be unknown.
 
 use std::collections::HashMap;
 
@@ -14,25 +15,25 @@ use hud_common::wire::{EventKind, OffCpuHead};
 
 use crate::{
     error::Result,
+    inspect::{Process, read_text},
     kernel,
     probes::{Plan, Polls, Probes, SWITCH_FLOOR},
-    target::{Process, read_text},
 };
 
-/// The part of the overhead budget that context switches may use, all in all.
+/// The part of the overhead budget that context switches may use in all.
 const SHARE: f64 = 0.7;
-/// And at least this share of one CPU's time: what the programs may spend on walks there at least, and 1.5 ms a second for what
-/// a switch costs at least, 5,000 of them. It must not be less than what the programs take for granted: else those of a
-/// target that does nearly nothing would not be recorded for most of the time.
+/// At least this share of one CPU's time: the programs' least budget for walks, and 1.5 ms a second for the minimum
+/// cost of 5,000 switches. It must not be below the least budget of the programs: otherwise a nearly idle target's
+/// switches would not be recorded for most of the time.
 const FLOOR: f64 = SWITCH_FLOOR + 0.0015;
-/// How much may be saved up, in seconds of the machine's CPU time at that share.
+/// How much may be saved, in seconds of the machine's CPU time at that share.
 const SAVED: f64 = 0.3;
-/// For how long what was saved must last before the programs are put on again, in seconds.
+/// How long the savings must suffice before the programs are attached again, in seconds.
 const WINDOW: f64 = 0.2;
 /// Threads whose statistics are read: 10 µs each.
 const MOST_THREADS: usize = 256;
 
-/// What changed.
+/// A change of state.
 pub(super) enum Turned {
     /// Switches counted until now.
     Off {
@@ -45,13 +46,13 @@ pub(super) enum Turned {
     On {
         /// Since when.
         now: u64,
-        /// What threads did meanwhile.
+        /// The threads' off-CPU time meanwhile.
         meanwhile: Vec<OffCpuHead>,
     },
 }
 
-/// `/proc/PID/task/TID/schedstat` (Documentation/scheduler/sched-stats.rst): ns on a CPU, ns runnable without one, and how
-/// often it got one.
+/// `/proc/PID/task/TID/schedstat` (Documentation/scheduler/sched-stats.rst): ns on a CPU, ns runnable without one, and
+/// how often it got one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Times {
     on_cpu: u64,
@@ -72,39 +73,39 @@ enum State {
     Off {
         since: u64,
         times: HashMap<u32, Times>,
-        /// When the programs were detached (CLOCK_MONOTONIC); `None` where they return at once instead.
+        /// When the programs were detached (CLOCK_MONOTONIC); `None` if they return at once instead.
         detached: Option<u64>,
         /// Whether they are being attached again.
         is_returning: bool,
     },
 }
 
-/// What a program costs that returns at once, at a switch and at the wake-up before (ns).
+/// Cost of a program that returns at once, at a switch and at the wake-up before (ns).
 const LEAST: f64 = 120.0;
 /// How long programs stay detached (ns).
 const DETACHED_FOR: u64 = 10_000_000_000;
 
 /// Decides when switches count.
 pub(super) struct SwitchGovernor {
-    /// The share of the target's CPU time that they may cost; `None` where they always count.
+    /// Their share of the target's CPU time; `None` if they always count.
     share: Option<f64>,
     cpus: f64,
-    /// Nanoseconds that may still be spent; below 0 where too much was.
+    /// Nanoseconds that may be spent; negative after overspending.
     saved: f64,
-    /// What they cost in a nanosecond while they count.
+    /// Their cost per nanosecond while they count.
     rate: f64,
-    /// CPU time of the target, cost and time at the last look (ns).
+    /// CPU time of the target, cost and time at the last tick (ns).
     target: f64,
     cost: f64,
     looked: u64,
-    /// Context switches of the target so far, and in a nanosecond as they were last counted.
+    /// Context switches of the target so far, and per nanosecond when last counted.
     switches: u64,
     per_ns: f64,
     state: State,
 }
 
 impl SwitchGovernor {
-    /// Begins with switches that count. Where polls are to be exact, they always do.
+    /// Begins with counting switches. With exact polls, they always count.
     pub(super) fn new(budget: f64, plan: Plan, pid: u32, cpus: u32, now: u64) -> Self {
         let mut governor = SwitchGovernor {
             share: (plan.polls != Polls::Exact).then_some(budget * SHARE),
@@ -126,11 +127,11 @@ impl SwitchGovernor {
         self.share.unwrap_or(0.0) * SAVED * 1e9 * self.cpus
     }
 
-    /// Looks how much is left.
+    /// Updates the savings.
     pub(super) fn tick(&mut self, probes: &mut Probes, process: &Process, now: u64) -> Result<Option<Turned>> {
         let Some(share) = self.share else { return Ok(None) };
         let passed = float(now.saturating_sub(self.looked)).max(1.0);
-        // Of that time they have counted only since they were put on, at the first look above all.
+        // They may have counted for a part of that time, as at the first tick.
         let counted = float(now.saturating_sub(self.looked.max(probes.switches_since()))).max(1.0);
         self.looked = now;
         let target = kernel::cpu_time(process.pid).map_or(self.target, float);
@@ -152,7 +153,7 @@ impl SwitchGovernor {
                 }
                 let is_least_too_much = self.per_ns * LEAST > 0.3 * income / passed;
                 let began = probes.switches_since();
-                // No poll may count whose sleep does not.
+                // No poll may count whose blocked time does not.
                 probes.count_probes_since(0)?;
                 probes.count_switches_since(0)?;
                 let ended = kernel::now();
@@ -182,7 +183,7 @@ impl SwitchGovernor {
                     return Ok(Some(Turned::On { now, meanwhile }));
                 }
                 let is_due = detached.is_some_and(|at| now.saturating_sub(at) >= DETACHED_FOR);
-                if is_due && is_affordable && probes.switches_can_go_on() {
+                if is_due && is_affordable && probes.switches_can_attach() {
                     probes.turn_switches(true);
                     *is_returning = true;
                 }
@@ -191,7 +192,7 @@ impl SwitchGovernor {
         }
     }
 
-    /// Since when switches do not count, where they don't (CLOCK_MONOTONIC).
+    /// Since when switches do not count (CLOCK_MONOTONIC), if they do not.
     pub(super) fn off_since(&self) -> Option<u64> {
         match self.state {
             State::On => None,
@@ -199,7 +200,7 @@ impl SwitchGovernor {
         }
     }
 
-    /// A session ends at `now`: what threads did since switches stopped counting, as far as they have.
+    /// At the end of a session at `now`: the threads' off-CPU time since switches stopped counting, if they have.
     pub(super) fn so_far(&mut self, process: &Process, now: u64) -> Vec<OffCpuHead> {
         let State::Off { since, times, .. } = &mut self.state else { return Vec::new() };
         let after = times_of(process);
@@ -215,13 +216,13 @@ fn times_of(process: &Process) -> HashMap<u32, Times> {
     threads.filter_map(|tid| Some((tid, times(tid)?))).collect()
 }
 
-/// What each thread did from `since` to `now`, as one event: how long it was off CPU, and in how many intervals.
+/// Each thread's off-CPU time from `since` to `now`, as one event: its duration and number of intervals.
 fn sums(before: &HashMap<u32, Times>, after: &HashMap<u32, Times>, since: u64, now: u64) -> Vec<OffCpuHead> {
-    // A thread's time on a CPU is brought up to date at each tick of the kernel.
+    // The kernel updates a thread's time on a CPU at each tick.
     const TICK: u64 = 10_000_000;
     let passed = now.saturating_sub(since);
     let sum = |(&tid, after): (&u32, &Times)| {
-        // A thread that is new was nowhere before.
+        // A new thread has no earlier value.
         let before = before.get(&tid)?;
         let dur = passed.saturating_sub(after.on_cpu.saturating_sub(before.on_cpu));
         let turns = after.turns.saturating_sub(before.turns);
@@ -238,7 +239,7 @@ fn sums(before: &HashMap<u32, Times>, after: &HashMap<u32, Times>, since: u64, n
             state: 0,
             frames: 0,
             unwind: 0,
-            // One that is not over yet counts as well.
+            // An interval in progress counts as well.
             intervals: u32::try_from(turns).unwrap_or(u32::MAX).max(1),
             is_sum: 1,
         })
@@ -256,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_threads_did_meanwhile_is_the_difference() {
+    fn sums_off_cpu_time_by_difference() {
         let second = 1_000_000_000;
         let times = |on_cpu, waiting, turns| Times { on_cpu, waiting, turns };
         let before = HashMap::from([(1, times(100, 10, 5)), (2, times(0, 0, 0)), (3, times(7, 0, 1))]);

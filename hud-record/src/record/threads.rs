@@ -1,11 +1,12 @@
 //! The target's threads: their names, and which of them work for which runtime.
 //!
-//! A runtime's worker is a loop that tokio runs as one long poll of a blocking task. Each has a *seat*, told apart by the
-//! id of the loop that was met first; `block_in_place` hands the seat over to another thread, which runs a loop of its
-//! own from then on. Where debug information tells the way to it, the kernel program reads the seat's [`Place`], and whoever
-//! runs a loop of that place, or last slept in one, has the seat. Else it is inferred from who woke whom, and seats are
-//! numbered in each runtime in the order of those ids, so that a newly met one may change the numbers of others. Which runtime a seat belongs to is told by the tasks polled there: each names its owner, a number
-//! that tokio counts from 1 over all runtimes and `LocalSet`s of the process.
+//! A runtime's worker is a loop that tokio runs as one long poll of a blocking task. Each has a *seat*, identified by
+//! the id of its first known loop; `block_in_place` passes the seat to another thread, which then runs a loop of its
+//! own. If debug information gives the offsets, the kernel program reads the worker's [`Slot`] (runtime and index), and
+//! the thread that runs a loop of that slot, or last slept in one, has the seat. Otherwise it is inferred from which
+//! thread woke which, and seats are numbered in each runtime in the order of those ids, so a newly found one may change
+//! the numbers of others. A seat's runtime is known from the tasks polled there: each names its owner, a number that
+//! tokio counts from 1 over all runtimes and `LocalSet`s of the process.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -16,24 +17,24 @@ use hud_common::{
 };
 
 use crate::{
-    target::{PollFn, Scheduler, TaskKind, clean},
+    inspect::{PollFn, Scheduler, TaskKind, clean},
     tasks::WorkerLoop,
 };
 
-/// Threads that are remembered by name and role; further ones still have their rows.
+/// Threads whose name and role are kept; further ones still have their rows.
 const MAX_THREADS: usize = 65_536;
-/// Loops that are remembered after their thread went on to other work.
+/// Loops that are remembered after their thread left them.
 const MAX_LOOPS: usize = 65_536;
 
 /// Searches of one thread's stack for a worker's loop.
 const MOST_SEARCHES: u32 = 6;
-/// After the first of them the next one is due (ns); each interval is twice the one before.
+/// Interval after the first search (ns); each further one is twice as long.
 const SEARCH_AGAIN: i64 = 100_000_000;
 
-/// How old a new thread is when its stack is first searched (ns).
+/// Age of a new thread when its stack is first searched (ns).
 const SEARCH_NEW: i64 = 250_000_000;
 
-/// Seats that are remembered after their thread went on to other work.
+/// Seats that are remembered after their thread left them.
 const MAX_SEATS: usize = 4096;
 
 #[derive(Clone, Debug)]
@@ -44,15 +45,16 @@ struct Thread {
     seat: Option<u64>,
     worker: Option<i32>,
     runtime: Option<i64>,
-    /// Who started it, or woke it last.
+    /// The thread that started it, or woke it last.
     caller: u32,
-    /// The least id of a task met on it.
+    /// The smallest id of a task seen on it.
     least_task: Option<u64>,
-    /// The owner of tasks that it polled, where it has no seat and the binary does not say what schedules them.
+    /// The owner of tasks that it polled, if it has no seat and the binary does not show their scheduler.
     polled_of: Option<u64>,
-    /// When the last long poll of a multi_thread runtime's task began; or the last sleep in a task ended, of a worker.
+    /// When the last long poll of a multi_thread runtime's task began, or, for a worker, when its last sleep in a task
+    /// ended.
     in_task_since: Option<i64>,
-    /// How often its stack was searched for a worker's loop, and when the next search is due (epoch, ns).
+    /// Searches of its stack for a worker's loop, and when the next one is due (ns since the epoch).
     searched: u32,
     search_at: i64,
 }
@@ -73,47 +75,52 @@ impl Thread {
             search_at: 0,
         }
     }
+
+    /// It polls a task, which is no worker's loop.
+    fn ran(&mut self, task_id: u64) {
+        self.least_task = Some(self.least_task.map_or(task_id, |least| least.min(task_id)));
+    }
 }
 
 /// Which worker of which runtime a loop works for, in tokio's own terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct Slot {
     /// The address of the runtime's handle.
     runtime: u64,
     index: i32,
 }
 
-impl Place {
+impl Slot {
     fn of(e: &TaskEvent) -> Option<Self> {
-        /// Workers that a runtime is believed to have.
+        /// Largest accepted number of workers of a runtime.
         const MOST: u64 = 65_536;
         let index = i32::try_from(e.worker).ok().filter(|_| e.runtime != 0 && e.worker < MOST)?;
-        Some(Place { runtime: e.runtime, index })
+        Some(Slot { runtime: e.runtime, index })
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Seat {
-    /// Who has it; 0 = somebody who is not known yet.
+    /// The thread that has it; 0 if unknown.
     tid: u32,
     /// The youngest loop that ran there.
     youngest: u64,
-    /// Where it is, if that is known.
-    place: Option<Place>,
+    /// The worker's slot, if known.
+    slot: Option<Slot>,
     /// The owner of the tasks polled there.
     owner: Option<u64>,
-    /// Who held it before.
+    /// The thread that had it before.
     before: Option<u32>,
 }
 
-/// The threads, and their rows while they fill.
+/// The threads, and their rows.
 #[derive(Default)]
 pub(super) struct Threads {
     threads: HashMap<u32, Thread>,
     seats: BTreeMap<u64, Seat>,
     /// Owners of the tasks of runtimes, by the address of the runtime's handle.
     runtimes: HashMap<u64, u64>,
-    /// Tasks that are the loop of a worker: for everybody else, no task. With the seat that they are for.
+    /// Tasks that are a worker's loop, which everywhere else count as no task, with their seat.
     loops: HashMap<u64, u64>,
     /// The same, oldest first.
     loop_order: VecDeque<u64>,
@@ -123,18 +130,18 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// A thread that was there before recording began.
+    /// A thread that existed before recording began.
     pub(super) fn existing(&mut self, ts: i64, tid: u32, name: &str) {
         let thread = Thread::new(clean(name));
         self.own_row(ts, tid, &thread, "seen");
         self.threads.insert(tid, thread);
     }
 
-    /// The kernel tells of a thread.
+    /// An event of a thread.
     pub(super) fn event(&mut self, ts: i64, e: &ThreadEvent) {
         let end = e.comm.iter().position(|&b| b == 0).unwrap_or(e.comm.len());
         let name = clean(&String::from_utf8_lossy(e.comm.get(..end).unwrap_or_default()));
-        // Threads that come and go by the hundred are not worth a search, and a new one runs no loop yet.
+        // Short-lived threads are not worth a search, and a new one runs no loop yet.
         let fresh = || Thread { search_at: ts.saturating_add(SEARCH_NEW), ..Thread::new(String::new()) };
         let mut thread = self.threads.remove(&e.tid).unwrap_or_else(fresh);
         thread.name = name;
@@ -156,7 +163,7 @@ impl Threads {
         }
     }
 
-    /// A thread exited, and the kernel did not tell.
+    /// A thread exited without an event.
     pub(super) fn gone(&mut self, ts: i64, tid: u32) {
         let Some(thread) = self.threads.remove(&tid) else { return };
         self.own_row(ts, tid, &thread, "gone");
@@ -174,12 +181,12 @@ impl Threads {
 
     /// A thread runs no task, not even a worker's loop: if it held a seat, it has left it.
     ///
-    /// If what it did last was a poll of a worker's task, that poll has lost the core: `block_in_place`.
+    /// If it last polled a worker's task, that poll has lost the core: `block_in_place`.
     pub(super) fn outside(&mut self, ts: i64, tid: u32) {
         let Some(thread) = self.threads.get_mut(&tid) else { return };
         let (lost, seat) = (thread.in_task_since.take(), thread.seat.take());
         if let (Some(lost), None, "other" | "worker") = (lost, seat, thread.role) {
-            // It was a worker, though its loop was never met.
+            // It was a worker whose loop was never seen.
             (thread.role, thread.worker, thread.runtime) = ("worker", None, None);
             let worker = thread.clone();
             thread.role = "blocking";
@@ -192,8 +199,8 @@ impl Threads {
         (thread.role, thread.worker, thread.runtime) = ("blocking", None, None);
         let thread = thread.clone();
         self.own_row(lost.unwrap_or(ts), tid, &thread, "role");
-        if let Some(seat) = self.seats.get_mut(&id).filter(|s| s.place.is_some()) {
-            // Another thread of the runtime has it now: an event will show which, or its stack.
+        if let Some(seat) = self.seats.get_mut(&id).filter(|s| s.slot.is_some()) {
+            // Another thread of the runtime has it now: an event or its stack will show which.
             seat.tid = 0;
             for kin in self.threads.values_mut().filter(|t| t.seat.is_none() && t.name == thread.name) {
                 kin.searched = kin.searched.min(MOST_SEARCHES / 2);
@@ -202,7 +209,7 @@ impl Threads {
             return;
         }
         let Some(left) = self.seats.remove(&id) else { return };
-        // Whoever took it over unseen was given a seat of its own, the youngest.
+        // The thread that took it over unseen was given a seat of its own, the youngest.
         let threads = &self.threads;
         let is_kin = |s: &Seat| threads.get(&s.tid).is_some_and(|t| t.name == thread.name);
         let heir = self.seats.range(id..).rev().find(|(_, s)| s.before.is_none() && is_kin(s));
@@ -217,27 +224,27 @@ impl Threads {
         self.number(ts);
     }
 
-    /// A task was met on a thread, and what it is.
+    /// A task was seen on a thread.
     pub(super) fn task(&mut self, ts: i64, e: &TaskEvent, poll: Option<&PollFn>) {
         let Some(poll) = poll else { return };
         match poll.kind {
-            TaskKind::Worker => match Place::of(e) {
-                Some(place) => self.sits_at(ts, e.tid, e.task_id, place),
-                // A loop that has just begun: it will be told again with its place.
+            TaskKind::Worker => match Slot::of(e) {
+                Some(slot) => self.sits_at(ts, e.tid, e.task_id, slot),
+                // A new loop: it will be reported again with its slot.
                 None if !self.runtimes.is_empty() => drop(self.is_new_loop(e.task_id, 0)),
                 None => self.sits_down(ts, e.tid, e.task_id, may_take_over(&poll.raw_name)),
             },
             TaskKind::Blocking => self.does_pool_work(ts, e.tid),
             TaskKind::Task => {
                 if let Some(thread) = self.threads.get_mut(&e.tid) {
-                    thread.least_task = Some(thread.least_task.map_or(e.task_id, |least| least.min(e.task_id)));
+                    thread.ran(e.task_id);
                 }
-                // Only a worker of its own runtime polls such a task; and each is told but once, perhaps before the worker.
+                // Only a worker of its own runtime polls such a task. Each is reported once, perhaps before the worker.
                 if e.owner != 0
                     && poll.scheduler == Some(Scheduler::MultiThread)
-                    && let Some(place) = Place::of(e)
+                    && let Some(slot) = Slot::of(e)
                 {
-                    self.belongs_to(ts, place.runtime, e.owner);
+                    self.belongs_to(ts, slot.runtime, e.owner);
                 }
                 if e.owner != 0 {
                     self.works_for(ts, e.tid, e.owner, poll.scheduler);
@@ -253,8 +260,8 @@ impl Threads {
         self.task(ts, &e, Some(poll));
     }
 
-    /// Threads that are not known to be workers, and whose stacks are to be searched at `ts`; those that were searched
-    /// least come first. Each is searched at growing intervals, and a bounded number of times.
+    /// Threads that are not known as workers and whose stacks are to be searched at `ts`, the least searched first.
+    /// Each is searched at growing intervals, a bounded number of times.
     pub(super) fn to_search(&self, ts: i64) -> Vec<u32> {
         let is_due = |t: &Thread| t.role != "worker" && t.searched < MOST_SEARCHES && t.search_at <= ts;
         let mut due: Vec<_> =
@@ -271,14 +278,14 @@ impl Threads {
         }
     }
 
-    /// Whether a task is the loop of a worker.
+    /// Whether a task is a worker's loop.
     pub(super) fn is_loop(&self, task_id: u64) -> bool {
         self.loops.contains_key(&task_id)
     }
 
-    /// A thread was in a long poll that began at `since`. Only that of a multi_thread runtime's task matters; where the binary does not
-    /// say what schedules a task, it is one if a worker of such a runtime bears the thread's name.
-    pub(super) fn polled(&mut self, since: i64, tid: u32, scheduler: Option<Scheduler>) {
+    /// A thread was in a long poll that began at `since`. Only polls of a multi_thread runtime's tasks matter; if the
+    /// binary does not show the scheduler, a poll is one if a worker of such a runtime has the same thread name.
+    pub(super) fn polled(&mut self, since: i64, tid: u32, task_id: u64, scheduler: Option<Scheduler>) {
         let name_of = |tid: u32| self.threads.get(&tid).map(|t| t.name.as_str());
         let is_kin = || self.seats.values().any(|s| name_of(s.tid).is_some() && name_of(s.tid) == name_of(tid));
         let is_worker = match scheduler {
@@ -288,24 +295,29 @@ impl Threads {
         };
         if let Some(thread) = self.threads.get_mut(&tid).filter(|_| is_worker) {
             thread.in_task_since = Some(since);
+            // A task is reported once, by the thread that polls it first.
+            thread.ran(task_id);
         }
     }
 
-    /// A thread slept in a task. If that is the loop of a worker it has the seat, whatever else was thought: as
+    /// A thread slept in a task. If that is a worker's loop it has the seat, contrary to earlier inferences: as
     /// `block_in_place` ends, a worker may have taken its core back.
     pub(super) fn slept(&mut self, ts: i64, tid: u32, task_id: u64) {
         let is_loop = self.loops.contains_key(&task_id);
         if let Some(thread) = self.threads.get_mut(&tid).filter(|t| task_id != 0 && (is_loop || t.seat.is_some())) {
             thread.in_task_since = (!is_loop).then_some(ts);
+            if !is_loop {
+                thread.ran(task_id);
+            }
         }
         let Some(&id) = self.loops.get(&task_id) else { return };
-        if self.seats.get(&id).is_some_and(|s| s.place.is_some() && s.tid != tid) {
+        if self.seats.get(&id).is_some_and(|s| s.slot.is_some() && s.tid != tid) {
             self.take_seat(ts, tid, id);
         }
     }
 
-    /// Writes a row for each living thread again, so that older ones may go.
-    pub(super) fn retell(&mut self, ts: i64) {
+    /// Writes a row for each living thread again, so that older ones may expire.
+    pub(super) fn repeat(&mut self, ts: i64) {
         let living: Vec<_> = self.threads.iter().map(|(&tid, t)| (tid, t.clone())).collect();
         for (tid, thread) in living {
             self.own_row(ts, tid, &thread, "alive");
@@ -314,15 +326,15 @@ impl Threads {
 
     /// A thread runs a worker's loop: it takes a new seat, or that of the worker which started or woke it for this.
     ///
-    /// Workers also wake each other for work. But their loops are older than the tasks they poll, while one that takes a
-    /// seat over is younger than the task which called `block_in_place`.
+    /// Workers also wake each other for work. But their loops are older than the tasks they poll, while a thread that
+    /// takes a seat over is younger than the task which called `block_in_place`.
     fn sits_down(&mut self, ts: i64, tid: u32, task_id: u64, may_take_over: bool) {
         if !self.is_new_loop(task_id, task_id) {
             return;
         }
         let Some((caller, name)) = self.threads.get(&tid).map(|t| (t.caller, t.name.clone())) else { return };
         let caller_of = self.threads.get_mut(&caller).filter(|_| may_take_over && caller != tid);
-        // All threads of a runtime bear one name.
+        // All threads of a runtime have the same name.
         let caller_of = caller_of.filter(|c| c.name == name && c.least_task.is_some_and(|t| t < task_id));
         let handed_over = caller_of.and_then(|from| {
             let seat = from.seat.take()?;
@@ -338,9 +350,9 @@ impl Threads {
         };
         let owner = self.seats.get(&seat).and_then(|s| s.owner);
         let before = (seat != task_id).then_some(caller);
-        self.seats.insert(seat, Seat { tid, youngest: task_id, place: None, owner, before });
+        self.seats.insert(seat, Seat { tid, youngest: task_id, slot: None, owner, before });
         if let Some(thread) = self.threads.get_mut(&tid) {
-            // One that never got up from its last seat did so unseen.
+            // If it was not seen leaving its last seat, it did so unseen.
             if let Some(left) = thread.seat.replace(seat).filter(|&left| left != seat) {
                 self.seats.remove(&left);
             }
@@ -350,20 +362,20 @@ impl Threads {
         self.number(ts);
     }
 
-    /// A thread runs a worker's loop, and which worker's is known.
-    fn sits_at(&mut self, ts: i64, tid: u32, task_id: u64, place: Place) {
-        let known = self.seats.iter().find(|(_, s)| s.place == Some(place)).map(|(&id, s)| (id, s.youngest));
+    /// A thread runs a worker's loop whose slot is known.
+    fn sits_at(&mut self, ts: i64, tid: u32, task_id: u64, slot: Slot) {
+        let known = self.seats.iter().find(|(_, s)| s.slot == Some(slot)).map(|(&id, s)| (id, s.youngest));
         let (id, youngest) = known.unwrap_or((task_id, 0));
         self.is_new_loop(task_id, id);
-        // The last steps of one that has lost its core.
+        // The last steps of a thread that has lost its core.
         if task_id < youngest {
             return;
         }
-        let owner = self.runtimes.get(&place.runtime).copied();
+        let owner = self.runtimes.get(&slot.runtime).copied();
         if self.seats.len() >= MAX_SEATS {
             self.seats.retain(|_, s| s.tid != 0);
         }
-        let fresh = Seat { tid: 0, youngest: task_id, place: Some(place), owner, before: None };
+        let fresh = Seat { tid: 0, youngest: task_id, slot: Some(slot), owner, before: None };
         self.seats.entry(id).or_insert(fresh).youngest = task_id;
         self.take_seat(ts, tid, id);
     }
@@ -377,7 +389,7 @@ impl Threads {
             return;
         }
         let mut is_news = false;
-        for seat in self.seats.values_mut().filter(|s| s.place.is_some_and(|p| p.runtime == runtime)) {
+        for seat in self.seats.values_mut().filter(|s| s.slot.is_some_and(|p| p.runtime == runtime)) {
             is_news |= seat.owner.replace(owner) != Some(owner);
         }
         if is_news {
@@ -385,15 +397,15 @@ impl Threads {
         }
     }
 
-    /// Gives a seat whose place is known to a thread.
+    /// Gives a seat with a known slot to a thread.
     fn take_seat(&mut self, ts: i64, tid: u32, id: u64) {
         let Some(thread) = self.threads.get_mut(&tid) else { return };
         let left = thread.seat.replace(id).filter(|&left| left != id);
         thread.role = "worker";
         thread.worker = None;
         match left.and_then(|left| Some((left, self.seats.get_mut(&left)?))) {
-            Some((_, left)) if left.place.is_some() => left.tid = 0,
-            // It was only thought of.
+            Some((_, left)) if left.slot.is_some() => left.tid = 0,
+            // It was only inferred.
             Some((left, _)) => drop(self.seats.remove(&left)),
             None => {}
         }
@@ -409,7 +421,7 @@ impl Threads {
         self.number(ts);
     }
 
-    /// Remembers a loop and its seat. Gives false where it was known.
+    /// Remembers a loop and its seat. Returns false if it was known.
     fn is_new_loop(&mut self, task_id: u64, seat: u64) -> bool {
         if self.loops.insert(task_id, seat).is_some() {
             return false;
@@ -427,15 +439,15 @@ impl Threads {
     fn works_for(&mut self, ts: i64, tid: u32, owner: u64, scheduler: Option<Scheduler>) {
         match (self.threads.get(&tid).map(|t| (t.seat, t.role)), scheduler) {
             (Some((Some(seat), _)), Some(Scheduler::MultiThread) | None) => {
-                // Where its place is known, so is its runtime by the handle.
-                if let Some(seat) = self.seats.get_mut(&seat).filter(|s| s.place.is_none())
+                // A known slot gives the runtime by its handle.
+                if let Some(seat) = self.seats.get_mut(&seat).filter(|s| s.slot.is_none())
                     && seat.owner != Some(owner)
                 {
                     seat.owner = Some(owner);
                     self.number(ts);
                 }
             }
-            // A worker that is done with blocking may find its seat still empty, and sits down again.
+            // A worker that has finished blocking may find its seat still empty, and takes it again.
             (Some((None, "blocking")), Some(Scheduler::MultiThread)) => {
                 let left = self.seats.iter_mut().find(|(_, s)| s.before == Some(tid) && s.owner == Some(owner));
                 let Some((&id, seat)) = left else { return };
@@ -451,8 +463,8 @@ impl Threads {
                 }
                 self.number(ts);
             }
-            // Whoever blocks on a current_thread runtime is its only worker, and so is whoever runs a `LocalSet`. One that does
-            // both works for the runtime.
+            // A thread that blocks on a current_thread runtime is its only worker, and so is one that runs a
+            // `LocalSet`. One that does both works for the runtime.
             (Some((None, role)), Some(scheduler @ (Scheduler::CurrentThread | Scheduler::Local))) => {
                 if let Some(thread) = self.threads.get_mut(&tid)
                     && (role, thread.runtime) != ("worker", runtime_id(owner))
@@ -463,7 +475,7 @@ impl Threads {
                     self.own_row(ts, tid, &thread, "role");
                 }
             }
-            // The same, if it runs no loop of a runtime of many threads.
+            // The same, if it runs no loop of a multi_thread runtime.
             (Some((None, "other")), None) => {
                 if let Some(thread) = self.threads.get_mut(&tid) {
                     thread.polled_of = Some(owner);
@@ -474,8 +486,8 @@ impl Threads {
         }
     }
 
-    /// No worker's loop was found on a thread's stack: if it polls tasks all the same, they are of a current_thread runtime or
-    /// of a `LocalSet`. The first search may have come too early.
+    /// No worker's loop was found on a thread's stack: if it polls tasks nevertheless, they belong to a current_thread
+    /// runtime or a `LocalSet`. The first search may have come too early.
     pub(super) fn runs_no_loop(&mut self, ts: i64, tid: u32) {
         let Some(thread) = self.threads.get_mut(&tid) else { return };
         let Some(owner) = thread.polled_of else { return };
@@ -486,11 +498,11 @@ impl Threads {
         }
     }
 
-    /// Numbers the seats of each runtime. A seat whose runtime is not known yet can only be of the one that is, if there
-    /// is no other.
+    /// Numbers the seats of each runtime. A seat whose runtime is unknown can only belong to the known one, if there is
+    /// no other.
     fn number(&mut self, ts: i64) {
         let owners: BTreeSet<u64> = self.seats.values().filter_map(|s| s.owner).collect();
-        let mut runtimes = self.seats.values().filter_map(|s| Some(s.place?.runtime));
+        let mut runtimes = self.seats.values().filter_map(|s| Some(s.slot?.runtime));
         let is_one = runtimes.next().is_none_or(|first| runtimes.all(|r| r == first));
         let only = if owners.len() == 1 && is_one { owners.first().copied() } else { None };
         let mut next: BTreeMap<Option<u64>, i32> = BTreeMap::new();
@@ -500,8 +512,8 @@ impl Threads {
             let next = next.entry(owner).or_default();
             let number = (owner.is_some() || owners.is_empty()).then_some(*next);
             *next += 1;
-            // Tokio's own number needs no counting.
-            let number = seat.place.map(|p| p.index).or(number);
+            // Tokio's own number takes precedence.
+            let number = seat.slot.map(|p| p.index).or(number);
             let runtime = owner.and_then(runtime_id);
             if let Some(thread) = self.threads.get_mut(&seat.tid)
                 && (thread.worker, thread.runtime) != (number, runtime)
@@ -515,7 +527,7 @@ impl Threads {
         }
     }
 
-    /// A thread does work of the blocking pool. If it has run a `LocalSet` before, or a runtime of its own, it did that for
+    /// A thread does work of the blocking pool. If it ran a `LocalSet` before, or a runtime of its own, it did that for
     /// the pool.
     fn does_pool_work(&mut self, ts: i64, tid: u32) {
         let Some(thread) = self.threads.get_mut(&tid) else { return };
@@ -544,8 +556,8 @@ impl Threads {
     }
 }
 
-/// Whether a loop of this type can be one that `block_in_place` starts, rather than the runtime (`launch`). The compiler may
-/// merge the two, and then both names are given, or none.
+/// Whether a loop of this type can be one that `block_in_place` starts, rather than the runtime (`launch`). If the
+/// compiler merged the two, it has both names or none.
 fn may_take_over(raw_name: &str) -> bool {
     raw_name.is_empty() || raw_name.contains("block_in_place") || !raw_name.contains("launch")
 }
@@ -577,7 +589,7 @@ mod tests {
         }
     }
 
-    fn met(threads: &mut Threads, tid: u32, task_id: u64, owner: u64, poll: &PollFn) {
+    fn sees(threads: &mut Threads, tid: u32, task_id: u64, owner: u64, poll: &PollFn) {
         threads.task(1, &TaskEvent { tid, task_id, owner, ..TaskEvent::zeroed() }, Some(poll));
     }
 
@@ -594,12 +606,12 @@ mod tests {
             threads.existing(0, tid, "tokio-rt-worker");
         }
         for (tid, id) in [(13, 4), (11, 2), (10, 1), (12, 3)] {
-            met(&mut threads, tid, id, 0, &worker);
+            sees(&mut threads, tid, id, 0, &worker);
         }
         assert_eq!(seen(&threads, 12), ("worker", Some(2), None));
-        // Two runtimes of two workers each.
+        // Two runtimes with two workers each.
         for (tid, id, owner) in [(10, 20, 1), (12, 21, 2), (13, 22, 2), (11, 23, 1)] {
-            met(&mut threads, tid, id, owner, &task);
+            sees(&mut threads, tid, id, owner, &task);
         }
         assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(0)));
         assert_eq!(seen(&threads, 11), ("worker", Some(1), Some(0)));
@@ -608,15 +620,15 @@ mod tests {
     }
 
     #[test]
-    fn block_in_place_hands_the_seat_over() {
+    fn block_in_place_passes_the_seat_on() {
         let mut threads = Threads::default();
         let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some(Scheduler::MultiThread)));
         threads.existing(0, 10, "tokio-rt-worker");
         threads.existing(0, 11, "tokio-rt-worker");
-        met(&mut threads, 10, 1, 0, &worker);
-        met(&mut threads, 10, 9, 1, &task);
+        sees(&mut threads, 10, 1, 0, &worker);
+        sees(&mut threads, 10, 9, 1, &task);
         threads.woken(11, 10);
-        met(&mut threads, 11, 30, 0, &worker);
+        sees(&mut threads, 11, 30, 0, &worker);
         assert_eq!(seen(&threads, 10), ("blocking", None, None));
         assert_eq!(seen(&threads, 11), ("worker", Some(0), Some(0)));
         assert!(threads.is_loop(1) && threads.is_loop(30));
@@ -629,8 +641,8 @@ mod tests {
             ..ThreadEvent::zeroed()
         };
         threads.event(2, &born);
-        met(&mut threads, 11, 9, 1, &task);
-        met(&mut threads, 12, 31, 0, &worker);
+        sees(&mut threads, 11, 9, 1, &task);
+        sees(&mut threads, 12, 31, 0, &worker);
         assert_eq!(seen(&threads, 12), ("worker", Some(0), Some(0)));
         assert_eq!(threads.seats.len(), 1);
     }
@@ -641,7 +653,7 @@ mod tests {
         for tid in [10, 11] {
             threads.existing(0, tid, "tokio-rt-worker");
         }
-        met(&mut threads, 10, 1, 0, &poll(TaskKind::Worker, None));
+        sees(&mut threads, 10, 1, 0, &poll(TaskKind::Worker, None));
         let role_of = |threads: &mut Threads, tid: i32| {
             let rows = threads.rows.finish();
             let texts = |name: &str| rows.column_by_name(name).unwrap().as_string::<i32>().clone();
@@ -652,17 +664,17 @@ mod tests {
             of.map(|row| (times.value(row), roles.value(row).to_owned())).collect::<Vec<_>>()
         };
         threads.rows = ThreadColumns::default();
-        // A worker that goes on with its loop has lost nothing.
-        threads.polled(100, 10, Some(Scheduler::MultiThread));
+        // A worker that continues its loop has lost nothing.
+        threads.polled(100, 10, 9, Some(Scheduler::MultiThread));
         threads.slept(110, 10, 1);
         threads.outside(500, 10);
         assert_eq!(role_of(&mut threads, 10), [(500, "blocking".to_owned())]);
         threads.rows = ThreadColumns::default();
-        // One whose loop was never met.
-        threads.polled(700, 11, Some(Scheduler::CurrentThread));
+        // One whose loop was never seen.
+        threads.polled(700, 11, 9, Some(Scheduler::CurrentThread));
         threads.outside(900, 11);
         assert_eq!(role_of(&mut threads, 11), []);
-        threads.polled(700, 11, Some(Scheduler::MultiThread));
+        threads.polled(700, 11, 9, Some(Scheduler::MultiThread));
         threads.outside(2_000, 11);
         assert_eq!(role_of(&mut threads, 11), [(699, "worker".to_owned()), (700, "blocking".to_owned())]);
     }
@@ -675,33 +687,33 @@ mod tests {
         for tid in 10..13 {
             threads.existing(0, tid, "app");
         }
-        met(&mut threads, 10, 5, 3, &local);
+        sees(&mut threads, 10, 5, 3, &local);
         assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(2)));
-        // A `LocalSet` on a current_thread runtime that has tasks of its own: whichever is met first.
-        met(&mut threads, 11, 6, 4, &local);
-        met(&mut threads, 11, 7, 5, &single);
-        met(&mut threads, 11, 8, 4, &local);
+        // A `LocalSet` on a current_thread runtime with tasks of its own, in any order.
+        sees(&mut threads, 11, 6, 4, &local);
+        sees(&mut threads, 11, 7, 5, &single);
+        sees(&mut threads, 11, 8, 4, &local);
         assert_eq!(seen(&threads, 11), ("worker", Some(0), Some(4)));
-        // Where the binary does not say what schedules the tasks, once no loop was found twice.
+        // If the binary does not show the scheduler: after two searches without a loop.
         threads.existing(0, 13, "app");
-        met(&mut threads, 13, 12, 8, &poll(TaskKind::Task, None));
+        sees(&mut threads, 13, 12, 8, &poll(TaskKind::Task, None));
         threads.searched(1, 13);
         threads.runs_no_loop(1, 13);
         assert_eq!(seen(&threads, 13), ("other", None, None));
         threads.searched(2, 13);
         threads.runs_no_loop(2, 13);
         assert_eq!(seen(&threads, 13), ("worker", Some(0), Some(7)));
-        // On a thread of the pool, which then goes on to other work.
+        // On a thread of the pool, which then does other work.
         let work = poll(TaskKind::Blocking, None);
-        met(&mut threads, 12, 9, 0, &work);
-        met(&mut threads, 12, 10, 6, &local);
+        sees(&mut threads, 12, 9, 0, &work);
+        sees(&mut threads, 12, 10, 6, &local);
         assert_eq!(seen(&threads, 12), ("worker", Some(0), Some(5)));
-        met(&mut threads, 12, 11, 0, &work);
+        sees(&mut threads, 12, 11, 0, &work);
         assert_eq!(seen(&threads, 12), ("blocking", None, None));
     }
 
     #[test]
-    fn where_the_place_is_known_whoever_runs_or_sleeps_in_its_loop_has_the_seat() {
+    fn a_known_slot_gives_its_seat_to_the_thread_in_its_loop() {
         let mut threads = Threads::default();
         let (worker, task) = (poll(TaskKind::Worker, None), poll(TaskKind::Task, Some(Scheduler::MultiThread)));
         for tid in 10..14 {
@@ -711,7 +723,7 @@ mod tests {
             let e = TaskEvent { tid, task_id, runtime, worker: index, ..TaskEvent::zeroed() };
             threads.task(1, &e, Some(&worker));
         };
-        // Met in any order, of two runtimes; a task of the first one's tells which it is.
+        // In any order, of two runtimes; a task of the first identifies it.
         runs(&mut threads, 12, 3, 0x7000, 0);
         runs(&mut threads, 11, 1, 0x5000, 1);
         runs(&mut threads, 10, 2, 0x5000, 0);
@@ -720,7 +732,7 @@ mod tests {
         assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(3)));
         assert_eq!(seen(&threads, 11), ("worker", Some(1), Some(3)));
         assert_eq!(seen(&threads, 12), ("worker", Some(0), None));
-        // block_in_place on 10: 13 runs its core, though nobody saw who woke it.
+        // block_in_place on 10: 13 runs its core, though its wake-up was not seen.
         runs(&mut threads, 13, 30, 0x5000, 0);
         assert_eq!(seen(&threads, 10), ("blocking", None, None));
         assert_eq!(seen(&threads, 13), ("worker", Some(0), Some(3)));
@@ -730,7 +742,7 @@ mod tests {
         threads.slept(2, 10, 2);
         assert_eq!(seen(&threads, 10), ("worker", Some(0), Some(3)));
         assert_eq!(seen(&threads, 13), ("blocking", None, None));
-        // Who leaves leaves it empty.
+        // A thread that leaves its seat leaves it empty.
         threads.outside(3, 10);
         assert_eq!(seen(&threads, 10), ("blocking", None, None));
         assert_eq!(threads.seats.len(), 3);

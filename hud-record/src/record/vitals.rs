@@ -1,4 +1,4 @@
-//! Once a second: how the target is, and what hud itself cost.
+//! Once a second: figures of the target, and hud's own cost.
 
 use std::{
     fs,
@@ -7,10 +7,10 @@ use std::{
 
 use hud_common::session::{Columns as _, OverheadColumns, OverheadRow, ProcessColumns, ProcessRow};
 
-use super::writer::BatchSender;
+use super::queue::BatchSender;
 use crate::{kernel, probes::Probes};
 
-/// Counts that only grow, as they were a second ago.
+/// Counters as of a second ago.
 pub(super) struct Vitals {
     pid: u32,
     target: Option<Usage>,
@@ -24,7 +24,7 @@ pub(super) struct Vitals {
     overhead: OverheadColumns,
 }
 
-/// By `/proc/PID/stat` (proc(5)): times in ns, memory in bytes.
+/// From `/proc/PID/stat` (proc(5)): times in ns, memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Usage {
     user: i64,
@@ -49,7 +49,7 @@ impl Vitals {
         }
     }
 
-    /// Takes stock at `ts`; `ring_bytes` and `events` are the drain's totals.
+    /// Writes the figures as of `ts`; `ring_bytes` and `events` are the drain's totals.
     pub(super) fn take(&mut self, ts: i64, probes: &Probes, ring_bytes: u64, events: u64, out: &BatchSender) {
         if let Some(now) = Usage::of(&self.pid.to_string()) {
             let before = self.target.unwrap_or(now);
@@ -84,29 +84,28 @@ impl Vitals {
     }
 }
 
-/// How many files a process has open, by the size of the folder that lists them: since Linux 6.2 it is their number,
-/// before it is 0. Listing a hundred thousand of them would hold up the drain.
+/// Open files of a process, by the size of the folder that lists them: since Linux 6.2 it is their number, before it is
+/// 0. Listing a hundred thousand of them would delay the drain.
 fn open_files(pid: u32) -> Option<i32> {
     let size = fs::metadata(format!("/proc/{pid}/fd")).ok()?.len();
     i32::try_from(size).ok().filter(|n| *n > 0)
 }
 
-/// CPU time that all processes of the machine have used (ns), and time that its host gave to other guests (steal): the
+/// CPU time that all processes of the machine have used (ns), and steal time, which its host gave to other guests: the
 /// first line of `/proc/stat` (proc(5)).
 fn machine_cpu_time() -> Option<i64> {
-    let stat = crate::target::read_text("/proc/stat").ok()?;
+    let stat = crate::inspect::read_text("/proc/stat").ok()?;
     let times: Vec<i64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().flat_map(str::parse).collect();
     let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = times[..] else { return None };
     let ticks = [user, nice, system, irq, softirq, steal].iter().try_fold(0_i64, |sum, of| sum.checked_add(*of))?;
     ticks.checked_mul(tick()?)
 }
 
-/// How long CPU limits have kept the threads of a process's control group from running (ns, summed over CPUs):
-/// `throttled_usec` of `cpu.stat`, of the group and of those above it (Documentation/admin-guide/cgroup-v2.rst). `None` where
-/// no group has it.
+/// How long CPU limits have throttled the threads of a process's control group (ns, summed over CPUs): `throttled_usec`
+/// of `cpu.stat`, of the group and its ancestors (Documentation/admin-guide/cgroup-v2.rst). `None` if no group has it.
 fn throttled(pid: u32) -> Option<i64> {
     const MOST_GROUPS: usize = 32;
-    let groups = crate::target::read_text(format!("/proc/{pid}/cgroup")).ok()?;
+    let groups = crate::inspect::read_text(format!("/proc/{pid}/cgroup")).ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let group = Path::new(group);
     // A group outside of hud's own namespace.
@@ -114,7 +113,7 @@ fn throttled(pid: u32) -> Option<i64> {
         return None;
     }
     let of = |group: &Path| {
-        let stat = crate::target::read_text(Path::new("/sys/fs/cgroup").join(group).join("cpu.stat")).ok()?;
+        let stat = crate::inspect::read_text(Path::new("/sys/fs/cgroup").join(group).join("cpu.stat")).ok()?;
         let micros: i64 = stat.lines().find_map(|line| line.strip_prefix("throttled_usec "))?.trim().parse().ok()?;
         micros.checked_mul(1000)
     };
@@ -132,11 +131,11 @@ fn grown(now: u64, before: u64) -> i64 {
 
 impl Usage {
     fn of(pid: &str) -> Option<Self> {
-        Self::parse(&crate::target::read_text(format!("/proc/{pid}/stat")).ok()?)
+        Self::parse(&crate::inspect::read_text(format!("/proc/{pid}/stat")).ok()?)
     }
 
     fn parse(stat: &str) -> Option<Self> {
-        // The name, in parentheses, may hold anything: fields count from the last parenthesis.
+        // The name, in parentheses, may contain anything: fields count from the last parenthesis.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<i64>().ok();
         let tick = tick()?;
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_files_are_counted_where_the_kernel_tells() {
+    fn counts_open_files_if_the_kernel_reports_them() {
         let held: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
         assert!(open_files(std::process::id()).is_none_or(|n| n >= 50));
         drop(held);
@@ -166,7 +165,7 @@ mod tests {
         let until = std::time::Instant::now() + std::time::Duration::from_millis(50);
         while std::time::Instant::now() < until {}
         assert!(machine_cpu_time().unwrap() > before);
-        // Whether there is a limit depends on the machine; a process that is not there has none.
+        // Whether there is a limit depends on the machine; a process that does not exist has none.
         assert_eq!(throttled(u32::MAX), None);
     }
 

@@ -1,14 +1,14 @@
-//! The writer: batches in, in-flight logs out.
+//! The writer: appends batches to in-flight logs.
 //!
-//! One channel leads here, so that what was sent first is in a log first. A log is rolled when it is long, large or
-//! old; sealing is another thread's work (see `sealer`), so that a slow disk holds up neither. While the disk is full
-//! rows are counted instead of written (see `disk`), and everything else waits for room.
+//! One channel feeds it, so rows sent first are in a log first. A log is rolled when it is long, large or old; another
+//! thread seals it (`sealer`), so a slow disk delays neither. While the disk is full rows are counted instead of
+//! written (`disk`), and all others wait for space.
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
@@ -17,18 +17,19 @@ use std::{
 
 use arrow::array::RecordBatch;
 use hud_common::session::{
-    AccountColumns, AccountRow, Clock, Columns as _, DropColumns, DropRow, InflightLog, Manifest, Result, SessionDir,
-    Table,
+    AccountColumns, AccountRow, Clock, Columns as _, DropColumns, DropRow, InflightLog, Result, SessionDir, Table,
 };
 
-pub(super) use super::queue::BatchSender;
 use super::{
     account::{KernelAccount, table_of},
     disk::{Pause, Reserve},
-    queue::{Counts, Flow, Message, Rows, queue},
+    queue::{BatchSender, Counts, Flow, Message, Rows, queue},
     retention::Retention,
     rules::Rules,
     sealer::{Kept, SealOrder, Sealer, SealerTotals},
+    settings::RollPolicy,
+    shared_manifest::SharedManifest,
+    writer_status::WriterStatus,
 };
 use crate::{
     error::Error,
@@ -36,81 +37,15 @@ use crate::{
     privilege::{self, Owner},
 };
 
-/// When a segment is full.
-#[derive(Clone, Copy, Debug)]
-pub struct RollPolicy {
-    /// Bytes in memory of its rows.
-    pub bytes: u64,
-    /// Rows.
-    pub rows: u64,
-    /// Age.
-    pub age: Duration,
-}
-
-impl Default for RollPolicy {
-    fn default() -> Self {
-        // Rows: sealing holds a segment in memory, sorted and unsorted; 128 k polls are 2 × 10 MB. A segment of 100 k
-        // rows costs 7.5 bytes a row, one of 1 M 7.4. Age: what power loss can take.
-        RollPolicy { bytes: 64 << 20, rows: 1 << 17, age: Duration::from_secs(60) }
-    }
-}
-
-/// How the writing goes, for whoever watches.
-#[derive(Debug, Default)]
-pub(super) struct WriterStatus {
-    /// Bytes of sealed segments, in all.
-    pub(super) sealed_bytes: AtomicU64,
-    /// Of these, bytes that retention removed.
-    pub(super) expired_bytes: AtomicU64,
-    /// Bytes of logs that are not sealed yet.
-    pub(super) log_bytes: AtomicU64,
-    /// Set once something could not be written that is no matter of room; the recording then ends.
-    pub(super) failed: AtomicBool,
-    /// When rows of events came last (ns since the epoch): ages are counted from here, so that none passes while a session
-    /// is being closed.
-    pub(super) newest: AtomicI64,
-    /// Set while the disk is full.
-    pub(super) is_paused: AtomicBool,
-    /// How often writing was taken up again: names may have been lost meanwhile.
-    pub(super) resumed: AtomicU64,
-    /// Rows not written because the disk was full, or too slow.
-    pub(super) rows_dropped: AtomicU64,
-}
-
-impl WriterStatus {
-    /// Bytes of the session's tables.
-    pub(super) fn bytes(&self) -> u64 {
-        let sealed = self.sealed_bytes.load(Ordering::Relaxed);
-        let expired = self.expired_bytes.load(Ordering::Relaxed);
-        sealed.saturating_sub(expired) + self.log_bytes.load(Ordering::Relaxed)
-    }
-}
-
-/// What the writer has to know of its session.
+/// The writer's settings for its session.
 pub(super) struct Job {
     pub(super) session: SessionDir,
     pub(super) policy: RollPolicy,
     pub(super) clock: Clock,
     pub(super) retention: Retention,
     pub(super) manifest: SharedManifest,
-    /// Whose the files are.
+    /// The owner of the files.
     pub(super) owner: Option<Owner>,
-}
-
-/// The session's manifest, which the recorder and the retention both write.
-#[derive(Clone)]
-pub(super) struct SharedManifest(Arc<std::sync::Mutex<Manifest>>);
-
-impl SharedManifest {
-    pub(super) fn new(manifest: Manifest) -> Self {
-        SharedManifest(Arc::new(std::sync::Mutex::new(manifest)))
-    }
-
-    /// Changes it, and gives what the change gives. Not written by this.
-    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Manifest) -> T) -> T {
-        // A manifest is whole after each change; a thread that panicked has not left half of one.
-        change(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
 }
 
 /// The writer and sealer threads.
@@ -120,7 +55,7 @@ pub(super) struct Writer {
     status: Arc<WriterStatus>,
 }
 
-/// What the writer did.
+/// The writer's totals.
 #[derive(Debug, Default)]
 pub(super) struct WriterTotals {
     /// Rows in logs, by table.
@@ -132,7 +67,7 @@ pub(super) struct WriterTotals {
 }
 
 impl Writer {
-    /// Starts them.
+    /// Starts the threads.
     pub(super) fn start(job: Job) -> Result<(Self, BatchSender), Error> {
         let status = Arc::new(WriterStatus::default());
         let (batches, incoming, flow) = queue();
@@ -184,22 +119,22 @@ impl Writer {
         Ok((Writer { writer, sealer, status }, batches))
     }
 
-    /// What has been done so far.
+    /// The state so far.
     pub(super) fn status(&self) -> &Arc<WriterStatus> {
         &self.status
     }
 
-    /// Waits until everything is sealed. Every [`BatchSender`] must be gone.
+    /// Waits until everything is sealed. Every [`BatchSender`] must have been dropped.
     pub(super) fn finish(self) -> Result<(WriterTotals, SealerTotals), Error> {
         let died = || Error::Kernel { what: "writing the session".into(), why: "a thread of hud panicked".into() };
         let written = self.writer.join().map_err(|_| died())?;
         let sealed = self.sealer.join().map_err(|_| died())?;
-        // The writer's error comes first: where it fails, the sealer has no more to do.
+        // The writer's error takes precedence: after it, the sealer has nothing to do.
         Ok((written?, sealed?))
     }
 }
 
-/// Runs a thread's work, and raises the flag where it fails, by a panic too.
+/// Runs a thread's work, and sets the flag if it fails or panics.
 fn flagged<T>(status: &WriterStatus, work: impl FnOnce() -> Result<T>) -> Result<T> {
     struct Raised<'a>(&'a AtomicBool, bool);
     impl Drop for Raised<'_> {
@@ -230,7 +165,7 @@ struct WriterThread {
     pause: Option<Pause>,
     reserve: Reserve,
     to_seal: Sender<SealOrder>,
-    /// Bytes of rows in memory that are not sealed.
+    /// Bytes of unsealed rows in memory.
     kept: Arc<AtomicU64>,
     /// Where the rules are evaluated, and what was written for them to judge.
     rules: Option<Rules>,
@@ -241,14 +176,14 @@ struct WriterThread {
 
 impl Drop for WriterThread {
     fn drop(&mut self) {
-        // However it ends, nobody waits for it.
+        // No sender waits for it any more.
         self.flow.end();
     }
 }
 
 impl WriterThread {
     fn run(mut self, incoming: &Receiver<Message>) -> Result<WriterTotals> {
-        // Where there is no room for the reserve there will be none for rows: that is told then.
+        // Without space for the reserve there will be none for rows: that is reported then.
         self.reserve.fill().or_else(|e| if e.is_no_space() { Ok(()) } else { Err(e) })?;
         loop {
             match incoming.recv_timeout(Duration::from_millis(500)) {
@@ -267,7 +202,7 @@ impl WriterThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.tell_given_up()?;
+            self.report_given_up()?;
             self.findings()?;
             if self.pause.is_some() {
                 self.try_resume()?;
@@ -279,29 +214,29 @@ impl WriterThread {
                     || open.since.elapsed() >= age(policy, table, open.log.rows())
             })?;
         }
-        self.tell_given_up()?;
+        self.report_given_up()?;
         let last = self.rules.take().map(Rules::finish).unwrap_or_default();
         last.into_iter().try_for_each(|(table, batch)| self.rows(table, batch))?;
         self.end_pause()?;
         self.roll_where(|_, _| true)?;
         for Open { log, .. } in std::mem::take(&mut self.open).into_values() {
-            // Begun, and then there was no room for a row.
+            // Begun, and then there was no space for a row.
             let (table, number) = (log.table(), log.number());
             drop(log);
             let _ = self.session.remove_log(table, number);
         }
-        // The sealer may use what the reserve frees, and the manifest too.
+        // The sealer and the manifest may use the space of the reserve.
         self.reserve.free();
         self.totals.given_up = self.flow.all_given_up();
         Ok(std::mem::take(&mut self.totals))
     }
 
-    /// Writes down what those who send had to give up.
-    fn tell_given_up(&mut self) -> Result<()> {
-        let Some((since, untold)) = self.flow.untold() else { return Ok(()) };
+    /// Writes `drops` rows for the rows that senders dropped.
+    fn report_given_up(&mut self) -> Result<()> {
+        let Some((since, unreported)) = self.flow.unreported() else { return Ok(()) };
         let (ts, now) = (self.clock.epoch(since), self.clock.epoch(kernel::now()));
         let mut drops = DropColumns::default();
-        for (table, rows) in untold {
+        for (table, rows) in unreported {
             tracing::warn!("{rows} rows of {} were dropped: the disk is too slow", table.name());
             self.status.rows_dropped.fetch_add(rows, Ordering::Relaxed);
             let lost = i64::try_from(rows).unwrap_or(i64::MAX);
@@ -317,7 +252,7 @@ impl WriterThread {
         found.into_iter().try_for_each(|(table, batch)| self.rows(table, batch))
     }
 
-    /// Writes a batch, or counts it where the disk is full.
+    /// Writes a batch, or counts it if the disk is full.
     fn rows(&mut self, table: Table, batch: RecordBatch) -> Result<()> {
         if self.pause.is_none() {
             match self.append(table, &batch) {
@@ -329,7 +264,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// Appends a batch to its table's log; all of it or nothing.
+    /// Appends a batch to its table's log, completely or not at all.
     fn append(&mut self, table: Table, batch: &RecordBatch) -> Result<()> {
         let rows = batch.num_rows() as u64;
         let segment = match self.open.entry(table) {
@@ -360,7 +295,7 @@ impl WriterThread {
         Ok(())
     }
 
-    /// Writes the account of each stream: the kernel's part as it was sent, and what is in the logs.
+    /// Writes the account of each stream: the kernel's part as it was sent, and the rows in the logs.
     fn account(&mut self, ts: i64, kernel: Vec<KernelAccount>) -> Result<()> {
         if let Some(pause) = &mut self.pause {
             pause.account = Some((ts, kernel));
@@ -396,12 +331,12 @@ impl WriterThread {
     }
 
     fn begin_pause(&mut self, why: &hud_common::session::Error) {
-        tracing::warn!("{why}: recording of rows pauses until there is room; what is missed is counted");
+        tracing::warn!("{why}: recording pauses until there is disk space; missing rows are counted");
         self.pause = Some(Pause::new(self.clock.epoch(kernel::now())));
         self.status.is_paused.store(true, Ordering::Relaxed);
     }
 
-    /// The disk is full: names wait for room, rows are counted.
+    /// For a full disk: names are held, rows are counted.
     fn hold(&mut self, table: Table, batch: RecordBatch) {
         let Some(pause) = &mut self.pause else { return };
         let dropped = pause.hold(table, batch);
@@ -411,7 +346,7 @@ impl WriterThread {
         }
     }
 
-    /// Looks, at most once a second, whether there is room again, and writes what waited.
+    /// Checks, at most once a second, for free space, and writes the held rows.
     fn try_resume(&mut self) -> Result<()> {
         let now = self.clock.epoch(kernel::now());
         let Some(pause) = &mut self.pause else { return Ok(()) };
@@ -431,17 +366,17 @@ impl WriterThread {
     fn resumed(&mut self) {
         let Some(pause) = self.pause.take() else { return };
         tracing::warn!(
-            "there is room again after {:.1} s: recording resumes, {} rows were dropped",
+            "there is disk space again after {:.1} s: recording resumes, {} rows were dropped",
             pause.began.elapsed().as_secs_f64(),
             pause.rows_dropped
         );
-        // The account that waited is older than the rows that were counted since; the next one comes in a second.
+        // The held account is older than the rows counted since; the next one follows in a second.
         self.status.is_paused.store(false, Ordering::Relaxed);
         self.status.resumed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Writes what waits. Gives whether all of it went. With `or_empty`, names that find no room are replaced by empty
-    /// ones, so that no row refers to nothing.
+    /// Writes the held rows. Returns whether all were written. With `or_empty`, names that do not fit are replaced by
+    /// empty ones, so that every reference is valid.
     fn write_held(&mut self, or_empty: bool) -> Result<bool> {
         while let Some((table, batch)) = self.pause.as_mut().and_then(Pause::next) {
             match self.append(table, &batch) {
@@ -459,7 +394,7 @@ impl WriterThread {
         Ok(true)
     }
 
-    /// At the end, with the disk still full: the reserve makes room for the losses and the names.
+    /// At the end, if the disk is still full: the reserve makes space for losses and names.
     fn end_pause(&mut self) -> Result<()> {
         let now = self.clock.epoch(kernel::now());
         let Some(pause) = &mut self.pause else { return Ok(()) };
@@ -481,25 +416,25 @@ impl WriterThread {
     }
 
     fn roll_where(&mut self, is_full: impl Fn(Table, &Open) -> bool) -> Result<()> {
-        // One without rows stays: a number must not be left out.
+        // A log without rows stays: no number may be left out.
         let is_due = |(table, open): &(&Table, &Open)| open.log.rows() > 0 && is_full(**table, open);
         let full: Vec<Table> = self.open.iter().filter(is_due).map(|(table, _)| *table).collect();
         for table in full {
             let Some(Open { log, kept, opened, .. }) = self.open.remove(&table) else { continue };
             let order = SealOrder { table, number: log.number(), rows: log.rows(), bytes: log.len(), opened, kept };
             match log.finish() {
-                // A log without its end mark is as good: what counts is each frame's own checksum.
+                // A log without its end mark is valid: each frame has its own checksum.
                 Err(e) if !e.is_no_space() => return Err(e),
                 _ => {}
             }
-            // A sealer that is gone has told its error.
+            // If the sealer has ended, it has reported its error.
             let _ = self.to_seal.send(order);
         }
         Ok(())
     }
 }
 
-/// Adds rows that were given up to the kernel's part of an account.
+/// Adds the senders' dropped rows to the kernel's part of an account.
 fn with_given_up(mut kernel: Vec<KernelAccount>, given_up: &Counts) -> Vec<KernelAccount> {
     for account in &mut kernel {
         account.dropped += table_of(account.stream).and_then(|table| given_up.get(&table)).copied().unwrap_or(0);
@@ -507,8 +442,8 @@ fn with_given_up(mut kernel: Vec<KernelAccount>, given_up: &Counts) -> Vec<Kerne
     kernel
 }
 
-/// Staggered, so that not all tables are sealed in the same second. A log of a few rows may grow older: with one a second,
-/// as most tables have, a segment a minute would be 20,000 files a day, each of them mostly footer.
+/// Staggered, so that not all tables are sealed in the same second. A log with few rows may grow older: at one row a
+/// second, as in most tables, a segment a minute would be 20,000 files a day, mostly footers.
 fn age(policy: RollPolicy, table: Table, rows: u64) -> Duration {
     const FEW: u64 = 256;
     let share = policy.age / 16;

@@ -1,8 +1,8 @@
-//! From a session's files to batches, as they grow: each row once.
+//! From a session's growing files to batches, with each row once.
 //!
-//! A table's segments have numbers, and each is read one way: as a log from its first frame to its end, if the log could be
-//! opened, or else as the sealed segment. A log that was opened is read on by its descriptor, whatever becomes of its
-//! name, so sealing is not even noticed.
+//! Each numbered segment of a table is read in one way: as a log from its first frame to its end, if the log could be
+//! opened, or else as the sealed segment. An open log is read on through its descriptor after it has been sealed and
+//! removed.
 
 use std::{
     io::ErrorKind,
@@ -15,14 +15,14 @@ use hud_common::session::{self, Error, InflightReader, Manifest, SessionDir, Tab
 
 use crate::error::Result;
 
-/// How often to look through a table's folder for numbers that were left out.
+/// Interval of listing a table's folder for missing numbers.
 const LIST_EVERY: Duration = Duration::from_secs(1);
 
-/// Damaged parts that are named.
+/// Damaged parts that are reported.
 const MOST_DAMAGE: usize = 100;
 
-/// The tables that a cockpit is made of: events first, so that the names which they refer to are as new as they; and of
-/// the names those first that refer to the others.
+/// The tables of the cockpit: events first, so that the names which they refer to are at least as new; among the names,
+/// tables that refer to others first.
 const TABLES: [Table; 16] = [
     Table::Polls,
     Table::OffCpu,
@@ -42,13 +42,13 @@ const TABLES: [Table; 16] = [
     Table::Modules,
 ];
 
-/// Whether rows of a table say nothing any more once they are older than what is kept. `tasks`, `threads` are told once.
+/// Whether rows of a table are irrelevant once older than the retained time. `tasks` and `threads` are written once.
 fn is_event(table: Table) -> bool {
     table.expires() && !matches!(table, Table::Tasks | Table::Threads)
 }
 
-/// Rows are written as they end, so of a segment whose last event began before the window some may have ended in it. A
-/// segment has many polls, so its last one began shortly before the segment's end; a thread may sleep alone.
+/// Rows are written at their end, so in a segment whose last event began before the window, some may have ended in it.
+/// A segment has many polls, so its last one began shortly before the segment's end; a thread may sleep alone.
 fn margin(table: Table) -> i64 {
     match table {
         Table::OffCpu | Table::Coverage => 60_000_000_000,
@@ -56,10 +56,10 @@ fn margin(table: Table) -> i64 {
     }
 }
 
-/// A table's place.
-struct Place {
+/// The position in a table.
+struct Cursor {
     table: Table,
-    /// The number to be read next, or being read.
+    /// The number that is read now or next.
     number: u32,
     log: Option<InflightReader>,
     listed: Option<Instant>,
@@ -68,27 +68,27 @@ struct Place {
 /// Follows a session's files.
 pub(super) struct Follower {
     dir: SessionDir,
-    places: Vec<Place>,
-    /// Segments that were not read, as all they hold is older than what is kept.
-    pub(super) passed_over: u64,
-    /// What could not be read, and why: told once.
+    cursors: Vec<Cursor>,
+    /// Segments that were skipped because all their rows are older than the retained time.
+    pub(super) skipped: u64,
+    /// Messages about unreadable data, each once.
     pub(super) damage: Vec<String>,
 }
 
 impl Follower {
-    /// From the session's beginning, or from what it still has.
+    /// Starts at the session's first remaining segments.
     pub(super) fn new(dir: SessionDir, manifest: &Manifest) -> Self {
-        let place = |table| Place { table, number: manifest.first_segment(table), log: None, listed: None };
-        Follower { dir, places: TABLES.into_iter().map(place).collect(), passed_over: 0, damage: Vec::new() }
+        let cursor = |table| Cursor { table, number: manifest.first_segment(table), log: None, listed: None };
+        Follower { dir, cursors: TABLES.into_iter().map(cursor).collect(), skipped: 0, damage: Vec::new() }
     }
 
     pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Gives `each` every batch that has come since, but stops with events once it is `until`; names are always read, as
-    /// rows that come later refer to them. Segments of events of which all ended before `horizon` are passed over unread.
-    /// Gives how many rows there were, and whether more are there.
+    /// Passes every new batch to `each`, but stops with events at `until`; names are always read, as later rows refer
+    /// to them. Segments whose events all ended before `horizon` are skipped. Returns the number of rows, and whether
+    /// there are more.
     pub(super) fn read(
         &mut self,
         horizon: i64,
@@ -96,8 +96,8 @@ impl Follower {
         mut each: impl FnMut(Table, &RecordBatch),
     ) -> Result<(u64, bool)> {
         let (mut rows, mut is_behind) = (0, false);
-        for place in &mut self.places {
-            let table = place.table;
+        for cursor in &mut self.cursors {
+            let table = cursor.table;
             let until = until.filter(|_| is_event(table));
             let is_time = || until.is_some_and(|until| Instant::now() >= until);
             let mut take = |batch: &RecordBatch| {
@@ -105,7 +105,7 @@ impl Follower {
                 each(table, batch);
                 !is_time()
             };
-            while place.step(&self.dir, horizon, &mut self.passed_over, &mut self.damage, &mut take)? {
+            while cursor.step(&self.dir, horizon, &mut self.skipped, &mut self.damage, &mut take)? {
                 if is_time() {
                     is_behind = true;
                     break;
@@ -116,46 +116,47 @@ impl Follower {
         Ok((rows, is_behind))
     }
 
-    /// The same once more for the rows of these tables that are on the disk already, of those read so far.
+    /// Repeats the rows of these tables that are already on disk and have been read.
     pub(super) fn read_again(
         &mut self,
         tables: &[Table],
         horizon: i64,
         mut each: impl FnMut(Table, &RecordBatch),
     ) -> Result<()> {
-        for place in self.places.iter().filter(|p| tables.contains(&p.table)) {
-            let read_so_far = place.log.as_ref().map(InflightReader::rows);
-            for (number, _) in self.dir.sealed(place.table)? {
-                let is_read = number < place.number;
+        for cursor in self.cursors.iter().filter(|p| tables.contains(&p.table)) {
+            let read_so_far = cursor.log.as_ref().map(InflightReader::rows);
+            for (number, _) in self.dir.sealed(cursor.table)? {
+                let is_read = number < cursor.number;
                 if is_read
-                    && last_ts(&self.dir, place.table, number)
-                        .is_ok_and(|last| last >= horizon.saturating_sub(margin(place.table)))
+                    && last_ts(&self.dir, cursor.table, number)
+                        .is_ok_and(|last| last >= horizon.saturating_sub(margin(cursor.table)))
                 {
-                    gone_is_none(scan(&self.dir, place.table, number, |batch| each(place.table, batch)))?;
+                    gone_is_none(scan(&self.dir, cursor.table, number, |batch| each(cursor.table, batch)))?;
                 }
             }
             let Some(most) = read_so_far else { continue };
             let mut left = usize::try_from(most).unwrap_or(usize::MAX);
             let mut take = |batch: &RecordBatch| {
-                // Sealed meanwhile, it is in another order: then some of its last rows may be told twice and others not.
+                // If it was sealed meanwhile, it is in another order: some of its last rows may then be repeated and
+                // others missing.
                 let rows = batch.num_rows().min(left);
                 left -= rows;
-                each(place.table, &batch.slice(0, rows));
+                each(cursor.table, &batch.slice(0, rows));
             };
-            match self.dir.open_log(place.table, place.number) {
+            match self.dir.open_log(cursor.table, cursor.number) {
                 Ok(reader) => {
                     for batch in reader {
                         take(&batch?);
                     }
                 }
-                Err(_) => gone_is_none(scan(&self.dir, place.table, place.number, take))?,
+                Err(_) => gone_is_none(scan(&self.dir, cursor.table, cursor.number, take))?,
             }
         }
         Ok(())
     }
 }
 
-/// Gives `each` all batches of a sealed segment.
+/// Passes all batches of a sealed segment to `each`.
 fn scan(dir: &SessionDir, table: Table, number: u32, mut each: impl FnMut(&RecordBatch)) -> session::Result<()> {
     let columns: Vec<_> = table.columns().iter().map(|c| c.name).collect();
     scan_verified(table, dir.open_sealed(table, number)?, &columns, |batch| {
@@ -169,7 +170,7 @@ fn last_ts(dir: &SessionDir, table: Table, number: u32) -> session::Result<i64> 
     Ok(verified_info(table, dir.open_sealed(table, number)?)?.last_ts)
 }
 
-/// What has expired or was sealed away is no error: there is nothing to read.
+/// An expired segment, or a log that was sealed, is no error: there is nothing to read.
 fn gone_is_none(result: session::Result<()>) -> session::Result<()> {
     match result {
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(()),
@@ -177,14 +178,13 @@ fn gone_is_none(result: session::Result<()>) -> session::Result<()> {
     }
 }
 
-impl Place {
-    /// Reads what the segment or log of the present number has, a log until `each` says that it is time. Gives whether to
-    /// go on.
+impl Cursor {
+    /// Reads the current log or segment, a log until `each` returns false. Returns whether to continue.
     fn step(
         &mut self,
         dir: &SessionDir,
         horizon: i64,
-        passed_over: &mut u64,
+        skipped: &mut u64,
         damage: &mut Vec<String>,
         each: &mut impl FnMut(&RecordBatch) -> bool,
     ) -> Result<bool> {
@@ -194,7 +194,7 @@ impl Place {
                     Ok(batch) if each(&batch) => {}
                     Ok(_) => return Ok(false),
                     Err(error @ Error::Foreign { .. }) => {
-                        told(damage, &error);
+                        note_damage(damage, &error);
                         self.log = None;
                         self.number = self.number.saturating_add(1);
                         return Ok(true);
@@ -211,7 +211,7 @@ impl Place {
                 if !has_follower(dir, self.table, self.number) {
                     return Ok(false);
                 }
-                // What came between the last look and its end.
+                // Rows between the last read and its end.
                 for batch in log.by_ref() {
                     each(&batch?);
                 }
@@ -240,12 +240,12 @@ impl Place {
             && last_ts(dir, self.table, self.number)
                 .is_ok_and(|last| last < horizon.saturating_sub(margin(self.table)));
         if is_old {
-            *passed_over += 1;
+            *skipped += 1;
         } else {
             match gone_is_none(scan(dir, self.table, self.number, |batch| {
                 each(batch);
             })) {
-                Err(error @ (Error::Damaged { .. } | Error::Foreign { .. })) => told(damage, &error),
+                Err(error @ (Error::Damaged { .. } | Error::Foreign { .. })) => note_damage(damage, &error),
                 read => read?,
             }
         }
@@ -253,7 +253,7 @@ impl Place {
         Ok(true)
     }
 
-    /// Numbers may be left out: expired, or never filled. Goes to the next one there is.
+    /// Continues with the next existing number: numbers may be missing, as expired or never filled.
     fn look_on(&mut self, dir: &SessionDir) -> Result<bool> {
         if self.listed.is_some_and(|at| at.elapsed() < LIST_EVERY) {
             return Ok(false);
@@ -271,14 +271,14 @@ impl Place {
     }
 }
 
-/// Notes what could not be read, within bounds.
-fn told(damage: &mut Vec<String>, error: &Error) {
+/// Notes unreadable data, within bounds.
+fn note_damage(damage: &mut Vec<String>, error: &Error) {
     if damage.len() < MOST_DAMAGE {
         damage.push(error.to_string());
     }
 }
 
-/// Whether a log's writer has gone on: then it is whole, though its end could not be marked.
+/// Whether a log's writer has continued with another: then it is complete, though its end was not marked.
 fn has_follower(dir: &SessionDir, table: Table, number: u32) -> bool {
     let next = number.saturating_add(1);
     dir.has_segment(table, number) || dir.has_log(table, next) || dir.has_segment(table, next)

@@ -1,12 +1,12 @@
-//! The tailer: follows a session as it is written, and has a [`Snapshot`](hud_common::cockpit::Snapshot) of it at any moment.
+//! The tailer: follows a session as it is written, and provides a [`Snapshot`](hud_common::cockpit::Snapshot) at any
+//! moment.
 //!
-//! It reads what any other process could: sealed segments and in-flight logs. So it needs no privilege, any number may
-//! look at one session, and a slow one never slows the recorder. It keeps the partials of its window and the names,
-//! nothing else: its memory is bounded by the window.
+//! It reads sealed segments and in-flight logs, as any process can. So it needs no privilege, any number may follow one
+//! session, and a slow one never slows the recorder. It keeps only the partials of its window and the names: its memory
+//! is bounded by the window.
 //!
-//! ```text
-//! inotify ─▶ follow (files → batches, each row once) ─▶ Intake (columns → partials, names) ─▶ tailer (Snapshot)
-//! ```
+//! ```text inotify ─▶ follow (files → batches, each row once) ─▶ Intake (columns → partials, names) ─▶ tailer
+//! (Snapshot) ```
 
 mod follow;
 pub mod summary;

@@ -1,4 +1,4 @@
-//! The tailer itself: when to read, what to keep, when to skip, and what comes after a session's end.
+//! The tailer: when to read, what to keep, when to skip, and how to continue after a session's end.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,25 +15,25 @@ use hud_common::{
 use super::{follow::Follower, watch::Watch};
 use crate::{error::Result, kernel};
 
-/// How often to look whether the session has ended, and how much is kept.
+/// Interval of checking for the session's end and of pruning.
 const TEND_EVERY: Duration = Duration::from_secs(1);
-/// Rows that end later than this past now are none that a recorder wrote.
+/// Rows that end later than this after now were not written by a recorder.
 const AHEAD: i64 = 2_000_000_000;
-/// After a stall, reading goes on with what ended since this long before now (ns).
+/// After a stall, reading continues with rows that ended since this long before now (ns).
 const RESUME: i64 = 1_000_000_000;
-/// Reading gives way to drawing after this.
+/// How long one read may take before drawing.
 const TURN: Duration = Duration::from_millis(100);
 
-/// What a tailer keeps.
+/// The limits of a tailer.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The longest window that can be asked for.
+    /// The longest window.
     pub keep: Duration,
-    /// How much of it is read at the start, of what is there already.
+    /// How much of the existing data is read at the start.
     pub history: Duration,
-    /// After so long without a look, or so far behind, it skips to now.
+    /// After this long without a read, or this far behind, it skips to now.
     pub stall: Duration,
-    /// Things that partials may keep in all, at about a hundred bytes each; where they are more, the oldest go.
+    /// Entries of all partials, at about a hundred bytes each; beyond it, the oldest partials are dropped.
     pub most: usize,
 }
 
@@ -64,7 +64,7 @@ pub struct Tailer {
     intake: Intake,
     totals: Totals,
     state: State,
-    /// Of the last look, by the session's clock.
+    /// When it last read, by the session's clock.
     looked: i64,
     behind_since: Option<Instant>,
     tended: Instant,
@@ -74,7 +74,7 @@ pub struct Tailer {
 }
 
 impl Tailer {
-    /// Opens the session at `path` and reads the newest part of what is there; of a store, its newest session.
+    /// Opens the session at `path` and reads the newest part of its data; in a store, the newest session.
     pub fn open(path: &Path, settings: Settings) -> Result<Self> {
         let path = match Manifest::read(path) {
             Ok(_) => path.to_path_buf(),
@@ -101,7 +101,7 @@ impl Tailer {
         Ok(tailer)
     }
 
-    /// What was recorded, where, when and how.
+    /// The session's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -116,30 +116,30 @@ impl Tailer {
         self.state != State::Live
     }
 
-    /// Rows taken in so far.
+    /// Rows read so far.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// What could not be read, in words.
+    /// Messages about unreadable data.
     pub fn damage(&self) -> &[String] {
         &self.follower.damage
     }
 
-    /// Things that partials keep now; see [`Settings::most`].
+    /// Current entries of partials; see [`Settings::most`].
     pub fn kept(&self) -> usize {
         self.intake.buckets.len()
     }
 
-    /// How long after their end stretches off CPU and samples were taken in, as far as they came while it looked.
+    /// How long after their end off-CPU intervals and samples were read, if they arrived while it was reading.
     pub fn lags(&self) -> &Histogram {
         &self.intake.lags
     }
 
-    /// Reads what a session has at the start.
+    /// Reads the existing data at the start.
     fn begin(&mut self) -> Result<()> {
         self.look_at_manifest()?;
-        // Told before what it holds is read: then all of it is there.
+        // Checked before the data is read: then all of it is there.
         let ended = self.has_ended();
         let now = match ended {
             Some(_) => {
@@ -163,12 +163,12 @@ impl Tailer {
     fn now(&self) -> i64 {
         let by_anchor = self.manifest.clock.epoch(kernel::now());
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos);
-        // The anchor is of the host that records; read elsewhere, only the wall clock is one.
+        // The anchor belongs to the recording host; elsewhere only the wall clock is valid.
         let is_here = by_anchor >= self.manifest.start && by_anchor.abs_diff(wall) < 86_400_000_000_000;
         if is_here { by_anchor } else { wall }
     }
 
-    /// Takes in what has come. Gives whether there was anything.
+    /// Reads new data. Returns whether there was any.
     fn take_in(&mut self) -> Result<bool> {
         let now = self.now();
         let stall = nanos(self.settings.stall);
@@ -198,7 +198,7 @@ impl Tailer {
         Ok(rows)
     }
 
-    /// What is due each second. Gives whether the state changed.
+    /// The tasks of each second. Returns whether the state changed.
     fn tend(&mut self) -> Result<bool> {
         if self.tended.elapsed() < TEND_EVERY {
             return Ok(false);
@@ -236,17 +236,17 @@ impl Tailer {
         Ok(())
     }
 
-    /// Whether nobody writes the session any more, and whether it was closed in order.
+    /// Whether no process writes the session any more, and whether it was closed in order.
     fn has_ended(&self) -> Option<bool> {
         if self.manifest.complete {
             return Some(true);
         }
-        // Who may not look at the lock cannot tell.
+        // Without the right to open the lock, it counts as locked.
         let is_locked = SessionDir::at(self.path()).is_locked().unwrap_or(true);
         (!is_locked).then_some(false)
     }
 
-    /// The session that goes on where this one of a store ended.
+    /// The session that continues this one in a store.
     fn successor(&self) -> Option<PathBuf> {
         let name = self.path().file_name()?;
         let mut found: Option<(bool, i64, PathBuf)> = None;
@@ -307,7 +307,7 @@ impl Tailer {
         let stall = nanos(self.settings.stall);
         if self.behind_since.is_none() && before.saturating_sub(self.looked) <= stall {
             self.watch.wait(most.min(TEND_EVERY));
-            // To wait for what does not come is no stall; to be stopped meanwhile is.
+            // Waiting for data is no stall; being stopped meanwhile is.
             let now = self.now();
             if now.saturating_sub(before) <= nanos(TEND_EVERY).saturating_add(stall) {
                 self.looked = now;

@@ -1,4 +1,4 @@
-//! Waiting until a session's files have changed: by inotify, or by the clock where there is none.
+//! Waits until a session's files change: by inotify, or by polling if there is none.
 
 use std::{
     collections::BTreeSet,
@@ -16,9 +16,9 @@ use rustix::{
     io::Errno,
 };
 
-/// How often to look where nothing tells of changes.
+/// Polling interval without inotify.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// A recorder hands over all tables within this; one look is then enough for all of them.
+/// A recorder writes all tables within this time; one read then suffices.
 const SETTLE: Duration = Duration::from_millis(4);
 
 /// Watches a session's folder and those of its tables.
@@ -37,7 +37,7 @@ impl Watch {
         watch
     }
 
-    /// Watches the folders that have come to be since.
+    /// Watches new folders.
     pub(super) fn add_tables(&mut self) {
         let tables = Table::ALL.iter().map(|table| self.root.join(table.name()));
         let folders: Vec<_> = std::iter::once(self.root.clone()).chain(tables).collect();
@@ -50,7 +50,7 @@ impl Watch {
             match inotify::add_watch(inotify, &folder, flags) {
                 Ok(_) => drop(self.watched.insert(folder)),
                 Err(Errno::NOENT) => {}
-                // Too many watches, a file system that cannot: the clock it is.
+                // Too many watches, or an unsuitable file system: polling is used.
                 Err(e) => {
                     tracing::debug!("cannot watch {}: {e}", folder.display());
                     self.inotify = None;
@@ -75,7 +75,8 @@ impl Watch {
         thread::sleep(SETTLE.min(most.saturating_sub(since.elapsed())));
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         let mut reader = inotify::Reader::new(inotify, &mut buffer);
-        // Which files changed does not matter: looking at each costs less than telling them apart. An overflow says no more.
+        // All files are read, whichever changed: distinguishing them would cost more. An overflow needs no handling
+        // either.
         let mut has_new_folder = false;
         while let Ok(event) = reader.next() {
             has_new_folder |= event.events().contains(inotify::ReadFlags::ISDIR);

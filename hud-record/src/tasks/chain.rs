@@ -1,9 +1,9 @@
 //! From a task to the future that waits: a walk through its memory by the layouts of its types.
 //!
-//! The target runs meanwhile. A task's memory is read twice in one call and must be the same, and what lies behind pointers
-//! is read again with it after the walk. A header that is the same before and after proves nothing: a whole poll may have
-//! passed between. (Of 102,255 reads of tasks that wake each other all the time, none that passed was impossible; of single
-//! reads 0.2 to 0.4 % were.) Every pointer may lie and every list may be a ring: all that is followed is counted.
+//! The target runs meanwhile. A task's memory is read twice in one call and must be equal, and memory behind pointers
+//! is read again with it after the walk. An equal header before and after proves nothing: a whole poll may have passed
+//! in between. (Of 102,255 double reads of tasks that wake each other all the time, no accepted one was inconsistent;
+//! of single reads 0.2 to 0.4 % were.) Every pointer may be wrong and every list may be a ring: all steps are bounded.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,29 +16,29 @@ use super::{
 
 /// Steps of one chain.
 const MOST_STEPS: usize = 1024;
-/// How deep types lie inside each other, futures among them.
+/// Nesting depth of types, futures among them.
 const MOST_DEPTH: usize = 256;
-/// Types that are looked at for one chain.
+/// Types that are visited for one chain.
 const MOST_LOOKS: usize = 64 << 10;
 /// Futures of one list or slice that are walked.
 const MOST_ITEMS: u64 = 64;
-/// Bytes outside of a task's own that are read for one chain.
+/// Bytes outside of the task that are read for one chain.
 const MOST_BYTES: u64 = 1 << 20;
 /// Bytes behind one pointer that are read at once.
 const MOST_AT_ONCE: u64 = 64 << 10;
-/// Places outside of a task's own that are read for one chain.
+/// Memory ranges outside of the task that are read for one chain.
 const MOST_CHUNKS: usize = 1000;
 
-/// What is known of types.
+/// The known types.
 #[derive(Debug, Default)]
 pub(super) struct Types {
     types: HashMap<TypeId, Type>,
-    /// Concrete types of trait objects, by the address of their vtable in the file. `None` where there is no knowing.
+    /// Concrete types of trait objects, by the address of their vtable in the file. `None` if unknown.
     objects: HashMap<u64, Option<TypeId>>,
 }
 
 impl Types {
-    /// Takes in what was read; of the objects that were asked for, those without an answer have none.
+    /// Adds an answer; requested objects without an answer are unknown.
     pub(super) fn add(&mut self, layouts: Layouts, asked: &[u64]) {
         let room = MOST_TYPES.saturating_sub(self.types.len());
         self.types.extend(layouts.types.into_iter().take(room));
@@ -56,7 +56,7 @@ impl Types {
         self.types.get(&of)
     }
 
-    /// What a leaf waits for.
+    /// The resource that a leaf waits for.
     pub(super) fn resource(&self, of: TypeId) -> Option<&Resource> {
         match &self.get(of)?.shape {
             Shape::Leaf(resource) => resource.as_ref(),
@@ -65,18 +65,18 @@ impl Types {
     }
 }
 
-/// What a step of a chain is.
+/// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum What {
-    /// A coroutine at one of its `.await`s: which of its states.
+    /// A coroutine at one of its `.await`s: the index of its state.
     Await(TypeId, usize),
-    /// One that was not polled yet.
+    /// A coroutine that was not polled yet.
     Unresumed(TypeId),
     /// A future that awaits no other one.
     Leaf(TypeId),
-    /// A trait object of a type that is not known.
+    /// A trait object of an unknown type.
     Object,
-    /// So many more that were not walked.
+    /// This number of further ones, not walked.
     More(u64),
 }
 
@@ -87,35 +87,35 @@ pub(super) struct Step {
     pub(super) what: What,
 }
 
-/// What a leaf waits for.
+/// A leaf's resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wait {
     /// The leaf's step.
     pub(super) step: usize,
     pub(super) kind: ResourceKind,
-    /// The address of the resource; of a timer the deadline, in nanoseconds of CLOCK_MONOTONIC.
+    /// The address of the resource; of a timer the deadline, in ns of CLOCK_MONOTONIC.
     pub(super) at: u64,
-    /// Of a semaphore: the address of the number of its free permits.
+    /// For a semaphore: the address of the number of its free permits.
     pub(super) permits: Option<u64>,
 }
 
-/// What a coroutine holds.
+/// A guard or permit that a coroutine holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hold {
     /// The coroutine's step.
     pub(super) step: usize,
-    /// Which of its state's guards, or of its local futures where it is one of those.
+    /// The index of its state's guard, or of its local future.
     pub(super) local: usize,
     pub(super) kind: GuardKind,
     /// The address of the semaphore.
     pub(super) at: u64,
-    /// How many permits.
+    /// Number of permits.
     pub(super) count: Option<u64>,
-    /// Whether it may have been dropped already.
+    /// False if it may have been dropped already.
     pub(super) is_certain: bool,
 }
 
-/// What a task is doing.
+/// A task's await chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chain {
     pub(super) steps: Vec<Step>,
@@ -126,9 +126,9 @@ pub(super) struct Chain {
 /// Why there is no chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// It changed while it was read, or makes no sense, which is the same.
+    /// The memory changed while it was read, or is inconsistent, which amounts to the same.
     Torn,
-    /// It takes the types behind these vtables (addresses in the file).
+    /// The types behind these vtables are needed (addresses in the file).
     Objects(BTreeSet<u64>),
 }
 
@@ -140,22 +140,22 @@ pub(super) struct Walk<'a> {
     /// The task itself.
     at: u64,
     cell: &'a [u8],
-    /// What lies elsewhere.
+    /// Memory outside of the task.
     chunks: Vec<(Span, Vec<u8>)>,
     bytes: u64,
-    /// How deep it is in, and what it has looked at.
+    /// Current depth, and types visited so far.
     inside: usize,
     looks: usize,
-    /// Coroutines that are awaited, by their addresses.
+    /// Addresses of awaited coroutines.
     awaited: BTreeSet<u64>,
-    /// The step and the local whose future is walked that may not be awaited.
+    /// Step and index of the local future that is being walked and may not be awaited.
     unpolled: Option<(usize, usize)>,
     objects: BTreeSet<u64>,
     chain: Chain,
 }
 
 impl<'a> Walk<'a> {
-    /// Of the task at an address, whose memory is `cell`, from the type that lies at an offset in it.
+    /// The chain of the task at an address, with its memory `cell`, from the type at an offset in it.
     pub(super) fn chain(
         memory: &'a Memory,
         types: &'a Types,
@@ -188,7 +188,7 @@ impl<'a> Walk<'a> {
         Ok(walk.chain)
     }
 
-    /// Whether all that was read is still so.
+    /// Whether all memory that was read is unchanged.
     fn is_unchanged(&self) -> bool {
         if self.chunks.is_empty() {
             return true;
@@ -211,7 +211,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Walks on from what lies at an address. `is_awaited`: a coroutine waits for this very one, so it must be suspended.
+    /// Continues at the type at an address. `is_awaited`: a coroutine awaits it, so it must be suspended.
     fn step(&mut self, of: TypeId, at: u64, depth: usize, is_awaited: bool) -> Result<(), Broken> {
         let steps = &self.chain.steps;
         if self.inside >= MOST_DEPTH || self.looks >= MOST_LOOKS || steps.len() >= MOST_STEPS {
@@ -256,7 +256,7 @@ impl<'a> Walk<'a> {
                 }
             }
             Shape::Struct(parts) => {
-                // Of what else is in a structure, a part may not be polled yet.
+                // Other parts of a structure may not have been polled yet.
                 let is_awaited = is_awaited && of_type.name.starts_with("core::pin::Pin<");
                 self.all(parts, at, depth, is_awaited)?;
             }
@@ -265,7 +265,7 @@ impl<'a> Walk<'a> {
                     Some(tag) => Some(self.number(at, *tag).ok_or(Broken::Torn)?),
                     None => None,
                 };
-                let mask = tag.map_or(0, |tag| super::debuginfo::mask(tag.size));
+                let mask = tag.map_or(0, |tag| tag.mask());
                 let is = |v: &&super::layout::Variant| v.value.is_some_and(|v| Some(v & mask) == value);
                 let variant = variants.iter().find(is).or_else(|| variants.iter().find(|v| v.value.is_none()));
                 if let Some(variant) = variant {
@@ -282,7 +282,7 @@ impl<'a> Walk<'a> {
                 match types.objects.get(&vtable.wrapping_sub(self.load_bias)) {
                     Some(Some(concrete)) => self.follow(*concrete, data, depth, is_awaited)?,
                     Some(None) => drop(self.push(depth, What::Object)),
-                    // No table lies there: it is no such object.
+                    // There can be no vtable: it is no such object.
                     None if vtable == 0 || !vtable.is_multiple_of(8) => return Err(Broken::Torn),
                     None => drop(self.objects.insert(vtable.wrapping_sub(self.load_bias))),
                 }
@@ -350,14 +350,14 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Walks on behind a pointer, and reads what is there at once.
+    /// Continues behind a pointer, whose target is read at once.
     fn follow(&mut self, to: TypeId, at: u64, depth: usize, is_awaited: bool) -> Result<(), Broken> {
         if at == 0 {
             return Ok(());
         }
         let size = self.types.get(to).map_or(0, |t| t.size);
         if size > 8 && self.here(at, size.min(MOST_AT_ONCE)).is_none() {
-            // Where not all of it is there, parts of it may be.
+            // If not all of it can be read, parts of it may.
             self.fetch(at, size.min(MOST_AT_ONCE));
         }
         self.step(to, at, depth, is_awaited)
@@ -368,14 +368,14 @@ impl<'a> Walk<'a> {
         self.chain.steps.len() - 1
     }
 
-    /// Looks at local futures that are not awaited. Once polled they are in the queues of what they wait for, and may have been
-    /// given it: then nobody else gets it until they are polled again.
+    /// Examines local futures that are not awaited. Once polled they are in the queues of their resources, and may have
+    /// been granted them: then no other task gets them until they are polled again.
     fn unpolled(&mut self, step: usize, coroutine: u64, futures: &[Member]) {
         for (local, future) in futures.iter().enumerate() {
             let Some(at) = coroutine.checked_add(future.offset) else { continue };
             let (steps, waits, objects) = (self.chain.steps.len(), self.chain.waits.len(), self.objects.clone());
             self.unpolled = Some((step, local));
-            // One that was moved away or is done makes no sense.
+            // A future that was moved away or has finished is inconsistent.
             let _ = self.step(future.of, at, 0, false);
             self.unpolled = None;
             self.chain.steps.truncate(steps);
@@ -384,7 +384,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Notes what an unpolled future was given.
+    /// Notes a grant to an unpolled future.
     fn given(&mut self, step: usize, local: usize, leaf: u64, resource: &Resource) {
         let needs = resource.needs.and_then(|offset| self.word(leaf.checked_add(offset)?));
         if needs == Some(0)
@@ -397,8 +397,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Guards that a coroutine holds. One that was dropped before the `.await` stays in memory; flags beside it then say
-    /// that something was.
+    /// Guards that a coroutine holds. A guard that was dropped before the `.await` stays in memory; drop flags beside
+    /// it then show that something was dropped.
     fn holds(&mut self, step: usize, coroutine: u64, guards: &[super::layout::Guard]) {
         for (index, guard) in guards.iter().enumerate() {
             let Some(at) = self.go(coroutine, &guard.way) else { continue };
@@ -406,7 +406,7 @@ impl<'a> Walk<'a> {
                 guard.flags.iter().map(|&flag| self.byte(coroutine.checked_add(flag)?)).collect();
             let is_certain = match flags[..] {
                 [] => true,
-                // Whose flag it is, is not said: one guard and one flag belong together.
+                // Debug information does not relate flags to locals: one guard and one flag belong together.
                 [Some(0)] if guards.len() == 1 => continue,
                 [Some(1)] if guards.len() == 1 => true,
                 _ => flags.iter().all(|flag| *flag == Some(1)),
@@ -419,14 +419,14 @@ impl<'a> Walk<'a> {
             };
             let count = count.and_then(|count| u64::try_from(count).ok());
             let hold = Hold { step, local: index, kind: guard.kind, at, count, is_certain };
-            // The same guard may be there twice: an argument and the local that it was moved into.
+            // The same guard may appear twice: an argument and the local into which it was moved.
             if !self.chain.holds.iter().any(|other| other.at == at && other.step == step) {
                 self.chain.holds.push(hold);
             }
         }
     }
 
-    /// The end of a way.
+    /// The end of a path.
     fn go(&mut self, mut at: u64, way: &Way) -> Option<u64> {
         let (last, hops) = way.0.split_last()?;
         for hop in hops {
@@ -465,7 +465,7 @@ impl<'a> Walk<'a> {
         self.here(at, size)
     }
 
-    /// What was read already.
+    /// Memory that was already read.
     fn here(&self, at: u64, size: u64) -> Option<&[u8]> {
         let part = |start: u64, bytes: &'_ [u8]| -> Option<(usize, usize)> {
             let from = usize::try_from(at.checked_sub(start)?).ok()?;
@@ -503,11 +503,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        target::Process,
+        inspect::Process,
         tasks::layout::{CoroutineState, Variant},
     };
 
-    /// What a walk through memory of this process finds: from `root`, which lies at the start of `cell`.
+    /// Walks memory of this process: from `root`, at the start of `cell`.
     fn walk(types: Vec<(TypeId, Shape)>, cell: &[u64]) -> Result<Chain, Broken> {
         let memory = Memory::open(&Process { pid: std::process::id(), exe: "/proc/self/exe".into() }).unwrap();
         let types = types.into_iter().map(|(id, shape)| (id, Type { name: format!("t{id}"), size: 16, shape }));
@@ -540,13 +540,13 @@ mod tests {
         let leaf = || (3, Shape::Leaf(None));
         assert_eq!(what(walk(vec![(1, coroutine(3)), leaf()], &[3, 0])), [What::Await(1, 2), What::Leaf(3)]);
         assert_eq!(what(walk(vec![(1, coroutine(3)), leaf()], &[0, 0])), [What::Unresumed(1)]);
-        // What is awaited must wait itself: else the read was torn.
+        // An awaited coroutine must be suspended: else the read was torn.
         let inner = || vec![(1, coroutine(2)), (2, coroutine(3)), leaf()];
         assert_eq!(what(walk(inner(), &[3, 3, 0])), [What::Await(1, 2), What::Await(2, 2), What::Leaf(3)]);
         for torn in [[3, 1, 0], [3, 0, 0], [3, 77, 0], [77, 0, 0]] {
             assert_eq!(walk(inner(), &torn), Err(Broken::Torn), "{torn:?}");
         }
-        // Through a box, and through what may be anywhere in this process.
+        // Through a box, and through memory anywhere in this process.
         let there = Box::new([3_u64, 0]);
         let boxed = vec![(1, Shape::Pointer(2)), (2, coroutine(3)), leaf()];
         assert_eq!(what(walk(boxed, &[there.as_ptr() as u64])), [What::Await(2, 2), What::Leaf(3)]);
@@ -561,7 +561,7 @@ mod tests {
         };
         let types = || vec![(1, niche.clone()), (2, Shape::Leaf(None)), (3, Shape::Leaf(None))];
         assert_eq!(what(walk(types(), &[5, 0])), [What::Leaf(2)]);
-        // Its value is -1, in as many bytes as the tag has.
+        // Its value is -1, of the tag's size.
         assert_eq!(what(walk(types(), &[0xffff_ffff, 0])), [What::Leaf(3)]);
     }
 
@@ -580,10 +580,10 @@ mod tests {
         assert_eq!(what(walk(types, &cell)), [What::Leaf(3), What::Leaf(5)]);
     }
 
-    /// Memory and layouts are a stranger's.
+    /// Memory and layouts are untrusted.
     #[test]
-    fn ends_whatever_it_is_led_through() {
-        // A type that contains itself, a pointer to itself, a ring of nodes, a slice without end.
+    fn ends_on_any_memory_and_layout() {
+        // A type that contains itself, a pointer to itself, a ring of nodes, an endless slice.
         let itself = vec![(1, Shape::Struct(vec![part(1, 0), part(1, 0)]))];
         assert!(walk(itself, &[0]).unwrap().steps.len() <= MOST_STEPS);
         let mut ring = Box::new([0_u64; 2]);
@@ -595,7 +595,7 @@ mod tests {
         assert_eq!((steps.len() as u64, steps.last()), (MOST_ITEMS + 1, Some(&What::More(0))));
         let slice = vec![(1, Shape::Slice { data: 0, length: 8, of: 2 }), (2, Shape::Leaf(None))];
         assert_eq!(walk(slice, &[8, u64::MAX]).unwrap().steps.len() as u64, MOST_ITEMS + 1);
-        // Pointers into nowhere, and an offset out of all bounds.
+        // Invalid pointers, and an offset out of all bounds.
         for lie in [1, 0x1000, 1 << 47, u64::MAX, u64::MAX - 7] {
             let types = vec![(1, Shape::Pointer(2)), (2, coroutine(3)), (3, Shape::Leaf(None))];
             assert_eq!(walk(types, &[lie]), Err(Broken::Torn), "{lie:#x}");
@@ -606,7 +606,7 @@ mod tests {
         );
         let way = Resource { kind: ResourceKind::Notify, way: Way(vec![0; 16]), permits: None, needs: None };
         assert_eq!(walk(vec![(1, Shape::Leaf(Some(way)))], &[8]).unwrap().waits, []);
-        // A type that nobody described, and an object whose type is not known or has to be asked for.
+        // A type without layout, and an object whose type is unknown or must be requested.
         assert_eq!(what(walk(Vec::new(), &[0])), []);
         let object = || vec![(1, Shape::Object { data: 0, vtable: 8 })];
         assert_eq!(what(walk(object(), &[0, 0x1009])), [What::Object]);

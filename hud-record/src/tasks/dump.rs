@@ -1,4 +1,4 @@
-//! All tasks of a process at one moment: what `hud dump` shows.
+//! All tasks of a process at one moment, for `hud dump`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,63 +16,64 @@ use super::{
     spawn_sites::SpawnSites,
 };
 use crate::{
-    error::Result,
-    intake::Intake,
-    names::{Cache, Resolver, Sources},
+    error::{Error, Result},
+    inspect::{Inspection, PollFn, Process, Scheduler, TaskKind, TaskVtables, future, kind, type_name},
     privilege,
-    target::{Looked, PollFn, Process, Scheduler, TaskKind, TaskVtables, future, kind, type_name},
+    sandbox::Sandbox,
+    symbols::{BinaryId, Cache, Resolver, Sources},
 };
 
 /// Bytes of memory that are searched.
 const MOST_MEMORY: u64 = 256 << 30;
 /// Tasks that are shown.
 const MOST_TASKS: usize = 2 << 20;
-/// How long the target's memory is read.
+/// Time limit of reading the target's memory.
 const MOST_TIME: Duration = Duration::from_secs(60);
 /// Bytes of one task that are read at once.
 const MOST_CELL: u64 = 64 << 10;
 /// Bytes of tasks that are read at once.
 const AT_ONCE: u64 = 4 << 20;
-/// How often a task is read that changes while it is read.
+/// Reads of a task that changes while it is read.
 const TRIES: usize = 4;
-/// Rounds of questions for types: trait objects inside trait objects.
+/// Rounds of requests for types: trait objects inside trait objects.
 const ROUNDS: usize = 16;
-/// Trait objects that are asked about at once.
+/// Trait objects in one request.
 const MOST_OBJECTS: usize = 4096;
-/// Size of tokio's `Trailer`, or less.
+/// Lower bound of the size of tokio's `Trailer`.
 const TRAILER: u64 = 32;
 
-/// Asks for layouts: of poll functions and the places of their ids, of trait objects, of places in `block_on`.
+/// Requests layouts: of poll functions with the offsets of their ids, of trait objects, of return addresses in
+/// `block_on`.
 type Ask<'a> = dyn FnMut(Vec<(u64, u64)>, Vec<u64>, Vec<u64>) -> std::result::Result<Layouts, String> + 'a;
 
 /// A process's tasks.
 #[derive(Debug)]
 pub(crate) struct Dump {
     pub(crate) process: Process,
-    /// By their id.
+    /// Sorted by id.
     pub(super) tasks: Vec<Task>,
     pub(super) types: Vec<TaskType>,
     pub(super) layouts: Types,
     pub(super) detail: Detail,
-    /// What is missing, and why.
+    /// Missing data, and the reasons.
     pub(super) notes: Vec<String>,
-    /// Bytes of the target's memory that were searched, and how long all of it took.
+    /// Bytes of the target's memory that were searched, and the duration of the dump.
     pub(super) searched: u64,
     pub(super) took: Duration,
     load_bias: u64,
     deadline: Instant,
-    /// CLOCK_MONOTONIC when the tasks were read, in nanoseconds.
+    /// CLOCK_MONOTONIC (ns) when the tasks were read.
     pub(super) read_at: u64,
-    /// Permits that are free, by the address of a semaphore.
+    /// Free permits, by the address of a semaphore.
     pub(super) free: HashMap<u64, u64>,
 }
 
-/// How much could be said of where tasks wait.
+/// The available detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Detail {
-    /// Whole chains, by type information.
+    /// Await chains, by type information.
     Chains,
-    /// Task types by their names, or places, alone.
+    /// Task types by name or location only.
     Types,
 }
 
@@ -83,7 +84,7 @@ pub(super) struct TaskType {
     pub(super) kind: TaskKind,
     pub(super) scheduler: Option<Scheduler>,
     pub(super) root: Option<Root>,
-    /// Where its future is written, where the code alone says it.
+    /// Where its future is declared, if known from the code alone.
     pub(super) written_at: Option<(String, u32)>,
 }
 
@@ -96,18 +97,18 @@ pub(super) struct Task {
     /// Address of its header.
     pub(super) at: u64,
     pub(super) is: Is,
-    /// Where it waits; `None` where that is not known, or it waits nowhere.
+    /// Where it waits; `None` if unknown, or if it does not wait.
     pub(super) chain: Option<Chain>,
-    /// The thread that runs it by `block_on`; then it is no task, and has no id.
+    /// The thread that runs the future by `block_on`; then it is no task and has no id.
     pub(super) thread: Option<(u32, String)>,
-    /// Where it was spawned: programs built with `tokio_unstable` keep it.
+    /// Where it was spawned: known if built with `tokio_unstable`.
     pub(super) spawned_at: Option<(String, u32)>,
 }
 
-/// What a task is.
+/// A task's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Is {
-    /// Being polled, or it changed each time that it was read.
+    /// Being polled, or changed at every read.
     Running,
     /// Woken and in a queue.
     Scheduled,
@@ -115,7 +116,7 @@ pub(super) enum Is {
     Suspended,
     /// Spawned and not polled yet.
     NeverPolled,
-    /// Done; somebody keeps its handle.
+    /// Finished; its handle still exists.
     Finished,
     /// Aborted and not dropped yet.
     Cancelled,
@@ -147,37 +148,68 @@ impl Is {
     }
 }
 
-impl Dump {
-    /// Looks at a process. Needs the rights of a debugger, and neither stops it nor writes to it.
-    pub(crate) fn of(process: Process) -> Result<Self> {
+/// Reads dumps of one process, and keeps its debug information between them.
+pub(crate) struct Reader {
+    process: Process,
+    memory: Memory,
+    vtables: Vtables,
+    sites: SpawnSites,
+    polls: Vec<PollFn>,
+    resolver: Resolver,
+    binary: Option<BinaryId>,
+    load_bias: u64,
+    /// When the first dump began.
+    began: Option<Instant>,
+}
+
+impl Reader {
+    /// Opens a process. Needs the rights of a debugger, and neither stops it nor writes to it.
+    pub(crate) fn open(process: Process) -> Result<Self> {
         let began = Instant::now();
-        let deadline = began + MOST_TIME;
-        let intake = Intake::start_urgent(None)?;
-        let found = TaskVtables::of_running(&process, &intake)?;
-        let looked = Looked::at_running(&process, &intake)?;
-        let mut memory = Memory::open(&process)?;
+        let sandbox = Sandbox::start_urgent(None)?;
+        let found = TaskVtables::of_running(&process, &sandbox)?;
+        let looked = Inspection::of_running(&process, &sandbox)?;
+        let memory = Memory::open(&process)?;
         privilege::enter_namer();
-        let bias = found.load_bias;
+        let load_bias = found.load_bias;
         if found.tables.is_empty() {
-            return Err(looked
-                .into_tokio(&process.exe)
-                .err()
-                .unwrap_or(crate::error::Error::NotTokio { path: process.exe }));
+            return Err(looked.into_tokio(&process.exe).err().unwrap_or(Error::NotTokio { path: process.exe }));
         }
-        let vtables = Vtables::new(found.tables, bias);
-        let mut sites = SpawnSites::new(&process, found.data, bias);
+        let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(process.pid));
+        let binary = resolver.open(&process.exe_path(), &shown(&process));
+        Ok(Reader {
+            memory,
+            vtables: Vtables::new(found.tables, load_bias),
+            sites: SpawnSites::new(&process, found.data, load_bias),
+            polls: looked.tokio.map(|tokio| tokio.poll_fns).unwrap_or_default(),
+            process,
+            resolver,
+            binary,
+            load_bias,
+            began: Some(began),
+        })
+    }
+
+    /// Reads all tasks of the process.
+    pub(crate) fn dump(&mut self) -> Result<Dump> {
+        let began = self.began.take().unwrap_or_else(Instant::now);
+        let deadline = Instant::now() + MOST_TIME;
+        let Reader { process, memory, vtables, sites, polls, resolver, binary, load_bias, .. } = self;
+        // A zombie has no binary.
+        if std::fs::read_link(process.exe_path()).is_err() {
+            return Err(Error::Exited(process.pid));
+        }
+        memory.swapped = 0;
         let limits = Limits { bytes: MOST_MEMORY, tasks: MOST_TASKS, deadline };
-        let scan = scan(&mut memory, &vtables, limits)?;
+        let scan = scan(memory, vtables, limits)?;
         let mut notes = Vec::new();
         notes.extend(scan.stopped.map(|why| format!("not all memory was searched: {why}")));
         if memory.swapped > 0 {
-            let swapped = humansize::format_size(memory.swapped, humansize::BINARY);
+            let swapped = hud_common::units::size(memory.swapped);
             notes.push(format!("{swapped} of memory are in swap, and tasks there are not shown"));
         }
-        let mut resolver = Resolver::new(Arc::new(Sources::new(intake, Cache::default())), Some(process.pid));
-        let binary = resolver.open(&process.exe_path(), &shown(&process));
         let mut dump = Dump {
-            process,
+            process: process.clone(),
             tasks: Vec::new(),
             types: Vec::new(),
             layouts: Types::default(),
@@ -185,30 +217,31 @@ impl Dump {
             notes,
             searched: scan.read,
             took: Duration::ZERO,
-            load_bias: bias,
+            load_bias: *load_bias,
             deadline,
             read_at: 0,
             free: HashMap::new(),
         };
-        let mut ask = |polls, objects, callers| match binary {
+        let mut ask = |polls, objects, callers| match *binary {
             Some(binary) => resolver.layouts(binary, polls, objects, callers),
             None => Err("cannot read the file".into()),
         };
-        let polls = looked.tokio.map(|tokio| tokio.poll_fns).unwrap_or_default();
-        dump.read(&memory, &vtables, &scan.tasks, &polls, &mut ask);
+        dump.read(memory, vtables, &scan.tasks, polls, &mut ask);
         let by_id: HashMap<u64, &Found> = scan.tasks.iter().map(|found| (found.at, found)).collect();
         for task in &mut dump.tasks {
             let table = by_id.get(&task.at).and_then(|found| vtables.get(found.vtable));
-            task.spawned_at = table.and_then(|t| sites.of(&memory, task.at.checked_add(t.spawned_at?)?));
+            task.spawned_at = table.and_then(|t| sites.of(memory, task.at.checked_add(t.spawned_at?)?));
         }
         if dump.detail == Detail::Chains {
-            dump.read_roots(&memory, &mut ask);
+            dump.read_roots(memory, &mut ask);
         }
-        dump.count_free(&memory);
+        dump.count_free(memory);
         dump.took = began.elapsed();
         Ok(dump)
     }
+}
 
+impl Dump {
     /// Reads the tasks that were found.
     fn read(&mut self, memory: &Memory, vtables: &Vtables, found: &[Found], polls: &[PollFn], ask: &mut Ask<'_>) {
         let live: BTreeSet<usize> = found.iter().map(|f| f.vtable).collect();
@@ -223,14 +256,15 @@ impl Dump {
                 roots.extend(layouts.roots.drain(..));
                 self.layouts.add(layouts, &[]);
             }
-            Err(how) => self.notes.push(format!("the debug information is not read: the process that does {how}")),
+            Err(how) => self.notes.push(format!("the debug information was not read: the sandboxed child {how}")),
         }
         let mut of: HashMap<usize, usize> = HashMap::new();
         for &vtable in &live {
             let Some(table) = vtables.get(vtable) else { continue };
             let known = polls.iter().find(|p| p.address == table.poll);
             let root = roots.get(&table.poll).cloned();
-            // Which of the two it is, the scheduler's size says; names only which work of the pool is a worker's loop.
+            // The scheduler's size shows which of the two it is; only names distinguish a worker's loop from other work
+            // of the pool.
             let by_name = root.as_ref().map(|root| kind(&root.name)).or(known.map(|p| p.kind));
             let kind = match by_name {
                 _ if table.is_future() => TaskKind::Task,
@@ -258,14 +292,14 @@ impl Dump {
             self.layouts.add(layouts, &asked);
         }
         if !todo.is_empty() {
-            self.notes.push(format!("where {} tasks wait is not known: it took too long", todo.len()));
+            self.notes.push(format!("it is unknown where {} tasks wait: the time limit was reached", todo.len()));
         }
         let left = todo.iter().filter_map(|found| Some(bare(*found, *of.get(&found.vtable)?, Is::of(found.state))));
         self.tasks.extend(left);
         self.tasks.sort_by_key(|task| task.id);
     }
 
-    /// Reads tasks, and gives those that take more types, or that there was no time for.
+    /// Reads tasks, and returns those that need more types, or for which there was no time.
     fn round(
         &mut self,
         memory: &Memory,
@@ -299,7 +333,7 @@ impl Dump {
         later
     }
 
-    /// Reads what threads run by `block_on`.
+    /// Reads the futures that threads run by `block_on`.
     fn read_roots(&mut self, memory: &Memory, ask: &mut Ask<'_>) {
         let bias = self.load_bias;
         let exe = self.process.exe.to_string_lossy();
@@ -349,7 +383,7 @@ impl Dump {
         }
     }
 
-    /// The task whose memory was read, or nothing where it is gone.
+    /// The task whose memory was read, or `None` if it has ended.
     fn task(
         &self,
         memory: &Memory,
@@ -390,14 +424,14 @@ impl Dump {
         last
     }
 
-    /// Reads how many permits each semaphore has left that somebody waits for.
+    /// Reads the number of free permits of each semaphore that a task waits for.
     fn count_free(&mut self, memory: &Memory) {
         let waits = self.tasks.iter().filter_map(|t| t.chain.as_ref()).flat_map(|chain| &chain.waits);
         let semaphores: HashMap<u64, u64> = waits.filter_map(|wait| Some((wait.at, wait.permits?))).collect();
         for (semaphore, permits) in semaphores {
             let word = permits.checked_add(8).and_then(|end| memory.bytes(Span { start: permits, end }));
             if let Some(Ok(word)) = word.map(<[u8; 8]>::try_from) {
-                // The lowest bit says that it is closed.
+                // The lowest bit means closed.
                 self.free.insert(semaphore, u64::from_le_bytes(word) >> 1);
             }
         }
@@ -414,7 +448,7 @@ fn bare(found: Found, of: usize, is: Is) -> Task {
     Task { id: found.id, of, owner: found.owner, at: found.at, is, chain: None, thread: None, spawned_at: None }
 }
 
-/// The path of a binary as it was before it was replaced.
+/// A binary's path without the suffix for a deleted file.
 fn shown(process: &Process) -> PathBuf {
     let path = process.exe.to_string_lossy();
     path.strip_suffix(" (deleted)").map_or_else(|| process.exe.clone(), PathBuf::from)
@@ -426,7 +460,7 @@ fn cell(found: &Found, vtables: &Vtables) -> Span {
     Span { start: found.at, end: found.at.saturating_add(size.min(MOST_CELL)) }
 }
 
-/// Tasks in parts that are read at once: each takes two pieces.
+/// Tasks in batches that are read at once: each takes two ranges.
 fn batches<'a>(found: &'a [Found], vtables: &Vtables) -> Vec<&'a [Found]> {
     let mut batches = Vec::new();
     let (mut begin, mut bytes) = (0, 0);
@@ -440,8 +474,7 @@ fn batches<'a>(found: &'a [Found], vtables: &Vtables) -> Vec<&'a [Found]> {
     batches
 }
 
-/// Reads tasks twice each, one right after the other, and gives each that is still there, with its memory where that was the
-/// same both times.
+/// Reads each task twice in a row, and returns those that still exist, with their memory if it was the same both times.
 fn read(memory: &Memory, vtables: &Vtables, batch: &[Found]) -> Vec<(Found, Option<Vec<u8>>)> {
     let spans: Vec<Span> = batch.iter().map(|found| present(cell(found, vtables), memory)).collect();
     let pieces: Vec<Span> = spans.iter().flat_map(|&span| [span, span]).collect();
@@ -452,7 +485,7 @@ fn read(memory: &Memory, vtables: &Vtables, batch: &[Found]) -> Vec<(Found, Opti
         if batch.len() < 2 {
             return Vec::new();
         }
-        // Something in it is gone: by halves.
+        // A part of it is unmapped: retried by halves.
         let (one, other) = batch.split_at(batch.len() / 2);
         let mut all = read(memory, vtables, one);
         all.extend(read(memory, vtables, other));
@@ -479,7 +512,7 @@ fn read(memory: &Memory, vtables: &Vtables, batch: &[Found]) -> Vec<(Found, Opti
     all
 }
 
-/// As much of a span as is present, from its start.
+/// The present part of a span, from its start.
 fn present(span: Span, memory: &Memory) -> Span {
     if memory.is_present(span) {
         return span;

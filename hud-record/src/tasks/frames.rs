@@ -1,5 +1,5 @@
-//! What of a dump is shown, and the lines of a chain: functions with their places, outermost first. Names are the target's:
-//! here they are cleaned.
+//! The selection of a dump's tasks, and the frames of a chain: functions with their lines, outermost first. Names come
+//! from the target and are sanitised here.
 
 use hud_common::clean_name;
 
@@ -9,16 +9,16 @@ use super::{
     layout::{Line, Shape},
     waits::is_own,
 };
-use crate::target::type_name;
+use crate::inspect::type_name;
 
-/// What is shown.
+/// The tasks and frames to show.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection {
-    /// This task only.
+    /// Only this task.
     pub(crate) task: Option<u64>,
-    /// Tasks of types with this in their name only.
+    /// Only tasks whose type's name contains this.
     pub(crate) of_type: Option<String>,
-    /// Also the frames of libraries.
+    /// Also library frames.
     pub(crate) all_frames: bool,
 }
 
@@ -30,14 +30,14 @@ impl Selection {
     }
 }
 
-/// A line of a chain.
+/// A frame of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// Branches that it is inside of.
+    /// Nesting level of branches.
     pub(super) indent: usize,
-    /// How many branches like it there are beside it; 0 where it is shown with another one.
+    /// Number of equal branches; 0 if it is shown with an earlier one.
     pub(super) times: usize,
-    /// Which step it is.
+    /// Its step.
     pub(super) step: usize,
     /// The function, or the type of a leaf.
     pub(super) name: String,
@@ -50,7 +50,7 @@ pub(super) struct Frame {
 /// The frames of a chain, outermost first.
 pub(super) fn frames(dump: &Dump, chain: &Chain) -> Vec<Frame> {
     let mut frames = Vec::new();
-    // Of each step that is open: its depth, and the branches that what is inside it is in.
+    // Depth of each open step, with the nesting level inside it.
     let mut open: Vec<(usize, usize)> = Vec::new();
     for (step, Step { depth, what }) in chain.steps.iter().enumerate() {
         while open.last().is_some_and(|(other, _)| other >= depth) {
@@ -86,9 +86,9 @@ pub(super) fn frames(dump: &Dump, chain: &Chain) -> Vec<Frame> {
     frames
 }
 
-/// Marks branches that are the same as the one before.
+/// Marks branches that equal the one before.
 fn merge(chain: &Chain, frames: &mut [Frame]) {
-    // The end of what a step begins.
+    // The end of a step's subtree.
     let end = |step: usize| {
         let depth = chain.steps.get(step).map_or(0, |s| s.depth);
         let inside = chain.steps.get(step + 1..).unwrap_or_default().iter().take_while(|s| s.depth > depth);
@@ -110,7 +110,7 @@ fn merge(chain: &Chain, frames: &mut [Frame]) {
         if let Some(frame) = frames.get_mut(step) {
             frame.times = times;
         }
-        // What is inside of the first may repeat as well; what was merged into it is shown nowhere.
+        // Steps inside the first may repeat as well; merged ones are not shown.
         step += 1;
         while frames.get(step).is_some_and(|f| f.times == 0) {
             step += 1;

@@ -1,4 +1,4 @@
-//! A dump as JSON: every task by itself.
+//! A dump as JSON, with every task separately.
 
 use hud_common::clean_name;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::{
     frames::{Selection, frames, task_name},
     waits::Resources,
 };
-use crate::target::TaskKind;
+use crate::inspect::TaskKind;
 
 /// A dump as JSON.
 pub(crate) fn json(dump: &Dump, selection: &Selection) -> Value {

@@ -1,41 +1,41 @@
-//! How the target's futures lie in memory: what a walk from a task to the future that waits takes.
+//! The memory layout of the target's futures: the data for a walk from a task to the future that waits.
 //!
-//! Debug information says it; the sandboxed child reads that ([`super::debuginfo`]) and answers with these. Whoever walks
-//! believes none of it: an offset may lead out of the type, a type may contain itself.
+//! The sandboxed child reads it from debug information ([`super::debuginfo`]). It is untrusted: an offset may lead out
+//! of the type, a type may contain itself.
 
 use serde::{Deserialize, Serialize};
 
 /// A type: the offset of its entry in `.debug_info`.
 pub(crate) type TypeId = u64;
 
-/// Types that one answer may hold.
+/// Types in one answer.
 pub(crate) const MOST_TYPES: usize = 64 << 10;
-/// Places in the code that one request may ask about.
+/// Return addresses in one request.
 pub(crate) const MOST_CALLERS: usize = 8192;
-/// Suspension points, members or variants that one type may have.
+/// Suspension points, members or variants of one type.
 pub(crate) const MOST_PARTS: usize = 4096;
 
-/// What debug information says of some task types and trait objects.
+/// The layouts of task types and trait objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layouts {
-    /// Whether it has types at all: line tables alone have none.
+    /// Whether debug information contains types: line tables alone do not.
     pub(crate) has_types: bool,
-    /// The types that can be on the way.
+    /// The types between a task and its leaves.
     pub(crate) types: Vec<(TypeId, Type)>,
     /// By the address of a poll function.
     pub(crate) roots: Vec<(u64, Root)>,
-    /// What `block_on` runs, by a place in its code.
+    /// The future that `block_on` runs, by a return address.
     pub(crate) blocked: Vec<(u64, Root)>,
     /// The concrete type by the address of a trait object's vtable.
     pub(crate) objects: Vec<(u64, TypeId)>,
 }
 
-/// Where in a task of some type its future lies.
+/// Where the future is in a task of some type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Root {
     /// The future's type as the compiler names it.
     pub(crate) name: String,
-    /// What lies at `offset`: the future, or the `Stage` that holds it while it is not done.
+    /// The type at `offset`: the future, or the `Stage` that holds it until it finishes.
     pub(crate) of: TypeId,
     /// From the task's header.
     pub(crate) offset: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Member {
     pub(crate) of: TypeId,
 }
 
-/// Where the number lies that says which variant there is.
+/// The discriminant of an enum or coroutine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tag {
     pub(crate) offset: u64,
@@ -68,34 +68,43 @@ pub(crate) struct Tag {
     pub(crate) size: u64,
 }
 
-/// A place in the source.
+impl Tag {
+    /// The values that it can have.
+    pub(crate) fn mask(self) -> u128 {
+        let bits = u32::try_from(self.size).ok().and_then(|size| size.checked_mul(8));
+        let unused = bits.and_then(|bits| 128_u32.checked_sub(bits));
+        unused.and_then(|unused| u128::MAX.checked_shr(unused)).unwrap_or(0)
+    }
+}
+
+/// A source line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Line {
     pub(crate) file: String,
     pub(crate) line: u32,
 }
 
-/// What there is to a type.
+/// The structure of a type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Shape {
-    /// What an `async` function, block or closure compiles to.
+    /// The type of an `async` function, block or closure.
     Coroutine {
         tag: Tag,
-        /// Where it is written.
+        /// Where it is declared.
         begin: Option<Line>,
         states: Vec<CoroutineState>,
     },
-    /// All of these are there.
+    /// All of these members exist.
     Struct(Vec<Member>),
-    /// Those of one variant are.
+    /// The members of one variant exist.
     Enum { tag: Option<Tag>, variants: Vec<Variant> },
-    /// A pointer to one that it owns or has to itself: `Box<F>`, `&mut F`.
+    /// A pointer that owns its target or has exclusive access: `Box<F>`, `&mut F`.
     Pointer(TypeId),
     /// A trait object that is a future.
     Object { data: u64, vtable: u64 },
     /// `Box<[F]>`.
     Slice { data: u64, length: u64, of: TypeId },
-    /// `select!`: a tuple of futures behind one pointer, and behind another the set of those that are done.
+    /// `select!`: a pointer to a tuple of futures, and one to the set of those that have finished.
     Select { futures: u64, of: TypeId, disabled: u64 },
     /// `FuturesUnordered`: a list of nodes.
     List { head: u64, next: u64, item: u64, of: TypeId },
@@ -106,7 +115,7 @@ pub(crate) enum Shape {
 /// A variant of an enum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Variant {
-    /// The tag's value; the one without is there for all values that no other one has.
+    /// The tag's value; the variant without is the default.
     pub(crate) value: Option<u128>,
     pub(crate) members: Vec<Member>,
 }
@@ -118,70 +127,71 @@ pub(crate) struct CoroutineState {
     pub(crate) kind: StateKind,
     /// Of the `.await`.
     pub(crate) at: Option<Line>,
-    /// What is awaited.
+    /// The awaited future.
     pub(crate) awaitee: Option<Member>,
     /// Locals that hold a lock or permits.
     pub(crate) guards: Vec<Guard>,
-    /// Locals that are futures. Those that are not awaited as well are not polled, and yet may be in a lock's queue.
+    /// Locals that are futures. Those that are not awaited as well are not polled, and may yet be in a lock's queue.
     pub(crate) futures: Vec<Member>,
 }
 
-/// What a state of a coroutine is.
+/// The kind of a coroutine's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum StateKind {
     /// Not polled yet.
     Unresumed,
-    /// Done.
+    /// Finished.
     Returned,
-    /// Done, by a panic.
+    /// Finished by a panic.
     Panicked,
     /// Waiting at an `.await`.
     Suspended,
 }
 
-/// A way through memory: from an address, each number but the last is added and the pointer there followed; the last one is
-/// added.
+/// A path through memory: each number but the last is added to the address, and the pointer there followed; the last
+/// one is added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Way(pub(crate) Vec<u64>);
 
-/// Pointers that one way may follow.
+/// Pointers that one path may follow.
 pub(crate) const MOST_HOPS: usize = 16;
 
-/// What a leaf waits for.
+/// The resource that a leaf waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resource {
     pub(crate) kind: ResourceKind,
     /// To the resource, or for a timer to its deadline.
     pub(crate) way: Way,
-    /// Of a semaphore: where in it the number of free permits lies.
+    /// For a semaphore: the offset in it of the number of free permits.
     pub(crate) permits: Option<u64>,
-    /// Of a semaphore: where in the leaf the number of permits lies that it still needs. With 0 it has been given them.
+    /// For a semaphore: the offset in the leaf of the number of permits that it still needs. 0 means that it was
+    /// granted them.
     pub(crate) needs: Option<u64>,
 }
 
 impl Resource {
-    /// Whether its way ends at the thing itself.
+    /// Whether its path ends at the resource itself.
     pub(crate) fn leads_to_memory(&self) -> bool {
         !matches!(self.kind, ResourceKind::Timer)
     }
 }
 
-/// What kind of thing is waited for.
+/// The kind of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum ResourceKind {
-    /// The semaphore under a mutex, a lock, a bounded channel or a semaphore.
+    /// The semaphore inside a mutex, a lock, a bounded channel or a semaphore.
     Semaphore,
     Notify,
     Oneshot,
-    /// Messages of a channel.
+    /// A channel's messages.
     Channel,
     Broadcast,
-    /// The end of a task.
+    /// A task's end.
     Task,
     Timer,
     /// A file descriptor that is not ready.
     Io,
-    /// The end of any of a set of tasks.
+    /// The end of any task of a set.
     TaskSet,
 }
 
@@ -193,23 +203,23 @@ pub(crate) struct Guard {
     pub(crate) kind: GuardKind,
     /// From the coroutine to the semaphore.
     pub(crate) way: Way,
-    /// From the coroutine to how many permits it holds, where the guard says it.
+    /// Offset from the coroutine to the number of permits that it holds, if the guard stores it.
     pub(crate) count: Option<u64>,
-    /// Where in the semaphore the number of free permits lies.
+    /// Offset in the semaphore of the number of free permits.
     pub(crate) permits: Option<u64>,
-    /// Flags that say whether locals were dropped; debug information does not say whose they are.
+    /// Drop flags; debug information does not relate them to locals.
     pub(crate) flags: Vec<u64>,
 }
 
-/// What kind of guard it is.
+/// The kind of a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum GuardKind {
     Mutex,
     Read,
     Write,
     Permits,
-    /// The receiving end of a bounded channel: it makes room, and so holds what senders wait for.
+    /// The receiver of a bounded channel: it makes room, and so holds the senders' resource.
     Receiver,
-    /// A future that is not polled, and has been given what it queued for.
+    /// A future that is not polled and was granted the lock that it queued for.
     Unpolled,
 }

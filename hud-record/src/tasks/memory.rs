@@ -1,37 +1,33 @@
-//! The target's memory, read while it runs and without a trace in it.
+//! The target's memory, read while it runs, without changing it.
 //!
-//! Reading a page that is not present would have the kernel fault it in: a page of zeros, a page of a file, a page from
-//! swap. (Reading a 570 MB arena of which 9 MB were used took a program's page tables from 636 to 1,680 kB.) So what is read
-//! is only what `pagemap` calls present. Every address may be a lie; an address that cannot be read is no error.
+//! Reading a page that is not present would make the kernel fault it in: a zero page, a page of a file, or one from
+//! swap. (Reading a 570 MB arena, 9 MB of it in use, took a program's page tables from 636 to 1,680 kB.) So only pages
+//! that `pagemap` reports as present are read. Any address may be invalid; one that cannot be read is no error.
 
 use std::{
     fs::File,
-    io::{self, IoSliceMut, Read as _},
+    io::{self, Read as _},
     os::unix::fs::FileExt as _,
+    ptr,
     time::Instant,
-};
-
-use nix::{
-    sys::uio::{RemoteIoVec, process_vm_readv},
-    unistd::Pid,
 };
 
 use crate::{
     error::{Error, Result},
-    target::Process,
+    inspect::Process,
 };
 
-/// Pieces that one system call reads (IOV_MAX).
+/// Ranges that one system call reads (IOV_MAX).
 pub(super) const MOST_PIECES: usize = 1024;
 /// Bytes of `/proc/PID/maps` that are read: a million mappings.
 const MOST_MAPS: u64 = 128 << 20;
-/// Pages whose presence is asked for at once.
+/// Pages whose presence is queried at once.
 const PAGES_AT_ONCE: u64 = 64 << 10;
-/// A bit of an entry of `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
+/// Bits of an entry of `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 
-/// Addresses, from the first to the one past the last.
+/// An address range, half open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) start: u64,
@@ -50,7 +46,7 @@ pub(super) struct Memory {
     pid: u32,
     pagemap: File,
     page: u64,
-    /// What was present when it was looked at, by address.
+    /// The ranges found to be present, by address.
     present: Vec<Span>,
     /// Bytes in swap, which are not read.
     pub(super) swapped: u64,
@@ -66,7 +62,7 @@ impl Memory {
         Ok(Memory { pid: process.pid, pagemap, page, present: Vec::new(), swapped: 0 })
     }
 
-    /// Where allocators keep what they give: private memory that may be written and is no file's.
+    /// Allocators' memory: private, writable and not of a file.
     pub(super) fn heaps(&self) -> Result<Vec<Span>> {
         let gone = |source: io::Error| match source.kind() {
             io::ErrorKind::PermissionDenied => Error::Denied { pid: self.pid, source },
@@ -78,8 +74,8 @@ impl Memory {
         Ok(maps.split(|&b| b == b'\n').filter_map(heap).collect())
     }
 
-    /// The pages of a span that are present: neighbours as one. Gives up at the deadline.
-    pub(super) fn look(&mut self, span: Span, deadline: Instant) -> Vec<Span> {
+    /// The present pages of a span, with neighbours merged. Stops at the deadline.
+    pub(super) fn present_pages(&mut self, span: Span, deadline: Instant) -> Vec<Span> {
         let (mut found, mut swapped): (Vec<Span>, u64) = (Vec::new(), 0);
         let mut at = span.start / self.page;
         let last = span.end.div_ceil(self.page);
@@ -107,7 +103,7 @@ impl Memory {
         found
     }
 
-    /// Remembers what is present, for reads later on.
+    /// Remembers the present ranges for later reads.
     pub(super) fn remember(&mut self, mut present: Vec<Span>) {
         present.sort_unstable_by_key(|span| span.start);
         self.present = present;
@@ -119,7 +115,7 @@ impl Memory {
         if next.checked_sub(1).and_then(|i| self.present.get(i)).is_some_and(|p| span.end <= p.end) {
             return true;
         }
-        // New since then, or nothing that was scanned: a static.
+        // New since then, or not scanned, such as a static.
         let (mut page, last) = (span.start / self.page, span.end.div_ceil(self.page));
         if span.size() == 0 || last.saturating_sub(page) > PAGES_AT_ONCE {
             return false;
@@ -135,7 +131,7 @@ impl Memory {
         true
     }
 
-    /// How far from an address all is present, at most so many bytes.
+    /// The end of the present pages from an address, at most `most` bytes further.
     pub(super) fn end_of_present(&self, start: u64, most: u64) -> Option<u64> {
         let mut end = start;
         while end - start < most {
@@ -148,17 +144,20 @@ impl Memory {
         (end > start).then_some(end)
     }
 
-    /// Reads pieces, in this order, into one buffer, at one moment as far as the kernel can. Gives how many bytes were read
-    /// before the first that could not be. At most [`MOST_PIECES`], present all of them.
+    /// Reads ranges, in this order, into one buffer, as close to one moment as the kernel can. Returns the number of
+    /// bytes read before the first that could not be. At most [`MOST_PIECES`], all of them present.
     pub(super) fn read(&self, pieces: &[Span], buffer: &mut [u8]) -> usize {
-        let remote: Vec<RemoteIoVec> = pieces
-            .iter()
-            .filter_map(|p| {
-                Some(RemoteIoVec { base: usize::try_from(p.start).ok()?, len: usize::try_from(p.size()).ok()? })
-            })
-            .collect();
-        let pid = Pid::from_raw(self.pid.cast_signed());
-        process_vm_readv(pid, &mut [IoSliceMut::new(buffer)], &remote).unwrap_or(0)
+        let range = |p: &Span| {
+            let base = ptr::without_provenance_mut(usize::try_from(p.start).ok()?);
+            Some(libc::iovec { iov_base: base, iov_len: usize::try_from(p.size()).ok()? })
+        };
+        let remote: Vec<libc::iovec> = pieces.iter().filter_map(range).collect();
+        let count = remote.len().try_into().unwrap_or(libc::c_ulong::MAX);
+        let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: the call writes to `buffer` alone; the remote addresses are another process's, and may be invalid.
+        let read =
+            unsafe { libc::process_vm_readv(self.pid.cast_signed(), &raw const local, 1, remote.as_ptr(), count, 0) };
+        usize::try_from(read).unwrap_or(0)
     }
 
     /// Reads a span, if all of it is present.
@@ -171,7 +170,7 @@ impl Memory {
     }
 }
 
-/// A line of `maps`, if it is such memory: `start-end rw-p offset dev inode [name]`.
+/// A line of `maps`, if it is an allocator's memory: `start-end rw-p offset dev inode [name]`.
 fn heap(line: &[u8]) -> Option<Span> {
     // A path may be any bytes, and is at the end.
     let line = String::from_utf8_lossy(line.get(..256).unwrap_or(line));
@@ -230,18 +229,18 @@ mod tests {
         map[6 * page + 7] = 2;
         let soon = || Instant::now() + Duration::from_secs(60);
         let touched = Span { start: start + 5 * memory.page, end: start + 7 * memory.page };
-        assert_eq!(memory.look(span, soon()), [touched]);
+        assert_eq!(memory.present_pages(span, soon()), [touched]);
         assert!(memory.is_present(touched) && !memory.is_present(span));
         assert_eq!(memory.bytes(span), None);
         let bytes = memory.bytes(touched).unwrap();
         assert_eq!((bytes[0], bytes[page + 7]), (1, 2));
-        // And looking left no page behind.
-        assert_eq!(memory.look(span, soon()), [touched]);
+        // Looking leaves no page behind.
+        assert_eq!(memory.present_pages(span, soon()), [touched]);
         assert!(memory.heaps().unwrap().iter().any(|heap| heap.start <= start && span.end <= heap.end));
     }
 
     #[test]
-    fn addresses_that_lie_are_no_error() {
+    fn invalid_addresses_are_no_error() {
         let memory = this_process();
         for start in [0, 8, u64::MAX - 15, 1 << 47, u64::MAX / 8] {
             assert_eq!(memory.bytes(Span { start, end: start.saturating_add(8) }), None, "{start:#x}");

@@ -1,4 +1,4 @@
-//! A dump as text: tasks that wait at the same place as one, deadlocks first.
+//! A dump as text: tasks that wait at the same place are grouped, deadlocks come first.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,20 +14,19 @@ use super::{
     layout::{GuardKind, Line},
     waits::Resources,
 };
-use crate::target::TaskKind;
+use crate::inspect::TaskKind;
 
-/// Ids of tasks that are listed of a group.
+/// Task ids that are listed for a group.
 const MOST_IDS: usize = 10;
-/// Different things that the tasks of a group wait for, of those listed.
+/// Different resources that are listed for a group.
 const MOST_WAITS: usize = 4;
-/// Holders that are listed of one thing.
+/// Holders that are listed for one resource.
 const MOST_HOLDERS: usize = 4;
 
-/// What tasks of one group have in common: the type's name, what they are, the thread of one that is none, and where they
-/// wait.
+/// The key of a group: the type's name, the state, the thread of a `block_on` future, and the chain.
 type Alike<'a> = (&'a str, Is, Option<u32>, Option<&'a [Step]>);
 
-/// Tasks that are the same but for what they wait for.
+/// Tasks that differ in their resources only.
 struct Group<'a> {
     tasks: Vec<&'a Task>,
 }
@@ -96,7 +95,7 @@ fn head(out: &mut String, dump: &Dump) -> std::fmt::Result {
         if count > 0 { ": " } else { "" },
         states.join(", ")
     )?;
-    let searched = humansize::format_size(dump.searched, humansize::BINARY);
+    let searched = hud_common::units::size(dump.searched);
     writeln!(out, "read {searched} of its memory in {:.2} s, without stopping it", dump.took.as_secs_f64())?;
     match dump.detail {
         Detail::Chains => {}
@@ -230,7 +229,7 @@ fn show(
     writeln!(out, "  id{} {}{more}", if group.tasks.len() == 1 { "" } else { "s" }, ids.join(", "))
 }
 
-/// What the tasks of a group wait for at one leaf: the most frequent first.
+/// The resources that a group's tasks wait for at one leaf, the most frequent first.
 fn leaf(
     out: &mut String,
     dump: &Dump,
@@ -268,7 +267,7 @@ fn leaf(
         holders(out, dump, resources, wait, &format!("{indent}  "))?;
     }
     if found.len() > MOST_WAITS {
-        writeln!(out, "{indent}and {} others of the kind", found.len() - MOST_WAITS)?;
+        writeln!(out, "{indent}and {} more", found.len() - MOST_WAITS)?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! The futures that threads run by `block_on`: they are no tasks, and lie on the stacks of their threads.
+//! The futures that threads run by `block_on`: they are no tasks, and are on the threads' stacks.
 //!
-//! A thread that is blocked shows its stack pointer in `/proc/PID/task/TID/syscall`. Among the words above it is the return
-//! address into `block_on<F>`, which names `F`; and `F` itself lies somewhere above. So it is looked for at each word, and is
-//! where all of a chain makes sense: each coroutine suspended, down to a leaf whose pointers lead somewhere. Copies that were
-//! moved away do not: they were never polled. (On two runtimes, of 35 and 6 places whose first byte would do, one was left.)
+//! A blocked thread's stack pointer is in `/proc/PID/task/TID/syscall`. Among the words above it is the return address
+//! into `block_on<F>`, which names `F`, and above it is `F` itself. Each word is tried, and `F` is where a whole chain
+//! is consistent: each coroutine suspended, down to a leaf with valid pointers. Copies that were moved away are not:
+//! they were never polled. (On two runtimes, one of 35 and one of 6 addresses with a plausible first byte remained.)
 
 use std::{
     collections::BTreeSet,
@@ -17,13 +17,13 @@ use super::{
     layout::{MOST_CALLERS, Root},
     memory::{Memory, Span},
 };
-use crate::target::{Process, read_text};
+use crate::inspect::{Process, read_text};
 
 /// In nanoseconds.
 const CENTURY: u64 = 100 * 365 * 86_400 * 1_000_000_000;
 /// Bytes of one stack that are read.
 const MOST_STACK: u64 = 256 << 10;
-/// Threads that are looked at, and bytes of their stacks in all.
+/// Threads that are examined, and bytes of their stacks in all.
 const MOST_THREADS: usize = 4096;
 const MOST_STACKS: usize = 64 << 20;
 
@@ -31,7 +31,7 @@ const MOST_STACKS: usize = 64 << 20;
 pub(super) struct Stack {
     pub(super) tid: u32,
     pub(super) name: String,
-    /// Where it begins: the stack pointer.
+    /// Its lowest address: the stack pointer.
     at: u64,
     bytes: Vec<u8>,
     /// The system call, its arguments, the stack pointer and the program counter.
@@ -39,7 +39,7 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// The stacks of all threads that are blocked.
+    /// The stacks of all blocked threads.
     pub(super) fn all(process: &Process, memory: &Memory) -> Vec<Self> {
         let mut threads = process.threads();
         threads.truncate(MOST_THREADS);
@@ -70,20 +70,20 @@ impl Stack {
         self.bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word))
     }
 
-    /// Whether the thread has not moved since, as far as can be seen.
+    /// Whether the thread has not run since, as far as can be seen.
     fn is_unchanged(&self, process: &Process, memory: &Memory) -> bool {
         let span = Span { start: self.at, end: self.at.saturating_add(self.bytes.len() as u64) };
         memory.bytes(span).is_some_and(|now| now == self.bytes)
             && blocked(process, self.tid).is_some_and(|now| now == self.blocked)
     }
 
-    /// What it runs by `block_on`: the innermost.
+    /// The innermost future that it runs by `block_on`.
     pub(super) fn runs<'a>(&self, roots: &'a [(u64, Root)], bias: u64) -> Option<&'a Root> {
         let called = |word: u64| roots.iter().find(|(address, _)| *address == word.wrapping_sub(bias));
         self.words().find_map(called).map(|(_, root)| root)
     }
 
-    /// Where that waits, if it is sure where it lies; or the trait objects whose types it takes to know.
+    /// Its chain, if its place is certain; or the trait objects whose types are needed.
     pub(super) fn chain(
         &self,
         process: &Process,
@@ -100,7 +100,7 @@ impl Stack {
                 return Ok(None);
             }
             match Walk::chain(memory, types, bias, (self.at, &self.bytes), (root.of, offset)) {
-                // A pointer to it has the same chain: then there is one chain, twice.
+                // A pointer to it has the same chain.
                 Ok(chain) if makes_sense(&chain, memory, types, since) && !found.contains(&chain) => found.push(chain),
                 Err(Broken::Objects(objects)) => wanted.extend(objects),
                 _ => {}
@@ -113,7 +113,7 @@ impl Stack {
     }
 }
 
-/// Places in the code to which stacks return, as addresses in the binary's file.
+/// Return addresses of stacks in the code, as addresses in the binary's file.
 pub(super) fn returns(stacks: &[Stack], code: Span, bias: u64) -> Vec<u64> {
     let words = stacks.iter().flat_map(Stack::words);
     let places: BTreeSet<u64> =
@@ -123,14 +123,14 @@ pub(super) fn returns(stacks: &[Stack], code: Span, bias: u64) -> Vec<u64> {
 
 fn blocked(process: &Process, tid: u32) -> Option<String> {
     let text = read_text(format!("/proc/{}/task/{tid}/syscall", process.pid)).ok()?;
-    // "running", or -1 where it is blocked elsewhere than in a system call.
+    // "running", or -1 if it is blocked outside of a system call.
     (text.split_ascii_whitespace().count() >= 3).then_some(text)
 }
 
-/// When a process began, in nanoseconds of CLOCK_MONOTONIC; a second early, as ticks are coarse.
+/// When a process began, in ns of CLOCK_MONOTONIC; a second early, as ticks are coarse.
 fn began(process: &Process) -> Option<u64> {
     let stat = read_text(format!("/proc/{}/stat", process.pid)).ok()?;
-    // In ticks of CLOCK_BOOTTIME; the name before may hold anything but ends with a bracket.
+    // In ticks of CLOCK_BOOTTIME; the name before may contain anything but ends with a parenthesis.
     let ticks: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
     let per_second = rustix::param::clock_ticks_per_second().max(1);
     let now = |clock| Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default();
@@ -139,7 +139,7 @@ fn began(process: &Process) -> Option<u64> {
     u64::try_from(began.as_nanos()).ok()
 }
 
-/// Whether a chain is one of something that waits.
+/// Whether a chain is that of a waiting future.
 fn makes_sense(chain: &Chain, memory: &Memory, types: &Types, since: u64) -> bool {
     let (Some(first), Some(last)) = (chain.steps.first(), chain.steps.last()) else { return false };
     let is_leaf = |step: usize| matches!(chain.steps.get(step).map(|s| s.what), Some(What::Leaf(_)));
@@ -148,7 +148,7 @@ fn makes_sense(chain: &Chain, memory: &Memory, types: &Types, since: u64) -> boo
         let Some(resource) = types.resource(of) else { return true };
         chain.waits.iter().filter(|wait| wait.step == step).any(|wait| match resource.leads_to_memory() {
             true => memory.is_present(Span { start: wait.at, end: wait.at.saturating_add(8) }),
-            // Timers are set after the program has begun, and not for another century.
+            // Timers are set after the program began, and for less than a century.
             false => (since..since.saturating_add(CENTURY)).contains(&wait.at),
         })
     };

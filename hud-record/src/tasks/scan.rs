@@ -1,21 +1,21 @@
-//! Every task of a process, by a search of its memory.
+//! Finds every task of a process by a search of its memory.
 //!
-//! A task's `Cell` (tokio/src/runtime/task/core.rs) begins, at a multiple of 128, with its `Header`: state, next in queue,
-//! vtable, owner. So one word in sixteen is compared with the vtables. Freed cells and copies keep the vtable's address;
-//! what distinguishes them is the count of references and the link in the queue, which allocators overwrite, and the owner,
-//! which a task gets once it is at its place. (75,000 of 75,000 tasks were found so, with 2,400 stale cells rejected.)
+//! A task's `Cell` (tokio/src/runtime/task/core.rs) begins, at a multiple of 128, with its `Header`: state, next in
+//! queue, vtable, owner. So one word in sixteen is compared with the vtables. Freed cells and copies keep the vtable's
+//! address; they differ in the reference count and the queue link, which allocators overwrite, and in the owner, which
+//! a task gets at its final address. (75,000 of 75,000 tasks were found so, and 2,400 stale cells rejected.)
 
 use std::{collections::HashMap, time::Instant};
 
 use super::memory::{MOST_PIECES, Memory, Span};
-use crate::{error::Result, target::TaskVtable};
+use crate::{error::Result, inspect::TaskVtable};
 
 /// Alignment of a `Cell` on x86_64.
 const ALIGN: u64 = 128;
 /// Bytes that are read at once.
 const AT_ONCE: u64 = 1 << 20;
 
-/// Most that a search may take.
+/// The limits of a search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Bytes that are read.
@@ -26,7 +26,7 @@ pub(super) struct Limits {
     pub(super) deadline: Instant,
 }
 
-/// The word of state in a header (tokio/src/runtime/task/state.rs).
+/// The state word of a header (tokio/src/runtime/task/state.rs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct State(pub(super) u64);
 
@@ -48,30 +48,30 @@ impl State {
     }
 }
 
-/// A task as the search found it.
+/// A task as found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     /// Address of its header.
     pub(super) at: u64,
-    /// Which of the vtables is its.
+    /// Index of its vtable.
     pub(super) vtable: usize,
     pub(super) state: State,
     pub(super) id: u64,
-    /// The list of tasks that owns it: one for each runtime and each `LocalSet`. 0 for work of the blocking pool.
+    /// The list that owns the task: one per runtime and `LocalSet`. 0 for work of the blocking pool.
     pub(super) owner: u64,
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     pub(super) tasks: Vec<Found>,
     /// Bytes that were read.
     pub(super) read: u64,
-    /// Which limit ended it before the end, in words.
+    /// Message: the limit that ended it early.
     pub(super) stopped: Option<&'static str>,
 }
 
-/// The vtables that are looked for.
+/// The vtables to search for.
 #[derive(Debug)]
 pub(super) struct Vtables {
     tables: Vec<TaskVtable>,
@@ -80,7 +80,7 @@ pub(super) struct Vtables {
 }
 
 impl Vtables {
-    /// Of a binary that is mapped at this distance from the addresses in its file.
+    /// Of a binary with this load bias.
     pub(super) fn new(tables: Vec<TaskVtable>, load_bias: u64) -> Self {
         let address = |t: &TaskVtable| t.address.wrapping_add(load_bias);
         let by_address = tables.iter().map(address).zip(0..).collect();
@@ -96,7 +96,7 @@ impl Vtables {
         (self.range.0..=self.range.1).contains(&address).then(|| self.by_address.get(&address).copied())?
     }
 
-    /// The task whose header these bytes are, if there is one. `id` reads its id.
+    /// The task with this header, if it is one. `id` reads its id.
     pub(super) fn task(&self, at: u64, header: &[u8; 32], id: impl FnOnce(u64) -> Option<u64>) -> Option<Found> {
         let [state, next, vtable, owner] = words(header);
         let index = self.find(vtable)?;
@@ -125,12 +125,12 @@ fn words(bytes: &[u8; 32]) -> [u64; 4] {
     words
 }
 
-/// Searches all memory in which there can be tasks.
+/// Searches all memory that may contain tasks.
 pub(super) fn scan(memory: &mut Memory, vtables: &Vtables, limits: Limits) -> Result<Scan> {
     let mut present = Vec::new();
     let mut scan = Scan::default();
     for heap in memory.heaps()? {
-        present.extend(memory.look(heap, limits.deadline));
+        present.extend(memory.present_pages(heap, limits.deadline));
     }
     memory.remember(present.clone());
     let mut batch = Batch::default();
@@ -150,8 +150,9 @@ pub(super) fn scan(memory: &mut Memory, vtables: &Vtables, limits: Limits) -> Re
     Ok(scan)
 }
 
-/// No two tasks have one id. Of work that waits for the blocking pool, which has no owner, copies stay in memory: 76 of one
-/// piece after a second, with tokio 1.38. One that was polled is the task; where all wait, none can be distinguished from a copy.
+/// Ids are unique. Work that waits for the blocking pool has no owner, and copies of it stay in memory: 76 of one item
+/// after a second, with tokio 1.38. One that was polled is the task; if all wait, none can be distinguished from a
+/// copy.
 fn distinct(mut tasks: Vec<Found>) -> Vec<Found> {
     let is_copy = |t: &Found| t.owner == 0 && !t.state.is_running() && !t.state.is_complete();
     tasks.sort_by_key(|t| (t.id, is_copy(t), t.at));
@@ -166,7 +167,7 @@ fn distinct(mut tasks: Vec<Found>) -> Vec<Found> {
     distinct
 }
 
-/// What is read at once.
+/// Ranges that are read at once.
 #[derive(Default)]
 struct Batch {
     pieces: Vec<Span>,
@@ -202,12 +203,12 @@ impl Batch {
                 bytes = rest;
                 done += 1;
             }
-            // The piece that could not be read was unmapped meanwhile, or a part of it.
+            // The range that could not be read was unmapped meanwhile, at least in part.
             left = left.get(done + 1..).unwrap_or_default();
             scan.stopped = match () {
-                () if scan.read >= limits.bytes => Some("so many bytes were read"),
-                () if scan.tasks.len() >= limits.tasks => Some("so many tasks were found"),
-                () if Instant::now() >= limits.deadline => Some("it took so long"),
+                () if scan.read >= limits.bytes => Some("the limit of bytes was reached"),
+                () if scan.tasks.len() >= limits.tasks => Some("the limit of tasks was reached"),
+                () if Instant::now() >= limits.deadline => Some("the time limit was reached"),
                 () => None,
             };
         }
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_a_task_are_none() {
+    fn ignores_copies_of_a_task() {
         let work = |at, id, state| Found { at, vtable: 1, state: State(state), id, owner: 0 };
         let (queued, running, one) = (work(0x80, 1, 0xcc), work(0x100, 2, 0xc9), work(0x180, 3, 0xcc));
         let copies = [work(0x200, 1, 0xcc), work(0x280, 2, 0xcc)];

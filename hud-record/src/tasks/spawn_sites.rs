@@ -1,21 +1,21 @@
 //! Where tasks were spawned: programs built with `tokio_unstable` keep it in each task, as the address of a `Location`.
 //!
-//! The `Location` was relocated, so it is present in the target. The name in it is read-only data: the file has it, and
-//! reading it through the target would page it in there.
+//! The `Location` was relocated, so it is present in the target. The file name in it is read-only data, which is read
+//! from the file: reading it through the target would page it in there.
 
 use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
 
 use super::memory::{Memory, Span};
-use crate::target::Process;
+use crate::inspect::Process;
 
 /// Bytes of a path.
 const LONGEST: u64 = 1024;
-/// Different places that are kept.
+/// Distinct locations that are kept.
 const MOST: usize = 64 << 10;
 
 pub(super) struct SpawnSites {
     exe: Option<File>,
-    /// Address, place in the file and size there of what is no code.
+    /// Address, file offset and file size of segments without code.
     data: Vec<[u64; 3]>,
     load_bias: u64,
     known: HashMap<u64, Option<(String, u32)>>,
@@ -26,7 +26,7 @@ impl SpawnSites {
         SpawnSites { exe: File::open(process.exe_path()).ok(), data, load_bias, known: HashMap::new() }
     }
 
-    /// File and line of the place whose address is at an address.
+    /// File and line of the location whose address is stored at an address.
     pub(super) fn of(&mut self, memory: &Memory, at: u64) -> Option<(String, u32)> {
         let location = word(&memory.bytes(Span { start: at, end: at.checked_add(8)? })?, 0)?;
         if let Some(known) = self.known.get(&location) {
@@ -54,7 +54,7 @@ impl SpawnSites {
         }
         let mut text = vec![0; usize::try_from(length).ok()?];
         self.exe.as_ref()?.read_exact_at(&mut text, offset.checked_add(name - start)?).ok()?;
-        // std has a zero behind it since 1.89.
+        // std adds a zero byte since 1.89.
         let text = String::from_utf8(text).ok()?;
         let line = u32::try_from(place & u64::from(u32::MAX)).ok()?;
         text.ends_with(".rs").then_some((text, line))

@@ -1,4 +1,4 @@
-//! What tasks wait for in plain words, who holds it, and who waits for whom in a cycle.
+//! Describes the resources that tasks wait for, their holders, and cycles of waiting tasks.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,44 +12,44 @@ use super::{
     layout::{GuardKind, ResourceKind, Shape},
 };
 use crate::{
-    names::{Whose, whose_file},
-    target::{generic_arguments, type_name},
+    inspect::{generic_arguments, type_name},
+    symbols::{Origin, file_origin},
 };
 
-/// Descriptors that are looked at.
+/// Descriptors that are examined.
 const MOST_FDS: usize = 256 << 10;
 /// Bytes of one table of sockets, or of descriptors, that are read.
 const MOST_SOCKETS: u64 = 16 << 20;
-/// Holders of one thing that are named.
+/// Holders of one resource that are reported.
 const MOST_HOLDERS: usize = 32;
-/// Permits of a tokio `RwLock` that a writer takes all of (tokio/src/sync/rwlock.rs).
+/// Permits of a tokio `RwLock`, all of which a writer takes (tokio/src/sync/rwlock.rs).
 const MOST_READERS: u64 = (u32::MAX >> 3) as u64;
 
-/// What is known of resources beyond the tasks' own memory.
+/// Facts about resources beyond the tasks' own memory.
 pub(super) struct Resources<'a> {
     dump: &'a Dump,
     /// Tasks by the address of their header.
     tasks: HashMap<u64, usize>,
     /// Tasks that hold a semaphore, by its address.
     holders: HashMap<u64, Vec<(usize, &'a Hold)>>,
-    /// File descriptors by the address that tokio has registered them with.
+    /// File descriptors by the address with which tokio registered them.
     fds: HashMap<u64, u32>,
-    /// What sockets are connected to, by their inode.
+    /// Addresses of sockets, by inode.
     sockets: HashMap<u64, String>,
-    /// CLOCK_MONOTONIC when the tasks were read, in nanoseconds.
+    /// CLOCK_MONOTONIC (ns) when the tasks were read.
     now: u64,
 }
 
-/// Who holds what a task waits for.
+/// A holder of a task's resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Holder {
-    /// Which of the tasks.
+    /// Index of the task.
     pub(super) task: usize,
     /// The local that holds it.
     pub(super) local: Option<String>,
-    /// Where the holder awaits something meanwhile: function, file and line.
+    /// Where the holder awaits meanwhile: function, file and line.
     pub(super) at: Option<(String, String, u32)>,
-    /// Whether it surely holds it.
+    /// Whether it is certain.
     pub(super) is_certain: bool,
     pub(super) kind: GuardKind,
 }
@@ -76,7 +76,7 @@ impl<'a> Resources<'a> {
         }
     }
 
-    /// How long the earliest and the latest of some timers have to go, in words.
+    /// The remaining time of the earliest and the latest of some timers, as text.
     pub(super) fn timers(&self, waits: impl Iterator<Item = Wait>) -> Option<String> {
         let (mut first, mut last) = (u64::MAX, 0);
         for wait in waits {
@@ -96,7 +96,7 @@ impl<'a> Resources<'a> {
         }
     }
 
-    /// What a task waits for, in words. Tasks whose words are the same wait for the same thing.
+    /// The resource that a task waits for, as text. Tasks with equal texts wait for the same one.
     pub(super) fn words(&self, task: &Task, wait: &Wait) -> String {
         match wait.kind {
             ResourceKind::Timer => format!("a timer, {}", self.left(wait.at)),
@@ -120,7 +120,7 @@ impl<'a> Resources<'a> {
         }
     }
 
-    /// The task that a task waits for the end of.
+    /// The task whose end a task waits for.
     pub(super) fn awaited(&self, wait: &Wait) -> Option<usize> {
         (wait.kind == ResourceKind::Task).then(|| self.tasks.get(&wait.at).copied())?
     }
@@ -129,7 +129,7 @@ impl<'a> Resources<'a> {
         self.dump.types.get(task.of).map_or("", |t| t.name.as_str())
     }
 
-    /// What the semaphore is the inside of: said by the function that waits for it.
+    /// The lock or channel that contains the semaphore, by the function that waits for it.
     fn lock(&self, task: &Task, wait: &Wait) -> String {
         let steps = task.chain.as_ref().and_then(|c| c.steps.get(..wait.step)).unwrap_or_default();
         let names = steps.iter().rev().map_while(|step| match step.what {
@@ -157,12 +157,12 @@ impl<'a> Resources<'a> {
         named.unwrap_or_else(|| "a semaphore".into())
     }
 
-    /// Whether a holder is all that it takes for nothing to be free.
+    /// Whether a single holder leaves nothing free.
     fn is_exclusive(hold: &Hold) -> bool {
         matches!(hold.kind, GuardKind::Mutex | GuardKind::Write | GuardKind::Receiver)
     }
 
-    /// Who holds what a task waits for: no one, where it is free.
+    /// The holders of a task's resource; none if it is free.
     pub(super) fn holders(&self, wait: &Wait) -> Vec<Holder> {
         if wait.kind != ResourceKind::Semaphore {
             return Vec::new();
@@ -177,7 +177,7 @@ impl<'a> Resources<'a> {
                 GuardKind::Write => hold.count.unwrap_or(MOST_READERS),
                 _ => hold.count.unwrap_or(1),
             };
-            // What is free is not held. Of permits of which there are many, that says nothing.
+            // A free resource is not held. That says nothing for one of many permits.
             if (Self::is_exclusive(hold) && free.is_some_and(|free| free >= held)) || held == 0 {
                 continue;
             }
@@ -189,7 +189,7 @@ impl<'a> Resources<'a> {
                 _ => state.guards.get(hold.local)?.name.as_deref(),
             });
             let local = local.map(hud_common::clean_name);
-            // Of a guard inside a library, where the program's own code called that.
+            // For a guard inside a library, where the program's own code called it.
             let at = states.find_map(|(name, state)| {
                 let line = state.at.as_ref().filter(|l| is_own(&l.file))?;
                 Some((type_name(name), line.file.clone(), line.line))
@@ -199,18 +199,18 @@ impl<'a> Resources<'a> {
         found
     }
 
-    /// Whether all permits of what a task waits for are taken.
+    /// Whether all permits of a task's resource are taken.
     pub(super) fn is_held(&self, wait: &Wait) -> bool {
         wait.kind == ResourceKind::Semaphore && self.dump.free.get(&wait.at) == Some(&0)
     }
 
-    /// Cycles of tasks of which each waits for the next, and so for ever. Only what is certain counts: a lock is free once all
-    /// have let go of it, so one holder that waits is enough; permits may come from others, of which nothing is known.
+    /// Cycles of tasks that each wait for the next one, and so never end. Only certain holders count: a lock is free
+    /// once all have released it, so one waiting holder suffices; permits may come from other, unknown tasks.
     pub(super) fn cycles(&self) -> Vec<Vec<usize>> {
         let mut next: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         let mut known: HashMap<u64, Vec<usize>> = HashMap::new();
         for (index, task) in self.dump.tasks.iter().enumerate().filter(|(_, t)| t.is == Is::Suspended) {
-            // With several branches, another one may go on.
+            // With several branches, another one may proceed.
             let Some(chain) = task.chain.as_ref().filter(|c| c.waits.len() == 1 && self.leaves(c) == 1) else {
                 continue;
             };
@@ -231,7 +231,7 @@ impl<'a> Resources<'a> {
         chain.steps.iter().filter(|s| !matches!(s.what, What::Await(..))).count()
     }
 
-    /// What a descriptor is.
+    /// A descriptor's target.
     fn about(&self, fd: u32) -> String {
         let Ok(link) = fs::read_link(format!("/proc/{}/fd/{fd}", self.dump.process.pid)) else { return String::new() };
         let link = link.to_string_lossy();
@@ -256,9 +256,9 @@ impl Dump {
     }
 }
 
-/// The cycles in a graph, by what comes next. Each node is in one at most.
+/// The cycles in a graph given by successors. Each node is in at most one.
 fn cycles(mut next: BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
-    // Nodes without a successor are removed until there are none: all that is left leads into a cycle.
+    // Nodes without successor are removed repeatedly: all that remain lead into a cycle.
     let mut before: HashMap<usize, Vec<usize>> = HashMap::new();
     for (&node, to) in &next {
         for &to in to {
@@ -298,10 +298,10 @@ fn cycles(mut next: BTreeMap<usize, BTreeSet<usize>>) -> Vec<Vec<usize>> {
 
 /// Whether a source file is the program's own.
 pub(super) fn is_own(file: &str) -> bool {
-    !matches!(whose_file(file), Some(whose) if whose != Whose::Own)
+    !matches!(file_origin(file), Some(origin) if origin != Origin::Own)
 }
 
-/// As people read it: three digits.
+/// A duration with three digits.
 fn seconds(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match () {
@@ -312,7 +312,7 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-/// Descriptors by the number that they were added to an epoll with: tokio gives the address of its `ScheduledIo`.
+/// Descriptors by the number registered in an epoll: tokio passes the address of its `ScheduledIo`.
 fn fds(pid: u32) -> io::Result<HashMap<u64, u32>> {
     let mut found = HashMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten().take(MOST_FDS) {
@@ -340,7 +340,7 @@ fn fds(pid: u32) -> io::Result<HashMap<u64, u32>> {
     Ok(found)
 }
 
-/// What sockets are, by inode: `TCP 127.0.0.1:80 to 10.0.0.7:443`.
+/// Descriptions of sockets, by inode: `TCP 127.0.0.1:80 to 10.0.0.7:443`.
 fn sockets(pid: u32) -> HashMap<u64, String> {
     let mut found = HashMap::new();
     for (table, name) in [("tcp", "TCP"), ("tcp6", "TCP"), ("udp", "UDP"), ("udp6", "UDP")] {
@@ -373,7 +373,7 @@ fn sockets(pid: u32) -> HashMap<u64, String> {
     found
 }
 
-/// `0100007F:1F90`: words in the byte order of the machine, and a port.
+/// `0100007F:1F90`: words in the machine's byte order, and a port.
 fn address(text: &str) -> Option<String> {
     let (host, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -396,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cycles_are_found_and_what_leads_to_them_or_nowhere_is_not() {
+    fn finds_cycles_only() {
         let graph = |edges: &[(usize, usize)]| {
             let mut next: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
             for &(from, to) in edges {
@@ -407,16 +407,16 @@ mod tests {
         assert_eq!(graph(&[(1, 2), (2, 3)]), Vec::<Vec<usize>>::new());
         assert_eq!(graph(&[(1, 2), (2, 1)]), [[1, 2]]);
         assert_eq!(graph(&[(5, 5)]), [[5]]);
-        // One that waits for the cycle, and another holder that goes on.
+        // One task that waits for the cycle, and another holder that proceeds.
         assert_eq!(graph(&[(0, 1), (1, 2), (2, 1), (1, 9), (7, 2), (9, 10)]), [[1, 2]]);
         assert_eq!(graph(&[(1, 2), (2, 1), (3, 4), (4, 3), (2, 3)]).len(), 2);
-        // Long ones take no longer.
+        // A long one takes linear time.
         let long: Vec<(usize, usize)> = (0..100_000).map(|n| (n, (n + 1) % 100_000)).collect();
         assert_eq!(graph(&long)[0].len(), 100_000);
     }
 
     #[test]
-    fn addresses_of_sockets_read_as_people_write_them() {
+    fn formats_socket_addresses() {
         assert_eq!(address("0100007F:1F90").as_deref(), Some("127.0.0.1:8080"));
         assert_eq!(address("00000000000000000000000001000000:0050").as_deref(), Some("[::1]:80"));
         assert_eq!(address("ä:0050"), None);

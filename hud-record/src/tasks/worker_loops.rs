@@ -1,33 +1,33 @@
-//! Which threads run the loop of a runtime's worker, by their stacks.
+//! Finds the threads that run the loop of a runtime's worker, by their stacks.
 //!
-//! Tokio runs a worker's loop as one long poll of a blocking task. `raw::poll(header)` and the frames around it keep the
-//! address of that task's `Header` on the stack, near its outermost end. So the words of the stack are searched from that
-//! end for an address at which a header of such a task type lies, whose task is running.
+//! Tokio runs a worker's loop as one long poll of a blocking task. `raw::poll(header)` and the frames around it keep
+//! the address of that task's `Header` on the stack, near its outermost end. So the words of the stack are searched
+//! from that end for the address of a header of such a task type whose task is running.
 //!
-//! A thread that is off CPU shows its stack pointer in `/proc/PID/task/TID/syscall`; of others the caller may know one.
-//! The stack ends at the thread control block, which lies right above it (glibc and musl alike) and begins with its own
-//! address; that address is the thread's `fsbase`.
+//! A thread that is off CPU shows its stack pointer in `/proc/PID/task/TID/syscall`; for others the caller may know
+//! one. The stack ends at the thread control block, which is right above it (glibc and musl alike) and begins with its
+//! own address; that address is the thread's `fsbase`.
 
 use std::{collections::HashSet, fs::File, os::unix::fs::FileExt as _};
 
 use hud_common::wire::WorkerPlace;
 
-use crate::target::{Process, TaskKind, Tokio, VTABLE_ID_OFFSET, read_text};
+use crate::inspect::{Process, TaskKind, Tokio, VTABLE_ID_OFFSET, read_text};
 
-/// Bytes of stack that are read at once: a page, so that what can be read is.
+/// Bytes of stack that are read at once: a page, so that a readable part is read.
 const PAGE: usize = 4096;
-/// Most bytes of one stack that are read.
+/// Bytes of one stack that are read.
 const MOST_STACK: u64 = 512 << 10;
-/// Most addresses of one stack at which a header is looked for.
+/// Addresses of one stack that are checked for a header.
 const MOST_CANDIDATES: usize = 128;
-/// Most words of thread-local storage in which a task id is looked for.
+/// Words of thread-local storage that are searched for a task id.
 const MOST_WORDS: u64 = 512;
 /// `tokio::runtime::task::core::Cell` is `repr(align(128))` on x86_64.
 const HEADER_ALIGN: u64 = 128;
 /// The flags of a task that is being polled (tokio/src/runtime/task/state.rs: RUNNING, COMPLETE).
 const LIFECYCLE: u64 = 0b11;
 const RUNNING: u64 = 0b01;
-/// Largest task that is believed to be one.
+/// Largest accepted offset of the id in a task.
 const MOST_ID_OFFSET: u64 = 4096;
 
 /// A worker's loop on a thread.
@@ -35,34 +35,33 @@ const MOST_ID_OFFSET: u64 = 4096;
 pub(crate) struct WorkerLoop {
     /// The thread that runs it.
     pub(crate) tid: u32,
-    /// The id of the task that the loop is.
+    /// The id of the loop's task.
     pub(crate) task_id: u64,
-    /// Address of its poll function, in the process.
+    /// Address of its poll function in the process.
     pub(crate) poll_addr: u64,
-    /// The address of the runtime's handle, and the worker's index in the runtime, where debug information says where they
-    /// are.
+    /// The address of the runtime's handle and the worker's index, if debug information gives their offsets.
     pub(crate) place: Option<(u64, u64)>,
 }
 
-/// Finds them in one process.
+/// Finds the worker loops of one process.
 #[derive(Debug)]
 pub(crate) struct WorkerLoops {
     pid: u32,
     memory: File,
     /// Addresses of the poll functions of such loops.
     polls: HashSet<u64>,
-    /// The binary in the process.
+    /// The binary's address range in the process.
     image: (u64, u64),
     /// `CONTEXT`: its distance from `fsbase`, and its size in words.
     context: Option<(i64, u64)>,
-    /// The current task's id: its distance from `fsbase`.
+    /// The distance of the current task's id from `fsbase`.
     task_id: Option<i64>,
     place: Option<WorkerPlace>,
 }
 
 impl WorkerLoops {
-    /// For a process whose binary occupies `image`, `load_bias` from the addresses in its file. `None` where it has no
-    /// workers, or its memory cannot be read.
+    /// For a process whose binary occupies `image` with this `load_bias`. `None` if it has no workers, or its memory
+    /// cannot be read.
     pub(crate) fn new(process: &Process, tokio: &Tokio, image: (u64, u64), load_bias: u64) -> Option<Self> {
         let loops = tokio.poll_fns.iter().filter(|p| p.kind == TaskKind::Worker);
         let polls: HashSet<u64> = loops.map(|p| p.address.wrapping_add(load_bias)).collect();
@@ -80,14 +79,14 @@ impl WorkerLoops {
         })
     }
 
-    /// The current task's id is in this word of `CONTEXT`.
+    /// Sets the word of `CONTEXT` that holds the current task's id.
     pub(crate) fn know_task_id_word(&mut self, word: u64) {
         if let Some((context, _)) = self.context {
             self.task_id = context.checked_add_unsigned(word.saturating_mul(8));
         }
     }
 
-    /// The loop that a thread runs. `last_seen` is asked for a stack pointer where the thread is on a CPU, or waits for one.
+    /// The loop that a thread runs. `last_seen` gives a stack pointer if the thread is running or runnable.
     pub(crate) fn of_thread(&self, tid: u32, last_seen: impl FnOnce() -> Option<u64>) -> Option<WorkerLoop> {
         let sp = self.blocked_at(tid).or_else(last_seen)?;
         let stack = self.stack(sp)?;
@@ -110,8 +109,8 @@ impl WorkerLoops {
         None
     }
 
-    /// The stack pointer of a thread that is blocked: `syscall` has the number of its system call and six arguments, or -1,
-    /// and then stack pointer and program counter (proc(5)).
+    /// The stack pointer of a blocked thread: `syscall` has the system call's number and six arguments, or -1, then
+    /// stack pointer and program counter (proc(5)).
     fn blocked_at(&self, tid: u32) -> Option<u64> {
         let text = read_text(format!("/proc/{}/task/{tid}/syscall", self.pid)).ok()?;
         let sp = text.split_ascii_whitespace().rev().nth(1)?;
@@ -141,7 +140,7 @@ impl WorkerLoops {
         None
     }
 
-    /// Whether a thread control block is at an address that holds itself. glibc has it once more (`tcbhead_t::self`,
+    /// Whether an address that holds itself is a thread control block. glibc has it once more (`tcbhead_t::self`,
     /// sysdeps/x86_64/nptl/tls.h), musl has a ring of them (`struct pthread`'s `prev` and `next`,
     /// src/internal/pthread_impl.h).
     fn is_control_block(&self, at: u64) -> bool {
@@ -152,7 +151,7 @@ impl WorkerLoops {
         }
     }
 
-    /// Whether a word may be the address of a task's header or core: not of the stack, nor of the binary.
+    /// Whether a word may be the address of a task's header or core: outside of the stack and of the binary.
     fn may_be_header(&self, word: u64, sp: u64, fsbase: u64) -> bool {
         word.is_multiple_of(8)
             && word >= 0x10000
@@ -161,7 +160,7 @@ impl WorkerLoops {
             && !(self.image.0..self.image.1).contains(&word)
     }
 
-    /// Id and poll function of the task at an address, where that is a worker's loop, and being polled.
+    /// Id and poll function of the task at an address, if that is a worker's loop being polled.
     fn running_loop(&self, at: u64) -> Option<(u64, u64)> {
         // `Header`: state, queue_next, vtable, owner_id.
         let [state, _, vtable, owner] = self.words(at)?;
@@ -177,7 +176,7 @@ impl WorkerLoops {
         Some((id, poll_addr))
     }
 
-    /// The runtime's handle and the worker's index of the scheduler's context that the thread has entered.
+    /// The runtime's handle and the worker's index, by the scheduler context that the thread has entered.
     fn place(&self, fsbase: u64, place: WorkerPlace) -> Option<(u64, u64)> {
         let scheduler = fsbase.wrapping_add_signed(self.context?.0).wrapping_add((place.scheduler - 1).wrapping_mul(8));
         let context = self.word(scheduler).filter(|&c| c != 0)?;
@@ -186,7 +185,7 @@ impl WorkerLoops {
         Some((handle, self.word(worker.wrapping_add(place.index))?))
     }
 
-    /// Whether some word of the thread's `CONTEXT` is this task's id.
+    /// Whether a word of the thread's `CONTEXT` is this task's id.
     fn context_holds(&self, fsbase: u64, task_id: u64) -> bool {
         let Some((context, words)) = self.context else { return false };
         let at = fsbase.wrapping_add_signed(context);

@@ -1,8 +1,8 @@
-//! Whole stacks without frame pointers: unwind tables of all the code that the target has mapped, in the kernel program's
-//! maps.
+//! Complete stacks without frame pointers: unwind tables of all code that the target has mapped, in the kernel
+//! program's maps.
 //!
-//! They are made before the recording begins; afterwards a thread of low priority looks whether something new was mapped,
-//! every few seconds, and soon when a walk has come to code that is in no known mapping.
+//! They are built before the recording starts. Afterwards a thread of low priority checks for new mappings every few
+//! seconds, and soon after a stack walk has reached code outside of all known mappings.
 
 pub mod table;
 
@@ -27,33 +27,33 @@ use table::Table;
 use crate::{
     bpf,
     error::{Error, Result},
-    intake::{
-        AskError, Intake,
+    inspect::{self, Process, clean},
+    privilege,
+    sandbox::{
+        AskError, Sandbox,
         protocol::{Answer, Request},
     },
-    names::Sources,
-    privilege,
-    target::{self, Process, clean},
+    symbols::Sources,
 };
 
-/// How often to look for new mappings unasked.
+/// Interval of the regular checks for new mappings.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long to wait between two looks that were asked for; twice as long after each that found nothing new.
+/// Least pause between two requested checks, doubled after each that finds nothing new.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
-/// Where the kernel runs what it replaced by a probe, and where probed functions return to. What is there is no code of
-/// the target's, and the kernel program knows its way out of it.
+/// Where the kernel executes the instructions that probes replaced, and where probed functions return to. It has no
+/// code of the target, and the kernel program can unwind out of it.
 const PROBES: &str = "[uprobes]";
 /// The kernel's code in the target.
 const VDSO: &str = "[vdso]";
-/// Bytes of it that are believed.
+/// Longest vDSO that is read.
 const LARGEST_VDSO: u64 = 1 << 20;
-/// Room for what is mapped later: rows, and index entries (of 256 bytes of code).
+/// Space for later mappings: rows, and index entries (of 256 bytes of code).
 const HEADROOM: (usize, usize) = (256 << 10, 128 << 10);
 
-/// A file, by device and inode, and its path for what is no file.
+/// A file, by device and inode, and its path for mappings without a file.
 type FileId = (String, u64, String);
 
-/// Where a file's table lies in the maps, or why it has none.
+/// Position of a file's table in the maps.
 #[derive(Clone, Debug)]
 struct Placed {
     rows: u32,
@@ -62,34 +62,34 @@ struct Placed {
     table: TableShape,
 }
 
-/// What is left of a [`Table`] once it is loaded.
+/// The part of a [`Table`] that is kept after it is loaded.
 #[derive(Clone, Debug, Default)]
 struct TableShape {
     base: u64,
     segments: Vec<table::Segment>,
 }
 
-/// Tables that were made but not loaded yet.
+/// Tables that are built but not loaded yet.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
-    code: Vec<target::Mapping>,
+    code: Vec<inspect::Mapping>,
     tables: HashMap<FileId, Result<Table, String>>,
 }
 
 impl Prepared {
-    /// Makes the tables of all that the process has mapped.
-    pub(crate) fn of(process: &Process, intake: &Intake) -> Result<Self> {
+    /// Builds the tables of all mapped code of the process.
+    pub(crate) fn of(process: &Process, sandbox: &Sandbox) -> Result<Self> {
         let mut prepared = Prepared { code: process.code()?, tables: HashMap::new() };
         for mapping in &prepared.code {
             let id = file_id(mapping);
             if has_content(mapping) && !prepared.tables.contains_key(&id) {
-                prepared.tables.insert(id, build(process, mapping, intake));
+                prepared.tables.insert(id, build(process, mapping, sandbox));
             }
         }
         Ok(prepared)
     }
 
-    /// Gives the kernel program's maps their size.
+    /// Sets the size of the kernel program's maps.
     pub(crate) fn size(&self, loader: &mut EbpfLoader<'_>) {
         let (rows, index) = self.room();
         let entries = |n| u32::try_from(n).unwrap_or(u32::MAX);
@@ -101,7 +101,7 @@ impl Prepared {
         tables.fold(HEADROOM, |(rows, index), t| (rows + t.rows.len(), index + t.index.len()))
     }
 
-    /// What has no table, and why, in words.
+    /// The files without a table, each with the reason.
     pub(crate) fn notes(&self) -> Vec<String> {
         let why = |(id, table): (&FileId, &Result<Table, String>)| {
             table.as_ref().err().map(|why| format!("no unwind table of {}: {why}", clean(&id.2)))
@@ -110,24 +110,24 @@ impl Prepared {
     }
 }
 
-fn file_id(mapping: &target::Mapping) -> FileId {
+fn file_id(mapping: &inspect::Mapping) -> FileId {
     (mapping.file.0.clone(), mapping.file.1, mapping.path.clone())
 }
 
-/// Whether there is something to make a table of.
-fn has_content(mapping: &target::Mapping) -> bool {
+/// Whether a table can be built of it.
+fn has_content(mapping: &inspect::Mapping) -> bool {
     mapping.path.starts_with('/') || mapping.path == VDSO
 }
 
-/// Has the child make a file's table. The recorder itself reads nothing of it.
-fn build(process: &Process, mapping: &target::Mapping, intake: &Intake) -> Result<Table, String> {
-    // Twice, where another one's file ended the child.
+/// Builds a file's table in the sandboxed child: the recorder itself reads nothing of the file.
+fn build(process: &Process, mapping: &inspect::Mapping, sandbox: &Sandbox) -> Result<Table, String> {
+    // Twice, because another file may have ended the child.
     for _ in 0..2 {
         let file = content(process, mapping).map_err(|e| e.to_string())?;
-        return match intake.ask(None, Request::Unwind, vec![file]) {
-            Ok((_, Answer::Unwind(table))) => table.unpack().ok_or_else(|| "the table makes no sense".into()),
+        return match sandbox.ask(None, Request::Unwind, vec![file]) {
+            Ok((_, Answer::Unwind(table))) => table.unpack().ok_or_else(|| "the table is inconsistent".into()),
             Ok((_, Answer::Refused(why))) => Err(clean(&why)),
-            Ok(_) => Err("the process that reads it does not answer as it should".into()),
+            Ok(_) => Err("the sandboxed child gave an unexpected answer".into()),
             Err(AskError::Restarted) => continue,
             Err(e) => Err(e.to_string()),
         };
@@ -135,8 +135,8 @@ fn build(process: &Process, mapping: &target::Mapping, intake: &Intake) -> Resul
     Err(AskError::Restarted.to_string())
 }
 
-/// What is mapped, as a file.
-fn content(process: &Process, mapping: &target::Mapping) -> io::Result<OwnedFd> {
+/// The mapped content, as a file.
+fn content(process: &Process, mapping: &inspect::Mapping) -> io::Result<OwnedFd> {
     if mapping.path != VDSO {
         return Ok(process.open_mapped(mapping)?.into());
     }
@@ -150,7 +150,7 @@ fn content(process: &Process, mapping: &target::Mapping) -> io::Result<OwnedFd> 
 /// The tables in the kernel program's maps.
 struct Tables {
     maps: Maps,
-    /// What is used of the maps' room: rows, index entries.
+    /// Used entries of the maps: rows, index entries.
     used: (usize, usize),
     room: (usize, usize),
     files: HashMap<FileId, Option<Placed>>,
@@ -166,7 +166,7 @@ struct Maps {
 }
 
 impl Maps {
-    /// Descriptors of the maps, which stay where they are: programs that are yet to be loaded look for them there.
+    /// Duplicates the maps' descriptors: programs that are loaded later still need the originals.
     fn of(bpf: &Ebpf) -> Result<Self> {
         let descriptor = |name: &str| match bpf.map(name) {
             Some(Map::Array(data)) => data
@@ -189,7 +189,7 @@ impl Maps {
 }
 
 impl Tables {
-    /// Loads what was prepared.
+    /// Loads the prepared tables.
     fn load(maps: Maps, prepared: Prepared) -> Result<Self> {
         let mut tables =
             Tables { maps, used: (0, 0), room: prepared.room(), files: HashMap::new(), active: Vec::new(), half: 0 };
@@ -205,7 +205,7 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Writes a table to the maps; `None` where there is no more room.
+    /// Writes a table to the maps; `None` if they are full.
     fn place(&mut self, table: Table) -> io::Result<Option<Placed>> {
         let end = (self.used.0 + table.rows.len(), self.used.1 + table.index.len());
         let number = |n: usize| u32::try_from(n).map_err(io::Error::other);
@@ -224,8 +224,8 @@ impl Tables {
         Ok(Some(placed))
     }
 
-    /// Puts the mappings in force. Gives whether they are others than before.
-    fn activate(&mut self, code: &[target::Mapping]) -> io::Result<bool> {
+    /// Activates the mappings. Returns whether they have changed.
+    fn activate(&mut self, code: &[inspect::Mapping]) -> io::Result<bool> {
         let most = usize::try_from(MAX_MAPPINGS).unwrap_or(0);
         let mut mappings: Vec<Mapping> =
             code.iter().filter(|m| m.path != PROBES).take(most).map(|m| self.mapping(m)).collect();
@@ -233,7 +233,7 @@ impl Tables {
         if mappings == self.active {
             return Ok(false);
         }
-        // The half that is not in use.
+        // The inactive half.
         let first = self.half * MAX_MAPPINGS;
         bpf::write_array(self.maps.mappings.as_fd(), first, &mappings)?;
         let count = u32::try_from(mappings.len()).map_err(io::Error::other)?;
@@ -243,7 +243,7 @@ impl Tables {
         Ok(true)
     }
 
-    fn mapping(&self, code: &target::Mapping) -> Mapping {
+    fn mapping(&self, code: &inspect::Mapping) -> Mapping {
         let bare = Mapping { start: code.start, end: code.end, ..Mapping::default() };
         let Some(Some(placed)) = self.files.get(&file_id(code)) else { return bare };
         let Some(vaddr) = table::vaddr(&placed.table.segments, code.offset) else { return bare };
@@ -257,8 +257,8 @@ impl Tables {
         }
     }
 
-    /// Looks what is mapped by now. Gives whether something has changed.
-    fn look(&mut self, process: &Process, intake: &Intake) -> io::Result<bool> {
+    /// Reads the current mappings. Returns whether they have changed.
+    fn update(&mut self, process: &Process, sandbox: &Sandbox) -> io::Result<bool> {
         let code = process.code().map_err(io::Error::other)?;
         let mut new = HashSet::new();
         for mapping in &code {
@@ -266,7 +266,7 @@ impl Tables {
             if !has_content(mapping) || self.files.contains_key(&id) {
                 continue;
             }
-            let placed = match build(process, mapping, intake) {
+            let placed = match build(process, mapping, sandbox) {
                 Ok(table) => self.place(table)?,
                 Err(why) => {
                     tracing::debug!("no unwind table of {}: {why}", clean(&mapping.path));
@@ -290,15 +290,15 @@ impl Tables {
 pub(crate) struct Unwinder {
     ask: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// How many steps had come to unknown code at the last look.
+    /// Number of walks into unknown code at the last request.
     unmapped: u64,
 }
 
-/// The tables on their way into the maps: a tenth of a second for a binary of 200 MB.
+/// Tables being loaded into the maps: a tenth of a second for a binary of 200 MB.
 pub(crate) struct LoadingTables(JoinHandle<Result<Tables>>);
 
 impl LoadingTables {
-    /// Begins to load what was prepared.
+    /// Starts to load the prepared tables.
     pub(crate) fn begin(bpf: &Ebpf, prepared: Prepared) -> Result<Self> {
         let maps = Maps::of(bpf)?;
         let started = thread::Builder::new().name("hud-unwinder".into()).spawn(|| Tables::load(maps, prepared));
@@ -320,7 +320,7 @@ impl Unwinder {
         let (ask, asked) = mpsc::sync_channel(1);
         let keep_up = move || {
             privilege::enter_namer();
-            privilege::stand_back();
+            privilege::lower_priority();
             let (mut looked, mut pause) = (Instant::now(), LEAST_PAUSE);
             loop {
                 match asked.recv_timeout(LOOK_EVERY) {
@@ -328,8 +328,8 @@ impl Unwinder {
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
-                // A process that is gone has nothing new; that it is gone is noticed elsewhere.
-                pause = match tables.look(&process, sources.intake()) {
+                // An exited process has no new mappings; its exit is detected elsewhere.
+                pause = match tables.update(&process, sources.sandbox()) {
                     Ok(true) => LEAST_PAUSE,
                     _ => (pause * 2).min(LOOK_EVERY),
                 };
@@ -341,12 +341,12 @@ impl Unwinder {
         Ok(Unwinder { ask: Some(ask), thread: Some(thread), unmapped: 0 })
     }
 
-    /// Has the thread look soon, if walks have come to unknown code since the last time; `unmapped` is how often, so far.
-    pub(crate) fn look_again(&mut self, unmapped: u64) {
+    /// Requests a check soon if walks have reached unknown code since the last request; `unmapped` counts them.
+    pub(crate) fn request_update(&mut self, unmapped: u64) {
         if unmapped != self.unmapped {
             self.unmapped = unmapped;
             if let Some(ask) = &self.ask {
-                // One that waits already is enough.
+                // One pending request suffices.
                 let _ = ask.try_send(());
             }
         }

@@ -1,7 +1,7 @@
-//! From a file's `.eh_frame` to its unwind table.
+//! Builds a file's unwind table from its `.eh_frame`.
 //!
-//! The bytes are under the control of whoever built the file: every read is checked, and bounds hold on what is made of
-//! them. Code whose rules don't fit into a [`Row`] is left unknown, never guessed.
+//! The file is untrusted: every read is checked, and the result is bounded. Code whose rules do not fit into a [`Row`]
+//! is marked unknown, never guessed.
 
 use std::collections::HashMap;
 
@@ -21,17 +21,17 @@ type Elf<'a> = ElfFile64<'a, object::LittleEndian>;
 
 /// Rows of a table; the largest browsers have 4 million.
 const MAX_ROWS: usize = 8 << 20;
-/// Bytes of code that a table spans.
+/// Bytes of code that a table covers.
 const MAX_SPAN: u64 = 4 << 30;
 
 /// A file's unwind table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// What the rows' addresses are counted from: the lowest address of the file's code.
+    /// The base of the rows' addresses: the lowest address of the file's code.
     pub base: u64,
-    /// Sorted by address; the first one's is 0.
+    /// Sorted by address; the first is 0.
     pub rows: Vec<Row>,
-    /// Entry `n` is the row that holds at `n * BUCKET`; the last one is the last row.
+    /// Entry `n` is the row that applies at `n * BUCKET`; the last one is the last row.
     pub index: Vec<u32>,
     /// The file's segments with code.
     pub segments: Vec<Segment>,
@@ -40,16 +40,16 @@ pub struct Table {
 /// A loadable segment with code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Its place in the file.
+    /// Its offset in the file.
     pub offset: u64,
     /// Its address, before the load bias.
     pub vaddr: u64,
-    /// Its bytes in the file.
+    /// Its size in the file.
     pub size: u64,
 }
 
-/// The address, before the load bias, of the code at a file offset. A mapping starts at its segment's page, whose
-/// beginning may belong to the segment before it in the file.
+/// The address, before the load bias, of the code at a file offset. A mapping starts at its segment's page, which may
+/// begin with the end of the previous segment in the file.
 pub fn vaddr(segments: &[Segment], offset: u64) -> Option<u64> {
     let holds = |s: &&Segment| offset >= s.offset & !0xfff && offset < s.offset.saturating_add(s.size);
     let segment = segments.iter().find(holds)?;
@@ -59,22 +59,22 @@ pub fn vaddr(segments: &[Segment], offset: u64) -> Option<u64> {
 /// Why there is no table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
-    /// The bytes are no ELF file that hud can read.
-    #[error("no ELF file for x86_64: {0}")]
+    /// Not an ELF file that hud can read.
+    #[error("not an ELF file for x86_64: {0}")]
     Elf(String),
-    /// It has no unwind information.
+    /// No unwind information.
     #[error("it has no .eh_frame")]
     None,
-    /// It has too much of it.
-    #[error("its unwind information is past hud's bounds ({0})")]
+    /// Too much unwind information.
+    #[error("its unwind information exceeds hud's limits ({0})")]
     TooLarge(&'static str),
 }
 
-/// Makes the table of an ELF file's code.
+/// Builds the table of an ELF file's code.
 pub fn build(file: &[u8]) -> Result<Table, TableError> {
     let elf = Elf::parse(file).map_err(|e| TableError::Elf(e.to_string()))?;
     if elf.elf_header().e_machine(object::LittleEndian) != elf::EM_X86_64 {
-        return Err(TableError::Elf("another processor's".into()));
+        return Err(TableError::Elf("for another processor".into()));
     }
     let segments = segments(&elf);
     let start = segments.iter().map(|s| s.vaddr).min();
@@ -100,7 +100,7 @@ pub fn build(file: &[u8]) -> Result<Table, TableError> {
     Ok(Table { base: start, index: index(&rows, end - start), rows, segments })
 }
 
-/// The file's segments with code in them.
+/// The file's segments with code.
 fn segments(elf: &Elf<'_>) -> Vec<Segment> {
     let endian = elf.endian();
     let has_code = |h: &&elf::ProgramHeader64<object::LittleEndian>| {
@@ -116,8 +116,8 @@ fn segments(elf: &Elf<'_>) -> Vec<Segment> {
     elf.elf_program_headers().iter().filter(has_code).map(segment).collect()
 }
 
-/// Address and content of `.eh_frame`: by its section header, or where there are no sections by `PT_GNU_EH_FRAME`, whose
-/// header points to it; then it ends with its segment, or with its own terminator.
+/// Address and content of `.eh_frame`: by its section header, or without section headers by `PT_GNU_EH_FRAME`, whose
+/// header points to it; then it extends to its segment's end, or its own terminator.
 fn eh_frame<'a>(elf: &Elf<'a>) -> Option<(u64, &'a [u8])> {
     if let Some(section) = elf.section_by_name(".eh_frame")
         && let Ok(bytes) = section.data()
@@ -139,11 +139,11 @@ fn eh_frame<'a>(elf: &Elf<'a>) -> Option<(u64, &'a [u8])> {
     })
 }
 
-/// What is known of one function's code.
+/// The rows of one function.
 struct Function {
     start: u64,
     end: u64,
-    /// Its rows, in `Functions::rows`; their addresses are counted from `start`.
+    /// Its rows in `Functions::rows`, with addresses relative to `start`.
     rows: (usize, usize),
 }
 
@@ -169,7 +169,7 @@ impl<'a> Functions<'a> {
         let mut cies: HashMap<usize, CommonInformationEntry<Reader<'a>>> = HashMap::new();
         let mut context = UnwindContext::new();
         let mut entries = section.entries(&bases);
-        // An entry that makes no sense ends the list: where the next one begins is then not known.
+        // An invalid entry ends the list, as the start of the next one is then unknown.
         while let Ok(Some(entry)) = entries.next() {
             let CieOrFde::Fde(fde) = entry else { continue };
             let fde = fde.parse(|section, bases, offset: EhFrameOffset| {
@@ -193,7 +193,7 @@ impl<'a> Functions<'a> {
     fn function(&mut self, fde: &FrameDescriptionEntry<Reader<'a>>, context: &mut UnwindContext<usize>) {
         let start = fde.initial_address();
         let Some(end) = start.checked_add(fde.len()) else { return };
-        // The linker leaves the entries of functions that it dropped, at address 0.
+        // The linker leaves the entries of dropped functions, at address 0.
         if start < self.code.0 || end > self.code.1 || start >= end {
             return;
         }
@@ -204,7 +204,7 @@ impl<'a> Functions<'a> {
             let row = match table.next_row() {
                 Ok(Some(row)) => row,
                 Ok(None) => break,
-                // Rules that make no sense: then nothing of the function is believed.
+                // Invalid rules: the whole function is marked unknown.
                 Err(_) => {
                     self.rows.truncate(from);
                     self.rows.push(Row::default());
@@ -229,7 +229,7 @@ impl<'a> Functions<'a> {
         let mut push = |address: u64, rule: Row| {
             let Ok(address) = u32::try_from(address) else { return };
             match rows.last() {
-                // Two functions that claim the same code: the later one's word counts from its start on.
+                // If two functions claim the same code, the later one applies from its start.
                 Some(last) if last.address > address => {}
                 Some(last) if (last.cfa, last.rbp, last.rule) == (rule.cfa, rule.rbp, rule.rule) => {}
                 Some(last) if last.address == address => {
@@ -249,7 +249,7 @@ impl<'a> Functions<'a> {
                     push(address - base, *row);
                 }
             }
-            // Padding between functions is never executed: a gap of less than that is none.
+            // Padding between functions is never executed: a smaller gap is ignored.
             if until.saturating_sub(function.end) > 16 {
                 push(function.end - base, Row::default());
             }
@@ -261,7 +261,7 @@ impl<'a> Functions<'a> {
     }
 }
 
-/// What a row of `.eh_frame` says, where a [`Row`] can say it; its address is not set.
+/// A row of `.eh_frame` as a [`Row`], if it can be expressed; without address.
 fn rule(section: &EhFrame<Reader<'_>>, row: &gimli::UnwindTableRow<usize>) -> Option<Row> {
     let return_address = row.register(X86_64::RA);
     if matches!(return_address, Some(RegisterRule::Undefined)) {
@@ -289,7 +289,7 @@ fn rule(section: &EhFrame<Reader<'_>>, row: &gimli::UnwindTableRow<usize>) -> Op
     }
 }
 
-/// The two shapes of expression that occur: a procedure linkage table's, and a realigned stack's.
+/// The two forms of expression that occur: that of a procedure linkage table, and that of a realigned stack.
 fn expression(
     section: &EhFrame<Reader<'_>>,
     cfa: &UnwindExpression<usize>,
@@ -363,7 +363,7 @@ mod tests {
 
     use super::*;
 
-    /// The row that holds at an address, as the kernel program looks it up.
+    /// The row that applies at an address, as the kernel program looks it up.
     fn row(table: &Table, address: u64) -> Row {
         let bucket = usize::try_from((address - table.base) >> BUCKET_BITS).unwrap();
         let (low, high) = (table.index[bucket] as usize, table.index[bucket + 1] as usize);
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_says_what_eh_frame_says() {
+    fn rows_agree_with_eh_frame() {
         let file = std::fs::read("/proc/self/exe").unwrap();
         let table = build(&file).unwrap();
         let elf = Elf::parse(&*file).unwrap();
@@ -389,7 +389,7 @@ mod tests {
         while let Some(entry) = entries.next().unwrap() {
             let CieOrFde::Fde(fde) = entry else { continue };
             let fde = fde.parse(EhFrame::cie_from_offset).unwrap();
-            // Linker's leftovers aside.
+            // Except for the linker's leftovers.
             if fde.initial_address() < table.base {
                 continue;
             }
@@ -412,7 +412,8 @@ mod tests {
         assert!(rules.contains(&(Rule::Rsp as u8)) && rules.contains(&(Rule::Rbp as u8)), "{rules:?}");
     }
 
-    /// The C library has what compilers don't make: procedure linkage tables, the start of threads, a signal's return.
+    /// The C library has code that compilers do not generate: procedure linkage tables, the start of threads, a
+    /// signal's return.
     #[test]
     fn hand_written_code_has_its_rules() {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -435,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_may_come() {
+    fn survives_any_bytes() {
         let file = std::fs::read("/proc/self/exe").unwrap();
         let head = &file[..1 << 20];
         for cut in [0, 3, 63, 64, 100, 4096, 1 << 16, 1 << 20] {

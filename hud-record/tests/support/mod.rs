@@ -1,6 +1,5 @@
-//! What the tests against the real kernel share: targets, recordings, and reading sessions back.
-//!
-//! `cargo xtask test` builds the target programs and hud-analyze first and says where they are.
+//! Shared by the tests on the real kernel: targets, recordings, and reading sessions back. `cargo xtask test` builds
+//! the target programs and hud-analyze first and sets their paths.
 
 #![allow(
     dead_code,
@@ -28,7 +27,7 @@ use hud_common::session::{Manifest, SessionDir, Table};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rustix::process::{Pid, Signal};
 
-/// Whether tests may use eBPF here. Where HUD_REQUIRE_BPF=1 they must: then the test fails instead of being skipped.
+/// Whether tests may use eBPF here. With HUD_REQUIRE_BPF=1 they must: then the test fails instead of being skipped.
 pub fn may_trace() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
@@ -38,7 +37,7 @@ pub fn may_trace() -> bool {
     root
 }
 
-/// A program that is being watched; killed when dropped.
+/// A program that is being recorded; killed when dropped.
 pub struct Target {
     pub child: Child,
     out: BufReader<std::process::ChildStdout>,
@@ -52,7 +51,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 impl Target {
-    /// Starts a program and waits for its first line, which says that it is at work.
+    /// Starts a program and waits for its first line, which it prints once it runs.
     pub fn start(program: &Path, arguments: &[&str]) -> Self {
         let mut child = Command::new(program)
             .args(arguments)
@@ -105,12 +104,12 @@ pub fn signal_process(pid: u32, signal: Signal) {
 /// `hud-record` with these arguments, not started yet.
 pub fn hud_record() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hud-record"));
-    // Names of one test's target are not another's.
+    // Symbols of one test's target are not another's.
     command.stdin(Stdio::null()).env("HUD_CACHE_DIR", "");
     command
 }
 
-/// Records, and asserts that it went well.
+/// Records, and asserts success.
 pub fn record(pid: u32, session: &Path, arguments: &[&str]) -> Recording {
     let output = hud_record()
         .args(["--pid", &pid.to_string(), "--headless", "--export"])
@@ -119,11 +118,11 @@ pub fn record(pid: u32, session: &Path, arguments: &[&str]) -> Recording {
         .output()
         .unwrap();
     assert!(output.status.success(), "hud-record failed: {}", text(&output.stderr));
-    assert_eq!(text(&output.stdout).trim(), session.to_str().unwrap(), "the session's path goes to stdout");
+    assert_eq!(text(&output.stdout).trim(), session.to_str().unwrap(), "the session's path is printed on stdout");
     Recording::open(session)
 }
 
-/// Waits until it is so.
+/// Waits until the condition holds.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let patience = std::time::Instant::now();
     while !is_so() {
@@ -132,7 +131,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A recording under way; killed when dropped.
+/// A recording in progress; killed when dropped.
 pub struct Recorder {
     child: Child,
     said: Arc<Mutex<String>>,
@@ -140,7 +139,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts a command and listens to what it says on stderr.
+    /// Starts a command and reads its stderr.
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
@@ -175,7 +174,7 @@ impl Recorder {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// What it has said so far; all of it once it has ended.
+    /// Its stderr so far; all of it once it has ended.
     pub fn said(&mut self) -> String {
         if !self.is_running()
             && let Some(reader) = self.reader.take()
@@ -185,7 +184,7 @@ impl Recorder {
         self.said.lock().unwrap().clone()
     }
 
-    /// Waits until it says `what`, and gives that line.
+    /// Waits for a line with `what` on stderr, and returns it.
     pub fn until_it_says(&mut self, what: &str) -> String {
         let patience = std::time::Instant::now();
         loop {
@@ -223,7 +222,7 @@ impl Drop for Recorder {
     }
 }
 
-/// Has hud-analyze prove the session.
+/// Runs `hud-analyze verify`.
 pub fn verify(session: &Path) {
     let program = Path::new(env!("CARGO_BIN_EXE_hud-record")).with_file_name("hud-analyze");
     let output = Command::new(&program).arg("verify").arg(session).output().unwrap();
@@ -263,7 +262,7 @@ impl Recording {
         recording
     }
 
-    /// One whose recorder was killed, or could not seal all of it, and that was recovered.
+    /// A session whose recorder was killed, or could not seal all of it, and that was recovered.
     pub fn open_recovered(path: &Path) -> Self {
         let (session, manifest) = SessionDir::open(path).unwrap();
         assert!(session.unsealed().unwrap().is_empty(), "segments in flight in a recovered session");
@@ -275,7 +274,7 @@ impl Recording {
         recording
     }
 
-    /// What rows refer to is there: stacks, frames, modules.
+    /// Referenced stacks, frames and modules exist.
     pub fn assert_names(&self) {
         let ids = |table, column| -> BTreeSet<i64> { self.integers(table, column).into_iter().flatten().collect() };
         let (stacks, frames, modules) =
@@ -295,8 +294,8 @@ impl Recording {
         }
     }
 
-    /// Closed in order, nothing in flight, and every event accounted for: produced = stored + dropped, where what is
-    /// stored is counted in the files.
+    /// Closed in order, nothing in flight, and every event accounted for: produced = stored + dropped, where stored
+    /// rows are counted in the files.
     fn assert_whole(&self) {
         assert!(self.manifest.complete);
         assert!(self.session.unsealed().unwrap().is_empty(), "segments in flight in a closed session");
@@ -339,7 +338,7 @@ impl Recording {
         (0..values.len()).map(|i| if values.is_null(i) { String::new() } else { values.value(i).into() }).collect()
     }
 
-    /// The stretch in which `stream` was on, by CLOCK_MONOTONIC. It must be one, though in several rows.
+    /// The interval in which `stream` was on, by CLOCK_MONOTONIC. It must be one, though in several rows.
     pub fn window(&self, stream: &str) -> (i64, i64) {
         let (ts, dur) = (self.integers(Table::Coverage, "ts"), self.integers(Table::Coverage, "dur"));
         let streams = self.texts(Table::Coverage, "stream");
@@ -352,11 +351,11 @@ impl Recording {
         (self.mono(rows[0].0), self.mono(rows[rows.len() - 1].1))
     }
 
-    /// From when on stretches off CPU have tasks: the place of the current task's id is learned from debug information, or
-    /// by looking, while recording is on already. A stretch under way then has none.
+    /// Since when off-CPU intervals have tasks: the offset of the current task's id comes from debug information or is
+    /// searched while recording is on already. An interval in progress then has none.
     pub fn tasks_known(&self) -> i64 {
         let first = self.integers(Table::Tasks, "ts").into_iter().flatten().min();
-        self.mono(first.expect("no task was ever met")) + 100_000_000
+        self.mono(first.expect("no task was recorded")) + 100_000_000
     }
 
     /// CLOCK_MONOTONIC of a `ts`.
@@ -365,7 +364,7 @@ impl Recording {
     }
 }
 
-/// What a target says of itself: events as (start by CLOCK_MONOTONIC, duration), by name.
+/// A target's own account: events as (start by CLOCK_MONOTONIC, duration), by name.
 pub fn truth(log: &Path) -> BTreeMap<String, Vec<(i64, i64)>> {
     let mut events: BTreeMap<String, Vec<(i64, i64)>> = BTreeMap::new();
     for line in fs::read_to_string(log).unwrap().lines().skip(1) {
@@ -397,7 +396,7 @@ pub fn polls_by_type(recording: &Recording, crate_name: &str) -> BTreeMap<String
     polls
 }
 
-/// Holds the polls of these task types to the program's own account: how many, and how long.
+/// Compares the polls of these task types with the program's own account: their number and durations.
 pub fn assert_polls_agree(
     recording: &Recording,
     truth: &BTreeMap<String, Vec<(i64, i64)>>,
@@ -420,8 +419,8 @@ pub fn assert_polls_agree(
         own.sort_unstable();
         for share in [0.5, 0.99] {
             let by_hud = ours[rank(&ours, share)];
-            // Where a thread loses its CPU between the probe and the program's reading of the clock, one of them sees a
-            // wait that the other doesn't: that moves a value by as many ranks as there are such polls.
+            // If a thread loses its CPU between the probe and the program's reading of the clock, only one of them
+            // includes the wait: that moves a value by as many ranks as there are such polls.
             let at = rank(&own, share);
             let (low, high) =
                 (own[at.saturating_sub(slack.unsigned_abs())], own[(at + slack.unsigned_abs()).min(own.len() - 1)]);
@@ -436,7 +435,7 @@ pub fn assert_polls_agree(
     }
 }
 
-/// Asserts that hud-analyze blames both culprits of test-async-app; gives all that it blames.
+/// Asserts that hud-analyze reports both culprits of test-async-app; returns all that it reports.
 pub fn assert_both_culprits(session: &Path, context: &str) -> serde_json::Value {
     let rows = analyze(&["blocking"], session);
     let named = |cause: &str, task: &str| {

@@ -21,7 +21,7 @@ session, start, end = job["session"], job["start"], job["end"]
 
 def parameters(name, first, last):
     values = {"from": first, "to": last, "task": None, "thread": None, "lines": False, "threshold": 10 * MS, "asleep": MS}
-    # As hud-analyze tells its planner: what the view marks as materialized reads few events.
+    # The condition of hud-analyze's planner, by which the CTEs marked as materialized read few events.
     values["few"] = name == "hotspots" or last - first <= 1_000_000_000
     sql = open(os.path.join(job["queries"], name + ".sql")).read()
     body = "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
@@ -64,13 +64,13 @@ def by_hud(name, first, last, whole):
 
 
 class Opened:
-    """The session, opened in hud's SQL shell, as it is in DuckDB: what is measured is the query alone."""
+    """The session, opened in hud's SQL shell, as in DuckDB: only the query is measured."""
 
     def __init__(self):
         command = [job["analyze"], "sql", session, "--format", "ndjson"]
         self.shell = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def ask(self, sql):
+    def query(self, sql):
         began = time.perf_counter()
         self.shell.stdin.write(f"{sql};\n\\echo done\n".encode())
         self.shell.stdin.flush()
@@ -82,11 +82,11 @@ class Opened:
         sys.exit(f"{sql} ended with {self.shell.wait()}")
 
     def view(self, name, first, last):
-        return self.ask(f"SELECT * FROM {name}({first}, {last})")
+        return self.query(f"SELECT * FROM {name}({first}, {last})")
 
 
 opened = Opened()
-opened.ask("SELECT count(*) FROM polls")
+opened.query("SELECT count(*) FROM polls")
 middle = start + (end - start) // 2
 for name in ["hotspots", "blocking", "workers", "wake_latency"]:
     for what, (first, last, whole) in {

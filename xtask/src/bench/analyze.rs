@@ -35,8 +35,8 @@ const METHOD: &str = "\
 How it is measured:
 
 - Sessions are synthetic (`cargo xtask synth`, 25,000 rows a second). DuckDB 1.4.4 and hud-analyze run the files of \
-`queries/` on the same segments, by turns; the page cache is warm after the first turn. Medians are told, and of the \
-ratios the median of the turns' ratios.
+`queries/` on the same segments, by turns; the page cache is warm after the first turn. Times are medians, and ratios \
+are medians of the turns' ratios.
 - Both times are of the query alone, in a process that has the session's tables open: for hud-analyze its SQL shell, \
 planning and the checksums of all that it reads included. \"from start to end\" is a whole process of hud-analyze for one answer: \
 it is loaded, reads the session's folder and all footers, answers and ends. Memory is that process's highest resident set.
@@ -128,7 +128,7 @@ fn add(report: &mut Report, events: i64, is_held: bool, measured: &Measured) {
     }
 }
 
-/// Time grows no faster than rows.
+/// The time must not grow faster than the rows.
 fn growth(report: &mut Report, of_all: &[(String, i64, f64)]) {
     for (view, events, time) in of_all {
         let before = of_all.iter().filter(|(v, e, _)| v == view && e < events).max_by_key(|(_, e, _)| *e);

@@ -28,7 +28,7 @@ incremental = false
 codegen-units = 16
 "#;
 
-/// Builds it, which takes two minutes the first time.
+/// Builds it: two minutes the first time.
 pub(super) fn build() -> Result<PathBuf> {
     let folder = target_dir().join("fixtures/big");
     fs::create_dir_all(folder.join("src"))?;

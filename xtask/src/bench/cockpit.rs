@@ -69,9 +69,9 @@ long lists, long names and hostile names; the slowest screen counts.
 - Live, `hud` runs in a terminal of 200x60 that takes all that is written, on `service` (100,000 polls a second where the \
 machine has the CPU for it). Its CPU time is that of the cockpit's process, which draws and follows the session; the \
 recorder is another process. Frames are counted by the synchronized updates that it sends.
-- From event to the screen's figures: `hud attach --no-tui` on the same session tells how long after their end stretches \
-off CPU and samples were taken in. The cockpit's own frames are 100 ms apart, and what came meanwhile is taken in right before \
-each: an event is on the screen with the next one.
+- From event to the screen's figures: `hud attach --no-tui` on the same session logs the delay between the end of \
+off-CPU intervals and samples and their ingest. The cockpit's own frames are 100 ms apart, and each is drawn right after the \
+ingest of new events: an event is on the screen with the next one.
 - Culprits: from the session's manifest on the disk, which is written once the recorder is attached, until the names of \
 both culprits of test-async-app have been sent to the terminal.
 ";
@@ -126,10 +126,10 @@ struct Bench {
 
 impl Bench {
     fn draw(&mut self) -> Result<()> {
-        let test = ["--release", "--package", "hud-common", "--features", "ui", "--test", "cockpit_ui"];
-        let said = output(cargo("test").args(test).args(["--", "time_of_a_frame", "--nocapture"]))?;
+        let test = ["--release", "--package", "hud-cockpit", "--features", "ui", "--test", "cockpit_ui"];
+        let printed = output(cargo("test").args(test).args(["--", "time_of_a_frame", "--nocapture"]))?;
         let mut slowest: Option<(f64, String)> = None;
-        for line in said.lines() {
+        for line in printed.lines() {
             let fields: Vec<&str> = line.split_whitespace().collect();
             if let [data, screen, "median", micros, "us,", ..] = fields.as_slice() {
                 let micros: f64 = micros.parse()?;
@@ -138,7 +138,7 @@ impl Bench {
                 }
             }
         }
-        let (micros, detail) = slowest.context("the test told no times")?;
+        let (micros, detail) = slowest.context("the test printed no times")?;
         self.report.add("a frame at 200x60", Bound::AtMost(4.0), micros / 1e3, "ms", detail);
         Ok(())
     }
@@ -172,12 +172,12 @@ impl Bench {
             detail,
         );
         hud.quit()?;
-        let said = attached.wait_with_output()?;
-        let said = String::from_utf8_lossy(&said.stderr).into_owned();
-        let what = format!("live, `--polls {polls}`: event taken in, 99th percentile");
-        match said.split("99 of 100 within ").nth(1).and_then(|rest| millis(rest.lines().next()?.trim())) {
+        let attached = attached.wait_with_output()?;
+        let log = String::from_utf8_lossy(&attached.stderr).into_owned();
+        let what = format!("live, `--polls {polls}`: delay of the ingest, 99th percentile");
+        match log.split("99 of 100 within ").nth(1).and_then(|rest| millis(rest.lines().next()?.trim())) {
             Some(lag) => self.report.add(what, Bound::AtMost(150.0), lag, "ms", "another viewer of the same session"),
-            None => self.report.missing(&what, Bound::AtMost(150.0), "the viewer did not tell"),
+            None => self.report.missing(&what, Bound::AtMost(150.0), "the viewer logged no delay"),
         }
         Ok(())
     }
@@ -248,7 +248,7 @@ impl Terminal {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (to, master) = (Arc::clone(&seen), File::from(master));
         let mut from = master.try_clone()?;
-        // Always read, as a terminal does, until all of its ends are closed.
+        // Reads without pause, as a terminal does, until all writers have closed it.
         thread::spawn(move || {
             let mut bytes = [0; 65_536];
             while let Ok(n @ 1..) = from.read(&mut bytes) {

@@ -6,7 +6,7 @@ use super::big;
 use super::report::{Bound, Report};
 use crate::sh::{cargo, output};
 
-/// Time and memory that it takes to name the functions of a large binary
+/// Time and memory to name the functions of a large binary
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
     /// Writes nothing to docs/benchmarks
@@ -17,7 +17,7 @@ pub(super) struct Args {
 const METHOD: &str = "\
 How it is measured:
 
-- One address of each function of the program is given to hud's resolver, a thousand at a time; the confined child reads the \
+- One address of each function of the program is given to hud's resolver, a thousand at a time; the sandboxed child reads the \
 file (`hud-record/tests/names.rs`, `every_function_of_a_large_binary`, in release). Nothing is cached.
 - The first name is counted from the start of the child. Memory is the child's highest resident set (`VmHWM`), pages of the \
 file included.
@@ -28,10 +28,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let test = ["test", "--quiet", "--release", "--package", "hud-record", "--test", "names"];
     let mut measure = cargo(test[0]);
     measure.args(&test[1..]).args(["every_function_of_a_large_binary", "--", "--ignored", "--nocapture"]);
-    let said = output(measure.env("HUD_BIG_BINARY", &big))?;
+    let printed = output(measure.env("HUD_BIG_BINARY", &big))?;
     let figure = |of: &str| {
-        let value = said.split_whitespace().find_map(|word| word.strip_prefix(of)?.strip_prefix('='));
-        value.and_then(|v| v.parse::<f64>().ok()).with_context(|| format!("the measurement tells no {of}"))
+        let value = printed.split_whitespace().find_map(|word| word.strip_prefix(of)?.strip_prefix('='));
+        value.and_then(|v| v.parse::<f64>().ok()).with_context(|| format!("the measurement printed no {of}"))
     };
     let mut report = Report::default();
     println!();

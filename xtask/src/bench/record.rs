@@ -14,7 +14,7 @@ use super::big;
 use super::report::{Bound, Report, median};
 use crate::sh::target_dir;
 use crate::targets::{self, Profile};
-use crate::watch::{Recorded, Recorder, Target, ask, folder_size, knows, vitals};
+use crate::watch::{Recorded, Recorder, Target, accepts, folder_size, query, vitals};
 
 /// Overhead, throughput, size, memory and attach time of hud-record
 #[derive(clap::Args, Clone)]
@@ -50,10 +50,10 @@ enum Part {
 const METHOD: &str = "\
 How it is measured:
 
-- The service is `hud-record/examples/service.rs`. Paced, it is asked for 100,000 polls a second, and its CPU time a \
-request tells what recording costs it, whether or not a CPU is idle. Saturated, it takes both CPUs, so that the recorder's \
-own CPU time is taken from it as well. Each stretch with a recorder lies between two without, and its ratio is to the mean \
-of these, so that a machine that drifts does not count; the median of the pairs' ratios is told.
+- The service is `hud-record/examples/service.rs`. Paced, its load is 100,000 polls a second, and its CPU time a \
+request shows the cost of recording, whether or not a CPU is idle. Saturated, it takes both CPUs, so that the recorder's \
+own CPU time is taken from it as well. Each measurement with a recorder lies between two without, and its ratio is to \
+the mean of these, so that a drift of the machine cancels out; the median of the pairs' ratios is reported.
 - The storm is `poll-storm`: tasks that do nothing but yield, every poll probed. The recorder's CPU time is that of the \
 whole process from its start to its end, as the kernel accounts it, sealing and closing included; it is divided by the \
 polls stored. The kernel programs' time is `overhead.probe_ns`, all programs together, divided by the polls produced.
@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     ensure!(is_root, "hud-record loads eBPF programs, which needs root");
     let hud_record = targets::given_or_built(args.hud_record.as_deref(), "hud-record", Profile::Release)?;
-    // Only its sums are needed: its own speed is not measured.
+    // Used only for sums: its own speed is not measured.
     let hud_analyze = targets::given_or_built(None, "hud-analyze", Profile::Debug)?;
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder)?;
@@ -121,7 +121,7 @@ impl Args {
 
 /// The service's work over a time range.
 #[derive(Clone, Copy)]
-struct Stretch {
+struct Speed {
     ops_per_second: f64,
     polls_per_second: f64,
     ops_per_cpu_second: f64,
@@ -149,26 +149,26 @@ impl Bench {
         let sides: Vec<(&Side, bool)> =
             SIDES.iter().map(|side| Ok((side, self.is_known(side)?))).collect::<Result<_>>()?;
         let known: Vec<&Side> = sides.iter().filter(|(_, is_known)| *is_known).map(|(side, _)| *side).collect();
-        let mut bare = Vec::new();
+        let mut unrecorded = Vec::new();
         let mut ratios: Vec<Vec<(f64, f64)>> = known.iter().map(|_| Vec::new()).collect();
         for pair in 0..self.args.pairs {
             let target = Target::start(&self.targets.join("service"), service)?;
             thread::sleep(Duration::from_secs(1));
-            let mut before = self.stretch(&target, None)?;
-            bare.push(before);
+            let mut before = self.speed(&target, None)?;
+            unrecorded.push(before);
             let mut order: Vec<_> = known.iter().zip(&mut ratios).collect();
             let turn = usize::try_from(pair)? % order.len().max(1);
             order.rotate_left(turn);
             for (side, ratios) in order {
-                let with = self.stretch(&target, Some(side.options))?;
-                let after = self.stretch(&target, None)?;
-                bare.push(after);
-                let ratio = |of: fn(&Stretch) -> f64| 2.0 * of(&with) / (of(&before) + of(&after));
+                let with = self.speed(&target, Some(side.options))?;
+                let after = self.speed(&target, None)?;
+                unrecorded.push(after);
+                let ratio = |of: fn(&Speed) -> f64| 2.0 * of(&with) / (of(&before) + of(&after));
                 ratios.push((ratio(|s| s.ops_per_second), ratio(|s| s.ops_per_cpu_second)));
                 before = after;
             }
         }
-        let of = |value: fn(&Stretch) -> f64| median(&mut bare.iter().map(value).collect::<Vec<_>>());
+        let of = |value: fn(&Speed) -> f64| median(&mut unrecorded.iter().map(value).collect::<Vec<_>>());
         let alone = format!(
             "alone {:.0} requests/s, {:.0} polls/s, {:.1} µs of CPU a request",
             of(|s| s.ops_per_second),
@@ -181,7 +181,7 @@ impl Bench {
             let name = format!("{load} service, `{}`", side.name);
             let least = Bound::AtLeast(side.least);
             let Some(ratios) = is_known.then(|| ratios.next()).flatten() else {
-                self.report.missing(&name, least, "this hud-record does not know it");
+                self.report.missing(&name, least, "this hud-record does not have it");
                 continue;
             };
             let spread = |of: fn(&(f64, f64)) -> f64| {
@@ -193,7 +193,7 @@ impl Bench {
             let (throughput, all) = spread(|r| r.0);
             self.report.add(format!("{name}: throughput"), least, throughput, "", format!("{all}; {alone}"));
             let (per_cpu, all) = spread(|r| r.1);
-            // For a saturated service throughput is the measure; with all CPUs busy, CPU time says less.
+            // A saturated service is measured by its throughput; with all CPUs busy, CPU time is less significant.
             let bound = if is_paced { least } else { Bound::Nothing };
             self.report.add(format!("{name}: requests per CPU second"), bound, per_cpu, "", all);
         }
@@ -202,10 +202,10 @@ impl Bench {
 
     fn is_known(&self, side: &Side) -> Result<bool> {
         let has = |option: &&str| side.options.contains(option);
-        Ok(!has(&"--budget") || knows(&self.hud_record, "--budget")?)
+        Ok(!has(&"--budget") || accepts(&self.hud_record, "--budget")?)
     }
 
-    fn stretch(&self, target: &Target, options: Option<&[&str]>) -> Result<Stretch> {
+    fn speed(&self, target: &Target, options: Option<&[&str]>) -> Result<Speed> {
         let recorder = match options {
             Some(options) => {
                 let mut recorder = Recorder::start(&self.hud_record, target.pid(), &self.session(), options)?;
@@ -227,7 +227,7 @@ impl Bench {
             Ok(of(&after)? - of(&before)?)
         };
         let seconds = grown("mono_ns")? / 1e9;
-        Ok(Stretch {
+        Ok(Speed {
             ops_per_second: grown("ops")? / seconds,
             polls_per_second: grown("polls")? / seconds,
             ops_per_cpu_second: grown("ops")? / (grown("cpu_ns")? / 1e9),
@@ -273,7 +273,7 @@ impl Bench {
             "ns",
             format!("{cpu:.2} s of CPU for {stored:.0} polls and {others} other rows"),
         );
-        let sums = ask(
+        let sums = query(
             &self.hud_analyze,
             &self.session(),
             "SELECT CAST(sum(probe_ns) AS BIGINT) AS probe_ns, CAST(sum(recorder_cpu) AS BIGINT) AS cpu FROM overhead",
@@ -286,9 +286,11 @@ impl Bench {
                 "ns",
                 "entry and return; the trap itself comes on top, in the target's CPU time",
             ),
-            None => {
-                self.report.missing("storm: kernel programs' time a poll", Bound::Nothing, "the kernel does not tell")
-            }
+            None => self.report.missing(
+                "storm: kernel programs' time a poll",
+                Bound::Nothing,
+                "the kernel does not count it",
+            ),
         }
         let first = memory.first().map_or(f64::NAN, |m| m.0);
         let last = memory.last().map_or(f64::NAN, |m| m.0);
@@ -312,7 +314,7 @@ impl Bench {
     fn size(&mut self) -> Result<()> {
         for program in ["service", "test-async-app"] {
             let target = Target::start(&self.targets.join(program), &[])?;
-            // Long enough for segments that were rolled, not only those closed at the end.
+            // Long enough for segments closed by rotation, not only those closed at the end.
             let seconds = self.args.seconds.max(60).to_string();
             let options = ["--polls", "exact", "--duration", &seconds];
             let recorded = Recorder::start(&self.hud_record, target.pid(), &self.session(), &options)?.finish()?;

@@ -1,4 +1,4 @@
-//! Replay of a long session: the first frame, jumps to anywhere, memory.
+//! Replay of a long session: the first frame, jumps, memory.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -51,7 +51,13 @@ pub(super) fn measure_into(report: &mut Report, events: i64, jumps: u32, analyze
     report.add("replay: jump to anywhere, 95th percentile", Bound::AtMost(50.0), at(95), "ms", detail);
     let mut shares = measured.read;
     let read = format!("of the window read by then; the least {:.0} %", 100.0 * least(&shares));
-    report.add("replay: what a jump shows at first, median", Bound::Nothing, 100.0 * median(&mut shares), "%", read);
+    report.add(
+        "replay: share shown at first after a jump, median",
+        Bound::Nothing,
+        100.0 * median(&mut shares),
+        "%",
+        read,
+    );
     let mut wholes = measured.wholes;
     wholes.sort_unstable_by(f64::total_cmp);
     let last = wholes.get(wholes.len() * 95 / 100).copied().unwrap_or(f64::NAN);
@@ -66,7 +72,7 @@ struct Measured {
     frames: Vec<f64>,
     /// Share of its window that a frame shows.
     read: Vec<f64>,
-    /// Time until it shows all.
+    /// Time until all of it is shown.
     wholes: Vec<f64>,
     megabytes: f64,
 }

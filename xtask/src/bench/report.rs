@@ -69,13 +69,13 @@ impl Report {
 
 impl Row {
     fn verdict(&self) -> &'static str {
-        let is_met = match (self.bound, self.measured) {
+        let is_reached = match (self.bound, self.measured) {
             (Bound::Nothing, Some(_)) => return "",
             (_, None) => return "not measured",
             (Bound::AtLeast(least), Some(measured)) => measured >= least,
             (Bound::AtMost(most), Some(measured)) => measured <= most,
         };
-        if is_met { "met" } else { "MISSED" }
+        if is_reached { "met" } else { "MISSED" }
     }
 
     fn line(&self) -> String {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::report::{Bound, Report};
 use crate::sh::{cargo, command, output, run as sh, target_dir};
 use crate::targets;
-use crate::watch::{Recorder, Target, ask, folder_size};
+use crate::watch::{Recorder, Target, folder_size, query};
 
 /// Complete stacks and bytes per stack, compared with perf
 #[derive(clap::Args, Clone)]
@@ -81,24 +81,24 @@ fn compare(name: &str, program: &Path, folder: &Path, seconds: u64, report: &mut
     recorder.finish()?;
     let analyze = target_dir().join("debug/hud-analyze");
     let one = |sql: &str| -> Result<Stacks> {
-        let row = ask(&analyze, &session, sql)?;
+        let row = query(&analyze, &session, sql)?;
         Ok(Stacks { all: row["n"].as_u64().context("no count")?, whole: row["whole"].as_u64().unwrap_or(0) })
     };
     let samples = one("SELECT count(*) AS n, count(*) FILTER (WHERE unwind = 'complete') AS whole FROM samples")?;
     let off_cpu = one("SELECT count(*) AS n, count(*) FILTER (WHERE s.unwind = 'complete') AS whole
          FROM off_cpu o LEFT JOIN stacks s ON s.stack_id = o.stack_id")?;
     let bytes = folder_size(&session);
-    tell(report, &format!("{name}: hud"), Bound::AtLeast(0.98), samples, off_cpu, bytes);
+    add(report, &format!("{name}: hud"), Bound::AtLeast(0.98), samples, off_cpu, bytes);
     for (perf, way) in perfs {
         let (samples, off_cpu, bytes) = perf.finish()?;
-        tell(report, &format!("{name}: perf --call-graph {way}"), Bound::Nothing, samples, off_cpu, bytes);
+        add(report, &format!("{name}: perf --call-graph {way}"), Bound::Nothing, samples, off_cpu, bytes);
     }
     Ok(())
 }
 
-fn tell(report: &mut Report, who: &str, bound: Bound, samples: Stacks, off_cpu: Stacks, bytes: u64) {
+fn add(report: &mut Report, source: &str, bound: Bound, samples: Stacks, off_cpu: Stacks, bytes: u64) {
     for (what, Stacks { all, whole }) in [("samples", samples), ("stacks off CPU", off_cpu)] {
-        let what = format!("{who}: whole {what}");
+        let what = format!("{source}: whole {what}");
         if all == 0 {
             report.missing(&what, bound, "there are none");
         } else {
@@ -107,7 +107,7 @@ fn tell(report: &mut Report, who: &str, bound: Bound, samples: Stacks, off_cpu: 
     }
     let stacks = samples.all + off_cpu.all;
     report.add(
-        format!("{who}: bytes a stack"),
+        format!("{source}: bytes a stack"),
         Bound::Nothing,
         float(bytes) / float(stacks),
         "B",

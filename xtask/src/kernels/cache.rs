@@ -19,7 +19,7 @@ const SUITES: [&str; 4] = ["trixie-backports", "trixie", "bookworm", "sid"];
 const DEFAULTS: [(&str, &str); 4] =
     [("6.1", "bookworm"), ("6.12", "trixie"), ("6.19", "trixie-backports"), ("newest", "trixie-backports")];
 
-/// What QEMU consists of on Debian.
+/// The packages of QEMU on Debian.
 const QEMU_PACKAGES: [&str; 5] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios", "ipxe-qemu"];
 
 pub(crate) fn defaults() -> Result<Vec<Wanted>> {
@@ -62,12 +62,13 @@ impl Qemu {
     }
 }
 
-/// A folder that keeps packages (`debs`), what they contain (`qemu`, `unpacked`), apt's state (`apt`) and consoles (`logs`).
+/// A folder that keeps packages (`debs`), what they contain (`qemu`, `unpacked`), apt's state (`apt`) and consoles
+/// (`logs`).
 pub(crate) struct Cache {
     folder: PathBuf,
     /// Locked as long as it is open: two runs would write the same initramfs and logs.
     _lock: fs::File,
-    /// The kernels of each suite asked so far; none if the suite was unreachable.
+    /// The kernels of each suite queried so far; none if the suite was unreachable.
     suites: BTreeMap<&'static str, (Option<Apt>, Vec<Package>)>,
 }
 
@@ -107,7 +108,7 @@ impl Cache {
             println!("downloading QEMU");
             let suite = codename(&fs::read_to_string("/etc/os-release")?).context("/etc/os-release has no codename")?;
             let apt = Apt::update(&self.folder.join("apt").join(&suite), &Mirror::of_this_machine()?, &suite)?;
-            // Last the program itself, whose presence shows that everything is there.
+            // The program itself is last: its presence shows that everything is there.
             for name in QEMU_PACKAGES.iter().rev() {
                 debian::unpack(&apt.download(name, &self.folder.join("debs"))?, &qemu.0)?;
             }
@@ -145,7 +146,7 @@ impl Cache {
         }
         // No suite was reached, or none has it any more.
         if let (Wanted::Newest, Some(package)) = (wanted, pick(wanted, &self.cached()?)) {
-            println!("no suite could be asked for its newest kernel: taking the newest of the cache");
+            println!("no suite is reachable for its newest kernel: taking the newest of the cache");
             return self.unpacked(wanted, package.clone(), false);
         }
         let mut all = Vec::new();
@@ -179,7 +180,7 @@ impl Cache {
     fn suite(&mut self, suite: &'static str) -> Result<&[Package]> {
         if !self.suites.contains_key(suite) {
             println!("looking for kernels in {suite}");
-            let found = match self.ask(suite) {
+            let found = match self.query(suite) {
                 Ok((apt, packages)) => (Some(apt), packages),
                 // It may have moved to an archive; another suite may have it.
                 Err(error) => {
@@ -192,7 +193,7 @@ impl Cache {
         Ok(self.suites.get(suite).map_or(&[], |(_, packages)| packages))
     }
 
-    fn ask(&self, suite: &str) -> Result<(Apt, Vec<Package>)> {
+    fn query(&self, suite: &str) -> Result<(Apt, Vec<Package>)> {
         let apt = Apt::update(&self.folder.join("apt").join(suite), &Mirror::of_this_machine()?, suite)?;
         let names: Vec<_> = apt.names("linux-")?.into_iter().filter(|name| name.ends_with("-cloud-amd64")).collect();
         let versions = apt.versions(&names)?;
@@ -204,7 +205,7 @@ impl Cache {
         let debs = self.folder.join("debs");
         if !debs.join(package.file_name()).exists() {
             println!("downloading Linux {} from {suite}", package.version);
-            let (apt, _) = self.suites.get(suite).context("a suite that was not asked")?;
+            let (apt, _) = self.suites.get(suite).context("a suite that was not queried")?;
             apt.as_ref().context("a suite that was not reached")?.download(&package.specification(), &debs)?;
         }
         self.unpacked(wanted, package, is_substitute)

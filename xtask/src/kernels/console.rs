@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// A line that `init.sh` prints for us.
+/// A line that `init.sh` prints for this program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// The guest runs its first process.

@@ -17,7 +17,7 @@
 export PATH=/hud:/usr/bin:/bin:/sbin:/usr/sbin HOME=/root TERM=dumb
 # The recording `capabilities` is checked for a note, which is of level info.
 log_of_capabilities="${RUST_LOG:-info}"
-# A recording may go on with less than what it was asked for, and warns of it.
+# A recording may continue with less than requested, and warns of it.
 export RUST_LOG="${RUST_LOG:-warn}"
 
 mount -t proc proc /proc

@@ -136,7 +136,8 @@ impl<W: Write> Archive<W> {
     fn entry(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
         let size = u32::try_from(content.len()).with_context(|| format!("{name} is larger than 4 GiB"))?;
         let name_size = u32::try_from(name.len() + 1)?;
-        // inode, mode, uid, gid, links, time, size, device (2 fields), device number (2 fields), length of the name, checksum
+        // inode, mode, uid, gid, links, time, size, device (2 fields), device number (2 fields), length of the name,
+        // checksum
         let fields = [0, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
         let mut header = String::from("070701");
         for field in fields {

@@ -31,7 +31,8 @@ use recording::Recording;
 use report::Outcome;
 use versions::Wanted;
 
-/// Boots Debian kernels in QEMU; fails unless each loads the kernel programs, and hud records and verifies a session on it
+/// Boots Debian kernels in QEMU; fails unless each loads the kernel programs, and hud records and verifies a session on
+/// it
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Kernel version, such as 6.1, or `newest`; repeatable [default: 6.1, 6.12, 6.19 and newest]
@@ -97,7 +98,7 @@ enum Way {
 impl Way {
     const ALL: [Self; 5] = [Self::Auto, Self::Exact, Self::Off, Self::NoBtf, Self::Capabilities];
 
-    /// As init.sh knows it.
+    /// Its name in init.sh.
     fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -113,7 +114,8 @@ impl Way {
 /// number of instructions.
 const OLD_KERNELS: [&str; 2] = ["6.1", "6.12"];
 
-/// The kernel that is also booted locked down, where it is among those to boot: lockdown does not differ between kernels.
+/// The kernel that is also booted locked down, where it is among those to boot: lockdown does not differ between
+/// kernels.
 const LOCKDOWN_KERNEL: &str = "6.12";
 
 /// Makes a kernel deny programs access to its memory.
@@ -191,7 +193,7 @@ pub(crate) fn check_old_kernels(required: bool) -> Result<()> {
     run(&args)
 }
 
-/// Why the kernel programs have to be loaded on old kernels, if they do: they changed within two weeks, or may have.
+/// The reason to load the kernel programs on old kernels, if there is one: they changed within two weeks, or may have.
 ///
 /// CI clones a branch and does not know which commit it checked last. Two weeks are longer than a change waits for CI.
 pub(crate) fn why_to_check() -> Option<&'static str> {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::console::{Command, Step};
 use super::versions::Version;
 
-/// The recording as uid 1000, with the capabilities that hud-record asks for and no others.
+/// The recording as uid 1000, with exactly the capabilities that hud-record requires.
 pub(crate) const CAPABILITIES: &str = "capabilities";
 
 /// From this level of kernel.perf_event_paranoid on, Debian's kernels let only CAP_SYS_ADMIN open perf events.
@@ -14,7 +14,7 @@ const PARANOID: i32 = 3;
 /// The first Linux that attaches uprobes without perf events.
 const UPROBE_MULTI: [u32; 2] = [6, 6];
 
-/// Part of hud-record's report that it cannot sample the CPUs.
+/// Part of hud-record's message if it cannot sample the CPUs.
 const NOT_SAMPLED: &str = "the CPUs are not sampled";
 
 /// The same for uprobes.
@@ -55,7 +55,7 @@ impl Recording {
         let mut failures = Vec::new();
         let level = paranoid(output);
         let perf_events_are_denied = step == CAPABILITIES && level.is_some_and(|level| level >= PARANOID);
-        // Each failed command says why; its consequences are not reported again.
+        // Each failed command has its reason; its consequences are not reported again.
         let mut succeeded = |name: &str| {
             let part = output.part(name);
             let is_ok = part.is_some_and(|part| part.code == Some(0));

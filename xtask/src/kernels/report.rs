@@ -62,7 +62,7 @@ impl Outcome {
         self.recordings.iter().flat_map(of).collect()
     }
 
-    /// Everything that failed, each with the step it failed in.
+    /// Everything that failed, each with its step.
     pub(crate) fn failures(&self) -> Vec<String> {
         let of_loads = self.loads.iter().flat_map(|load| load.failures.iter().map(|why| (&load.step, why)));
         let of_recordings = self.recordings.iter().flat_map(|one| one.failures.iter().map(|why| (&one.step, why)));

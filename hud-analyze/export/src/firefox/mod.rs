@@ -106,7 +106,7 @@ impl Libraries {
     }
 }
 
-/// A build id as symbol servers have it: its first 16 bytes as a GUID, of which the first three parts are little-endian.
+/// A build id in the form of symbol servers: its first 16 bytes as a GUID, whose first three parts are little-endian.
 fn breakpad_id(build_id: &str) -> String {
     let mut digits: Vec<char> = build_id.to_ascii_uppercase().chars().take(32).collect();
     digits.resize(32, '0');
@@ -270,7 +270,7 @@ fn put(
          \"preprocessedProfileVersion\":55,\"processType\":0,\"product\":{},\"oscpu\":{},\
          \"sampleUnits\":{{\"time\":\"ms\",\"eventDelay\":\"ms\",\"threadCPUDelta\":\"µs\"}},\"startTime\":{},\
          \"symbolicated\":true,\"pausedRanges\":[],\"version\":24,\"usesOnlyOneStackType\":true,\
-         \"sourceCodeIsNotOnSearchfox\":true,\"importedFrom\":\"hud\",\"extra\":[{{\"label\":\"What is not in it\",\
+         \"sourceCodeIsNotOnSearchfox\":true,\"importedFrom\":\"hud\",\"extra\":[{{\"label\":\"Not included\",\
          \"entries\":[{{\"label\":\"hud\",\"format\":\"list\",\"value\":{comment}}}]}}],\"markerSchema\":{}}},\"libs\":[",
         text(&exe),
         text(&clean_name(&format!("Linux {}", manifest.kernel))),
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_build_id_is_told_as_symbol_servers_have_it() {
+    fn formats_a_build_id_as_symbol_servers_do() {
         let id = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(breakpad_id(id), "67452301AB89EFCD0123456789ABCDEF0");
         assert_eq!(breakpad_id(""), "0".repeat(33));

@@ -103,7 +103,7 @@ pub(crate) fn write(
     summary = export.summary;
     summary.bytes = trace.finish()?;
     if clipped > 0 {
-        summary.notes.push(format!("{clipped} stretches are clipped at the window's edges or by what they lie in"));
+        summary.notes.push(format!("{clipped} intervals are clipped to the time range or to their parent"));
     }
     if tracks.tasks_left_out > 0 {
         summary.notes.push(format!("only the first {} tasks have a track of their own", options.task_tracks));

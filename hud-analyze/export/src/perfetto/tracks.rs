@@ -178,7 +178,7 @@ impl Tracks {
         let (uuid, all) = (mix(8, self.streams.len() as u64), mix(7, 0));
         let mut new = Vec::new();
         if self.streams.is_empty() {
-            new.push(described(self.child(all, self.process, "hud: what was watched".into())));
+            new.push(described(self.child(all, self.process, "hud: coverage".into())));
         }
         self.streams.insert(stream.into(), uuid);
         new.push(described(self.child(uuid, all, clean_name(stream))));

@@ -188,7 +188,7 @@ pub(crate) fn write(
     let (on, samples) = weigh::cpu(&mut reader, &names)?;
     let (off, slices, clipped) = weigh::off_cpu(&mut reader, &names)?;
     if clipped > 0 {
-        notes.push(format!("{clipped} stretches are clipped at the window's edges"));
+        notes.push(format!("{clipped} intervals are clipped to the time range"));
     }
 
     let mut out = Out::new(out);

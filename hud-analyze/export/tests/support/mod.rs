@@ -3,72 +3,20 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
-
 use hud_common::session::{
-    Clock, Columns, CoverageColumns, CoverageRow, EndColumns, EndRow, FORMAT_VERSION, FrameColumns, FrameRow,
-    InflightLog, Manifest, ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options, PollColumns, PollRow,
-    ProcessColumns, ProcessRow, SampleColumns, SampleRow, SessionDir, SpawnColumns, SpawnRow, StackColumns, StackRow,
-    TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow, WakeColumns, WakeRow, seal,
+    CoverageColumns, CoverageRow, EndColumns, EndRow, FrameColumns, FrameRow, ModuleColumns, ModuleRow, OffCpuColumns,
+    OffCpuRow, PollColumns, PollRow, ProcessColumns, ProcessRow, SampleColumns, SampleRow, SpawnColumns, SpawnRow,
+    StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow, WakeColumns,
+    WakeRow,
 };
-use tempfile::TempDir;
+pub use hud_testkit::{MS, SECOND, Session, T0, recording};
+use hud_testkit::{Random, manifest};
 
-pub const SECOND: i64 = 1_000_000_000;
-pub const MS: i64 = 1_000_000;
-pub const T0: i64 = 1_700_000_000 * SECOND;
 pub const PID: i32 = 100;
 
-pub struct Session {
-    _tmp: TempDir,
-    pub path: PathBuf,
-    pub dir: SessionDir,
-}
-
-pub fn manifest() -> Manifest {
-    Manifest {
-        format_version: FORMAT_VERSION,
-        id: "made-up".into(),
-        host: "nowhere".into(),
-        kernel: "6.0".into(),
-        cpus: 2,
-        pid: PID.unsigned_abs(),
-        exe: "/srv/app".into(),
-        start: T0,
-        end: Some(T0 + 10 * SECOND),
-        options: Options { freq: 100, polls: "exact".into(), ..Options::default() },
-        clock: Clock { mono: 5 * SECOND, real: T0 },
-        complete: true,
-        ..Manifest::default()
-    }
-}
-
-impl Session {
-    pub fn new() -> Self {
-        let tmp = TempDir::new().unwrap();
-        let path = tmp.path().join("session");
-        let (dir, lock) = SessionDir::create(&path, &manifest()).unwrap();
-        drop(lock);
-        Session { _tmp: tmp, path, dir }
-    }
-
-    pub fn add<C: Columns>(&self, rows: impl IntoIterator<Item = C::Row>) -> &Self {
-        let number = self.log::<C>(rows);
-        seal(&self.dir, C::TABLE, number).unwrap();
-        self
-    }
-
-    pub fn log<C: Columns>(&self, rows: impl IntoIterator<Item = C::Row>) -> u32 {
-        let number = self.dir.next_number(C::TABLE).unwrap();
-        let mut log = InflightLog::create(&self.dir, C::TABLE, number).unwrap();
-        let mut rows: Vec<_> = rows.into_iter().collect();
-        // The recorder writes them in the order of their ends, several at a time.
-        while !rows.is_empty() {
-            let mut columns = C::default();
-            rows.split_off(rows.len().saturating_sub(100)).into_iter().for_each(|row| columns.push(row));
-            log.append(&columns.finish()).unwrap();
-        }
-        log.finish().unwrap().1
-    }
+/// An empty session.
+pub fn session() -> Session {
+    Session::new(&manifest()).in_batches(100)
 }
 
 pub fn thread(tid: i32, name: String, role: &'static str, worker: Option<i32>) -> ThreadRow {
@@ -138,25 +86,20 @@ pub fn covered(stream: &'static str, from: i64, dur: i64) -> CoverageRow {
 
 /// Two workers, a thread of the pool, the main thread; two seconds and a half in three segments a table.
 pub fn made_up() -> Session {
-    let session = Session::new();
+    let session = session();
     names(&session, &["app::handler", "<[u8; 4]>::map", "app::inner{{closure}}", "core::poll"]);
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut random = move |below: i64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        i64::try_from(state % below.unsigned_abs()).unwrap()
-    };
+    let mut random = Random::after(88_172_645_463_325_252);
+    let mut random = move |below| random.below(below);
     let mut now = [T0 + MS, T0 + MS];
     let mut next_task = 1000;
     for _ in 0..3 {
-        let (mut polls, mut stretches, mut samples, mut wakes) = (vec![], vec![], vec![], vec![]);
+        let (mut polls, mut off_cpu, mut samples, mut wakes) = (vec![], vec![], vec![], vec![]);
         let (mut spawns, mut ends) = (vec![], vec![]);
         for (tid, now) in (PID + 1..).zip(&mut now) {
             for n in 0..150_i64 {
                 let (task, type_id) = (11 + random(6), 1 + random(2));
                 let idle = 1 + random(4 * MS);
-                stretches.push(off(*now, idle, tid, "S", None, Some(1)));
+                off_cpu.push(off(*now, idle, tid, "S", None, Some(1)));
                 *now += idle;
                 let dur = 10_000 + random(MS) + if n % 40 == 0 { 20 * MS } else { 0 };
                 let delay = random(idle);
@@ -165,11 +108,11 @@ pub fn made_up() -> Session {
                 }
                 polls.push(poll(*now, dur, tid, task, (n % 7 > 0).then_some(type_id), (n % 3 > 0).then_some(delay)));
                 if n % 10 == 0 {
-                    // Blocked in it up to its very end, and polled by another one.
-                    stretches.push(off(*now + dur / 2, dur - dur / 2, tid, "S", Some(task), Some(2)));
+                    // Blocked in it until its end, during which another task is polled.
+                    off_cpu.push(off(*now + dur / 2, dur - dur / 2, tid, "S", Some(task), Some(2)));
                     polls.push(poll(*now + 10, dur / 4, tid, 17, Some(1), None));
                 } else if n % 11 == 0 {
-                    stretches.push(off(*now + dur / 2, dur / 4, tid, "R", Some(task), None));
+                    off_cpu.push(off(*now + dur / 2, dur / 4, tid, "R", Some(task), None));
                 }
                 if n % 5 == 0 {
                     samples.push(sample(
@@ -196,7 +139,7 @@ pub fn made_up() -> Session {
                 *now += dur;
             }
         }
-        session.add::<PollColumns>(polls).add::<OffCpuColumns>(stretches).add::<SampleColumns>(samples);
+        session.add::<PollColumns>(polls).add::<OffCpuColumns>(off_cpu).add::<SampleColumns>(samples);
         session.add::<WakeColumns>(wakes).add::<SpawnColumns>(spawns).add::<EndColumns>(ends);
     }
     // It began before all others and outlives them.
@@ -264,7 +207,7 @@ pub fn names(session: &Session, functions: &[&str; 4]) {
 
 /// Names that imitate other things, and implausible rows.
 pub fn hostile() -> Session {
-    let session = Session::new();
+    let session = session();
     let long = "x".repeat(100_000);
     names(&session, &["a\x1b]0;owned\x07;b\n<script>&\"'", &long, "num 12 3.5", "\u{202e};\u{0}]]> 7"]);
     session
@@ -308,10 +251,4 @@ pub fn hostile() -> Session {
             throttled: None,
         }]);
     session
-}
-
-pub fn recording() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/session");
-    assert!(path.join("manifest.json").exists(), "{} is missing", path.display());
-    path
 }

@@ -134,7 +134,7 @@ pub(super) fn merge(columns: &[ArrayRef], mut each: impl FnMut(usize, &mut dyn F
         let (least, greatest) = (least.value(row), greatest.value(row));
         each(row, &mut |sketch| {
             slots.values().iter().zip(counts.values()).for_each(|(slot, count)| sketch.count(*slot, *count));
-            sketch.stretch(least, greatest);
+            sketch.extend(least, greatest);
         });
     }
     Ok(())

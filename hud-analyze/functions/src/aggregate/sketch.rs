@@ -43,7 +43,7 @@ impl Sketch {
         self.count(Histogram::slot(value), 1);
     }
 
-    /// Adds `count` values of a bucket; the caller [extends](Sketch::stretch) the extremes.
+    /// Adds `count` values of a bucket; the caller [extends](Sketch::extend) the extremes.
     #[inline]
     pub(super) fn count(&mut self, slot: u16, count: u64) {
         match &mut self.counts {
@@ -62,7 +62,7 @@ impl Sketch {
     }
 
     /// Merges the extremes of other values.
-    pub(super) fn stretch(&mut self, least: i64, greatest: i64) {
+    pub(super) fn extend(&mut self, least: i64, greatest: i64) {
         self.least = self.least.min(least.max(0));
         self.greatest = self.greatest.max(greatest.max(0));
     }
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_and_many_buckets_tell_the_same_as_the_cockpit() {
+    fn few_and_many_buckets_agree_with_the_cockpit() {
         for spread in [3_u32, 60] {
             let (mut sketch, mut cockpit) = (Sketch::default(), Histogram::default());
             for i in 0..5_000_i64 {

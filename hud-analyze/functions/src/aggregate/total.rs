@@ -39,7 +39,7 @@ fn add(sum: &mut Option<i128>, value: i128) {
     *sum = Some(sum.unwrap_or(0).saturating_add(value).clamp(-MOST, MOST));
 }
 
-fn told(sum: Option<i128>) -> Option<i64> {
+fn as_integer(sum: Option<i128>) -> Option<i64> {
     sum.map(|sum| i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX }))
 }
 
@@ -128,7 +128,7 @@ impl GroupsAccumulator for Groups {
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        Ok(Arc::new(emit_to.take_needed(&mut self.0).into_iter().map(told).collect::<Int64Array>()))
+        Ok(Arc::new(emit_to.take_needed(&mut self.0).into_iter().map(as_integer).collect::<Int64Array>()))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -172,7 +172,7 @@ impl Accumulator for Single {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::Int64(told(self.0)))
+        Ok(ScalarValue::Int64(as_integer(self.0)))
     }
 
     fn size(&self) -> usize {

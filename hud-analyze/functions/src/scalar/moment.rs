@@ -13,7 +13,7 @@ use datafusion::{
 };
 use jiff::{SignedDuration, Timestamp, civil};
 
-use super::{Taken, coerced, over_arrays};
+use super::{Taken, coerced, duration::parse_duration, over_arrays};
 
 /// A moment, as a user writes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,10 +33,8 @@ impl FromStr for Moment {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let duration = |text: &str| {
-            text.parse::<SignedDuration>().ok().filter(|d| !d.is_negative()).ok_or_else(|| {
-                let shown: String = text.chars().take(40).collect();
-                format!("{shown:?} is no duration, write it like 12.5s, 300ms or 2m")
-            })
+            let ns = parse_duration(text)?;
+            if ns < 0 { Err(format!("{text} is negative")) } else { Ok(SignedDuration::from_nanos(ns)) }
         };
         if let Some(after) = text.strip_prefix('+') {
             return Ok(Moment::AfterStart(duration(after)?));
@@ -159,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_told_from_start_end_day_and_calendar() {
+    fn parses_times_relative_to_start_end_and_day() {
         const SECOND: i64 = 1_000_000_000;
         // 2023-11-14 22:13:20 UTC, for three hours.
         let start = 1_700_000_000 * SECOND;

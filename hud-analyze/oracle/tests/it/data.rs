@@ -333,7 +333,7 @@ impl Args {
 pub fn ask(session: &Path, view: View, args: &Args) -> Vec<Row> {
     runtime().block_on(async {
         let catalog = Catalog::open(session).unwrap();
-        let frame = view.plan(&catalog, &args.arguments()).await.unwrap();
+        let frame = catalog.plan(&view, &args.arguments()).await.unwrap();
         to_rows(&frame.collect().await.unwrap_or_else(|e| panic!("{}: {e}", view.name)))
     })
 }

@@ -1,4 +1,4 @@
-//! The accounts of a mended session: what is gone is in `drops` (stage `damaged`), and every stream adds up again.
+//! Corrects the accounts of a repaired session: lost rows are added to `drops` (stage `damaged`), so that each stream adds up.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ use super::{
 };
 use crate::{error::Result, rows};
 
-/// Of rows that were stored and are gone.
+/// Stage of rows that were stored and are lost.
 pub(super) const DAMAGED: &str = "damaged";
-/// Of events that were dropped, and of which the rows that told where are gone.
+/// Stage of events that were dropped and whose rows in `drops` are lost.
 const UNKNOWN: &str = "unknown";
 
-/// What `drops` tells.
+/// Sums of the table `drops`.
 #[derive(Default)]
 struct Drops {
     all: BTreeMap<String, u64>,
@@ -29,7 +29,7 @@ struct Drops {
 }
 
 impl Mender<'_, '_> {
-    /// Makes accounts add up. `is_fresh`: recovery has just counted what is there, and the rest as lost.
+    /// Corrects the accounts. `is_fresh`: recovery has just counted the stored rows, and the rest as lost.
     pub(super) fn accounts(&mut self, is_fresh: bool) -> Result<()> {
         self.accounts_grow()?;
         let drops = self.drops()?;
@@ -53,7 +53,7 @@ impl Mender<'_, '_> {
         Ok(())
     }
 
-    fn stream(&mut self, table: Table, told: &Drops, is_fresh: bool, rows: &mut Vec<DropRow>) -> Result<()> {
+    fn stream(&mut self, table: Table, recorded: &Drops, is_fresh: bool, rows: &mut Vec<DropRow>) -> Result<()> {
         let stream = table.name();
         let mut present = 0_u64;
         for (number, _) in self.dir.sealed(table)? {
@@ -65,20 +65,18 @@ impl Mender<'_, '_> {
         let mut lost = self.manifest.recovery.as_ref().and_then(|r| r.lost.get(stream).copied()).unwrap_or(0);
         let lost_before = lost;
 
-        // Drops that were told, and are not any more; or that nobody counted.
-        let of_drops = told.all.get(stream).copied().unwrap_or(0);
+        // Drops whose rows are lost, or that the account does not contain.
+        let of_drops = recorded.all.get(stream).copied().unwrap_or(0);
         account.dropped = account.dropped.max(of_drops);
-        let untold = account.dropped.saturating_sub(of_drops);
-        if untold > 0 && self.manifest.complete && self.manifest.first_segment(Table::Drops) <= 1 {
-            rows.push(self.drop_row(stream, UNKNOWN, untold, None));
-            self.did(format!(
-                "noted in drops that {untold} events of {stream} were dropped: the rows that told are gone"
-            ))?;
+        let unrecorded = account.dropped.saturating_sub(of_drops);
+        if unrecorded > 0 && self.manifest.complete && self.manifest.first_segment(Table::Drops) <= 1 {
+            rows.push(self.drop_row(stream, UNKNOWN, unrecorded, None));
+            self.did(format!("added {unrecorded} dropped events of {stream} to drops, whose rows in it are lost"))?;
         }
 
         let holes = self.holes.get(&table).cloned().unwrap_or_default();
         let gone = match is_fresh {
-            // Recovery takes what it does not find for lost by the kill.
+            // Recovery counts missing rows as lost by the kill.
             true => lost.min(holes.iter().filter_map(|hole| hole.rows).fold(0, u64::saturating_add)),
             false => account.stored.saturating_sub(present),
         };
@@ -88,14 +86,14 @@ impl Mender<'_, '_> {
         if gone > 0 {
             account.dropped = account.dropped.saturating_add(gone);
             self.lost.insert(stream.into(), gone);
-            self.did(format!("noted in drops that {gone} rows of {stream} are gone"))?;
+            self.did(format!("added {gone} lost rows of {stream} to drops"))?;
             self.spread(stream, gone, &holes, rows);
         }
         account.stored = present;
 
-        // Rows that an account row counts and that are nowhere.
+        // Rows that `accounts` counts and that are missing.
         let counted = self.last_stored(stream)?;
-        let damaged = told.damaged.get(stream).copied().unwrap_or(0).saturating_add(gone);
+        let damaged = recorded.damaged.get(stream).copied().unwrap_or(0).saturating_add(gone);
         let known = present.saturating_add(account.expired).saturating_add(damaged);
         lost = lost.max(counted.saturating_sub(known));
         let sum = |lost: u64| {
@@ -111,7 +109,7 @@ impl Mender<'_, '_> {
                 lost => drop(recovery.lost.insert(stream.into(), lost)),
             }
             if lost > lost_before {
-                self.did(format!("noted that {} events of {stream} are nowhere", lost - lost_before))?;
+                self.did(format!("recorded that {} events of {stream} are lost", lost - lost_before))?;
             }
         }
         if account != before {
@@ -126,7 +124,7 @@ impl Mender<'_, '_> {
         Ok(())
     }
 
-    /// Says where rows are gone: as many in each hole as it had, the others somewhere in those of which that is not known.
+    /// Adds rows to `drops`: for each gap its number of rows, and the others for the gaps whose number is unknown.
     fn spread(&self, stream: &'static str, gone: u64, holes: &[Hole], rows: &mut Vec<DropRow>) {
         let mut left = gone;
         for hole in holes {
@@ -146,7 +144,7 @@ impl Mender<'_, '_> {
     fn drop_row(&self, stream: &'static str, stage: &'static str, lost: u64, hole: Option<Hole>) -> DropRow {
         let (start, end) = (self.manifest.start, self.manifest.end.unwrap_or(self.manifest.start));
         let (from, to) = hole.map_or((start, end), |hole| (hole.from, hole.to));
-        // Of a hole that is open to a side, as far as the session goes.
+        // An open end is that of the session.
         let ts = if from == i64::MIN { start.min(to) } else { from };
         let to = if to == i64::MAX { end.max(ts) } else { to };
         let dur = to.saturating_sub(ts).max(0);
@@ -154,7 +152,7 @@ impl Mender<'_, '_> {
     }
 
     fn drops(&self) -> Result<Drops> {
-        let mut told = Drops::default();
+        let mut sums = Drops::default();
         for (number, _) in self.dir.sealed(Table::Drops)? {
             scan_verified(
                 Table::Drops,
@@ -168,16 +166,16 @@ impl Mender<'_, '_> {
                             let sum = sums.entry(stream.into()).or_default();
                             *sum = sum.saturating_add(lost);
                         };
-                        add(&mut told.all);
+                        add(&mut sums.all);
                         if stage == DAMAGED {
-                            add(&mut told.damaged);
+                            add(&mut sums.damaged);
                         }
                     }
                     Ok(())
                 },
             )?;
         }
-        Ok(told)
+        Ok(sums)
     }
 
     /// The rows that the last account of a stream counts.
@@ -201,7 +199,7 @@ impl Mender<'_, '_> {
         Ok(last)
     }
 
-    /// Accounts only grow, and never count more than came to be: rows that do otherwise are set aside.
+    /// Removes rows of `accounts` that decrease, or that count more events than were produced.
     fn accounts_grow(&mut self) -> Result<()> {
         let mut most: BTreeMap<String, [i64; 3]> = BTreeMap::new();
         for (number, path) in self.dir.sealed(Table::Accounts)? {
@@ -238,14 +236,14 @@ impl Mender<'_, '_> {
             self.bench.set_aside(std::path::Path::new(&name(Table::Accounts, number)), &mut *self.watch.step)?;
             self.is_gone(Table::Accounts, number);
             self.did(format!(
-                "set {} aside: {wrong} accounts in it shrink, or count more than came to be",
+                "set {} aside: {wrong} of its rows decrease, or count more events than were produced",
                 name(Table::Accounts, number)
             ))?;
         }
         Ok(())
     }
 
-    /// Notes what has no rows of a stream: that part of it is gone.
+    /// Notes lost rows of tables that are no streams of events.
     pub(super) fn other_losses(&mut self) {
         for (table, holes) in &self.holes {
             if Stream::ALL.iter().any(|stream| stream.name() == table.name())
@@ -254,8 +252,8 @@ impl Mender<'_, '_> {
                 continue;
             }
             let known: u64 = holes.iter().filter_map(|hole| hole.rows).fold(0, u64::saturating_add);
-            let rows = if known > 0 { format!("{known} rows or more") } else { "rows".into() };
-            self.notes.insert(format!("{rows} of {} are gone", table.name()));
+            let rows = if known > 0 { format!("at least {known} rows") } else { "rows".into() };
+            self.notes.insert(format!("{rows} of {} are lost", table.name()));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A manifest that is lost or damaged, as far as the segments and what is left of its text tell.
+//! Reconstructs a lost or damaged manifest from the segments and the remains of its text.
 
 use std::{collections::BTreeMap, io::Read as _, path::Path};
 
@@ -7,18 +7,18 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Result;
 
-/// As of one that is read in order.
+/// Maximum size of a manifest.
 const MAX_SIZE: u64 = 16 << 20;
-/// How far the start may be from what tells of it: a minute (ns).
+/// Maximum distance of the manifest's start from that of the rows (ns).
 const NEAR: u64 = 60_000_000_000;
 
-/// A manifest for a session whose segments have been mended already, to be completed by recovery: it is that of one
-/// whose recorder was killed. `place` is where the session lies, which may tell its host and id.
+/// A manifest for a session whose segments are repaired, as after a kill: recovery completes it. `place` is the session's path,
+/// which may contain its host and id.
 pub(super) fn rebuild(dir: &SessionDir, place: &Path) -> Result<Manifest> {
     let text = text(dir);
     let mut manifest: Manifest = serde_json::from_str(&text).unwrap_or_else(|_| by_line(&text));
     manifest.format_version = FORMAT_VERSION;
-    // Counts decide what is proven, and one flipped bit changes them: they are taken from the rows.
+    // Counts are taken from the rows: a flipped bit may have changed those of the manifest.
     for account in manifest.streams.values_mut() {
         (account.produced, account.stored, account.dropped) = (0, 0, 0);
     }
@@ -36,24 +36,24 @@ pub(super) fn rebuild(dir: &SessionDir, place: &Path) -> Result<Manifest> {
     }
     let anchor = first_anchor(dir)?;
     manifest.clock = anchor.unwrap_or(manifest.clock);
-    // The anchor is taken as recording begins.
+    // The anchor is recorded at the start.
     if let Some(about) = anchor.map(|clock| clock.real).or(least)
         && manifest.start.abs_diff(about) > NEAR
     {
         manifest.start = about;
     }
-    let told = |place: Option<&Path>, key: &str| {
+    let in_path = |place: Option<&Path>, key: &str| {
         place?.file_name()?.to_str()?.strip_prefix(key).filter(|s| !s.is_empty()).map(String::from)
     };
-    // Segments say whose they are; the manifest's own word may be what was damaged.
+    // Segments contain the id; that of the manifest may be damaged.
     if let Some(id) = claimed_id(dir)? {
         manifest.id = id;
     }
     if manifest.id.is_empty() {
-        manifest.id = told(Some(place), "session=").unwrap_or_else(|| format!("repaired-{}", manifest.start));
+        manifest.id = in_path(Some(place), "session=").unwrap_or_else(|| format!("repaired-{}", manifest.start));
     }
     if manifest.host.is_empty() {
-        manifest.host = told(place.parent(), "host=").unwrap_or_else(|| "unknown".into());
+        manifest.host = in_path(place.parent(), "host=").unwrap_or_else(|| "unknown".into());
     }
     if manifest.hud_version.is_empty() {
         manifest.hud_version = env!("CARGO_PKG_VERSION").into();
@@ -61,12 +61,12 @@ pub(super) fn rebuild(dir: &SessionDir, place: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// The session that most of the segments say they are of.
+/// The session id in most of the segments.
 pub(super) fn claimed_id(dir: &SessionDir) -> Result<Option<String>> {
     let mut claims: BTreeMap<String, usize> = BTreeMap::new();
     for &table in Table::ALL {
         for (number, _) in dir.sealed(table)? {
-            // One that is damaged says nothing.
+            // A damaged one has no id.
             if let Ok(file) = dir.open_sealed(table, number)
                 && let Some(id) = file.session_id()
             {
@@ -80,13 +80,13 @@ pub(super) fn claimed_id(dir: &SessionDir) -> Result<Option<String>> {
 fn text(dir: &SessionDir) -> String {
     let mut text = Vec::new();
     if let Ok(file) = dir.folder().and_then(|folder| folder.file("manifest.json")) {
-        // What cannot be read is not there.
+        // An unreadable manifest is treated as empty.
         let _ = file.take(MAX_SIZE).read_to_end(&mut text);
     }
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Fields of their own line, where all of it does not parse: it was cut short, or is full of something else.
+/// Fields in lines of their own, of a text that does not parse.
 fn by_line(text: &str) -> Manifest {
     fn field<T: DeserializeOwned + Default>(text: &str, name: &str) -> T {
         let start = format!("  \"{name}\": ");

@@ -28,53 +28,53 @@ use crate::{
     watch::Watch,
 };
 
-/// How its note in the manifest begins.
+/// Prefix of notes in the manifest.
 const NOTE: &str = "repaired by hud ";
-/// Why a session ended whose manifest does not say so any more.
-const NOT_KNOWN: &str = "not known: its manifest was lost";
-/// What may be said of one repair in the manifest.
+/// End reason of a session whose manifest was lost.
+const NOT_KNOWN: &str = "unknown: its manifest was lost";
+/// Maximum number of notes of a repair in the manifest.
 const MOST_NOTES: usize = 20;
 
-/// How a session is repaired.
+/// Options of a repair.
 #[derive(Clone, Debug, Default)]
 pub struct RepairOptions {
-    /// Only tells what would be done. It is done all the same, beside the session, and thrown away.
+    /// Only report what would be done. The repaired copy is made beside the session, and removed.
     pub dry_run: bool,
     /// A new folder for the result; without it, the session itself is repaired.
     pub output: Option<PathBuf>,
 }
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Clone, Debug)]
 pub struct Repair {
     /// Where the result is.
     pub place: Place,
-    /// What was done, or would be, each in a line.
+    /// The actions, as lines of text.
     pub actions: Vec<String>,
-    /// Rows that are stated to be gone now and were not before, by stream.
+    /// Rows that are newly recorded as lost, by stream.
     pub lost: BTreeMap<String, u64>,
-    /// Rows of damaged segments that went into new ones.
+    /// Intact rows of damaged segments that were kept.
     pub salvaged: u64,
-    /// Whether it was only to be told.
+    /// Whether it was a dry run.
     pub dry_run: bool,
 }
 
 impl Repair {
-    /// Whether there was nothing to do.
+    /// Whether there was nothing to repair.
     pub fn is_proven(&self) -> bool {
         self.actions.is_empty()
     }
 
-    /// What was done, in lines for people.
+    /// The result, as lines of text.
     pub fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.actions.iter().map(|action| clean(action).into_owned()).collect();
         lines.push(match &self.place {
             _ if self.is_proven() && self.place == Place::Nowhere => "there is nothing to repair".into(),
-            Place::Nowhere => "this is what would be done; the session is as it was".into(),
-            Place::Exchanged => "what was set aside is in the session's folder damaged".into(),
+            Place::Nowhere => "this is a dry run; the session is unchanged".into(),
+            Place::Exchanged => "files that were set aside are in the session's folder `damaged`".into(),
             Place::Output(path) => format!("the repaired session is {}", clean(&path.to_string_lossy())),
             Place::Beside(path) => format!(
-                "the repaired session is {}: this filesystem cannot exchange two folders, so the session is as it was",
+                "the repaired session is {}: this file system cannot exchange two folders, so the session is unchanged",
                 clean(&path.to_string_lossy())
             ),
         });
@@ -82,16 +82,14 @@ impl Repair {
     }
 }
 
-/// Repairs the session at `session`: afterwards it is proven, and what is lost is stated.
+/// Repairs a session: afterwards it passes verification, and its losses are recorded.
 ///
-/// Fails with [`SessionError::InUse`] where it is being recorded, and with [`SessionError::Newer`] where a newer hud
-/// wrote it.
+/// Fails with [`SessionError::InUse`] if it is being recorded, and with [`SessionError::Newer`] if a newer hud wrote it.
 pub fn repair(session: &Path, options: &RepairOptions, progress: &mut dyn Progress) -> Result<Repair> {
     run(session, options, progress, &mut || Ok(()), true)
 }
 
-/// `step` is called after each change on disk; where it fails, so does this, as if killed there: with `is_tidy`, what is
-/// left is removed.
+/// `step` is called after each change on disk; if it fails, this ends there. With `is_tidy`, leftovers are then removed.
 pub(crate) fn run<'a>(
     session: &Path,
     options: &RepairOptions,
@@ -114,13 +112,13 @@ pub(crate) fn run<'a>(
     let cleared = bench.clear()?;
     let mut done = build(&bench, options, &mut watch);
     if done.is_err() && is_tidy {
-        // What went wrong is what is to be told.
+        // The first error is reported.
         let _ = bench.clear();
     }
     if let Ok(report) = &mut done
         && cleared
     {
-        report.actions.insert(0, "removed what an upkeep had left that was killed".into());
+        report.actions.insert(0, "removed the leftovers of a killed process".into());
     }
     done
 }
@@ -133,7 +131,7 @@ fn build<'a>(bench: &Bench, options: &RepairOptions, watch: &mut Watch<'a>) -> R
         let is_ours = name.parent().and_then(Path::to_str).is_some_and(|p| p.is_empty() || Table::by_name(p).is_some());
         let is_half = is_ours && name.as_os_str().as_encoded_bytes().ends_with(b".tmp");
         if is_half {
-            half_made.borrow_mut().push(format!("removed {}, which is half made", name.to_string_lossy()));
+            half_made.borrow_mut().push(format!("removed {}, which is incomplete", name.to_string_lossy()));
         }
         is_half
     };
@@ -162,7 +160,7 @@ fn build<'a>(bench: &Bench, options: &RepairOptions, watch: &mut Watch<'a>) -> R
     Ok(report)
 }
 
-/// Who mends.
+/// A repair in progress.
 pub(super) struct Mender<'a, 'w> {
     pub(super) bench: &'a Bench,
     /// The successor.
@@ -170,24 +168,24 @@ pub(super) struct Mender<'a, 'w> {
     pub(super) manifest: Manifest,
     pub(super) watch: &'a mut Watch<'w>,
     actions: Vec<String>,
-    /// For the manifest.
+    /// Notes for the manifest.
     pub(super) notes: BTreeSet<String>,
     pub(super) holes: BTreeMap<Table, Vec<Hole>>,
-    /// Numbers of segments that are there no more.
+    /// Numbers of segments that were removed.
     pub(super) gone: BTreeMap<Table, BTreeSet<u32>>,
     pub(super) lost: BTreeMap<String, u64>,
     pub(super) salvaged: u64,
 }
 
 impl Mender<'_, '_> {
-    /// A number above any that the table ever used, those of segments that were just set aside included.
+    /// A number that the table never used, not even for a segment that was set aside.
     pub(super) fn next_number(&self, table: Table) -> Result<u32> {
         let next = next_number(&self.dir, &self.manifest, table)?;
         let gone = self.gone.get(&table).and_then(|gone| gone.last().copied()).unwrap_or(0);
         Ok(next.max(gone.saturating_add(1)))
     }
 
-    /// Says what was done.
+    /// Adds an action to the result.
     pub(super) fn did(&mut self, action: String) -> Result<()> {
         self.actions.push(action);
         (self.watch.step)()
@@ -198,7 +196,7 @@ impl Mender<'_, '_> {
             let folder = self.dir.table(table);
             if fs::symlink_metadata(&folder).is_ok_and(|m| !m.is_dir()) {
                 self.bench.set_aside(Path::new(table.name()), &mut *self.watch.step)?;
-                self.did(format!("set {} aside: it is no folder", table.name()))?;
+                self.did(format!("set {} aside: it is not a folder", table.name()))?;
             }
         }
         let read = self.dir.manifest();
@@ -237,9 +235,9 @@ impl Mender<'_, '_> {
         let notes = std::mem::take(&mut self.notes);
         let more = notes.len().saturating_sub(MOST_NOTES);
         let version = env!("CARGO_PKG_VERSION");
-        let told = notes.into_iter().take(MOST_NOTES).map(|note| format!("{NOTE}{version}: {note}"));
+        let shown = notes.into_iter().take(MOST_NOTES).map(|note| format!("{NOTE}{version}: {note}"));
         let more = (more > 0).then(|| format!("{NOTE}{version}: and {more} more"));
-        for note in told.chain(more) {
+        for note in shown.chain(more) {
             if !self.manifest.notes.contains(&note) {
                 self.manifest.notes.push(note);
             }
@@ -248,7 +246,7 @@ impl Mender<'_, '_> {
         (self.watch.step)()
     }
 
-    /// Makes the manifest anew; gives what the old one said has expired.
+    /// Reconstructs the manifest. Returns the expired rows that the old one recorded.
     fn rebuild(&mut self, why: &str) -> Result<BTreeMap<String, u64>> {
         let session = self.bench.session();
         let manifest = rebuild(&self.dir, session.path())?;
@@ -259,8 +257,8 @@ impl Mender<'_, '_> {
         let expired = manifest.streams.iter().map(|(name, account)| (name.clone(), account.expired)).collect();
         self.manifest = Manifest { streams: BTreeMap::new(), ..manifest };
         self.dir.write_manifest(&self.manifest)?;
-        self.did(format!("made manifest.json anew from the segments: {why}"))?;
-        self.notes.insert("its manifest was made anew from its segments and from what was left of the old one".into());
+        self.did(format!("reconstructed manifest.json from the segments: {why}"))?;
+        self.notes.insert("its manifest was reconstructed from its segments and the remains of the old one".into());
         Ok(expired)
     }
 
@@ -277,13 +275,13 @@ impl Mender<'_, '_> {
         self.recovery().lost.retain(|_, lost| *lost > 0);
     }
 
-    /// Seals what is in logs. Whether the session was recovered just now.
+    /// Seals in-flight logs. Returns whether the session was recovered.
     fn logs(&mut self) -> Result<bool> {
         for log in self.dir.unsealed()? {
             let name = format!("{}/{:06}.arrows.inflight", log.table.name(), log.number);
             if !fs::symlink_metadata(&log.log).is_ok_and(|m| m.is_file()) {
                 self.bench.set_aside(Path::new(&name), &mut *self.watch.step)?;
-                self.did(format!("set {name} aside: it is no file"))?;
+                self.did(format!("set {name} aside: it is not a file"))?;
                 continue;
             }
             let is_sealed = self.dir.open_sealed(log.table, log.number).and_then(|file| file.check_all()).is_ok();
@@ -302,7 +300,7 @@ impl Mender<'_, '_> {
                         read => read?,
                     }
                     let (rows, is_complete) = (reader.rows(), self.manifest.complete);
-                    // One that ends torn is what a kill leaves.
+                    // An incomplete end is normal after a kill.
                     reader.cut().filter(|cut| !cut.is_torn || is_complete).map(|cut| (cut.clone(), rows))
                 }
             };
@@ -314,7 +312,7 @@ impl Mender<'_, '_> {
                 self.holes.entry(log.table).or_default().push(Hole { from: i64::MIN, to: i64::MAX, rows: None });
             }
             if !self.manifest.complete {
-                // Recovery does the rest.
+                // Recovery seals it below.
                 continue;
             }
             if is_sealed || has_expired {
@@ -323,7 +321,7 @@ impl Mender<'_, '_> {
             } else if damage.is_some_and(|(_, rows)| rows == 0) {
                 bench::remove_file(&log.log)?;
                 self.is_gone(log.table, log.number);
-                self.did(format!("removed {name}, of which no row is whole"))?;
+                self.did(format!("removed {name}, which has no intact row"))?;
             } else {
                 match seal(&self.dir, log.table, log.number)? {
                     Some(sealed) => self.did(format!("sealed {name}: {} rows", sealed.rows))?,
@@ -348,13 +346,13 @@ impl Mender<'_, '_> {
         Ok(true)
     }
 
-    /// What the manifest says is lost.
+    /// The losses in the manifest.
     pub(super) fn recovery(&mut self) -> &mut Recovery {
         let end = self.manifest.end.unwrap_or(self.manifest.start);
         self.manifest.recovery.get_or_insert_with(|| Recovery { lost_after: end, ..Recovery::default() })
     }
 
-    /// Says in the manifest which segments are there no more.
+    /// Records removed segments in the manifest.
     fn note_gone(&mut self) {
         for (table, numbers) in std::mem::take(&mut self.gone) {
             // A log may have been sealed to the number of a segment that was set aside.
@@ -364,10 +362,10 @@ impl Mender<'_, '_> {
             }
             let recovery = self.recovery();
             for map in [&mut recovery.empty_segments, &mut recovery.damaged_segments] {
-                let told = map.entry(table.name().into()).or_default();
-                told.extend(&numbers);
-                told.sort_unstable();
-                told.dedup();
+                let recorded = map.entry(table.name().into()).or_default();
+                recorded.extend(&numbers);
+                recorded.sort_unstable();
+                recorded.dedup();
             }
         }
     }

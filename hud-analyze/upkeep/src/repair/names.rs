@@ -1,5 +1,4 @@
-//! Ids and their rows: each has one. Those that none has get the row that recovery gives to what nobody named; those
-//! that have two keep the first.
+//! Makes sure that each id has exactly one row: missing ones get a placeholder, as in recovery; of duplicates, the first is kept.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -19,15 +18,15 @@ use crate::{
 };
 
 impl Mender<'_, '_> {
-    /// Mends a table of names.
+    /// Repairs a table of names.
     pub(super) fn names(&mut self, to: Table) -> Result<()> {
-        let known = self.told_once(to)?;
+        let known = self.unique_ids(to)?;
         let mut missing = BTreeSet::new();
         for reference in REFERENCES.iter().filter(|r| r.to == to) {
             let segments = self.dir.sealed(reference.from)?;
             let all = segments.len() as u64;
             for (done, (number, _)) in segments.into_iter().enumerate() {
-                self.watch.tell(Step::Mending, reference.from, done as u64, all)?;
+                self.watch.report(Step::Repairing, reference.from, done as u64, all)?;
                 let file = self.dir.open_sealed(reference.from, number)?;
                 scan_verified(reference.from, file, &[reference.column], |batch| {
                     missing.extend(integers(batch, reference.column).into_iter().filter(|id| !known.contains(*id)));
@@ -44,13 +43,13 @@ impl Mender<'_, '_> {
         if let Some(encoded) = encode_for(&self.dir, to, number, &[batch]).map_err(rows::arrow(&at))? {
             self.bench.put(to, number, &encoded.data, &mut *self.watch.step)?;
         }
-        self.did(format!("gave rows to {} ids of {} that had none", missing.len(), to.name()))?;
-        self.notes.insert(format!("{} {} have nothing but an id", missing.len(), to.name()));
+        self.did(format!("added {} missing rows of {}", missing.len(), to.name()))?;
+        self.notes.insert(format!("{} {} have only an id", missing.len(), to.name()));
         Ok(())
     }
 
-    /// Ids of the table; of those that are told twice, the later row goes.
-    fn told_once(&mut self, table: Table) -> Result<Ids> {
+    /// The ids of a table, of whose duplicates the later rows are dropped.
+    fn unique_ids(&mut self, table: Table) -> Result<Ids> {
         let mut known = Ids::default();
         for (number, path) in self.dir.sealed(table)? {
             let mut first = Vec::new();
@@ -74,7 +73,7 @@ impl Mender<'_, '_> {
             })?;
             out.finish(self.watch)?;
             self.bench.set_aside(Path::new(&name(table, number)), &mut *self.watch.step)?;
-            self.did(format!("set {} aside: {doubles} ids in it were told before", name(table, number)))?;
+            self.did(format!("set {} aside: it repeats {doubles} ids", name(table, number)))?;
             self.is_gone(table, number);
         }
         Ok(known)

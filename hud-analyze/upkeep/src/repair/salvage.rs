@@ -1,6 +1,5 @@
-//! What can be read of a damaged segment: the rows of which every column's page still matches its checksums.
-//!
-//! Without a footer that matches its own checksum there is nothing: it alone says where columns and blocks lie.
+//! Reads the intact rows of a damaged segment: those whose pages match their checksums in all columns. Without an intact footer,
+//! which contains the positions of columns and blocks, there are none.
 
 use std::ops::Range;
 
@@ -16,13 +15,13 @@ use crate::{
     rows::{BATCH, adapt},
 };
 
-/// Gives `each` the rows that can be read, in their order.
+/// Calls `each` with the intact rows, in order.
 pub(crate) fn salvage(
     table: Table,
     file: VerifiedFile,
     each: &mut dyn FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    // Checks the schema too; why it cannot be opened is known already.
+    // Checks the schema too. The error was reported before.
     if open_verified(table, file.clone()).is_err() {
         return Ok(());
     }
@@ -35,7 +34,7 @@ pub(crate) fn salvage(
                 .with_row_selection(selection)
                 .with_batch_size(BATCH)
                 .build();
-            // What does not decode, although it is what was written, ends its stretch.
+            // Rows after one that does not decode are not used.
             let Ok(reader) = reader else { continue };
             for batch in reader.map_while(std::result::Result::ok) {
                 let Ok(batch) = adapt(table, file.path(), &batch) else { break };
@@ -46,7 +45,7 @@ pub(crate) fn salvage(
     Ok(())
 }
 
-/// Rows of a row group that have a whole page in each column.
+/// Rows of a row group whose pages are intact in all columns.
 fn readable(file: &VerifiedFile, metadata: &ParquetMetaData, group: usize) -> Vec<Range<usize>> {
     let Some(columns) = metadata.row_groups().get(group) else { return Vec::new() };
     let rows = usize::try_from(columns.num_rows()).unwrap_or(0);
@@ -59,7 +58,7 @@ fn readable(file: &VerifiedFile, metadata: &ParquetMetaData, group: usize) -> Ve
         let (start, _) = column.byte_range();
         let first = pages.first().and_then(|page| u64::try_from(page.offset).ok());
         let Some(first) = first.filter(|first| start <= *first) else { return Vec::new() };
-        // The dictionary, which every page may need.
+        // All pages may refer to the dictionary.
         if file.read(start..first).is_err() {
             return Vec::new();
         }

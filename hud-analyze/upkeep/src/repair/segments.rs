@@ -1,5 +1,5 @@
-//! A table's sealed segments: each is read whole; what is not as it should be is set aside, and what can be read of it
-//! goes into a new one. What is missing is told.
+//! Repairs a table's sealed segments: each is read completely; a damaged one is set aside, and its intact rows are written to a new
+//! one. Missing segments are recorded.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
@@ -13,21 +13,21 @@ use crate::{
     rows::{self, keys, unknown_column},
 };
 
-/// Numbers that may be missing in a row: a file whose number leaps over more was never named by hud.
+/// Maximum gap in segment numbers: a file with a higher number was not named by hud.
 const LEAP: u32 = 10_000;
-/// Of a segment that salvaged rows go to: as the recorder rolls.
+/// Size of segments with salvaged rows: that of the recorder's.
 pub(super) const TARGET: Target = Target { rows: 1 << 20, bytes: 64 << 20 };
 
-/// A stretch of a table of which rows are gone.
+/// A time range in which a table has lost rows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hole {
     pub(super) from: i64,
     pub(super) to: i64,
-    /// How many, where that is known.
+    /// Number of rows, if known.
     pub(super) rows: Option<u64>,
 }
 
-/// What is wrong with a segment.
+/// Why a segment is not valid.
 enum Fault {
     Broken(String),
     Unsorted,
@@ -35,13 +35,13 @@ enum Fault {
 }
 
 impl Mender<'_, '_> {
-    /// Mends a table's sealed segments.
+    /// Repairs a table's sealed segments.
     pub(super) fn segments(&mut self, table: Table) -> Result<()> {
         self.number(table)?;
         let segments = self.dir.sealed(table)?;
         let all = segments.len() as u64;
         for (done, (number, _)) in segments.into_iter().enumerate() {
-            self.watch.tell(Step::Mending, table, done as u64, all)?;
+            self.watch.report(Step::Repairing, table, done as u64, all)?;
             let opened = self.dir.open_sealed(table, number);
             let file = opened.as_ref().ok().cloned();
             let Some(fault) = check(table, opened)? else { continue };
@@ -50,21 +50,21 @@ impl Mender<'_, '_> {
         Ok(())
     }
 
-    /// Removes what had expired, and names anew what no recorder has named so.
+    /// Removes expired segments, and renames those with numbers that no recorder gives.
     fn number(&mut self, table: Table) -> Result<()> {
         let first = self.manifest.first_segment(table);
         let mut next = first;
         for (number, path) in self.dir.sealed(table)? {
             if number < first {
                 self.dir.remove_segment(table, number)?;
-                self.did(format!("removed {}, which had expired", name(table, number)))?;
+                self.did(format!("removed {}, which has expired", name(table, number)))?;
                 continue;
             }
             let mut number = number;
             if number - next > LEAP {
                 let to = self.dir.segment(table, next);
                 fs::rename(&path, &to).map_err(Error::io("rename", &path))?;
-                self.did(format!("named {} anew: {}", name(table, number), name(table, next)))?;
+                self.did(format!("renamed {} to {}", name(table, number), name(table, next)))?;
                 number = next;
             }
             next = number.saturating_add(1);
@@ -72,10 +72,10 @@ impl Mender<'_, '_> {
         Ok(())
     }
 
-    /// Sets a segment aside; `file` is what it is, where it could be opened and is this session's.
+    /// Sets a segment aside. `file` is its file, if it could be opened and belongs to this session.
     fn mend(&mut self, table: Table, number: u32, file: Option<VerifiedFile>, fault: &Fault) -> Result<()> {
         let told = file.clone().and_then(|file| verified_info(table, file).ok());
-        // What it was made from is still there: recovery makes it again.
+        // Its log still exists: recovery seals it again.
         let is_in_log = self.dir.has_log(table, number);
         let mut out = Roller::to_segments(self.bench, table, TARGET, self.next_number(table)?).with_any_order();
         let mut rows = 0;
@@ -86,7 +86,8 @@ impl Mender<'_, '_> {
                 out.push(batch, self.watch)
             })?;
             if let Some(column) = lost_columns {
-                self.notes.insert(format!("{}: its column {column} is a newer hud's", name(table, number)));
+                self.notes
+                    .insert(format!("{}: its column {column} is from a newer version of hud", name(table, number)));
             }
         }
         let made = out.finish(self.watch)?;
@@ -99,8 +100,8 @@ impl Mender<'_, '_> {
         let of = told.map_or(String::new(), |t| format!(" of {}", t.rows));
         let salvaged = match (is_in_log, made.is_empty()) {
             (true, _) => "its log is still there".into(),
-            (_, true) => format!("no row{of} can be read"),
-            _ => format!("{rows} rows{of} went into a new segment"),
+            (_, true) => format!("no row{of} is intact"),
+            _ => format!("{rows} rows{of} are kept in a new segment"),
         };
         self.did(format!("set {} aside: {why}; {salvaged}", name(table, number)))?;
         if is_in_log {
@@ -116,7 +117,7 @@ impl Mender<'_, '_> {
         Ok(())
     }
 
-    /// Finds numbers that no segment has.
+    /// Finds missing segments.
     pub(super) fn missing(&mut self, table: Table) -> Result<()> {
         let told = |r: &Recovery| r.empty_segments.get(table.name()).cloned().unwrap_or_default();
         let told: BTreeSet<u32> = self.manifest.recovery.as_ref().map(told).unwrap_or_default().into_iter().collect();
@@ -129,7 +130,7 @@ impl Mender<'_, '_> {
             let news: Vec<u32> = gone.iter().copied().filter(|n| !is_known(n)).collect();
             if let (Some(from), Some(to)) = (news.first(), news.last()) {
                 let which = if from == to { name(table, *from) } else { format!("{} to {to:06}", name(table, *from)) };
-                self.did(format!("noted that {which} are missing ({})", news.len()))?;
+                self.did(format!("recorded that {which} are missing ({})", news.len()))?;
                 self.holes.entry(table).or_default().push(Hole { from: last, to: info.first_ts, rows: None });
             }
             for number in gone {
@@ -141,18 +142,18 @@ impl Mender<'_, '_> {
         Ok(())
     }
 
-    /// That there is no such segment any more.
+    /// Records that a segment was removed.
     pub(super) fn is_gone(&mut self, table: Table, number: u32) {
         self.gone.entry(table).or_default().insert(number);
     }
 }
 
-/// A segment's name, as it is told.
+/// A segment's path in the session.
 pub(super) fn name(table: Table, number: u32) -> String {
     format!("{}/{number:06}.parquet", table.name())
 }
 
-/// Reads all of a segment; what is wrong with it.
+/// Reads all of a segment. Returns why it is not valid.
 fn check(table: Table, opened: Result<VerifiedFile, SessionError>) -> Result<Option<Fault>> {
     let (mut last, mut rows, mut is_sorted) = (i64::MIN, 0, true);
     let read = |file: VerifiedFile| -> Result<()> {
@@ -172,7 +173,7 @@ fn check(table: Table, opened: Result<VerifiedFile, SessionError>) -> Result<Opt
         Err(Error::Session(SessionError::Damaged { why, .. } | SessionError::Foreign { why, .. })) => {
             Some(Fault::Broken(why))
         }
-        // A disk that does not give what it holds, or a folder of that name. What is not ours to read is no damage.
+        // A read error of the disk, or a folder with that name. Missing permission is no damage.
         Err(Error::Session(SessionError::Io { source, .. })) if source.kind() != io::ErrorKind::PermissionDenied => {
             Some(Fault::Broken(source.to_string()))
         }

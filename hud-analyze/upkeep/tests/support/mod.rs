@@ -1,12 +1,13 @@
 //! Sessions made up for tests: random rows in many segments, and a slow and obvious reading of whatever is there.
 
 // Each test binary uses its part of this, and nobody links it.
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder},
     io::Write as _,
+    ops::Deref,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,66 +19,31 @@ use arrow::{
 };
 use hud_common::session::{
     AccountColumns, AccountRow, Clock, ClockColumns, ClockRow, Columns, CoverageColumns, CoverageRow, DropColumns,
-    DropRow, FORMAT_VERSION, FrameColumns, FrameRow, InflightLog, InflightReader, Manifest, ModuleColumns, ModuleRow,
-    OffCpuColumns, OffCpuRow, PollColumns, PollRow, REFERENCES, SampleColumns, SampleRow, SessionDir, StackColumns,
-    StackRow, StreamAccount, Table, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow, VerifiedFile, WakeColumns,
-    WakeRow, encode, integers, texts,
+    DropRow, FrameColumns, FrameRow, InflightLog, InflightReader, Manifest, ModuleColumns, ModuleRow, OffCpuColumns,
+    OffCpuRow, Options, PollColumns, PollRow, REFERENCES, SampleColumns, SampleRow, SessionDir, StackColumns, StackRow,
+    StreamAccount, Table, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow, VerifiedFile, WakeColumns, WakeRow,
+    encode, integers, texts,
 };
+use hud_testkit::Session;
+pub use hud_testkit::{MS, Random, T0, batch};
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     file::{metadata::KeyValue, properties::WriterProperties},
 };
-use tempfile::TempDir;
 
-pub const T0: i64 = 1_700_000_000_000_000_000;
-pub const MS: i64 = 1_000_000;
+/// A session whose segments are written without the checks of sealing.
+pub struct Made(Session);
 
-/// xorshift64.
-pub struct Random(u64);
+impl Deref for Made {
+    type Target = Session;
 
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
-
-    pub fn below(&mut self, below: i64) -> i64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        i64::try_from(self.0 % u64::try_from(below).unwrap()).unwrap()
-    }
-}
-
-/// A session in a folder of its own.
-pub struct Made {
-    pub tmp: TempDir,
-    pub path: PathBuf,
-    pub dir: SessionDir,
 }
 
 pub fn manifest() -> Manifest {
-    Manifest {
-        format_version: FORMAT_VERSION,
-        id: "made-up".into(),
-        hud_version: "0.1.0".into(),
-        host: "nowhere".into(),
-        kernel: "6.0".into(),
-        cpus: 2,
-        pid: 100,
-        exe: "/srv/app".into(),
-        start: T0,
-        end: Some(T0 + 10_000 * MS),
-        end_reason: Some("made up".into()),
-        clock: Clock { mono: 5, real: T0 },
-        complete: true,
-        ..Manifest::default()
-    }
-}
-
-pub fn batch<C: Columns>(rows: impl IntoIterator<Item = C::Row>) -> RecordBatch {
-    let mut columns = C::default();
-    rows.into_iter().for_each(|row| columns.push(row));
-    columns.finish()
+    Manifest { options: Options::default(), clock: Clock { mono: 5, real: T0 }, ..hud_testkit::manifest() }
 }
 
 pub fn poll(ts: i64, type_id: impl Into<Option<i64>>) -> PollRow {
@@ -126,21 +92,12 @@ pub fn frame(frame_id: i64) -> FrameRow {
 
 impl Made {
     pub fn new(manifest: &Manifest) -> Self {
-        let tmp = TempDir::new().unwrap();
-        let path = tmp.path().join("session");
-        let (dir, lock) = SessionDir::create(&path, manifest).unwrap();
-        drop(lock);
-        // As the kernel names it: `/tmp` may be a link.
-        let path = fs::canonicalize(path).unwrap();
-        Made { tmp, path, dir }
+        Made(Session::new(manifest))
     }
 
     /// A copy, to be damaged.
     pub fn copy(&self) -> Self {
-        let tmp = TempDir::new().unwrap();
-        let path = fs::canonicalize(tmp.path()).unwrap().join("session");
-        copy_to(&self.path, &path);
-        Made { dir: SessionDir::at(&path), path, tmp }
+        Made(Session::copy_of(&self.path))
     }
 
     pub fn log(&self, table: Table, batches: &[RecordBatch]) -> u32 {
@@ -484,17 +441,6 @@ pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     all
-}
-
-fn copy_to(from: &Path, to: &Path) {
-    DirBuilder::new().mode(0o700).create(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy_to(&entry.path(), &to),
-            false => drop(fs::copy(entry.path(), to).unwrap()),
-        }
-    }
 }
 
 /// What lies beside a session.

@@ -1,7 +1,7 @@
-//! The lines at which the bodies of coroutines await something.
+//! The lines at which the bodies of coroutines await.
 //!
-//! A suspension inside `select!` or `join!` is declared at the line of the macro's own `.await`. The body of the coroutine has
-//! a variable `__awaitee` for each `.await`; its line is that at which the program's code calls the macro.
+//! A suspension inside `select!` or `join!` is declared at the line of the macro's own `.await`. The coroutine's body
+//! has a variable `__awaitee` for each `.await`, at the line where the program calls the macro.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::tasks::layout::Line;
 
 #[derive(Default)]
 pub(super) struct Bodies {
-    /// What is awaited and where, by the path of the body.
+    /// Awaited type and line, by the path of the body.
     lines: HashMap<String, Vec<(Die, Line)>>,
     /// Units and crates that were read.
     units: HashSet<u32>,
@@ -21,7 +21,7 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// The line at which the body of a coroutine awaits something of a type.
+    /// The line at which a coroutine's body awaits a type.
     pub(super) fn line(&mut self, dies: &mut Dies, coroutine: Die, path: &str, awaited: Die) -> Option<Line> {
         let body = bare(path).replace("_env#", "#");
         self.read(dies, Dies::unit(coroutine));
@@ -43,7 +43,7 @@ impl Bodies {
         if let Some((_, line)) = lines.iter().find(|(of, _)| *of == awaited) {
             return Some(line.clone());
         }
-        // Each unit may have a description of the type.
+        // Each unit may describe the type.
         let path = dies.path(awaited);
         lines.iter().find(|(of, _)| dies.path(*of) == path).map(|(_, line)| line.clone())
     }

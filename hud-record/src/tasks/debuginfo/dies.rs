@@ -1,7 +1,7 @@
-//! The entries of debug information (DIEs), a unit at a time: which there are, which are inside which, and what they say.
+//! The entries of debug information (DIEs), by unit: their nesting and attributes.
 //!
-//! Units are read when something in them is asked for. Of each, one pass keeps the entries that types are made of, 24 bytes
-//! each; what they say is decoded anew each time that it is asked.
+//! A unit is read when needed. One pass keeps the entries that make up types, 24 bytes each; attributes are decoded on
+//! each access.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +12,7 @@ use std::{
 use gimli::{AttributeValue, DebuggingInformationEntry, DwTag, Dwarf, EndianSlice, LittleEndian, Unit, UnitOffset};
 
 use crate::{
-    names::{Whose, whose_file},
+    symbols::{Origin, file_origin},
     tasks::layout::Line,
 };
 
@@ -20,12 +20,12 @@ pub(super) type Slice = EndianSlice<'static, LittleEndian>;
 
 /// Entries that are kept, of all units together. A program with 200 MB of debug information has 20 million.
 const MOST_DIES: usize = 16 << 20;
-/// How deep entries lie inside each other.
+/// Nesting depth of entries.
 const MOST_DEPTH: usize = 256;
 /// Bytes of a name that are read.
 const LONGEST_NAME: usize = 16 << 10;
 
-/// An entry of some unit.
+/// An entry of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Die {
     unit: u32,
@@ -36,27 +36,27 @@ struct Entry {
     offset: usize,
     tag: DwTag,
     parent: u32,
-    /// The first entry that is not inside.
+    /// The first entry after its subtree.
     end: u32,
 }
 
 struct Entries {
     unit: Unit<Slice>,
     entries: Vec<Entry>,
-    /// Functions by their address; several where the linker has folded them.
+    /// Functions by address; several if the linker folded functions.
     functions: BTreeMap<u64, Vec<u32>>,
-    /// Tables of trait objects.
+    /// Vtables of trait objects.
     vtables: HashMap<u64, u32>,
-    /// Structures whose name begins so: a task's.
+    /// Structures that may be a task's, by name.
     cells: Vec<u32>,
 }
 
 /// Debug information.
 pub(crate) struct Dies {
     dwarf: Dwarf<Slice>,
-    /// Offset and size of each unit, in their order.
+    /// Offset and size of each unit, in order.
     units: Vec<(usize, usize)>,
-    /// Which unit describes which addresses: start, end and unit, by start.
+    /// The units that describe addresses: start, end and unit, sorted by start.
     ranges: Vec<(u64, u64, u32)>,
     read: HashMap<u32, Option<Rc<Entries>>>,
     left: usize,
@@ -76,7 +76,7 @@ impl Dies {
         dies
     }
 
-    /// By `.debug_aranges`, which has data as well as code, or else by what the units say of their code.
+    /// By `.debug_aranges`, which covers data and code, else by the units' own ranges.
     fn ranges(&self) -> Vec<(u64, u64, u32)> {
         let mut ranges = Vec::new();
         let mut headers = self.dwarf.debug_aranges.headers();
@@ -101,14 +101,14 @@ impl Dies {
         ranges
     }
 
-    /// The unit that holds an offset of `.debug_info`.
+    /// The unit that contains an offset of `.debug_info`.
     fn unit_at(&self, offset: usize) -> Option<u32> {
         let index = self.units.partition_point(|&(start, _)| start <= offset).checked_sub(1)?;
         let &(start, size) = self.units.get(index)?;
         (offset - start < size).then(|| u32::try_from(index).ok())?
     }
 
-    /// The units that describe an address. Of a folded function there may be several.
+    /// The units that describe an address: possibly several for a folded function.
     fn units_of(&self, address: u64) -> Vec<u32> {
         let end = self.ranges.partition_point(|&(start, ..)| start <= address);
         let mut units: Vec<u32> = Vec::new();
@@ -129,14 +129,14 @@ impl Dies {
         entries
     }
 
-    /// The pass over a unit.
+    /// Reads a unit.
     fn pass(&mut self, index: u32) -> Option<Entries> {
         let &(offset, _) = self.units.get(usize::try_from(index).ok()?)?;
         let header = self.dwarf.unit_header(gimli::DebugInfoOffset(offset)).ok()?;
         let unit = self.dwarf.unit(header).ok()?;
         let (mut functions, mut vtables, mut cells) = (BTreeMap::<u64, Vec<u32>>::new(), HashMap::new(), Vec::new());
         let mut entries: Vec<Entry> = Vec::new();
-        // Depth and index of what is open.
+        // Depth and index of open entries.
         let mut open: Vec<(isize, u32)> = Vec::new();
         let close = |entries: &mut Vec<Entry>, index: u32, end: u32| {
             if let Some(entry) = usize::try_from(index).ok().and_then(|i| entries.get_mut(i)) {
@@ -208,19 +208,19 @@ impl Dies {
         found
     }
 
-    /// The function whose code an address lies in.
+    /// The function that contains an address.
     pub(super) fn function_around(&mut self, address: u64) -> Option<Die> {
         self.units_of(address).into_iter().find_map(|unit| {
             let entries = self.entries(unit)?;
             let (start, indexes) = entries.functions.range(..=address).next_back()?;
             let die = Die { unit, index: *indexes.first()? };
-            // An offset from its start, since DWARF 4.
+            // Relative to its start, since DWARF 4.
             let size = self.number(die, gimli::DW_AT_high_pc)?;
             (address - start < size).then_some(die)
         })
     }
 
-    /// The table of a trait object at an address.
+    /// The vtable of a trait object at an address.
     pub(super) fn vtable(&mut self, address: u64) -> Option<Die> {
         let units = self.units_of(address);
         units.into_iter().find_map(|unit| Some(Die { unit, index: *self.entries(unit)?.vtables.get(&address)? }))
@@ -232,7 +232,7 @@ impl Dies {
         entries.cells.iter().map(|&index| Die { unit: like.unit, index }).collect()
     }
 
-    /// The entry's offset in `.debug_info`: by which it is known.
+    /// The entry's offset in `.debug_info`, which identifies it.
     pub(super) fn id(&mut self, die: Die) -> Option<u64> {
         let (start, _) = *self.units.get(usize::try_from(die.unit).ok()?)?;
         let entries = self.entries(die.unit)?;
@@ -248,7 +248,7 @@ impl Dies {
         (parent != u32::MAX).then_some(Die { index: parent, ..die })
     }
 
-    /// What is right inside an entry.
+    /// The direct children of an entry.
     pub(super) fn children(&mut self, die: Die) -> Vec<Die> {
         let mut children = Vec::new();
         let Some(entries) = self.entries(die.unit) else { return children };
@@ -257,13 +257,13 @@ impl Dies {
         while next < end {
             let child = Die { index: next, ..die };
             children.push(child);
-            // Ends are past what they end, but for a damaged pass.
+            // Always past this entry, even if the pass was damaged.
             next = entries.get(child).map_or(end, |e| e.end).max(next + 1);
         }
         children
     }
 
-    /// All that is inside an entry, however deep.
+    /// All entries inside an entry, at any depth.
     pub(super) fn inside(&mut self, die: Die) -> impl Iterator<Item = Die> + use<> {
         let end = self.entries(die.unit).and_then(|e| Some(e.get(die)?.end)).unwrap_or(0);
         (die.index + 1..end).map(move |index| Die { index, ..die })
@@ -276,12 +276,12 @@ impl Dies {
         Some(String::from_utf8_lossy(name.get(..LONGEST_NAME).unwrap_or(name)).into_owned())
     }
 
-    /// A number that an entry says.
+    /// A numeric attribute.
     pub(super) fn number(&mut self, die: Die, attribute: gimli::DwAt) -> Option<u64> {
         self.attribute(die, attribute)?.udata_value()
     }
 
-    /// `DW_AT_discr_value`: of up to 16 bytes.
+    /// `DW_AT_discr_value`, of up to 16 bytes.
     pub(super) fn discriminant(&mut self, die: Die) -> Option<u128> {
         match self.attribute(die, gimli::DW_AT_discr_value)? {
             AttributeValue::Block(block) => {
@@ -291,14 +291,14 @@ impl Dies {
                 Some(u128::from_le_bytes(bytes))
             }
             value => match value.sdata_value() {
-                // The tag is compared as it lies in memory, masked to its size.
+                // The tag is compared as in memory, masked to its size.
                 Some(value) => Some(u128::from_ne_bytes(i128::from(value).to_ne_bytes())),
                 None => value.udata_value().map(u128::from),
             },
         }
     }
 
-    /// The entry that another one refers to.
+    /// The entry to which another one refers.
     pub(super) fn reference(&mut self, die: Die, attribute: gimli::DwAt) -> Option<Die> {
         let offset = match self.attribute(die, attribute)? {
             AttributeValue::UnitRef(UnitOffset(offset)) => return self.find(die.unit, offset),
@@ -315,7 +315,7 @@ impl Dies {
         Some(Die { unit, index: u32::try_from(index).ok()? })
     }
 
-    /// Where in the source an entry is declared.
+    /// The source line of an entry's declaration.
     pub(super) fn line(&mut self, die: Die) -> Option<Line> {
         let line = u32::try_from(self.number(die, gimli::DW_AT_decl_line)?).ok()?;
         let AttributeValue::FileIndex(index) = self.attribute(die, gimli::DW_AT_decl_file)? else { return None };
@@ -330,8 +330,8 @@ impl Dies {
         let short = folder.map_or(name.clone(), |folder| format!("{folder}/{name}"));
         let base = entries.unit.comp_dir.map(|dir| dir.to_string_lossy()).unwrap_or_default();
         let whole = Path::new(base.as_ref()).join(&short).to_string_lossy().into_owned();
-        // A path of the program's own crate is relative to its workspace, as people know it; those of others are whole.
-        let file = if whose_file(&whole).is_some_and(|whose| whose != Whose::Own) { whole } else { short };
+        // Paths of the program's own crate are relative to its workspace, as users know them; others are absolute.
+        let file = if file_origin(&whole).is_some_and(|origin| origin != Origin::Own) { whole } else { short };
         (file.len() <= LONGEST_NAME).then_some(Line { file, line })
     }
 
@@ -354,7 +354,7 @@ impl Dies {
         found
     }
 
-    /// The functions of a unit whose name is that of a coroutine's body.
+    /// The functions of a unit that may be a coroutine's body.
     pub(super) fn bodies(&mut self, unit: u32) -> Vec<Die> {
         let Some(entries) = self.entries(unit) else { return Vec::new() };
         let functions = (0..).zip(&entries.entries).filter(|(_, e)| e.tag == gimli::DW_TAG_subprogram);
@@ -372,7 +372,7 @@ impl Entries {
     }
 }
 
-/// What types are made of.
+/// The entries that make up types.
 const KEPT: [DwTag; 11] = [
     gimli::DW_TAG_namespace,
     gimli::DW_TAG_union_type,
@@ -391,7 +391,7 @@ fn name(dwarf: &Dwarf<Slice>, unit: &Unit<Slice>, die: &DebuggingInformationEntr
     Some(dwarf.attr_string(unit, die.attr_value(gimli::DW_AT_name)?).ok()?.slice())
 }
 
-/// The address of a variable, where that is all that is said.
+/// The address of a variable, if its location is just that.
 fn location(unit: &Unit<Slice>, die: &DebuggingInformationEntry<Slice>) -> Option<u64> {
     let expression = die.attr_value(gimli::DW_AT_location)?.exprloc_value()?;
     match expression.operations(unit.encoding()).next().ok()?? {

@@ -1,22 +1,21 @@
 //! The layouts of a program's futures, from its debug information.
 //!
-//! This runs in the sandboxed child, see [`crate::intake`]. `dies` reads entries, `bodies` finds the lines of macros, `ways`
-//! what a future waits for and what it holds, `types` makes layouts of it all; each uses the ones before it. What rustc writes,
-//! as of 1.95: a coroutine is a structure with a variant part over `__state`, whose variants 0 to 2 are `Unresumed`,
-//! `Returned` and `Panicked`; each later one is a suspension, declared at the line of its `.await`, with the member `__awaitee`.
+//! This runs in the sandboxed child, see [`crate::sandbox`]. `dies` reads entries, `bodies` finds the lines of macros,
+//! `ways` the paths to resources and guards, `types` combines them into layouts; each uses the ones before it. rustc's
+//! DWARF as of 1.95: a coroutine is a structure with a variant part over `__state`, whose variants 0 to 2 are
+//! `Unresumed`, `Returned` and `Panicked`; each later one is a suspension, declared at the line of its `.await`, with
+//! the member `__awaitee`.
 
 mod bodies;
 mod dies;
 mod types;
 mod ways;
 
-pub(super) use types::mask;
-
 use gimli::{Dwarf, EndianSlice, LittleEndian};
 
 use super::layout::Layouts;
 
-/// Debug information that has been opened, and what was read of it so far.
+/// Opened debug information, and the entries read so far.
 pub(crate) struct DebugInfo(dies::Dies);
 
 impl DebugInfo {
@@ -24,9 +23,9 @@ impl DebugInfo {
         DebugInfo(dies::Dies::new(dwarf))
     }
 
-    /// The layouts of the tasks of some poll functions, with where the task's id lies in each, and of what is behind some
-    /// tables of trait objects, and what the calls of `block_on` run that some places in the code are in: all by their
-    /// addresses in the file.
+    /// The layouts of the tasks of poll functions (each with the offset of the task's id), of the types behind vtables
+    /// of trait objects, and of the futures that calls of `block_on` run at return addresses. All addresses are those
+    /// of the file.
     pub(crate) fn layouts(&mut self, polls: &[(u64, u64)], objects: &[u64], callers: &[u64]) -> Layouts {
         types::Reader::new(&mut self.0).read(polls, objects, callers)
     }

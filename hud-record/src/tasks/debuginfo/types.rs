@@ -12,27 +12,27 @@ use crate::tasks::layout::{
     TypeId, Variant,
 };
 
-/// How deep types lie inside each other on the way to a future.
+/// Nesting depth of types on the way to a future.
 const MOST_DEPTH: usize = 64;
 /// Locals of one state that are futures.
 const MOST_LOCALS: usize = 16;
-/// Bytes of one type, and of all, that are handed on. A coroutine with a hundred `.await`s has some 10 kB.
+/// Bytes of one type, and of all, in an answer. A coroutine with a hundred `.await`s has about 10 kB.
 const MOST_TYPE: usize = 4 << 20;
 const MOST_ANSWER: usize = 24 << 20;
-/// Looks at types that one request takes, to see whether they hold futures.
+/// Visits of types in one request, to find those that contain futures.
 const MOST_LOOKS: usize = 4 << 20;
 
-/// What is read for one request.
+/// The state of one request.
 pub(super) struct Reader<'a> {
     dies: &'a mut Dies,
     layouts: Layouts,
     done: HashSet<Die>,
     todo: Vec<Die>,
-    /// Whether a type holds a future.
+    /// Whether a type contains a future.
     holds: HashMap<Die, bool>,
-    /// Types that are futures whatever is in them: something awaits them.
+    /// Types that are futures regardless of their content, as they are awaited.
     awaited: HashSet<Die>,
-    /// Whether a type was left out because it is inside of itself.
+    /// Whether a type was left out because it contains itself.
     cut: bool,
     looks: usize,
     bodies: Bodies,
@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
             let size = self.dies.number(die, gimli::DW_AT_byte_size).unwrap_or(0);
             let shape = self.shape(die, &name);
             let described = Type { name, size, shape };
-            // Names alone may be of any length.
+            // Names may be of any length.
             let packed = postcard::to_allocvec(&described).map_or(0, |packed| packed.len());
             if let Some(id) = self.dies.id(die).filter(|_| packed < MOST_TYPE) {
                 bytes += packed;
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         self.layouts
     }
 
-    /// Where the future of `poll<T, S>` lies. No answer for functions of several types that were folded into one.
+    /// Where the future of `poll<T, S>` is. `None` for folded functions of several types.
     fn root(&mut self, poll: u64, id_offset: u64) -> Option<Root> {
         let mut found: Option<(Die, Die)> = None;
         for function in self.dies.functions(poll) {
@@ -110,13 +110,13 @@ impl<'a> Reader<'a> {
         if let Some((stage, offset)) = self.stage(future, scheduler) {
             return Some(Root { name, of: self.awaited(stage)?, offset, size });
         }
-        // `Stage` is laid out as C does since tokio 1.40: a tag, and the future after it.
+        // `Stage` has the layout of C since tokio 1.40: a tag, followed by the future.
         let align = self.dies.number(future, gimli::DW_AT_alignment).unwrap_or(8).clamp(8, 4096);
         let offset = id_offset.checked_add(8)?.checked_next_multiple_of(align)?.checked_add(align)?;
         Some(Root { name, of: self.awaited(future)?, offset, size })
     }
 
-    /// What the function around a place runs, if it is `block_on<F>`.
+    /// The future that the function around an address runs, if it is `block_on<F>`.
     fn blocked(&mut self, place: u64) -> Option<Root> {
         let function = self.dies.function_around(place)?;
         let mut at = function;
@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
         Some((at, offset))
     }
 
-    /// Has a type described, and gives its id.
+    /// Requests a type's layout, and returns its id.
     fn want(&mut self, die: Die) -> Option<TypeId> {
         if self.done.insert(die) {
             self.todo.push(die);
@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
             else {
                 continue;
             };
-            let Ok(value) = u64::try_from(value & mask(tag.size)) else { continue };
+            let Ok(value) = u64::try_from(value & tag.mask()) else { continue };
             let kind = match value {
                 0 => StateKind::Unresumed,
                 1 => StateKind::Returned,
@@ -276,7 +276,7 @@ impl<'a> Reader<'a> {
                 upvars = captured.into_iter().filter_map(|(m, at, _)| Some((self.dies.name(m)?, at))).collect();
             } else if kind == StateKind::Suspended {
                 if let Some((awaited, inside)) = self.member(of, "__awaitee") {
-                    // A macro's `.await`: the place where the macro is called is in the body.
+                    // A macro's `.await`: the line where the macro is called is in the body.
                     if at.as_ref().map(|l| &l.file) != begin.as_ref().map(|l: &Line| &l.file) {
                         at = self.bodies.line(self.dies, die, path, awaited).or(at);
                     }
@@ -292,7 +292,7 @@ impl<'a> Reader<'a> {
         Some(Shape::Coroutine { tag, begin, states })
     }
 
-    /// Locals of a state that are coroutines, or boxes of such.
+    /// Locals of a state that are coroutines, or boxes of them.
     fn local_futures(&mut self, state: Die, at: u64) -> Vec<Member> {
         let mut futures = Vec::new();
         for (member, offset, of) in self.dies.members(state) {
@@ -330,7 +330,7 @@ impl<'a> Reader<'a> {
         Some(Shape::Slice { data, length, of: self.want(of)? })
     }
 
-    /// `FuturesUnordered<F>`: `head_all` leads to the first node, `next_all` of each to the next.
+    /// `FuturesUnordered<F>`: `head_all` points to the first node, `next_all` of each to the next.
     fn list(&mut self, die: Die, path: &str) -> Option<Shape> {
         if !is_list(path) {
             return None;
@@ -342,7 +342,7 @@ impl<'a> Reader<'a> {
         Some(Shape::List { head, next, item, of: self.want(of)? })
     }
 
-    /// What an `AtomicPtr` points to.
+    /// The target of an `AtomicPtr`.
     fn pointee(&mut self, mut die: Die) -> Option<Die> {
         for _ in 0..6 {
             if self.dies.tag(die) == Some(gimli::DW_TAG_pointer_type) {
@@ -353,7 +353,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// The closure of `select!`, which has captured its futures and which of them are done.
+    /// The closure of `select!`, which captures its futures and the set of finished ones.
     fn select(&mut self, die: Die) -> Option<Shape> {
         let (pointer, futures) = self.member(die, "_ref__futures")?;
         let (_, disabled) = self.member(die, "_ref__disabled")?;
@@ -361,7 +361,7 @@ impl<'a> Reader<'a> {
         Some(Shape::Select { futures, of: self.want(of)?, disabled })
     }
 
-    /// Whether a type holds a future, or is one. `open` are the types inside which it is.
+    /// Whether a type contains a future, or is one. `open` are the types around it.
     fn holds(&mut self, die: Die, open: &mut Vec<Die>) -> bool {
         if self.awaited.contains(&die) {
             return true;
@@ -378,7 +378,7 @@ impl<'a> Reader<'a> {
         open.push(die);
         let holds = self.holds_inside(die, open);
         open.pop();
-        // Where something was left out, what was not found may still be there.
+        // If something was left out, a negative result is not certain.
         if holds || !self.cut || open.is_empty() {
             self.holds.insert(die, holds);
         }
@@ -414,7 +414,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Types that hold futures which are not theirs to poll.
+/// Types that contain futures which they do not poll.
 const CLOSED: [&str; 5] = [
     "alloc::sync::Arc",
     "alloc::rc::Rc",
@@ -422,11 +422,6 @@ const CLOSED: [&str; 5] = [
     "core::task::wake::Context",
     "core::marker::PhantomData",
 ];
-
-/// The values that a tag of some size can have.
-pub(in crate::tasks) fn mask(size: u64) -> u128 {
-    u32::try_from(size).ok().and_then(|size| u128::MAX.checked_shr(128_u32.checked_sub(size * 8)?)).unwrap_or(0)
-}
 
 fn is_coroutine(path: &str) -> bool {
     let name = last(path);
@@ -439,7 +434,7 @@ fn last(path: &str) -> &str {
     bare.rsplit("::").next().unwrap_or(bare)
 }
 
-/// What a box or an exclusive reference is of.
+/// The target of a box or an exclusive reference.
 fn owned(path: &str) -> Option<&str> {
     path.strip_prefix("alloc::boxed::Box<").or_else(|| path.strip_prefix("&mut "))
 }

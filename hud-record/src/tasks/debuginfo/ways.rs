@@ -1,20 +1,20 @@
-//! What a future waits for, and what a coroutine holds: the ways there through memory.
+//! The resources that futures wait for and the guards that coroutines hold: the paths to them through memory.
 
 use std::collections::{HashSet, VecDeque};
 
 use super::dies::{Die, Dies};
 use crate::tasks::layout::{Guard, GuardKind, MOST_HOPS, Resource, ResourceKind, Way};
 
-/// Types that one search looks at.
+/// Types that one search visits.
 const MOST_STEPS: usize = 800;
-/// How deep in a local a guard is looked for.
+/// Depth in a local at which guards are searched.
 const GUARD_DEPTH: usize = 4;
-/// Members that are looked at for guards, in one local.
+/// Members of one local that are searched for guards.
 const MOST_MEMBERS: usize = 64;
 
 const SEMAPHORE: &str = "tokio::sync::batch_semaphore::Semaphore";
 
-/// Futures that await no other one, and what they wait for.
+/// Futures that await no other one, and their resources.
 const LEAVES: [(&str, ResourceKind, &str); 9] = [
     ("tokio::sync::batch_semaphore::Acquire", ResourceKind::Semaphore, SEMAPHORE),
     ("tokio::sync::notify::Notified", ResourceKind::Notify, "tokio::sync::notify::Notify"),
@@ -27,7 +27,7 @@ const LEAVES: [(&str, ResourceKind, &str); 9] = [
     ("tokio::task::join_set::JoinSet", ResourceKind::TaskSet, ""),
 ];
 
-/// What else a future may wait for: found by what it leads to.
+/// Other resources, recognized by what a future leads to.
 const OTHERS: [(&str, ResourceKind); 4] = [
     ("tokio::sync::mpsc::chan::Chan", ResourceKind::Channel),
     ("tokio::runtime::io::scheduled_io::ScheduledIo", ResourceKind::Io),
@@ -35,7 +35,7 @@ const OTHERS: [(&str, ResourceKind); 4] = [
     ("tokio::sync::oneshot::Inner", ResourceKind::Oneshot),
 ];
 
-/// Types through which no search goes: all of a runtime is behind them.
+/// Types that searches do not enter: they lead to all of a runtime.
 const CLOSED: [&str; 4] = [
     "tokio::runtime::scheduler::Handle",
     "tokio::runtime::handle::Handle",
@@ -48,7 +48,7 @@ pub(super) fn bare(path: &str) -> &str {
     path.split('<').next().unwrap_or(path)
 }
 
-/// Whether a type is a future that is known to await no other one.
+/// Whether a type is a future known to await no other one.
 pub(super) fn is_leaf(path: &str) -> bool {
     LEAVES.iter().any(|(leaf, ..)| *leaf == bare(path))
 }
@@ -92,7 +92,7 @@ impl Dies {
         found
     }
 
-    /// The shortest way from a type to one whose path, without arguments, is wanted.
+    /// The shortest path from a type to one whose name, without arguments, is wanted.
     fn way(&mut self, from: Die, is_wanted: impl Fn(&str) -> bool) -> Option<(Way, Die)> {
         let mut queue = VecDeque::from([(from, vec![0_u64])]);
         let mut seen = HashSet::from([from]);
@@ -130,7 +130,7 @@ impl Dies {
         None
     }
 
-    /// What a leaf waits for, as far as its type says it.
+    /// The resource of a leaf, as far as its type shows it.
     pub(super) fn resource(&mut self, leaf: Die, path: &str) -> Option<Resource> {
         if let Some(&(_, kind, target)) = LEAVES.iter().find(|(known, ..)| *known == bare(path)) {
             if target.is_empty() {
@@ -164,8 +164,8 @@ impl Dies {
             .find_map(|(member, offset, _)| (self.name(member)? == "permits").then_some(offset))
     }
 
-    /// Guards in the locals of a coroutine's state. `upvars` are what it captured, by name and offset: of an argument that
-    /// was moved into a local of its name only the local counts.
+    /// Guards in the locals of a coroutine's state. `upvars` are its captures, by name and offset: if an argument was
+    /// moved into a local of the same name, only the local counts.
     pub(super) fn guards(&mut self, state: Die, upvars: &[(String, u64)]) -> Vec<Guard> {
         let mut guards: Vec<Guard> = Vec::new();
         let members = self.members(state);
@@ -202,7 +202,7 @@ impl Dies {
         guards
     }
 
-    /// Guards in a type that are there whenever it is: their type, kind and offset.
+    /// Guards that exist whenever a type does: their type, kind and offset.
     fn guards_in(&mut self, of: Die) -> Vec<(Die, GuardKind, u64)> {
         let (mut found, mut todo, mut looked) = (Vec::new(), vec![(of, 0_u64, 0)], 0);
         while let Some((die, at, depth)) = todo.pop() {

@@ -1,5 +1,5 @@
 //! Measures how much hud-record slows programs that it was not tuned for: each mode of `hud-record/examples/harm.rs`,
-//! measured alternately with and without a recorder on one of two running processes.
+//! alternately with and without a recorder on one of two running processes.
 
 mod modes;
 
@@ -48,7 +48,7 @@ pub(super) struct Args {
 const SETTLE: Duration = Duration::from_secs(1);
 /// Pause after a detach.
 const SETTLE_ALONE: Duration = Duration::from_millis(300);
-/// Duration that a recorder under load is asked to record, in seconds.
+/// Duration of a recording under load, in seconds.
 const LOADED_SECONDS: u64 = 3;
 const BUSY_THREADS_PER_CPU: usize = 4;
 /// Share of its CPUs above which a program is assumed to use all CPU time that it gets.
@@ -167,13 +167,13 @@ impl Speed {
     }
 }
 
-/// Two processes of one program that run at the same time on the same CPUs; only one if the machine has no room for
+/// Two processes of one program that run at the same time on the same CPUs; only one if the machine has no capacity for
 /// two.
 struct Twins {
-    /// The one that is recorded.
+    /// The recorded one.
     target: Target,
     control: Option<Target>,
-    /// CPUs that they may use.
+    /// CPUs available to them.
     cpus: f64,
 }
 
@@ -245,7 +245,7 @@ impl Bench {
     fn add_load_average(&mut self) -> Result<()> {
         let all = fs::read_to_string("/proc/loadavg")?;
         let last_minute = all.split_whitespace().next().context("no load average")?.parse()?;
-        let detail = "over 1 min; what else ran on the machine is in the ratios";
+        let detail = "over 1 min; the ratios include other load of the machine";
         self.report.add("load average at the start", Bound::Nothing, last_minute, "runnable", detail);
         Ok(())
     }
@@ -316,7 +316,7 @@ impl Bench {
             per_cpu.error()
         );
         self.report.add(format!("{title}: {unit} per CPU second"), least, per_cpu.median(), "", detail);
-        // Each measurement alone, compared with its neighbours as the recorded ones are: the machine's own noise.
+        // Each measurement alone, compared with its neighbours like the recorded ones: the machine's own noise.
         let noise = alone.windows(3).map(|of| twins.ratios(&of[1], [&of[0], &of[2]]).1);
         let noise = Values(noise.collect());
         let detail = format!("{noise}; ± {:.3}; the same ratio without a recorder", noise.error());

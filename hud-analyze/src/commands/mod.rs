@@ -1,0 +1,12 @@
+//! The commands, a file for each or for a few that belong together, with their arguments.
+
+pub(crate) mod args;
+pub(crate) mod diff;
+pub(crate) mod export;
+pub(crate) mod generated;
+pub(crate) mod info;
+pub(crate) mod maintenance;
+pub(crate) mod replay;
+pub(crate) mod sql;
+pub mod verify;
+pub(crate) mod views;

@@ -1,0 +1,56 @@
+//! The cockpit's view model: the content of a screen at one instant over one window, as plain data.
+//!
+//! ```text
+//! rows ─(Intake: in the tailer, in replay)─▶ Partial per bucket ─(merge)─▶ Partial of the window ─(Snapshot::of)─▶ Snapshot
+//! ```
+//! Live and replay run the same code, so their screens are equal for the same session, instant and window. Invariants:
+//! all sums are integers; merging is associative and commutative; every ranking is a total order.
+//!
+//! Nothing here reads files, and only `ui` draws. Names are raw: drawing code sanitizes them
+//! ([`hud_files::clean`]).
+
+mod aggregate;
+mod blocking;
+mod code;
+mod entities;
+#[cfg(feature = "session")]
+mod found;
+mod histogram;
+mod hotspots;
+mod ids;
+mod index_cache;
+#[cfg(feature = "session")]
+mod ingest;
+mod names;
+mod partial;
+mod rules;
+mod scene;
+mod sliding_window;
+mod snapshot;
+mod source;
+mod tasks;
+mod threads;
+mod thresholds;
+#[cfg(feature = "ui")]
+pub mod ui;
+mod view;
+
+#[cfg(any(feature = "session", feature = "ui"))]
+use hud_files::clean;
+#[cfg(feature = "session")]
+use hud_session as session;
+use hud_wire as wire;
+
+pub use aggregate::{Buckets, Grain, OffCpuRow, PollRow, SampleRow};
+pub use entities::{Frame, Origin, Role, SpawnedBy, TaskKind, TaskType, Thread};
+pub use histogram::{Counts, Distribution, Histogram};
+pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
+#[cfg(feature = "session")]
+pub use ingest::Intake;
+pub use names::Names;
+pub use partial::*;
+pub use sliding_window::Totals;
+pub use snapshot::*;
+pub use source::{Query, Source, SourceError, TaskOrder};
+pub use thresholds::{Threshold, ThresholdUnit, Thresholds};
+pub use view::View;

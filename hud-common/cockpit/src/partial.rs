@@ -1,0 +1,706 @@
+//! The partial aggregate of one bucket, and how each row counts in it.
+//!
+//! `bucket(t)` is [`Bucket::of`]: `t / 100000000`. An event belongs to the bucket of its **end**: `bucket(ts + dur)`, or
+//! `bucket(ts)` if it has no duration. A **clipped** row counts in every bucket that `[ts, ts + dur)` touches, with the
+//! part inside: `least(end, bucket_end) - greatest(ts, bucket_start)`. Negative durations and addends count as 0, because
+//! saturating sums would otherwise depend on the order of rows.
+//! All sums are saturating integers. A capped list keeps the first entries in a total order, so the result does not
+//! depend on the order of rows, and discarded entries are counted.
+//!
+//! In `off_cpu`, a thread is asleep from `ts` to `ready` and runnable from `ready` to `ts + dur`. `ready` is `ts` in state
+//! `R`; else `ts + dur - run_queue`, clamped to `ts` and `ts + dur`; else, if `run_queue` is null, `ts + dur`.
+
+use core::cmp::Ordering;
+
+use hashbrown::DefaultHashBuilder;
+use hud_wire::Stream;
+use indexmap::IndexMap;
+
+use super::{Bucket, Counts, Ended, Histogram, Name, PollSpan, StackId, TaskId, Tid, TypeId};
+
+/// Minimum duration of a poll, a sleep or a computation that is kept individually (ns): a bucket has at most a hundred of them
+/// per thread.
+pub const STRETCH_MIN: i64 = 1_000_000;
+/// Maximum number of sleeps inside tasks, and of long polls, that a bucket keeps: the longest of each.
+pub const STRETCHES_PER_BUCKET: usize = 4_096;
+/// Maximum number of samples inside tasks that a bucket keeps individually: the earliest. At 99 Hz those of 400 CPUs.
+pub const MARKS_PER_BUCKET: usize = 4_096;
+/// Maximum number of tasks that a bucket counts individually: those with the smallest ids.
+pub const TASKS_PER_BUCKET: usize = 65_536;
+/// Maximum number of polls on a task's page: the last to end.
+pub const LAST_POLLS: usize = 64;
+/// Maximum number of wakers on a task's page: those with the smallest task id (none first), then thread.
+pub const WAKERS: usize = 1_024;
+
+/// A map without a defined order. Entries lie in a list of their own, so that growing moves only the index, and iterating
+/// is iterating over the list.
+pub type Map<K, V> = IndexMap<K, V, DefaultHashBuilder>;
+
+/// An aggregate that can be merged in any order and grouping.
+pub trait Merge {
+    /// Merges the other one into this one.
+    fn merge(&mut self, other: &Self);
+}
+
+/// The aggregates of a bucket.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Partial {
+    /// Sums over any number of buckets.
+    pub sums: Sums,
+    /// Sleeps inside a task: rows of `off_cpu` with a `task_id`, in state `S` or `D`, with `ready - ts >= STRETCH_MIN`, by
+    /// end; the longest [`STRETCHES_PER_BUCKET`].
+    pub sleeps: Kept<Sleep, STRETCHES_PER_BUCKET>,
+    /// Polls with `dur >= STRETCH_MIN`, by end; the longest [`STRETCHES_PER_BUCKET`].
+    pub long_polls: Kept<LongPoll, STRETCHES_PER_BUCKET>,
+    /// Samples with a `task_id`, by `ts`; the earliest [`MARKS_PER_BUCKET`].
+    pub marks: Kept<Mark, MARKS_PER_BUCKET>,
+}
+
+/// Sums over any number of buckets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Polls by end, by `tid` and `type_id`.
+    pub polls: Map<(Tid, Option<TypeId>), PollSums>,
+    /// Polls by end, by `type_id`: counted by `dur`.
+    pub durations: Map<Option<TypeId>, Counts>,
+    /// Polls with a `wake_delay`, by end, by `type_id`: counted by that (not less than 0).
+    pub delays: Map<Option<TypeId>, Counts>,
+    /// By `task_id`, from all tables; those with the smallest ids, at most [`TASKS_PER_BUCKET`] per bucket.
+    pub tasks: Map<TaskId, TaskSums>,
+    /// Rows of tasks that are not in `tasks`.
+    pub tasks_left_out: i64,
+    /// `off_cpu`, clipped, by `tid` and `task_id`.
+    pub away: Map<(Tid, Option<TaskId>), Away>,
+    /// Observations of threads: `off_cpu` and `polls` clipped, `samples` by `ts`, by `tid`.
+    pub seen: Map<Tid, Seen>,
+    /// Samples by `ts`, by `tid` and `task_id`.
+    pub runs: Map<(Tid, Option<TaskId>), Run>,
+    /// Sleeps inside a task that are not kept individually: rows of `off_cpu` with a `task_id`, in state `S` or `D` with
+    /// `ready - ts < STRETCH_MIN`, or in state `+`, by end, by `tid`, `task_id` and `stack_id`.
+    pub short: Map<(Tid, TaskId, Option<StackId>), Short>,
+    /// Samples by `ts`, by `stack_id` and `task_id`.
+    pub stacks: Map<(Option<StackId>, Option<TaskId>), Weight>,
+    /// Rows of `polls`, `off_cpu`, `samples`, `wakes`, `spawns` and `ends`, by [`Stream`]; of events with a duration by end.
+    pub rows: [i64; Stream::ALL.len()],
+    /// `coverage`, clipped, by `stream`.
+    pub coverage: Map<Name, On>,
+    /// `drops` by end, by `stream` and `stage`: the sum of `lost`.
+    pub drops: Map<(Name, Name), i64>,
+    /// `overhead` by `ts`.
+    pub overhead: OverheadSums,
+    /// `process` by `ts`.
+    pub process: ProcessSums,
+}
+
+/// Polls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PollSums {
+    /// Their number.
+    pub count: i64,
+    /// The sum of `dur` (not clipped).
+    pub dur: i64,
+    /// The sum of `dur - blocked - run_queue` of each (not less than 0 each).
+    pub busy: i64,
+    /// The greatest `dur`.
+    pub longest: i64,
+    /// The sum of `wake_delay` (not less than 0 each), without nulls.
+    pub delay: i64,
+    /// The greatest of these.
+    pub delay_longest: i64,
+}
+
+/// The aggregates of a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskSums {
+    /// Rows of the task, all of those counted below.
+    pub signs: i64,
+    /// Polls, by end.
+    pub polls: i64,
+    /// The sum of `dur - blocked - run_queue` of each (not less than 0 each).
+    pub busy: i64,
+    /// The greatest `dur`; 0 if there is none.
+    pub longest_poll: i64,
+    /// The sum of `ready - ts` of its rows of `off_cpu`, by end (not clipped).
+    pub blocked: i64,
+    /// The sum of the `weight` of its samples.
+    pub cpu: i64,
+    /// Rows of `wakes` with its `task_id`.
+    pub wakes: i64,
+    /// Those of them whose `waker_task_id` is the same.
+    pub self_wakes: i64,
+    /// Polls with a `wake_delay`.
+    pub delays: i64,
+    /// The sum of `wake_delay` (not less than 0 each).
+    pub delay: i64,
+    /// The greatest.
+    pub delay_longest: i64,
+    /// Rows of `spawns`.
+    pub spawned: i64,
+    /// Its row of `ends`: the least by (ts, outcome), in the order completed, cancelled, panicked.
+    pub ended: Option<Ended>,
+    /// The least `ts` of these rows, and of its rows of `tasks`.
+    pub first: Least,
+    /// The greatest `ts + dur`.
+    pub last: Greatest,
+}
+
+/// Time off-CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Away {
+    /// The clipped part of `[ts, ready)`.
+    pub asleep: i64,
+    /// The clipped part of `[ready, ts + dur)`.
+    pub waiting: i64,
+}
+
+/// The time range in which a thread was observed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The least clipped start.
+    pub first: Least,
+    /// The greatest clipped end.
+    pub last: Greatest,
+    /// The greatest end of a poll, by end.
+    pub poll_end: Greatest,
+    /// The greatest end of an off-CPU interval, by end.
+    pub returned: Greatest,
+    /// Times at which it fell asleep (states S and D), by `ts`.
+    pub slept: Moments,
+}
+
+/// Milliseconds of a bucket that had an event, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moments(u128);
+
+impl Moments {
+    fn milli(bucket: Bucket, ts: i64) -> u32 {
+        let within = ts.saturating_sub(bucket.start()).clamp(0, 99_999_999);
+        u32::try_from(within / 1_000_000).unwrap_or(0)
+    }
+
+    /// Adds one.
+    pub fn add(&mut self, bucket: Bucket, ts: i64) {
+        self.0 |= 1 << Self::milli(bucket, ts);
+    }
+
+    /// Whether a millisecond after that of `first` and before that of `last` is set.
+    pub fn has_between(self, bucket: Bucket, first: i64, last: i64) -> bool {
+        let (from, to) = (Self::milli(bucket, first) + 1, Self::milli(bucket, last));
+        (from..to).any(|milli| self.0 & (1 << milli) != 0)
+    }
+}
+
+impl Merge for Moments {
+    fn merge(&mut self, other: &Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// Samples of a task on a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Their number.
+    pub samples: i64,
+    /// The sum of `weight`.
+    pub weight: i64,
+    /// The least `ts`.
+    pub first: Least,
+    /// The greatest.
+    pub last: Greatest,
+}
+
+/// Short sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Short {
+    /// Their number: the sum of `intervals`, which counts as 1 if it is null or less.
+    pub sleeps: i64,
+    /// The sum of `ready - ts`.
+    pub asleep: i64,
+    /// The greatest `(ready - ts) / intervals`, rounded down.
+    pub longest: i64,
+    /// Rows in state `+`, which are sums.
+    pub summed: i64,
+    /// The greatest `ts + dur`.
+    pub last: Greatest,
+}
+
+impl Short {
+    /// Adds a row.
+    pub(super) fn add(&mut self, intervals: i64, asleep: i64, is_sum: bool, end: i64) {
+        let intervals = intervals.max(1);
+        self.merge(&Short {
+            sleeps: intervals,
+            asleep,
+            longest: asleep / intervals,
+            summed: is_sum.into(),
+            last: Greatest(Some(end)),
+        });
+    }
+}
+
+/// Samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Their number.
+    pub samples: i64,
+    /// The sum of `weight`.
+    pub weight: i64,
+}
+
+/// Time in which a stream was recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct On {
+    /// The clipped sum.
+    pub on: i64,
+    /// The `reason` of the row with the greatest (`ts`, `reason`).
+    pub reason: Option<(i64, Name)>,
+}
+
+/// `overhead`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OverheadSums {
+    /// Rows.
+    pub rows: i64,
+    /// The sum of `probe_ns` without nulls.
+    pub probes: i64,
+    /// Rows in which it is null.
+    pub without_probes: i64,
+    /// The sum of `recorder_cpu`.
+    pub cpu: i64,
+    /// The sum of `ring_bytes`.
+    pub bytes: i64,
+    /// The sum of `events`.
+    pub events: i64,
+    /// The greatest (`ts`, `recorder_rss`).
+    pub rss: Option<(i64, i64)>,
+}
+
+/// `process`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessSums {
+    /// Rows.
+    pub rows: i64,
+    /// The sum of `cpu_user`.
+    pub user: i64,
+    /// The sum of `cpu_sys`.
+    pub sys: i64,
+    /// Rows with `cpu_others`.
+    pub others_rows: i64,
+    /// The sum of `cpu_others`.
+    pub others: i64,
+    /// The sum of `throttled`.
+    pub throttled: i64,
+    /// The greatest (`ts`, `rss`, `threads`, `fds`), null fds first.
+    pub last: Option<(i64, i64, i32, Option<i32>)>,
+}
+
+/// A sleep inside a task. Order: the longest first, then by start, thread and the other fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sleep {
+    /// When the thread fell asleep.
+    pub ts: i64,
+    /// `ready - ts`.
+    pub dur: i64,
+    /// The row's `dur`: to the return to a CPU.
+    pub away: i64,
+    /// The thread.
+    pub tid: Tid,
+    /// The task.
+    pub task: TaskId,
+    /// The stack at which it fell asleep.
+    pub stack: Option<StackId>,
+    /// The thread that woke it.
+    pub waker: Option<Tid>,
+}
+
+/// A poll of [`STRETCH_MIN`] or more. Order: the longest first, then by start, thread and the other fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongPoll {
+    /// Its start.
+    pub ts: i64,
+    /// Its duration.
+    pub dur: i64,
+    /// `dur - run_queue`, not less than 0: the time for which it held its worker, asleep or on a CPU.
+    pub held: i64,
+    /// `dur - blocked - run_queue`, not less than 0.
+    pub busy: i64,
+    /// The thread.
+    pub tid: Tid,
+    /// The task.
+    pub task: TaskId,
+    /// Its type, from the row.
+    pub type_id: Option<TypeId>,
+}
+
+/// A sample inside a task. Order: by time, then thread and the other fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// Its time.
+    pub ts: i64,
+    /// The thread.
+    pub tid: Tid,
+    /// The task.
+    pub task: TaskId,
+    /// The stack.
+    pub stack: Option<StackId>,
+    /// The CPU time that it represents.
+    pub weight: i64,
+}
+
+/// The aggregates of the task whose page is open, over the rows whose bucket is in the window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskDetail {
+    /// Its polls, by slot of `dur`.
+    pub durations: Histogram,
+    /// The sum of `dur`.
+    pub sum: i64,
+    /// The greatest `dur`.
+    pub longest: i64,
+    /// Its polls with a `wake_delay`, by its slot (not less than 0).
+    pub delays: Histogram,
+    /// The sum of these.
+    pub delay_sum: i64,
+    /// The greatest of these.
+    pub delay_longest: i64,
+    /// Its last polls.
+    pub last: Kept<Newest, LAST_POLLS>,
+    /// Its wakes, by `waker_task_id` and `waker_tid`.
+    pub wakers: Map<(Option<TaskId>, Tid), i64>,
+}
+
+/// A poll. Order: the last to end first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newest(pub PollSpan);
+
+impl Ord for Newest {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |p: &PollSpan| (p.ts.saturating_add(p.dur), *p);
+        key(&other.0).cmp(&key(&self.0))
+    }
+}
+
+impl PartialOrd for Newest {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+macro_rules! longest_first {
+    ($($name:ident by |$x:ident| $key:expr;)+) => { $(
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                let key = |$x: &Self| $key;
+                other.dur.cmp(&self.dur).then_with(|| key(self).cmp(&key(other)))
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+    )+ };
+}
+longest_first! {
+    Sleep by |s| (s.ts, s.tid, s.task, s.away, s.stack, s.waker);
+    LongPoll by |p| (p.ts, p.tid, p.task, p.held, p.busy, p.type_id);
+}
+
+/// The first `MOST` items in their order, and a count of the others.
+#[derive(Clone, Debug)]
+pub struct Kept<T, const MOST: usize> {
+    /// At most twice `MOST`; only the first `sorted` are in order.
+    items: Vec<T>,
+    is_sorted: bool,
+    left_out: i64,
+}
+
+impl<T, const MOST: usize> Default for Kept<T, MOST> {
+    fn default() -> Self {
+        Kept { items: Vec::new(), is_sorted: true, left_out: 0 }
+    }
+}
+
+impl<T: Ord + Copy, const MOST: usize> Kept<T, MOST> {
+    /// Adds one.
+    pub fn push(&mut self, item: T) {
+        self.is_sorted = self.is_sorted && self.items.last().is_none_or(|last| *last <= item);
+        self.items.push(item);
+        if self.items.len() >= 2 * MOST {
+            self.settle();
+        }
+    }
+
+    /// Sorts the items and discards excess ones. Required before [`Kept::items`].
+    pub fn settle(&mut self) {
+        if !self.is_sorted {
+            self.items.sort_unstable();
+            self.is_sorted = true;
+        }
+        if let Some(too_many) = self.items.len().checked_sub(MOST) {
+            self.items.truncate(MOST);
+            self.left_out = self.left_out.saturating_add(i64::try_from(too_many).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The items in order, once settled.
+    pub fn items(&self) -> &[T] {
+        debug_assert!(self.is_sorted && self.items.len() <= MOST, "not settled");
+        &self.items
+    }
+
+    /// Number of discarded items, once settled.
+    pub fn left_out(&self) -> i64 {
+        self.left_out
+    }
+}
+
+impl<T: Ord + Copy, const MOST: usize> PartialEq for Kept<T, MOST> {
+    fn eq(&self, other: &Self) -> bool {
+        let settled = |kept: &Self| {
+            let mut kept = kept.clone();
+            kept.settle();
+            kept
+        };
+        let (a, b) = (settled(self), settled(other));
+        a.items == b.items && a.left_out == b.left_out
+    }
+}
+
+impl<T: Ord + Copy, const MOST: usize> Merge for Kept<T, MOST> {
+    fn merge(&mut self, other: &Self) {
+        self.left_out = self.left_out.saturating_add(other.left_out);
+        for item in &other.items {
+            self.push(*item);
+        }
+        self.settle();
+    }
+}
+
+/// The minimum of some integers, if there is any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Least(pub Option<i64>);
+
+/// The maximum of some integers, if there is any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Greatest(pub Option<i64>);
+
+impl Least {
+    /// Adds one.
+    pub fn add(&mut self, value: i64) {
+        self.0 = Some(self.0.map_or(value, |least| least.min(value)));
+    }
+}
+
+impl Greatest {
+    /// Adds one.
+    pub fn add(&mut self, value: i64) {
+        self.0 = Some(self.0.map_or(value, |greatest| greatest.max(value)));
+    }
+}
+
+impl Merge for Least {
+    fn merge(&mut self, other: &Self) {
+        other.0.into_iter().for_each(|value| self.add(value));
+    }
+}
+
+impl Merge for Greatest {
+    fn merge(&mut self, other: &Self) {
+        other.0.into_iter().for_each(|value| self.add(value));
+    }
+}
+
+/// Sums some fields, takes the maximum of others, and merges the rest.
+macro_rules! merge {
+    ($($name:ident { sum: [$($sum:ident),*], max: [$($max:ident),*], each: [$($each:ident),*] })+) => { $(
+        impl Merge for $name {
+            fn merge(&mut self, other: &Self) {
+                $( self.$sum = self.$sum.saturating_add(other.$sum); )*
+                $( if other.$max > self.$max { self.$max = other.$max.clone(); } )*
+                $( self.$each.merge(&other.$each); )*
+            }
+        }
+    )+ };
+}
+merge! {
+    PollSums { sum: [count, dur, busy, delay], max: [longest, delay_longest], each: [] }
+    Away { sum: [asleep, waiting], max: [], each: [] }
+    Seen { sum: [], max: [], each: [first, last, poll_end, returned, slept] }
+    Run { sum: [samples, weight], max: [], each: [first, last] }
+    Short { sum: [sleeps, asleep, summed], max: [longest], each: [last] }
+    Weight { sum: [samples, weight], max: [], each: [] }
+    On { sum: [on], max: [reason], each: [] }
+    OverheadSums { sum: [rows, probes, without_probes, cpu, bytes, events], max: [rss], each: [] }
+    ProcessSums { sum: [rows, user, sys, others_rows, others, throttled], max: [last], each: [] }
+    Partial { sum: [], max: [], each: [sums, sleeps, long_polls, marks] }
+}
+
+impl Merge for TaskSums {
+    fn merge(&mut self, other: &Self) {
+        let add = |a: &mut i64, b: i64| *a = a.saturating_add(b);
+        add(&mut self.signs, other.signs);
+        add(&mut self.polls, other.polls);
+        add(&mut self.busy, other.busy);
+        add(&mut self.blocked, other.blocked);
+        add(&mut self.cpu, other.cpu);
+        add(&mut self.wakes, other.wakes);
+        add(&mut self.self_wakes, other.self_wakes);
+        add(&mut self.delays, other.delays);
+        add(&mut self.delay, other.delay);
+        add(&mut self.spawned, other.spawned);
+        self.longest_poll = self.longest_poll.max(other.longest_poll);
+        self.delay_longest = self.delay_longest.max(other.delay_longest);
+        // `None` comes before any.
+        self.ended = match (self.ended, other.ended) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.first.merge(&other.first);
+        self.last.merge(&other.last);
+    }
+}
+
+impl Merge for TaskDetail {
+    fn merge(&mut self, other: &Self) {
+        self.durations.merge(&other.durations);
+        self.sum = self.sum.saturating_add(other.sum);
+        self.longest = self.longest.max(other.longest);
+        self.delays.merge(&other.delays);
+        self.delay_sum = self.delay_sum.saturating_add(other.delay_sum);
+        self.delay_longest = self.delay_longest.max(other.delay_longest);
+        self.last.merge(&other.last);
+        self.wakers.merge(&other.wakers);
+        self.settle();
+    }
+}
+
+impl Merge for i64 {
+    fn merge(&mut self, other: &Self) {
+        *self = self.saturating_add(*other);
+    }
+}
+
+impl Merge for u64 {
+    fn merge(&mut self, other: &Self) {
+        *self = self.saturating_add(*other);
+    }
+}
+
+impl<K: Clone + Eq + core::hash::Hash, V: Merge + Default + Clone> Merge for Map<K, V> {
+    fn merge(&mut self, other: &Self) {
+        if self.is_empty() {
+            // One copy instead of a lookup per entry.
+            return self.clone_from(other);
+        }
+        for (key, value) in other {
+            match self.get_mut(key) {
+                Some(known) => known.merge(value),
+                None => drop(self.insert(key.clone(), value.clone())),
+            }
+        }
+    }
+}
+
+impl Merge for Counts {
+    fn merge(&mut self, other: &Self) {
+        Counts::merge(self, other);
+    }
+}
+
+impl Merge for Sums {
+    fn merge(&mut self, other: &Self) {
+        self.merge_ended(other);
+        self.merge_clipped(other);
+    }
+}
+
+impl Sums {
+    /// Merges the aggregates by end: after the bucket's end only late rows change them.
+    pub(super) fn merge_ended(&mut self, other: &Self) {
+        self.polls.merge(&other.polls);
+        self.durations.merge(&other.durations);
+        self.delays.merge(&other.delays);
+        self.tasks.merge(&other.tasks);
+        self.tasks_left_out.merge(&other.tasks_left_out);
+        self.runs.merge(&other.runs);
+        self.short.merge(&other.short);
+        self.stacks.merge(&other.stacks);
+        for (rows, others) in self.rows.iter_mut().zip(&other.rows) {
+            rows.merge(others);
+        }
+        self.drops.merge(&other.drops);
+        self.overhead.merge(&other.overhead);
+        self.process.merge(&other.process);
+    }
+
+    /// Merges the clipped aggregates: an interval that ends now changes all buckets since its start.
+    pub(super) fn merge_clipped(&mut self, other: &Self) {
+        self.away.merge(&other.away);
+        self.seen.merge(&other.seen);
+        self.coverage.merge(&other.coverage);
+    }
+}
+
+impl Sums {
+    /// Discards tasks past the first [`TASKS_PER_BUCKET`]. For the sums of one bucket only: those of a window have no bound.
+    pub fn cap_tasks(&mut self) {
+        if self.tasks.len() <= TASKS_PER_BUCKET {
+            return;
+        }
+        let mut ids: Vec<TaskId> = self.tasks.keys().copied().collect();
+        let (_, last, _) = ids.select_nth_unstable(TASKS_PER_BUCKET - 1);
+        let last = *last;
+        let mut left_out = 0_i64;
+        self.tasks.retain(|id, sums| {
+            let stays = *id <= last;
+            left_out = left_out.saturating_add(if stays { 0 } else { sums.signs });
+            stays
+        });
+        self.tasks_left_out = self.tasks_left_out.saturating_add(left_out);
+    }
+
+    /// Number of entries, as a measure of memory.
+    pub fn len(&self) -> usize {
+        let counts = |of: &Map<Option<TypeId>, Counts>| of.values().map(Counts::len).sum::<usize>();
+        self.polls.len()
+            + counts(&self.durations)
+            + counts(&self.delays)
+            + self.tasks.len()
+            + self.away.len()
+            + self.seen.len()
+            + self.runs.len()
+            + self.short.len()
+            + self.stacks.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Partial {
+    /// Sorts lists and discards excess entries. Required before they are read.
+    pub fn settle(&mut self) {
+        self.sums.cap_tasks();
+        self.sleeps.settle();
+        self.long_polls.settle();
+        self.marks.settle();
+    }
+
+    /// Number of entries, as a measure of memory.
+    pub fn len(&self) -> usize {
+        self.sums.len() + self.sleeps.items.len() + self.long_polls.items.len() + self.marks.items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The part of `[from, to)` that lies in a bucket.
+pub(super) fn clipped(bucket: Bucket, from: i64, to: i64) -> i64 {
+    to.min(bucket.end()).saturating_sub(from.max(bucket.start())).max(0)
+}

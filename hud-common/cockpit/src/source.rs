@@ -1,0 +1,85 @@
+//! Sources of snapshots: the tailer and replay.
+
+use std::time::Duration;
+
+use super::{Snapshot, TaskId, Thresholds, TypeId};
+
+/// A query for a snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    /// The instant (ns since the epoch); `None` is now, or a session's end.
+    pub at: Option<i64>,
+    /// The length of the window that ends there (ns); see [`super::Window::ending`].
+    pub window: i64,
+    /// The task whose page is wanted.
+    pub task: Option<TaskId>,
+    /// Whether the flame tree is wanted: it costs as much as all hotspots.
+    pub has_flame: bool,
+    /// The type of task whose flame tree is wanted; `None` is all.
+    pub flame_of: Option<TypeId>,
+    /// Order of tasks.
+    pub order: TaskOrder,
+    /// Only tasks and types whose type's name contains this, ignoring case.
+    pub filter: Option<String>,
+    /// Thresholds of the rules.
+    pub thresholds: Thresholds,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Query {
+            at: None,
+            window: 10_000_000_000,
+            task: None,
+            has_flame: true,
+            flame_of: None,
+            order: TaskOrder::Busy,
+            filter: None,
+            thresholds: Thresholds::default(),
+        }
+    }
+}
+
+/// Order of tasks: the greatest first, then by task id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TaskOrder {
+    /// Time computing inside polls, then CPU time by samples.
+    #[default]
+    Busy,
+    /// Polls.
+    Polls,
+    /// The longest poll.
+    LongestPoll,
+    /// The longest wake-to-poll delay.
+    WakeDelay,
+    /// Time asleep inside polls.
+    Blocked,
+    /// Wakes by itself.
+    SelfWakes,
+    /// Time since it was last observed.
+    Idle,
+    /// Its id: the youngest first.
+    Youngest,
+}
+
+/// The error of a source.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(
+    /// One line, fit to stand after "failed to …".
+    pub String,
+);
+
+/// A session that a cockpit can show: one that is being written (`hud_record::tail::Tailer`), or a recorded one.
+pub trait Source {
+    /// Reads new rows, waiting for at most this long. Returns whether there is anything new to show. A cockpit that draws when
+    /// this returns `true` shows an event as soon as it is on the disk.
+    fn wait(&mut self, most: Duration) -> Result<bool, SourceError>;
+
+    /// The snapshot for a query. Cheap enough for ten times a second.
+    fn snapshot(&mut self, query: &Query) -> Result<Snapshot, SourceError>;
+
+    /// The range of instants that it can show (ns since the epoch).
+    fn range(&self) -> (i64, i64);
+}

@@ -1,0 +1,153 @@
+//! Tasks, types, code and threads as a line of text. Names are raw: `text.rs` sanitizes them.
+
+use std::borrow::Cow;
+
+use super::text::width;
+use crate::{Name, Now, Place, RuntimeId, Snapshot, Spawned, TaskRef, Tid, TypeRef, Waker, Worker};
+
+/// A type's name.
+pub(super) fn type_of(of: Option<&TypeRef>) -> Cow<'static, str> {
+    of.map_or(Cow::Borrowed("<unknown type>"), |of| Cow::Owned(of.name.to_string()))
+}
+
+/// A type's name; none is code outside tasks.
+pub(super) fn type_or_outside(of: Option<&TypeRef>) -> Cow<'static, str> {
+    of.map_or(Cow::Borrowed("<outside tasks, or not known>"), |of| Cow::Owned(of.name.to_string()))
+}
+
+/// A task: its type and id.
+pub(super) fn task(task: &TaskRef) -> String {
+    format!("{} #{}", type_of(task.task_type.as_ref()), task.id)
+}
+
+/// `main.rs:12`; empty if unknown.
+pub(super) fn file_line(file: Option<&Name>, line: Option<i32>) -> String {
+    match (file, line) {
+        (Some(file), Some(line)) => format!("{file}:{line}"),
+        (Some(file), None) => file.to_string(),
+        (None, _) => String::new(),
+    }
+}
+
+/// A function's name as in source code: the body of an async function, a closure in debug information, has the name of that
+/// function.
+pub(super) fn function(name: &str) -> &str {
+    let mut name = name;
+    while let Some((before, last)) = name.rsplit_once("::") {
+        let is_body = last == "{{closure}}"
+            || last == "{closure}"
+            || last.starts_with("{async_fn#")
+            || last.starts_with("{async_fn_env#");
+        if !is_body || before.is_empty() {
+            break;
+        }
+        name = before;
+    }
+    name
+}
+
+/// A function and the line in it.
+pub(super) fn place(place: &Place) -> String {
+    let at = file_line(place.file.as_ref(), place.line);
+    let name = function(&place.function);
+    if at.is_empty() { name.into() } else { format!("{name} {at}") }
+}
+
+/// A sentence shortened to `room` cells, if removing leading path segments of its functions is enough: figures matter more.
+/// The longest path loses its first segment first.
+pub(super) fn sentence(text: &str, room: usize) -> Cow<'_, str> {
+    if width(text) <= room || text.len() > 1_000 {
+        return Cow::Borrowed(text);
+    }
+    let mut words: Vec<&str> = text.split(' ').collect();
+    // A generic name has paths in its brackets: it is cut as a whole when it is drawn.
+    let is_path = |word: &str| word.contains("::") && !word.contains('<');
+    for word in words.iter_mut().filter(|word| is_path(word)) {
+        *word = function(word);
+    }
+    let mut over = words.iter().map(|word| width(word) + 1).sum::<usize>().saturating_sub(room + 1);
+    while over > 0 {
+        let Some(longest) = words.iter_mut().filter(|word| is_path(word)).max_by_key(|word| word.len()) else { break };
+        let Some((_, rest)) = longest.split_once("::") else { break };
+        over = over.saturating_sub(width(longest).saturating_sub(width(rest)));
+        *longest = rest;
+    }
+    Cow::Owned(words.join(" "))
+}
+
+/// A worker by its number, and its runtime where there is more than one.
+pub(super) fn seat(snapshot: &Snapshot, runtime: Option<RuntimeId>, worker: Option<i32>, tid: Tid) -> String {
+    let worker = worker.map_or_else(|| format!("t{tid}"), |n| format!("w{n}"));
+    match runtime {
+        _ if snapshot.workers.runtimes.len() < 2 => worker,
+        Some(id) => format!("r{id} {worker}"),
+        None => format!("r? {worker}"),
+    }
+}
+
+/// A thread: a worker's number, else its id.
+pub(super) fn thread(snapshot: &Snapshot, tid: Tid) -> String {
+    for runtime in &snapshot.workers.runtimes {
+        if let Some(worker) = runtime.workers.iter().find(|worker| worker.tid == tid) {
+            return seat(snapshot, runtime.id, worker.worker, tid);
+        }
+    }
+    match snapshot.workers.pool.workers.iter().any(|worker| worker.tid == tid) {
+        true => format!("pool {tid}"),
+        false => format!("t{tid}"),
+    }
+}
+
+/// A waker.
+pub(super) fn waker(snapshot: &Snapshot, waker: &Waker) -> String {
+    match (&waker.task, waker.tid, &waker.thread) {
+        (Some(by), Some(tid), _) => format!("{} on {}", task(by), thread(snapshot, tid)),
+        (Some(by), None, _) => task(by),
+        (None, Some(tid), Some(name)) => format!("{name} ({tid})"),
+        (None, Some(tid), None) => format!("thread {tid} of another process"),
+        (None, None, _) => "unknown".into(),
+    }
+}
+
+/// The spawner of a task.
+pub(super) fn spawned(snapshot: &Snapshot, spawned: &Spawned) -> String {
+    match &spawned.parent {
+        Some(parent) => task(parent),
+        None => format!("outside tasks, on {}", thread(snapshot, spawned.by.tid)),
+    }
+}
+
+/// The current activity of a worker.
+pub(super) fn now(snapshot: &Snapshot, worker: &Worker) -> String {
+    let since = |ts: i64| super::format::nanos(snapshot.at.saturating_sub(ts).max(0));
+    match &worker.now {
+        Now::Polling { task: of, since: ts } => format!("{} for {}", task(of), since(*ts)),
+        Now::Running { since: ts } => format!("running for {}", since(*ts)),
+        Now::Quiet { since: ts } => format!("quiet for {}", since(*ts)),
+        Now::Unseen => "unseen".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_bodies_of_async_functions_by_their_functions() {
+        assert_eq!(function("app::db::query::{async_fn#0}"), "app::db::query");
+        assert_eq!(function("app::db::query::{{closure}}"), "app::db::query");
+        assert_eq!(function("app::db::query::{closure#1}"), "app::db::query::{closure#1}");
+        assert_eq!(function("app::main::{closure}::{closure}"), "app::main");
+        assert_eq!(function("{{closure}}"), "{{closure}}");
+    }
+
+    #[test]
+    fn shortened_sentences_keep_their_figures() {
+        let text = "app::orders::checkout held worker 0 for 312 ms in app::db::pool::query::{async_fn#0}";
+        assert_eq!(sentence(text, 100), text);
+        assert_eq!(sentence(text, 80), "app::orders::checkout held worker 0 for 312 ms in app::db::pool::query");
+        assert_eq!(sentence(text, 60), "orders::checkout held worker 0 for 312 ms in db::pool::query");
+        assert_eq!(sentence(text, 50), "checkout held worker 0 for 312 ms in pool::query");
+        assert_eq!(sentence(text, 9), "checkout held worker 0 for 312 ms in query");
+    }
+}

@@ -1,0 +1,62 @@
+//! The function of each key: the list from which the help screen is drawn; [`super::State`] acts on them.
+
+/// A group of keys.
+pub(in crate::ui) struct Group {
+    pub(in crate::ui) title: &'static str,
+    pub(in crate::ui) keys: &'static [(&'static str, &'static str)],
+}
+
+/// All groups.
+pub(in crate::ui) const GROUPS: &[Group] = &[
+    Group {
+        title: "Move",
+        keys: &[
+            ("1 to 9, 0", "the screens in the third line"),
+            ("Tab, Shift-Tab", "next, previous list of the screen"),
+            ("arrows, hjkl", "row up and down; next list, or pan the timeline"),
+            ("PgUp PgDn Home", "a page up, a page down, to the first row"),
+            ("Enter", "open the row: a task's page, a lane, a flame graph"),
+            ("Backspace", "back to the previous screen"),
+            ("Esc", "close prompt or help; else clear the filter; else back"),
+            ("q, Ctrl-C", "quit"),
+            ("Ctrl-Z", "suspend (fg resumes)"),
+        ],
+    },
+    Group {
+        title: "View",
+        keys: &[
+            ("/", "filter by name; Enter keeps it, Esc discards it"),
+            ("s", "sort: tasks by the next column, hotspots by self or total"),
+            ("t", "flame graph: all tasks, or the next type of task"),
+            ("+ -", "shorter, longer window; in the timeline zoom in, out"),
+            ("c", "the finding in the status line"),
+            ("w W", "next, previous session, if several are open"),
+        ],
+    },
+    Group {
+        title: "Time",
+        keys: &[
+            ("space", "live: hold, return to now; replay: play, pause"),
+            ("[ ]", "slower, faster: 0.1x to 100x"),
+            (", .", "to the previous, next event"),
+            ("< >", "back, forward by a window"),
+            ("n N", "next, previous anomaly"),
+            ("g", "go to a time: +12.5s, -30s, 14:03:20"),
+            ("G, End", "to now, or to the session's end"),
+            ("b B", "set or remove a bookmark here; go to the next one"),
+        ],
+    },
+    Group {
+        title: "Mouse",
+        keys: &[
+            ("click", "select a row; again, or on the overview: open it"),
+            ("wheel", "scroll; over the scrubber or timeline: move in time"),
+            ("drag", "the scrubber's position"),
+        ],
+    },
+];
+
+/// Lines of the help screen: a title and an empty line for each group.
+pub(in crate::ui) fn lines() -> usize {
+    GROUPS.iter().map(|group| group.keys.len() + 2).sum()
+}

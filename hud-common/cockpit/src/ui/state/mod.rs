@@ -1,0 +1,552 @@
+//! The user's choices, and how keys and mouse change them.
+//!
+//! [`State::apply`] is a function of state, input and the last frame. It reads no clock, no file and no terminal, and draws
+//! nothing, so that tests can try any sequence of inputs.
+
+mod flame;
+mod input;
+mod keys;
+mod lens;
+mod lists;
+mod navigation;
+mod playback;
+mod prompt;
+mod screen;
+mod strip;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::{Position, Rect};
+
+use self::{flame::FlameCursor, lens::Lens, lists::Go, navigation::Navigation, playback::Playback, prompt::Entry};
+use super::format::{parse_instant, round};
+use crate::{Bucket, Name, Query, Snapshot, TaskId, TaskOrder, Thresholds, Tid, TypeId};
+
+pub(super) use flame::find;
+pub(super) use input::Hit;
+pub use input::{Drawn, Input, Scene};
+pub(super) use keys::{GROUPS, lines};
+pub(super) use lists::all_workers;
+pub(super) use prompt::Prompt;
+pub(super) use screen::List;
+pub use screen::Screen;
+
+pub use strip::Strip;
+
+/// The user's choices.
+#[derive(Clone, Debug)]
+pub struct State {
+    navigation: Navigation,
+    playback: Playback,
+    lens: Lens,
+    flame: FlameCursor,
+    entry: Entry,
+    is_by_total: bool,
+    order: TaskOrder,
+    thresholds: Thresholds,
+    /// First line of the help screen, if that is open.
+    help: Option<usize>,
+    is_scrubbing: bool,
+    message: Option<String>,
+    is_suspending: bool,
+    turn: isize,
+    has_quit: bool,
+}
+
+impl State {
+    /// The overview, at an instant (`None`: now, or the end), over a window (ns).
+    pub fn new(at: Option<i64>, window: i64, thresholds: Thresholds) -> Self {
+        State {
+            navigation: Navigation::new(),
+            playback: Playback::new(at, window),
+            lens: Lens::default(),
+            flame: FlameCursor::default(),
+            entry: Entry::default(),
+            is_by_total: false,
+            order: TaskOrder::Busy,
+            thresholds,
+            help: None,
+            is_scrubbing: false,
+            message: None,
+            is_suspending: false,
+            turn: 0,
+            has_quit: false,
+        }
+    }
+
+    /// The query for the source.
+    pub fn query(&self) -> Query {
+        let filter = self.entry.filter();
+        Query {
+            at: self.playback.at(),
+            window: self.playback.window(),
+            task: self.navigation.task(),
+            has_flame: self.screen() == Screen::Flame,
+            flame_of: self.flame.task_type(),
+            order: self.order,
+            filter: (!filter.is_empty()).then(|| filter.into()),
+            thresholds: self.thresholds,
+        }
+    }
+
+    /// Opens a screen.
+    pub fn show(&mut self, screen: Screen) {
+        self.navigation.show(screen);
+    }
+
+    /// Opens a task's page.
+    pub fn show_task(&mut self, task: TaskId) {
+        self.navigation.show_task(task);
+    }
+
+    /// Whether to end.
+    pub fn has_quit(&self) -> bool {
+        self.has_quit
+    }
+
+    /// Whether to return the terminal to the shell; asking clears it.
+    pub fn take_suspend(&mut self) -> bool {
+        std::mem::take(&mut self.is_suspending)
+    }
+
+    /// Number of sessions to move on by, where several are open; asking clears it.
+    pub(super) fn take_turn(&mut self) -> isize {
+        std::mem::take(&mut self.turn)
+    }
+
+    /// Adopts the choices made for another session, at times shifted by `by` (ns).
+    pub(super) fn follow(&mut self, leader: &State, by: i64) {
+        self.navigation.follow(&leader.navigation);
+        self.playback.follow(&leader.playback, by);
+        self.lens.follow(&leader.lens, by);
+        self.entry.copy_filter(&leader.entry);
+        (self.order, self.is_by_total) = (leader.order, leader.is_by_total);
+    }
+
+    /// Shifts the instant by `by` (ns).
+    pub(super) fn move_by(&mut self, by: i64) {
+        self.playback.shift(by);
+    }
+
+    /// Replaces "the session's end" by an instant.
+    pub(super) fn hold_at_end(&mut self, end: i64) {
+        self.playback.hold_at_end(end);
+    }
+
+    /// Whether replay is playing.
+    pub fn is_playing(&self) -> bool {
+        self.playback.is_playing()
+    }
+
+    /// The screen that is open.
+    pub fn screen(&self) -> Screen {
+        self.navigation.screen()
+    }
+
+    pub(super) fn thresholds(&self) -> &Thresholds {
+        &self.thresholds
+    }
+    pub(super) fn filter(&self) -> &str {
+        self.entry.filter()
+    }
+    pub(super) fn is_by_total(&self) -> bool {
+        self.is_by_total
+    }
+    pub(super) fn order(&self) -> TaskOrder {
+        self.order
+    }
+    pub(super) fn prompt(&self) -> Option<&Prompt> {
+        self.entry.prompt()
+    }
+    pub(super) fn help(&self) -> Option<usize> {
+        self.help
+    }
+    pub(super) fn window(&self) -> i64 {
+        self.playback.window()
+    }
+    pub(super) fn at(&self) -> Option<i64> {
+        self.playback.at()
+    }
+    /// In tenths.
+    pub(super) fn speed(&self) -> i64 {
+        self.playback.speed()
+    }
+    /// The time range of the timeline's column that was clicked.
+    pub(super) fn mark(&self) -> Option<(i64, i64)> {
+        self.lens.mark
+    }
+    pub(super) fn bookmarks(&self) -> &[i64] {
+        self.playback.bookmarks()
+    }
+    pub(super) fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+    pub(super) fn flame_path(&self) -> &[Name] {
+        self.flame.path()
+    }
+    pub(super) fn flame_zoom(&self) -> usize {
+        self.flame.zoom()
+    }
+    pub(super) fn cursor(&self, list: List) -> usize {
+        self.navigation.cursor(list)
+    }
+    /// The list that keys act on.
+    pub(super) fn focused(&self) -> Option<List> {
+        self.navigation.focused()
+    }
+    /// The thread of the selected lane.
+    pub(super) fn lane(&self) -> Option<Tid> {
+        self.lens.lane
+    }
+    /// The time range that the timeline shows.
+    pub(super) fn lens(&self, snapshot: &Snapshot) -> (i64, i64) {
+        self.lens.range(snapshot.window)
+    }
+    /// The rows of a list that are shown, as indices of the snapshot's rows.
+    pub(super) fn rows(&self, snapshot: &Snapshot, list: List) -> Vec<usize> {
+        lists::rows(snapshot, self.entry.filter(), self.is_by_total, list)
+    }
+
+    fn say(&mut self, text: impl Into<String>) {
+        self.message = Some(text.into());
+    }
+
+    /// Acts on an input. Returns whether the screen may have changed.
+    pub fn apply(&mut self, input: &Input, scene: &Scene<'_>) -> bool {
+        match input {
+            Input::Tick(passed) => return self.playback.tick(*passed, scene),
+            Input::Key(key) if key.kind == KeyEventKind::Release => return false,
+            Input::Key(key) => {
+                self.message = None;
+                self.key(*key, scene);
+            }
+            Input::Mouse(mouse) => return self.mouse(*mouse, scene),
+            Input::Paste(text) => {
+                if self.entry.prompt().is_none() {
+                    return false;
+                }
+                text.chars().filter(|c| !c.is_control()).for_each(|c| self.entry.push(c));
+            }
+        }
+        true
+    }
+
+    fn key(&mut self, key: KeyEvent, scene: &Scene<'_>) {
+        let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char('c') if is_control => return self.has_quit = true,
+            KeyCode::Char('z') if is_control => return self.is_suspending = true,
+            _ => {}
+        }
+        if self.entry.prompt().is_some() {
+            return self.prompt_key(key, scene);
+        }
+        if let Some(line) = self.help {
+            return self.help_key(key, line);
+        }
+        match key.code {
+            KeyCode::Char(_) if is_control => {}
+            KeyCode::Char('q') => self.has_quit = true,
+            KeyCode::Char('?') | KeyCode::F(1) => self.help = Some(0),
+            KeyCode::Char(digit @ '0'..='9') => {
+                let at = digit.to_digit(10).and_then(|d| usize::try_from(d).ok()).unwrap_or(1);
+                if let Some(screen) = Screen::ALL.get((at + 9) % 10) {
+                    self.show(*screen);
+                }
+            }
+            KeyCode::Tab => self.navigation.next_list(1),
+            KeyCode::BackTab => self.navigation.next_list(-1),
+            KeyCode::Up | KeyCode::Char('k') => self.vertical(-1, scene),
+            KeyCode::Down | KeyCode::Char('j') => self.vertical(1, scene),
+            KeyCode::Left | KeyCode::Char('h') => self.horizontal(-1, scene),
+            KeyCode::Right | KeyCode::Char('l') => self.horizontal(1, scene),
+            KeyCode::PageUp => self.vertical(-self.page(scene), scene),
+            KeyCode::PageDown => self.vertical(self.page(scene), scene),
+            KeyCode::Home => self.vertical(isize::MIN, scene),
+            KeyCode::Enter => self.open(scene),
+            KeyCode::Backspace => self.go_back(),
+            KeyCode::Esc if !self.filter().is_empty() => self.entry.set_filter(""),
+            KeyCode::Esc => self.go_back(),
+            KeyCode::Char('/') => self.entry.ask_filter(),
+            KeyCode::Char('s') => self.sort(),
+            KeyCode::Char('t') => {
+                let by_type = scene.snapshot.hotspots.by_type.iter();
+                let types: Vec<TypeId> = by_type.filter_map(|row| row.task_type.as_ref()).map(|of| of.id).collect();
+                self.flame.show_next(&types);
+            }
+            KeyCode::Char('+' | '=') => self.zoom(true, scene),
+            KeyCode::Char('-' | '_') => self.zoom(false, scene),
+            KeyCode::Char('w') => self.turn = 1,
+            KeyCode::Char('W') => self.turn = -1,
+            KeyCode::Char('c') => {
+                self.show(Screen::Findings);
+                self.navigation.set_cursor(List::Findings, 0);
+            }
+            _ => self.time_key(key, scene),
+        }
+    }
+
+    fn time_key(&mut self, key: KeyEvent, scene: &Scene<'_>) {
+        let (strip, window) = (scene.strip, self.window());
+        let playback = &mut self.playback;
+        let now = playback.now(scene);
+        match key.code {
+            KeyCode::Char(' ') => playback.toggle(scene),
+            KeyCode::Char('[') => playback.slow_down(),
+            KeyCode::Char(']') => playback.speed_up(),
+            KeyCode::Char('.') => {
+                playback.go_to(strip.step(now, true).unwrap_or(now.saturating_add(Bucket::NANOS)), scene);
+            }
+            KeyCode::Char(',') => {
+                playback.go_to(strip.step(now, false).unwrap_or(now.saturating_sub(Bucket::NANOS)), scene);
+            }
+            KeyCode::Char('<') => playback.go_to(now.saturating_sub(window), scene),
+            KeyCode::Char('>') => playback.go_to(now.saturating_add(window), scene),
+            KeyCode::Char('n') => match strip.next_anomaly(now) {
+                Some(at) => playback.go_to(at, scene),
+                None => self.say("no later anomaly is known"),
+            },
+            KeyCode::Char('N') => match strip.previous_anomaly(now) {
+                Some(at) => playback.go_to(at, scene),
+                None => self.say("no earlier anomaly is known"),
+            },
+            KeyCode::Char('g') => self.entry.ask_time(),
+            KeyCode::Char('G') | KeyCode::End => playback.go_to_end(),
+            KeyCode::Char('b') => {
+                let message = playback.toggle_bookmark(now);
+                self.say(message);
+            }
+            KeyCode::Char('B') => match playback.next_bookmark(now) {
+                Some(at) => playback.go_to(at, scene),
+                None => self.say("no bookmark yet: b sets one"),
+            },
+            _ => {}
+        }
+    }
+
+    fn help_key(&mut self, key: KeyEvent, line: usize) {
+        self.help = match key.code {
+            KeyCode::Down | KeyCode::Char('j') | KeyCode::PageDown => Some((line + 1).min(lines().saturating_sub(1))),
+            KeyCode::Up | KeyCode::Char('k') | KeyCode::PageUp => Some(line.saturating_sub(1)),
+            _ => None,
+        }
+    }
+
+    fn prompt_key(&mut self, key: KeyEvent, scene: &Scene<'_>) {
+        let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Esc => self.entry.cancel(),
+            KeyCode::Enter => {
+                let Some(time) = self.entry.accept() else { return };
+                match parse_instant(&time, scene.snapshot.session.start, scene.range.1) {
+                    Some(at) => self.playback.go_to(at, scene),
+                    None => self.say("no time: try +12.5s, -30s or 14:03:20"),
+                }
+            }
+            KeyCode::Backspace => self.entry.pop(),
+            KeyCode::Char('u' | 'w') if is_control => self.entry.clear(),
+            KeyCode::Char(c) if !is_control => self.entry.push(c),
+            _ => {}
+        }
+    }
+
+    fn page(&self, scene: &Scene<'_>) -> isize {
+        let rows = self.focused().and_then(|list| scene.drawn.scrolls.get(list.index())).map_or(10, |(_, rows)| *rows);
+        isize::try_from(rows.saturating_sub(1)).unwrap_or(10).max(1)
+    }
+
+    fn vertical(&mut self, by: isize, scene: &Scene<'_>) {
+        if self.screen() == Screen::Flame {
+            return self.flame.vertical(by, &scene.snapshot.flame);
+        }
+        let Some(list) = self.focused() else { return };
+        let last = self.rows(scene.snapshot, list).len().saturating_sub(1);
+        let to = self.cursor(list).min(last).saturating_add_signed(by).min(last);
+        self.navigation.set_cursor(list, to);
+        if list == List::Lanes {
+            self.lens.lane = scene.snapshot.timeline.lanes.get(to).map(|lane| lane.tid);
+        }
+    }
+
+    fn horizontal(&mut self, by: isize, scene: &Scene<'_>) {
+        match self.screen() {
+            Screen::Flame => self.flame.horizontal(by, &scene.snapshot.flame),
+            Screen::Timeline => {
+                if let Some(step) = self.lens.pan(by, scene.snapshot.window) {
+                    self.playback.go_to(self.playback.now(scene).saturating_add(step), scene);
+                }
+            }
+            _ => self.navigation.next_list(by),
+        }
+    }
+
+    fn zoom(&mut self, is_in: bool, scene: &Scene<'_>) {
+        if self.screen() == Screen::Timeline {
+            if is_in {
+                self.lens.zoom_in(scene.snapshot.window);
+                // A live session would move out of the range at once.
+                return self.playback.hold(scene);
+            }
+            if self.lens.zoom_out(scene.snapshot.window) {
+                return;
+            }
+        }
+        self.lens.show_all();
+        self.playback.resize(is_in);
+        self.say(format!("window {}", round(self.window())));
+    }
+
+    fn sort(&mut self) {
+        match self.screen() {
+            Screen::Hotspots | Screen::Overview => self.is_by_total = !self.is_by_total,
+            _ => {
+                self.order = match self.order {
+                    TaskOrder::Busy => TaskOrder::Polls,
+                    TaskOrder::Polls => TaskOrder::LongestPoll,
+                    TaskOrder::LongestPoll => TaskOrder::WakeDelay,
+                    TaskOrder::WakeDelay => TaskOrder::Blocked,
+                    TaskOrder::Blocked => TaskOrder::SelfWakes,
+                    TaskOrder::SelfWakes => TaskOrder::Idle,
+                    TaskOrder::Idle => TaskOrder::Youngest,
+                    TaskOrder::Youngest => TaskOrder::Busy,
+                };
+            }
+        }
+    }
+
+    fn open(&mut self, scene: &Scene<'_>) {
+        if self.screen() == Screen::Flame {
+            return self.flame.zoom_in();
+        }
+        let Some(list) = self.focused() else { return };
+        let rows = self.rows(scene.snapshot, list);
+        let at = rows.get(self.cursor(list).min(rows.len().saturating_sub(1))).copied();
+        if list == List::Lanes
+            && let (Some(at), Some(mark)) = (at, self.lens.mark)
+            && let Some(lane) = scene.snapshot.timeline.lanes.get(at)
+            && let Some(span) = lists::span_at(lane, mark)
+        {
+            return self.show_task(span.task.id);
+        }
+        match at.and_then(|at| lists::go(scene.snapshot, self.screen(), list, at)) {
+            Some(Go::Task(task)) => self.show_task(task),
+            Some(Go::Flame(of)) => {
+                self.flame.show(of);
+                self.show(Screen::Flame);
+            }
+            Some(Go::Lane(tid)) => {
+                self.lens.lane = Some(tid);
+                if let Some(at) = scene.snapshot.timeline.lanes.iter().position(|lane| lane.tid == tid) {
+                    self.navigation.set_cursor(List::Lanes, at);
+                }
+                self.show(Screen::Timeline);
+            }
+            Some(Go::Tasks(name)) => {
+                self.entry.set_filter(&name);
+                self.show(Screen::Tasks);
+            }
+            Some(Go::Screen(screen)) => self.navigation.show_list(screen, list),
+            None if at.is_some() => self.say("nothing is known behind this row"),
+            None => {}
+        }
+    }
+
+    fn go_back(&mut self) {
+        if self.screen() != Screen::Flame || !self.flame.zoom_out() {
+            self.navigation.go_back();
+        }
+    }
+
+    fn mouse(&mut self, mouse: MouseEvent, scene: &Scene<'_>) -> bool {
+        let spot = Position { x: mouse.column, y: mouse.row };
+        let hit = scene.drawn.hits.iter().rev().find(|(area, _)| area.contains(spot)).map(|(_, hit)| *hit);
+        match mouse.kind {
+            MouseEventKind::Down(MouseButton::Left) => {
+                self.message = None;
+                if self.help.take().is_some() {
+                    return true;
+                }
+                let Some(hit) = hit else { return false };
+                self.click(hit, mouse.column, scene);
+            }
+            MouseEventKind::Drag(MouseButton::Left) if self.is_scrubbing => self.scrub(mouse.column, scene),
+            MouseEventKind::Up(_) => {
+                self.is_scrubbing = false;
+                return false;
+            }
+            MouseEventKind::ScrollUp | MouseEventKind::ScrollDown => {
+                let by = if mouse.kind == MouseEventKind::ScrollUp { -1 } else { 1 };
+                self.wheel(by, hit, scene);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn wheel(&mut self, by: isize, hit: Option<Hit>, scene: &Scene<'_>) {
+        if let Some(line) = &mut self.help {
+            *line = line.saturating_add_signed(by).min(lines().saturating_sub(1));
+            return;
+        }
+        match hit {
+            Some(Hit::Scrubber) => {
+                let step = (scene.range.1.saturating_sub(scene.range.0) / 100).max(Bucket::NANOS);
+                let step = if by < 0 { step.saturating_neg() } else { step };
+                self.playback.go_to(self.playback.now(scene).saturating_add(step), scene);
+            }
+            Some(Hit::Lane(_)) => self.zoom(by < 0, scene),
+            Some(Hit::Row(list, _) | Hit::Pane(list)) => {
+                self.navigation.focus_on(list);
+                self.vertical(by, scene);
+            }
+            _ => self.vertical(by, scene),
+        }
+    }
+
+    fn click(&mut self, hit: Hit, column: u16, scene: &Scene<'_>) {
+        match hit {
+            Hit::Tab(screen) => self.show(screen),
+            Hit::Help => self.help = Some(self.help.unwrap_or(0)),
+            Hit::Pane(list) => drop(self.navigation.focus_on(list)),
+            Hit::Row(list, row) => {
+                let was_focused = self.navigation.focus_on(list);
+                let was_here = self.cursor(list) == row;
+                self.navigation.set_cursor(list, row);
+                if self.screen() == Screen::Overview || was_focused && was_here {
+                    self.open(scene);
+                }
+            }
+            Hit::Node(node) => self.flame.click(&scene.snapshot.flame, node),
+            Hit::Lane(row) => {
+                self.navigation.focus_on(List::Lanes);
+                self.navigation.set_cursor(List::Lanes, row);
+                self.lens.lane = scene.snapshot.timeline.lanes.get(row).map(|lane| lane.tid);
+                let mark = scene.drawn.lanes.map(|(area, from, to)| {
+                    (instant(area, from, to, column), instant(area, from, to, column.saturating_add(1)))
+                });
+                if self.lens.mark.is_some() && self.lens.mark == mark {
+                    return self.open(scene);
+                }
+                self.lens.mark = mark;
+            }
+            Hit::Scrubber => {
+                self.is_scrubbing = true;
+                self.scrub(column, scene);
+            }
+        }
+    }
+
+    fn scrub(&mut self, column: u16, scene: &Scene<'_>) {
+        if let Some((area, from, to)) = scene.drawn.scrubber {
+            self.playback.pause();
+            // The column's end, so that the last column is the session's end.
+            self.playback.go_to(instant(area, from, to, column.saturating_add(1).max(area.x)), scene);
+        }
+    }
+}
+
+/// The instant at a column's left edge.
+fn instant(area: Rect, from: i64, to: i64, column: u16) -> i64 {
+    let (at, width) = (i128::from(column.saturating_sub(area.x).min(area.width)), i128::from(area.width.max(1)));
+    let dur = i128::from(to.saturating_sub(from));
+    i64::try_from(i128::from(from) + dur * at / width).unwrap_or(to)
+}

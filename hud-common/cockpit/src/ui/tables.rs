@@ -1,0 +1,529 @@
+//! The lists as tables, the same on all screens; wider ones have more columns.
+
+use ratatui::{layout::Rect, style::Style};
+
+use crate::{
+    Cause, Hotspot, Load, Place, Snapshot, Status, Stretch, TaskKind, TaskOrder, TaskOutcome, TaskRow, Worker,
+};
+
+use super::{
+    figures::recorded,
+    format::{count, maybe_nanos, nanos, share, thousandths, time_of_day_ms, value},
+    names,
+    paint::{Canvas, Cell, Column, Cx},
+    state::List,
+    text::{Cut, wrap},
+};
+
+/// A duration, coloured by the thresholds of long polls.
+fn long(cx: &Cx<'_>, ns: Option<i64>) -> Cell<'static> {
+    Cell::text(maybe_nanos(ns), long_style(cx, ns.unwrap_or(0)))
+}
+
+/// The colour of the duration of a poll or of a blocking interval.
+pub(super) fn long_style(cx: &Cx<'_>, ns: i64) -> Style {
+    let thresholds = cx.state.thresholds();
+    match ns {
+        ns if ns >= thresholds.very_long_poll => cx.theme.warning,
+        ns if ns >= thresholds.long_poll => cx.theme.caution,
+        _ => cx.theme.text,
+    }
+}
+
+fn cause(cx: &Cx<'_>, cause: Cause, is_estimated: bool) -> Cell<'static> {
+    // `~` marks an estimate: it rests on samples or on sums.
+    match (cause, is_estimated) {
+        (Cause::Blocked, false) => Cell::text("blocked", cx.theme.warning),
+        (Cause::Blocked, true) => Cell::text("blocked~", cx.theme.warning),
+        (Cause::Cpu, false) => Cell::text("cpu", cx.theme.caution),
+        (Cause::Cpu, true) => Cell::text("cpu~", cx.theme.caution),
+        (Cause::ShortSleeps, false) => Cell::text("short", cx.theme.caution),
+        (Cause::ShortSleeps, true) => Cell::text("short~", cx.theme.caution),
+    }
+}
+
+fn function(cx: &Cx<'_>, place: &Place) -> Cell<'static> {
+    Cell::name(names::function(&place.function).to_string(), cx.theme.origin(place.origin))
+}
+
+fn file_line(cx: &Cx<'_>, place: &Place) -> Cell<'static> {
+    Cell::path(names::file_line(place.file.as_ref(), place.line), cx.theme.dim)
+}
+
+fn blank() -> Cell<'static> {
+    Cell::text("", Style::new())
+}
+
+/// Detected problems.
+pub(super) fn findings(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    const COLUMNS: &[Column] = &[Column::fixed("", 7), Column::flex("", 1)];
+    let found = &cx.snapshot.findings;
+    let note = match found.len() {
+        0 => String::new(),
+        n => format!("{n} found"),
+    };
+    let area = canvas.pane(cx, area, "FINDINGS", &note, Some(List::Findings));
+    if found.is_empty() {
+        let why = all_quiet(cx);
+        return canvas.nothing(cx, area, &why);
+    }
+    let room = usize::from(area.width.saturating_sub(12));
+    canvas.table(cx, area, List::Findings, COLUMNS, |row, column| {
+        let Some(finding) = found.get(row) else { return blank() };
+        match column {
+            0 => Cell::text(format!("{:?}", finding.severity).to_lowercase(), cx.theme.ink(finding.severity)),
+            _ => Cell::name(names::sentence(&finding.sentence, room).into_owned(), cx.theme.text),
+        }
+    });
+}
+
+/// Whether the window has any data.
+pub(super) fn is_seeing(snapshot: &Snapshot) -> bool {
+    snapshot.coverage.streams.iter().any(|stream| stream.rows > 0)
+        || snapshot.workers.runtimes.iter().any(|runtime| !runtime.workers.is_empty())
+        || snapshot.tasks.count > 0
+}
+
+/// The text of an empty list: there is nothing, or it was not recorded. The absence of rows of a stream that was off is no
+/// evidence.
+pub(super) fn none_of(cx: &Cx<'_>, streams: &[&str], nothing: &str) -> String {
+    let coverage = &cx.snapshot.coverage.streams;
+    let of = || coverage.iter().filter(|row| streams.contains(&row.stream.as_str()));
+    let unread = cx.snapshot.coverage.unread;
+    if unread > 0 {
+        return format!("{nothing}; the window's first {} is unread", nanos(unread));
+    }
+    let least = of().min_by_key(|row| recorded(row));
+    match least {
+        None if !is_seeing(cx.snapshot) => "nothing was recorded in this window".into(),
+        None => nothing.into(),
+        Some(least) => {
+            let why = least.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+            match recorded(least) {
+                995.. => nothing.into(),
+                0 if of().count() == 1 => format!("{} were not recorded in this window{why}", least.stream),
+                part => format!("{nothing} (recorded: {} {}{why})", least.stream, share(part)),
+            }
+        }
+    }
+}
+
+/// The text in place of findings.
+pub(super) fn all_quiet(cx: &Cx<'_>) -> String {
+    none_of(cx, &["off_cpu", "polls", "samples", "wakes"], "no threshold is exceeded")
+}
+
+/// Code that held workers.
+pub(super) fn culprits(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    const COLUMNS: &[Column] = &[
+        Column::fixed("cause", 8),
+        Column::number("longest", 7),
+        Column::number("total", 7),
+        Column::number("times", 6),
+        Column::number("median", 7).from(100),
+        Column::flex("code", 3),
+        Column::flex("at", 2).from(90),
+        Column::flex("task type", 2),
+    ];
+    let blocking = &cx.snapshot.blocking;
+    let note = stretches_note(cx);
+    let area = canvas.pane(cx, area, "BLOCKING", &note, Some(List::Culprits));
+    if blocking.culprits.is_empty() {
+        return canvas.nothing(cx, area, &none_of(cx, &["off_cpu", "polls"], "no task held its worker"));
+    }
+    canvas.table(cx, area, List::Culprits, COLUMNS, |row, column| {
+        let Some(row) = blocking.culprits.get(row) else { return blank() };
+        match column {
+            0 => cause(cx, row.cause, row.is_estimated),
+            1 => long(cx, Some(row.longest)),
+            2 => Cell::text(nanos(row.total), cx.theme.text),
+            3 => Cell::text(count(row.count), cx.theme.text),
+            4 => Cell::text(nanos(row.median), cx.theme.text),
+            5 => function(cx, &row.place),
+            6 => file_line(cx, &row.place),
+            _ => Cell::name(
+                names::type_of(row.task_type.as_ref()),
+                cx.theme.lane(row.task_type.as_ref().map(|of| of.id)),
+            ),
+        }
+    });
+}
+
+fn stretches_note(cx: &Cx<'_>) -> String {
+    let blocking = &cx.snapshot.blocking;
+    match (blocking.count, blocking.left_out) {
+        (0, _) => String::new(),
+        (n, 0) => format!("{} intervals, {}", count(n), nanos(blocking.total)),
+        (n, left) => {
+            format!("{} intervals, {}; {} shorter ones left out", count(n), nanos(blocking.total), count(left))
+        }
+    }
+}
+
+/// Blocking intervals, newest or longest first.
+pub(super) fn stretches(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: List, title: &str, rows: &[Stretch]) {
+    const COLUMNS: &[Column] = &[
+        Column::fixed("at", 12),
+        Column::fixed("cause", 8),
+        Column::number("for", 7),
+        Column::fixed("on", 7),
+        Column::flex("code", 3),
+        Column::flex("at", 2).from(110),
+        Column::flex("task", 2),
+    ];
+    // Those of one task are not counted separately.
+    let note = if list == List::Stretches { String::new() } else { stretches_note(cx) };
+    let area = canvas.pane(cx, area, title, &note, Some(list));
+    if rows.is_empty() {
+        return canvas.nothing(cx, area, &none_of(cx, &["off_cpu", "polls"], "no task held its worker"));
+    }
+    canvas.table(cx, area, list, COLUMNS, |row, column| {
+        let Some(row) = rows.get(row) else { return blank() };
+        match column {
+            0 => Cell::text(time_of_day_ms(row.ts), cx.theme.dim),
+            1 => cause(cx, row.cause, row.is_estimated),
+            2 => long(cx, Some(row.dur)),
+            3 => Cell::text(names::thread(cx.snapshot, row.tid), cx.theme.text),
+            4 => function(cx, &row.place),
+            5 => file_line(cx, &row.place),
+            _ => Cell::name(names::task(&row.task), cx.theme.lane(row.task.task_type.as_ref().map(|of| of.id))),
+        }
+    });
+}
+
+/// CPU time by function or by line.
+pub(super) fn hotspots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: List, rows: &[Hotspot]) {
+    const COLUMNS: &[Column] = &[
+        Column::number("self", 6),
+        Column::number("total", 6),
+        Column::fixed("", 8).from(70),
+        Column::flex("code", 3),
+        Column::flex("at", 2),
+        Column::flex("calling", 2).from(130),
+        Column::flex("task type", 2).from(100),
+    ];
+    let hotspots = &cx.snapshot.hotspots;
+    let title = match list {
+        List::Lines => "HOTSPOTS by file and line",
+        _ => "HOTSPOTS by function",
+    };
+    let by = if cx.state.is_by_total() { "by total" } else { "by self" };
+    let note = format!("{by}, {} samples, {} of CPU", count(hotspots.samples), nanos(hotspots.weight));
+    let area = canvas.pane(cx, area, title, &note, Some(list));
+    if rows.is_empty() {
+        return canvas.nothing(cx, area, &none_of(cx, &["samples"], "no CPU sample in this window"));
+    }
+    canvas.table(cx, area, list, COLUMNS, |row, column| {
+        let Some(row) = rows.get(row) else { return blank() };
+        let part = |ns: i64| thousandths(ns, hotspots.weight);
+        match column {
+            0 => Cell::text(share(part(row.own)), cx.theme.text),
+            1 => Cell::text(share(part(row.total)), cx.theme.dim),
+            2 => Cell::gauge(part(if cx.state.is_by_total() { row.total } else { row.own }), cx.theme.accent),
+            3 if list == List::Lines => file_line(cx, &row.place),
+            3 => function(cx, &row.place),
+            4 if list == List::Lines => function(cx, &row.place),
+            4 => file_line(cx, &row.place),
+            5 => Cell::name(
+                row.calling
+                    .as_ref()
+                    .map_or(String::new(), |to| format!("{} {}", cx.theme.glyphs.arrow, names::function(to))),
+                cx.theme.dim,
+            ),
+            _ => match &row.task_type {
+                Some(of) => Cell::name(of.name.to_string(), cx.theme.lane(Some(of.id))),
+                None => Cell::text("-", cx.theme.dim),
+            },
+        }
+    });
+}
+
+/// CPU time by type of task.
+pub(super) fn type_spots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    const COLUMNS: &[Column] = &[
+        Column::number("self", 6),
+        Column::fixed("", 8),
+        Column::number("CPU", 7),
+        Column::flex("task type", 2),
+        Column::flex("most of it in", 2),
+    ];
+    let hotspots = &cx.snapshot.hotspots;
+    let note = format!("{} samples, {} of CPU", count(hotspots.samples), nanos(hotspots.weight));
+    let area = canvas.pane(cx, area, "HOTSPOTS by task type", &note, Some(List::TypeSpots));
+    if hotspots.by_type.is_empty() {
+        return canvas.nothing(cx, area, &none_of(cx, &["samples"], "no CPU sample in this window"));
+    }
+    canvas.table(cx, area, List::TypeSpots, COLUMNS, |row, column| {
+        let Some(row) = hotspots.by_type.get(row) else { return blank() };
+        let part = thousandths(row.own, hotspots.weight);
+        match column {
+            0 => Cell::text(share(part), cx.theme.text),
+            1 => Cell::gauge(part, cx.theme.accent),
+            2 => Cell::text(nanos(row.own), cx.theme.text),
+            3 => Cell::name(
+                names::type_or_outside(row.task_type.as_ref()),
+                cx.theme.lane(row.task_type.as_ref().map(|of| of.id)),
+            ),
+            _ => Cell::name(row.place.as_ref().map_or(String::new(), names::place), cx.theme.dim),
+        }
+    });
+}
+
+/// Tasks.
+pub(super) fn tasks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    const COLUMNS: &[Column] = &[
+        Column::number("id", 8).from(60),
+        Column::flex("task type", 3),
+        Column::number("polls", 7).from(52),
+        Column::number("busy", 7),
+        Column::number("longest", 7),
+        Column::number("delay", 7).from(70),
+        Column::number("blocked", 7).from(90),
+        Column::number("CPU", 7).from(140),
+        Column::number("wakes", 7).from(140),
+        Column::number("by self", 7).from(130),
+        Column::fixed("state", 15).from(100),
+        Column::flex("written at", 2).from(110),
+        Column::flex("spawned by", 2).from(170),
+    ];
+    let tasks = &cx.snapshot.tasks;
+    let mut note = format!("{} by {}", count(tasks.matching), order(cx.state.order()));
+    if tasks.matching != tasks.count {
+        note = format!("{} of {} by {}", count(tasks.matching), count(tasks.count), order(cx.state.order()));
+    }
+    if let (Some(spawned), Some(ended)) = (tasks.spawned, tasks.ended) {
+        note.push_str(&format!(", {} spawned, {} ended", count(spawned), count(ended)));
+    }
+    if tasks.left_out > 0 {
+        note.push_str(&format!(", {} without a row", count(tasks.left_out)));
+    }
+    let area = canvas.pane(cx, area, "TASKS", &note, Some(List::Tasks));
+    if tasks.rows.is_empty() {
+        let why = match cx.state.filter() {
+            "" => none_of(cx, &["tasks", "polls"], "no task in this window"),
+            _ => "no task passes the filter".into(),
+        };
+        return canvas.nothing(cx, area, &why);
+    }
+    canvas.table(cx, area, List::Tasks, COLUMNS, |row, column| {
+        let Some(row) = tasks.rows.get(row) else { return blank() };
+        let text = |text: String| Cell::text(text, cx.theme.text);
+        match column {
+            0 => Cell::text(row.task.id.to_string(), cx.theme.dim),
+            1 => Cell::name(
+                names::type_of(row.task.task_type.as_ref()),
+                cx.theme.lane(row.task.task_type.as_ref().map(|of| of.id)),
+            ),
+            2 => text(count(row.polls)),
+            3 => text(nanos(row.busy)),
+            4 => long(cx, row.longest_poll),
+            5 => text(maybe_nanos(row.wake_delay_mean)),
+            6 => Cell::text(nanos(row.blocked), if row.blocked > 0 { cx.theme.caution } else { cx.theme.dim }),
+            7 => text(nanos(row.cpu)),
+            8 => text(count(row.wakes)),
+            9 => text(count(row.self_wakes)),
+            10 => Cell::text(task_state(cx.snapshot, row), cx.theme.dim),
+            11 => Cell::path(names::file_line(row.file.as_ref(), row.line), cx.theme.dim),
+            _ => Cell::name(
+                row.spawned.as_ref().map_or(String::new(), |by| names::spawned(cx.snapshot, by)),
+                cx.theme.dim,
+            ),
+        }
+    });
+}
+
+/// A task's state.
+pub(super) fn task_state(snapshot: &Snapshot, row: &TaskRow) -> String {
+    match row.ended {
+        Some(ended) => match ended.outcome {
+            TaskOutcome::Completed => "completed".into(),
+            TaskOutcome::Cancelled => "cancelled".into(),
+            TaskOutcome::Panicked => "panicked".into(),
+        },
+        None if row.kind == TaskKind::Blocking => "blocking".into(),
+        None => format!("seen {} ago", nanos(snapshot.at.saturating_sub(row.last_seen).max(0)).replace(' ', "")),
+    }
+}
+
+/// An order by name.
+pub(super) const fn order(order: TaskOrder) -> &'static str {
+    match order {
+        TaskOrder::Busy => "busy time",
+        TaskOrder::Polls => "polls",
+        TaskOrder::LongestPoll => "longest poll",
+        TaskOrder::WakeDelay => "wake delay",
+        TaskOrder::Blocked => "time blocked",
+        TaskOrder::SelfWakes => "wakes by itself",
+        TaskOrder::Idle => "idle time",
+        TaskOrder::Youngest => "age",
+    }
+}
+
+const WORKER_COLUMNS: &[Column] = &[
+    Column::fixed("worker", 7),
+    Column::flex("load", 3),
+    Column::number("busy", 6),
+    Column::number("blocked", 7),
+    Column::number("waiting", 7).from(64),
+    Column::number("polls", 7).from(70),
+    Column::number("longest", 7),
+    Column::flex("now", 3).from(90),
+];
+
+/// Workers, a row each.
+pub(super) fn workers(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    let all: Vec<(Option<_>, &Worker)> =
+        cx.snapshot.workers.runtimes.iter().flat_map(|of| of.workers.iter().map(move |w| (of.id, w))).collect();
+    let runtimes = cx.snapshot.workers.runtimes.len();
+    let mut note = format!("{}", all.len());
+    if runtimes > 1 {
+        note.push_str(&format!(" of {runtimes} runtimes"));
+    }
+    if cx.snapshot.workers.others > 0 {
+        note.push_str(&format!(", {} other threads", cx.snapshot.workers.others));
+    }
+    let area = canvas.pane(cx, area, "WORKERS", &note, Some(List::Workers));
+    if all.is_empty() {
+        return canvas.nothing(cx, area, &none_of(cx, &["off_cpu"], "no worker was seen in this window"));
+    }
+    canvas.table(cx, area, List::Workers, WORKER_COLUMNS, |row, column| {
+        let Some((runtime, worker)) = all.get(row) else { return blank() };
+        match column {
+            0 => Cell::text(names::seat(cx.snapshot, *runtime, worker.worker, worker.tid), cx.theme.text),
+            column => worker_cell(cx, worker, column, true),
+        }
+    });
+}
+
+/// The blocking pool's threads.
+pub(super) fn pool(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    let pool = &cx.snapshot.workers.pool;
+    let area = canvas.pane(cx, area, "BLOCKING POOL", &pool_note(cx), Some(List::Pool));
+    if pool.workers.is_empty() {
+        return canvas.nothing(cx, area, "no thread of the blocking pool was seen in this window");
+    }
+    canvas.table(cx, area, List::Pool, WORKER_COLUMNS, |row, column| {
+        let Some(worker) = pool.workers.get(row) else { return blank() };
+        match column {
+            0 => Cell::text(worker.tid.to_string(), cx.theme.text),
+            column => worker_cell(cx, worker, column, false),
+        }
+    });
+}
+
+/// Use of the blocking pool.
+pub(super) fn pool_note(cx: &Cx<'_>) -> String {
+    let pool = &cx.snapshot.workers.pool;
+    let work = pool.load.observed().saturating_sub(pool.load.idle);
+    format!("{} threads, {} busy", pool.threads, share(pool.load.share(work)))
+}
+
+fn worker_cell(cx: &Cx<'_>, worker: &Worker, column: usize, is_worker: bool) -> Cell<'static> {
+    let load: &Load = &worker.load;
+    let part = |ns: i64| share(load.share(ns));
+    let blocked = load.share(load.blocked);
+    let blocked_style = match blocked {
+        // Blocking is the pool's purpose.
+        0 => cx.theme.dim,
+        _ if !is_worker => cx.theme.text,
+        n if n >= cx.state.thresholds().worker_blocked => cx.theme.warning,
+        _ => cx.theme.caution,
+    };
+    match column {
+        1 => Cell::load(*load),
+        2 => Cell::text(part(load.running), cx.theme.text),
+        3 => Cell::text(share(blocked), blocked_style),
+        4 => Cell::text(part(load.waiting), if load.waiting > 0 { cx.theme.text } else { cx.theme.dim }),
+        5 => Cell::text(worker.polls.map_or("-".into(), count), cx.theme.text),
+        6 => long(cx, worker.longest_poll),
+        _ => Cell::name(names::now(cx.snapshot, worker), cx.theme.dim),
+    }
+}
+
+/// Types of tasks with the percentiles of their polls.
+pub(super) fn types(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    const COLUMNS: &[Column] = &[
+        Column::flex("task type", 3),
+        Column::number("tasks", 6),
+        Column::number("polls", 7),
+        Column::number("p50", 7).from(100),
+        Column::number("p99", 7),
+        Column::number("longest", 7),
+        Column::number("wake p99", 8),
+        Column::number("busy", 7).from(90),
+        Column::number("blocked", 7).from(110),
+        Column::number("spawned", 7).from(120),
+        Column::number("ended", 7).from(120),
+        Column::flex("written at", 2).from(130),
+    ];
+    let types = &cx.snapshot.types;
+    let area = canvas.pane(cx, area, "BY TASK TYPE", &format!("{} types", types.len()), Some(List::Types));
+    if types.is_empty() {
+        return canvas.nothing(cx, area, &none_of(cx, &["tasks", "polls"], "no task in this window"));
+    }
+    canvas.table(cx, area, List::Types, COLUMNS, |row, column| {
+        let Some(row) = types.get(row) else { return blank() };
+        let text = |text: String| Cell::text(text, cx.theme.text);
+        match column {
+            0 => Cell::name(
+                names::type_of(row.task_type.as_ref()),
+                cx.theme.lane(row.task_type.as_ref().map(|of| of.id)),
+            ),
+            1 => text(count(row.tasks)),
+            2 => text(count(row.polls)),
+            3 => text(maybe_nanos(row.durations.p50)),
+            4 => long(cx, row.durations.p99),
+            5 => long(cx, (row.durations.count > 0).then_some(row.durations.longest)),
+            6 => text(maybe_nanos(row.wake_delay.p99)),
+            7 => text(nanos(row.busy)),
+            8 => text(nanos(row.blocked)),
+            9 => text(count(row.spawned)),
+            10 => text(count(row.ended)),
+            _ => Cell::path(names::file_line(row.file.as_ref(), row.line), cx.theme.dim),
+        }
+    });
+}
+
+/// A finding in full: its sentence, its evidence, what to do.
+pub(super) fn finding(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    let rows = cx.state.rows(cx.snapshot, List::Findings);
+    let at = rows.get(cx.state.cursor(List::Findings).min(rows.len().saturating_sub(1)));
+    let area = canvas.pane(cx, area, "EVIDENCE", "", None);
+    let Some(finding) = at.and_then(|at| cx.snapshot.findings.get(*at)) else {
+        return canvas.nothing(cx, area, "no finding to show");
+    };
+    let mut lines: Vec<(String, Style)> = Vec::new();
+    let room = usize::from(area.width.saturating_sub(4)).max(1);
+    for line in wrap(&finding.sentence, room, 4) {
+        lines.push((line, cx.theme.ink(finding.severity)));
+    }
+    for evidence in &finding.evidence {
+        let limit = evidence.threshold.map_or(String::new(), |limit| format!("  (threshold {})", value(limit)));
+        lines.push((format!("{:>10}  {}{limit}", value(evidence.value), evidence.what), cx.theme.text));
+    }
+    if finding.is_estimated {
+        lines.push(("an estimate from samples".into(), cx.theme.dim));
+    }
+    for line in wrap(&[cx.theme.glyphs.arrow, " ", finding.rule.advice()].concat(), room, 4) {
+        lines.push((line, cx.theme.bright));
+    }
+    for (at, (line, style)) in lines.iter().enumerate().take(usize::from(area.height)) {
+        let y = area.y + super::paint::to_u16(at);
+        canvas.text(cx, (area.x + area.width.min(2), y), area.width.saturating_sub(2), line, *style, Cut::End);
+    }
+    if status_is_bad(finding.severity) && usize::from(area.height) > lines.len() {
+        let y = area.y + super::paint::to_u16(lines.len());
+        canvas.text(
+            cx,
+            (area.x + area.width.min(2), y),
+            area.width.saturating_sub(2),
+            "Enter opens it",
+            cx.theme.dim,
+            Cut::End,
+        );
+    }
+}
+
+fn status_is_bad(status: Status) -> bool {
+    status > Status::Normal
+}

@@ -1,0 +1,602 @@
+//! Every rule of the cockpit: when it speaks, what it says, on what evidence, and when it holds its tongue.
+//!
+//! The rows are made by hand, so that each figure of a finding is known beforehand.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use hud_cockpit::*;
+
+const T0: i64 = 1_790_000_000_000_000_000;
+const MS: i64 = 1_000_000;
+const SECOND: i64 = 1_000 * MS;
+
+/// A program as its rows tell of it.
+struct Program {
+    buckets: Buckets,
+    names: Names,
+    thresholds: Thresholds,
+}
+
+impl Program {
+    /// Two workers (threads 100, 101) of one runtime, six threads of the blocking pool (200 to 205), one other thread (300);
+    /// types 1 to 3 are `app::type_N`, and task 10 * N + n is of type N.
+    fn new() -> Self {
+        let mut names = Names::default();
+        for id in 1..4 {
+            let name = format!("app::type_{id}").into();
+            let (file, line) = (Some("src/app.rs".into()), Some(10));
+            names.types.insert(TypeId(id), TaskType { name, file, line, kind: TaskKind::Task });
+            (0..10).for_each(|n| names.add_type_of(TaskId(10 * id + n), TypeId(id)));
+        }
+        let pool = (200..206).map(|tid| (tid, Role::Blocking, None));
+        for (tid, role, worker) in
+            [(100, Role::Worker, Some(0)), (101, Role::Worker, Some(1)), (300, Role::Other, None)]
+                .into_iter()
+                .chain(pool)
+        {
+            let runtime = worker.map(|_| RuntimeId(0));
+            names.add_thread(Tid(tid), Thread { ts: T0, name: "tokio".into(), role, worker, runtime, is_gone: false });
+        }
+        let function = Some("app::own".into());
+        let frame =
+            Frame { function, module: None, file: Some("src/own.rs".into()), line: Some(7), origin: Origin::Own };
+        names.add_frame(FrameId(1), frame);
+        names.add_stack(StackId(1), vec![FrameId(1)]);
+        let buckets = Buckets::new(Bucket::of(T0), Bucket::of(T0 + 60 * SECOND));
+        Program { buckets, names, thresholds: Thresholds::default() }
+    }
+
+    fn poll(&mut self, task: i64, at: i64, dur: i64, wake_delay: Option<i64>) {
+        self.buckets.poll(&PollRow {
+            ts: T0 + at,
+            dur,
+            task: TaskId(task),
+            type_id: Some(TypeId(task / 10)),
+            tid: Tid(100),
+            blocked: 0,
+            run_queue: 0,
+            wake_delay,
+        });
+    }
+
+    fn asleep(&mut self, tid: i32, task: Option<i64>, at: i64, dur: i64) {
+        self.buckets.off_cpu(&OffCpuRow {
+            ts: T0 + at,
+            dur,
+            tid: Tid(tid),
+            state: b'S',
+            task: task.map(TaskId),
+            stack: Some(StackId(1)),
+            run_queue: None,
+            waker: None,
+            intervals: None,
+        });
+    }
+
+    /// Alive at these instants, and so on a CPU in between unless told otherwise.
+    fn alive(&mut self, tid: i32, from: i64, to: i64) {
+        for at in [from, to] {
+            let (stack, task) = (Some(StackId(1)), None);
+            self.buckets.sample(&SampleRow { ts: T0 + at, tid: Tid(tid), task, stack, weight: 10 * MS });
+        }
+    }
+
+    /// What the rules find in the two seconds from [`T0`] on.
+    fn findings(&mut self) -> Vec<Finding> {
+        self.buckets.settle(Bucket::of(T0), Bucket::of(T0 + 60 * SECOND));
+        let at = T0 + 2 * SECOND;
+        let thresholds = self.thresholds;
+        let query = Query { at: Some(at), window: 2 * SECOND, thresholds, ..Query::default() };
+        let snapshot = Snapshot::of(View {
+            query: &query,
+            at,
+            partials: self.buckets.partials(),
+            total: None,
+            names: &mut self.names,
+            detail: None,
+            session: SessionFacts::default(),
+            mode: Mode::Replay,
+            coverage_told: None,
+            read_from: None,
+        });
+        let worst = snapshot.findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal);
+        assert_eq!(snapshot.status, worst);
+        assert!(snapshot.findings.is_sorted_by(|a, b| a.severity >= b.severity), "the worst first");
+        for finding in &snapshot.findings {
+            let first = &finding.evidence[0];
+            assert!(
+                first.threshold.is_some_and(|limit| first.value >= limit),
+                "the evidence is past its limit: {finding:?}"
+            );
+            assert_ne!(finding.jump, Jump::default(), "it leads somewhere: {finding:?}");
+        }
+        snapshot.findings
+    }
+
+    /// The one finding of a rule.
+    fn found(&mut self, rule: Rule) -> Option<Finding> {
+        let mut of_rule: Vec<Finding> = self.findings().into_iter().filter(|f| f.rule == rule).collect();
+        assert!(of_rule.len() <= 1, "{of_rule:?}");
+        of_rule.pop()
+    }
+}
+
+fn evidence(finding: &Finding) -> Vec<(&str, Value, Option<Value>)> {
+    finding.evidence.iter().map(|e| (e.what.as_str(), e.value, e.threshold)).collect()
+}
+
+#[test]
+fn every_rule_says_what_to_do() {
+    for rule in Rule::ALL {
+        assert!(rule.advice().len() > 20 && !rule.advice().ends_with('.'), "{rule:?}: {}", rule.advice());
+    }
+}
+
+#[test]
+fn a_long_poll() {
+    let mut program = Program::new();
+    program.poll(11, 0, 10 * MS, None);
+    assert_eq!(program.findings(), [], "10 ms are not more than 10 ms");
+    program.poll(12, 100 * MS, 30 * MS, None);
+    program.poll(11, 200 * MS, 20 * MS, None);
+    let found = program.found(Rule::LongPoll).unwrap();
+    assert_eq!((found.severity, found.is_estimated), (Status::Caution, false));
+    assert_eq!(
+        found.sentence,
+        "app::type_1 held its worker 2 times for more than 10 ms, longest 30 ms, in app::type_1 (app.rs:10)"
+    );
+    assert_eq!(
+        evidence(&found),
+        [
+            ("longest", Value::Nanos(30 * MS), Some(Value::Nanos(10 * MS))),
+            ("of which computing", Value::Nanos(30 * MS), None),
+            ("asleep", Value::Nanos(0), None),
+            ("polls", Value::Count(2), None)
+        ]
+    );
+    let jump =
+        Jump { task: Some(TaskId(12)), task_type: Some(TypeId(1)), tid: Some(Tid(100)), ts: Some(T0 + 100 * MS) };
+    assert_eq!(found.jump, jump);
+    program.poll(13, 400 * MS, 101 * MS, None);
+    let found = program.found(Rule::LongPoll).unwrap();
+    assert_eq!(found.severity, Status::Warning);
+    assert_eq!(found.evidence[0].threshold, Some(Value::Nanos(100 * MS)));
+    program.thresholds.very_long_poll = 200 * MS;
+    assert_eq!(program.found(Rule::LongPoll).unwrap().severity, Status::Caution);
+    program.thresholds.long_poll = 150 * MS;
+    assert_eq!(program.findings(), [], "as the person wants it");
+}
+
+/// FIELD.md: of 217 polls over 10 ms, 2,853 ms in sum, 2,776 ms were run-queue latency; the tasks were accused.
+#[test]
+fn a_poll_that_waited_for_a_cpu_accuses_no_task() {
+    let mut program = Program::new();
+    let (tid, task, type_id) = (Tid(100), TaskId(11), Some(TypeId(1)));
+    let poll =
+        PollRow { ts: T0, dur: 40 * MS, task, type_id, tid, blocked: 5 * MS, run_queue: 30 * MS, wake_delay: None };
+    program.buckets.poll(&poll);
+    program.asleep(100, Some(11), MS, 5 * MS);
+    assert_eq!(program.found(Rule::LongPoll), None, "it held its worker for 10 ms");
+    let found = program.found(Rule::CpuStarved).unwrap();
+    assert_eq!(found.sentence, "a poll waited for a CPU for 30 ms");
+    assert_eq!((found.severity, found.jump.ts), (Status::Caution, Some(T0)));
+    // It computed for long as well: then both are true.
+    program.buckets.poll(&PollRow { ts: T0 + 100 * MS, dur: 60 * MS, blocked: 0, run_queue: 35 * MS, ..poll });
+    let found = program.found(Rule::LongPoll).unwrap();
+    assert_eq!(found.sentence, "app::type_1 held its worker for 25 ms, in app::type_1 (app.rs:10)");
+    let found = program.found(Rule::CpuStarved).unwrap();
+    assert_eq!(found.sentence, "polls waited for a CPU 2 times for more than 10 ms, longest 35 ms");
+    assert_eq!(
+        evidence(&found),
+        [
+            ("longest", Value::Nanos(35 * MS), Some(Value::Nanos(10 * MS))),
+            ("in all", Value::Nanos(65 * MS), None),
+            ("polls", Value::Count(2), None)
+        ]
+    );
+}
+
+#[test]
+fn a_long_poll_that_only_the_scheduler_tells_of() {
+    let mut program = Program::new();
+    program.asleep(100, Some(11), 0, 15 * MS);
+    let found = program.found(Rule::LongPoll).unwrap();
+    assert_eq!(found.sentence, "app::type_1 held its worker for 15 ms, in app::own (own.rs:7)");
+    assert!(!found.is_estimated, "the sleep was measured");
+    assert_eq!(evidence(&found)[1], ("of which computing", Value::Nanos(0), None));
+
+    // Samples do not show whether a computation was one poll or many short ones: no finding.
+    let mut program = Program::new();
+    for n in 0..4 {
+        let (task, stack) = (Some(TaskId(21)), Some(StackId(1)));
+        let ts = T0 + n * 10 * MS;
+        program.buckets.sample(&SampleRow { ts, tid: Tid(101), task, stack, weight: 10 * MS });
+    }
+    assert_eq!(program.findings(), []);
+    // The pool may compute and sleep.
+    let mut program = Program::new();
+    program
+        .names
+        .types
+        .insert(TypeId(3), TaskType { name: "app::blocking".into(), file: None, line: None, kind: TaskKind::Blocking });
+    program.asleep(200, Some(31), 0, 500 * MS);
+    program.poll(31, 600 * MS, 500 * MS, None);
+    assert_eq!(program.findings(), []);
+}
+
+#[test]
+fn delays_from_wake_to_poll() {
+    let mut program = Program::new();
+    for n in 0..99 {
+        program.poll(11, n * MS, 10_000, Some(if n % 2 == 0 { 20 * MS } else { MS }));
+    }
+    assert_eq!(program.findings(), [], "of so few there is no percentile");
+    program.poll(21, 500 * MS, 10_000, Some(MS));
+    let found = program.found(Rule::WakeDelay).unwrap();
+    assert_eq!(found.severity, Status::Caution);
+    let (what, Value::Nanos(p99), limit) = evidence(&found)[0] else { panic!("{found:?}") };
+    assert_eq!((what, limit), ("p99", Some(Value::Nanos(5 * MS))));
+    assert!((p99 - 20 * MS).abs() <= 20 * MS / 32, "{p99}");
+    assert_eq!(evidence(&found)[1], ("polls", Value::Count(100), None));
+    assert!(found.sentence.ends_with("; most of it falls to app::type_1"), "{}", found.sentence);
+    assert_eq!(found.jump.task_type, Some(TypeId(1)));
+    program.thresholds.wake_delay_p99 = 25 * MS;
+    assert_eq!(program.findings(), []);
+}
+
+#[test]
+fn a_worker_asleep_inside_polls() {
+    // Of one second, 500 ms in five sleeps of a task and 100 ms of idling.
+    let mut program = Program::new();
+    program.thresholds.long_poll = SECOND;
+    program.alive(100, 0, SECOND);
+    (0..5).for_each(|n| program.asleep(100, Some(11), (n * 150 + 10) * MS, 100 * MS));
+    program.asleep(100, None, 900 * MS, 100 * MS);
+    assert_eq!(program.found(Rule::WorkerBlocked), None, "half of it is not more than half");
+    program.asleep(100, Some(12), 780 * MS, 110 * MS);
+    let found = program.found(Rule::WorkerBlocked).unwrap();
+    assert_eq!(found.severity, Status::Warning);
+    assert_eq!(found.sentence, "worker 0 was asleep inside polls for 61 % of its time, longest in app::own (own.rs:7)");
+    assert_eq!(
+        evidence(&found),
+        [("blocked", Value::Share(610), Some(Value::Share(500))), ("asleep", Value::Nanos(610 * MS), None)]
+    );
+    assert_eq!(
+        found.jump,
+        Jump { task: Some(TaskId(12)), task_type: Some(TypeId(1)), tid: Some(Tid(100)), ts: Some(T0 + 780 * MS) }
+    );
+    // A worker that was hardly seen says nothing.
+    let mut program = Program::new();
+    program.thresholds.long_poll = SECOND;
+    program.alive(100, 0, 400 * MS);
+    program.asleep(100, Some(11), 10 * MS, 380 * MS);
+    assert_eq!(program.found(Rule::WorkerBlocked), None);
+}
+
+#[test]
+fn workers_out_of_balance() {
+    // Worker 0 runs for 90 % of a second; worker 1 for a third of that, then for less.
+    let run = |idle: i64| {
+        let mut program = Program::new();
+        for (tid, idle) in [(100, 100 * MS), (101, idle)] {
+            program.alive(tid, 0, SECOND);
+            program.asleep(tid, None, 10 * MS, idle);
+        }
+        program
+    };
+    assert_eq!(run(700 * MS).findings(), [], "three times is not more than three times");
+    let found = run(800 * MS).found(Rule::Imbalance).unwrap();
+    assert_eq!(found.severity, Status::Caution);
+    assert_eq!(found.sentence, "worker 0 was on a CPU for 90 % of its time, worker 1 for 20 %");
+    assert_eq!(
+        evidence(&found),
+        [
+            ("ratio", Value::Share(4_500), Some(Value::Share(3_000))),
+            ("busiest", Value::Share(900), Some(Value::Share(300))),
+            ("least busy", Value::Share(200), None)
+        ]
+    );
+    assert_eq!(found.jump.tid, Some(Tid(100)));
+    // Where all idle, a ratio is no trouble.
+    let mut program = Program::new();
+    for (tid, idle) in [(100, 750 * MS), (101, 980 * MS)] {
+        program.alive(tid, 0, SECOND);
+        program.asleep(tid, None, 10 * MS, idle);
+    }
+    assert_eq!(program.findings(), []);
+    // Nor where there is one worker.
+    let mut program = Program::new();
+    program.alive(100, 0, SECOND);
+    assert_eq!(program.findings(), []);
+}
+
+#[test]
+fn a_pool_without_a_free_thread() {
+    let mut program = Program::new();
+    (200..203).for_each(|tid| program.alive(tid, 0, SECOND));
+    assert_eq!(program.findings(), [], "three threads are no full pool");
+    program.alive(203, 0, SECOND);
+    // Asleep inside what it was given to do is work as well.
+    program.asleep(203, Some(31), 10 * MS, 900 * MS);
+    program
+        .names
+        .types
+        .insert(TypeId(3), TaskType { name: "app::blocking".into(), file: None, line: None, kind: TaskKind::Blocking });
+    let found = program.found(Rule::PoolSaturated).unwrap();
+    assert_eq!(found.severity, Status::Caution);
+    assert_eq!(found.sentence, "the 4 threads of the blocking pool were at work for 100 % of the time");
+    assert_eq!(
+        evidence(&found),
+        [("at work", Value::Share(1_000), Some(Value::Share(950))), ("threads", Value::Count(4), None)]
+    );
+    assert!(found.jump.tid.is_some_and(|tid| (200..204).contains(&tid.0)), "{found:?}");
+    // One that waits for work: the pool has room.
+    program.alive(204, 0, SECOND);
+    program.asleep(204, None, 10 * MS, 900 * MS);
+    assert_eq!(program.found(Rule::PoolSaturated), None);
+}
+
+#[test]
+fn tasks_that_only_grow_in_number() {
+    let mut program = Program::new();
+    let spawned = |program: &mut Program, count: i64| {
+        for n in 0..count {
+            program.names.add_type_of(TaskId(1_000 + n), TypeId(2));
+            program.buckets.spawn(T0 + n * MS, TaskId(1_000 + n));
+        }
+    };
+    let watch = |program: &mut Program, dur: i64| {
+        for stream in ["spawns", "ends"] {
+            program.buckets.coverage(T0, dur, &stream.into(), &"still on".into());
+        }
+    };
+    spawned(&mut program, 200);
+    program.buckets.coverage(T0, SECOND, &"spawns".into(), &"still on".into());
+    assert_eq!(program.findings(), [], "where ends are not watched, that there is none is no news");
+    watch(&mut program, 128 * MS);
+    assert_eq!(program.findings(), [], "128 ms are too little");
+    program.buckets.coverage(T0 + 200 * MS, 500 * MS, &"ends".into(), &"still on".into());
+    let end = |program: &mut Program, ids: std::ops::Range<i64>| {
+        let outcome = TaskOutcome::Completed;
+        ids.for_each(|n| program.buckets.end(TaskId(1_000 + n), Ended { ts: T0 + SECOND, outcome }));
+    };
+    end(&mut program, 0..20);
+    let found = program.found(Rule::TasksGrow).unwrap();
+    assert_eq!(found.severity, Status::Caution);
+    assert_eq!(found.sentence, "200 tasks of app::type_2 were spawned within 628 ms that were watched, 20 ended");
+    assert_eq!(
+        evidence(&found),
+        [
+            ("spawned", Value::Count(200), Some(Value::Count(100))),
+            ("ended", Value::Count(20), None),
+            ("ended, of unknown type", Value::Count(0), None),
+            ("watched", Value::Nanos(628 * MS), None)
+        ]
+    );
+    assert_eq!(found.jump, Jump { task_type: Some(TypeId(2)), ..Jump::default() });
+    end(&mut program, 20..21);
+    assert_eq!(program.findings(), [], "more than a tenth of them ends");
+
+    let mut program = Program::new();
+    spawned(&mut program, 99);
+    watch(&mut program, SECOND);
+    end(&mut program, 0..1);
+    assert_eq!(program.findings(), [], "a program starts some tasks");
+
+    // FIELD.md: of 25,274 tasks 8 were said to have ended; the type of the others was known to their polls alone.
+    let mut program = Program::new();
+    spawned(&mut program, 200);
+    watch(&mut program, SECOND);
+    assert!(program.found(Rule::TasksGrow).is_some());
+    let outcome = TaskOutcome::Completed;
+    (0..190).for_each(|n| program.buckets.end(TaskId(5_000 + n), Ended { ts: T0 + SECOND, outcome }));
+    assert_eq!(program.findings(), [], "tasks of unknown type ended");
+}
+
+#[test]
+fn a_task_that_wakes_itself() {
+    let wakes = |count: i64, by: i64| {
+        let mut program = Program::new();
+        (0..count).for_each(|n| program.buckets.wake(T0 + n * 100_000, TaskId(11), Some(TaskId(by))));
+        program
+    };
+    assert_eq!(wakes(1_999, 11).findings(), [], "a thousand a second, for two seconds");
+    assert_eq!(wakes(5_000, 12).findings(), [], "woken by another one");
+    let found = wakes(2_000, 11).found(Rule::SelfWaking).unwrap();
+    assert_eq!(found.severity, Status::Caution);
+    assert_eq!(found.sentence, "a task of app::type_1 woke itself 2000 times");
+    assert_eq!(
+        evidence(&found),
+        [("wakes by itself", Value::Count(2_000), Some(Value::Count(2_000))), ("tasks", Value::Count(1), None)]
+    );
+    assert_eq!((found.jump.task, found.jump.task_type), (Some(TaskId(11)), Some(TypeId(1))));
+    // A channel's reader is mostly woken by others, and now and then by itself.
+    let mut program = wakes(2_000, 11);
+    (0..2_001).for_each(|n| program.buckets.wake(T0 + n * 100_000, TaskId(11), Some(TaskId(12))));
+    assert_eq!(program.findings(), []);
+}
+
+#[test]
+fn a_lock_whose_owner_sleeps() {
+    let run = |waker: i32, owner_until: i64, owner_stack: i64| {
+        let mut program = Program::new();
+        program.thresholds.long_poll = SECOND;
+        let lock = "std::sys::sync::mutex::futex::Mutex::lock_contended";
+        let frame = |function: &str, line| Frame {
+            function: Some(function.into()),
+            module: None,
+            file: Some("src/own.rs".into()),
+            line: Some(line),
+            origin: if function == lock { Origin::Std } else { Origin::Own },
+        };
+        program.names.add_frame(FrameId(2), frame(lock, 1));
+        program.names.add_frame(FrameId(3), frame("app::wants_it", 44));
+        program.names.add_stack(StackId(2), vec![FrameId(2), FrameId(3)]);
+        let wait = OffCpuRow {
+            ts: T0 + 5 * MS,
+            dur: 35 * MS,
+            tid: Tid(100),
+            state: b'S',
+            task: Some(TaskId(11)),
+            stack: Some(StackId(2)),
+            run_queue: None,
+            waker: Some(Tid(waker)),
+            intervals: None,
+        };
+        let (tid, task, stack) = (Tid(101), Some(TaskId(21)), Some(StackId(owner_stack)));
+        program.buckets.off_cpu(&OffCpuRow {
+            ts: T0,
+            dur: owner_until,
+            tid,
+            task,
+            stack,
+            waker: None,
+            intervals: None,
+            ..wait
+        });
+        program.buckets.off_cpu(&wait);
+        program
+    };
+    let found = run(101, 30 * MS, 1).found(Rule::LockOwnerAsleep).unwrap();
+    assert_eq!(found.severity, Status::Caution);
+    assert_eq!(
+        found.sentence,
+        "app::type_1 waited 35 ms for a lock that app::type_2 released, which had slept meanwhile, in app::own (own.rs:7)"
+    );
+    assert_eq!(
+        evidence(&found),
+        [
+            ("longest", Value::Nanos(35 * MS), Some(Value::Nanos(MS))),
+            ("waits", Value::Count(1), None),
+            ("in all", Value::Nanos(35 * MS), None)
+        ]
+    );
+    assert_eq!(found.jump.task, Some(TaskId(11)));
+    assert_eq!(run(102, 30 * MS, 1).found(Rule::LockOwnerAsleep), None, "another one let go of it");
+    assert_eq!(run(101, 4 * MS, 1).found(Rule::LockOwnerAsleep), None, "it had slept before");
+    // FIELD.md: of 20 waits, 15 were laid on another waiter.
+    assert_eq!(run(101, 30 * MS, 2).found(Rule::LockOwnerAsleep), None, "it had waited for the lock as well");
+}
+
+#[test]
+fn sleeps_that_are_short_add_up() {
+    let mut program = Program::new();
+    (0..299).for_each(|n| program.asleep(100, Some(11), n * 5 * MS, MS / 5));
+    assert_eq!(program.findings(), [], "less than 60 ms in two seconds");
+    program.asleep(100, Some(11), 1_900 * MS, MS / 5);
+    let found = program.found(Rule::ShortSleeps).unwrap();
+    assert_eq!(found.sentence, "app::type_1 slept inside polls 300 times for less than 1 ms, 60 ms in sum");
+    assert_eq!((found.severity, found.is_estimated), (Status::Caution, false));
+    assert_eq!(
+        evidence(&found),
+        [
+            ("asleep", Value::Nanos(60 * MS), Some(Value::Nanos(30 * MS))),
+            ("sleeps", Value::Count(300), None),
+            ("longest", Value::Nanos(MS / 5), None)
+        ]
+    );
+    // Of which only the sum was recorded; work of the pool; and what ran while another thread had the worker's core.
+    let sum = |tid: i32, task: i64, at: i64| OffCpuRow {
+        ts: T0 + at,
+        dur: 70 * MS,
+        tid: Tid(tid),
+        state: b'+',
+        task: Some(TaskId(task)),
+        stack: None,
+        run_queue: Some(5 * MS),
+        waker: None,
+        intervals: Some(130),
+    };
+    program.buckets.off_cpu(&sum(101, 21, 500 * MS));
+    program.buckets.off_cpu(&sum(200, 99, 500 * MS));
+    let found: Vec<_> = program.findings().into_iter().filter(|f| f.rule == Rule::ShortSleeps).collect();
+    assert_eq!(found.iter().map(|f| f.is_estimated).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(found[0].sentence, "app::type_2 slept inside polls 130 times for less than 1 ms, 65 ms in sum");
+    let thread = |ts, role| Thread { ts, name: "tokio".into(), role, worker: None, runtime: None, is_gone: false };
+    program.names.add_thread(Tid(101), thread(T0 + 100 * MS, Role::Blocking));
+    program.names.add_thread(Tid(101), thread(T0 + SECOND, Role::Worker));
+    assert!(!program.found(Rule::ShortSleeps).unwrap().is_estimated);
+}
+
+#[test]
+fn a_task_that_has_handed_its_workers_core_over_keeps_nobody_waiting() {
+    let thread = |ts, role| Thread { ts, name: "tokio".into(), role, worker: Some(0), runtime: None, is_gone: false };
+    let mut program = Program::new();
+    program.names.add_thread(Tid(100), thread(T0 + 100 * MS, Role::Blocking));
+    program.names.add_thread(Tid(100), thread(T0 + 500 * MS, Role::Worker));
+    // It falls asleep right before another thread is seen with the core.
+    program.asleep(100, Some(11), 99 * MS, 200 * MS);
+    program.poll(11, 300 * MS, 150 * MS, None);
+    assert_eq!(program.findings(), []);
+    program.asleep(100, Some(11), 600 * MS, 15 * MS);
+    assert_eq!(program.found(Rule::LongPoll).unwrap().evidence[0].value, Value::Nanos(15 * MS));
+
+    // By the stack: called by the task. Further out, it is how the loop began that polls the task.
+    let frame = |function: &str, origin| Frame {
+        function: Some(function.into()),
+        module: None,
+        file: None,
+        line: None,
+        origin,
+    };
+    for (called, stack) in [(true, vec![1, 2, 3]), (false, vec![1, 3, 2])] {
+        let mut program = Program::new();
+        program.names.add_frame(FrameId(2), frame("tokio::task::blocking::block_in_place", Origin::Tokio));
+        program.names.add_frame(FrameId(3), frame("tokio::runtime::task::raw::poll", Origin::Tokio));
+        program.names.add_stack(StackId(1), stack.into_iter().map(FrameId).collect());
+        program.alive(100, 0, SECOND);
+        program.asleep(100, Some(11), 100 * MS, 800 * MS);
+        program.poll(11, 1_200 * MS, 100 * MS, None);
+        let at = T0 + 1_250 * MS;
+        let (task, stack) = (Some(TaskId(11)), Some(StackId(1)));
+        program.buckets.sample(&SampleRow { ts: at, tid: Tid(100), task, stack, weight: 10 * MS });
+        let rules: Vec<Rule> = program.findings().iter().map(|f| f.rule).collect();
+        assert_eq!(rules, if called { vec![] } else { vec![Rule::LongPoll, Rule::WorkerBlocked] });
+    }
+}
+
+#[test]
+fn a_task_without_a_type_counts_with_own_code_on_a_workers_thread() {
+    for (tid, has_stack, is_found) in [(100, true, true), (100, false, false), (200, true, false), (300, true, false)] {
+        let mut program = Program::new();
+        program.buckets.off_cpu(&OffCpuRow {
+            ts: T0,
+            dur: 15 * MS,
+            tid: Tid(tid),
+            state: b'S',
+            task: Some(TaskId(99)),
+            stack: has_stack.then_some(StackId(1)),
+            run_queue: None,
+            waker: None,
+            intervals: None,
+        });
+        assert_eq!(program.found(Rule::LongPoll).is_some(), is_found, "thread {tid}");
+    }
+}
+
+#[test]
+fn a_share_of_a_worker_where_polls_were_not_recorded() {
+    let mut program = Program::new();
+    let sample = |program: &mut Program, n: i64| {
+        let (task, stack) = (Some(TaskId(21)), Some(StackId(1)));
+        let ts = T0 + n * 20 * MS;
+        program.buckets.sample(&SampleRow { ts, tid: Tid(101), task, stack, weight: 10 * MS });
+    };
+    (0..81).for_each(|n| sample(&mut program, n));
+    (81..100).for_each(|n| program.asleep(100, None, n * 20 * MS, 10_000));
+    assert_eq!(program.found(Rule::CpuShare), None, "40 % is not more than that");
+    (81..100).for_each(|n| sample(&mut program, n));
+    let found = program.found(Rule::CpuShare).unwrap();
+    assert_eq!(
+        found.sentence,
+        "app::type_2 took 49 % of the time of worker 1 in the 2000 ms in which polls were not recorded"
+    );
+    assert!(found.is_estimated);
+    assert_eq!(
+        evidence(&found),
+        [("share", Value::Share(495), Some(Value::Share(400))), ("samples", Value::Count(100), None)]
+    );
+    // One recorded poll in a bucket: there they were.
+    (0..20).for_each(|n| program.poll(11, n * 100 * MS, 1_000, None));
+    assert_eq!(program.found(Rule::CpuShare), None);
+}

@@ -1,0 +1,478 @@
+//! The tables of a session, format version 1: names, columns, row types and Arrow schemas. docs/SCHEMA.md is generated from
+//! here.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Field, Schema, SchemaRef},
+};
+
+use super::row::{Cell, ColumnInfo, Text, batch};
+
+/// Builds the columns of a table.
+pub trait Columns: Default + Send {
+    /// A row of the table.
+    type Row;
+    /// The table.
+    const TABLE: Table;
+    /// Adds a row.
+    fn push(&mut self, row: Self::Row);
+    /// Number of rows so far.
+    fn len(&self) -> usize;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The rows so far as a batch with the table's schema; the columns are empty afterwards.
+    fn finish(&mut self) -> RecordBatch;
+}
+
+macro_rules! tables {
+    ($(
+        $(#[doc = $about:literal])+
+        $variant:ident = $name:literal by $key:ident, $row:ident, $columns:ident {
+            $( $(#[doc = $column_about:literal])+ $column:ident: $type:ty, )+
+        }
+    )+) => {
+        /// A table of the session.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Table { $( $(#[doc = $about])+ $variant, )+ }
+
+        impl Table {
+            /// Every table.
+            pub const ALL: &'static [Table] = &[$(Table::$variant),+];
+
+            /// Its folder and its name in SQL.
+            pub const fn name(self) -> &'static str {
+                match self { $(Table::$variant => $name),+ }
+            }
+
+            /// The column by which segments are sorted.
+            pub const fn key(self) -> &'static str {
+                match self { $(Table::$variant => stringify!($key)),+ }
+            }
+
+            /// Whether it holds events, whose oldest segments expire. Rows that are referred to by an id, and the clock, stay.
+            pub const fn expires(self) -> bool {
+                matches!(self.key().as_bytes(), b"ts")
+            }
+
+            /// The table of that name.
+            pub fn by_name(name: &str) -> Option<Table> {
+                Table::ALL.iter().copied().find(|t| t.name() == name)
+            }
+
+            /// A description of its rows.
+            pub fn about(self) -> String {
+                match self { $(Table::$variant => join(&[$($about),+])),+ }
+            }
+
+            /// Its columns, in order.
+            pub fn columns(self) -> Vec<ColumnInfo> {
+                match self { $(Table::$variant => vec![$(ColumnInfo {
+                    name: stringify!($column),
+                    data_type: <$type as Cell>::data_type(),
+                    nullable: <$type as Cell>::NULLABLE,
+                    about: join(&[$($column_about),+]),
+                }),+]),+ }
+            }
+
+            /// Its Arrow schema.
+            pub fn schema(self) -> SchemaRef {
+                static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| {
+                    Table::ALL.iter().map(|table| {
+                        let fields: Vec<_> = table.columns().into_iter()
+                            .map(|c| Field::new(c.name, c.data_type, c.nullable)).collect();
+                        Arc::new(Schema::new(fields))
+                    }).collect()
+                });
+                Arc::clone(&SCHEMAS[self as usize])
+            }
+        }
+
+        $(
+            $(#[doc = $about])+
+            #[derive(Clone, Debug)]
+            pub struct $row { $( $(#[doc = $column_about])+ pub $column: $type, )+ }
+
+            #[doc = concat!("Builds the columns of `", $name, "`.")]
+            #[derive(Default)]
+            pub struct $columns {
+                rows: Vec<$row>,
+            }
+
+            impl Columns for $columns {
+                type Row = $row;
+                const TABLE: Table = Table::$variant;
+                #[inline]
+                fn push(&mut self, row: $row) {
+                    self.rows.push(row);
+                }
+                fn len(&self) -> usize {
+                    self.rows.len()
+                }
+                fn finish(&mut self) -> RecordBatch {
+                    let rows = self.rows.as_slice();
+                    let columns = vec![$(<$type as Cell>::column(rows, |row: &$row| &row.$column)),+];
+                    self.rows.clear();
+                    batch(Table::$variant.schema(), columns)
+                }
+            }
+        )+
+    };
+}
+
+fn join(lines: &[&str]) -> String {
+    lines.iter().map(|l| l.trim()).collect::<Vec<_>>().join(" ")
+}
+
+tables! {
+    /// A poll of a task, measured by probes.
+    Polls = "polls" by ts, PollRow, PollColumns {
+        /// Start (ns since the Unix epoch).
+        ts: i64,
+        /// Duration (ns).
+        dur: i64,
+        /// Tokio's task id.
+        task_id: i64,
+        /// Type of the task; null if the poll function has none.
+        type_id: Option<i64>,
+        /// Polling thread.
+        tid: i32,
+        /// CPU on which the poll ended.
+        cpu: i32,
+        /// Part of `dur` in which the thread was asleep (ns).
+        blocked: i64,
+        /// Part of `dur` in which it was runnable without a CPU (ns).
+        run_queue: i64,
+        /// Wake-to-poll latency: time from the wake that led to the poll to `ts` (ns); null if wakes are not recorded.
+        wake_delay: Option<i64>,
+        /// Whether the task completed in it; null if unknown.
+        completed: Option<bool>,
+    }
+
+    /// An off-CPU interval of one of the target's threads, or a sum of them.
+    OffCpu = "off_cpu" by ts, OffCpuRow, OffCpuColumns {
+        /// Time at which the thread left its CPU (ns since the Unix epoch).
+        ts: i64,
+        /// Duration (ns).
+        dur: i64,
+        /// Thread.
+        tid: i32,
+        /// CPU that the thread left.
+        cpu: i32,
+        /// State in which it left: `S` asleep, `D` asleep uninterruptibly, `R` preempted or yielding (still runnable), `T` stopped, `t` traced, `I` idle, `P` parked, `+` a sum of intervals, see `intervals`.
+        state: Text,
+        /// Task that it was polling; null outside a task.
+        task_id: Option<i64>,
+        /// Stack at which it left; null if none could be taken.
+        stack_id: Option<i64>,
+        /// Run-queue latency: the end of `dur`, from the wake-up on, in which it was runnable without a CPU (ns). Null if no wake-up was observed, and for `R`, where it is all of `dur`.
+        run_queue: Option<i64>,
+        /// Thread that woke it, of any process.
+        waker_tid: Option<i32>,
+        /// Number of off-CPU intervals that the row sums up (state `+`), as the thread switched too often to record each within the overhead budget: `dur` and `run_queue` are then their sums, `ts` is `dur` before the end of the last, `task_id` is that of the last, and there is no stack. Null if the row is one interval.
+        intervals: Option<i32>,
+    }
+
+    /// A CPU sample.
+    Samples = "samples" by ts, SampleRow, SampleColumns {
+        /// Time (ns since the Unix epoch).
+        ts: i64,
+        /// Thread.
+        tid: i32,
+        /// CPU.
+        cpu: i32,
+        /// Task in a poll; null outside a task.
+        task_id: Option<i64>,
+        /// Stack of the thread; null if none could be taken.
+        stack_id: Option<i64>,
+        /// CPU time that the sample represents (ns).
+        weight: i64,
+        /// Completeness of the stack, as in `stacks`; `failed` also if there is none.
+        unwind: Text,
+    }
+
+    /// A wake of a task.
+    Wakes = "wakes" by ts, WakeRow, WakeColumns {
+        /// Time (ns since the Unix epoch).
+        ts: i64,
+        /// Woken task.
+        task_id: i64,
+        /// Task that the waking thread was polling; null outside a task.
+        waker_task_id: Option<i64>,
+        /// Waking thread.
+        waker_tid: i32,
+    }
+
+    /// A spawn of a task.
+    Spawns = "spawns" by ts, SpawnRow, SpawnColumns {
+        /// Time (ns since the Unix epoch).
+        ts: i64,
+        /// Task.
+        task_id: i64,
+        /// Its type.
+        type_id: Option<i64>,
+        /// Task that spawned it; null outside a task.
+        parent_task_id: Option<i64>,
+        /// Spawning thread.
+        tid: i32,
+    }
+
+    /// The end of a task.
+    Ends = "ends" by ts, EndRow, EndColumns {
+        /// Time (ns since the Unix epoch).
+        ts: i64,
+        /// Task.
+        task_id: i64,
+        /// `completed`, `cancelled` or `panicked`.
+        outcome: Text,
+    }
+
+    /// A task and its type, at the first off-CPU interval or sample in which the task was observed. A task may have several rows, all with the same type.
+    Tasks = "tasks" by ts, TaskRow, TaskColumns {
+        /// Time of the observation (ns since the Unix epoch).
+        ts: i64,
+        /// Tokio's task id.
+        task_id: i64,
+        /// Its type; null if its poll function is unknown to hud.
+        type_id: Option<i64>,
+        /// Thread that was polling it.
+        tid: i32,
+        /// Source of the type: `probe`, or `memory` (the task's vtable).
+        source: Text,
+    }
+
+    /// A thread that was observed or renamed, whose role became known, or that exited.
+    Threads = "threads" by ts, ThreadRow, ThreadColumns {
+        /// Time (ns since the Unix epoch).
+        ts: i64,
+        /// Thread.
+        tid: i32,
+        /// Its name (`comm`).
+        name: Text,
+        /// Role, as known then: `worker`, `blocking` (tokio's pool) or `other`.
+        role: Text,
+        /// Number of the worker, counted from 0 in each runtime; null for others.
+        worker: Option<i32>,
+        /// Its runtime, counted from 0; null if unknown.
+        runtime_id: Option<i64>,
+        /// `seen`, `renamed`, `role` (role or worker became known), `alive` (repeated without a change) or `gone`.
+        event: Text,
+    }
+
+    /// A type of task: the future that was spawned.
+    TaskTypes = "task_types" by type_id, TaskTypeRow, TaskTypeColumns {
+        /// Type.
+        type_id: i64,
+        /// Name as written in source code: `app::handler`.
+        name: Text,
+        /// `multi_thread`, `current_thread`, `local`, `blocking`; null if unknown.
+        scheduler: Option<Text>,
+        /// Source file of the future.
+        file: Option<Text>,
+        /// Its line.
+        line: Option<i32>,
+        /// `task`; `worker` for the loop of a runtime's worker thread, `blocking` for work of the blocking pool.
+        kind: Text,
+        /// Name given by the compiler.
+        raw_name: Text,
+    }
+
+    /// A distinct stack.
+    Stacks = "stacks" by stack_id, StackRow, StackColumns {
+        /// Stack.
+        stack_id: i64,
+        /// Its frames, leaf first, inlined ones included.
+        frame_ids: Vec<i64>,
+        /// Completeness: `complete` (to the thread's start), `truncated` (to the maximum number of frames), `failed` (frames
+        /// further out are missing).
+        unwind: Text,
+    }
+
+    /// A frame; an address has one for each function inlined at it.
+    Frames = "frames" by frame_id, FrameRow, FrameColumns {
+        /// Frame.
+        frame_id: i64,
+        /// Mapped file; null if the address is in none.
+        module_id: Option<i64>,
+        /// Address in the file's own address space (runtime address if there is no module).
+        address: i64,
+        /// Function, demangled; null if it has no name.
+        function: Option<Text>,
+        /// Source file.
+        file: Option<Text>,
+        /// Line in it.
+        line: Option<i32>,
+        /// Column in the line, from 1.
+        col: Option<i32>,
+        /// 0 for the function that holds the address, 1 for the one inlined into it, and so on.
+        inline_depth: i32,
+        /// Origin of the code: `own`, `dependency`, `tokio`, `std`, `libc`, `kernel` (the vdso too), `system` (other libraries); null if uncertain.
+        origin: Option<Text>,
+    }
+
+    /// A file mapped into the target, with code in it.
+    Modules = "modules" by module_id, ModuleRow, ModuleColumns {
+        /// Module.
+        module_id: i64,
+        /// Path in the target's mount namespace.
+        path: Text,
+        /// GNU build id, hexadecimal.
+        build_id: Option<Text>,
+        /// First runtime address of the mapping.
+        start: i64,
+        /// Address past it.
+        end: i64,
+        /// Offset in the file.
+        offset: i64,
+    }
+
+    /// Resources used by the target; a row per second.
+    Process = "process" by ts, ProcessRow, ProcessColumns {
+        /// Time (ns since the Unix epoch).
+        ts: i64,
+        /// CPU time in user space since the last row (ns).
+        cpu_user: i64,
+        /// CPU time in the kernel since the last row (ns).
+        cpu_sys: i64,
+        /// Resident memory (bytes).
+        rss: i64,
+        /// Threads.
+        threads: i32,
+        /// Open file descriptors; null before Linux 6.2.
+        fds: Option<i32>,
+        /// CPU time of everything else on the machine since the last row, including other guests of its host (ns, in steps of 10 ms); null if unknown.
+        cpu_others: Option<i64>,
+        /// Time since the last row in which CPU limits of its control group, and of those above it, kept threads from running (ns, summed over CPUs and groups); null if no group counts it.
+        throttled: Option<i64>,
+    }
+
+    /// A time range in which a stream was recorded: outside of these ranges it was not.
+    Coverage = "coverage" by ts, CoverageRow, CoverageColumns {
+        /// Start (ns since the Unix epoch).
+        ts: i64,
+        /// Duration (ns).
+        dur: i64,
+        /// Stream: the table's name.
+        stream: Text,
+        /// Reason for its start or end.
+        reason: Text,
+    }
+
+    /// Lost events.
+    Drops = "drops" by ts, DropRow, DropColumns {
+        /// Start of the time range in which they were lost (ns since the Unix epoch).
+        ts: i64,
+        /// Its length (ns).
+        dur: i64,
+        /// Stream: the table's name; `all` if unknown. `stacks` counts rows without a stack, `frames` frames that stacks lack.
+        stream: Text,
+        /// Stage at which they were lost: `ring` (ring buffer full), `untracked` (kernel map full), `decode` (not decodable), `disk` (disk full), `capacity` (maximum number of distinct stacks or frames in the recorder's memory), `writer` (disk too slow), `damaged` (stored, then damaged, and set aside by `hud-analyze repair`), `unknown` (the record of the stage was damaged).
+        stage: Text,
+        /// Number of events.
+        lost: i64,
+    }
+
+    /// The account of a stream so far; a row per second. `produced - stored - dropped` events were in transit then. A row is written after all rows that it counts.
+    Accounts = "accounts" by ts, AccountRow, AccountColumns {
+        /// Time at which the kernel's counters were read (ns since the Unix epoch).
+        ts: i64,
+        /// Stream: the table's name.
+        stream: Text,
+        /// Events since the session began.
+        produced: i64,
+        /// Rows written since the session began, including expired ones.
+        stored: i64,
+        /// Events lost since the session began.
+        dropped: i64,
+    }
+
+    /// Resources used by hud; a row per second.
+    Overhead = "overhead" by ts, OverheadRow, OverheadColumns {
+        /// Time (ns since the Unix epoch).
+        ts: i64,
+        /// Run time of the kernel programs since the last row (ns); null if the kernel does not measure it.
+        probe_ns: Option<i64>,
+        /// CPU time of the recorder since the last row (ns).
+        recorder_cpu: i64,
+        /// Resident memory of the recorder (bytes).
+        recorder_rss: i64,
+        /// Bytes read from the ring since the last row.
+        ring_bytes: i64,
+        /// Events read since the last row.
+        events: i64,
+    }
+
+    /// A problem that the recorder's rules detected in a time range of some seconds. A problem that lasts has a row for each such range. If `coverage` has no stream `findings`, the rules were not evaluated.
+    Findings = "findings" by ts, FindingRow, FindingColumns {
+        /// Start of the time range that was judged (ns since the Unix epoch).
+        ts: i64,
+        /// Its length (ns).
+        dur: i64,
+        /// Name of the rule; `hud-analyze findings --help` lists their thresholds.
+        rule: Text,
+        /// `warning` or `caution`.
+        severity: Text,
+        /// The subject, and how much, in one sentence.
+        sentence: Text,
+        /// The figure that was compared with the threshold, in `unit`.
+        value: i64,
+        /// The threshold, in `unit`.
+        threshold: i64,
+        /// `ns`, `thousandths` or `count`.
+        unit: Text,
+        /// Number of polls, samples, sleeps, latencies, tasks or waits; null if the rule counts none.
+        count: Option<i64>,
+        /// Sum of their durations (ns); null if they have none.
+        total: Option<i64>,
+        /// Start of the worst of them (ns since the Unix epoch); null if it has none.
+        worst_ts: Option<i64>,
+        /// Task of the worst; null if the finding is about none.
+        task_id: Option<i64>,
+        /// Type of task; null if the finding is about none, or if the type is unknown.
+        type_id: Option<i64>,
+        /// Thread of the worst; null if the finding is about none.
+        tid: Option<i32>,
+        /// Function to which the problem is attributed; null if it is attributed to none.
+        function: Option<Text>,
+        /// Its source file.
+        file: Option<Text>,
+        /// Line in it.
+        line: Option<i32>,
+        /// Whether `value` is an estimate.
+        estimated: bool,
+        /// All thresholds in force: `name=value` pairs separated by commas, durations in ns and shares in thousandths.
+        thresholds: Text,
+    }
+
+    /// An anchor of the clock: CLOCK_MONOTONIC and CLOCK_REALTIME at one instant. The first is the one that `ts` uses.
+    Clock = "clock" by mono, ClockRow, ClockColumns {
+        /// CLOCK_MONOTONIC (ns).
+        mono: i64,
+        /// CLOCK_REALTIME (ns since the Unix epoch).
+        real: i64,
+    }
+}
+
+impl Table {
+    /// The table's description as a section of docs/SCHEMA.md.
+    pub fn markdown(self) -> String {
+        let mut out = format!(
+            "## {}\n{}\n\nSorted by `{}`.\n\n| column | type | null | holds |\n|---|---|---|---|\n",
+            self.name(),
+            self.about(),
+            self.key()
+        );
+        for c in self.columns() {
+            let null = if c.nullable { "yes" } else { "" };
+            let data_type = match &c.data_type {
+                arrow::datatypes::DataType::List(f) => format!("List<{}>", f.data_type()),
+                other => other.to_string(),
+            };
+            out.push_str(&format!("| {} | {data_type} | {null} | {} |\n", c.name, c.about));
+        }
+        out
+    }
+}
