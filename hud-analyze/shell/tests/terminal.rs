@@ -266,9 +266,9 @@ fn less_is_the_default_pager() {
 fn a_dumb_terminal_is_read_like_a_pipe() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::start_in(&home, &[("TERM", "dumb")]);
-    t.type_in("select name from planets limit 1;\n");
-    t.shows("Mercury\n(1 row)");
+    t.press("select name from planets limit 1;\n");
+    t.until_shown("Mercury\n(1 row)");
     assert!(!t.is_raw());
-    t.type_in("\\q\n");
+    t.press("\\q\n");
     assert!(t.end().success());
 }
