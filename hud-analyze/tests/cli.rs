@@ -303,7 +303,7 @@ mod sql {
         assert!(wrong("SELECT * FROM pols").starts_with("there is no table pols; did you mean polls? the tables are "));
         assert!(wrong("SELECT dru FROM polls").starts_with("there is no column dru, did you mean dur?"));
         assert!(wrong("SELEC 1").starts_with("the SQL does not parse: "));
-        assert!(wrong("SELECT 'a").starts_with("a string has no end"));
+        assert!(wrong("SELECT 'a").starts_with("a string is not closed"));
         wrong("SELECT no_such_function(1)");
         wrong("SELECT ts + 'x' FROM polls WHERE ts > 'y'");
         wrong("SELECT 1 / 0");

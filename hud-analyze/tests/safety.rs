@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     os::unix::{
         fs::{MetadataExt as _, lchown, symlink},
         process::ExitStatusExt as _,
@@ -84,7 +84,7 @@ fn statements_reach_the_session_alone() {
     refused(&sql(&[], &external), "use --allow-files");
     refused(&sql(&[], &format!("EXPLAIN {external}")), "hud-analyze: ");
     let copying = format!("COPY (SELECT 1 AS a) TO '{copy}' STORED AS CSV");
-    refused(&sql(&[], &copying), "would write");
+    refused(&sql(&[], &copying), "this statement writes");
     refused(&sql(&[], &format!("SELECT * FROM '{secret}'")), "there is no table");
     for statement in [
         "SET datafusion.runtime.memory_limit = '100G'",
@@ -156,7 +156,7 @@ fn every_statement_ends_when_it_is_cancelled() {
             let mut child = Command::new(env!("CARGO_BIN_EXE_hud-analyze"))
                 .arg("sql")
                 .arg(recording())
-                .args(["-c", "\\echo begun", "-c", &statement])
+                .args(["-c", "SELECT 1", "-c", &statement])
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -223,15 +223,22 @@ fn users(folder: &Path) -> BTreeSet<u32> {
     inner.chain([fs::metadata(folder).unwrap().uid()]).collect()
 }
 
-/// The user and the capabilities that a command of hud's runs with, as a program sees them that it starts.
+/// The user and the capabilities with which hud-analyze runs statements.
 fn rights(sessions: &[&Path]) -> Vec<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hud-analyze"));
-    command
-        .arg("sql")
-        .args(sessions)
-        .args(["-c", "SELECT 1 \\g |grep -E '^(Uid|Gid|Groups|CapPrm|CapEff)' /proc/self/status"]);
-    let told = answered(&command.stdin(Stdio::null()).output().unwrap());
-    told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    command.arg("sql").args(sessions).args(["--format", "csv"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    writeln!(input, "SELECT 1 AS a;").unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "a\n");
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    drop(input);
+    child.wait().unwrap();
+    let names = ["Uid:", "Gid:", "Groups:", "CapPrm:", "CapEff:"];
+    let lines = status.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
 #[test]
@@ -347,7 +354,7 @@ fn root_rewrites_no_session_that_lies_where_another_user_may_change_it() {
         let output = hud(&[command, own.to_str().unwrap()]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{stderr}");
-        let told = format!("another user may change {}", folder.path().canonicalize().unwrap().display());
+        let told = format!("another user can modify {}", folder.path().canonicalize().unwrap().display());
         assert!(stderr.contains(&told), "{stderr}");
     }
     let elsewhere = tempfile::tempdir().unwrap();

@@ -39,18 +39,12 @@ pub enum Input {
 }
 
 /// Options of the shell.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Text before the first prompt.
     pub greeting: String,
     /// The initial settings.
     pub settings: Settings,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options { greeting: String::new(), settings: Settings::default() }
-    }
 }
 
 /// The outcome of the shell.

@@ -111,7 +111,7 @@ fn run_inputs(catalog: &Catalog, runtime: &Runtime, args: &SqlArgs) -> Result<Ou
         }
     };
     let settings = Settings { format: args.query.format, footer: inputs.is_empty(), ..Settings::default() };
-    let options = Options { greeting: greeting(catalog), settings, ..Options::default() };
+    let options = Options { greeting: greeting(catalog), settings };
     let database = Sql { catalog, runtime, relations: RefCell::default() };
     hud_shell::run(&database, &inputs, options).map_err(|error| match error {
         error if error.is_cancelled() => Error::Cancelled,
