@@ -1,4 +1,4 @@
-//! docs/SQL.md is made of the views' headers, and of what they say of the recording: `HUD_BLESS=1` writes it anew.
+//! docs/SQL.md consists of the views' headers and of their rows for the recording: `HUD_BLESS=1` renews it.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -48,7 +48,7 @@ here show them as tables for people do, with times relative to the start. Null m
 - Percentiles of many values are computed from buckets, not by sorting all values; the view's text states the maximum error.
 ";
 
-/// A duration as people read it.
+/// A formatted duration.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn duration(ns: i64) -> String {
     let (unit, scale) = match ns.abs() {
