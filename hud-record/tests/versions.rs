@@ -83,7 +83,7 @@ fn the_code_shows_where_the_current_task_is() {
         let binary = Binary::read(&file).unwrap();
         let image = || Image::of_file(&binary);
         let mut tokio = Tokio::find(&binary, image).unwrap();
-        tokio.find_task_id(&binary, image);
+        tokio.guess(&binary, image);
         let by_code = tokio.tls_task_id;
         tokio.tls_task_id = None;
         hud_record::symbols::learn_tokio(&file, &mut tokio);
@@ -99,7 +99,7 @@ fn the_code_shows_where_the_current_task_is() {
         let binary = Binary::read(&file).unwrap();
         let image = || Image::of_file(&binary);
         let mut tokio = Tokio::find(&binary, image).unwrap();
-        tokio.find_task_id(&binary, image);
+        tokio.guess(&binary, image);
         tokio.tls_task_id
     };
     for build in ["plain/test-async-app", "plain/lookalikes"] {

@@ -97,8 +97,18 @@ impl<'a> Code<'a> {
     /// The features of the functions reachable from one, itself included: nearest first, at most `most`.
     pub(super) fn reach(&mut self, function: u64, most: usize) -> Vec<Rc<Body>> {
         let mut reached = Vec::new();
-        self.any(function, most, |body| {
+        self.visit(function, most, |_, body| {
             reached.push(Rc::clone(body));
+            false
+        });
+        reached
+    }
+
+    /// The functions themselves, by address.
+    pub(super) fn nearest(&mut self, function: u64, most: usize) -> Vec<u64> {
+        let mut reached = Vec::new();
+        self.visit(function, most, |function, _| {
+            reached.push(function);
             false
         });
         reached
@@ -106,10 +116,15 @@ impl<'a> Code<'a> {
 
     /// Whether any of these functions satisfies the condition. Stops at the first.
     pub(super) fn any(&mut self, function: u64, most: usize, mut holds: impl FnMut(&Rc<Body>) -> bool) -> bool {
+        self.visit(function, most, |_, body| holds(body))
+    }
+
+    /// Visits these functions, nearest first, until `holds`. Returns whether it did.
+    fn visit(&mut self, function: u64, most: usize, mut holds: impl FnMut(u64, &Rc<Body>) -> bool) -> bool {
         let (mut seen, mut queue) = (HashSet::from([function]), VecDeque::from([function]));
         while let Some(function) = queue.pop_front() {
             let body = self.body(function);
-            if holds(&body) {
+            if holds(function, &body) {
                 return true;
             }
             for &next in &body.functions {
@@ -119,22 +134,6 @@ impl<'a> Code<'a> {
             }
         }
         false
-    }
-
-    /// The functions that can be reached from one, itself included: nearest first, no more than `most`.
-    pub(super) fn nearest(&mut self, function: u64, most: usize) -> Vec<u64> {
-        let mut reached = vec![function];
-        let mut next = 0;
-        while let Some(&function) = reached.get(next) {
-            next += 1;
-            let body = self.body(function);
-            for &called in &body.functions {
-                if reached.len() < most && !reached.contains(&called) {
-                    reached.push(called);
-                }
-            }
-        }
-        reached
     }
 
     fn decode(&self, function: u64, bytes: &[u8]) -> Body {

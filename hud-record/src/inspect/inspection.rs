@@ -53,7 +53,6 @@ impl Inspection {
         };
         let tokio = Tokio::find(&binary, image).map(|mut tokio| {
             tokio.guess(&binary, image);
-            tokio.find_task_id(&binary, image);
             tokio
         });
         Ok(Inspection { build_id: binary.build_id().map(str::to_string), image: binary.image(), load_bias, tokio })

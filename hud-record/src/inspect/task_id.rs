@@ -81,16 +81,14 @@ fn replaced_by(code: &Code<'_>, image: &Image, function: u64, first: i64) -> BTr
             break;
         }
         let used = info.info(&instruction);
-        let local = used.used_memory().first().and_then(|memory| local_address(memory, &registers));
-        if let Some(place) = local {
-            let size = used.used_memory().first().map_or(0, |memory| memory.memory_size().size());
-            let words = (0_i64..).step_by(8).take(size / 8).filter_map(|word| place.checked_add(word));
-            let access = used.used_memory().first().map(UsedMemory::access);
-            match access {
-                Some(OpAccess::Read) => loaded.extend(words.filter(|&place| is_place(place))),
-                Some(OpAccess::Write) if stores_passed(&instruction, &registers) => {
-                    stored.extend(words.filter(|&place| is_place(place)));
-                }
+        let memory = used.used_memory().first();
+        let local = memory.and_then(|memory| local_address(memory, &registers));
+        if let (Some(memory), Some(place)) = (memory, local) {
+            let words = (0_i64..).step_by(8).take(memory.memory_size().size() / 8);
+            let places = words.filter_map(|word| place.checked_add(word)).filter(|&place| is_place(place));
+            match memory.access() {
+                OpAccess::Read => loaded.extend(places),
+                OpAccess::Write if stores_passed(&instruction, &registers) => stored.extend(places),
                 _ => {}
             }
         }

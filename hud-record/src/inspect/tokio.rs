@@ -326,15 +326,23 @@ impl Tokio {
         u64::try_from(distance).ok().filter(|d| d % 8 == 0).map(|d| d / 8)
     }
 
-    /// Names the task types whose own symbols do not contain them, by the process's code: the coroutine bodies that it
-    /// calls and the drop glue in the vtables, or else the future's location. Takes milliseconds.
+    /// Finds by the process's code what symbols do not contain: names of task types, and the current task's id. Debug
+    /// information overrides it. Takes milliseconds.
     pub fn guess(&mut self, binary: &Binary, image: impl FnOnce() -> Image) {
+        let image = image();
+        self.guess_types(binary, &image);
+        self.guess_task_id(binary, &image);
+    }
+
+    /// Names types by the coroutine bodies that their code calls and the drop glue in the vtables, or else by the future's
+    /// location.
+    fn guess_types(&mut self, binary: &Binary, image: &Image) {
         let unnamed: BTreeSet<u64> =
             self.poll_fns.iter().filter(|p| p.raw_name.is_empty()).map(|p| p.address).collect();
         if unnamed.is_empty() {
             return;
         }
-        let mut types = legacy_symbols::types(binary, &image(), &unnamed);
+        let mut types = legacy_symbols::types(binary, image, &unnamed);
         for poll in self.poll_fns.iter_mut().filter(|p| p.raw_name.is_empty()) {
             if let Some(found) = types.remove(&poll.address) {
                 poll.take(found);
@@ -342,11 +350,11 @@ impl Tokio {
         }
     }
 
-    /// Finds where the current task's id lies by the code that sets it. Debug information overrides it. Takes milliseconds.
-    pub fn find_task_id(&mut self, binary: &Binary, image: impl FnOnce() -> Image) {
+    /// Finds where the current task's id lies by the code that sets it.
+    fn guess_task_id(&mut self, binary: &Binary, image: &Image) {
         let Some((context, words)) = self.tls_context else { return };
         let polls = self.poll_fns.iter().filter(|p| p.kind == TaskKind::Task).map(|p| p.address).collect::<Vec<_>>();
-        let found = task_id::distance(binary, &image(), &polls, self.tls_tagged);
+        let found = task_id::distance(binary, image, &polls, self.tls_tagged);
         let is_inside = |distance: &i64| {
             distance.checked_sub(context).and_then(|d| u64::try_from(d).ok()).is_some_and(|d| d / 8 < words)
         };
