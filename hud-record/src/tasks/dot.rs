@@ -6,7 +6,7 @@ use hud_common::clean_name;
 
 use super::{
     dump::Dump,
-    frames::{Selection, own, task_name},
+    frames::{Selection, own, task_name, who},
     waits::Resources,
 };
 
@@ -36,15 +36,14 @@ pub(crate) fn dot(dump: &Dump, selection: &Selection) -> String {
     let mut out = format!("digraph {} {{\n  rankdir=LR;\n  node [shape=box];\n", quoted(&clean_name(&name)));
     for index in nodes {
         let Some(task) = dump.tasks.get(index) else { continue };
-        let who = match &task.thread {
-            Some((tid, _)) => format!("block_on of thread {tid}"),
-            None => format!("task {}", task.id),
-        };
         let at = task.chain.as_ref().and_then(|chain| own(dump, chain));
         let at = at.map(|line| format!("\n{}:{}", line.file, line.line)).unwrap_or_default();
         let color = if locked.contains(&index) { ", color=red" } else { "" };
-        let _ =
-            writeln!(out, "  t{index} [label={}{color}];", quoted(&format!("{who}\n{}{at}", task_name(dump, task))));
+        let _ = writeln!(
+            out,
+            "  t{index} [label={}{color}];",
+            quoted(&format!("{}\n{}{at}", who(task), task_name(dump, task)))
+        );
     }
     out + &edges + "}\n"
 }

@@ -123,6 +123,14 @@ pub(super) fn own(dump: &Dump, chain: &Chain) -> Option<Line> {
     frames(dump, chain).into_iter().rev().find(|f| f.is_own).and_then(|f| f.line)
 }
 
+/// A task by its id, or a future by the thread that runs it.
+pub(super) fn who(task: &Task) -> String {
+    match &task.thread {
+        Some((tid, _)) => format!("block_on of thread {tid}"),
+        None => format!("task {}", task.id),
+    }
+}
+
 /// The name of a task's type.
 pub(super) fn task_name(dump: &Dump, task: &Task) -> String {
     dump.types.get(task.of).map_or_else(String::new, |t| clean_name(&t.name))

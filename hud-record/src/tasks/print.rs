@@ -10,7 +10,7 @@ use hud_common::clean_name;
 use super::{
     chain::Step,
     dump::{Detail, Dump, Is, Task},
-    frames::{Frame, Selection, frames, own, task_name},
+    frames::{Frame, Selection, frames, own, task_name, who},
     layout::{GuardKind, Line},
     waits::Resources,
 };
@@ -110,14 +110,6 @@ fn head(out: &mut String, dump: &Dump) -> std::fmt::Result {
 
 fn tasks(count: usize) -> String {
     if count == 1 { "1 task".into() } else { format!("{count} tasks") }
-}
-
-/// A task by its id, or a future by the thread that runs it.
-fn who(task: &Task) -> String {
-    match &task.thread {
-        Some((tid, _)) => format!("block_on of thread {tid}"),
-        None => format!("task {}", task.id),
-    }
 }
 
 fn deadlock(out: &mut String, dump: &Dump, resources: &Resources<'_>, cycle: &[usize]) -> std::fmt::Result {
