@@ -78,7 +78,7 @@ impl Rules {
     pub(super) fn start() -> std::io::Result<Self> {
         let (to, incoming) = sync_channel(MOST_MESSAGES);
         let (has_lost, found) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Found>>::default());
-        let judge = Judge { intake: Intake::new(Bucket(0), Bucket(0)), next: None, skip_to: Bucket(i64::MIN) };
+        let judge = Judge::new();
         let thread = {
             let (has_lost, found) = (Arc::clone(&has_lost), Arc::clone(&found));
             thread::Builder::new().name("hud-rules".into()).spawn(move || {
@@ -160,6 +160,10 @@ struct Judge {
 }
 
 impl Judge {
+    fn new() -> Self {
+        Judge { intake: Intake::new(Bucket(0), Bucket(0)), next: None, skip_to: Bucket(i64::MIN) }
+    }
+
     fn add(&mut self, now: i64, batches: &[(Table, RecordBatch)]) {
         let to = Bucket(Bucket::of(now).0.saturating_add(AHEAD));
         if self.next.is_none() && batches.iter().any(|(table, _)| EVENTS.contains(table)) {
@@ -315,10 +319,6 @@ mod tests {
         batch::<CoverageColumns>([CoverageRow { ts: T0, dur: to, stream: stream.into(), reason: STILL_ON.into() }])
     }
 
-    fn judge() -> Judge {
-        Judge { intake: Intake::new(Bucket(0), Bucket(0)), next: None, skip_to: Bucket(i64::MIN) }
-    }
-
     /// Rule, start, length, worst, thread and type of each finding.
     fn rows(found: &Found) -> Vec<(&str, i64, i64, i64, i32, i64)> {
         let of = |f: &'_ FindingRow| (f.ts - T0, f.dur, f.worst_ts.unwrap() - T0, f.tid.unwrap(), f.type_id.unwrap());
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_long_poll_is_a_finding_of_the_range_in_which_it_ended() {
-        let mut judge = judge();
+        let mut judge = Judge::new();
         judge.add(T0, &names());
         judge.add(T0 + 300 * MS, &[batch::<PollColumns>([poll(0, MS)])]);
         judge.add(T0 + 6 * SECOND, &[batch::<PollColumns>([poll(4_800 * MS, 400 * MS), poll(5_500 * MS, MS)])]);
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_session_is_judged_up_to_its_last_event() {
-        let mut judge = judge();
+        let mut judge = Judge::new();
         judge.add(T0, &names());
         judge.add(T0 + SECOND, &[batch::<PollColumns>([poll(SECOND, 200 * MS)])]);
         let found = judge.rest();
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_range_with_lost_batches_is_not_judged() {
-        let mut judge = judge();
+        let mut judge = Judge::new();
         judge.add(T0, &names());
         judge.add(T0 + SECOND, &[batch::<PollColumns>([poll(SECOND, 200 * MS)])]);
         judge.skip();
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn without_coverage_a_range_is_judged_half_a_minute_later() {
-        let mut judge = judge();
+        let mut judge = Judge::new();
         judge.add(T0, &names());
         judge.add(T0 + SECOND, &[batch::<PollColumns>([poll(SECOND, 200 * MS)])]);
         judge.add(T0 + 34 * SECOND, &[batch::<PollColumns>([poll(34 * SECOND, MS)])]);
@@ -379,7 +379,7 @@ mod tests {
     /// A program that starts a hundred thousand tasks a second must not fill the recorder's memory.
     #[test]
     fn ranges_with_too_many_tasks_are_given_up() {
-        let mut judge = judge();
+        let mut judge = Judge::new();
         judge.add(T0, &names());
         for second in 0..4 {
             let spawns = (0..100_000).map(|n| SpawnRow {
