@@ -3,20 +3,14 @@
 //! The only implementation of the rules: the cockpit, the recorder and `hud-analyze findings` all run it. A rule reports only
 //! where the streams that it needs were recorded; none of them treats the absence of rows as evidence.
 
-use core::cmp::Reverse;
-use std::{
-    collections::BTreeMap,
-    format,
-    string::{String, ToString as _},
-    vec::Vec,
-};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
     Cause, Coverage, Distribution, Evidence, Finding, Histogram, Jump, MOST_ROWS, Map, Merge as _, Place, PollSums,
     Role, Rule, Sleep, Status, TaskId, TaskKind, Tid, TypeId, Value, Worker, Workers,
     blocking::{Held, place},
     code::PlaceNo,
-    view::Scene,
+    scene::{self, Scene},
 };
 use crate::wire::Stream;
 
@@ -55,7 +49,7 @@ fn cpu_shares(scene: &Scene<'_>) -> Vec<Finding> {
     let mut time = 0_i64;
     for (_, partial) in &scene.parts {
         let sums = &partial.sums;
-        if super::view::rows(sums, Stream::Polls) > 0 || super::view::on(sums, Stream::Polls) > 0 {
+        if scene::rows(sums, Stream::Polls) > 0 || scene::on(sums, Stream::Polls) > 0 {
             continue;
         }
         time = time.saturating_add(super::Bucket::NANOS);

@@ -11,11 +11,9 @@ use hud_wire::Stream;
 use super::{
     Bucket, Counts, Coverage, Distribution, Drops, Finding, Histogram, Load, LostEvents, Merge as _, Mode, Names,
     Overhead, Partial, ProcessFigures, Query, Role, SessionFacts, Snapshot, Status, StreamCoverage, Sums, TaskDetail,
-    TaskKind, Tick, TypeId, Window, scene::Polled,
+    TaskKind, Tick, TypeId, Window,
+    scene::{Polled, Scene, on},
 };
-
-// rules.rs names them here.
-pub(super) use super::scene::{Scene, on, rows};
 
 /// The input of a snapshot.
 #[derive(Debug)]
