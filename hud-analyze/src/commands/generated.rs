@@ -12,8 +12,10 @@ use crate::{
     human::parse_duration,
     output::stdout::Stdout,
     query::{
-        defaults, schema,
-        view::{ALL, Arguments, Item, Unit, View},
+        defaults,
+        header::{Item, Unit},
+        schema,
+        view::{ALL, Arguments, View},
     },
 };
 

@@ -45,11 +45,12 @@ use crate::{
     },
     query::{
         catalog::Catalog,
+        header::Unit,
         limits,
         opened::{OpenSessions, Settings as QuerySettings},
         schema::{self, VIEWS},
         single_partition,
-        view::{ALL, Unit},
+        view::ALL,
     },
 };
 

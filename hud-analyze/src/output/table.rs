@@ -14,7 +14,7 @@ use super::stdout::may_colour;
 use crate::{
     error::Result,
     human,
-    query::view::{Item, Unit},
+    query::header::{Item, Unit},
 };
 
 /// Space between columns.

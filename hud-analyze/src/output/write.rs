@@ -35,7 +35,7 @@ use crate::{
         stdout::terminal_width,
         table::{Shape, Table},
     },
-    query::{catalog::Catalog, view::Item},
+    query::{catalog::Catalog, header::Item},
 };
 
 /// A result's schema and its batches.

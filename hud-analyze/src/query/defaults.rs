@@ -2,10 +2,12 @@
 
 use datafusion::common::ScalarValue;
 
-use crate::human::parse_duration;
-use crate::query::{
-    view::{Item, Unit},
-    window::Window,
+use crate::{
+    human::parse_duration,
+    query::{
+        header::{Item, Unit},
+        window::Window,
+    },
 };
 
 /// The default whose value depends on the time range.

@@ -1,14 +1,16 @@
 //! Sessions as a database: tables over their segments, the views, and what DataFusion needs to plan and prune well.
 //!
 //! ```text
-//! catalog ──▶ schema ──▶ defaults ──▶ view ──▶ materialize ──▶ single_partition ──▶ segment_table ──▶ pruning
-//!                            └─▶ window ──▶ opened ──▶ context ──▶ session ──────────────▶┘
+//! catalog ──▶ schema ──▶ view ──▶ materialize ──▶ single_partition ──▶ segment_table ──▶ pruning
+//!                          ├─▶ defaults ──▶ header
+//!                          └─▶ window ──▶ opened ──▶ context ──▶ session ──────────────▶┘
 //! limits      refuses statements that would take all memory, never end, or write files
 //! ```
 
 pub mod catalog;
 pub(crate) mod context;
 pub(crate) mod defaults;
+pub(crate) mod header;
 pub(crate) mod limits;
 pub(crate) mod materialize;
 pub(crate) mod opened;

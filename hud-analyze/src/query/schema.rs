@@ -37,8 +37,9 @@ use crate::{
     human::parse_duration,
     query::{
         defaults,
+        header::{Item, Unit},
         opened::OpenSessions,
-        view::{ALL, Arguments, Item, Unit, View},
+        view::{ALL, Arguments, View},
         window::{Moment, Window},
     },
 };
