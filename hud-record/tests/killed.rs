@@ -92,8 +92,10 @@ fn kill_after(moment: Duration, pid: u32, session: &Path, verify: bool) -> Kille
     let manifest = &recording.manifest;
     assert_eq!(manifest.end_reason.as_deref(), Some("the recorder was killed"));
     assert!(manifest.recovery.is_some() && !manifest.complete);
-    // Recovery claims no more than is stored.
-    assert!(recording.mono(recovery.lost_after) >= at - 2 * MAY_LACK, "all but 200 ms are vouched for");
+    // Recovery vouches for what is older than the newest row by 100 ms; on a machine with two busy loops beside this
+    // that row is up to 110 ms old.
+    let unknown = at - recording.mono(recovery.lost_after);
+    assert!(unknown <= 3 * MAY_LACK, "the last {unknown} ns are not vouched for, killed {moment:?} after the start");
     recording.assert_names();
     if verify {
         support::verify(session);

@@ -236,11 +236,13 @@ impl<'a> Run<'a> {
                 return Ok(End::TargetExited);
             }
             if drained.is_empty {
-                thread::sleep(match drained.bytes {
+                let pause = match drained.bytes {
                     _ if self.attachment.is_attaching_probes() => ATTACHING,
                     MUCH.. => DRAIN_OFTEN,
                     _ => DRAIN_EVERY,
-                });
+                };
+                // On a busy machine a pause too many would be more than kill -9 may cost.
+                thread::sleep(pause.min(FLUSH_EVERY.saturating_sub(flushed.elapsed())));
             }
         }
     }
