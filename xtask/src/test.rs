@@ -1,9 +1,10 @@
 //! All checks that a change must pass before it is merged, the cheapest first.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::sh::{cargo, command, root, run as sh, succeeds, target_dir, wanted};
 use crate::{build_ebpf, kernels, queries, setup, targets, words};
@@ -45,33 +46,53 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         steps.run("kernel object", build_ebpf::check_committed)?;
         steps.run("clippy, kernel", build_ebpf::clippy)?;
     }
-    steps.run("clippy", || sh(cargo("clippy").args(["--workspace", "--all-targets", "--", "-Dwarnings"])))?;
-    let programs = steps.run("target programs", targets::build_all)?;
-    let duckdb = steps.run("duckdb", || match duckdb() {
-        Err(error) if !required() => {
-            println!("the tests that read sessions with DuckDB will be skipped: {error:#}");
-            Ok(None)
-        }
-        found => found.map(Some),
-    })?;
+    let nextest = succeeds(&mut cargo_nextest("--version"));
+    // Where nothing is built yet, linting as the tests are compiled saves a check of every dependency.
+    let lints_at_once = required() && nextest;
+    if !lints_at_once {
+        steps.run("clippy", || sh(cargo("clippy").args(["--workspace", "--all-targets", "--", "-Dwarnings"])))?;
+    }
+    let for_tests = |command: Command| if lints_at_once { linting(command) } else { command };
 
-    let mut tests = if succeeds(&mut cargo_nextest("--version")) {
-        let mut tests = cargo_nextest("run");
+    let mut tests = if nextest {
+        let mut tests = for_tests(cargo_nextest("run"));
         tests.arg("--workspace").args(&args.runner);
         tests
     } else {
-        // Some tests run examples, which cargo builds only for tests of every kind together.
-        steps.run("examples", || sh(cargo("build").args(["--workspace", "--examples"])))?;
         let mut tests = cargo("test");
         tests.args(["--workspace", "--lib", "--bins", "--tests", "--"]).args(&args.runner);
         tests
     };
+    // Builds of different profiles share the CPUs well: the programs' last steps, linking in particular, need only one.
+    let (programs, duckdb) = steps.run("builds", || {
+        std::thread::scope(|scope| {
+            let programs = scope.spawn(|| Ok::<_, anyhow::Error>((targets::build_all()?, duckdb())));
+            let mut build = if nextest {
+                let mut build = for_tests(cargo_nextest("run"));
+                build.args(["--workspace", "--no-run"]);
+                build
+            } else {
+                // Some tests run examples, which cargo builds only for tests of every kind together.
+                let mut build = cargo("build");
+                build.args(["--workspace", "--examples"]);
+                build
+            };
+            let built = sh(&mut build);
+            let programs = programs.join().map_err(|_| anyhow!("the build of the programs panicked"));
+            built?;
+            programs?
+        })
+    })?;
     tests.env("HUD_TEST_TARGETS", programs);
-    if let Some(python) = duckdb {
-        tests.env("HUD_DUCKDB_PYTHON", python);
+    match duckdb {
+        Ok(python) => _ = tests.env("HUD_DUCKDB_PYTHON", python),
+        Err(error) if required() => return Err(error),
+        Err(error) => println!("the tests that read sessions with DuckDB will be skipped: {error:#}"),
     }
     steps.run("tests", || sh(&mut tests))?;
-    steps.run("documentation tests", || sh(cargo("test").args(["--workspace", "--doc", "--quiet"])))?;
+    let mut documentation = for_tests(cargo("test"));
+    documentation.args(["--workspace", "--doc", "--quiet"]);
+    steps.run("documentation tests", || sh(&mut documentation))?;
     if args.runner.is_empty() {
         match kernels::why_to_check() {
             Some(why) => {
@@ -105,7 +126,13 @@ fn required() -> bool {
     wanted("HUD_REQUIRE_BPF") || wanted("CI")
 }
 
-fn cargo_nextest(subcommand: &str) -> std::process::Command {
+/// Lets a cargo command lint the workspace's crates while it compiles them. Any warning is an error.
+fn linting(mut command: Command) -> Command {
+    command.env("RUSTC_WORKSPACE_WRAPPER", root().join("xtask/lint.sh"));
+    command
+}
+
+fn cargo_nextest(subcommand: &str) -> Command {
     let mut command = cargo("nextest");
     command.arg(subcommand);
     command
