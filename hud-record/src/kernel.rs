@@ -173,6 +173,11 @@ pub fn cpu_time(pid: u32) -> Option<u64> {
     u64::try_from(time.tv_sec).ok()?.checked_mul(1_000_000_000)?.checked_add(u64::try_from(time.tv_nsec).ok()?)
 }
 
+/// CPU time that the calling thread has used (ns).
+pub(crate) fn thread_cpu_time() -> u64 {
+    nanos(ClockId::ThreadCPUTime)
+}
+
 fn nanos(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     let part = |n: i64| u64::try_from(n).unwrap_or(0);

@@ -83,6 +83,14 @@ impl Probes {
         }
     }
 
+    /// CPU time that attaching and detaching them has taken so far (ns), except at the start.
+    pub fn turning_cost(&self) -> u64 {
+        match &self.probed {
+            Probed::Switched(switch) => switch.spent(),
+            Probed::Not | Probed::OneByOne(_) => 0,
+        }
+    }
+
     /// Number of probed places in the target's code.
     pub fn probed_places(&self) -> usize {
         match &self.probed {

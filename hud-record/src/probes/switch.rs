@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
         mpsc::{self, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
@@ -14,7 +14,7 @@ use std::{
 
 use aya_obj::generated::bpf_cmd;
 
-use crate::{bpf, privilege};
+use crate::{bpf, kernel, privilege};
 
 /// Programs that can be attached and detached.
 pub(crate) trait Attach: Send {
@@ -67,6 +67,8 @@ impl Attach for Tracepoints {
 pub(crate) struct Switch {
     request: Option<Sender<bool>>,
     state: Arc<AtomicU8>,
+    /// CPU time of attaching and detaching so far (ns).
+    spent: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -86,6 +88,8 @@ impl Switch {
         let state = Arc::new(AtomicU8::new(if programs.is_attached() { ON } else { OFF }));
         let (request, requests) = mpsc::channel();
         let reported = Arc::clone(&state);
+        let spent = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&spent);
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
             privilege::enter_attacher();
             let mut refused: Option<Instant> = None;
@@ -111,10 +115,11 @@ impl Switch {
                     }
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
+                counted.store(kernel::thread_cpu_time(), Ordering::Relaxed);
             }
             programs.detach();
         })?;
-        Ok(Switch { request: Some(request), state, thread: Some(thread) })
+        Ok(Switch { request: Some(request), state, spent, thread: Some(thread) })
     }
 
     /// Attaches or detaches them, soon.
@@ -122,6 +127,12 @@ impl Switch {
         self.state.store(if on { ATTACHING } else { DETACHING }, Ordering::Release);
         // If the thread has panicked, the state stays as it is.
         let _ = self.request.as_ref().map(|w| w.send(on));
+    }
+
+    /// CPU time that attaching and detaching has taken so far (ns): the target waits for about as long, as the kernel
+    /// holds the lock of its memory for each place.
+    pub(crate) fn spent(&self) -> u64 {
+        self.spent.load(Ordering::Relaxed)
     }
 
     /// Whether all are attached.

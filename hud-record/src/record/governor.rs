@@ -1,8 +1,8 @@
 //! The governor: keeps the cost of the probes in the target's code below a share of its CPU time.
 //!
 //! A token bucket fills with `budget` times the target's CPU time, and pays for each hit of a probe: the trap, measured
-//! at the start, the kernel program's run time, which the kernel counts, and the recorder's time for the row. When it
-//! is empty the probes are detached; when it could pay for them for a while, they are attached again. So recorded
+//! at the start, the kernel program's run time, which the kernel counts, and the recorder's time for the row. It also
+//! pays for attaching and detaching: with 1,000 places that is tens of milliseconds each time. When it is empty the probes are detached; when it could pay for them for a while, they are attached again. So recorded
 //! intervals are complete: `coverage` lists them, and in each every poll, wake and spawn was counted.
 //!
 //! The always-on streams are paid from the same budget: the probes get the rest, and at least half of it.
@@ -31,7 +31,7 @@ const CAPACITY: f64 = 1.0;
 /// The probes' share of the budget, independent of the cost of the always-on streams. These keep within the other half,
 /// except for the minimum cost of each context switch.
 const LEAST: f64 = 0.5;
-/// The part of the budget that is spent. Attaching and detaching stop the target for moments that are not counted.
+/// The part of the budget that is spent: a hit also displaces the target's data from the caches, which is not counted.
 const MARGIN: f64 = 0.8;
 /// At least this share of one CPU's time: 2 % of a nearly idle target would be nothing.
 const FLOOR: f64 = 0.0025;
@@ -62,6 +62,8 @@ pub(super) struct Watched {
 struct Used {
     target: f64,
     probes: f64,
+    /// Attaching and detaching.
+    turning: f64,
     always_on: f64,
 }
 
@@ -78,6 +80,9 @@ pub(super) struct Governor {
     bucket: f64,
     /// The probes' cost per nanosecond, in recent intervals.
     rate: f64,
+    /// Cost of attaching and detaching them once, and the sum when they were last attached.
+    turn: f64,
+    turned: f64,
     /// Since when they count.
     since: Option<u64>,
     updated: u64,
@@ -98,6 +103,8 @@ impl Governor {
             used: Used::default(),
             bucket: 0.0,
             rate: 0.0,
+            turn: 0.0,
+            turned: 0.0,
             since: None,
             updated: now,
         };
@@ -125,13 +132,13 @@ impl Governor {
         }
         let used = self.used(probes, &probes.counters()?);
         let (target, cost) = (used.target - self.used.target, used.probes - self.used.probes);
-        let always_on = used.always_on - self.used.always_on;
+        let (turning, always_on) = (used.turning - self.used.turning, used.always_on - self.used.always_on);
         self.used = used;
         let passed = as_float(now.saturating_sub(self.updated)).max(1.0);
         self.updated = now;
         let allowed = budget * MARGIN * target.max(0.0);
         let income = (allowed - always_on).max(allowed * LEAST).max(passed * FLOOR);
-        self.bucket = (self.bucket + income - cost.max(0.0)).min(self.full());
+        self.bucket = (self.bucket + income - cost.max(0.0) - turning).min(self.full());
         match self.since {
             Some(_) if begins => {}
             Some(_) => {
@@ -144,8 +151,10 @@ impl Governor {
                 }
             }
             None => {
-                let needed = (self.rate * LEAST_ON * 1e9).min(self.full());
+                let needed = (self.rate * LEAST_ON * 1e9 + self.turn).min(self.full());
                 if self.bucket >= needed && probes.probes_can_attach() {
+                    // A detach and an attach; at first only a detach.
+                    (self.turn, self.turned) = (used.turning - self.turned, used.turning);
                     probes.turn_probes(true);
                 }
             }
@@ -208,6 +217,7 @@ impl Governor {
         Used {
             target: kernel::cpu_time(self.pid).map_or(self.used.target, as_float),
             probes: traps + programs.probed + rows * RECORD,
+            turning: as_float(probes.turning_cost()),
             always_on: programs.always_on,
         }
     }
