@@ -13,7 +13,10 @@ use datafusion::{
 };
 use jiff::{SignedDuration, Timestamp, civil};
 
-use super::{Taken, coerced, duration::parse_duration, over_arrays};
+use super::{
+    arguments::{Taken, coerced, over_arrays},
+    duration::parse_duration,
+};
 
 /// A moment, as a user writes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
