@@ -1,4 +1,4 @@
-//! The program as a user meets it: what it prints, where, and how it ends.
+//! The program from outside: its output, streams and exit codes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -149,7 +149,7 @@ mod formats {
     }
 
     #[test]
-    fn what_comes_first_in_a_view_comes_first_in_sql() {
+    fn sql_keeps_the_order_of_a_view() {
         let session = Session::with_cast();
         session.add::<OffCpu>((0..30).map(|i| sleep(at(100 * i), W0, SLEEPER, (15 + 7 * i % 30) * MS, 0)));
         let first = |sql: &str| good(&["sql", path(&session), "--format", "csv", "-c", sql]);
@@ -162,16 +162,16 @@ mod formats {
     }
 
     #[test]
-    fn limits_are_told() {
+    fn limits_are_reported() {
         let session = Session::with_cast();
         session.add::<OffCpu>((0..30).map(|i| sleep(at(100 * i), W0, SLEEPER, (15 + i) * MS, 0)));
         let rows = |args: &[&str]| {
             let output = hud(&[&["blocking", path(&session), "--each"], args].concat());
             (stdout(&output).lines().count(), String::from_utf8(output.stderr).unwrap())
         };
-        let told = |n: i64| format!("only the first {n} rows; --limit N shows more, --limit 0 all\n");
-        assert_eq!(rows(&[]), (21, told(20)));
-        assert_eq!(rows(&["--limit", "3"]), (4, told(3)));
+        let note = |n: i64| format!("only the first {n} rows; --limit N shows more, --limit 0 all\n");
+        assert_eq!(rows(&[]), (21, note(20)));
+        assert_eq!(rows(&["--limit", "3"]), (4, note(3)));
         assert_eq!(rows(&["--limit", "30"]), (31, String::new()));
         assert_eq!(rows(&["--limit", "0"]), (31, String::new()));
         assert_eq!(rows(&["--format", "csv"]), (31, String::new()));
@@ -205,7 +205,7 @@ mod formats {
     }
 
     #[test]
-    fn a_reader_that_goes_away_is_no_failure() {
+    fn a_reader_that_closes_the_pipe_is_no_failure() {
         let session = Session::new();
         // Past any pipe's buffer.
         let sql = "SELECT unnest(generate_series(1, 100000)) AS n";
@@ -333,7 +333,7 @@ mod damage {
     use super::*;
 
     #[test]
-    fn what_is_no_session_is_told() {
+    fn a_path_without_a_session_is_reported() {
         let folder = tempfile::TempDir::new().unwrap();
         let folder = folder.path().to_str().unwrap();
         let missing = format!("{folder}/none");
@@ -382,7 +382,7 @@ mod damage {
     }
 
     #[test]
-    fn a_segment_that_goes_away_meanwhile_is_named() {
+    fn a_segment_removed_meanwhile_is_named() {
         let session = busy(60);
         let catalog = session.catalog();
         fs::remove_file(session.dir().segment(format::Table::Polls, 1)).unwrap();
@@ -484,7 +484,7 @@ mod damage {
     }
 
     #[test]
-    fn a_path_is_a_path_whatever_is_in_it() {
+    fn a_path_may_contain_any_character() {
         let session = busy(60);
         let parent = tempfile::TempDir::new().unwrap();
         for name in ["with space", "a*b?[c]", "100%25", "größe", "#hash", "host=a"] {
@@ -500,7 +500,7 @@ mod facts {
     use super::*;
 
     #[test]
-    fn info_tells_what_was_recorded_and_how_well() {
+    fn info_states_the_target_and_the_coverage() {
         let session = busy(300);
         let info: Value = serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
         assert_eq!(info["manifest"]["tokio_version"], "1.54.1");
@@ -511,8 +511,8 @@ mod facts {
         assert_eq!(info["tables"]["threads"]["rows"], 5);
         assert_eq!(info["tables"]["polls"]["segments"], 3);
         let text = good(&["info", path(&session)]);
-        for told in ["/srv/app, pid 100, tokio 1.54.1", "nowhere, Linux 6.0, 2 CPUs", "polls 50.0 %"] {
-            assert!(text.contains(told), "{text}");
+        for part in ["/srv/app, pid 100, tokio 1.54.1", "nowhere, Linux 6.0, 2 CPUs", "polls 50.0 %"] {
+            assert!(text.contains(part), "{text}");
         }
     }
 

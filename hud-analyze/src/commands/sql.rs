@@ -219,7 +219,7 @@ impl Sql<'_> {
                     () = time::sleep(pause) => {
                         let began = Instant::now();
                         control.set_read(read(&plan));
-                        // A scan has 20 metrics for each open segment, all of which are added up.
+                        // A scan has 20 metrics for each open segment, and all are added up.
                         pause = TICK.max(began.elapsed().saturating_mul(LEAST_PAUSE));
                     }
                 }

@@ -226,7 +226,7 @@ fn long_polls(scene: &Scene<'_>, intervals: &[Held]) -> Vec<Finding> {
             },
             evidence: std::vec![
                 evidence("longest", Value::Nanos(held), Some(Value::Nanos(threshold))),
-                evidence("of which computing", Value::Nanos(long.busy), None),
+                evidence("computing", Value::Nanos(long.busy), None),
                 evidence("asleep", Value::Nanos(held.saturating_sub(long.busy)), None),
                 evidence("polls", Value::Count(long.count), None),
             ],
@@ -428,12 +428,12 @@ fn pool(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
         rule: Rule::PoolSaturated,
         severity: Status::Caution,
         sentence: format!(
-            "the {} threads of the blocking pool were at work for {} of the time",
+            "the {} threads of the blocking pool were busy for {} of the time",
             pool.threads,
             percent(share)
         ),
         evidence: std::vec![
-            evidence("at work", Value::Share(share), Some(Value::Share(thresholds.pool_busy))),
+            evidence("busy", Value::Share(share), Some(Value::Share(thresholds.pool_busy))),
             evidence("threads", Value::Count(threads), None),
         ],
         place: None,
@@ -577,7 +577,7 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
         let owner_type = scene.names.type_of.get(&owner.task).copied();
         let names = &mut *scene.names;
         let task_type = owner_type.and_then(|id| Some((id, names.types.get(&id)?)));
-        let blamed = names.code.blame(owner.stack, task_type);
+        let blamed = names.code.attribute(owner.stack, task_type);
         let wait = waits.entry((names.type_of.get(&sleep.task).copied(), owner_type, blamed)).or_default();
         wait.count += 1;
         wait.sum = wait.sum.saturating_add(sleep.dur);

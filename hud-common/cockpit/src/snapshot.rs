@@ -498,14 +498,14 @@ pub struct Blocking {
     /// and type.
     pub culprits: Vec<Culprit>,
     /// Blocking intervals, the last to end first.
-    pub newest: Vec<Stretch>,
+    pub newest: Vec<BlockingInterval>,
     /// Blocking intervals, the longest first.
-    pub worst: Vec<Stretch>,
+    pub worst: Vec<BlockingInterval>,
     /// Their number.
     pub count: i64,
     /// Their sum (ns).
     pub total: i64,
-    /// Number of discarded ones: the shorter ones of buckets with more than [`super::STRETCHES_PER_BUCKET`].
+    /// Number of discarded ones: the shorter ones of buckets with more than [`super::INTERVALS_PER_BUCKET`].
     pub left_out: i64,
 }
 
@@ -534,7 +534,7 @@ pub struct Culprit {
 
 /// An interval in which a task held its worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stretch {
+pub struct BlockingInterval {
     /// Start: the thread fell asleep, or the poll was entered.
     pub ts: i64,
     /// Time asleep (without the run-queue latency), or computing.
@@ -703,7 +703,7 @@ pub struct TaskPage {
     /// Its wakers: the most frequent first, then by task and thread.
     pub wakers: Vec<(Waker, i64)>,
     /// Its blocking intervals, the longest first.
-    pub stretches: Vec<Stretch>,
+    pub intervals: Vec<BlockingInterval>,
 }
 
 /// A poll.

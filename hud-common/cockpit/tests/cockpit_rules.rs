@@ -10,7 +10,7 @@ const T0: i64 = 1_790_000_000_000_000_000;
 const MS: i64 = 1_000_000;
 const SECOND: i64 = 1_000 * MS;
 
-/// A program as its rows tell of it.
+/// A program, as rows.
 struct Program {
     buckets: Buckets,
     names: Names,
@@ -73,7 +73,7 @@ impl Program {
         });
     }
 
-    /// Alive at these instants, and so on a CPU in between unless told otherwise.
+    /// Alive at these instants, and so on a CPU in between unless other rows say otherwise.
     fn alive(&mut self, tid: i32, from: i64, to: i64) {
         for at in [from, to] {
             let (stack, task) = (Some(StackId(1)), None);
@@ -96,7 +96,7 @@ impl Program {
             detail: None,
             session: SessionFacts::default(),
             mode: Mode::Replay,
-            coverage_told: None,
+            coverage_until: None,
             read_from: None,
         });
         let worst = snapshot.findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal);
@@ -149,7 +149,7 @@ fn a_long_poll() {
         evidence(&found),
         [
             ("longest", Value::Nanos(30 * MS), Some(Value::Nanos(10 * MS))),
-            ("of which computing", Value::Nanos(30 * MS), None),
+            ("computing", Value::Nanos(30 * MS), None),
             ("asleep", Value::Nanos(0), None),
             ("polls", Value::Count(2), None)
         ]
@@ -197,13 +197,13 @@ fn a_poll_that_waited_for_a_cpu_accuses_no_task() {
 }
 
 #[test]
-fn a_long_poll_that_only_the_scheduler_tells_of() {
+fn a_long_poll_known_from_the_scheduler_only() {
     let mut program = Program::new();
     program.asleep(100, Some(11), 0, 15 * MS);
     let found = program.found(Rule::LongPoll).unwrap();
     assert_eq!(found.sentence, "app::type_1 held its worker for 15 ms, in app::own (own.rs:7)");
     assert!(!found.is_estimated, "the sleep was measured");
-    assert_eq!(evidence(&found)[1], ("of which computing", Value::Nanos(0), None));
+    assert_eq!(evidence(&found)[1], ("computing", Value::Nanos(0), None));
 
     // Samples do not show whether a computation was one poll or many short ones: no finding.
     let mut program = Program::new();
@@ -324,10 +324,10 @@ fn a_pool_without_a_free_thread() {
         .insert(TypeId(3), TaskType { name: "app::blocking".into(), file: None, line: None, kind: TaskKind::Blocking });
     let found = program.found(Rule::PoolSaturated).unwrap();
     assert_eq!(found.severity, Status::Caution);
-    assert_eq!(found.sentence, "the 4 threads of the blocking pool were at work for 100 % of the time");
+    assert_eq!(found.sentence, "the 4 threads of the blocking pool were busy for 100 % of the time");
     assert_eq!(
         evidence(&found),
-        [("at work", Value::Share(1_000), Some(Value::Share(950))), ("threads", Value::Count(4), None)]
+        [("busy", Value::Share(1_000), Some(Value::Share(950))), ("threads", Value::Count(4), None)]
     );
     assert!(found.jump.tid.is_some_and(|tid| (200..204).contains(&tid.0)), "{found:?}");
     // One that waits for work: the pool has room.
@@ -472,7 +472,7 @@ fn a_lock_whose_owner_sleeps() {
         ]
     );
     assert_eq!(found.jump.task, Some(TaskId(11)));
-    assert_eq!(run(102, 30 * MS, 1).found(Rule::LockOwnerAsleep), None, "another one let go of it");
+    assert_eq!(run(102, 30 * MS, 1).found(Rule::LockOwnerAsleep), None, "another one released it");
     assert_eq!(run(101, 4 * MS, 1).found(Rule::LockOwnerAsleep), None, "it had slept before");
     // FIELD.md: of 20 waits, 15 were laid on another waiter.
     assert_eq!(run(101, 30 * MS, 2).found(Rule::LockOwnerAsleep), None, "it had waited for the lock as well");
@@ -495,7 +495,7 @@ fn sleeps_that_are_short_add_up() {
             ("longest", Value::Nanos(MS / 5), None)
         ]
     );
-    // Of which only the sum was recorded; work of the pool; and what ran while another thread had the worker's core.
+    // Known as a sum only; work of the pool; and a task that ran while another thread had the worker's core.
     let sum = |tid: i32, task: i64, at: i64| OffCpuRow {
         ts: T0 + at,
         dur: 70 * MS,

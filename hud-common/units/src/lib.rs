@@ -104,7 +104,7 @@ fn signed(text: &str) -> Option<i64> {
     }
 }
 
-/// The sum of numbers with units, of which there is at least one.
+/// The sum of one or more numbers with units.
 fn sum(text: &str) -> Option<i64> {
     let mut total: Option<i64> = None;
     let mut rest = text;

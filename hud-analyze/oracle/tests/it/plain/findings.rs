@@ -169,7 +169,7 @@ fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
         let is_around =
             |p: &PollRow| p.tid == o.tid && p.task_id == task && p.ts <= o.ts && p.ts + p.dur >= o.ts + asleep(o);
         let type_id = data.type_id(Some(task));
-        let is_own = data.blame(o.stack_id).is_own;
+        let is_own = data.attribute(o.stack_id).is_own;
         if !data.is_in_place(o.stack_id)
             && data.keeps_worker(args, data.task_type(type_id), o.tid, o.ts + o.dur, is_own)
             && !polls().any(is_around)
@@ -215,7 +215,7 @@ fn unwatched(data: &Data, args: &Args) -> Vec<i64> {
     while from < args.to {
         let to = from + TENTH;
         let at = |ts: i64| from <= ts && ts < to;
-        // What has no length touches the tenth of its instant.
+        // An empty interval touches the tenth of its instant.
         let touches = |ts: i64, dur: i64| ts < to && (ts + dur - 1).max(ts) >= from;
         let has_event = data.polls.iter().any(|p| touches(p.ts, p.dur) || at(p.ts + p.dur))
             || data.off_cpu.iter().any(|o| touches(o.ts, o.dur) || at(o.ts + o.dur))
@@ -294,7 +294,7 @@ fn short_sleeps(data: &Data, args: &Args) -> Vec<Finding> {
     let mut types: BTreeMap<Option<i64>, Vec<&OffCpuRow>> = BTreeMap::new();
     for o in data.off_cpu.iter().filter(|o| has_ended(args, o.ts, o.dur) && o.task_id.is_some()) {
         let is_short = o.state == "+" || (is_sleep(o) && asleep(o) < MS);
-        let (type_id, is_own) = (data.type_id(o.task_id), data.blame(o.stack_id).is_own);
+        let (type_id, is_own) = (data.type_id(o.task_id), data.attribute(o.stack_id).is_own);
         let keeps_worker = data.keeps_worker(args, data.task_type(type_id), o.tid, o.ts + o.dur, is_own);
         if is_short && keeps_worker && !data.is_in_place(o.stack_id) {
             types.entry(type_id).or_default().push(o);
@@ -452,7 +452,7 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
             // The longest sleep is where to look.
             let sleeps = sleeps(data, args).filter(|(o, _)| o.tid == w.tid && asleep(o) >= args.asleep);
             let blocking = sleeps.filter(|(o, task)| {
-                let is_own = data.blame(o.stack_id).is_own;
+                let is_own = data.attribute(o.stack_id).is_own;
                 !data.is_in_place(o.stack_id)
                     && data.keeps_worker(args, data.type_of(Some(*task)), o.tid, o.ts + o.dur, is_own)
             });
@@ -502,7 +502,7 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
         found.push(Finding {
             rule: "pool_saturated",
             sentence: format!(
-                "the {} threads of the blocking pool were at work for {} % of the time",
+                "the {} threads of the blocking pool were busy for {} % of the time",
                 pool.len(),
                 share / 10
             ),
