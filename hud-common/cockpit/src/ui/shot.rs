@@ -13,8 +13,8 @@ use ratatui::{
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
-    Options, UiError,
     panes::{Panes, Seat},
+    run::{Options, UiError},
     shapes::{Shape, shape},
     theme::{Depth, Theme},
 };
