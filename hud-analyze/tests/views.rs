@@ -377,7 +377,7 @@ mod blocking {
             pick(&found, &["rule", "sentence", "value", "count", "task_type"]),
             rows_of![[
                 "short_sleeps",
-                "app::sleeper slept inside polls 1300 times for less than 1 ms, 351 ms in sum",
+                "app::sleeper slept inside polls 1300 times for less than 1 ms, 351 ms in total",
                 351 * MS,
                 1_300,
                 "app::sleeper"
@@ -408,7 +408,7 @@ mod blocking {
             pick(&found, &["rule", "sentence", "value", "count", "estimated", "task_id", "tid"]),
             rows_of![[
                 "cpu_share",
-                "app::hog took 99 % of the time of worker 0 in the 5000 ms in which polls were not recorded",
+                "app::hog took 99.8 % of the time of worker 0 in the 5.00 s in which polls were not recorded",
                 998,
                 500,
                 true,
