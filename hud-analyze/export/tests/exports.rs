@@ -310,8 +310,9 @@ fn a_format_is_known_by_its_name_and_by_its_files() {
     for &format in Format::ALL {
         assert_eq!(format.name().parse(), Ok(format));
         assert_eq!(Format::of_file(&format!("some.{}", format.extension())), Some(format));
+        assert_eq!(Format::of_file(format.extension()), Some(format));
     }
     assert_eq!(Format::of_file("trace.perfetto-trace"), Some(Format::Perfetto));
-    assert_eq!(Format::of_file("session.json"), None);
+    assert_eq!((Format::of_file("session.json"), Format::of_file("myprofile.json")), (None, None));
     assert!("flame".parse::<Format>().unwrap_err().contains("svg"));
 }
