@@ -31,7 +31,7 @@ fn invalid_times_and_durations_are_reported_at_planning() {
     let context = context(1, 8192);
     unsorted(&context, "empty", &["ts"], &[], 1);
     for (sql, found) in [
-        ("SELECT * FROM empty WHERE ts >= at('tomorrow')", "no moment, write it like +12.5s"),
+        ("SELECT * FROM empty WHERE ts >= at('tomorrow')", "is not a time, write it like +12.5s"),
         ("SELECT * FROM empty WHERE ts >= ns('10')", "is not a duration, write it like 12.5s"),
         ("SELECT time_bucket('0s', ts) FROM empty", "a step of more than 0 ns"),
         ("SELECT time_bucket(-5, ts) FROM empty", "a step of more than 0 ns"),
@@ -44,7 +44,7 @@ fn invalid_times_and_durations_are_reported_at_planning() {
         assert!(why.contains(found), "{sql}: {why}");
     }
     let why = failure(&context, "SELECT at(x) FROM (VALUES ('+1s'), ('tomorrow')) v(x)");
-    assert!(why.contains("no moment"), "{why}");
+    assert!(why.contains("is not a time"), "{why}");
 }
 
 #[test]
