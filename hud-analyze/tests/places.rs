@@ -71,7 +71,7 @@ fn a_store_is_one_data_set_with_host_and_session_as_columns() {
         sql("SELECT host, session, polls FROM views.tasks WHERE task_type = 'app::hog' ORDER BY polls"),
         "host,session,polls\na,one,100\na,two,200\nb,three,300\n"
     );
-    let tasks = good(&["tasks", root, "--format", "csv"]);
+    let tasks = good(&["tasks", root, "--each", "--format", "csv"]);
     assert!(tasks.starts_with("host,session,task_id,"), "{tasks}");
     assert_eq!(tasks.lines().filter(|line| line.contains("app::hog")).count(), 3);
     assert_eq!(good(&["info", root, "--format", "json"]).matches("\"session\":").count(), 3);
@@ -134,7 +134,9 @@ fn one_file_is_as_good_as_the_folder() {
 fn exports_report_their_file() {
     let (tmp, folder) = copy(&recording());
     let folder = folder.to_str().unwrap();
-    for name in ["a.pftrace", "a.profile.json", "a.pb.gz", "a.folded", "a.svg", "a.hud.zip"] {
+    for name in
+        ["a.pftrace", "a.profile.json", "profile.json", "trace.json", "a.pb.gz", "a.folded", "a.svg", "a.hud.zip"]
+    {
         let path = tmp.path().join(name);
         let output = hud(&["export", folder, "-o", path.to_str().unwrap()]);
         let printed = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -143,7 +145,11 @@ fn exports_report_their_file() {
     }
     let stacks = good(&["export", folder, "--format", "folded", "-o", "-"]);
     assert!(stacks.lines().any(|line| line.contains("burn_cpu")), "{stacks}");
-    assert!(bad(2, &["export", folder, "-o", "a.xyz"]).contains("perfetto, firefox"));
+    let unknown = bad(2, &["export", folder, "-o", "a.xyz"]);
+    assert!(unknown.contains("perfetto, firefox") && unknown.contains("NAME.profile.json"), "{unknown}");
+    assert!(
+        bad(2, &["screenshot", folder, "-o", "a.gif"]).contains("there is no image format gif; name the output .txt")
+    );
     let parquet = Command::new(env!("CARGO_BIN_EXE_hud-analyze"))
         .args(["sql", folder, "-c", "SELECT ts, dur FROM polls", "--format", "parquet"])
         .output()
