@@ -11,11 +11,11 @@
 --   stream      text      name of the table; 'all' if unknown
 --   stage       text      'ring', 'untracked', 'decode', 'disk', 'capacity' or 'writer'
 --   lost        count     number of events
---   stretches   count     number of intervals with losses
+--   intervals   count     number of intervals with losses
 --   dur         ns        total length of these intervals
 --   first_ts    epoch_ns  start of the first interval
 --   last_ts     epoch_ns  end of the last interval
-SELECT stream, stage, CAST(sum(lost) AS BIGINT) AS lost, count(*) AS stretches, CAST(sum(dur) AS BIGINT) AS dur,
+SELECT stream, stage, CAST(sum(lost) AS BIGINT) AS lost, count(*) AS intervals, CAST(sum(dur) AS BIGINT) AS dur,
        min(ts) AS first_ts, max(ts + dur) AS last_ts
 FROM drops
 WHERE ts < $to AND ts + dur >= $from

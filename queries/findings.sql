@@ -75,6 +75,7 @@
 --   since              epoch_ns  start of the judged time range
 --   until              epoch_ns  its end, exclusive
 --   thresholds         text      all thresholds in force: `name=value` pairs, durations in ns and shares in thousandths
+--   id                 text      rule and subject (type of task, worker or thread), the same in other recordings
 WITH
 thread AS (
     -- part thread
@@ -87,7 +88,8 @@ thread AS (
 )
 SELECT f.rule, f.severity, f.sentence, f.value, f.threshold, f.unit, y.name AS task_type, t.name AS thread,
        f.worst_ts AS ts, f.task_id, f.tid, f.count, f.estimated, f.total, f.function, f.file, f.line, f.ts AS since,
-       f.ts + f.dur AS until, f.thresholds
+       f.ts + f.dur AS until, f.thresholds,
+       f.rule || '/' || coalesce(y.name, 'worker ' || CAST(t.worker AS VARCHAR), t.name, 'all') AS id
 FROM findings f
 LEFT JOIN task_types y ON y.type_id = f.type_id
 LEFT JOIN thread t ON t.tid = f.tid

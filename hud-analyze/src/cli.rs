@@ -15,7 +15,7 @@ use hud_common::{
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    commands::{diff, export, generated, info, maintenance, replay, sql, verify, views},
+    commands::{diff, export, findings, generated, info, maintenance, replay, sql, verify, views},
     error::{Error, Result},
     output::stdout::Stdout,
     source::segment_cache,
@@ -71,12 +71,17 @@ pub fn main() -> ExitCode {
     let matches = command.clone().get_matches();
     segment_cache::raise_limit();
     let mut out = Stdout::new();
-    let result = give_up_root(&command, &matches).and_then(|output| match generated::matched(&matches) {
-        Some((view, arguments)) => runtime()?.block_on(generated::run(view, arguments, &mut out)),
-        None => match Cli::from_arg_matches(&matches) {
+    let result = give_up_root(&command, &matches).and_then(|output| {
+        if let Some((view, arguments)) = generated::matched(&matches) {
+            return runtime()?.block_on(generated::run(view, arguments, &mut out));
+        }
+        if let Some(arguments) = findings::matched(&matches) {
+            return runtime()?.block_on(findings::run(arguments, &mut out));
+        }
+        match Cli::from_arg_matches(&matches) {
             Ok(cli) => run(cli.command, output, &mut out),
             Err(error) => error.exit(),
-        },
+        }
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,9 +94,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command line: the commands above, and one generated for each other view.
+/// The command line: the commands above, `findings`, and one generated for each other view.
 fn command() -> clap::Command {
-    generated::add(Cli::command())
+    generated::add(findings::add(Cli::command()))
 }
 
 /// If root runs the command, becomes the owner of its sessions before any of them is read. An output file is created before

@@ -2,11 +2,20 @@
 
 use std::{io, path::PathBuf};
 
-use datafusion::{arrow::error::ArrowError, common::SchemaError, error::DataFusionError};
+use datafusion::{
+    arrow::error::ArrowError,
+    common::{Column, SchemaError},
+    error::DataFusionError,
+};
 use hud_common::session::{self, Table};
 
 /// [`core::result::Result`] with this module's [`Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// Characters of a statement that are shown where the parser stopped.
+const NEAR: usize = 40;
+/// Columns that an error lists.
+const FEW_COLUMNS: usize = 24;
 
 /// A command failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +73,14 @@ pub enum Error {
         /// Number of others.
         more: usize,
     },
+    /// There are findings of the severity of `--fail-on`.
+    #[error("{count} of severity {severity} or worse, which --fail-on makes a failure")]
+    Found {
+        /// Their number, as text.
+        count: String,
+        /// The severity.
+        severity: String,
+    },
     /// Reading an input or writing an output failed.
     #[error("cannot {action}: {source}")]
     Io {
@@ -108,6 +125,17 @@ impl Error {
             Error::Cancelled => 130,
             Error::Signal(signal) => u8::try_from(128 + signal).unwrap_or(1),
             _ => 1,
+        }
+    }
+
+    /// An error of the parser with the text at which it stopped.
+    pub(crate) fn pointing_into(self, sql: &str) -> Self {
+        match self {
+            Error::Sql { message, hint } => match place_in(sql, &message) {
+                Some(message) => Error::Sql { message, hint },
+                None => Error::Sql { message, hint },
+            },
+            other => other,
         }
     }
 
@@ -167,6 +195,17 @@ impl From<ArrowError> for Error {
     }
 }
 
+/// A parser's message whose end `at Line: 1, Column: 8` is replaced by the text there.
+fn place_in(sql: &str, message: &str) -> Option<String> {
+    let (message, place) = message.rsplit_once(" at Line: ")?;
+    let (line, column) = place.split_once(", Column: ")?;
+    let (line, column): (usize, usize) = (line.parse().ok()?, column.parse().ok()?);
+    let text = sql.lines().nth(line.checked_sub(1)?)?;
+    let near: String = text.chars().skip(column.checked_sub(1)?).take(NEAR).collect();
+    let near = if near.is_empty() { "its end".into() } else { format!("\"{}\"", one_line(&near)) };
+    Some(format!("{message}, in line {line} at {near}"))
+}
+
 fn strip(message: &str) -> String {
     let mut message = message;
     for prefix in ["Error during planning: ", "Schema error: ", "Execution error: ", "External error: "] {
@@ -179,10 +218,16 @@ fn schema_message(error: &SchemaError, message: &str) -> String {
     match error {
         // The list of valid fields is long, and `DESCRIBE` prints it.
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let near = nearest(&field.name, valid_fields.iter().map(|c| c.name.as_str()));
-            match near {
-                Some(near) => format!("there is no column {}, did you mean {near}?", field.name),
-                None => format!("there is no column {}", field.name),
+            // `t.x`: columns of other tables are no answer.
+            let is_of = |c: &&Column| field.relation.is_none() || c.relation == field.relation;
+            let names: Vec<_> = valid_fields.iter().filter(is_of).map(|c| c.name.as_str()).collect();
+            let of = field.relation.as_ref().map(|of| format!(" in {of}")).unwrap_or_default();
+            match nearest(&field.name, names.iter().copied()) {
+                Some(near) => format!("there is no column {}{of}, did you mean {near}?", field.name),
+                None if !of.is_empty() && (1..=FEW_COLUMNS).contains(&names.len()) => {
+                    format!("there is no column {}{of}, which has {}", field.name, names.join(", "))
+                }
+                None => format!("there is no column {}{of}", field.name),
             }
         }
         _ => strip(message),
@@ -214,4 +259,26 @@ fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
 /// An error message as one line.
 pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parser_errors_point_at_the_place() {
+        let message = "the SQL does not parse: Expected: an SQL statement, found: selec at Line: 2, Column: 3";
+        assert_eq!(
+            place_in("select 1;\n  selec 1", message).as_deref(),
+            Some("the SQL does not parse: Expected: an SQL statement, found: selec, in line 2 at \"selec 1\"")
+        );
+        let at_end = "Expected: an expression, found: EOF at Line: 1, Column: 8";
+        assert_eq!(
+            place_in("select", at_end).as_deref(),
+            Some("Expected: an expression, found: EOF, in line 1 at its end")
+        );
+        for other in ["no place", "x at Line: a, Column: 1", "x at Line: 9, Column: 1", "x at Line: 0, Column: 0"] {
+            assert_eq!(place_in("select", other), None, "{other}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Numbers as text: `12.4 ms`, `14:03:20.123`, `31.5 %`, `1.2 MB`; and as arguments: `10ms`, `512MiB`.
 
-pub use hud_functions::{clock as time_of_day, human as nanos};
-use humansize::{DECIMAL, format_size};
+pub use hud_common::units::{count, duration as nanos, fraction as percent};
+use hud_common::units::{parse_positive, size};
+pub use hud_functions::clock as time_of_day;
 use jiff::Timestamp;
 
 /// Date and time (UTC) of nanoseconds since the epoch, to the second.
@@ -21,33 +22,12 @@ fn zoned(epoch_ns: i64, format: &str) -> String {
     }
 }
 
-/// A share between 0 and 1, as a percentage.
-pub fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
-}
-
 /// A size in bytes.
 pub fn bytes(bytes: i64) -> String {
     match u64::try_from(bytes) {
-        Ok(size) => format_size(size, DECIMAL),
+        Ok(bytes) => size(bytes),
         Err(_) => format!("{bytes} B"),
     }
-}
-
-/// A count with thousands separators.
-pub fn count(n: i64) -> String {
-    let digits = n.unsigned_abs().to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3 + 1);
-    if n < 0 {
-        out.push('-');
-    }
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// A number of things: `1 row`, `2,000 rows`.
@@ -58,7 +38,7 @@ pub(crate) fn many(n: u64, what: &str) -> String {
 
 /// Parses a positive duration: nanoseconds.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
-    hud_common::units::parse_positive(text).map_err(|_| "write it like 10ms, 500us or 1.5s".into())
+    parse_positive(text).map_err(|_| "write it like 10ms, 500us or 1.5s".into())
 }
 
 /// Parses an amount of memory: bytes.
@@ -74,13 +54,5 @@ mod tests {
     #[test]
     fn times_are_utc() {
         assert_eq!(date_time(1_700_000_000_123_456_789), "2023-11-14 22:13:20 UTC");
-    }
-
-    #[test]
-    fn counts_have_thousands_separators() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(1_000), "1,000");
-        assert_eq!(count(-12_345_678), "-12,345,678");
     }
 }

@@ -19,7 +19,7 @@ fn segments() -> [Vec<i64>; 3] {
         i64::try_from(x % u64::try_from(most).unwrap()).unwrap()
     };
     let mut of = |count: usize, from: i64, dur: i64| -> Vec<i64> {
-        // By milliseconds, so that they meet each other and the conditions.
+        // Whole milliseconds, so that they equal each other and the bounds.
         (0..count).map(|_| from + random(dur / 1_000_000) * 1_000_000).collect()
     };
     let mut last = of(300, T0 + 50 * SECOND, SECOND);
@@ -81,12 +81,12 @@ fn a_condition_on_time_reads_the_rows_that_it_holds_for() {
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told = String::from_utf8(output.stdout).unwrap();
-    let told: Vec<&str> = told.lines().filter(|line| *line != "n,s").collect();
-    assert_eq!(told.len(), conditions.len());
-    for ((condition, holds), told) in conditions.iter().zip(told) {
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let printed: Vec<&str> = printed.lines().filter(|line| *line != "n,s").collect();
+    assert_eq!(printed.len(), conditions.len());
+    for ((condition, holds), line) in conditions.iter().zip(printed) {
         let held: Vec<i64> = all.iter().filter(|(ts, _)| holds(*ts)).map(|(_, task)| *task).collect();
         let sum = if held.is_empty() { String::new() } else { held.iter().sum::<i64>().to_string() };
-        assert_eq!(told, format!("{},{sum}", held.len()), "{condition}");
+        assert_eq!(line, format!("{},{sum}", held.len()), "{condition}");
     }
 }

@@ -1,4 +1,4 @@
-//! The program as a user meets it: what it prints, where, and how it ends.
+//! The program from outside: its output, streams and exit codes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ const VIEWS: [&[&str]; 8] = [
     &["blocking", "--each"],
     &["workers"],
     &["tasks"],
-    &["tasks", "--by-type"],
+    &["tasks", "--each"],
     &["timeline"],
 ];
 
@@ -34,11 +34,12 @@ fn stdout(output: &Output) -> &str {
     str::from_utf8(&output.stdout).unwrap()
 }
 
-/// It worked and complained of nothing.
+/// It worked, and reported nothing but streams that were recorded for a part of the time.
 fn good(args: &[&str]) -> String {
     let output = hud(args);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && stderr.is_empty(), "{args:?}: {stderr}");
+    let is_coverage = |line: &str| line.starts_with("note: recorded: ") || line.starts_with("note: not recorded: ");
+    assert!(output.status.success() && stderr.lines().all(is_coverage), "{args:?}: {stderr}");
     stdout(&output).to_string()
 }
 
@@ -131,7 +132,9 @@ mod formats {
         assert_eq!(stdout(&answer("json")), "[]\n");
         assert_eq!(stdout(&answer("ndjson")), "");
         assert!(stdout(&answer("csv")).starts_with("runtime_id,worker,tid,"));
-        assert!(stdout(&answer("table")).starts_with("runtime_id  worker  tid  "));
+        assert_eq!(stdout(&answer("table")), "No workers were observed in 10.0 s.\n");
+        assert_eq!(good(&["drops", path(&session)]), "No events were lost in 10.0 s.\n");
+        assert_eq!(good(&["locks", path(&session), "--to", "5s"]), "No waits for locks in 5.00 s.\n");
         assert_eq!(stdout(&answer("markdown")).lines().count(), 2);
         let arrow = answer("arrow").stdout;
         let batches = arrow::ipc::reader::StreamReader::try_new(arrow.as_slice(), None).unwrap();
@@ -149,7 +152,7 @@ mod formats {
     }
 
     #[test]
-    fn what_comes_first_in_a_view_comes_first_in_sql() {
+    fn sql_keeps_the_order_of_a_view() {
         let session = Session::with_cast();
         session.add::<OffCpu>((0..30).map(|i| sleep(at(100 * i), W0, SLEEPER, (15 + 7 * i % 30) * MS, 0)));
         let first = |sql: &str| good(&["sql", path(&session), "--format", "csv", "-c", sql]);
@@ -162,16 +165,16 @@ mod formats {
     }
 
     #[test]
-    fn limits_are_told() {
+    fn limits_are_reported() {
         let session = Session::with_cast();
         session.add::<OffCpu>((0..30).map(|i| sleep(at(100 * i), W0, SLEEPER, (15 + i) * MS, 0)));
         let rows = |args: &[&str]| {
             let output = hud(&[&["blocking", path(&session), "--each"], args].concat());
             (stdout(&output).lines().count(), String::from_utf8(output.stderr).unwrap())
         };
-        let told = |n: i64| format!("only the first {n} rows; --limit N shows more, --limit 0 all\n");
-        assert_eq!(rows(&[]), (21, told(20)));
-        assert_eq!(rows(&["--limit", "3"]), (4, told(3)));
+        let note = |n: i64| format!("only the first {n} rows; --limit N shows more, --limit 0 all\n");
+        assert_eq!(rows(&[]), (21, note(20)));
+        assert_eq!(rows(&["--limit", "3"]), (4, note(3)));
         assert_eq!(rows(&["--limit", "30"]), (31, String::new()));
         assert_eq!(rows(&["--limit", "0"]), (31, String::new()));
         assert_eq!(rows(&["--format", "csv"]), (31, String::new()));
@@ -205,7 +208,7 @@ mod formats {
     }
 
     #[test]
-    fn a_reader_that_goes_away_is_no_failure() {
+    fn a_reader_that_closes_the_pipe_is_no_failure() {
         let session = Session::new();
         // Past any pipe's buffer.
         let sql = "SELECT unnest(generate_series(1, 100000)) AS n";
@@ -225,6 +228,149 @@ mod formats {
     }
 }
 
+mod findings {
+    use super::*;
+
+    fn hogged() -> Session {
+        let session = Session::with_cast();
+        session
+            .add::<Coverage>([covered("polls", at(0), at(10_000)), covered("wakes", at(0), at(5_000))])
+            .add::<Polls>([poll(at(100), W0, HOG, 3, 150 * MS), poll(at(400), W0, HOG, 3, 20 * MS)]);
+        session
+    }
+
+    #[test]
+    fn a_finding_is_a_block_with_evidence_place_and_advice() {
+        let session = hogged();
+        let place = path(&session);
+        let block = format!(
+            "\
+WARNING  Long polls: app::hog
+         app::hog held its worker 2 times for more than 10 ms, longest 150 ms, in app::hog (main.rs:20)
+         Evidence: longest 150 ms, limit 100 ms; 2 polls, 170 ms in total
+         Where:    app::hog, src/main.rs:20
+                   task 13, thread tokio-rt-worker (101), worst at 22:13:20.100
+         See:      hud-analyze blocking {place} --task 13
+                   hud-analyze replay {place} --at +0.100s
+         Do:       {}
+
+1 warning in 10.0 s.
+Recorded: polls throughout; wakes for 50.0 % of the time; not recorded: off_cpu, samples, spawns, ends.
+",
+            hud_common::cockpit::Rule::LongPoll.advice()
+        );
+        assert_eq!(good(&["findings", place]), block);
+        // The commands that it names work.
+        assert!(good(&["blocking", place, "--task", "13"]).contains("170 ms"));
+        // With lower limits it is a caution; of another time range there is none.
+        assert!(good(&["findings", place, "--very-long-poll", "1s"]).starts_with("CAUTION  Long polls: app::hog\n"));
+        let none = good(&["findings", place, "--from", "5s"]);
+        assert!(none.starts_with("No problems found in 5.00 s.\nRecorded: polls throughout; not recorded: "), "{none}");
+    }
+
+    #[test]
+    fn programs_get_rows_and_a_table_is_there_too() {
+        let session = hogged();
+        let rows: Vec<Value> = serde_json::from_str(&good(&["findings", path(&session), "--format", "json"])).unwrap();
+        assert_eq!((rows.len(), &rows[0]["rule"], &rows[0]["value"]), (1, &json!("long_poll"), &json!(150 * MS)));
+        assert_eq!(rows[0]["id"], "long_poll/app::hog");
+        let table = good(&["findings", path(&session), "--wide"]);
+        assert!(table.starts_with("rule ") && table.lines().count() == 2, "{table}");
+        assert!(good(&["findings", path(&session), "--format", "markdown"]).starts_with("| rule |"));
+    }
+
+    #[test]
+    fn findings_of_a_severity_can_be_a_failure() {
+        let session = hogged();
+        let fails = |args: &[&str]| {
+            let output = hud(&[&["findings", path(&session)], args].concat());
+            let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+            (output.status.code(), stdout(&output).to_owned(), stderr)
+        };
+        let (code, text, stderr) = fails(&["--fail-on", "warning"]);
+        assert!(code == Some(1) && text.starts_with("WARNING  Long polls"), "{code:?}: {text}");
+        assert_eq!(stderr, "hud-analyze: 1 finding of severity warning or worse, which --fail-on makes a failure\n");
+        let (code, json, _) = fails(&["--fail-on", "caution", "--format", "json"]);
+        assert!(code == Some(1) && json.starts_with('['), "{code:?}: {json}");
+        // All findings count, not only those shown.
+        assert_eq!(fails(&["--fail-on", "caution", "--limit", "1", "--format", "csv"]).0, Some(1));
+        assert_eq!(fails(&["--fail-on", "warning", "--very-long-poll", "1s"]).0, Some(0));
+        assert_eq!(fails(&["--fail-on", "caution", "--from", "5s"]).0, Some(0));
+        assert_eq!(fails(&["--fail-on", "bad"]).0, Some(2));
+    }
+
+    #[test]
+    fn names_in_findings_cannot_drive_the_terminal() {
+        let session = Session::with_cast();
+        session.add::<format::TaskTypeColumns>([task_type(9, "evil\x1b[2J::f", "task", 1)]).add::<Polls>([poll(
+            at(100),
+            W0,
+            77,
+            9,
+            50 * MS,
+        )]);
+        let text = good(&["findings", path(&session)]);
+        assert!(!text.contains('\x1b') && text.contains("evil\\x1b[2J::f"), "{text:?}");
+    }
+}
+
+mod people {
+    use super::*;
+
+    #[test]
+    fn a_view_notes_streams_that_were_recorded_for_a_part_of_the_time() {
+        let session = Session::with_cast();
+        session
+            .add::<Coverage>([covered("polls", at(0), at(4_550)), covered("wakes", at(0), at(10_000))])
+            .add::<Polls>([poll(at(100), W0, HOG, 3, MS)]);
+        let note = |args: &[&str]| String::from_utf8(hud(args).stderr).unwrap();
+        assert_eq!(
+            note(&["wake-latency", path(&session)]),
+            "note: recorded: polls for 45.5 % of the time; `hud-analyze coverage` lists when\n"
+        );
+        assert_eq!(note(&["drops", path(&session)]), "");
+        assert_eq!(note(&["wake-latency", path(&session), "--to", "2s"]), "");
+        assert_eq!(note(&["wake-latency", path(&session), "--format", "csv"]), "");
+    }
+
+    #[test]
+    fn sql_tables_have_units() {
+        let session = Session::with_cast();
+        session.add::<OffCpu>([sleep(at(1_100), W0, SLEEPER, 15 * MS, 0), sleep(at(1_200), W0, SLEEPER, 17 * MS, 0)]);
+        let rows = |sql: &str| {
+            let text = good(&["sql", path(&session), "-c", sql]);
+            text.lines()
+                .skip(1)
+                .map(|line| {
+                    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join("|")
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(rows("SELECT ts, dur FROM off_cpu ORDER BY ts LIMIT 1"), ["22:13:21.100|15.0 ms"]);
+        assert_eq!(
+            rows("SELECT max(dur) AS d, min(ts) + 5 AS a, count(*) AS n, sum(dur) / 1000000 AS ms FROM off_cpu"),
+            ["17.0 ms|22:13:21.100|2|32"]
+        );
+        assert_eq!(rows("SELECT ts + dur - ts AS d FROM (SELECT * FROM off_cpu o WHERE dur > 16000000)"), ["17.0 ms"]);
+        assert_eq!(rows("SELECT dur FROM views.blocking_each"), ["17.0 ms", "15.0 ms"]);
+        assert_eq!(rows("SELECT longest FROM blocking('+1s', '+2s')"), ["17.0 ms"]);
+        assert_eq!(rows("SELECT task_id, tid FROM off_cpu LIMIT 1"), ["12|101"]);
+        let raw = good(&["sql", path(&session), "-c", "\\pset times ns", "-c", "SELECT max(dur) AS d FROM off_cpu"]);
+        assert_eq!(raw.lines().last().map(str::trim), Some("17000000"));
+        let csv = good(&["sql", path(&session), "--format", "csv", "-c", "SELECT max(dur) AS d FROM off_cpu"]);
+        assert_eq!(csv, "d\n17000000\n");
+    }
+
+    #[test]
+    fn sql_errors_point_at_the_place() {
+        let session = Session::with_cast();
+        let wrong = |sql: &str| bad(1, &["sql", path(&session), "-c", sql]);
+        assert!(wrong("selec 1").contains("in line 1 at \"selec 1\""), "{}", wrong("selec 1"));
+        let line = wrong("SELECT t.task_type FROM task_types t JOIN tasks k ON k.type_id = t.type_id");
+        assert!(line.contains("there is no column task_type in t") && !line.contains("task_id"), "{line}");
+    }
+}
+
 mod times {
     use super::*;
 
@@ -238,6 +384,7 @@ mod times {
         };
         assert_eq!(count(&[]), 10);
         assert_eq!(count(&["--from", "+2s"]), 8);
+        assert_eq!((count(&["--from", "2s"]), count(&["--from", "2"])), (8, 8));
         assert_eq!(count(&["--from", "+2.5s", "--to", "+4s"]), 1);
         assert_eq!(count(&["--from", "-3s"]), 3);
         assert_eq!(count(&["--from=-3s", "--to", "-1s"]), 2);
@@ -253,7 +400,7 @@ mod times {
         assert!(line.contains("is not before --to") && line.contains("2023-11-14T22:13:20.000Z"), "{line}");
         let line = bad(2, &["tasks", path(&session), "--from", "2020-01-01T00:00:00Z", "--to", "2020-01-02T00:00:00Z"]);
         assert!(line.contains("outside the session"), "{line}");
-        for wrong in ["noon", "+", "12", "+-5s", "25:00:00"] {
+        for wrong in ["noon", "+", "12 parsecs", "+-5s", "25:00:00"] {
             let output = hud(&["tasks", path(&session), "--from", wrong]);
             assert_eq!(output.status.code(), Some(2), "{wrong}");
         }
@@ -333,7 +480,7 @@ mod damage {
     use super::*;
 
     #[test]
-    fn what_is_no_session_is_told() {
+    fn a_path_without_a_session_is_reported() {
         let folder = tempfile::TempDir::new().unwrap();
         let folder = folder.path().to_str().unwrap();
         let missing = format!("{folder}/none");
@@ -382,7 +529,7 @@ mod damage {
     }
 
     #[test]
-    fn a_segment_that_goes_away_meanwhile_is_named() {
+    fn a_segment_removed_meanwhile_is_named() {
         let session = busy(60);
         let catalog = session.catalog();
         fs::remove_file(session.dir().segment(format::Table::Polls, 1)).unwrap();
@@ -484,7 +631,7 @@ mod damage {
     }
 
     #[test]
-    fn a_path_is_a_path_whatever_is_in_it() {
+    fn a_path_may_contain_any_character() {
         let session = busy(60);
         let parent = tempfile::TempDir::new().unwrap();
         for name in ["with space", "a*b?[c]", "100%25", "größe", "#hash", "host=a"] {
@@ -500,7 +647,7 @@ mod facts {
     use super::*;
 
     #[test]
-    fn info_tells_what_was_recorded_and_how_well() {
+    fn info_states_the_target_and_the_coverage() {
         let session = busy(300);
         let info: Value = serde_json::from_str(&good(&["info", path(&session), "--format", "json"])).unwrap();
         assert_eq!(info["manifest"]["tokio_version"], "1.54.1");
@@ -511,8 +658,8 @@ mod facts {
         assert_eq!(info["tables"]["threads"]["rows"], 5);
         assert_eq!(info["tables"]["polls"]["segments"], 3);
         let text = good(&["info", path(&session)]);
-        for told in ["/srv/app, pid 100, tokio 1.54.1", "nowhere, Linux 6.0, 2 CPUs", "polls 50.0 %"] {
-            assert!(text.contains(told), "{text}");
+        for part in ["/srv/app, pid 100, tokio 1.54.1", "nowhere, Linux 6.0, 2 CPUs", "polls 50.0 %"] {
+            assert!(text.contains(part), "{text}");
         }
     }
 

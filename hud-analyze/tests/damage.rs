@@ -1,5 +1,5 @@
-//! Every file of a session, cut and flipped: no reader panics, and none gives a wrong row. What it gives is what was
-//! written, or an error that names the file; of a log, what was written up to the damage, and it says so.
+//! Every file of a session, truncated or with flipped bits: no reader panics or returns a wrong row. It returns the rows
+//! written, or an error that names the file; of a log, the rows before the damage, and a report of it.
 //!
 //! That every single byte counts is tested with the format, in hud-common; here all readers get samples.
 
@@ -128,7 +128,7 @@ fn files(session: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What is done to a file: where, and how.
+/// Damage to a file: a description, and its bytes after it.
 fn damages(random: &mut Random, whole: &[u8], count: usize) -> Vec<(String, Vec<u8>)> {
     let mut damaged = Vec::new();
     let len = whole.len();
@@ -185,7 +185,7 @@ fn table_of(file: &Path) -> Option<Table> {
 }
 
 #[test]
-fn a_closed_session_gives_what_was_written_or_names_the_file() {
+fn a_closed_session_returns_the_rows_written_or_names_the_file() {
     count_panics();
     let session = closed();
     let right_views: Vec<_> = view::ALL.iter().map(|view| answer_view(&session.path, view).unwrap()).collect();
@@ -242,7 +242,7 @@ fn sign(segment: &mut [u8]) {
 
 /// `ARROW:schema` is decoded by the arrow crate, which panics where it is damaged; so did five commands.
 #[test]
-fn a_signed_footer_with_a_damaged_arrow_schema_gives_what_was_written() {
+fn a_signed_footer_with_a_damaged_arrow_schema_returns_the_rows_written() {
     count_panics();
     let session = closed();
     let path = session.dir().segment(Table::OffCpu, 1);
@@ -253,7 +253,7 @@ fn a_signed_footer_with_a_damaged_arrow_schema_gives_what_was_written() {
     let mut random = Random(2_463_534_242);
     for _ in 0..60 {
         let mut bytes = whole.clone();
-        // Letters of its base64, of which it takes any.
+        // Letters of its base64, which accepts any.
         for _ in 0..1 + random.below(4) {
             bytes[at + random.below(400)] = b'A' + u8::try_from(random.below(26)).unwrap();
         }
@@ -309,7 +309,7 @@ fn signed_footers_of_any_content_make_no_reader_panic() {
 }
 
 #[test]
-fn a_killed_session_gives_what_was_whole_and_says_so() {
+fn a_killed_session_returns_complete_batches_and_reports_it() {
     count_panics();
     let session = killed();
     let (tmp, _) = copy(&session.path);
@@ -324,8 +324,8 @@ fn a_killed_session_gives_what_was_whole_and_says_so() {
     for file in files(&session.path) {
         let is_log = file.to_str().unwrap().ends_with(".inflight");
         let (table, whole) = (table_of(&file), fs::read(session.path.join(&file)).unwrap());
-        let (right, told) = right(table.unwrap_or(Table::Polls));
-        assert!(told);
+        let (right, is_reported) = right(table.unwrap_or(Table::Polls));
+        assert!(is_reported);
         for (how, bytes) in damages(&mut random, &whole, if is_log { 15 } else { 2 }) {
             n += 1;
             let copy = fresh(n);
@@ -337,8 +337,8 @@ fn a_killed_session_gives_what_was_whole_and_says_so() {
             let recovered = opened.and_then(|(dir, _)| recover(&dir).map_err(|e| e.to_string()));
             match (answer(&copy, table.unwrap_or(Table::Polls)), is_log) {
                 (Ok((rows, _)), false) => assert!(rows == right, "{}, {how}: wrong rows", file.display()),
-                (Ok((rows, told)), true) => {
-                    assert!(told, "{}, {how}: not told", file.display());
+                (Ok((rows, is_reported)), true) => {
+                    assert!(is_reported, "{}, {how}: not reported", file.display());
                     assert!(rows.iter().all(|row| right.contains(row)), "{}, {how}: wrong rows", file.display());
                     if table == Some(Table::OffCpu) {
                         // Whole batches, in order.
@@ -381,15 +381,15 @@ fn a_log_that_is_being_written_gives_a_prefix() {
     let whole = fs::read(&path).unwrap();
     for (how, bytes) in damages(&mut Random(362_436_069), &whole, 25) {
         fs::write(&path, bytes).unwrap();
-        let (rows, told) = answer(&session.path, Table::OffCpu).unwrap();
+        let (rows, is_reported) = answer(&session.path, Table::OffCpu).unwrap();
         assert!(rows.iter().all(|row| right.contains(row)) && (rows.len() as i64 - SLEEPS) % 50 == 0, "{how}");
-        assert!(told || how.starts_with("cut"), "{how}: not told");
+        assert!(is_reported || how.starts_with("cut"), "{how}: not reported");
     }
     assert_eq!(PANICS.load(Ordering::Relaxed), 0);
 }
 
 #[test]
-fn what_is_no_file_is_no_reason_to_wait() {
+fn a_pipe_in_place_of_a_file_is_an_error() {
     let session = closed();
     for file in ["manifest.json", "polls/000001.parquet"] {
         let path = session.path.join(file);

@@ -136,7 +136,7 @@ fn compare(session: &Path) {
 
     let window = runtime().block_on(async { Catalog::open(session).unwrap().window().await.unwrap() });
     let (from, to) = (window.from, window.to);
-    // All of it; the middle, so that stretches cross both borders; one thread, by line, at low thresholds.
+    // All of it; the middle, so that intervals cross both borders; one thread, by line, at low thresholds.
     for (part, from, to, thread, lines, threshold) in [
         ("all", from, to, None, false, 10 * MS),
         ("the middle", from + window.dur() / 3 + 1_234, to - window.dur() / 3, None, false, 10 * MS),

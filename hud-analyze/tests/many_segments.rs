@@ -1,4 +1,4 @@
-//! Sessions of many segments: what is done with them takes time in proportion to their number.
+//! Sessions of many segments: opening and reading them takes time in proportion to their number.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use std::{fs, process::Command};
 use hud_common::session::{Columns as _, PollColumns, StackColumns, StackRow, Table, encode_for};
 use support::*;
 
-/// A session with so many segments of polls, which all overlap or follow each other, and as many of stacks.
+/// A session with this number of segments of polls, which all overlap or follow each other, and as many of stacks.
 fn session(segments: u32, overlap: bool) -> Session {
     let session = Session::with_cast();
     let dir = session.dir();
@@ -51,7 +51,7 @@ fn cost(session: &Session, command: &[&str]) -> u64 {
     ticks() - before
 }
 
-/// Segments of which each overlaps each were compared with each other, for each time that a view reads the table: 20,000
+/// Overlapping segments were compared pair by pair, each time that a view reads the table: 20,000
 /// of them took a minute.
 #[test]
 fn opening_takes_time_in_proportion_to_segments() {

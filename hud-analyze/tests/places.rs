@@ -71,7 +71,7 @@ fn a_store_is_one_data_set_with_host_and_session_as_columns() {
         sql("SELECT host, session, polls FROM views.tasks WHERE task_type = 'app::hog' ORDER BY polls"),
         "host,session,polls\na,one,100\na,two,200\nb,three,300\n"
     );
-    let tasks = good(&["tasks", root, "--format", "csv"]);
+    let tasks = good(&["tasks", root, "--each", "--format", "csv"]);
     assert!(tasks.starts_with("host,session,task_id,"), "{tasks}");
     assert_eq!(tasks.lines().filter(|line| line.contains("app::hog")).count(), 3);
     assert_eq!(good(&["info", root, "--format", "json"]).matches("\"session\":").count(), 3);
@@ -83,7 +83,7 @@ fn a_store_is_one_data_set_with_host_and_session_as_columns() {
 }
 
 #[test]
-fn a_window_of_a_view_is_a_function_and_a_wrong_one_is_told() {
+fn a_view_of_a_window_is_a_function_that_rejects_a_wrong_window() {
     let session = session("a", "one", 100, 20 * MS);
     let path = session.path.to_str().unwrap();
     let count =
@@ -131,19 +131,25 @@ fn one_file_is_as_good_as_the_folder() {
 }
 
 #[test]
-fn exports_are_named_by_their_format_and_told() {
+fn exports_report_their_file() {
     let (tmp, folder) = copy(&recording());
     let folder = folder.to_str().unwrap();
-    for name in ["a.pftrace", "a.profile.json", "a.pb.gz", "a.folded", "a.svg", "a.hud.zip"] {
+    for name in
+        ["a.pftrace", "a.profile.json", "profile.json", "trace.json", "a.pb.gz", "a.folded", "a.svg", "a.hud.zip"]
+    {
         let path = tmp.path().join(name);
         let output = hud(&["export", folder, "-o", path.to_str().unwrap()]);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() && told.contains(name), "{told}");
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && printed.contains(name), "{printed}");
         assert!(fs::metadata(&path).unwrap().len() > 100, "{name}");
     }
     let stacks = good(&["export", folder, "--format", "folded", "-o", "-"]);
     assert!(stacks.lines().any(|line| line.contains("burn_cpu")), "{stacks}");
-    assert!(bad(2, &["export", folder, "-o", "a.xyz"]).contains("perfetto, firefox"));
+    let unknown = bad(2, &["export", folder, "-o", "a.xyz"]);
+    assert!(unknown.contains("perfetto, firefox") && unknown.contains("NAME.profile.json"), "{unknown}");
+    assert!(
+        bad(2, &["screenshot", folder, "-o", "a.gif"]).contains("there is no image format gif; name the output .txt")
+    );
     let parquet = Command::new(env!("CARGO_BIN_EXE_hud-analyze"))
         .args(["sql", folder, "-c", "SELECT ts, dur FROM polls", "--format", "parquet"])
         .output()
@@ -152,7 +158,7 @@ fn exports_are_named_by_their_format_and_told() {
 }
 
 #[test]
-fn a_change_is_told_with_how_sure_it_is() {
+fn a_change_has_a_confidence_interval() {
     let (before, after) = (session("a", "one", 20_000, MS / 10), session("a", "two", 20_000, MS / 5));
     let (before, after) = (before.path.to_str().unwrap(), after.path.to_str().unwrap());
     let rows: Vec<serde_json::Value> =
@@ -224,8 +230,8 @@ fn a_query_keeps_to_its_memory() {
     // The side of a join that is held is 60 MB.
     let side = "SELECT repeat(CAST(value AS VARCHAR), 40) AS v FROM generate_series(1, 300000)";
     let sql = format!("SELECT count(*) FROM ({side}) a JOIN ({side}) b ON a.v = b.v");
-    let told = bad(1, &["sql", path, "--memory", "16MiB", "-c", &sql]);
-    assert!(told.contains("memory") || told.contains("Resources exhausted"), "{told}");
+    let printed = bad(1, &["sql", path, "--memory", "16MiB", "-c", &sql]);
+    assert!(printed.contains("memory") || printed.contains("Resources exhausted"), "{printed}");
     let output = hud(&["sql", path, "--memory", "1KiB", "-c", "SELECT 1"]);
     assert!(output.status.code() == Some(2) && String::from_utf8_lossy(&output.stderr).contains("16MiB at least"));
 }
@@ -321,14 +327,14 @@ fn an_object_store_is_read_as_a_folder_is() {
     }
     assert!(of(&["verify", "s3://hud/one/recording"]).contains(": complete\n"));
     let wrong = moto.hud(&["info", "s3://hud/nothing/here"]);
-    let told = String::from_utf8(wrong.stderr).unwrap();
+    let printed = String::from_utf8(wrong.stderr).unwrap();
     assert!(
-        wrong.status.code() == Some(2) && told.lines().count() == 1 && told.contains("contains no session"),
-        "{told}"
+        wrong.status.code() == Some(2) && printed.lines().count() == 1 && printed.contains("contains no session"),
+        "{printed}"
     );
     let wrong = moto.hud(&["info", "s3://no-such-bucket/here"]);
-    let told = String::from_utf8(wrong.stderr).unwrap();
-    assert!(wrong.status.code() == Some(1) && told.lines().count() == 1, "{told}");
+    let printed = String::from_utf8(wrong.stderr).unwrap();
+    assert!(wrong.status.code() == Some(1) && printed.lines().count() == 1, "{printed}");
     assert!(bad(2, &["info", "gopher://hud/one"]).contains("s3://BUCKET/PATH"));
 }
 

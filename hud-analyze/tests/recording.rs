@@ -31,7 +31,7 @@ fn text<'a>(row: &'a Value, column: &str) -> &'a str {
     row[column].as_str().unwrap_or_default()
 }
 
-/// The well-behaved tasks, none of which may be blamed.
+/// The well-behaved tasks: no finding may name one.
 const GOOD: [&str; 5] = ["good_citizen", "yielding_worker", "pool_user", "short_lived_spawner", "short_lived"];
 
 fn assert_culprits(rows: &[Value], where_from: &str) {

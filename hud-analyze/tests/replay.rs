@@ -95,14 +95,14 @@ fn assert_equal(query: &Query, tailed: &Snapshot, replayed: &Snapshot) {
     panic!("the tailer's snapshot | that of replay differ at {query:#?}:\n{}", lines.join("\n"));
 }
 
-/// At so many instants and windows, both show the same. Gives how many polls and sleeps they showed in all.
+/// At this number of instants and windows, both show the same. Returns the number of polls and sleeps that they showed.
 fn assert_same(session: &Path, times: i64, seed: u64) -> (u64, i64) {
     let (mut tailer, mut at_once) = (tailer(session), replay(session).with_patience(Duration::from_secs(60)));
     let mut replay = replay(session);
     let manifest = Manifest::read(session).unwrap();
     let (start, end) = (manifest.start, manifest.end.unwrap());
     let mut random = Random(seed);
-    let (mut polls, mut stretches) = (0, 0);
+    let (mut polls, mut intervals) = (0, 0);
     let mut tasks = vec![None];
     for n in 0..times {
         let at = match n {
@@ -133,7 +133,7 @@ fn assert_same(session: &Path, times: i64, seed: u64) -> (u64, i64) {
         assert_eq!(replayed.mode, Mode::Replay);
         tailed.mode = Mode::Replay;
         assert_equal(&query, &tailed, &replayed);
-        // Undivided where it jumps; from there on divided, as a person leaves it time.
+        // The whole window at once after a jump; then in chunks, as a person leaves it time.
         let jumped = at_once.snapshot(&query).unwrap();
         assert_equal(&query, &tailed, &jumped);
         if random.one_in(20) {
@@ -148,11 +148,11 @@ fn assert_same(session: &Path, times: i64, seed: u64) -> (u64, i64) {
             assert_equal(&query, &tailed, &again);
         }
         polls += tailed.polls.count;
-        stretches += tailed.blocking.count;
+        intervals += tailed.blocking.count;
         tasks.extend(tailed.tasks.rows.iter().take(3).map(|row| Some(row.task.id)));
     }
     assert!(replay.damage().is_empty(), "{:?}", replay.damage());
-    (polls, stretches)
+    (polls, intervals)
 }
 
 /// A process that ends with the test.
@@ -192,18 +192,18 @@ fn record(program: &str, into: &Path) -> Option<PathBuf> {
 fn of_a_program_recorded_now_both_show_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let Some(session) = record("test-async-app", dir.path()) else { return };
-    let (polls, stretches) = assert_same(&session, 100, 11);
+    let (polls, intervals) = assert_same(&session, 100, 11);
     // On a busy machine the probes may come late.
-    assert!(stretches > 10, "a test of nothing: {polls} polls, {stretches} stretches");
+    assert!(intervals > 10, "a test of nothing: {polls} polls, {intervals} intervals");
 }
 
 #[test]
 fn of_the_kept_recording_both_show_the_same() {
-    let (polls, stretches) = assert_same(&recording(), 100, 7);
-    assert!(polls > 1_000 && stretches > 10, "a test of nothing: {polls} polls, {stretches} stretches");
+    let (polls, intervals) = assert_same(&recording(), 100, 7);
+    assert!(polls > 1_000 && intervals > 10, "a test of nothing: {polls} polls, {intervals} intervals");
 }
 
-/// Rows that no kernel would tell, at both ends of what integers hold, in many segments.
+/// Rows that no kernel would send, up to the limits of integers, in many segments.
 #[test]
 fn of_hostile_sessions_both_show_the_same() {
     let mut all = 0;
@@ -274,7 +274,7 @@ fn hostile(session: &Session, random: &mut Random) {
             unwind: "complete".into(),
         });
         wakes.push(WakeRow { ts: ts(random), task_id, waker_task_id: maybe(random, task_id), waker_tid: tid(random) });
-        // Told within the session: what is told of a task at no time of it is none of its business.
+        // Within the session: rows of a task outside of it are ignored.
         let within = T0 + random.below(10 * SECOND);
         spawns.push(SpawnRow {
             ts: within,
@@ -410,26 +410,26 @@ fn the_findings_of_sql_are_those_of_the_cockpit() {
     assert!(rules.len() >= 3, "a test of little: {rules:?}");
 }
 
-/// The strip is told what each window would show of its anomalies.
+/// The strip has the anomalies that each window would show.
 #[test]
-fn the_overview_tells_of_each_bucket() {
+fn the_overview_has_each_bucket() {
     let session = recording();
     let mut replay = Replay::open(&session).unwrap();
-    let told: BTreeMap<i64, _> = replay.overview(Query::default()).iter().flatten().map(|t| (t.ts, t)).collect();
+    let ticks: BTreeMap<i64, _> = replay.overview(Query::default()).iter().flatten().map(|t| (t.ts, t)).collect();
     let (from, to) = replay.range();
     let query = Query { at: Some(to), window: to - from, ..Query::default() };
     let seen = replay.snapshot(&query).unwrap().history;
     assert!(seen.len() > 50);
     for tick in seen {
-        let known = told.get(&tick.ts).unwrap_or_else(|| panic!("nothing of {}", tick.ts));
+        let known = ticks.get(&tick.ts).unwrap_or_else(|| panic!("nothing of {}", tick.ts));
         assert_eq!((known.polls, known.longest_poll, known.status), (tick.polls, tick.longest_poll, tick.status));
     }
-    assert!(told.values().any(|tick| tick.status > hud_common::cockpit::Status::Normal), "no anomaly was told");
+    assert!(ticks.values().any(|tick| tick.status > hud_common::cockpit::Status::Normal), "no anomaly was reported");
 }
 
 /// A frame that is due before all is read is of the newest part, says so, and becomes the one that waits for all.
 #[test]
-fn a_frame_that_is_due_is_of_what_was_read() {
+fn a_frame_that_is_due_is_of_the_rows_read() {
     let session = recording();
     let mut patient = replay(&session);
     let (from, to) = patient.range();

@@ -1,5 +1,5 @@
 //! What an output or a statement may not do to its user: write through a planted link, reach other files, take all
-//! memory, or go on when it was cancelled.
+//! memory, or continue after it was cancelled.
 
 #![allow(clippy::unwrap_used)]
 
@@ -36,10 +36,10 @@ fn sql(options: &[&str], statement: &str) -> Output {
 }
 
 /// It failed in order, and said this.
-fn refused(output: &Output, told: &str) {
+fn refused(output: &Output, printed: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains(told), "{stderr}");
+    assert!(stderr.contains(printed), "{stderr}");
 }
 
 fn answered(output: &Output) -> String {
@@ -262,8 +262,8 @@ fn root_becomes_the_owner_of_what_it_looks_at() {
     copy(&recording(), &own);
     let reading = ["CapPrm: 0000000000000004", "CapEff: 0000000000000004"];
     for sessions in [&[&*own, &*session][..], &[&*own]] {
-        let told = rights(sessions);
-        assert!(told[0] == "Uid: 0 0 0 0" && told[3..] == reading, "{told:?}");
+        let printed = rights(sessions);
+        assert!(printed[0] == "Uid: 0 0 0 0" && printed[3..] == reading, "{printed:?}");
     }
 }
 
@@ -289,8 +289,8 @@ fn what_writes_into_a_session_does_so_as_its_owner() {
     }
     unclose(&session);
     let output = hud(&["info", path]);
-    let told = answered(&output);
-    assert!(told.contains("the recorder was killed"), "{told}");
+    let printed = answered(&output);
+    assert!(printed.contains("the recorder was killed"), "{printed}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("its recorder was killed; "));
     assert_eq!(users(folder.path()), BTreeSet::from([NOBODY]));
     answered(&hud(&["replay", path, "--measure", "1"]));
@@ -354,8 +354,8 @@ fn root_rewrites_no_session_that_lies_where_another_user_may_change_it() {
         let output = hud(&[command, own.to_str().unwrap()]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{stderr}");
-        let told = format!("another user can modify {}", folder.path().canonicalize().unwrap().display());
-        assert!(stderr.contains(&told), "{stderr}");
+        let printed = format!("another user can modify {}", folder.path().canonicalize().unwrap().display());
+        assert!(stderr.contains(&printed), "{stderr}");
     }
     let elsewhere = tempfile::tempdir().unwrap();
     let own = elsewhere.path().join("own");

@@ -1,4 +1,4 @@
-//! `verify`: a whole session is proven to be whole, and whatever is wrong with another is named.
+//! `verify`: a complete session is proven complete, and every fault of another is named.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ fn drop_row(ms: i64, stage: &'static str, lost: i64) -> DropRow {
     DropRow { ts: at(ms), dur: MS, stream: "off_cpu".into(), stage: stage.into(), lost }
 }
 
-/// Five stretches off CPU in two segments, two more lost, closed in order.
+/// Five intervals off CPU in two segments, two more lost, closed in order.
 fn whole() -> (Session, Manifest) {
     let session = Session::with_cast();
     session
@@ -44,9 +44,9 @@ fn fault(session: &Session) -> Option<String> {
 }
 
 #[track_caller]
-fn assert_fault(session: &Session, told: &str) {
+fn assert_fault(session: &Session, named: &str) {
     let fault = fault(session).unwrap_or_default();
-    assert!(fault.contains(told), "{fault}");
+    assert!(fault.contains(named), "{fault}");
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_whole_session_is_proven() {
 }
 
 #[test]
-fn the_reason_is_told_and_the_exit_code_says_so() {
+fn a_fault_is_reported_and_fails_the_command() {
     let (session, _) = whole();
     fs::remove_file(session.dir().segment(Table::OffCpu, 1)).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_hud-analyze"))
@@ -106,7 +106,7 @@ fn segments_of_another_session_or_number_are_rejected() {
     assert_fault(&session, "off_cpu/000001.parquet is damaged: it is another segment: off_cpu/000002/");
 }
 
-/// The same of logs, which were read whatever they were.
+/// The same of logs, which were read without a check.
 #[test]
 fn logs_of_another_session_or_number_are_rejected() {
     let (session, manifest) = whole();
@@ -121,13 +121,13 @@ fn logs_of_another_session_or_number_are_rejected() {
     let own = fs::read(log(&session, number)).unwrap();
     // Being recorded, so that it is not recovered: nobody but its recorder may set files aside.
     let recorder = session.record();
-    for (path, told) in [(log(&other, foreign), "-other"), (log(&session, number), "off_cpu/000003/")] {
+    for (path, named) in [(log(&other, foreign), "-other"), (log(&session, number), "off_cpu/000003/")] {
         // Under another number too.
-        let to = if told == "-other" { number } else { number + 1 };
+        let to = if named == "-other" { number } else { number + 1 };
         fs::copy(path, log(&session, to)).unwrap();
         let error = verify(&session.path).map(|report| report.first_fault()).map_err(|error| error.to_string());
         let error = error.unwrap_or_else(Some).unwrap_or_default();
-        assert!(error.contains("is damaged: it is another log: off_cpu/00000") && error.contains(told), "{error}");
+        assert!(error.contains("is damaged: it is another log: off_cpu/00000") && error.contains(named), "{error}");
         let output =
             Command::new(env!("CARGO_BIN_EXE_hud-analyze")).arg("blocking").arg(&session.path).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
@@ -139,17 +139,17 @@ fn logs_of_another_session_or_number_are_rejected() {
         fs::write(log(&session, number), &own).unwrap();
     }
     drop(recorder);
-    // Whoever recovers it sets the other one aside, and says so.
+    // Recovery sets the other one aside and reports it.
     assert_fault_or_loss(&session, "1 file of another session");
     let aside = log(&session, number + 1).with_extension("inflight.foreign");
     assert_eq!(fs::read(aside).unwrap(), own);
 }
 
 #[track_caller]
-fn assert_fault_or_loss(session: &Session, told: &str) {
+fn assert_fault_or_loss(session: &Session, named: &str) {
     let output = Command::new(env!("CARGO_BIN_EXE_hud-analyze")).arg("verify").arg(&session.path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains(told), "{text}");
+    assert!(text.contains(named), "{text}");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn each_thing_that_can_be_wrong_is_named() {
     session.log::<Samples>([sample(at(1), W0, HOG, None)]);
     assert_fault(&session, "000001.arrows.inflight was not sealed");
 
-    for (rows, told) in [
+    for (rows, named) in [
         ([account_row(10, 5, 5, 0), account_row(20, 5, 4, 0)], "the account of off_cpu decreases"),
         ([account_row(10, 5, 4, 2), account_row(20, 9, 5, 2)], "counts more events than were produced"),
         ([account_row(10, 1, 1, 0), account_row(20, 90, 80, 2)], "75 rows of off_cpu are missing"),
@@ -200,21 +200,21 @@ fn each_thing_that_can_be_wrong_is_named() {
         let (session, _) = whole();
         fs::remove_dir_all(session.dir().table(Table::Accounts)).unwrap();
         session.add::<AccountColumns>(rows);
-        assert_fault(&session, told);
+        assert_fault(&session, named);
     }
-    for (stream, told) in [
+    for (stream, named) in [
         (account(8, 5, 2, 0), "off_cpu: 8 events produced; 5 stored, 2 dropped, 0 expired"),
         (account(8, 6, 2, 0), "off_cpu should have 6 rows and has 5"),
         (account(8, 5, 3, 0), "off_cpu: 3 events were dropped, but the table drops has 2"),
     ] {
         let (session, manifest) = whole();
         Manifest { streams: [("off_cpu".into(), stream)].into(), ..manifest }.write(&session.path).unwrap();
-        assert_fault(&session, told);
+        assert_fault(&session, named);
     }
 }
 
 #[test]
-fn what_has_expired_is_accounted_for() {
+fn expired_rows_are_accounted_for() {
     let (session, manifest) = whole();
     let kept = Manifest {
         streams: [("off_cpu".into(), account(7, 3, 2, 2))].into(),
@@ -222,7 +222,7 @@ fn what_has_expired_is_accounted_for() {
         ..manifest
     };
     kept.write(&session.path).unwrap();
-    // As if killed before the files went, and after.
+    // As if killed before the files were removed, and after.
     assert_eq!(fault(&session), None);
     fs::remove_file(session.dir().segment(Table::OffCpu, 1)).unwrap();
     assert_eq!(fault(&session), None);
@@ -248,7 +248,7 @@ fn a_session_of_a_killed_recorder_is_proven_and_its_loss_stated() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("its recorder was killed; recovered"), "{text}");
     assert!(text.contains("at least 2 events of off_cpu lost; events that ended after"), "{text}");
-    // Rows that go after recovery are not the recorder's loss.
+    // Rows removed after recovery are not the recorder's loss.
     fs::remove_file(session.dir().segment(Table::OffCpu, 2)).unwrap();
     assert_fault(&session, "off_cpu should have 2 rows and has 1");
 }

@@ -84,7 +84,7 @@ mod hotspots {
     }
 
     #[test]
-    fn the_blame_goes_to_own_code_and_not_to_an_inlined_leaf_of_std() {
+    fn cpu_time_is_attributed_to_own_code_and_not_to_an_inlined_leaf_of_std() {
         let session = Session::with_cast();
         session.add::<Samples>([
             sample(at(10), W0, HOG, BURN_22),
@@ -342,7 +342,7 @@ mod blocking {
         let session = Session::with_cast();
         let short = |n: i64| sleep(at(100) + n * MS, W0, SLEEPER, 270_000, 40_000);
         session.add::<OffCpu>((0..1_300).map(short));
-        // Of which only the sum is known.
+        // Only the sum of these is known.
         session.add::<OffCpu>([format::OffCpuRow {
             state: "+".into(),
             stack_id: None,
@@ -377,7 +377,7 @@ mod blocking {
             pick(&found, &["rule", "sentence", "value", "count", "task_type"]),
             rows_of![[
                 "short_sleeps",
-                "app::sleeper slept inside polls 1300 times for less than 1 ms, 351 ms in sum",
+                "app::sleeper slept inside polls 1300 times for less than 1 ms, 351 ms in total",
                 351 * MS,
                 1_300,
                 "app::sleeper"
@@ -398,7 +398,7 @@ mod blocking {
     }
 
     #[test]
-    fn without_polls_a_task_is_told_by_its_share_of_a_worker() {
+    fn without_polls_a_task_is_found_by_its_share_of_a_worker() {
         let session = Session::with_cast();
         session.add::<Samples>((0..500).map(|n| sample(at(2_000 + 10 * n), W0, HOG, BURN_22)));
         session.add::<Coverage>([covered("polls", at(0), at(2_000))]);
@@ -408,7 +408,7 @@ mod blocking {
             pick(&found, &["rule", "sentence", "value", "count", "estimated", "task_id", "tid"]),
             rows_of![[
                 "cpu_share",
-                "app::hog took 99 % of the time of worker 0 in the 5000 ms in which polls were not recorded",
+                "app::hog took 99.8 % of the time of worker 0 in the 5.00 s in which polls were not recorded",
                 998,
                 500,
                 true,
@@ -424,13 +424,13 @@ mod blocking {
     }
 
     #[test]
-    fn a_long_poll_counts_by_what_it_computed_and_is_blamed_on_its_samples() {
+    fn a_long_poll_counts_by_its_computing_and_is_attributed_by_its_samples() {
         let session = Session::with_cast();
         session.add::<Coverage>([covered("polls", at(0), at(10_000))]).add::<Polls>([
             poll(at(100), W0, HOG, 3, 20 * MS),
-            // 30 ms, of which 12 were computing.
+            // 30 ms, 12 of them computing.
             format::PollRow { blocked: 10 * MS, run_queue: 8 * MS, ..poll(at(200), W0, HOG, 3, 30 * MS) },
-            // 30 ms, of which 9 were computing.
+            // 30 ms, 9 of them computing.
             format::PollRow { blocked: 21 * MS, ..poll(at(300), W0, HOG, 3, 30 * MS) },
             poll(at(400), W0, CITIZEN, 1, MS),
             poll(at(500), POOL, WORK, 4, 90 * MS),
@@ -490,7 +490,7 @@ mod blocking {
     fn without_polls_consecutive_samples_of_a_task_are_an_estimate() {
         let session = Session::with_cast();
         session.add::<Samples>([
-            // Three ticks of work, preempted between: one stretch.
+            // Three ticks of work, preempted between: one interval.
             sample(at(100), W0, HOG, BURN_22),
             sample(at(110), W0, HOG, BURN_22),
             sample(at(140), W0, HOG, BURN_22),
@@ -502,7 +502,7 @@ mod blocking {
             // So does a sleep: two islands of one sample.
             sample(at(200), W0, HOG, BURN_22),
             sample(at(210), W0, HOG, BURN_22),
-            // Two samples of a migrated thread, almost at once, prove no long stretch.
+            // Two samples of a migrated thread, almost at once, prove no long interval.
             sample(at(300), W1, HOG, BURN_22),
             sample(at(302), W1, HOG, BURN_22),
             // The pool may work.
@@ -593,7 +593,7 @@ mod workers {
     }
 
     #[test]
-    fn a_stretch_is_cut_at_the_borders_of_the_window() {
+    fn an_interval_is_cut_at_the_borders_of_the_window() {
         let session = a_second();
         // Inside the sleep, past its end by 10 ms of waiting.
         assert_eq!(
@@ -687,7 +687,7 @@ mod timeline {
     }
 
     #[test]
-    fn without_polls_the_samples_and_the_sleeps_tell_whose_step_it_was() {
+    fn without_polls_steps_are_attributed_by_samples_and_sleeps() {
         let session = Session::with_cast();
         session
             .add::<OffCpu>([sleep(at(1_100), W0, SLEEPER, 15 * MS, 0)])
@@ -724,14 +724,14 @@ mod tasks {
             .add::<Samples>([
                 sample(at(105), W0, HOG, BURN_22),
                 sample(at(115), W0, HOG, BURN_22),
-                // Of a task that nothing else tells of.
+                // Of a task without other rows.
                 sample(at(700), W0, 999, BURN_22),
             ]);
         session
     }
 
     #[test]
-    fn a_task_is_summed_up_from_all_that_tells_of_it() {
+    fn a_task_is_summed_up_from_all_its_rows() {
         assert_eq!(
             pick(
                 &session().rows(view::TASKS, whole()),
@@ -762,7 +762,7 @@ mod tasks {
     }
 
     #[test]
-    fn what_was_not_recorded_is_null_and_not_zero() {
+    fn figures_not_recorded_are_null_and_not_zero() {
         let session = Session::with_cast();
         session.add::<Samples>([sample(at(105), W0, HOG, BURN_22)]);
         let rows = session.rows(view::TASKS, whole().int("task", HOG));

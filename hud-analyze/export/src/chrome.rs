@@ -43,17 +43,17 @@ pub(crate) fn write(
     };
     json.head(rows)?;
     reader.polls(|poll| json.poll(poll))?;
-    reader.off_cpu(|stretch| {
-        let name = string(stretch.reason());
-        let args = match stretch.task {
+    reader.off_cpu(|interval| {
+        let name = string(interval.reason());
+        let args = match interval.task {
             Some(task) => {
-                format!("{{\"task\":{task},\"task_type\":{}}}", string(&names.task(names.type_of(stretch.task, None))))
+                format!("{{\"task\":{task},\"task_type\":{}}}", string(&names.task(names.type_of(interval.task, None))))
             }
             None => "{}".into(),
         };
-        let category = if stretch.is_asleep() { "asleep" } else { "run_queue" };
-        json.clipped += u64::from(stretch.span.is_clipped);
-        json.slice(stretch.span.from, stretch.span.dur(), stretch.tid, category, &name, &args)
+        let category = if interval.is_asleep() { "asleep" } else { "run_queue" };
+        json.clipped += u64::from(interval.span.is_clipped);
+        json.slice(interval.span.from, interval.span.dur(), interval.tid, category, &name, &args)
     })?;
     reader.wakes(|wake| {
         let name = string(&format!("wake {}", names.task(names.type_of(Some(wake.task), None))));

@@ -277,8 +277,8 @@ impl Names {
     }
 
     /// The type of a task: from its poll, or from the `tasks` table.
-    pub(crate) fn type_of(&self, task: Option<i64>, told: Option<i64>) -> Option<i64> {
-        told.or_else(|| self.type_of.get(&task?).copied())
+    pub(crate) fn type_of(&self, task: Option<i64>, known: Option<i64>) -> Option<i64> {
+        known.or_else(|| self.type_of.get(&task?).copied())
     }
 
     /// The type of that id.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hud_common::{clean_name, session::Table};
+use hud_common::{clean_name, session::Table, units::duration};
 
 use crate::{Result, events::Reader};
 
@@ -34,7 +34,7 @@ pub(crate) fn of(reader: &mut Reader<'_>, window: Option<(i64, i64)>, streams: &
         if all > 0 && on < all - all / 100 {
             notes.push(match on {
                 0 => format!("{} were not watched: that there are none says nothing", stream.name()),
-                _ => format!("{} were watched for {} of {}", stream.name(), seconds(on), seconds(all)),
+                _ => format!("{} were watched for {} of {}", stream.name(), duration(on), duration(all)),
             });
         }
     }
@@ -50,8 +50,4 @@ pub(crate) fn of(reader: &mut Reader<'_>, window: Option<(i64, i64)>, streams: &
         lost.into_iter().map(|((stream, stage), count)| format!("{count} events of {stream} were lost ({stage})")),
     );
     Ok(notes)
-}
-
-fn seconds(ns: i64) -> String {
-    format!("{}.{:03} s", ns / 1_000_000_000, ns % 1_000_000_000 / 1_000_000)
 }

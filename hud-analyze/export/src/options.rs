@@ -53,10 +53,12 @@ impl Format {
         }
     }
 
-    /// The format that the end of a file's name implies, if any.
+    /// The format that a file's name, or its end, implies, if any: `profile.json`, `a.profile.json`.
     pub fn of_file(name: &str) -> Option<Format> {
         let name = name.to_ascii_lowercase();
-        let ends = |format: &Format| name.ends_with(&format!(".{}", format.extension()));
+        let ends = |format: &Format| {
+            name.strip_suffix(format.extension()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
         let of_perfetto = [".perfetto-trace", ".perfetto"].iter().any(|end| name.ends_with(end));
         Format::ALL.iter().copied().find(ends).or_else(|| of_perfetto.then_some(Format::Perfetto))
     }

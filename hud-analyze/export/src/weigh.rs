@@ -64,12 +64,12 @@ pub(crate) fn cpu(reader: &mut Reader<'_>, names: &Names) -> Result<(Sums, u64)>
 /// The off-CPU intervals, their number, and the number of clipped ones.
 pub(crate) fn off_cpu(reader: &mut Reader<'_>, names: &Names) -> Result<(Sums, u64, u64)> {
     let (mut sums, mut count, mut clipped) = (Sums::default(), 0, 0);
-    reader.off_cpu(|stretch| {
+    reader.off_cpu(|interval| {
         count += 1;
-        clipped += u64::from(stretch.span.is_clipped);
-        let task = names.task_of(stretch.task).map(|task| Name::clone(&task.name));
-        let reason = Some(stretch.reason());
-        sums.add(Key { stack: stretch.stack, task, tid: stretch.tid, reason }, stretch.span.dur());
+        clipped += u64::from(interval.span.is_clipped);
+        let task = names.task_of(interval.task).map(|task| Name::clone(&task.name));
+        let reason = Some(interval.reason());
+        sums.add(Key { stack: interval.stack, task, tid: interval.tid, reason }, interval.span.dur());
         Ok(())
     })?;
     Ok((sums, count, clipped))

@@ -67,14 +67,14 @@ fn read_back(session: &Path, mode: &str) -> Vec<(Format, Summary, Value)> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/read_back.py");
         let output = reader.arg(script).arg(format.name()).arg(session).arg(&file).arg(mode).output().unwrap();
         assert!(output.status.success(), "{format}: {}", String::from_utf8_lossy(&output.stderr));
-        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-        eprintln!("{format}: {told}");
-        found.push((format, summary, told));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        eprintln!("{format}: {report}");
+        found.push((format, summary, report));
     }
-    for (format, summary, told) in &found {
+    for (format, summary, report) in &found {
         for (what, ours) in [("samples", summary.samples), ("entries", summary.entries), ("instants", summary.instants)]
         {
-            if let Some(theirs) = told[what].as_u64() {
+            if let Some(theirs) = report[what].as_u64() {
                 assert_eq!(theirs, ours, "{what} of {format}");
             }
         }
@@ -84,11 +84,11 @@ fn read_back(session: &Path, mode: &str) -> Vec<(Format, Summary, Value)> {
 
 #[test]
 fn other_tools_read_a_recording() {
-    for (format, _, told) in read_back(&recording(), "strict") {
+    for (format, _, report) in read_back(&recording(), "strict") {
         match format {
-            Format::Firefox => assert!(told["lines"].as_u64() > Some(0) && told["inlined"].as_u64() > Some(0)),
-            Format::Pprof => assert!(told["inlined"].as_u64() > Some(0)),
-            Format::Perfetto => assert!(told["task_tracks"].as_u64() > Some(0)),
+            Format::Firefox => assert!(report["lines"].as_u64() > Some(0) && report["inlined"].as_u64() > Some(0)),
+            Format::Pprof => assert!(report["inlined"].as_u64() > Some(0)),
+            Format::Perfetto => assert!(report["task_tracks"].as_u64() > Some(0)),
             _ => {}
         }
     }
@@ -96,14 +96,14 @@ fn other_tools_read_a_recording() {
 
 #[test]
 fn other_tools_read_a_made_up_session() {
-    for (format, summary, told) in read_back(&made_up().path, "strict") {
+    for (format, summary, report) in read_back(&made_up().path, "strict") {
         if matches!(format, Format::Perfetto | Format::Chrome) {
             // Every wake in it has a poll.
             assert!(summary.flows > 100);
-            assert_eq!(told["flows"].as_u64(), Some(summary.flows), "{format}");
+            assert_eq!(report["flows"].as_u64(), Some(summary.flows), "{format}");
         }
         if format == Format::Perfetto {
-            assert!(told["nested"].as_u64() > Some(0));
+            assert!(report["nested"].as_u64() > Some(0));
         }
     }
 }
@@ -265,7 +265,7 @@ fn the_same_session_gives_the_same_bytes() {
 }
 
 #[test]
-fn logs_go_into_the_portable_file_as_sealing_makes_them() {
+fn the_portable_file_has_logs_as_sealing_makes_them() {
     let session = made_up();
     // Unsorted, with equal times, and before the sealed rows: the recorder was killed.
     let rows = (0..500).map(|n| off(T0 + (n * 7919) % 100 * MS, n, PID + 1, "S", None, Some(1 + n % 4)));
@@ -291,7 +291,7 @@ fn logs_go_into_the_portable_file_as_sealing_makes_them() {
 }
 
 #[test]
-fn rows_come_in_the_order_of_time_whatever_segments_hold_them() {
+fn rows_are_in_the_order_of_time_across_segments() {
     let session = made_up();
     session.log::<OffCpuColumns>((0..500).map(|n| off(T0 + (n * 7919) % 100 * MS, n, PID + 1, "S", None, None)));
     let rows = SessionRows::open(&session.path).unwrap();
@@ -310,8 +310,9 @@ fn a_format_is_known_by_its_name_and_by_its_files() {
     for &format in Format::ALL {
         assert_eq!(format.name().parse(), Ok(format));
         assert_eq!(Format::of_file(&format!("some.{}", format.extension())), Some(format));
+        assert_eq!(Format::of_file(format.extension()), Some(format));
     }
     assert_eq!(Format::of_file("trace.perfetto-trace"), Some(Format::Perfetto));
-    assert_eq!(Format::of_file("session.json"), None);
+    assert_eq!((Format::of_file("session.json"), Format::of_file("myprofile.json")), (None, None));
     assert!("flame".parse::<Format>().unwrap_err().contains("svg"));
 }

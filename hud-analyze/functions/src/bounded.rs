@@ -27,6 +27,7 @@ use datafusion::{
     physical_expr::{PhysicalExpr as _, expressions},
     prelude::SessionContext,
 };
+use hud_common::units::size;
 
 /// Bytes of one element of a list, in the list and as a row of its own: `unnest` repeats the other columns.
 const ELEMENT: u64 = 64;
@@ -280,13 +281,12 @@ struct Bounded {
 
 impl Bounded {
     fn too_large(&self, bytes: u64) -> DataFusionError {
-        const MB: u64 = 1_000_000;
         DataFusionError::ResourcesExhausted(format!(
-            "{} would give up to {} MB for one batch of rows, and a function may give {} MB; ask for less, or give more by \
+            "{} would give up to {} for one batch of rows, and a function may give {}; ask for less, or give more by \
              --memory",
             self.inner.name(),
-            bytes.div_ceil(MB),
-            self.limit.div_ceil(MB)
+            size(bytes),
+            size(self.limit)
         ))
     }
 

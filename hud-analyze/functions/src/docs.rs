@@ -138,7 +138,7 @@ const CATALOG: &[FunctionDoc] = &[
         kind: FunctionKind::Table,
         name: "within",
         signature: "within('left', 'right', 'key', …) -> TABLE",
-        about: "Every row of left, with the innermost row of right of the same key in whose stretch, from ts to before \
+        about: "Every row of left, with the innermost row of right of the same key in whose interval, from ts to before \
                 ts + dur, it lies; columns as those of asof.",
         example: "SELECT ts, stack_id, ts_right AS poll FROM within('samples', 'polls', 'tid')",
     },

@@ -20,15 +20,15 @@ fn exact(values: &[i64], thousandths: usize) -> Option<i64> {
     values.get(rank - 1).copied()
 }
 
-fn is_near(told: Option<i64>, exact: Option<i64>) -> bool {
-    match (told, exact) {
-        (Some(told), Some(exact)) => (i128::from(told) - i128::from(exact)).abs() <= i128::from(exact) / 32,
-        (told, exact) => told == exact,
+fn is_near(expected: Option<i64>, exact: Option<i64>) -> bool {
+    match (expected, exact) {
+        (Some(expected), Some(exact)) => (i128::from(expected) - i128::from(exact)).abs() <= i128::from(exact) / 32,
+        (expected, exact) => expected == exact,
     }
 }
 
 #[test]
-fn what_is_exact_is_told_exactly() {
+fn exact_results_are_exact() {
     let context = context(2, 8192);
     let value = |sql: &str| rows(&context, sql)[0][0];
     assert_eq!(value("SELECT quantile(x, 0.5) FROM (VALUES (3), (1), (2), (NULL)) v(x)"), Some(2));
@@ -54,10 +54,10 @@ fn what_is_exact_is_told_exactly() {
 }
 
 #[test]
-fn what_is_no_quantile_is_refused() {
+fn invalid_quantiles_are_refused() {
     let context = context(2, 8192);
     unsorted(&context, "t", &["x", "q"], &[vec![Some(1), Some(1)]], 1);
-    for (sql, told) in [
+    for (sql, expected) in [
         ("SELECT quantile(x, 99) FROM t", "from 0 to 1, not 99"),
         ("SELECT quantile(x, NULL) FROM t", "quantile"),
         ("SELECT quantile(x, q) FROM t", "has to be constant"),
@@ -70,7 +70,7 @@ fn what_is_no_quantile_is_refused() {
         ("SELECT total('a') FROM t", "total takes one integer"),
     ] {
         let why = failure(&context, sql);
-        assert!(why.contains(told), "{sql}: {why}");
+        assert!(why.contains(expected), "{sql}: {why}");
     }
 }
 
@@ -128,11 +128,11 @@ proptest! {
             kept.entry(*g).or_default().extend(x.filter(|_| *keep));
         }
         let q = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
-        let told = rows(&context, &format!(
+        let expected = rows(&context, &format!(
             "SELECT g, quantile(x, {q}), quantile(x, {q}) FILTER (WHERE keep = 1), total(x), quantiles(x, 0.5, {q})[2] \
              FROM t GROUP BY g ORDER BY g"));
-        prop_assert_eq!(told.len(), groups.len());
-        for (row, (g, values)) in told.iter().zip(&groups) {
+        prop_assert_eq!(expected.len(), groups.len());
+        for (row, (g, values)) in expected.iter().zip(&groups) {
             prop_assert_eq!(row[0], Some(*g));
             prop_assert!(is_near(row[1], exact(values, thousandths)), "{:?} of {:?}", row, values);
             prop_assert!(is_near(row[2], exact(&kept[g], thousandths)), "{:?} of {:?}", row, kept[g]);
@@ -144,21 +144,21 @@ proptest! {
 
         // Without groups, and the buckets themselves.
         let values: Vec<i64> = all.iter().filter_map(|(_, x, _)| *x).collect();
-        let told = rows(&context, &format!("SELECT quantile(x, {q}) FROM t"));
-        prop_assert!(is_near(told[0][0], exact(&values, thousandths)));
+        let expected = rows(&context, &format!("SELECT quantile(x, {q}) FROM t"));
+        prop_assert!(is_near(expected[0][0], exact(&values, thousandths)));
         let mut slow = Histogram::default();
         values.iter().for_each(|v| slow.record(*v));
         let answer = ask(&context, "SELECT histogram(x) FROM t").expect("a histogram");
         let lists = answer[0].column(0).as_list::<i32>();
-        let told = lists.is_valid(0).then(|| lists.value(0));
-        let told: Vec<_> = told.iter().flat_map(|told| {
-            let column = |at: usize| told.as_struct().column(at).as_primitive::<Int64Type>().clone();
-            (0..told.len()).map(move |i| (column(0).value(i), column(1).value(i), column(2).value(i))).collect::<Vec<_>>()
+        let expected = lists.is_valid(0).then(|| lists.value(0));
+        let expected: Vec<_> = expected.iter().flat_map(|expected| {
+            let column = |at: usize| expected.as_struct().column(at).as_primitive::<Int64Type>().clone();
+            (0..expected.len()).map(move |i| (column(0).value(i), column(1).value(i), column(2).value(i))).collect::<Vec<_>>()
         }).collect();
         let slow: Vec<_> = slow.counts().iter().map(|(slot, n)| {
             let (from, to) = Histogram::range(*slot);
             (from, to, i64::try_from(*n).unwrap_or(0))
         }).collect();
-        prop_assert_eq!(told, slow);
+        prop_assert_eq!(expected, slow);
     }
 }

@@ -160,7 +160,7 @@ fn stacks_fold_root_first_and_clean() {
 }
 
 #[test]
-fn blame_falls_on_own_code_then_near_then_the_leaf() {
+fn blame_prefers_own_code_then_near_code_then_the_leaf() {
     let context = example().context();
     assert_eq!(
         texts(&context, "SELECT blame(stack_id)['function'] FROM stacks ORDER BY stack_id"),
@@ -250,7 +250,7 @@ fn names_are_held_within_the_memory_pool() {
     assert!(why.contains("names of stacks") && why.contains("Resources exhausted"), "{why}");
     let enough = with_stacks(1, 8192, Some(4_000_000), made.batches());
     ask(&enough, "SELECT fold(x) FROM (VALUES (1), (2)) v(x)").expect("there is room");
-    assert!(enough.runtime_env().memory_pool.reserved() > 800_000, "what is loaded stays reserved");
+    assert!(enough.runtime_env().memory_pool.reserved() > 800_000, "loaded names stay reserved");
     // One batch that would take more memory than there is.
     let why =
         failure(&enough, "SELECT max(length(fold(CAST(value AS BIGINT) % 2000))) FROM generate_series(1, 100000)");
@@ -304,7 +304,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn what_is_told_of_stacks_is_what_their_rows_say(made in made()) {
+    fn functions_of_stacks_agree_with_their_rows(made in made()) {
         let context = made.context();
         let folded: Vec<_> = made.stacks.iter().map(|(_, ids)| {
             let parts: Vec<_> = ids.iter().rev().map(|id| {
@@ -316,9 +316,9 @@ proptest! {
         prop_assert_eq!(texts(&context, "SELECT fold(stack_id) FROM stacks ORDER BY stack_id"), folded);
 
         let blamed: Vec<_> = made.stacks.iter().map(|(_, ids)| made.blamed(ids).map(|f| made.shown(f.0))).collect();
-        let told = texts(&context, "SELECT blame(stack_id)['function'] FROM stacks ORDER BY stack_id");
-        prop_assert_eq!(&told, &blamed);
-        prop_assert_eq!(told, texts(&context, HOTSPOTS));
+        let found = texts(&context, "SELECT blame(stack_id)['function'] FROM stacks ORDER BY stack_id");
+        prop_assert_eq!(&found, &blamed);
+        prop_assert_eq!(found, texts(&context, HOTSPOTS));
 
         let answer = ask(&context, "SELECT stack_id, depth, frame_id, function, line FROM stack_frames()").expect("rows");
         let mut seen = Vec::new();

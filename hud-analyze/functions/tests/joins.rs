@@ -58,7 +58,7 @@ fn in_order(mut rows: Vec<Row>) -> Vec<Row> {
 }
 
 #[test]
-fn each_row_meets_the_last_one_that_is_not_later() {
+fn each_row_matches_the_last_one_that_is_not_later() {
     let context = context(1, 8192);
     sorted(
         &context,
@@ -97,13 +97,13 @@ fn each_row_meets_the_last_one_that_is_not_later() {
 }
 
 #[test]
-fn each_row_meets_the_innermost_stretch_around_it() {
+fn each_row_matches_the_innermost_interval_around_it() {
     let context = context(1, 8192);
     let polls = [[0, 100, 1], [10, 50, 1], [10, 10, 1], [20, 5, 2], [70, 60, 1]];
     sorted(&context, "polls", &["ts", "dur", "tid"], &polls.map(|r| r.map(Some).to_vec()), 2, 1);
     let times = [(5, 1), (10, 1), (19, 1), (20, 1), (24, 2), (25, 2), (60, 1), (70, 1), (99, 1), (110, 1), (130, 1)];
     sorted(&context, "samples", &["ts", "tid"], &times.map(|(ts, tid)| vec![Some(ts), Some(tid)]), 3, 1);
-    let told = rows(&context, "SELECT ts, ts_right, dur FROM within('samples', 'polls', 'tid')");
+    let found = rows(&context, "SELECT ts, ts_right, dur FROM within('samples', 'polls', 'tid')");
     let expected = [
         (5, Some((0, 100))),
         (10, Some((10, 10))),
@@ -117,11 +117,11 @@ fn each_row_meets_the_innermost_stretch_around_it() {
         (110, Some((70, 60))),
         (130, None),
     ];
-    assert_eq!(told, expected.map(|(ts, met)| vec![Some(ts), met.map(|m| m.0), met.map(|m| m.1)]));
+    assert_eq!(found, expected.map(|(ts, met)| vec![Some(ts), met.map(|m| m.0), met.map(|m| m.1)]));
 }
 
 #[test]
-fn inputs_in_order_need_no_sort_and_what_comes_out_is_in_order() {
+fn sorted_inputs_need_no_sort_and_give_sorted_output() {
     let context = context(4, 8192);
     let all: Vec<Row> = (0..40).map(|i| vec![Some(i), Some(i % 3), Some(5), Some(i)]).collect();
     for (table, partitions) in [("l1", 1), ("r1", 1), ("l3", 3), ("r3", 3)] {
@@ -136,7 +136,7 @@ fn inputs_in_order_need_no_sort_and_what_comes_out_is_in_order() {
     }
     let explained = plan(&context, "SELECT ts, x_right FROM asof('l1', 'u', 'k') ORDER BY ts");
     assert_eq!(explained.matches("SortExec").count(), 1, "{explained}");
-    // A right side of which no column is requested is not joined.
+    // A right side without requested columns is not joined.
     let explained = plan(&context, "SELECT sum(x) FROM asof('l1', 'r1', 'k')");
     assert!(!explained.contains("TimeJoinExec"), "{explained}");
 }
@@ -151,22 +151,22 @@ fn views_and_other_schemas_are_joined_too() {
     ask(&context, "CREATE VIEW late AS SELECT ts + 1 AS ts, k AS of, x FROM t").expect("a view");
     let sql = "SELECT ten, x FROM asof('views.odd', 'late', 'k = of') WHERE ts > 15 AND ten < 190";
     assert_eq!(rows(&context, sql), [[Some(170), Some(14)]]);
-    let told = rows(
+    let found = rows(
         &context,
         "SELECT o.ten, j.x FROM views.odd o JOIN asof('t', 'late', 'k = of') j ON j.ts = o.ts AND o.ts = 9",
     );
-    assert_eq!(told, [[Some(90), Some(9)]]);
+    assert_eq!(found, [[Some(90), Some(9)]]);
 }
 
 #[test]
-fn what_cannot_be_joined_is_told() {
+fn impossible_joins_are_reported() {
     let context = context(1, 4);
     sorted(&context, "t", &["ts", "k"], &[], 1, 1);
     sorted(&context, "d", &["ts", "k", "dur"], &[], 1, 1);
     ask(&context, "CREATE VIEW named AS SELECT ts, CAST(k AS VARCHAR) AS k FROM t").expect("a view");
     ask(&context, "CREATE VIEW fine AS SELECT CAST(ts AS INT) AS ts, k FROM t").expect("a view");
     ask(&context, "CREATE VIEW untimed AS SELECT k FROM t").expect("a view");
-    for (sql, told) in [
+    for (sql, found) in [
         ("SELECT * FROM asof('t', 'nowhere', 'k')", "there is no table or view nowhere"),
         ("SELECT * FROM asof('t', 'no.such.t', 'k')", "there is no table or view no.such.t"),
         ("SELECT * FROM asof('t')", "write it like asof('wakes', 'polls', 'task_id')"),
@@ -178,7 +178,7 @@ fn what_cannot_be_joined_is_told() {
         ("SELECT * FROM within('t', 't', 'k')", "t has no column dur"),
     ] {
         let why = failure(&context, sql);
-        assert!(why.contains(told), "{sql}: {why}");
+        assert!(why.contains(found), "{sql}: {why}");
     }
     assert_eq!(rows(&context, "SELECT * FROM within('t', 'd', 'k')"), Vec::<Row>::new());
 }
@@ -222,18 +222,18 @@ fn keys_are_of_any_type_and_null_equals_nothing() {
             .register_table(name, Arc::new(table.with_sort_order(vec![vec![col("ts").sort(true, false)]])))
             .expect("ok");
     }
-    let told = texts(&context, "SELECT what_right FROM asof('l', 'r', 'host', 'tid')");
-    assert_eq!(told, [Some("one".into()), Some("two".into()), None, None]);
-    let told = texts(&context, "SELECT what_right FROM asof('l', 'r', 'host')");
-    assert_eq!(told, [Some("one".into()), Some("two".into()), None, Some("four".into())]);
+    let found = texts(&context, "SELECT what_right FROM asof('l', 'r', 'host', 'tid')");
+    assert_eq!(found, [Some("one".into()), Some("two".into()), None, None]);
+    let found = texts(&context, "SELECT what_right FROM asof('l', 'r', 'host')");
+    assert_eq!(found, [Some("one".into()), Some("two".into()), None, Some("four".into())]);
     // Text in another form, a number of another width.
     ask(
         &context,
         "CREATE VIEW w AS SELECT ts, arrow_cast(host, 'Utf8View') AS host, CAST(tid AS SMALLINT) AS tid, what FROM r",
     )
     .expect("a view");
-    let told = texts(&context, "SELECT what_right FROM asof('l', 'w', 'host', 'tid')");
-    assert_eq!(told, [Some("one".into()), Some("two".into()), None, None]);
+    let found = texts(&context, "SELECT what_right FROM asof('l', 'w', 'host', 'tid')");
+    assert_eq!(found, [Some("one".into()), Some("two".into()), None, None]);
 }
 
 /// A table that records the requests to it.
@@ -266,8 +266,8 @@ impl TableProvider for Watched {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut filters: Vec<_> = filters.iter().map(|filter| filter.to_string()).collect();
         filters.sort();
-        let told = format!("{projection:?} where {}", filters.join(" and "));
-        self.asked.lock().expect("a lock").push(told);
+        let found = format!("{projection:?} where {}", filters.join(" and "));
+        self.asked.lock().expect("a lock").push(found);
         self.table.scan(state, projection, &[], limit).await
     }
 }
@@ -282,26 +282,26 @@ fn watched(context: &SessionContext, name: &str, all: &[Row]) -> Arc<Mutex<Vec<S
 }
 
 #[test]
-fn only_what_is_needed_is_read_of_both_sides() {
+fn only_the_needed_rows_and_columns_of_both_sides_are_read() {
     let context = context(1, 8192);
     let all: Vec<Row> = (0..40).map(|i| vec![Some(i), Some(i % 3), Some(4), Some(i)]).collect();
     let (left, right) = (watched(&context, "l", &all), watched(&context, "r", &all));
     let take = |asked: &Mutex<Vec<String>>| std::mem::take(&mut *asked.lock().expect("a lock"));
-    let told = rows(&context, "SELECT x_right FROM asof('l', 'r', 'k') WHERE ts >= 10 AND 20 > ts AND x_right > 15");
-    assert_eq!(told, [16, 17, 18, 19].map(|x| vec![Some(x)]));
+    let found = rows(&context, "SELECT x_right FROM asof('l', 'r', 'k') WHERE ts >= 10 AND 20 > ts AND x_right > 15");
+    assert_eq!(found, [16, 17, 18, 19].map(|x| vec![Some(x)]));
     assert_eq!(take(&left), ["Some([0, 1]) where ts < Int64(20) and ts >= Int64(10)"]);
     assert_eq!(take(&right), ["Some([0, 1, 3]) where ts < Int64(20)"]);
-    let told = rows(&context, "SELECT x_right FROM within('l', 'r', 'k') WHERE ts >= 10 AND ts <= 12 AND x <> 11");
-    assert_eq!(told, [[Some(10)], [Some(12)]]);
+    let found = rows(&context, "SELECT x_right FROM within('l', 'r', 'k') WHERE ts >= 10 AND ts <= 12 AND x <> 11");
+    assert_eq!(found, [[Some(10)], [Some(12)]]);
     assert_eq!(take(&left), ["Some([0, 1, 3]) where ts <= Int64(12) and ts >= Int64(10) and x != Int64(11)"]);
     let asked = take(&right);
     assert_eq!(asked.last().map(String::as_str), Some("Some([0, 1, 2, 3]) where ts <= Int64(12)"));
-    let told = rows(&context, "SELECT x FROM asof('l', 'r', 'k') LIMIT 2");
-    assert_eq!((told.len(), take(&right).len()), (2, 0));
+    let found = rows(&context, "SELECT x FROM asof('l', 'r', 'k') LIMIT 2");
+    assert_eq!((found.len(), take(&right).len()), (2, 0));
 }
 
 #[test]
-fn a_lower_bound_reaches_back_by_the_longest_stretch() {
+fn a_lower_bound_reaches_back_by_the_longest_interval() {
     let context = context(1, 8192);
     let folder = tempfile::tempdir().expect("a folder");
     let all: Vec<Row> = (0..40).map(|i| vec![Some(i * 10), Some(i % 3), Some(20 + i % 5), Some(i)]).collect();
@@ -331,7 +331,7 @@ fn a_lower_bound_reaches_back_by_the_longest_stretch() {
 }
 
 #[test]
-fn what_is_held_stays_within_the_memory_pool() {
+fn held_rows_stay_within_the_memory_pool() {
     let many: Vec<Row> = (0..60_000).map(|i| vec![Some(i), Some(i), Some(1), Some(i)]).collect();
     let last: Vec<Row> = vec![vec![Some(70_000), Some(5), Some(1), Some(0)]];
     let fill = |context: &SessionContext| {
@@ -362,10 +362,10 @@ fn rows_of_many_batches_are_copied_together() {
     sorted(&context, "r", &COLUMNS, &right, 1, 1);
     sorted(&context, "l", &COLUMNS, &left, 50, 1);
     for (function, is_within) in [("asof", false), ("within", true)] {
-        let told = rows(&context, &format!("SELECT x, x_right FROM {function}('l', 'r', 'k')"));
+        let found = rows(&context, &format!("SELECT x, x_right FROM {function}('l', 'r', 'k')"));
         let slow: Vec<Row> =
             slow(&left, &right, is_within).into_iter().map(|(l, r)| vec![l[3], r.and_then(|r| r[3])]).collect();
-        assert_eq!(told, slow, "{function}");
+        assert_eq!(found, slow, "{function}");
     }
 }
 
@@ -396,7 +396,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn joins_meet_what_a_search_through_all_rows_finds(
+    fn joins_match_the_rows_that_a_full_search_finds(
         left in side(),
         right in side(),
         size in 1..20_usize,
@@ -417,9 +417,9 @@ proptest! {
         let mut filters = vec!["true".to_owned()];
         filters.extend(from.map(|from| format!("ts >= {from}")));
         filters.extend(to.map(|to| format!("ts < {to}")));
-        let mut told = rows(&context, &format!(
+        let mut found = rows(&context, &format!(
             "SELECT x, ts, k, ts_right, dur_right, x_right FROM {function}('l', 'r', 'k') WHERE {}", filters.join(" AND ")));
-        told.sort();
+        found.sort();
         let is_in = |row: &Row| {
             from.is_none_or(|from| row[0].is_some_and(|ts| ts >= from)) && to.is_none_or(|to| row[0].is_some_and(|ts| ts < to))
         };
@@ -428,6 +428,6 @@ proptest! {
             vec![l[3], l[0], l[1], r[0], r[2], r[3]]
         }).collect();
         slow.sort();
-        prop_assert_eq!(told, slow);
+        prop_assert_eq!(found, slow);
     }
 }

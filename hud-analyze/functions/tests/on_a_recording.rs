@@ -52,37 +52,37 @@ fn slow(
         let of_tid = all.iter().rev().filter(|row| row[0] == tid);
         of_tid.map(|row| (row[1].unwrap_or(0), row[2].unwrap_or(0))).find(|row| is_met(ts.unwrap_or(0), row.0, row.1))
     };
-    let mut told: Vec<_> = left.iter().map(|row| vec![row[0], row[1], met(row[0], row[1]).map(|met| met.0)]).collect();
-    told.sort();
-    told
+    let mut found: Vec<_> = left.iter().map(|row| vec![row[0], row[1], met(row[0], row[1]).map(|met| met.0)]).collect();
+    found.sort();
+    found
 }
 
 #[test]
 fn samples_are_found_in_their_polls() {
     let context = recording();
     let sql = "SELECT ts, tid, ts_right FROM within('samples', 'polls', 'tid')";
-    let mut told = rows(&context, sql);
-    told.sort();
-    assert!(told.len() > 100 && told.iter().any(|row| row[2].is_some()), "{}", told.len());
+    let mut found = rows(&context, sql);
+    found.sort();
+    assert!(found.len() > 100 && found.iter().any(|row| row[2].is_some()), "{}", found.len());
     // Of polls around each other the innermost counts: the one that began last.
-    assert_eq!(told, slow(&context, "samples", "polls", |ts, from, dur| from <= ts && ts < from + dur));
+    assert_eq!(found, slow(&context, "samples", "polls", |ts, from, dur| from <= ts && ts < from + dur));
     assert!(!plan(&context, sql).contains("SortExec"));
 }
 
 #[test]
-fn samples_know_the_stretch_before_them() {
+fn samples_know_the_interval_before_them() {
     let context = recording();
-    let mut told = rows(&context, "SELECT ts, tid, ts_right FROM asof('samples', 'off_cpu', 'tid')");
-    told.sort();
-    assert!(told.len() > 100 && told.iter().any(|row| row[2].is_some()), "{}", told.len());
-    assert_eq!(told, slow(&context, "samples", "off_cpu", |ts, from, _| from <= ts));
+    let mut found = rows(&context, "SELECT ts, tid, ts_right FROM asof('samples', 'off_cpu', 'tid')");
+    found.sort();
+    assert!(found.len() > 100 && found.iter().any(|row| row[2].is_some()), "{}", found.len());
+    assert_eq!(found, slow(&context, "samples", "off_cpu", |ts, from, _| from <= ts));
 }
 
 #[test]
 fn stacks_have_names_and_culprits() {
     let context = recording();
-    let told = texts(&context, "SELECT fold(stack_id) FROM stacks");
-    assert!(told.iter().flatten().any(|stack| stack.contains("test_async_app::") && stack.contains(';')), "{told:?}");
+    let found = texts(&context, "SELECT fold(stack_id) FROM stacks");
+    assert!(found.iter().flatten().any(|stack| stack.contains("test_async_app::") && stack.contains(';')), "{found:?}");
     assert_eq!(
         rows(&context, "SELECT count(*), count(DISTINCT stack_id) FROM stack_frames()"),
         rows(
@@ -98,14 +98,14 @@ fn stacks_have_names_and_culprits() {
 #[test]
 fn quantiles_are_near_those_of_sql() {
     let context = recording();
-    let told = rows(&context, "SELECT quantile(dur, 0.99), quantile(dur, 0.5), total(dur) - sum(dur) FROM polls");
+    let found = rows(&context, "SELECT quantile(dur, 0.99), quantile(dur, 0.5), total(dur) - sum(dur) FROM polls");
     let slow = rows(
         &context,
         "SELECT max(dur) FILTER (WHERE r <= ceil(n * 0.99)), max(dur) FILTER (WHERE r <= ceil(n * 0.5)), 0
          FROM (SELECT dur, row_number() OVER (ORDER BY dur) AS r, count(*) OVER () AS n FROM polls)",
     );
-    for (told, slow) in told[0].iter().zip(&slow[0]) {
-        let (told, slow) = (told.expect("a quantile"), slow.expect("a quantile"));
-        assert!((told - slow).abs() <= slow / 32, "{told} {slow}");
+    for (found, slow) in found[0].iter().zip(&slow[0]) {
+        let (found, slow) = (found.expect("a quantile"), slow.expect("a quantile"));
+        assert!((found - slow).abs() <= slow / 32, "{found} {slow}");
     }
 }

@@ -27,11 +27,11 @@ fn moments_and_durations_are_constants_to_the_planner() {
 }
 
 #[test]
-fn what_is_no_moment_or_duration_is_told_at_planning() {
+fn invalid_times_and_durations_are_reported_at_planning() {
     let context = context(1, 8192);
     unsorted(&context, "empty", &["ts"], &[], 1);
-    for (sql, told) in [
-        ("SELECT * FROM empty WHERE ts >= at('tomorrow')", "no moment, write it like +12.5s"),
+    for (sql, found) in [
+        ("SELECT * FROM empty WHERE ts >= at('tomorrow')", "is not a time, write it like +12.5s"),
         ("SELECT * FROM empty WHERE ts >= ns('10')", "is not a duration, write it like 12.5s"),
         ("SELECT time_bucket('0s', ts) FROM empty", "a step of more than 0 ns"),
         ("SELECT time_bucket(-5, ts) FROM empty", "a step of more than 0 ns"),
@@ -41,20 +41,20 @@ fn what_is_no_moment_or_duration_is_told_at_planning() {
         ("SELECT time_bucket('1s')", "time_bucket takes 2, not 1 arguments"),
     ] {
         let why = failure(&context, sql);
-        assert!(why.contains(told), "{sql}: {why}");
+        assert!(why.contains(found), "{sql}: {why}");
     }
     let why = failure(&context, "SELECT at(x) FROM (VALUES ('+1s'), ('tomorrow')) v(x)");
-    assert!(why.contains("no moment"), "{why}");
+    assert!(why.contains("is not a time"), "{why}");
 }
 
 #[test]
 fn numbers_and_names_read_as_people_write_them() {
     let context = context(1, 8192);
-    let told = |sql: &str| texts(&context, sql).into_iter().next().flatten();
-    assert_eq!(told("SELECT human(12400000)").as_deref(), Some("12.4 ms"));
-    assert_eq!(told("SELECT human(NULL)"), None);
-    assert_eq!(told("SELECT clock(at('+1.5s'))").as_deref(), Some("22:13:21.500"));
-    assert_eq!(told("SELECT short_type('app::f::{async_fn_env#0}<u8>')").as_deref(), Some("app::f"));
+    let found = |sql: &str| texts(&context, sql).into_iter().next().flatten();
+    assert_eq!(found("SELECT human(12400000)").as_deref(), Some("12.4 ms"));
+    assert_eq!(found("SELECT human(NULL)"), None);
+    assert_eq!(found("SELECT clock(at('+1.5s'))").as_deref(), Some("22:13:21.500"));
+    assert_eq!(found("SELECT short_type('app::f::{async_fn_env#0}<u8>')").as_deref(), Some("app::f"));
     assert_eq!(
         texts(&context, "SELECT short_type(x) FROM (VALUES ('a::B<u8>'), (NULL), ('a::B<u8>'), ('\u{1b}[2J')) v(x)"),
         [Some("a::B".into()), None, Some("a::B".into()), Some("\\x1b[2J".into())]
@@ -120,8 +120,8 @@ proptest! {
         let context = context(2, 7);
         let all: Vec<_> = times.iter().map(|ts| vec![*ts]).collect();
         unsorted(&context, "t", &["ts"], &all, 7);
-        let mut told = rows(&context, &format!("SELECT time_bucket({step}, ts) FROM t"));
-        told.sort();
+        let mut found = rows(&context, &format!("SELECT time_bucket({step}, ts) FROM t"));
+        found.sort();
         let mut slow: Vec<_> = times
             .iter()
             .map(|ts| vec![ts.map(|ts| {
@@ -131,7 +131,7 @@ proptest! {
             })])
             .collect();
         slow.sort();
-        prop_assert_eq!(told, slow);
+        prop_assert_eq!(found, slow);
     }
 
     #[test]

@@ -60,6 +60,7 @@ fn in_command(catalogue: &Catalogue, line: &str, cursor: usize) -> Vec<Suggestio
         ["\\df"] => functions(catalogue, at, |_| true, ""),
         ["\\pset"] => OPTIONS.iter().map(|(option, about)| plain(option, about)).collect(),
         ["\\pset", "format"] => Format::names().iter().map(|format| plain(format, "")).collect(),
+        ["\\pset", "times"] => ["human", "ns"].map(|value| plain(value, "")).into(),
         ["\\x" | "\\timing"] | ["\\pset", "expanded" | "timing"] => ["on", "off"].map(|value| plain(value, "")).into(),
         _ => Vec::new(),
     };

@@ -95,15 +95,9 @@ fn columns<const N: usize>(rows: &[[String; N]], width: Option<usize>) -> String
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// A duration: `12.4 ms`.
+/// A duration.
 pub(crate) fn duration(time: Duration) -> String {
-    let nanos = time.as_nanos();
-    let (unit, name) = match nanos {
-        0..1_000_000 => (1_000, "µs"),
-        1_000_000..1_000_000_000 => (1_000_000, "ms"),
-        _ => (1_000_000_000, "s"),
-    };
-    format!("{}.{} {name}", nanos / unit, nanos % unit * 10 / unit)
+    hud_common::units::duration(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -133,6 +127,6 @@ mod tests {
         assert_eq!(columns(&rows, None), "日本  x\na     \\x1b[2J\n");
         let rows = [["a".to_owned(), "words that are more than fit a line".to_owned()]];
         assert_eq!(columns(&rows, Some(25)), "a  words that are more\n   than fit a line\n");
-        assert_eq!(duration(Duration::from_micros(12_480)), "12.4 ms");
+        assert_eq!(duration(Duration::from_micros(12_480)), "12.5 ms");
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     database::Catalogue,
     highlight::SqlHighlighter,
     history::{self, BoundedHistory},
-    run::note,
+    note::note,
     splitter,
 };
 

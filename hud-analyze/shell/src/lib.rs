@@ -19,6 +19,7 @@ mod editor;
 mod error;
 mod highlight;
 mod history;
+mod note;
 mod pager;
 mod progress;
 mod run;

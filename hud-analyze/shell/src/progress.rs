@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::HumanCount;
+use hud_common::units::{count, share};
 
 use crate::{
     control::{Control, lock},
@@ -70,12 +70,14 @@ fn line(control: &Control, elapsed: Duration) -> String {
         return format!("cancelling, {elapsed}");
     }
     let phase = hud_common::clean(if reached.phase.is_empty() { "running" } else { &reached.phase });
+    let rows = |n: u64| count(i64::try_from(n).unwrap_or(i64::MAX));
     let rows = match (reached.read, reached.total) {
         (0, _) => String::new(),
-        (read, 0) => format!(", {} rows", HumanCount(read)),
+        (read, 0) => format!(", {} rows", rows(read)),
         (read, total) => {
-            let share = (u128::from(read) * 100 / u128::from(total)).min(100);
-            format!(", {} of {} rows ({share} %)", HumanCount(read), HumanCount(total))
+            let thousandths = (u128::from(read) * 1_000 / u128::from(total)).min(1_000);
+            let share = share(i64::try_from(thousandths).unwrap_or(1_000));
+            format!(", {} of {} rows ({share})", rows(read), rows(total))
         }
     };
     format!("{phase}{rows}, {elapsed}; Ctrl-C cancels")
@@ -89,17 +91,17 @@ mod tests {
     fn the_line_shows_known_numbers_only() {
         let time = Duration::from_millis(2_300);
         let control = Control::new();
-        assert_eq!(line(&control, time), "running, 2.3 s; Ctrl-C cancels");
+        assert_eq!(line(&control, time), "running, 2.30 s; Ctrl-C cancels");
         control.set_phase("reading \x1bpolls");
         control.set_total(100_000_000);
         control.set_read(12_345_678);
         assert_eq!(
             line(&control, time),
-            "reading \\x1bpolls, 12,345,678 of 100,000,000 rows (12 %), 2.3 s; Ctrl-C cancels"
+            "reading \\x1bpolls, 12,345,678 of 100,000,000 rows (12.3 %), 2.30 s; Ctrl-C cancels"
         );
         control.set_read(u64::MAX);
         assert!(line(&control, time).contains("(100 %)"));
         control.cancel();
-        assert_eq!(line(&control, time), "cancelling, 2.3 s");
+        assert_eq!(line(&control, time), "cancelling, 2.30 s");
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     describe,
     editor::{self, ShellPrompt},
     error::{Result, ShellError},
+    note::note,
     pager::{self, Output},
     progress::Progress,
     settings::{Format, Settings},
@@ -135,7 +136,7 @@ impl Runner<'_> {
         self.script(Some(&path.to_string_lossy()), &mut BufReader::new(file))
     }
 
-    /// Runs statements and commands, of which the last statement need not end with `;`.
+    /// Runs statements and commands; the last statement need not end with `;`.
     fn script(&mut self, name: Option<&str>, lines: &mut dyn BufRead) -> Result<Flow> {
         let at = |line: usize, error: ShellError| match name {
             Some(name) => error.at(name, line),
@@ -329,9 +330,4 @@ fn footer(out: &mut dyn Write, settings: &Settings, summary: &Summary) -> io::Re
         }
         _ => Ok(()),
     }
-}
-
-/// Prints a message on standard error.
-pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }

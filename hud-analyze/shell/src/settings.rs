@@ -31,11 +31,12 @@ impl Format {
     }
 
     /// Whether a terminal cannot show it.
-    pub(crate) const fn is_binary(self) -> bool {
+    pub const fn is_binary(self) -> bool {
         matches!(self, Format::Arrow | Format::Parquet)
     }
 
-    pub(crate) fn name(self) -> String {
+    /// Its name.
+    pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
@@ -58,18 +59,21 @@ pub struct Settings {
     pub footer: bool,
     /// Whether the duration of statements is printed (by the shell).
     pub timing: bool,
+    /// Whether times and durations in tables are nanoseconds, as in other formats.
+    pub raw_times: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { format: Format::Table, expanded: false, width: None, footer: true, timing: false }
+        Settings { format: Format::Table, expanded: false, width: None, footer: true, timing: false, raw_times: false }
     }
 }
 
 /// The options of `\pset`, with descriptions.
-pub(crate) const OPTIONS: [(&str, &str); 3] = [
+pub(crate) const OPTIONS: [(&str, &str); 4] = [
     ("format", "output format: table, json, ndjson, csv, markdown, arrow or parquet"),
     ("expanded", "show each row as a block of lines: on or off (also \\x)"),
+    ("times", "times and durations in tables: human, or ns for nanoseconds"),
     ("timing", "print the duration of statements: on or off (also \\timing)"),
 ];
 
@@ -83,6 +87,12 @@ impl Settings {
                 self.format = found.ok_or_else(|| {
                     ShellError::usage(format!("there is no format {}", value.unwrap_or_default()), hint())
                 })?;
+            }
+            ("times", Some("human")) => self.raw_times = false,
+            ("times", Some("ns")) => self.raw_times = true,
+            ("times", value) => {
+                let why = format!("times are not shown as {}", value.unwrap_or("nothing"));
+                return Err(ShellError::usage(why, "use human or ns"));
             }
             ("expanded", value) => self.expanded = switch(value, self.expanded)?,
             ("timing", value) => self.timing = switch(value, self.timing)?,
@@ -100,6 +110,7 @@ impl Settings {
         match option {
             "format" => self.format.name(),
             "expanded" => on(self.expanded),
+            "times" => if self.raw_times { "ns" } else { "human" }.to_owned(),
             _ => on(self.timing),
         }
     }
@@ -121,13 +132,23 @@ mod tests {
     #[test]
     fn options_are_set_and_shown() {
         let mut settings = Settings::default();
-        for (option, value, shown) in
-            [("format", Some("CSV"), "csv"), ("expanded", None, "on"), ("timing", Some("on"), "on")]
-        {
+        for (option, value, shown) in [
+            ("format", Some("CSV"), "csv"),
+            ("expanded", None, "on"),
+            ("timing", Some("on"), "on"),
+            ("times", Some("ns"), "ns"),
+        ] {
             settings.set(option, value).unwrap();
             assert_eq!(settings.get(option), shown, "{option}");
         }
-        for (option, value) in [("format", Some("xml")), ("format", None), ("timing", Some("maybe")), ("a", None)] {
+        for (option, value) in [
+            ("format", Some("xml")),
+            ("format", None),
+            ("timing", Some("maybe")),
+            ("times", None),
+            ("times", Some("s")),
+            ("a", None),
+        ] {
             assert!(settings.set(option, value).is_err(), "{option}");
         }
     }

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn enter_runs_what_is_complete() {
+    fn enter_runs_complete_input() {
         for text in ["", "select 1;", "select 1; -- done", "\\d", "select\n\\d polls", "quit", "-- a comment"] {
             assert!(is_complete(text), "{text}");
         }

@@ -30,9 +30,9 @@ fn runs_statements_and_recalls_them_from_the_history() {
     t.prompt();
     // A search.
     t.press("\x12moons");
-    t.until("what was searched", |t| t.line().contains("(search moons) select moons from planets limit 1;"));
+    t.until("the search", |t| t.line().contains("(search moons) select moons from planets limit 1;"));
     t.press("\r");
-    t.until("what was found", |t| t.line() == "hud> select moons from planets limit 1;");
+    t.until("the statement found", |t| t.line() == "hud> select moons from planets limit 1;");
     t.press(CTRL_C);
     t.prompt();
     t.press(CTRL_D);
@@ -132,7 +132,7 @@ fn ctrl_c_cancels_the_statement_and_not_the_shell() {
     t.until_shown("Mercury\n(1 row)");
     // At the prompt it discards the input.
     t.press("select 'abc");
-    t.until("what was typed", |t| t.line() == "hud> select 'abc");
+    t.until("the typed text", |t| t.line() == "hud> select 'abc");
     t.press(CTRL_C);
     t.prompt();
     t.enter("select name from planets limit 2;");

@@ -22,10 +22,13 @@ use crate::{
 /// Explanation of TIME, at the end of a command's help.
 pub(crate) const TIMES: &str = "\
 TIME is one of:
-  +12.5s                  time since the start of the session
+  +12.5s, 12.5s or 12.5   time since the start of the session
   -30s                    time before its end
   14:03:20                time of day in UTC, as tables show it
   2026-01-31T14:03:20Z    RFC 3339";
+
+/// Rows in table and markdown without `--limit`.
+const LIMIT: usize = 20;
 
 // The sessions to read.
 #[derive(Args, Debug)]
@@ -102,6 +105,17 @@ pub(crate) struct ViewArgs {
     pub(crate) wide: bool,
     #[command(flatten)]
     pub(crate) query: QueryOptions,
+}
+
+impl ViewArgs {
+    /// The maximum number of rows; `None` for all.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        match self.limit {
+            Some(0) => None,
+            Some(limit) => Some(limit),
+            None => self.query.format.is_text().then_some(LIMIT),
+        }
+    }
 }
 
 // Restriction to a task.

@@ -97,8 +97,9 @@ fn format(args: &ExportArgs) -> Result<Format> {
     args.format.or_else(of_name).ok_or_else(|| Error::Usage {
         message: "the output format is not specified".into(),
         hint: format!(
-            "use --format ({}) or an output file with a known extension",
-            Format::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
+            "use --format ({}), or name the output by its format ({})",
+            Format::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", "),
+            Format::ALL.iter().map(|format| format!("NAME.{}", format.extension())).collect::<Vec<_>>().join(", ")
         ),
     })
 }

@@ -2,11 +2,12 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, FromArgMatches as _};
 use datafusion::common::ScalarValue;
+use hud_shell::Format;
 
 use crate::{
     commands::{
         args::{TIMES, ViewArgs},
-        views,
+        task_tree, views,
     },
     error::Result,
     human::parse_duration,
@@ -15,12 +16,14 @@ use crate::{
         defaults,
         header::{Item, Unit},
         schema,
-        view::{ALL, Arguments, View},
+        view::{ALL, Arguments, TASK_TREE, View},
+        window::Window,
     },
 };
 
 /// Views that hand-written commands show.
-const BY_HAND: [&str; 7] = ["blocking", "blocking_each", "hotspots", "tasks", "tasks_by_type", "timeline", "workers"];
+const BY_HAND: [&str; 8] =
+    ["blocking", "blocking_each", "findings", "hotspots", "tasks", "tasks_by_type", "timeline", "workers"];
 
 /// The views with a generated command.
 pub(crate) fn views() -> impl Iterator<Item = &'static View> {
@@ -37,7 +40,8 @@ pub(crate) fn add(command: Command) -> Command {
     views().fold(command, |command, view| command.subcommand(of(view)))
 }
 
-fn of(view: &View) -> Command {
+/// The command of a view: its parameters as options.
+pub(super) fn of(view: &View) -> Command {
     let about = schema::about(view);
     let command = Command::new(name(view)).about(sentence(about)).after_help(TIMES);
     let parameters = view.header().map(|header| header.parameters).unwrap_or_default();
@@ -82,6 +86,16 @@ pub(crate) async fn run(view: &View, given: &ArgMatches, out: &mut Stdout) -> Re
     let args = ViewArgs::from_arg_matches(given).unwrap_or_else(|error| error.exit());
     let catalog = args.sessions.open(&args.query.settings())?;
     let window = args.range.within(&catalog).await?;
+    let arguments = arguments(view, given, window)?;
+    let is_tree = view.name == TASK_TREE.name && args.query.format == Format::Table && !args.wide;
+    if is_tree && catalog.sessions().len() == 1 {
+        return task_tree::show(&catalog, &arguments, &args, window, out).await;
+    }
+    views::show(&catalog, *view, arguments, &args, out).await
+}
+
+/// The values of a view's parameters: those given, otherwise their defaults.
+pub(super) fn arguments(view: &View, given: &ArgMatches, window: Window) -> Result<Arguments> {
     let mut arguments = Arguments::default();
     for parameter in view.header()?.parameters {
         let value = match parameter.unit {
@@ -91,5 +105,5 @@ pub(crate) async fn run(view: &View, given: &ArgMatches, out: &mut Stdout) -> Re
         };
         arguments.set(&parameter.name, value.unwrap_or_else(|| defaults::of(&parameter, window)));
     }
-    views::show(&catalog, *view, arguments, &args, out).await
+    Ok(arguments)
 }

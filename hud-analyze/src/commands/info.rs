@@ -1,4 +1,4 @@
-//! `info`: what was recorded, when, with which settings, and how completely.
+//! `info`: target, time, settings and completeness of a recording.
 
 use std::{collections::BTreeMap, io::Write};
 
@@ -19,7 +19,7 @@ use crate::{
     source::recovery::{State, recovery_in_words},
 };
 
-/// Show what was recorded, when, with which settings, and how completely
+/// Show target, time, settings and completeness of a recording
 #[derive(Args, Debug)]
 pub(crate) struct InfoArgs {
     #[command(flatten)]

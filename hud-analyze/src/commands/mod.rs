@@ -3,10 +3,13 @@
 pub(crate) mod args;
 pub(crate) mod diff;
 pub(crate) mod export;
+pub(crate) mod findings;
 pub(crate) mod generated;
 pub(crate) mod info;
 pub(crate) mod maintenance;
+pub(crate) mod recorded;
 pub(crate) mod replay;
 pub(crate) mod sql;
+pub(crate) mod task_tree;
 pub mod verify;
 pub(crate) mod views;

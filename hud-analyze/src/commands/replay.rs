@@ -120,10 +120,9 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<()> {
 
 /// Draws the cockpit's screen into `output`, or on stdout.
 pub(crate) fn screenshot(args: &ScreenshotArgs, output: Option<OutputFile>) -> Result<()> {
+    let picture = picture(args)?;
     let (seats, options) = seats(open(&args.target.sessions)?, &args.target, true);
     let shot = Shot::take(seats, &options, args.size).map_err(failed)?;
-    let extension = args.output.as_ref().and_then(|path| path.extension()).and_then(|e| e.to_str());
-    let picture = args.format.or(extension.and_then(|e| Picture::from_str(e, true).ok())).unwrap_or(Picture::Txt);
     let bytes = match picture {
         Picture::Txt => shot.text().into_bytes(),
         Picture::Ansi => shot.ansi().into_bytes(),
@@ -137,6 +136,19 @@ pub(crate) fn screenshot(args: &ScreenshotArgs, output: Option<OutputFile>) -> R
         _ => (io::stdout().write_all(&bytes), "the image".to_owned()),
     };
     written.map_err(Error::io(format!("write {place}")))
+}
+
+/// The format of `--format`, otherwise the one of the output file's extension; text without either.
+fn picture(args: &ScreenshotArgs) -> Result<Picture> {
+    let extension = args.output.as_ref().and_then(|path| path.extension()).map(|extension| extension.to_string_lossy());
+    match (args.format, extension) {
+        (Some(format), _) => Ok(format),
+        (None, None) => Ok(Picture::Txt),
+        (None, Some(extension)) => Picture::from_str(&extension, true).map_err(|_| Error::Usage {
+            message: format!("there is no image format {}", hud_common::clean(&extension)),
+            hint: "name the output .txt, .ansi, .svg or .png, or use --format".into(),
+        }),
+    }
 }
 
 fn failed(error: ui::UiError) -> Error {

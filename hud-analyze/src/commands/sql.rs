@@ -49,7 +49,7 @@ use crate::{
         limits,
         opened::{OpenSessions, Settings as QuerySettings},
         schema::{self, VIEWS},
-        single_partition,
+        single_partition, units,
         view::ALL,
     },
 };
@@ -126,7 +126,7 @@ fn greeting(catalog: &Catalog) -> String {
         [session] => {
             let manifest = session.manifest();
             let exe = manifest.exe.rsplit('/').next().unwrap_or_default();
-            format!("{exe} on {}, {} UTC", manifest.host, human::date_time(manifest.start))
+            format!("{exe} on {}, {}", manifest.host, human::date_time(manifest.start))
         }
         several => format!("{} sessions; `host` and `session` are columns of every table", several.len()),
     }
@@ -206,10 +206,12 @@ impl Sql<'_> {
         };
         let mut work = Working(self.runtime.spawn(work.run()));
         let mut summary = Summary::default();
-        while let Some(Answer { schema, plan, mut batches }) = answers.recv().await {
+        while let Some(Answer { schema, units, plan, mut batches }) = answers.recv().await {
             let batches = Box::pin(stream::poll_fn(move |cx| batches.poll_recv(cx)));
             let answer = Rows { schema, batches };
-            let shape = Shape { null: "-", expanded: settings.expanded, width: settings.width, ..Shape::default() };
+            let units = if settings.raw_times { Vec::new() } else { units };
+            let Settings { expanded, width, .. } = *settings;
+            let shape = Shape { units, null: "-", expanded, width, ..Shape::default() };
             let write = write::write_rows(self.catalog, answer, settings.format, &shape, out);
             tokio::pin!(write);
             let mut pause = TICK;
@@ -219,7 +221,7 @@ impl Sql<'_> {
                     () = time::sleep(pause) => {
                         let began = Instant::now();
                         control.set_read(read(&plan));
-                        // A scan has 20 metrics for each open segment, all of which are added up.
+                        // A scan has 20 metrics for each open segment, and all are added up.
                         pause = TICK.max(began.elapsed().saturating_mul(LEAST_PAUSE));
                     }
                 }
@@ -245,6 +247,7 @@ struct Work {
 /// The result of a running statement.
 struct Answer {
     schema: SchemaRef,
+    units: Vec<Option<Unit>>,
     plan: Arc<dyn ExecutionPlan>,
     batches: mpsc::Receiver<Result<RecordBatch>>,
 }
@@ -266,6 +269,7 @@ impl Work {
             self.control.set_phase("planning");
             let plan = self.context.state().statement_to_plan(statement).await?;
             limits::check_plan(&plan, settings.allow_files)?;
+            let units = units::of(&plan);
             let frame = self.context.execute_logical_plan(plan).await.map_err(|e| self.opened.explain(e.into()))?;
             // A statement such as CREATE VIEW has no result.
             if frame.schema().fields().is_empty() {
@@ -282,7 +286,7 @@ impl Work {
             self.control.set_phase("reading");
             self.control.set_total(expected(&plan));
             let (sender, batches) = mpsc::channel(1);
-            if self.answers.send(Answer { schema, plan, batches }).await.is_err() {
+            if self.answers.send(Answer { schema, units, plan, batches }).await.is_err() {
                 return Ok(());
             }
             while let Some(batch) = stream.next().await {
@@ -298,7 +302,8 @@ impl Work {
 
 fn parse(sql: &str) -> Result<Vec<Statement>> {
     limits::check_text(sql)?;
-    let mut statements: Vec<_> = DFParserBuilder::new(sql).build()?.parse_statements()?.into();
+    let parsed = DFParserBuilder::new(sql).build().and_then(|mut parser| parser.parse_statements());
+    let mut statements: Vec<_> = parsed.map_err(|error| Error::from(error).pointing_into(sql))?.into();
     statements.iter_mut().try_for_each(limits::check_statement)?;
     statements.iter_mut().for_each(schema::rename_view_calls);
     Ok(statements)

@@ -1,25 +1,26 @@
 //! The commands of views that need more than their header says: `hotspots`, `blocking`, `workers`, `tasks`, `timeline`.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use clap::Args;
 use hud_shell::Format;
 
 use crate::{
-    commands::args::{TIMES, TaskArg, ThreadArg, ViewArgs},
+    commands::{
+        args::{TIMES, TaskArg, ThreadArg, ViewArgs},
+        recorded,
+    },
     error::{Error, Result},
-    human::parse_duration,
-    output::{stdout::Stdout, timeline, write},
+    human::{self, parse_duration},
+    output::{stdout::Stdout, table::Shape, timeline, write},
     query::{
         catalog::Catalog,
         defaults,
+        header::Item,
         view::{self, Arguments, View},
         window::Window,
     },
 };
-
-/// Rows in table and markdown without `--limit`.
-const LIMIT: usize = 20;
 
 /// Show CPU time by function or source line, and task type
 #[derive(Args, Debug)]
@@ -75,19 +76,23 @@ pub(crate) struct WorkersArgs {
     thread: ThreadArg,
 }
 
-/// Show tasks or task types, busiest first
+/// Show polls, busy and blocked time by task type, busiest first
 #[derive(Args, Debug)]
 #[command(after_help = format!("{TIMES}\n\n\
 Examples:
   hud-analyze tasks SESSION
-  hud-analyze tasks SESSION --by-type"))]
+  hud-analyze tasks SESSION --each
+  hud-analyze tasks SESSION --task 42"))]
 pub(crate) struct TasksArgs {
     #[command(flatten)]
     view: ViewArgs,
     #[command(flatten)]
     task: TaskArg,
-    /// One row per task type, with the median and 99th percentile of its poll durations
-    #[arg(long, conflicts_with = "task")]
+    /// One row per task, instead of one per task type
+    #[arg(long)]
+    each: bool,
+    // The default: types come first.
+    #[arg(long, hide = true, conflicts_with_all = ["each", "task"])]
     by_type: bool,
 }
 
@@ -130,6 +135,11 @@ impl ThreadArg {
     }
 }
 
+fn window_of(arguments: &Arguments) -> Window {
+    let int = |name| arguments.int_of(name).unwrap_or_default();
+    Window { from: int("from"), to: int("to") }
+}
+
 fn arguments_of(window: Window) -> Arguments {
     Arguments::default().int("from", window.from).int("to", window.to)
 }
@@ -158,7 +168,8 @@ pub(crate) async fn workers(args: &WorkersArgs, out: &mut Stdout) -> Result<()> 
 
 pub(crate) async fn tasks(args: &TasksArgs, out: &mut Stdout) -> Result<()> {
     let (catalog, arguments) = args.view.begin().await?;
-    let view = if args.by_type { view::TASKS_BY_TYPE } else { view::TASKS };
+    let is_each = args.each || args.task.task.is_some();
+    let view = if is_each && !args.by_type { view::TASKS } else { view::TASKS_BY_TYPE };
     show(&catalog, view, arguments.int("task", args.task.task), &args.view, out).await
 }
 
@@ -193,12 +204,68 @@ pub(crate) async fn show(
     args: &ViewArgs,
     out: &mut Stdout,
 ) -> Result<()> {
-    let format = args.query.format;
-    let limit = match args.limit {
-        Some(0) => None,
-        Some(limit) => Some(limit),
-        None => format.is_text().then_some(LIMIT),
-    };
+    let window = window_of(&arguments);
     let frames = view.plan_each(catalog.opened(), &arguments).await?;
-    write::write(catalog, frames, &view.header()?.columns, format, limit, args.wide, out).await
+    let columns = view.header()?.columns;
+    write::write(catalog, frames, args.query.format, shape(&view, &columns, window, args), out).await?;
+    if args.query.format == Format::Table {
+        note_coverage(catalog, &view, window).await?;
+    }
+    Ok(())
+}
+
+/// How a view's rows are shown.
+pub(crate) fn shape<'a>(view: &View, columns: &'a [Item], window: Window, args: &ViewArgs) -> Shape<'a> {
+    let empty = Some(no_rows(view, window));
+    Shape { columns, limit: args.limit(), wide: args.wide, empty, ..Shape::default() }
+}
+
+/// The answer of a view without rows: `No events were lost in 6.02 s.`
+pub(crate) fn no_rows(view: &View, window: Window) -> String {
+    format!("{} in {}.", empty(view.name), human::nanos(window.dur()))
+}
+
+/// Reports on stderr if the view rests on streams that were recorded for a part of the time only.
+pub(crate) async fn note_coverage(catalog: &Catalog, view: &View, window: Window) -> Result<()> {
+    let note = recorded::shares(catalog, window).await?.and_then(|shares| recorded::note(view, &shares));
+    if let Some(note) = note {
+        let _ = writeln!(io::stderr(), "note: {note}");
+    }
+    Ok(())
+}
+
+/// The answer of a view without rows, without its end.
+fn empty(view: &str) -> &'static str {
+    match view {
+        "hotspots" | "cpu_flame" => "No CPU samples",
+        "hotspots_by" => "No CPU samples and no off-CPU intervals",
+        "off_cpu_flame" => "No off-CPU intervals",
+        "blocking" | "blocking_each" => "Nothing blocked a worker or kept it busy for longer than the thresholds",
+        "workers" | "timeline" => "No workers were observed",
+        "tasks" | "tasks_by_type" => "No tasks were observed",
+        "task_tree" => "No spawned tasks were observed",
+        "polls_histogram" | "critical_path" => "No polls were recorded",
+        "wake_latency" => "No wake-to-poll latencies were recorded",
+        "wake_chains" => "No wakes were recorded",
+        "run_queue" => "No thread waited for a CPU",
+        "blocking_pool" => "No jobs ran in the blocking pool",
+        "locks" => "No waits for locks",
+        "findings" => "No problems found",
+        "coverage" => "No stream was recorded",
+        "drops" => "No events were lost",
+        "overhead" => "The cost of hud was not recorded",
+        _ => "No rows",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_view_has_a_sentence_for_no_rows() {
+        for view in view::ALL {
+            assert_ne!(empty(view.name), "No rows", "{}", view.name);
+        }
+    }
 }

@@ -10,7 +10,10 @@ use arrow::{
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::stdout::may_colour;
+use super::{
+    names::{self, is_name},
+    stdout::may_colour,
+};
 use crate::{
     error::Result,
     human,
@@ -21,15 +24,21 @@ use crate::{
 const GAP: u16 = 2;
 /// Minimum width of shortened columns.
 const MIN_WIDTH: usize = 12;
+/// Numbers that a narrow table keeps.
+const KEPT_NUMBERS: usize = 2;
 
 /// How a result is shown as a table.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Shape<'a> {
-    /// Columns with a known unit.
+    /// A view's columns, with their units.
     pub(crate) columns: &'a [Item],
+    /// The units of other queries' columns, by position.
+    pub(crate) units: Vec<Option<Unit>>,
+    /// Text in place of a table without rows.
+    pub(crate) empty: Option<String>,
     /// Maximum number of rows.
     pub(crate) limit: Option<usize>,
-    /// Show columns that are null in all rows.
+    /// Show all columns, and names in full.
     pub(crate) wide: bool,
     /// Text for null.
     pub(crate) null: &'a str,
@@ -50,12 +59,17 @@ pub(crate) fn spell(unit: Unit, value: i64) -> String {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a cast from a float saturates")]
+fn saturated(value: f64) -> i64 {
+    value.round() as i64
+}
+
 /// Alignment and shortening of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// Right-aligned, never shortened.
     Number,
-    /// Shortened in the middle: crate and function are the most informative parts of a path.
+    /// Names are shortened by their structure, other texts in the middle.
     Text,
     /// Shortened at the start: the end of a file path is the most informative part.
     Path,
@@ -85,14 +99,16 @@ impl Table {
         let items = shape.columns;
         let fields = schema.fields();
         let unit = |name: &str| items.iter().find(|c| c.name == name).map(|c| c.unit);
-        let units: Vec<_> = fields.iter().map(|f| unit(f.name())).collect();
+        let by_position = |at: usize| shape.units.get(at).copied().flatten();
+        let units: Vec<_> =
+            fields.iter().enumerate().map(|(at, f)| by_position(at).or_else(|| unit(f.name()))).collect();
         let place = fields.windows(2).position(|pair| pair[0].name() == "file" && pair[1].name() == "line");
         let place = place.filter(|_| !items.is_empty());
 
         let columns = fields.iter().zip(&units).map(|(field, unit)| {
             let look = if field.data_type().is_numeric() { Look::Number } else { Look::Text };
             let name = hud_common::clean(field.name()).into_owned();
-            match (unit, name.strip_suffix("_share")) {
+            match (unit.filter(|_| !items.is_empty()), name.strip_suffix("_share")) {
                 // `9.8 %` shows that it is a share.
                 (Some(Unit::Share), Some(of)) if schema.column_with_name(of).is_none() => (of.to_string(), look),
                 (Some(Unit::Share), Some(_)) => ("share".to_string(), look),
@@ -114,6 +130,10 @@ impl Table {
                     _ if column.is_null(row) => shape.null.to_string(),
                     (Some(unit), DataType::Int64) => spell(*unit, column.as_primitive::<Int64Type>().value(row)),
                     (Some(unit), DataType::Int32) => spell(*unit, column.as_primitive::<Int32Type>().value(row).into()),
+                    // A mean, in SQL.
+                    (Some(Unit::Ns), DataType::Float64) => {
+                        human::nanos(saturated(column.as_primitive::<Float64Type>().value(row)))
+                    }
                     (Some(Unit::Share), DataType::Float64) => {
                         human::percent(column.as_primitive::<Float64Type>().value(row))
                     }
@@ -142,6 +162,77 @@ impl Table {
                 self.rows.iter_mut().for_each(|row| drop(row.remove(i)));
             }
         }
+    }
+
+    /// Leaves out columns until the table fits into `width` with whole identifiers, the least important first, and returns
+    /// their names. The first column, the first column of names and two columns of numbers stay.
+    pub(crate) fn leave_out(&mut self, width: usize) -> Vec<String> {
+        let mut left_out = Vec::new();
+        while self.least_width() > width {
+            let ranks = self.ranks();
+            let droppable = ranks.iter().enumerate().filter_map(|(at, rank)| Some((rank.as_ref()?, at)));
+            // Of equal rank, the last.
+            let Some((_, at)) = droppable.min_by_key(|(rank, at)| (**rank, std::cmp::Reverse(*at))) else { break };
+            left_out.push(self.columns.remove(at).0);
+            self.rows.iter_mut().for_each(|row| drop(row.remove(at)));
+        }
+        left_out.reverse();
+        left_out
+    }
+
+    /// How important each column is; `None` for those that stay.
+    fn ranks(&self) -> Vec<Option<u8>> {
+        let (mut numbers, mut names) = (0, 0);
+        let rank = |(at, (_, look)): (usize, &(String, Look))| match look {
+            Look::Number => {
+                numbers += 1;
+                (at > 0 && numbers > KEPT_NUMBERS).then_some(0)
+            }
+            Look::Path => Some(2),
+            Look::Text if self.has_names(at) => {
+                names += 1;
+                (at > 0 && names > 1).then_some(3)
+            }
+            Look::Text if self.has_flags(at) => (at > 0).then_some(0),
+            Look::Text => (at > 0).then_some(1),
+        };
+        self.columns.iter().enumerate().map(rank).collect()
+    }
+
+    fn has_flags(&self, column: usize) -> bool {
+        self.rows.iter().filter_map(|row| row.get(column)).all(|cell| matches!(cell.as_str(), "true" | "false"))
+    }
+
+    fn has_names(&self, column: usize) -> bool {
+        self.rows.iter().filter_map(|row| row.get(column)).any(|cell| is_name(cell))
+    }
+
+    /// The width of the table if names are as short as they may be.
+    fn least_width(&self) -> usize {
+        let gaps = usize::from(GAP) * self.columns.len().saturating_sub(1);
+        let own = self.own_widths();
+        (0..self.columns.len()).map(|at| self.least(at).min(own.get(at).copied().unwrap_or(0))).sum::<usize>() + gaps
+    }
+
+    /// The width to which a column may be shortened.
+    fn least(&self, column: usize) -> usize {
+        let Some((name, look)) = self.columns.get(column) else { return 0 };
+        let cells = self.rows.iter().filter_map(|row| row.get(column));
+        let cells = cells.map(|cell| match look {
+            Look::Number => cell.width(),
+            Look::Path => cell.rsplit('/').next().map_or(0, |file| file.width() + 1).min(cell.width()),
+            Look::Text if is_name(cell) => names::least(cell),
+            Look::Text => cell.width().min(MIN_WIDTH),
+        });
+        cells.max().unwrap_or(0).max(name.width())
+    }
+
+    fn own_widths(&self) -> Vec<usize> {
+        let own = |(i, (name, _)): (usize, &(String, Look))| {
+            let cells = self.rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.width());
+            cells.max().unwrap_or(0).max(name.width())
+        };
+        self.columns.iter().enumerate().map(own).collect()
     }
 
     /// Writes the table, shortened to `width`.
@@ -192,23 +283,24 @@ impl Table {
         text
     }
 
-    /// Width of each column. If the table is too wide, the widest columns that may be shortened are narrowed.
+    /// Width of each column. If the table is too wide, the widest columns that may be shortened are narrowed: first to whole
+    /// identifiers, and if that is not enough, further.
     fn widths(&self, total: Option<usize>) -> Vec<usize> {
-        let own = |(i, (name, _)): (usize, &(String, Look))| {
-            let cells = self.rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.width());
-            cells.max().unwrap_or(0).max(name.width())
-        };
-        let mut widths: Vec<_> = self.columns.iter().enumerate().map(own).collect();
+        let mut widths = self.own_widths();
         let Some(total) = total else { return widths };
-        let gaps = usize::from(GAP) * self.columns.len().saturating_sub(1);
-        loop {
-            let sum = widths.iter().sum::<usize>() + gaps;
-            let clipped = widths.iter_mut().zip(&self.columns).filter(|(_, (_, look))| *look != Look::Number);
-            match clipped.map(|(width, _)| width).max() {
-                Some(widest) if sum > total && *widest > MIN_WIDTH => *widest -= 1,
-                _ => return widths,
+        let room = total.saturating_sub(usize::from(GAP) * self.columns.len().saturating_sub(1));
+        let least: Vec<_> = (0..self.columns.len()).map(|at| self.least(at)).collect();
+        for limits in [least, vec![MIN_WIDTH; self.columns.len()]] {
+            while widths.iter().sum::<usize>() > room {
+                let all = widths.iter_mut().zip(&self.columns).zip(&limits);
+                let clipped = all.filter(|((width, (_, look)), limit)| *look != Look::Number && **width > **limit);
+                match clipped.map(|((width, _), _)| width).max() {
+                    Some(widest) => *widest -= 1,
+                    None => break,
+                }
             }
         }
+        widths
     }
 
     /// Writes a Markdown table. Names with markup characters are formatted as code.
@@ -236,6 +328,9 @@ fn markdown_cell(cell: &str) -> String {
 fn shorten(text: &str, width: usize, look: Look) -> String {
     if text.width() <= width {
         return text.to_string();
+    }
+    if look == Look::Text && is_name(text) {
+        return names::fit(text, width);
     }
     let room = width.saturating_sub(1);
     let from_head = match look {
@@ -284,10 +379,52 @@ mod tests {
     fn shortens_names_to_fit_the_terminal() {
         assert_eq!(
             table().render(Some(60), false),
-            "function                   file:line                    self\n\
-             my_app…long_name::cpu_hog  …es/my_app/src/main.rs:7   1.99 s\n\
-             <u64>::wrapping_add        -                         12.0 ms\n"
+            "function             file:line                    self\n\
+             …cpu_hog             …es/my_app/src/main.rs:7   1.99 s\n\
+             <u64>::wrapping_add  -                         12.0 ms\n"
         );
+    }
+
+    #[test]
+    fn leaves_out_the_least_important_columns_and_no_name() {
+        let columns = [
+            ("cause", Look::Text),
+            ("spans", Look::Text),
+            ("count", Look::Number),
+            ("total", Look::Number),
+            ("median", Look::Number),
+            ("longest", Look::Number),
+            ("function", Look::Text),
+            ("file:line", Look::Path),
+            ("task_type", Look::Text),
+        ];
+        let wide = || {
+            let mut table = Table::new(&columns);
+            let cells = [
+                "cpu",
+                "one poll",
+                "56",
+                "1.13 s",
+                "20.1 ms",
+                "20.6 ms",
+                "app::burn_cpu",
+                "src/main.rs:209",
+                "app::cpu_hog",
+            ];
+            table.push(cells.map(String::from).to_vec());
+            table
+        };
+        assert!(wide().leave_out(200).is_empty());
+        assert_eq!(wide().leave_out(72), ["median", "longest"]);
+        assert_eq!(wide().leave_out(60), ["spans", "median", "longest"]);
+        let mut narrow = wide();
+        assert_eq!(narrow.leave_out(42), ["file:line", "spans", "median", "longest"]);
+        assert_eq!(
+            narrow.render(Some(42), false),
+            "cause  count   total  function   task_type\n\
+             cpu       56  1.13 s  …burn_cpu  …cpu_hog\n"
+        );
+        assert_eq!(wide().leave_out(1).len(), 5, "the first, two numbers and the function stay");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! arrives. For people values have units, names are cleaned, and a table fits the terminal.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     sync::Arc,
 };
 
@@ -35,7 +35,7 @@ use crate::{
         stdout::terminal_width,
         table::{Shape, Table},
     },
-    query::{catalog::Catalog, header::Item},
+    query::catalog::Catalog,
 };
 
 /// A result's schema and its batches.
@@ -52,20 +52,24 @@ pub(crate) struct Written {
     pub(crate) has_more: bool,
 }
 
-/// Runs planned queries, one per session, and writes their rows to `out`. `columns` contains the units of columns; others are
-/// written without. At most `limit` rows are written; if that leaves out rows of a table for people, a note on stderr says so.
-/// Without `wide`, such a table omits further columns.
+/// Runs planned queries, one per session, and writes their rows to `out`. At most the shape's limit of rows is written; if
+/// that leaves out rows of a table for people, a note on stderr says so. Unless it is wide, such a table omits further columns.
 pub(crate) async fn write(
     catalog: &Catalog,
     frames: Vec<DataFrame>,
-    columns: &[Item],
     format: Format,
-    limit: Option<usize>,
-    wide: bool,
+    shape: Shape<'_>,
     out: &mut dyn Write,
 ) -> Result<()> {
+    if format.is_binary() && io::stdout().is_terminal() {
+        return Err(Error::Usage {
+            message: format!("the format {} is binary, and stdout is a terminal", format.name()),
+            hint: "redirect it to a file".into(),
+        });
+    }
     let several = frames.len() > 1;
-    let hidden: Vec<_> = columns.iter().filter(|c| c.is_further).map(|c| c.name.as_str()).collect();
+    let (limit, wide) = (shape.limit, shape.wide);
+    let hidden: Vec<_> = shape.columns.iter().filter(|c| c.is_further).map(|c| c.name.as_str()).collect();
     let prepare = |frame: DataFrame| {
         // One row more, to detect whether the limit leaves out rows.
         let more = usize::from(format.is_text() && !several);
@@ -77,19 +81,19 @@ pub(crate) async fn write(
     };
     let frames = frames.into_iter().map(prepare).collect::<datafusion::error::Result<Vec<_>>>()?;
     let Some(schema) = frames.first().map(|frame| Arc::clone(frame.schema().inner())) else { return Ok(()) };
-    let shape = Arc::clone(&schema);
+    let of_first = Arc::clone(&schema);
     // The sessions one after the other. Their schemas may differ in which columns are nullable.
     let batches = futures::stream::iter(frames)
         .then(DataFrame::execute_stream)
         .try_flatten()
         .map(move |batch| -> Result<RecordBatch> {
-            Ok(RecordBatch::try_new(Arc::clone(&shape), batch?.columns().to_vec())?)
+            Ok(RecordBatch::try_new(Arc::clone(&of_first), batch?.columns().to_vec())?)
         })
         .boxed();
-    let limit = limit.filter(|_| !several);
-    let shape = Shape { columns, limit, wide, null: "-", expanded: false, width: terminal_width() };
+    let width = if wide { None } else { terminal_width() };
+    let shape = Shape { limit: limit.filter(|_| !several), null: "-", width, ..shape };
     let written = write_rows(catalog, Rows { schema, batches }, format, &shape, out).await?;
-    if let Some(limit) = limit.filter(|_| written.has_more) {
+    if let Some(limit) = shape.limit.filter(|_| written.has_more) {
         let _ = writeln!(
             io::stderr(),
             "only the first {} rows; --limit N shows more, --limit 0 all",
@@ -127,11 +131,9 @@ pub(crate) async fn write_rows(
                 rows.push(batch);
             }
             catalog.confirm()?;
-            let table = Table::of(&schema, &rows, shape)?;
-            match format {
-                Format::Markdown => table.markdown(out),
-                _ if shape.expanded => table.blocks(out),
-                _ => table.print(shape.width, out),
+            match &shape.empty {
+                Some(text) if written.rows == 0 && format == Format::Table => writeln!(out, "{text}"),
+                _ => print(Table::of(&schema, &rows, shape)?, format, shape, out),
             }
             .map_err(Error::io("write the result"))?;
         }
@@ -181,4 +183,22 @@ pub(crate) async fn write_rows(
     out.flush().map_err(Error::io("write the result"))?;
     catalog.confirm()?;
     Ok(written)
+}
+
+/// Writes a table for people. A view's table leaves out columns that do not fit, and a note on stderr names them.
+fn print(mut table: Table, format: Format, shape: &Shape<'_>, out: &mut dyn Write) -> io::Result<()> {
+    if format == Format::Markdown {
+        return table.markdown(out);
+    }
+    if shape.expanded {
+        return table.blocks(out);
+    }
+    let width = shape.width.filter(|_| !shape.columns.is_empty());
+    let left_out = width.map(|width| table.leave_out(width)).unwrap_or_default();
+    table.print(shape.width, out)?;
+    if !left_out.is_empty() {
+        out.flush()?;
+        let _ = writeln!(io::stderr(), "columns that do not fit: {}; --wide shows all", left_out.join(", "));
+    }
+    Ok(())
 }

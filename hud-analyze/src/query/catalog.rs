@@ -1,6 +1,6 @@
 //! Sessions as a database: all tables of the format by name, and the views.
 //!
-//! A table without rows is empty, not missing, so that views need not check what was recorded. The segments are listed once,
+//! A table without rows is empty, not missing, so that views need not check for recorded streams. The segments are listed once,
 //! when the catalog is opened: rows that a recorder writes later are not seen. SQL can only read.
 
 use std::{

@@ -4,6 +4,7 @@
 //! catalog ──▶ schema ──▶ view ──▶ materialize ──▶ single_partition ──▶ segment_table ──▶ pruning
 //!                          ├─▶ defaults ──▶ header
 //!                          └─▶ window ──▶ opened ──▶ context ──▶ session ──────────────▶┘
+//! units       units of any query's columns, from tables and views
 //! limits      refuses statements that would take all memory, never end, or write files
 //! ```
 
@@ -19,5 +20,6 @@ pub(crate) mod schema;
 pub(crate) mod segment_table;
 pub(crate) mod session;
 pub(crate) mod single_partition;
+pub(crate) mod units;
 pub mod view;
 pub mod window;

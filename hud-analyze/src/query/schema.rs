@@ -222,6 +222,12 @@ pub(crate) fn register_functions(context: &SessionContext, views: &Arc<Views>) {
     }
 }
 
+/// The view of a relation in a plan: a table, or a call of a table function, whose name ends with `()`.
+pub(crate) fn view_named(relation: &str) -> Option<&'static View> {
+    let name = relation.strip_suffix("()").unwrap_or(relation);
+    view_of(name).or_else(|| view_of(name.strip_suffix("_of")?))
+}
+
 /// A name that a view has as a function, and not as a table.
 fn function_of(view: &View) -> String {
     format!("{}_of", view.name)

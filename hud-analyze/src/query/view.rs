@@ -187,11 +187,7 @@ impl View {
                 .ok_or_else(|| Error::View { view: self.name, why: format!("${} has no value", parameter.name) })?;
             values.insert(parameter.name, value.clone());
         }
-        let bound = |name| match arguments.get(name) {
-            Some(ScalarValue::Int64(bound)) => *bound,
-            _ => None,
-        };
-        let (from, to) = (bound("from").unwrap_or(i64::MIN), bound("to").unwrap_or(i64::MAX));
+        let (from, to) = (arguments.int_of("from").unwrap_or(i64::MIN), arguments.int_of("to").unwrap_or(i64::MAX));
         let within = |table| session.rows_within(table, from, to);
         // The rules are no SQL: what they detect in this range by these thresholds takes the place of the recorder's rows.
         let computed = match self.name == FINDINGS.name {
@@ -290,6 +286,14 @@ impl Arguments {
         }
         let found = Found { dir: session.dir().clone(), manifest: session.manifest().clone() };
         Replay::of(found)?.findings(from, to, thresholds, memory)
+    }
+
+    /// An integer, if it is set.
+    pub(crate) fn int_of(&self, name: &str) -> Option<i64> {
+        match self.get(name) {
+            Some(ScalarValue::Int64(value)) => *value,
+            _ => None,
+        }
     }
 
     fn get(&self, name: &str) -> Option<&ScalarValue> {

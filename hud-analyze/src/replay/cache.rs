@@ -17,7 +17,7 @@ use std::{
 };
 
 use hud_common::{
-    cockpit::{Bucket, Grain, Intake, Merge as _, Names, Partial, Sums, Window},
+    cockpit::{Bucket, Ingest, Merge as _, Names, Partial, Resolution, Sums, Window},
     session::Table,
 };
 
@@ -56,27 +56,27 @@ struct Known {
 }
 
 /// The resolution with which only these chunks have tasks, distributions and stacks per bucket.
-fn chunks_but(whole: BTreeSet<i64>) -> Grain {
-    Grain::Groups(CHUNK, whole)
+fn chunks_but(whole: BTreeSet<i64>) -> Resolution {
+    Resolution::Groups(CHUNK, whole)
 }
 
 /// Chunks that were counted.
 struct Gathered {
     chunks: Vec<(i64, Sums)>,
-    grain: Grain,
+    resolution: Resolution,
     partials: BTreeMap<Bucket, Partial>,
     names: Names,
 }
 
 /// Counts chunks `[first, past)` within `limits`.
-fn gather(reader: &SegmentReader, parts: &[Part], run: (i64, i64), limits: Window, grain: Grain) -> Gathered {
+fn gather(reader: &SegmentReader, parts: &[Part], run: (i64, i64), limits: Window, resolution: Resolution) -> Gathered {
     let (first, past) = run;
-    let mut intake = gather_rows(reader, parts, run, limits, &EVENTS, grain.clone(), || true);
-    let Some(mut groups) = intake.buckets.take_groups() else {
+    let mut ingest = gather_rows(reader, parts, run, limits, &EVENTS, resolution.clone(), || true);
+    let Some(mut groups) = ingest.buckets.take_groups() else {
         // There are more tasks than a bucket counts separately, and which ones are counted differs between buckets.
-        return gather(reader, parts, run, limits, Grain::Buckets);
+        return gather(reader, parts, run, limits, Resolution::Buckets);
     };
-    let partials = intake.buckets.partials();
+    let partials = ingest.buckets.partials();
     let mut sums = |chunk: i64| {
         let (from, to) = buckets(chunk);
         let mut sums = groups.remove(&chunk).unwrap_or_default();
@@ -84,8 +84,8 @@ fn gather(reader: &SegmentReader, parts: &[Part], run: (i64, i64), limits: Windo
         sums
     };
     let chunks = (first..past).map(|chunk| (chunk, sums(chunk))).collect();
-    let (partials, names) = intake.into_parts();
-    Gathered { chunks, grain, partials, names }
+    let (partials, names) = ingest.into_parts();
+    Gathered { chunks, resolution, partials, names }
 }
 
 /// Counts the rows of these tables in chunks `[first, past)`.
@@ -95,15 +95,15 @@ pub(super) fn gather_rows(
     (first, past): (i64, i64),
     limits: Window,
     tables: &[Table],
-    grain: Grain,
+    resolution: Resolution,
     mut is_wanted: impl FnMut() -> bool,
-) -> Intake {
+) -> Ingest {
     let from = buckets(first).0.max(limits.from);
     let to = buckets(past).0.min(limits.to).max(from);
-    let mut intake = Intake::new(from, to).with_grain(grain);
-    take_in(&mut intake, reader, touching(parts, Window { from, to }, tables), &mut is_wanted);
-    intake.buckets.settle(from, to);
-    intake
+    let mut ingest = Ingest::new(from, to).with_resolution(resolution);
+    take_in(&mut ingest, reader, touching(parts, Window { from, to }, tables), &mut is_wanted);
+    ingest.buckets.settle(from, to);
+    ingest
 }
 
 /// How much of a window is read before a frame is shown.
@@ -181,8 +181,8 @@ impl Cache {
         }
         let (first, last) = (chunk_of(from), chunk_of(Bucket(to.0 - 1)));
         let is_cut = |chunk: &i64| buckets(*chunk).0 < window.from || window.to < buckets(*chunk).1;
-        let grain = chunks_but([first, last].into_iter().filter(is_cut).collect());
-        if self.fill_at_once(reader, parts, Window { from, to }, &grain, names, pace.at_once) {
+        let resolution = chunks_but([first, last].into_iter().filter(is_cut).collect());
+        if self.fill_at_once(reader, parts, Window { from, to }, &resolution, names, pace.at_once) {
             return Filled::Whole;
         }
         let round = i64::try_from(threads()).unwrap_or(1).saturating_mul(pace.chunks);
@@ -190,7 +190,7 @@ impl Cache {
         let mut needed = 0_usize;
         while past > first {
             let begin = (past - round).max(first);
-            let has_read = self.gather_missing(reader, parts, (begin, past), limits, &grain, names);
+            let has_read = self.gather_missing(reader, parts, (begin, past), limits, &resolution, names);
             for (_, known) in self.chunks.range_mut(begin..past) {
                 known.used = self.clock;
                 needed = needed.saturating_add(known.len);
@@ -214,7 +214,7 @@ impl Cache {
         reader: &SegmentReader,
         parts: &[Part],
         window: Window,
-        grain: &Grain,
+        resolution: &Resolution,
         names: &mut Names,
         at_once: usize,
     ) -> bool {
@@ -222,7 +222,7 @@ impl Cache {
             return true;
         }
         let chunks = chunk_of(window.from)..=chunk_of(Bucket(window.to.0 - 1));
-        let (known, missing): (Vec<i64>, Vec<i64>) = chunks.partition(|chunk| self.knows(*chunk, grain));
+        let (known, missing): (Vec<i64>, Vec<i64>) = chunks.partition(|chunk| self.knows(*chunk, resolution));
         let rows =
             touching(parts, window, &EVENTS).map(|part| part.rows_within(window.from.start(), window.to.start()));
         if missing.len() <= known.len() || rows.fold(0, usize::saturating_add) > at_once {
@@ -249,10 +249,10 @@ impl Cache {
         names: &mut Names,
     ) -> bool {
         let Some(ColdWindow { window, .. }) = self.cold else { return false };
-        let grain = chunks_but(BTreeSet::new());
-        let missing = whole_chunks(window).rev().find(|chunk| !self.knows(*chunk, &grain));
+        let resolution = chunks_but(BTreeSet::new());
+        let missing = whole_chunks(window).rev().find(|chunk| !self.knows(*chunk, &resolution));
         let Some(chunk) = missing else { return false };
-        self.gather_missing(reader, parts, (chunk, chunk + 1), limits, &grain, names);
+        self.gather_missing(reader, parts, (chunk, chunk + 1), limits, &resolution, names);
         true
     }
 
@@ -263,10 +263,10 @@ impl Cache {
         parts: &[Part],
         (begin, past): (i64, i64),
         limits: Window,
-        grain: &Grain,
+        resolution: &Resolution,
         names: &mut Names,
     ) -> bool {
-        let missing: Vec<i64> = (begin..past).filter(|chunk| !self.knows(*chunk, grain)).collect();
+        let missing: Vec<i64> = (begin..past).filter(|chunk| !self.knows(*chunk, resolution)).collect();
         let each = missing.len().div_ceil(threads()).max(1);
         let mut runs: Vec<(i64, i64)> = Vec::new();
         for chunk in missing {
@@ -279,7 +279,7 @@ impl Cache {
         }
         for some in runs.chunks(threads()) {
             let gathered: Vec<Gathered> = thread::scope(|scope| {
-                let run = |run: (i64, i64)| gather(reader, parts, run, limits, grain.clone());
+                let run = |run: (i64, i64)| gather(reader, parts, run, limits, resolution.clone());
                 let others: Vec<_> = some.iter().skip(1).map(|of| scope.spawn(move || run(*of))).collect();
                 let own = some.first().map(|of| run(*of));
                 own.into_iter().chain(others.into_iter().filter_map(|thread| thread.join().ok())).collect()
@@ -293,18 +293,18 @@ impl Cache {
     }
 
     /// Whether a chunk is cached with this resolution.
-    fn knows(&self, chunk: i64, grain: &Grain) -> bool {
-        self.chunks.get(&chunk).is_some_and(|known| known.is_whole || !grain.tells_apart(chunk))
+    fn knows(&self, chunk: i64, resolution: &Resolution) -> bool {
+        self.chunks.get(&chunk).is_some_and(|known| known.is_whole || !resolution.is_per_bucket(chunk))
     }
 
-    fn put(&mut self, Gathered { chunks, grain, partials, .. }: Gathered) {
+    fn put(&mut self, Gathered { chunks, resolution, partials, .. }: Gathered) {
         for (chunk, sums) in chunks {
             // It may be cached with a lower resolution.
             self.take_out(chunk);
             let (from, to) = buckets(chunk);
             let len = sums.len() + partials.range(from..to).map(|(_, partial)| partial.len()).sum::<usize>();
             self.len = self.len.saturating_add(len);
-            self.chunks.insert(chunk, Known { sums, len, used: self.clock, is_whole: grain.tells_apart(chunk) });
+            self.chunks.insert(chunk, Known { sums, len, used: self.clock, is_whole: resolution.is_per_bucket(chunk) });
         }
         self.partials.extend(partials);
     }
@@ -318,12 +318,12 @@ impl Cache {
         limits: Window,
         names: &mut Names,
     ) -> bool {
-        let grain = chunks_but([chunk].into());
-        if self.knows(chunk, &grain) || chunk < chunk_of(limits.from) || chunk > chunk_of(limits.to) {
+        let resolution = chunks_but([chunk].into());
+        if self.knows(chunk, &resolution) || chunk < chunk_of(limits.from) || chunk > chunk_of(limits.to) {
             return false;
         }
         // When the window moves, this chunk is first at its end.
-        self.gather_missing(reader, parts, (chunk, chunk + 1), limits, &grain, names);
+        self.gather_missing(reader, parts, (chunk, chunk + 1), limits, &resolution, names);
         self.shrink();
         true
     }

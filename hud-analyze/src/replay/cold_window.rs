@@ -17,7 +17,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use hud_common::{
-    cockpit::{Bucket, Grain, Intake, Merge as _, Names, Partial, Sums, TASKS_PER_BUCKET, Window},
+    cockpit::{Bucket, Ingest, Merge as _, Names, Partial, Resolution, Sums, TASKS_PER_BUCKET, Window},
     session::Table,
 };
 
@@ -44,16 +44,16 @@ pub(super) fn gather(
     names: &mut Names,
 ) -> Option<(Sums, BTreeMap<Bucket, Partial>)> {
     let (from, to) = (window.from.start(), window.to.start());
-    let intake = || Intake::new(window.from, window.to).with_grain(Grain::Groups(i64::MAX, BTreeSet::new()));
+    let ingest = || Ingest::new(window.from, window.to).with_resolution(Resolution::Groups(i64::MAX, BTreeSet::new()));
     let (polls, mut rest): (Vec<&Part>, Vec<&Part>) =
         touching(parts, window, &EVENTS).partition(|part| part.table == Table::Polls);
     // Parts with task types first, by the thread that has the names and is free first; then the largest parts.
     let has_tasks = |part: &Part| matches!(part.table, Table::Spawns | Table::Tasks);
     rest.sort_by_key(|part| (!has_tasks(part), Reverse(part.rows_within(from, to))));
     let next = AtomicUsize::new(0);
-    let take_rest = |intake: &mut Intake| {
+    let take_rest = |ingest: &mut Ingest| {
         let parts = iter::from_fn(|| rest.get(next.fetch_add(1, Ordering::Relaxed)).copied());
-        take_in(intake, reader, parts, &mut || true);
+        take_in(ingest, reader, parts, &mut || true);
     };
     let (give, batches) = sync_channel(WAITING);
     // Dropping the sender at the end closes the channel.
@@ -63,15 +63,15 @@ pub(super) fn gather(
             reader.read(part, columns(part.table), (from, to), |batch| give.send(batch.clone()).is_ok());
         }
     };
-    let (mut first, mut second) = (intake(), intake());
+    let (mut first, mut second) = (ingest(), ingest());
     second.names = mem::take(names);
-    let mut others: Vec<Intake> = (2..threads()).map(|_| intake()).collect();
+    let mut others: Vec<Ingest> = (2..threads()).map(|_| ingest()).collect();
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
             read_polls();
             take_rest(&mut second);
         });
-        let free = others.iter_mut().map(|intake| scope.spawn(|| take_rest(intake)));
+        let free = others.iter_mut().map(|ingest| scope.spawn(|| take_rest(ingest)));
         let threads: Vec<_> = free.chain([reader]).collect();
         batches.iter().for_each(|batch| first.batch(Table::Polls, &batch));
         take_rest(&mut first);

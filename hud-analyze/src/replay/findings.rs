@@ -52,14 +52,14 @@ impl Replay {
                 detail: None,
                 session: SessionFacts::default(),
                 mode: Mode::Replay,
-                coverage_told: self.coverage_told,
+                coverage_until: self.coverage_until,
                 read_from: None,
             }
             .findings();
             found.iter().for_each(|finding| rows.push(finding.row(window, &thresholds)));
             to = window.from;
         }
-        // Replay shows damage and goes on; a list of findings must not look complete without these rows.
+        // Replay shows damage and continues; a list of findings must not look complete without these rows.
         match self.damage().into_iter().next() {
             Some(damage) => Err(Error::Query(damage)),
             None => Ok(rows.finish()),

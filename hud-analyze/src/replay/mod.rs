@@ -4,7 +4,7 @@
 //! segment_index ─▶ segment_reader (rows in a range) ─▶ cold_window, cache (partials) ─▶ source (Snapshot)
 //!                                                                      └─▶ overview (scrubber, task types)
 //! ```
-//! Rows are counted by the same code as live ([`Intake`](hud_common::cockpit::Intake)): each partial from all rows that
+//! Rows are counted by the same code as live ([`Ingest`](hud_common::cockpit::Ingest)): each partial from all rows that
 //! touch its bucket. Nothing is written.
 
 mod cache;

@@ -16,7 +16,7 @@ use std::{
 
 use hud_common::{
     cockpit::{
-        Bucket, Grain, Mode, Names, Query, SessionFacts, Snapshot, SpawnedBy, TaskId, Tick, TypeId, View, Window,
+        Bucket, Mode, Names, Query, Resolution, SessionFacts, Snapshot, SpawnedBy, TaskId, Tick, TypeId, View, Window,
     },
     session::Table,
 };
@@ -100,9 +100,9 @@ fn process(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, learned
             chunk = chunk_of(Bucket::of(next)).max(slice.1);
             continue;
         }
-        let grain = Grain::Nothing;
-        let intake = gather_rows(&work.reader, &work.parts, slice, work.limits, &TABLES, grain, pause);
-        let (partials, names) = intake.into_parts();
+        let resolution = Resolution::Nothing;
+        let ingest = gather_rows(&work.reader, &work.parts, slice, work.limits, &TABLES, resolution, pause);
+        let (partials, names) = ingest.into_parts();
         let mut news = Learned::default();
         for (task, type_id) in &names.type_of {
             let is_new = known.get(task).is_none_or(|old| type_id < old);
@@ -132,7 +132,7 @@ fn process(mut work: Work, signs: &Signs, ticks: &SyncSender<Vec<Tick>>, learned
                 detail: None,
                 session: SessionFacts::default(),
                 mode: Mode::Replay,
-                coverage_told: None,
+                coverage_until: None,
                 read_from: None,
             });
             is_wanted = ticks.send(snapshot.history).is_ok();

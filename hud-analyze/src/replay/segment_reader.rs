@@ -7,7 +7,7 @@ use arrow::{
     datatypes::Int64Type,
 };
 use hud_common::{
-    cockpit::{Intake, Window},
+    cockpit::{Ingest, Window},
     session::{self, Error, SessionDir, Table, VerifiedFile},
 };
 use parquet::{arrow::arrow_reader::ArrowReaderMetadata, errors::ParquetError};
@@ -257,18 +257,18 @@ pub(super) fn interval_of(table: Table, batch: &RecordBatch) -> Option<Interval>
     Some(Interval::of(*first, *last, longest))
 }
 
-/// Counts the rows of these parts in the range of `intake`.
+/// Counts the rows of these parts in the range of `ingest`.
 pub(super) fn take_in<'a>(
-    intake: &mut Intake,
+    ingest: &mut Ingest,
     reader: &SegmentReader,
     parts: impl Iterator<Item = &'a Part>,
     is_wanted: &mut impl FnMut() -> bool,
 ) {
-    let (from, to) = (intake.buckets.from().start(), intake.buckets.to().start());
+    let (from, to) = (ingest.buckets.from().start(), ingest.buckets.to().start());
     for part in parts {
         if is_wanted() {
             reader.read(part, columns(part.table), (from, to), |batch| {
-                intake.batch(part.table, batch);
+                ingest.batch(part.table, batch);
                 is_wanted()
             });
         }

@@ -13,7 +13,7 @@ use std::{
 
 use hud_common::{
     cockpit::{
-        Bucket, Intake, Merge as _, Mode, Names, Query, SessionFacts, Snapshot, Source, SourceError, TaskDetail,
+        Bucket, Ingest, Merge as _, Mode, Names, Query, SessionFacts, Snapshot, Source, SourceError, TaskDetail,
         TaskId, Tick, View, Window,
     },
     session::{Manifest, SessionDir, Table},
@@ -65,7 +65,7 @@ pub struct Replay {
     pub(super) names: Names,
     pub(super) cache: Cache,
     pub(super) limits: Window,
-    pub(super) coverage_told: Option<i64>,
+    pub(super) coverage_until: Option<i64>,
     newest: Option<i64>,
     notices: Vec<String>,
     focus: Option<TaskId>,
@@ -111,7 +111,7 @@ impl Replay {
             names: Names::default(),
             cache: Cache::new(KEPT, MOST),
             limits: Window { from: Bucket(0), to: Bucket(0) },
-            coverage_told: None,
+            coverage_until: None,
             newest: None,
             notices,
             focus: None,
@@ -222,16 +222,16 @@ impl Replay {
             }
         };
         let names = &mut self.names;
-        let mut intake = NamesOnly::new(names);
-        let found = self.index.update(&self.manifest, |table, batch| intake.0.batch(table, batch))?;
-        intake.give_back(names);
+        let mut ingest = NamesOnly::new(names);
+        let found = self.index.update(&self.manifest, |table, batch| ingest.0.batch(table, batch))?;
+        ingest.give_back(names);
         self.limits = Window { from: Bucket::of(self.manifest.start), to: Bucket::of(end.saturating_add(AHEAD)) };
         let Some(since) = found.since else { return Ok(found.has_names) };
         self.cache.forget_since(since);
         drop(self.details.split_off(&chunk_of(Bucket::of(since))));
         self.parts = self.index.parts().cloned().collect();
         let reader = Arc::clone(&self.index.reader);
-        self.coverage_told = reader.last_end(self.index.of(Table::Coverage), i64::MAX);
+        self.coverage_until = reader.last_end(self.index.of(Table::Coverage), i64::MAX);
         let events = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes, Table::Spawns, Table::Ends];
         let events = self.parts.iter().filter(|part| events.contains(&part.table));
         self.newest = reader.last_end(events, self.limits.to.start().saturating_sub(1));
@@ -291,18 +291,18 @@ impl Replay {
     fn gather_detail(&mut self, task: TaskId, first: i64, past: i64) {
         let from = Bucket(first.saturating_mul(CHUNK)).max(self.limits.from);
         let to = Bucket(past.saturating_mul(CHUNK)).min(self.limits.to);
-        let mut intake = Intake::new(from, to);
-        intake.focus(Some(task));
+        let mut ingest = Ingest::new(from, to);
+        ingest.focus(Some(task));
         for part in touching(&self.parts, Window { from, to }, &[Table::Polls, Table::Wakes]) {
             self.index.reader.read(part, columns_of_page(part.table), (from.start(), to.start()), |batch| {
-                intake.batch_again(part.table, batch);
+                ingest.batch_again(part.table, batch);
                 true
             });
         }
         for chunk in first..past {
             self.details.insert(chunk, BTreeMap::new());
         }
-        for (bucket, detail) in intake.into_details() {
+        for (bucket, detail) in ingest.into_details() {
             self.details.entry(chunk_of(bucket)).or_default().insert(bucket, detail);
         }
     }
@@ -355,7 +355,7 @@ impl Replay {
             detail: detail.as_ref(),
             session,
             mode,
-            coverage_told: self.coverage_told,
+            coverage_until: self.coverage_until,
             read_from: unread.map(Bucket::start),
         })
     }
@@ -379,14 +379,14 @@ impl Replay {
     }
 }
 
-/// An [`Intake`] for names only.
-struct NamesOnly(Intake);
+/// An [`Ingest`] for names only.
+struct NamesOnly(Ingest);
 
 impl NamesOnly {
     fn new(names: &mut Names) -> Self {
-        let mut intake = Intake::new(Bucket(0), Bucket(0));
-        intake.names = std::mem::take(names);
-        NamesOnly(intake)
+        let mut ingest = Ingest::new(Bucket(0), Bucket(0));
+        ingest.names = std::mem::take(names);
+        NamesOnly(ingest)
     }
 
     fn give_back(self, names: &mut Names) {

@@ -87,7 +87,7 @@ impl Session {
                 task_type(5, "tokio::worker", "worker", 40),
             ])
             .add::<TaskColumns>(
-                // Told twice, as may happen.
+                // One twice, as may happen.
                 [(LOOP0, 5), (LOOP1, 5), (CITIZEN, 1), (SLEEPER, 2), (HOG, 3), (WORK, 4), (SLEEPER, 2)].map(
                     |(task_id, type_id)| TaskRow {
                         ts: at(1),
@@ -309,7 +309,7 @@ pub fn between(from: i64, to: i64) -> Arguments {
         .int("observed", 500 * MS)
 }
 
-/// The same rows, whether what a view marks as worked out first reads few events or so many that it is not.
+/// The same rows, whether a view's materialized expressions read few events or too many to be materialized.
 pub fn rows(session: &Path, view: View, arguments: Arguments) -> Vec<Value> {
     runtime().block_on(async {
         let catalog = Catalog::open(session).unwrap();
@@ -346,7 +346,7 @@ pub type Samples = SampleColumns;
 pub type Coverage = CoverageColumns;
 
 /// A session in which much happens at once: polls recorded for its first half, several segments of each table, ties,
-/// nulls, stretches that cross everything. Always the same.
+/// nulls, intervals that cross everything. Always the same.
 pub fn busy(events: i64) -> Session {
     let session = Session::with_cast();
     let mut random = Random::after(88_172_645_463_325_252);

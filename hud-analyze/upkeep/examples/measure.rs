@@ -1,5 +1,5 @@
-//! What compaction takes: `measure FOLDER ROWS SEGMENTS` makes a session of so many rows in so many segments of each of
-//! four tables, compacts it, and tells time, bytes and the most memory that was resident.
+//! The cost of compaction: `measure FOLDER ROWS SEGMENTS` makes a session of ROWS rows in SEGMENTS segments of each of
+//! four tables, compacts it, and prints time, bytes and the peak of resident memory.
 //!
 //! `measure FOLDER` compacts the session that is there.
 

@@ -16,9 +16,9 @@ use hud_common::session::{Error as SessionError, Manifest, SessionDir, Table, Ve
 use crate::{
     bench::{Bench, Killer, Place},
     error::{Error, Result},
-    merge::{FAN_IN, Merge, Run, Source, depth, is_names},
+    merge::{FAN_IN, Merge, Source, depth, is_names},
     progress::{Progress, Step},
-    roll::Target,
+    roll::{Run, Target},
     rows::{self, Sizes, Sum, Summer, keys, unknown_column},
     watch::Watch,
 };

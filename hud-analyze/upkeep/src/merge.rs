@@ -19,7 +19,7 @@ use crate::{
     bench::{self, Bench},
     error::Result,
     progress::Step,
-    roll::{Roller, Target},
+    roll::{Roller, Run, Target},
     rows::{self, BATCH, Sum, Summer, adapt, keys, one_line},
     watch::Watch,
 };
@@ -28,18 +28,6 @@ use crate::{
 pub(crate) const FAN_IN: usize = 32;
 /// Rows per output batch.
 const CHUNK: usize = 8192;
-
-/// A sorted file.
-#[derive(Clone, Debug)]
-pub(crate) struct Run {
-    pub(crate) path: PathBuf,
-    pub(crate) first: i64,
-    pub(crate) last: i64,
-    pub(crate) rows: u64,
-    pub(crate) bytes: u64,
-    /// Whether it is a temporary file, which is removed after it was merged.
-    pub(crate) is_held: bool,
-}
 
 /// Files that do not overlap, in order.
 pub(crate) type Source = Vec<Run>;
@@ -244,7 +232,7 @@ impl<'a> Chunk<'a> {
     /// Adds a cursor's row, which has this key. Returns the earlier rows once they fill a batch.
     fn take(&mut self, cursor: &mut Cursor, key: i64) -> Result<Option<RecordBatch>> {
         let is_double = self.is_names && self.last == Some(key);
-        // Not between duplicates, of which the better one is kept.
+        // Not between duplicates, as the better one is kept.
         let full = if !is_double && self.rows.len() >= CHUNK { self.finish()? } else { None };
         self.last = Some(key);
         let Some(batch) = &cursor.batch else { return Ok(full) };

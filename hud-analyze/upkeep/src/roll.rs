@@ -10,7 +10,6 @@ use hud_common::session::{Table, encode, encode_for};
 use crate::{
     bench::{self, Bench},
     error::{Error, Result},
-    merge::Run,
     rows::{self, Sizes, keys},
     watch::Watch,
 };
@@ -33,6 +32,18 @@ impl Target {
     pub(crate) fn has_room_for(self, rows: u64, bytes: u64) -> bool {
         rows <= self.rows && bytes <= self.bytes
     }
+}
+
+/// A sorted file.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) path: PathBuf,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    /// Whether it is a temporary file, which is removed after it was merged.
+    pub(crate) is_held: bool,
 }
 
 enum To<'a> {

@@ -151,7 +151,7 @@ fn segments_that_are_not_sorted_become_so() {
 }
 
 #[test]
-fn a_name_told_twice_is_told_once_and_the_better_one_stays() {
+fn of_two_rows_of_a_name_the_better_one_stays() {
     let made = random(13, 2, 5);
     made.put(Table::Frames, unnamed(Table::Frames, [7, 31].into_iter()));
     made.add::<FrameColumns>([frame(8), frame(31), frame(32)]);
@@ -187,7 +187,7 @@ fn a_killed_session_is_recovered_first_and_one_that_is_recorded_left_alone() {
 }
 
 #[test]
-fn what_is_not_whole_is_refused() {
+fn incomplete_sessions_are_refused() {
     for damage in ["flip", "missing", "log"] {
         let made = random(15, 5, 20);
         let path = made.dir.segment(Table::Polls, 3);
@@ -291,8 +291,8 @@ fn what_others_put_there_is_not_removed() {
     assert_eq!(fs::read_to_string(place.join("theirs")).unwrap(), "kept");
 }
 
-/// Rows of each table as one sees who opens the session now: manifest, lists, files, in this order. `None` where what was
-/// listed has been replaced meanwhile; who reads then begins anew.
+/// Rows of each table for a reader that opens the session now: manifest, lists, files, in this order. `None` if a listed file
+/// was replaced meanwhile; a reader then starts again.
 fn count(session: &Path) -> Option<Vec<i64>> {
     let place = || fs::metadata(session).map(|m| m.ino()).unwrap();
     let before = place();

@@ -21,11 +21,11 @@ use support::{
 fn repaired(made: &Made) -> Repair {
     let before = files(&made.path);
     let options = RepairOptions { dry_run: true, ..RepairOptions::default() };
-    let told = repair(&made.path, &options, &mut ()).unwrap();
+    let dry_run = repair(&made.path, &options, &mut ()).unwrap();
     assert_eq!(files(&made.path), before, "a dry run changes nothing");
     let report = repair(&made.path, &RepairOptions::default(), &mut ()).unwrap();
-    assert_eq!(told.actions, report.actions);
-    assert_eq!((told.place, &report.place), (Place::Nowhere, &Place::Exchanged));
+    assert_eq!(dry_run.actions, report.actions);
+    assert_eq!((dry_run.place, &report.place), (Place::Nowhere, &Place::Exchanged));
     assert_eq!(faults(&made.path), Vec::<String>::new(), "{:#?}", report.actions);
     assert_eq!(beside(&made.path), Vec::<String>::new());
     assert!(report.lines().iter().all(|line| !line.contains('\n')));
@@ -83,9 +83,9 @@ fn a_segment_without_its_footer_is_set_aside_and_its_rows_become_drops() {
     assert_eq!(count(&made, Table::Polls), whole - had.len());
     assert_eq!(report.lost["polls"], had.len() as u64);
     assert_eq!(fs::read(made.path.join("damaged/polls-000002.parquet.damaged")).unwrap(), &bytes[..bytes.len() - 1]);
-    let told = drops(&made, "polls");
+    let dropped = drops(&made, "polls");
     assert_eq!(
-        told.iter().map(|(stage, _, _, lost)| (stage.as_str(), *lost)).collect::<Vec<_>>(),
+        dropped.iter().map(|(stage, _, _, lost)| (stage.as_str(), *lost)).collect::<Vec<_>>(),
         [("ring", 5), ("damaged", i64::try_from(had.len()).unwrap())]
     );
     let account = made.manifest().streams["polls"];
@@ -166,7 +166,7 @@ fn pages_that_still_match_are_salvaged() {
     let kept = rows(&made.path)["polls"].clone();
     assert!((1..70_000).contains(&kept.len()), "{}", kept.len());
     assert_eq!(report.salvaged, kept.len() as u64);
-    assert!(kept.iter().all(|row| before.binary_search(row).is_ok()), "what was salvaged is what was written");
+    assert!(kept.iter().all(|row| before.binary_search(row).is_ok()), "salvaged rows are rows that were written");
     assert_eq!(report.lost["polls"], (before.len() - kept.len()) as u64);
 }
 
@@ -186,10 +186,10 @@ fn segments_that_are_missing_or_not_sorted() {
     let samples = rows(&made.path)["samples"].clone();
     let report = repaired(&made);
     assert_eq!(report.lost, [("off_cpu".to_string(), gone as u64)].into());
-    let told = drops(&made, "off_cpu");
-    assert_eq!(told.len(), 1);
-    assert_eq!((told[0].1, told[0].3), (last_before, i64::try_from(gone).unwrap()));
-    assert!(told[0].2 <= first_after.max(last_before));
+    let dropped = drops(&made, "off_cpu");
+    assert_eq!(dropped.len(), 1);
+    assert_eq!((dropped[0].1, dropped[0].3), (last_before, i64::try_from(gone).unwrap()));
+    assert!(dropped[0].2 <= first_after.max(last_before));
     // A segment that is only not sorted loses nothing.
     assert_eq!(rows(&made.path)["samples"], samples);
     assert!(made.path.join(format!("damaged/samples-{number:06}.parquet.damaged")).exists());
@@ -247,7 +247,7 @@ fn a_manifest_that_is_lost_or_garbage_is_made_anew() {
         let has_text = matches!(kind, "cut" | "flipped");
         assert_eq!(is.exe, if has_text { "/srv/app" } else { "" }, "{kind}");
         assert_eq!(is.id, if has_text { "made-up".into() } else { format!("repaired-{T0}") }, "{kind}");
-        // All rows are still there, and coverage goes on to the last of them.
+        // All rows are still there, and coverage extends to the last of them.
         let (mut before, mut after) = (rows(&whole.path), rows(&made.path));
         assert!(after.remove("coverage").unwrap().len() >= before.remove("coverage").unwrap().len());
         assert_eq!(before, after, "{kind}");
@@ -280,7 +280,7 @@ fn a_killed_recorder_and_damage_together() {
     killed.write(&made.path).unwrap();
     let path = made.dir.segment(Table::Polls, 3);
     let had = keys(Table::Polls, &path).len() as u64;
-    // Within its data: the footer still tells how many there were.
+    // Within its data: the footer still has their number.
     flip(&path, 6);
     fs::write(made.path.join("polls/000008.parquet.tmp"), "half").unwrap();
 
@@ -301,7 +301,7 @@ fn a_killed_recorder_and_damage_together() {
 }
 
 #[test]
-fn what_has_no_place_in_a_session() {
+fn files_that_do_not_belong_in_a_session() {
     let made = random(11, 3, 10);
     let before = count(&made, Table::Wakes);
     // Logs in a session that was closed in order: of a sealed segment, torn, empty.
@@ -341,7 +341,7 @@ fn every_name_of_a_killed_session_is_lost() {
 }
 
 #[test]
-fn what_is_no_session_is_left_alone() {
+fn other_folders_are_left_alone() {
     let tmp = tempfile::TempDir::new().unwrap();
     fs::write(tmp.path().join("mine"), "kept").unwrap();
     let refused = repair(tmp.path(), &RepairOptions::default(), &mut ());

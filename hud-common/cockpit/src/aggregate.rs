@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hud_wire::Stream;
 
 use super::{
-    Bucket, Ended, LongPoll, Map, Mark, Merge as _, Name, Newest, Partial, PollSpan, PollSums, STRETCH_MIN, Seen,
+    Bucket, Ended, INTERVAL_MIN, LongPoll, Map, Mark, Merge as _, Name, Newest, Partial, PollSpan, PollSums, Seen,
     Sleep, StackId, Sums, TASKS_PER_BUCKET, TaskDetail, TaskId, TaskSums, Tid, TypeId, WAKERS,
     index_cache::{IndexCache, number_of, number_of_thread},
     partial::clipped,
@@ -130,7 +130,7 @@ impl Tallies {
 
 /// Time resolution at which window-only aggregates (tasks, distributions and stacks) are kept.
 #[derive(Clone, Debug, Default)]
-pub enum Grain {
+pub enum Resolution {
     /// Per bucket.
     #[default]
     Buckets,
@@ -142,13 +142,13 @@ pub enum Grain {
     Rules,
 }
 
-impl Grain {
+impl Resolution {
     /// Whether a group is kept per bucket.
-    pub fn tells_apart(&self, group: i64) -> bool {
+    pub fn is_per_bucket(&self, group: i64) -> bool {
         match self {
-            Grain::Buckets | Grain::Rules => true,
-            Grain::Groups(_, apart) => apart.contains(&group),
-            Grain::Nothing => false,
+            Resolution::Buckets | Resolution::Rules => true,
+            Resolution::Groups(_, apart) => apart.contains(&group),
+            Resolution::Nothing => false,
         }
     }
 }
@@ -243,7 +243,7 @@ impl Place<'_> {
                 },
             );
         }
-        for row in rows.iter().filter(|row| row.dur >= STRETCH_MIN) {
+        for row in rows.iter().filter(|row| row.dur >= INTERVAL_MIN) {
             let PollRow { ts, dur, tid, task, type_id, .. } = *row;
             self.partial.long_polls.push(LongPoll { ts, dur, held: row.held(), busy: row.busy(), tid, task, type_id });
         }
@@ -307,7 +307,7 @@ pub struct Buckets {
     tallies: Tallies,
     /// Number of pairs of thread and type in the last bucket, an estimate for the next one.
     like: usize,
-    grain: Grain,
+    resolution: Resolution,
     /// Aggregates by group.
     groups: BTreeMap<i64, Sums>,
 }
@@ -319,8 +319,8 @@ impl Buckets {
     }
 
     /// Sets the resolution of window-only aggregates.
-    pub fn with_grain(self, grain: Grain) -> Self {
-        Buckets { grain, ..self }
+    pub fn with_resolution(self, resolution: Resolution) -> Self {
+        Buckets { resolution, ..self }
     }
 
     /// The aggregates by group number; `None` if a bucket may have had more than [`TASKS_PER_BUCKET`] tasks, so that only some
@@ -396,12 +396,12 @@ impl Buckets {
             return None;
         }
         self.touched = Some(self.touched.map_or(bucket, |touched| touched.min(bucket)));
-        let group = match &self.grain {
-            Grain::Buckets | Grain::Rules => None,
-            Grain::Nothing => Some(None),
-            Grain::Groups(width, _) => {
+        let group = match &self.resolution {
+            Resolution::Buckets | Resolution::Rules => None,
+            Resolution::Nothing => Some(None),
+            Resolution::Groups(width, _) => {
                 let group = bucket.0.div_euclid((*width).max(1));
-                (!self.grain.tells_apart(group)).then(|| Some(self.groups.entry(group).or_default()))
+                (!self.resolution.is_per_bucket(group)).then(|| Some(self.groups.entry(group).or_default()))
             }
         };
         let like = self.like;
@@ -410,7 +410,7 @@ impl Buckets {
             partial.sums.polls.reserve(like);
             partial
         });
-        let is_for_rules = matches!(self.grain, Grain::Rules);
+        let is_for_rules = matches!(self.resolution, Resolution::Rules);
         Some(Place { partial, bucket, group, is_for_rules, hints: &mut self.hints, tallies: &mut self.tallies })
     }
 
@@ -507,7 +507,7 @@ impl Buckets {
                 if !place.is_for_rules {
                     place.task(id, row.ts, end, |task| task.blocked = task.blocked.saturating_add(asleep));
                 }
-                if asleep >= STRETCH_MIN && matches!(row.state, b'S' | b'D') {
+                if asleep >= INTERVAL_MIN && matches!(row.state, b'S' | b'D') {
                     place.partial.sleeps.push(Sleep {
                         ts: row.ts,
                         dur: asleep,
@@ -587,7 +587,7 @@ impl Buckets {
     }
 
     /// Adds a row of `tasks`.
-    pub fn met(&mut self, ts: i64, task: TaskId) {
+    pub fn first_seen(&mut self, ts: i64, task: TaskId) {
         self.sign(ts, task, None, |_| {});
     }
 

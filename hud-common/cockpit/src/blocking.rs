@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use hud_wire::Stream;
 
 use super::{
-    Blocking, Bucket, Cause, Culprit, Jump, LongPoll, MOST_ROWS, Map, Mark, Merge as _, Place, Short, Sleep, StackId,
-    Stretch, TaskId, Tid, TypeId, Waker,
+    Blocking, BlockingInterval, Bucket, Cause, Culprit, Jump, LongPoll, MOST_ROWS, Map, Mark, Merge as _, Place, Short,
+    Sleep, StackId, TaskId, Tid, TypeId, Waker,
     code::{PlaceNo, SpotNo},
     scene::{Scene, on, rows},
 };
@@ -37,7 +37,7 @@ impl Held {
 }
 
 /// The window's blocking intervals past the thresholds, the longest first.
-pub(super) fn stretches(scene: &mut Scene<'_>) -> Vec<Held> {
+pub(super) fn intervals(scene: &mut Scene<'_>) -> Vec<Held> {
     let mut all = Vec::new();
     let thresholds = scene.query.thresholds;
     let parts = scene.parts.clone();
@@ -72,7 +72,7 @@ pub(super) fn stretches(scene: &mut Scene<'_>) -> Vec<Held> {
         .into_iter()
         .map(|(cause, ts, dur, tid, task, type_id, stack, waker, is_estimated)| {
             let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
-            let blamed = names.code.blame(stack, task_type);
+            let blamed = names.code.attribute(stack, task_type);
             Held { ts, dur, cause, task, type_id, tid, stack, waker, is_estimated, blamed }
         })
         .collect();
@@ -106,7 +106,7 @@ fn stack_within(
     let mut piles: Map<PlaceNo, (bool, i64, Option<StackId>)> = Map::default();
     for mark in found {
         let is_own = names.code.walked(mark.stack).is_some_and(|w| w.is_own);
-        let pile = piles.entry(names.code.blame(mark.stack, task_type)).or_insert((is_own, 0, mark.stack));
+        let pile = piles.entry(names.code.attribute(mark.stack, task_type)).or_insert((is_own, 0, mark.stack));
         pile.1 = pile.1.saturating_add(mark.weight);
         pile.2 = pile.2.min(mark.stack);
     }
@@ -242,26 +242,26 @@ fn is_polled(scene: &Scene<'_>, tid: Tid, first: i64, last: i64) -> bool {
 }
 
 /// The rows of the panel.
-pub(super) fn of(scene: &mut Scene<'_>, stretches: &[Held]) -> Blocking {
-    let mut newest: Vec<&Held> = stretches.iter().collect();
+pub(super) fn of(scene: &mut Scene<'_>, intervals: &[Held]) -> Blocking {
+    let mut newest: Vec<&Held> = intervals.iter().collect();
     newest.sort_by_key(|h| (Reverse(h.end()), h.ts, h.tid, h.cause, h.task));
     let left_out = |p: &super::Partial| p.sleeps.left_out().saturating_add(p.long_polls.left_out());
     Blocking {
-        culprits: culprits(scene, stretches),
-        newest: newest.into_iter().take(MOST_ROWS).map(|held| stretch(scene, held)).collect(),
-        worst: stretches.iter().take(MOST_ROWS).map(|held| stretch(scene, held)).collect(),
-        count: i64::try_from(stretches.len()).unwrap_or(i64::MAX),
-        total: stretches.iter().fold(0, |sum, h| sum.saturating_add(h.dur)),
+        culprits: culprits(scene, intervals),
+        newest: newest.into_iter().take(MOST_ROWS).map(|held| interval(scene, held)).collect(),
+        worst: intervals.iter().take(MOST_ROWS).map(|held| interval(scene, held)).collect(),
+        count: i64::try_from(intervals.len()).unwrap_or(i64::MAX),
+        total: intervals.iter().fold(0, |sum, h| sum.saturating_add(h.dur)),
         left_out: scene.parts.iter().fold(0, |sum, (_, p)| sum.saturating_add(left_out(p))),
     }
 }
 
 /// A blocking interval with its names.
-pub(super) fn stretch(scene: &Scene<'_>, held: &Held) -> Stretch {
+pub(super) fn interval(scene: &Scene<'_>, held: &Held) -> BlockingInterval {
     let code = &scene.names.code;
     let frames = code.walked(held.stack).map(|w| w.frames.as_slice()).unwrap_or_default();
     let thread = scene.names.threads.get(&held.tid);
-    Stretch {
+    BlockingInterval {
         ts: held.ts,
         dur: held.dur,
         cause: held.cause,
@@ -292,9 +292,9 @@ pub(super) fn place(scene: &Scene<'_>, no: PlaceNo) -> Place {
 
 /// A row for each cause, type and line that sleeps, or function that computes. Estimated computations have rows of their own,
 /// as have short sleeps whose sum exceeds the minimum of computations.
-fn culprits(scene: &mut Scene<'_>, stretches: &[Held]) -> Vec<Culprit> {
+fn culprits(scene: &mut Scene<'_>, intervals: &[Held]) -> Vec<Culprit> {
     let least = scene.query.thresholds.long_poll;
-    let short = short_sleeps(scene, |code, stack, task_type| code.blame(stack, task_type));
+    let short = short_sleeps(scene, |code, stack, task_type| code.attribute(stack, task_type));
     let scene = &*scene;
     let short = short.into_iter().filter(|(_, of)| of.short.asleep >= least);
     let short: Vec<Culprit> = short
@@ -323,7 +323,7 @@ fn culprits(scene: &mut Scene<'_>, stretches: &[Held]) -> Vec<Culprit> {
     let code = &scene.names.code;
     // The longest of each group is first.
     let mut groups: Map<(Cause, bool, Option<TypeId>, At), Vec<&Held>> = Map::default();
-    for held in stretches {
+    for held in intervals {
         let at = match held.cause {
             Cause::Cpu => At::Function(code.spot(held.blamed)),
             _ => At::Line(held.blamed),

@@ -158,7 +158,7 @@ impl Code {
     }
 
     /// The place to which a stack of a task of this type is attributed.
-    pub(super) fn blame(&mut self, stack: Option<StackId>, task_type: Option<(TypeId, &TaskType)>) -> PlaceNo {
+    pub(super) fn attribute(&mut self, stack: Option<StackId>, task_type: Option<(TypeId, &TaskType)>) -> PlaceNo {
         let (blamed, is_own) = match self.walked(stack) {
             Some(walked) => (walked.blamed, walked.is_own),
             None => (None, false),

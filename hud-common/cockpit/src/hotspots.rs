@@ -49,7 +49,7 @@ pub(super) fn piles(scene: &mut Scene<'_>) -> Vec<Pile> {
     let names = &mut *scene.names;
     let piles = counted.into_iter().map(|((stack, type_id), weight)| {
         let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
-        Pile { stack, type_id, weight, blamed: names.code.blame(stack, task_type) }
+        Pile { stack, type_id, weight, blamed: names.code.attribute(stack, task_type) }
     });
     piles.collect()
 }

@@ -9,7 +9,7 @@ use arrow::{
 };
 
 use super::{
-    Bucket, Buckets, Ended, Frame, FrameId, Grain, Histogram, Merge as _, Name, Names, OffCpuRow, Origin, PollRow,
+    Bucket, Buckets, Ended, Frame, FrameId, Histogram, Merge as _, Name, Names, OffCpuRow, Origin, PollRow, Resolution,
     Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType,
     Thread, Tid, TypeId, Window,
 };
@@ -23,7 +23,7 @@ const MOST_THREADS: usize = 1 << 16;
 const MOST_ROLES: usize = 1 << 16;
 
 /// The aggregates and names of the rows read so far.
-pub struct Intake {
+pub struct Ingest {
     /// The partials.
     pub buckets: Buckets,
     /// Names, and the types and spawns of tasks.
@@ -31,7 +31,7 @@ pub struct Intake {
     /// The greatest end of any row of events.
     pub newest: Option<i64>,
     /// The greatest end of a row of `coverage`.
-    pub coverage_told: Option<i64>,
+    pub coverage_until: Option<i64>,
     /// The task whose page is open.
     pub focus: Option<TaskId>,
     /// Now, if the session is live.
@@ -182,14 +182,14 @@ impl SessionFacts {
     }
 }
 
-impl Intake {
+impl Ingest {
     /// For rows in these buckets.
     pub fn new(from: Bucket, to: Bucket) -> Self {
-        Intake {
+        Ingest {
             buckets: Buckets::new(from, to),
             names: Names::default(),
             newest: None,
-            coverage_told: None,
+            coverage_until: None,
             focus: None,
             now: None,
             lags: Histogram::default(),
@@ -199,8 +199,8 @@ impl Intake {
     }
 
     /// Sets the resolution of window-only aggregates.
-    pub fn with_grain(self, grain: Grain) -> Self {
-        Intake { buckets: self.buckets.with_grain(grain), ..self }
+    pub fn with_resolution(self, grain: Resolution) -> Self {
+        Ingest { buckets: self.buckets.with_resolution(grain), ..self }
     }
 
     /// Its partials and names.
@@ -435,7 +435,7 @@ impl Intake {
     fn tasks(&mut self, columns: &Columns<'_>) -> Option<()> {
         let (ts, task, type_id) = (columns.longs("ts")?, columns.longs("task_id")?, columns.nullable("type_id"));
         for (row, (ts, task)) in ts.iter().zip(task).enumerate() {
-            self.buckets.met(*ts, TaskId(*task));
+            self.buckets.first_seen(*ts, TaskId(*task));
             if let Some(type_id) = type_id.get(row) {
                 self.names.add_type_of(TaskId(*task), TypeId(type_id));
             }
@@ -535,7 +535,7 @@ impl Intake {
         for (row, (ts, dur)) in ts.iter().zip(dur).enumerate() {
             let stream = self.text(text_at(stream, row).unwrap_or_default());
             let reason = self.text(text_at(reason, row).unwrap_or_default());
-            self.coverage_told = self.coverage_told.max(Some(ts.saturating_add((*dur).max(0))));
+            self.coverage_until = self.coverage_until.max(Some(ts.saturating_add((*dur).max(0))));
             self.buckets.coverage(*ts, *dur, &stream, &reason);
         }
         Some(())

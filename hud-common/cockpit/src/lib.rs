@@ -1,7 +1,7 @@
 //! The cockpit's view model: the content of a screen at one instant over one window, as plain data.
 //!
 //! ```text
-//! rows ─(Intake: in the tailer, in replay)─▶ Partial per bucket ─(merge)─▶ Partial of the window ─(Snapshot::of)─▶ Snapshot
+//! rows ─(Ingest: in the tailer, in replay)─▶ Partial per bucket ─(merge)─▶ Partial of the window ─(Snapshot::of)─▶ Snapshot
 //! ```
 //! Live and replay run the same code, so their screens are equal for the same session, instant and window. Invariants:
 //! all sums are integers; merging is associative and commutative; every ranking is a total order.
@@ -41,12 +41,12 @@ use hud_files::clean;
 use hud_session as session;
 use hud_wire as wire;
 
-pub use aggregate::{Buckets, Grain, OffCpuRow, PollRow, SampleRow};
+pub use aggregate::{Buckets, OffCpuRow, PollRow, Resolution, SampleRow};
 pub use entities::{Frame, Origin, Role, SpawnedBy, TaskKind, TaskType, Thread};
 pub use histogram::{Counts, Distribution, Histogram};
 pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
 #[cfg(feature = "session")]
-pub use ingest::Intake;
+pub use ingest::Ingest;
 pub use names::Names;
 pub use partial::*;
 pub use sliding_window::Totals;

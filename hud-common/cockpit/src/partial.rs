@@ -20,9 +20,9 @@ use super::{Bucket, Counts, Ended, Histogram, Name, PollSpan, StackId, TaskId, T
 
 /// Minimum duration of a poll, a sleep or a computation that is kept individually (ns): a bucket has at most a hundred of them
 /// per thread.
-pub const STRETCH_MIN: i64 = 1_000_000;
+pub const INTERVAL_MIN: i64 = 1_000_000;
 /// Maximum number of sleeps inside tasks, and of long polls, that a bucket keeps: the longest of each.
-pub const STRETCHES_PER_BUCKET: usize = 4_096;
+pub const INTERVALS_PER_BUCKET: usize = 4_096;
 /// Maximum number of samples inside tasks that a bucket keeps individually: the earliest. At 99 Hz those of 400 CPUs.
 pub const MARKS_PER_BUCKET: usize = 4_096;
 /// Maximum number of tasks that a bucket counts individually: those with the smallest ids.
@@ -47,11 +47,11 @@ pub trait Merge {
 pub struct Partial {
     /// Sums over any number of buckets.
     pub sums: Sums,
-    /// Sleeps inside a task: rows of `off_cpu` with a `task_id`, in state `S` or `D`, with `ready - ts >= STRETCH_MIN`, by
-    /// end; the longest [`STRETCHES_PER_BUCKET`].
-    pub sleeps: Kept<Sleep, STRETCHES_PER_BUCKET>,
-    /// Polls with `dur >= STRETCH_MIN`, by end; the longest [`STRETCHES_PER_BUCKET`].
-    pub long_polls: Kept<LongPoll, STRETCHES_PER_BUCKET>,
+    /// Sleeps inside a task: rows of `off_cpu` with a `task_id`, in state `S` or `D`, with `ready - ts >= INTERVAL_MIN`, by
+    /// end; the longest [`INTERVALS_PER_BUCKET`].
+    pub sleeps: Kept<Sleep, INTERVALS_PER_BUCKET>,
+    /// Polls with `dur >= INTERVAL_MIN`, by end; the longest [`INTERVALS_PER_BUCKET`].
+    pub long_polls: Kept<LongPoll, INTERVALS_PER_BUCKET>,
     /// Samples with a `task_id`, by `ts`; the earliest [`MARKS_PER_BUCKET`].
     pub marks: Kept<Mark, MARKS_PER_BUCKET>,
 }
@@ -76,7 +76,7 @@ pub struct Sums {
     /// Samples by `ts`, by `tid` and `task_id`.
     pub runs: Map<(Tid, Option<TaskId>), Run>,
     /// Sleeps inside a task that are not kept individually: rows of `off_cpu` with a `task_id`, in state `S` or `D` with
-    /// `ready - ts < STRETCH_MIN`, or in state `+`, by end, by `tid`, `task_id` and `stack_id`.
+    /// `ready - ts < INTERVAL_MIN`, or in state `+`, by end, by `tid`, `task_id` and `stack_id`.
     pub short: Map<(Tid, TaskId, Option<StackId>), Short>,
     /// Samples by `ts`, by `stack_id` and `task_id`.
     pub stacks: Map<(Option<StackId>, Option<TaskId>), Weight>,
@@ -313,7 +313,7 @@ pub struct Sleep {
     pub waker: Option<Tid>,
 }
 
-/// A poll of [`STRETCH_MIN`] or more. Order: the longest first, then by start, thread and the other fields.
+/// A poll of [`INTERVAL_MIN`] or more. Order: the longest first, then by start, thread and the other fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LongPoll {
     /// Its start.

@@ -5,6 +5,8 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
+use hud_units::{duration, round_duration, share as percent};
+
 use super::{
     Cause, Coverage, Distribution, Evidence, Finding, Histogram, Jump, MOST_ROWS, Map, Merge as _, Place, PollSums,
     Role, Rule, Sleep, Status, TaskId, TaskKind, Tid, TypeId, Value, Worker, Workers,
@@ -112,7 +114,7 @@ fn short_sleeps(scene: &mut Scene<'_>) -> Vec<Finding> {
             rule: Rule::ShortSleeps,
             severity: Status::Caution,
             sentence: format!(
-                "{} slept inside polls {} times for less than 1 ms, {} in sum",
+                "{} slept inside polls {} times for less than 1 ms, {} in total",
                 name_of(scene, type_id),
                 short.sleeps,
                 duration(short.asleep)
@@ -139,22 +141,6 @@ fn short_sleeps(scene: &mut Scene<'_>) -> Vec<Finding> {
 
 fn evidence(what: &str, value: Value, threshold: Option<Value>) -> Evidence {
     Evidence { what: what.into(), value, threshold }
-}
-
-/// A duration for a sentence.
-fn duration(ns: i64) -> String {
-    let (unit, scale) = match ns {
-        n if n >= 10_000_000_000 => ("s", 1_000_000_000),
-        n if n >= 10_000_000 => ("ms", 1_000_000),
-        n if n >= 10_000 => ("µs", 1_000),
-        _ => return format!("{ns} ns"),
-    };
-    format!("{} {unit}", ns / scale)
-}
-
-/// A share for a sentence.
-fn percent(thousandths: i64) -> String {
-    format!("{} %", thousandths / 10)
 }
 
 fn name_of(scene: &Scene<'_>, id: Option<TypeId>) -> String {
@@ -220,13 +206,13 @@ fn long_polls(scene: &Scene<'_>, intervals: &[Held]) -> Vec<Finding> {
                 count => format!(
                     "{} held its worker {count} times for more than {}, longest {}{within}",
                     name_of(scene, type_id),
-                    duration(thresholds.long_poll),
+                    round_duration(thresholds.long_poll),
                     duration(held)
                 ),
             },
             evidence: std::vec![
                 evidence("longest", Value::Nanos(held), Some(Value::Nanos(threshold))),
-                evidence("of which computing", Value::Nanos(long.busy), None),
+                evidence("computing", Value::Nanos(long.busy), None),
                 evidence("asleep", Value::Nanos(held.saturating_sub(long.busy)), None),
                 evidence("polls", Value::Count(long.count), None),
             ],
@@ -276,7 +262,7 @@ fn cpu_starved(scene: &Scene<'_>) -> Option<Finding> {
         who = format!("; this process used {} CPUs, all others {}", tenths(own), tenths(others));
     }
     if process.throttled >= 1_000_000 {
-        who = format!("{who}; a CPU limit kept its threads from running for {} ms", process.throttled / 1_000_000);
+        who = format!("{who}; a CPU limit kept its threads from running for {}", duration(process.throttled));
     }
     Some(Finding {
         rule: Rule::CpuStarved,
@@ -285,13 +271,13 @@ fn cpu_starved(scene: &Scene<'_>) -> Option<Finding> {
             1 => format!("a poll waited for a CPU for {}{who}", duration(waited)),
             _ => format!(
                 "polls waited for a CPU {count} times for more than {}, longest {}{who}",
-                duration(least),
+                round_duration(least),
                 duration(waited)
             ),
         },
         evidence: std::vec![
             evidence("longest", Value::Nanos(waited), Some(Value::Nanos(least))),
-            evidence("in all", Value::Nanos(sum), None),
+            evidence("total", Value::Nanos(sum), None),
             evidence("polls", Value::Count(count), None),
         ],
         place: None,
@@ -327,11 +313,11 @@ fn wake_delay(scene: &Scene<'_>) -> Option<Finding> {
     let count = i64::try_from(delay.count).unwrap_or(i64::MAX);
     let p99 = delay.p99.filter(|p99| *p99 > thresholds.wake_delay_p99 && count >= thresholds.wake_delay_count)?;
     let worst = sums.iter().max_by_key(|(id, of)| (of.delay, id.is_some(), Reverse(**id))).and_then(|(id, _)| *id);
-    let most = worst.map(|id| format!("; most of it falls to {}", name_of(scene, Some(id)))).unwrap_or_default();
+    let most = worst.map(|id| format!("; most affected: {}", name_of(scene, Some(id)))).unwrap_or_default();
     Some(Finding {
         rule: Rule::WakeDelay,
         severity: Status::Caution,
-        sentence: format!("woken tasks wait for their poll: one in a hundred {} or more{most}", duration(p99)),
+        sentence: format!("wake-to-poll latency p99 {}{most}", duration(p99)),
         evidence: std::vec![
             evidence("p99", Value::Nanos(p99), Some(Value::Nanos(thresholds.wake_delay_p99))),
             evidence("polls", Value::Count(count), None),
@@ -428,12 +414,12 @@ fn pool(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
         rule: Rule::PoolSaturated,
         severity: Status::Caution,
         sentence: format!(
-            "the {} threads of the blocking pool were at work for {} of the time",
+            "the {} threads of the blocking pool were busy for {} of the time",
             pool.threads,
             percent(share)
         ),
         evidence: std::vec![
-            evidence("at work", Value::Share(share), Some(Value::Share(thresholds.pool_busy))),
+            evidence("busy", Value::Share(share), Some(Value::Share(thresholds.pool_busy))),
             evidence("threads", Value::Count(threads), None),
         ],
         place: None,
@@ -475,7 +461,7 @@ fn growth(scene: &Scene<'_>, coverage: &Coverage) -> Vec<Finding> {
         rule: Rule::TasksGrow,
         severity: Status::Caution,
         sentence: format!(
-            "{spawned} tasks of {} were spawned within {} that were watched, {ended} ended",
+            "{spawned} tasks of {} were spawned in the {} in which spawns and ends were recorded, {ended} ended",
             name_of(scene, type_id),
             duration(watched)
         ),
@@ -577,7 +563,7 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
         let owner_type = scene.names.type_of.get(&owner.task).copied();
         let names = &mut *scene.names;
         let task_type = owner_type.and_then(|id| Some((id, names.types.get(&id)?)));
-        let blamed = names.code.blame(owner.stack, task_type);
+        let blamed = names.code.attribute(owner.stack, task_type);
         let wait = waits.entry((names.type_of.get(&sleep.task).copied(), owner_type, blamed)).or_default();
         wait.count += 1;
         wait.sum = wait.sum.saturating_add(sleep.dur);
@@ -591,7 +577,7 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
             rule: Rule::LockOwnerAsleep,
             severity: Status::Caution,
             sentence: format!(
-                "{} waited {}{} for a lock that {} released, which had slept meanwhile, in {}",
+                "{} waited {}{} for a lock whose holder, {}, slept in {}",
                 name_of(scene, type_id),
                 if wait.count > 1 { format!("{} times, longest ", wait.count) } else { String::new() },
                 duration(dur),
@@ -601,7 +587,7 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
             evidence: std::vec![
                 evidence("longest", Value::Nanos(dur), Some(Value::Nanos(least))),
                 evidence("waits", Value::Count(wait.count), None),
-                evidence("in all", Value::Nanos(wait.sum), None),
+                evidence("total", Value::Nanos(wait.sum), None),
             ],
             place: Some(place),
             count: Some(wait.count),

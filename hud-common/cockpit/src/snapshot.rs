@@ -197,16 +197,66 @@ impl Rule {
         }
     }
 
+    /// The rule of that name.
+    pub fn named(name: &str) -> Option<Rule> {
+        Rule::ALL.into_iter().find(|rule| rule.name() == name)
+    }
+
+    /// The problem in a few words, as a heading.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Rule::LongPoll => "Long polls",
+            Rule::CpuStarved => "Polls waited for a CPU",
+            Rule::WakeDelay => "Woken tasks waited for a worker",
+            Rule::CpuShare => "Task used most of a worker's time",
+            Rule::ShortSleeps => "Many short sleeps inside polls",
+            Rule::WorkerBlocked => "Worker asleep inside polls",
+            Rule::Imbalance => "Workers unevenly loaded",
+            Rule::PoolSaturated => "Blocking pool saturated",
+            Rule::TasksGrow => "Tasks spawned and not ended",
+            Rule::SelfWaking => "Task wakes itself",
+            Rule::LockOwnerAsleep => "Lock held while asleep",
+        }
+    }
+
+    /// The figure that the rule compares with its threshold.
+    pub const fn figure(self) -> &'static str {
+        match self {
+            Rule::LongPoll | Rule::CpuStarved | Rule::LockOwnerAsleep => "longest",
+            Rule::WakeDelay => "p99",
+            Rule::CpuShare => "share",
+            Rule::ShortSleeps => "asleep",
+            Rule::WorkerBlocked => "blocked",
+            Rule::Imbalance => "ratio",
+            Rule::PoolSaturated => "busy",
+            Rule::TasksGrow => "spawned",
+            Rule::SelfWaking => "wakes by itself",
+        }
+    }
+
+    /// The things that the rule counts, as a singular noun; `None` if it counts none.
+    pub const fn counted(self) -> Option<&'static str> {
+        Some(match self {
+            Rule::LongPoll | Rule::CpuStarved => "poll",
+            Rule::WakeDelay => "wake",
+            Rule::CpuShare => "sample",
+            Rule::ShortSleeps => "sleep",
+            Rule::TasksGrow | Rule::SelfWaking => "task",
+            Rule::LockOwnerAsleep => "wait",
+            Rule::WorkerBlocked | Rule::Imbalance | Rule::PoolSaturated => return None,
+        })
+    }
+
     /// What to do about it.
     pub const fn advice(self) -> &'static str {
         match self {
             Rule::LongPoll => {
-                "move blocking calls to spawn_blocking or their async kin, and long computations off the runtime, or break \
-                 them up with yield_now"
+                "move blocking calls to spawn_blocking or use their async equivalents; move long computations off the \
+                 runtime, or break them up with yield_now"
             }
             Rule::CpuStarved => {
-                "no task is to blame: look for other processes on these CPUs, for more busy threads than CPUs, and for a CPU \
-                 limit of the container (cpu.max)"
+                "the machine is short of CPU, no task causes it: look for other processes on these CPUs, for more busy \
+                 threads than CPUs, and for a CPU limit of the container (cpu.max)"
             }
             Rule::WakeDelay => {
                 "workers cannot keep up: find what holds them (blocking, hotspots), or give the runtime more worker threads"
@@ -216,19 +266,21 @@ impl Rule {
                  runtime"
             }
             Rule::ShortSleeps => {
-                "each of them keeps other tasks waiting: move the calls to spawn_blocking together, or make them async"
+                "each sleep keeps other tasks waiting: move the calls to spawn_blocking together, or make them async"
             }
-            Rule::WorkerBlocked => "move the blocking call to spawn_blocking, or use its async kin",
+            Rule::WorkerBlocked => "move the blocking call to spawn_blocking, or use its async equivalent",
             Rule::Imbalance => {
-                "one task does most of the work, or blocks its worker's queue: split it up, or spawn what it does"
+                "one task does most of the work, or blocks its worker's queue: split it up, or spawn parts of it"
             }
             Rule::PoolSaturated => {
-                "work waits for a thread: raise max_blocking_threads, limit it with a Semaphore, or make it async"
+                "jobs wait for a thread: raise max_blocking_threads, limit the jobs with a Semaphore, or make them async"
             }
             Rule::TasksGrow => {
-                "look at what they await: a channel that is never closed, a join that never comes, no timeout"
+                "find what they await: a channel that is never closed, a task that never ends, or no timeout"
             }
-            Rule::SelfWaking => "a future that wakes itself to be polled again spins: let it await an event or a timer",
+            Rule::SelfWaking => {
+                "a future that wakes itself in every poll spins: let it await an event or a timer instead"
+            }
             Rule::LockOwnerAsleep => {
                 "do not sleep or block while holding the lock, or hold a tokio::sync lock across it"
             }
@@ -498,14 +550,14 @@ pub struct Blocking {
     /// and type.
     pub culprits: Vec<Culprit>,
     /// Blocking intervals, the last to end first.
-    pub newest: Vec<Stretch>,
+    pub newest: Vec<BlockingInterval>,
     /// Blocking intervals, the longest first.
-    pub worst: Vec<Stretch>,
+    pub worst: Vec<BlockingInterval>,
     /// Their number.
     pub count: i64,
     /// Their sum (ns).
     pub total: i64,
-    /// Number of discarded ones: the shorter ones of buckets with more than [`super::STRETCHES_PER_BUCKET`].
+    /// Number of discarded ones: the shorter ones of buckets with more than [`super::INTERVALS_PER_BUCKET`].
     pub left_out: i64,
 }
 
@@ -534,7 +586,7 @@ pub struct Culprit {
 
 /// An interval in which a task held its worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stretch {
+pub struct BlockingInterval {
     /// Start: the thread fell asleep, or the poll was entered.
     pub ts: i64,
     /// Time asleep (without the run-queue latency), or computing.
@@ -703,7 +755,7 @@ pub struct TaskPage {
     /// Its wakers: the most frequent first, then by task and thread.
     pub wakers: Vec<(Waker, i64)>,
     /// Its blocking intervals, the longest first.
-    pub stretches: Vec<Stretch>,
+    pub intervals: Vec<BlockingInterval>,
 }
 
 /// A poll.

@@ -7,7 +7,7 @@ use hud_wire::Stream;
 use super::{
     Coverage, Distribution, Histogram, LAST_POLLS, MOST_ROWS, Map, Merge as _, PollSums, Spawned, TaskDetail, TaskId,
     TaskKind, TaskOrder, TaskPage, TaskRow, TaskSums, Tasks, TypeId, TypeRow, WAKERS,
-    blocking::{Held, stretch, waker},
+    blocking::{Held, interval, waker},
     index_cache::{IndexCache, number_of},
     scene::Scene,
 };
@@ -162,7 +162,7 @@ fn type_rows(scene: &Scene<'_>, mut types: Map<Option<TypeId>, TypeSums>) -> Vec
 }
 
 /// The page of a task.
-pub(super) fn page(scene: &mut Scene<'_>, id: TaskId, detail: Option<&TaskDetail>, stretches: &[Held]) -> TaskPage {
+pub(super) fn page(scene: &mut Scene<'_>, id: TaskId, detail: Option<&TaskDetail>, intervals: &[Held]) -> TaskPage {
     let mut detail = detail.cloned().unwrap_or_default();
     detail.settle();
     let mut wakers: Vec<((Option<TaskId>, super::Tid), i64)> = detail.wakers.into_iter().collect();
@@ -175,6 +175,6 @@ pub(super) fn page(scene: &mut Scene<'_>, id: TaskId, detail: Option<&TaskDetail
         wake_delay: Distribution::of(detail.delays, detail.delay_sum, detail.delay_longest),
         last_polls: detail.last.items().iter().take(LAST_POLLS).map(|newest| newest.0).collect(),
         wakers: wakers.into_iter().map(|((task, tid), count)| (waker(scene, Some(tid), task), count)).collect(),
-        stretches: stretches.iter().filter(|h| h.task == id).take(MOST_ROWS).map(|h| stretch(scene, h)).collect(),
+        intervals: intervals.iter().filter(|h| h.task == id).take(MOST_ROWS).map(|h| interval(scene, h)).collect(),
     }
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use hud_wire::Stream;
 
 use super::{
-    Bucket, Lane, Load, MOST_SPANS_PER_LANE, Map, Merge as _, Now, Partial, Pool, Role, Runtime, RuntimeId,
-    STRETCH_MIN, Span, SpanKind, Step, TaskKind, Tid, Timeline, TypeId, Worker, Workers,
+    Bucket, INTERVAL_MIN, Lane, Load, MOST_SPANS_PER_LANE, Map, Merge as _, Now, Partial, Pool, Role, Runtime,
+    RuntimeId, Span, SpanKind, Step, TaskKind, Tid, Timeline, TypeId, Worker, Workers,
     index_cache::{IndexCache, number_of, number_of_thread},
     partial::clipped,
     scene::{Polled, Scene, Seat, observed},
@@ -178,7 +178,7 @@ pub(super) fn timeline(scene: &Scene<'_>) -> Timeline {
     let mut lanes: Vec<_> = lanes.into_values().collect();
     lanes.sort_by_key(|l| (l.role, l.runtime.is_none(), l.runtime, l.worker.is_none(), l.worker, l.tid));
     lanes.truncate(super::MOST_ROWS);
-    Timeline { lanes, span_min: STRETCH_MIN }
+    Timeline { lanes, span_min: INTERVAL_MIN }
 }
 
 /// The polls of each bucket.
@@ -262,7 +262,7 @@ fn spans(scene: &Scene<'_>, lanes: &mut BTreeMap<Tid, Lane>) {
             }
             let task = scene.task_ref(sleep.task);
             let waited = sleep.away.saturating_sub(sleep.dur);
-            if waited >= STRETCH_MIN {
+            if waited >= INTERVAL_MIN {
                 let (ts, task) = (sleep.ts.saturating_add(sleep.dur), task.clone());
                 add(sleep.tid, Span { ts, dur: waited, kind: SpanKind::Waiting, task, is_long: false });
             }

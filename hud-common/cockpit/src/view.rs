@@ -35,7 +35,7 @@ pub struct View<'a> {
     /// Live or replay.
     pub mode: Mode,
     /// The greatest `ts + dur` of all of the session's `coverage`.
-    pub coverage_told: Option<i64>,
+    pub coverage_until: Option<i64>,
     /// Start of the rows that were read; `None` if all were.
     pub read_from: Option<i64>,
 }
@@ -54,11 +54,11 @@ fn both<A, B: Send>(a: impl FnOnce() -> A, b: impl FnOnce() -> B + Send) -> (A, 
 impl View<'_> {
     /// Only the findings: the same that a snapshot has, for a small part of its cost.
     pub fn findings(self) -> Vec<Finding> {
-        let (told, read_from) = (self.coverage_told, self.read_from);
+        let (told, read_from) = (self.coverage_until, self.read_from);
         let mut merged = Sums::default();
         let mut scene = Scene::of(self, &mut merged);
         let coverage = coverage(&scene, told, read_from);
-        let intervals = super::blocking::stretches(&mut scene);
+        let intervals = super::blocking::intervals(&mut scene);
         let workers = super::threads::workers(&scene);
         super::rules::findings(&mut scene, &intervals, &workers, &coverage)
     }
@@ -68,14 +68,14 @@ impl Snapshot {
     /// The snapshot of a view.
     pub fn of(view: View<'_>) -> Snapshot {
         let (detail, session, mode) = (view.detail, view.session.clone(), view.mode.clone());
-        let (coverage_told, read_from) = (view.coverage_told, view.read_from);
+        let (coverage_until, read_from) = (view.coverage_until, view.read_from);
         let mut merged = Sums::default();
         let mut scene = Scene::of(view, &mut merged);
         let (query, total, at, window) = (scene.query, scene.total, scene.at, scene.window);
         scene.names.prepare(total.stacks.keys().filter_map(|(stack, _)| *stack));
         scene.polled = super::threads::polled(&scene);
 
-        let coverage = coverage(&scene, coverage_told, read_from);
+        let coverage = coverage(&scene, coverage_until, read_from);
         let piles = super::hotspots::piles(&mut scene);
         let of_code = || super::hotspots::of(&scene, &piles);
         let of_tasks = || {
@@ -91,11 +91,11 @@ impl Snapshot {
             true => both(of_code, of_tasks),
             false => (of_code(), of_tasks()),
         };
-        let stretches = super::blocking::stretches(&mut scene);
-        let blocking = super::blocking::of(&mut scene, &stretches);
+        let intervals = super::blocking::intervals(&mut scene);
+        let blocking = super::blocking::of(&mut scene, &intervals);
         let workers = super::threads::workers(&scene);
-        let task = query.task.map(|id| super::tasks::page(&mut scene, id, detail, &stretches));
-        let findings = super::rules::findings(&mut scene, &stretches, &workers, &coverage);
+        let task = query.task.map(|id| super::tasks::page(&mut scene, id, detail, &intervals));
+        let findings = super::rules::findings(&mut scene, &intervals, &workers, &coverage);
         Snapshot {
             status: findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal),
             timeline,

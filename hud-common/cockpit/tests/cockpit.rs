@@ -134,7 +134,7 @@ fn snapshot(partials: &BTreeMap<Bucket, Partial>, total: Option<&Sums>, query: &
         detail: None,
         session: SessionFacts::default(),
         mode: Mode::Replay,
-        coverage_told: None,
+        coverage_until: None,
         read_from: None,
     })
 }
@@ -224,8 +224,8 @@ fn sums_of_a_sliding_window_are_those_of_its_buckets() {
 fn caps_do_not_depend_on_the_order_of_rows() {
     let mut random = Random(7);
     let mut rows = Vec::new();
-    for id in 0..i64::try_from(STRETCHES_PER_BUCKET).unwrap() * 3 {
-        let dur = STRETCH_MIN + random.below(2_000);
+    for id in 0..i64::try_from(INTERVALS_PER_BUCKET).unwrap() * 3 {
+        let dur = INTERVAL_MIN + random.below(2_000);
         let (ts, tid) = (T0 + random.below(50 * MS), Tid(100));
         let (type_id, wake_delay) = (None, None);
         rows.push(PollRow { ts, dur, task: TaskId(id), type_id, tid, blocked: 0, run_queue: 0, wake_delay });
@@ -239,8 +239,8 @@ fn caps_do_not_depend_on_the_order_of_rows() {
     };
     let (forth, back) = (settled(forth), settled(back));
     assert_eq!(forth, back);
-    assert_eq!(forth.long_polls.items().len(), STRETCHES_PER_BUCKET);
-    assert_eq!(forth.long_polls.left_out(), i64::try_from(rows.len() - STRETCHES_PER_BUCKET).unwrap());
+    assert_eq!(forth.long_polls.items().len(), INTERVALS_PER_BUCKET);
+    assert_eq!(forth.long_polls.left_out(), i64::try_from(rows.len() - INTERVALS_PER_BUCKET).unwrap());
     let longest = rows.iter().map(|r| r.dur).max().unwrap();
     assert_eq!(forth.long_polls.items()[0].dur, longest);
 }
@@ -388,7 +388,7 @@ fn reports_a_lock_whose_owner_sleeps_with_its_code() {
         detail: None,
         session: SessionFacts::default(),
         mode: Mode::Replay,
-        coverage_told: None,
+        coverage_until: None,
         read_from: None,
     });
     let locks: Vec<_> = snapshot.findings.iter().filter(|f| f.rule == Rule::LockOwnerAsleep).collect();

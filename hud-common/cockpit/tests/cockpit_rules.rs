@@ -10,7 +10,7 @@ const T0: i64 = 1_790_000_000_000_000_000;
 const MS: i64 = 1_000_000;
 const SECOND: i64 = 1_000 * MS;
 
-/// A program as its rows tell of it.
+/// A program, as rows.
 struct Program {
     buckets: Buckets,
     names: Names,
@@ -73,7 +73,7 @@ impl Program {
         });
     }
 
-    /// Alive at these instants, and so on a CPU in between unless told otherwise.
+    /// Alive at these instants, and so on a CPU in between unless other rows say otherwise.
     fn alive(&mut self, tid: i32, from: i64, to: i64) {
         for at in [from, to] {
             let (stack, task) = (Some(StackId(1)), None);
@@ -96,7 +96,7 @@ impl Program {
             detail: None,
             session: SessionFacts::default(),
             mode: Mode::Replay,
-            coverage_told: None,
+            coverage_until: None,
             read_from: None,
         });
         let worst = snapshot.findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal);
@@ -108,6 +108,8 @@ impl Program {
                 first.threshold.is_some_and(|limit| first.value >= limit),
                 "the evidence is past its limit: {finding:?}"
             );
+            assert_eq!(first.what, finding.rule.figure().into(), "{finding:?}");
+            assert_eq!(finding.count.is_some(), finding.rule.counted().is_some(), "{finding:?}");
             assert_ne!(finding.jump, Jump::default(), "it leads somewhere: {finding:?}");
         }
         snapshot.findings
@@ -129,6 +131,9 @@ fn evidence(finding: &Finding) -> Vec<(&str, Value, Option<Value>)> {
 fn every_rule_says_what_to_do() {
     for rule in Rule::ALL {
         assert!(rule.advice().len() > 20 && !rule.advice().ends_with('.'), "{rule:?}: {}", rule.advice());
+        let title = rule.title();
+        assert!(title.len() < 40 && title.starts_with(char::is_uppercase), "{rule:?}: {title}");
+        assert_eq!(Rule::named(rule.name()), Some(rule));
     }
 }
 
@@ -143,13 +148,13 @@ fn a_long_poll() {
     assert_eq!((found.severity, found.is_estimated), (Status::Caution, false));
     assert_eq!(
         found.sentence,
-        "app::type_1 held its worker 2 times for more than 10 ms, longest 30 ms, in app::type_1 (app.rs:10)"
+        "app::type_1 held its worker 2 times for more than 10 ms, longest 30.0 ms, in app::type_1 (app.rs:10)"
     );
     assert_eq!(
         evidence(&found),
         [
             ("longest", Value::Nanos(30 * MS), Some(Value::Nanos(10 * MS))),
-            ("of which computing", Value::Nanos(30 * MS), None),
+            ("computing", Value::Nanos(30 * MS), None),
             ("asleep", Value::Nanos(0), None),
             ("polls", Value::Count(2), None)
         ]
@@ -178,32 +183,32 @@ fn a_poll_that_waited_for_a_cpu_accuses_no_task() {
     program.asleep(100, Some(11), MS, 5 * MS);
     assert_eq!(program.found(Rule::LongPoll), None, "it held its worker for 10 ms");
     let found = program.found(Rule::CpuStarved).unwrap();
-    assert_eq!(found.sentence, "a poll waited for a CPU for 30 ms");
+    assert_eq!(found.sentence, "a poll waited for a CPU for 30.0 ms");
     assert_eq!((found.severity, found.jump.ts), (Status::Caution, Some(T0)));
     // It computed for long as well: then both are true.
     program.buckets.poll(&PollRow { ts: T0 + 100 * MS, dur: 60 * MS, blocked: 0, run_queue: 35 * MS, ..poll });
     let found = program.found(Rule::LongPoll).unwrap();
-    assert_eq!(found.sentence, "app::type_1 held its worker for 25 ms, in app::type_1 (app.rs:10)");
+    assert_eq!(found.sentence, "app::type_1 held its worker for 25.0 ms, in app::type_1 (app.rs:10)");
     let found = program.found(Rule::CpuStarved).unwrap();
-    assert_eq!(found.sentence, "polls waited for a CPU 2 times for more than 10 ms, longest 35 ms");
+    assert_eq!(found.sentence, "polls waited for a CPU 2 times for more than 10 ms, longest 35.0 ms");
     assert_eq!(
         evidence(&found),
         [
             ("longest", Value::Nanos(35 * MS), Some(Value::Nanos(10 * MS))),
-            ("in all", Value::Nanos(65 * MS), None),
+            ("total", Value::Nanos(65 * MS), None),
             ("polls", Value::Count(2), None)
         ]
     );
 }
 
 #[test]
-fn a_long_poll_that_only_the_scheduler_tells_of() {
+fn a_long_poll_known_from_the_scheduler_only() {
     let mut program = Program::new();
     program.asleep(100, Some(11), 0, 15 * MS);
     let found = program.found(Rule::LongPoll).unwrap();
-    assert_eq!(found.sentence, "app::type_1 held its worker for 15 ms, in app::own (own.rs:7)");
+    assert_eq!(found.sentence, "app::type_1 held its worker for 15.0 ms, in app::own (own.rs:7)");
     assert!(!found.is_estimated, "the sleep was measured");
-    assert_eq!(evidence(&found)[1], ("of which computing", Value::Nanos(0), None));
+    assert_eq!(evidence(&found)[1], ("computing", Value::Nanos(0), None));
 
     // Samples do not show whether a computation was one poll or many short ones: no finding.
     let mut program = Program::new();
@@ -238,7 +243,7 @@ fn delays_from_wake_to_poll() {
     assert_eq!((what, limit), ("p99", Some(Value::Nanos(5 * MS))));
     assert!((p99 - 20 * MS).abs() <= 20 * MS / 32, "{p99}");
     assert_eq!(evidence(&found)[1], ("polls", Value::Count(100), None));
-    assert!(found.sentence.ends_with("; most of it falls to app::type_1"), "{}", found.sentence);
+    assert!(found.sentence.ends_with("; most affected: app::type_1"), "{}", found.sentence);
     assert_eq!(found.jump.task_type, Some(TypeId(1)));
     program.thresholds.wake_delay_p99 = 25 * MS;
     assert_eq!(program.findings(), []);
@@ -256,7 +261,10 @@ fn a_worker_asleep_inside_polls() {
     program.asleep(100, Some(12), 780 * MS, 110 * MS);
     let found = program.found(Rule::WorkerBlocked).unwrap();
     assert_eq!(found.severity, Status::Warning);
-    assert_eq!(found.sentence, "worker 0 was asleep inside polls for 61 % of its time, longest in app::own (own.rs:7)");
+    assert_eq!(
+        found.sentence,
+        "worker 0 was asleep inside polls for 61.0 % of its time, longest in app::own (own.rs:7)"
+    );
     assert_eq!(
         evidence(&found),
         [("blocked", Value::Share(610), Some(Value::Share(500))), ("asleep", Value::Nanos(610 * MS), None)]
@@ -287,7 +295,7 @@ fn workers_out_of_balance() {
     assert_eq!(run(700 * MS).findings(), [], "three times is not more than three times");
     let found = run(800 * MS).found(Rule::Imbalance).unwrap();
     assert_eq!(found.severity, Status::Caution);
-    assert_eq!(found.sentence, "worker 0 was on a CPU for 90 % of its time, worker 1 for 20 %");
+    assert_eq!(found.sentence, "worker 0 was on a CPU for 90.0 % of its time, worker 1 for 20.0 %");
     assert_eq!(
         evidence(&found),
         [
@@ -324,10 +332,10 @@ fn a_pool_without_a_free_thread() {
         .insert(TypeId(3), TaskType { name: "app::blocking".into(), file: None, line: None, kind: TaskKind::Blocking });
     let found = program.found(Rule::PoolSaturated).unwrap();
     assert_eq!(found.severity, Status::Caution);
-    assert_eq!(found.sentence, "the 4 threads of the blocking pool were at work for 100 % of the time");
+    assert_eq!(found.sentence, "the 4 threads of the blocking pool were busy for 100 % of the time");
     assert_eq!(
         evidence(&found),
-        [("at work", Value::Share(1_000), Some(Value::Share(950))), ("threads", Value::Count(4), None)]
+        [("busy", Value::Share(1_000), Some(Value::Share(950))), ("threads", Value::Count(4), None)]
     );
     assert!(found.jump.tid.is_some_and(|tid| (200..204).contains(&tid.0)), "{found:?}");
     // One that waits for work: the pool has room.
@@ -363,7 +371,10 @@ fn tasks_that_only_grow_in_number() {
     end(&mut program, 0..20);
     let found = program.found(Rule::TasksGrow).unwrap();
     assert_eq!(found.severity, Status::Caution);
-    assert_eq!(found.sentence, "200 tasks of app::type_2 were spawned within 628 ms that were watched, 20 ended");
+    assert_eq!(
+        found.sentence,
+        "200 tasks of app::type_2 were spawned in the 628 ms in which spawns and ends were recorded, 20 ended"
+    );
     assert_eq!(
         evidence(&found),
         [
@@ -461,18 +472,18 @@ fn a_lock_whose_owner_sleeps() {
     assert_eq!(found.severity, Status::Caution);
     assert_eq!(
         found.sentence,
-        "app::type_1 waited 35 ms for a lock that app::type_2 released, which had slept meanwhile, in app::own (own.rs:7)"
+        "app::type_1 waited 35.0 ms for a lock whose holder, app::type_2, slept in app::own (own.rs:7)"
     );
     assert_eq!(
         evidence(&found),
         [
             ("longest", Value::Nanos(35 * MS), Some(Value::Nanos(MS))),
             ("waits", Value::Count(1), None),
-            ("in all", Value::Nanos(35 * MS), None)
+            ("total", Value::Nanos(35 * MS), None)
         ]
     );
     assert_eq!(found.jump.task, Some(TaskId(11)));
-    assert_eq!(run(102, 30 * MS, 1).found(Rule::LockOwnerAsleep), None, "another one let go of it");
+    assert_eq!(run(102, 30 * MS, 1).found(Rule::LockOwnerAsleep), None, "another one released it");
     assert_eq!(run(101, 4 * MS, 1).found(Rule::LockOwnerAsleep), None, "it had slept before");
     // FIELD.md: of 20 waits, 15 were laid on another waiter.
     assert_eq!(run(101, 30 * MS, 2).found(Rule::LockOwnerAsleep), None, "it had waited for the lock as well");
@@ -485,7 +496,7 @@ fn sleeps_that_are_short_add_up() {
     assert_eq!(program.findings(), [], "less than 60 ms in two seconds");
     program.asleep(100, Some(11), 1_900 * MS, MS / 5);
     let found = program.found(Rule::ShortSleeps).unwrap();
-    assert_eq!(found.sentence, "app::type_1 slept inside polls 300 times for less than 1 ms, 60 ms in sum");
+    assert_eq!(found.sentence, "app::type_1 slept inside polls 300 times for less than 1 ms, 60.0 ms in total");
     assert_eq!((found.severity, found.is_estimated), (Status::Caution, false));
     assert_eq!(
         evidence(&found),
@@ -495,7 +506,7 @@ fn sleeps_that_are_short_add_up() {
             ("longest", Value::Nanos(MS / 5), None)
         ]
     );
-    // Of which only the sum was recorded; work of the pool; and what ran while another thread had the worker's core.
+    // Known as a sum only; work of the pool; and a task that ran while another thread had the worker's core.
     let sum = |tid: i32, task: i64, at: i64| OffCpuRow {
         ts: T0 + at,
         dur: 70 * MS,
@@ -511,7 +522,7 @@ fn sleeps_that_are_short_add_up() {
     program.buckets.off_cpu(&sum(200, 99, 500 * MS));
     let found: Vec<_> = program.findings().into_iter().filter(|f| f.rule == Rule::ShortSleeps).collect();
     assert_eq!(found.iter().map(|f| f.is_estimated).collect::<Vec<_>>(), [true, false]);
-    assert_eq!(found[0].sentence, "app::type_2 slept inside polls 130 times for less than 1 ms, 65 ms in sum");
+    assert_eq!(found[0].sentence, "app::type_2 slept inside polls 130 times for less than 1 ms, 65.0 ms in total");
     let thread = |ts, role| Thread { ts, name: "tokio".into(), role, worker: None, runtime: None, is_gone: false };
     program.names.add_thread(Tid(101), thread(T0 + 100 * MS, Role::Blocking));
     program.names.add_thread(Tid(101), thread(T0 + SECOND, Role::Worker));
@@ -589,7 +600,7 @@ fn a_share_of_a_worker_where_polls_were_not_recorded() {
     let found = program.found(Rule::CpuShare).unwrap();
     assert_eq!(
         found.sentence,
-        "app::type_2 took 49 % of the time of worker 1 in the 2000 ms in which polls were not recorded"
+        "app::type_2 took 49.5 % of the time of worker 1 in the 2.00 s in which polls were not recorded"
     );
     assert!(found.is_estimated);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Durations, sizes and shares as text: `12.4 ms`, `1.25 MB`, `31.5 %`; and the grammar of durations in options, SQL and
+//! Durations, sizes, shares and counts as text: `12.4 ms`, `1.25 MB`, `31.5 %`, `12,345`; and the grammar of durations in options, SQL and
 //! prompts.
 //!
 //! Output has three significant digits and at most eight characters, so that columns keep their width. All arithmetic is on
@@ -64,6 +64,37 @@ pub fn share(thousandths: i64) -> String {
     }
 }
 
+/// A share between 0 and 1, as by [`share`].
+#[expect(clippy::cast_possible_truncation, reason = "a cast from a float saturates")]
+pub fn fraction(share: f64) -> String {
+    self::share((share * 1_000.0).round() as i64)
+}
+
+/// A count with thousands separators: `12,345`.
+pub fn count(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if n < 0 {
+        out.push('-');
+    }
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A count as by [`count`], and `1.23 M` from a million on.
+pub fn short_count(n: i64) -> String {
+    match n.unsigned_abs() {
+        ..1_000_000 => count(n),
+        1_000_000..1_000_000_000 => format!("{}.{:02} M", n / 1_000_000, n.unsigned_abs() % 1_000_000 / 10_000),
+        _ => format!("{}.{:02} G", n / 1_000_000_000, n.unsigned_abs() % 1_000_000_000 / 10_000_000),
+    }
+}
+
 /// `value / unit` with three significant digits.
 fn three_digits(value: i64, unit: i64, name: &str) -> String {
     let rounded = |digits: i64| value.saturating_add(unit / digits / 2) / (unit / digits);
@@ -104,7 +135,7 @@ fn signed(text: &str) -> Option<i64> {
     }
 }
 
-/// The sum of numbers with units, of which there is at least one.
+/// The sum of one or more numbers with units.
 fn sum(text: &str) -> Option<i64> {
     let mut total: Option<i64> = None;
     let mut rest = text;
@@ -199,6 +230,18 @@ mod tests {
             [0, 5, 315, 999, 1_000, 12_345, -25].map(share),
             ["0.0 %", "0.5 %", "31.5 %", "99.9 %", "100 %", "1234 %", "-2.5 %"]
         );
+    }
+
+    #[test]
+    fn writes_fractions_and_counts() {
+        assert_eq!([0.3146, 1.0, -0.025, 0.0].map(fraction), ["31.5 %", "100 %", "-2.5 %", "0.0 %"]);
+        assert!(!fraction(f64::NAN).is_empty());
+        assert_eq!([0, 999, 1_000, -12_345_678].map(count), ["0", "999", "1,000", "-12,345,678"]);
+        assert_eq!(
+            [999, 12_345, 1_234_567, -1_500, -2_500_000].map(short_count),
+            ["999", "12,345", "1.23 M", "-1,500", "-2.50 M"]
+        );
+        assert!(count(i64::MIN).starts_with("-9,223") && short_count(i64::MIN).starts_with("-9223372036.85"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use hud_common::{
-    cockpit::{Bucket, Buckets, Grain, Intake, Mode, Query, SessionFacts, View, Window},
+    cockpit::{Bucket, Buckets, Ingest, Mode, Query, Resolution, SessionFacts, View, Window},
     session::{Columns, CoverageColumns, CoverageRow, FindingColumns, FindingRow, STILL_ON, Table},
 };
 
@@ -152,7 +152,7 @@ fn run(mut judge: Judge, incoming: &Receiver<Message>, has_lost: &AtomicBool, fo
 
 /// The partials of the ranges that are not judged yet.
 struct Judge {
-    intake: Intake,
+    intake: Ingest,
     /// The range that is judged next; `None` before the first event.
     next: Option<Window>,
     /// Ranges that begin before this are not judged.
@@ -161,14 +161,14 @@ struct Judge {
 
 impl Judge {
     fn new() -> Self {
-        Judge { intake: Intake::new(Bucket(0), Bucket(0)), next: None, skip_to: Bucket(i64::MIN) }
+        Judge { intake: Ingest::new(Bucket(0), Bucket(0)), next: None, skip_to: Bucket(i64::MIN) }
     }
 
     fn add(&mut self, now: i64, batches: &[(Table, RecordBatch)]) {
         let to = Bucket(Bucket::of(now).0.saturating_add(AHEAD));
         if self.next.is_none() && batches.iter().any(|(table, _)| EVENTS.contains(table)) {
             let from = Bucket(Bucket::of(now).0.saturating_sub(1));
-            self.intake.buckets = Buckets::new(from, to).with_grain(Grain::Rules);
+            self.intake.buckets = Buckets::new(from, to).with_resolution(Resolution::Rules);
             self.next = Some(range(from));
         }
         if let Some(next) = self.next {
@@ -193,7 +193,7 @@ impl Judge {
     fn due(&mut self) -> Found {
         let mut rows = Found::default();
         while let Some(range) = self.next {
-            let is_covered = self.intake.coverage_told.is_some_and(|told| told >= range.end());
+            let is_covered = self.intake.coverage_until.is_some_and(|told| told >= range.end());
             if !is_covered && self.newest().0 < range.to.0.saturating_add(MOST_LAG) {
                 break;
             }
@@ -232,7 +232,7 @@ impl Judge {
                 detail: None,
                 session: SessionFacts::default(),
                 mode: Mode::Replay,
-                coverage_told: self.intake.coverage_told,
+                coverage_until: self.intake.coverage_until,
                 read_from: None,
             }
             .findings();

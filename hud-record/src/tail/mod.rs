@@ -5,7 +5,7 @@
 //! session, and a slow one never slows the recorder. It keeps only the partials of its window and the names: its memory
 //! is bounded by the window.
 //!
-//! ```text inotify ─▶ follow (files → batches, each row once) ─▶ Intake (columns → partials, names) ─▶ tailer
+//! ```text inotify ─▶ follow (files → batches, each row once) ─▶ Ingest (columns → partials, names) ─▶ tailer
 //! (Snapshot) ```
 
 mod follow;

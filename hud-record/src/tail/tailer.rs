@@ -7,7 +7,7 @@ use std::{
 
 use hud_common::{
     cockpit::{
-        Bucket, Histogram, Intake, Mode, Query, SessionFacts, Snapshot, Source, SourceError, Totals, View, Window,
+        Bucket, Histogram, Ingest, Mode, Query, SessionFacts, Snapshot, Source, SourceError, Totals, View, Window,
     },
     session::{Manifest, SessionDir, Table},
 };
@@ -61,7 +61,7 @@ pub struct Tailer {
     manifest_time: Option<SystemTime>,
     follower: Follower,
     watch: Watch,
-    intake: Intake,
+    intake: Ingest,
     totals: Totals,
     state: State,
     /// When it last read, by the session's clock.
@@ -86,7 +86,7 @@ impl Tailer {
             manifest_time: None,
             follower: Follower::new(dir, &manifest),
             watch: Watch::new(&path),
-            intake: Intake::new(Bucket::of(0), Bucket::of(0)),
+            intake: Ingest::new(Bucket::of(0), Bucket::of(0)),
             totals: Totals::default(),
             state: State::Live,
             looked: 0,
@@ -150,7 +150,7 @@ impl Tailer {
         let history = nanos(self.settings.history);
         let from = Bucket::of(now.saturating_sub(history).max(self.manifest.start));
         self.totals = Totals::default();
-        self.intake = Intake::new(from, Bucket::of(now.saturating_add(AHEAD)));
+        self.intake = Ingest::new(from, Bucket::of(now.saturating_add(AHEAD)));
         self.read(None)?;
         if let Some(is_complete) = ended {
             self.state = State::Ended { is_complete };
@@ -343,7 +343,7 @@ impl Tailer {
             detail: detail.as_ref(),
             session,
             mode,
-            coverage_told: self.intake.coverage_told,
+            coverage_until: self.intake.coverage_until,
             // Before the session began, there was nothing to read.
             read_from: (read_from > self.manifest.start).then_some(read_from),
         }))

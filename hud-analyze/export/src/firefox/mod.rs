@@ -7,7 +7,9 @@
 //! Samples are weighted in milliseconds of CPU time. Long polls, and sleeps inside tasks, are markers with their
 //! stacks.
 
+mod libraries;
 mod thread;
+mod values;
 
 use std::{
     collections::BTreeMap,
@@ -15,12 +17,16 @@ use std::{
 };
 
 use hud_common::{clean_name, session::Table};
-use thread::{About, Thread, Value, text};
 
+use self::{
+    libraries::Libraries,
+    thread::{About, Thread, Value},
+    values::{Category, millis, text},
+};
 use crate::{
     Error, Format, Options, Result, Rows, Summary,
     events::Reader,
-    names::{Name, Names, Origin},
+    names::{Name, Names},
     notes,
     out::Out,
 };
@@ -29,91 +35,6 @@ use crate::{
 const MOST: u64 = 3_000_000;
 /// Threads that are shown.
 const MOST_THREADS: usize = 4096;
-
-/// Origin of the code; the number is the category's index in the file.
-#[derive(Clone, Copy, Debug)]
-#[repr(u8)]
-enum Category {
-    Other,
-    Own,
-    Dependency,
-    Tokio,
-    Std,
-    Libc,
-    Kernel,
-    System,
-}
-
-impl Category {
-    const ALL: [(&'static str, &'static str); 8] = [
-        ("Other", "grey"),
-        ("Own code", "yellow"),
-        ("Dependency", "lightblue"),
-        ("Tokio", "purple"),
-        ("Rust std", "green"),
-        ("libc", "brown"),
-        ("Kernel", "orange"),
-        ("System library", "darkgray"),
-    ];
-
-    fn of(origin: Origin) -> Self {
-        match origin {
-            Origin::Own => Category::Own,
-            Origin::Dependency => Category::Dependency,
-            Origin::Tokio => Category::Tokio,
-            Origin::Std => Category::Std,
-            Origin::Libc => Category::Libc,
-            Origin::Kernel => Category::Kernel,
-            Origin::System => Category::System,
-            Origin::Unknown => Category::Other,
-        }
-    }
-}
-
-/// Milliseconds.
-#[expect(clippy::cast_precision_loss, reason = "the format's own unit and type; below 104 days nothing is lost")]
-fn millis(ns: i64) -> f64 {
-    ns as f64 / 1e6
-}
-
-/// The modules of frames, in order of first use.
-#[derive(Default)]
-struct Libraries(Vec<u32>);
-
-impl Libraries {
-    fn number(&mut self, module: u32) -> u32 {
-        let place = self.0.iter().position(|known| *known == module).unwrap_or_else(|| {
-            self.0.push(module);
-            self.0.len() - 1
-        });
-        u32::try_from(place).unwrap_or(u32::MAX)
-    }
-
-    fn write(&self, names: &Names, out: &mut impl Write) -> io::Result<()> {
-        for (number, module) in self.0.iter().enumerate() {
-            let Some(module) = names.module(Some(*module)) else { continue };
-            let (path, name) = (text(&module.path), text(module.path.rsplit('/').next().unwrap_or_default()));
-            let code_id = module.build_id.as_deref().map_or("null".into(), text);
-            let id = text(&breakpad_id(module.build_id.as_deref().unwrap_or_default()));
-            let comma = if number == 0 { "" } else { "," };
-            write!(
-                out,
-                "{comma}{{\"name\":{name},\"path\":{path},\"debugName\":{name},\"debugPath\":{path},\"breakpadId\":{id},\
-                 \"codeId\":{code_id},\"arch\":null}}"
-            )?;
-        }
-        Ok(())
-    }
-}
-
-/// A build id in the form of symbol servers: its first 16 bytes as a GUID, whose first three parts are little-endian.
-fn breakpad_id(build_id: &str) -> String {
-    let mut digits: Vec<char> = build_id.to_ascii_uppercase().chars().take(32).collect();
-    digits.resize(32, '0');
-    let pair = |at: usize| digits.get(at * 2..at * 2 + 2).unwrap_or_default().iter().collect::<String>();
-    let order = [3, 2, 1, 0, 5, 4, 7, 6].into_iter().chain(8..16);
-    order.map(pair).collect::<String>() + "0"
-}
 
 struct Profile<'a> {
     names: &'a Names,
@@ -202,25 +123,25 @@ pub(crate) fn write(
         Ok(())
     })?;
     let mut brief = 0_u64;
-    reader.off_cpu(|stretch| {
-        let Some(task) = names.task_of(stretch.task).filter(|_| stretch.is_asleep()) else { return Ok(()) };
-        if stretch.span.dur() < options.asleep {
+    reader.off_cpu(|interval| {
+        let Some(task) = names.task_of(interval.task).filter(|_| interval.is_asleep()) else { return Ok(()) };
+        if interval.span.dur() < options.asleep {
             brief += 1;
             return Ok(());
         }
-        let span = (profile.at(stretch.span.from), profile.at(stretch.span.to));
-        end = end.max(stretch.span.to);
-        let Some((thread, libraries)) = profile.thread(stretch.tid)? else { return Ok(()) };
-        let blamed = names.blamed(stretch.stack).map_or_else(|| "<no stack>".into(), |f| Name::clone(&f.name));
+        let span = (profile.at(interval.span.from), profile.at(interval.span.to));
+        end = end.max(interval.span.to);
+        let Some((thread, libraries)) = profile.thread(interval.tid)? else { return Ok(()) };
+        let blamed = names.blamed(interval.stack).map_or_else(|| "<no stack>".into(), |f| Name::clone(&f.name));
         let fields = vec![
             ("function", Value::Text(thread.string(&blamed))),
             ("taskType", Value::Text(thread.string(&task.name))),
-            ("task", Value::Count(stretch.task.unwrap_or(0))),
-            ("state", Value::Text(thread.string(&stretch.reason().into()))),
-            ("runQueue", Value::Duration(stretch.run_queue.unwrap_or(0))),
+            ("task", Value::Count(interval.task.unwrap_or(0))),
+            ("state", Value::Text(thread.string(&interval.reason().into()))),
+            ("runQueue", Value::Duration(interval.run_queue.unwrap_or(0))),
         ];
-        thread.marker(&names, libraries, span, "Blocked", &"Blocked".into(), Category::Own, stretch.stack, fields);
-        (summary.slices, clipped) = (summary.slices + 1, clipped + u64::from(stretch.span.is_clipped));
+        thread.marker(&names, libraries, span, "Blocked", &"Blocked".into(), Category::Own, interval.stack, fields);
+        (summary.slices, clipped) = (summary.slices + 1, clipped + u64::from(interval.span.is_clipped));
         Ok(())
     })?;
     let mut memory: Vec<(i64, i64)> = Vec::new();
@@ -339,16 +260,4 @@ fn schema() -> Vec<serde_json::Value> {
             "fields": [task_type, task, field("blocked", "Asleep in it", "duration"), run_queue],
         }),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn formats_a_build_id_as_symbol_servers_do() {
-        let id = "0123456789abcdef0123456789abcdef01234567";
-        assert_eq!(breakpad_id(id), "67452301AB89EFCD0123456789ABCDEF0");
-        assert_eq!(breakpad_id(""), "0".repeat(33));
-    }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Category, Libraries, millis};
+use super::{
+    libraries::Libraries,
+    values::{Category, millis, text},
+};
 use crate::names::{Name, Names};
 
 /// A thread's samples and markers, and the tables that they reference.
@@ -280,11 +283,6 @@ impl Thread {
         // 1: an interval.
         last(out, "phase", self.markers.iter().map(|_| 1))
     }
-}
-
-/// A string of JSON.
-pub(super) fn text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 fn open(out: &mut impl Write, name: &str, length: usize) -> io::Result<()> {

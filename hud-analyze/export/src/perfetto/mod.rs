@@ -80,7 +80,7 @@ pub(crate) fn write(
     reader.spawns(|spawn| export.spawn(spawn))?;
     reader.polls(|poll| export.poll(poll))?;
     reader.ends(|ts, task, _| export.end(ts, task))?;
-    reader.off_cpu(|stretch| export.off_cpu(stretch))?;
+    reader.off_cpu(|interval| export.off_cpu(interval))?;
     reader.wakes(|wake| {
         let type_id = names.type_of(Some(wake.task), None);
         let mut annotations = vec![export.trace.integer("task", wake.task)];
@@ -248,26 +248,26 @@ impl Export<'_, '_> {
         self.trace.send(event(ts, over))
     }
 
-    fn off_cpu(&mut self, stretch: &OffCpu<'_>) -> Result<()> {
-        let thread = self.thread(stretch.tid)?;
-        let (track, new) = self.tracks.off_cpu(stretch.tid, thread);
+    fn off_cpu(&mut self, interval: &OffCpu<'_>) -> Result<()> {
+        let thread = self.thread(interval.tid)?;
+        let (track, new) = self.tracks.off_cpu(interval.tid, thread);
         new.map_or(Ok(()), |packet| self.trace.send(packet))?;
         let names = self.names;
         // If a task kept its thread asleep, the lock or call; else the thread was waiting for work, or for a CPU.
         let blamed =
-            names.blamed(stretch.stack).filter(|_| stretch.is_asleep() && names.task_of(stretch.task).is_some());
+            names.blamed(interval.stack).filter(|_| interval.is_asleep() && names.task_of(interval.task).is_some());
         let name: Name = match blamed {
-            Some(frame) => format!("{} in {}", stretch.reason(), frame.name).into(),
-            None => stretch.reason().into(),
+            Some(frame) => format!("{} in {}", interval.reason(), frame.name).into(),
+            None => interval.reason().into(),
         };
-        let mut annotations = vec![self.trace.integer("cpu", stretch.cpu.into())];
-        if let Some(task) = stretch.task {
+        let mut annotations = vec![self.trace.integer("cpu", interval.cpu.into())];
+        if let Some(task) = interval.task {
             annotations.push(self.trace.integer("task", task));
             annotations.push(self.trace.value("task_type", &names.task(names.type_of(Some(task), None))));
         }
-        annotations.extend(stretch.run_queue.map(|wait| self.trace.integer("run_queue_ns", wait)));
-        annotations.extend(stretch.waker.map(|tid| self.trace.integer("waker_tid", tid.into())));
-        let category = match stretch.is_asleep() {
+        annotations.extend(interval.run_queue.map(|wait| self.trace.integer("run_queue_ns", wait)));
+        annotations.extend(interval.waker.map(|tid| self.trace.integer("waker_tid", tid.into())));
+        let category = match interval.is_asleep() {
             true if blamed.is_some() => "blocking",
             true => "asleep",
             false => "run_queue",
@@ -277,10 +277,10 @@ impl Export<'_, '_> {
             category_iids: vec![self.trace.category(category)],
             track_uuid: Some(track),
             debug_annotations: annotations,
-            callstack_iid: self.trace.callstack(stretch.stack),
+            callstack_iid: self.trace.callstack(interval.stack),
             ..TrackEvent::default()
         };
-        self.slice(stretch.span, begin)
+        self.slice(interval.span, begin)
     }
 
     fn instant(
@@ -353,14 +353,14 @@ impl Export<'_, '_> {
                 continue;
             }
             self.summary.counters += 1;
-            let told = TrackEvent {
+            let instant = TrackEvent {
                 r#type: Some(COUNTER),
                 track_uuid: Some(track),
                 counter_value: value.is_none().then_some(whole),
                 double_counter_value: value,
                 ..TrackEvent::default()
             };
-            self.trace.send(event(at, told))?;
+            self.trace.send(event(at, instant))?;
         }
         Ok(())
     }

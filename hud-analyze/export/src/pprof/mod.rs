@@ -203,7 +203,7 @@ pub(crate) fn write(
     };
     profile.strings.number("");
     let types =
-        [("samples", "count"), ("cpu", "nanoseconds"), ("off_cpu_stretches", "count"), ("off_cpu", "nanoseconds")];
+        [("samples", "count"), ("cpu", "nanoseconds"), ("off_cpu_intervals", "count"), ("off_cpu", "nanoseconds")];
     types.into_iter().try_for_each(|value| profile.value_type(proto::SAMPLE_TYPE, value))?;
     profile.value_type(proto::PERIOD_TYPE, ("cpu", "nanoseconds"))?;
     let manifest = rows.manifest();

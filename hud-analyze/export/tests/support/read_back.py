@@ -216,7 +216,7 @@ def pprof():
     text = profile.string_table
     assert text[0] == "" and len(set(text)) == len(text)
     kinds = [(text[t.type], text[t.unit]) for t in profile.sample_type]
-    assert kinds == [("samples", "count"), ("cpu", "nanoseconds"), ("off_cpu_stretches", "count"), ("off_cpu", "nanoseconds")]
+    assert kinds == [("samples", "count"), ("cpu", "nanoseconds"), ("off_cpu_intervals", "count"), ("off_cpu", "nanoseconds")]
     functions = {f.id: f for f in profile.function}
     mappings = {m.id: m for m in profile.mapping}
     locations = {l.id: l for l in profile.location}

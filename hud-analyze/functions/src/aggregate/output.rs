@@ -60,8 +60,8 @@ impl Output {
             Output::Quantile(q) => Ok(Arc::new(groups.iter().map(|group| group.quantile(*q)).collect::<Int64Array>())),
             Output::Quantiles(all) => {
                 let mut values = Int64Builder::new();
-                let told = groups.iter().filter(|group| !group.is_empty());
-                told.for_each(|group| all.iter().for_each(|q| values.append_option(group.quantile(*q))));
+                let counted = groups.iter().filter(|group| !group.is_empty());
+                counted.for_each(|group| all.iter().for_each(|q| values.append_option(group.quantile(*q))));
                 let lengths = groups.iter().map(|group| if group.is_empty() { 0 } else { all.len() });
                 list(quantiles_item(), lengths, Arc::new(values.finish()), Some(valid(groups)))
             }

@@ -11,7 +11,7 @@ use datafusion::{
 use futures::FutureExt as _;
 
 use super::{
-    Kind,
+    kind::Kind,
     table::{JoinTable, Side},
 };
 

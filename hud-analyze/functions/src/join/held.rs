@@ -32,7 +32,7 @@ pub(super) struct Spot {
 }
 
 /// The time range in which rows of a key match a row.
-struct Stretch {
+struct Interval {
     ts: i64,
     last: i64,
     spot: Spot,
@@ -55,7 +55,7 @@ pub(super) struct Held {
     batches: Vec<Option<Batch>>,
     free_batches: Vec<u32>,
     by_key: ByKey,
-    stretches: Vec<Stretch>,
+    intervals: Vec<Interval>,
     free: u32,
     in_use: usize,
     /// Rows and batches that are held.
@@ -77,7 +77,7 @@ impl Held {
             batches: Vec::new(),
             free_batches: Vec::new(),
             by_key,
-            stretches: Vec::new(),
+            intervals: Vec::new(),
             free: NONE,
             in_use: 0,
             weight: 0,
@@ -96,9 +96,9 @@ impl Held {
 
     /// Reserves memory for the held rows; `extra` is other memory in use.
     pub(super) fn account(&mut self, extra: usize) -> Result<()> {
-        let stretches = self.stretches.capacity() * size_of::<Stretch>();
+        let intervals = self.intervals.capacity() * size_of::<Interval>();
         let batches = self.batches.capacity() * size_of::<Option<Batch>>();
-        let all = self.batch_bytes + self.by_key.size() + self.key_bytes + stretches + batches + extra;
+        let all = self.batch_bytes + self.by_key.size() + self.key_bytes + intervals + batches + extra;
         self.reserved.try_resize(all)
     }
 
@@ -133,22 +133,22 @@ impl Held {
         // Of those that began at the same instant, the shorter are further inside.
         let mut above = NONE;
         let mut at = top;
-        while let Some(stretch) = self.stretches.get(index(at))
-            && stretch.ts == ts
-            && stretch.last < last
+        while let Some(interval) = self.intervals.get(index(at))
+            && interval.ts == ts
+            && interval.last < last
         {
             above = at;
-            at = stretch.below;
+            at = interval.below;
         }
-        while let Some(stretch) = self.stretches.get(index(at))
-            && stretch.last <= last
+        while let Some(interval) = self.intervals.get(index(at))
+            && interval.last <= last
         {
-            let below = stretch.below;
+            let below = interval.below;
             self.close(at);
             at = below;
         }
-        let new = self.place(Stretch { ts, last, spot: Spot { batch, row: row32 }, below: at })?;
-        match self.stretches.get_mut(index(above)) {
+        let new = self.place(Interval { ts, last, spot: Spot { batch, row: row32 }, below: at })?;
+        match self.intervals.get_mut(index(above)) {
             Some(above) => above.below = new,
             None => top = new,
         }
@@ -162,11 +162,11 @@ impl Held {
     pub(super) fn find(&self, keys: &BatchKeys, row: usize, now: i64) -> Option<Spot> {
         let mut at = self.by_key.get(keys, row)?;
         loop {
-            let stretch = self.stretches.get(index(at))?;
-            if stretch.last >= now {
-                return Some(stretch.spot);
+            let interval = self.intervals.get(index(at))?;
+            if interval.last >= now {
+                return Some(interval.spot);
             }
-            at = stretch.below;
+            at = interval.below;
         }
     }
 
@@ -175,10 +175,10 @@ impl Held {
     pub(super) fn tidy(&mut self, now: i64, current: Option<u32>) -> Result<()> {
         let mut by_key = std::mem::replace(&mut self.by_key, ByKey::Integers(Default::default()));
         by_key.retain(|top| {
-            while let Some(stretch) = self.stretches.get(index(*top))
-                && stretch.last < now
+            while let Some(interval) = self.intervals.get(index(*top))
+                && interval.last < now
             {
-                let below = stretch.below;
+                let below = interval.below;
                 self.close(*top);
                 *top = below;
             }
@@ -218,9 +218,9 @@ impl Held {
         // Rows of the current batch stay in place. In the order of the batches, so that each is dropped as soon as its
         // rows are copied, and little is held twice.
         let mut numbers = Vec::with_capacity(self.in_use);
-        self.each_in_use(|number, stretch| {
-            if Some(stretch.spot.batch) != current {
-                numbers.push((stretch.spot.batch, stretch.spot.row, number));
+        self.each_in_use(|number, interval| {
+            if Some(interval.spot.batch) != current {
+                numbers.push((interval.spot.batch, interval.spot.row, number));
             }
         });
         numbers.sort_unstable();
@@ -229,8 +229,8 @@ impl Held {
             let columns = self.rows(&spots)?;
             let copy = self.add(columns, chunk.len())?;
             for (row, (old, _, number)) in chunk.iter().enumerate() {
-                if let Some(stretch) = self.stretches.get_mut(index(*number)) {
-                    stretch.spot = Spot { batch: copy, row: u32::try_from(row).unwrap_or(u32::MAX) };
+                if let Some(interval) = self.intervals.get_mut(index(*number)) {
+                    interval.spot = Spot { batch: copy, row: u32::try_from(row).unwrap_or(u32::MAX) };
                 }
                 self.gain(copy);
                 self.lose(*old);
@@ -252,16 +252,16 @@ impl Held {
         }
     }
 
-    fn each_in_use(&self, mut each: impl FnMut(u32, &Stretch)) {
+    fn each_in_use(&self, mut each: impl FnMut(u32, &Interval)) {
         let mut piles = Vec::new();
         match &self.by_key {
             ByKey::Integers(map) => piles.extend(map.values().copied()),
             ByKey::Rows(map) => piles.extend(map.values().copied()),
         }
         for mut at in piles {
-            while let Some(stretch) = self.stretches.get(index(at)) {
-                each(at, stretch);
-                at = stretch.below;
+            while let Some(interval) = self.intervals.get(index(at)) {
+                each(at, interval);
+                at = interval.below;
             }
         }
     }
@@ -296,24 +296,24 @@ impl Held {
         (0..self.types.len()).map(column).collect()
     }
 
-    fn place(&mut self, stretch: Stretch) -> Result<u32> {
+    fn place(&mut self, interval: Interval) -> Result<u32> {
         self.in_use += 1;
-        self.gain(stretch.spot.batch);
-        if let Some(free) = self.stretches.get_mut(index(self.free)) {
+        self.gain(interval.spot.batch);
+        if let Some(free) = self.intervals.get_mut(index(self.free)) {
             let number = self.free;
             self.free = free.below;
-            *free = stretch;
+            *free = interval;
             return Ok(number);
         }
-        let number = u32::try_from(self.stretches.len()).ok().filter(|number| *number != NONE);
-        self.stretches.push(stretch);
+        let number = u32::try_from(self.intervals.len()).ok().filter(|number| *number != NONE);
+        self.intervals.push(interval);
         number.ok_or_else(|| exec_datafusion_err!("a join holds more rows than it can count"))
     }
 
     fn close(&mut self, number: u32) {
-        let Some(stretch) = self.stretches.get_mut(index(number)) else { return };
-        stretch.below = self.free;
-        let batch = stretch.spot.batch;
+        let Some(interval) = self.intervals.get_mut(index(number)) else { return };
+        interval.below = self.free;
+        let batch = interval.spot.batch;
         self.free = number;
         self.in_use = self.in_use.saturating_sub(1);
         self.lose(batch);

@@ -17,9 +17,9 @@ use datafusion::{
 };
 
 use super::{
-    Kind,
     held::{Held, Spot},
     keys::{BatchKeys, Keys},
+    kind::Kind,
 };
 
 /// An output column: one of the left side, or one of the held ones of the right side.

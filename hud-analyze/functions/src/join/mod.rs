@@ -16,6 +16,7 @@
 mod function;
 mod held;
 mod keys;
+mod kind;
 mod merge;
 mod plan;
 mod table;
@@ -24,23 +25,7 @@ use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 
-/// The kind of join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
-    /// The last row that is not later.
-    AsOf,
-    /// The innermost enclosing interval.
-    Within,
-}
-
-impl Kind {
-    const fn name(self) -> &'static str {
-        match self {
-            Kind::AsOf => "asof",
-            Kind::Within => "within",
-        }
-    }
-}
+use self::kind::Kind;
 
 pub(crate) fn register(context: &SessionContext) {
     for kind in [Kind::AsOf, Kind::Within] {

@@ -23,8 +23,8 @@ use datafusion::{
 };
 
 use super::{
-    Kind,
     keys::common_type,
+    kind::Kind,
     merge::{Shape, Source},
     plan::TimeJoinExec,
 };
@@ -161,10 +161,11 @@ async fn scan(
     filters: &[Expr],
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let told = side.table.supports_filters_pushdown(&filters.iter().collect::<Vec<_>>())?;
-    let of_use = filters.iter().zip(told).filter(|(_, told)| *told != TableProviderFilterPushDown::Unsupported);
-    let told: Vec<Expr> = of_use.map(|(filter, _)| filter.clone()).collect();
-    let plan = side.table.scan(state, Some(columns), &told, limit).await?;
+    let support = side.table.supports_filters_pushdown(&filters.iter().collect::<Vec<_>>())?;
+    let of_use =
+        filters.iter().zip(support).filter(|(_, support)| *support != TableProviderFilterPushDown::Unsupported);
+    let supported: Vec<Expr> = of_use.map(|(filter, _)| filter.clone()).collect();
+    let plan = side.table.scan(state, Some(columns), &supported, limit).await?;
     // A filter reaches a file through the physical plan, which is possible only if its columns are read.
     let schema = plan.schema();
     let is_read = |filter: &&Expr| filter.column_refs().iter().all(|column| schema.index_of(&column.name).is_ok());
@@ -186,11 +187,11 @@ impl TableProvider for JoinTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let told = |filter: &&Expr| match self.is_of_left(filter) {
+        let supported = |filter: &&Expr| match self.is_of_left(filter) {
             true => TableProviderFilterPushDown::Inexact,
             false => TableProviderFilterPushDown::Unsupported,
         };
-        Ok(filters.iter().map(told).collect())
+        Ok(filters.iter().map(supported).collect())
     }
 
     async fn scan(

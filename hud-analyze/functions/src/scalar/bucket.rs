@@ -18,7 +18,10 @@ use datafusion::{
     },
 };
 
-use super::{Taken, coerced, duration::parse_duration};
+use super::{
+    arguments::{Taken, coerced},
+    duration::parse_duration,
+};
 
 /// The start of the bucket of `step` ns, counted from the epoch, that contains `ts`. A bucket that would begin before
 /// the smallest integer begins at `i64::MIN`, so order is preserved.

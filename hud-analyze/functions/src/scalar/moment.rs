@@ -13,12 +13,15 @@ use datafusion::{
 };
 use jiff::{SignedDuration, Timestamp, civil};
 
-use super::{Taken, coerced, duration::parse_duration, over_arrays};
+use super::{
+    arguments::{Taken, coerced, over_arrays},
+    duration::{decimal, parse_duration},
+};
 
 /// A moment, as a user writes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Moment {
-    /// `+12.5s`: since the session's start.
+    /// `+12.5s`, `12.5s` or `12.5`: since the session's start.
     AfterStart(SignedDuration),
     /// `-30s`: before its end.
     BeforeEnd(SignedDuration),
@@ -32,8 +35,9 @@ impl FromStr for Moment {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // A number without a unit is seconds, as in the cockpit's prompt.
         let duration = |text: &str| {
-            let ns = parse_duration(text)?;
+            let ns = decimal(text, 1_000_000_000).map_or_else(|| parse_duration(text), Ok)?;
             if ns < 0 { Err(format!("{text} is negative")) } else { Ok(SignedDuration::from_nanos(ns)) }
         };
         if let Some(after) = text.strip_prefix('+') {
@@ -51,9 +55,12 @@ impl FromStr for Moment {
         {
             return Ok(Moment::TimeOfDay(time));
         }
+        if let Ok(after) = duration(text) {
+            return Ok(Moment::AfterStart(after));
+        }
         let shown: String = text.chars().take(40).collect();
         Err(format!(
-            "{shown:?} is no moment, write it like +12.5s (since the start), -30s (before the end), 14:03:20 (UTC) or \
+            "{shown:?} is not a time, write it like +12.5s (since the start), -30s (before the end), 14:03:20 (UTC) or \
              2026-01-31T14:03:20Z"
         ))
     }
@@ -164,13 +171,29 @@ mod tests {
         let end = start + 3 * 3_600 * SECOND;
         let at = |text: &str| text.parse::<Moment>().map(|m| m.within(start, end) - start);
         assert_eq!(at("+12.5s"), Ok(12_500_000_000));
-        assert_eq!(at("-30s"), Ok((3 * 3_600 - 30) * SECOND));
+        assert_eq!(
+            [at("12.5s"), at("12.5"), at("+12.5")],
+            [Ok(12_500_000_000), Ok(12_500_000_000), Ok(12_500_000_000)]
+        );
+        assert_eq!([at("-30s"), at("-30")], [Ok((3 * 3_600 - 30) * SECOND), Ok((3 * 3_600 - 30) * SECOND)]);
         assert_eq!(at("22:13:30"), Ok(10 * SECOND));
         assert_eq!(at("00:13:20"), Ok(2 * 3_600 * SECOND), "past midnight");
         assert_eq!(at("22:00:00"), Ok(-800 * SECOND), "before the start, as its end comes before the next day's");
         assert_eq!(at("2023-11-14T22:13:21Z"), Ok(SECOND));
         assert_eq!(at("2023-11-14T23:13:21.5+01:00"), Ok(1_500_000_000));
-        for bad in ["", "+", "-", "+-5s", "12", "25:00:00", "2023-11-14", "tomorrow", "+99999999999999999999s", "::"] {
+        for bad in [
+            "",
+            "+",
+            "-",
+            "+-5s",
+            "--5s",
+            "12 parsecs",
+            "25:00:00",
+            "2023-11-14",
+            "tomorrow",
+            "+99999999999999999999s",
+            "::",
+        ] {
             assert!(at(bad).is_err(), "{bad}");
         }
         assert_eq!("+2000000h".parse::<Moment>().map(|m| m.within(i64::MAX - 1, i64::MAX)), Ok(i64::MAX));

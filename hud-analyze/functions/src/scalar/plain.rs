@@ -13,9 +13,10 @@ use datafusion::{
 };
 
 use super::{
-    Taken, clock, coerced, human,
+    arguments::{Taken, coerced, over_arrays},
+    duration::{clock, human, parse_duration},
     moment::{constant_text, texts},
-    over_arrays, parse_duration, short_type,
+    names::short_type,
 };
 
 /// The function.

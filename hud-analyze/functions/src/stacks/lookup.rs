@@ -23,7 +23,7 @@ use super::{
     names::{Frame, Names},
     shared::SharedNames,
 };
-use crate::scalar::{Taken, coerced, over_arrays};
+use crate::scalar::arguments::{Taken, coerced, over_arrays};
 
 /// The function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

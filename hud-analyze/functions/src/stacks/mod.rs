@@ -13,8 +13,8 @@ use std::sync::Arc;
 use datafusion::{error::Result, logical_expr::ScalarUDF, prelude::SessionContext};
 
 pub use self::{
-    names::{Frame, Names, NamesBuilder},
-    shared::{StackBatches, StackSource},
+    names::{Frame, Names, NamesBuilder, StackSource},
+    shared::StackBatches,
 };
 use crate::SessionFacts;
 

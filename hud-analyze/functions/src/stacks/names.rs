@@ -3,7 +3,7 @@
 //! Each text is kept once. A frame without a function is named by its file (`<libc.so.6>`), else `<unknown>`, as in
 //! `queries/hotspots.sql`. If an id occurs twice the first row counts, and of a module's paths the least.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray as _, Int32Array, Int64Array, RecordBatch, StringArray},
@@ -16,8 +16,6 @@ use datafusion::{
     execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation},
 };
 use hashbrown::{HashMap, HashSet};
-
-use super::shared::StackSource;
 
 /// Memory is reserved in steps of this size.
 const STEP: usize = 256 << 10;
@@ -39,6 +37,13 @@ pub struct Frame {
     pub module: Option<Arc<str>>,
     /// Whether its function has a name.
     pub is_named: bool,
+}
+
+/// The source of a session's stacks, frames and modules.
+pub trait StackSource: fmt::Debug + Send + Sync {
+    /// Passes every batch of the tables `stacks`, `frames` and `modules` to `names`. Called when a query first needs a
+    /// name, by a thread that may wait; again only after a failure.
+    fn load(&self, names: &mut NamesBuilder) -> Result<()>;
 }
 
 /// The stacks of a session and their names.

@@ -1,4 +1,4 @@
-//! The names that all functions share: their source, and that they are loaded once.
+//! The names that all functions share, loaded once.
 
 use std::{
     fmt,
@@ -13,14 +13,7 @@ use datafusion::{
     execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation},
 };
 
-use super::names::{Names, NamesBuilder};
-
-/// The source of a session's stacks, frames and modules.
-pub trait StackSource: fmt::Debug + Send + Sync {
-    /// Passes every batch of the tables `stacks`, `frames` and `modules` to `names`. Called when a query first needs a
-    /// name, by a thread that may wait; again only after a failure.
-    fn load(&self, names: &mut NamesBuilder) -> Result<()>;
-}
+use super::names::{Names, NamesBuilder, StackSource};
 
 /// Batches in memory, as a source.
 #[derive(Clone, Debug, Default)]

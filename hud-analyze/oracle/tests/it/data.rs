@@ -281,7 +281,7 @@ impl Args {
         self.from <= ts && ts < self.to
     }
 
-    /// Whether a stretch touches the window.
+    /// Whether an interval touches the window.
     pub fn touches(&self, ts: i64, dur: i64) -> bool {
         ts < self.to && ts + dur > self.from
     }

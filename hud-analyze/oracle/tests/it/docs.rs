@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use hud_analyze::view::{ALL, Item, Unit, View};
+use hud_common::units::{duration, fraction, size};
 use serde_json::Value;
 
 use crate::{
@@ -48,25 +49,13 @@ here show them as tables for people do, with times relative to the start. Null m
 - Percentiles of many values are computed from buckets, not by sorting all values; the view's text states the maximum error.
 ";
 
-/// A formatted duration.
-#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-fn duration(ns: i64) -> String {
-    let (unit, scale) = match ns.abs() {
-        1_000_000_000.. => ("s", 1e9),
-        1_000_000.. => ("ms", 1e6),
-        1_000.. => ("µs", 1e3),
-        _ => return format!("{ns} ns"),
-    };
-    format!("{:.1} {unit}", ns as f64 / scale)
-}
-
 fn cell(item: &Item, value: &Value, start: i64) -> String {
     match (item.unit, value) {
         (_, Value::Null) => String::new(),
         (Unit::Ns, Value::Number(n)) => duration(n.as_i64().unwrap_or_default()),
         (Unit::EpochNs, Value::Number(n)) => format!("+{}", duration(n.as_i64().unwrap_or_default() - start)),
-        (Unit::Share, Value::Number(n)) => format!("{:.1} %", 100.0 * n.as_f64().unwrap_or_default()),
-        (Unit::Bytes, Value::Number(n)) => format!("{} KiB", n.as_i64().unwrap_or_default() / 1024),
+        (Unit::Share, Value::Number(n)) => fraction(n.as_f64().unwrap_or_default()),
+        (Unit::Bytes, Value::Number(n)) => size(n.as_u64().unwrap_or_default()),
         (_, Value::String(text)) => {
             let text = text.replace('|', "\\|");
             let cut = text.chars().count() > 90;

@@ -1,4 +1,4 @@
-//! Random sessions: small, but with ties, nulls, stretches that overlap and cross every border, streams that are missing,
+//! Random sessions: small, but with ties, nulls, intervals that overlap and cross every border, streams that are missing,
 //! tasks without a type, types under two ids, stacks and frames that are not there, and circles of parents.
 
 use std::collections::BTreeSet;
@@ -13,12 +13,12 @@ use crate::data::{Args, Data, MS, SECOND, T0};
 
 const WORKERS: [i32; 2] = [101, 102];
 const POOL: [i32; 2] = [103, 104];
-/// One that does something and is not told of.
+/// A thread with events and without a row of its own.
 const STRANGER: i32 = 999;
 const TASKS: i64 = 10;
 
 fn ts() -> impl Strategy<Value = i64> {
-    // Four seconds, on a coarse grid so that moments meet.
+    // Four seconds, on a coarse grid, so that times coincide.
     (0..400_i64, select(vec![0, 0, 1, 3_333_333])).prop_map(|(tick, off)| T0 + tick * 10 * MS + off)
 }
 
@@ -39,12 +39,12 @@ fn task() -> impl Strategy<Value = i64> {
 }
 
 fn type_id() -> impl Strategy<Value = Option<i64>> {
-    // 8 is a type that is not told.
+    // Type 8 has no row.
     option::weighted(0.8, 1..=8_i64)
 }
 
 fn stack() -> impl Strategy<Value = Option<i64>> {
-    // 13 is a stack that is not told.
+    // Stack 13 has no row.
     option::weighted(0.8, 1..=15_i64)
 }
 
@@ -102,7 +102,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn told()(ts in ts(), task_id in task(), type_id in type_id(), tid in tid()) -> TaskRow {
+    fn task_row()(ts in ts(), task_id in task(), type_id in type_id(), tid in tid()) -> TaskRow {
         TaskRow { ts, task_id, type_id, tid, source: "memory".into() }
     }
 }
@@ -234,10 +234,10 @@ fn stacks() -> Vec<StackRow> {
         vec![12, 10, 14, 9],
         vec![12, 11, 2],
         vec![12, 13, 14],
-        // A lock too deep to count; a frame that is not told.
+        // A lock too deep to count; a frame without a row.
         deep,
         vec![99, 2],
-        // Number 13 is never told. A call of block_in_place, and one that runs the worker which polls.
+        // Stack 13 has no row. A call of block_in_place, and one that runs the worker that polls.
         vec![1, 2, 15, 16, 9],
         vec![1, 2, 16, 15, 9],
     ];
@@ -270,12 +270,12 @@ prop_compose! {
     pub fn session()(
         polls in stream(poll(), 40), off_cpu in stream(off_cpu(), 40), bursts in stream(burst(), 20),
         wakes in stream(wake(), 30), led in option::weighted(0.8, 0..40_usize), spawns in stream(spawn(), 12),
-        ends in stream(end(), 12), tasks in stream(told(), 12), coverage in stream(coverage(), 8),
+        ends in stream(end(), 12), tasks in stream(task_row(), 12), coverage in stream(coverage(), 8),
         (drops, process) in (stream(drop_row(), 4), stream(process(), 6)), overhead in stream(overhead(), 6), named in prop::bool::weighted(0.9),
     ) -> Data {
         let polls = once(polls, |p: &PollRow| (p.ts, p.tid));
         let mut wakes = wakes;
-        // Most wakes that polls tell of are recorded, some of them as made by a task that was being polled.
+        // Most wakes that polls result from are recorded, some of them as made by a task that was being polled.
         for (i, p) in polls.iter().enumerate().take(led.unwrap_or(0)) {
             if let Some(delay) = p.wake_delay {
                 let by = polls.iter().cycle().skip(i + 1).take(polls.len()).find(|q| {

@@ -1,6 +1,6 @@
 //! The example shell, where the tests find it, and in a terminal.
 
-#![allow(clippy::unwrap_used, dead_code, reason = "helpers of tests, not all of which each test uses")]
+#![allow(clippy::unwrap_used, dead_code, reason = "helpers, each used by some tests")]
 
 use std::{
     ops::{Deref, DerefMut},

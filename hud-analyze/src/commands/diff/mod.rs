@@ -32,7 +32,7 @@ use crate::{
 use crate::{
     output::{
         stdout::Stdout,
-        table::{Look, Table},
+        table::{Look, Shape, Table},
     },
     query::window::Moment,
 };
@@ -43,7 +43,7 @@ use hud_shell::Format;
 #[command(after_help = format!("{TIMES}\n
 Metrics: cpu, polls_rate, p50_poll, p99_poll, longest_poll, busy_share, busy_per_poll, blocked_per_poll, wait_per_poll,
 p50_wake, p99_wake, blocking_rate, blocking_share; METRIC:TYPE for one task type, cpu_share:FUNCTION for a function. Rates
-and shares refer to the time that was recorded. A change is significant if its 95 % confidence interval, by bootstrap over
+and shares refer to the time that was recorded. Shares of types and functions below 0.1 % on both sides are left out. A change is significant if its 95 % confidence interval, by bootstrap over
 blocks of time, does not contain 0.
 
 Examples:
@@ -79,6 +79,10 @@ pub(crate) struct DiffArgs {
 const MOST_SCOPES: usize = 30;
 /// Rows in table and markdown without `--limit`.
 const LIMIT: usize = 40;
+/// Shares of task types and functions below this are not compared.
+const LEAST_SHARE: f64 = 0.001;
+/// Ratio of the lengths of both time ranges from which on a note states them.
+const UNLIKE: i64 = 2;
 
 /// A metric: the blocks that it is computed from, how, and its unit.
 struct Metric {
@@ -157,12 +161,19 @@ pub(crate) async fn run(args: &DiffArgs, out: &mut Stdout) -> Result<()> {
         }
     };
     let TimeRange { from, to } = args.range;
-    let a = side(&before, from, to).await?;
-    let b = match &after {
+    let (a, a_time) = side(&before, from, to).await?;
+    let (b, b_time) = match &after {
         // By default, the same part of both sessions.
         Some(after) => side(after, args.from_b.or(from), args.to_b.or(to)).await?,
         None => side(&before, args.from_b, args.to_b).await?,
     };
+    if args.query.format.is_text() && a_time.max(b_time) / a_time.min(b_time).max(1) >= UNLIKE {
+        let (a, b) = (human::nanos(a_time), human::nanos(b_time));
+        let _ = writeln!(
+            std::io::stderr(),
+            "note: A is {a} long, B {b}; figures are rates and means, longest ones are not"
+        );
+    }
     let rows = rows(&a, &b, &args.fail_if);
     show(&before, &rows, args, out).await?;
     let failed: Vec<_> = args.fail_if.iter().filter(|condition| holds(condition, &rows)).collect();
@@ -194,12 +205,13 @@ fn open(path: &Path, settings: &Settings) -> Result<Catalog> {
     }
 }
 
-async fn side(catalog: &Catalog, from: Option<Moment>, to: Option<Moment>) -> Result<Side> {
+/// A side, and the length of its time range.
+async fn side(catalog: &Catalog, from: Option<Moment>, to: Option<Moment>) -> Result<(Side, i64)> {
     let window = TimeRange { from, to }.within(catalog).await?;
     let (_, context) = catalog.each().next().ok_or_else(|| Error::Query("there is no session".into()))??;
     let side = Side::gather(context, window).await.map_err(|error| catalog.explain(error))?;
     catalog.confirm()?;
-    Ok(side)
+    Ok((side, window.dur()))
 }
 
 /// All comparisons: first totals, then the scopes with the largest sums and those in conditions.
@@ -235,7 +247,8 @@ fn rows(a: &Side, b: &Side, conditions: &[Condition]) -> Vec<Row> {
             let before = of(before).unwrap_or_else(|| idle(before));
             let after = of(after).unwrap_or_else(|| idle(after));
             let change = compare(metric.measure, &before, &after);
-            if change.before.is_some() || change.after.is_some() {
+            let is_shown = !is_negligible(metric, &change) || scope.is_none() || is_in_condition(&scope);
+            if is_shown && (change.before.is_some() || change.after.is_some()) {
                 rows.push(Row { metric, scope, change });
             }
         }
@@ -252,6 +265,12 @@ fn rows(a: &Side, b: &Side, conditions: &[Condition]) -> Vec<Row> {
     all
 }
 
+/// Whether a share is below the floor on both sides: a change of it means nothing, however large in proportion.
+fn is_negligible(metric: &Metric, change: &Change) -> bool {
+    let is_small = |share: Option<f64>| share.is_none_or(|share| share < LEAST_SHARE);
+    metric.unit == Unit::Share && is_small(change.before) && is_small(change.after)
+}
+
 fn holds(condition: &Condition, rows: &[Row]) -> bool {
     let of = |row: &&Row| row.metric.name == condition.metric && row.scope == condition.scope;
     rows.iter().filter(of).any(|row| condition.holds(&row.change))
@@ -262,11 +281,11 @@ async fn show(catalog: &Catalog, rows: &[Row], args: &DiffArgs, out: &mut Stdout
         let limit = args.limit.unwrap_or(LIMIT);
         let columns = [
             ("metric", Look::Text),
-            ("of", Look::Text),
+            ("scope", Look::Text),
             ("a", Look::Number),
             ("b", Look::Number),
             ("change", Look::Number),
-            ("95 % interval", Look::Number),
+            ("95 % CI", Look::Number),
             ("significant", Look::Text),
         ];
         let mut table = Table::new(&columns);
@@ -297,7 +316,8 @@ async fn show(catalog: &Catalog, rows: &[Row], args: &DiffArgs, out: &mut Stdout
         return Ok(());
     }
     let frame = catalog.context()?.read_batch(batch(rows)?)?;
-    write::write(catalog, vec![frame], &[], args.query.format, args.limit.filter(|limit| *limit > 0), true, out).await
+    let shape = Shape { limit: args.limit.filter(|limit| *limit > 0), wide: true, ..Shape::default() };
+    write::write(catalog, vec![frame], args.query.format, shape, out).await
 }
 
 fn signed(ratio: f64) -> String {

@@ -11,8 +11,8 @@ use hud_common::{
 };
 
 use super::{
-    mend::Mender,
-    segments::{Hole, name},
+    mend::{Hole, Mender},
+    segments::name,
 };
 use crate::{error::Result, rows};
 

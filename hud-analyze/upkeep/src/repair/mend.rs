@@ -1,7 +1,7 @@
 //! The whole of a repair, step by step, on the session's successor.
 //!
 //! The order matters: segments are mended before recovery, which reads them; the manifest is made anew from mended
-//! segments; ids and accounts come last, as all before may take rows away. What is set aside lies in `SESSION/damaged/`.
+//! segments; ids and accounts come last, as all before may remove rows. Files set aside are in `SESSION/damaged/`.
 //! A session that is proven is not touched.
 
 use std::{
@@ -16,10 +16,7 @@ use hud_common::{
     session::{Error as SessionError, Manifest, Recovery, SessionDir, Table, recover, seal},
 };
 
-use super::{
-    manifest::{claimed_id, rebuild},
-    segments::Hole,
-};
+use super::manifest::{claimed_id, rebuild};
 use crate::{
     bench::{self, Bench, Killer, Place},
     compact::next_number,
@@ -158,6 +155,15 @@ fn build<'a>(bench: &Bench, options: &RepairOptions, watch: &mut Watch<'a>) -> R
         report.place = bench.finish(options.output.as_deref(), "repaired", &mut *watch.step)?;
     }
     Ok(report)
+}
+
+/// A time range in which a table has lost rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hole {
+    pub(super) from: i64,
+    pub(super) to: i64,
+    /// Number of rows, if known.
+    pub(super) rows: Option<u64>,
 }
 
 /// A repair in progress.

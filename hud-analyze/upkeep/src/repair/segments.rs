@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 
 use hud_common::session::{Error as SessionError, Recovery, Table, VerifiedFile, verified_info};
 
-use super::{mend::Mender, salvage::salvage};
+use super::{
+    mend::{Hole, Mender},
+    salvage::salvage,
+};
 use crate::{
     error::{Error, Result},
     progress::Step,
@@ -17,15 +20,6 @@ use crate::{
 const LEAP: u32 = 10_000;
 /// Size of segments with salvaged rows: that of the recorder's.
 pub(super) const TARGET: Target = Target { rows: 1 << 20, bytes: 64 << 20 };
-
-/// A time range in which a table has lost rows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Hole {
-    pub(super) from: i64,
-    pub(super) to: i64,
-    /// Number of rows, if known.
-    pub(super) rows: Option<u64>,
-}
 
 /// Why a segment is not valid.
 enum Fault {
@@ -74,7 +68,7 @@ impl Mender<'_, '_> {
 
     /// Sets a segment aside. `file` is its file, if it could be opened and belongs to this session.
     fn mend(&mut self, table: Table, number: u32, file: Option<VerifiedFile>, fault: &Fault) -> Result<()> {
-        let told = file.clone().and_then(|file| verified_info(table, file).ok());
+        let footer = file.clone().and_then(|file| verified_info(table, file).ok());
         // Its log still exists: recovery seals it again.
         let is_in_log = self.dir.has_log(table, number);
         let mut out = Roller::to_segments(self.bench, table, TARGET, self.next_number(table)?).with_any_order();
@@ -97,7 +91,7 @@ impl Mender<'_, '_> {
             Fault::Unsorted => "it is not sorted",
             Fault::Empty => "it has no row",
         };
-        let of = told.map_or(String::new(), |t| format!(" of {}", t.rows));
+        let of = footer.map_or(String::new(), |t| format!(" of {}", t.rows));
         let salvaged = match (is_in_log, made.is_empty()) {
             (true, _) => "its log is still there".into(),
             (_, true) => format!("no row{of} is intact"),
@@ -109,9 +103,9 @@ impl Mender<'_, '_> {
         }
         self.salvaged += rows;
         self.is_gone(table, number);
-        let lost = told.map(|t| t.rows.saturating_sub(rows));
+        let lost = footer.map(|t| t.rows.saturating_sub(rows));
         if lost != Some(0) {
-            let (from, to) = told.map_or((i64::MIN, i64::MAX), |t| (t.first_ts, t.last_ts));
+            let (from, to) = footer.map_or((i64::MIN, i64::MAX), |t| (t.first_ts, t.last_ts));
             self.holes.entry(table).or_default().push(Hole { from, to, rows: lost });
         }
         Ok(())
@@ -119,13 +113,14 @@ impl Mender<'_, '_> {
 
     /// Finds missing segments.
     pub(super) fn missing(&mut self, table: Table) -> Result<()> {
-        let told = |r: &Recovery| r.empty_segments.get(table.name()).cloned().unwrap_or_default();
-        let told: BTreeSet<u32> = self.manifest.recovery.as_ref().map(told).unwrap_or_default().into_iter().collect();
+        let recorded = |r: &Recovery| r.empty_segments.get(table.name()).cloned().unwrap_or_default();
+        let recorded: BTreeSet<u32> =
+            self.manifest.recovery.as_ref().map(recorded).unwrap_or_default().into_iter().collect();
         let mut next = self.manifest.first_segment(table);
         let mut last = i64::MIN;
         for (number, _) in self.dir.sealed(table)? {
             let info = verified_info(table, self.dir.open_sealed(table, number)?)?;
-            let gone: Vec<u32> = (next..number).filter(|n| !told.contains(n)).collect();
+            let gone: Vec<u32> = (next..number).filter(|n| !recorded.contains(n)).collect();
             let is_known = |n: &u32| self.gone.get(&table).is_some_and(|gone| gone.contains(n));
             let news: Vec<u32> = gone.iter().copied().filter(|n| !is_known(n)).collect();
             if let (Some(from), Some(to)) = (news.first(), news.last()) {

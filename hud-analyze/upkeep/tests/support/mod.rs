@@ -1,4 +1,4 @@
-//! Sessions made up for tests: random rows in many segments, and a slow and obvious reading of whatever is there.
+//! Sessions made up for tests: random rows in many segments, and a slow and obvious reader of them.
 
 // Each test binary uses its part of this, and nobody links it.
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, clippy::unwrap_used)]
@@ -125,7 +125,7 @@ impl Made {
         Manifest::read(&self.path).unwrap()
     }
 
-    /// Writes the manifest again, with the accounts of what is there.
+    /// Writes the manifest again, with the accounts of the rows there.
     pub fn close(&self, mut manifest: Manifest) {
         for table in [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes, Table::Threads] {
             let stored = rows(&self.path).get(table.name()).map_or(0, |rows| rows.len() as u64);
@@ -335,7 +335,7 @@ pub fn faults(session: &Path) -> Vec<String> {
             if REFERENCES.iter().any(|r| r.to == table) {
                 for key in keys {
                     if !ids.entry(table).or_default().insert(key) {
-                        faults.push(format!("{} {key} is told twice", table.key()));
+                        faults.push(format!("{} {key} has two rows", table.key()));
                     }
                 }
             }
@@ -387,10 +387,10 @@ pub fn faults(session: &Path) -> Vec<String> {
         if account.produced != account.stored + account.dropped + account.expired + of(&lost, name) {
             faults.push(format!("{name} does not add up: {account:?}"));
         }
-        let told = of(&drops, name);
+        let reported = of(&drops, name);
         let has_expired = manifest.first_segment(Table::Drops) > 1;
-        if told > account.dropped || (manifest.complete && !has_expired && told != account.dropped) {
-            faults.push(format!("{name}: {} dropped, {told} told", account.dropped));
+        if reported > account.dropped || (manifest.complete && !has_expired && reported != account.dropped) {
+            faults.push(format!("{name}: {} dropped, {reported} reported", account.dropped));
         }
     }
     for (name, last) in &accounts {
@@ -413,7 +413,7 @@ pub fn unsorted(session: &SessionDir, table: Table, number: u32, rows: &RecordBa
     let mut writer = writer;
     writer.write(rows).unwrap();
     writer.flush().unwrap();
-    // Out of its buffer, or the last pages would lie behind what is signed as data.
+    // Out of its buffer, or the last pages would lie after the data that is signed.
     writer.sync().unwrap();
     let data = writer.inner().clone();
     let sums: String = data.chunks(64 << 10).map(|block| format!("{:08x}", crc32fast::hash(block))).collect();

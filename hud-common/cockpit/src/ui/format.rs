@@ -1,7 +1,7 @@
-//! Counts, times of day and instants as text. Durations, sizes and shares are those of [`hud_units`].
+//! Times of day and instants as text. Durations, sizes, shares and counts are those of [`hud_units`].
 
 use hud_units::{decimal, parse_duration};
-pub(super) use hud_units::{duration as nanos, round_duration as round, share};
+pub(super) use hud_units::{duration as nanos, round_duration as round, share, short_count as count};
 
 use crate::Value;
 
@@ -18,19 +18,6 @@ pub(super) fn thousandths(part: i64, whole: i64) -> i64 {
         return 0;
     }
     i64::try_from(i128::from(part) * 1_000 / i128::from(whole)).unwrap_or(i64::MAX)
-}
-
-/// A count: `12,345`, and `1.23 M` from a million on.
-pub(super) fn count(n: i64) -> String {
-    if n < 0 {
-        return format!("-{}", count(n.saturating_neg()));
-    }
-    match n {
-        ..1_000 => format!("{n}"),
-        1_000..1_000_000 => format!("{},{:03}", n / 1_000, n % 1_000),
-        1_000_000..1_000_000_000 => format!("{}.{:02} M", n / 1_000_000, n % 1_000_000 / 10_000),
-        _ => format!("{}.{:02} G", n / 1_000_000_000, n % 1_000_000_000 / 10_000_000),
-    }
 }
 
 /// A count beyond the range of `i64`.
@@ -114,11 +101,6 @@ fn offset(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shortens_large_counts() {
-        assert_eq!([999, 12_345, 1_234_567, -1_500].map(count), ["999", "12,345", "1.23 M", "-1,500"]);
-    }
 
     #[test]
     fn parses_typed_instants() {

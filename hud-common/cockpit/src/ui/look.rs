@@ -4,7 +4,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use crate::Thresholds;
 
-use super::{Options, Screen, Theme, Warn};
+use super::{run::Options, state::Screen, theme::Theme, warn::Warn};
 
 /// Screen, theme and thresholds.
 #[derive(clap::Args, Clone, Debug)]

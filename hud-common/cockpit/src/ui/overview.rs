@@ -2,7 +2,7 @@
 
 use ratatui::layout::Rect;
 
-use crate::{Origin, Stretch};
+use crate::{BlockingInterval, Origin};
 
 use super::{
     names,
@@ -116,44 +116,45 @@ pub(super) fn blocking(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let upper = Rect { height: area.height - below, ..area };
     let focused = cx.state.focused();
     match focused {
-        Some(List::Newest) => tables::stretches(cx, canvas, upper, List::Newest, "BLOCKING, newest first", &of.newest),
-        Some(List::Worst) => tables::stretches(cx, canvas, upper, List::Worst, "BLOCKING, longest first", &of.worst),
+        Some(List::Newest) => tables::intervals(cx, canvas, upper, List::Newest, "BLOCKING, newest first", &of.newest),
+        Some(List::Worst) => tables::intervals(cx, canvas, upper, List::Worst, "BLOCKING, longest first", &of.worst),
         _ => tables::culprits(cx, canvas, upper),
     }
     let Some(list) = focused.filter(|_| below > 0) else { return };
     let rows = cx.state.rows(cx.snapshot, list);
     let at = rows.get(cx.state.cursor(list).min(rows.len().saturating_sub(1))).copied();
-    let stretch = at.and_then(|at| match list {
+    let interval = at.and_then(|at| match list {
         List::Newest => of.newest.get(at),
         List::Worst => of.worst.get(at),
         _ => of.culprits.get(at).and_then(|culprit| {
-            let alike = |row: &&Stretch| row.cause == culprit.cause && row.place.function == culprit.place.function;
+            let alike =
+                |row: &&BlockingInterval| row.cause == culprit.cause && row.place.function == culprit.place.function;
             let longest =
                 of.worst.iter().find(|row| Some(row.ts) == culprit.jump.ts && Some(row.tid) == culprit.jump.tid);
             let same = of.worst.iter().filter(alike).find(|row| row.task.task_type == culprit.task_type);
             longest.or(same).or_else(|| of.worst.iter().find(alike))
         }),
     });
-    stack_of(cx, canvas, Rect { y: area.bottom() - below, height: below, ..area }, stretch);
+    stack_of(cx, canvas, Rect { y: area.bottom() - below, height: below, ..area }, interval);
 }
 
 /// The stack of a blocking interval, leaf first, own code in bright; and its waker.
-fn stack_of(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, stretch: Option<&Stretch>) {
+fn stack_of(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, interval: Option<&BlockingInterval>) {
     let area = canvas.pane(cx, area, "STACK", "leaf first", None);
-    let Some(stretch) = stretch else {
+    let Some(interval) = interval else {
         return canvas.nothing(cx, area, "no stack of this row is known");
     };
-    let waker = stretch.waker.as_ref().map(|waker| ["woken by ", &names::waker(cx.snapshot, waker)].concat());
+    let waker = interval.waker.as_ref().map(|waker| ["woken by ", &names::waker(cx.snapshot, waker)].concat());
     let body = Rect { height: area.height.saturating_sub(u16::from(waker.is_some())), ..area };
-    if stretch.stack.is_empty() {
+    if interval.stack.is_empty() {
         canvas.nothing(cx, body, "its stack is unknown");
     }
     // If it does not fit, frames that are not own code are left out first, except the leaf.
     let room = usize::from(body.height);
-    let own = stretch.stack.iter().filter(|frame| frame.origin == Origin::Own).count();
+    let own = interval.stack.iter().filter(|frame| frame.origin == Origin::Own).count();
     let mut others = room.saturating_sub(own);
     let mut y = body.y;
-    for (at, frame) in stretch.stack.iter().enumerate() {
+    for (at, frame) in interval.stack.iter().enumerate() {
         if frame.origin != Origin::Own && at > 0 {
             if others == 0 {
                 continue;

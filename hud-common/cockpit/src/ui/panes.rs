@@ -317,7 +317,7 @@ mod tests {
                 detail: None,
                 session: crate::SessionFacts { start: self.0, ..Default::default() },
                 mode: Mode::Replay,
-                coverage_told: None,
+                coverage_until: None,
                 read_from: None,
             }))
         }

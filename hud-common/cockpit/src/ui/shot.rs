@@ -13,8 +13,8 @@ use ratatui::{
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
-    Options, UiError,
     panes::{Panes, Seat},
+    run::{Options, UiError},
     shapes::{Shape, shape},
     theme::{Depth, Theme},
 };
@@ -151,7 +151,7 @@ impl Shot {
                 );
             }
         }
-        for run in cells.chunk_by(|a, b| self.goes_on(a.1, b.1)) {
+        for run in cells.chunk_by(|a, b| self.continues(a.1, b.1)) {
             let Some((first, cell)) = run.first() else { continue };
             let ink = self.ink_of(cell);
             let (x, width) = (u32::from(*first) * wide, cells_of(run) * wide);
@@ -175,7 +175,7 @@ impl Shot {
     }
 
     /// Whether a cell continues the previous one: the same bar, or text in the same style.
-    fn goes_on(&self, a: &Cell, b: &Cell) -> bool {
+    fn continues(&self, a: &Cell, b: &Cell) -> bool {
         let (x, y) = (self.ink_of(a), self.ink_of(b));
         if x.fore != y.fore || x.is_bold != y.is_bold {
             return false;

@@ -3,7 +3,7 @@
 use ratatui::{layout::Rect, style::Style};
 
 use crate::{
-    Cause, Hotspot, Load, Place, Snapshot, Status, Stretch, TaskKind, TaskOrder, TaskOutcome, TaskRow, Worker,
+    BlockingInterval, Cause, Hotspot, Load, Place, Snapshot, Status, TaskKind, TaskOrder, TaskOutcome, TaskRow, Worker,
 };
 
 use super::{
@@ -126,7 +126,7 @@ pub(super) fn culprits(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         Column::flex("task type", 2),
     ];
     let blocking = &cx.snapshot.blocking;
-    let note = stretches_note(cx);
+    let note = intervals_note(cx);
     let area = canvas.pane(cx, area, "BLOCKING", &note, Some(List::Culprits));
     if blocking.culprits.is_empty() {
         return canvas.nothing(cx, area, &none_of(cx, &["off_cpu", "polls"], "no task held its worker"));
@@ -149,7 +149,7 @@ pub(super) fn culprits(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     });
 }
 
-fn stretches_note(cx: &Cx<'_>) -> String {
+fn intervals_note(cx: &Cx<'_>) -> String {
     let blocking = &cx.snapshot.blocking;
     match (blocking.count, blocking.left_out) {
         (0, _) => String::new(),
@@ -161,7 +161,14 @@ fn stretches_note(cx: &Cx<'_>) -> String {
 }
 
 /// Blocking intervals, newest or longest first.
-pub(super) fn stretches(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: List, title: &str, rows: &[Stretch]) {
+pub(super) fn intervals(
+    cx: &Cx<'_>,
+    canvas: &mut Canvas<'_>,
+    area: Rect,
+    list: List,
+    title: &str,
+    rows: &[BlockingInterval],
+) {
     const COLUMNS: &[Column] = &[
         Column::fixed("at", 12),
         Column::fixed("cause", 8),
@@ -172,7 +179,7 @@ pub(super) fn stretches(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: 
         Column::flex("task", 2),
     ];
     // Those of one task are not counted separately.
-    let note = if list == List::Stretches { String::new() } else { stretches_note(cx) };
+    let note = if list == List::Intervals { String::new() } else { intervals_note(cx) };
     let area = canvas.pane(cx, area, title, &note, Some(list));
     if rows.is_empty() {
         return canvas.nothing(cx, area, &none_of(cx, &["off_cpu", "polls"], "no task held its worker"));

@@ -10,7 +10,7 @@ use super::{
     names,
     paint::{Canvas, Cell, Column, Cx, to_u16},
     state::List,
-    tables::{long_style, none_of, stretches, task_state},
+    tables::{intervals, long_style, none_of, task_state},
     text::Cut,
 };
 
@@ -42,15 +42,15 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         let right = Rect { x: rest.x + half, width: rest.width - half, ..rest };
         let [a, b] = split(left);
         histogram(cx, canvas, a, "ITS POLLS", &page.durations, true);
-        stretches(cx, canvas, b, List::Stretches, "HELD ITS WORKER", &page.stretches);
+        intervals(cx, canvas, b, List::Intervals, "HELD ITS WORKER", &page.intervals);
         let [a, b] = split(right);
         polls(cx, canvas, a, page);
         wakers(cx, canvas, b, page);
     } else {
         match cx.state.focused() {
             Some(List::Wakers) => wakers(cx, canvas, rest, page),
-            Some(List::Stretches) => {
-                stretches(cx, canvas, rest, List::Stretches, "HELD ITS WORKER (Tab: polls, wakers)", &page.stretches)
+            Some(List::Intervals) => {
+                intervals(cx, canvas, rest, List::Intervals, "HELD ITS WORKER (Tab: polls, wakers)", &page.intervals)
             }
             _ if rest.height >= 12 => {
                 let [a, b] = split(rest);

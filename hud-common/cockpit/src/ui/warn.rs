@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use crate::{STRETCH_MIN, Thresholds};
+use crate::{INTERVAL_MIN, Thresholds};
 
 use super::format::round;
 
@@ -31,21 +31,21 @@ struct Knob {
 
 /// All of them. Durations in ns, shares and ratios in thousandths.
 const KNOBS: [Knob; 10] = [
-    Knob { name: "poll", unit: Unit::Time(STRETCH_MIN), get: |t| t.long_poll, set: |t, v| t.long_poll = v },
+    Knob { name: "poll", unit: Unit::Time(INTERVAL_MIN), get: |t| t.long_poll, set: |t, v| t.long_poll = v },
     Knob {
         name: "poll-warning",
-        unit: Unit::Time(STRETCH_MIN),
+        unit: Unit::Time(INTERVAL_MIN),
         get: |t| t.very_long_poll,
         set: |t, v| t.very_long_poll = v,
     },
-    Knob { name: "sleep", unit: Unit::Time(STRETCH_MIN), get: |t| t.asleep, set: |t, v| t.asleep = v },
+    Knob { name: "sleep", unit: Unit::Time(INTERVAL_MIN), get: |t| t.asleep, set: |t, v| t.asleep = v },
     Knob { name: "wake", unit: Unit::Time(1), get: |t| t.wake_delay_p99, set: |t, v| t.wake_delay_p99 = v },
     Knob { name: "blocked", unit: Unit::Percent, get: |t| t.worker_blocked, set: |t, v| t.worker_blocked = v },
     Knob { name: "imbalance", unit: Unit::Ratio, get: |t| t.imbalance, set: |t, v| t.imbalance = v },
     Knob { name: "pool", unit: Unit::Percent, get: |t| t.pool_busy, set: |t, v| t.pool_busy = v },
     Knob { name: "growth", unit: Unit::Count, get: |t| t.growth, set: |t, v| t.growth = v },
     Knob { name: "self-wakes", unit: Unit::Count, get: |t| t.self_wakes, set: |t, v| t.self_wakes = v },
-    Knob { name: "lock", unit: Unit::Time(STRETCH_MIN), get: |t| t.lock_wait, set: |t, v| t.lock_wait = v },
+    Knob { name: "lock", unit: Unit::Time(INTERVAL_MIN), get: |t| t.lock_wait, set: |t, v| t.lock_wait = v },
 ];
 
 /// One limit: `poll=20ms`.

@@ -75,7 +75,7 @@ fn distribution(scale: i64) -> Distribution {
     Distribution::of(histogram, sum, longest)
 }
 
-fn stretch(names: Names, n: i64) -> Stretch {
+fn interval(names: Names, n: i64) -> BlockingInterval {
     let is_blocked = n % 3 != 1;
     let (function, file) = if is_blocked {
         ("shop::db::pool::Connection::run::{async_fn#0}", "src/db/pool.rs")
@@ -98,7 +98,7 @@ fn stretch(names: Names, n: i64) -> Stretch {
             Origin::Tokio,
         ));
     }
-    Stretch {
+    BlockingInterval {
         ts: AT - n * 173 * MILLI,
         dur: if is_blocked { 312 * MILLI / (n + 1) } else { 48 * MILLI / (n + 1) },
         cause: if is_blocked { Cause::Blocked } else { Cause::Cpu },
@@ -290,7 +290,7 @@ pub(crate) fn rich(names: Names) -> Snapshot {
                 (waker, i64::from(1_000 / (n + 1)))
             })
             .collect(),
-        stretches: (0..9).map(|n| stretch(names, n)).collect(),
+        intervals: (0..9).map(|n| interval(names, n)).collect(),
     };
     let finding = |rule, severity, sentence: String| Finding {
         rule,
@@ -397,8 +397,8 @@ pub(crate) fn rich(names: Names) -> Snapshot {
                 culprit(3, Cause::Blocked, "shop::config::reload::{async_fn#0}", 1),
                 culprit(4, Cause::Cpu, "regex_automata::hybrid::search::find_fwd", 5),
             ],
-            newest: (0..30).map(|n| stretch(names, n)).collect(),
-            worst: (0..30).map(|n| stretch(names, n)).collect(),
+            newest: (0..30).map(|n| interval(names, n)).collect(),
+            worst: (0..30).map(|n| interval(names, n)).collect(),
             count: 93,
             total: 5_300 * MILLI,
             left_out: 7,

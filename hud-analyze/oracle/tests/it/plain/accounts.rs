@@ -1,4 +1,4 @@
-//! What was watched, what was lost, what it cost.
+//! Coverage, losses and overhead.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +12,9 @@ pub(super) fn coverage(data: &Data, args: &Args) -> Vec<Value> {
     let streams: BTreeSet<String> = data.coverage.iter().map(|c| c.stream.to_string()).collect();
     let mut rows = Vec::new();
     for stream in streams {
-        let stretches = data.coverage.iter().filter(|c| c.stream == stream.as_str() && args.touches(c.ts, c.dur));
-        let stretches: Vec<_> = stretches.collect();
-        let mut parts: Vec<_> = stretches.iter().map(|c| (c.ts.max(args.from), (c.ts + c.dur).min(args.to))).collect();
+        let intervals = data.coverage.iter().filter(|c| c.stream == stream.as_str() && args.touches(c.ts, c.dur));
+        let intervals: Vec<_> = intervals.collect();
+        let mut parts: Vec<_> = intervals.iter().map(|c| (c.ts.max(args.from), (c.ts + c.dur).min(args.to))).collect();
         parts.sort_unstable();
         let mut on: Vec<(i64, i64)> = Vec::new();
         for (from, to) in parts {
@@ -27,11 +27,11 @@ pub(super) fn coverage(data: &Data, args: &Args) -> Vec<Value> {
         let ends = [args.from].into_iter().chain(on.iter().map(|(_, to)| *to));
         let begins = on.iter().map(|(from, _)| *from).chain([args.to]);
         let longest_off = begins.zip(ends).map(|(begin, end)| begin - end).max();
-        let reasons: BTreeSet<String> = stretches.iter().map(|c| c.reason.to_string()).collect();
+        let reasons: BTreeSet<String> = intervals.iter().map(|c| c.reason.to_string()).collect();
         let reasons = reasons.into_iter().collect::<Vec<_>>().join(", ");
         rows.push(json!({
             "stream": stream, "watched": watched, "share": share(watched, args.to - args.from),
-            "stretches": on.len(), "longest_off": longest_off, "reasons": (!stretches.is_empty()).then_some(reasons),
+            "intervals": on.len(), "longest_off": longest_off, "reasons": (!intervals.is_empty()).then_some(reasons),
             "first_ts": on.first().map(|(from, _)| from), "last_ts": on.last().map(|(_, to)| to),
         }));
     }
@@ -48,7 +48,7 @@ pub(super) fn drops(data: &Data, args: &Args) -> Vec<Value> {
         .map(|((stream, stage), drops)| {
             json!({
                 "stream": stream, "stage": stage, "lost": drops.iter().map(|d| d.lost).sum::<i64>(),
-                "stretches": drops.len(), "dur": drops.iter().map(|d| d.dur).sum::<i64>(),
+                "intervals": drops.len(), "dur": drops.iter().map(|d| d.dur).sum::<i64>(),
                 "first_ts": drops.iter().map(|d| d.ts).min(), "last_ts": drops.iter().map(|d| d.ts + d.dur).max(),
             })
         })
@@ -59,8 +59,8 @@ pub(super) fn overhead(data: &Data, args: &Args) -> Vec<Value> {
     let mut all: Vec<&OverheadRow> = data.overhead.iter().collect();
     all.sort_by_key(|o| o.ts);
     let befores = [None].into_iter().chain(all.iter().map(|o| Some(o.ts)));
-    let told: Vec<_> = all.iter().zip(befores).map(|(o, before)| (*o, before.map(|ts| o.ts - ts))).collect();
-    let told: Vec<_> = told.into_iter().filter(|(o, _)| args.holds(o.ts)).collect();
+    let seconds: Vec<_> = all.iter().zip(befores).map(|(o, before)| (*o, before.map(|ts| o.ts - ts))).collect();
+    let seconds: Vec<_> = seconds.into_iter().filter(|(o, _)| args.holds(o.ts)).collect();
     let row = |what: &str, ts: Option<i64>, rows: &[(&OverheadRow, Option<i64>)]| {
         let some = |values: Vec<Option<i64>>| {
             let values: Vec<i64> = values.into_iter().flatten().collect();
@@ -83,9 +83,9 @@ pub(super) fn overhead(data: &Data, args: &Args) -> Vec<Value> {
             "recorder_cpu": recorder_cpu,
         })
     };
-    let mut rows: Vec<Value> = told.iter().map(|one| row("second", Some(one.0.ts), &[*one])).collect();
-    if !told.is_empty() {
-        rows.insert(0, row("sum", None, &told));
+    let mut rows: Vec<Value> = seconds.iter().map(|one| row("second", Some(one.0.ts), &[*one])).collect();
+    if !seconds.is_empty() {
+        rows.insert(0, row("sum", None, &seconds));
     }
     rows
 }

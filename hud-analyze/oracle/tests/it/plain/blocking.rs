@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::names::{Blamed, Place, asleep, is_sleep};
 use crate::data::{Args, Data};
 
-/// A stretch.
+/// An interval.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) ts: i64,
@@ -27,7 +27,7 @@ pub(super) struct Held {
 fn heaviest(data: &Data, samples: impl Iterator<Item = (Option<i64>, i64)>) -> Blamed {
     let mut weights: BTreeMap<Blamed, i64> = BTreeMap::new();
     for (stack, weight) in samples {
-        *weights.entry(data.blame(stack)).or_default() += weight;
+        *weights.entry(data.attribute(stack)).or_default() += weight;
     }
     let rank = |(b, w): &(Blamed, i64)| (!b.is_own, -w, b.frame.is_none(), b.frame);
     weights.into_iter().min_by_key(rank).map_or(Blamed { frame: None, is_own: false }, |(b, _)| b)
@@ -35,7 +35,7 @@ fn heaviest(data: &Data, samples: impl Iterator<Item = (Option<i64>, i64)>) -> B
 
 /// Consecutive samples of a task on a thread without a sleep between, where polls were not watched.
 fn islands(data: &Data, args: &Args) -> Vec<Island> {
-    // The stretch without polls that a moment lies in: by its beginning.
+    // The interval without polls that a moment lies in: by its beginning.
     let gap = |ts: i64| -> Option<i64> {
         if data.polls_on(ts) {
             return None;
@@ -48,7 +48,7 @@ fn islands(data: &Data, args: &Args) -> Vec<Island> {
         marks.extend(gap(s.ts).map(|gap| (s.tid, gap, s.ts, 0, s.task_id, i)));
     }
     for (i, o) in data.off_cpu.iter().enumerate().filter(|(_, o)| args.holds(o.ts)) {
-        // A sleep ends what was before; to be without a CPU does not, in the same task.
+        // A sleep ends the run of samples; waiting for a CPU in the same task does not.
         let (kind, task) = if is_sleep(o) || o.state == "+" { (1, None) } else { (2, o.task_id) };
         marks.extend(gap(o.ts).map(|gap| (o.tid, gap, o.ts, kind, task, i)));
     }
@@ -77,11 +77,11 @@ struct Island {
     off: Vec<usize>,
 }
 
-pub(super) fn stretches(data: &Data, args: &Args) -> Vec<(Held, Place, Option<String>)> {
+pub(super) fn intervals(data: &Data, args: &Args) -> Vec<(Held, Place, Option<String>)> {
     let mut all = Vec::new();
     for o in data.off_cpu.iter().filter(|o| args.holds(o.ts) && is_sleep(o)) {
         if let Some(task) = o.task_id.filter(|_| asleep(o) >= args.asleep && o.dur >= args.asleep) {
-            let blamed = data.blame(o.stack_id);
+            let blamed = data.attribute(o.stack_id);
             let (ts, dur, end, tid) = (o.ts, asleep(o), o.ts + o.dur, o.tid);
             if !data.is_in_place(o.stack_id) {
                 all.push(Held {
@@ -157,7 +157,7 @@ pub(super) fn stretches(data: &Data, args: &Args) -> Vec<(Held, Place, Option<St
         let is_code = held.is_polled || held.blamed.is_own;
         let is_held = data.keeps_worker(args, of, held.tid, held.end, is_code);
         (is_held && args.is_wanted(Some(held.task), held.tid)).then(|| {
-            let place = data.stretch_place(held.blamed, of);
+            let place = data.interval_place(held.blamed, of);
             let name = of.map(|t| t.name.to_string());
             (held, place, name)
         })
@@ -174,8 +174,8 @@ fn cause(is_cpu: bool) -> &'static str {
 }
 
 pub(super) fn each(data: &Data, args: &Args) -> Vec<Value> {
-    let stretches = stretches(data, args).into_iter();
-    stretches
+    let intervals = intervals(data, args).into_iter();
+    intervals
         .map(|(held, (function, file, line), task_type)| {
             json!({
                 "ts": held.ts, "dur": held.dur, "cause": cause(held.is_cpu), "spans": spans(held.is_estimated),
@@ -202,7 +202,7 @@ fn interpolated(sorted: &[i64], part: f64) -> i64 {
 
 pub(super) fn culprits(data: &Data, args: &Args) -> Vec<Value> {
     let mut culprits: BTreeMap<_, Vec<(Held, Option<i32>)>> = BTreeMap::new();
-    for (held, (function, file, line), task_type) in stretches(data, args) {
+    for (held, (function, file, line), task_type) in intervals(data, args) {
         // Each line that sleeps is a culprit of its own; a function that computes is one.
         let key = (held.is_cpu, held.is_estimated, task_type, function, file, line.filter(|_| !held.is_cpu));
         culprits.entry(key).or_default().push((held, line));
@@ -232,7 +232,7 @@ pub(super) fn short<'a>(data: &'a Data, args: &'a Args, limit: i64) -> impl Iter
     data.off_cpu.iter().filter(move |o| {
         let is_short = o.state == "+" || (is_sleep(o) && asleep(o) < limit);
         let of = data.type_of(o.task_id);
-        let is_own = data.blame(o.stack_id).is_own;
+        let is_own = data.attribute(o.stack_id).is_own;
         args.holds(o.ts)
             && o.task_id.is_some()
             && is_short
@@ -250,7 +250,7 @@ fn short_culprits(data: &Data, args: &Args) -> Vec<Value> {
     let mut culprits: BTreeMap<_, Vec<&OffCpuRow>> = BTreeMap::new();
     for o in short(data, args, args.asleep).filter(|o| args.is_wanted(o.task_id, o.tid)) {
         let of = data.type_of(o.task_id);
-        let key = (data.stretch_place(data.blame(o.stack_id), of), of.map(|t| t.name.to_string()));
+        let key = (data.interval_place(data.attribute(o.stack_id), of), of.map(|t| t.name.to_string()));
         culprits.entry(key).or_default().push(o);
     }
     let mut rows = Vec::new();

@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use hud_common::session::{OffCpuRow, PollRow};
+use hud_common::{
+    session::{OffCpuRow, PollRow},
+    units::{duration, round_duration, share as percent},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -50,15 +53,6 @@ impl Default for Finding {
             is_estimated: false,
         }
     }
-}
-
-fn duration(ns: i64) -> String {
-    for (unit, scale) in [("s", 1_000_000_000), ("ms", 1_000_000), ("µs", 1_000)] {
-        if ns >= 10 * scale {
-            return format!("{} {unit}", ns / scale);
-        }
-    }
-    format!("{ns} ns")
 }
 
 /// The name of a type; of one that is in no table, a placeholder.
@@ -133,7 +127,12 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
     let found = found.into_iter();
     found
         .map(|f| {
+            let thread = f.tid.and_then(|t| data.thread(t));
+            let worker = thread.and_then(|t| t.worker).map(|number| format!("worker {number}"));
+            let subject = data.task_type(f.type_id).map(|t| t.name.to_string()).or(worker);
+            let subject = subject.or(thread.map(|t| t.name.to_string())).unwrap_or_else(|| "all".into());
             json!({
+                "id": format!("{}/{subject}", f.rule),
                 "rule": f.rule, "severity": if f.is_warning { "warning" } else { "caution" },
                 "sentence": f.sentence, "value": f.value, "threshold": f.threshold, "unit": f.unit,
                 "task_type": data.task_type(f.type_id).map(|t| t.name.clone()),
@@ -169,7 +168,7 @@ fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
         let is_around =
             |p: &PollRow| p.tid == o.tid && p.task_id == task && p.ts <= o.ts && p.ts + p.dur >= o.ts + asleep(o);
         let type_id = data.type_id(Some(task));
-        let is_own = data.blame(o.stack_id).is_own;
+        let is_own = data.attribute(o.stack_id).is_own;
         if !data.is_in_place(o.stack_id)
             && data.keeps_worker(args, data.task_type(type_id), o.tid, o.ts + o.dur, is_own)
             && !polls().any(is_around)
@@ -191,7 +190,7 @@ fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
                     1 => format!("{held} for {}", duration(dur)),
                     n => format!(
                         "{held} {n} times for more than {}, longest {}",
-                        duration(rules.long_poll),
+                        round_duration(rules.long_poll),
                         duration(dur)
                     ),
                 },
@@ -215,7 +214,7 @@ fn unwatched(data: &Data, args: &Args) -> Vec<i64> {
     while from < args.to {
         let to = from + TENTH;
         let at = |ts: i64| from <= ts && ts < to;
-        // What has no length touches the tenth of its instant.
+        // An empty interval touches the tenth of its instant.
         let touches = |ts: i64, dur: i64| ts < to && (ts + dur - 1).max(ts) >= from;
         let has_event = data.polls.iter().any(|p| touches(p.ts, p.dur) || at(p.ts + p.dur))
             || data.off_cpu.iter().any(|o| touches(o.ts, o.dur) || at(o.ts + o.dur))
@@ -269,9 +268,9 @@ fn cpu_shares(data: &Data, args: &Args) -> Vec<Finding> {
             found.push(Finding {
                 rule: "cpu_share",
                 sentence: format!(
-                    "{} took {} % of the time of {name} in the {} in which polls were not recorded",
+                    "{} took {} of the time of {name} in the {} in which polls were not recorded",
                     of.name,
-                    share / 10,
+                    percent(share),
                     duration(time)
                 ),
                 value: share,
@@ -294,7 +293,7 @@ fn short_sleeps(data: &Data, args: &Args) -> Vec<Finding> {
     let mut types: BTreeMap<Option<i64>, Vec<&OffCpuRow>> = BTreeMap::new();
     for o in data.off_cpu.iter().filter(|o| has_ended(args, o.ts, o.dur) && o.task_id.is_some()) {
         let is_short = o.state == "+" || (is_sleep(o) && asleep(o) < MS);
-        let (type_id, is_own) = (data.type_id(o.task_id), data.blame(o.stack_id).is_own);
+        let (type_id, is_own) = (data.type_id(o.task_id), data.attribute(o.stack_id).is_own);
         let keeps_worker = data.keeps_worker(args, data.task_type(type_id), o.tid, o.ts + o.dur, is_own);
         if is_short && keeps_worker && !data.is_in_place(o.stack_id) {
             types.entry(type_id).or_default().push(o);
@@ -316,7 +315,7 @@ fn short_sleeps(data: &Data, args: &Args) -> Vec<Finding> {
         found.push(Finding {
             rule: "short_sleeps",
             sentence: format!(
-                "{} slept inside polls {count} times for less than 1 ms, {} in sum",
+                "{} slept inside polls {count} times for less than 1 ms, {} in total",
                 name(data, type_id),
                 duration(total)
             ),
@@ -353,7 +352,7 @@ fn cpu_starved(data: &Data, args: &Args) -> Option<Finding> {
     }
     let throttled: i64 = rows.iter().filter_map(|p| p.throttled).map(|n| n.max(0)).sum();
     if throttled >= 1_000_000 {
-        who += &format!("; a CPU limit kept its threads from running for {} ms", throttled / 1_000_000);
+        who += &format!("; a CPU limit kept its threads from running for {}", duration(throttled));
     }
     Some(Finding {
         rule: "cpu_starved",
@@ -361,7 +360,7 @@ fn cpu_starved(data: &Data, args: &Args) -> Option<Finding> {
             1 => format!("a poll waited for a CPU for {}{who}", duration(longest)),
             n => format!(
                 "polls waited for a CPU {n} times for more than {}, longest {}{who}",
-                duration(least),
+                round_duration(least),
                 duration(longest)
             ),
         },
@@ -385,10 +384,10 @@ fn wake_delay(data: &Data, args: &Args) -> Option<Finding> {
     let ((_, worst), _) = types.into_iter().min_by_key(|(key, sum)| (-sum, *key))?;
     let all: Vec<i64> = delays.iter().map(|(_, delay)| *delay).collect();
     let p99 = percentile(&all, 990, 16)?;
-    let most = worst.map(|_| format!("; most of it falls to {}", name(data, worst))).unwrap_or_default();
+    let most = worst.map(|_| format!("; most affected: {}", name(data, worst))).unwrap_or_default();
     (p99 > args.rules.wake_delay_p99 && len(&all) >= args.rules.wake_delay_count).then(|| Finding {
         rule: "wake_delay",
-        sentence: format!("woken tasks wait for their poll: one in a hundred {} or more{most}", duration(p99)),
+        sentence: format!("wake-to-poll latency p99 {}{most}", duration(p99)),
         value: p99,
         threshold: args.rules.wake_delay_p99,
         type_id: worst,
@@ -452,7 +451,7 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
             // The longest sleep is where to look.
             let sleeps = sleeps(data, args).filter(|(o, _)| o.tid == w.tid && asleep(o) >= args.asleep);
             let blocking = sleeps.filter(|(o, task)| {
-                let is_own = data.blame(o.stack_id).is_own;
+                let is_own = data.attribute(o.stack_id).is_own;
                 !data.is_in_place(o.stack_id)
                     && data.keeps_worker(args, data.type_of(Some(*task)), o.tid, o.ts + o.dur, is_own)
             });
@@ -460,7 +459,7 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
             found.push(Finding {
                 rule: "worker_blocked",
                 is_warning: true,
-                sentence: format!("{name} was asleep inside polls for {} % of its time", share / 10),
+                sentence: format!("{name} was asleep inside polls for {} of its time", percent(share)),
                 value: share,
                 threshold: rules.worker_blocked,
                 type_id: longest.and_then(|(_, task)| data.type_id(Some(task))),
@@ -482,9 +481,9 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
             found.push(Finding {
                 rule: "imbalance",
                 sentence: format!(
-                    "{name} was on a CPU for {} % of its time, {least_name} for {} %",
-                    busy / 10,
-                    least / 10
+                    "{name} was on a CPU for {} of its time, {least_name} for {}",
+                    percent(*busy),
+                    percent(*least)
                 ),
                 value: ratio,
                 threshold: rules.imbalance,
@@ -502,9 +501,9 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
         found.push(Finding {
             rule: "pool_saturated",
             sentence: format!(
-                "the {} threads of the blocking pool were at work for {} % of the time",
+                "the {} threads of the blocking pool were busy for {} of the time",
                 pool.len(),
-                share / 10
+                percent(share)
             ),
             value: share,
             threshold: rules.pool_busy,
@@ -545,7 +544,7 @@ fn tasks_grow(data: &Data, args: &Args) -> Vec<Finding> {
         .map(|(type_id, (spawned, ended))| Finding {
             rule: "tasks_grow",
             sentence: format!(
-                "{spawned} tasks of {} were spawned within {} that were watched, {ended} ended",
+                "{spawned} tasks of {} were spawned in the {} in which spawns and ends were recorded, {ended} ended",
                 name(data, type_id),
                 duration(watched)
             ),
@@ -630,7 +629,7 @@ fn lock_owners(data: &Data, args: &Args) -> Vec<Finding> {
             Finding {
                 rule: "lock_owner_asleep",
                 sentence: format!(
-                    "{} waited {times}{} for a lock that {} released, which had slept meanwhile",
+                    "{} waited {times}{} for a lock whose holder, {}, slept",
                     name(data, type_id),
                     duration(asleep(worst)),
                     name(data, owner_type)

@@ -32,9 +32,9 @@ impl Load {
 /// From the first to the last sign of life of a thread, looked for from a second before the window to a second after it.
 fn seen(data: &Data, args: &Args, tid: i32) -> Option<(i64, i64)> {
     let (from, to) = (args.from - SECOND, args.to + SECOND);
-    let stretches = data.off_cpu.iter().filter(|o| o.tid == tid).map(|o| (o.ts, o.ts + o.dur));
+    let intervals = data.off_cpu.iter().filter(|o| o.tid == tid).map(|o| (o.ts, o.ts + o.dur));
     let polls = data.polls.iter().filter(|p| p.tid == tid).map(|p| (p.ts, p.ts + p.dur));
-    let mut signs: Vec<_> = stretches.chain(polls).filter(|(ts, end)| *ts < to && *end > from).collect();
+    let mut signs: Vec<_> = intervals.chain(polls).filter(|(ts, end)| *ts < to && *end > from).collect();
     signs.extend(data.samples.iter().filter(|s| s.tid == tid && from <= s.ts && s.ts < to).map(|s| (s.ts, s.ts)));
     let first = signs.iter().map(|(ts, _)| *ts).min()?;
     let last = signs.iter().map(|(_, end)| *end).max()?;
@@ -183,7 +183,7 @@ pub(super) fn run_queue(data: &Data, args: &Args) -> Vec<Value> {
         .collect()
 }
 
-/// Works, the longest, and how long those were queued of which it is known.
+/// Durations of jobs, and the times in the queue that are known.
 #[derive(Default)]
 struct Works {
     durs: Vec<i64>,

@@ -37,7 +37,7 @@ pub(super) fn sleeps<'a>(data: &'a Data, args: &Args, least: i64) -> Vec<&'a Off
 fn last_sleep<'a>(data: &Data, sleeps: &[&'a OffCpuRow], wait: &OffCpuRow) -> Option<&'a OffCpuRow> {
     let end = wait.ts + asleep(wait);
     let on_waker = sleeps.iter().copied().filter(|o| Some(o.tid) == wait.waker_tid && o.ts < end);
-    let frame = |o: &OffCpuRow| data.blame(o.stack_id).frame;
+    let frame = |o: &OffCpuRow| data.attribute(o.stack_id).frame;
     let last = on_waker.min_by_key(|o| (-o.ts, -asleep(o), o.task_id, frame(o).is_none(), frame(o)))?;
     (last.tid != wait.tid).then_some(last)
 }
@@ -56,7 +56,7 @@ pub(super) fn locks(data: &Data, args: &Args) -> Vec<Value> {
     for wait in sleeps.iter().copied().filter(|o| args.holds(o.ts) && args.is_wanted(o.task_id, o.tid)) {
         let Some(kind) = lock(data, wait.stack_id) else { continue };
         let of = data.type_of(wait.task_id);
-        let place = data.stretch_place(data.blame(wait.stack_id), of);
+        let place = data.interval_place(data.attribute(wait.stack_id), of);
         let end = wait.ts + asleep(wait);
         let holder = holder(data, &sleeps, wait);
         let polls = data.polls.iter().filter(|p| data.task_type(p.type_id).is_none_or(|t| t.kind != "worker"));
@@ -73,7 +73,7 @@ pub(super) fn locks(data: &Data, args: &Args) -> Vec<Value> {
         let (held, holder_type, holder_place) = match (holder, poll) {
             (Some(sleep), _) => {
                 let of = data.type_of(sleep.task_id);
-                (Some("asleep"), of, Some(data.stretch_place(data.blame(sleep.stack_id), of)))
+                (Some("asleep"), of, Some(data.interval_place(data.attribute(sleep.stack_id), of)))
             }
             (None, Some(poll)) => {
                 let of = data.task_type(poll.type_id).or(data.type_of(Some(poll.task_id)));

@@ -45,7 +45,7 @@ pub fn read(view: &str, data: &Data, args: &Args) -> Vec<Row> {
 }
 
 /// A part of a whole; nothing of nothing.
-#[expect(clippy::cast_precision_loss, reason = "so it is told")]
+#[expect(clippy::cast_precision_loss, reason = "shares are printed with one digit")]
 fn share(part: i64, whole: i64) -> Option<f64> {
     (whole != 0).then(|| part as f64 / whole as f64)
 }

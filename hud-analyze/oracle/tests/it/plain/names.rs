@@ -15,14 +15,14 @@ pub(super) struct Blamed {
 }
 
 impl Data {
-    /// A task's type, as told when it was first met or spawned.
+    /// A task's type, as recorded when it was first seen or spawned.
     pub(super) fn type_id(&self, task: Option<i64>) -> Option<i64> {
         let task = task?;
         let met = self.tasks.iter().filter(|t| t.task_id == task).filter_map(|t| t.type_id);
         met.chain(self.spawns.iter().filter(|s| s.task_id == task).filter_map(|s| s.type_id)).min()
     }
 
-    /// The same, and as its polls in the window tell it.
+    /// The same, also from its polls in the window.
     pub(super) fn type_id_by_polls(&self, task: Option<i64>, args: &Args) -> Option<i64> {
         let polls = self.polls.iter().filter(|p| Some(p.task_id) == task && args.holds(p.ts));
         polls.filter_map(|p| p.type_id).chain(self.type_id(task)).min()
@@ -51,7 +51,7 @@ impl Data {
         self.threads.iter().any(|t| t.tid == tid && t.role == "worker")
     }
 
-    /// Whether a worker's thread had handed its core over by the end of a stretch, or of the window.
+    /// Whether a worker's thread had handed its core over by the end of an interval, or of the window.
     pub(super) fn is_handed(&self, args: &Args, tid: i32, end: i64) -> bool {
         let at = end.min(args.to - 1);
         let known = self.threads.iter().filter(|t| t.tid == tid && t.role != "other" && t.ts <= at);
@@ -86,7 +86,7 @@ impl Data {
         is_task && !self.is_handed(args, tid, end)
     }
 
-    /// What a thread is: told with a role rather than without, and last.
+    /// A thread's row: one with a role rather than without, and the last.
     pub(super) fn thread(&self, tid: i32) -> Option<&ThreadRow> {
         let rows = self.threads.iter().filter(|t| t.tid == tid);
         rows.min_by_key(|t| (t.role == "other", -t.ts, std::cmp::Reverse(t.role.clone()), t.name.clone()))
@@ -115,8 +115,8 @@ impl Data {
         frame.function.as_ref().map(ToString::to_string).or(module).unwrap_or_else(|| "<unknown>".into())
     }
 
-    /// The frame that a stack is blamed on: the first own one, else of a dependency or tokio, else the leaf.
-    pub(super) fn blame(&self, stack: Option<i64>) -> Blamed {
+    /// The frame that a stack is attributed to: the first own one, else of a dependency or tokio, else the leaf.
+    pub(super) fn attribute(&self, stack: Option<i64>) -> Blamed {
         let frames = self.frames_of(stack);
         let first = |origins: &[&str]| {
             frames.iter().copied().find(|id| {
@@ -131,7 +131,7 @@ impl Data {
         }
     }
 
-    /// File and line of a blamed frame; of the type where the frame is not own or has no line.
+    /// File and line of that frame; of the type where the frame is not own or has no line.
     fn file_and_line(&self, blamed: Blamed, of: Option<&TaskTypeRow>) -> (Option<String>, Option<i32>) {
         let frame = self.frame(blamed.frame);
         let text = |t: &Option<hud_common::session::Text>| t.as_ref().map(ToString::to_string);
@@ -143,9 +143,9 @@ impl Data {
         }
     }
 
-    /// What CPU time is blamed on.
+    /// The code that CPU time is attributed to.
     pub(super) fn cpu_place(&self, stack: Option<i64>, of: Option<&TaskTypeRow>) -> Place {
-        let blamed = self.blame(stack);
+        let blamed = self.attribute(stack);
         let function = self.frame(blamed.frame).map(|f| self.function(f));
         let function = match of {
             Some(of) if !blamed.is_own => of.name.to_string(),
@@ -155,8 +155,8 @@ impl Data {
         (function, file, line)
     }
 
-    /// What a stretch that held a worker, or a wait, is blamed on.
-    pub(super) fn stretch_place(&self, blamed: Blamed, of: Option<&TaskTypeRow>) -> Place {
+    /// The code that an interval that held a worker, or a wait, is attributed to.
+    pub(super) fn interval_place(&self, blamed: Blamed, of: Option<&TaskTypeRow>) -> Place {
         let function = self.frame(blamed.frame).and_then(|f| f.function.as_ref()).map(ToString::to_string);
         let function = match of {
             Some(of) if !blamed.is_own => of.name.to_string(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{names::asleep, percentile};
 use crate::data::{Args, Data};
 
-/// What is known of a task in the window.
+/// Figures of a task in the window.
 #[derive(Default)]
 struct Known {
     polls: Vec<i64>,
@@ -42,8 +42,8 @@ fn known(data: &Data, args: &Args) -> BTreeMap<i64, Known> {
             task.moments.push(s.ts);
         }
     }
-    let told = data.tasks.iter().map(|t| (t.task_id, t.ts)).chain(data.spawns.iter().map(|s| (s.task_id, s.ts)));
-    for (id, ts) in told.chain(data.ends.iter().map(|e| (e.task_id, e.ts))).filter(|(_, ts)| args.holds(*ts)) {
+    let seen = data.tasks.iter().map(|t| (t.task_id, t.ts)).chain(data.spawns.iter().map(|s| (s.task_id, s.ts)));
+    for (id, ts) in seen.chain(data.ends.iter().map(|e| (e.task_id, e.ts))).filter(|(_, ts)| args.holds(*ts)) {
         all.entry(id).or_default().moments.push(ts);
     }
     all

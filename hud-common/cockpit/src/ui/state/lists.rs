@@ -38,14 +38,14 @@ pub(super) fn rows(snapshot: &Snapshot, filter: &str, is_by_total: bool, list: L
         }
         rows
     };
-    let stretch = |row: &crate::Stretch| filter.place(&row.place) || filter.task(&row.task);
+    let interval = |row: &crate::BlockingInterval| filter.place(&row.place) || filter.task(&row.task);
     match list {
         List::Findings => filter.keep(&snapshot.findings, |row| filter.text(&row.sentence)),
         List::Culprits => {
             filter.keep(&blocking.culprits, |row| filter.place(&row.place) || filter.type_of(row.task_type.as_ref()))
         }
-        List::Newest => filter.keep(&blocking.newest, stretch),
-        List::Worst => filter.keep(&blocking.worst, stretch),
+        List::Newest => filter.keep(&blocking.newest, interval),
+        List::Worst => filter.keep(&blocking.worst, interval),
         List::Functions => spots(&hotspots.by_function),
         List::Lines => spots(&hotspots.by_line),
         List::TypeSpots => filter.keep(&hotspots.by_type, |row| filter.type_of(row.task_type.as_ref())),
@@ -57,7 +57,7 @@ pub(super) fn rows(snapshot: &Snapshot, filter: &str, is_by_total: bool, list: L
         List::Pool => (0..snapshot.workers.pool.workers.len()).collect(),
         List::LastPolls => (0..snapshot.task.as_ref().map_or(0, |page| page.last_polls.len())).collect(),
         List::Wakers => (0..snapshot.task.as_ref().map_or(0, |page| page.wakers.len())).collect(),
-        List::Stretches => (0..snapshot.task.as_ref().map_or(0, |page| page.stretches.len())).collect(),
+        List::Intervals => (0..snapshot.task.as_ref().map_or(0, |page| page.intervals.len())).collect(),
         List::Streams => (0..snapshot.coverage.streams.len()).collect(),
     }
 }
@@ -87,7 +87,7 @@ pub(super) fn go(snapshot: &Snapshot, screen: Screen, list: List, at: usize) -> 
         }
         List::Wakers => task(snapshot.task.as_ref()?.wakers.get(at)?.0.task.as_ref()?),
         List::LastPolls => Some(Go::Lane(snapshot.task.as_ref()?.last_polls.get(at)?.tid)),
-        List::Stretches => Some(Go::Lane(snapshot.task.as_ref()?.stretches.get(at)?.tid)),
+        List::Intervals => Some(Go::Lane(snapshot.task.as_ref()?.intervals.get(at)?.tid)),
         List::Streams => None,
     }
 }

@@ -49,7 +49,7 @@ impl Navigation {
         }
         self.show(Screen::Task);
         self.task = Some(task);
-        for list in [List::LastPolls, List::Wakers, List::Stretches] {
+        for list in [List::LastPolls, List::Wakers, List::Intervals] {
             self.set_cursor(list, 0);
         }
     }

@@ -87,7 +87,7 @@ impl Screen {
             Screen::Workers => &[List::Workers, List::Pool],
             Screen::Findings => &[List::Findings],
             Screen::Session => &[List::Streams],
-            Screen::Task => &[List::LastPolls, List::Wakers, List::Stretches],
+            Screen::Task => &[List::LastPolls, List::Wakers, List::Intervals],
         }
     }
 }
@@ -109,7 +109,7 @@ pub(in crate::ui) enum List {
     Pool,
     LastPolls,
     Wakers,
-    Stretches,
+    Intervals,
     Streams,
 }
 
@@ -134,7 +134,7 @@ impl List {
             List::Pool => 11,
             List::LastPolls => 12,
             List::Wakers => 13,
-            List::Stretches => 14,
+            List::Intervals => 14,
             List::Streams => 15,
         }
     }

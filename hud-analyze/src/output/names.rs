@@ -1,0 +1,122 @@
+//! Names of functions and types in little room: shortened by their structure.
+
+use hud_functions::short_type;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// Whether a cell is a path of modules, types and functions.
+pub(crate) fn is_name(text: &str) -> bool {
+    text.contains("::")
+}
+
+/// `name` in at most `width` cells: without generic arguments, then without closures, then without leading modules. The last
+/// identifier is cut only if it does not fit itself.
+pub(crate) fn fit(name: &str, width: usize) -> String {
+    if name.width() <= width {
+        return name.to_owned();
+    }
+    let (indent, name) = indent(name);
+    format!("{}{}", indent.get(..width / 2).unwrap_or(indent), unindented(name, width - indent.len().min(width / 2)))
+}
+
+/// The spaces at the start, and the rest.
+fn indent(name: &str) -> (&str, &str) {
+    name.split_at(name.len() - name.trim_start_matches(' ').len())
+}
+
+fn unindented(name: &str, width: usize) -> String {
+    if name.width() <= width {
+        return name.to_owned();
+    }
+    let short = short_type(name);
+    let mut segments = segments(&short);
+    let is_body = |segment: &&str| segment.starts_with('{');
+    loop {
+        let text = segments.join("::");
+        if text.width() <= width {
+            return text;
+        }
+        if segments.len() < 2 || !segments.last().is_some_and(is_body) {
+            break;
+        }
+        segments.pop();
+    }
+    for from in 1..segments.len() {
+        let text = format!("…{}", segments.get(from..).unwrap_or_default().join("::"));
+        if text.width() <= width {
+            return text;
+        }
+    }
+    let last = segments.last().copied().unwrap_or_default();
+    let mut used = 1;
+    let head = last.chars().take_while(|c| {
+        used += c.width().unwrap_or(0);
+        used <= width
+    });
+    head.collect::<String>() + "…"
+}
+
+/// The width below which the last identifier does not fit.
+pub(crate) fn least(name: &str) -> usize {
+    let (indent, name) = indent(name);
+    let short = short_type(name);
+    let mut segments = segments(&short);
+    while segments.len() > 1 && segments.last().is_some_and(|segment| segment.starts_with('{')) {
+        segments.pop();
+    }
+    let mark = usize::from(segments.len() > 1);
+    indent.len() + segments.last().map_or(0, |last| last.width() + mark).min(name.width())
+}
+
+/// The parts between `::` outside brackets.
+fn segments(name: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut parts) = (0_usize, 0, Vec::new());
+    let bytes = name.as_bytes();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'<' | b'(' | b'[' | b'{' => depth += 1,
+            b'>' | b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b':' if depth == 0 && bytes.get(at + 1) == Some(&b':') => {
+                parts.push(name.get(start..at).unwrap_or_default());
+                start = at + 2;
+                at += 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    parts.push(name.get(start..).unwrap_or_default());
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "tonic::transport::server::serve_connection<hyper::body::Incoming, tonic::Executor>";
+
+    #[test]
+    fn gives_up_arguments_then_modules_and_never_the_last_identifier() {
+        assert_eq!(fit(NAME, 200), NAME);
+        assert_eq!(fit(NAME, 60), "tonic::transport::server::serve_connection");
+        assert_eq!(fit(NAME, 40), "…transport::server::serve_connection");
+        assert_eq!(fit(NAME, 30), "…server::serve_connection");
+        assert_eq!(fit(NAME, 20), "…serve_connection");
+        assert_eq!(least(NAME), "…serve_connection".width());
+        assert_eq!(fit(NAME, 8), "serve_c…");
+        assert_eq!(fit("app::main::{closure}::{closure}", 16), "app::main");
+        assert_eq!(fit("<app::Server as core::future::Future>::poll", 12), "…poll");
+        assert_eq!(fit("    app::orders::checkout", 16), "    …checkout");
+        assert_eq!((fit("main", 4), least("main"), least("")), ("main".into(), 4, 0));
+    }
+
+    #[test]
+    fn fits_any_name() {
+        let names = ["", "::", "a::", "::{x}", "日本::日本語", "a::<b", "x::{{{", "\u{1f600}::y::\u{1f600}"];
+        for name in names.iter().copied().chain([NAME]) {
+            for width in 1..40 {
+                assert!(fit(name, width).width() <= width, "{name:?} at {width}: {:?}", fit(name, width));
+            }
+        }
+    }
+}
