@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// Measures this hud-record instead of a release build of the source here
     #[arg(long, value_name = "BIN")]
     hud_record: Option<PathBuf>,
+    /// Reads the sessions with this hud-analyze instead of a debug build of the source here
+    #[arg(long, value_name = "BIN")]
+    hud_analyze: Option<PathBuf>,
     /// Writes nothing to docs/benchmarks
     #[arg(long)]
     no_report: bool,
@@ -77,7 +80,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(is_root, "hud-record loads eBPF programs, which needs root");
     let hud_record = targets::given_or_built(args.hud_record.as_deref(), "hud-record", Profile::Release)?;
     // Used only for sums: its own speed is not measured.
-    let hud_analyze = targets::given_or_built(None, "hud-analyze", Profile::Debug)?;
+    let hud_analyze = targets::given_or_built(args.hud_analyze.as_deref(), "hud-analyze", Profile::Debug)?;
     let folder = target_dir().join("bench");
     fs::create_dir_all(&folder)?;
     let mut bench = Bench {
