@@ -307,6 +307,12 @@ fn time_keys_move_through_the_session() {
     assert_eq!(at(&cockpit), Some(32_500 + 7_100), "back at the bookmark");
     cockpit.press("g+12.5s⏎");
     assert_eq!(at(&cockpit), Some(12_500));
+    for (typed, why) in [("25:61:99", "not a time"), ("+9999s", "outside the session")] {
+        cockpit.press(&format!("g{typed}⏎"));
+        assert!(cockpit.screen().contains(&format!("{typed}_  {why}")), "{}", cockpit.screen());
+        cockpit.press("⎋");
+        assert_eq!(at(&cockpit), Some(12_500), "it stays there");
+    }
     cockpit.press("G");
     assert_eq!(at(&cockpit), None);
     cockpit.press(" ");

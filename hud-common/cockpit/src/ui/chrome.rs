@@ -236,7 +236,10 @@ pub(super) fn foot(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, failure: Op
     let room = area.width.saturating_sub(2);
     let (text, style) = match (cx.state.prompt(), failure, cx.state.message()) {
         (Some(Prompt::Filter { .. }), ..) => (format!("/{}_", cx.state.filter()), cx.theme.bright),
-        (Some(Prompt::Jump { text }), ..) => (format!("go to (+12.5s, -30s, 14:03:20): {text}_"), cx.theme.bright),
+        (Some(Prompt::Jump { text }), _, message) => {
+            let message = message.map(|message| format!("  {message}")).unwrap_or_default();
+            (format!("go to (+12.5s, -30s, 14:03:20): {text}_{message}"), cx.theme.bright)
+        }
         (None, Some(failure), _) => (failure.into(), cx.theme.warning),
         (None, None, Some(message)) => (message.into(), cx.theme.accent),
         (None, None, None) => {

@@ -72,13 +72,10 @@ pub(super) fn parse_instant(text: &str, start: i64, end: i64) -> Option<i64> {
     }
     if text.contains(':') && !text.starts_with('+') {
         let mut ns: i64 = 0;
-        let parts: Vec<&str> = text.split(':').collect();
-        if parts.len() > 3 {
-            return None;
-        }
-        for (at, part) in parts.iter().enumerate() {
-            let unit = [3_600, 60, 1].get(at)? * SECOND;
-            ns = ns.checked_add(decimal(part, unit)?)?;
+        for (at, part) in text.split(':').enumerate() {
+            let (unit, most) = *[(3_600, 24), (60, 60), (1, 60)].get(at)?;
+            let part = decimal(part, unit * SECOND).filter(|part| *part < most * unit * SECOND)?;
+            ns = ns.checked_add(part)?;
         }
         let day = 86_400 * SECOND;
         let midnight = start.div_euclid(day).checked_mul(day)?;
@@ -113,7 +110,19 @@ mod tests {
         assert_eq!(at("+1:02.5"), Some(62_500_000_000));
         assert_eq!(at("-30s"), Some(70 * SECOND));
         assert_eq!(at("13:53:30"), Some(10 * SECOND));
-        for bad in ["", "x", "12 parsecs", "1:2:3:4", "99999999999999999999", "+", "-", "::", "1.1234567890"] {
+        for bad in [
+            "",
+            "x",
+            "12 parsecs",
+            "1:2:3:4",
+            "25:00:00",
+            "14:61:99",
+            "99999999999999999999",
+            "+",
+            "-",
+            "::",
+            "1.1234567890",
+        ] {
             assert_eq!(at(bad), None, "{bad}");
         }
     }

@@ -336,10 +336,17 @@ impl State {
         match key.code {
             KeyCode::Esc => self.entry.cancel(),
             KeyCode::Enter => {
-                let Some(time) = self.entry.accept() else { return };
-                match parse_instant(&time, scene.snapshot.session.start, scene.range.1) {
-                    Some(at) => self.playback.go_to(at, scene),
-                    None => self.say("no time: try +12.5s, -30s or 14:03:20"),
+                let (from, to) = scene.range;
+                let parse = |time: &str| parse_instant(time, scene.snapshot.session.start, to);
+                // The prompt stays until its time is one of the session.
+                match self.entry.typed_time().map(parse) {
+                    None => self.entry.accept(),
+                    Some(Some(at)) if (from..=to).contains(&at) => {
+                        self.entry.accept();
+                        self.playback.go_to(at, scene);
+                    }
+                    Some(Some(_)) => self.say("outside the session"),
+                    Some(None) => self.say("not a time"),
                 }
             }
             KeyCode::Backspace => self.entry.pop(),

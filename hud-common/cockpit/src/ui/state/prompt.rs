@@ -52,12 +52,17 @@ impl Entry {
         }
     }
 
-    /// Closes the prompt and keeps its text. Returns a typed time.
-    pub(super) fn accept(&mut self) -> Option<String> {
-        match self.prompt.take() {
+    /// The text of a prompt for a time.
+    pub(super) fn typed_time(&self) -> Option<&str> {
+        match &self.prompt {
             Some(Prompt::Jump { text }) => Some(text),
             _ => None,
         }
+    }
+
+    /// Closes the prompt and keeps its text.
+    pub(super) fn accept(&mut self) {
+        self.prompt = None;
     }
 
     pub(super) fn push(&mut self, c: char) {
