@@ -16,7 +16,6 @@ mod drain;
 mod drop_log;
 mod governor;
 mod identity;
-mod module_kind;
 mod namer;
 mod queue;
 mod recorder;
