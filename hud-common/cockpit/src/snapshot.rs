@@ -140,6 +140,10 @@ impl fmt::Display for Status {
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Rule {
+    /// A worker is asleep in a poll in progress.
+    StuckThread,
+    /// A poll in progress is long, and its thread is not asleep.
+    StuckPoll,
     /// A long poll.
     LongPoll,
     /// Polls with a long run-queue latency.
@@ -166,7 +170,9 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 11] = [
+    pub const ALL: [Rule; 13] = [
+        Rule::StuckThread,
+        Rule::StuckPoll,
         Rule::LongPoll,
         Rule::CpuStarved,
         Rule::WakeDelay,
@@ -183,6 +189,8 @@ impl Rule {
     /// The rule's name, in the session and in SQL.
     pub const fn name(self) -> &'static str {
         match self {
+            Rule::StuckThread => "stuck_thread",
+            Rule::StuckPoll => "stuck_poll",
             Rule::LongPoll => "long_poll",
             Rule::CpuStarved => "cpu_starved",
             Rule::WakeDelay => "wake_delay",
@@ -200,6 +208,14 @@ impl Rule {
     /// What to do about it.
     pub const fn advice(self) -> &'static str {
         match self {
+            Rule::StuckThread => {
+                "the thread waits for something that may never come: look at what the function waits for, who holds it, and \
+                 whether that needs this worker"
+            }
+            Rule::StuckPoll => {
+                "no other task of its worker runs meanwhile: look for a loop that cannot end, or move the computation off the \
+                 runtime"
+            }
             Rule::LongPoll => {
                 "move blocking calls to spawn_blocking or their async kin, and long computations off the runtime, or break \
                  them up with yield_now"
