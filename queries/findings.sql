@@ -8,6 +8,11 @@
 -- A rule reports only where the streams that it needs were recorded. A poll or an off-CPU interval belongs to the range in
 -- which it ended. The rules:
 --
+-- stuck_thread, stuck_poll: polls of tasks that had not ended at their thread's last observation in the range, and had
+-- lasted for more than $stuck (table `in_progress`), as one poll without doubt: a warning. `stuck_thread` if the thread was
+-- asleep, `stuck_poll` if not. By type and function; of several threads, the sentence is about the longest. Polls inside
+-- `block_in_place` do not count, and tasks of unknown type count as in blocking_each.sql. `value` is the longest.
+--
 -- long_poll: polls of a type of task that held their worker (blocked or busy: `dur - run_queue`) for more than $long_poll;
 -- a warning if the longest held it for more than $very_long_poll. A sleep inside a task of more than $long_poll counts if no
 -- poll around it was recorded. CPU samples do not count: between two of them, a task may have any number of short polls.

@@ -1,4 +1,5 @@
-//! The bpf(2) system call, for features that aya 0.14 lacks: `uprobe_multi` links, and batch updates of maps.
+//! The bpf(2) system call, for features that aya 0.14 lacks: `uprobe_multi` links, batch updates of maps, and elements of
+//! hud's own types.
 
 use std::{
     io,
@@ -6,7 +7,7 @@ use std::{
 };
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
-use bytemuck::NoUninit;
+use bytemuck::{AnyBitPattern, NoUninit};
 
 /// Elements per call.
 const BATCH: usize = 64 << 10;
@@ -28,6 +29,24 @@ pub(crate) fn write_array<T: NoUninit>(map: BorrowedFd<'_>, first: u32, values: 
         next = end;
     }
     Ok(())
+}
+
+/// Reads an element of an array.
+pub(crate) fn read_array<T: AnyBitPattern>(map: BorrowedFd<'_>, index: u32) -> io::Result<T> {
+    // The kernel writes whole elements, which are no larger than this.
+    let mut element = [0_u64; 2];
+    if size_of::<T>() > size_of_val(&element) {
+        return Err(io::Error::other("a large element"));
+    }
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.__bindgen_anon_2.key = (&raw const index) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = element.as_mut_ptr() as u64;
+    call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+    bytemuck::bytes_of(&element)
+        .get(..size_of::<T>())
+        .map(bytemuck::pod_read_unaligned)
+        .ok_or_else(|| io::Error::other("too short"))
 }
 
 /// An empty argument.

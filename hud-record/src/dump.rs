@@ -22,6 +22,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   hud dump my-server                 all tasks, grouped by where they wait
   hud dump --pid 4711 --task 12      one task, and the holders of its resource
+  hud dump my-server --threads       also each thread with its stack
   hud dump my-server --type handler  tasks of types with `handler` in their name
   hud dump my-server --watch 2s      a new dump every 2 s, until Ctrl-C
   hud dump my-server --format json | jq '.tasks[] | select(.state == \"scheduled\")'
@@ -46,6 +47,9 @@ pub struct DumpArgs {
     /// Show only tasks whose type has this in its name
     #[arg(long = "type", value_name = "TEXT")]
     pub of_type: Option<String>,
+    /// Show also each thread: its role, the task that it is polling, and its stack (text and JSON)
+    #[arg(long)]
+    pub threads: bool,
     /// Show also the frames of libraries
     #[arg(long)]
     pub all_frames: bool,
@@ -79,10 +83,11 @@ impl DumpArgs {
             (None, None) => return Err(Error::NoTarget),
         };
         // It needs fewer rights than recording.
-        let mut reader = process.and_then(Reader::open).map_err(|error| match error {
-            Error::Denied { pid, source } => Error::NotReadable { pid, source },
-            error => error,
-        })?;
+        let mut reader =
+            process.and_then(|process| Reader::open(process, self.threads)).map_err(|error| match error {
+                Error::Denied { pid, source } => Error::NotReadable { pid, source },
+                error => error,
+            })?;
         let mut written = self.written(&reader.dump()?)?;
         let Some(pause) = self.watch else {
             // The reader of stdout may have exited: `hud dump | head`.

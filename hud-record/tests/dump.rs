@@ -462,3 +462,66 @@ fn watching_repeats_the_dump_until_the_program_exits() {
     let output = watching.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
+
+/// Two workers wait for each other's mutexes: their tasks are running, and only their threads show where.
+#[test]
+fn threads_are_shown_with_their_stacks() {
+    let target = Target::start(&program("stuck"), &["deadlock"]);
+    let lines: BTreeSet<u64> =
+        target.first.trim().rsplit_once("lines=").unwrap().1.split(',').map(|line| line.parse().unwrap()).collect();
+    let pid = target.pid().to_string();
+    let output = hud(&["--pid", &pid, "--threads", "--format", "json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let dump: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let threads = list(&dump["threads"]);
+    let tids: BTreeSet<u64> = threads.iter().map(|t| t["tid"].as_u64().unwrap()).collect();
+    let truth: BTreeSet<u64> = fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(tids, truth);
+    assert!(threads.iter().all(|t| t["complete"] == true && t["state"] == "asleep"), "{threads:#?}");
+    let workers: Vec<&Value> = threads.iter().filter(|t| t["role"] == "worker").collect();
+    let numbers: BTreeSet<u64> = workers.iter().map(|t| t["worker"].as_u64().unwrap()).collect();
+    assert_eq!((workers.len(), numbers), (2, BTreeSet::from([0, 1])), "{threads:#?}");
+    let own = |thread: &Value| list(&thread["stack"]).iter().find(|f| f["origin"] == "own").cloned().unwrap();
+    let at: BTreeSet<u64> = workers.iter().map(|t| own(t)["line"].as_u64().unwrap()).collect();
+    assert_eq!(at, lines, "{workers:#?}");
+    let types: BTreeMap<u64, &Value> = futures(&dump).into_iter().map(|(id, task)| (id, &task["type"])).collect();
+    for worker in &workers {
+        let function = own(worker)["function"].as_str().unwrap().to_string();
+        let task = types[&worker["task"].as_u64().unwrap()].as_str().unwrap();
+        assert!(function.starts_with(task), "{function} in {task}");
+    }
+    // The main thread waits for a signal, in no task.
+    let main = threads.iter().find(|t| t["tid"].to_string() == pid).unwrap();
+    assert_eq!((&main["role"], &main["task"]), (&"other".into(), &Value::Null), "{main:#}");
+
+    let output = hud(&["--pid", &pid, "--threads"]);
+    let said = text(&output.stdout);
+    assert!(said.contains(&format!("\nThreads: {}\n", threads.len())), "{said}");
+    for line in lines {
+        assert!(said.contains(&format!("stuck.rs:{line}\n")), "{said}");
+    }
+    assert!(said.contains(", worker 0, polling task ") && said.contains(", worker 1, polling task "), "{said}");
+    // One task's thread only, and no threads unless they are asked for.
+    let id = workers[0]["task"].to_string();
+    let output = hud(&["--pid", &pid, "--threads", "--task", &id]);
+    assert!(text(&output.stdout).contains("\nThreads: 1\n"), "{}", text(&output.stdout));
+    assert!(!text(&hud(&["--pid", &pid]).stdout).contains("Threads"));
+}
+
+#[test]
+fn threads_of_the_pool_and_idle_workers_are_told_apart() {
+    let target = Target::start(&program("stuck"), &["waiting"]);
+    let output = hud(&["--pid", &target.pid().to_string(), "--threads", "--format", "json"]);
+    let dump: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let threads = list(&dump["threads"]);
+    let of = |role: &str| threads.iter().filter(|t| t["role"] == role).count();
+    // The task in `block_in_place` has passed its core on, and its thread still runs the loop that it left.
+    assert!(of("blocking") >= 1 && of("worker") >= 2, "{threads:#?}");
+    let in_tasks: Vec<&Value> = threads.iter().filter(|t| !t["task"].is_null()).collect();
+    let types = futures(&dump);
+    let names: Vec<&str> = in_tasks.iter().filter_map(|t| types.get(&t["task"].as_u64()?)?["type"].as_str()).collect();
+    assert_eq!(names, ["stuck::in_place"], "{in_tasks:#?}");
+}

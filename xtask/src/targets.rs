@@ -64,7 +64,7 @@ pub(crate) fn build_all() -> Result<PathBuf> {
     let plain = folder.join("plain");
     sh(cargo("build").args(["--release", "--package", "hud-examples", "--bins"]))?;
     fs::create_dir_all(&plain)?;
-    for program in ["test-async-app", "stack-shapes", "harm", "twins", "lookalikes"] {
+    for program in ["test-async-app", "stack-shapes", "harm", "twins", "lookalikes", "stuck"] {
         let built = target_dir().join("release").join(program);
         fs::copy(&built, plain.join(program)).with_context(|| format!("failed to copy {}", built.display()))?;
     }

@@ -47,6 +47,8 @@ views! {
     BLOCKING = "blocking";
     /// Blocked and busy intervals inside polls.
     BLOCKING_EACH = "blocking_each";
+    /// Polls that had not ended.
+    IN_PROGRESS = "in_progress";
     /// Time of each worker by state.
     WORKERS = "workers";
     /// Tasks.

@@ -22,7 +22,7 @@ use crate::source::{
 const OPEN: usize = 128;
 
 /// The tables that partials are counted from, without tables of names.
-pub(super) const EVENTS: [Table; 11] = [
+pub(super) const EVENTS: [Table; 12] = [
     Table::Polls,
     Table::OffCpu,
     Table::Samples,
@@ -34,6 +34,7 @@ pub(super) const EVENTS: [Table; 11] = [
     Table::Drops,
     Table::Overhead,
     Table::Process,
+    Table::InProgress,
 ];
 /// Tables whose pages at the limits of a range are narrowed to the rows that overlap it: with few rows per second, a page covers
 /// minutes. `tasks` is not among them: a task in the range may have its row before it.
@@ -59,6 +60,9 @@ pub(super) fn columns(table: Table) -> &'static [&'static str] {
         Table::Coverage => &["ts", "dur", "stream", "reason"],
         Table::Drops => &["ts", "dur", "stream", "stage", "lost"],
         Table::Overhead => &["ts", "probe_ns", "recorder_cpu", "recorder_rss", "ring_bytes", "events"],
+        Table::InProgress => {
+            &["ts", "lasted", "since", "tid", "task_id", "type_id", "state", "stack_id", "estimated", "ended"]
+        }
         Table::Process => &["ts", "cpu_user", "cpu_sys", "rss", "threads", "fds", "cpu_others", "throttled"],
         _ => &[],
     }

@@ -232,7 +232,8 @@ impl Replay {
         self.parts = self.index.parts().cloned().collect();
         let reader = Arc::clone(&self.index.reader);
         self.coverage_until = reader.last_end(self.index.of(Table::Coverage), i64::MAX);
-        let events = [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes, Table::Spawns, Table::Ends];
+        let events =
+            [Table::Polls, Table::OffCpu, Table::Samples, Table::Wakes, Table::Spawns, Table::Ends, Table::InProgress];
         let events = self.parts.iter().filter(|part| events.contains(&part.table));
         self.newest = reader.last_end(events, self.limits.to.start().saturating_sub(1));
         Ok(true)

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hud_wire::Stream;
 
 use super::{
-    Bucket, Ended, INTERVAL_MIN, LongPoll, Map, Mark, Merge as _, Name, Newest, Partial, PollSpan, PollSums, Seen,
-    Sleep, StackId, Sums, TASKS_PER_BUCKET, TaskDetail, TaskId, TaskSums, Tid, TypeId, WAKERS,
+    Bucket, Ended, INTERVAL_MIN, InProgress, LongPoll, Map, Mark, Merge as _, Name, Newest, Partial, PollSpan,
+    PollSums, Seen, Sleep, StackId, Sums, TASKS_PER_BUCKET, TaskDetail, TaskId, TaskSums, Tid, TypeId, WAKERS,
     index_cache::{IndexCache, number_of, number_of_thread},
     partial::clipped,
 };
@@ -566,6 +566,13 @@ impl Buckets {
                 place.task(id, row.ts, row.ts, |task| task.cpu = task.cpu.saturating_add(weight));
             }
             place.partial.marks.push(Mark { ts: row.ts, tid: row.tid, task: id, stack: row.stack, weight });
+        }
+    }
+
+    /// Adds a row of `in_progress`.
+    pub fn in_progress(&mut self, row: InProgress) {
+        if let Some(place) = self.at(row.ts) {
+            place.partial.in_progress.push(row);
         }
     }
 

@@ -82,7 +82,7 @@ pub(super) fn intervals(scene: &mut Scene<'_>) -> Vec<Held> {
 
 /// The stack to which a computation is attributed: of the samples of its task on its thread within `[from, to)` those with an
 /// own frame first, then those whose place weighs most; of equal ones the least by name, and of one place the least id.
-fn stack_within(
+pub(super) fn stack_within(
     scene: &mut Scene<'_>,
     tid: Tid,
     task: TaskId,
@@ -174,7 +174,7 @@ pub(super) fn in_place(scene: &Scene<'_>) -> BTreeSet<(Tid, i64)> {
 
 impl Scene<'_> {
     /// Whether a thread was observed inside `block_in_place` in `[from, to)`.
-    fn was_in_place(&self, tid: Tid, from: i64, to: i64) -> bool {
+    pub(super) fn was_in_place(&self, tid: Tid, from: i64, to: i64) -> bool {
         from < to && self.in_place.range((tid, from)..(tid, to)).next().is_some()
     }
 

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::session::{Manifest, Table};
 use arrow::{
-    array::{Array as _, ArrayRef, AsArray as _, Int32Array, Int64Array, RecordBatch, StringArray},
+    array::{Array as _, ArrayRef, AsArray as _, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray},
     datatypes::{Int32Type, Int64Type},
 };
 
 use super::{
-    Bucket, Buckets, Ended, Frame, FrameId, Histogram, Merge as _, Name, Names, OffCpuRow, Origin, PollRow, Resolution,
-    Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType,
-    Thread, Tid, TypeId, Window,
+    Bucket, Buckets, Ended, Frame, FrameId, Histogram, InProgress, Merge as _, Name, Names, OffCpuRow, Origin, PollRow,
+    PollState, Resolution, Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind,
+    TaskOutcome, TaskType, Thread, Tid, TypeId, Window,
 };
 
 /// Maximum number of tasks with a known type or spawn. Beyond it, those with the smallest ids, the oldest, are discarded unless
@@ -73,6 +73,10 @@ impl<'a> Columns<'a> {
 
     fn nullable_ints(&self, name: &str) -> Option<&'a Int32Array> {
         self.column(name).and_then(|c| c.as_primitive_opt::<Int32Type>())
+    }
+
+    fn flags(&self, name: &str) -> Option<&'a BooleanArray> {
+        self.column(name)?.as_boolean_opt()
     }
 
     fn texts(&self, name: &str) -> Option<&'a StringArray> {
@@ -279,6 +283,7 @@ impl Ingest {
             Table::Modules => self.modules(&columns),
             Table::Process => self.process(&columns),
             Table::Coverage => self.coverage(&columns),
+            Table::InProgress => self.in_progress(&columns),
             Table::Drops => self.drops(&columns),
             Table::Overhead => self.overhead(&columns),
             _ => None,
@@ -439,6 +444,34 @@ impl Ingest {
             if let Some(type_id) = type_id.get(row) {
                 self.names.add_type_of(TaskId(*task), TypeId(type_id));
             }
+        }
+        Some(())
+    }
+
+    fn in_progress(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, lasted, tid, task) =
+            (columns.longs("ts")?, columns.longs("lasted")?, columns.ints("tid")?, columns.longs("task_id")?);
+        let (state, estimated, ended) = (columns.texts("state")?, columns.flags("estimated")?, columns.flags("ended")?);
+        let (since, type_id, stack) =
+            (columns.nullable("since"), columns.nullable("type_id"), columns.nullable("stack_id"));
+        for (row, (((ts, lasted), tid), task)) in ts.iter().zip(lasted).zip(tid).zip(task).enumerate() {
+            self.saw(*ts);
+            self.buckets.in_progress(InProgress {
+                tid: Tid(*tid),
+                ts: *ts,
+                has_ended: ended.value(row),
+                task: TaskId(*task),
+                lasted: *lasted,
+                since: since.get(row),
+                type_id: type_id.get(row).map(TypeId),
+                state: match text_at(Some(state), row) {
+                    Some("blocked") => PollState::Blocked,
+                    Some("runnable") => PollState::Runnable,
+                    _ => PollState::Running,
+                },
+                stack: stack.get(row).map(StackId),
+                is_estimated: estimated.value(row),
+            });
         }
         Some(())
     }

@@ -25,6 +25,9 @@ pub const INTERVAL_MIN: i64 = 1_000_000;
 pub const INTERVALS_PER_BUCKET: usize = 4_096;
 /// Maximum number of samples inside tasks that a bucket keeps individually: the earliest. At 99 Hz those of 400 CPUs.
 pub const MARKS_PER_BUCKET: usize = 4_096;
+/// Maximum number of polls in progress that a bucket keeps: the first by thread. At one observation a second, those of ten
+/// times as many workers.
+pub const IN_PROGRESS_PER_BUCKET: usize = 1_024;
 /// Maximum number of tasks that a bucket counts individually: those with the smallest ids.
 pub const TASKS_PER_BUCKET: usize = 65_536;
 /// Maximum number of polls on a task's page: the last to end.
@@ -54,6 +57,8 @@ pub struct Partial {
     pub long_polls: Kept<LongPoll, INTERVALS_PER_BUCKET>,
     /// Samples with a `task_id`, by `ts`; the earliest [`MARKS_PER_BUCKET`].
     pub marks: Kept<Mark, MARKS_PER_BUCKET>,
+    /// Polls in progress, by `ts`; the first [`IN_PROGRESS_PER_BUCKET`].
+    pub in_progress: Kept<InProgress, IN_PROGRESS_PER_BUCKET>,
 }
 
 /// Sums over any number of buckets.
@@ -347,6 +352,42 @@ pub struct Mark {
     pub weight: i64,
 }
 
+/// A row of `in_progress`. Order: by thread, then time and the other fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InProgress {
+    /// The thread.
+    pub tid: Tid,
+    /// Time of the observation.
+    pub ts: i64,
+    /// Whether it had ended by then.
+    pub has_ended: bool,
+    /// The task.
+    pub task: TaskId,
+    /// Time for which it had lasted at least.
+    pub lasted: i64,
+    /// When it had begun by; `None` if that was before the attach.
+    pub since: Option<i64>,
+    /// Its type, from the row.
+    pub type_id: Option<TypeId>,
+    /// What the thread did.
+    pub state: PollState,
+    /// The thread's stack.
+    pub stack: Option<StackId>,
+    /// Whether there may have been several polls.
+    pub is_estimated: bool,
+}
+
+/// The state of a thread in a poll in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PollState {
+    /// Asleep.
+    Blocked,
+    /// Waiting for a CPU.
+    Runnable,
+    /// On a CPU.
+    Running,
+}
+
 /// The aggregates of the task whose page is open, over the rows whose bucket is in the window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskDetail {
@@ -533,7 +574,7 @@ merge! {
     On { sum: [on], max: [reason], each: [] }
     OverheadSums { sum: [rows, probes, without_probes, cpu, bytes, events], max: [rss], each: [] }
     ProcessSums { sum: [rows, user, sys, others_rows, others, throttled], max: [last], each: [] }
-    Partial { sum: [], max: [], each: [sums, sleeps, long_polls, marks] }
+    Partial { sum: [], max: [], each: [sums, sleeps, long_polls, marks, in_progress] }
 }
 
 impl Merge for TaskSums {
@@ -687,11 +728,13 @@ impl Partial {
         self.sleeps.settle();
         self.long_polls.settle();
         self.marks.settle();
+        self.in_progress.settle();
     }
 
     /// Number of entries, as a measure of memory.
     pub fn len(&self) -> usize {
-        self.sums.len() + self.sleeps.items.len() + self.long_polls.items.len() + self.marks.items.len()
+        let lists = [self.sleeps.items.len(), self.long_polls.items.len(), self.marks.items.len()];
+        self.sums.len() + lists.iter().sum::<usize>() + self.in_progress.items.len()
     }
 
     /// Whether there is none.

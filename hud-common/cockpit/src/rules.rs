@@ -8,9 +8,9 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use hud_units::{duration, round_duration, share as percent};
 
 use super::{
-    Cause, Coverage, Distribution, Evidence, Finding, Histogram, Jump, MOST_ROWS, Map, Merge as _, Place, PollSums,
-    Role, Rule, Sleep, Status, TaskId, TaskKind, Tid, TypeId, Value, Worker, Workers,
-    blocking::{Held, place},
+    Cause, Coverage, Distribution, Evidence, Finding, Histogram, InProgress, Jump, MOST_ROWS, Map, Merge as _, Place,
+    PollState, PollSums, Role, Rule, Sleep, Status, TaskId, TaskKind, Thread, Tid, TypeId, Value, Worker, Workers,
+    blocking::{Held, place, stack_within},
     code::PlaceNo,
     scene::{self, Scene},
 };
@@ -22,7 +22,8 @@ pub(super) fn findings(
     workers: &Workers,
     coverage: &Coverage,
 ) -> Vec<Finding> {
-    let mut found = long_polls(scene, intervals);
+    let mut found = stuck(scene);
+    found.extend(long_polls(scene, intervals));
     found.extend(cpu_shares(scene));
     found.extend(short_sleeps(scene));
     found.extend(cpu_starved(scene));
@@ -44,8 +45,77 @@ pub(super) fn findings(
     found
 }
 
+/// Polls in progress past the threshold, of which it is certain that they are single polls, by state, type and place.
+fn stuck(scene: &mut Scene<'_>) -> Vec<Finding> {
+    let least = scene.query.thresholds.stuck;
+    let mut newest: BTreeMap<Tid, InProgress> = BTreeMap::new();
+    for (_, partial) in &scene.parts {
+        // Sorted by thread, then time.
+        newest.extend(partial.in_progress.items().iter().map(|poll| (poll.tid, *poll)));
+    }
+    let mut groups: BTreeMap<(Rule, Option<TypeId>, Place), Vec<InProgress>> = BTreeMap::new();
+    for poll in newest.into_values().filter(|p| !p.has_ended && !p.is_estimated && p.lasted > least) {
+        let type_id = poll.type_id.or(scene.names.type_of.get(&poll.task).copied());
+        let begin = poll.ts.saturating_sub(poll.lasted);
+        let stack = match poll.state {
+            PollState::Blocked => poll.stack,
+            _ => stack_within(scene, poll.tid, poll.task, type_id, begin, poll.ts).or(poll.stack),
+        };
+        let is_in_place = scene.is_in_place(poll.stack) || scene.was_in_place(poll.tid, begin, poll.ts);
+        if is_in_place || !scene.keeps_worker(poll.tid, type_id, poll.ts, scene.is_own(stack)) {
+            continue;
+        }
+        let names = &mut *scene.names;
+        let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
+        let number = names.code.attribute(stack, task_type);
+        let rule = if poll.state == PollState::Blocked { Rule::StuckThread } else { Rule::StuckPoll };
+        groups.entry((rule, type_id, place(scene, number))).or_default().push(poll);
+    }
+    let found = groups.into_iter().filter_map(|((rule, type_id, place), polls)| {
+        let longest = polls.iter().max_by_key(|p| (p.lasted, Reverse(p.tid)))?;
+        let count = i64::try_from(polls.len()).unwrap_or(i64::MAX);
+        let does = match longest.state {
+            PollState::Blocked => "asleep",
+            PollState::Runnable => "waiting for a CPU",
+            PollState::Running => "computing",
+        };
+        let who = match count {
+            1 => format!("{} has been in one poll", thread_name(scene, longest.tid)),
+            _ => format!("{count} threads have been in one poll each"),
+        };
+        let lasts = match longest.since {
+            Some(_) => format!("for {}", duration(longest.lasted)),
+            None => format!("since before the attach, at least {}", duration(longest.lasted)),
+        };
+        Some(Finding {
+            rule,
+            severity: Status::Warning,
+            sentence: format!("{who} of {} {lasts}, {does} in {}", name_of(scene, type_id), code(&place)),
+            evidence: std::vec![
+                evidence("lasts", Value::Nanos(longest.lasted), Some(Value::Nanos(least))),
+                evidence("polls", Value::Count(count), None),
+            ],
+            place: Some(place),
+            count: Some(count),
+            total: Some(polls.iter().fold(0, |sum, p| sum.saturating_add(p.lasted))),
+            jump: Jump { task: Some(longest.task), task_type: type_id, tid: Some(longest.tid), ts: longest.since },
+            is_estimated: false,
+        })
+    });
+    found.collect()
+}
+
+/// A thread for a sentence: `worker 0 (4711)`.
+fn thread_name(scene: &Scene<'_>, tid: Tid) -> String {
+    match scene.names.threads.get(&tid) {
+        Some(Thread { worker: Some(number), .. }) => format!("worker {number} ({tid})"),
+        Some(Thread { role: Role::Worker, .. }) => format!("worker thread {tid}"),
+        _ => format!("thread {tid}"),
+    }
+}
+
 /// Tasks that took much of a worker's time while polls were not recorded, by samples. The number of polls is unknown.
-fn cpu_shares(scene: &Scene<'_>) -> Vec<Finding> {
+fn cpu_shares(scene: &mut Scene<'_>) -> Vec<Finding> {
     let thresholds = scene.query.thresholds;
     let mut runs: BTreeMap<(Tid, TaskId), super::Run> = BTreeMap::new();
     let mut time = 0_i64;
@@ -64,40 +134,47 @@ fn cpu_shares(scene: &Scene<'_>) -> Vec<Finding> {
     if time < thresholds.observed || time == 0 {
         return Vec::new();
     }
-    let found = runs.into_iter().filter_map(|((tid, task), run)| {
+    let mut found = Vec::new();
+    for ((tid, task), run) in runs {
         let weight = run.weight.saturating_mul(run.samples.saturating_sub(1)) / run.samples.max(1);
         let share = weight.saturating_mul(1000) / time;
-        let thread = scene.names.threads.get(&tid).filter(|t| t.role == super::Role::Worker)?;
+        let worker = match scene.names.threads.get(&tid).filter(|t| t.role == Role::Worker) {
+            Some(Thread { worker: Some(number), .. }) => format!("worker {number}"),
+            Some(_) => format!("worker thread {tid}"),
+            None => continue,
+        };
         let type_id = scene.names.type_of.get(&task).copied();
         let is_task = type_id.and_then(|id| scene.names.types.get(&id)).is_some_and(|t| t.kind == TaskKind::Task);
         if share <= thresholds.cpu_share || !is_task {
-            return None;
+            continue;
         }
-        let worker = match thread.worker {
-            Some(number) => format!("worker {number}"),
-            None => format!("worker thread {tid}"),
-        };
-        Some(Finding {
+        let stack = stack_within(scene, tid, task, type_id, scene.window.start(), scene.window.end());
+        let names = &mut *scene.names;
+        let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
+        let number = names.code.attribute(stack, task_type);
+        let place = place(scene, number);
+        found.push(Finding {
             rule: Rule::CpuShare,
             severity: Status::Caution,
             sentence: format!(
-                "{} took {} of the time of {worker} in the {} in which polls were not recorded",
+                "{} took {} of the time of {worker} in the {} in which polls were not recorded, most of it in {}",
                 name_of(scene, type_id),
                 percent(share),
-                duration(time)
+                duration(time),
+                code(&place)
             ),
             evidence: std::vec![
                 evidence("share", Value::Share(share), Some(Value::Share(thresholds.cpu_share))),
                 evidence("samples", Value::Count(run.samples), None),
             ],
-            place: None,
+            place: Some(place),
             count: Some(run.samples),
             total: Some(weight),
             jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: run.first.0 },
             is_estimated: true,
-        })
-    });
-    found.collect()
+        });
+    }
+    found
 }
 
 /// Types of task whose short sleeps inside polls add up.

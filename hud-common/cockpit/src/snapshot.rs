@@ -140,6 +140,10 @@ impl fmt::Display for Status {
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Rule {
+    /// A worker is asleep in a poll in progress.
+    StuckThread,
+    /// A poll in progress is long, and its thread is not asleep.
+    StuckPoll,
     /// A long poll.
     LongPoll,
     /// Polls with a long run-queue latency.
@@ -166,7 +170,9 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 11] = [
+    pub const ALL: [Rule; 13] = [
+        Rule::StuckThread,
+        Rule::StuckPoll,
         Rule::LongPoll,
         Rule::CpuStarved,
         Rule::WakeDelay,
@@ -183,6 +189,8 @@ impl Rule {
     /// The rule's name, in the session and in SQL.
     pub const fn name(self) -> &'static str {
         match self {
+            Rule::StuckThread => "stuck_thread",
+            Rule::StuckPoll => "stuck_poll",
             Rule::LongPoll => "long_poll",
             Rule::CpuStarved => "cpu_starved",
             Rule::WakeDelay => "wake_delay",
@@ -205,6 +213,8 @@ impl Rule {
     /// The problem in a few words, as a heading.
     pub const fn title(self) -> &'static str {
         match self {
+            Rule::StuckThread => "Worker asleep in a poll that does not end",
+            Rule::StuckPoll => "Poll that does not end",
             Rule::LongPoll => "Long polls",
             Rule::CpuStarved => "Polls waited for a CPU",
             Rule::WakeDelay => "Woken tasks waited for a worker",
@@ -222,6 +232,7 @@ impl Rule {
     /// The figure that the rule compares with its threshold.
     pub const fn figure(self) -> &'static str {
         match self {
+            Rule::StuckThread | Rule::StuckPoll => "lasts",
             Rule::LongPoll | Rule::CpuStarved | Rule::LockOwnerAsleep => "longest",
             Rule::WakeDelay => "p99",
             Rule::CpuShare => "share",
@@ -237,7 +248,7 @@ impl Rule {
     /// The things that the rule counts, as a singular noun; `None` if it counts none.
     pub const fn counted(self) -> Option<&'static str> {
         Some(match self {
-            Rule::LongPoll | Rule::CpuStarved => "poll",
+            Rule::StuckThread | Rule::StuckPoll | Rule::LongPoll | Rule::CpuStarved => "poll",
             Rule::WakeDelay => "wake",
             Rule::CpuShare => "sample",
             Rule::ShortSleeps => "sleep",
@@ -250,6 +261,14 @@ impl Rule {
     /// What to do about it.
     pub const fn advice(self) -> &'static str {
         match self {
+            Rule::StuckThread => {
+                "the thread waits for something that may never come: look at what the function waits for, who holds it, and \
+                 whether that needs this worker"
+            }
+            Rule::StuckPoll => {
+                "no other task of its worker runs meanwhile: look for a loop that cannot end, or move the computation off the \
+                 runtime"
+            }
             Rule::LongPoll => {
                 "move blocking calls to spawn_blocking or use their async equivalents; move long computations off the \
                  runtime, or break them up with yield_now"

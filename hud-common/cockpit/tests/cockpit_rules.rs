@@ -73,6 +73,24 @@ impl Program {
         });
     }
 
+    /// A poll in progress, observed at an instant.
+    fn in_progress(&mut self, tid: i32, task: i64, at: i64, lasted: i64) -> InProgress {
+        let row = InProgress {
+            tid: Tid(tid),
+            ts: T0 + at,
+            has_ended: false,
+            task: TaskId(task),
+            lasted,
+            since: None,
+            type_id: Some(TypeId(task / 10)),
+            state: PollState::Blocked,
+            stack: Some(StackId(1)),
+            is_estimated: false,
+        };
+        self.buckets.in_progress(row);
+        row
+    }
+
     /// Alive at these instants, and so on a CPU in between unless other rows say otherwise.
     fn alive(&mut self, tid: i32, from: i64, to: i64) {
         for at in [from, to] {
@@ -135,6 +153,77 @@ fn every_rule_says_what_to_do() {
         assert!(title.len() < 40 && title.starts_with(char::is_uppercase), "{rule:?}: {title}");
         assert_eq!(Rule::named(rule.name()), Some(rule));
     }
+}
+
+#[test]
+fn a_thread_asleep_in_a_poll_in_progress() {
+    let mut program = Program::new();
+    program.in_progress(100, 11, 105 * MS, 900 * MS);
+    program.in_progress(100, 11, 205 * MS, 1_000 * MS);
+    assert_eq!(program.findings(), [], "one second is not more than that");
+    program.in_progress(100, 11, 1_105 * MS, 1_900 * MS);
+    let found = program.found(Rule::StuckThread).unwrap();
+    assert_eq!((found.severity, found.is_estimated), (Status::Warning, false));
+    assert_eq!(
+        found.sentence,
+        "worker 0 (100) has been in one poll of app::type_1 since before the attach, at least 1900 ms, asleep in app::own \
+         (own.rs:7)"
+    );
+    assert_eq!(
+        evidence(&found),
+        [("lasts", Value::Nanos(1_900 * MS), Some(Value::Nanos(SECOND))), ("polls", Value::Count(1), None)]
+    );
+    // Another worker at the same place; the longest is reported.
+    program.in_progress(101, 12, 1_105 * MS, 1_950 * MS);
+    let found = program.found(Rule::StuckThread).unwrap();
+    assert!(found.sentence.starts_with("2 threads have been in one poll each of app::type_1 since"), "{found:?}");
+    assert_eq!((found.count, found.total, found.jump.tid), (Some(2), Some(3_850 * MS), Some(Tid(101))));
+}
+
+#[test]
+fn a_poll_in_progress_that_computes() {
+    let mut program = Program::new();
+    let row = program.in_progress(100, 11, 105 * MS, 5 * SECOND);
+    let running = InProgress { ts: T0 + 1_105 * MS, since: Some(T0 - 5 * SECOND), state: PollState::Running, ..row };
+    program.buckets.in_progress(running);
+    let found = program.found(Rule::StuckPoll).unwrap();
+    assert_eq!(
+        found.sentence,
+        "worker 0 (100) has been in one poll of app::type_1 for 5000 ms, computing in app::own (own.rs:7)"
+    );
+    assert_eq!(found.jump.ts, Some(T0 - 5 * SECOND));
+    // The last observation counts: it has ended, or is not certain any more.
+    let mut other = program.buckets.clone();
+    program.buckets.in_progress(InProgress { ts: T0 + 1_205 * MS, has_ended: true, ..running });
+    assert_eq!(program.findings(), []);
+    other.in_progress(InProgress { ts: T0 + 1_205 * MS, is_estimated: true, ..running });
+    program.buckets = other;
+    assert_eq!(program.findings(), []);
+}
+
+#[test]
+fn a_poll_in_progress_that_keeps_no_worker_is_not_stuck() {
+    let mut program = Program::new();
+    let name = |function: &str, origin| Frame {
+        function: Some(function.into()),
+        module: None,
+        file: None,
+        line: None,
+        origin,
+    };
+    program.names.add_frame(FrameId(2), name("tokio::task::blocking::block_in_place", Origin::Tokio));
+    program.names.add_stack(StackId(2), vec![FrameId(1), FrameId(2)]);
+    let row = program.in_progress(100, 11, 105 * MS, 100 * MS);
+    program.buckets.in_progress(InProgress { ts: T0 + 1_105 * MS, lasted: 3 * SECOND, stack: Some(StackId(2)), ..row });
+    assert_eq!(program.findings(), [], "in block_in_place");
+    // A task of unknown type, on a thread of the pool; and a worker that has passed its core on.
+    let unknown = InProgress { tid: Tid(200), task: TaskId(99), type_id: None, lasted: 3 * SECOND, ..row };
+    program.buckets.in_progress(unknown);
+    assert_eq!(program.findings(), []);
+    let (name, role) = ("tokio".into(), Role::Blocking);
+    program.names.add_thread(Tid(101), Thread { ts: T0 + MS, name, role, worker: None, runtime: None, is_gone: false });
+    program.buckets.in_progress(InProgress { tid: Tid(101), lasted: 3 * SECOND, ..row });
+    assert_eq!(program.findings(), []);
 }
 
 #[test]
@@ -600,7 +689,8 @@ fn a_share_of_a_worker_where_polls_were_not_recorded() {
     let found = program.found(Rule::CpuShare).unwrap();
     assert_eq!(
         found.sentence,
-        "app::type_2 took 49.5 % of the time of worker 1 in the 2.00 s in which polls were not recorded"
+        "app::type_2 took 49.5 % of the time of worker 1 in the 2.00 s in which polls were not recorded, most of it in \
+         app::own (own.rs:7)"
     );
     assert!(found.is_estimated);
     assert_eq!(

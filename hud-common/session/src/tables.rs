@@ -262,6 +262,32 @@ tables! {
         event: Text,
     }
 
+    /// A poll that had lasted for at least 100 ms and was still in progress, or a task that a thread was polling each time it was observed for that long; a row per second, the first within a second of the attach. Polls of tasks only: neither workers' loops nor work of the blocking pool. A thread inside `block_in_place` has rows too. If `coverage` has no stream `in_progress`, polls in progress were not looked for.
+    InProgress = "in_progress" by ts, InProgressRow, InProgressColumns {
+        /// Time of the observation (ns since the Unix epoch).
+        ts: i64,
+        /// Time for which it had lasted by then, at least (ns): from `since`, or, if that is null, from the first observation.
+        lasted: i64,
+        /// Time at or before which the poll began: its start if polls were recorded, else when its thread left the CPU, or was first observed on it (ns since the Unix epoch). Null if it was in progress before anything was recorded of it, as before the attach.
+        since: Option<i64>,
+        /// Thread.
+        tid: i32,
+        /// Number of the worker, as in `threads`; null for others.
+        worker: Option<i32>,
+        /// Task being polled.
+        task_id: i64,
+        /// Its type; null if unknown.
+        type_id: Option<i64>,
+        /// `blocked` (asleep), `runnable` (waiting for a CPU) or `running` (on a CPU).
+        state: Text,
+        /// Stack of the thread: of `running` that of its last sample; null if none could be taken.
+        stack_id: Option<i64>,
+        /// Whether there may have been several polls of the task instead of one: a thread that stayed on its CPU while polls were not recorded.
+        estimated: bool,
+        /// Whether it was no longer in progress at `ts`, or no longer certainly; `lasted` is then that of its last observation.
+        ended: bool,
+    }
+
     /// A type of task: the future that was spawned.
     TaskTypes = "task_types" by type_id, TaskTypeRow, TaskTypeColumns {
         /// Type.

@@ -35,7 +35,7 @@ use crate::{
     kernel::{self, BTF_PATH, Offsets},
     ring::Ring,
     symbols::Sources,
-    unwind::{LoadingTables, Prepared, Unwinder},
+    unwind::{LoadedTables, LoadingTables, Prepared, Unwinder},
 };
 
 /// The attached programs. Detached when dropped.
@@ -59,10 +59,14 @@ pub struct Probes {
     /// Whether the CPUs are sampled.
     pub(super) samples: bool,
     pub(super) left_out: Vec<LeftOut>,
+    /// Whether some places in the target's code cannot be probed.
+    pub(super) lacks_places: bool,
     /// The programs at context switches, if they can be detached.
     pub(super) switches: Option<SwitchPrograms>,
     /// Since when switches count (CLOCK_MONOTONIC); 0 if they do not.
     pub(super) switches_since: u64,
+    /// The same of the probes in the target's code.
+    pub(super) probes_since: u64,
     pub(super) costs: RefCell<Costs>,
 }
 
@@ -169,8 +173,10 @@ impl Probes {
             unwinder: None,
             samples: false,
             left_out: Vec::new(),
+            lacks_places: false,
             switches: None,
             switches_since: 0,
+            probes_since: 0,
             costs: RefCell::new(Costs::new(counts)),
         };
         probes.attach_scheduler(tracepoints, is_btf)?;
@@ -204,6 +210,11 @@ impl Probes {
     /// Data that is not recorded here.
     pub(crate) fn left_out(&self) -> &[LeftOut] {
         &self.left_out
+    }
+
+    /// Whether no poll goes unseen while the probes count.
+    pub(crate) fn has_all_polls(&self) -> bool {
+        !self.lacks_places && self.left_out.iter().all(|left_out| left_out.stream != Some(Stream::Polls))
     }
 
     fn leave_out(&mut self, stream: Option<Stream>, what: String) {
@@ -397,6 +408,7 @@ impl Probes {
     /// Reports places that the kernel cannot probe.
     fn leave_out_places(&mut self, refused: &Refused, all: usize) {
         if !refused.places.is_empty() {
+            self.lacks_places = true;
             let count = refused.places.len();
             self.leave_out(
                 None,
@@ -441,6 +453,11 @@ impl Probes {
         if let Some(unwinder) = &mut self.unwinder {
             unwinder.request_update(counters.unmapped);
         }
+    }
+
+    /// The unwind tables, if stacks are walked by them.
+    pub(crate) fn unwind_tables(&self) -> Option<LoadedTables> {
+        self.unwinder.as_ref().map(Unwinder::tables)
     }
 
     fn program<'a, P>(&'a mut self, name: &str) -> Result<&'a mut P>

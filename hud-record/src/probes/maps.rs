@@ -35,6 +35,7 @@ impl Probes {
 
     /// Counts the probes in the target's code from `since` (CLOCK_MONOTONIC), or not at all (0).
     pub fn count_probes_since(&mut self, since: u64) -> Result<()> {
+        self.probes_since = since;
         self.set("PROBES_SINCE", since)
     }
 
@@ -145,6 +146,17 @@ impl Probes {
             let _ = threads.remove(tid);
         }
         Ok(gone)
+    }
+
+    /// Since when the probes count (CLOCK_MONOTONIC); 0 if they do not.
+    pub(crate) fn probes_since(&self) -> u64 {
+        self.probes_since
+    }
+
+    /// A thread's state. The kernel programs may be writing it.
+    pub(crate) fn thread_state(&mut self, tid: u32) -> Option<Box<ThreadState>> {
+        let words = self.threads().ok()?.get(&tid, 0).ok()?;
+        Some(Box::new(bytemuck::cast(words)))
     }
 
     /// A thread's stack pointer at its last walked context switch.

@@ -21,6 +21,7 @@ use super::{
     drain::Drain,
     governor::{Governor, ProbedInterval, Watched},
     identity::Identity,
+    in_progress::{self, InProgress},
     queue::BatchSender,
     settings::Settings,
     switches::{SwitchGovernor, Turned},
@@ -34,7 +35,7 @@ use crate::{
     ring::{Drained, Ring},
     sandbox::Sandbox,
     symbols::{Cache, Sources},
-    tasks::WorkerLoops,
+    tasks::{CurrentTasks, WorkerLoops},
     unwind::Prepared,
 };
 
@@ -55,6 +56,9 @@ pub(super) struct Attachment {
     image: (u64, u64),
     /// Finds worker threads by their stacks, once the debug information has been read.
     worker_loops: Option<WorkerLoops>,
+    /// Reads what threads are polling, from then on.
+    current_tasks: Option<CurrentTasks>,
+    in_progress: InProgress,
     pub(super) plan: Plan,
     pub(super) probes: Probes,
     ring: Ring,
@@ -159,9 +163,11 @@ impl Attachment {
         let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
         let switches = SwitchGovernor::new(settings.budget, plan, process.pid, cpus(), kernel::now());
         let worker_loops = debuginfo.is_none().then(|| WorkerLoops::new(&process, &tokio, image, load_bias)).flatten();
-        Ok(Attachment {
+        let mut attachment = Attachment {
             image,
             worker_loops,
+            current_tasks: None,
+            in_progress: InProgress::default(),
             switches,
             notes,
             process,
@@ -180,7 +186,18 @@ impl Attachment {
             searching: Instant::now(),
             baseline: Baseline::default(),
             governor,
-        })
+        };
+        if attachment.has_learned() {
+            attachment.know_current_tasks();
+        }
+        Ok(attachment)
+    }
+
+    fn know_current_tasks(&mut self) {
+        self.current_tasks = CurrentTasks::new(&self.process, &self.tokio, self.image);
+        // Without all of their probes, a poll that was not seen to begin is no evidence.
+        let is_recorded = self.plan.polls != Polls::Off && self.probes.has_all_polls();
+        self.in_progress.record(Some(&*self.tokio).filter(|_| is_recorded));
     }
 
     /// Starts all streams. Returns the instant (CLOCK_MONOTONIC).
@@ -321,6 +338,7 @@ impl Attachment {
         let known = self.probes.left_out().len();
         let used = self.probes.use_learned(&self.process, &self.tokio, self.plan);
         self.notes.extend(self.probes.left_out().iter().skip(known).map(|left_out| left_out.what.clone()));
+        self.know_current_tasks();
         if let Err(e) = used {
             // The always-on streams are unaffected. The target's exit is detected elsewhere.
             tracing::warn!("polls, wakes, spawns and ends are not recorded: {e}");
@@ -341,6 +359,21 @@ impl Attachment {
         if let Some(loops) = &self.worker_loops {
             drain.search_workers(loops, at_most, |tid| probes.last_stack_pointer(tid));
         }
+    }
+
+    /// Looks for polls in progress, for a bounded time.
+    pub(super) fn look_at_polls(&mut self, drain: &mut Drain) {
+        if let (Some(word), Some(tasks)) = (self.probes.task_id_word(), &mut self.current_tasks) {
+            tasks.know_task_id_word(word);
+        }
+        let tables = self.probes.unwind_tables();
+        let mut sources = in_progress::Sources {
+            pid: self.process.pid,
+            probes: &mut self.probes,
+            tasks: self.current_tasks.as_mut(),
+            tables,
+        };
+        self.in_progress.look(&mut sources, drain);
     }
 
     /// Continues the search for the current task's id, or gives up.

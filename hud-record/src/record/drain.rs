@@ -8,10 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytemuck::Zeroable as _;
 use hud_common::{
     session::{
-        Clock, Columns as _, EndColumns, EndRow, OffCpuColumns, OffCpuRow, PollColumns, PollRow, SampleColumns,
-        SampleRow, SpawnColumns, SpawnRow, TaskColumns, TaskRow, Text, WakeColumns, WakeRow,
+        Clock, Columns as _, EndColumns, EndRow, InProgressColumns, InProgressRow, OffCpuColumns, OffCpuRow,
+        PollColumns, PollRow, SampleColumns, SampleRow, SpawnColumns, SpawnRow, TaskColumns, TaskRow, Text,
+        WakeColumns, WakeRow,
     },
     unwind::Outcome,
     wire::{
@@ -21,6 +23,7 @@ use hud_common::{
 };
 
 use super::{
+    activity::{Activities, Activity},
     queue::BatchSender,
     stacks::{NewStack, StackTable},
     threads::Threads,
@@ -28,7 +31,7 @@ use super::{
 use crate::{
     inspect::{Mapping, PollFn, TaskKind, Tokio},
     kernel,
-    tasks::WorkerLoops,
+    tasks::{RunningTask, WorkerLoops},
 };
 
 /// State of a row that sums up off-CPU intervals, so that no rule takes its duration for one interval's.
@@ -38,6 +41,9 @@ const BATCH_ROWS: usize = 4096;
 
 /// Polls of at least this duration (ns) are examined for `block_in_place`.
 const LONG_POLL: u64 = 1_000_000;
+
+/// Tasks whose type is remembered.
+const MOST_TYPES: usize = 65_536;
 
 /// How long stacks are searched for workers' loops as recording begins; a stack takes 50 µs.
 pub(super) const SEARCH_FIRST: Duration = Duration::from_millis(20);
@@ -58,7 +64,11 @@ pub(super) struct Drain {
     /// Index of a poll function by its runtime address.
     poll_addresses: HashMap<u64, usize>,
     threads: Threads,
+    /// For polls in progress: what threads did last, and the poll functions of the tasks last reported.
+    activities: Activities,
+    types: HashMap<u64, usize>,
     stacks: StackTable,
+    in_progress: InProgressColumns,
     polls: PollColumns,
     off_cpu: OffCpuColumns,
     samples: SampleColumns,
@@ -70,6 +80,8 @@ pub(super) struct Drain {
     pub(super) rows: [u64; Stream::ALL.len()],
     /// Off-CPU rows added as recording ended, for intervals that the kernel had not reported.
     unfinished: u64,
+    /// Rows of tasks that were found by their threads' stacks.
+    found_tasks: u64,
     /// Records that could not be decoded.
     pub(super) undecoded: u64,
     /// Bytes read.
@@ -98,7 +110,10 @@ impl Drain {
                 .map(|(index, p)| (p.address.wrapping_add(load_bias), index))
                 .collect(),
             threads: Threads::default(),
+            activities: Activities::default(),
+            types: HashMap::new(),
             stacks: StackTable::new(mappings, namer),
+            in_progress: InProgressColumns::default(),
             polls: PollColumns::default(),
             off_cpu: OffCpuColumns::default(),
             samples: SampleColumns::default(),
@@ -108,6 +123,7 @@ impl Drain {
             ends: EndColumns::default(),
             rows: [0; Stream::ALL.len()],
             unfinished: 0,
+            found_tasks: 0,
             undecoded: 0,
             bytes: 0,
         }
@@ -145,7 +161,8 @@ impl Drain {
             .add(&mut self.samples)
             .add(&mut self.wakes)
             .add(&mut self.spawns)
-            .add(&mut self.ends);
+            .add(&mut self.ends)
+            .add(&mut self.in_progress);
     }
 
     /// Events whose stack was not kept.
@@ -212,6 +229,7 @@ impl Drain {
     pub(super) fn own_rows(&self) -> [u64; Stream::ALL.len()] {
         let mut own = [0; Stream::ALL.len()];
         own[Stream::OffCpu as usize] = self.unfinished;
+        own[Stream::Tasks as usize] = self.found_tasks;
         own[Stream::Threads as usize] = self.threads.own_rows;
         own
     }
@@ -262,14 +280,16 @@ impl Drain {
     pub(super) fn next_session(&mut self, clock: Clock, ts: i64, mappings: &[Mapping], namer: Sender<NewStack>) {
         self.clock = clock;
         self.stacks = StackTable::new(mappings, namer);
+        self.activities.forget_stacks();
         self.rows = [0; Stream::ALL.len()];
-        (self.unfinished, self.undecoded, self.bytes) = (0, 0, 0);
+        (self.unfinished, self.found_tasks, self.undecoded, self.bytes) = (0, 0, 0, 0);
         self.threads.own_rows = 0;
         self.threads.repeat(ts);
     }
 
     fn poll(&mut self, e: &PollEvent, out: &BatchSender) {
         self.rows[Stream::Polls as usize] += 1;
+        self.activities.polled(e.tid, e.ts.saturating_add(e.dur));
         if e.dur >= LONG_POLL {
             let of = usize::try_from(e.poll_fn).ok().and_then(|index| self.poll_fns.get(index));
             if let Some(of) = of.filter(|of| of.kind == TaskKind::Task) {
@@ -297,6 +317,10 @@ impl Drain {
         let (stack_id, _) = self.stacks.id(stack, Outcome::of(e.unwind));
         let woken = e.wake_ts != 0;
         let is_sum = e.is_sum != 0;
+        match is_sum {
+            true => self.activities.unknown(e.tid),
+            false => self.activities.observed(e.tid, self.in_task(e.task_id), e.ts, e.ts.saturating_add(e.dur)),
+        }
         if e.task_id == 0 && !is_sum && self.task_ids_since.is_some_and(|since| e.ts >= since) {
             self.threads.outside(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid);
         }
@@ -326,6 +350,7 @@ impl Drain {
     fn sample(&mut self, e: &SampleHead, stack: &[u64], out: &BatchSender) {
         self.rows[Stream::Samples as usize] += 1;
         let (stack_id, unwind) = self.stacks.id(stack, Outcome::of(e.unwind));
+        self.activities.sampled(e.tid, self.in_task(e.task_id), e.ts, stack_id);
         self.samples.push(SampleRow {
             ts: self.clock.epoch(e.ts),
             tid: e.tid.cast_signed(),
@@ -385,7 +410,14 @@ impl Drain {
 
     fn task(&mut self, e: &TaskEvent) {
         self.rows[Stream::Tasks as usize] += 1;
+        self.add_task(e);
+    }
+
+    fn add_task(&mut self, e: &TaskEvent) {
         let index = self.index(e);
+        if let Some(index) = index {
+            self.remember_type(e.task_id, index);
+        }
         let ts = self.clock.epoch(e.ts);
         self.threads.task(ts, e, index.and_then(|i| self.poll_fns.get(i)));
         if let Some(early) = self.early.as_mut().filter(|e| e.len() < BATCH_ROWS) {
@@ -398,6 +430,91 @@ impl Drain {
             tid: e.tid.cast_signed(),
             source: Text::Borrowed(if e.poll_fn == NO_POLL_FN { "memory" } else { "probe" }),
         });
+    }
+
+    /// A task, or 0 for a worker's loop.
+    fn in_task(&self, id: u64) -> u64 {
+        if self.threads.is_loop(id) { 0 } else { id }
+    }
+
+    fn remember_type(&mut self, task_id: u64, index: usize) {
+        if self.types.len() >= MOST_TYPES {
+            self.types.clear();
+        }
+        self.types.insert(task_id, index);
+    }
+
+    /// A task that a thread was found to poll by its stack.
+    pub(super) fn found_task(&mut self, tid: u32, found: &RunningTask) {
+        let ts = kernel::now();
+        let e = TaskEvent {
+            tid,
+            ts,
+            task_id: found.task_id,
+            poll_addr: found.poll_addr,
+            owner: found.owner,
+            poll_fn: NO_POLL_FN,
+            ..TaskEvent::zeroed()
+        };
+        // A type that is not known yet may be later.
+        if self.index(&e).is_some() {
+            self.found_tasks += 1;
+            self.add_task(&e);
+        }
+    }
+
+    /// Each thread, and whether it is known to be a worker.
+    pub(super) fn threads(&self) -> impl Iterator<Item = (bool, u32)> {
+        self.threads.all()
+    }
+
+    /// The number of a worker.
+    pub(super) fn worker(&self, tid: u32) -> Option<i32> {
+        self.threads.worker(tid)
+    }
+
+    /// Whether a task is a worker's loop.
+    pub(super) fn is_loop(&self, task_id: u64) -> bool {
+        self.threads.is_loop(task_id)
+    }
+
+    /// Since when events have tasks (CLOCK_MONOTONIC).
+    pub(super) fn task_ids_since(&self) -> Option<u64> {
+        self.task_ids_since
+    }
+
+    pub(super) fn activity(&self, tid: u32) -> Option<Activity> {
+        self.activities.of(tid)
+    }
+
+    /// The end of a thread's last poll, or later; 0 if there was none (CLOCK_MONOTONIC).
+    pub(super) fn last_poll(&self, tid: u32) -> u64 {
+        self.activities.last_poll(tid)
+    }
+
+    /// The poll function of a task, if it was reported lately.
+    pub(super) fn type_index(&self, task_id: u64) -> Option<usize> {
+        self.types.get(&task_id).copied()
+    }
+
+    pub(super) fn type_of(&self, task_id: u64) -> Option<i64> {
+        self.type_id(self.type_index(task_id))
+    }
+
+    pub(super) fn kind(&self, index: usize) -> Option<TaskKind> {
+        self.poll_fns.get(index).map(|poll| poll.kind)
+    }
+
+    pub(super) fn stack_id(&mut self, frames: &[u64], outcome: Outcome) -> Option<i64> {
+        self.stacks.id(frames, outcome).0
+    }
+
+    pub(super) fn epoch(&self, ts: u64) -> i64 {
+        self.clock.epoch(ts)
+    }
+
+    pub(super) fn in_progress(&mut self, row: InProgressRow) {
+        self.in_progress.push(row);
     }
 
     fn task_id(&self, id: u64) -> Option<i64> {

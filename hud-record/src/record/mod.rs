@@ -9,6 +9,7 @@
 //! as lost.
 
 mod account;
+mod activity;
 mod attachment;
 mod debuginfo_reader;
 mod disk;
@@ -16,7 +17,7 @@ mod drain;
 mod drop_log;
 mod governor;
 mod identity;
-mod module_kind;
+mod in_progress;
 mod namer;
 mod queue;
 mod recorder;

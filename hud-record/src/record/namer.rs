@@ -25,7 +25,6 @@ use hud_common::session::{
 
 use super::{
     drop_log::CAPACITY,
-    module_kind::ModuleKind,
     queue::BatchSender,
     stacks::{NewStack, Unwind},
 };
@@ -33,7 +32,7 @@ use crate::{
     error::{Error, Result},
     inspect::{Mapping, Process, clean},
     kernel,
-    symbols::{BinaryId, KernelSymbols, ResolvedAddress, ResolvedFrame, Resolver, Sources, is_kernel},
+    symbols::{BinaryId, KernelSymbols, ModuleKind, ResolvedAddress, ResolvedFrame, Resolver, Sources, is_kernel},
 };
 
 /// Addresses whose frames are kept; stacks end before further ones, and `drops` counts their missing frames.

@@ -163,6 +163,7 @@ impl<'a> Run<'a> {
             }
         }
         attachment.search_workers(&mut drain, SEARCH_FIRST);
+        attachment.look_at_polls(&mut drain);
         live.without(attachment.probes.left_out());
         let epoch = EpochClock::new(&live);
         Ok(Run {
@@ -204,6 +205,7 @@ impl<'a> Run<'a> {
                     self.drain.learned(&tokio);
                 }
                 self.attachment.search_workers(&mut self.drain, SEARCH_FOR);
+                self.attachment.look_at_polls(&mut self.drain);
                 self.drain.flush(&self.live.out);
                 self.attachment.calibrate()?;
                 self.turn_session(news)?;

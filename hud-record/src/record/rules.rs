@@ -1,7 +1,7 @@
 //! The rules while recording: what the writer wrote, judged every few seconds, becomes rows of `findings`.
 //!
 //! A thread of its own counts batches into the cockpit's partials, so that neither its time nor a fault in it touches the
-//! recording. It writes nothing: the writer takes its rows. A range of [`RANGE`] buckets is judged once `coverage` reaches
+//! recording. It writes nothing: the writer takes its rows. A range of [`RANGE`] buckets, fewer at first, is judged once `coverage` reaches
 //! its end, which takes up to 10 s, as until then it is not known which streams were on. A range of which batches were lost
 //! on the way here is not judged.
 
@@ -26,6 +26,8 @@ use crate::privilege;
 
 /// Buckets of a judged range: 5 s. Ranges begin at multiples of it.
 const RANGE: i64 = 50;
+/// Buckets of those that begin in the first five seconds: a program that is stuck already is to be reported soon.
+const FIRST: i64 = 15;
 /// Buckets after the end of a range in which `coverage` must reach it; then it is judged without.
 const MOST_LAG: i64 = 300;
 /// Rows that end later than this after the newest batch was read are none that a recorder wrote (buckets).
@@ -40,7 +42,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Tables with names, without which findings would have none: they are sent again if there is no room.
 const NAMES: [Table; 5] = [Table::TaskTypes, Table::Threads, Table::Stacks, Table::Frames, Table::Modules];
 /// Tables of events that the rules need.
-const EVENTS: [Table; 9] = [
+const EVENTS: [Table; 10] = [
     Table::Polls,
     Table::OffCpu,
     Table::Samples,
@@ -48,6 +50,7 @@ const EVENTS: [Table; 9] = [
     Table::Spawns,
     Table::Ends,
     Table::Tasks,
+    Table::InProgress,
     Table::Process,
     Table::Coverage,
 ];
@@ -155,13 +158,15 @@ struct Judge {
     intake: Ingest,
     /// The range that is judged next; `None` before the first event.
     next: Option<Window>,
+    /// Where the first one began.
+    began: Bucket,
     /// Ranges that begin before this are not judged.
     skip_to: Bucket,
 }
 
 impl Judge {
     fn new() -> Self {
-        Judge { intake: Ingest::new(Bucket(0), Bucket(0)), next: None, skip_to: Bucket(i64::MIN) }
+        Judge { intake: Ingest::new(Bucket(0), Bucket(0)), next: None, began: Bucket(0), skip_to: Bucket(i64::MIN) }
     }
 
     fn add(&mut self, now: i64, batches: &[(Table, RecordBatch)]) {
@@ -169,7 +174,8 @@ impl Judge {
         if self.next.is_none() && batches.iter().any(|(table, _)| EVENTS.contains(table)) {
             let from = Bucket(Bucket::of(now).0.saturating_sub(1));
             self.intake.buckets = Buckets::new(from, to).with_resolution(Resolution::Rules);
-            self.next = Some(range(from));
+            self.began = from;
+            self.next = Some(self.range(from));
         }
         if let Some(next) = self.next {
             self.intake.advance(next.from, to);
@@ -249,17 +255,19 @@ impl Judge {
 
     /// Goes on with the range after this one.
     fn pass(&mut self, range: Window) {
-        let next = self::range(range.to);
+        let next = self.range(range.to);
         let to = self.intake.buckets.to();
         self.intake.advance(next.from, to);
         self.intake.prune();
         self.next = Some(next);
     }
-}
 
-/// The range that begins with a bucket.
-fn range(from: Bucket) -> Window {
-    Window { from, to: Bucket(from.0.div_euclid(RANGE).saturating_add(1).saturating_mul(RANGE)) }
+    /// The range that begins with a bucket.
+    fn range(&self, from: Bucket) -> Window {
+        let to = Bucket(from.0.div_euclid(RANGE).saturating_add(1).saturating_mul(RANGE));
+        let is_first = from.0 < self.began.0.saturating_add(RANGE);
+        Window { from, to: if is_first { to.min(Bucket(from.0.saturating_add(FIRST))) } else { to } }
+    }
 }
 
 #[cfg(test)]
@@ -267,7 +275,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use hud_common::session::{
-        PollColumns, PollRow, SpawnColumns, SpawnRow, TaskTypeColumns, TaskTypeRow, ThreadColumns, ThreadRow,
+        InProgressColumns, InProgressRow, PollColumns, PollRow, SpawnColumns, SpawnRow, TaskTypeColumns, TaskTypeRow,
+        ThreadColumns, ThreadRow,
     };
 
     use super::*;
@@ -335,12 +344,45 @@ mod tests {
         assert!(judge.due().coverage.is_empty(), "it is not known yet what was on");
         judge.add(T0 + 7 * SECOND, &[on("polls", 5 * SECOND)]);
         let found = judge.due();
-        assert_eq!((rows(&found), found.coverage.len()), (vec![], 1));
+        assert_eq!(
+            (rows(&found), found.coverage.len()),
+            (vec![], 4),
+            "three first ranges, and the rest of the five seconds"
+        );
         judge.add(T0 + 11 * SECOND, &[on("polls", 10 * SECOND)]);
         let found = judge.due();
-        let expected = ("long_poll", 5 * SECOND, 5 * SECOND, 4_800 * MS, WORKER, 1);
-        assert_eq!((rows(&found), found.coverage.len()), (vec![expected], 1));
+        let expected = ("long_poll", 5 * SECOND, 1_500 * MS, 4_800 * MS, WORKER, 1);
+        assert_eq!((rows(&found), found.coverage.len()), (vec![expected], 2));
         assert!(judge.intake.buckets.partials().keys().all(|bucket| bucket.start() >= T0 + 10 * SECOND));
+    }
+
+    #[test]
+    fn a_poll_in_progress_is_reported_before_the_first_five_seconds_are_over() {
+        let mut judge = Judge::new();
+        let row = |at: i64| InProgressRow {
+            ts: T0 + at,
+            lasted: at,
+            since: None,
+            tid: WORKER,
+            worker: Some(0),
+            task_id: 9,
+            type_id: Some(1),
+            state: "blocked".into(),
+            stack_id: None,
+            estimated: false,
+            ended: false,
+        };
+        judge.add(T0, &names());
+        for at in [105, 1_105] {
+            judge.add(T0 + at * MS, &[batch::<InProgressColumns>([row(at * MS)])]);
+        }
+        judge.add(T0 + 2_010 * MS, &[on("in_progress", 2 * SECOND)]);
+        let found = judge.due();
+        let of: Vec<_> = found.findings.iter().map(|f| (f.rule.as_ref(), f.severity.as_ref(), f.value)).collect();
+        assert_eq!(of, [("stuck_thread", "warning", 1_105 * MS)]);
+        let sentence =
+            "worker 0 (7) has been in one poll of app::hog since before the attach, at least 1105 ms, asleep in ";
+        assert!(found.findings[0].sentence.starts_with(sentence), "{}", found.findings[0].sentence);
     }
 
     #[test]
@@ -361,7 +403,7 @@ mod tests {
         judge.skip();
         judge.add(T0 + 8 * SECOND, &[batch::<PollColumns>([poll(8 * SECOND, 300 * MS)]), on("polls", 20 * SECOND)]);
         let found = judge.due();
-        let expected = ("long_poll", 5 * SECOND, 5 * SECOND, 8 * SECOND, WORKER, 1);
+        let expected = ("long_poll", 6_500 * MS, 3_500 * MS, 8 * SECOND, WORKER, 1);
         assert_eq!(rows(&found).first(), Some(&expected));
     }
 
@@ -370,9 +412,9 @@ mod tests {
         let mut judge = Judge::new();
         judge.add(T0, &names());
         judge.add(T0 + SECOND, &[batch::<PollColumns>([poll(SECOND, 200 * MS)])]);
-        judge.add(T0 + 34 * SECOND, &[batch::<PollColumns>([poll(34 * SECOND, MS)])]);
+        judge.add(T0 + 32 * SECOND, &[batch::<PollColumns>([poll(32 * SECOND, MS)])]);
         assert!(judge.due().coverage.is_empty());
-        judge.add(T0 + 36 * SECOND, &[batch::<PollColumns>([poll(36 * SECOND, MS)])]);
+        judge.add(T0 + 34 * SECOND, &[batch::<PollColumns>([poll(34 * SECOND, MS)])]);
         assert_eq!(rows(&judge.due()).len(), 1);
     }
 
@@ -393,7 +435,7 @@ mod tests {
             judge.due();
         }
         assert!(judge.intake.buckets.len() <= MOST_KEPT, "{}", judge.intake.buckets.len());
-        assert_eq!(judge.next.unwrap().start(), T0 + 5 * SECOND);
+        assert_eq!(judge.next.unwrap().start(), T0 + 2_400 * MS);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 use hud_common::{
     session::{
         self, Clock, ClockColumns, ClockRow, Columns as _, CoverageColumns, CoverageRow, Manifest, Range, SessionDir,
-        SessionLock, StreamAccount, TaskTypeColumns, TaskTypeRow,
+        SessionLock, StreamAccount, Table, TaskTypeColumns, TaskTypeRow,
     },
     wire::{Counters, Stream},
 };
@@ -470,7 +470,7 @@ fn write_task_types(tokio: &Tokio, out: &BatchSender) {
     out.send(&mut types);
 }
 
-/// Writes that the always-on streams were on from `began` to `ended`.
+/// Writes that the always-on streams, and the search for polls in progress, were on from `began` to `ended`.
 fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'static str, out: &BatchSender) {
     let mut coverage = CoverageColumns::default();
     for stream in Stream::ALL {
@@ -489,5 +489,11 @@ fn write_coverage(plan: Plan, clock: Clock, began: u64, ended: u64, reason: &'st
             });
         }
     }
+    coverage.push(CoverageRow {
+        ts: clock.epoch(began),
+        dur: ended.saturating_sub(began).cast_signed(),
+        stream: Table::InProgress.name().into(),
+        reason: reason.into(),
+    });
     out.send(&mut coverage);
 }

@@ -278,6 +278,16 @@ impl Threads {
         }
     }
 
+    /// Each thread, and whether it is known to be a worker.
+    pub(super) fn all(&self) -> impl Iterator<Item = (bool, u32)> {
+        self.threads.iter().map(|(tid, thread)| (thread.role == "worker", *tid))
+    }
+
+    /// The number of a worker.
+    pub(super) fn worker(&self, tid: u32) -> Option<i32> {
+        self.threads.get(&tid)?.worker
+    }
+
     /// Whether a task is a worker's loop.
     pub(super) fn is_loop(&self, task_id: u64) -> bool {
         self.loops.contains_key(&task_id)

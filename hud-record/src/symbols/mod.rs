@@ -2,7 +2,7 @@
 //!
 //! `module`, `lookup`, `line_tables` and `origin` run in the sandboxed child ([`crate::sandbox`]). `resolver`,
 //! `debug_files` and `cache` run in the recorder: it opens the files that the child is to read, and checks the answers.
-//! The kernel's functions (`kallsyms`) need no child.
+//! The kernel's functions (`kallsyms`), and whose code a file is by its path (`module_kind`), need no child.
 
 mod cache;
 mod debug_files;
@@ -13,6 +13,7 @@ mod line_tables;
 mod lookup;
 mod module;
 mod module_info;
+mod module_kind;
 mod origin;
 mod resolver;
 mod symbol_table;
@@ -22,6 +23,7 @@ pub use frame::{Origin, ResolvedAddress, ResolvedFrame};
 pub use kallsyms::{KernelSymbols, is_kernel};
 pub(crate) use module::{Found, ModuleFile};
 pub(crate) use module_info::{ModuleId, ModuleInfo, Role, WantedObject};
+pub(crate) use module_kind::ModuleKind;
 pub(crate) use origin::by_path as file_origin;
 pub use resolver::{BinaryId, Resolver, Sources};
 

@@ -23,13 +23,14 @@ const MOST_DAMAGE: usize = 100;
 
 /// The tables of the cockpit: events first, so that the names which they refer to are at least as new; among the names,
 /// tables that refer to others first.
-const TABLES: [Table; 16] = [
+const TABLES: [Table; 17] = [
     Table::Polls,
     Table::OffCpu,
     Table::Samples,
     Table::Wakes,
     Table::Spawns,
     Table::Ends,
+    Table::InProgress,
     Table::Coverage,
     Table::Drops,
     Table::Overhead,

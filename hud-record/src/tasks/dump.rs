@@ -14,6 +14,7 @@ use super::{
     roots::{self, Stack},
     scan::{Found, Limits, State, Vtables, scan},
     spawn_sites::SpawnSites,
+    threads::{Thread, ThreadReader},
 };
 use crate::{
     error::{Error, Result},
@@ -66,6 +67,8 @@ pub(crate) struct Dump {
     pub(super) read_at: u64,
     /// Free permits, by the address of a semaphore.
     pub(super) free: HashMap<u64, u64>,
+    /// The threads, if they were asked for.
+    pub(super) threads: Option<Vec<Thread>>,
 }
 
 /// The available detail.
@@ -156,6 +159,7 @@ pub(crate) struct Reader {
     sites: SpawnSites,
     polls: Vec<PollFn>,
     resolver: Resolver,
+    threads: Option<ThreadReader>,
     binary: Option<BinaryId>,
     load_bias: u64,
     /// When the first dump began.
@@ -163,8 +167,9 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Opens a process. Needs the rights of a debugger, and neither stops it nor writes to it.
-    pub(crate) fn open(process: Process) -> Result<Self> {
+    /// Opens a process, for its threads too if `has_threads`. Needs the rights of a debugger, and neither stops it nor
+    /// writes to it.
+    pub(crate) fn open(process: Process, has_threads: bool) -> Result<Self> {
         let began = Instant::now();
         let sandbox = Sandbox::start_urgent(None)?;
         let found = TaskVtables::of_running(&process, &sandbox)?;
@@ -175,8 +180,15 @@ impl Reader {
         if found.tables.is_empty() {
             return Err(looked.into_tokio(&process.exe).err().unwrap_or(Error::NotTokio { path: process.exe }));
         }
+        let mut threads = match has_threads {
+            true => Some(ThreadReader::open(&process, &sandbox, &looked)?),
+            false => None,
+        };
         let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(process.pid));
         let binary = resolver.open(&process.exe_path(), &shown(&process));
+        if let (Some(threads), Some(binary)) = (&mut threads, binary) {
+            threads.learn(&mut resolver, binary, &looked);
+        }
         Ok(Reader {
             memory,
             vtables: Vtables::new(found.tables, load_bias),
@@ -184,6 +196,7 @@ impl Reader {
             polls: looked.tokio.map(|tokio| tokio.poll_fns).unwrap_or_default(),
             process,
             resolver,
+            threads,
             binary,
             load_bias,
             began: Some(began),
@@ -194,7 +207,7 @@ impl Reader {
     pub(crate) fn dump(&mut self) -> Result<Dump> {
         let began = self.began.take().unwrap_or_else(Instant::now);
         let deadline = Instant::now() + MOST_TIME;
-        let Reader { process, memory, vtables, sites, polls, resolver, binary, load_bias, .. } = self;
+        let Reader { process, memory, vtables, sites, polls, resolver, threads, binary, load_bias, .. } = self;
         // A zombie has no binary.
         if std::fs::read_link(process.exe_path()).is_err() {
             return Err(Error::Exited(process.pid));
@@ -221,6 +234,7 @@ impl Reader {
             deadline,
             read_at: 0,
             free: HashMap::new(),
+            threads: None,
         };
         let mut ask = |polls, objects, callers| match *binary {
             Some(binary) => resolver.layouts(binary, polls, objects, callers),
@@ -236,6 +250,7 @@ impl Reader {
             dump.read_roots(memory, &mut ask);
         }
         dump.count_free(memory);
+        dump.threads = threads.as_mut().map(|threads| threads.read(resolver));
         dump.took = began.elapsed();
         Ok(dump)
     }

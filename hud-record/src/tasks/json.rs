@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     dump::{Detail, Dump, Task},
     frames::{Selection, frames, task_name},
+    print_threads,
     waits::Resources,
 };
 use crate::inspect::TaskKind;
@@ -59,10 +60,14 @@ pub(crate) fn json(dump: &Dump, selection: &Selection) -> Value {
     };
     let cycles: Vec<Vec<Option<u64>>> =
         resources.cycles().iter().map(|cycle| cycle.iter().map(|&index| id(index)).collect()).collect();
-    json!({
+    let mut all = json!({
         "pid": dump.process.pid, "program": clean_name(&dump.process.exe.to_string_lossy()),
         "detail": match dump.detail { Detail::Chains => "await stacks", Detail::Types => "types" },
         "notes": dump.notes, "searched_bytes": dump.searched, "seconds": dump.took.as_secs_f64(), "deadlocks": cycles,
         "tasks": dump.tasks.iter().filter(|t| selection.has(dump, t)).map(task).collect::<Vec<_>>(),
-    })
+    });
+    if let (Some(_), Some(all)) = (&dump.threads, all.as_object_mut()) {
+        all.insert("threads".into(), print_threads::json(dump, selection));
+    }
+    all
 }

@@ -12,6 +12,7 @@ use super::{
     dump::{Detail, Dump, Is, Task},
     frames::{Frame, Selection, frames, own, task_name, who},
     layout::{GuardKind, Line},
+    print_threads,
     waits::Resources,
 };
 use crate::inspect::TaskKind;
@@ -71,6 +72,9 @@ pub(crate) fn text(dump: &Dump, selection: &Selection) -> String {
     }
     if tasks.is_empty() && roots.is_empty() && work.is_empty() {
         out.push_str("\nno such task\n");
+    }
+    if dump.threads.is_some() {
+        let _ = print_threads::text(&mut out, dump, selection);
     }
     out
 }

@@ -5,6 +5,7 @@
 //! seconds, and soon after a stack walk has reached code outside of all known mappings.
 
 pub mod table;
+pub(crate) mod walk;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +13,7 @@ use std::{
     io::{self, Write as _},
     os::fd::{AsFd as _, OwnedFd},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError, SyncSender},
     },
     thread::{self, JoinHandle},
@@ -20,7 +21,7 @@ use std::{
 };
 
 use aya::{Ebpf, EbpfLoader, maps::Map};
-use hud_common::unwind::{Active, MAX_MAPPINGS, Mapping};
+use hud_common::unwind::{Active, MAX_MAPPINGS, Mapping, Row};
 use rustix::fs::{MemfdFlags, memfd_create};
 use table::Table;
 
@@ -101,12 +102,94 @@ impl Prepared {
         tables.fold(HEADROOM, |(rows, index), t| (rows + t.rows.len(), index + t.index.len()))
     }
 
+    /// The tables, for walks in this process.
+    pub(crate) fn into_tables(self) -> PreparedTables {
+        let mut mappings: Vec<(Mapping, Option<FileId>)> = Vec::new();
+        for code in self.code.iter().filter(|m| m.path != PROBES) {
+            let id = file_id(code);
+            let placed = self.tables.get(&id).and_then(|table| table.as_ref().ok()).and_then(|table| {
+                let vaddr = table::vaddr(&table.segments, code.offset)?;
+                Some(table.base.wrapping_add(code.start.wrapping_sub(vaddr)))
+            });
+            let mapping = Mapping { start: code.start, end: code.end, base: placed.unwrap_or(0), ..Mapping::default() };
+            mappings.push((mapping, placed.map(|_| id)));
+        }
+        mappings.sort_by_key(|(mapping, _)| mapping.start);
+        let tables = self.tables.into_iter().filter_map(|(id, table)| Some((id, table.ok()?))).collect();
+        PreparedTables { mappings, tables }
+    }
+
     /// The files without a table, each with the reason.
     pub(crate) fn notes(&self) -> Vec<String> {
         let why = |(id, table): (&FileId, &Result<Table, String>)| {
             table.as_ref().err().map(|why| format!("no unwind table of {}: {why}", clean(&id.2)))
         };
         self.tables.iter().filter_map(why).collect()
+    }
+}
+
+/// Tables in this process's memory.
+pub(crate) struct PreparedTables {
+    /// The mapped code, by address, each with the file of its table.
+    mappings: Vec<(Mapping, Option<FileId>)>,
+    tables: HashMap<FileId, Table>,
+}
+
+impl walk::Tables for PreparedTables {
+    fn row(&self, address: u64) -> Option<(u64, Row)> {
+        let after = self.mappings.partition_point(|(m, _)| m.start <= address);
+        let (mapping, file) = self.mappings.get(after.checked_sub(1)?).filter(|(m, _)| address < m.end)?;
+        let found = file.as_ref().and_then(|id| self.tables.get(id)).and_then(|table| {
+            let at = |n: u32| usize::try_from(n).ok();
+            let buckets = u32::try_from(table.index.len().checked_sub(1)?).ok()?;
+            let index = |n| table.index.get(at(n)?).copied();
+            walk::find_row(address.wrapping_sub(mapping.base), buckets, index, |n| table.rows.get(at(n)?).copied())
+        });
+        Some(found_in(mapping, found))
+    }
+}
+
+/// A row and its first address.
+fn found_in(mapping: &Mapping, row: Option<Row>) -> (u64, Row) {
+    match row {
+        Some(row) => (mapping.base.wrapping_add(row.address.into()).max(mapping.start), row),
+        None => (mapping.start, Row::default()),
+    }
+}
+
+/// The kernel program's tables, read from its maps.
+#[derive(Clone)]
+pub(crate) struct LoadedTables(Arc<Loaded>);
+
+struct Loaded {
+    rows: OwnedFd,
+    index: OwnedFd,
+    /// The mappings in use, by address.
+    active: Mutex<Vec<Mapping>>,
+}
+
+impl Loaded {
+    fn active(&self) -> std::sync::MutexGuard<'_, Vec<Mapping>> {
+        // The list is replaced as a whole.
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl walk::Tables for LoadedTables {
+    fn row(&self, address: u64) -> Option<(u64, Row)> {
+        let Loaded { rows, index, .. } = &*self.0;
+        let mapping = {
+            let active = self.0.active();
+            let after = active.partition_point(|m| m.start <= address);
+            *active.get(after.checked_sub(1)?).filter(|m| address < m.end)?
+        };
+        let found = walk::find_row(
+            address.wrapping_sub(mapping.base),
+            mapping.buckets,
+            |n| bpf::read_array(index.as_fd(), mapping.index.checked_add(n)?).ok(),
+            |n| bpf::read_array(rows.as_fd(), mapping.rows.checked_add(n)?).ok(),
+        );
+        Some(found_in(&mapping, found))
     }
 }
 
@@ -154,13 +237,11 @@ struct Tables {
     used: (usize, usize),
     room: (usize, usize),
     files: HashMap<FileId, Option<Placed>>,
-    active: Vec<Mapping>,
     half: u32,
 }
 
 struct Maps {
-    rows: OwnedFd,
-    index: OwnedFd,
+    loaded: Arc<Loaded>,
     mappings: OwnedFd,
     active: OwnedFd,
 }
@@ -179,9 +260,9 @@ impl Maps {
                 why: "hud-ebpf/prebuilt is out of date; run `cargo xtask build-ebpf`".into(),
             }),
         };
+        let (rows, index) = (descriptor("UNWIND_ROWS")?, descriptor("UNWIND_INDEX")?);
         Ok(Maps {
-            rows: descriptor("UNWIND_ROWS")?,
-            index: descriptor("UNWIND_INDEX")?,
+            loaded: Arc::new(Loaded { rows, index, active: Mutex::default() }),
             mappings: descriptor("UNWIND_MAPPINGS")?,
             active: descriptor("UNWIND_ACTIVE")?,
         })
@@ -191,8 +272,7 @@ impl Maps {
 impl Tables {
     /// Loads the prepared tables.
     fn load(maps: Maps, prepared: Prepared) -> Result<Self> {
-        let mut tables =
-            Tables { maps, used: (0, 0), room: prepared.room(), files: HashMap::new(), active: Vec::new(), half: 0 };
+        let mut tables = Tables { maps, used: (0, 0), room: prepared.room(), files: HashMap::new(), half: 0 };
         let failed = |e: io::Error| Error::Kernel { what: "loading the unwind tables".into(), why: e.to_string() };
         for (id, table) in prepared.tables {
             let placed = match table {
@@ -218,8 +298,8 @@ impl Tables {
             buckets: number(table.index.len() - 1)?,
             table: TableShape { base: table.base, segments: table.segments },
         };
-        bpf::write_array(self.maps.rows.as_fd(), placed.rows, &table.rows)?;
-        bpf::write_array(self.maps.index.as_fd(), placed.index, &table.index)?;
+        bpf::write_array(self.maps.loaded.rows.as_fd(), placed.rows, &table.rows)?;
+        bpf::write_array(self.maps.loaded.index.as_fd(), placed.index, &table.index)?;
         self.used = end;
         Ok(Some(placed))
     }
@@ -230,7 +310,7 @@ impl Tables {
         let mut mappings: Vec<Mapping> =
             code.iter().filter(|m| m.path != PROBES).take(most).map(|m| self.mapping(m)).collect();
         mappings.sort_by_key(|m| m.start);
-        if mappings == self.active {
+        if mappings == *self.maps.loaded.active() {
             return Ok(false);
         }
         // The inactive half.
@@ -239,7 +319,7 @@ impl Tables {
         let count = u32::try_from(mappings.len()).map_err(io::Error::other)?;
         bpf::write_array(self.maps.active.as_fd(), 0, &[Active { first, count }])?;
         self.half ^= 1;
-        self.active = mappings;
+        *self.maps.loaded.active() = mappings;
         Ok(true)
     }
 
@@ -292,6 +372,7 @@ pub(crate) struct Unwinder {
     thread: Option<JoinHandle<()>>,
     /// Number of walks into unknown code at the last request.
     unmapped: u64,
+    loaded: Arc<Loaded>,
 }
 
 /// Tables being loaded into the maps: a tenth of a second for a binary of 200 MB.
@@ -317,6 +398,7 @@ impl Unwinder {
     /// Waits until the tables are loaded, and starts the thread.
     pub(crate) fn start(tables: LoadingTables, process: Process, sources: Arc<Sources>) -> Result<Self> {
         let mut tables = tables.wait()?;
+        let loaded = Arc::clone(&tables.maps.loaded);
         let (ask, asked) = mpsc::sync_channel(1);
         let keep_up = move || {
             privilege::enter_namer();
@@ -338,7 +420,12 @@ impl Unwinder {
         };
         let thread = thread::Builder::new().name("hud-unwinder".into()).spawn(keep_up);
         let thread = thread.map_err(|source| Error::Io { action: "start a thread", source })?;
-        Ok(Unwinder { ask: Some(ask), thread: Some(thread), unmapped: 0 })
+        Ok(Unwinder { ask: Some(ask), thread: Some(thread), unmapped: 0, loaded })
+    }
+
+    /// The tables, for walks from outside.
+    pub(crate) fn tables(&self) -> LoadedTables {
+        LoadedTables(Arc::clone(&self.loaded))
     }
 
     /// Requests a check soon if walks have reached unknown code since the last request; `unmapped` counts them.
@@ -359,5 +446,101 @@ impl Drop for Unwinder {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::{
+        os::unix::fs::FileExt as _,
+        path::Path,
+        sync::{Condvar, Mutex, mpsc::channel},
+    };
+
+    use hud_common::unwind::Outcome;
+
+    use super::{walk::Words, *};
+
+    struct OwnMemory(File);
+
+    impl Words for OwnMemory {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            let mut word = [0; 8];
+            self.0.read_exact_at(&mut word, address).ok()?;
+            Some(u64::from_le_bytes(word))
+        }
+    }
+
+    fn own_tables() -> PreparedTables {
+        let code = inspect::mappings(Path::new("/proc/self/maps")).unwrap();
+        let table = |m: &inspect::Mapping| {
+            Some((file_id(m), table::build(&std::fs::read(&m.path).ok()?).map_err(|e| e.to_string())))
+        };
+        let tables = code.iter().filter(|m| m.path.starts_with('/')).filter_map(table).collect();
+        Prepared { code, tables }.into_tables()
+    }
+
+    /// Calls itself, so that the frames of the wait are behind some of this crate.
+    #[inline(never)]
+    fn deep(depth: u64, wait: &dyn Fn()) -> u64 {
+        match depth {
+            0 => wait(),
+            _ => drop(std::hint::black_box(deep(depth - 1, wait))),
+        }
+        std::hint::black_box(depth)
+    }
+
+    /// Every way in which a thread of a Rust program sleeps; most pass through the standard library, whose frames are
+    /// addressed by a frame pointer that no register of a blocked thread shows.
+    #[test]
+    fn walks_from_a_system_call_to_the_threads_start() {
+        static LOCK: Mutex<()> = Mutex::new(());
+        static PAIR: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+        let held = LOCK.lock().unwrap();
+        let waits: [(&str, fn()); 5] = [
+            ("mutex", || drop(LOCK.lock())),
+            ("condvar", || drop(PAIR.1.wait_while(PAIR.0.lock().unwrap(), |ended| !*ended))),
+            ("park", thread::park),
+            ("sleep", || thread::sleep(Duration::from_secs(20))),
+            ("read", || drop(std::io::Read::read(&mut std::io::pipe().unwrap().0, &mut [0]))),
+        ];
+        let tables = own_tables();
+        let mut memory = OwnMemory(File::open("/proc/self/mem").unwrap());
+        for (name, wait) in waits {
+            let (said, tid) = channel();
+            let sleeper = thread::spawn(move || {
+                said.send(rustix::thread::gettid()).unwrap();
+                deep(5, &wait)
+            });
+            let tid = tid.recv().unwrap().as_raw_nonzero();
+            let (mut before, mut registers) = (String::new(), None);
+            // Asleep once it is at the same place twice.
+            while registers.is_none() {
+                thread::sleep(Duration::from_millis(20));
+                let now = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).unwrap();
+                let fields: Vec<&str> = now.split_whitespace().collect();
+                let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+                registers = match fields[..] {
+                    [.., sp, pc] if now == before => Some((hex(pc), hex(sp))),
+                    _ => None,
+                };
+                before = now;
+            }
+            let (pc, sp) = registers.unwrap();
+            let walked = walk::walk(&tables, &mut memory, pc, sp);
+            assert_eq!(walked.outcome, Outcome::Complete, "{name}: {:x?}", walked.addresses);
+            // Five of the six calls return to the same place.
+            let repeated = walked.addresses.windows(2).filter(|pair| pair[0] == pair[1]).count();
+            assert!(repeated >= 4, "{name}: {:x?}", walked.addresses);
+            match name {
+                "park" => sleeper.thread().unpark(),
+                _ => drop(sleeper),
+            }
+        }
+        drop(held);
+        *PAIR.0.lock().unwrap() = true;
+        PAIR.1.notify_all();
     }
 }

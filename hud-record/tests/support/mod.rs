@@ -40,6 +40,8 @@ pub fn may_trace() -> bool {
 /// A program that is being recorded; killed when dropped.
 pub struct Target {
     pub child: Child,
+    /// The line that it printed once it ran.
+    pub first: String,
     out: BufReader<std::process::ChildStdout>,
 }
 
@@ -63,7 +65,7 @@ impl Target {
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
         assert!(!line.is_empty(), "{} ended at once", program.display());
-        Target { child, out }
+        Target { child, first: line, out }
     }
 
     pub fn pid(&self) -> u32 {

@@ -11,10 +11,10 @@ use hud_analyze::{
 };
 use hud_common::session::{
     Clock, Columns, CoverageColumns, CoverageRow, DropColumns, DropRow, EndColumns, EndRow, FORMAT_VERSION,
-    FrameColumns, FrameRow, InflightLog, Manifest, ModuleColumns, ModuleRow, OffCpuColumns, OffCpuRow, Options,
-    OverheadColumns, OverheadRow, PollColumns, PollRow, ProcessColumns, ProcessRow, SampleColumns, SampleRow,
-    SessionDir, SpawnColumns, SpawnRow, StackColumns, StackRow, TaskColumns, TaskRow, TaskTypeColumns, TaskTypeRow,
-    Text, ThreadColumns, ThreadRow, WakeColumns, WakeRow, seal,
+    FrameColumns, FrameRow, InProgressColumns, InProgressRow, InflightLog, Manifest, ModuleColumns, ModuleRow,
+    OffCpuColumns, OffCpuRow, Options, OverheadColumns, OverheadRow, PollColumns, PollRow, ProcessColumns, ProcessRow,
+    SampleColumns, SampleRow, SessionDir, SpawnColumns, SpawnRow, StackColumns, StackRow, TaskColumns, TaskRow,
+    TaskTypeColumns, TaskTypeRow, Text, ThreadColumns, ThreadRow, WakeColumns, WakeRow, seal,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -108,6 +108,9 @@ data! {
     spawns: SpawnRow, SpawnColumns { ts, task_id, type_id, parent_task_id, tid }
     ends: EndRow, EndColumns { ts, task_id, outcome }
     tasks: TaskRow, TaskColumns { ts, task_id, type_id, tid, source }
+    in_progress: InProgressRow, InProgressColumns {
+        ts, lasted, since, tid, worker, task_id, type_id, state, stack_id, estimated, ended
+    }
     threads: ThreadRow, ThreadColumns { ts, tid, name, role, worker, runtime_id, event }
     task_types: TaskTypeRow, TaskTypeColumns { type_id, name, scheduler, file, line, kind, raw_name }
     stacks: StackRow, StackColumns { stack_id, frame_ids, unwind }
@@ -223,6 +226,7 @@ pub struct Rules {
     pub self_wakes: i64,
     pub self_wakes_share: i64,
     pub lock_wait: i64,
+    pub stuck: i64,
     pub observed: i64,
 }
 
@@ -264,6 +268,7 @@ impl Args {
                 self_wakes: of.self_wakes,
                 self_wakes_share: of.self_wakes_share,
                 lock_wait: of.lock_wait,
+                stuck: of.stuck,
                 observed: of.observed,
             },
         }
@@ -325,6 +330,7 @@ impl Args {
             .int("self_wakes", r.self_wakes)
             .int("self_wakes_share", r.self_wakes_share)
             .int("lock_wait", r.lock_wait)
+            .int("stuck", r.stuck)
             .int("observed", r.observed)
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use hud_common::session::{
-    CoverageRow, DropRow, EndRow, FrameRow, ModuleRow, OffCpuRow, OverheadRow, PollRow, ProcessRow, SampleRow,
-    SpawnRow, StackRow, TaskRow, TaskTypeRow, Text, ThreadRow, WakeRow,
+    CoverageRow, DropRow, EndRow, FrameRow, InProgressRow, ModuleRow, OffCpuRow, OverheadRow, PollRow, ProcessRow,
+    SampleRow, SpawnRow, StackRow, TaskRow, TaskTypeRow, Text, ThreadRow, WakeRow,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -134,6 +134,31 @@ prop_compose! {
                  throttled in option::weighted(0.3, 0..5 * MS)) -> ProcessRow {
         ProcessRow { ts, cpu_user, cpu_sys, rss: 1 << 20, threads: 3, fds: None, cpu_others, throttled }
     }
+}
+
+/// Observations of one poll, a second apart; the last may close it.
+fn in_progress() -> impl Strategy<Value = Vec<InProgressRow>> {
+    let first = (ts(), 100 * MS..2 * SECOND, any::<bool>(), tid(), task(), type_id(), stack());
+    let rest = (select(vec!["blocked", "runnable", "running"]), prop::bool::weighted(0.2), 1..4_i64, any::<bool>());
+    (first, rest).prop_map(
+        |((ts, lasted, is_known, tid, task_id, type_id, stack_id), (state, estimated, count, ends))| {
+            let row = |n: i64| InProgressRow {
+                ts: ts + n * SECOND,
+                lasted: lasted + n * SECOND,
+                since: is_known.then_some(ts - lasted),
+                tid,
+                worker: None,
+                task_id,
+                type_id,
+                state: state.into(),
+                stack_id,
+                estimated,
+                ended: false,
+            };
+            let closing = ends.then(|| InProgressRow { ts: ts + count * SECOND, ended: true, ..row(count - 1) });
+            (0..count).map(row).chain(closing).collect()
+        },
+    )
 }
 
 fn text(text: &str) -> Text {
@@ -271,7 +296,8 @@ prop_compose! {
         polls in stream(poll(), 40), off_cpu in stream(off_cpu(), 40), bursts in stream(burst(), 20),
         wakes in stream(wake(), 30), led in option::weighted(0.8, 0..40_usize), spawns in stream(spawn(), 12),
         ends in stream(end(), 12), tasks in stream(task_row(), 12), coverage in stream(coverage(), 8),
-        (drops, process) in (stream(drop_row(), 4), stream(process(), 6)), overhead in stream(overhead(), 6), named in prop::bool::weighted(0.9),
+        (drops, process, in_progress) in (stream(drop_row(), 4), stream(process(), 6), stream(in_progress(), 8)),
+        overhead in stream(overhead(), 6), named in prop::bool::weighted(0.9),
     ) -> Data {
         let polls = once(polls, |p: &PollRow| (p.ts, p.tid));
         let mut wakes = wakes;
@@ -295,6 +321,7 @@ prop_compose! {
             spawns,
             ends,
             tasks,
+            in_progress: once(in_progress.concat(), |p: &InProgressRow| (p.ts, p.tid)),
             threads: threads(),
             task_types: if named { task_types() } else { Vec::new() },
             stacks: stacks(),

@@ -28,6 +28,7 @@ const ORDER: &[(&str, &str, bool)] = &[
     ("drops", "lost", true),
     ("hotspots", "self", true),
     ("hotspots_by", "time", true),
+    ("in_progress", "lasted", true),
     ("locks", "total", true),
     ("off_cpu_flame", "weight", true),
     ("run_queue", "total", true),
@@ -156,7 +157,7 @@ fn random_sessions_have_something_for_every_view() {
     for (view, most) in ALL.iter().zip(most) {
         assert!(most >= 3, "{} has {most} rows at most", view.name);
     }
-    assert_eq!(rules.len(), 11, "{rules:?}");
+    assert_eq!(rules.len(), hud_common::cockpit::Rule::ALL.len(), "{rules:?}");
 }
 
 #[test]

@@ -6,13 +6,15 @@ use std::{
 };
 
 use hud_common::{
-    session::{OffCpuRow, PollRow},
+    session::{InProgressRow, OffCpuRow, PollRow},
     units::{duration, round_duration, share as percent},
 };
 use serde_json::{Value, json};
 
 use super::{
-    blocking, load, locks,
+    blocking,
+    in_progress::{self, Stuck},
+    load, locks,
     names::{asleep, is_sleep, ready},
     overlap, percentile,
 };
@@ -93,7 +95,8 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
     // There is nothing before the session.
     let from = from.max(data.start.div_euclid(TENTH) * TENTH);
     let args = &Args { from, to, ..args.clone() };
-    let mut found = long_polls(data, args);
+    let mut found = stuck(data, args);
+    found.extend(long_polls(data, args));
     found.extend(cpu_shares(data, args));
     found.extend(short_sleeps(data, args));
     found.extend(cpu_starved(data, args));
@@ -121,6 +124,7 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
         ("self_wakes", r.self_wakes),
         ("self_wakes_share", r.self_wakes_share),
         ("lock_wait", r.lock_wait),
+        ("stuck", r.stuck),
         ("observed", r.observed),
     ];
     let thresholds = thresholds.map(|(name, value)| format!("{name}={value}")).join(",");
@@ -145,22 +149,76 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
         .collect()
 }
 
+impl Data {
+    /// Whether a sample or a sleep of 1 ms or more shows that a thread was inside block_in_place.
+    pub(super) fn was_in_place(&self, args: &Args, tid: i32, from: i64, to: i64) -> bool {
+        let is_within = |of: i32, ts: i64| of == tid && from <= ts && ts < to;
+        let samples = self.samples.iter().filter(|s| args.holds(s.ts) && s.task_id.is_some() && is_within(s.tid, s.ts));
+        let sleeps = sleeps(self, args).filter(|(o, _)| is_within(o.tid, o.ts));
+        let mut stacks = samples.map(|s| s.stack_id).chain(sleeps.map(|(o, _)| o.stack_id));
+        stacks.any(|stack| self.is_in_place(stack))
+    }
+}
+
+/// Polls in progress, by what their threads do and where.
+fn stuck(data: &Data, args: &Args) -> Vec<Finding> {
+    let mut groups: BTreeMap<_, Vec<&InProgressRow>> = BTreeMap::new();
+    let least = args.rules.stuck;
+    for Stuck { poll, type_id, place } in in_progress::stuck(data, args, least) {
+        let rule = if poll.state == "blocked" { "stuck_thread" } else { "stuck_poll" };
+        groups.entry((rule, type_id, place)).or_default().push(poll);
+    }
+    let groups = groups.into_iter();
+    groups
+        .map(|((rule, type_id, _), polls)| {
+            let longest = polls.iter().max_by_key(|p| (p.lasted, Reverse(p.tid))).unwrap();
+            let thread = data.thread(longest.tid);
+            let thread = match thread.map(|t| (t.worker, t.role.as_ref())) {
+                Some((Some(number), _)) => format!("worker {number} ({})", longest.tid),
+                Some((None, "worker")) => format!("worker thread {}", longest.tid),
+                _ => format!("thread {}", longest.tid),
+            };
+            let who = match polls.len() {
+                1 => format!("{thread} has been in one poll"),
+                n => format!("{n} threads have been in one poll each"),
+            };
+            let lasts = match longest.since {
+                Some(_) => format!("for {}", duration(longest.lasted)),
+                None => format!("since before the attach, at least {}", duration(longest.lasted)),
+            };
+            let does = match longest.state.as_ref() {
+                "blocked" => "asleep",
+                "runnable" => "waiting for a CPU",
+                _ => "computing",
+            };
+            Finding {
+                rule,
+                is_warning: true,
+                sentence: format!("{who} of {} {lasts}, {does} in ", name(data, type_id)),
+                value: longest.lasted,
+                threshold: least,
+                type_id,
+                at: Some((longest.since.unwrap_or(0), longest.task_id)),
+                tid: Some(longest.tid),
+                count: Some(len(&polls)),
+                total: Some(polls.iter().map(|p| p.lasted).sum()),
+                ..Finding::default()
+            }
+        })
+        .collect()
+}
+
 fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {
     let rules = &args.rules;
-    let was_in_place = |tid: i32, from: i64, to: i64| {
-        let is_within = |of: i32, ts: i64| of == tid && from <= ts && ts < to;
-        let samples = data.samples.iter().filter(|s| args.holds(s.ts) && s.task_id.is_some() && is_within(s.tid, s.ts));
-        let sleeps = sleeps(data, args).filter(|(o, _)| is_within(o.tid, o.ts));
-        let mut stacks = samples.map(|s| s.stack_id).chain(sleeps.map(|(o, _)| o.stack_id));
-        stacks.any(|stack| data.is_in_place(stack))
-    };
     let polls = || data.polls.iter().filter(|p| has_ended(args, p.ts, p.dur) && p.dur >= MS);
     // Time held, start, thread, task.
     let mut types: BTreeMap<Option<i64>, Vec<(i64, i64, i32, i64)>> = BTreeMap::new();
     for p in polls().filter(|p| p.dur > rules.long_poll && p.dur - p.run_queue > rules.long_poll) {
         let type_id = p.type_id.or(data.type_id(Some(p.task_id)));
         let end = p.ts + p.dur;
-        if data.keeps_worker(args, data.task_type(type_id), p.tid, end, true) && !was_in_place(p.tid, p.ts, end) {
+        if data.keeps_worker(args, data.task_type(type_id), p.tid, end, true)
+            && !data.was_in_place(args, p.tid, p.ts, end)
+        {
             types.entry(type_id).or_default().push((p.dur - p.run_queue, p.ts, p.tid, p.task_id));
         }
     }
@@ -224,6 +282,7 @@ fn unwatched(data: &Data, args: &Args) -> Vec<i64> {
             || data.spawns.iter().any(|s| at(s.ts))
             || data.ends.iter().any(|e| at(e.ts))
             || data.tasks.iter().any(|t| at(t.ts))
+            || data.in_progress.iter().any(|p| at(p.ts))
             || data.drops.iter().any(|d| at(d.ts + d.dur))
             || data.process.iter().any(|p| at(p.ts))
             || data.overhead.iter().any(|o| at(o.ts));

@@ -4,6 +4,7 @@ mod accounts;
 mod blocking;
 mod cpu;
 mod findings;
+mod in_progress;
 mod load;
 mod locks;
 mod names;
@@ -23,6 +24,7 @@ pub fn read(view: &str, data: &Data, args: &Args) -> Vec<Row> {
         "off_cpu_flame" => cpu::off_cpu_flame(data, args),
         "blocking" => blocking::culprits(data, args),
         "blocking_each" => blocking::each(data, args),
+        "in_progress" => in_progress::polls(data, args),
         "workers" => load::workers(data, args),
         "timeline" => load::timeline(data, args),
         "run_queue" => load::run_queue(data, args),

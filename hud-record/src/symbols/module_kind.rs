@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::symbols::Origin;
+use super::frame::Origin;
 
 /// The kind of file that contains code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ModuleKind {
+pub(crate) enum ModuleKind {
     Exe,
     Libc,
     Kernel,
@@ -17,7 +17,7 @@ pub(super) enum ModuleKind {
 }
 
 impl ModuleKind {
-    pub(super) fn by_path(path: &str) -> Self {
+    pub(crate) fn by_path(path: &str) -> Self {
         // The C library and its parts, of glibc and musl.
         const LIBC: [&str; 9] = [
             "libc",
@@ -48,7 +48,7 @@ impl ModuleKind {
     }
 
     /// Whose code it is, as the session states it; `None` if not certain.
-    pub(super) fn origin(self, origin: Option<Origin>) -> Option<&'static str> {
+    pub(crate) fn origin(self, origin: Option<Origin>) -> Option<&'static str> {
         match (self, origin) {
             (ModuleKind::Kernel, _) => Some("kernel"),
             (ModuleKind::Libc, _) => Some("libc"),
