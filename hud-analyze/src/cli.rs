@@ -18,6 +18,7 @@ use crate::{
     commands::{diff, export, findings, generated, info, maintenance, replay, sql, verify, views},
     error::{Error, Result},
     output::stdout::Stdout,
+    query::view::{self, View},
     source::segment_cache,
 };
 
@@ -96,7 +97,24 @@ pub fn main() -> ExitCode {
 
 /// The command line: the commands above, `findings`, and one generated for each other view.
 fn command() -> clap::Command {
-    generated::add(findings::add(Cli::command()))
+    view::ALL.iter().fold(generated::add(findings::add(Cli::command())), with_columns)
+}
+
+/// The command line with the columns of a view in the long help of its command.
+fn with_columns(command: clap::Command, view: &View) -> clap::Command {
+    let name = match view.name {
+        // `tasks` shows types unless it is asked for tasks.
+        "tasks_by_type" => "tasks".to_owned(),
+        "tasks" => return command,
+        _ => generated::name(view),
+    };
+    if command.find_subcommand(&name).is_none() {
+        return command;
+    }
+    command.mut_subcommand(name, |sub| {
+        let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+        sub.after_long_help(format!("{help}\n\n{}", generated::columns(view)))
+    })
 }
 
 /// If root runs the command, becomes the owner of its sessions before any of them is read. An output file is created before
@@ -171,6 +189,18 @@ mod tests {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             assert!(about.len() > 10, "{}: {about:?}", command.get_name());
             assert_eq!(known.insert(about.clone(), command.get_name()), None, "{}: {about:?}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn the_long_help_of_a_view_lists_its_columns() {
+        let mut command = command();
+        for (name, column) in
+            [("tasks", "longest_poll"), ("blocking", "median"), ("findings", "sentence"), ("locks", "held")]
+        {
+            let help =
+                command.find_subcommand_mut(name).map(|sub| sub.render_long_help().to_string()).unwrap_or_default();
+            assert!(help.contains(&format!("\n  {column} ")) && help.contains("TIME is one of"), "{name}: {help}");
         }
     }
 

@@ -49,6 +49,17 @@ pub(super) fn of(view: &View) -> Command {
     own.fold(ViewArgs::augment_args(command), |command, parameter| command.arg(argument(parameter)))
 }
 
+/// The columns of a view, with their descriptions. Those that only --wide and other formats show are marked.
+pub(crate) fn columns(view: &View) -> String {
+    let columns = view.header().map(|header| header.columns).unwrap_or_default();
+    let width = columns.iter().map(|column| column.name.len()).max().unwrap_or(0);
+    let line = |column: &Item| {
+        let mark = if column.is_further { " (--wide)" } else { "" };
+        format!("\n  {:width$}  {}{mark}", column.name, column.about)
+    };
+    format!("Columns:{}", columns.iter().map(line).collect::<String>())
+}
+
 /// In the form of other commands' descriptions: upper case, no full stop.
 fn sentence(about: &str) -> String {
     let mut chars = about.trim_end_matches('.').chars();
