@@ -494,7 +494,7 @@ fn threads_are_shown_with_their_stacks() {
         assert!(function.starts_with(task), "{function} in {task}");
     }
     // The main thread waits for a signal, in no task.
-    let main = threads.iter().find(|t| t["tid"].to_string() == pid).unwrap();
+    let main = threads.iter().find(|t| t["tid"].as_u64() == pid.parse().ok()).unwrap();
     assert_eq!((&main["role"], &main["task"]), (&"other".into(), &Value::Null), "{main:#}");
 
     let output = hud(&["--pid", &pid, "--threads"]);

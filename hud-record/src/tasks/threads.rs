@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::Path,
 };
 
 use super::{
@@ -155,7 +155,7 @@ impl ThreadReader {
         for (start, addresses) in wanted {
             let Some(mapping) = self.mappings.iter().find(|m| m.start == start).cloned() else { continue };
             let path = mapping.path.strip_suffix(" (deleted)").unwrap_or(&mapping.path).to_string();
-            let is_exe = PathBuf::from(&path) == self.process.exe;
+            let is_exe = Path::new(&path) == self.process.exe;
             let kind = if is_exe { ModuleKind::Exe } else { ModuleKind::by_path(&path) };
             let place = if is_exe { self.process.exe_path() } else { self.process.mapped_file(&mapping) };
             let open = || if path.starts_with('/') { resolver.open(&place, path.as_ref()) } else { None };

@@ -21,7 +21,7 @@ pub(super) fn polls(data: &Data, args: &Args) -> Vec<Value> {
             p.ended && args.holds(p.ts) && of(p) == of(last)
         });
         let of = data.task_type(last.type_id.or(data.type_id(Some(last.task_id))));
-        let (function, file, line) = data.stretch_place(data.blame(last.stack_id), of);
+        let (function, file, line) = data.interval_place(data.attribute(last.stack_id), of);
         json!({
             "lasted": last.lasted, "since": last.since, "state": last.state, "ended": has_ended,
             "estimated": last.estimated, "function": function, "file": file, "line": line,
@@ -62,7 +62,7 @@ pub(super) fn stuck<'a>(data: &'a Data, args: &Args, least: i64) -> Vec<Stuck<'a
             samples.sort_by_key(|s| s.ts);
             for s in samples.iter().filter(|s| s.tid == poll.tid && s.task_id == Some(poll.task_id)) {
                 if begin <= s.ts && s.ts < poll.ts {
-                    let Blamed { is_own, .. } = data.blame(s.stack_id);
+                    let Blamed { is_own, .. } = data.attribute(s.stack_id);
                     let of = places.entry(data.cpu_place(s.stack_id, of)).or_insert((is_own, 0, s.stack_id));
                     *of = (of.0, of.1 + s.weight, of.2.min(s.stack_id));
                 }
@@ -73,7 +73,7 @@ pub(super) fn stuck<'a>(data: &'a Data, args: &Args, least: i64) -> Vec<Stuck<'a
             stack = most.and_then(|(_, (.., stack))| stack).or(stack);
         }
         let is_in_place = data.is_in_place(poll.stack_id) || data.was_in_place(args, poll.tid, begin, poll.ts);
-        if !is_in_place && data.keeps_worker(args, of, poll.tid, poll.ts, data.blame(stack).is_own) {
+        if !is_in_place && data.keeps_worker(args, of, poll.tid, poll.ts, data.attribute(stack).is_own) {
             found.push(Stuck { poll, type_id, place: data.cpu_place(stack, of) });
         }
     }
