@@ -142,7 +142,7 @@ fn random_sessions_have_something_for_every_view() {
     let strategy = (made_up::session(), made_up::args());
     let mut most = vec![0; ALL.len()];
     let mut rules = std::collections::BTreeSet::new();
-    for _ in 0..300 {
+    for _ in 0..1_000 {
         let (data, args) = strategy.new_tree(&mut runner).unwrap().current();
         let of_rules = data.with_one_type_per_task();
         for (view, most) in ALL.iter().zip(&mut most) {
