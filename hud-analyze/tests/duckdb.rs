@@ -150,6 +150,7 @@ fn compare(session: &Path) {
             .int("step", step)
             .int("long_poll", threshold)
             .int("lock_wait", threshold / 10)
+            .int("stuck", threshold)
             .int("short_sleeps", threshold / 10)
             .int("self_wakes", threshold / MS)
             .flag("lines", lines)
@@ -162,7 +163,7 @@ fn compare(session: &Path) {
             "very_long_poll": 100 * MS, "wake_delay_p99": 5 * MS, "wake_delay_count": 100, "worker_blocked": 500,
             "cpu_share": 400, "short_sleeps": threshold / 10,
             "imbalance": 3_000, "imbalance_busy": 300, "pool_busy": 950, "pool_threads": 4, "growth": 100,
-            "growth_ended": 100, "self_wakes": threshold / MS, "self_wakes_share": 500, "lock_wait": threshold / 10,
+            "growth_ended": 100, "self_wakes": threshold / MS, "self_wakes_share": 500, "lock_wait": threshold / 10, "stuck": threshold,
             "observed": 500 * MS,
         });
         let queries: Vec<_> = view::ALL

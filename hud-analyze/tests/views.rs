@@ -408,7 +408,8 @@ mod blocking {
             pick(&found, &["rule", "sentence", "value", "count", "estimated", "task_id", "tid"]),
             rows_of![[
                 "cpu_share",
-                "app::hog took 99.8 % of the time of worker 0 in the 5.00 s in which polls were not recorded",
+                "app::hog took 99.8 % of the time of worker 0 in the 5.00 s in which polls were not recorded, most of it in \
+                 app::burn (main.rs:22)",
                 998,
                 500,
                 true,

@@ -306,6 +306,7 @@ pub fn between(from: i64, to: i64) -> Arguments {
         .int("self_wakes", 1_000)
         .int("self_wakes_share", 500)
         .int("lock_wait", MS)
+        .int("stuck", 1_000 * MS)
         .int("observed", 500 * MS)
 }
 

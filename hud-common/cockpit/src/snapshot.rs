@@ -213,8 +213,8 @@ impl Rule {
     /// The problem in a few words, as a heading.
     pub const fn title(self) -> &'static str {
         match self {
-            Rule::StuckThread => "Worker asleep in a poll that does not end",
-            Rule::StuckPoll => "Poll that does not end",
+            Rule::StuckThread => "Worker stuck asleep in a poll",
+            Rule::StuckPoll => "Poll does not end",
             Rule::LongPoll => "Long polls",
             Rule::CpuStarved => "Polls waited for a CPU",
             Rule::WakeDelay => "Woken tasks waited for a worker",

@@ -166,7 +166,7 @@ fn a_thread_asleep_in_a_poll_in_progress() {
     assert_eq!((found.severity, found.is_estimated), (Status::Warning, false));
     assert_eq!(
         found.sentence,
-        "worker 0 (100) has been in one poll of app::type_1 since before the attach, at least 1900 ms, asleep in app::own \
+        "worker 0 (100) has been in one poll of app::type_1 since before the attach, at least 1.90 s, asleep in app::own \
          (own.rs:7)"
     );
     assert_eq!(
@@ -189,7 +189,7 @@ fn a_poll_in_progress_that_computes() {
     let found = program.found(Rule::StuckPoll).unwrap();
     assert_eq!(
         found.sentence,
-        "worker 0 (100) has been in one poll of app::type_1 for 5000 ms, computing in app::own (own.rs:7)"
+        "worker 0 (100) has been in one poll of app::type_1 for 5.00 s, computing in app::own (own.rs:7)"
     );
     assert_eq!(found.jump.ts, Some(T0 - 5 * SECOND));
     // The last observation counts: it has ended, or is not certain any more.

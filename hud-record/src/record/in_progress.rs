@@ -31,8 +31,7 @@ const AFTER: u64 = 100_000_000;
 const EVERY: u64 = 1_000_000_000;
 /// Age of the last sample of a thread that is still on its CPU (ns): several periods at 99 Hz.
 const RECENT: u64 = 200_000_000;
-/// How long threads are looked at in the first round, and at each flush later: 2 % of a CPU.
-const FIRST: Duration = Duration::from_millis(20);
+/// How long threads are looked at, at each flush: 2 % of a CPU.
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// Threads that are remembered.
 const MOST_THREADS: usize = 65_536;
@@ -152,10 +151,10 @@ impl InProgress {
             self.begin_round(drain, now);
             self.note_losses(sources.probes, now);
         }
-        let (began, at_most) = (Instant::now(), if self.rounds == 1 { FIRST } else { AT_ONCE });
+        let began = Instant::now();
         while let Some(tid) = self.round.pop() {
             self.look_at(tid, sources, drain);
-            if began.elapsed() >= at_most {
+            if began.elapsed() >= AT_ONCE {
                 break;
             }
         }

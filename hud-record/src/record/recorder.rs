@@ -163,7 +163,6 @@ impl<'a> Run<'a> {
             }
         }
         attachment.search_workers(&mut drain, SEARCH_FIRST);
-        attachment.look_at_polls(&mut drain);
         live.without(attachment.probes.left_out());
         let epoch = EpochClock::new(&live);
         Ok(Run {

@@ -22,8 +22,8 @@ const MOST_ID_OFFSET: u64 = 4096;
 /// Bytes of the thread control block in which the thread's id is searched; at 720 in glibc's `struct pthread`.
 const CONTROL_BLOCK: usize = 1024;
 /// Largest mapping that is searched for the main thread's control block, and bytes that are searched in all.
-const MOST_BLOCK: u64 = 256 << 10;
-const MOST_SEARCHED: u64 = 4 << 20;
+const MOST_BLOCK: u64 = 64 << 10;
+const MOST_SEARCHED: u64 = 1 << 20;
 
 /// The registers that a blocked thread shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
