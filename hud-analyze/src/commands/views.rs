@@ -250,6 +250,7 @@ fn empty(view: &str) -> &'static str {
         "run_queue" => "No thread waited for a CPU",
         "blocking_pool" => "No jobs ran in the blocking pool",
         "locks" => "No waits for locks",
+        "in_progress" => "No poll lasted long without an end",
         "findings" => "No problems found",
         "coverage" => "No stream was recorded",
         "drops" => "No events were lost",

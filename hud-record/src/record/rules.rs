@@ -381,7 +381,7 @@ mod tests {
         let of: Vec<_> = found.findings.iter().map(|f| (f.rule.as_ref(), f.severity.as_ref(), f.value)).collect();
         assert_eq!(of, [("stuck_thread", "warning", 1_105 * MS)]);
         let sentence =
-            "worker 0 (7) has been in one poll of app::hog since before the attach, at least 1105 ms, asleep in ";
+            "worker 0 (7) has been in one poll of app::hog since before the attach, at least 1.11 s, asleep in ";
         assert!(found.findings[0].sentence.starts_with(sentence), "{}", found.findings[0].sentence);
     }
 
