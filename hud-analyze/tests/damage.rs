@@ -388,6 +388,23 @@ fn a_log_that_is_being_written_gives_a_prefix() {
     assert_eq!(PANICS.load(Ordering::Relaxed), 0);
 }
 
+/// Empty entries took time by the square of their number: 24 s for these.
+#[test]
+fn an_archive_of_many_empty_entries_is_soon_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.hud.zip");
+    let mut archive = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+    for entry in 0..40_000 {
+        archive.start_file(format!("d/{entry}"), zip::write::SimpleFileOptions::default()).unwrap();
+    }
+    archive.finish().unwrap();
+    let begun = std::time::Instant::now();
+    let program = env!("CARGO_BIN_EXE_hud-analyze");
+    let output = std::process::Command::new(program).arg("info").arg(&path).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("contains no session"), "{output:?}");
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+}
+
 #[test]
 fn a_pipe_in_place_of_a_file_is_an_error() {
     let session = closed();

@@ -44,6 +44,20 @@ fn rejects_an_unknown_pid_or_name() {
     refuses(hud_record().arg("--headless"), &session, 2, "no target");
 }
 
+/// The limit is named before anything is written; once, the session was left unclosed.
+#[test]
+fn too_low_a_limit_of_open_files_is_named_at_first() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = env!("CARGO_BIN_EXE_hud-record");
+    let script = format!("ulimit -n 64; exec {recorder} --headless --duration 1 --pid {} \"$@\"", std::process::id());
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &script, "sh"]);
+    refuses(&mut limited, &dir.path().join("s"), 1, "hud needs");
+}
+
 /// The kernel knows the target by another pid, so no event would be recorded.
 #[test]
 fn a_pid_namespace_of_its_own() {
