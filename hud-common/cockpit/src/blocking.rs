@@ -71,8 +71,7 @@ pub(super) fn intervals(scene: &mut Scene<'_>) -> Vec<Held> {
     let mut held: Vec<Held> = all
         .into_iter()
         .map(|(cause, ts, dur, tid, task, type_id, stack, waker, is_estimated)| {
-            let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
-            let blamed = names.code.attribute(stack, task_type);
+            let blamed = names.attribute(stack, type_id);
             Held { ts, dur, cause, task, type_id, tid, stack, waker, is_estimated, blamed }
         })
         .collect();

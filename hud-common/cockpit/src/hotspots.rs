@@ -47,11 +47,8 @@ pub(super) fn piles(scene: &mut Scene<'_>) -> Vec<Pile> {
         sum.weight = sum.weight.saturating_add(weight.weight);
     }
     let names = &mut *scene.names;
-    let piles = counted.into_iter().map(|((stack, type_id), weight)| {
-        let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
-        Pile { stack, type_id, weight, blamed: names.code.attribute(stack, task_type) }
-    });
-    piles.collect()
+    let of = |((stack, type_id), weight)| Pile { stack, type_id, weight, blamed: names.attribute(stack, type_id) };
+    counted.into_iter().map(of).collect()
 }
 
 #[derive(Default)]

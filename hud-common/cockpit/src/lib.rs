@@ -23,6 +23,7 @@ mod index_cache;
 mod ingest;
 mod names;
 mod partial;
+mod rule;
 mod rules;
 mod scene;
 mod sliding_window;
@@ -49,6 +50,7 @@ pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Wi
 pub use ingest::Ingest;
 pub use names::Names;
 pub use partial::*;
+pub use rule::Rule;
 pub use sliding_window::Totals;
 pub use snapshot::*;
 pub use source::{Query, Source, SourceError, TaskOrder};

@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet, hash_map::Entry};
 
 use super::{
     FrameId, Name, StackId, TaskId, Tid, TypeId,
-    code::Code,
+    code::{Code, PlaceNo},
     entities::{Frame, Role, SpawnedBy, TaskKind, TaskType, Thread},
 };
 
@@ -48,6 +48,12 @@ impl Names {
         let name = Name::from(text);
         self.texts.insert(name.clone());
         Some(name)
+    }
+
+    /// The place to which a stack is attributed, for a task of this type.
+    pub(super) fn attribute(&mut self, stack: Option<StackId>, type_id: Option<TypeId>) -> PlaceNo {
+        let task_type = type_id.and_then(|id| Some((id, self.types.get(&id)?)));
+        self.code.attribute(stack, task_type)
     }
 
     /// Adds a row of `stacks`.

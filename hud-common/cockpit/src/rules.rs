@@ -65,9 +65,7 @@ fn stuck(scene: &mut Scene<'_>) -> Vec<Finding> {
         if is_in_place || !scene.keeps_worker(poll.tid, type_id, poll.ts, scene.is_own(stack)) {
             continue;
         }
-        let names = &mut *scene.names;
-        let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
-        let number = names.code.attribute(stack, task_type);
+        let number = scene.names.attribute(stack, type_id);
         let rule = if poll.state == PollState::Blocked { Rule::StuckThread } else { Rule::StuckPoll };
         groups.entry((rule, type_id, place(scene, number))).or_default().push(poll);
     }
@@ -149,9 +147,7 @@ fn cpu_shares(scene: &mut Scene<'_>) -> Vec<Finding> {
             continue;
         }
         let stack = stack_within(scene, tid, task, type_id, scene.window.start(), scene.window.end());
-        let names = &mut *scene.names;
-        let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
-        let number = names.code.attribute(stack, task_type);
+        let number = scene.names.attribute(stack, type_id);
         let place = place(scene, number);
         found.push(Finding {
             rule: Rule::CpuShare,
@@ -638,10 +634,8 @@ fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
         };
         let Some(owner) = owner.filter(|o| is_over(o) && !is_waiting(scene, o)) else { continue };
         let owner_type = scene.names.type_of.get(&owner.task).copied();
-        let names = &mut *scene.names;
-        let task_type = owner_type.and_then(|id| Some((id, names.types.get(&id)?)));
-        let blamed = names.code.attribute(owner.stack, task_type);
-        let wait = waits.entry((names.type_of.get(&sleep.task).copied(), owner_type, blamed)).or_default();
+        let blamed = scene.names.attribute(owner.stack, owner_type);
+        let wait = waits.entry((scene.names.type_of.get(&sleep.task).copied(), owner_type, blamed)).or_default();
         wait.count += 1;
         wait.sum = wait.sum.saturating_add(sleep.dur);
         wait.longest = wait.longest.max(Some((sleep.dur, Reverse(sleep.ts), sleep.tid, sleep.task)));

@@ -128,6 +128,14 @@ pub fn parse_std(text: &str) -> Result<Duration, String> {
     u64::try_from(parse_duration(text)?).map(Duration::from_nanos).map_err(|_| "it must not be negative".into())
 }
 
+/// A time since a start or before an end, in ns: 0 or more. A number without a unit is seconds.
+pub fn parse_offset(text: &str) -> Result<i64, String> {
+    match decimal(text, SECOND).map_or_else(|| parse_duration(text), Ok)? {
+        ns @ 0.. => Ok(ns),
+        _ => Err(format!("{text} is negative")),
+    }
+}
+
 fn signed(text: &str) -> Option<i64> {
     match text.strip_prefix('-') {
         Some(rest) => sum(rest.trim_start()).map(i64::wrapping_neg),

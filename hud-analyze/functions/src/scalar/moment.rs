@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp, civil};
 
 use super::{
     arguments::{Taken, coerced, over_arrays},
-    duration::{decimal, parse_duration},
+    duration::parse_offset,
 };
 
 /// A moment, as a user writes it.
@@ -35,11 +35,7 @@ impl FromStr for Moment {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // A number without a unit is seconds, as in the cockpit's prompt.
-        let duration = |text: &str| {
-            let ns = decimal(text, 1_000_000_000).map_or_else(|| parse_duration(text), Ok)?;
-            if ns < 0 { Err(format!("{text} is negative")) } else { Ok(SignedDuration::from_nanos(ns)) }
-        };
+        let duration = |text: &str| parse_offset(text).map(SignedDuration::from_nanos);
         if let Some(after) = text.strip_prefix('+') {
             return Ok(Moment::AfterStart(duration(after)?));
         }

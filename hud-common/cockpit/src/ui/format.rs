@@ -1,6 +1,6 @@
 //! Times of day and instants as text. Durations, sizes, shares and counts are those of [`hud_units`].
 
-use hud_units::{decimal, parse_duration};
+use hud_units::{decimal, parse_offset};
 pub(super) use hud_units::{duration as nanos, round_duration as round, share, short_count as count};
 
 use crate::Value;
@@ -68,7 +68,7 @@ pub(super) fn value(value: Value) -> String {
 pub(super) fn parse_instant(text: &str, start: i64, end: i64) -> Option<i64> {
     let text = text.trim();
     if let Some(rest) = text.strip_prefix('-') {
-        return Some(end.saturating_sub(offset(rest)?));
+        return Some(end.saturating_sub(parse_offset(rest.trim()).ok()?));
     }
     if text.contains(':') && !text.starts_with('+') {
         let mut ns: i64 = 0;
@@ -85,14 +85,9 @@ pub(super) fn parse_instant(text: &str, start: i64, end: i64) -> Option<i64> {
     let rest = text.strip_prefix('+').unwrap_or(text);
     let ns = match rest.split_once(':') {
         Some((minutes, seconds)) => decimal(minutes, 60 * SECOND)?.checked_add(decimal(seconds, SECOND)?)?,
-        None => offset(rest)?,
+        None => parse_offset(rest.trim()).ok()?,
     };
     Some(start.saturating_add(ns))
-}
-
-/// A duration that is not negative; without a unit in seconds.
-fn offset(text: &str) -> Option<i64> {
-    decimal(text.trim(), SECOND).or_else(|| parse_duration(text).ok()).filter(|ns| *ns >= 0)
 }
 
 #[cfg(test)]
