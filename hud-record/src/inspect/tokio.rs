@@ -150,6 +150,11 @@ impl PollFn {
 }
 
 impl Tokio {
+    /// The distance from `fsbase` of a word of `CONTEXT`.
+    pub(crate) fn context_word(&self, word: u64) -> Option<i64> {
+        self.tls_context?.0.checked_add_unsigned(word.saturating_mul(8))
+    }
+
     /// Finds tokio in `binary` by its symbols, quickly even in a large binary, or, if it is stripped, by the shape of
     /// its code and data (`image`). Facts that symbols do not contain come from [`Tokio::guess`] and [`Tokio::learn`].
     pub fn find(binary: &Binary, image: impl FnOnce() -> Image) -> Result<Self, NoTokio> {

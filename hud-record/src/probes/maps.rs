@@ -161,9 +161,7 @@ impl Probes {
 
     /// A thread's stack pointer at its last walked context switch.
     pub(crate) fn last_stack_pointer(&mut self, tid: u32) -> Option<u64> {
-        let words = self.threads().ok()?.get(&tid, 0).ok()?;
-        let state: ThreadState = bytemuck::cast(words);
-        Some(state.leaf.sp).filter(|&sp| sp != 0)
+        Some(self.thread_state(tid)?.leaf.sp).filter(|&sp| sp != 0)
     }
 
     pub(super) fn threads(&mut self) -> Result<HashMap<&mut MapData, u32, ThreadWords>> {

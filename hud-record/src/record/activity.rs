@@ -42,18 +42,18 @@ impl Activities {
     }
 
     /// A thread was in a task, or in none (0), throughout this time.
-    pub(super) fn observed(&mut self, tid: u32, task: u64, from: u64, to: u64) {
+    pub(super) fn observed(&mut self, tid: u32, task: u64, from: u64, to: u64) -> &mut Activity {
         let of = self.thread(tid);
         if of.task != task {
             *of = Activity { task, since: from, ..Activity::default() };
         }
         of.last = of.last.max(to);
+        of
     }
 
     /// A sample hit a thread.
     pub(super) fn sampled(&mut self, tid: u32, task: u64, ts: u64, stack_id: Option<i64>) {
-        self.observed(tid, task, ts, ts);
-        self.thread(tid).stack_id = stack_id;
+        self.observed(tid, task, ts, ts).stack_id = stack_id;
     }
 
     /// A thread's activity is unknown.

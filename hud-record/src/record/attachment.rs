@@ -162,10 +162,9 @@ impl Attachment {
         notes.extend_from_slice(&tokio.notes);
         let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
         let switches = SwitchGovernor::new(settings.budget, plan, process.pid, cpus(), kernel::now());
-        let worker_loops = debuginfo.is_none().then(|| WorkerLoops::new(&process, &tokio, image, load_bias)).flatten();
         let mut attachment = Attachment {
             image,
-            worker_loops,
+            worker_loops: None,
             current_tasks: None,
             in_progress: InProgress::default(),
             switches,
@@ -188,12 +187,14 @@ impl Attachment {
             governor,
         };
         if attachment.has_learned() {
-            attachment.know_current_tasks();
+            attachment.read_from_outside();
         }
         Ok(attachment)
     }
 
-    fn know_current_tasks(&mut self) {
+    /// Reads workers' loops and current tasks from outside, once the target's tokio is known.
+    fn read_from_outside(&mut self) {
+        self.worker_loops = WorkerLoops::new(&self.process, &self.tokio, self.image, self.load_bias);
         self.current_tasks = CurrentTasks::new(&self.process, &self.tokio, self.image);
         // Without all of their probes, a poll that was not seen to begin is no evidence.
         let is_recorded = self.plan.polls != Polls::Off && self.probes.has_all_polls();
@@ -334,11 +335,10 @@ impl Attachment {
             took.as_secs_f64()
         ));
         self.tokio = Arc::new(learned);
-        self.worker_loops = WorkerLoops::new(&self.process, &self.tokio, self.image, self.load_bias);
         let known = self.probes.left_out().len();
         let used = self.probes.use_learned(&self.process, &self.tokio, self.plan);
         self.notes.extend(self.probes.left_out().iter().skip(known).map(|left_out| left_out.what.clone()));
-        self.know_current_tasks();
+        self.read_from_outside();
         if let Err(e) = used {
             // The always-on streams are unaffected. The target's exit is detected elsewhere.
             tracing::warn!("polls, wakes, spawns and ends are not recorded: {e}");
@@ -351,8 +351,9 @@ impl Attachment {
     pub(super) fn search_workers(&mut self, drain: &mut Drain, at_most: Duration) {
         if let Some(word) = self.probes.task_id_word() {
             drain.knows_task_ids();
-            if let Some(loops) = &mut self.worker_loops {
-                loops.know_task_id_word(word);
+            if let Some(at) = self.tokio.context_word(word) {
+                self.worker_loops.iter_mut().for_each(|loops| loops.know_task_id(at));
+                self.current_tasks.iter_mut().for_each(|tasks| tasks.know_task_id(at));
             }
         }
         let probes = &mut self.probes;
@@ -363,17 +364,8 @@ impl Attachment {
 
     /// Looks for polls in progress, for a bounded time.
     pub(super) fn look_at_polls(&mut self, drain: &mut Drain) {
-        if let (Some(word), Some(tasks)) = (self.probes.task_id_word(), &mut self.current_tasks) {
-            tasks.know_task_id_word(word);
-        }
-        let tables = self.probes.unwind_tables();
-        let mut sources = in_progress::Sources {
-            pid: self.process.pid,
-            probes: &mut self.probes,
-            tasks: self.current_tasks.as_mut(),
-            tables,
-        };
-        self.in_progress.look(&mut sources, drain);
+        let (pid, tasks) = (self.process.pid, self.current_tasks.as_mut());
+        self.in_progress.look(&mut in_progress::Sources { pid, probes: &mut self.probes, tasks }, drain);
     }
 
     /// Continues the search for the current task's id, or gives up.

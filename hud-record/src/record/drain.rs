@@ -317,9 +317,11 @@ impl Drain {
         let (stack_id, _) = self.stacks.id(stack, Outcome::of(e.unwind));
         let woken = e.wake_ts != 0;
         let is_sum = e.is_sum != 0;
-        match is_sum {
-            true => self.activities.unknown(e.tid),
-            false => self.activities.observed(e.tid, self.in_task(e.task_id), e.ts, e.ts.saturating_add(e.dur)),
+        let task_id = self.task_id(e.task_id);
+        if is_sum {
+            self.activities.unknown(e.tid);
+        } else {
+            self.activities.observed(e.tid, in_task(task_id), e.ts, e.ts.saturating_add(e.dur));
         }
         if e.task_id == 0 && !is_sum && self.task_ids_since.is_some_and(|since| e.ts >= since) {
             self.threads.outside(self.clock.epoch(e.ts.saturating_add(e.dur)), e.tid);
@@ -336,7 +338,7 @@ impl Drain {
             tid: e.tid.cast_signed(),
             cpu: e.cpu.cast_signed(),
             state: Text::Borrowed(if is_sum { SUM } else { state_name(e.state) }),
-            task_id: self.task_id(e.task_id),
+            task_id,
             stack_id,
             run_queue: woken.then(|| e.run_queue.min(e.dur).cast_signed()),
             waker_tid: (woken && e.waker_tid != 0).then_some(e.waker_tid.cast_signed()),
@@ -350,12 +352,13 @@ impl Drain {
     fn sample(&mut self, e: &SampleHead, stack: &[u64], out: &BatchSender) {
         self.rows[Stream::Samples as usize] += 1;
         let (stack_id, unwind) = self.stacks.id(stack, Outcome::of(e.unwind));
-        self.activities.sampled(e.tid, self.in_task(e.task_id), e.ts, stack_id);
+        let task_id = self.task_id(e.task_id);
+        self.activities.sampled(e.tid, in_task(task_id), e.ts, stack_id);
         self.samples.push(SampleRow {
             ts: self.clock.epoch(e.ts),
             tid: e.tid.cast_signed(),
             cpu: e.cpu.cast_signed(),
-            task_id: self.task_id(e.task_id),
+            task_id,
             stack_id,
             weight: self.sample_weight,
             unwind: Text::Borrowed(unwind.name()),
@@ -430,11 +433,6 @@ impl Drain {
             tid: e.tid.cast_signed(),
             source: Text::Borrowed(if e.poll_fn == NO_POLL_FN { "memory" } else { "probe" }),
         });
-    }
-
-    /// A task, or 0 for a worker's loop.
-    fn in_task(&self, id: u64) -> u64 {
-        if self.threads.is_loop(id) { 0 } else { id }
     }
 
     fn remember_type(&mut self, task_id: u64, index: usize) {
@@ -549,6 +547,11 @@ fn state_name(state: u32) -> &'static str {
         s if s & 0x40 != 0 => "P",
         _ => "R",
     }
+}
+
+/// A row's task, for [`Activities`]; 0 = none, or a worker's loop.
+fn in_task(task_id: Option<i64>) -> u64 {
+    task_id.map_or(0, i64::cast_unsigned)
 }
 
 #[cfg(test)]

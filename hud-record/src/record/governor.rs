@@ -2,8 +2,9 @@
 //!
 //! A token bucket fills with `budget` times the target's CPU time, and pays for each hit of a probe: the trap, measured
 //! at the start, the kernel program's run time, which the kernel counts, and the recorder's time for the row. It also
-//! pays for attaching and detaching: with 1,000 places that is tens of milliseconds each time. When it is empty the probes are detached; when it could pay for them for a while, they are attached again. So recorded
-//! intervals are complete: `coverage` lists them, and in each every poll, wake and spawn was counted.
+//! pays for attaching and detaching: with 1,000 places that is tens of milliseconds each time. When it is empty the
+//! probes are detached; when it could pay for them for a while, they are attached again. So recorded intervals are
+//! complete: `coverage` lists them, and in each every poll, wake and spawn was counted.
 //!
 //! The always-on streams are paid from the same budget: the probes get the rest, and at least half of it.
 

@@ -22,7 +22,6 @@ use crate::{
     kernel,
     probes::{Probes, stream_counters},
     tasks::{CurrentTasks, Scheduled},
-    unwind::LoadedTables,
 };
 
 /// Shortest time for which a poll in progress has lasted when it gets a row (ns).
@@ -59,8 +58,6 @@ pub(super) struct Sources<'a> {
     pub(super) probes: &'a mut Probes,
     /// Reads from outside, once the target's tokio is known.
     pub(super) tasks: Option<&'a mut CurrentTasks>,
-    /// Unwind tables, if stacks are walked by them.
-    pub(super) tables: Option<LoadedTables>,
 }
 
 /// A poll in progress.
@@ -101,8 +98,8 @@ struct Unseen {
     first: u64,
     /// Whether that was as recording began.
     is_old: bool,
-    /// Its task and stack, if they could be read.
-    read: Option<(u64, Option<Frames>)>,
+    /// Its task, stack pointer and stack, if they could be read.
+    read: Option<(u64, u64, Option<Frames>)>,
 }
 
 type Frames = (Vec<u64>, Outcome);
@@ -185,7 +182,7 @@ impl InProgress {
     fn look_at(&mut self, tid: u32, sources: &mut Sources<'_>, drain: &mut Drain) {
         let seen = self.observe(tid, sources, drain).filter(|seen| seen.task != 0 && !drain.is_loop(seen.task));
         let now = kernel::now();
-        let Some((seen, type_id)) = seen.and_then(|seen| typed(tid, seen, sources, drain)) else {
+        let Some(seen) = seen.and_then(|seen| task_of(tid, seen, sources, drain)) else {
             return self.close(tid, now, drain);
         };
         let joined = self.open.get(&tid).and_then(|open| open.joined(&seen, now));
@@ -205,7 +202,7 @@ impl InProgress {
                 Stack::Frames(None) => None,
             };
             let row = self.row(tid, &open, now, drain);
-            drain.in_progress(InProgressRow { type_id, state: Text::Borrowed(seen.state), stack_id, ..row });
+            drain.in_progress(InProgressRow { state: Text::Borrowed(seen.state), stack_id, ..row });
         }
         if self.open.len() < MOST_THREADS || self.open.contains_key(&tid) {
             self.open.insert(tid, open);
@@ -348,7 +345,7 @@ impl InProgress {
         let known = self.unseen.get(&tid);
         // While switches are recorded, one that had no task has none.
         if is_counted
-            && matches!(known, Some(Unseen { read: Some((task, _)), .. }) if *task == 0 || drain.is_loop(*task))
+            && matches!(known, Some(Unseen { read: Some((task, ..)), .. }) if *task == 0 || drain.is_loop(*task))
         {
             return Some(None);
         }
@@ -363,21 +360,21 @@ impl InProgress {
         }
         let unseen = self.unseen.get_mut(&tid)?;
         let Some(tasks) = sources.tasks.as_deref_mut() else { return Some(None) };
-        let blocked = tasks.blocked(tid);
         if unseen.read.is_none()
-            && let Some(at) = blocked
+            && let Some(at) = tasks.blocked(tid)
             && let Some(task) = tasks.task_id(tid, at.sp)
         {
             let is_task = task != 0 && !drain.is_loop(task);
-            let stack = sources.tables.as_ref().filter(|_| is_task).map(|tables| tasks.stack(tables, at));
+            let tables = sources.probes.unwind_tables().filter(|_| is_task);
+            let stack = tables.map(|tables| tasks.stack(&tables, at));
             // Whatever was read is of one sleep.
             if now() == Some(scheduled) {
-                unseen.read = Some((task, stack.map(|walked| (walked.addresses, walked.outcome))));
+                unseen.read = Some((task, at.sp, stack.map(|walked| (walked.addresses, walked.outcome))));
             }
         }
-        let Some((task, frames)) = &unseen.read else { return Some(None) };
+        let Some((task, sp, frames)) = &unseen.read else { return Some(None) };
         let (task, first, since) = (*task, unseen.first, (!unseen.is_old).then_some(unseen.first));
-        let (state, stack, sp) = (BLOCKED, Stack::Frames(frames.clone()), blocked.map(|at| at.sp));
+        let (state, stack, sp) = (BLOCKED, Stack::Frames(frames.clone()), Some(*sp));
         Some(Some(Observed { task, since, first, state, stack, is_estimated: false, sp }))
     }
 }
@@ -393,9 +390,9 @@ fn innermost(state: &ThreadState, recorded_since: u64, drain: &Drain) -> Option<
     (kind == TaskKind::Task && poll.task_id != 0).then_some(*poll)
 }
 
-/// The type of an observed task, which is searched for if no event has shown it; `None` if it is no task but a worker's
-/// loop or work of the pool.
-fn typed(tid: u32, seen: Observed, sources: &mut Sources<'_>, drain: &mut Drain) -> Option<(Observed, Option<i64>)> {
+/// The observed task, whose type is searched for if no event has shown it; `None` if it is no task but a worker's loop or
+/// work of the pool.
+fn task_of(tid: u32, seen: Observed, sources: &mut Sources<'_>, drain: &mut Drain) -> Option<Observed> {
     if drain.type_index(seen.task).is_none()
         && let (Some(tasks), Some(sp)) = (sources.tasks.as_deref_mut(), seen.sp)
         && let Some(found) = tasks.running_task(tid, sp, seen.task)
@@ -403,9 +400,5 @@ fn typed(tid: u32, seen: Observed, sources: &mut Sources<'_>, drain: &mut Drain)
         drain.found_task(tid, &found);
     }
     let index = drain.type_index(seen.task);
-    if index.and_then(|index| drain.kind(index)).is_some_and(|kind| kind != TaskKind::Task) {
-        return None;
-    }
-    let type_id = drain.type_of(seen.task);
-    Some((seen, type_id))
+    index.and_then(|index| drain.kind(index)).is_none_or(|kind| kind == TaskKind::Task).then_some(seen)
 }

@@ -1,9 +1,9 @@
 //! The rules while recording: what the writer wrote, judged every few seconds, becomes rows of `findings`.
 //!
 //! A thread of its own counts batches into the cockpit's partials, so that neither its time nor a fault in it touches the
-//! recording. It writes nothing: the writer takes its rows. A range of [`RANGE`] buckets, fewer at first, is judged once `coverage` reaches
-//! its end, which takes up to 10 s, as until then it is not known which streams were on. A range of which batches were lost
-//! on the way here is not judged.
+//! recording. It writes nothing: the writer takes its rows. A range of [`RANGE`] buckets, fewer at first, is judged once
+//! `coverage` reaches its end, which takes up to 10 s, as until then it is not known which streams were on. A range of
+//! which batches were lost on the way here is not judged.
 
 use std::{
     collections::VecDeque,

@@ -52,8 +52,7 @@ pub(crate) struct CurrentTasks {
     process: Process,
     threads: ThreadMemory,
     pages: Memory,
-    /// The distance of `CONTEXT` and of the current task's id from `fsbase`.
-    context: Option<i64>,
+    /// The distance of the current task's id from `fsbase`.
     task_id: Option<i64>,
     /// Whether the word before the id is the tag of an `Option`.
     is_tagged: bool,
@@ -69,7 +68,6 @@ impl CurrentTasks {
             threads: ThreadMemory::open(process, image)?,
             pages: Memory::open(process).ok()?,
             process: process.clone(),
-            context: tokio.tls_context.map(|(context, _)| context),
             task_id: tokio.tls_task_id,
             is_tagged: tokio.tls_tagged,
             fsbase: HashMap::new(),
@@ -77,11 +75,9 @@ impl CurrentTasks {
         })
     }
 
-    /// Sets the word of `CONTEXT` that holds the current task's id.
-    pub(crate) fn know_task_id_word(&mut self, word: u64) {
-        if let Some(context) = self.context {
-            self.task_id = context.checked_add_unsigned(word.saturating_mul(8));
-        }
+    /// Sets the distance of the current task's id from `fsbase`.
+    pub(crate) fn know_task_id(&mut self, at: i64) {
+        self.task_id = Some(at);
     }
 
     /// The registers of a blocked thread.

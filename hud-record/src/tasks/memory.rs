@@ -170,19 +170,25 @@ impl Memory {
     }
 }
 
-/// A line of `maps`, if it is an allocator's memory: `start-end rw-p offset dev inode [name]`.
+/// A line of `maps`, if it is an allocator's memory.
 fn heap(line: &[u8]) -> Option<Span> {
     // A path may be any bytes, and is at the end.
     let line = String::from_utf8_lossy(line.get(..256).unwrap_or(line));
+    let (span, name) = private(&line)?;
+    (name.is_empty() || name == "[heap]" || name.starts_with("[anon:")).then_some(span)
+}
+
+/// Range and name of a private, writable mapping of no file, by its line of `maps`: `start-end rw-p offset dev inode
+/// [name]`.
+pub(super) fn private(line: &str) -> Option<(Span, &str)> {
     let mut fields = line.splitn(6, ' ');
     let (start, end) = fields.next()?.split_once('-')?;
     let is_private = fields.next()? == "rw-p";
     let inode = fields.nth(2)?;
     let name = fields.next().unwrap_or_default().trim_start();
-    let is_heap = name.is_empty() || name == "[heap]" || name.starts_with("[anon:");
     let hex = |text| u64::from_str_radix(text, 16).ok();
     let span = Span { start: hex(start)?, end: hex(end)? };
-    (is_private && inode == "0" && is_heap && span.start < span.end).then_some(span)
+    (is_private && inode == "0" && span.start < span.end).then_some((span, name))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::{
     chain::{Broken, Chain, Types, Walk, What},
     layout::{MOST_CALLERS, Root},
     memory::{Memory, Span},
+    thread_memory::Blocked,
 };
 use crate::inspect::{Process, read_text};
 
@@ -59,8 +60,7 @@ impl Stack {
 
     fn of(process: &Process, memory: &Memory, tid: u32) -> Option<Self> {
         let blocked = blocked(process, tid)?;
-        let sp = blocked.split_ascii_whitespace().rev().nth(1)?;
-        let at = u64::from_str_radix(sp.strip_prefix("0x")?, 16).ok()?.next_multiple_of(8);
+        let at = Blocked::of(&blocked)?.sp.next_multiple_of(8);
         let bytes = memory.bytes(Span { start: at, end: memory.end_of_present(at, MOST_STACK)? })?;
         let name = process.thread_name(tid).unwrap_or_default();
         Some(Stack { tid, name, at, bytes, blocked })
@@ -122,9 +122,7 @@ pub(super) fn returns(stacks: &[Stack], code: Span, bias: u64) -> Vec<u64> {
 }
 
 fn blocked(process: &Process, tid: u32) -> Option<String> {
-    let text = read_text(format!("/proc/{}/task/{tid}/syscall", process.pid)).ok()?;
-    // "running", or -1 if it is blocked outside of a system call.
-    (text.split_ascii_whitespace().count() >= 3).then_some(text)
+    read_text(format!("/proc/{}/task/{tid}/syscall", process.pid)).ok()
 }
 
 /// When a process began, in ns of CLOCK_MONOTONIC; a second early, as ticks are coarse.

@@ -6,6 +6,7 @@
 
 use std::{fs::File, os::unix::fs::FileExt as _};
 
+use super::memory::{Span, private};
 use crate::inspect::{Process, VTABLE_ID_OFFSET, read_text};
 
 /// Bytes of stack that are read at once: a page, so that a readable part is read.
@@ -34,8 +35,8 @@ pub(crate) struct Blocked {
 
 impl Blocked {
     /// Of a line of `syscall`: the system call's number and six arguments, or -1, then stack pointer and program counter
-    /// (proc(5)).
-    fn of(text: &str) -> Option<Self> {
+    /// (proc(5)). `None` if it says "running".
+    pub(super) fn of(text: &str) -> Option<Self> {
         let mut from_end = text.split_ascii_whitespace().rev();
         let mut register = || u64::from_str_radix(from_end.next()?.strip_prefix("0x")?, 16).ok();
         let (pc, sp) = (register()?, register()?);
@@ -128,8 +129,8 @@ impl ThreadMemory {
         let id = ids.split_ascii_whitespace().next_back()?.parse().ok()?;
         let maps = read_text(format!("/proc/{}/maps", self.pid)).ok()?;
         let mut searched = 0;
-        for (start, end) in maps.lines().filter_map(small) {
-            let size = (end - start).min(MOST_BLOCK);
+        for span in maps.lines().filter_map(small) {
+            let (start, size) = (span.start, span.size().min(MOST_BLOCK));
             searched += size;
             if searched > MOST_SEARCHED {
                 return None;
@@ -213,17 +214,9 @@ impl ThreadMemory {
 }
 
 /// The range of a mapping that may hold the main thread's control block.
-fn small(line: &str) -> Option<(u64, u64)> {
-    let mut fields = line.splitn(6, ' ');
-    let (start, end) = fields.next()?.split_once('-')?;
-    let is_private = fields.next()? == "rw-p";
-    let inode = fields.nth(2)?;
-    let name = fields.next().unwrap_or_default().trim_start();
-    let hex = |text| u64::from_str_radix(text, 16).ok();
-    let (start, end) = (hex(start)?, hex(end)?);
-    let is_small = end.checked_sub(start).is_some_and(|size| size <= MOST_BLOCK);
-    (is_private && inode == "0" && (name == "[heap]" || (name.is_empty() && is_small)) && start < end)
-        .then_some((start, end))
+fn small(line: &str) -> Option<Span> {
+    let (span, name) = private(line)?;
+    (name == "[heap]" || (name.is_empty() && span.size() <= MOST_BLOCK)).then_some(span)
 }
 
 #[cfg(test)]

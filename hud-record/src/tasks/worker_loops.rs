@@ -62,11 +62,9 @@ impl WorkerLoops {
         })
     }
 
-    /// Sets the word of `CONTEXT` that holds the current task's id.
-    pub(crate) fn know_task_id_word(&mut self, word: u64) {
-        if let Some((context, _)) = self.context {
-            self.task_id = context.checked_add_unsigned(word.saturating_mul(8));
-        }
+    /// Sets the distance of the current task's id from `fsbase`.
+    pub(crate) fn know_task_id(&mut self, at: i64) {
+        self.task_id = Some(at);
     }
 
     /// The loop that a thread runs. `last_seen` gives a stack pointer if the thread is running or runnable.
