@@ -18,7 +18,7 @@ use crate::{
     commands::{diff, export, findings, generated, info, maintenance, replay, sql, verify, views},
     error::{Error, Result},
     output::stdout::Stdout,
-    query::view::{self, View},
+    query::view,
     source::segment_cache,
 };
 
@@ -97,24 +97,24 @@ pub fn main() -> ExitCode {
 
 /// The command line: the commands above, `findings`, and one generated for each other view.
 fn command() -> clap::Command {
-    view::ALL.iter().fold(generated::add(findings::add(Cli::command())), with_columns)
+    let command = generated::add(findings::add(Cli::command()));
+    // Deferred: only the header of the command that is run is read.
+    view::ALL.iter().map(generated::name).fold(command, |command, name| match command.find_subcommand(&name) {
+        Some(_) => command.mut_subcommand(name, |sub| sub.defer(with_columns)),
+        None => command,
+    })
 }
 
-/// The command line with the columns of a view in the long help of its command.
-fn with_columns(command: clap::Command, view: &View) -> clap::Command {
-    let name = match view.name {
-        // `tasks` shows types unless it is asked for tasks.
-        "tasks_by_type" => "tasks".to_owned(),
-        "tasks" => return command,
-        _ => generated::name(view),
+/// The command of a view with its columns in the long help.
+fn with_columns(command: clap::Command) -> clap::Command {
+    // `tasks` shows types unless it is asked for tasks.
+    let shown = match command.get_name() {
+        "tasks" => generated::name(&view::TASKS_BY_TYPE),
+        name => name.to_owned(),
     };
-    if command.find_subcommand(&name).is_none() {
-        return command;
-    }
-    command.mut_subcommand(name, |sub| {
-        let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
-        sub.after_long_help(format!("{help}\n\n{}", generated::columns(view)))
-    })
+    let Some(view) = view::ALL.iter().find(|view| generated::name(view) == shown) else { return command };
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    command.after_long_help(format!("{help}\n\n{}", generated::columns(view)))
 }
 
 /// If root runs the command, becomes the owner of its sessions before any of them is read. An output file is created before

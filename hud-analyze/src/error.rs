@@ -131,10 +131,7 @@ impl Error {
     /// An error of the parser with the text at which it stopped.
     pub(crate) fn pointing_into(self, sql: &str) -> Self {
         match self {
-            Error::Sql { message, hint } => match place_in(sql, &message) {
-                Some(message) => Error::Sql { message, hint },
-                None => Error::Sql { message, hint },
-            },
+            Error::Sql { message, hint } => Error::Sql { message: place_in(sql, &message).unwrap_or(message), hint },
             other => other,
         }
     }

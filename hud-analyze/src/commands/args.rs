@@ -108,6 +108,13 @@ pub(crate) struct ViewArgs {
 }
 
 impl ViewArgs {
+    /// The sessions, and the time range.
+    pub(crate) async fn open(&self) -> Result<(Catalog, Window)> {
+        let catalog = self.sessions.open(&self.query.settings())?;
+        let window = self.range.within(&catalog).await?;
+        Ok((catalog, window))
+    }
+
     /// The maximum number of rows; `None` for all.
     pub(crate) fn limit(&self) -> Option<usize> {
         match self.limit {

@@ -6,7 +6,7 @@ use arrow::{array::RecordBatch, compute::concat_batches};
 use clap::{Arg, ArgMatches, Command, FromArgMatches as _, ValueEnum, builder::EnumValueParser};
 use crossterm::style::Stylize as _;
 use datafusion::common::ScalarValue;
-use hud_common::{cockpit::Rule, units};
+use hud_common::{cockpit::Rule, units, wire::Stream};
 use hud_shell::Format;
 
 use crate::{
@@ -70,8 +70,7 @@ pub(crate) fn matched(matches: &ArgMatches) -> Option<&ArgMatches> {
 pub(crate) async fn run(given: &ArgMatches, out: &mut Stdout) -> Result<()> {
     let view = view::FINDINGS;
     let args = ViewArgs::from_arg_matches(given).unwrap_or_else(|error| error.exit());
-    let catalog = args.sessions.open(&args.query.settings())?;
-    let window = args.range.within(&catalog).await?;
+    let (catalog, window) = args.open().await?;
     let arguments = generated::arguments(&view, given, window)?;
     let mut found = Vec::new();
     for frame in view.plan_each(catalog.opened(), &arguments).await? {
@@ -136,16 +135,7 @@ impl Finding<'_> {
 
     /// A text without characters that could drive the terminal.
     fn text(&self, column: &str) -> Option<String> {
-        let value = match self.value(column)? {
-            ScalarValue::Dictionary(_, value) => *value,
-            value => value,
-        };
-        match value {
-            ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text) | ScalarValue::Utf8View(text) => {
-                text.map(|text| hud_common::clean(&text).into_owned())
-            }
-            _ => None,
-        }
+        Some(hud_common::clean(self.value(column)?.try_as_str()??).into_owned())
     }
 
     fn severity(&self) -> Severity {
@@ -236,7 +226,7 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    fn text(&self, shares: Option<&[(String, f64)]>) -> String {
+    fn text(&self, shares: Option<&[(Stream, f64)]>) -> String {
         let (width, colour) = (terminal_width(), may_colour());
         let limit = self.args.limit().unwrap_or(usize::MAX);
         let all: usize = self.found.iter().map(RecordBatch::num_rows).sum();

@@ -95,14 +95,13 @@ pub(crate) fn matched(matches: &ArgMatches) -> Option<(&'static View, &ArgMatche
 /// Runs it.
 pub(crate) async fn run(view: &View, given: &ArgMatches, out: &mut Stdout) -> Result<()> {
     let args = ViewArgs::from_arg_matches(given).unwrap_or_else(|error| error.exit());
-    let catalog = args.sessions.open(&args.query.settings())?;
-    let window = args.range.within(&catalog).await?;
+    let (catalog, window) = args.open().await?;
     let arguments = arguments(view, given, window)?;
     let is_tree = view.name == TASK_TREE.name && args.query.format == Format::Table && !args.wide;
     if is_tree && catalog.sessions().len() == 1 {
         return task_tree::show(&catalog, &arguments, &args, window, out).await;
     }
-    views::show(&catalog, *view, arguments, &args, out).await
+    views::show(&catalog, *view, window, arguments, &args, out).await
 }
 
 /// The values of a view's parameters: those given, otherwise their defaults.

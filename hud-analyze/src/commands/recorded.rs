@@ -1,5 +1,7 @@
 //! How much of a time range was recorded: for answers that rest on streams which were recorded for a part of it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use arrow::{
     array::AsArray as _,
     datatypes::{DataType, Float64Type},
@@ -22,16 +24,18 @@ const THROUGHOUT: f64 = 0.98;
 const EVENTS: [Stream; 6] =
     [Stream::Polls, Stream::OffCpu, Stream::Samples, Stream::Wakes, Stream::Spawns, Stream::Ends];
 
+/// Streams, and the share of the time for which each was recorded.
+pub(crate) type Shares = Vec<(Stream, f64)>;
+
 /// The share of the time range for which each stream of events was recorded. `None` for several sessions, which cover
 /// different times, and for a session that does not say.
-pub(crate) async fn shares(catalog: &Catalog, window: Window) -> Result<Option<Vec<(String, f64)>>> {
+pub(crate) async fn shares(catalog: &Catalog, window: Window) -> Result<Option<Shares>> {
     if catalog.sessions().len() != 1 {
         return Ok(None);
     }
-    let arguments = Arguments::default().int("from", window.from).int("to", window.to);
-    let rows = catalog.plan(&view::COVERAGE, &arguments).await?.collect().await;
+    let rows = catalog.plan(&view::COVERAGE, &Arguments::within(window)).await?.collect().await;
     let rows = rows.map_err(|error| catalog.explain(error.into()))?;
-    let mut known = std::collections::BTreeMap::new();
+    let mut known = BTreeMap::new();
     for batch in &rows {
         let (Some(streams), Some(shares)) = (batch.column_by_name("stream"), batch.column_by_name("share")) else {
             continue;
@@ -46,13 +50,13 @@ pub(crate) async fn shares(catalog: &Catalog, window: Window) -> Result<Option<V
         return Ok(None);
     }
     let share = |stream: Stream| known.get(stream.name()).copied().unwrap_or(0.0);
-    Ok(Some(EVENTS.iter().map(|stream| (stream.name().to_owned(), share(*stream))).collect()))
+    Ok(Some(EVENTS.into_iter().map(|stream| (stream, share(stream))).collect()))
 }
 
 /// `Recorded: off_cpu and samples throughout, polls for 45.5 % of the time; not recorded: spawns.`
-pub(crate) fn sentence(shares: &[(String, f64)]) -> String {
+pub(crate) fn sentence(shares: &[(Stream, f64)]) -> String {
     let names = |of: &dyn Fn(f64) -> bool| {
-        let names = shares.iter().filter(|(_, share)| of(*share)).map(|(name, _)| name.as_str());
+        let names = shares.iter().filter(|(_, share)| of(*share)).map(|(stream, _)| stream.name());
         names.collect::<Vec<_>>().join(", ")
     };
     let all = names(&|share| share >= THROUGHOUT);
@@ -66,59 +70,67 @@ pub(crate) fn sentence(shares: &[(String, f64)]) -> String {
     format!("Recorded: {}{none}.", if parts.is_empty() { "no events".into() } else { parts.join("; ") })
 }
 
-fn partial(shares: &[(String, f64)]) -> impl Iterator<Item = String> {
+fn partial(shares: &[(Stream, f64)]) -> impl Iterator<Item = String> {
     let parts = shares.iter().filter(|(_, share)| *share > 0.0 && *share < THROUGHOUT);
-    parts.map(|(name, share)| format!("{name} for {} of the time", units::fraction(*share)))
+    parts.map(|(stream, share)| format!("{} for {} of the time", stream.name(), units::fraction(*share)))
 }
 
-/// A note that a view rests on streams which were recorded for a part of the time only; `None` if it does not.
-pub(crate) fn note(view: &View, shares: &[(String, f64)]) -> Option<String> {
+/// The streams on which a view rests.
+pub(crate) fn used(view: &View) -> Vec<Stream> {
+    let read = tables(view);
     // Most views take nothing but types of tasks, and their number, from these two.
-    let is_aside = |name: &str| name == Stream::Spawns.name() || name == Stream::Ends.name();
-    let is_used = |name: &str| reads(view, name) && (!is_aside(name) || view.name == view::TASK_TREE.name);
-    let used: Vec<_> = shares.iter().filter(|(name, _)| is_used(name)).cloned().collect();
+    let is_aside =
+        |stream: Stream| matches!(stream, Stream::Spawns | Stream::Ends) && view.name != view::TASK_TREE.name;
+    EVENTS.into_iter().filter(|stream| read.contains(stream.name()) && !is_aside(*stream)).collect()
+}
+
+/// A note that some of these streams were recorded for a part of the time only; `None` if none was.
+pub(crate) fn note(used: &[Stream], shares: &[(Stream, f64)]) -> Option<String> {
+    let used: Vec<_> = shares.iter().filter(|(stream, _)| used.contains(stream)).copied().collect();
     let some: Vec<_> = partial(&used).collect();
-    let none: Vec<_> = used.iter().filter(|(_, share)| *share <= 0.0).map(|(name, _)| name.as_str()).collect();
+    let none: Vec<_> = used.iter().filter(|(_, share)| *share <= 0.0).map(|(stream, _)| stream.name()).collect();
     let parts = [("recorded", some.join(", ")), ("not recorded", none.join(", "))];
     let parts: Vec<_> = parts.into_iter().filter(|(_, of)| !of.is_empty()).collect();
     let parts: Vec<_> = parts.iter().map(|(head, of)| format!("{head}: {of}")).collect();
     (!parts.is_empty()).then(|| format!("{}; `hud-analyze coverage` lists when", parts.join("; ")))
 }
 
-/// Whether the SQL of a view reads a table.
-fn reads(view: &View, table: &str) -> bool {
+/// The tables that the SQL of a view reads.
+fn tables(view: &View) -> BTreeSet<&'static str> {
     let lines = view.sql.lines().map(|line| line.split("--").next().unwrap_or_default());
     let words = lines.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'));
-    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-    words.windows(2).any(|pair| matches!(pair, [from, name] if matches!(*from, "FROM" | "JOIN") && *name == table))
+    let words: Vec<&'static str> = words.filter(|word| !word.is_empty()).collect();
+    let read = words.windows(2).filter_map(|pair| match pair {
+        ["FROM" | "JOIN", name] => Some(*name),
+        _ => None,
+    });
+    read.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shares(of: &[(&str, f64)]) -> Vec<(String, f64)> {
-        of.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect()
-    }
-
     #[test]
     fn states_the_recorded_share_of_each_stream() {
-        let all = shares(&[("polls", 0.455), ("off_cpu", 1.0), ("samples", 0.99), ("spawns", 0.0)]);
+        let all = [(Stream::Polls, 0.455), (Stream::OffCpu, 1.0), (Stream::Samples, 0.99), (Stream::Spawns, 0.0)];
         assert_eq!(
             sentence(&all),
             "Recorded: off_cpu, samples throughout; polls for 45.5 % of the time; not recorded: spawns."
         );
-        assert_eq!(sentence(&shares(&[("polls", 0.0)])), "Recorded: no events; not recorded: polls.");
+        assert_eq!(sentence(&[(Stream::Polls, 0.0)]), "Recorded: no events; not recorded: polls.");
     }
 
     #[test]
     fn notes_the_streams_that_a_view_reads() {
-        assert!(reads(&view::LOCKS, "off_cpu") && !reads(&view::LOCKS, "samples") && !reads(&view::WORKERS, "wakes"));
-        let all = shares(&[("polls", 0.455), ("off_cpu", 1.0), ("samples", 1.0), ("wakes", 0.0)]);
+        let reads = |view: &View, stream| used(view).contains(&stream);
+        assert!(reads(&view::LOCKS, Stream::OffCpu) && !reads(&view::LOCKS, Stream::Samples));
+        assert!(!reads(&view::WORKERS, Stream::Wakes));
+        let all = [(Stream::Polls, 0.455), (Stream::OffCpu, 1.0), (Stream::Samples, 1.0), (Stream::Wakes, 0.0)];
         assert_eq!(
-            note(&view::WAKE_LATENCY, &all).as_deref(),
+            note(&used(&view::WAKE_LATENCY), &all).as_deref(),
             Some("recorded: polls for 45.5 % of the time; `hud-analyze coverage` lists when")
         );
-        assert_eq!(note(&view::CPU_FLAME, &all), None);
+        assert_eq!(note(&used(&view::CPU_FLAME), &all), None);
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     output::{
         stdout::{Stdout, terminal_width},
         table::{Look, Table},
+        write,
     },
     query::{
         catalog::Catalog,
@@ -160,12 +161,7 @@ pub(crate) async fn show(
     ]);
     let limit = args.limit().unwrap_or(usize::MAX);
     tree.lines.iter().take(limit).for_each(|line| table.push(line.cells()));
-    let width = terminal_width();
-    let left_out = width.map(|width| table.leave_out(width)).unwrap_or_default();
-    table.print(width, out).and_then(|()| out.flush()).map_err(failed())?;
-    if !left_out.is_empty() {
-        let _ = writeln!(std::io::stderr(), "columns that do not fit: {}; --wide shows all", left_out.join(", "));
-    }
+    write::print_fitting(table, terminal_width(), out).and_then(|()| out.flush()).map_err(failed())?;
     views::note_coverage(catalog, &view::TASK_TREE, window).await?;
     if tree.lines.len() > limit {
         let _ = writeln!(

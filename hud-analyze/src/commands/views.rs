@@ -116,72 +116,52 @@ pub(crate) struct TimelineArgs {
     ascii: bool,
 }
 
-impl ViewArgs {
-    fn open(&self) -> Result<Catalog> {
-        self.sessions.open(&self.query.settings())
-    }
-
-    /// The sessions, and the time range as a view's arguments.
-    async fn begin(&self) -> Result<(Catalog, Arguments)> {
-        let catalog = self.open()?;
-        let window = self.range.within(&catalog).await?;
-        Ok((catalog, arguments_of(window)))
-    }
-}
-
 impl ThreadArg {
     fn id(&self) -> Option<i64> {
         self.thread.map(i64::from)
     }
 }
 
-fn window_of(arguments: &Arguments) -> Window {
-    let int = |name| arguments.int_of(name).unwrap_or_default();
-    Window { from: int("from"), to: int("to") }
-}
-
-fn arguments_of(window: Window) -> Arguments {
-    Arguments::default().int("from", window.from).int("to", window.to)
-}
-
 pub(crate) async fn hotspots(args: &HotspotsArgs, out: &mut Stdout) -> Result<()> {
-    let (catalog, arguments) = args.view.begin().await?;
-    let arguments = arguments.int("task", args.task.task).int("thread", args.thread.id()).flag("lines", args.lines);
-    show(&catalog, view::HOTSPOTS, arguments, &args.view, out).await
+    let (catalog, window) = args.view.open().await?;
+    let arguments =
+        Arguments::within(window).int("task", args.task.task).int("thread", args.thread.id()).flag("lines", args.lines);
+    show(&catalog, view::HOTSPOTS, window, arguments, &args.view, out).await
 }
 
 pub(crate) async fn blocking(args: &BlockingArgs, out: &mut Stdout) -> Result<()> {
-    let (catalog, arguments) = args.view.begin().await?;
-    let arguments = arguments
+    let (catalog, window) = args.view.open().await?;
+    let arguments = Arguments::within(window)
         .int("task", args.task.task)
         .int("thread", args.thread.id())
         .int("threshold", args.threshold)
         .int("asleep", args.asleep);
     let view = if args.each { view::BLOCKING_EACH } else { view::BLOCKING };
-    show(&catalog, view, arguments, &args.view, out).await
+    show(&catalog, view, window, arguments, &args.view, out).await
 }
 
 pub(crate) async fn workers(args: &WorkersArgs, out: &mut Stdout) -> Result<()> {
-    let (catalog, arguments) = args.view.begin().await?;
-    show(&catalog, view::WORKERS, arguments.int("thread", args.thread.id()), &args.view, out).await
+    let (catalog, window) = args.view.open().await?;
+    let arguments = Arguments::within(window).int("thread", args.thread.id());
+    show(&catalog, view::WORKERS, window, arguments, &args.view, out).await
 }
 
 pub(crate) async fn tasks(args: &TasksArgs, out: &mut Stdout) -> Result<()> {
-    let (catalog, arguments) = args.view.begin().await?;
+    let (catalog, window) = args.view.open().await?;
     let is_each = args.each || args.task.task.is_some();
     let view = if is_each && !args.by_type { view::TASKS } else { view::TASKS_BY_TYPE };
-    show(&catalog, view, arguments.int("task", args.task.task), &args.view, out).await
+    let arguments = Arguments::within(window).int("task", args.task.task);
+    show(&catalog, view, window, arguments, &args.view, out).await
 }
 
 pub(crate) async fn timeline(args: &TimelineArgs, out: &mut Stdout) -> Result<()> {
-    let catalog = args.view.open()?;
-    let window = args.view.range.within(&catalog).await?;
+    let (catalog, window) = args.view.open().await?;
     let drawn = args.view.query.format == Format::Table;
     let fitting = || (window.dur().saturating_add(timeline::columns() - 1)) / timeline::columns();
     let step = args.step.unwrap_or_else(|| if drawn { fitting().max(1) } else { defaults::hundredth(window) });
-    let arguments = arguments_of(window).int("step", step).int("thread", args.thread.id());
+    let arguments = Arguments::within(window).int("step", step).int("thread", args.thread.id());
     if !drawn {
-        return show(&catalog, view::TIMELINE, arguments, &args.view, out).await;
+        return show(&catalog, view::TIMELINE, window, arguments, &args.view, out).await;
     }
     let frames = view::TIMELINE.plan_each(catalog.opened(), &arguments).await?;
     for (frame, session) in frames.into_iter().zip(catalog.sessions()) {
@@ -200,11 +180,11 @@ pub(crate) async fn timeline(args: &TimelineArgs, out: &mut Stdout) -> Result<()
 pub(crate) async fn show(
     catalog: &Catalog,
     view: View,
+    window: Window,
     arguments: Arguments,
     args: &ViewArgs,
     out: &mut Stdout,
 ) -> Result<()> {
-    let window = window_of(&arguments);
     let frames = view.plan_each(catalog.opened(), &arguments).await?;
     let columns = view.header()?.columns;
     write::write(catalog, frames, args.query.format, shape(&view, &columns, window, args), out).await?;
@@ -222,51 +202,17 @@ pub(crate) fn shape<'a>(view: &View, columns: &'a [Item], window: Window, args: 
 
 /// The answer of a view without rows: `No events were lost in 6.02 s.`
 pub(crate) fn no_rows(view: &View, window: Window) -> String {
-    format!("{} in {}.", empty(view.name), human::nanos(window.dur()))
+    format!("{} in {}.", view.empty, human::nanos(window.dur()))
 }
 
 /// Reports on stderr if the view rests on streams that were recorded for a part of the time only.
 pub(crate) async fn note_coverage(catalog: &Catalog, view: &View, window: Window) -> Result<()> {
-    let note = recorded::shares(catalog, window).await?.and_then(|shares| recorded::note(view, &shares));
-    if let Some(note) = note {
+    let used = recorded::used(view);
+    if used.is_empty() {
+        return Ok(());
+    }
+    if let Some(note) = recorded::shares(catalog, window).await?.and_then(|shares| recorded::note(&used, &shares)) {
         let _ = writeln!(io::stderr(), "note: {note}");
     }
     Ok(())
-}
-
-/// The answer of a view without rows, without its end.
-fn empty(view: &str) -> &'static str {
-    match view {
-        "hotspots" | "cpu_flame" => "No CPU samples",
-        "hotspots_by" => "No CPU samples and no off-CPU intervals",
-        "off_cpu_flame" => "No off-CPU intervals",
-        "blocking" | "blocking_each" => "Nothing blocked a worker or kept it busy for longer than the thresholds",
-        "workers" | "timeline" => "No workers were observed",
-        "tasks" | "tasks_by_type" => "No tasks were observed",
-        "task_tree" => "No spawned tasks were observed",
-        "polls_histogram" | "critical_path" => "No polls were recorded",
-        "wake_latency" => "No wake-to-poll latencies were recorded",
-        "wake_chains" => "No wakes were recorded",
-        "run_queue" => "No thread waited for a CPU",
-        "blocking_pool" => "No jobs ran in the blocking pool",
-        "locks" => "No waits for locks",
-        "in_progress" => "No poll lasted long without an end",
-        "findings" => "No problems found",
-        "coverage" => "No stream was recorded",
-        "drops" => "No events were lost",
-        "overhead" => "The cost of hud was not recorded",
-        _ => "No rows",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_view_has_a_sentence_for_no_rows() {
-        for view in view::ALL {
-            assert_ne!(empty(view.name), "No rows", "{}", view.name);
-        }
-    }
 }

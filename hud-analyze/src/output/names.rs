@@ -1,6 +1,6 @@
 //! Names of functions and types in little room: shortened by their structure.
 
-use hud_functions::short_type;
+use hud_functions::{segments, short_type};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Whether a cell is a path of modules, types and functions.
@@ -65,28 +65,6 @@ pub(crate) fn least(name: &str) -> usize {
     }
     let mark = usize::from(segments.len() > 1);
     indent.len() + segments.last().map_or(0, |last| last.width() + mark).min(name.width())
-}
-
-/// The parts between `::` outside brackets.
-fn segments(name: &str) -> Vec<&str> {
-    let (mut depth, mut start, mut parts) = (0_usize, 0, Vec::new());
-    let bytes = name.as_bytes();
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'<' | b'(' | b'[' | b'{' => depth += 1,
-            b'>' | b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            b':' if depth == 0 && bytes.get(at + 1) == Some(&b':') => {
-                parts.push(name.get(start..at).unwrap_or_default());
-                start = at + 2;
-                at += 1;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    parts.push(name.get(start..).unwrap_or_default());
-    parts
 }
 
 #[cfg(test)]

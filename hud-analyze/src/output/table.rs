@@ -168,11 +168,13 @@ impl Table {
     /// their names. The first column, the first column of names and two columns of numbers stay.
     pub(crate) fn leave_out(&mut self, width: usize) -> Vec<String> {
         let mut left_out = Vec::new();
-        while self.least_width() > width {
+        let mut least: Vec<usize> = (0..self.columns.len()).map(|at| self.least(at)).collect();
+        while least.iter().sum::<usize>() + usize::from(GAP) * least.len().saturating_sub(1) > width {
             let ranks = self.ranks();
             let droppable = ranks.iter().enumerate().filter_map(|(at, rank)| Some((rank.as_ref()?, at)));
             // Of equal rank, the last.
             let Some((_, at)) = droppable.min_by_key(|(rank, at)| (**rank, std::cmp::Reverse(*at))) else { break };
+            least.remove(at);
             left_out.push(self.columns.remove(at).0);
             self.rows.iter_mut().for_each(|row| drop(row.remove(at)));
         }
@@ -205,13 +207,6 @@ impl Table {
 
     fn has_names(&self, column: usize) -> bool {
         self.rows.iter().filter_map(|row| row.get(column)).any(|cell| is_name(cell))
-    }
-
-    /// The width of the table if names are as short as they may be.
-    fn least_width(&self) -> usize {
-        let gaps = usize::from(GAP) * self.columns.len().saturating_sub(1);
-        let own = self.own_widths();
-        (0..self.columns.len()).map(|at| self.least(at).min(own.get(at).copied().unwrap_or(0))).sum::<usize>() + gaps
     }
 
     /// The width to which a column may be shortened.
@@ -289,6 +284,9 @@ impl Table {
         let mut widths = self.own_widths();
         let Some(total) = total else { return widths };
         let room = total.saturating_sub(usize::from(GAP) * self.columns.len().saturating_sub(1));
+        if widths.iter().sum::<usize>() <= room {
+            return widths;
+        }
         let least: Vec<_> = (0..self.columns.len()).map(|at| self.least(at)).collect();
         for limits in [least, vec![MIN_WIDTH; self.columns.len()]] {
             while widths.iter().sum::<usize>() > room {

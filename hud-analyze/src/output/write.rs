@@ -185,17 +185,21 @@ pub(crate) async fn write_rows(
     Ok(written)
 }
 
-/// Writes a table for people. A view's table leaves out columns that do not fit, and a note on stderr names them.
-fn print(mut table: Table, format: Format, shape: &Shape<'_>, out: &mut dyn Write) -> io::Result<()> {
+/// Writes a table for people.
+fn print(table: Table, format: Format, shape: &Shape<'_>, out: &mut dyn Write) -> io::Result<()> {
     if format == Format::Markdown {
         return table.markdown(out);
     }
     if shape.expanded {
         return table.blocks(out);
     }
-    let width = shape.width.filter(|_| !shape.columns.is_empty());
+    if shape.columns.is_empty() { table.print(shape.width, out) } else { print_fitting(table, shape.width, out) }
+}
+
+/// Writes a view's table without the columns that do not fit; a note on stderr names them.
+pub(crate) fn print_fitting(mut table: Table, width: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
     let left_out = width.map(|width| table.leave_out(width)).unwrap_or_default();
-    table.print(shape.width, out)?;
+    table.print(width, out)?;
     if !left_out.is_empty() {
         out.flush()?;
         let _ = writeln!(io::stderr(), "columns that do not fit: {}; --wide shows all", left_out.join(", "));

@@ -79,7 +79,7 @@ mod tests {
     fn a_default_that_cannot_be_understood_is_an_error_of_the_view() {
         let sql =
             "-- v: x\n--\n-- Parameters:\n--   $a  ns  a (default soon)\n--\n-- Columns:\n--   b  ns  b\nSELECT 1";
-        let error = View { name: "v", sql }.header().unwrap_err().to_string();
+        let error = View { name: "v", sql, empty: "" }.header().unwrap_err().to_string();
         assert!(error.contains("soon"), "{error}");
     }
 }

@@ -21,18 +21,22 @@ use hud_common::{
 pub use super::header::{Header, Item, Unit};
 use crate::{
     error::{Error, Result},
-    query::{defaults, materialize, opened::OpenSessions, segment_table::LABELS, session::Session, single_partition},
+    query::{
+        defaults, materialize, opened::OpenSessions, segment_table::LABELS, session::Session, single_partition,
+        window::Window,
+    },
     replay::Replay,
     source::location::Found,
 };
 
 macro_rules! views {
-    ($($(#[doc = $about:literal])+ $constant:ident = $name:literal;)+) => {
+    ($($(#[doc = $about:literal])+ $constant:ident = $name:literal, $empty:literal;)+) => {
         $(
             $(#[doc = $about])+
             pub const $constant: View = View {
                 name: $name,
                 sql: include_str!(concat!("../../../queries/", $name, ".sql")),
+                empty: $empty,
             };
         )+
         /// Every view.
@@ -42,51 +46,51 @@ macro_rules! views {
 
 views! {
     /// CPU time by function.
-    HOTSPOTS = "hotspots";
+    HOTSPOTS = "hotspots", "No CPU samples";
     /// Blocked and busy time inside polls, by culprit.
-    BLOCKING = "blocking";
+    BLOCKING = "blocking", "Nothing blocked a worker or kept it busy for longer than the thresholds";
     /// Blocked and busy intervals inside polls.
-    BLOCKING_EACH = "blocking_each";
+    BLOCKING_EACH = "blocking_each", "Nothing blocked a worker or kept it busy for longer than the thresholds";
     /// Polls that had not ended.
-    IN_PROGRESS = "in_progress";
+    IN_PROGRESS = "in_progress", "No poll lasted long without an end";
     /// Time of each worker by state.
-    WORKERS = "workers";
+    WORKERS = "workers", "No workers were observed";
     /// Tasks.
-    TASKS = "tasks";
+    TASKS = "tasks", "No tasks were observed";
     /// Tasks by type.
-    TASKS_BY_TYPE = "tasks_by_type";
+    TASKS_BY_TYPE = "tasks_by_type", "No tasks were observed";
     /// Time of each worker by state, in steps.
-    TIMELINE = "timeline";
+    TIMELINE = "timeline", "No workers were observed";
     /// Time by function, line, type, thread and state.
-    HOTSPOTS_BY = "hotspots_by";
+    HOTSPOTS_BY = "hotspots_by", "No CPU samples and no off-CPU intervals";
     /// CPU time by stack.
-    CPU_FLAME = "cpu_flame";
+    CPU_FLAME = "cpu_flame", "No CPU samples";
     /// Off-CPU time by stack.
-    OFF_CPU_FLAME = "off_cpu_flame";
+    OFF_CPU_FLAME = "off_cpu_flame", "No off-CPU intervals";
     /// Tasks with the tasks that spawned them.
-    TASK_TREE = "task_tree";
+    TASK_TREE = "task_tree", "No spawned tasks were observed";
     /// Histogram of poll durations.
-    POLLS_HISTOGRAM = "polls_histogram";
+    POLLS_HISTOGRAM = "polls_histogram", "No polls were recorded";
     /// Wake-to-poll latency.
-    WAKE_LATENCY = "wake_latency";
+    WAKE_LATENCY = "wake_latency", "No wake-to-poll latencies were recorded";
     /// Chains of tasks that wake each other.
-    WAKE_CHAINS = "wake_chains";
+    WAKE_CHAINS = "wake_chains", "No wakes were recorded";
     /// Events that delayed the slowest polls.
-    CRITICAL_PATH = "critical_path";
+    CRITICAL_PATH = "critical_path", "No polls were recorded";
     /// Run-queue latency.
-    RUN_QUEUE = "run_queue";
+    RUN_QUEUE = "run_queue", "No thread waited for a CPU";
     /// Tasks of the blocking pool.
-    BLOCKING_POOL = "blocking_pool";
+    BLOCKING_POOL = "blocking_pool", "No jobs ran in the blocking pool";
     /// Waits for locks, and their holders.
-    LOCKS = "locks";
+    LOCKS = "locks", "No waits for locks";
     /// Detected problems.
-    FINDINGS = "findings";
+    FINDINGS = "findings", "No problems found";
     /// Time in which each stream was recorded.
-    COVERAGE = "coverage";
+    COVERAGE = "coverage", "No stream was recorded";
     /// Lost events.
-    DROPS = "drops";
+    DROPS = "drops", "No events were lost";
     /// Overhead of hud itself.
-    OVERHEAD = "overhead";
+    OVERHEAD = "overhead", "The cost of hud was not recorded";
 }
 
 /// A view.
@@ -96,6 +100,8 @@ pub struct View {
     pub name: &'static str,
     /// Its SQL.
     pub sql: &'static str,
+    /// What people read if it has no rows, without the end of the sentence.
+    pub empty: &'static str,
 }
 
 impl View {
@@ -255,6 +261,11 @@ impl Default for Arguments {
 }
 
 impl Arguments {
+    /// The time range, for the parameters `from` and `to`.
+    pub(crate) fn within(window: Window) -> Self {
+        Arguments::default().int("from", window.from).int("to", window.to)
+    }
+
     /// Number of events below which a view's expressions that are marked `AS MATERIALIZED` are materialized. It does not
     /// change the result.
     pub fn with_few(mut self, events: u64) -> Self {

@@ -1,7 +1,6 @@
 //! Durations and times of day as text: `12.4 ms`, `14:03:20.123`.
 
-pub(super) use hud_common::units::decimal;
-pub use hud_common::units::{duration as human, parse_duration};
+pub(super) use hud_common::units::{duration as human, parse_duration, parse_offset};
 
 /// The time of day (UTC) of an instant in nanoseconds since the epoch, to the millisecond: `14:03:20.123`.
 pub fn clock(ts: i64) -> String {

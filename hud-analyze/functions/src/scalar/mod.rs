@@ -10,9 +10,9 @@ mod plain;
 use datafusion::{logical_expr::ScalarUDF, prelude::SessionContext};
 
 pub use self::{
-    duration::{clock, human, parse_duration},
+    duration::clock,
     moment::Moment,
-    names::short_type,
+    names::{segments, short_type},
 };
 use crate::SessionFacts;
 

@@ -171,6 +171,11 @@ enum Splitter {
     Equals,
 }
 
+/// The parts of a name between `::` outside brackets.
+pub fn segments(name: &str) -> Vec<&str> {
+    split(name, Splitter::Path)
+}
+
 /// The parts of a text between separators outside brackets.
 fn split(text: &str, by: Splitter) -> Vec<&str> {
     let separator = match by {

@@ -43,8 +43,8 @@ use hud_shell::Format;
 #[command(after_help = format!("{TIMES}\n
 Metrics: cpu, polls_rate, p50_poll, p99_poll, longest_poll, busy_share, busy_per_poll, blocked_per_poll, wait_per_poll,
 p50_wake, p99_wake, blocking_rate, blocking_share; METRIC:TYPE for one task type, cpu_share:FUNCTION for a function. Rates
-and shares refer to the time that was recorded. Shares of types and functions below 0.1 % on both sides are left out. A change is significant if its 95 % confidence interval, by bootstrap over
-blocks of time, does not contain 0.
+and shares refer to the time that was recorded. Shares of types and functions below 0.1 % on both sides are left out. A
+change is significant if its 95 % confidence interval, by bootstrap over blocks of time, does not contain 0.
 
 Examples:
   hud-analyze diff BEFORE AFTER
