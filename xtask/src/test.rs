@@ -54,36 +54,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let for_tests = |command: Command| if lints_at_once { linting(command) } else { command };
 
-    let mut tests = if nextest {
-        let mut tests = for_tests(cargo_nextest("run"));
-        tests.arg("--workspace").args(&args.runner);
-        tests
-    } else {
-        let mut tests = cargo("test");
-        tests.args(["--workspace", "--lib", "--bins", "--tests", "--"]).args(&args.runner);
-        tests
-    };
     // Builds of different profiles share the CPUs well: the programs' last steps, linking in particular, need only one.
     let (programs, duckdb) = steps.run("builds", || {
         std::thread::scope(|scope| {
             let programs = scope.spawn(|| Ok::<_, anyhow::Error>((targets::build_all()?, duckdb())));
-            let mut build = if nextest {
-                let mut build = for_tests(cargo_nextest("run"));
-                build.args(["--workspace", "--no-run"]);
-                build
-            } else {
-                // Some tests run examples, which cargo builds only for tests of every kind together.
-                let mut build = cargo("build");
-                build.args(["--workspace", "--examples"]);
-                build
+            // Some tests run examples, which `cargo test` builds only for tests of every kind together.
+            let (mut build, what) = match nextest {
+                true => (for_tests(cargo_nextest("run")), "--no-run"),
+                false => (cargo("build"), "--examples"),
             };
+            build.args(["--workspace", what]);
             let built = sh(&mut build);
             let programs = programs.join().map_err(|_| anyhow!("the build of the programs panicked"));
             built?;
             programs?
         })
     })?;
-    tests.env("HUD_TEST_TARGETS", programs);
+    let (mut tests, what): (_, &[&str]) = match nextest {
+        true => (for_tests(cargo_nextest("run")), &["--workspace"]),
+        false => (cargo("test"), &["--workspace", "--lib", "--bins", "--tests", "--"]),
+    };
+    tests.args(what).args(&args.runner).env("HUD_TEST_TARGETS", programs);
     match duckdb {
         Ok(python) => _ = tests.env("HUD_DUCKDB_PYTHON", python),
         Err(error) if required() => return Err(error),
