@@ -29,6 +29,8 @@ use crate::{
 const FIRST: u64 = 300_000_000;
 /// And the second: what does not move is known soon.
 const SECOND: u64 = 1_000_000_000;
+/// Longest interval while tasks are in a deadlock (ns): one in each range of 5 s that the rules judge.
+const STUCK: u64 = 4_000_000_000;
 /// Interval of full snapshots (ns).
 const FULL: u64 = 600_000_000_000;
 /// The share of one CPU that snapshots may take: 1 / this.
@@ -65,24 +67,39 @@ impl Pace {
         now >= self.full
     }
 
-    /// One was taken at `now`: it took this much CPU time, and so many rows.
-    fn taken(&mut self, now: u64, cost: u64, is_full: bool, rows: usize) {
+    /// One was taken at `now`.
+    fn taken(&mut self, now: u64, taken: &Taken) {
         let earned = now.saturating_sub(self.at) / SHARE;
         let credit = self.credit.saturating_add_unsigned(earned).min(CREDIT.cast_signed());
-        self.credit = credit.saturating_sub_unsigned(cost);
+        self.credit = credit.saturating_sub_unsigned(taken.cost);
         self.at = now;
         let debt = if self.credit < 0 { self.credit.unsigned_abs() } else { 0 };
         self.count = self.count.saturating_add(1);
-        let interval = if self.count == 1 { SECOND.min(self.interval) } else { self.interval };
+        let interval = match () {
+            () if self.count == 1 => SECOND.min(self.interval),
+            () if taken.is_stuck => STUCK.min(self.interval),
+            () => self.interval,
+        };
         // All tasks have rows anyway as recording begins, and each 10 minutes.
-        let of_rows =
-            if is_full { 0 } else { u64::try_from(rows).unwrap_or(u64::MAX).saturating_mul(1_000_000_000) / ROWS };
+        let changes = if taken.is_full { 0 } else { u64::try_from(taken.tasks).unwrap_or(u64::MAX) };
+        let of_rows = changes.saturating_mul(1_000_000_000) / ROWS;
         let pause = interval.max(debt.saturating_mul(SHARE)).max(of_rows);
         self.next = now.saturating_add(pause);
-        if is_full {
+        if taken.is_full {
             self.full = now.saturating_add(FULL);
         }
     }
+}
+
+/// A snapshot that was taken.
+struct Taken {
+    /// CPU time (ns).
+    cost: u64,
+    is_full: bool,
+    /// Tasks with rows.
+    tasks: usize,
+    /// Whether some of them are in a deadlock.
+    is_stuck: bool,
 }
 
 /// What to read, and how often.
@@ -96,7 +113,7 @@ pub(super) struct Plan {
 
 /// A request to the thread.
 enum Ask {
-    /// A snapshot now.
+    /// A snapshot now, of all tasks.
     Now,
     /// The next one is to have all tasks.
     Full,
@@ -161,7 +178,8 @@ fn run(plan: Plan, asked: &Receiver<Ask>, tell: &SyncSender<News>) {
                 is_full = true;
                 continue;
             }
-            Ok(Ask::Now) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Ask::Now) => is_full = true,
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let before = kernel::thread_cpu_time();
@@ -173,9 +191,11 @@ fn run(plan: Plan, asked: &Receiver<Ask>, tell: &SyncSender<News>) {
             Err(error) => return drop(tell.send(News::Failed(error.to_string()))),
         };
         let cost = kernel::thread_cpu_time().saturating_sub(before);
-        let rows = snapshot.tasks.len();
-        tracing::debug!(rows, is_full, cost_us = cost / 1000, "task states");
-        pace.taken(snapshot.read_at, cost, is_full, rows);
+        let tasks = &snapshot.tasks;
+        let is_stuck = tasks.iter().any(|task| task.cycle.is_some());
+        let taken = Taken { cost, is_full, tasks: tasks.len(), is_stuck };
+        tracing::debug!(tasks = taken.tasks, is_full, cost_us = cost / 1000, "task states");
+        pace.taken(snapshot.read_at, &taken);
         is_full = false;
         if tell.send(News::Snapshot(snapshot)).is_err() {
             return;
@@ -243,24 +263,32 @@ mod tests {
         Pace::new(Duration::from_secs(10), 0)
     }
 
+    fn taken(cost: u64, is_full: bool, tasks: usize) -> Taken {
+        Taken { cost, is_full, tasks, is_stuck: false }
+    }
+
     #[test]
     fn the_second_snapshot_comes_soon_and_others_at_the_interval() {
         let mut pace = pace();
         assert_eq!(pace.wait(0), Duration::from_nanos(FIRST));
         assert!(pace.is_full(FIRST));
-        pace.taken(FIRST, 5 * MS, true, 50_000);
+        pace.taken(FIRST, &taken(5 * MS, true, 50_000));
         assert_eq!(pace.next, FIRST + SECOND);
         assert!(!pace.is_full(pace.next) && pace.is_full(FIRST + FULL));
         let second = pace.next;
-        pace.taken(second, 5 * MS, false, 10);
+        pace.taken(second, &taken(5 * MS, false, 10));
         assert_eq!(pace.next, second + 10 * S);
+        // A deadlock is to be reported in each range that the rules judge.
+        let third = pace.next;
+        pace.taken(third, &Taken { is_stuck: true, ..taken(MS, false, 2) });
+        assert_eq!(pace.next, third + STUCK);
     }
 
     #[test]
     fn in_the_long_run_snapshots_take_their_share_of_a_cpu() {
         let (mut pace, mut cost) = (pace(), 0);
         while pace.next < 100_000 * S {
-            pace.taken(pace.next, 200 * MS, false, 0);
+            pace.taken(pace.next, &taken(200 * MS, false, 0));
             cost += 200 * MS;
         }
         let share = pace.next / SHARE;
@@ -271,7 +299,7 @@ mod tests {
     fn many_changes_make_snapshots_rare() {
         let (mut pace, mut rows) = (pace(), 0);
         while pace.next < 10_000 * S {
-            pace.taken(pace.next, MS, false, 10_000);
+            pace.taken(pace.next, &taken(MS, false, 10_000));
             rows += 10_000;
         }
         assert!(rows <= ROWS * (pace.next / S) + 10_000, "{rows} in {} s", pace.next / S);
