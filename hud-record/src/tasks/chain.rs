@@ -132,6 +132,14 @@ pub(super) enum Broken {
     Objects(BTreeSet<u64>),
 }
 
+/// A chain, with the memory outside of the task that was read for it.
+pub(super) struct Walked {
+    pub(super) chain: Chain,
+    pub(super) outside: Vec<(Span, Vec<u8>)>,
+    /// Whether some memory could not be read.
+    pub(super) has_gaps: bool,
+}
+
 /// The memory of one task, as far as it was read.
 pub(super) struct Walk<'a> {
     memory: &'a Memory,
@@ -143,6 +151,8 @@ pub(super) struct Walk<'a> {
     /// Memory outside of the task.
     chunks: Vec<(Span, Vec<u8>)>,
     bytes: u64,
+    /// Whether some memory could not be read: then the chain may change although what was read does not.
+    has_gaps: bool,
     /// Current depth, and types visited so far.
     inside: usize,
     looks: usize,
@@ -163,6 +173,17 @@ impl<'a> Walk<'a> {
         (at, cell): (u64, &'a [u8]),
         (of, offset): (TypeId, u64),
     ) -> Result<Chain, Broken> {
+        Self::walked(memory, types, load_bias, (at, cell), (of, offset)).map(|walk| walk.chain)
+    }
+
+    /// The same, with the memory that it depends on.
+    pub(super) fn walked(
+        memory: &'a Memory,
+        types: &'a Types,
+        load_bias: u64,
+        (at, cell): (u64, &'a [u8]),
+        (of, offset): (TypeId, u64),
+    ) -> Result<Walked, Broken> {
         let mut walk = Walk {
             memory,
             types,
@@ -171,6 +192,7 @@ impl<'a> Walk<'a> {
             cell,
             chunks: Vec::new(),
             bytes: 0,
+            has_gaps: false,
             inside: 0,
             looks: 0,
             awaited: BTreeSet::new(),
@@ -185,7 +207,7 @@ impl<'a> Walk<'a> {
         if !walk.is_unchanged() {
             return Err(Broken::Torn);
         }
-        Ok(walk.chain)
+        Ok(Walked { chain: walk.chain, outside: walk.chunks, has_gaps: walk.has_gaps })
     }
 
     /// Whether all memory that was read is unchanged.
@@ -481,12 +503,12 @@ impl<'a> Walk<'a> {
     }
 
     fn fetch(&mut self, at: u64, size: u64) -> bool {
-        let Some(end) = at.checked_add(size) else { return false };
-        if self.chunks.len() >= MOST_CHUNKS || self.bytes.saturating_add(size) > MOST_BYTES {
+        let has_room = self.chunks.len() < MOST_CHUNKS && self.bytes.saturating_add(size) <= MOST_BYTES;
+        let span = at.checked_add(size).filter(|_| has_room).map(|end| Span { start: at, end });
+        let Some((span, bytes)) = span.and_then(|span| Some((span, self.memory.bytes(span)?))) else {
+            self.has_gaps = true;
             return false;
-        }
-        let span = Span { start: at, end };
-        let Some(bytes) = self.memory.bytes(span) else { return false };
+        };
         self.bytes += size;
         self.chunks.push((span, bytes));
         true

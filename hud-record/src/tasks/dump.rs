@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     chain::{Broken, Chain, Types, Walk},
+    chains::Chains,
     layout::{Layouts, Root},
     memory::{MOST_PIECES, Memory, Span},
     roots::{self, Stack},
@@ -112,7 +113,7 @@ pub(super) struct Task {
     pub(super) at: u64,
     pub(super) is: Is,
     /// Where it waits; `None` if unknown, or if it does not wait.
-    pub(super) chain: Option<Chain>,
+    pub(super) chain: Option<Arc<Chain>>,
     /// The thread that runs the future by `block_on`; then it is no task and has no id.
     pub(super) thread: Option<(u32, String)>,
     /// Where it was spawned: known if built with `tokio_unstable`.
@@ -176,6 +177,8 @@ pub(crate) struct Reader {
     /// When the first dump began.
     began: Option<Instant>,
     most: Most,
+    /// For later dumps of the same process.
+    chains: Chains,
 }
 
 impl Reader {
@@ -213,6 +216,7 @@ impl Reader {
             load_bias,
             began: Some(began),
             most: MOST,
+            chains: Chains::default(),
         })
     }
 
@@ -247,6 +251,7 @@ impl Reader {
             load_bias,
             began: None,
             most,
+            chains: Chains::default(),
         })
     }
 
@@ -254,7 +259,10 @@ impl Reader {
     pub(crate) fn dump(&mut self) -> Result<Dump> {
         let began = self.began.take().unwrap_or_else(Instant::now);
         let deadline = Instant::now() + self.most.time;
-        let Reader { process, memory, vtables, sites, polls, resolver, threads, binary, load_bias, most, .. } = self;
+        let Reader {
+            process, memory, vtables, sites, polls, resolver, threads, binary, load_bias, most, chains, ..
+        } = self;
+        chains.begin();
         // A zombie has no binary.
         if std::fs::read_link(process.exe_path()).is_err() {
             return Err(Error::Exited(process.pid));
@@ -290,7 +298,7 @@ impl Reader {
             Some(binary) => resolver.layouts(binary, polls, objects, callers),
             None => Err("cannot read the file".into()),
         };
-        dump.read(memory, vtables, &scan.tasks, polls, &mut ask);
+        dump.read((memory, chains), vtables, &scan.tasks, polls, &mut ask);
         let by_id: HashMap<u64, &Found> = scan.tasks.iter().map(|found| (found.at, found)).collect();
         for task in &mut dump.tasks {
             let table = by_id.get(&task.at).and_then(|found| vtables.get(found.vtable));
@@ -308,7 +316,14 @@ impl Reader {
 
 impl Dump {
     /// Reads the tasks that were found.
-    fn read(&mut self, memory: &Memory, vtables: &Vtables, found: &[Found], polls: &[PollFn], ask: &mut Ask<'_>) {
+    fn read(
+        &mut self,
+        (memory, chains): (&Memory, &mut Chains),
+        vtables: &Vtables,
+        found: &[Found],
+        polls: &[PollFn],
+        ask: &mut Ask<'_>,
+    ) {
         let live: BTreeSet<usize> = found.iter().map(|f| f.vtable).collect();
         let tables = live.iter().filter_map(|&v| vtables.get(v));
         let wanted: BTreeMap<u64, u64> = tables.map(|t| (t.poll, t.id)).collect();
@@ -349,7 +364,7 @@ impl Dump {
         let mut todo: Vec<Found> = found.to_vec();
         for _ in 0..ROUNDS {
             let mut objects = BTreeSet::new();
-            todo = self.round(memory, vtables, &of, &todo, &mut objects);
+            todo = self.round((memory, chains), vtables, &of, &todo, &mut objects);
             if todo.is_empty() || Instant::now() >= self.deadline {
                 break;
             }
@@ -368,7 +383,7 @@ impl Dump {
     /// Reads tasks, and returns those that need more types, or for which there was no time.
     fn round(
         &mut self,
-        memory: &Memory,
+        (memory, chains): (&Memory, &mut Chains),
         vtables: &Vtables,
         of: &HashMap<usize, usize>,
         todo: &[Found],
@@ -382,9 +397,9 @@ impl Dump {
             }
             for (found, cell) in read(memory, vtables, batch) {
                 let Some(&of) = of.get(&found.vtable) else { continue };
-                let mut task = self.task(memory, found, of, cell.as_deref());
+                let mut task = self.task((memory, chains), found, of, cell.as_deref());
                 if matches!(task, Err(Broken::Torn)) {
-                    task = self.retry(memory, vtables, found, of);
+                    task = self.retry((memory, chains), vtables, found, of);
                 }
                 match task {
                     Ok(task) => self.tasks.extend(task),
@@ -443,7 +458,7 @@ impl Dump {
                 owner: 0,
                 at: 0,
                 is: Is::Suspended,
-                chain,
+                chain: chain.map(Arc::new),
                 thread: Some((stack.tid, hud_common::clean_name(&stack.name))),
                 spawned_at: None,
             });
@@ -453,7 +468,7 @@ impl Dump {
     /// The task whose memory was read, or `None` if it has ended.
     fn task(
         &self,
-        memory: &Memory,
+        (memory, chains): (&Memory, &mut Chains),
         found: Found,
         of: usize,
         cell: Option<&[u8]>,
@@ -464,7 +479,14 @@ impl Dump {
         }
         let cell = cell.ok_or(Broken::Torn)?;
         if let Some(TaskType { root: Some(root), kind: TaskKind::Task, .. }) = self.types.get(of) {
-            let chain = Walk::chain(memory, &self.layouts, self.load_bias, (found.at, cell), (root.of, root.offset))?;
+            let chain = match chains.get(memory, &found, cell) {
+                Some(chain) => chain,
+                None => {
+                    let from = (root.of, root.offset);
+                    let walked = Walk::walked(memory, &self.layouts, self.load_bias, (found.at, cell), from)?;
+                    chains.add(&found, cell, walked)
+                }
+            };
             if task.is == Is::Scheduled && chain.is_unresumed() {
                 task.is = Is::NeverPolled;
             }
@@ -475,7 +497,7 @@ impl Dump {
 
     fn retry(
         &self,
-        memory: &Memory,
+        (memory, chains): (&Memory, &mut Chains),
         vtables: &Vtables,
         found: Found,
         of: usize,
@@ -483,7 +505,7 @@ impl Dump {
         let mut last = Err(Broken::Torn);
         for _ in 0..TRIES {
             let Some((found, cell)) = read(memory, vtables, &[found]).pop() else { return Ok(None) };
-            last = self.task(memory, found, of, cell.as_deref());
+            last = self.task((memory, chains), found, of, cell.as_deref());
             if !matches!(last, Err(Broken::Torn)) {
                 break;
             }

@@ -8,7 +8,7 @@
 //!   sandboxed child;
 //! - `memory`: reads the target's memory without changing it;
 //! - `scan`: finds the tasks;
-//! - `chain`: walks from a task to the future that waits;
+//! - `chain`: walks from a task to the future that waits; `chains` keeps the chains of tasks that do not move;
 //! - `roots`: finds the futures that threads run by `block_on`, by such walks;
 //! - `spawn_sites`: where tasks were spawned, if the program records it;
 //! - `threads`: the threads with their stacks;
@@ -16,6 +16,7 @@
 //!   and `dot` write it; `states` is what a recording takes from it. Each uses those above it.
 
 mod chain;
+mod chains;
 mod current_tasks;
 mod debuginfo;
 mod dot;

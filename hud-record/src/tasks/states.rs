@@ -141,7 +141,7 @@ impl StateReader {
             let holders: Vec<_> = shape.iter().flat_map(|shape| view.holders(task, shape)).collect();
             let cycle = view.cycles.get(&index).copied();
             let poll = dump.types.get(task.of).map_or(0, |of| of.poll);
-            let hash = hash((task.is, poll, cycle), &holders, shape.as_deref().zip(task.chain.as_ref()));
+            let hash = hash((task.is, poll, cycle), &holders, shape.as_deref().zip(task.chain.as_deref()));
             let known = self.known.get(&who).filter(|known| known.hash == hash);
             let since = known.map_or(dump.read_at, |known| known.since);
             let is_new = known.is_none();
