@@ -6,7 +6,8 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -281,6 +282,36 @@ fn without_type_information_the_states_are_recorded_and_coverage_says_so() {
         let of: Vec<&Row> = rows.iter().filter(|row| row.task == own["id"].as_i64()).collect();
         assert!(matches!(of[..], [Row { stack: None, branches: 0, .. }]), "{own}: {of:?}");
         assert_eq!(of[0].state, "suspended", "{own}");
+    }
+}
+
+/// A session has the state of all tasks, although nothing changed since the one before.
+#[test]
+fn each_session_of_a_store_has_all_tasks() {
+    if !may_trace() {
+        return;
+    }
+    let (target, _) = zoo(&program("zoo"), &["many", "50", "1"]);
+    let tmp = tempfile::tempdir().unwrap();
+    let mut command = hud_record();
+    command.args(["--pid", &target.pid().to_string(), "--headless", "--state", "1s", "--session-every", "3s"]);
+    command.arg("--store").arg(tmp.path());
+    let mut recorder = Recorder::spawn(command);
+    let sessions = || -> Vec<PathBuf> {
+        let hosts = fs::read_dir(tmp.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut all: Vec<_> = hosts.flat_map(|host| fs::read_dir(host).unwrap().map(|e| e.unwrap().path())).collect();
+        all.sort();
+        all
+    };
+    let has_states = |session: &PathBuf| session.join("task_states").exists();
+    until("three sessions with states", || sessions().iter().filter(|session| has_states(session)).count() >= 3);
+    assert!(recorder.stop().success(), "{}", recorder.said());
+    for session in sessions().iter().filter(|session| has_states(session)) {
+        let recording = Recording::open(session);
+        let (rows, taken) = (rows(&recording), snapshots(&recording));
+        assert!(rows.iter().all(|row| row.ts == taken[0].0), "{taken:?}");
+        assert_eq!(rows.iter().filter_map(|row| row.task).collect::<BTreeSet<_>>().len(), 50, "{rows:?}");
+        recording.assert_names();
     }
 }
 

@@ -134,8 +134,8 @@ struct Run<'a> {
     epoch: EpochClock,
     /// Reads the state of all tasks, once the target's tokio is known.
     states: Option<TaskStates>,
-    /// When it was last read, or since when it has been (CLOCK_MONOTONIC).
-    states_read: u64,
+    /// When it was last read in this session (CLOCK_MONOTONIC); `None` before the first snapshot with all tasks.
+    states_read: Option<u64>,
     started: Instant,
     /// During the first second, as the user waits for the first rows.
     raised: Option<RaisedPriority>,
@@ -181,7 +181,7 @@ impl<'a> Run<'a> {
             disk_drops: 0,
             epoch,
             states,
-            states_read: 0,
+            states_read: None,
             started: Instant::now(),
             raised: Some(raised),
         })
@@ -279,9 +279,12 @@ impl<'a> Run<'a> {
             states.ask();
         }
         match states.news() {
+            // It was taken for the session before; the next one is full.
+            Some(task_states::News::Snapshot(snapshot))
+                if self.states_read.is_none() && !(snapshot.is_full && self.live.has_begun(snapshot.read_at)) => {}
             Some(task_states::News::Snapshot(snapshot)) => {
                 self.live.states_read(self.states_read, snapshot.read_at, &snapshot.gaps);
-                self.states_read = snapshot.read_at;
+                self.states_read = Some(snapshot.read_at);
                 self.drain.task_states(snapshot, &self.live.out);
             }
             Some(task_states::News::Failed(why)) => {
@@ -364,6 +367,7 @@ impl<'a> Run<'a> {
         self.attachment.baseline = baseline;
         self.attachment.report_tasks_again()?;
         self.states.iter().for_each(TaskStates::repeat);
+        self.states_read = None;
         self.live.without(self.attachment.probes.left_out());
         self.epoch = EpochClock::new(&self.live);
         self.closing = Some(close_aside(closing)?);

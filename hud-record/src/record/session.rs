@@ -234,6 +234,11 @@ impl LiveSession {
         self.writer.status()
     }
 
+    /// Whether it had begun at an instant (CLOCK_MONOTONIC).
+    pub(super) fn has_begun(&self, at: u64) -> bool {
+        at > self.began
+    }
+
     /// Corrects its begin.
     pub(super) fn started_at(&mut self, began: u64) {
         (self.began, self.covered) = (began, began);
@@ -321,9 +326,9 @@ impl LiveSession {
         self.out.send(&mut coverage);
     }
 
-    /// Writes that the state of all tasks was read at `read_at`, and before that at `last`, or not in this session.
-    pub(super) fn states_read(&self, last: u64, read_at: u64, gaps: &[String]) {
-        let began = last.max(self.began).min(read_at);
+    /// Writes that the state of all tasks was read at `read_at`, and before that at `last`.
+    pub(super) fn states_read(&self, last: Option<u64>, read_at: u64, gaps: &[String]) {
+        let began = last.unwrap_or(self.began).min(read_at);
         let reason = if gaps.is_empty() { Text::Borrowed(session::STILL_ON) } else { gaps.join("; ").into() };
         self.states(began, read_at - began, reason);
     }

@@ -112,6 +112,7 @@ pub(super) struct Plan {
 }
 
 /// A request to the thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
     /// A snapshot now, of all tasks.
     Now,
@@ -167,6 +168,10 @@ impl TaskStates {
 
 fn run(plan: Plan, asked: &Receiver<Ask>, tell: &SyncSender<News>) {
     let mut pace = Pace::new(plan.interval, kernel::now());
+    // Neither do the files that it reads delay the first rows. The first snapshot is full, whatever is asked meanwhile.
+    if asked.recv_timeout(pace.wait(kernel::now())) == Err(RecvTimeoutError::Disconnected) {
+        return;
+    }
     let mut reader = match StateReader::open(&plan.process, plan.polls, &plan.names_from, plan.sources) {
         Ok(reader) => reader,
         Err(error) => return drop(tell.send(News::Failed(error.to_string()))),

@@ -87,6 +87,8 @@ pub(crate) struct TaskState {
 pub(crate) struct Snapshot {
     /// When the tasks were read (ns of CLOCK_MONOTONIC).
     pub(crate) read_at: u64,
+    /// Whether it has all tasks.
+    pub(crate) is_full: bool,
     pub(crate) tasks: Vec<TaskState>,
     /// What could not be read.
     pub(crate) gaps: Vec<String>,
@@ -129,7 +131,7 @@ impl StateReader {
     pub(crate) fn read(&mut self, is_full: bool) -> Result<Snapshot> {
         let dump = self.reader.dump()?;
         self.count += 1;
-        let mut snapshot = Snapshot { read_at: dump.read_at, tasks: Vec::new(), gaps: dump.notes.clone() };
+        let mut snapshot = Snapshot { read_at: dump.read_at, is_full, gaps: dump.notes.clone(), ..Snapshot::default() };
         if dump.detail == Detail::Types {
             snapshot.gaps.push("no await stacks: the binary has no type information".into());
         }
