@@ -204,6 +204,46 @@ fn on_a_made_up_session() {
         finding(T0 + 5 * SECOND, "short_sleeps", 15 * MS + 1, None),
     ]);
     assert_eq!(recorded_findings(&session.path, T0, T0 + SECOND).len(), 2, "those of the time range");
+    // Four polls in progress, observed each second; the last ones have ended.
+    session.add::<format::InProgressColumns>((0..24).map(|n| format::InProgressRow {
+        ts: T0 + n / 4 * SECOND,
+        lasted: (n / 4 + n % 4) * SECOND,
+        since: (n % 2 == 0).then_some(T0 - n % 4 * SECOND),
+        tid: if n % 4 < 2 { W0 } else { W1 },
+        worker: None,
+        task_id: if n % 4 == 0 { HOG } else { n % 4 },
+        type_id: (n % 4 != 1).then_some(3),
+        state: if n % 3 == 0 { "running" } else { "blocked" }.into(),
+        stack_id: (n % 4 != 2).then_some(1 + n % 4),
+        estimated: n % 4 == 3,
+        ended: n == 23,
+    }));
+    // Two snapshots, of tasks that wait for each other in a ring, one that waits for two futures, and a thread.
+    session.add::<format::TaskStateColumns>((0..40).map(|n| format::TaskStateRow {
+        ts: T0 + n / 20 * 4 * SECOND,
+        since: T0 + n % 3 * SECOND - 2 * SECOND,
+        task_id: (n % 20 != 19).then_some(n % 20 - i64::from(n % 20 == 7)),
+        tid: (n % 20 == 19).then_some(W1),
+        type_id: (n % 4 != 1).then_some(1 + n % 3),
+        state: if n % 20 == 3 { "running" } else { "suspended" }.into(),
+        branch: i32::from(n % 20 == 7),
+        branches: 1,
+        stack_id: (n % 5 != 4).then_some(1 + n % 8),
+        resource: ["mutex", "timer", "io"].get(usize::try_from(n % 4).unwrap()).map(|kind| (*kind).into()),
+        address: (n % 4 != 1).then_some(n % 6),
+        deadline: None,
+        detail: (n % 6 != 5).then(|| format!("number {}", n % 6).into()),
+        holder_task_id: (n % 4 == 0).then_some((n + 1) % 10),
+        holder_tid: (n % 4 == 2).then_some(W1),
+        cycle: (n % 8 == 0).then_some(n % 20 / 10),
+        spawn_file: None,
+        spawn_line: None,
+    }));
+    session.add::<format::CoverageColumns>([
+        covered("task_states", T0 - SECOND, T0),
+        covered("task_states", T0, T0 + 4 * SECOND),
+        covered("in_progress", T0, T0 + 10 * SECOND),
+    ]);
     compare(&session.path);
 }
 

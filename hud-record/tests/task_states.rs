@@ -195,6 +195,14 @@ fn the_deadlock_is_a_finding(recording: &Recording, session: &Path, (one, other)
         let (place, there) = (["function", "file", "line"].map(|c| &of[c]), wait(holder));
         assert_eq!(place, ["function", "file", "line"].map(|c| &there[format!("holder_{c}")]), "{of:#}");
     }
+    let deadlocks = support::analyze(&["deadlocks", "--task", &one.to_string()], session);
+    assert_eq!((deadlocks[0]["tasks"].as_i64(), deadlocks.as_array().unwrap().len()), (Some(2), 1), "{deadlocks:#}");
+    let said = deadlocks[0]["waits"].as_str().unwrap();
+    assert!(
+        said.starts_with(&format!("{one} zoo::transfer_ab in zoo::transfer_ab at hud-record/examples/zoo.rs:")),
+        "{said}"
+    );
+    assert!(said.ends_with(&format!(" waits for {one}")) && deadlocks[0]["snapshots"].as_i64() >= Some(2), "{said}");
     let places = support::analyze(&["suspended"], session);
     let place = places.as_array().unwrap().iter().find(|p| p["function"] == "zoo::transfer_ab").unwrap();
     assert_eq!((place["tasks"].as_i64(), place["deadlocked"].as_i64()), (Some(1), Some(1)), "{place:#}");

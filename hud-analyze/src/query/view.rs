@@ -57,6 +57,8 @@ views! {
     SUSPENDED = "suspended", "No snapshot of all tasks with one that waits";
     /// Tasks that wait for other tasks.
     WAIT_GRAPH = "wait_graph", "No snapshot of all tasks with one that certainly waits for another";
+    /// Tasks that wait for each other.
+    DEADLOCKS = "deadlocks", "No snapshot of all tasks found a deadlock";
     /// Time of each worker by state.
     WORKERS = "workers", "No workers were observed";
     /// Tasks.

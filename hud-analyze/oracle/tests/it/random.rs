@@ -25,6 +25,7 @@ const ORDER: &[(&str, &str, bool)] = &[
     ("cpu_flame", "weight", true),
     ("critical_path", "slow", false),
     ("coverage", "stream", false),
+    ("deadlocks", "lasted", true),
     ("drops", "lost", true),
     ("hotspots", "self", true),
     ("hotspots_by", "time", true),

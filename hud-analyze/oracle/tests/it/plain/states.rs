@@ -31,16 +31,22 @@ impl Data {
         self.task_type(row.type_id.or(self.type_id(row.task_id)))
     }
 
-    /// The place to which a wait is attributed.
+    /// The place to which a wait is attributed; its type where there is no function.
     fn await_place(&self, row: &TaskStateRow) -> Place {
+        let (function, file, line) = self.code_of_wait(row);
+        let function = function.or_else(|| self.type_of_state(row).map(|of| of.name.to_string()));
+        (function.unwrap_or_else(|| "<unknown>".into()), file, line)
+    }
+
+    /// The code to which a wait is attributed.
+    fn code_of_wait(&self, row: &TaskStateRow) -> (Option<String>, Option<String>, Option<i32>) {
         let frames: Vec<_> = self.frames_of(row.stack_id).iter().filter_map(|id| self.frame(Some(*id))).collect();
         let named = || frames.iter().filter(|frame| frame.function.is_some());
         let of = |origin: &str| named().find(|frame| frame.origin.as_deref() == Some(origin));
         let frame = of("own").or_else(|| of("dependency")).or_else(|| named().next_back());
         let function = frame.and_then(|frame| frame.function.as_deref()).map(ToOwned::to_owned);
-        let function = function.or_else(|| self.type_of_state(row).map(|of| of.name.to_string()));
         let file = frame.and_then(|frame| frame.file.as_deref()).map(ToOwned::to_owned);
-        (function.unwrap_or_else(|| "<unknown>".into()), file, frame.and_then(|frame| frame.line))
+        (function, file, frame.and_then(|frame| frame.line))
     }
 }
 
@@ -102,6 +108,45 @@ pub(super) fn wait_graph(data: &Data, args: &Args) -> Vec<Value> {
             "holder_function": holder_function, "holder_file": holder_file, "holder_line": holder_line,
             "task_type": name(row), "holder_type": of.and_then(|of| name(of)), "tid": row.tid,
             "holder_tid": row.holder_tid, "address": row.address, "ts": at,
+        }));
+    }
+    found
+}
+
+pub(super) fn deadlocks(data: &Data, args: &Args) -> Vec<Value> {
+    let mut cycles: BTreeMap<i64, Vec<&TaskStateRow>> = BTreeMap::new();
+    for row in data.task_states.iter().filter(|row| args.holds(row.ts)) {
+        if let Some(cycle) = row.cycle {
+            cycles.entry(cycle).or_default().push(row);
+        }
+    }
+    let mut found = Vec::new();
+    for (cycle, rows) in cycles {
+        if args.task.is_some() && rows.iter().all(|row| row.task_id != args.task) {
+            continue;
+        }
+        let taken: BTreeSet<i64> = rows.iter().map(|row| row.ts).collect();
+        let (first, last) = (taken.first().unwrap(), taken.last().unwrap());
+        let mut newest: Vec<_> = rows.iter().filter(|row| row.ts == *last).collect();
+        newest.sort_by_key(|row| (row.task_id.is_none(), row.task_id, row.tid, row.branch));
+        let since = newest.iter().map(|row| row.since).max().unwrap();
+        let who = |task: Option<i64>, tid: Option<i32>| match (task, tid) {
+            (Some(task), _) => task.to_string(),
+            (None, Some(tid)) => format!("thread {tid}"),
+            (None, None) => "?".into(),
+        };
+        let wait = |row: &TaskStateRow| {
+            let name = data.type_of_state(row).map_or("<unknown>", |of| of.name.as_ref());
+            let (function, file, line) = data.code_of_wait(row);
+            let at = file.zip(line).map_or_else(String::new, |(file, line)| format!(" at {file}:{line}"));
+            let function = function.unwrap_or_else(|| "<unknown>".into());
+            let (of, holder) = (who(row.task_id, row.tid), who(row.holder_task_id, row.holder_tid));
+            format!("{of} {name} in {function}{at} waits for {holder}")
+        };
+        let waits: Vec<String> = newest.iter().map(|row| wait(row)).collect();
+        found.push(json!({
+            "cycle": cycle, "tasks": newest.len(), "lasted": last - since, "waits": waits.join("; "),
+            "snapshots": taken.len(), "since": since, "first_ts": first, "ts": last,
         }));
     }
     found
