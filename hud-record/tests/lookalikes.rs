@@ -60,7 +60,7 @@ fn said(build: &str, mode: &str, polls: &str) -> Said {
     let dir = tempfile::tempdir().unwrap();
     let session = dir.path().join("session");
     let target = Target::start(&program(&format!("{build}lookalikes")), &[mode]);
-    record(target.pid(), &session, &["--duration", "3", "--polls", polls]);
+    record(target.pid(), &session, &["--duration", "2", "--polls", polls]);
     target.stop();
     let mut tailer = Tailer::open(
         &session,
