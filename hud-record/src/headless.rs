@@ -54,6 +54,8 @@ pub struct Headless {
     pub plan: Plan,
     /// The probes' share of the target's CPU time.
     pub budget: f64,
+    /// Interval of snapshots of all tasks; `None` for no snapshots.
+    pub state: Option<Duration>,
     /// When segments are sealed.
     pub roll: RollPolicy,
     /// How much to keep.
@@ -130,6 +132,7 @@ impl Headless {
             duration: self.duration,
             plan: self.plan,
             budget: self.budget,
+            state: self.state,
             roll: self.roll,
             keep: self.keep,
             every: self.every,
