@@ -13,6 +13,7 @@ mod aggregate;
 mod blocking;
 mod code;
 mod entities;
+mod filter;
 #[cfg(feature = "session")]
 mod found;
 mod histogram;
@@ -23,6 +24,7 @@ mod index_cache;
 mod ingest;
 mod names;
 mod partial;
+mod progress;
 mod rule;
 mod rules;
 mod scene;
