@@ -131,9 +131,10 @@ pub(super) fn intervals(data: &Data, args: &Args) -> Vec<(Held, Place, Option<St
     let running = running.map(|p| (p.tid, p.task, p.type_id, p.ts, p.end, p.busy, Some(p.lasted)));
     for (tid, task, type_id, ts, end, dur, in_progress) in ended.chain(running) {
         if dur >= args.threshold {
-            let within = data.samples.iter().filter(|s| {
-                args.holds(s.ts) && s.tid == tid && s.task_id == Some(task) && ts <= s.ts && s.ts < end
-            });
+            let within = data
+                .samples
+                .iter()
+                .filter(|s| args.holds(s.ts) && s.tid == tid && s.task_id == Some(task) && ts <= s.ts && s.ts < end);
             if within.clone().any(|s| data.is_in_place(s.stack_id)) {
                 continue;
             }

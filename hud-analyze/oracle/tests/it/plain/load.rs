@@ -59,8 +59,10 @@ fn seen(data: &Data, args: &Args, progress: &Progress, tid: i32) -> Option<(i64,
 
 /// A thread's time between two moments of the window.
 fn load(data: &Data, args: &Args, progress: &Progress, tid: i32, from: i64, to: i64) -> Load {
-    let mut load =
-        Load { observed: seen(data, args, progress, tid).map_or(0, |(a, b)| overlap(a, b, from, to)), ..Load::default() };
+    let mut load = Load {
+        observed: seen(data, args, progress, tid).map_or(0, |(a, b)| overlap(a, b, from, to)),
+        ..Load::default()
+    };
     let intervals = data.off_cpu.iter().filter(|o| o.tid == tid).map(|o| {
         load.waiting += overlap(ready(o), o.ts + o.dur, from, to);
         (o.ts, ready(o), o.ts + o.dur, is_sleep(o) && asleep(o) >= MS, o.stack_id, o.task_id)

@@ -62,11 +62,11 @@ pub(super) fn locks(data: &Data, args: &Args) -> Vec<Value> {
         let row = OffCpuRow { ts, dur, tid, cpu, state, task_id, stack_id, run_queue, waker_tid, intervals };
         (row, s.type_id.or(data.type_id(task_id)), Some(s.lasted))
     });
-    let now: Vec<_> = now
-        .filter(|(_, type_id, _)| data.task_type(*type_id).is_none_or(|of| of.kind != "worker"))
-        .collect();
+    let now: Vec<_> =
+        now.filter(|(_, type_id, _)| data.task_type(*type_id).is_none_or(|of| of.kind != "worker")).collect();
     let ended = sleeps.iter().copied().filter(|o| args.holds(o.ts));
-    let waits = ended.map(|o| (o, data.type_id(o.task_id), None)).chain(now.iter().map(|(o, of, lasted)| (o, *of, *lasted)));
+    let waits =
+        ended.map(|o| (o, data.type_id(o.task_id), None)).chain(now.iter().map(|(o, of, lasted)| (o, *of, *lasted)));
     let mut groups: BTreeMap<_, Vec<(&OffCpuRow, Option<i64>)>> = BTreeMap::new();
     for (wait, type_id, lasted) in waits.filter(|(o, ..)| args.is_wanted(o.task_id, o.tid)) {
         let Some(kind) = lock(data, wait.stack_id) else { continue };
