@@ -13,6 +13,10 @@
 -- asleep, `stuck_poll` if not. By type and function; of several threads, the sentence is about the longest. Polls inside
 -- `block_in_place` do not count, and tasks of unknown type count as in blocking_each.sql. `value` is the longest.
 --
+-- lock_cycle: tasks that waited for each other, or for themselves, at the last snapshot of all tasks in the range that found
+-- it, and at those for more than $stuck before it (table `task_states`, column `cycle`): a warning. `value` is the time since
+-- the first snapshot that found all of them there; `count` is the number of tasks, of which the sentence names three.
+--
 -- long_poll: polls of a type of task that held their worker (blocked or busy: `dur - run_queue`) for more than $long_poll;
 -- a warning if the longest held it for more than $very_long_poll. A sleep inside a task of more than $long_poll counts if no
 -- poll around it was recorded. CPU samples do not count: between two of them, a task may have any number of short polls.

@@ -38,7 +38,8 @@ Examples:
   hud-record my-server --headless --store /var/lib/hud --wait --keep-size 50GiB
                                                        as a service: a session a day and a start of my-server
 
-Signals: Ctrl-C and SIGTERM end in order, a second one at once; SIGUSR1 seals all segments now; SIGHUP does nothing.
+Signals: Ctrl-C and SIGTERM end in order, a second one at once; SIGUSR1 seals all segments now; SIGUSR2
+reads the state of all tasks now; SIGHUP does nothing.
 
 Exit codes: 0 done, 1 failed, or rows were lost to a full disk (the rest of the session is complete), 2 usage, 77 no permission or no
 eBPF here.";
@@ -82,6 +83,9 @@ pub struct RecordArgs {
     /// Overhead budget of the probes with --polls auto, in percent of the target's CPU time
     #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = percent)]
     pub budget: f64,
+    /// Interval at which the state of all tasks is read from the target's memory (off: never)
+    #[arg(long, value_name = "INTERVAL", default_value = "10s", value_parser = interval)]
+    pub state: Interval,
     /// Size of rows in memory at which a segment is sealed; less if --keep-size is small
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub roll_size: u64,
@@ -146,6 +150,26 @@ fn percent(text: &str) -> Result<f64, String> {
     match number.parse::<f64>() {
         Ok(n) if n > 0.0 && n <= 100.0 => Ok(n / 100.0),
         _ => Err("a share such as 2%, above 0 and up to 100%".into()),
+    }
+}
+
+/// How often something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interval {
+    /// Never.
+    Off,
+    /// At this interval.
+    Every(Duration),
+}
+
+/// `off`, or a duration of a second or more.
+fn interval(text: &str) -> Result<Interval, String> {
+    if text == "off" {
+        return Ok(Interval::Off);
+    }
+    match hud_common::units::parse_std(text) {
+        Ok(interval) if interval >= Duration::from_secs(1) => Ok(Interval::Every(interval)),
+        _ => Err("`off`, or a time such as 10s, of 1s or more".into()),
     }
 }
 
@@ -249,6 +273,10 @@ impl RecordArgs {
                 no_btf: self.no_btf,
             },
             budget: self.budget,
+            state: match self.state {
+                Interval::Off => None,
+                Interval::Every(interval) => Some(interval),
+            },
             roll: RollPolicy { bytes: roll_bytes, age: self.roll_age, ..RollPolicy::default() },
             keep: Keep { bytes: self.keep_size, age: self.keep_age },
             every: self.session_every.map_or(Every::Day, Every::Interval),
@@ -314,6 +342,13 @@ mod tests {
             assert!(error.ends_with("planted is a symbolic link of user 65534"), "{error}");
             assert!(!private.join("store").exists());
         }
+    }
+
+    #[test]
+    fn parses_intervals() {
+        assert_eq!(interval("off"), Ok(Interval::Off));
+        assert_eq!(interval("10s"), Ok(Interval::Every(Duration::from_secs(10))));
+        assert!(interval("10ms").is_err() && interval("often").is_err());
     }
 
     #[test]

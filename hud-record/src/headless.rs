@@ -54,6 +54,8 @@ pub struct Headless {
     pub plan: Plan,
     /// The probes' share of the target's CPU time.
     pub budget: f64,
+    /// Interval of snapshots of all tasks; `None` for no snapshots.
+    pub state: Option<Duration>,
     /// When segments are sealed.
     pub roll: RollPolicy,
     /// How much to keep.
@@ -130,6 +132,7 @@ impl Headless {
             duration: self.duration,
             plan: self.plan,
             budget: self.budget,
+            state: self.state,
             roll: self.roll,
             keep: self.keep,
             every: self.every,
@@ -208,8 +211,14 @@ fn short_name(process: &Process) -> String {
     crate::inspect::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
 }
 
-/// `<data dir>/hud/<name>-<local time>-<pid>`, in the home of the user who called sudo.
+/// The session's folder in [`sessions_folder`]: `<name>-<local time>-<pid>`.
 pub(crate) fn default_session(process: &Process, owner: Option<Owner>) -> Result<PathBuf> {
+    let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();
+    Ok(sessions_folder(owner)?.join(format!("{}-{now}-{}", short_name(process), process.pid)))
+}
+
+/// `<data dir>/hud`, in the home of the user who called sudo.
+pub(crate) fn sessions_folder(owner: Option<Owner>) -> Result<PathBuf> {
     use etcetera::BaseStrategy as _;
     let data = match owner.and_then(|o| o.home()) {
         Some(home) => home.join(".local/share"),
@@ -219,6 +228,5 @@ pub(crate) fn default_session(process: &Process, owner: Option<Owner>) -> Result
             })?
             .data_dir(),
     };
-    let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();
-    Ok(data.join("hud").join(format!("{}-{now}-{}", short_name(process), process.pid)))
+    Ok(data.join("hud"))
 }

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 use sd_notify::NotifyState;
 use signal_hook::{
-    consts::{SIGHUP, SIGUSR1, TERM_SIGNALS},
+    consts::{SIGHUP, SIGUSR1, SIGUSR2, TERM_SIGNALS},
     flag,
 };
 use tracing_subscriber::EnvFilter;
@@ -28,11 +28,12 @@ use crate::{
 pub struct Control {
     stop: Arc<AtomicBool>,
     seal: Arc<AtomicBool>,
+    state: Arc<AtomicBool>,
 }
 
 impl Control {
-    /// Handles signals: Ctrl-C and SIGTERM stop in order, and a second one at once; SIGUSR1 seals all logs; SIGHUP does
-    /// nothing, as there is nothing to reopen.
+    /// Handles signals: Ctrl-C and SIGTERM stop in order, and a second one at once; SIGUSR1 seals all logs; SIGUSR2
+    /// reads the state of all tasks; SIGHUP does nothing, as there is nothing to reopen.
     pub fn by_signals() -> Result<Self> {
         let control = Control::default();
         let failed = |source| Error::Io { action: "handle signals", source };
@@ -42,6 +43,7 @@ impl Control {
             flag::register(signal, Arc::clone(&control.stop)).map_err(failed)?;
         }
         flag::register(SIGUSR1, Arc::clone(&control.seal)).map_err(failed)?;
+        flag::register(SIGUSR2, Arc::clone(&control.state)).map_err(failed)?;
         flag::register(SIGHUP, Arc::default()).map_err(failed)?;
         Ok(control)
     }
@@ -67,6 +69,11 @@ impl Control {
     /// Makes hud end.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the state of all tasks is to be read now; true once per request.
+    pub fn take_state(&self) -> bool {
+        self.state.swap(false, Ordering::Relaxed)
     }
 
     /// Whether all logs are to be sealed now; true once per request.

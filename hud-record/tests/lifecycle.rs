@@ -183,6 +183,7 @@ fn the_verifier_accepts_every_program() {
             every: Default::default(),
             previous: None,
             owner: None,
+            state: None,
             keep_bpf: false,
             sandbox: Some(env!("CARGO_BIN_EXE_hud-record").into()),
         };

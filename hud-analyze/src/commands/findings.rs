@@ -205,6 +205,7 @@ impl Finding<'_> {
         let of_task = || of("task", self.int("task_id"));
         Some(match self.rule()? {
             Rule::StuckThread | Rule::StuckPoll => ("in-progress", String::new()),
+            Rule::LockCycle => ("wait-graph", String::new()),
             Rule::LongPoll | Rule::ShortSleeps => ("blocking", of_task()),
             Rule::WorkerBlocked => ("blocking", of("thread", self.int("tid"))),
             Rule::CpuStarved => ("run-queue", String::new()),

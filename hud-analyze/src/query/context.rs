@@ -102,7 +102,7 @@ pub(crate) fn facts(sessions: &[Session]) -> Result<SessionFacts> {
         facts.start = facts.start.min(manifest.start);
         let mut end = manifest.end;
         // The recorder was killed, or still records.
-        for table in [Table::Polls, Table::OffCpu, Table::Samples, Table::InProgress] {
+        for table in [Table::Polls, Table::OffCpu, Table::Samples, Table::InProgress, Table::TaskStates] {
             if manifest.end.is_none() {
                 let keys = session.table(table).map(|segments| segments.keys()).transpose();
                 let keys = keys.map_err(|error| Error::from(&*error))?.flatten();

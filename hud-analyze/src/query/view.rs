@@ -53,6 +53,10 @@ views! {
     BLOCKING_EACH = "blocking_each", "Nothing blocked a worker or kept it busy for longer than the thresholds";
     /// Polls that had not ended.
     IN_PROGRESS = "in_progress", "No poll lasted long without an end";
+    /// Where tasks wait.
+    SUSPENDED = "suspended", "No snapshot of all tasks with one that waits";
+    /// Tasks that wait for other tasks.
+    WAIT_GRAPH = "wait_graph", "No snapshot of all tasks with one that certainly waits for another";
     /// Time of each worker by state.
     WORKERS = "workers", "No workers were observed";
     /// Tasks.

@@ -41,7 +41,7 @@ impl Window {
             Ok(keys.map_err(|error| Error::from(&*error))?.flatten())
         };
         let (mut first, mut last): (Option<i64>, Option<i64>) = (None, None);
-        for table in [Table::Polls, Table::OffCpu, Table::Samples, Table::Tasks, Table::InProgress] {
+        for table in [Table::Polls, Table::OffCpu, Table::Samples, Table::Tasks, Table::InProgress, Table::TaskStates] {
             if let Some((least, greatest)) = keys(table)? {
                 first = Some(first.map_or(least, |first| first.min(least)));
                 last = last.max(Some(greatest));

@@ -22,7 +22,7 @@ use crate::source::{
 const OPEN: usize = 128;
 
 /// The tables that partials are counted from, without tables of names.
-pub(super) const EVENTS: [Table; 12] = [
+pub(super) const EVENTS: [Table; 13] = [
     Table::Polls,
     Table::OffCpu,
     Table::Samples,
@@ -35,6 +35,7 @@ pub(super) const EVENTS: [Table; 12] = [
     Table::Overhead,
     Table::Process,
     Table::InProgress,
+    Table::TaskStates,
 ];
 /// Tables whose pages at the limits of a range are narrowed to the rows that overlap it: with few rows per second, a page covers
 /// minutes. `tasks` is not among them: a task in the range may have its row before it.
@@ -63,6 +64,7 @@ pub(super) fn columns(table: Table) -> &'static [&'static str] {
         Table::InProgress => {
             &["ts", "lasted", "since", "tid", "task_id", "type_id", "state", "stack_id", "estimated", "ended"]
         }
+        Table::TaskStates => &["ts", "since", "task_id", "tid", "type_id", "stack_id", "cycle"],
         Table::Process => &["ts", "cpu_user", "cpu_sys", "rss", "threads", "fds", "cpu_others", "throttled"],
         _ => &[],
     }

@@ -576,6 +576,13 @@ impl Buckets {
         }
     }
 
+    /// Adds a row of `task_states` of a task in a deadlock.
+    pub fn deadlocked(&mut self, row: super::Deadlocked) {
+        if let Some(place) = self.at(row.ts) {
+            place.partial.deadlocked.push(row);
+        }
+    }
+
     /// Adds a row of `wakes`.
     pub fn wake(&mut self, ts: i64, task: TaskId, by: Option<TaskId>) {
         self.wakes(core::iter::once((ts, task, by)));

@@ -9,9 +9,9 @@ use arrow::{
 };
 
 use super::{
-    Bucket, Buckets, Ended, Frame, FrameId, Histogram, InProgress, Merge as _, Name, Names, OffCpuRow, Origin, PollRow,
-    PollState, Resolution, Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, TaskDetail, TaskId, TaskKind,
-    TaskOutcome, TaskType, Thread, Tid, TypeId, Window,
+    Bucket, Buckets, Deadlocked, Ended, Frame, FrameId, Histogram, InProgress, Merge as _, Name, Names, OffCpuRow,
+    Origin, PollRow, PollState, Resolution, Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, TaskDetail,
+    TaskId, TaskKind, TaskOutcome, TaskType, Thread, Tid, TypeId, Window,
 };
 
 /// Maximum number of tasks with a known type or spawn. Beyond it, those with the smallest ids, the oldest, are discarded unless
@@ -284,6 +284,7 @@ impl Ingest {
             Table::Process => self.process(&columns),
             Table::Coverage => self.coverage(&columns),
             Table::InProgress => self.in_progress(&columns),
+            Table::TaskStates => self.task_states(&columns),
             Table::Drops => self.drops(&columns),
             Table::Overhead => self.overhead(&columns),
             _ => None,
@@ -475,6 +476,28 @@ impl Ingest {
                 stack: stack.get(row).map(StackId),
                 is_estimated: estimated.value(row),
             });
+        }
+        Some(())
+    }
+
+    /// Of tasks in deadlocks. One in a deadlock waits for one future only.
+    fn task_states(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (ts, since, cycle) = (columns.longs("ts")?, columns.longs("since")?, columns.nullable("cycle"));
+        let (task, tid) = (columns.nullable("task_id"), columns.nullable_ints("tid"));
+        let (type_id, stack) = (columns.nullable("type_id"), columns.nullable("stack_id"));
+        for (row, (ts, since)) in ts.iter().zip(since).enumerate() {
+            if let Some(cycle) = cycle.get(row) {
+                self.saw(*ts);
+                self.buckets.deadlocked(Deadlocked {
+                    cycle,
+                    ts: *ts,
+                    task: task.get(row).map(TaskId),
+                    tid: int_at(tid, row).map(Tid),
+                    since: *since,
+                    type_id: type_id.get(row).map(TypeId),
+                    stack: stack.get(row).map(StackId),
+                });
+            }
         }
         Some(())
     }

@@ -12,6 +12,7 @@
 mod aggregate;
 mod blocking;
 mod code;
+mod deadlocks;
 mod entities;
 mod filter;
 #[cfg(feature = "session")]
@@ -45,6 +46,7 @@ use hud_session as session;
 use hud_wire as wire;
 
 pub use aggregate::{Buckets, OffCpuRow, PollRow, Resolution, SampleRow};
+pub use deadlocks::{DEADLOCKED_PER_BUCKET, Deadlocked};
 pub use entities::{Frame, Origin, Role, SpawnedBy, TaskKind, TaskType, Thread};
 pub use histogram::{Counts, Distribution, Histogram};
 pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};

@@ -59,6 +59,8 @@ pub struct Partial {
     pub marks: Kept<Mark, MARKS_PER_BUCKET>,
     /// Polls in progress, by `ts`; the first [`IN_PROGRESS_PER_BUCKET`].
     pub in_progress: Kept<InProgress, IN_PROGRESS_PER_BUCKET>,
+    /// Tasks in deadlocks, by `ts`; the first [`DEADLOCKED_PER_BUCKET`](super::DEADLOCKED_PER_BUCKET).
+    pub deadlocked: Kept<super::Deadlocked, { super::DEADLOCKED_PER_BUCKET }>,
 }
 
 /// Sums over any number of buckets.
@@ -574,7 +576,7 @@ merge! {
     On { sum: [on], max: [reason], each: [] }
     OverheadSums { sum: [rows, probes, without_probes, cpu, bytes, events], max: [rss], each: [] }
     ProcessSums { sum: [rows, user, sys, others_rows, others, throttled], max: [last], each: [] }
-    Partial { sum: [], max: [], each: [sums, sleeps, long_polls, marks, in_progress] }
+    Partial { sum: [], max: [], each: [sums, sleeps, long_polls, marks, in_progress, deadlocked] }
 }
 
 impl Merge for TaskSums {
@@ -729,12 +731,13 @@ impl Partial {
         self.long_polls.settle();
         self.marks.settle();
         self.in_progress.settle();
+        self.deadlocked.settle();
     }
 
     /// Number of entries, as a measure of memory.
     pub fn len(&self) -> usize {
         let lists = [self.sleeps.items.len(), self.long_polls.items.len(), self.marks.items.len()];
-        self.sums.len() + lists.iter().sum::<usize>() + self.in_progress.items.len()
+        self.sums.len() + lists.iter().sum::<usize>() + self.in_progress.items.len() + self.deadlocked.items.len()
     }
 
     /// Whether there is none.

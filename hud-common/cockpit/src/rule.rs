@@ -9,6 +9,8 @@ pub enum Rule {
     StuckThread,
     /// A poll in progress is long, and its thread is not asleep.
     StuckPoll,
+    /// Tasks wait for each other.
+    LockCycle,
     /// A long poll.
     LongPoll,
     /// Polls with a long run-queue latency.
@@ -35,9 +37,10 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 13] = [
+    pub const ALL: [Rule; 14] = [
         Rule::StuckThread,
         Rule::StuckPoll,
+        Rule::LockCycle,
         Rule::LongPoll,
         Rule::CpuStarved,
         Rule::WakeDelay,
@@ -56,6 +59,7 @@ impl Rule {
         match self {
             Rule::StuckThread => "stuck_thread",
             Rule::StuckPoll => "stuck_poll",
+            Rule::LockCycle => "lock_cycle",
             Rule::LongPoll => "long_poll",
             Rule::CpuStarved => "cpu_starved",
             Rule::WakeDelay => "wake_delay",
@@ -80,6 +84,7 @@ impl Rule {
         match self {
             Rule::StuckThread => "Worker stuck asleep in a poll",
             Rule::StuckPoll => "Poll does not end",
+            Rule::LockCycle => "Deadlock of tasks",
             Rule::LongPoll => "Long polls",
             Rule::CpuStarved => "Polls waited for a CPU",
             Rule::WakeDelay => "Woken tasks waited for a worker",
@@ -97,7 +102,7 @@ impl Rule {
     /// The figure that the rule compares with its threshold.
     pub const fn figure(self) -> &'static str {
         match self {
-            Rule::StuckThread | Rule::StuckPoll => "lasts",
+            Rule::StuckThread | Rule::StuckPoll | Rule::LockCycle => "lasts",
             Rule::LongPoll | Rule::CpuStarved | Rule::LockOwnerAsleep => "longest",
             Rule::WakeDelay => "p99",
             Rule::CpuShare => "share",
@@ -117,7 +122,7 @@ impl Rule {
             Rule::WakeDelay => "wake",
             Rule::CpuShare => "sample",
             Rule::ShortSleeps => "sleep",
-            Rule::TasksGrow | Rule::SelfWaking => "task",
+            Rule::LockCycle | Rule::TasksGrow | Rule::SelfWaking => "task",
             Rule::LockOwnerAsleep => "wait",
             Rule::WorkerBlocked | Rule::Imbalance | Rule::PoolSaturated => return None,
         })
@@ -133,6 +138,10 @@ impl Rule {
             Rule::StuckPoll => {
                 "no other task of its worker runs meanwhile: look for a loop that cannot end, or move the computation off the \
                  runtime"
+            }
+            Rule::LockCycle => {
+                "they never end: take locks in the same order everywhere, and hold none across an .await that needs another \
+                 task to get it"
             }
             Rule::LongPoll => {
                 "move blocking calls to spawn_blocking or use their async equivalents; move long computations off the \

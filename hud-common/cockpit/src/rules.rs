@@ -12,6 +12,7 @@ use super::{
     PollState, PollSums, Role, Rule, Sleep, Status, TaskId, TaskKind, Thread, Tid, TypeId, Value, Worker, Workers,
     blocking::{Held, place, stack_within},
     code::PlaceNo,
+    deadlocks,
     scene::{self, Scene},
 };
 use crate::wire::Stream;
@@ -23,6 +24,7 @@ pub(super) fn findings(
     coverage: &Coverage,
 ) -> Vec<Finding> {
     let mut found = stuck(scene);
+    found.extend(deadlocks::findings(scene));
     found.extend(long_polls(scene, intervals));
     found.extend(cpu_shares(scene));
     found.extend(short_sleeps(scene));
@@ -216,12 +218,12 @@ fn evidence(what: &str, value: Value, threshold: Option<Value>) -> Evidence {
     Evidence { what: what.into(), value, threshold }
 }
 
-fn name_of(scene: &Scene<'_>, id: Option<TypeId>) -> String {
+pub(super) fn name_of(scene: &Scene<'_>, id: Option<TypeId>) -> String {
     scene.type_ref(id).map_or_else(|| "a task of unknown type".to_string(), |t| t.name.to_string())
 }
 
 /// Code for a sentence: `function (file.rs:12)`, without the folders.
-fn code(place: &Place) -> String {
+pub(super) fn code(place: &Place) -> String {
     let file = place.file.as_ref().map(|f| f.rsplit('/').next().unwrap_or(f).to_string());
     match (file, place.line) {
         (Some(file), Some(line)) => format!("{} ({file}:{line})", place.function),

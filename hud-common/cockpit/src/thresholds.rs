@@ -111,7 +111,7 @@ thresholds! {
     self_wakes_share: Thousandths = 500,
     /// duration of a wait for a lock whose holder slept, at least 1 ms
     lock_wait: Nanos = MILLI,
-    /// duration of a poll in progress that is a warning
+    /// duration of a poll in progress, or of a deadlock of tasks, that is a warning
     stuck: Nanos = 1_000 * MILLI,
     /// minimum time for which a thread or a stream was observed
     observed: Nanos = 500 * MILLI,

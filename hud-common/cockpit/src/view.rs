@@ -139,6 +139,7 @@ impl<'a> Scene<'a> {
         });
         names.prepare(parts.iter().flat_map(|(_, p)| p.sleeps.items()).filter_map(|s| s.stack));
         names.prepare(parts.iter().flat_map(|(_, p)| p.in_progress.items()).filter_map(|p| p.stack));
+        names.prepare(parts.iter().flat_map(|(_, p)| p.deadlocked.items()).filter_map(|d| d.stack));
         names.prepare(parts.iter().flat_map(|(_, p)| p.marks.items()).filter_map(|m| m.stack));
         names.prepare(parts.iter().flat_map(|(_, p)| p.sums.short.keys()).filter_map(|(_, _, stack)| *stack));
         let (threads, polled, in_place) = (BTreeMap::new(), Vec::new(), BTreeSet::new());

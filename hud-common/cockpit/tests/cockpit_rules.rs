@@ -217,6 +217,44 @@ fn a_poll_in_progress_that_computes() {
     assert_eq!(program.findings(), []);
 }
 
+/// Two tasks in a deadlock, found by snapshots at `since` and `at`.
+fn deadlock(program: &mut Program, at: i64, since: i64) {
+    for task in [11, 21] {
+        program.buckets.deadlocked(Deadlocked {
+            cycle: 11,
+            ts: T0 + at,
+            task: Some(TaskId(task)),
+            tid: None,
+            since: T0 + since,
+            type_id: Some(TypeId(task / 10)),
+            stack: Some(StackId(1)),
+        });
+    }
+}
+
+#[test]
+fn tasks_that_wait_for_each_other() {
+    let mut program = Program::new();
+    deadlock(&mut program, 300 * MS, 300 * MS);
+    assert_eq!(program.found(Rule::LockCycle), None, "one snapshot is no proof");
+    deadlock(&mut program, 1_350 * MS, 300 * MS);
+    let found = program.found(Rule::LockCycle).unwrap();
+    assert_eq!((found.severity, found.count, found.is_estimated), (Status::Warning, Some(2), false));
+    assert_eq!(
+        found.sentence,
+        "2 tasks have waited for each other for at least 1.05 s: app::type_1 (11) in app::own (own.rs:7), app::type_2 (21) \
+         in app::own (own.rs:7)"
+    );
+    assert_eq!(
+        evidence(&found),
+        [("lasts", Value::Nanos(1_050 * MS), Some(Value::Nanos(SECOND))), ("tasks", Value::Count(2), None)]
+    );
+    assert_eq!((found.jump.task, found.jump.ts), (Some(TaskId(11)), Some(T0 + 300 * MS)));
+    // One of them has moved since.
+    deadlock(&mut program, 1_900 * MS, 1_900 * MS);
+    assert_eq!(program.found(Rule::LockCycle), None);
+}
+
 #[test]
 fn a_poll_in_progress_that_keeps_no_worker_is_not_stuck() {
     let mut program = Program::new();

@@ -33,11 +33,15 @@ pub struct Reference {
 pub const REFERENCES: &[Reference] = &[
     Reference { from: Table::OffCpu, column: "stack_id", to: Table::Stacks },
     Reference { from: Table::Samples, column: "stack_id", to: Table::Stacks },
+    Reference { from: Table::InProgress, column: "stack_id", to: Table::Stacks },
+    Reference { from: Table::TaskStates, column: "stack_id", to: Table::Stacks },
     Reference { from: Table::Stacks, column: "frame_ids", to: Table::Frames },
     Reference { from: Table::Frames, column: "module_id", to: Table::Modules },
     Reference { from: Table::Polls, column: "type_id", to: Table::TaskTypes },
     Reference { from: Table::Tasks, column: "type_id", to: Table::TaskTypes },
     Reference { from: Table::Spawns, column: "type_id", to: Table::TaskTypes },
+    Reference { from: Table::InProgress, column: "type_id", to: Table::TaskTypes },
+    Reference { from: Table::TaskStates, column: "type_id", to: Table::TaskTypes },
 ];
 
 /// Opens a sealed segment and checks that it has the table's columns; nullable ones may be missing.

@@ -144,7 +144,7 @@ tables! {
         cpu: i32,
         /// Part of `dur` in which the thread was asleep (ns).
         blocked: i64,
-        /// Part of `dur` in which it was runnable without a CPU (ns).
+        /// Part of `dur` in which it was runnable without a CPU (ns): in a run queue, or on a virtual CPU that the hypervisor did not run (steal time).
         run_queue: i64,
         /// Wake-to-poll latency: time from the wake that led to the poll to `ts` (ns); null if wakes are not recorded.
         wake_delay: Option<i64>,
@@ -288,6 +288,46 @@ tables! {
         ended: bool,
     }
 
+    /// The state of a task when the recorder read all tasks of the target from its memory (a snapshot): as recording begins, a second later, and then at intervals (`--state`). A task has rows in the first snapshot that finds it and in each that differs from the one before: in its state, await stack, resource or holder. All tasks have rows in the first snapshot and in the first after each 10 minutes, and tasks in a deadlock in every one. So a task's state at some time is that of its newest rows by then, unless that is `gone`; rows older than 20 minutes before the last snapshot are not needed. Snapshots are taken at the ends of the ranges of the stream `task_states` in `coverage`, whose reason says what could not be read; without that stream there were none.
+    TaskStates = "task_states" by ts, TaskStateRow, TaskStateColumns {
+        /// Time of the snapshot (ns since the Unix epoch).
+        ts: i64,
+        /// Time of the first snapshot from which on the task was found in this same state, await stack and resource each time (ns since the Unix epoch). It may have been polled between two snapshots.
+        since: i64,
+        /// Tokio's task id; null for a future that a thread runs by `block_on`.
+        task_id: Option<i64>,
+        /// The thread that runs it by `block_on`; null for a task.
+        tid: Option<i32>,
+        /// Its type; null if unknown, and for `block_on`.
+        type_id: Option<i64>,
+        /// `running` (or it changed while it was read), `scheduled` (woken and in a queue), `suspended` (waiting), `never_polled`, `finished` (its handle still exists), `cancelled` (and not dropped yet), or `gone` (no longer found: it has ended, or, for `block_on`, its thread was running).
+        state: Text,
+        /// Number of the row among those of the task and `ts`, from 0: a task that waits for several futures at once has a row for each of the first eight different ones.
+        branch: i32,
+        /// Number of futures for which it waits; 0 if none is known.
+        branches: i32,
+        /// Await stack: the future that waits, then the functions that await it, each with the line of its `.await`. Null if unknown.
+        stack_id: Option<i64>,
+        /// What it waits for: `mutex`, `rwlock_read`, `rwlock_write`, `semaphore`, `mpsc_send` (room in a channel), `mpsc_receive`, `once_cell`, `notify`, `oneshot`, `broadcast`, `task` (its end), `join_set`, `timer`, `io`; null if unknown.
+        resource: Option<Text>,
+        /// Address of the resource, by which tasks that wait for the same one are recognized; null for timers.
+        address: Option<i64>,
+        /// End of a timer (ns since the Unix epoch), as the row was written.
+        deadline: Option<i64>,
+        /// The resource in words, such as a lock's content or a socket's addresses.
+        detail: Option<Text>,
+        /// Task that certainly holds the lock, that receives from the channel, or whose end is awaited; null if there is none, or if it is not known.
+        holder_task_id: Option<i64>,
+        /// The same for a future that a thread runs by `block_on`: the thread.
+        holder_tid: Option<i32>,
+        /// Number of a deadlock: the smallest id of the tasks that wait for each other in a cycle. Null if the task is in none.
+        cycle: Option<i64>,
+        /// Source file of the `spawn` call; null unless the program was built with `tokio_unstable`.
+        spawn_file: Option<Text>,
+        /// Its line.
+        spawn_line: Option<i32>,
+    }
+
     /// A type of task: the future that was spawned.
     TaskTypes = "task_types" by type_id, TaskTypeRow, TaskTypeColumns {
         /// Type.
@@ -323,7 +363,7 @@ tables! {
         frame_id: i64,
         /// Mapped file; null if the address is in none.
         module_id: Option<i64>,
-        /// Address in the file's own address space (runtime address if there is no module).
+        /// Address in the file's own address space (runtime address if there is no module; 0 in an await stack).
         address: i64,
         /// Function, demangled; null if it has no name.
         function: Option<Text>,

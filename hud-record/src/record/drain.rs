@@ -12,8 +12,8 @@ use bytemuck::Zeroable as _;
 use hud_common::{
     session::{
         Clock, Columns as _, EndColumns, EndRow, InProgressColumns, InProgressRow, OffCpuColumns, OffCpuRow,
-        PollColumns, PollRow, SampleColumns, SampleRow, SpawnColumns, SpawnRow, TaskColumns, TaskRow, Text,
-        WakeColumns, WakeRow,
+        PollColumns, PollRow, SampleColumns, SampleRow, SpawnColumns, SpawnRow, TaskColumns, TaskRow, TaskStateColumns,
+        Text, WakeColumns, WakeRow,
     },
     unwind::Outcome,
     wire::{
@@ -26,12 +26,13 @@ use super::{
     activity::{Activities, Activity},
     queue::BatchSender,
     stacks::{NewStack, StackTable},
+    task_states,
     threads::Threads,
 };
 use crate::{
     inspect::{Mapping, PollFn, TaskKind, Tokio},
     kernel,
-    tasks::{RunningTask, WorkerLoops},
+    tasks::{AwaitStack, RunningTask, Snapshot, WorkerLoops},
 };
 
 /// State of a row that sums up off-CPU intervals, so that no rule takes its duration for one interval's.
@@ -69,6 +70,7 @@ pub(super) struct Drain {
     types: HashMap<u64, usize>,
     stacks: StackTable,
     in_progress: InProgressColumns,
+    task_states: TaskStateColumns,
     polls: PollColumns,
     off_cpu: OffCpuColumns,
     samples: SampleColumns,
@@ -114,6 +116,7 @@ impl Drain {
             types: HashMap::new(),
             stacks: StackTable::new(mappings, namer),
             in_progress: InProgressColumns::default(),
+            task_states: TaskStateColumns::default(),
             polls: PollColumns::default(),
             off_cpu: OffCpuColumns::default(),
             samples: SampleColumns::default(),
@@ -162,7 +165,8 @@ impl Drain {
             .add(&mut self.wakes)
             .add(&mut self.spawns)
             .add(&mut self.ends)
-            .add(&mut self.in_progress);
+            .add(&mut self.in_progress)
+            .add(&mut self.task_states);
     }
 
     /// Events whose stack was not kept.
@@ -513,6 +517,28 @@ impl Drain {
 
     pub(super) fn in_progress(&mut self, row: InProgressRow) {
         self.in_progress.push(row);
+    }
+
+    /// Adds the rows of a snapshot of all tasks.
+    pub(super) fn task_states(&mut self, snapshot: Snapshot, out: &BatchSender) {
+        let ts = self.epoch(snapshot.read_at);
+        let mut columns = std::mem::take(&mut self.task_states);
+        for task in snapshot.tasks {
+            task_states::add_rows(task, ts, self, &mut columns);
+            if columns.len() >= BATCH_ROWS {
+                out.send(&mut columns);
+            }
+        }
+        self.task_states = columns;
+    }
+
+    /// The type of the tasks with this poll function (runtime address).
+    pub(super) fn type_at(&self, poll: u64) -> Option<i64> {
+        self.type_id(self.poll_addresses.get(&poll).copied())
+    }
+
+    pub(super) fn await_stack_id(&mut self, stack: &AwaitStack) -> Option<i64> {
+        self.stacks.await_id(stack)
     }
 
     fn task_id(&self, id: u64) -> Option<i64> {

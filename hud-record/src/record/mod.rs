@@ -31,6 +31,7 @@ mod stacks;
 mod status;
 mod store;
 mod switches;
+mod task_states;
 mod threads;
 mod vitals;
 mod writer;

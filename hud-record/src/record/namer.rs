@@ -26,13 +26,14 @@ use hud_common::session::{
 use super::{
     drop_log::CAPACITY,
     queue::BatchSender,
-    stacks::{NewStack, Unwind},
+    stacks::{NewFrames, NewStack, Unwind},
 };
 use crate::{
     error::{Error, Result},
     inspect::{Mapping, Process, clean},
     kernel,
     symbols::{BinaryId, KernelSymbols, ModuleKind, ResolvedAddress, ResolvedFrame, Resolver, Sources, is_kernel},
+    tasks::{AwaitFrame, AwaitStack},
 };
 
 /// Addresses whose frames are kept; stacks end before further ones, and `drops` counts their missing frames.
@@ -115,6 +116,8 @@ struct Names {
     /// Read when the first kernel address is seen.
     kernel: Option<(i64, Option<KernelSymbols>)>,
     known: HashMap<u64, Known>,
+    /// Functions of await stacks whose rows are written.
+    awaits: HashMap<AwaitFrame, i64>,
     next_frame: i64,
     most_addresses: usize,
     clock: Clock,
@@ -145,6 +148,7 @@ impl Names {
             looked: Instant::now(),
             kernel: None,
             known: HashMap::new(),
+            awaits: HashMap::new(),
             next_frame: 1,
             most_addresses: MAX_ADDRESSES,
             clock,
@@ -215,7 +219,8 @@ impl Names {
     fn ask(&mut self, stacks: &[NewStack]) {
         let mut wanted: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
         for stack in stacks {
-            for (depth, &address) in stack.addresses.iter().enumerate() {
+            let NewFrames::Addresses(addresses) = &stack.frames else { continue };
+            for (depth, &address) in addresses.iter().enumerate() {
                 let address = if depth == 0 { address } else { address.wrapping_sub(1) };
                 if !is_kernel(address)
                     && !self.known.contains_key(&address)
@@ -234,16 +239,25 @@ impl Names {
     }
 
     fn name(&mut self, stack: NewStack) {
-        let mut frame_ids = Vec::with_capacity(stack.addresses.len());
-        let mut unwind = stack.unwind;
+        let NewStack { stack_id, frames, unwind } = stack;
+        let (frame_ids, unwind) = match frames {
+            NewFrames::Addresses(addresses) => self.frames_of(&addresses, unwind),
+            NewFrames::Await(functions) => self.await_frames(&functions, unwind),
+        };
+        self.stack_rows.push(StackRow { stack_id, frame_ids, unwind: Text::Borrowed(unwind.name()) });
+    }
+
+    /// The frames of a stack of addresses.
+    fn frames_of(&mut self, addresses: &[u64], mut unwind: Unwind) -> (Vec<i64>, Unwind) {
+        let mut frame_ids = Vec::with_capacity(addresses.len());
         // A caller is identified by its return address, which may already belong to the next line or function, so the
         // address before it is used. The leaf did not call, nor did code interrupted by a signal or by an entry into
         // the kernel.
         let mut is_exact = true;
-        for (depth, &pc) in stack.addresses.iter().enumerate() {
+        for (depth, &pc) in addresses.iter().enumerate() {
             let Some(mut known) = self.frames_at(if is_exact { pc } else { pc.wrapping_sub(1) }) else {
                 unwind = Unwind::Truncated;
-                self.lost += stack.addresses.len() - depth;
+                self.lost += addresses.len() - depth;
                 break;
             };
             let is_signal_return = known.is_signal_return && !is_exact;
@@ -251,10 +265,34 @@ impl Names {
                 known = there;
             }
             frame_ids.extend_from_slice(&known.frames);
-            let next = stack.addresses.get(depth + 1);
+            let next = addresses.get(depth + 1);
             is_exact = is_signal_return || is_kernel(pc) && next.is_some_and(|&next| !is_kernel(next));
         }
-        self.stack_rows.push(StackRow { stack_id: stack.stack_id, frame_ids, unwind: Text::Borrowed(unwind.name()) });
+        (frame_ids, unwind)
+    }
+
+    /// The frames of an await stack.
+    fn await_frames(&mut self, functions: &AwaitStack, mut unwind: Unwind) -> (Vec<i64>, Unwind) {
+        let mut frame_ids = Vec::with_capacity(functions.len());
+        for (depth, function) in functions.iter().enumerate() {
+            let frame = match self.awaits.get(function) {
+                Some(frame) => *frame,
+                None if self.awaits.len() >= self.most_addresses => {
+                    unwind = Unwind::Truncated;
+                    self.lost += functions.len() - depth;
+                    break;
+                }
+                None => {
+                    let AwaitFrame { function: name, file, line, origin } = function.clone();
+                    let name = ResolvedFrame { function: Some(name), file, line, ..ResolvedFrame::default() };
+                    let frame = self.frame(None, 0, name, 0, origin);
+                    self.awaits.insert(function.clone(), frame);
+                    frame
+                }
+            };
+            frame_ids.push(frame);
+        }
+        (frame_ids, unwind)
     }
 
     /// The frames at an address; `None` if there are too many addresses.

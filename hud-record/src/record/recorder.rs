@@ -19,6 +19,7 @@ use super::{
     settings::{Destination, Every, Keep, Settings},
     status::{End, News, Outcome},
     store::host_name,
+    task_states::{self, TaskStates},
 };
 use crate::{
     error::{Error, Result},
@@ -131,6 +132,10 @@ struct Run<'a> {
     closing: Option<JoinHandle<Result<Outcome>>>,
     disk_drops: u64,
     epoch: EpochClock,
+    /// Reads the state of all tasks, once the target's tokio is known.
+    states: Option<TaskStates>,
+    /// When it was last read, or since when it has been (CLOCK_MONOTONIC).
+    states_read: u64,
     started: Instant,
     /// During the first second, as the user waits for the first rows.
     raised: Option<RaisedPriority>,
@@ -165,6 +170,7 @@ impl<'a> Run<'a> {
         attachment.search_workers(&mut drain, SEARCH_FIRST);
         live.without(attachment.probes.left_out());
         let epoch = EpochClock::new(&live);
+        let states = start_states(&attachment, &live, settings);
         Ok(Run {
             settings,
             attachment,
@@ -174,6 +180,8 @@ impl<'a> Run<'a> {
             closing: None,
             disk_drops: 0,
             epoch,
+            states,
+            states_read: 0,
             started: Instant::now(),
             raised: Some(raised),
         })
@@ -202,7 +210,9 @@ impl<'a> Run<'a> {
                     // Names before the rows that refer to them.
                     self.live.task_types(&tokio);
                     self.drain.learned(&tokio);
+                    self.states = start_states(&self.attachment, &self.live, self.settings);
                 }
+                self.take_states(control);
                 self.attachment.search_workers(&mut self.drain, SEARCH_FOR);
                 self.attachment.look_at_polls(&mut self.drain);
                 self.drain.flush(&self.live.out);
@@ -256,8 +266,31 @@ impl<'a> Run<'a> {
         let begun = self.live.now();
         self.drain.repeat_threads(begun);
         self.attachment.report_tasks_again()?;
+        self.states.iter().for_each(TaskStates::repeat);
         self.live.epochs.add(Epoch { begun, done: self.live.now() });
         Ok(())
+    }
+
+    /// Writes the states of all tasks that were read, and has them read if a signal asks for it.
+    fn take_states(&mut self, control: &Control) {
+        let is_asked = control.take_state();
+        let Some(states) = &self.states else { return };
+        if is_asked {
+            states.ask();
+        }
+        match states.news() {
+            Some(task_states::News::Snapshot(snapshot)) => {
+                self.live.states_read(self.states_read, snapshot.read_at, &snapshot.gaps);
+                self.states_read = snapshot.read_at;
+                self.drain.task_states(snapshot, &self.live.out);
+            }
+            Some(task_states::News::Failed(why)) => {
+                tracing::debug!("the state of tasks is not read: {why}");
+                self.live.states_not_read(format!("the state of tasks is not read: {why}"));
+                self.states = None;
+            }
+            None => {}
+        }
     }
 
     /// Continues in a new session when it is due, without missing an event.
@@ -330,6 +363,7 @@ impl<'a> Run<'a> {
         self.drain.next_session(clock, clock.epoch(ended), &self.attachment.mappings, new_stacks);
         self.attachment.baseline = baseline;
         self.attachment.report_tasks_again()?;
+        self.states.iter().for_each(TaskStates::repeat);
         self.live.without(self.attachment.probes.left_out());
         self.epoch = EpochClock::new(&self.live);
         self.closing = Some(close_aside(closing)?);
@@ -410,6 +444,19 @@ fn start(attachment: &mut Attachment, drain: &mut Drain, clock: Clock) -> Result
         }
     }
     attachment.start()
+}
+
+/// Starts to read the state of all tasks, if that is wanted and the target's tokio is known.
+fn start_states(attachment: &Attachment, live: &LiveSession, settings: &Settings) -> Option<TaskStates> {
+    let interval = settings.state.filter(|_| attachment.has_learned())?;
+    let started = TaskStates::start(task_states::Plan {
+        process: attachment.process.clone(),
+        polls: attachment.tokio.poll_fns.clone(),
+        names_from: attachment.names_from.clone(),
+        sources: Arc::clone(&attachment.sources),
+        interval,
+    });
+    started.map_err(|e| live.states_not_read(format!("the state of tasks is not read: {e}"))).ok()
 }
 
 fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<String>) -> Blueprint {

@@ -42,7 +42,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Tables with names, without which findings would have none: they are sent again if there is no room.
 const NAMES: [Table; 5] = [Table::TaskTypes, Table::Threads, Table::Stacks, Table::Frames, Table::Modules];
 /// Tables of events that the rules need.
-const EVENTS: [Table; 10] = [
+const EVENTS: [Table; 11] = [
     Table::Polls,
     Table::OffCpu,
     Table::Samples,
@@ -51,6 +51,7 @@ const EVENTS: [Table; 10] = [
     Table::Ends,
     Table::Tasks,
     Table::InProgress,
+    Table::TaskStates,
     Table::Process,
     Table::Coverage,
 ];

@@ -14,7 +14,7 @@ use std::{
 use hud_common::{
     session::{
         self, Clock, ClockColumns, ClockRow, Columns as _, CoverageColumns, CoverageRow, Manifest, Range, SessionDir,
-        SessionLock, StreamAccount, Table, TaskTypeColumns, TaskTypeRow,
+        SessionLock, StreamAccount, Table, TaskTypeColumns, TaskTypeRow, Text,
     },
     wire::{Counters, Stream},
 };
@@ -318,6 +318,25 @@ impl LiveSession {
             stream: Stream::OffCpu.name().into(),
             reason: reason.into(),
         });
+        self.out.send(&mut coverage);
+    }
+
+    /// Writes that the state of all tasks was read at `read_at`, and before that at `last`, or not in this session.
+    pub(super) fn states_read(&self, last: u64, read_at: u64, gaps: &[String]) {
+        let began = last.max(self.began).min(read_at);
+        let reason = if gaps.is_empty() { Text::Borrowed(session::STILL_ON) } else { gaps.join("; ").into() };
+        self.states(began, read_at - began, reason);
+    }
+
+    /// Writes why the state of tasks is not read.
+    pub(super) fn states_not_read(&self, why: String) {
+        self.states(self.began, 0, why.into());
+    }
+
+    fn states(&self, began: u64, dur: u64, reason: Text) {
+        let stream = Table::TaskStates.name().into();
+        let mut coverage = CoverageColumns::default();
+        coverage.push(CoverageRow { ts: self.clock.epoch(began), dur: dur.cast_signed(), stream, reason });
         self.out.send(&mut coverage);
     }
 

@@ -18,6 +18,8 @@ pub struct Settings {
     pub plan: Plan,
     /// The probes' share of the target's CPU time, if the plan leaves them to the governor.
     pub budget: f64,
+    /// Interval of snapshots of all tasks; `None` for no snapshots.
+    pub state: Option<Duration>,
     /// When segments are sealed.
     pub roll: RollPolicy,
     /// How much to keep.

@@ -1,10 +1,13 @@
 //! Distinct stacks: from a list of addresses to an id.
 
-use std::{collections::HashMap, sync::mpsc::Sender};
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc::Sender},
+};
 
 use hud_common::unwind::Outcome;
 
-use crate::inspect::Mapping;
+use crate::{inspect::Mapping, tasks::AwaitStack};
 
 /// Distinct stacks that are kept; one of 20 frames takes about 250 bytes here and as much in the namer. Events with
 /// further ones are stored without a stack.
@@ -14,9 +17,17 @@ const MAX_STACKS: usize = 100_000;
 #[derive(Debug)]
 pub(super) struct NewStack {
     pub(super) stack_id: i64,
-    /// Runtime addresses, leaf first.
-    pub(super) addresses: Box<[u64]>,
+    pub(super) frames: NewFrames,
     pub(super) unwind: Unwind,
+}
+
+/// The frames of a new stack, leaf first.
+#[derive(Debug)]
+pub(super) enum NewFrames {
+    /// Runtime addresses, to be named.
+    Addresses(Box<[u64]>),
+    /// Functions with their names.
+    Await(AwaitStack),
 }
 
 /// How far a walk reached.
@@ -40,6 +51,7 @@ impl Unwind {
 /// Gives each distinct stack an id and sends new ones to the namer.
 pub(super) struct StackTable {
     ids: HashMap<Box<[u64]>, (i64, Unwind)>,
+    await_ids: HashMap<AwaitStack, i64>,
     namer: Sender<NewStack>,
     roots: Vec<(u64, u64)>,
     /// Events whose stack was not kept because the table was full.
@@ -48,7 +60,7 @@ pub(super) struct StackTable {
 
 impl StackTable {
     pub(super) fn new(mappings: &[Mapping], namer: Sender<NewStack>) -> Self {
-        StackTable { ids: HashMap::new(), namer, roots: roots(mappings), not_kept: 0 }
+        StackTable { ids: HashMap::new(), await_ids: HashMap::new(), namer, roots: roots(mappings), not_kept: 0 }
     }
 
     pub(super) fn id(&mut self, stack: &[u64], outcome: Outcome) -> (Option<i64>, Unwind) {
@@ -65,15 +77,39 @@ impl StackTable {
             Outcome::Failed => Unwind::Failed,
             Outcome::Unknown => self.judge(stack),
         };
-        if self.ids.len() >= MAX_STACKS {
-            self.not_kept += 1;
-            return (None, unwind);
-        }
-        let stack_id = i64::try_from(self.ids.len()).unwrap_or(i64::MAX).saturating_add(1);
+        let Some(stack_id) = self.next_id() else { return (None, unwind) };
         self.ids.insert(stack.into(), (stack_id, unwind));
-        // If the namer has ended, the stack has no names, but an id.
-        let _ = self.namer.send(NewStack { stack_id, addresses: stack.into(), unwind });
+        self.send(stack_id, NewFrames::Addresses(stack.into()), unwind);
         (Some(stack_id), unwind)
+    }
+
+    /// The id of an await stack.
+    pub(super) fn await_id(&mut self, stack: &AwaitStack) -> Option<i64> {
+        if stack.is_empty() {
+            return None;
+        }
+        if let Some(&id) = self.await_ids.get(stack) {
+            return Some(id);
+        }
+        let stack_id = self.next_id()?;
+        self.await_ids.insert(Arc::clone(stack), stack_id);
+        self.send(stack_id, NewFrames::Await(Arc::clone(stack)), Unwind::Complete);
+        Some(stack_id)
+    }
+
+    /// The id of a new stack, if there is room for it.
+    fn next_id(&mut self) -> Option<i64> {
+        let known = self.ids.len() + self.await_ids.len();
+        if known >= MAX_STACKS {
+            self.not_kept += 1;
+            return None;
+        }
+        Some(i64::try_from(known).unwrap_or(i64::MAX).saturating_add(1))
+    }
+
+    fn send(&self, stack_id: i64, frames: NewFrames, unwind: Unwind) {
+        // If the namer has ended, the stack has no names, but an id.
+        let _ = self.namer.send(NewStack { stack_id, frames, unwind });
     }
 
     /// A frame-pointer walk does not report why it ended. It counts as complete if its outermost frame is in the C
@@ -103,6 +139,7 @@ fn roots(mappings: &[Mapping]) -> Vec<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks::AwaitFrame;
 
     #[test]
     fn the_same_stack_has_the_same_id_and_is_named_once() {
@@ -118,6 +155,19 @@ mod tests {
         assert_eq!(stacks.id(&[1, 2, 150], Outcome::Unknown), whole);
         assert_eq!(stacks.id(&[4, 5], Outcome::Failed), (Some(4), Unwind::Failed));
         assert_eq!(from.try_iter().count(), 4);
+    }
+
+    #[test]
+    fn an_await_stack_has_an_id_among_the_others() {
+        let (to, from) = std::sync::mpsc::channel();
+        let mut stacks = StackTable::new(&[], to);
+        let function = |name: &str| AwaitFrame { function: name.into(), file: None, line: None, origin: None };
+        let stack = || AwaitStack::from([function("leaf"), function("task")]);
+        assert_eq!(stacks.id(&[7], Outcome::Complete).0, Some(1));
+        assert_eq!(stacks.await_id(&stack()), Some(2));
+        assert_eq!(stacks.id(&[8], Outcome::Complete).0, Some(3));
+        assert_eq!((stacks.await_id(&stack()), stacks.await_id(&AwaitStack::from([]))), (Some(2), None));
+        assert_eq!(from.try_iter().count(), 3);
     }
 
     #[test]

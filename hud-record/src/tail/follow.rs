@@ -23,7 +23,7 @@ const MOST_DAMAGE: usize = 100;
 
 /// The tables of the cockpit: events first, so that the names which they refer to are at least as new; among the names,
 /// tables that refer to others first.
-const TABLES: [Table; 17] = [
+const TABLES: [Table; 18] = [
     Table::Polls,
     Table::OffCpu,
     Table::Samples,
@@ -31,6 +31,7 @@ const TABLES: [Table; 17] = [
     Table::Spawns,
     Table::Ends,
     Table::InProgress,
+    Table::TaskStates,
     Table::Coverage,
     Table::Drops,
     Table::Overhead,

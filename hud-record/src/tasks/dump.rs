@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,12 +24,19 @@ use crate::{
     symbols::{BinaryId, Cache, Resolver, Sources},
 };
 
-/// Bytes of memory that are searched.
-const MOST_MEMORY: u64 = 256 << 30;
-/// Tasks that are shown.
-const MOST_TASKS: usize = 2 << 20;
-/// Time limit of reading the target's memory.
-const MOST_TIME: Duration = Duration::from_secs(60);
+/// The limits of one dump.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    /// Bytes of memory that are searched.
+    pub(super) memory: u64,
+    /// Tasks that are found.
+    pub(super) tasks: usize,
+    /// Time of reading the target's memory.
+    pub(super) time: Duration,
+}
+
+/// For a dump that somebody waits for.
+const MOST: Most = Most { memory: 256 << 30, tasks: 2 << 20, time: Duration::from_secs(60) };
 /// Bytes of one task that are read at once.
 const MOST_CELL: u64 = 64 << 10;
 /// Bytes of tasks that are read at once.
@@ -58,6 +65,8 @@ pub(crate) struct Dump {
     pub(super) detail: Detail,
     /// Missing data, and the reasons.
     pub(super) notes: Vec<String>,
+    /// Whether all memory was searched.
+    pub(super) is_complete: bool,
     /// Bytes of the target's memory that were searched, and the duration of the dump.
     pub(super) searched: u64,
     pub(super) took: Duration,
@@ -87,6 +96,8 @@ pub(super) struct TaskType {
     pub(super) kind: TaskKind,
     pub(super) scheduler: Option<Scheduler>,
     pub(super) root: Option<Root>,
+    /// The address of its poll function, at run time; 0 for a future that is no task.
+    pub(super) poll: u64,
     /// Where its future is declared, if known from the code alone.
     pub(super) written_at: Option<(String, u32)>,
 }
@@ -164,6 +175,7 @@ pub(crate) struct Reader {
     load_bias: u64,
     /// When the first dump began.
     began: Option<Instant>,
+    most: Most,
 }
 
 impl Reader {
@@ -200,21 +212,58 @@ impl Reader {
             binary,
             load_bias,
             began: Some(began),
+            most: MOST,
+        })
+    }
+
+    /// For a process that is being recorded, by its recorder's sandboxed child; `polls` are the poll functions of its
+    /// tasks, `names_from` is the binary with its debug information.
+    pub(super) fn of_recorded(
+        process: &Process,
+        polls: Vec<PollFn>,
+        names_from: &Path,
+        sources: Arc<Sources>,
+        most: Most,
+    ) -> Result<Self> {
+        let found = TaskVtables::of_running(process, sources.sandbox())?;
+        let memory = Memory::open(process)?;
+        let load_bias = found.load_bias;
+        if found.tables.is_empty() {
+            return Err(Error::NotTokio { path: process.exe.clone() });
+        }
+        let mut resolver = Resolver::new(sources, Some(process.pid));
+        // Debug files are beside the file that the user gave, if any.
+        let beside = if names_from.starts_with("/proc") { shown(process) } else { names_from.to_path_buf() };
+        let binary = resolver.open(names_from, &beside);
+        Ok(Reader {
+            memory,
+            vtables: Vtables::new(found.tables, load_bias),
+            sites: SpawnSites::new(process, found.data, load_bias),
+            polls,
+            process: process.clone(),
+            resolver,
+            threads: None,
+            binary,
+            load_bias,
+            began: None,
+            most,
         })
     }
 
     /// Reads all tasks of the process.
     pub(crate) fn dump(&mut self) -> Result<Dump> {
         let began = self.began.take().unwrap_or_else(Instant::now);
-        let deadline = Instant::now() + MOST_TIME;
-        let Reader { process, memory, vtables, sites, polls, resolver, threads, binary, load_bias, .. } = self;
+        let deadline = Instant::now() + self.most.time;
+        let Reader { process, memory, vtables, sites, polls, resolver, threads, binary, load_bias, most, .. } = self;
         // A zombie has no binary.
         if std::fs::read_link(process.exe_path()).is_err() {
             return Err(Error::Exited(process.pid));
         }
         memory.swapped = 0;
-        let limits = Limits { bytes: MOST_MEMORY, tasks: MOST_TASKS, deadline };
+        let limits = Limits { bytes: most.memory, tasks: most.tasks, deadline };
         let scan = scan(memory, vtables, limits)?;
+        // The search for present pages may have taken all of the time.
+        let is_complete = scan.stopped.is_none() && Instant::now() < deadline;
         let mut notes = Vec::new();
         notes.extend(scan.stopped.map(|why| format!("not all memory was searched: {why}")));
         if memory.swapped > 0 {
@@ -228,6 +277,7 @@ impl Reader {
             layouts: Types::default(),
             detail: Detail::Types,
             notes,
+            is_complete,
             searched: scan.read,
             took: Duration::ZERO,
             load_bias: *load_bias,
@@ -291,7 +341,8 @@ impl Dump {
             let name = name.unwrap_or_else(|| format!("task type {:#x}", table.poll));
             of.insert(vtable, self.types.len());
             let written_at = known.and_then(|p| p.file.clone().zip(p.line));
-            self.types.push(TaskType { name, kind, scheduler: known.and_then(|p| p.scheduler), root, written_at });
+            let (scheduler, poll) = (known.and_then(|p| p.scheduler), table.poll.wrapping_add(self.load_bias));
+            self.types.push(TaskType { name, kind, scheduler, root, poll, written_at });
         }
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         self.read_at = u64::try_from(Duration::try_from(time).unwrap_or_default().as_nanos()).unwrap_or(0);
@@ -383,6 +434,7 @@ impl Dump {
                 kind: TaskKind::Task,
                 scheduler: None,
                 root: Some(root),
+                poll: 0,
                 written_at: None,
             });
             self.tasks.push(Task {

@@ -13,7 +13,7 @@
 //! - `spawn_sites`: where tasks were spawned, if the program records it;
 //! - `threads`: the threads with their stacks;
 //! - `dump`: all of it for one process; `waits` describes the resources, `frames` the lines, `print`, `print_threads`, `json`
-//!   and `dot` write it. Each uses those above it.
+//!   and `dot` write it; `states` is what a recording takes from it. Each uses those above it.
 
 mod chain;
 mod current_tasks;
@@ -29,6 +29,7 @@ mod print_threads;
 mod roots;
 mod scan;
 mod spawn_sites;
+mod states;
 mod thread_memory;
 mod threads;
 mod waits;
@@ -42,5 +43,6 @@ pub(crate) use frames::Selection;
 pub(crate) use json::json;
 pub(crate) use layout::Layouts;
 pub(crate) use print::text;
+pub(crate) use states::{AwaitFrame, AwaitStack, Snapshot, StateReader, TaskState, Who};
 pub(crate) use thread_memory::RunningTask;
 pub(crate) use worker_loops::{WorkerLoop, WorkerLoops};

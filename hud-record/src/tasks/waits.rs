@@ -1,6 +1,7 @@
 //! Describes the resources that tasks wait for, their holders, and cycles of waiting tasks.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     time::Duration,
@@ -22,6 +23,7 @@ const MOST_FDS: usize = 256 << 10;
 const MOST_SOCKETS: u64 = 16 << 20;
 /// Holders of one resource that are reported.
 const MOST_HOLDERS: usize = 32;
+const TASK_OF_A_SET: &str = "the end of a task of a JoinSet";
 /// Permits of a tokio `RwLock`, all of which a writer takes (tokio/src/sync/rwlock.rs).
 const MOST_READERS: u64 = (u32::MAX >> 3) as u64;
 
@@ -32,10 +34,10 @@ pub(super) struct Resources<'a> {
     tasks: HashMap<u64, usize>,
     /// Tasks that hold a semaphore, by its address.
     holders: HashMap<u64, Vec<(usize, &'a Hold)>>,
-    /// File descriptors by the address with which tokio registered them.
-    fds: HashMap<u64, u32>,
-    /// Addresses of sockets, by inode.
-    sockets: HashMap<u64, String>,
+    /// File descriptors by the address with which tokio registered them, once one is needed.
+    fds: OnceCell<HashMap<u64, u32>>,
+    /// Addresses of sockets, by inode, once one is needed.
+    sockets: OnceCell<HashMap<u64, String>>,
     /// CLOCK_MONOTONIC (ns) when the tasks were read.
     now: u64,
 }
@@ -57,21 +59,18 @@ pub(super) struct Holder {
 impl<'a> Resources<'a> {
     pub(super) fn of(dump: &'a Dump) -> Self {
         let mut holders: HashMap<u64, Vec<(usize, &Hold)>> = HashMap::new();
-        let mut is_io = false;
         for (index, task) in dump.tasks.iter().enumerate() {
             let Some(chain) = &task.chain else { continue };
             for hold in &chain.holds {
                 holders.entry(hold.at).or_default().push((index, hold));
             }
-            is_io |= chain.waits.iter().any(|wait| wait.kind == ResourceKind::Io);
         }
-        let pid = dump.process.pid;
         Resources {
             dump,
             tasks: dump.tasks.iter().map(|t| t.at).zip(0..).filter(|(at, _)| *at != 0).collect(),
             holders,
-            fds: if is_io { fds(pid).unwrap_or_default() } else { HashMap::new() },
-            sockets: if is_io { sockets(pid) } else { HashMap::new() },
+            fds: OnceCell::new(),
+            sockets: OnceCell::new(),
             now: dump.read_at,
         }
     }
@@ -101,23 +100,55 @@ impl<'a> Resources<'a> {
         match wait.kind {
             ResourceKind::Timer => format!("a timer, {}", self.left(wait.at)),
             ResourceKind::Semaphore => {
-                let what = self.lock(task, wait);
+                let (_, what) = self.lock(task, wait);
                 format!("{what} at {:#x}", wait.at)
             }
             ResourceKind::Notify => format!("a notification (Notify at {:#x})", wait.at),
             ResourceKind::Oneshot => format!("a value (oneshot at {:#x})", wait.at),
             ResourceKind::Channel => format!("a message (mpsc channel at {:#x})", wait.at),
             ResourceKind::Broadcast => format!("a message (broadcast channel at {:#x})", wait.at),
-            ResourceKind::Task => match self.awaited(wait).and_then(|t| self.dump.tasks.get(t)) {
-                Some(task) => format!("the end of task {} {}", task.id, self.type_of(task)),
-                None => format!("the end of the task at {:#x}", wait.at),
-            },
-            ResourceKind::TaskSet => "the end of a task of a JoinSet".into(),
-            ResourceKind::Io => match self.fds.get(&wait.at) {
-                Some(fd) => format!("I/O on fd {fd}{}", self.about(*fd)),
-                None => format!("I/O (registered at {:#x})", wait.at),
-            },
+            ResourceKind::Task => self.end_of(wait).unwrap_or_else(|| format!("the end of the task at {:#x}", wait.at)),
+            ResourceKind::TaskSet => TASK_OF_A_SET.into(),
+            ResourceKind::Io => self.io(wait).unwrap_or_else(|| format!("I/O (registered at {:#x})", wait.at)),
         }
+    }
+
+    /// The kind of the resource that a task waits for, as the session names it.
+    pub(super) fn kind(&self, task: &Task, wait: &Wait) -> &'static str {
+        match wait.kind {
+            ResourceKind::Timer => "timer",
+            ResourceKind::Semaphore => self.lock(task, wait).0,
+            ResourceKind::Notify => "notify",
+            ResourceKind::Oneshot => "oneshot",
+            ResourceKind::Channel => "mpsc_receive",
+            ResourceKind::Broadcast => "broadcast",
+            ResourceKind::Task => "task",
+            ResourceKind::TaskSet => "join_set",
+            ResourceKind::Io => "io",
+        }
+    }
+
+    /// The resource as text, without its address and without what changes as time passes.
+    pub(super) fn detail(&self, task: &Task, wait: &Wait) -> Option<String> {
+        match wait.kind {
+            ResourceKind::Timer | ResourceKind::Notify | ResourceKind::Oneshot => None,
+            ResourceKind::Channel | ResourceKind::Broadcast => None,
+            ResourceKind::Semaphore => Some(self.lock(task, wait).1),
+            ResourceKind::Task => self.end_of(wait),
+            ResourceKind::TaskSet => Some(TASK_OF_A_SET.into()),
+            ResourceKind::Io => self.io(wait),
+        }
+    }
+
+    fn end_of(&self, wait: &Wait) -> Option<String> {
+        let task = self.dump.tasks.get(self.awaited(wait)?)?;
+        Some(format!("the end of task {} {}", task.id, self.type_of(task)))
+    }
+
+    fn io(&self, wait: &Wait) -> Option<String> {
+        let fds = self.fds.get_or_init(|| fds(self.dump.process.pid).unwrap_or_default());
+        let fd = fds.get(&wait.at)?;
+        Some(format!("I/O on fd {fd}{}", self.about(*fd)))
     }
 
     /// The task whose end a task waits for.
@@ -129,8 +160,8 @@ impl<'a> Resources<'a> {
         self.dump.types.get(task.of).map_or("", |t| t.name.as_str())
     }
 
-    /// The lock or channel that contains the semaphore, by the function that waits for it.
-    fn lock(&self, task: &Task, wait: &Wait) -> String {
+    /// The lock or channel that contains the semaphore, by the function that waits for it: its kind, and as text.
+    fn lock(&self, task: &Task, wait: &Wait) -> (&'static str, String) {
         let steps = task.chain.as_ref().and_then(|c| c.steps.get(..wait.step)).unwrap_or_default();
         let names = steps.iter().rev().map_while(|step| match step.what {
             What::Await(of, _) => self.dump.layouts.get(of)?.name.strip_prefix("tokio::sync::"),
@@ -145,16 +176,16 @@ impl<'a> Resources<'a> {
                 None => what.into(),
             };
             Some(match module {
-                "mutex" => of("Mutex"),
-                "rwlock" if rest.contains("read") => format!("{} (to read)", of("RwLock")),
-                "rwlock" => format!("{} (to write)", of("RwLock")),
-                "semaphore" => "permits of a Semaphore".into(),
-                "mpsc" => format!("room in {}", of("a bounded mpsc channel")),
-                "once_cell" | "set_once" => of("OnceCell"),
-                other => format!("a semaphore of tokio::sync::{other}"),
+                "mutex" => ("mutex", of("Mutex")),
+                "rwlock" if rest.contains("read") => ("rwlock_read", format!("{} (to read)", of("RwLock"))),
+                "rwlock" => ("rwlock_write", format!("{} (to write)", of("RwLock"))),
+                "semaphore" => ("semaphore", "permits of a Semaphore".into()),
+                "mpsc" => ("mpsc_send", format!("room in {}", of("a bounded mpsc channel"))),
+                "once_cell" | "set_once" => ("once_cell", of("OnceCell")),
+                other => ("semaphore", format!("a semaphore of tokio::sync::{other}")),
             })
         });
-        named.unwrap_or_else(|| "a semaphore".into())
+        named.unwrap_or_else(|| ("semaphore", "a semaphore".into()))
     }
 
     /// Whether a single holder leaves nothing free.
@@ -204,6 +235,14 @@ impl<'a> Resources<'a> {
         wait.kind == ResourceKind::Semaphore && self.dump.free.get(&wait.at) == Some(&0)
     }
 
+    /// The tasks that certainly keep a task from its resource, each of them alone.
+    pub(super) fn blockers(&self, task: &Task, wait: &Wait) -> Vec<usize> {
+        let is_lock = matches!(self.kind(task, wait), "mutex" | "rwlock_read" | "rwlock_write");
+        let of_lock = |h: &Holder| h.kind != GuardKind::Unpolled || is_lock;
+        let certain = |h: &Holder| h.is_certain && h.kind != GuardKind::Permits && of_lock(h);
+        self.holders(wait).into_iter().filter(certain).map(|h| h.task).collect()
+    }
+
     /// Cycles of tasks that each wait for the next one, and so never end. Only certain holders count: a lock is free
     /// once all have released it, so one waiting holder suffices; permits may come from other, unknown tasks.
     pub(super) fn cycles(&self) -> Vec<Vec<usize>> {
@@ -215,12 +254,7 @@ impl<'a> Resources<'a> {
                 continue;
             };
             for wait in &chain.waits {
-                let is_lock = self.lock(task, wait).starts_with("Mutex") || self.lock(task, wait).starts_with("RwLock");
-                let certain = known.entry(wait.at).or_insert_with(|| {
-                    let of_lock = |h: &Holder| h.kind != GuardKind::Unpolled || is_lock;
-                    let certain = |h: &Holder| h.is_certain && h.kind != GuardKind::Permits && of_lock(h);
-                    self.holders(wait).into_iter().filter(certain).map(|h| h.task).collect()
-                });
+                let certain = known.entry(wait.at).or_insert_with(|| self.blockers(task, wait));
                 next.entry(index).or_default().extend(certain.iter().copied().chain(self.awaited(wait)));
             }
         }
@@ -236,7 +270,8 @@ impl<'a> Resources<'a> {
         let Ok(link) = fs::read_link(format!("/proc/{}/fd/{fd}", self.dump.process.pid)) else { return String::new() };
         let link = link.to_string_lossy();
         let socket = link.strip_prefix("socket:[").and_then(|i| i.strip_suffix(']')).and_then(|i| i.parse().ok());
-        let known: Option<&String> = socket.and_then(|inode: u64| self.sockets.get(&inode));
+        let sockets = || self.sockets.get_or_init(|| sockets(self.dump.process.pid));
+        let known: Option<&String> = socket.and_then(|inode: u64| sockets().get(&inode));
         match known {
             Some(known) => format!(", {known}"),
             None => format!(", {}", hud_common::clean_name(&link)),

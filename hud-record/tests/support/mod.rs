@@ -281,7 +281,7 @@ impl Recording {
         let ids = |table, column| -> BTreeSet<i64> { self.integers(table, column).into_iter().flatten().collect() };
         let (stacks, frames, modules) =
             (ids(Table::Stacks, "stack_id"), ids(Table::Frames, "frame_id"), ids(Table::Modules, "module_id"));
-        for table in [Table::OffCpu, Table::Samples] {
+        for table in [Table::OffCpu, Table::Samples, Table::InProgress, Table::TaskStates] {
             for id in ids(table, "stack_id") {
                 assert!(stacks.contains(&id), "{}: stack {id} is nowhere", table.name());
             }

@@ -14,7 +14,8 @@ use hud_common::session::{
     FrameColumns, FrameRow, InProgressColumns, InProgressRow, InflightLog, Manifest, ModuleColumns, ModuleRow,
     OffCpuColumns, OffCpuRow, Options, OverheadColumns, OverheadRow, PollColumns, PollRow, ProcessColumns, ProcessRow,
     SampleColumns, SampleRow, SessionDir, SpawnColumns, SpawnRow, StackColumns, StackRow, TaskColumns, TaskRow,
-    TaskTypeColumns, TaskTypeRow, Text, ThreadColumns, ThreadRow, WakeColumns, WakeRow, seal,
+    TaskStateColumns, TaskStateRow, TaskTypeColumns, TaskTypeRow, Text, ThreadColumns, ThreadRow, WakeColumns, WakeRow,
+    seal,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -110,6 +111,10 @@ data! {
     tasks: TaskRow, TaskColumns { ts, task_id, type_id, tid, source }
     in_progress: InProgressRow, InProgressColumns {
         ts, lasted, since, tid, worker, task_id, type_id, state, stack_id, estimated, ended
+    }
+    task_states: TaskStateRow, TaskStateColumns {
+        ts, since, task_id, tid, type_id, state, branch, branches, stack_id, resource, address, deadline, detail,
+        holder_task_id, holder_tid, cycle, spawn_file, spawn_line
     }
     threads: ThreadRow, ThreadColumns { ts, tid, name, role, worker, runtime_id, event }
     task_types: TaskTypeRow, TaskTypeColumns { type_id, name, scheduler, file, line, kind, raw_name }

@@ -1,11 +1,11 @@
 //! Random sessions: small, but with ties, nulls, intervals that overlap and cross every border, streams that are missing,
 //! tasks without a type, types under two ids, stacks and frames that are not there, and circles of parents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hud_common::session::{
     CoverageRow, DropRow, EndRow, FrameRow, InProgressRow, ModuleRow, OffCpuRow, OverheadRow, PollRow, ProcessRow,
-    SampleRow, SpawnRow, StackRow, TaskRow, TaskTypeRow, Text, ThreadRow, WakeRow,
+    SampleRow, SpawnRow, StackRow, TaskRow, TaskStateRow, TaskTypeRow, Text, ThreadRow, WakeRow,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -161,6 +161,57 @@ fn in_progress() -> impl Strategy<Value = Vec<InProgressRow>> {
     )
 }
 
+/// A stack, resource, address, holder, whether that is a task, and a deadlock.
+type Awaited = (Option<i64>, Option<&'static str>, Option<i64>, Option<i64>, bool, Option<i64>);
+
+/// A task at one place, found in one snapshot or two, with a row for each future that it awaits.
+fn task_states() -> impl Strategy<Value = Vec<TaskStateRow>> {
+    let state = select(vec!["suspended", "suspended", "suspended", "running", "scheduled", "gone"]);
+    let who = (snapshot(), task(), prop::bool::weighted(0.8), type_id(), state, 1..3_i32);
+    let resource = select(vec![None, Some("mutex"), Some("mutex"), Some("task"), Some("timer"), Some("io")]);
+    let what =
+        (stack(), resource, option::of(1..4_i64), option::weighted(0.7, task()), any::<bool>(), option::of(task()));
+    (who, vec(what, 2), any::<bool>()).prop_map(|((ts, id, is_task, type_id, state, branches), waits, is_again)| {
+        let row = |(branch, (stack_id, resource, address, holder, is_task_held, cycle)): (i32, Awaited)| TaskStateRow {
+            ts,
+            since: ts - i64::from(branches) * 333 * MS,
+            task_id: is_task.then_some(id),
+            tid: (!is_task).then_some(100),
+            type_id,
+            state: state.into(),
+            branch,
+            branches,
+            stack_id,
+            resource: resource.map(Text::Borrowed),
+            address,
+            deadline: None,
+            detail: address.map(|at| format!("number {at}").into()),
+            holder_task_id: holder.filter(|_| is_task_held),
+            holder_tid: holder.filter(|_| !is_task_held).map(|_| 100),
+            cycle: cycle.filter(|_| is_task),
+            spawn_file: None,
+            spawn_line: None,
+        };
+        let rows: Vec<_> = (0..branches).zip(waits).map(row).collect();
+        let later = rows.iter().filter(|_| is_again).map(|row| TaskStateRow { ts: row.ts + SECOND, ..row.clone() });
+        later.chain(rows.clone()).collect()
+    })
+}
+
+/// When all tasks were read.
+fn snapshot() -> impl Strategy<Value = i64> {
+    (0..4_i64).prop_map(|second| T0 + second * SECOND + 300 * MS)
+}
+
+fn snapshot_coverage() -> impl Strategy<Value = CoverageRow> {
+    (snapshot(), select(vec![0, SECOND])).prop_map(|(end, dur)| CoverageRow {
+        ts: end - dur,
+        dur,
+        stream: "task_states".into(),
+        reason: "still on".into(),
+    })
+}
+
 fn text(text: &str) -> Text {
     text.to_string().into()
 }
@@ -282,6 +333,20 @@ fn once<T>(rows: Vec<T>, key: impl Fn(&T) -> (i64, i32)) -> Vec<T> {
     rows.into_iter().filter(|row| seen.insert(key(row))).collect()
 }
 
+/// A snapshot finds each task once.
+fn once_found(rows: Vec<TaskStateRow>) -> Vec<TaskStateRow> {
+    let mut seen = BTreeSet::new();
+    let key = |row: &TaskStateRow| (row.ts, row.task_id, row.tid, row.branch);
+    let mut branches: BTreeMap<(i64, Option<i64>, Option<i32>), (i64, i32)> = BTreeMap::new();
+    let mut rows: Vec<_> = rows.into_iter().filter(|row| seen.insert(key(row))).collect();
+    // All rows of a task in a snapshot are of one state.
+    rows.retain(|row| {
+        let of = *branches.entry((row.ts, row.task_id, row.tid)).or_insert((row.since, row.branches));
+        of == (row.since, row.branches)
+    });
+    rows
+}
+
 /// Rows of a stream, or none: it may not have been recorded.
 fn stream<T: Clone + std::fmt::Debug + 'static>(
     row: impl Strategy<Value = T> + 'static,
@@ -297,6 +362,7 @@ prop_compose! {
         wakes in stream(wake(), 30), led in option::weighted(0.8, 0..40_usize), spawns in stream(spawn(), 12),
         ends in stream(end(), 12), tasks in stream(task_row(), 12), coverage in stream(coverage(), 8),
         (drops, process, in_progress) in (stream(drop_row(), 4), stream(process(), 6), stream(in_progress(), 8)),
+        (task_states, snapshots) in (stream(task_states(), 16), stream(snapshot_coverage(), 6)),
         overhead in stream(overhead(), 6), named in prop::bool::weighted(0.9),
     ) -> Data {
         let polls = once(polls, |p: &PollRow| (p.ts, p.tid));
@@ -322,12 +388,13 @@ prop_compose! {
             ends,
             tasks,
             in_progress: once(in_progress.concat(), |p: &InProgressRow| (p.ts, p.tid)),
+            task_states: once_found(task_states.concat()),
             threads: threads(),
             task_types: if named { task_types() } else { Vec::new() },
             stacks: stacks(),
             frames: if named { frames() } else { Vec::new() },
             modules: modules(),
-            coverage,
+            coverage: coverage.into_iter().chain(snapshots).collect(),
             drops,
             overhead: once_each(overhead),
             process: once(process, |p: &ProcessRow| (p.ts, 0)),

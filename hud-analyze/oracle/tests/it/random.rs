@@ -32,6 +32,7 @@ const ORDER: &[(&str, &str, bool)] = &[
     ("locks", "total", true),
     ("off_cpu_flame", "weight", true),
     ("run_queue", "total", true),
+    ("suspended", "tasks", true),
     ("wake_chains", "wakes", true),
     ("wake_latency", "total", true),
 ];

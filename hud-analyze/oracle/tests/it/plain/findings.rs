@@ -6,7 +6,7 @@ use std::{
 };
 
 use hud_common::{
-    session::{InProgressRow, OffCpuRow, PollRow},
+    session::{InProgressRow, OffCpuRow, PollRow, TaskStateRow},
     units::{duration, round_duration, share as percent},
 };
 use serde_json::{Value, json};
@@ -96,6 +96,7 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
     let from = from.max(data.start.div_euclid(TENTH) * TENTH);
     let args = &Args { from, to, ..args.clone() };
     let mut found = stuck(data, args);
+    found.extend(deadlocks(data, args));
     found.extend(long_polls(data, args));
     found.extend(cpu_shares(data, args));
     found.extend(short_sleeps(data, args));
@@ -206,6 +207,43 @@ fn stuck(data: &Data, args: &Args) -> Vec<Finding> {
             }
         })
         .collect()
+}
+
+/// Tasks that wait for each other, by the number of their deadlock.
+fn deadlocks(data: &Data, args: &Args) -> Vec<Finding> {
+    let mut cycles: BTreeMap<i64, Vec<&TaskStateRow>> = BTreeMap::new();
+    for row in data.task_states.iter().filter(|row| args.holds(row.ts)) {
+        if let Some(cycle) = row.cycle {
+            cycles.entry(cycle).or_default().push(row);
+        }
+    }
+    let mut found = Vec::new();
+    for mut rows in cycles.into_values() {
+        let at = rows.iter().map(|row| row.ts).max().unwrap();
+        rows.retain(|row| row.ts == at);
+        rows.sort_by_key(|row| (row.task_id, row.tid, row.since, row.type_id, row.stack_id));
+        let since = rows.iter().map(|row| row.since).max().unwrap();
+        let lasts = at - since;
+        let who = match rows.len() {
+            1 => "a task has waited for itself".into(),
+            n => format!("{n} tasks have waited for each other"),
+        };
+        if lasts > args.rules.stuck {
+            found.push(Finding {
+                rule: "lock_cycle",
+                is_warning: true,
+                sentence: format!("{who} for at least {}: ", duration(lasts)),
+                value: lasts,
+                threshold: args.rules.stuck,
+                type_id: rows[0].type_id.or(data.type_id(rows[0].task_id)),
+                at: rows[0].task_id.map(|task| (since, task)),
+                tid: rows[0].tid,
+                count: Some(len(&rows)),
+                ..Finding::default()
+            });
+        }
+    }
+    found
 }
 
 fn long_polls(data: &Data, args: &Args) -> Vec<Finding> {

@@ -8,6 +8,7 @@ mod in_progress;
 mod load;
 mod locks;
 mod names;
+mod states;
 mod tasks;
 mod wakes;
 
@@ -25,6 +26,8 @@ pub fn read(view: &str, data: &Data, args: &Args) -> Vec<Row> {
         "blocking" => blocking::culprits(data, args),
         "blocking_each" => blocking::each(data, args),
         "in_progress" => in_progress::polls(data, args),
+        "suspended" => states::suspended(data, args),
+        "wait_graph" => states::wait_graph(data, args),
         "workers" => load::workers(data, args),
         "timeline" => load::timeline(data, args),
         "run_queue" => load::run_queue(data, args),
