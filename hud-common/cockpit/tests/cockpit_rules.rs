@@ -156,6 +156,22 @@ fn every_rule_says_what_to_do() {
 }
 
 #[test]
+fn every_rule_is_documented() {
+    let docs = include_str!("../../../docs/FINDINGS.md");
+    for rule in Rule::ALL {
+        let heading = format!("\n## `{}`: {}\n", rule.name(), rule.title());
+        let (_, rest) = docs.split_once(&heading).unwrap_or_else(|| panic!("{rule:?} has no section"));
+        let section = rest.split("\n## ").next().unwrap();
+        for part in ["Says", "Rests on", "Silent"] {
+            assert!(section.contains(&format!("\n- **{part}**: ")), "{rule:?}: {part}");
+        }
+        let advice = format!("\n- **What to do**: {}.\n", rule.advice());
+        assert!(section.contains(&advice), "{rule:?}: {advice}");
+    }
+    assert_eq!(docs.matches("\n## ").count(), Rule::ALL.len());
+}
+
+#[test]
 fn a_thread_asleep_in_a_poll_in_progress() {
     let mut program = Program::new();
     program.in_progress(100, 11, 105 * MS, 900 * MS);
