@@ -10,6 +10,10 @@
 -- n - 1 sampling periods for n samples. A busy interval is attributed to the frame with most weight in the task's samples
 -- inside it, own frames first.
 --
+-- An interval that had not ended when it was last observed, or that began before the recording, is in no table of events:
+-- it is known from `in_progress` (polls of 100 ms or more), lasts to that observation, and belongs with its part in the time
+-- range to every range (`in_progress` is then not null).
+--
 -- Not listed, because other tasks need not wait: work of the blocking pool, and tasks inside `block_in_place`. The latter
 -- are recognized by the stack, or because the thread had passed its worker's core on by the end of the interval. A task
 -- of unknown type may be a worker's idle loop or work of the pool; it is listed only on a worker's thread, with own code
@@ -29,6 +33,7 @@
 --   cause       text      'blocked' or 'cpu'
 --   spans       text      'one poll'; 'one poll or several' if only CPU samples are known
 --   estimated   flag      whether `dur` is an estimate from samples, a lower bound
+--   in_progress ns        time for which its poll had been in progress when last observed, at least; null if it ended
 --   function    text      first own function on the stack, from the leaf; the task's type if none is known
 --   file        text      its source file; if a frame has no line, file and line of the task's type
 --   line        id        line in it
@@ -76,11 +81,96 @@ handed AS MATERIALIZED (
     WHERE from_ts < to_ts
     -- end handed
 ),
+-- part progress
+-- Observations of polls in progress, each certainly of one poll. The last that concerns the window comes up to 2 s after it.
+progress AS MATERIALIZED (
+    SELECT tid, task_id, type_id, ts, ts - lasted AS begin_ts, lasted, state, stack_id
+    FROM in_progress
+    WHERE NOT ended AND NOT estimated AND ts > $from AND ts < least($to, 9000000000000000000) + 2000000000
+      AND ts - lasted < $to
+),
+-- Sleeps inside polls that `off_cpu` does not have, as they began before the recording or have not ended: from the thread's
+-- last event to the last observation of the sleep, clipped to the window. (`coalesce(…, 0)`: never null, as in the tables
+-- that it is united with.)
+sleep_in_progress AS MATERIALIZED (
+    SELECT tid, task_id, max(type_id) AS type_id, max(stack_id) AS stack_id, coalesce(from_ts, 0) AS ts,
+           coalesce(least(max(ts), CAST($to AS BIGINT)) - from_ts, 0) AS dur, max(lasted) AS lasted
+    FROM (
+        SELECT tid, task_id, type_id, stack_id, begin_ts, lasted, ts,
+               greatest(begin_ts, coalesce(back, begin_ts), CAST($from AS BIGINT)) AS from_ts
+        FROM (
+            SELECT *, max(event_end) OVER (PARTITION BY tid ORDER BY ts, place
+                                           ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS back
+            FROM (
+                SELECT tid, ts, 0 AS place, ts + dur AS event_end, CAST(NULL AS BIGINT) AS task_id,
+                       CAST(NULL AS BIGINT) AS type_id, CAST(NULL AS BIGINT) AS stack_id,
+                       CAST(NULL AS BIGINT) AS begin_ts, CAST(NULL AS BIGINT) AS lasted
+                FROM off_cpu
+                WHERE ts < least($to, 9000000000000000000) + 2000000000 AND ts + dur > $from
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, ts, 0, ts AS event_end, NULL, NULL, NULL, NULL, NULL
+                FROM samples
+                WHERE ts >= $from AND ts < least($to, 9000000000000000000) + 2000000000
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, ts, 1, NULL, task_id, type_id, stack_id, begin_ts, lasted
+                FROM progress
+                WHERE state = 'blocked'
+            )
+        )
+        WHERE place = 1 AND coalesce(back < ts, true)
+    )
+    WHERE from_ts < $to
+    GROUP BY tid, task_id, begin_ts, from_ts
+),
+-- end progress
+-- part poll_in_progress
+-- Polls that `polls` does not have and that were on their CPU when they were observed, clipped to the window. A recorded poll
+-- that was observed has at least the 100 ms after which it is.
+poll_in_progress AS MATERIALIZED (
+    SELECT p.tid, p.task_id, p.type_id, coalesce(p.ts, 0) AS ts, coalesce(p.end_ts, 0) AS end_ts, p.lasted,
+           coalesce(greatest(p.end_ts - p.ts - CAST(coalesce(sum(CASE WHEN o.tid IS NOT NULL
+                                                                      THEN least(o.back, p.end_ts) - greatest(o.ts, p.ts) END),
+                                                             0) AS BIGINT), 0), 0) AS busy
+    FROM (
+        SELECT tid, task_id, begin_ts, max(type_id) AS type_id, greatest(begin_ts, CAST($from AS BIGINT)) AS ts,
+               least(max(ts), CAST($to AS BIGINT)) AS end_ts, max(lasted) AS lasted
+        FROM (
+            SELECT *, max(event_end) OVER (PARTITION BY tid, task_id ORDER BY ts, place
+                                           ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS back
+            FROM (
+                SELECT tid, task_id, ts, 0 AS place, ts + dur AS event_end, CAST(NULL AS BIGINT) AS type_id,
+                       CAST(NULL AS BIGINT) AS begin_ts, CAST(NULL AS BIGINT) AS lasted, CAST(NULL AS VARCHAR) AS state
+                FROM polls
+                WHERE ts < least($to, 9000000000000000000) + 2000000000 AND ts + dur > $from AND dur >= 100000000
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, task_id, ts, 1, NULL, type_id, begin_ts, lasted, state
+                FROM progress
+            )
+        )
+        WHERE place = 1 AND coalesce(back < ts, true)
+        GROUP BY tid, task_id, begin_ts
+        HAVING max(CASE WHEN state <> 'blocked' THEN 1 ELSE 0 END) = 1
+    ) p
+    LEFT JOIN (
+        SELECT tid, ts, ts + dur AS back
+        FROM off_cpu
+        WHERE ts < $to AND ts + dur > $from AND tid IN (SELECT tid FROM progress)
+        UNION ALL
+        SELECT tid, ts, ts + dur FROM sleep_in_progress
+    ) o ON o.tid = p.tid AND o.ts < p.end_ts AND o.back > p.ts
+    GROUP BY p.tid, p.task_id, p.begin_ts, p.type_id, p.ts, p.end_ts, p.lasted
+),
+-- end poll_in_progress
 -- Stacks of the window's sleeps and samples. If `$few`, this part has been materialized, and only these stacks are read.
 needed AS MATERIALIZED (
     SELECT stack_id FROM samples WHERE ts >= $from AND ts < $to
     UNION
     SELECT stack_id FROM off_cpu WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
+    UNION
+    SELECT stack_id FROM sleep_in_progress
 ),
 seen AS (
     SELECT stack_id, frame_ids
@@ -110,31 +200,43 @@ attribution AS MATERIALIZED (
         GROUP BY p.stack_id
     ) d ON d.stack_id = s.stack_id
 ),
-asleep AS MATERIALIZED (
+slept AS MATERIALIZED (
     SELECT o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.ts + o.dur AS end_ts, o.task_id, o.tid, o.stack_id
     FROM off_cpu o
     WHERE o.ts >= $from AND o.ts < $to AND o.dur >= $asleep
       AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep
 ),
+-- Apart from the materialized one: DataFusion 55 fails to plan a union by itself of which one side is empty.
+asleep AS (
+    SELECT ts, dur, end_ts, task_id, tid, stack_id, CAST(NULL AS BIGINT) AS type_id, CAST(NULL AS BIGINT) AS lasted
+    FROM slept
+    UNION ALL
+    SELECT ts, dur, ts + dur, task_id, tid, stack_id, type_id, lasted
+    FROM sleep_in_progress
+    WHERE dur >= $asleep
+),
 -- Polls that were busy for long, a row per bucket of time that they touch. A poll has no stack; the samples of its task
 -- have, and are joined by thread and bucket.
 long_polls AS (
-    SELECT tid, ts, end_ts, busy AS dur, task_id, type_id,
+    SELECT tid, ts, end_ts, busy AS dur, task_id, type_id, lasted,
            unnest(generate_series(
                ts - (ts - $from) % greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12),
                least(end_ts, $to), greatest(1000000000, (CAST($to AS BIGINT) - CAST($from AS BIGINT)) >> 12))) AS bucket
     FROM (
-        SELECT p.tid, p.ts, p.ts + p.dur AS end_ts, p.dur - p.blocked - p.run_queue AS busy, p.task_id, p.type_id
+        SELECT p.tid, p.ts, p.ts + p.dur AS end_ts, p.dur - p.blocked - p.run_queue AS busy, p.task_id, p.type_id,
+               CAST(NULL AS BIGINT) AS lasted
         FROM polls p
         LEFT JOIN task_types y ON y.type_id = p.type_id
         WHERE p.ts >= $from AND p.ts < $to AND p.dur >= $threshold AND p.dur - p.blocked - p.run_queue >= $threshold
           AND coalesce(y.kind, 'task') = 'task'
+        UNION ALL
+        SELECT tid, ts, end_ts, busy, task_id, type_id, lasted FROM poll_in_progress WHERE busy >= $threshold
     )
 ),
 -- Their samples by stack. Independent of `attribution`, so that both are materialized in parallel.
 sampled_polls AS MATERIALIZED (
-    SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, s.stack_id, sum(coalesce(s.weight, 0)) AS weight
+    SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, p.lasted, s.stack_id, sum(coalesce(s.weight, 0)) AS weight
     FROM long_polls p
     LEFT JOIN (
         SELECT ts, tid, task_id, stack_id, weight,
@@ -142,20 +244,20 @@ sampled_polls AS MATERIALIZED (
         FROM samples
         WHERE ts >= $from AND ts < $to AND task_id IS NOT NULL
     ) s ON s.tid = p.tid AND s.bucket = p.bucket AND s.task_id = p.task_id AND s.ts >= p.ts AND s.ts < p.end_ts
-    GROUP BY p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, s.stack_id
+    GROUP BY p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, p.lasted, s.stack_id
 ),
 poll_pieces AS (
-    SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false) AS is_own,
+    SELECT p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, p.lasted, b.frame_id, coalesce(b.is_own, false) AS is_own,
            sum(p.weight) AS weight, max(CASE WHEN b.in_place THEN 1 ELSE 0 END) AS in_place
     FROM sampled_polls p
     LEFT JOIN attribution b ON b.stack_id = p.stack_id
-    GROUP BY p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, b.frame_id, coalesce(b.is_own, false)
+    GROUP BY p.tid, p.ts, p.end_ts, p.dur, p.task_id, p.type_id, p.lasted, b.frame_id, coalesce(b.is_own, false)
 ),
 computed AS MATERIALIZED (
     SELECT *
-    FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts, end_ts, dur, task_id, type_id
+    FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts, end_ts, dur, task_id, type_id, lasted
                                        ORDER BY is_own DESC, weight DESC, frame_id NULLS LAST) AS n,
-                 max(in_place) OVER (PARTITION BY tid, ts, end_ts, dur, task_id, type_id) AS any_in_place
+                 max(in_place) OVER (PARTITION BY tid, ts, end_ts, dur, task_id, type_id, lasted) AS any_in_place
           FROM poll_pieces)
     WHERE n = 1 AND any_in_place = 0
 ),
@@ -240,23 +342,23 @@ estimated AS MATERIALIZED (
     WHERE n = 1 AND samples >= 2 AND any_in_place = 0
 ),
 found AS MATERIALIZED (
-    SELECT s.ts, s.dur, s.cause, s.spans, s.estimated, s.task_id, s.type_id, s.tid, s.frame_id, s.is_own,
+    SELECT s.ts, s.dur, s.cause, s.spans, s.estimated, s.lasted, s.task_id, s.type_id, s.tid, s.frame_id, s.is_own,
            f.function AS own_function, f.file AS own_file, f.line AS own_line, t.name AS thread,
            w.tid IS NOT NULL AS is_worker, coalesce(s.is_polled, false) AS is_polled
     FROM (
         SELECT *, least(end_ts, CAST($to AS BIGINT) - 1) AS moment
         FROM (
             SELECT a.ts, a.dur, a.end_ts, 'blocked' AS cause, 'one poll' AS spans, false AS estimated, a.task_id,
-                   CAST(NULL AS BIGINT) AS type_id, a.tid, b.frame_id, coalesce(b.is_own, false) AS is_own,
+                   a.type_id, a.lasted, a.tid, b.frame_id, coalesce(b.is_own, false) AS is_own,
                    false AS is_polled
             FROM asleep a
             LEFT JOIN attribution b ON b.stack_id = a.stack_id
             WHERE NOT coalesce(b.in_place, false)
             UNION ALL
-            SELECT ts, dur, end_ts, 'cpu', 'one poll', false, task_id, type_id, tid, frame_id, is_own, true
+            SELECT ts, dur, end_ts, 'cpu', 'one poll', false, task_id, type_id, lasted, tid, frame_id, is_own, true
             FROM computed
             UNION ALL
-            SELECT ts, dur, last_ts, 'cpu', 'one poll or several', true, task_id, CAST(NULL AS BIGINT), tid, frame_id,
+            SELECT ts, dur, last_ts, 'cpu', 'one poll or several', true, task_id, NULL, NULL, tid, frame_id,
                    is_own, false
             FROM estimated
             WHERE dur >= $threshold
@@ -275,8 +377,8 @@ type_of AS MATERIALIZED (
     SELECT o.task_id, min(o.type_id) AS type_id
     FROM (SELECT task_id, type_id FROM tasks UNION ALL SELECT task_id, type_id FROM spawns) o
     WHERE o.type_id IS NOT NULL
-      AND (NOT $few OR o.task_id IN (SELECT task_id FROM asleep UNION SELECT task_id FROM computed
-                                     UNION SELECT task_id FROM estimated))
+      AND (NOT $few OR o.task_id IN (SELECT task_id FROM slept UNION SELECT task_id FROM sleep_in_progress
+                                     UNION SELECT task_id FROM computed UNION SELECT task_id FROM estimated))
     GROUP BY o.task_id
 ),
 intervals AS (
@@ -288,7 +390,7 @@ intervals AS (
            CASE WHEN y.name IS NOT NULL
                  AND (NOT coalesce(s.is_own, false) OR (s.own_line IS NULL AND y.line IS NOT NULL))
                 THEN y.line ELSE s.own_line END AS line,
-           y.name AS task_type, s.task_id, s.tid, s.thread
+           y.name AS task_type, s.task_id, s.tid, s.thread, s.lasted
     FROM found s
     LEFT JOIN type_of o ON o.task_id = s.task_id
     LEFT JOIN task_types y ON y.type_id = coalesce(s.type_id, o.type_id)
@@ -297,6 +399,6 @@ intervals AS (
       AND ($thread IS NULL OR s.tid = $thread)
 -- end held
 )
-SELECT ts, dur, cause, spans, estimated, function, file, line, task_type, task_id, tid, thread
+SELECT ts, dur, cause, spans, estimated, lasted AS in_progress, function, file, line, task_type, task_id, tid, thread
 FROM intervals
 ORDER BY dur DESC, ts, tid

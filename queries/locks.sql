@@ -1,7 +1,9 @@
 -- locks: waits for locks by place and holder, ordered by total waiting time.
 --
 -- A row is a place where tasks of a type waited, the kind of lock, and its holder. A wait is a sleep inside a task with a
--- function of a lock among its first 16 frames from the leaf. It belongs to the time range in which it began.
+-- function of a lock among its first 16 frames from the leaf. It belongs to the time range in which it began. A wait that had
+-- not ended when it was last observed, or that began before the recording, is known from `in_progress`; its part in the time
+-- range counts, and its holder is unknown.
 --
 -- The holder is inferred from the thread that woke the waiter, which released the lock. `held` is 'asleep' if that thread
 -- slept inside a task, for at least $asleep, and its last such sleep to begin before the wait ended also ended during the
@@ -21,6 +23,7 @@
 --   waits            count     number of waits
 --   total            ns        total waiting time
 --   longest          ns        longest wait
+--   in_progress      ns        longest time for which a waiting poll had lasted when last observed; null if all ended
 --   function         text      where it waited: first own function from the leaf; the task's type if none is known
 --   file             text      its source file; if a frame has no line, file and line of the task's type
 --   line             id        line in it
@@ -46,6 +49,50 @@ type_of AS MATERIALIZED (
     GROUP BY task_id
     -- end type_of
 ),
+-- part progress
+-- Observations of polls in progress, each certainly of one poll. The last that concerns the window comes up to 2 s after it.
+progress AS MATERIALIZED (
+    SELECT tid, task_id, type_id, ts, ts - lasted AS begin_ts, lasted, state, stack_id
+    FROM in_progress
+    WHERE NOT ended AND NOT estimated AND ts > $from AND ts < least($to, 9000000000000000000) + 2000000000
+      AND ts - lasted < $to
+),
+-- Sleeps inside polls that `off_cpu` does not have, as they began before the recording or have not ended: from the thread's
+-- last event to the last observation of the sleep, clipped to the window. (`coalesce(…, 0)`: never null, as in the tables
+-- that it is united with.)
+sleep_in_progress AS MATERIALIZED (
+    SELECT tid, task_id, max(type_id) AS type_id, max(stack_id) AS stack_id, coalesce(from_ts, 0) AS ts,
+           coalesce(least(max(ts), CAST($to AS BIGINT)) - from_ts, 0) AS dur, max(lasted) AS lasted
+    FROM (
+        SELECT tid, task_id, type_id, stack_id, begin_ts, lasted, ts,
+               greatest(begin_ts, coalesce(back, begin_ts), CAST($from AS BIGINT)) AS from_ts
+        FROM (
+            SELECT *, max(event_end) OVER (PARTITION BY tid ORDER BY ts, place
+                                           ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS back
+            FROM (
+                SELECT tid, ts, 0 AS place, ts + dur AS event_end, CAST(NULL AS BIGINT) AS task_id,
+                       CAST(NULL AS BIGINT) AS type_id, CAST(NULL AS BIGINT) AS stack_id,
+                       CAST(NULL AS BIGINT) AS begin_ts, CAST(NULL AS BIGINT) AS lasted
+                FROM off_cpu
+                WHERE ts < least($to, 9000000000000000000) + 2000000000 AND ts + dur > $from
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, ts, 0, ts AS event_end, NULL, NULL, NULL, NULL, NULL
+                FROM samples
+                WHERE ts >= $from AND ts < least($to, 9000000000000000000) + 2000000000
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, ts, 1, NULL, task_id, type_id, stack_id, begin_ts, lasted
+                FROM progress
+                WHERE state = 'blocked'
+            )
+        )
+        WHERE place = 1 AND coalesce(back < ts, true)
+    )
+    WHERE from_ts < $to
+    GROUP BY tid, task_id, begin_ts, from_ts
+),
+-- end progress
 placed AS (
     -- part placed
     SELECT stack_id, unnest(frame_ids) AS frame_id,
@@ -76,13 +123,19 @@ attribution AS (
 -- Long sleeps inside tasks; waits for locks have a kind.
 sleeps AS (
     SELECT o.tid, o.ts, o.dur - coalesce(o.run_queue, 0) AS dur, o.task_id, o.waker_tid, b.lock, b.frame_id, b.is_own,
-           y.name, y.kind, y.file, y.line
-    FROM off_cpu o
+           y.name, y.kind, y.file, y.line, o.lasted
+    FROM (
+        SELECT tid, ts, dur, run_queue, task_id, waker_tid, state, stack_id, CAST(NULL AS BIGINT) AS type_id,
+               CAST(NULL AS BIGINT) AS lasted
+        FROM off_cpu
+        WHERE ts >= greatest($from, -9000000000000000000) - 1000000000 AND ts < $to AND dur >= $asleep
+        UNION ALL
+        SELECT tid, ts, dur, NULL, task_id, NULL, 'S', stack_id, type_id, lasted FROM sleep_in_progress
+    ) o
     LEFT JOIN type_of p ON p.task_id = o.task_id
-    LEFT JOIN task_types y ON y.type_id = p.type_id
+    LEFT JOIN task_types y ON y.type_id = coalesce(o.type_id, p.type_id)
     LEFT JOIN attribution b ON b.stack_id = o.stack_id
-    WHERE o.ts >= greatest($from, -9000000000000000000) - 1000000000 AND o.ts < $to AND o.dur >= $asleep
-      AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
+    WHERE o.dur >= $asleep AND o.task_id IS NOT NULL AND o.state IN ('S', 'D')
       AND o.dur - coalesce(o.run_queue, 0) >= $asleep AND coalesce(y.kind, 'task') <> 'worker'
 ),
 long_polls AS (
@@ -95,7 +148,8 @@ long_polls AS (
 sleep AS (
     SELECT *
     FROM (SELECT *, row_number() OVER (PARTITION BY tid, ts ORDER BY dur DESC, task_id, frame_id NULLS LAST) AS n
-          FROM sleeps)
+          FROM sleeps
+          WHERE lasted IS NULL)
     WHERE n = 1
 ),
 -- For the end of each wait, the last poll and the last sleep on its waker's thread.
@@ -110,12 +164,12 @@ marks AS (
         SELECT on_tid AS moment_tid, began AS moment, place, CAST(NULL AS INTEGER) AS tid, CAST(NULL AS BIGINT) AS ts,
                CAST(NULL AS BIGINT) AS dur, CAST(NULL AS BIGINT) AS task_id, CAST(NULL AS BIGINT) AS lock,
                CAST(NULL AS BIGINT) AS frame_id, CAST(NULL AS BOOLEAN) AS is_own, CAST(NULL AS VARCHAR) AS name,
-               CAST(NULL AS VARCHAR) AS file, CAST(NULL AS INTEGER) AS line
+               CAST(NULL AS VARCHAR) AS file, CAST(NULL AS INTEGER) AS line, CAST(NULL AS BIGINT) AS lasted
         FROM (SELECT tid AS on_tid, ts AS began, 0 AS place FROM long_polls
               UNION ALL
               SELECT tid, ts, 2 FROM sleep)
         UNION ALL
-        SELECT waker_tid, ts + dur, 1, tid, ts, dur, task_id, lock, frame_id, is_own, name, file, line
+        SELECT waker_tid, ts + dur, 1, tid, ts, dur, task_id, lock, frame_id, is_own, name, file, line, lasted
         FROM sleeps
         WHERE ts >= $from AND lock IS NOT NULL
           AND ($task IS NULL OR task_id = $task)
@@ -123,7 +177,7 @@ marks AS (
     )
 ),
 inferred AS (
-    SELECT m.tid, m.ts, m.dur, m.task_id, m.lock, m.frame_id, m.is_own, m.name, m.file, m.line, m.moment_tid,
+    SELECT m.tid, m.ts, m.dur, m.task_id, m.lock, m.frame_id, m.is_own, m.name, m.file, m.line, m.lasted, m.moment_tid,
            s.tid IS NOT NULL AND s.ts + s.dur > m.ts AND s.ts + s.dur <= m.moment
                AND (s.lock IS NULL OR s.lock = 5) AS is_asleep,
            p.tid IS NOT NULL AND m.moment - p.ts >= $asleep
@@ -136,7 +190,7 @@ inferred AS (
     WHERE m.place = 1
 ),
 held AS (
-    SELECT i.tid, i.ts, i.dur, i.task_id, i.lock, i.frame_id, i.is_own, i.name, i.file, i.line,
+    SELECT i.tid, i.ts, i.dur, i.task_id, i.lock, i.frame_id, i.is_own, i.name, i.file, i.line, i.lasted,
            i.moment_tid AS holder_tid, i.is_asleep,
            CASE WHEN i.is_asleep THEN 'asleep' WHEN i.is_computing THEN 'computing' END AS held,
            CASE WHEN i.is_asleep THEN i.sleep_name WHEN i.is_computing THEN coalesce(y.name, z.name) END AS holder_type,
@@ -175,8 +229,8 @@ located AS (
 )
 SELECT CASE lock WHEN 1 THEN 'mutex' WHEN 2 THEN 'rwlock' WHEN 3 THEN 'semaphore' WHEN 4 THEN 'condvar'
                  WHEN 5 THEN 'park' ELSE 'futex' END AS lock,
-       count(*) AS waits, CAST(sum(dur) AS BIGINT) AS total, max(dur) AS longest, function, at_file AS file,
-       at_line AS line, name AS task_type, held, holder_type, holder_function, holder_file, holder_line,
+       count(*) AS waits, CAST(sum(dur) AS BIGINT) AS total, max(dur) AS longest, max(lasted) AS in_progress, function,
+       at_file AS file, at_line AS line, name AS task_type, held, holder_type, holder_function, holder_file, holder_line,
        max(CASE WHEN n = 1 THEN ts END) AS longest_ts, max(CASE WHEN n = 1 THEN tid END) AS tid,
        max(CASE WHEN n = 1 THEN task_id END) AS task_id, max(CASE WHEN n = 1 THEN holder_tid END) AS holder_tid
 FROM (SELECT *, row_number() OVER (PARTITION BY lock, function, at_file, at_line, name, held, holder_type,

@@ -1,7 +1,8 @@
 -- timeline: states of the workers over time, in steps.
 --
 -- A row is a step of a worker, for every step in which the worker was observed. Its time is in the four states of
--- workers.sql: running, blocked, waiting, idle. Intervals that span several steps are divided among them.
+-- workers.sql: running, blocked, waiting, idle. Intervals that span several steps are divided among them, those in progress
+-- included.
 --
 -- Parameters:
 --   $from         epoch_ns  start of the time range and of the first step
@@ -91,6 +92,89 @@ stack_fact AS MATERIALIZED (
     )
     -- end stack_fact
 ),
+-- part progress
+-- Observations of polls in progress, each certainly of one poll. The last that concerns the window comes up to 2 s after it.
+progress AS MATERIALIZED (
+    SELECT tid, task_id, type_id, ts, ts - lasted AS begin_ts, lasted, state, stack_id
+    FROM in_progress
+    WHERE NOT ended AND NOT estimated AND ts > $from AND ts < least($to, 9000000000000000000) + 2000000000
+      AND ts - lasted < $to
+),
+-- Sleeps inside polls that `off_cpu` does not have, as they began before the recording or have not ended: from the thread's
+-- last event to the last observation of the sleep, clipped to the window. (`coalesce(…, 0)`: never null, as in the tables
+-- that it is united with.)
+sleep_in_progress AS MATERIALIZED (
+    SELECT tid, task_id, max(type_id) AS type_id, max(stack_id) AS stack_id, coalesce(from_ts, 0) AS ts,
+           coalesce(least(max(ts), CAST($to AS BIGINT)) - from_ts, 0) AS dur, max(lasted) AS lasted
+    FROM (
+        SELECT tid, task_id, type_id, stack_id, begin_ts, lasted, ts,
+               greatest(begin_ts, coalesce(back, begin_ts), CAST($from AS BIGINT)) AS from_ts
+        FROM (
+            SELECT *, max(event_end) OVER (PARTITION BY tid ORDER BY ts, place
+                                           ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS back
+            FROM (
+                SELECT tid, ts, 0 AS place, ts + dur AS event_end, CAST(NULL AS BIGINT) AS task_id,
+                       CAST(NULL AS BIGINT) AS type_id, CAST(NULL AS BIGINT) AS stack_id,
+                       CAST(NULL AS BIGINT) AS begin_ts, CAST(NULL AS BIGINT) AS lasted
+                FROM off_cpu
+                WHERE ts < least($to, 9000000000000000000) + 2000000000 AND ts + dur > $from
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, ts, 0, ts AS event_end, NULL, NULL, NULL, NULL, NULL
+                FROM samples
+                WHERE ts >= $from AND ts < least($to, 9000000000000000000) + 2000000000
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, ts, 1, NULL, task_id, type_id, stack_id, begin_ts, lasted
+                FROM progress
+                WHERE state = 'blocked'
+            )
+        )
+        WHERE place = 1 AND coalesce(back < ts, true)
+    )
+    WHERE from_ts < $to
+    GROUP BY tid, task_id, begin_ts, from_ts
+),
+-- end progress
+-- part poll_in_progress
+-- Polls that `polls` does not have and that were on their CPU when they were observed, clipped to the window. A recorded poll
+-- that was observed has at least the 100 ms after which it is.
+poll_in_progress AS MATERIALIZED (
+    SELECT p.tid, p.task_id, p.type_id, coalesce(p.ts, 0) AS ts, coalesce(p.end_ts, 0) AS end_ts, p.lasted,
+           coalesce(greatest(p.end_ts - p.ts - CAST(coalesce(sum(CASE WHEN o.tid IS NOT NULL
+                                                                      THEN least(o.back, p.end_ts) - greatest(o.ts, p.ts) END),
+                                                             0) AS BIGINT), 0), 0) AS busy
+    FROM (
+        SELECT tid, task_id, begin_ts, max(type_id) AS type_id, greatest(begin_ts, CAST($from AS BIGINT)) AS ts,
+               least(max(ts), CAST($to AS BIGINT)) AS end_ts, max(lasted) AS lasted
+        FROM (
+            SELECT *, max(event_end) OVER (PARTITION BY tid, task_id ORDER BY ts, place
+                                           ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS back
+            FROM (
+                SELECT tid, task_id, ts, 0 AS place, ts + dur AS event_end, CAST(NULL AS BIGINT) AS type_id,
+                       CAST(NULL AS BIGINT) AS begin_ts, CAST(NULL AS BIGINT) AS lasted, CAST(NULL AS VARCHAR) AS state
+                FROM polls
+                WHERE ts < least($to, 9000000000000000000) + 2000000000 AND ts + dur > $from AND dur >= 100000000
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, task_id, ts, 1, NULL, type_id, begin_ts, lasted, state
+                FROM progress
+            )
+        )
+        WHERE place = 1 AND coalesce(back < ts, true)
+        GROUP BY tid, task_id, begin_ts
+        HAVING max(CASE WHEN state <> 'blocked' THEN 1 ELSE 0 END) = 1
+    ) p
+    LEFT JOIN (
+        SELECT tid, ts, ts + dur AS back
+        FROM off_cpu
+        WHERE ts < $to AND ts + dur > $from AND tid IN (SELECT tid FROM progress)
+        UNION ALL
+        SELECT tid, ts, ts + dur FROM sleep_in_progress
+    ) o ON o.tid = p.tid AND o.ts < p.end_ts AND o.back > p.ts
+    GROUP BY p.tid, p.task_id, p.begin_ts, p.type_id, p.ts, p.end_ts, p.lasted
+),
+-- end poll_in_progress
 -- A worker's own loop is a task of tokio's: inside it alone, the worker is outside a task. So is a worker inside a task of
 -- unknown type, which may be a loop.
 kind_of AS (
@@ -114,6 +198,10 @@ seen AS (
         FROM polls
         WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
         GROUP BY tid
+        UNION ALL
+        SELECT tid, ts, ts + dur FROM sleep_in_progress
+        UNION ALL
+        SELECT tid, ts, end_ts FROM poll_in_progress
     )
     GROUP BY tid
 ),
@@ -139,8 +227,15 @@ away AS (
             CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN tid END AS sleeper,
             CASE WHEN state IN ('S', 'D') AND dur - coalesce(run_queue, 0) >= 1000000 THEN stack_id END AS slept_at
             -- end off_cpu_state
-        FROM off_cpu
-        WHERE ts < $to AND ts + dur > $from AND tid IN (SELECT tid FROM worker)
+        FROM (
+            SELECT tid, task_id, ts, dur, state, stack_id, run_queue
+            FROM off_cpu
+            WHERE ts < $to AND ts + dur > $from AND tid IN (SELECT tid FROM worker)
+            UNION ALL
+            SELECT tid, task_id, ts, dur, 'S', stack_id, NULL
+            FROM sleep_in_progress
+            WHERE tid IN (SELECT tid FROM worker)
+        )
     ) o
     -- part off_cpu_in_place
     LEFT JOIN handed h ON h.tid = o.sleeper AND h.from_ts <= o.moment AND o.moment < h.to_ts

@@ -5,7 +5,8 @@
 -- task; in a task of unknown type, which may be the worker's own loop; or inside `block_in_place`, while another thread
 -- does its work). All states come from the scheduler, whether polls were recorded or not. A thread is observed from its
 -- first to its last event (off-CPU interval, poll or sample) in the time range and in the second before and after it, so a
--- worker that slept throughout has no time. Intervals are clipped to the time range.
+-- worker that slept throughout has no time. Intervals are clipped to the time range. Those that began before the recording,
+-- or have not ended, are known from `in_progress`, if they are in polls of 100 ms or more.
 --
 -- Parameters:
 --   $from           epoch_ns  start of the time range
@@ -23,6 +24,7 @@
 --   idle_share      share     idle time as a share of `observed`
 --   polls           count     polls that began in the range; null if polls were not recorded
 --   longest_poll    ns        the longest of these polls
+--   in_progress     ns        time for which a poll on it had lasted by the end of the range and not ended, at least
 --
 -- Further columns:
 --   running         ns        time on a CPU
@@ -90,6 +92,99 @@ stack_fact AS MATERIALIZED (
     )
     -- end stack_fact
 ),
+-- part progress
+-- Observations of polls in progress, each certainly of one poll. The last that concerns the window comes up to 2 s after it.
+progress AS MATERIALIZED (
+    SELECT tid, task_id, type_id, ts, ts - lasted AS begin_ts, lasted, state, stack_id
+    FROM in_progress
+    WHERE NOT ended AND NOT estimated AND ts > $from AND ts < least($to, 9000000000000000000) + 2000000000
+      AND ts - lasted < $to
+),
+-- Sleeps inside polls that `off_cpu` does not have, as they began before the recording or have not ended: from the thread's
+-- last event to the last observation of the sleep, clipped to the window. (`coalesce(…, 0)`: never null, as in the tables
+-- that it is united with.)
+sleep_in_progress AS MATERIALIZED (
+    SELECT tid, task_id, max(type_id) AS type_id, max(stack_id) AS stack_id, coalesce(from_ts, 0) AS ts,
+           coalesce(least(max(ts), CAST($to AS BIGINT)) - from_ts, 0) AS dur, max(lasted) AS lasted
+    FROM (
+        SELECT tid, task_id, type_id, stack_id, begin_ts, lasted, ts,
+               greatest(begin_ts, coalesce(back, begin_ts), CAST($from AS BIGINT)) AS from_ts
+        FROM (
+            SELECT *, max(event_end) OVER (PARTITION BY tid ORDER BY ts, place
+                                           ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS back
+            FROM (
+                SELECT tid, ts, 0 AS place, ts + dur AS event_end, CAST(NULL AS BIGINT) AS task_id,
+                       CAST(NULL AS BIGINT) AS type_id, CAST(NULL AS BIGINT) AS stack_id,
+                       CAST(NULL AS BIGINT) AS begin_ts, CAST(NULL AS BIGINT) AS lasted
+                FROM off_cpu
+                WHERE ts < least($to, 9000000000000000000) + 2000000000 AND ts + dur > $from
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, ts, 0, ts AS event_end, NULL, NULL, NULL, NULL, NULL
+                FROM samples
+                WHERE ts >= $from AND ts < least($to, 9000000000000000000) + 2000000000
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, ts, 1, NULL, task_id, type_id, stack_id, begin_ts, lasted
+                FROM progress
+                WHERE state = 'blocked'
+            )
+        )
+        WHERE place = 1 AND coalesce(back < ts, true)
+    )
+    WHERE from_ts < $to
+    GROUP BY tid, task_id, begin_ts, from_ts
+),
+-- end progress
+-- part poll_in_progress
+-- Polls that `polls` does not have and that were on their CPU when they were observed, clipped to the window. A recorded poll
+-- that was observed has at least the 100 ms after which it is.
+poll_in_progress AS MATERIALIZED (
+    SELECT p.tid, p.task_id, p.type_id, coalesce(p.ts, 0) AS ts, coalesce(p.end_ts, 0) AS end_ts, p.lasted,
+           coalesce(greatest(p.end_ts - p.ts - CAST(coalesce(sum(CASE WHEN o.tid IS NOT NULL
+                                                                      THEN least(o.back, p.end_ts) - greatest(o.ts, p.ts) END),
+                                                             0) AS BIGINT), 0), 0) AS busy
+    FROM (
+        SELECT tid, task_id, begin_ts, max(type_id) AS type_id, greatest(begin_ts, CAST($from AS BIGINT)) AS ts,
+               least(max(ts), CAST($to AS BIGINT)) AS end_ts, max(lasted) AS lasted
+        FROM (
+            SELECT *, max(event_end) OVER (PARTITION BY tid, task_id ORDER BY ts, place
+                                           ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS back
+            FROM (
+                SELECT tid, task_id, ts, 0 AS place, ts + dur AS event_end, CAST(NULL AS BIGINT) AS type_id,
+                       CAST(NULL AS BIGINT) AS begin_ts, CAST(NULL AS BIGINT) AS lasted, CAST(NULL AS VARCHAR) AS state
+                FROM polls
+                WHERE ts < least($to, 9000000000000000000) + 2000000000 AND ts + dur > $from AND dur >= 100000000
+                  AND tid IN (SELECT tid FROM progress)
+                UNION ALL
+                SELECT tid, task_id, ts, 1, NULL, type_id, begin_ts, lasted, state
+                FROM progress
+            )
+        )
+        WHERE place = 1 AND coalesce(back < ts, true)
+        GROUP BY tid, task_id, begin_ts
+        HAVING max(CASE WHEN state <> 'blocked' THEN 1 ELSE 0 END) = 1
+    ) p
+    LEFT JOIN (
+        SELECT tid, ts, ts + dur AS back
+        FROM off_cpu
+        WHERE ts < $to AND ts + dur > $from AND tid IN (SELECT tid FROM progress)
+        UNION ALL
+        SELECT tid, ts, ts + dur FROM sleep_in_progress
+    ) o ON o.tid = p.tid AND o.ts < p.end_ts AND o.back > p.ts
+    GROUP BY p.tid, p.task_id, p.begin_ts, p.type_id, p.ts, p.end_ts, p.lasted
+),
+-- end poll_in_progress
+stuck AS (
+    -- part stuck
+    -- What each thread was polling at its last observation in the window, if that was certainly one poll.
+    SELECT tid, task_id, lasted
+    FROM (SELECT tid, task_id, lasted, ended, estimated, row_number() OVER (PARTITION BY tid ORDER BY ts DESC) AS n
+          FROM in_progress
+          WHERE ts >= $from AND ts < $to)
+    WHERE n = 1 AND NOT ended AND NOT estimated
+    -- end stuck
+),
 -- Off-CPU time by task, clipped to the window; intervals outside it only show that the thread lives.
 away AS MATERIALIZED (
     SELECT o.tid, o.task_id, h.tid IS NOT NULL OR coalesce(f.in_place, false) AS in_place, min(o.ts) AS first_ts,
@@ -107,6 +202,10 @@ away AS MATERIALIZED (
             -- end off_cpu_state
         FROM off_cpu
         WHERE ts < least($to, 9000000000000000000) + 1000000000 AND ts + dur > greatest($from, -9000000000000000000) - 1000000000
+        UNION ALL
+        SELECT tid, task_id, ts, ts + dur AS back, least(ts + dur, CAST($to AS BIGINT) - 1) AS moment, ts + dur AS ready,
+               tid AS sleeper, stack_id
+        FROM sleep_in_progress
     ) o
     -- part off_cpu_in_place
     LEFT JOIN handed h ON h.tid = o.sleeper AND h.from_ts <= o.moment AND o.moment < h.to_ts
@@ -155,6 +254,8 @@ signs AS (
            CASE WHEN coalesce(y.kind, 'task') <> 'worker' THEN p.longest END
     FROM polled p
     LEFT JOIN task_types y ON y.type_id = p.type_id
+    UNION ALL
+    SELECT tid, ts, end_ts, 0, 0, 0, 0, CAST(NULL AS BIGINT) FROM poll_in_progress
 ),
 watched AS MATERIALIZED (
     -- part watched
@@ -173,16 +274,18 @@ spent AS (
     SELECT w.runtime_id, w.worker, w.tid, w.name AS thread,
            CAST(coalesce(s.observed, 0) AS BIGINT) AS observed, CAST(coalesce(s.blocked, 0) AS BIGINT) AS blocked,
            CAST(coalesce(s.waiting, 0) AS BIGINT) AS waiting, CAST(coalesce(s.idle, 0) AS BIGINT) AS idle,
-           CASE WHEN v.polls THEN CAST(coalesce(s.polls, 0) AS BIGINT) END AS polls, s.longest AS longest_poll
+           CASE WHEN v.polls THEN CAST(coalesce(s.polls, 0) AS BIGINT) END AS polls, s.longest AS longest_poll,
+           k.lasted AS in_progress
     FROM worker w
     CROSS JOIN watched v
     LEFT JOIN summed s ON s.tid = w.tid
+    LEFT JOIN stuck k ON k.tid = w.tid
 )
 SELECT runtime_id, worker, tid, observed,
        CAST(running AS DOUBLE) / nullif(observed, 0) AS running_share,
        CAST(blocked AS DOUBLE) / nullif(observed, 0) AS blocked_share,
        CAST(waiting AS DOUBLE) / nullif(observed, 0) AS waiting_share,
        CAST(idle AS DOUBLE) / nullif(observed, 0) AS idle_share,
-       polls, longest_poll, running, blocked, waiting, idle, thread
+       polls, longest_poll, in_progress, running, blocked, waiting, idle, thread
 FROM (SELECT *, observed - blocked - waiting - idle AS running FROM spent)
 ORDER BY runtime_id NULLS LAST, worker NULLS LAST, tid

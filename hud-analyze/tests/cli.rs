@@ -97,6 +97,23 @@ mod formats {
     }
 
     #[test]
+    fn rows_are_sorted_by_any_column() {
+        let session = culprits();
+        let durs = |sort: &str| -> Vec<i64> {
+            let text = good(&["blocking", path(&session), "--each", "--format", "json", "--sort", sort]);
+            let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
+            rows.iter().map(|row| row["dur"].as_i64().unwrap()).collect()
+        };
+        assert_eq!(durs("dur"), [15 * MS, 17 * MS]);
+        assert_eq!(durs("dur:desc"), [17 * MS, 15 * MS]);
+        assert_eq!(durs("cause,ts"), [15 * MS, 17 * MS]);
+        let why = bad(2, &["blocking", path(&session), "--each", "--sort", "length"]);
+        assert!(why.starts_with("--sort: there is no column \"length\"") && why.contains("ts, dur, cause, "), "{why}");
+        // What is drawn by default is a table then.
+        assert!(good(&["timeline", path(&session), "--sort", "running:desc"]).trim_start().starts_with("ts "));
+    }
+
+    #[test]
     fn programs_get_integers() {
         let session = culprits();
         let rows: Vec<Value> =
@@ -105,7 +122,7 @@ mod formats {
             rows[0],
             json!({
                 "ts": at(1_200), "dur": 17 * MS, "cause": "blocked", "spans": "one poll", "estimated": false,
-                "function": "app::sleeper", "file": "src/main.rs", "line": 12, "task_type": "app::sleeper", "task_id": SLEEPER, "tid": W0,
+                "in_progress": null, "function": "app::sleeper", "file": "src/main.rs", "line": 12, "task_type": "app::sleeper", "task_id": SLEEPER, "tid": W0,
                 "thread": "tokio-rt-worker",
             })
         );
@@ -116,7 +133,7 @@ mod formats {
         assert_eq!(
             csv.lines().nth(1).unwrap(),
             format!(
-                "{},17000000,blocked,one poll,false,app::sleeper,src/main.rs,12,app::sleeper,12,101,tokio-rt-worker",
+                "{},17000000,blocked,one poll,false,,app::sleeper,src/main.rs,12,app::sleeper,12,101,tokio-rt-worker",
                 at(1_200)
             )
         );

@@ -55,7 +55,7 @@ fn cost(session: &Session, command: &[&str]) -> u64 {
 /// of them took a minute.
 #[test]
 fn opening_takes_time_in_proportion_to_segments() {
-    const FEW: u32 = 400;
+    const FEW: u32 = 200;
     const TIMES: u32 = 10;
     for overlap in [true, false] {
         let (few, many) = (session(FEW, overlap), session(FEW * TIMES, overlap));

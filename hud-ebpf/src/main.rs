@@ -18,6 +18,7 @@ mod maps;
 mod poll;
 mod sample;
 mod sched;
+mod steal;
 mod task;
 mod thread;
 mod unwind;

@@ -34,7 +34,9 @@ static CONFIG: Config = Config {
     task_state: Config::NONE,
     switch_share: 0,
     switch_floor: 0,
-    reserved: 0,
+    task_cfs_rq: Config::NONE,
+    cfs_rq_rq: 0,
+    rq_steal: 0,
 };
 
 /// The configuration. Volatile, or the compiler would fold the zeros above into the code.

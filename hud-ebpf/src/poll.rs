@@ -20,7 +20,7 @@ use crate::{
         THREADS, config, count, is_last_poll, is_target, masked, on_own_stack, poll_begins, probes_since, send,
         take_wake,
     },
-    sched,
+    sched, steal,
     task::Header,
     thread,
 };
@@ -36,6 +36,8 @@ const CANCELLED: u64 = 1 << 5;
 pub const REFERENCES: u64 = 6;
 /// More references than any live task has: each waker, join handle and queue holds one.
 const ABSURD: u64 = 1 << 20;
+/// Polls with less time on a CPU are not examined for steal time (ns).
+const STEAL_FROM: u64 = 1_000_000;
 
 /// Entry of `raw::poll(ptr: NonNull<Header>)`.
 #[uprobe]
@@ -142,14 +144,18 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     let is_over = is_last_poll(poll.task_id, poll.ts) && is_over(&poll);
     // SAFETY: helpers without arguments.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    let dur = now.saturating_sub(poll.ts);
+    let on_cpu = dur.saturating_sub(poll.blocked).saturating_sub(poll.run_queue);
+    let stolen = if on_cpu < STEAL_FROM { 0 } else { steal::stolen(poll.ts, now) };
+    let stolen = if stolen > on_cpu { on_cpu } else { stolen };
     let event = PollEvent {
         kind: EventKind::Poll as u32,
         tid,
         ts: poll.ts,
-        dur: now.saturating_sub(poll.ts),
+        dur,
         task_id: poll.task_id,
         blocked: poll.blocked,
-        run_queue: poll.run_queue,
+        run_queue: poll.run_queue + stolen,
         wake_ts: poll.wake_ts,
         poll_fn: poll.poll_fn,
         cpu: cpu as u16,

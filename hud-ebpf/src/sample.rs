@@ -11,13 +11,16 @@ use hud_wire::{EventKind, MAX_KERNEL_FRAMES, SampleHead, Stream};
 use crate::{
     budget::Budget,
     maps::{SAMPLE, config, is_target, send, switches_since, unknown},
-    sched, task, thread, unwind,
+    sched, steal, task, thread, unwind,
 };
 
 /// Takes one sample of the target.
 #[perf_event]
 pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     let config = config();
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    steal::observe(&config, now);
     if !is_target(&ctx, &config) {
         return 0;
     }
@@ -28,8 +31,6 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     let Some(budget) = Budget::of_this_cpu() else {
         return 0;
     };
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the thread map's own memory.
     let state = unsafe { &mut *state };
     sched::catch_up(state);

@@ -211,8 +211,14 @@ fn short_name(process: &Process) -> String {
     crate::inspect::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
 }
 
-/// `<data dir>/hud/<name>-<local time>-<pid>`, in the home of the user who called sudo.
+/// The session's folder in [`sessions_folder`]: `<name>-<local time>-<pid>`.
 pub(crate) fn default_session(process: &Process, owner: Option<Owner>) -> Result<PathBuf> {
+    let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();
+    Ok(sessions_folder(owner)?.join(format!("{}-{now}-{}", short_name(process), process.pid)))
+}
+
+/// `<data dir>/hud`, in the home of the user who called sudo.
+pub(crate) fn sessions_folder(owner: Option<Owner>) -> Result<PathBuf> {
     use etcetera::BaseStrategy as _;
     let data = match owner.and_then(|o| o.home()) {
         Some(home) => home.join(".local/share"),
@@ -222,6 +228,5 @@ pub(crate) fn default_session(process: &Process, owner: Option<Owner>) -> Result
             })?
             .data_dir(),
     };
-    let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();
-    Ok(data.join("hud").join(format!("{}-{now}-{}", short_name(process), process.pid)))
+    Ok(data.join("hud"))
 }

@@ -33,6 +33,31 @@ pub struct Offsets {
     pub task_state: Option<u32>,
     /// The fields of a thread's return probes.
     pub returns: Option<ReturnOffsets>,
+    /// The fields that lead to a CPU's steal time.
+    pub steal: Option<StealOffsets>,
+}
+
+/// Offsets of the fields that lead from the current thread to the steal time of its CPU (kernel/sched/sched.h; the kernel
+/// was built with `CONFIG_PARAVIRT` and `CONFIG_FAIR_GROUP_SCHED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StealOffsets {
+    /// `task_struct::se` + `sched_entity::cfs_rq`
+    pub task_cfs_rq: u32,
+    /// `cfs_rq::rq`
+    pub cfs_rq_rq: u32,
+    /// `rq::prev_steal_time`
+    pub rq_steal: u32,
+}
+
+impl StealOffsets {
+    fn of(types: &Types<'_>) -> Option<Self> {
+        let (entity, _) = types.member("task_struct", "se")?;
+        Some(StealOffsets {
+            task_cfs_rq: entity.checked_add(types.member("sched_entity", "cfs_rq")?.0)?,
+            cfs_rq_rq: types.member("cfs_rq", "rq")?.0,
+            rq_steal: types.member("rq", "prev_steal_time")?.0,
+        })
+    }
 }
 
 /// Offsets of the fields by which the kernel programs find the return address of a function with a return probe
@@ -84,6 +109,7 @@ impl Offsets {
                 _ => None,
             },
             returns: ReturnOffsets::of(types),
+            steal: StealOffsets::of(types),
         })
     }
 
@@ -94,6 +120,7 @@ impl Offsets {
         task_fsbase: Config::NONE,
         task_state: None,
         returns: None,
+        steal: None,
     };
 }
 

@@ -13,6 +13,7 @@ pub mod error;
 pub mod headless;
 pub mod inspect;
 pub mod kernel;
+pub mod list;
 mod live;
 pub mod privilege;
 pub mod probes;

@@ -131,6 +131,47 @@ fn a_screen_that_is_killed_leaves_a_whole_session() {
     }
 }
 
+/// Processes that were started for this session and still run.
+fn processes_of(session: &Path) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let command = fs::read_to_string(entry.ok()?.path().join("cmdline")).ok()?;
+        command.contains(session.to_str()?).then(|| command.replace('\0', " "))
+    });
+    processes.collect()
+}
+
+/// Reading from a closed terminal never waits, and the signal of its end does not reach every process.
+#[test]
+fn a_lost_terminal_ends_hud_in_order() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = Target::start(&program("test-async-app"), &[]);
+    // As the leader of the terminal's session, which gets SIGHUP; and below one that ignores it and stays.
+    for is_leader in [true, false] {
+        let session = dir.path().join(is_leader.to_string());
+        let hud = hud(&target, &session, &[]);
+        let command = if is_leader {
+            hud
+        } else {
+            let mut shell = Command::new("bash");
+            shell.args(["-c", "trap '' HUP; \"$@\"; sleep 60", "bash"]).arg(hud.get_program()).args(hud.get_args());
+            shell
+        };
+        let mut terminal = start(command, (80, 24));
+        terminal.until_shown("LIVE");
+        terminal.hang_up();
+        let began = Instant::now();
+        until("the session's end", || is_complete(&session));
+        // The shell has the session's path in its arguments, too.
+        let is_gone = || processes_of(&session).iter().all(|command| command.starts_with("bash"));
+        until("hud's end", is_gone);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        verify(&session);
+    }
+}
+
 /// A field of a process's status.
 fn status(pid: u32, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -94,3 +94,34 @@ fn an_explanation_is_no_part_of_a_command() {
         "hud-analyze sql S -c \"SELECT  1\""
     );
 }
+
+/// The commands in a program's help, with their descriptions.
+fn commands_of(program: &str) -> Vec<(String, String)> {
+    let path = Path::new(env!("CARGO_BIN_EXE_hud-record")).with_file_name(program);
+    let output = Command::new(path).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let lines = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    let mut commands: Vec<(String, String)> = Vec::new();
+    for line in lines {
+        match line.strip_prefix("  ").filter(|l| !l.starts_with(' ')).and_then(|l| l.split_once(' ')) {
+            Some((name, about)) => commands.push((name.into(), about.trim().into())),
+            // The rest of a description that fills several lines.
+            None => {
+                let (_, about) = commands.last_mut().unwrap();
+                about.push(' ');
+                about.push_str(line.trim());
+            }
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_command_of_hud_analyze_is_one_of_hud() {
+    let hud = commands_of("hud");
+    let analyze = commands_of("hud-analyze");
+    assert!(analyze.len() > 25, "{analyze:?}");
+    for command in analyze.iter().filter(|(name, _)| !["help", "completions"].contains(&name.as_str())) {
+        assert!(hud.contains(command), "{command:?} is not in {hud:#?}");
+    }
+}

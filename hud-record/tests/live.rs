@@ -67,3 +67,23 @@ fn passes_on_the_recorders_errors() {
     assert!(said.contains("exists") && said.contains("help:"), "{said}");
     assert!(output.stdout.is_empty());
 }
+
+/// Running programs with Tokio, with its version, and the sessions of the data directory.
+#[test]
+fn ls_shows_programs_and_sessions() {
+    let home = tempfile::tempdir().unwrap();
+    let sessions = home.path().join("hud");
+    std::fs::create_dir(&sessions).unwrap();
+    let recording = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../hud-analyze/tests/data/session");
+    assert!(Command::new("cp").arg("-r").args([&recording, &sessions]).status().unwrap().success());
+    let target = Target::start(&program("test-async-app"), &[]);
+    let output = hud().args(["ls", "--format", "json"]).env("XDG_DATA_HOME", home.path()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lists: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut programs = lists["programs"].as_array().unwrap().iter();
+    let found = programs.find(|p| p["pid"] == target.pid()).unwrap_or_else(|| panic!("{lists:#}"));
+    assert_eq!(found["name"], "test-async-app");
+    assert!(found["tokio_version"].as_str().unwrap().starts_with("1."), "{found}");
+    let session = &lists["sessions"][0];
+    assert_eq!((&session["state"], &session["program"]), (&"complete".into(), &"test-async-app".into()), "{lists:#}");
+}

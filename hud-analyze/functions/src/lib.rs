@@ -24,7 +24,7 @@ use datafusion::{error::Result, prelude::SessionContext};
 
 pub use crate::{
     docs::{FunctionDoc, FunctionKind, catalog},
-    scalar::{Moment, clock, segments, short_type},
+    scalar::{Moment, clock},
     stacks::{Names, NamesBuilder, StackBatches, StackSource},
 };
 

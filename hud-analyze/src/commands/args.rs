@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use hud_shell::Format;
 
 use crate::{
+    commands::sort::Sort,
     error::Result,
     human::parse_memory,
     query::{
@@ -103,6 +104,9 @@ pub(crate) struct ViewArgs {
     /// Show all columns in table and markdown
     #[arg(long)]
     pub(crate) wide: bool,
+    /// Sort by these columns, `asc` (the default) or `desc`; the help lists them
+    #[arg(long, value_name = "COLUMN[:desc]", value_delimiter = ',')]
+    pub(crate) sort: Vec<Sort>,
     #[command(flatten)]
     pub(crate) query: QueryOptions,
 }

@@ -12,7 +12,9 @@ use hud_shell::Format;
 use crate::{
     commands::{
         args::{TIMES, ViewArgs},
-        generated, recorded, views,
+        generated, recorded,
+        sort::sorted,
+        views,
     },
     error::{Error, Result},
     human::{self, many},
@@ -74,6 +76,7 @@ pub(crate) async fn run(given: &ArgMatches, out: &mut Stdout) -> Result<()> {
     let arguments = generated::arguments(&view, given, window)?;
     let mut found = Vec::new();
     for frame in view.plan_each(catalog.opened(), &arguments).await? {
+        let Some(frame) = sorted(vec![frame], &args.sort)?.pop() else { continue };
         let schema = Arc::clone(frame.schema().inner());
         let batches = frame.collect().await.map_err(|error| catalog.explain(error.into()))?;
         found.push(concat_batches(&schema, &batches)?);

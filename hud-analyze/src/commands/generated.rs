@@ -97,7 +97,8 @@ pub(crate) async fn run(view: &View, given: &ArgMatches, out: &mut Stdout) -> Re
     let args = ViewArgs::from_arg_matches(given).unwrap_or_else(|error| error.exit());
     let (catalog, window) = args.open().await?;
     let arguments = arguments(view, given, window)?;
-    let is_tree = view.name == TASK_TREE.name && args.query.format == Format::Table && !args.wide;
+    let is_tree =
+        view.name == TASK_TREE.name && args.query.format == Format::Table && !args.wide && args.sort.is_empty();
     if is_tree && catalog.sessions().len() == 1 {
         return task_tree::show(&catalog, &arguments, &args, window, out).await;
     }

@@ -9,6 +9,7 @@ pub(crate) mod info;
 pub(crate) mod maintenance;
 pub(crate) mod recorded;
 pub(crate) mod replay;
+pub(crate) mod sort;
 pub(crate) mod sql;
 pub(crate) mod task_tree;
 pub mod verify;

@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn notes_the_streams_that_a_view_reads() {
         let reads = |view: &View, stream| used(view).contains(&stream);
-        assert!(reads(&view::LOCKS, Stream::OffCpu) && !reads(&view::LOCKS, Stream::Samples));
+        assert!(reads(&view::RUN_QUEUE, Stream::OffCpu) && !reads(&view::RUN_QUEUE, Stream::Samples));
         assert!(!reads(&view::WORKERS, Stream::Wakes));
         let all = [(Stream::Polls, 0.455), (Stream::OffCpu, 1.0), (Stream::Samples, 1.0), (Stream::Wakes, 0.0)];
         assert_eq!(

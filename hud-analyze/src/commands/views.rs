@@ -9,6 +9,7 @@ use crate::{
     commands::{
         args::{TIMES, TaskArg, ThreadArg, ViewArgs},
         recorded,
+        sort::sorted,
     },
     error::{Error, Result},
     human::{self, parse_duration},
@@ -156,7 +157,7 @@ pub(crate) async fn tasks(args: &TasksArgs, out: &mut Stdout) -> Result<()> {
 
 pub(crate) async fn timeline(args: &TimelineArgs, out: &mut Stdout) -> Result<()> {
     let (catalog, window) = args.view.open().await?;
-    let drawn = args.view.query.format == Format::Table;
+    let drawn = args.view.query.format == Format::Table && args.view.sort.is_empty();
     let fitting = || (window.dur().saturating_add(timeline::columns() - 1)) / timeline::columns();
     let step = args.step.unwrap_or_else(|| if drawn { fitting().max(1) } else { defaults::hundredth(window) });
     let arguments = Arguments::within(window).int("step", step).int("thread", args.thread.id());
@@ -185,7 +186,7 @@ pub(crate) async fn show(
     args: &ViewArgs,
     out: &mut Stdout,
 ) -> Result<()> {
-    let frames = view.plan_each(catalog.opened(), &arguments).await?;
+    let frames = sorted(view.plan_each(catalog.opened(), &arguments).await?, &args.sort)?;
     let columns = view.header()?.columns;
     write::write(catalog, frames, args.query.format, shape(&view, &columns, window, args), out).await?;
     if args.query.format == Format::Table {

@@ -1,10 +1,9 @@
 //! Query results as text or bytes.
 //!
 //! ```text
-//! write, timeline ──▶ table ──▶ names, stdout
+//! write, timeline ──▶ table ──▶ stdout
 //! ```
 
-pub(crate) mod names;
 pub(crate) mod stdout;
 pub(crate) mod table;
 pub(crate) mod timeline;

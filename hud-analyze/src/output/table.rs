@@ -8,12 +8,10 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement};
+use hud_common::units::{fit_name, is_name, least_width};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::{
-    names::{self, is_name},
-    stdout::may_colour,
-};
+use super::stdout::may_colour;
 use crate::{
     error::Result,
     human,
@@ -216,7 +214,7 @@ impl Table {
         let cells = cells.map(|cell| match look {
             Look::Number => cell.width(),
             Look::Path => cell.rsplit('/').next().map_or(0, |file| file.width() + 1).min(cell.width()),
-            Look::Text if is_name(cell) => names::least(cell),
+            Look::Text if is_name(cell) => least_width(cell),
             Look::Text => cell.width().min(MIN_WIDTH),
         });
         cells.max().unwrap_or(0).max(name.width())
@@ -328,7 +326,7 @@ fn shorten(text: &str, width: usize, look: Look) -> String {
         return text.to_string();
     }
     if look == Look::Text && is_name(text) {
-        return names::fit(text, width);
+        return fit_name(text, width);
     }
     let room = width.saturating_sub(1);
     let from_head = match look {

@@ -27,6 +27,8 @@ pub(super) struct Held {
     pub(super) stack: Option<StackId>,
     pub(super) waker: Option<Tid>,
     pub(super) is_estimated: bool,
+    /// For how long its poll had been in progress when it was last observed, if no event says more.
+    pub(super) in_progress: Option<i64>,
     pub(super) blamed: PlaceNo,
 }
 
@@ -72,11 +74,16 @@ pub(super) fn intervals(scene: &mut Scene<'_>) -> Vec<Held> {
         .into_iter()
         .map(|(cause, ts, dur, tid, task, type_id, stack, waker, is_estimated)| {
             let blamed = names.attribute(stack, type_id);
-            Held { ts, dur, cause, task, type_id, tid, stack, waker, is_estimated, blamed }
+            Held { ts, dur, cause, task, type_id, tid, stack, waker, is_estimated, in_progress: None, blamed }
         })
         .collect();
-    held.sort_by_key(|h| (Reverse(h.dur), h.ts, h.tid, h.cause, h.task));
+    sort(&mut held);
     held
+}
+
+/// Sorts intervals by length, the longest first.
+pub(super) fn sort(held: &mut [Held]) {
+    held.sort_by_key(|h| (Reverse(h.dur), h.ts, h.tid, h.cause, h.task));
 }
 
 /// The stack to which a computation is attributed: of the samples of its task on its thread within `[from, to)` those with an
@@ -271,6 +278,7 @@ pub(super) fn interval(scene: &Scene<'_>, held: &Held) -> BlockingInterval {
         stack: frames.iter().take(SHOWN_FRAMES).filter_map(|no| code.place(*no)).cloned().collect(),
         stack_id: held.stack,
         waker: held.waker.map(|tid| waker(scene, Some(tid), None)),
+        in_progress: held.in_progress,
         is_estimated: held.is_estimated,
     }
 }
@@ -305,6 +313,7 @@ fn culprits(scene: &mut Scene<'_>, intervals: &[Held]) -> Vec<Culprit> {
             total: short.asleep,
             median: short.asleep / short.sleeps.max(1),
             longest: short.longest,
+            in_progress: None,
             jump: Jump {
                 task: most.map(|(.., Reverse(task))| task),
                 task_type: type_id,
@@ -342,6 +351,7 @@ fn culprits(scene: &mut Scene<'_>, intervals: &[Held]) -> Vec<Culprit> {
                 total: held.iter().fold(0, |sum, h| sum.saturating_add(h.dur)),
                 median: median.dur,
                 longest: longest.dur,
+                in_progress: held.iter().filter_map(|h| h.in_progress).max(),
                 jump: Jump {
                     task: Some(longest.task),
                     task_type: type_id,

@@ -14,6 +14,7 @@ mod blocking;
 mod code;
 mod deadlocks;
 mod entities;
+mod filter;
 #[cfg(feature = "session")]
 mod found;
 mod histogram;
@@ -24,6 +25,7 @@ mod index_cache;
 mod ingest;
 mod names;
 mod partial;
+mod progress;
 mod rule;
 mod rules;
 mod scene;

@@ -380,7 +380,7 @@ pub struct InProgress {
 }
 
 /// The state of a thread in a poll in progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum PollState {
     /// Asleep.
     Blocked,

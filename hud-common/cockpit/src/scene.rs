@@ -7,7 +7,7 @@ use hud_wire::Stream;
 
 use super::{
     Bucket, Load, Map, Name, Names, Partial, PollSums, Query, Role, Seen, StackId, Sums, TaskId, TaskKind, TaskRef,
-    Tid, TypeId, TypeRef, Window, partial::clipped,
+    Tid, TypeId, TypeRef, Window, partial::clipped, progress::Progress,
 };
 
 /// The input of a snapshot's lists.
@@ -24,6 +24,8 @@ pub(super) struct Scene<'a> {
     pub(super) polled: Vec<Polled>,
     /// Times at which threads were observed inside `block_in_place`: in a sample, or falling asleep.
     pub(super) in_place: BTreeSet<(Tid, i64)>,
+    /// Polls in progress, once they are added to `threads`.
+    pub(super) progress: Progress,
 }
 
 impl Scene<'_> {
@@ -86,11 +88,30 @@ pub(super) struct Seat {
     pub(super) seen: Seen,
     /// Time off-CPU by bucket: asleep inside tasks, runnable, asleep outside tasks.
     pub(super) away: BTreeMap<Bucket, (i64, i64, i64)>,
+    /// Sleeps in polls in progress, which are not in `away`.
+    pub(super) sleeps: Vec<Ongoing>,
     pub(super) polls: i64,
     pub(super) polling: i64,
     pub(super) longest: i64,
     /// Its newest sample.
     pub(super) sampled: Option<(i64, Option<TaskId>)>,
+}
+
+/// A sleep in a poll in progress.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ongoing {
+    pub(super) ts: i64,
+    pub(super) end: i64,
+    /// Whether it holds no task up.
+    pub(super) is_idle: bool,
+}
+
+impl Ongoing {
+    /// Its time in a bucket, without the time off-CPU that is known there from events that reach past the window.
+    fn within(&self, bucket: Bucket, (asleep, waiting, idle): (i64, i64, i64)) -> i64 {
+        let known = asleep.saturating_add(waiting).saturating_add(idle);
+        clipped(bucket, self.ts, self.end).min(Bucket::NANOS.saturating_sub(known)).max(0)
+    }
 }
 
 impl Seat {
@@ -101,8 +122,19 @@ impl Seat {
     /// Its load in a bucket.
     pub(super) fn step(&self, bucket: Bucket) -> Load {
         let (first, last) = self.range();
-        let (blocked, waiting, idle) = self.away.get(&bucket).copied().unwrap_or_default();
+        let (blocked, waiting, idle) = self.away_in(bucket);
         Load::within(observed(bucket, first, last), blocked, waiting, idle)
+    }
+
+    /// Its time off-CPU in a bucket: asleep inside tasks, runnable, asleep outside tasks.
+    pub(super) fn away_in(&self, bucket: Bucket) -> (i64, i64, i64) {
+        let known = self.away.get(&bucket).copied().unwrap_or_default();
+        let mut all = known;
+        for sleep in &self.sleeps {
+            let of = if sleep.is_idle { &mut all.2 } else { &mut all.0 };
+            *of = of.saturating_add(sleep.within(bucket, known));
+        }
+        all
     }
 
     pub(super) fn load(&self) -> Load {
@@ -112,6 +144,15 @@ impl Seat {
             blocked = blocked.saturating_add(away.0);
             waiting = waiting.saturating_add(away.1);
             idle = idle.saturating_add(away.2);
+        }
+        for sleep in &self.sleeps {
+            let mut dur = sleep.end.saturating_sub(sleep.ts);
+            for (bucket, known) in self.away.range(Bucket::of(sleep.ts)..=Bucket::of(sleep.end)) {
+                let hidden = clipped(*bucket, sleep.ts, sleep.end).saturating_sub(sleep.within(*bucket, *known));
+                dur = dur.saturating_sub(hidden);
+            }
+            let of = if sleep.is_idle { &mut idle } else { &mut blocked };
+            *of = of.saturating_add(dur.max(0));
         }
         Load::within(last.saturating_sub(first), blocked, waiting, idle)
     }

@@ -9,7 +9,8 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Distribution, Name, Origin, Role, Rule, RuntimeId, SpawnedBy, StackId, TaskId, TaskKind, Tid, TypeId, Window,
+    Distribution, Name, Origin, PollState, Role, Rule, RuntimeId, SpawnedBy, StackId, TaskId, TaskKind, Tid, TypeId,
+    Window,
 };
 
 /// Maximum rows of a ranked list. A screen shows a tenth of it; the rest is for scrolling.
@@ -279,7 +280,7 @@ pub struct TaskRef {
 /// Time of threads by state. The sum of the four states is the observed time.
 ///
 /// A thread is observed from the start of its first to the end of its last row in the window. An off-CPU interval is known
-/// when it ends, so a thread that sleeps now has no rows since it fell asleep.
+/// when it ends, so a thread that sleeps now has no rows since it fell asleep, unless a poll in progress was observed on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     /// On a CPU (ns): polling and scheduling. The rest of the observed time.
@@ -348,9 +349,25 @@ pub struct Worker {
     pub now: Now,
 }
 
+impl Worker {
+    /// Time for which the poll on it had been in progress when it was last observed (ns); `None` if none lasts for long.
+    pub const fn in_progress(&self) -> Option<i64> {
+        if let Now::InProgress { lasted, .. } = self.now { Some(lasted) } else { None }
+    }
+}
+
 /// The current activity of a thread, inferred from rows, which are written when an interval ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Now {
+    /// It is in one poll of this task, which has lasted for 100 ms or more.
+    InProgress {
+        /// The task.
+        task: TaskRef,
+        /// Time for which the poll had lasted when it was last observed, at least (ns).
+        lasted: i64,
+        /// What the thread did.
+        state: PollState,
+    },
     /// It was just on a CPU inside this task.
     Polling {
         /// The task.
@@ -429,6 +446,8 @@ pub struct Culprit {
     pub median: i64,
     /// The longest (ns).
     pub longest: i64,
+    /// Longest time for which a poll had been in progress when it was last observed (ns); `None` if all have ended.
+    pub in_progress: Option<i64>,
     /// The longest one; for short sleeps, the task that slept most.
     pub jump: Jump,
     /// Whether any of it is an estimate. For computing: a lower bound from samples, in one poll or in several.
@@ -458,6 +477,9 @@ pub struct BlockingInterval {
     pub stack_id: Option<StackId>,
     /// The waker of the thread.
     pub waker: Option<Waker>,
+    /// Time for which its poll had been in progress when it was last observed (ns); `None` if it has ended. `dur` is then the
+    /// part in the window.
+    pub in_progress: Option<i64>,
     /// Whether `dur` is a lower bound from samples, in one poll or in several.
     pub is_estimated: bool,
 }
@@ -510,6 +532,8 @@ pub struct TaskRow {
     pub blocked: i64,
     /// The longest poll (ns); `None` if there was none.
     pub longest_poll: Option<i64>,
+    /// Time for which a poll of it had been in progress when it was last observed (ns); `None` if it has ended.
+    pub in_progress: Option<i64>,
     /// CPU time by samples (ns): an estimate that does not need polls.
     pub cpu: i64,
     /// Wakes.
@@ -580,6 +604,8 @@ pub struct TypeRow {
     pub blocked: i64,
     /// CPU time by samples (ns).
     pub cpu: i64,
+    /// Longest time for which a poll had been in progress when it was last observed (ns); `None` if all have ended.
+    pub in_progress: Option<i64>,
     /// Durations of its polls.
     pub durations: Distribution,
     /// Its wake-to-poll delays.

@@ -19,7 +19,9 @@ pub struct Query {
     pub flame_of: Option<TypeId>,
     /// Order of tasks.
     pub order: TaskOrder,
-    /// Only tasks and types whose type's name contains this, ignoring case.
+    /// Whether that order is reversed.
+    pub is_reversed: bool,
+    /// Only tasks and types whose type's name contains this, ignoring case; after `!`, does not contain it.
     pub filter: Option<String>,
     /// Thresholds of the rules.
     pub thresholds: Thresholds,
@@ -34,6 +36,7 @@ impl Default for Query {
             has_flame: true,
             flame_of: None,
             order: TaskOrder::Busy,
+            is_reversed: false,
             filter: None,
             thresholds: Thresholds::default(),
         }
@@ -49,18 +52,61 @@ pub enum TaskOrder {
     Busy,
     /// Polls.
     Polls,
-    /// The longest poll.
+    /// The longest poll, in progress or ended.
     LongestPoll,
     /// The longest wake-to-poll delay.
     WakeDelay,
     /// Time asleep inside polls.
     Blocked,
+    /// CPU time by samples.
+    Cpu,
+    /// Wakes.
+    Wakes,
     /// Wakes by itself.
     SelfWakes,
     /// Time since it was last observed.
     Idle,
     /// Its id: the youngest first.
     Youngest,
+}
+
+impl TaskOrder {
+    /// Every order.
+    pub const ALL: [TaskOrder; 10] = [
+        TaskOrder::Busy,
+        TaskOrder::Polls,
+        TaskOrder::LongestPoll,
+        TaskOrder::WakeDelay,
+        TaskOrder::Blocked,
+        TaskOrder::Cpu,
+        TaskOrder::Wakes,
+        TaskOrder::SelfWakes,
+        TaskOrder::Idle,
+        TaskOrder::Youngest,
+    ];
+
+    /// What it goes by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TaskOrder::Busy => "busy time",
+            TaskOrder::Polls => "polls",
+            TaskOrder::LongestPoll => "longest poll",
+            TaskOrder::WakeDelay => "wake delay",
+            TaskOrder::Blocked => "time blocked",
+            TaskOrder::Cpu => "CPU time",
+            TaskOrder::Wakes => "wakes",
+            TaskOrder::SelfWakes => "wakes by itself",
+            TaskOrder::Idle => "idle time",
+            TaskOrder::Youngest => "age",
+        }
+    }
+
+    /// The order after it, the first after the last.
+    #[must_use]
+    pub fn next(self) -> TaskOrder {
+        let after = TaskOrder::ALL.iter().skip_while(|order| **order != self).nth(1);
+        after.copied().unwrap_or_default()
+    }
 }
 
 /// The error of a source.

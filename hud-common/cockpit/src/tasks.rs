@@ -8,24 +8,27 @@ use super::{
     Coverage, Distribution, Histogram, LAST_POLLS, MOST_ROWS, Map, Merge as _, PollSums, Spawned, TaskDetail, TaskId,
     TaskKind, TaskOrder, TaskPage, TaskRow, TaskSums, Tasks, TypeId, TypeRow, WAKERS,
     blocking::{Held, interval, waker},
+    filter::Filter,
     index_cache::{IndexCache, number_of},
     scene::Scene,
 };
 
 /// The tasks and the types of tasks.
 pub(super) fn of(scene: &Scene<'_>, coverage: &Coverage) -> (Tasks, Vec<TypeRow>) {
-    let filter = scene.query.filter.as_ref().map(|f| f.to_lowercase()).filter(|f| !f.is_empty());
+    let filter = Filter::of(scene.query.filter.as_deref().unwrap_or_default());
     let (mut count, mut ended) = (0, 0);
     let mut ranked: Vec<([i64; 2], TaskId, &TaskSums)> = Vec::new();
     let (mut types, mut hints): (Map<Option<TypeId>, TypeSums>, _) = (Map::default(), IndexCache::new(8));
     // Types first: the processor then waits for many of them at once.
-    let type_ids: Vec<Option<TypeId>> =
-        scene.total.tasks.keys().map(|id| scene.names.type_of.get(id).copied()).collect();
-    for ((id, sums), type_id) in scene.total.tasks.iter().zip(type_ids) {
+    let progress = scene.progress.task_sums(scene);
+    let ended_polls = scene.total.tasks.iter().filter(|(id, _)| !progress.contains_key(*id));
+    let all = ended_polls.chain(&progress);
+    let type_ids: Vec<Option<TypeId>> = all.clone().map(|(id, _)| scene.names.type_of.get(id).copied()).collect();
+    for ((id, sums), type_id) in all.zip(type_ids) {
         let of = hints.of(&mut types, type_id, number_of(type_id));
         let (is_loop, does_pass) = *of.filtered.get_or_insert_with(|| {
             let is_loop = scene.names.kind_of_type(type_id) == TaskKind::Worker;
-            (is_loop, does_pass(scene, type_id, filter.as_deref()))
+            (is_loop, does_pass(scene, type_id, &filter))
         });
         if is_loop {
             continue;
@@ -33,6 +36,8 @@ pub(super) fn of(scene: &Scene<'_>, coverage: &Coverage) -> (Tasks, Vec<TypeRow>
         count += 1;
         ended += i64::from(sums.ended.is_some());
         of.task(sums);
+        of.busy = of.busy.saturating_add(scene.progress.busy(*id));
+        of.in_progress = of.in_progress.max(scene.progress.of(*id));
         if does_pass {
             ranked.push((rank(scene, *id, sums), *id, sums));
         }
@@ -54,27 +59,29 @@ pub(super) fn of(scene: &Scene<'_>, coverage: &Coverage) -> (Tasks, Vec<TypeRow>
         rows: ranked.into_iter().map(|(_, id, sums)| row(scene, id, sums)).collect(),
     };
     let mut rows = type_rows(scene, types);
-    rows.retain(|r| does_pass(scene, r.task_type.as_ref().map(|t| t.id), filter.as_deref()));
+    rows.retain(|r| does_pass(scene, r.task_type.as_ref().map(|t| t.id), &filter));
     (tasks, rows)
 }
 
-fn does_pass(scene: &Scene<'_>, id: Option<TypeId>, filter: Option<&str>) -> bool {
-    let Some(filter) = filter else { return true };
-    let name = id.and_then(|id| scene.names.types.get(&id)).map(|t| t.name.to_lowercase());
-    name.unwrap_or_else(|| String::from("<unknown>")).contains(filter)
+fn does_pass(scene: &Scene<'_>, id: Option<TypeId>, filter: &Filter) -> bool {
+    let name = || id.and_then(|id| scene.names.types.get(&id)).map_or("<unknown>", |t| t.name.as_str());
+    filter.is_empty() || filter.passes([name()])
 }
 
 fn rank(scene: &Scene<'_>, id: TaskId, sums: &TaskSums) -> [i64; 2] {
-    match scene.query.order {
+    let rank = match scene.query.order {
         TaskOrder::Busy => [sums.busy, sums.cpu],
         TaskOrder::Polls => [sums.polls, sums.busy],
-        TaskOrder::LongestPoll => [sums.longest_poll, sums.busy],
+        TaskOrder::LongestPoll => [sums.longest_poll.max(scene.progress.of(id).unwrap_or(0)), sums.busy],
         TaskOrder::WakeDelay => [sums.delay_longest, sums.delay],
         TaskOrder::Blocked => [sums.blocked, sums.busy],
+        TaskOrder::Cpu => [sums.cpu, sums.busy],
+        TaskOrder::Wakes => [sums.wakes, sums.busy],
         TaskOrder::SelfWakes => [sums.self_wakes, sums.wakes],
         TaskOrder::Idle => [scene.at.saturating_sub(sums.last.0.unwrap_or(scene.at)), 0],
         TaskOrder::Youngest => [id.0, 0],
-    }
+    };
+    if scene.query.is_reversed { rank.map(i64::saturating_neg) } else { rank }
 }
 
 fn row(scene: &Scene<'_>, id: TaskId, sums: &TaskSums) -> TaskRow {
@@ -91,6 +98,7 @@ fn row(scene: &Scene<'_>, id: TaskId, sums: &TaskSums) -> TaskRow {
         busy: sums.busy,
         blocked: sums.blocked,
         longest_poll: (sums.polls > 0).then_some(sums.longest_poll),
+        in_progress: scene.progress.of(id),
         cpu: sums.cpu,
         wakes: sums.wakes,
         self_wakes: sums.self_wakes,
@@ -111,6 +119,9 @@ struct TypeSums {
     cpu: i64,
     spawned: i64,
     ended: i64,
+    /// In polls in progress, and for how long the longest has lasted.
+    busy: i64,
+    in_progress: Option<i64>,
     /// Whether it is the loop of a worker, and whether it passes the filter.
     filtered: Option<(bool, bool)>,
 }
@@ -146,9 +157,10 @@ fn type_rows(scene: &Scene<'_>, mut types: Map<Option<TypeId>, TypeSums>) -> Vec
                 line: task_type.and_then(|t| t.line),
                 tasks: sums.tasks,
                 polls: of.count,
-                busy: of.busy,
+                busy: of.busy.saturating_add(sums.busy),
                 blocked: sums.blocked,
                 cpu: sums.cpu,
+                in_progress: sums.in_progress,
                 durations: Distribution::of(histogram(&total.durations, id), of.dur, of.longest),
                 wake_delay: Distribution::of(histogram(&total.delays, id), of.delay, of.delay_longest),
                 spawned: sums.spawned,
@@ -168,9 +180,10 @@ pub(super) fn page(scene: &mut Scene<'_>, id: TaskId, detail: Option<&TaskDetail
     let mut wakers: Vec<((Option<TaskId>, super::Tid), i64)> = detail.wakers.into_iter().collect();
     wakers.sort_unstable_by_key(|(who, count)| (Reverse(*count), *who));
     wakers.truncate(WAKERS.min(MOST_ROWS));
+    let sums = scene.progress.task_sums(scene).remove(&id).or(scene.total.tasks.get(&id).copied());
     TaskPage {
         task: scene.task_ref(id),
-        row: scene.total.tasks.get(&id).map(|sums| row(scene, id, sums)),
+        row: sums.map(|sums| row(scene, id, &sums)),
         durations: Distribution::of(detail.durations, detail.sum, detail.longest),
         wake_delay: Distribution::of(detail.delays, detail.delay_sum, detail.delay_longest),
         last_polls: detail.last.items().iter().take(LAST_POLLS).map(|newest| newest.0).collect(),

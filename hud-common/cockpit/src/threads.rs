@@ -1,7 +1,7 @@
 //! Threads: load of workers and of the blocking pool, their current activity, and the lanes of the timeline.
 
 use core::cmp::Reverse;
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use hud_wire::Stream;
 
@@ -86,11 +86,15 @@ fn worker(scene: &Scene<'_>, tid: Tid, seat: Option<&Seat>) -> Worker {
         polling: seat.polling,
         longest_poll: (seat.polls > 0).then_some(seat.longest),
         last_seen: seat.seen.last.0,
-        now: now(scene, &seat),
+        now: now(scene, tid, &seat),
     }
 }
 
-fn now(scene: &Scene<'_>, seat: &Seat) -> Now {
+fn now(scene: &Scene<'_>, tid: Tid, seat: &Seat) -> Now {
+    if let Some(poll) = scene.progress.on(tid) {
+        let (task, lasted, state) = (scene.task_ref(poll.task), poll.lasted, poll.state);
+        return Now::InProgress { task, lasted, state };
+    }
     let Some(last) = seat.seen.last.0 else { return Now::Unseen };
     let settled = seat.seen.poll_end.0.max(seat.seen.returned.0);
     match seat.sampled {
@@ -208,6 +212,7 @@ pub(super) fn polled(scene: &Scene<'_>) -> Vec<Polled> {
 fn steps(scene: &Scene<'_>) -> Map<Tid, Vec<Step>> {
     let is_loop = |id: Option<TypeId>| scene.names.kind_of_type(id) == TaskKind::Worker;
     let mut steps: Map<Tid, Vec<Step>> = Map::default();
+    let recorded: BTreeSet<Bucket> = scene.parts.iter().map(|(bucket, _)| *bucket).collect();
     for ((bucket, partial), polled) in scene.parts.iter().zip(&scene.polled) {
         let mut sampled: Map<(Tid, TypeId), i64> = Map::default();
         for ((tid, task), run) in &partial.sums.runs {
@@ -236,6 +241,20 @@ fn steps(scene: &Scene<'_>) -> Map<Tid, Vec<Step>> {
                 task_type: scene.type_ref(most.map(|(_, Reverse(id))| id)),
             });
         }
+    }
+    // A thread that stays where it is has no rows of its own in most buckets.
+    for part in scene.progress.sleeps().iter().chain(scene.progress.polls()) {
+        let Some(seat) = scene.threads.get(&part.tid) else { continue };
+        let of = steps.entry(part.tid).or_default();
+        of.extend(part.buckets().filter(|bucket| !recorded.contains(bucket)).map(|bucket| Step {
+            ts: bucket.start(),
+            load: seat.step(bucket),
+            polls: 0,
+            longest_poll: 0,
+            task_type: scene.type_ref(part.type_id),
+        }));
+        of.sort_by_key(|step| step.ts);
+        of.dedup_by_key(|step| step.ts);
     }
     steps
 }
@@ -267,6 +286,15 @@ fn spans(scene: &Scene<'_>, lanes: &mut BTreeMap<Tid, Lane>) {
                 add(sleep.tid, Span { ts, dur: waited, kind: SpanKind::Waiting, task, is_long: false });
             }
             add(sleep.tid, Span { ts: sleep.ts, dur: sleep.dur, kind: SpanKind::Asleep, task, is_long: false });
+        }
+    }
+    for (parts, kind) in [(scene.progress.sleeps(), SpanKind::Asleep), (scene.progress.polls(), SpanKind::Poll)] {
+        for part in parts {
+            let dur = part.end.saturating_sub(part.ts);
+            add(
+                part.tid,
+                Span { ts: part.ts, dur, kind, task: scene.task_ref(part.task), is_long: kind == SpanKind::Poll },
+            );
         }
     }
     for lane in lanes.values_mut() {

@@ -76,6 +76,13 @@ impl Snapshot {
         scene.polled = super::threads::polled(&scene);
 
         let coverage = coverage(&scene, coverage_until, read_from);
+        // The rules have rules of their own for polls in progress: the others see events only, as in `View::findings`.
+        let mut intervals = super::blocking::intervals(&mut scene);
+        let workers = super::threads::workers(&scene);
+        let findings = super::rules::findings(&mut scene, &intervals, &workers, &coverage);
+        super::progress::add_to(&mut scene);
+        intervals.extend(super::progress::intervals(&mut scene));
+        super::blocking::sort(&mut intervals);
         let piles = super::hotspots::piles(&mut scene);
         let of_code = || super::hotspots::of(&scene, &piles);
         let of_tasks = || {
@@ -91,11 +98,9 @@ impl Snapshot {
             true => both(of_code, of_tasks),
             false => (of_code(), of_tasks()),
         };
-        let intervals = super::blocking::intervals(&mut scene);
         let blocking = super::blocking::of(&mut scene, &intervals);
         let workers = super::threads::workers(&scene);
         let task = query.task.map(|id| super::tasks::page(&mut scene, id, detail, &intervals));
-        let findings = super::rules::findings(&mut scene, &intervals, &workers, &coverage);
         Snapshot {
             status: findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal),
             timeline,
@@ -138,7 +143,8 @@ impl<'a> Scene<'a> {
         names.prepare(parts.iter().flat_map(|(_, p)| p.marks.items()).filter_map(|m| m.stack));
         names.prepare(parts.iter().flat_map(|(_, p)| p.sums.short.keys()).filter_map(|(_, _, stack)| *stack));
         let (threads, polled, in_place) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-        let mut scene = Scene { query, at, window, parts, total, names, threads, polled, in_place };
+        let progress = super::progress::Progress::default();
+        let mut scene = Scene { query, at, window, parts, total, names, threads, polled, in_place, progress };
         scene.in_place = super::blocking::in_place(&scene);
         scene.threads = super::threads::seats(&scene);
         scene

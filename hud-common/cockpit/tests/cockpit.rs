@@ -438,3 +438,141 @@ fn hostile_rows_are_bounded() {
     assert!(snapshot.history.len() <= MOST_TICKS);
     assert_eq!(snapshot.task.unwrap().row, None);
 }
+
+/// What is known of thread 101 in the first five seconds, with a poll of task 1 in progress that was observed each second.
+struct Observed {
+    buckets: Buckets,
+    snapshot: Snapshot,
+}
+
+fn observed(state: PollState, rows: &[Row]) -> Observed {
+    let mut buckets = Buckets::new(Bucket::of(T0), Bucket::of(T0 + 60_000 * MS));
+    for second in 1..3 {
+        buckets.in_progress(InProgress {
+            tid: Tid(101),
+            ts: T0 + second * 1_000 * MS + 100 * MS,
+            has_ended: false,
+            task: TaskId(1),
+            lasted: second * 1_000 * MS,
+            since: None,
+            type_id: Some(TypeId(1)),
+            state,
+            stack: Some(StackId(0)),
+            is_estimated: false,
+        });
+    }
+    rows.iter().for_each(|row| take(&mut buckets, row));
+    let query = Query { at: Some(T0 + 5_000 * MS), window: 5_000 * MS, ..Query::default() };
+    let snapshot = snapshot(buckets.partials(), None, &query);
+    Observed { buckets, snapshot }
+}
+
+impl Observed {
+    fn worker(&self) -> &Worker {
+        self.snapshot.workers.runtimes[0].workers.iter().find(|worker| worker.tid == Tid(101)).unwrap()
+    }
+
+    fn task(&self) -> &TaskRow {
+        self.snapshot.tasks.rows.iter().find(|row| row.task.id == TaskId(1)).unwrap()
+    }
+}
+
+fn off(tid: i32, from: i64, dur: i64) -> Row {
+    Row::Off(OffCpuRow {
+        ts: T0 + from,
+        dur,
+        tid: Tid(tid),
+        state: b'S',
+        task: Some(TaskId(1)),
+        stack: Some(StackId(0)),
+        run_queue: None,
+        waker: None,
+        intervals: None,
+    })
+}
+
+#[test]
+fn a_thread_asleep_in_a_poll_in_progress_is_on_every_panel() {
+    let seen = observed(PollState::Blocked, &[]);
+    let worker = seen.worker();
+    let (lasted, whole) = (2_000 * MS, Load { blocked: 2_000 * MS, ..Load::default() });
+    assert_eq!((worker.worker, worker.load), (Some(1), whole));
+    assert!(matches!(worker.now, Now::InProgress { lasted: 2_000_000_000, .. }), "{:?}", worker.now);
+    let culprit = &seen.snapshot.blocking.culprits[0];
+    assert_eq!((culprit.cause, culprit.count, culprit.total), (Cause::Blocked, 1, lasted));
+    assert_eq!(culprit.in_progress, Some(lasted));
+    assert_eq!(seen.snapshot.blocking.newest[0].in_progress, Some(lasted));
+    assert_eq!((seen.task().blocked, seen.task().in_progress), (lasted, Some(lasted)));
+    assert_eq!((seen.snapshot.types[0].blocked, seen.snapshot.types[0].in_progress), (lasted, Some(lasted)));
+    let lane = seen.snapshot.timeline.lanes.iter().find(|lane| lane.tid == Tid(101)).unwrap();
+    assert_eq!(lane.steps.iter().map(|step| step.load.blocked).sum::<i64>(), lasted);
+    assert_eq!((lane.spans[0].kind, lane.spans[0].dur), (SpanKind::Asleep, lasted));
+    // The rules report it by one finding, not by several.
+    let rules: Vec<Rule> = seen.snapshot.findings.iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules, [Rule::StuckThread]);
+    let mut names = names();
+    let mut partials = seen.buckets.partials().clone();
+    partials.values_mut().for_each(Partial::settle);
+    let query = Query { at: Some(T0 + 5_000 * MS), window: 5_000 * MS, ..Query::default() };
+    let view = View {
+        query: &query,
+        at: T0 + 5_000 * MS,
+        partials: &partials,
+        total: None,
+        names: &mut names,
+        detail: None,
+        session: SessionFacts::default(),
+        mode: Mode::Replay,
+        coverage_until: None,
+        read_from: None,
+    };
+    assert_eq!(view.findings(), seen.snapshot.findings);
+}
+
+#[test]
+fn a_sleep_that_has_ended_counts_once() {
+    let seen = observed(PollState::Blocked, &[off(101, 100 * MS, 2_500 * MS)]);
+    assert_eq!(seen.worker().load.blocked, 2_500 * MS);
+    assert!(!matches!(seen.worker().now, Now::InProgress { .. }));
+    let culprits = &seen.snapshot.blocking.culprits;
+    assert_eq!((culprits.len(), culprits[0].total, culprits[0].in_progress), (1, 2_500 * MS, None));
+    assert_eq!((seen.task().blocked, seen.task().in_progress), (2_500 * MS, None));
+    // A thread that has moved since its poll began is asleep since then only.
+    let seen = observed(PollState::Blocked, &[off(101, 200 * MS, 300 * MS)]);
+    let lasts: Vec<i64> = seen.snapshot.blocking.worst.iter().map(|interval| interval.dur).collect();
+    assert_eq!(lasts, [1_600 * MS, 300 * MS]);
+    assert_eq!(seen.worker().load.blocked, 1_900 * MS);
+}
+
+#[test]
+fn a_poll_in_progress_that_computes_counts_without_its_row() {
+    let samples: Vec<Row> = (0..20)
+        .map(|n| {
+            let ts = T0 + 150 * MS + n * 100 * MS;
+            let (task, stack) = (Some(TaskId(1)), Some(StackId(0)));
+            Row::Sample(SampleRow { ts, tid: Tid(101), task, stack, weight: 100 * MS })
+        })
+        .chain([off(101, 1_000 * MS, 400 * MS), Row::Coverage(T0, 5_000 * MS)])
+        .collect();
+    let seen = observed(PollState::Running, &samples);
+    let culprits = &seen.snapshot.blocking.culprits;
+    assert_eq!((culprits[0].cause, culprits[0].total), (Cause::Cpu, 1_600 * MS));
+    assert_eq!(culprits[0].in_progress, Some(2_000 * MS));
+    assert_eq!((seen.task().busy, seen.task().blocked), (1_600 * MS, 400 * MS));
+    assert_eq!(seen.worker().load.running, 1_600 * MS);
+    // Its row, once it has ended.
+    let poll = PollRow {
+        ts: T0 + 100 * MS,
+        dur: 2_200 * MS,
+        task: TaskId(1),
+        type_id: Some(TypeId(1)),
+        tid: Tid(101),
+        blocked: 400 * MS,
+        run_queue: 0,
+        wake_delay: None,
+    };
+    let seen = observed(PollState::Running, &[samples.as_slice(), &[Row::Poll(poll)]].concat());
+    let culprits = &seen.snapshot.blocking.culprits;
+    assert_eq!((culprits[0].total, culprits[0].in_progress), (1_800 * MS, None));
+    assert_eq!((seen.task().busy, seen.task().in_progress), (1_800 * MS, None));
+}

@@ -156,6 +156,22 @@ fn every_rule_says_what_to_do() {
 }
 
 #[test]
+fn every_rule_is_documented() {
+    let docs = include_str!("../../../docs/FINDINGS.md");
+    for rule in Rule::ALL {
+        let heading = format!("\n## `{}`: {}\n", rule.name(), rule.title());
+        let (_, rest) = docs.split_once(&heading).unwrap_or_else(|| panic!("{rule:?} has no section"));
+        let section = rest.split("\n## ").next().unwrap();
+        for part in ["Says", "Rests on", "Silent"] {
+            assert!(section.contains(&format!("\n- **{part}**: ")), "{rule:?}: {part}");
+        }
+        let advice = format!("\n- **What to do**: {}.\n", rule.advice());
+        assert!(section.contains(&advice), "{rule:?}: {advice}");
+    }
+    assert_eq!(docs.matches("\n## ").count(), Rule::ALL.len());
+}
+
+#[test]
 fn a_thread_asleep_in_a_poll_in_progress() {
     let mut program = Program::new();
     program.in_progress(100, 11, 105 * MS, 900 * MS);
@@ -178,6 +194,20 @@ fn a_thread_asleep_in_a_poll_in_progress() {
     let found = program.found(Rule::StuckThread).unwrap();
     assert!(found.sentence.starts_with("2 threads have been in one poll each of app::type_1 since"), "{found:?}");
     assert_eq!((found.count, found.total, found.jump.tid), (Some(2), Some(3_850 * MS), Some(Tid(101))));
+}
+
+/// It may be inside `block_in_place`, which the names of its functions would show.
+#[test]
+fn a_thread_that_may_be_no_worker_is_not_stuck_before_its_stack_is_named() {
+    let mut program = Program::new();
+    let row = program.in_progress(300, 11, 105 * MS, 1_900 * MS);
+    program.buckets.in_progress(InProgress { stack: Some(StackId(2)), ts: row.ts + MS, ..row });
+    program.names.add_stack(StackId(2), vec![FrameId(1), FrameId(2)]);
+    assert_eq!(program.findings(), []);
+    let function = Some("tokio::runtime::task::raw::poll".into());
+    let frame = Frame { function, module: None, file: None, line: None, origin: Origin::Tokio };
+    program.names.add_frame(FrameId(2), frame);
+    assert!(program.found(Rule::StuckThread).is_some());
 }
 
 #[test]

@@ -146,6 +146,8 @@ fn screens(snapshot: &Snapshot, size: (u16, u16)) -> String {
         ("blocking, worst", "3⇥⇥jj"),
         ("flame, zoomed", "6jjj⏎jl"),
         ("help", "?"),
+        ("reading the overview", "??"),
+        ("reading tasks", "4??"),
         ("filter", "4/check"),
     ] {
         let mut cockpit = Cockpit::new(snapshot.clone(), size);
@@ -259,7 +261,7 @@ fn the_mouse_opens_rows_screens_and_instants() {
     let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
     cockpit.click(cockpit.find("4 tasks"));
     assert_eq!(cockpit.state.screen(), Screen::Tasks);
-    let row = cockpit.find(" 1 shop:");
+    let row = cockpit.find(" 1 …db::");
     cockpit.click(row);
     assert_eq!(cockpit.state.screen(), Screen::Tasks);
     cockpit.click(row);
@@ -537,4 +539,48 @@ fn time_of_a_frame() {
             println!("{name:8} {:9} median {:6} us, most {:6} us", screen.name(), times[5], times[9]);
         }
     }
+}
+
+/// The first words of the rows below a heading of a table that starts with `head`.
+fn rows(screen: &str, head: &str) -> Vec<String> {
+    let lines = screen.lines().skip_while(|line| !line.trim_start().starts_with(head)).skip(1);
+    let rows = lines.take_while(|line| !line.trim().is_empty() && !line.starts_with('─'));
+    rows.map(|row| row.trim_start_matches(['▸', ' ']).chars().take(5).collect()).collect()
+}
+
+#[test]
+fn sorts_the_list_in_focus_and_reverses_it() {
+    let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
+    cockpit.press("8");
+    assert_eq!(rows(&cockpit.screen(), "worker"), ["r0 w0", "r0 w1", "r0 w2", "r0 w3", "r? w2"]);
+    cockpit.press("s");
+    assert_eq!(rows(&cockpit.screen(), "worker"), ["r0 w1", "r0 w2", "r0 w0", "r0 w3", "r? w2"], "by busy");
+    assert!(cockpit.screen().contains("sorted by busy"));
+    cockpit.press("S");
+    assert_eq!(
+        rows(&cockpit.screen(), "worker"),
+        ["r? w2", "r0 w3", "r0 w0", "r0 w2", "r0 w1"],
+        "the least busy first"
+    );
+    // Of the longest polls, one is in progress; two are unknown and stay last.
+    cockpit.press("ssss");
+    assert_eq!(rows(&cockpit.screen(), "worker"), ["r0 w3", "r0 w0", "r0 w1", "r? w2", "r0 w2"], "by longest");
+    cockpit.press("S");
+    assert_eq!(rows(&cockpit.screen(), "worker"), ["r? w2", "r0 w1", "r0 w0", "r0 w3", "r0 w2"]);
+    // Enter opens the row that is drawn there.
+    cockpit.press("⏎");
+    assert!(cockpit.screen().contains("▸ r? w2") || cockpit.state.screen() == Screen::Timeline);
+    // Other lists keep their order.
+    cockpit.press("3");
+    assert!(cockpit.screen().contains("shop::db::pool::Connection::run"));
+}
+
+#[test]
+fn filters_by_text_and_by_its_absence() {
+    let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
+    let has = |cockpit: &Cockpit, text: &str| cockpit.screen().contains(text);
+    cockpit.press("9/metrics⏎");
+    assert!(has(&cockpit, "metrics::flush wakes itself") && !has(&cockpit, "worker w0 is asleep"));
+    cockpit.press("/⌫⌫⌫⌫⌫⌫⌫!metrics⏎");
+    assert!(!has(&cockpit, "metrics::flush wakes itself") && has(&cockpit, "worker w0 is asleep"));
 }

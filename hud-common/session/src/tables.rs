@@ -144,7 +144,7 @@ tables! {
         cpu: i32,
         /// Part of `dur` in which the thread was asleep (ns).
         blocked: i64,
-        /// Part of `dur` in which it was runnable without a CPU (ns).
+        /// Part of `dur` in which it was runnable without a CPU (ns): in a run queue, or on a virtual CPU that the hypervisor did not run (steal time).
         run_queue: i64,
         /// Wake-to-poll latency: time from the wake that led to the poll to `ts` (ns); null if wakes are not recorded.
         wake_delay: Option<i64>,

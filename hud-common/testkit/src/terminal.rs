@@ -119,6 +119,11 @@ impl Terminal {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Closes the terminal's other end, as a closed window or a lost connection does.
+    pub fn hang_up(&mut self) {
+        self.master = File::open("/dev/null").unwrap();
+    }
+
     /// Whether the terminal passes on keys as they come, without an echo.
     pub fn is_raw(&self) -> bool {
         !tcgetattr(&self.terminal).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)

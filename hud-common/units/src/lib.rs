@@ -1,10 +1,16 @@
-//! Durations, sizes, shares and counts as text: `12.4 ms`, `1.25 MB`, `31.5 %`, `12,345`; and the grammar of durations in options, SQL and
-//! prompts.
+//! Durations, sizes, shares and counts as text: `12.4 ms`, `1.25 MB`, `31.5 %`, `12,345`; names of types and functions in
+//! little room; and the grammar of durations in options, SQL and prompts.
 //!
 //! Output has three significant digits and at most eight characters, so that columns keep their width. All arithmetic is on
 //! integers: no precision is lost.
 
+mod fit;
+mod names;
+
 use std::time::Duration;
+
+pub use fit::{fit as fit_name, is_name, least as least_width};
+pub use names::{segments, short_type};
 
 const MICROSECOND: i64 = 1_000;
 const MILLISECOND: i64 = 1_000_000;

@@ -147,7 +147,7 @@ pub struct Counters {
 /// One task poll, from the entry of `tokio::runtime::task::raw::poll` to its return.
 ///
 /// `blocked` is the part of the poll that the thread spent asleep, `run_queue` the part in which it was runnable
-/// without a CPU; what remains was spent computing.
+/// without a CPU, waiting in a run queue or on a virtual CPU that its hypervisor did not run; the rest was spent computing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct PollEvent {
@@ -638,8 +638,12 @@ pub struct Config {
     pub switch_share: u32,
     /// Minimum share of each CPU's time, in 65536ths, so that a nearly idle target is recorded too.
     pub switch_floor: u32,
-    /// Padding, zero.
-    pub reserved: u32,
+    /// `task_struct::se` + `sched_entity::cfs_rq`; [`Config::NONE`] = steal time cannot be read.
+    pub task_cfs_rq: u32,
+    /// `cfs_rq::rq`.
+    pub cfs_rq_rq: u32,
+    /// `rq::prev_steal_time`.
+    pub rq_steal: u32,
 }
 
 impl Config {

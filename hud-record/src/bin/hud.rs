@@ -7,13 +7,14 @@ use std::{
     process::{Command as Process, ExitCode},
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use hud_record::{
     attach::AttachArgs,
     check::CheckArgs,
     cli::{RecordArgs, report},
     dump::{self, DumpArgs},
     error::Error,
+    list::{self, ListArgs},
 };
 
 const EXAMPLES: &str = "\
@@ -21,6 +22,7 @@ Examples:
   hud my-server                             show it live, and keep the session
   hud attach /var/tmp/s                     show a session that another hud is recording
   hud my-server --headless --duration 10    record for 10 seconds
+  hud ls                                    programs that hud can attach to, and sessions
   hud dump my-server                        every task: where it waits and for what
   hud --pid 4711 --target ./my-server --export /var/tmp/s --headless
   hud hotspots /var/tmp/s                   CPU time by function
@@ -53,51 +55,9 @@ enum Command {
     /// Print every task of a running program: its state, where it waits and for what
     #[command(after_help = dump::EXAMPLES)]
     Dump(DumpArgs),
-    /// Record without the cockpit's defaults (see hud-record --help)
-    #[command(disable_help_flag = true)]
-    Record(Rest),
-    /// CPU time by function
-    #[command(disable_help_flag = true)]
-    Hotspots(Rest),
-    /// Blocked and busy polls that held a worker, by culprit
-    #[command(disable_help_flag = true)]
-    Blocking(Rest),
-    /// Each worker's time: busy, blocked, idle
-    #[command(disable_help_flag = true)]
-    Workers(Rest),
-    /// Tasks: polls, busy time, longest poll
-    #[command(disable_help_flag = true)]
-    Tasks(Rest),
-    /// The workers' activity over time
-    #[command(disable_help_flag = true)]
-    Timeline(Rest),
-    /// SQL over a session
-    #[command(disable_help_flag = true)]
-    Sql(Rest),
-    /// A session's contents: program, time range, tables, losses
-    #[command(disable_help_flag = true)]
-    Info(Rest),
-    /// Replay a recorded session, or several side by side
-    #[command(disable_help_flag = true)]
-    Replay(Rest),
-    /// Draw the cockpit's screen of a session to a file
-    #[command(disable_help_flag = true)]
-    Screenshot(Rest),
-    /// Changes between two sessions, or two time ranges of one
-    #[command(disable_help_flag = true)]
-    Diff(Rest),
-    /// Convert a session for Perfetto, the Firefox Profiler, pprof or a flame graph, or pack it into one file
-    #[command(disable_help_flag = true)]
-    Export(Rest),
-    /// Detected problems, with severity and evidence
-    #[command(disable_help_flag = true)]
-    Findings(Rest),
-    /// Verify that a session is complete and undamaged
-    #[command(disable_help_flag = true)]
-    Verify(Rest),
-    /// Any other command of hud-analyze, such as `hud analyze locks SESSION`
-    #[command(disable_help_flag = true)]
-    Analyze(Rest),
+    /// List running programs that contain Tokio, and recorded sessions
+    #[command(after_help = list::EXAMPLES)]
+    Ls(ListArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -105,25 +65,82 @@ enum Command {
     },
 }
 
-#[derive(clap::Args)]
-struct Rest {
-    /// Passed on
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<OsString>,
+/// Commands of hud's other programs, with their descriptions. All but the first two are those of hud-analyze.
+const PASSED_ON: &[(&str, &str)] = &[
+    ("record", "Record without the cockpit's defaults (see hud-record --help)"),
+    ("analyze", "Any command of hud-analyze, such as `hud analyze locks SESSION`"),
+    ("info", "Show target, time, settings and completeness of a recording"),
+    ("hotspots", "Show CPU time by function or source line, and task type"),
+    ("blocking", "Show what blocked or kept busy a worker inside a poll for too long"),
+    ("workers", "Show the time of each worker: running, blocked, runnable, idle"),
+    ("tasks", "Show polls, busy and blocked time by task type, busiest first"),
+    ("timeline", "Draw the state of each worker over time"),
+    ("replay", "Show a recorded session in the cockpit, at any instant"),
+    ("screenshot", "Draw the cockpit's screen at an instant: text, SVG or PNG"),
+    ("sql", "Query sessions in SQL, or start an SQL shell"),
+    ("diff", "Compare two sessions, or two time ranges of one session"),
+    (
+        "verify",
+        "Check that sessions are complete: checksums, sort order, references, and that every event is accounted for",
+    ),
+    ("export", "Convert a session for Perfetto, Firefox Profiler, pprof or flame graphs, or into one portable file"),
+    ("compact", "Merge small segments into large ones, which open faster and compress better"),
+    ("repair", "Repair a damaged session, so that it passes verify, with its losses recorded"),
+    ("findings", "Detected problems, with severity and evidence, worst first"),
+    ("in-progress", "Polls that had not ended when they were observed, longest first"),
+    ("suspended", "Where tasks wait, and for what, at the last snapshot of the time range"),
+    ("wait-graph", "Tasks that wait for another task, with that task, at the last snapshot of the time range"),
+    ("hotspots-by", "Time by any of function, line, type of task, thread and state, most first"),
+    ("cpu-flame", "CPU time by whole stack, for flame graphs"),
+    ("off-cpu-flame", "Sleeping time by whole stack, for flame graphs"),
+    ("task-tree", "Tasks by the task that spawned them"),
+    ("polls-histogram", "Poll durations by type of task, in buckets that double"),
+    ("wake-latency", "Wake-to-poll latency by type of task, ordered by total latency"),
+    ("wake-chains", "Wakes by type of the waking and of the woken task, most first"),
+    ("critical-path", "Causes of the slowest polls, traced back through the wakes that led to them"),
+    ("run-queue", "Run-queue latency by thread and by type of task, ordered by total time"),
+    ("blocking-pool", "Use of tokio's pool for blocking work, in total, by thread and by type of work"),
+    ("locks", "Waits for locks by place and holder, ordered by total waiting time"),
+    ("coverage", "How much of the time range each stream was recorded"),
+    ("drops", "Events known to be lost, by stream and stage, most first"),
+    ("overhead", "Cost of hud itself, in total and by second"),
+];
+
+/// The command line, with the commands of the other programs.
+fn command_line() -> clap::Command {
+    let rest = Arg::new("arguments")
+        .num_args(0..)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
+        .value_parser(clap::value_parser!(OsString));
+    let passed_on = PASSED_ON
+        .iter()
+        .map(|(name, about, ..)| clap::Command::new(*name).about(*about).disable_help_flag(true).arg(rest.clone()));
+    Cli::command().subcommands(passed_on)
 }
 
 fn main() -> ExitCode {
     if let Some(ended) = hud_record::sandbox::divert() {
         return ended;
     }
-    let cli = Cli::parse();
-    let result = match (cli.command, cli.replay) {
-        (None, Some(session)) => {
-            Err(exec_program("hud-analyze", Some("replay"), Rest { arguments: vec![session.into()] }))
+    let matches = command_line().get_matches();
+    let passed_on = matches.subcommand().and_then(|(given, rest)| {
+        let (name, _) = PASSED_ON.iter().find(|(name, _)| *name == given)?;
+        let (program, command) = match *name {
+            "record" => ("hud-record", None),
+            "analyze" => ("hud-analyze", None),
+            view => ("hud-analyze", Some(view)),
+        };
+        let arguments = rest.get_many("arguments").unwrap_or_default().cloned().collect();
+        Some(Err(exec_program(program, command, arguments)))
+    });
+    let result = passed_on.unwrap_or_else(|| match Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()) {
+        Cli { command: None, replay: Some(session), .. } => {
+            Err(exec_program("hud-analyze", Some("replay"), vec![session.into()]))
         }
-        (None, None) => cli.record.run(),
-        (Some(command), _) => command.run(),
-    };
+        Cli { command: None, record, .. } => record.run(),
+        Cli { command: Some(command), .. } => command.run(),
+    });
     report("hud", result)
 }
 
@@ -134,32 +151,18 @@ impl Command {
             Command::Check(check) => check.run(),
             Command::Dump(dump) => dump.run(),
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "hud", &mut std::io::stdout());
+                clap_complete::generate(shell, &mut command_line(), "hud", &mut std::io::stdout());
                 Ok(())
             }
-            Command::Record(rest) => Err(exec_program("hud-record", None, rest)),
-            Command::Hotspots(rest) => Err(exec_program("hud-analyze", Some("hotspots"), rest)),
-            Command::Blocking(rest) => Err(exec_program("hud-analyze", Some("blocking"), rest)),
-            Command::Workers(rest) => Err(exec_program("hud-analyze", Some("workers"), rest)),
-            Command::Tasks(rest) => Err(exec_program("hud-analyze", Some("tasks"), rest)),
-            Command::Timeline(rest) => Err(exec_program("hud-analyze", Some("timeline"), rest)),
-            Command::Sql(rest) => Err(exec_program("hud-analyze", Some("sql"), rest)),
-            Command::Info(rest) => Err(exec_program("hud-analyze", Some("info"), rest)),
-            Command::Replay(rest) => Err(exec_program("hud-analyze", Some("replay"), rest)),
-            Command::Diff(rest) => Err(exec_program("hud-analyze", Some("diff"), rest)),
-            Command::Export(rest) => Err(exec_program("hud-analyze", Some("export"), rest)),
-            Command::Findings(rest) => Err(exec_program("hud-analyze", Some("findings"), rest)),
-            Command::Verify(rest) => Err(exec_program("hud-analyze", Some("verify"), rest)),
-            Command::Analyze(rest) => Err(exec_program("hud-analyze", None, rest)),
-            Command::Screenshot(rest) => Err(exec_program("hud-analyze", Some("screenshot"), rest)),
+            Command::Ls(list) => list.run(),
         }
     }
 }
 
 /// Executes another of hud's programs, found beside this one or in PATH. Returns only if that fails.
-fn exec_program(program: &str, command: Option<&str>, rest: Rest) -> Error {
+fn exec_program(program: &str, command: Option<&str>, arguments: Vec<OsString>) -> Error {
     let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(program)).filter(|p| p.is_file());
     let path = beside.unwrap_or_else(|| PathBuf::from(program));
-    let source = Process::new(&path).args(command).args(rest.arguments).exec();
+    let source = Process::new(&path).args(command).args(arguments).exec();
     Error::Unavailable(format!("cannot run {}: {source}; install it beside hud or in PATH", path.display()))
 }

@@ -35,3 +35,4 @@ pub(crate) use task_vtable::TaskVtable;
 pub(crate) use tokio::VTABLE_ID_OFFSET;
 pub use tokio::{NoTokio, PollFn, Tokio};
 pub(crate) use tokio_dwarf::{TokioDebug, local, poll_types};
+pub(crate) use tokio_symbols::version_in;

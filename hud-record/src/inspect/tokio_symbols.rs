@@ -45,23 +45,26 @@ fn is_before(version: &str, minor: u32) -> bool {
     version.strip_prefix("1.").and_then(|v| v.split('.').next()?.parse::<u32>().ok()).is_some_and(|m| m < minor)
 }
 
-/// Tokio's version, by the source paths in its panics (`…/tokio-1.54.1/src/…`).
+/// Tokio's version, by the source paths in its panics.
 pub(super) fn version(binary: &Binary) -> Option<String> {
-    const BEFORE: &[u8] = b"/tokio-";
     let mut found = None;
-    binary.rodata(|data| {
-        for at in memchr::memmem::find_iter(data, BEFORE) {
-            let rest = data.get(at + BEFORE.len()..).unwrap_or_default();
-            let end = rest.iter().take(24).position(|&b| b == b'/');
-            if let Some(text) = end.and_then(|end| std::str::from_utf8(rest.get(..end)?).ok())
-                && text.starts_with(|c: char| c.is_ascii_digit())
-            {
-                found.get_or_insert_with(|| clean(text));
-            }
-        }
-    });
+    binary.rodata(|data| found = found.take().or_else(|| version_in(data)));
     found
 }
+
+/// The version in the first path of Tokio's sources (`…/tokio-1.54.1/src/…`).
+pub(crate) fn version_in(data: &[u8]) -> Option<String> {
+    const BEFORE: &[u8] = b"/tokio-";
+    memchr::memmem::find_iter(data, BEFORE).find_map(|at| {
+        let rest = data.get(at + BEFORE.len()..)?;
+        let end = rest.iter().take(LONGEST_VERSION).position(|&b| b == b'/')?;
+        let text = std::str::from_utf8(rest.get(..end)?).ok()?;
+        text.starts_with(|c: char| c.is_ascii_digit()).then(|| clean(text))
+    })
+}
+
+/// Maximum characters of a version.
+const LONGEST_VERSION: usize = 24;
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,9 @@ pub(super) fn config(offsets: Option<Offsets>) -> Config {
         instance_stack: offsets.returns.map_or(0, |r| r.instance_stack),
         instance_return: offsets.returns.map_or(0, |r| r.instance_return),
         instance_next: offsets.returns.map_or(0, |r| r.instance_next),
+        task_cfs_rq: offsets.steal.map_or(Config::NONE, |s| s.task_cfs_rq),
+        cfs_rq_rq: offsets.steal.map_or(0, |s| s.cfs_rq_rq),
+        rq_steal: offsets.steal.map_or(0, |s| s.rq_steal),
         ..Config::zeroed()
     }
 }

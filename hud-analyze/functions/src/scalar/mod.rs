@@ -4,16 +4,11 @@ pub(crate) mod arguments;
 mod bucket;
 mod duration;
 mod moment;
-mod names;
 mod plain;
 
 use datafusion::{logical_expr::ScalarUDF, prelude::SessionContext};
 
-pub use self::{
-    duration::clock,
-    moment::Moment,
-    names::{segments, short_type},
-};
+pub use self::{duration::clock, moment::Moment};
 use crate::SessionFacts;
 
 pub(crate) fn register(context: &SessionContext, session: &SessionFacts) {

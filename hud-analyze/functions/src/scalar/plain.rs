@@ -11,12 +11,12 @@ use datafusion::{
     error::Result,
     logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
 };
+use hud_common::units::short_type;
 
 use super::{
     arguments::{Taken, coerced, over_arrays},
     duration::{clock, human, parse_duration},
     moment::{constant_text, texts},
-    names::short_type,
 };
 
 /// The function.

@@ -7,11 +7,10 @@ use crate::{Mode, Status};
 use super::{
     figures::{cost, recorded},
     format::{bytes, count, nanos, round, share, since, thousandths, time_of_day},
-    names,
     paint::{Canvas, Cx, eighth, scaled, to_u16},
     state::{Hit, Prompt, Screen},
     tables::{all_quiet, is_seeing},
-    text::Cut,
+    text::{Cut, shortened},
     theme::Theme,
     timeline::axis,
 };
@@ -55,8 +54,9 @@ pub(super) fn status(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             let more = snapshot.findings.len().saturating_sub(1);
             let more = if more > 0 && room > 40 { format!("  +{more}") } else { String::new() };
             let wide = room.saturating_sub(to_u16(more.len()));
-            let sentence = names::sentence(&worst.sentence, usize::from(wide));
-            let used = canvas.text(cx, (x, area.y), wide, &sentence, cx.theme.ink(worst.severity), Cut::Middle);
+            // Subject and amount come first: if the names cannot be short enough, the place at the end is cut.
+            let sentence = shortened(&worst.sentence, usize::from(wide), cx.theme.glyphs.ellipsis);
+            let used = canvas.text(cx, (x, area.y), wide, &sentence, cx.theme.ink(worst.severity), Cut::End);
             canvas.text(cx, (x.saturating_add(used), area.y), room.saturating_sub(used), &more, cx.theme.dim, Cut::End);
         }
         None => {

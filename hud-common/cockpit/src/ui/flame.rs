@@ -70,7 +70,7 @@ fn paint_node(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, node: &FlameNode
     };
     // Each node starts with a mark, so that neighbours differ without colours.
     canvas.glyph(area.x, area.y, glyph, if node.origin == Origin::Own { cx.theme.accent } else { cx.theme.dim });
-    let used = canvas.text(cx, (area.x + 1, area.y), area.width.saturating_sub(2), name, style, Cut::Middle);
+    let used = canvas.text(cx, (area.x + 1, area.y), area.width.saturating_sub(2), name, style, Cut::Name);
     for x in area.x + 1 + used..area.right() {
         canvas.glyph(x, area.y, cx.theme.glyphs.rule, cx.theme.dim);
     }
@@ -98,7 +98,7 @@ fn details(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, node: &FlameNode, w
     let samples = cx.snapshot.hotspots.samples;
     let room = area.width.saturating_sub(used + 2);
     let text = if node.depth == 0 { format!("{name}, {} samples", count(samples)) } else { name.to_string() };
-    canvas.text(cx, (area.x, area.y), room, &text, cx.theme.bright, Cut::Middle);
+    canvas.text(cx, (area.x, area.y), room, &text, cx.theme.bright, Cut::Name);
 }
 
 /// The start of each node, in CPU time from the root's start.

@@ -55,7 +55,7 @@ pub fn draw(
     let body = Rect { height: rest.height.saturating_sub(foot + scrubber), ..rest };
     if !body.is_empty() {
         match (state.help(), state.screen()) {
-            (Some(offset), _) => help::draw(&cx, &mut canvas, body, offset),
+            (Some(page), screen) => help::draw(&cx, &mut canvas, body, page, screen),
             (None, Screen::Overview) => overview::draw(&cx, &mut canvas, body),
             (None, Screen::Hotspots) => overview::hotspots(&cx, &mut canvas, body),
             (None, Screen::Blocking) => overview::blocking(&cx, &mut canvas, body),

@@ -1,26 +1,60 @@
-//! The help page, from the one list of keys.
+//! The help: the keys, and what the figures of the screen mean.
 
 use ratatui::layout::Rect;
 
 use super::{
-    paint::{Canvas, Cx, to_u16},
-    state::GROUPS,
-    text::Cut,
+    paint::{Canvas, Cx},
+    reading,
+    state::{GROUPS, HelpPage, Screen},
+    text::{Cut, wrap},
 };
 
-/// The page, from a line on.
-pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, offset: usize) {
-    let area = canvas.pane(cx, area, "KEYS", "j, k scroll; any other key closes", None);
-    let mut lines: Vec<(&str, &str)> = Vec::new();
+/// Width of the keys or terms.
+const TERM: u16 = 16;
+
+/// A page, from a line on.
+pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, page: HelpPage, screen: Screen) {
+    let (title, offset, lines) = match page {
+        HelpPage::Keys(offset) => ("KEYS", offset, keys()),
+        HelpPage::Reading(offset) => ("READING THIS SCREEN", offset, reading::lines(screen)),
+    };
+    let note = match page {
+        HelpPage::Keys(_) => "j, k scroll; ? reading this screen; any other key closes",
+        HelpPage::Reading(_) => "j, k scroll; any other key closes",
+    };
+    let area = canvas.pane(cx, area, title, note, None);
+    let (term, text) = (area.x + area.width.min(2), area.x + area.width.min(TERM + 3));
+    let room = area.right().saturating_sub(text);
+    let mut y = area.y;
+    for (key, what) in lines.iter().skip(offset) {
+        if y >= area.bottom() {
+            break;
+        }
+        let style = if what.is_empty() { cx.theme.title } else { cx.theme.bright };
+        canvas.text(cx, (term, y), area.width.saturating_sub(2).min(TERM), key, style, Cut::End);
+        let meaning = wrap(what, usize::from(room).max(1), 4);
+        for line in meaning.iter().take(usize::from(area.bottom() - y)) {
+            canvas.text(cx, (text, y), room, line, cx.theme.text, Cut::End);
+            y += 1;
+        }
+        y += u16::from(meaning.is_empty());
+    }
+}
+
+fn keys() -> Vec<(&'static str, &'static str)> {
+    let mut lines = Vec::new();
     for group in GROUPS {
         lines.push((group.title, ""));
         lines.extend(group.keys);
         lines.push(("", ""));
     }
-    for (at, (key, what)) in lines.iter().skip(offset).enumerate().take(usize::from(area.height)) {
-        let y = area.y + to_u16(at);
-        let style = if what.is_empty() { cx.theme.title } else { cx.theme.bright };
-        canvas.text(cx, (area.x + area.width.min(2), y), area.width.saturating_sub(2).min(16), key, style, Cut::End);
-        canvas.text(cx, (area.x + area.width.min(19), y), area.width.saturating_sub(19), what, cx.theme.text, Cut::End);
+    lines
+}
+
+/// The number of lines of a page.
+pub(super) fn count(page: HelpPage, screen: Screen) -> usize {
+    match page {
+        HelpPage::Keys(_) => keys().len(),
+        HelpPage::Reading(_) => reading::lines(screen).len(),
     }
 }

@@ -23,6 +23,7 @@ mod paint;
 mod panes;
 #[cfg(feature = "png")]
 mod png;
+mod reading;
 mod run;
 mod session;
 mod shapes;

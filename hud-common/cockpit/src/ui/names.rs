@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::text::width;
-use crate::{Name, Now, Place, RuntimeId, Snapshot, Spawned, TaskRef, Tid, TypeRef, Waker, Worker};
+use crate::{Name, Now, Place, PollState, RuntimeId, Snapshot, Spawned, TaskRef, Tid, TypeRef, Waker, Worker};
 
 /// A type's name.
 pub(super) fn type_of(of: Option<&TypeRef>) -> Cow<'static, str> {
@@ -53,28 +52,6 @@ pub(super) fn place(place: &Place) -> String {
     if at.is_empty() { name.into() } else { format!("{name} {at}") }
 }
 
-/// A sentence shortened to `room` cells, if removing leading path segments of its functions is enough: figures matter more.
-/// The longest path loses its first segment first.
-pub(super) fn sentence(text: &str, room: usize) -> Cow<'_, str> {
-    if width(text) <= room || text.len() > 1_000 {
-        return Cow::Borrowed(text);
-    }
-    let mut words: Vec<&str> = text.split(' ').collect();
-    // A generic name has paths in its brackets: it is cut as a whole when it is drawn.
-    let is_path = |word: &str| word.contains("::") && !word.contains('<');
-    for word in words.iter_mut().filter(|word| is_path(word)) {
-        *word = function(word);
-    }
-    let mut over = words.iter().map(|word| width(word) + 1).sum::<usize>().saturating_sub(room + 1);
-    while over > 0 {
-        let Some(longest) = words.iter_mut().filter(|word| is_path(word)).max_by_key(|word| word.len()) else { break };
-        let Some((_, rest)) = longest.split_once("::") else { break };
-        over = over.saturating_sub(width(longest).saturating_sub(width(rest)));
-        *longest = rest;
-    }
-    Cow::Owned(words.join(" "))
-}
-
 /// A worker by its number, and its runtime where there is more than one.
 pub(super) fn seat(snapshot: &Snapshot, runtime: Option<RuntimeId>, worker: Option<i32>, tid: Tid) -> String {
     let worker = worker.map_or_else(|| format!("t{tid}"), |n| format!("w{n}"));
@@ -121,6 +98,14 @@ pub(super) fn spawned(snapshot: &Snapshot, spawned: &Spawned) -> String {
 pub(super) fn now(snapshot: &Snapshot, worker: &Worker) -> String {
     let since = |ts: i64| super::format::nanos(snapshot.at.saturating_sub(ts).max(0));
     match &worker.now {
+        Now::InProgress { task: of, lasted, state } => {
+            let does = match state {
+                PollState::Blocked => "asleep",
+                PollState::Runnable => "waiting",
+                PollState::Running => "computing",
+            };
+            format!("{does} {}+ in {}", super::format::nanos(*lasted), task(of))
+        }
         Now::Polling { task: of, since: ts } => format!("{} for {}", task(of), since(*ts)),
         Now::Running { since: ts } => format!("running for {}", since(*ts)),
         Now::Quiet { since: ts } => format!("quiet for {}", since(*ts)),
@@ -139,15 +124,5 @@ mod tests {
         assert_eq!(function("app::db::query::{closure#1}"), "app::db::query::{closure#1}");
         assert_eq!(function("app::main::{closure}::{closure}"), "app::main");
         assert_eq!(function("{{closure}}"), "{{closure}}");
-    }
-
-    #[test]
-    fn shortened_sentences_keep_their_figures() {
-        let text = "app::orders::checkout held worker 0 for 312 ms in app::db::pool::query::{async_fn#0}";
-        assert_eq!(sentence(text, 100), text);
-        assert_eq!(sentence(text, 80), "app::orders::checkout held worker 0 for 312 ms in app::db::pool::query");
-        assert_eq!(sentence(text, 60), "orders::checkout held worker 0 for 312 ms in db::pool::query");
-        assert_eq!(sentence(text, 50), "checkout held worker 0 for 312 ms in pool::query");
-        assert_eq!(sentence(text, 9), "checkout held worker 0 for 312 ms in query");
     }
 }

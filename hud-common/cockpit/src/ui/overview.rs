@@ -18,7 +18,8 @@ const TWO_COLUMNS: u16 = 110;
 
 /// Findings, blocking, hotspots, workers and tasks.
 pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
-    let findings = to_u16(cx.snapshot.findings.len().clamp(1, 5)) + 1;
+    let left_width = if area.width >= TWO_COLUMNS { area.width * 3 / 5 } else { area.width + 1 };
+    let findings = to_u16(tables::finding_lines(cx, left_width - 1).max(1)) + 1;
     let workers = to_u16(all_workers(cx.snapshot).count().max(1)) + 2;
     if area.width >= TWO_COLUMNS {
         let lanes = if area.height >= 30 {
@@ -27,7 +28,6 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             0
         };
         let upper = Rect { height: area.height - lanes, ..area };
-        let left_width = upper.width * 3 / 5;
         let left = Rect { width: left_width - 1, ..upper };
         let right = Rect { x: upper.x + left_width, width: upper.width - left_width, ..upper };
         let [a, b, c] = stack(left, [findings.min(left.height / 3), 0, 0]);
@@ -47,7 +47,7 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let workers = workers.min((area.height * 2 / 5).max(3));
     let [a, b, c] = stack(
         Rect { height: area.height - workers.min(area.height), ..area },
-        [findings.min(area.height / 5).max(2), 0, 0],
+        [findings.min(area.height / 4).max(2), 0, 0],
     );
     tables::findings(cx, canvas, a);
     tables::culprits(cx, canvas, b);
@@ -171,7 +171,7 @@ fn stack_of(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, interval: Option<&
         let room = area.width.saturating_sub(2);
         let file = names::file_line(frame.file.as_ref(), frame.line);
         let right = if file.is_empty() { 0 } else { room / 3 };
-        canvas.text(cx, (indent, y), room - right, names::function(&frame.function), style, Cut::Middle);
+        canvas.text(cx, (indent, y), room - right, names::function(&frame.function), style, Cut::Name);
         if right > 1 {
             canvas.text(cx, (indent + room - right + 1, y), right - 1, &file, cx.theme.dim, Cut::Start);
         }
@@ -184,7 +184,7 @@ fn stack_of(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, interval: Option<&
             area.width.saturating_sub(2),
             &waker,
             cx.theme.text,
-            Cut::Middle,
+            Cut::Name,
         );
     }
 }

@@ -169,6 +169,70 @@ impl Canvas<'_> {
         }
     }
 
+    /// The rows of a list as blocks of lines, each with a label before its first line. The block of the cursor shows.
+    pub(super) fn blocks(
+        &mut self,
+        cx: &Cx<'_>,
+        area: Rect,
+        list: List,
+        label: u16,
+        block: impl Fn(usize) -> (Style, &'static str, Vec<String>),
+    ) {
+        let rows = cx.state.rows(cx.snapshot, list);
+        if area.is_empty() || rows.is_empty() {
+            return;
+        }
+        let height = usize::from(area.height);
+        let cursor = cx.state.cursor(list).min(rows.len() - 1);
+        let before = cx.before.scrolls.get(list.index()).map_or(0, |(offset, _)| *offset).min(cursor);
+        // The last block that is shown ends with the area, unless that is the first.
+        let (mut offset, mut used) = (cursor, 0);
+        for at in (before..=cursor).rev() {
+            used += rows.get(at).map_or(0, |row| block(*row).2.len().max(1));
+            if used > height && at < cursor {
+                break;
+            }
+            offset = at;
+        }
+        let is_focused = cx.state.focused() == Some(list);
+        let (mut y, mut shown) = (area.y, 0);
+        for (at, row) in rows.iter().enumerate().skip(offset) {
+            if y >= area.bottom() {
+                break;
+            }
+            let (style, name, lines) = block(*row);
+            let whole = Rect { y, height: to_u16(lines.len().max(1)).min(area.bottom() - y), ..area };
+            let text = whole.x + whole.width.min(label);
+            self.text(
+                cx,
+                (whole.x + whole.width.min(2), y),
+                label.saturating_sub(3).min(whole.width),
+                name,
+                style,
+                Cut::End,
+            );
+            for line in lines.iter().take(usize::from(whole.height)) {
+                self.text(cx, (text, y), area.right().saturating_sub(text + 1), line, cx.theme.text, Cut::End);
+                y += 1;
+            }
+            y = y.max(whole.bottom());
+            if at == cursor && is_focused {
+                self.buf.set_style(whole, cx.theme.select);
+                self.glyph(whole.x, whole.y, cx.theme.glyphs.cursor, cx.theme.title.patch(cx.theme.select));
+            }
+            self.drawn.hits.push((whole, Hit::Row(list, at)));
+            shown += 1;
+        }
+        if let Some(scroll) = self.drawn.scrolls.get_mut(list.index()) {
+            *scroll = (offset, shown);
+        }
+        if rows.len() > shown && height > 1 && area.width > 20 {
+            let most = rows.len().saturating_sub(shown).max(1);
+            let y = area.y + to_u16(offset.min(most) * (height - 1) / most);
+            self.glyph(area.right() - 1, y, cx.theme.glyphs.running, cx.theme.dim);
+        }
+    }
+
     fn cell(&mut self, cx: &Cx<'_>, (x, y): (u16, u16), wide: u16, is_right: bool, cell: &Cell<'_>) {
         match &cell.content {
             Content::Text(text, cut) => {
@@ -336,9 +400,9 @@ impl<'a> Cell<'a> {
         Cell { content: Content::Text(text.into(), Cut::End), style }
     }
 
-    /// A name, which is cut in its middle.
+    /// A name, or a text with names, which are shortened by their structure.
     pub(super) fn name(text: impl Into<Cow<'a, str>>, style: Style) -> Self {
-        Cell { content: Content::Text(text.into(), Cut::Middle), style }
+        Cell { content: Content::Text(text.into(), Cut::Name), style }
     }
 
     /// A path, which is cut at its start.

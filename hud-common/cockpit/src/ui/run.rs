@@ -7,13 +7,14 @@ use std::{
 };
 
 use crossterm::event::{self, Event};
+use signal_hook::consts::SIGHUP;
 
 use crate::{Source, SourceError, TaskId, Thresholds, Tick};
 
 use super::{
     panes::{Panes, Seat},
     state::{Input, Screen, State},
-    term::{Signals, Term},
+    term::{self, Signals, Term},
     theme::{Depth, Theme},
 };
 
@@ -153,6 +154,9 @@ pub fn run_all(seats: Vec<Seat<'_>>, options: &Options) -> Result<Exit, UiError>
             term.resume()?;
             has_input = true;
         }
+        if !term::wait(Duration::ZERO) {
+            return Ok(Exit::Signal(SIGHUP));
+        }
         for _ in 0..MOST_INPUTS {
             if !event::poll(Duration::ZERO)? {
                 break;
@@ -191,7 +195,8 @@ pub fn run_all(seats: Vec<Seat<'_>>, options: &Options) -> Result<Exit, UiError>
         // Rows of a live session are read once per frame, right before it, instead of as often as they are written.
         let rest = FRAME.saturating_sub(last_frame.elapsed().saturating_add(LEAD));
         if panes.are_all_live() && !has_input && !rest.is_zero() {
-            event::poll(rest.min(WAIT))?;
+            // A lost terminal is noticed at the top.
+            term::wait(rest.min(WAIT));
             continue;
         }
         // A pending frame does not wait for new rows.
@@ -204,7 +209,7 @@ pub fn run_all(seats: Vec<Seat<'_>>, options: &Options) -> Result<Exit, UiError>
         let is_new = panes.wait(most);
         // The source of a recorded session returns at once: wait for keys instead.
         if let (false, Some(left)) = (is_new, most.checked_sub(began.elapsed())) {
-            event::poll(left)?;
+            term::wait(left);
         }
     }
 }

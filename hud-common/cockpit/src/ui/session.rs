@@ -52,7 +52,7 @@ fn lines(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, lines: &[(String, Str
             cx.theme.dim,
             Cut::End,
         );
-        canvas.text(cx, (area.x + area.width.min(15), y), area.width.saturating_sub(15), text, *style, Cut::Middle);
+        canvas.text(cx, (area.x + area.width.min(15), y), area.width.saturating_sub(15), text, *style, Cut::Name);
     }
 }
 

@@ -2,9 +2,7 @@
 
 use ratatui::{layout::Rect, style::Style};
 
-use crate::{
-    BlockingInterval, Cause, Hotspot, Load, Place, Snapshot, Status, TaskKind, TaskOrder, TaskOutcome, TaskRow, Worker,
-};
+use crate::{BlockingInterval, Cause, Hotspot, Load, Place, Snapshot, Status, TaskKind, TaskOutcome, TaskRow, Worker};
 
 use super::{
     figures::recorded,
@@ -12,7 +10,7 @@ use super::{
     names,
     paint::{Canvas, Cell, Column, Cx},
     state::List,
-    text::{Cut, wrap},
+    text::{Cut, shortened, wrap},
 };
 
 /// A duration, coloured by the thresholds of long polls.
@@ -50,13 +48,24 @@ fn file_line(cx: &Cx<'_>, place: &Place) -> Cell<'static> {
     Cell::path(names::file_line(place.file.as_ref(), place.line), cx.theme.dim)
 }
 
+/// The longest of those that have ended, or, marked by `+`, the time for which a longer one has been in progress.
+fn longest(cx: &Cx<'_>, ended: Option<i64>, in_progress: Option<i64>) -> Cell<'static> {
+    match in_progress.filter(|lasted| Some(*lasted) >= ended) {
+        Some(lasted) => Cell::text(format!("{}+", nanos(lasted)), long_style(cx, lasted)),
+        None => long(cx, ended),
+    }
+}
+
 fn blank() -> Cell<'static> {
     Cell::text("", Style::new())
 }
 
-/// Detected problems.
+/// Lines of a finding's sentence.
+const SENTENCE_LINES: usize = 4;
+
+/// Detected problems, with whole sentences: each takes the lines that it needs.
 pub(super) fn findings(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
-    const COLUMNS: &[Column] = &[Column::fixed("", 7), Column::flex("", 1)];
+    const LABEL: u16 = 10;
     let found = &cx.snapshot.findings;
     let note = match found.len() {
         0 => String::new(),
@@ -67,14 +76,28 @@ pub(super) fn findings(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         let why = all_quiet(cx);
         return canvas.nothing(cx, area, &why);
     }
-    let room = usize::from(area.width.saturating_sub(12));
-    canvas.table(cx, area, List::Findings, COLUMNS, |row, column| {
-        let Some(finding) = found.get(row) else { return blank() };
-        match column {
-            0 => Cell::text(format!("{:?}", finding.severity).to_lowercase(), cx.theme.ink(finding.severity)),
-            _ => Cell::name(names::sentence(&finding.sentence, room).into_owned(), cx.theme.text),
-        }
-    });
+    let room = usize::from(area.width.saturating_sub(LABEL + 2));
+    let blocks = |at: usize| -> (Style, &'static str, Vec<String>) {
+        let Some(finding) = found.get(at) else { return (Style::new(), "", Vec::new()) };
+        let label = if finding.severity == Status::Warning { "warning" } else { "caution" };
+        (cx.theme.ink(finding.severity), label, sentence(cx, &finding.sentence, room, SENTENCE_LINES))
+    };
+    canvas.blocks(cx, area, List::Findings, LABEL, blocks);
+}
+
+/// Lines of a finding's sentence that the overview has room for, all findings together.
+pub(super) fn finding_lines(cx: &Cx<'_>, width: u16) -> usize {
+    let room = usize::from(width.saturating_sub(12));
+    cx.snapshot.findings.iter().take(5).map(|found| sentence(cx, &found.sentence, room, SENTENCE_LINES).len()).sum()
+}
+
+/// A sentence in lines of `room` cells. Its names are as short as it takes to be at most two lines.
+fn sentence(cx: &Cx<'_>, text: &str, room: usize, most: usize) -> Vec<String> {
+    let lines = wrap(text, room, 3);
+    match lines.len() > 2 {
+        true => wrap(&shortened(text, room.saturating_mul(2).saturating_sub(12), cx.theme.glyphs.ellipsis), room, most),
+        false => lines,
+    }
 }
 
 /// Whether the window has any data.
@@ -135,7 +158,7 @@ pub(super) fn culprits(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         let Some(row) = blocking.culprits.get(row) else { return blank() };
         match column {
             0 => cause(cx, row.cause, row.is_estimated),
-            1 => long(cx, Some(row.longest)),
+            1 => longest(cx, Some(row.longest), row.in_progress),
             2 => Cell::text(nanos(row.total), cx.theme.text),
             3 => Cell::text(count(row.count), cx.theme.text),
             4 => Cell::text(nanos(row.median), cx.theme.text),
@@ -189,7 +212,7 @@ pub(super) fn intervals(
         match column {
             0 => Cell::text(time_of_day_ms(row.ts), cx.theme.dim),
             1 => cause(cx, row.cause, row.is_estimated),
-            2 => long(cx, Some(row.dur)),
+            2 => longest(cx, Some(row.dur), row.in_progress),
             3 => Cell::text(names::thread(cx.snapshot, row.tid), cx.theme.text),
             4 => function(cx, &row.place),
             5 => file_line(cx, &row.place),
@@ -214,8 +237,9 @@ pub(super) fn hotspots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: L
         List::Lines => "HOTSPOTS by file and line",
         _ => "HOTSPOTS by function",
     };
-    let by = if cx.state.is_by_total() { "by total" } else { "by self" };
-    let note = format!("{by}, {} samples, {} of CPU", count(hotspots.samples), nanos(hotspots.weight));
+    let (by, is_reversed) = cx.state.order_of(list);
+    let up = if is_reversed { ", reversed" } else { "" };
+    let note = format!("by {by}{up}, {} samples, {} of CPU", count(hotspots.samples), nanos(hotspots.weight));
     let area = canvas.pane(cx, area, title, &note, Some(list));
     if rows.is_empty() {
         return canvas.nothing(cx, area, &none_of(cx, &["samples"], "no CPU sample in this window"));
@@ -226,7 +250,7 @@ pub(super) fn hotspots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: L
         match column {
             0 => Cell::text(share(part(row.own)), cx.theme.text),
             1 => Cell::text(share(part(row.total)), cx.theme.dim),
-            2 => Cell::gauge(part(if cx.state.is_by_total() { row.total } else { row.own }), cx.theme.accent),
+            2 => Cell::gauge(part(if by == "total" { row.total } else { row.own }), cx.theme.accent),
             3 if list == List::Lines => file_line(cx, &row.place),
             3 => function(cx, &row.place),
             4 if list == List::Lines => function(cx, &row.place),
@@ -294,10 +318,12 @@ pub(super) fn tasks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         Column::flex("spawned by", 2).from(170),
     ];
     let tasks = &cx.snapshot.tasks;
-    let mut note = format!("{} by {}", count(tasks.matching), order(cx.state.order()));
-    if tasks.matching != tasks.count {
-        note = format!("{} of {} by {}", count(tasks.matching), count(tasks.count), order(cx.state.order()));
-    }
+    let of = match tasks.matching == tasks.count {
+        true => count(tasks.count),
+        false => format!("{} of {}", count(tasks.matching), count(tasks.count)),
+    };
+    let (by, is_reversed) = cx.state.order_of(List::Tasks);
+    let mut note = format!("{of} by {by}{}", if is_reversed { ", reversed" } else { "" });
     if let (Some(spawned), Some(ended)) = (tasks.spawned, tasks.ended) {
         note.push_str(&format!(", {} spawned, {} ended", count(spawned), count(ended)));
     }
@@ -323,7 +349,7 @@ pub(super) fn tasks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             ),
             2 => text(count(row.polls)),
             3 => text(nanos(row.busy)),
-            4 => long(cx, row.longest_poll),
+            4 => longest(cx, row.longest_poll, row.in_progress),
             5 => text(maybe_nanos(row.wake_delay_mean)),
             6 => Cell::text(nanos(row.blocked), if row.blocked > 0 { cx.theme.caution } else { cx.theme.dim }),
             7 => text(nanos(row.cpu)),
@@ -347,22 +373,9 @@ pub(super) fn task_state(snapshot: &Snapshot, row: &TaskRow) -> String {
             TaskOutcome::Cancelled => "cancelled".into(),
             TaskOutcome::Panicked => "panicked".into(),
         },
+        None if row.in_progress.is_some() => format!("in poll {}", maybe_nanos(row.in_progress)),
         None if row.kind == TaskKind::Blocking => "blocking".into(),
         None => format!("seen {} ago", nanos(snapshot.at.saturating_sub(row.last_seen).max(0)).replace(' ', "")),
-    }
-}
-
-/// An order by name.
-pub(super) const fn order(order: TaskOrder) -> &'static str {
-    match order {
-        TaskOrder::Busy => "busy time",
-        TaskOrder::Polls => "polls",
-        TaskOrder::LongestPoll => "longest poll",
-        TaskOrder::WakeDelay => "wake delay",
-        TaskOrder::Blocked => "time blocked",
-        TaskOrder::SelfWakes => "wakes by itself",
-        TaskOrder::Idle => "idle time",
-        TaskOrder::Youngest => "age",
     }
 }
 
@@ -442,7 +455,7 @@ fn worker_cell(cx: &Cx<'_>, worker: &Worker, column: usize, is_worker: bool) -> 
         3 => Cell::text(share(blocked), blocked_style),
         4 => Cell::text(part(load.waiting), if load.waiting > 0 { cx.theme.text } else { cx.theme.dim }),
         5 => Cell::text(worker.polls.map_or("-".into(), count), cx.theme.text),
-        6 => long(cx, worker.longest_poll),
+        6 => longest(cx, worker.longest_poll, worker.in_progress()),
         _ => Cell::name(names::now(cx.snapshot, worker), cx.theme.dim),
     }
 }
@@ -480,7 +493,7 @@ pub(super) fn types(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             2 => text(count(row.polls)),
             3 => text(maybe_nanos(row.durations.p50)),
             4 => long(cx, row.durations.p99),
-            5 => long(cx, (row.durations.count > 0).then_some(row.durations.longest)),
+            5 => longest(cx, (row.durations.count > 0).then_some(row.durations.longest), row.in_progress),
             6 => text(maybe_nanos(row.wake_delay.p99)),
             7 => text(nanos(row.busy)),
             8 => text(nanos(row.blocked)),

@@ -33,7 +33,7 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             cx.theme.dim,
             Cut::End,
         );
-        canvas.text(cx, (upper.x + upper.width.min(13), y), upper.width.saturating_sub(13), text, *style, Cut::Middle);
+        canvas.text(cx, (upper.x + upper.width.min(13), y), upper.width.saturating_sub(13), text, *style, Cut::Name);
     }
     let rest = Rect { y: area.y + height, height: area.height - height, ..area };
     if rest.width >= 100 && rest.height >= 12 {

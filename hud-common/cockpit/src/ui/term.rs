@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::ThreadId,
+    time::Duration,
 };
 
 use crossterm::{
@@ -23,6 +24,7 @@ use crossterm::{
     },
 };
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport, backend::CrosstermBackend, layout::Rect};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::{
     SigId,
     consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP},
@@ -99,6 +101,16 @@ impl Term {
     }
 }
 
+/// Waits for input at most this long. False if the terminal is lost: reading from such a one never waits, and crossterm
+/// would read for ever.
+pub(super) fn wait(timeout: Duration) -> bool {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    // A signal ends the wait early, as that of a resized terminal must.
+    let _ = poll(&mut fds, Timespec::try_from(timeout).ok().as_ref());
+    !fds.iter().any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL))
+}
+
 impl Drop for Term {
     fn drop(&mut self) {
         give_back();
@@ -170,7 +182,14 @@ impl Signals {
     /// Installs the handlers.
     pub(super) fn heed() -> io::Result<Self> {
         let mut signals = Signals { end: Arc::default(), stop: Arc::default(), go_on: Arc::default(), ids: Vec::new() };
+        let is_second = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT, SIGHUP] {
+            // In this order: the first signal finds the flag unset, and sets it. A second one ends the process, but for the
+            // hang-up, which kernel and shell may both send.
+            if signal != SIGHUP {
+                signals.ids.push(flag::register_conditional_default(signal, Arc::clone(&is_second))?);
+            }
+            signals.ids.push(flag::register(signal, Arc::clone(&is_second))?);
             let number = usize::try_from(signal).unwrap_or(1);
             signals.ids.push(flag::register_usize(signal, Arc::clone(&signals.end), number)?);
         }

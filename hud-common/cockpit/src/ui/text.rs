@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use hud_units::{fit_name, is_name, least_width};
 use unicode_width::UnicodeWidthChar as _;
 
 use crate::clean;
@@ -20,8 +21,10 @@ const BYTES_A_CELL: usize = 8;
 pub(super) enum Cut {
     /// The end, of sentences.
     End,
-    /// The middle, of functions and types, as their last segments differ most.
+    /// The middle.
     Middle,
+    /// Names, alone or in a text: generic arguments first, then leading modules, never the last identifier if it fits.
+    Name,
     /// The start, of paths, as file name and line matter most.
     Start,
 }
@@ -34,6 +37,9 @@ pub(super) fn fit(text: &str, width: usize, cut: Cut, ellipsis: char) -> Cow<'_,
     let cells = cells(text, width);
     let total: usize = cells.iter().map(|(_, w)| w).sum();
     let mut out = String::with_capacity(text.len().min(4 * width + 8));
+    if cut == Cut::Name && total > width {
+        return Cow::Owned(fit(&shortened(text, width, ellipsis), width, Cut::Middle, ellipsis).into_owned());
+    }
     if total <= width {
         cells.iter().for_each(|(c, _)| out.push(*c));
         return Cow::Owned(out);
@@ -41,7 +47,7 @@ pub(super) fn fit(text: &str, width: usize, cut: Cut, ellipsis: char) -> Cow<'_,
     let room = width.saturating_sub(1);
     let (head, tail) = match cut {
         Cut::End => (room, 0),
-        Cut::Middle => (room / 3, room - room / 3),
+        Cut::Middle | Cut::Name => (room / 3, room - room / 3),
         Cut::Start => (0, room),
     };
     if width == 0 {
@@ -70,6 +76,52 @@ pub(super) fn fit(text: &str, width: usize, cut: Cut, ellipsis: char) -> Cow<'_,
     }
     cells.get(from..).unwrap_or_default().iter().for_each(|(c, _)| out.push(*c));
     Cow::Owned(out)
+}
+
+/// Length of a text whose names are shortened by their structure (bytes). It bounds the time of a frame.
+const LONGEST: usize = 2_000;
+
+/// A text with its names shortened by structure, the longest first, until it has `room` cells or nothing more can be given up.
+pub(super) fn shortened(text: &str, room: usize, ellipsis: char) -> String {
+    if text.len() > LONGEST {
+        return text.to_owned();
+    }
+    let mut words: Vec<String> = words(text).into_iter().map(str::to_owned).collect();
+    // A name alone: its last identifier may be cut as well.
+    if let ([name], true) = (words.as_slice(), is_name(text)) {
+        return fit_name(name, room).replace('…', ellipsis.encode_utf8(&mut [0; 4]));
+    }
+    let mut over = words.iter().map(|word| width(word) + 1).sum::<usize>().saturating_sub(room + 1);
+    while over > 0 {
+        let can_give = |word: &&mut String| is_name(word) && width(word) > least_width(word);
+        let Some(longest) = words.iter_mut().filter(can_give).max_by_key(|word| width(word)) else { break };
+        let before = width(longest);
+        let shorter = fit_name(longest, before.saturating_sub(1).max(least_width(longest)));
+        if width(&shorter) >= before {
+            break;
+        }
+        over = over.saturating_sub(before - width(&shorter));
+        *longest = shorter;
+    }
+    words.join(" ").replace('…', ellipsis.encode_utf8(&mut [0; 4]))
+}
+
+/// The words between spaces that are in no bracket.
+fn words(text: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut words) = (0_usize, 0, Vec::new());
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'<' | b'[' | b'{' => depth += 1,
+            b'>' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b' ' if depth == 0 => {
+                words.push(text.get(start..at).unwrap_or_default());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    words.push(text.get(start..).unwrap_or_default());
+    words
 }
 
 /// Number of cells of a sanitized text.
@@ -152,6 +204,21 @@ mod tests {
         assert_eq!(fit("a sentence", 5, Cut::End, '~'), "a se~");
         assert_eq!(fit("short", 5, Cut::Middle, '…'), "short");
         assert_eq!(fit("anything", 0, Cut::Middle, '…'), "");
+    }
+
+    #[test]
+    fn shortened_sentences_keep_their_figures() {
+        let text = "app::orders::checkout held worker 0 for 312 ms in app::db::pool::query::{async_fn#0}";
+        let short = |room| shortened(text, room, '…');
+        assert_eq!(short(100), text);
+        assert_eq!(short(80), "app::orders::checkout held worker 0 for 312 ms in app::db::pool::query");
+        assert_eq!(short(66), "…orders::checkout held worker 0 for 312 ms in app::db::pool::query");
+        assert_eq!(short(55), "…checkout held worker 0 for 312 ms in …db::pool::query");
+        assert_eq!(short(50), "…checkout held worker 0 for 312 ms in …pool::query");
+        assert_eq!(short(9), "…checkout held worker 0 for 312 ms in …query");
+        assert_eq!(shortened(text, 9, '~'), "~checkout held worker 0 for 312 ms in ~query");
+        assert_eq!(fit("app::serve<tonic::Executor, u8> #12", 15, Cut::Name, '…'), "app::serve #12");
+        assert_eq!(fit("app::serve<tonic::Executor, u8> #12", 10, Cut::Name, '…'), "…serve #12");
     }
 
     #[test]

@@ -124,7 +124,7 @@ pub(super) fn lanes_pane(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, is_wh
         if is_here {
             canvas.glyph(area.x, y, cx.theme.glyphs.cursor, style);
         }
-        canvas.text(cx, (area.x + 2.min(label), y), label.saturating_sub(3), &name, style, Cut::Middle);
+        canvas.text(cx, (area.x + 2.min(label), y), label.saturating_sub(3), &name, style, Cut::Name);
         lane_row(cx, canvas, row, lane, from, to);
         if is_whole {
             canvas.drawn.hits.push((row, Hit::Lane(at)));
@@ -287,7 +287,7 @@ fn longest(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             ),
         ] {
             let room = wide.min(area.right().saturating_sub(x));
-            canvas.text(cx, (x, y), room, &text, style, Cut::Middle);
+            canvas.text(cx, (x, y), room, &text, style, Cut::Name);
             x += room;
         }
     }
@@ -308,7 +308,7 @@ fn key(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let types = cx.snapshot.types.iter().filter_map(|row| row.task_type.as_ref()).take(8);
     let types = types.map(|of| (glyphs.running, cx.theme.lane(Some(of.id)), of.name.as_str()));
     for (glyph, style, name) in fixed.into_iter().chain(types) {
-        let shown = super::text::fit(name, 24, Cut::Middle, glyphs.ellipsis);
+        let shown = super::text::fit(name, 24, Cut::Name, glyphs.ellipsis);
         let wide = to_u16(width(&shown));
         if x + wide + 4 > area.right() {
             break;

@@ -113,6 +113,7 @@ fn interval(names: Names, n: i64) -> BlockingInterval {
             thread: Some(names("tokio-rt-worker").into()),
             task: Some(task_ref(names, 9)),
         }),
+        in_progress: (n == 3).then_some(14_200 * MILLI),
         is_estimated: n % 5 == 4,
     }
 }
@@ -131,6 +132,9 @@ fn worker(names: Names, n: i32, load: Load) -> Worker {
             0 => Now::Polling { task: task_ref(names, 17), since: AT - 120 * MILLI },
             1 => Now::Running { since: AT - 2 * MILLI },
             2 => Now::Quiet { since: AT - 900 * MILLI },
+            _ if n == 3 => {
+                Now::InProgress { task: task_ref(names, 18), lasted: 14_200 * MILLI, state: PollState::Blocked }
+            }
             _ => Now::Unseen,
         },
     }
@@ -146,6 +150,7 @@ fn task_row(names: Names, id: i64) -> TaskRow {
         busy: 4 * SECOND / (id + 1),
         blocked: if id % 4 == 1 { 2 * SECOND / (id + 1) } else { 0 },
         longest_poll: Some(312 * MILLI / (id + 1)),
+        in_progress: (id == 18).then_some(14_200 * MILLI),
         cpu: 3 * SECOND / (id + 1),
         wakes: 90_000 / (id + 1),
         self_wakes: if id % 5 == 3 { 40_000 } else { 0 },
@@ -232,6 +237,7 @@ pub(crate) fn rich(names: Names) -> Snapshot {
         total: 2_900 * MILLI / n,
         median: 60 * MILLI / n,
         longest: 312 * MILLI / (n * n),
+        in_progress: (n == 2).then_some(14_200 * MILLI),
         jump: Jump {
             task: Some(TaskId(17)),
             task_type: Some(TypeId(of)),
@@ -422,6 +428,7 @@ pub(crate) fn rich(names: Names) -> Snapshot {
                 busy: 3 * SECOND / (n + 1),
                 blocked: 2 * SECOND / (n + 1),
                 cpu: SECOND,
+                in_progress: (n == 4).then_some(14_200 * MILLI),
                 durations: distribution(9 - n),
                 wake_delay: distribution(1),
                 spawned: 70,

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use hud_common::session::OffCpuRow;
 use serde_json::{Value, json};
 
-use super::names::{Blamed, Place, asleep, is_sleep};
+use super::{
+    in_progress,
+    names::{Blamed, Place, asleep, is_sleep},
+};
 use crate::data::{Args, Data};
 
 /// An interval.
@@ -21,6 +24,8 @@ pub(super) struct Held {
     pub(super) tid: i32,
     type_id: Option<i64>,
     blamed: Blamed,
+    /// For how long its poll had been in progress, if that is all that is known.
+    in_progress: Option<i64>,
 }
 
 /// The frame that weighs most, own ones before others.
@@ -95,28 +100,48 @@ pub(super) fn intervals(data: &Data, args: &Args) -> Vec<(Held, Place, Option<St
                     tid,
                     type_id: None,
                     blamed,
+                    in_progress: None,
                 });
             }
         }
     }
-    for p in data.polls.iter().filter(|p| args.holds(p.ts)) {
-        let busy = p.dur - p.blocked - p.run_queue;
-        if busy >= args.threshold && p.dur >= args.threshold {
-            let within = data.samples.iter().filter(|s| {
-                args.holds(s.ts)
-                    && s.tid == p.tid
-                    && s.task_id == Some(p.task_id)
-                    && p.ts <= s.ts
-                    && s.ts < p.ts + p.dur
+    for sleep in in_progress::sleeps(data, args) {
+        let dur = sleep.end - sleep.ts;
+        if dur >= args.asleep && !data.is_in_place(sleep.stack) {
+            all.push(Held {
+                ts: sleep.ts,
+                dur,
+                is_cpu: false,
+                is_estimated: false,
+                end: sleep.end,
+                is_polled: false,
+                task: sleep.task,
+                tid: sleep.tid,
+                type_id: sleep.type_id,
+                blamed: data.attribute(sleep.stack),
+                in_progress: Some(sleep.lasted),
             });
+        }
+    }
+    let ended = data.polls.iter().filter(|p| args.holds(p.ts) && p.dur >= args.threshold).map(|p| {
+        let busy = p.dur - p.blocked - p.run_queue;
+        (p.tid, p.task_id, p.type_id, p.ts, p.ts + p.dur, busy, None)
+    });
+    let running = in_progress::busy(data, args).into_iter();
+    let running = running.map(|p| (p.tid, p.task, p.type_id, p.ts, p.end, p.busy, Some(p.lasted)));
+    for (tid, task, type_id, ts, end, dur, in_progress) in ended.chain(running) {
+        if dur >= args.threshold {
+            let within = data
+                .samples
+                .iter()
+                .filter(|s| args.holds(s.ts) && s.tid == tid && s.task_id == Some(task) && ts <= s.ts && s.ts < end);
             if within.clone().any(|s| data.is_in_place(s.stack_id)) {
                 continue;
             }
             let blamed = heaviest(data, within.map(|s| (s.stack_id, s.weight)));
-            let (ts, end, task, tid, type_id) = (p.ts, p.ts + p.dur, p.task_id, p.tid, p.type_id);
             all.push(Held {
                 ts,
-                dur: busy,
+                dur,
                 is_cpu: true,
                 is_estimated: false,
                 end,
@@ -125,6 +150,7 @@ pub(super) fn intervals(data: &Data, args: &Args) -> Vec<(Held, Place, Option<St
                 tid,
                 type_id,
                 blamed,
+                in_progress,
             });
         }
     }
@@ -149,6 +175,7 @@ pub(super) fn intervals(data: &Data, args: &Args) -> Vec<(Held, Place, Option<St
                 tid,
                 type_id: None,
                 blamed,
+                in_progress: None,
             });
         }
     }
@@ -179,7 +206,7 @@ pub(super) fn each(data: &Data, args: &Args) -> Vec<Value> {
         .map(|(held, (function, file, line), task_type)| {
             json!({
                 "ts": held.ts, "dur": held.dur, "cause": cause(held.is_cpu), "spans": spans(held.is_estimated),
-                "estimated": held.is_estimated,
+                "estimated": held.is_estimated, "in_progress": held.in_progress,
                 "function": function, "file": file, "line": line, "task_type": task_type, "task_id": held.task,
                 "tid": held.tid, "thread": data.thread_name(held.tid),
             })
@@ -216,7 +243,8 @@ pub(super) fn culprits(data: &Data, args: &Args) -> Vec<Value> {
             json!({
                 "cause": cause(is_cpu), "spans": spans(is_estimated), "count": held.len(),
                 "total": durs.iter().sum::<i64>(), "median": interpolated(&durs, 0.5), "longest": worst.dur,
-                "estimated": is_estimated, "function": function, "file": file,
+                "estimated": is_estimated, "in_progress": held.iter().filter_map(|(h, _)| h.in_progress).max(),
+                "function": function, "file": file,
                 "line": line, "task_type": task_type, "p99": interpolated(&durs, 0.99),
                 "first_ts": held.iter().map(|(h, _)| h.ts).min(), "last_ts": held.iter().map(|(h, _)| h.ts).max(),
                 "worst_ts": worst.ts, "task_id": worst.task, "tid": worst.tid, "thread": data.thread_name(worst.tid),
@@ -268,7 +296,7 @@ fn short_culprits(data: &Data, args: &Args) -> Vec<Value> {
         rows.push(json!({
             "cause": "blocked", "spans": "short sleeps", "count": count, "total": total, "median": total / count,
             "longest": held.iter().map(|o| asleep(o) / sleeps(o)).max(),
-            "estimated": held.iter().any(|o| o.state == "+"), "function": function, "file": file, "line": line,
+            "estimated": held.iter().any(|o| o.state == "+"), "in_progress": null, "function": function, "file": file, "line": line,
             "task_type": task_type, "p99": null, "first_ts": held.iter().map(|o| o.ts).min(),
             "last_ts": held.iter().map(|o| o.ts).max(), "worst_ts": null, "task_id": task, "tid": tid,
             "thread": data.thread_name(tid),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     blocking::sleeps,
+    in_progress::{self, Part},
     names::{asleep, is_sleep, ready},
     overlap, share,
 };
@@ -29,29 +30,50 @@ impl Load {
     }
 }
 
+/// What is known of threads beside events: sleeps and busy polls in progress.
+#[derive(Default)]
+struct Progress {
+    sleeps: Vec<Part>,
+    busy: Vec<Part>,
+}
+
+impl Progress {
+    fn of(data: &Data, args: &Args) -> Self {
+        Progress { sleeps: in_progress::sleeps(data, args), busy: in_progress::busy(data, args) }
+    }
+}
+
 /// From the first to the last sign of life of a thread, looked for from a second before the window to a second after it.
-fn seen(data: &Data, args: &Args, tid: i32) -> Option<(i64, i64)> {
+fn seen(data: &Data, args: &Args, progress: &Progress, tid: i32) -> Option<(i64, i64)> {
     let (from, to) = (args.from - SECOND, args.to + SECOND);
     let intervals = data.off_cpu.iter().filter(|o| o.tid == tid).map(|o| (o.ts, o.ts + o.dur));
     let polls = data.polls.iter().filter(|p| p.tid == tid).map(|p| (p.ts, p.ts + p.dur));
     let mut signs: Vec<_> = intervals.chain(polls).filter(|(ts, end)| *ts < to && *end > from).collect();
     signs.extend(data.samples.iter().filter(|s| s.tid == tid && from <= s.ts && s.ts < to).map(|s| (s.ts, s.ts)));
+    let parts = progress.sleeps.iter().chain(&progress.busy);
+    signs.extend(parts.filter(|p| p.tid == tid).map(|p| (p.ts, p.end)));
     let first = signs.iter().map(|(ts, _)| *ts).min()?;
     let last = signs.iter().map(|(_, end)| *end).max()?;
     Some((first.max(args.from), last.min(args.to)))
 }
 
 /// A thread's time between two moments of the window.
-fn load(data: &Data, args: &Args, tid: i32, from: i64, to: i64) -> Load {
-    let mut load =
-        Load { observed: seen(data, args, tid).map_or(0, |(a, b)| overlap(a, b, from, to)), ..Load::default() };
-    for o in data.off_cpu.iter().filter(|o| o.tid == tid) {
-        let slept = overlap(o.ts, ready(o), from, to);
+fn load(data: &Data, args: &Args, progress: &Progress, tid: i32, from: i64, to: i64) -> Load {
+    let mut load = Load {
+        observed: seen(data, args, progress, tid).map_or(0, |(a, b)| overlap(a, b, from, to)),
+        ..Load::default()
+    };
+    let intervals = data.off_cpu.iter().filter(|o| o.tid == tid).map(|o| {
         load.waiting += overlap(ready(o), o.ts + o.dur, from, to);
-        let is_long = is_sleep(o) && asleep(o) >= MS;
-        let is_apart = is_long && (data.is_in_place(o.stack_id) || data.is_handed(args, tid, o.ts + o.dur));
-        let is_typed = data.type_of(o.task_id).is_some();
-        match data.is_in_task(o.task_id) {
+        (o.ts, ready(o), o.ts + o.dur, is_sleep(o) && asleep(o) >= MS, o.stack_id, o.task_id)
+    });
+    let sleeps = progress.sleeps.iter().filter(|s| s.tid == tid);
+    let sleeps = sleeps.map(|s| (s.ts, s.end, s.end, true, s.stack, Some(s.task)));
+    for (ts, ready, end, is_long, stack, task) in intervals.chain(sleeps).collect::<Vec<_>>() {
+        let slept = overlap(ts, ready, from, to);
+        let is_apart = is_long && (data.is_in_place(stack) || data.is_handed(args, tid, end));
+        let is_typed = data.type_of(task).is_some();
+        match data.is_in_task(task) {
             // What a worker sleeps in a task of unknown type may be its own loop's sleep.
             true if is_apart || (!is_typed && data.was_worker(tid)) => load.apart += slept,
             true => load.blocked += slept,
@@ -62,7 +84,7 @@ fn load(data: &Data, args: &Args, tid: i32, from: i64, to: i64) -> Load {
 }
 
 pub(super) fn whole(data: &Data, args: &Args, tid: i32) -> Load {
-    load(data, args, tid, args.from, args.to)
+    load(data, args, &Progress::default(), tid, args.from, args.to)
 }
 
 /// The threads of a role.
@@ -79,9 +101,10 @@ fn workers_of<'a>(data: &'a Data, args: &Args) -> Vec<&'a ThreadRow> {
 
 pub(super) fn workers(data: &Data, args: &Args) -> Vec<Value> {
     let workers = workers_of(data, args).into_iter();
+    let (progress, stuck) = (Progress::of(data, args), in_progress::at_the_end(data, args));
     workers
         .map(|w| {
-            let load = whole(data, args, w.tid);
+            let load = load(data, args, &progress, w.tid, args.from, args.to);
             let polls = data.polls.iter().filter(|p| p.tid == w.tid && args.holds(p.ts));
             let polls: Vec<i64> =
                 polls.filter(|p| data.task_type(p.type_id).is_none_or(|t| t.kind != "worker")).map(|p| p.dur).collect();
@@ -91,6 +114,7 @@ pub(super) fn workers(data: &Data, args: &Args) -> Vec<Value> {
                 "running_share": part(load.running()), "blocked_share": part(load.blocked),
                 "waiting_share": part(load.waiting), "idle_share": part(load.idle + load.apart),
                 "polls": data.polls_watched(args).then_some(polls.len()), "longest_poll": polls.iter().max(),
+                "in_progress": stuck.iter().find(|(tid, ..)| *tid == w.tid).map(|(.., lasted)| lasted),
                 "running": load.running(), "blocked": load.blocked, "waiting": load.waiting,
                 "idle": load.idle + load.apart, "thread": w.name,
             })
@@ -100,8 +124,9 @@ pub(super) fn workers(data: &Data, args: &Args) -> Vec<Value> {
 
 pub(super) fn timeline(data: &Data, args: &Args) -> Vec<Value> {
     let mut rows = Vec::new();
+    let progress = Progress::of(data, args);
     for w in workers_of(data, args) {
-        let Some((first, last)) = seen(data, args, w.tid) else { continue };
+        let Some((first, last)) = seen(data, args, &progress, w.tid) else { continue };
         let mut step = args.from;
         while step < args.to {
             let (from, full) = (step, step + args.step);
@@ -110,7 +135,7 @@ pub(super) fn timeline(data: &Data, args: &Args) -> Vec<Value> {
             if first >= last || first >= to || last <= from {
                 continue;
             }
-            let load = load(data, args, w.tid, from, to);
+            let load = load(data, args, &progress, w.tid, from, to);
             let (mut polls, mut longest) = (0, None);
             let mut shares: BTreeMap<String, i64> = BTreeMap::new();
             for p in data.polls.iter().filter(|p| p.tid == w.tid) {
@@ -132,6 +157,11 @@ pub(super) fn timeline(data: &Data, args: &Args) -> Vec<Value> {
             for o in data.off_cpu.iter().filter(|o| o.tid == w.tid) {
                 if let Some(of) = data.shown_type(o.task_id) {
                     *shares.entry(of.name.to_string()).or_default() += overlap(o.ts, ready(o), from, to);
+                }
+            }
+            for s in progress.sleeps.iter().filter(|s| s.tid == w.tid) {
+                if let Some(of) = data.shown_type(Some(s.task)) {
+                    *shares.entry(of.name.to_string()).or_default() += overlap(s.ts, s.end, from, to);
                 }
             }
             let owner = shares.into_iter().filter(|(_, s)| *s > 0).min_by_key(|(name, s)| (-s, name.clone()));

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use hud_common::session::OffCpuRow;
 use serde_json::{Value, json};
 
-use super::names::{asleep, is_sleep};
+use super::{
+    in_progress,
+    names::{asleep, is_sleep},
+};
 use crate::data::{Args, Data, SECOND};
 
 const LOCKS: [&str; 6] = ["mutex", "rwlock", "semaphore", "condvar", "park", "futex"];
@@ -52,10 +55,22 @@ pub(super) fn holder<'a>(data: &Data, sleeps: &[&'a OffCpuRow], wait: &OffCpuRow
 
 pub(super) fn locks(data: &Data, args: &Args) -> Vec<Value> {
     let sleeps = sleeps(data, args, args.asleep);
-    let mut groups: BTreeMap<_, Vec<&OffCpuRow>> = BTreeMap::new();
-    for wait in sleeps.iter().copied().filter(|o| args.holds(o.ts) && args.is_wanted(o.task_id, o.tid)) {
+    // Waits in progress have no waker yet.
+    let now = in_progress::sleeps(data, args).into_iter().filter(|s| s.end - s.ts >= args.asleep).map(|s| {
+        let (ts, dur, tid, task_id, stack_id) = (s.ts, s.end - s.ts, s.tid, Some(s.task), s.stack);
+        let (cpu, state, run_queue, waker_tid, intervals) = (0, "S".into(), None, None, None);
+        let row = OffCpuRow { ts, dur, tid, cpu, state, task_id, stack_id, run_queue, waker_tid, intervals };
+        (row, s.type_id.or(data.type_id(task_id)), Some(s.lasted))
+    });
+    let now: Vec<_> =
+        now.filter(|(_, type_id, _)| data.task_type(*type_id).is_none_or(|of| of.kind != "worker")).collect();
+    let ended = sleeps.iter().copied().filter(|o| args.holds(o.ts));
+    let waits =
+        ended.map(|o| (o, data.type_id(o.task_id), None)).chain(now.iter().map(|(o, of, lasted)| (o, *of, *lasted)));
+    let mut groups: BTreeMap<_, Vec<(&OffCpuRow, Option<i64>)>> = BTreeMap::new();
+    for (wait, type_id, lasted) in waits.filter(|(o, ..)| args.is_wanted(o.task_id, o.tid)) {
         let Some(kind) = lock(data, wait.stack_id) else { continue };
-        let of = data.type_of(wait.task_id);
+        let of = data.task_type(type_id);
         let place = data.interval_place(data.attribute(wait.stack_id), of);
         let end = wait.ts + asleep(wait);
         let holder = holder(data, &sleeps, wait);
@@ -82,17 +97,19 @@ pub(super) fn locks(data: &Data, args: &Args) -> Vec<Value> {
             (None, None) => (None, None, None),
         };
         let name = |of: Option<&hud_common::session::TaskTypeRow>| of.map(|t| t.name.to_string());
-        groups.entry((kind, place, name(of), held, name(holder_type), holder_place)).or_default().push(wait);
+        groups.entry((kind, place, name(of), held, name(holder_type), holder_place)).or_default().push((wait, lasted));
     }
     let groups = groups.into_iter();
     groups
         .map(|((kind, (function, file, line), task_type, held, holder_type, holder), waits)| {
+            let in_progress = waits.iter().filter_map(|(_, lasted)| *lasted).max();
+            let waits: Vec<_> = waits.into_iter().map(|(o, _)| o).collect();
             let worst = waits.iter().min_by_key(|o| (-asleep(o), o.ts, o.tid)).unwrap();
             let (holder_function, holder_file, holder_line) =
                 holder.map_or((None, None, None), |(a, b, c)| (Some(a), b, c));
             json!({
                 "lock": kind, "waits": waits.len(), "total": waits.iter().map(|o| asleep(o)).sum::<i64>(),
-                "longest": asleep(worst), "function": function, "file": file, "line": line, "task_type": task_type,
+                "longest": asleep(worst), "in_progress": in_progress, "function": function, "file": file, "line": line, "task_type": task_type,
                 "held": held, "holder_type": holder_type, "holder_function": holder_function,
                 "holder_file": holder_file, "holder_line": holder_line, "longest_ts": worst.ts, "tid": worst.tid,
                 "task_id": worst.task_id, "holder_tid": worst.waker_tid,

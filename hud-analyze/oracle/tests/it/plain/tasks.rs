@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hud_common::session::TaskTypeRow;
 use serde_json::{Value, json};
 
-use super::{names::asleep, percentile};
+use super::{in_progress, names::asleep, percentile};
 use crate::data::{Args, Data};
 
 /// Figures of a task in the window.
@@ -17,6 +17,9 @@ struct Known {
     cpu: i64,
     samples: i64,
     moments: Vec<i64>,
+    /// Of polls in progress.
+    busy_now: i64,
+    types: Vec<i64>,
 }
 
 fn known(data: &Data, args: &Args) -> BTreeMap<i64, Known> {
@@ -34,6 +37,18 @@ fn known(data: &Data, args: &Args) -> BTreeMap<i64, Known> {
             task.moments.extend([o.ts, o.ts + o.dur]);
         }
     }
+    for s in in_progress::sleeps(data, args) {
+        let task = all.entry(s.task).or_default();
+        task.blocked += s.end - s.ts;
+        task.moments.extend([s.ts, s.end]);
+        task.types.extend(s.type_id);
+    }
+    for p in in_progress::busy(data, args) {
+        let task = all.entry(p.task).or_default();
+        task.busy_now += p.busy;
+        task.moments.extend([p.ts, p.end]);
+        task.types.extend(p.type_id);
+    }
     for s in data.samples.iter().filter(|s| args.holds(s.ts)) {
         if let Some(id) = s.task_id {
             let task = all.entry(id).or_default();
@@ -49,17 +64,28 @@ fn known(data: &Data, args: &Args) -> BTreeMap<i64, Known> {
     all
 }
 
+impl Known {
+    fn of<'a>(&self, id: i64, data: &'a Data, args: &Args) -> Option<&'a TaskTypeRow> {
+        data.task_type(self.types.iter().copied().chain(data.type_id_by_polls(Some(id), args)).min())
+    }
+}
+
 pub(super) fn tasks(data: &Data, args: &Args) -> Vec<Value> {
     let is_watched = data.polls_watched(args);
+    let stuck = in_progress::at_the_end(data, args);
     let tasks = known(data, args).into_iter().filter(|(id, _)| args.task.is_none_or(|t| t == *id));
-    let tasks = tasks.map(|(id, known)| (id, known, data.task_type(data.type_id_by_polls(Some(id), args))));
+    let tasks = tasks.map(|(id, known)| {
+        let of = known.of(id, data, args);
+        (id, known, of)
+    });
     let tasks = tasks.filter(|(_, _, of)| of.is_none_or(|t| t.kind != "worker"));
     tasks
         .map(|(id, known, of)| {
             json!({
                 "task_id": id, "task_type": of.map(|t| t.name.clone()), "file": of.map(|t| t.file.clone()),
                 "line": of.map(|t| t.line), "polls": is_watched.then_some(known.polls.len()),
-                "busy": is_watched.then_some(known.busy), "blocked": known.blocked,
+                "busy": is_watched.then_some(known.busy + known.busy_now), "blocked": known.blocked,
+                "in_progress": stuck.iter().filter(|(_, task, _)| *task == id).map(|(.., lasted)| lasted).max(),
                 "longest_poll": known.polls.iter().max(), "cpu": known.cpu, "first_seen": known.moments.iter().min(),
                 "last_seen": known.moments.iter().max(), "kind": of.map(|t| t.kind.clone()), "samples": known.samples,
             })
@@ -83,12 +109,16 @@ pub(super) fn by_type(data: &Data, args: &Args) -> Vec<Value> {
         blocked: i64,
         cpu: i64,
         samples: i64,
+        lasted: Option<i64>,
     }
+    let stuck = in_progress::at_the_end(data, args);
     let is_watched = data.polls_watched(args);
     let mut types: BTreeMap<Type, Sum> = BTreeMap::new();
     for (id, known) in known(data, args) {
-        let sum = types.entry(key(data.task_type(data.type_id_by_polls(Some(id), args)))).or_default();
+        let sum = types.entry(key(known.of(id, data, args))).or_default();
         sum.tasks += 1;
+        sum.busy += known.busy_now;
+        sum.lasted = stuck.iter().filter(|(_, task, _)| *task == id).map(|(.., lasted)| *lasted).max().max(sum.lasted);
         sum.blocked += known.blocked;
         sum.cpu += known.cpu;
         sum.samples += known.samples;
@@ -106,7 +136,7 @@ pub(super) fn by_type(data: &Data, args: &Args) -> Vec<Value> {
             json!({
                 "task_type": name, "tasks": sum.tasks, "polls": is_watched.then_some(sum.durs.len()),
                 "median": percentile(&sum.durs, 500, 64), "p99": percentile(&sum.durs, 990, 64),
-                "longest_poll": sum.durs.iter().max(), "busy": is_watched.then_some(sum.busy),
+                "longest_poll": sum.durs.iter().max(), "in_progress": sum.lasted, "busy": is_watched.then_some(sum.busy),
                 "blocked": sum.blocked, "cpu": sum.cpu, "file": file, "line": line, "kind": kind,
                 "samples": sum.samples,
             })

@@ -25,11 +25,12 @@ pub(in crate::ui) const GROUPS: &[Group] = &[
     Group {
         title: "View",
         keys: &[
-            ("/", "filter by name; Enter keeps it, Esc discards it"),
-            ("s", "sort: tasks by the next column, hotspots by self or total"),
+            ("/", "filter by name, !text excludes; Enter keeps it, Esc discards it"),
+            ("s S", "sort the list in focus by the next column; reverse it"),
             ("t", "flame graph: all tasks, or the next type of task"),
             ("+ -", "shorter, longer window; in the timeline zoom in, out"),
             ("c", "the finding in the status line"),
+            ("? ?", "keys; what the figures of this screen mean"),
             ("w W", "next, previous session, if several are open"),
         ],
     },
@@ -55,8 +56,3 @@ pub(in crate::ui) const GROUPS: &[Group] = &[
         ],
     },
 ];
-
-/// Lines of the help screen: a title and an empty line for each group.
-pub(in crate::ui) fn lines() -> usize {
-    GROUPS.iter().map(|group| group.keys.len() + 2).sum()
-}

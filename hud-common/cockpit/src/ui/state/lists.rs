@@ -2,9 +2,12 @@
 //!
 //! Drawing and keys both use these functions, so that Enter opens the row under the cursor.
 
-use crate::{Jump, Lane, Name, Place, Snapshot, Span, TaskId, TaskRef, Tid, TypeId, TypeRef, Worker};
+use crate::{Jump, Lane, Name, Place, Snapshot, Span, TaskId, TaskRef, Tid, TypeId, TypeRef, Worker, filter::Filter};
 
-use super::screen::{List, Screen};
+use super::{
+    screen::{List, Screen},
+    sorting::Sorting,
+};
 
 /// The target of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,29 +29,30 @@ pub(in crate::ui) fn all_workers(snapshot: &Snapshot) -> impl Iterator<Item = &W
     snapshot.workers.runtimes.iter().flat_map(|runtime| &runtime.workers)
 }
 
-/// The rows of a list that pass the filter, as indices of the snapshot's rows, in order.
-pub(super) fn rows(snapshot: &Snapshot, filter: &str, is_by_total: bool, list: List) -> Vec<usize> {
-    let filter = Filter::of(filter);
+/// The rows of a list that pass the filter, as indices of the snapshot's rows, in its order.
+pub(super) fn rows(snapshot: &Snapshot, filter: &str, sorting: &Sorting, list: List) -> Vec<usize> {
+    let mut rows = passing(snapshot, &Filter::of(filter), list);
+    sorting.sort(snapshot, list, &mut rows);
+    rows
+}
+
+fn passing(snapshot: &Snapshot, filter: &Filter, list: List) -> Vec<usize> {
     let (hotspots, blocking) = (&snapshot.hotspots, &snapshot.blocking);
-    let spots = |of: &[crate::Hotspot]| {
-        let mut rows = filter.keep(of, |row| filter.place(&row.place) || filter.type_of(row.task_type.as_ref()));
-        if is_by_total {
-            // Stable, so that equal rows stay in the order of the snapshot.
-            rows.sort_by_key(|at| of.get(*at).map_or(0, |row| row.total.saturating_neg()));
-        }
-        rows
+    let spots =
+        |of: &[crate::Hotspot]| keep(filter, of, |row| place(&row.place).chain(type_of(row.task_type.as_ref())));
+    let intervals = |of: &[crate::BlockingInterval]| {
+        keep(filter, of, |row| place(&row.place).chain(type_of(row.task.task_type.as_ref())))
     };
-    let interval = |row: &crate::BlockingInterval| filter.place(&row.place) || filter.task(&row.task);
     match list {
-        List::Findings => filter.keep(&snapshot.findings, |row| filter.text(&row.sentence)),
+        List::Findings => keep(filter, &snapshot.findings, |row| [row.sentence.as_str()].into_iter()),
         List::Culprits => {
-            filter.keep(&blocking.culprits, |row| filter.place(&row.place) || filter.type_of(row.task_type.as_ref()))
+            keep(filter, &blocking.culprits, |row| place(&row.place).chain(type_of(row.task_type.as_ref())))
         }
-        List::Newest => filter.keep(&blocking.newest, interval),
-        List::Worst => filter.keep(&blocking.worst, interval),
+        List::Newest => intervals(&blocking.newest),
+        List::Worst => intervals(&blocking.worst),
         List::Functions => spots(&hotspots.by_function),
         List::Lines => spots(&hotspots.by_line),
-        List::TypeSpots => filter.keep(&hotspots.by_type, |row| filter.type_of(row.task_type.as_ref())),
+        List::TypeSpots => keep(filter, &hotspots.by_type, |row| type_of(row.task_type.as_ref())),
         // Filtered and sorted by the source.
         List::Tasks => (0..snapshot.tasks.rows.len()).collect(),
         List::Types => (0..snapshot.types.len()).collect(),
@@ -112,34 +116,15 @@ fn jump(snapshot: &Snapshot, jump: Jump) -> Option<Go> {
         .or_else(|| jump.tid.map(Go::Lane))
 }
 
-/// The filter, without letter case.
-struct Filter(Option<String>);
+fn place(of: &Place) -> impl Iterator<Item = &str> {
+    [of.function.as_str()].into_iter().chain(of.file.as_deref())
+}
 
-impl Filter {
-    fn of(text: &str) -> Self {
-        Filter((!text.is_empty()).then(|| text.to_lowercase()))
-    }
+fn type_of(of: Option<&TypeRef>) -> impl Iterator<Item = &str> {
+    of.map(|of| of.name.as_str()).into_iter()
+}
 
-    fn text(&self, text: &str) -> bool {
-        self.0.as_ref().is_none_or(|wanted| text.to_lowercase().contains(wanted.as_str()))
-    }
-
-    fn place(&self, place: &Place) -> bool {
-        self.text(&place.function) || place.file.as_ref().is_some_and(|file| self.text(file))
-    }
-
-    fn type_of(&self, of: Option<&TypeRef>) -> bool {
-        of.is_some_and(|of| self.text(&of.name))
-    }
-
-    fn task(&self, task: &TaskRef) -> bool {
-        self.type_of(task.task_type.as_ref())
-    }
-
-    fn keep<T>(&self, of: &[T], keeps: impl Fn(&T) -> bool) -> Vec<usize> {
-        if self.0.is_none() {
-            return (0..of.len()).collect();
-        }
-        of.iter().enumerate().filter(|(_, row)| keeps(row)).map(|(at, _)| at).collect()
-    }
+/// The indices of the rows that pass, by their names.
+fn keep<'a, T, I: Iterator<Item = &'a str>>(filter: &Filter, of: &'a [T], names: impl Fn(&'a T) -> I) -> Vec<usize> {
+    of.iter().enumerate().filter(|(_, row)| filter.is_empty() || filter.passes(names(row))).map(|(at, _)| at).collect()
 }

@@ -12,25 +12,40 @@ mod navigation;
 mod playback;
 mod prompt;
 mod screen;
+mod sorting;
 mod strip;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::{Position, Rect};
 
-use self::{flame::FlameCursor, lens::Lens, lists::Go, navigation::Navigation, playback::Playback, prompt::Entry};
-use super::format::{parse_instant, round};
+use self::{
+    flame::FlameCursor, lens::Lens, lists::Go, navigation::Navigation, playback::Playback, prompt::Entry,
+    sorting::Sorting,
+};
+use super::{
+    format::{parse_instant, round},
+    help,
+};
 use crate::{Bucket, Name, Query, Snapshot, TaskId, TaskOrder, Thresholds, Tid, TypeId};
 
 pub(super) use flame::find;
 pub(super) use input::Hit;
 pub use input::{Drawn, Input, Scene};
-pub(super) use keys::{GROUPS, lines};
+pub(super) use keys::GROUPS;
 pub(super) use lists::all_workers;
 pub(super) use prompt::Prompt;
 pub(super) use screen::List;
 pub use screen::Screen;
 
 pub use strip::Strip;
+
+/// A page of the help, and its first line on the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HelpPage {
+    Keys(usize),
+    /// What the figures of the screen mean.
+    Reading(usize),
+}
 
 /// The user's choices.
 #[derive(Clone, Debug)]
@@ -40,11 +55,11 @@ pub struct State {
     lens: Lens,
     flame: FlameCursor,
     entry: Entry,
-    is_by_total: bool,
+    sorting: Sorting,
     order: TaskOrder,
+    is_reversed: bool,
     thresholds: Thresholds,
-    /// First line of the help screen, if that is open.
-    help: Option<usize>,
+    help: Option<HelpPage>,
     is_scrubbing: bool,
     message: Option<String>,
     is_suspending: bool,
@@ -61,8 +76,9 @@ impl State {
             lens: Lens::default(),
             flame: FlameCursor::default(),
             entry: Entry::default(),
-            is_by_total: false,
+            sorting: Sorting::default(),
             order: TaskOrder::Busy,
+            is_reversed: false,
             thresholds,
             help: None,
             is_scrubbing: false,
@@ -83,6 +99,7 @@ impl State {
             has_flame: self.screen() == Screen::Flame,
             flame_of: self.flame.task_type(),
             order: self.order,
+            is_reversed: self.is_reversed,
             filter: (!filter.is_empty()).then(|| filter.into()),
             thresholds: self.thresholds,
         }
@@ -119,7 +136,8 @@ impl State {
         self.playback.follow(&leader.playback, by);
         self.lens.follow(&leader.lens, by);
         self.entry.copy_filter(&leader.entry);
-        (self.order, self.is_by_total) = (leader.order, leader.is_by_total);
+        (self.order, self.is_reversed) = (leader.order, leader.is_reversed);
+        self.sorting.clone_from(&leader.sorting);
     }
 
     /// Shifts the instant by `by` (ns).
@@ -148,16 +166,18 @@ impl State {
     pub(super) fn filter(&self) -> &str {
         self.entry.filter()
     }
-    pub(super) fn is_by_total(&self) -> bool {
-        self.is_by_total
-    }
-    pub(super) fn order(&self) -> TaskOrder {
-        self.order
+    /// What a list is sorted by, and whether in reverse.
+    pub(super) fn order_of(&self, list: List) -> (&'static str, bool) {
+        match list {
+            List::Tasks => (self.order.name(), self.is_reversed),
+            _ => self.sorting.name(list),
+        }
     }
     pub(super) fn prompt(&self) -> Option<&Prompt> {
         self.entry.prompt()
     }
-    pub(super) fn help(&self) -> Option<usize> {
+    /// The page of the help, if that is open.
+    pub(super) fn help(&self) -> Option<HelpPage> {
         self.help
     }
     pub(super) fn window(&self) -> i64 {
@@ -203,7 +223,7 @@ impl State {
     }
     /// The rows of a list that are shown, as indices of the snapshot's rows.
     pub(super) fn rows(&self, snapshot: &Snapshot, list: List) -> Vec<usize> {
-        lists::rows(snapshot, self.entry.filter(), self.is_by_total, list)
+        lists::rows(snapshot, self.entry.filter(), &self.sorting, list)
     }
 
     fn say(&mut self, text: impl Into<String>) {
@@ -240,13 +260,13 @@ impl State {
         if self.entry.prompt().is_some() {
             return self.prompt_key(key, scene);
         }
-        if let Some(line) = self.help {
-            return self.help_key(key, line);
+        if let Some(page) = self.help {
+            return self.help_key(key, page);
         }
         match key.code {
             KeyCode::Char(_) if is_control => {}
             KeyCode::Char('q') => self.has_quit = true,
-            KeyCode::Char('?') | KeyCode::F(1) => self.help = Some(0),
+            KeyCode::Char('?') | KeyCode::F(1) => self.help = Some(HelpPage::Keys(0)),
             KeyCode::Char(digit @ '0'..='9') => {
                 let at = digit.to_digit(10).and_then(|d| usize::try_from(d).ok()).unwrap_or(1);
                 if let Some(screen) = Screen::ALL.get((at + 9) % 10) {
@@ -267,7 +287,8 @@ impl State {
             KeyCode::Esc if !self.filter().is_empty() => self.entry.set_filter(""),
             KeyCode::Esc => self.go_back(),
             KeyCode::Char('/') => self.entry.ask_filter(),
-            KeyCode::Char('s') => self.sort(),
+            KeyCode::Char('s') => self.sort(false),
+            KeyCode::Char('S') => self.sort(true),
             KeyCode::Char('t') => {
                 let by_type = scene.snapshot.hotspots.by_type.iter();
                 let types: Vec<TypeId> = by_type.filter_map(|row| row.task_type.as_ref()).map(|of| of.id).collect();
@@ -323,11 +344,22 @@ impl State {
         }
     }
 
-    fn help_key(&mut self, key: KeyEvent, line: usize) {
-        self.help = match key.code {
-            KeyCode::Down | KeyCode::Char('j') | KeyCode::PageDown => Some((line + 1).min(lines().saturating_sub(1))),
-            KeyCode::Up | KeyCode::Char('k') | KeyCode::PageUp => Some(line.saturating_sub(1)),
+    fn help_key(&mut self, key: KeyEvent, page: HelpPage) {
+        self.help = match (key.code, page) {
+            (KeyCode::Down | KeyCode::Char('j') | KeyCode::PageDown, _) => Some(self.scrolled(page, 1)),
+            (KeyCode::Up | KeyCode::Char('k') | KeyCode::PageUp, _) => Some(self.scrolled(page, -1)),
+            (KeyCode::Char('?') | KeyCode::F(1), HelpPage::Keys(_)) => Some(HelpPage::Reading(0)),
             _ => None,
+        }
+    }
+
+    /// A page of the help, moved by a number of lines.
+    fn scrolled(&self, page: HelpPage, by: isize) -> HelpPage {
+        let last = help::count(page, self.screen()).saturating_sub(1);
+        let to = |line: usize| line.saturating_add_signed(by).min(last);
+        match page {
+            HelpPage::Keys(line) => HelpPage::Keys(to(line)),
+            HelpPage::Reading(line) => HelpPage::Reading(to(line)),
         }
     }
 
@@ -402,21 +434,19 @@ impl State {
         self.say(format!("window {}", round(self.window())));
     }
 
-    fn sort(&mut self) {
-        match self.screen() {
-            Screen::Hotspots | Screen::Overview => self.is_by_total = !self.is_by_total,
-            _ => {
-                self.order = match self.order {
-                    TaskOrder::Busy => TaskOrder::Polls,
-                    TaskOrder::Polls => TaskOrder::LongestPoll,
-                    TaskOrder::LongestPoll => TaskOrder::WakeDelay,
-                    TaskOrder::WakeDelay => TaskOrder::Blocked,
-                    TaskOrder::Blocked => TaskOrder::SelfWakes,
-                    TaskOrder::SelfWakes => TaskOrder::Idle,
-                    TaskOrder::Idle => TaskOrder::Youngest,
-                    TaskOrder::Youngest => TaskOrder::Busy,
-                };
-            }
+    /// Sorts the list in focus by its next order, or reverses it.
+    fn sort(&mut self, is_reverse: bool) {
+        let Some(list) = self.focused() else { return };
+        match (list, is_reverse) {
+            (List::Tasks, false) => (self.order, self.is_reversed) = (self.order.next(), false),
+            (List::Tasks, true) => self.is_reversed = !self.is_reversed,
+            (_, false) => self.sorting.next(list),
+            (_, true) => self.sorting.reverse(list),
+        }
+        match self.order_of(list) {
+            ("", _) => self.say("this list has one order"),
+            (by, false) => self.say(format!("sorted by {by}")),
+            (by, true) => self.say(format!("sorted by {by}, reversed")),
         }
     }
 
@@ -490,8 +520,8 @@ impl State {
     }
 
     fn wheel(&mut self, by: isize, hit: Option<Hit>, scene: &Scene<'_>) {
-        if let Some(line) = &mut self.help {
-            *line = line.saturating_add_signed(by).min(lines().saturating_sub(1));
+        if let Some(page) = self.help {
+            self.help = Some(self.scrolled(page, by));
             return;
         }
         match hit {
@@ -512,7 +542,7 @@ impl State {
     fn click(&mut self, hit: Hit, column: u16, scene: &Scene<'_>) {
         match hit {
             Hit::Tab(screen) => self.show(screen),
-            Hit::Help => self.help = Some(self.help.unwrap_or(0)),
+            Hit::Help => self.help = Some(self.help.unwrap_or(HelpPage::Keys(0))),
             Hit::Pane(list) => drop(self.navigation.focus_on(list)),
             Hit::Row(list, row) => {
                 let was_focused = self.navigation.focus_on(list);

@@ -1,16 +1,17 @@
 //! Names of functions and types in little room: shortened by their structure.
 
-use hud_functions::{segments, short_type};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Whether a cell is a path of modules, types and functions.
-pub(crate) fn is_name(text: &str) -> bool {
+use crate::names::{segments, short_type};
+
+/// Whether a text is a path of modules, types and functions.
+pub fn is_name(text: &str) -> bool {
     text.contains("::")
 }
 
 /// `name` in at most `width` cells: without generic arguments, then without closures, then without leading modules. The last
 /// identifier is cut only if it does not fit itself.
-pub(crate) fn fit(name: &str, width: usize) -> String {
+pub fn fit(name: &str, width: usize) -> String {
     if name.width() <= width {
         return name.to_owned();
     }
@@ -29,22 +30,28 @@ fn unindented(name: &str, width: usize) -> String {
     }
     let short = short_type(name);
     let mut segments = segments(&short);
+    // The width of the segments from each on, with the `::` between them.
+    let widths = |segments: &[&str]| -> Vec<usize> {
+        let mut sum = 0;
+        let each = segments.iter().rev().enumerate().map(|(after, segment)| {
+            sum += segment.width() + if after > 0 { 2 } else { 0 };
+            sum
+        });
+        let mut widths: Vec<usize> = each.collect();
+        widths.reverse();
+        widths
+    };
     let is_body = |segment: &&str| segment.starts_with('{');
-    loop {
-        let text = segments.join("::");
-        if text.width() <= width {
-            return text;
-        }
-        if segments.len() < 2 || !segments.last().is_some_and(is_body) {
-            break;
-        }
-        segments.pop();
+    let mut whole = widths(&segments).first().copied().unwrap_or_default();
+    while whole > width && segments.len() > 1 && segments.last().is_some_and(is_body) {
+        whole = whole.saturating_sub(segments.pop().map_or(0, |body| body.width() + 2));
     }
-    for from in 1..segments.len() {
-        let text = format!("…{}", segments.get(from..).unwrap_or_default().join("::"));
-        if text.width() <= width {
-            return text;
-        }
+    if whole <= width {
+        return segments.join("::");
+    }
+    let fits = widths(&segments).into_iter().skip(1).position(|rest| rest < width);
+    if let Some(from) = fits {
+        return format!("…{}", segments.get(from + 1..).unwrap_or_default().join("::"));
     }
     let last = segments.last().copied().unwrap_or_default();
     let mut used = 1;
@@ -52,11 +59,11 @@ fn unindented(name: &str, width: usize) -> String {
         used += c.width().unwrap_or(0);
         used <= width
     });
-    head.collect::<String>() + "…"
+    head.collect::<String>() + if width > 0 { "…" } else { "" }
 }
 
 /// The width below which the last identifier does not fit.
-pub(crate) fn least(name: &str) -> usize {
+pub fn least(name: &str) -> usize {
     let (indent, name) = indent(name);
     let short = short_type(name);
     let mut segments = segments(&short);

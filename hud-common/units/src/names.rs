@@ -1,11 +1,11 @@
-//! `short_type(name)`: a type or function as people write it, without the compiler's additions.
+//! Names of types and functions as people write them, without the compiler's additions.
 //!
 //! `app::run::{async_fn_env#0}<alloc::vec::Vec<u8>>` is `app::run`, and `core::pin::Pin<alloc::boxed::Box<dyn
 //! core::future::Future>>` is `Pin<Box<dyn Future>>`: generic arguments are removed, except those of wrappers of the
 //! standard library, tokio and the like, which nothing else distinguishes. Names come from an untrusted program: the
 //! work is linear in their length, and nesting is followed to [`DEEPEST`] levels.
 
-use hud_common::clean;
+use hud_files::clean;
 
 /// Levels of brackets that are parsed.
 const DEEPEST: usize = 24;
