@@ -64,7 +64,11 @@ fn stuck(scene: &mut Scene<'_>) -> Vec<Finding> {
             _ => stack_within(scene, poll.tid, poll.task, type_id, begin, poll.ts).or(poll.stack),
         };
         let is_in_place = scene.is_in_place(poll.stack) || scene.was_in_place(poll.tid, begin, poll.ts);
-        if is_in_place || !scene.keeps_worker(poll.tid, type_id, poll.ts, scene.is_own(stack)) {
+        // A call of `block_in_place` shows in the names of functions, which come later than the poll, or in another thread
+        // having the worker's core.
+        let is_known =
+            scene.role(poll.tid) == Role::Worker || poll.stack.is_some_and(|id| scene.names.code.is_whole(id));
+        if is_in_place || !is_known || !scene.keeps_worker(poll.tid, type_id, poll.ts, scene.is_own(stack)) {
             continue;
         }
         let number = scene.names.attribute(stack, type_id);

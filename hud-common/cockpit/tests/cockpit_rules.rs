@@ -196,6 +196,20 @@ fn a_thread_asleep_in_a_poll_in_progress() {
     assert_eq!((found.count, found.total, found.jump.tid), (Some(2), Some(3_850 * MS), Some(Tid(101))));
 }
 
+/// It may be inside `block_in_place`, which the names of its functions would show.
+#[test]
+fn a_thread_that_may_be_no_worker_is_not_stuck_before_its_stack_is_named() {
+    let mut program = Program::new();
+    let row = program.in_progress(300, 11, 105 * MS, 1_900 * MS);
+    program.buckets.in_progress(InProgress { stack: Some(StackId(2)), ts: row.ts + MS, ..row });
+    program.names.add_stack(StackId(2), vec![FrameId(1), FrameId(2)]);
+    assert_eq!(program.findings(), []);
+    let function = Some("tokio::runtime::task::raw::poll".into());
+    let frame = Frame { function, module: None, file: None, line: None, origin: Origin::Tokio };
+    program.names.add_frame(FrameId(2), frame);
+    assert!(program.found(Rule::StuckThread).is_some());
+}
+
 #[test]
 fn a_poll_in_progress_that_computes() {
     let mut program = Program::new();

@@ -88,6 +88,8 @@ const PASSED_ON: &[(&str, &str)] = &[
     ("repair", "Repair a damaged session, so that it passes verify, with its losses recorded"),
     ("findings", "Detected problems, with severity and evidence, worst first"),
     ("in-progress", "Polls that had not ended when they were observed, longest first"),
+    ("suspended", "Where tasks wait, and for what, at the last snapshot of the time range"),
+    ("wait-graph", "Tasks that wait for another task, with that task, at the last snapshot of the time range"),
     ("hotspots-by", "Time by any of function, line, type of task, thread and state, most first"),
     ("cpu-flame", "CPU time by whole stack, for flame graphs"),
     ("off-cpu-flame", "Sleeping time by whole stack, for flame graphs"),
