@@ -142,12 +142,12 @@ pub(super) fn blocking(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
 fn stack_of(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, interval: Option<&BlockingInterval>) {
     let area = canvas.pane(cx, area, "STACK", "leaf first", None);
     let Some(interval) = interval else {
-        return canvas.nothing(cx, area, "no stack of this row is known");
+        return canvas.nothing(cx, area, "no stack was captured");
     };
     let waker = interval.waker.as_ref().map(|waker| ["woken by ", &names::waker(cx.snapshot, waker)].concat());
     let body = Rect { height: area.height.saturating_sub(u16::from(waker.is_some())), ..area };
     if interval.stack.is_empty() {
-        canvas.nothing(cx, body, "its stack is unknown");
+        canvas.nothing(cx, body, "no stack was captured");
     }
     // If it does not fit, frames that are not own code are left out first, except the leaf.
     let room = usize::from(body.height);

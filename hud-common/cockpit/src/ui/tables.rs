@@ -375,7 +375,7 @@ pub(super) fn task_state(snapshot: &Snapshot, row: &TaskRow) -> String {
         },
         None if row.in_progress.is_some() => format!("in poll {}", maybe_nanos(row.in_progress)),
         None if row.kind == TaskKind::Blocking => "blocking".into(),
-        None => format!("seen {} ago", nanos(snapshot.at.saturating_sub(row.last_seen).max(0)).replace(' ', "")),
+        None => format!("idle {}", nanos(snapshot.at.saturating_sub(row.last_seen).max(0))),
     }
 }
 
