@@ -131,7 +131,10 @@ impl Error {
     /// An error of the parser with the text at which it stopped.
     pub(crate) fn pointing_into(self, sql: &str) -> Self {
         match self {
-            Error::Sql { message, hint } => Error::Sql { message: place_in(sql, &message).unwrap_or(message), hint },
+            Error::Sql { message, hint } => {
+                let message = place_in(sql, &message).or_else(|| line_of(sql, &message)).unwrap_or(message);
+                Error::Sql { message: message.replace("found: EOF", "found: the end of the statement"), hint }
+            }
             other => other,
         }
     }
@@ -203,8 +206,23 @@ fn place_in(sql: &str, message: &str) -> Option<String> {
     Some(format!("{message}, in line {line} at {near}"))
 }
 
+/// A message about a name, with the line in which it is, if there are several.
+fn line_of(sql: &str, message: &str) -> Option<String> {
+    let (missing, rest) = ["column ", "table ", "function "].iter().find_map(|kind| {
+        let rest = message.strip_prefix("there is no ")?.strip_prefix(kind)?;
+        let end = rest.find([' ', ',', ';']).unwrap_or(rest.len());
+        Some((rest.get(..end)?, rest.get(end..)?))
+    })?;
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let has = |line: &str| line.split(|c| !is_part(c)).any(|word| word.eq_ignore_ascii_case(missing));
+    let line = sql.lines().position(has)? + 1;
+    let head = message.strip_suffix(rest)?;
+    (sql.lines().nth(1).is_some()).then(|| format!("{head} (line {line}){rest}"))
+}
+
 fn strip(message: &str) -> String {
-    let mut message = message;
+    // What DataFusion's rules put before an error of a function: `type_coercion caused by Error during planning: …`.
+    let mut message = message.rsplit_once(" caused by ").map_or(message, |(_, cause)| cause);
     for prefix in ["Error during planning: ", "Schema error: ", "Execution error: ", "External error: "] {
         message = message.strip_prefix(prefix).unwrap_or(message);
     }
@@ -241,7 +259,22 @@ fn sql_error(message: String) -> Error {
             hint: format!("{near}the tables are {}", tables().collect::<Vec<_>>().join(", ")),
         };
     }
-    Error::Sql { message, hint: "`DESCRIBE table` lists a table's columns".into() }
+    if let Some((name, near)) = message.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\'')) {
+        let near = near.split('\'').nth(1);
+        let near = near.and_then(|near| nearest(name, std::iter::once(near)));
+        return Error::Sql {
+            message: format!(
+                "there is no function {name}{}",
+                near.map_or(String::new(), |near| format!(", did you mean {near}?"))
+            ),
+            hint: "`\\df` in the shell lists the functions".into(),
+        };
+    }
+    let hint = match message.starts_with("there is no column") {
+        true => "`DESCRIBE table` lists a table's columns",
+        false => "`hud-analyze sql --help` has examples",
+    };
+    Error::Sql { message, hint: hint.into() }
 }
 
 /// The candidate most similar to `name`, if any is similar.
@@ -274,6 +307,15 @@ mod tests {
             place_in("select", at_end).as_deref(),
             Some("Expected: an expression, found: EOF, in line 1 at its end")
         );
+        let of = |message: &str| {
+            let error = Error::Sql { message: message.into(), hint: String::new() };
+            error.pointing_into("select ts,\n  foo(Tsx)\nfrom polls").to_string()
+        };
+        assert!(of("there is no column tsx, did you mean ts?").contains("no column tsx (line 2), did you mean ts?"));
+        assert!(of("there is no function foo").contains("no function foo (line 2)"));
+        assert!(of("Expected: ), found: EOF").contains("found: the end of the statement"));
+        assert_eq!(line_of("select tsx", "there is no column tsx"), None, "a single line needs no number");
+        assert_eq!(strip("a caused by b caused by Error during planning: it"), "it");
         for other in ["no place", "x at Line: a, Column: 1", "x at Line: 9, Column: 1", "x at Line: 0, Column: 0"] {
             assert_eq!(place_in("select", other), None, "{other}");
         }

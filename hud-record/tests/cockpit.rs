@@ -78,6 +78,9 @@ fn both_culprits_are_seen_and_q_leaves_a_whole_session() {
         let screen = t.text();
         screen.contains("cpu_hog") && screen.contains("filter hog") && !screen.contains("blocking_sleeper")
     });
+    // Enter: the tasks of the type, then a task.
+    terminal.press("\r");
+    terminal.until_shown("written at");
     terminal.press("\r");
     terminal.until_shown("LAST POLLS");
     // Backspace, then the filter is cleared.

@@ -113,6 +113,66 @@ fn two_workers_that_wait_for_each_other_are_named() {
     }
 }
 
+/// The threads cause no event, so the views and the screens know them from `in_progress` alone.
+#[test]
+fn views_and_screens_show_who_is_stuck() {
+    if !may_trace() {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let session = tmp.path().join("s");
+    let Stuck { target, lines, .. } = stuck("deadlock", "off", &session);
+    drop(target);
+    let rows = |command: &[&str]| analyze(command, &session).as_array().unwrap().clone();
+    let lasted = |row: &serde_json::Value| row["in_progress"].as_i64().unwrap();
+    let culprits = rows(&["blocking"]);
+    assert_eq!(culprits.len(), 2, "{culprits:#?}");
+    for line in &lines {
+        let row = culprits.iter().find(|row| row["line"] == *line).unwrap_or_else(|| panic!("{line}: {culprits:#?}"));
+        assert_eq!((&row["cause"], row["count"].as_i64()), (&"blocked".into(), Some(1)), "{row}");
+        assert!(
+            row["total"].as_i64().unwrap() > 1_000_000_000 && lasted(row) >= row["total"].as_i64().unwrap(),
+            "{row}"
+        );
+    }
+    let workers = rows(&["workers"]);
+    let numbers: Vec<_> = workers.iter().map(|row| row["worker"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, [0, 1], "{workers:#?}");
+    for row in &workers {
+        assert_eq!(row["blocked"], row["observed"], "{row}");
+        assert!(lasted(row) >= row["blocked"].as_i64().unwrap() && row["blocked_share"] == 1.0, "{row}");
+    }
+    let tasks = rows(&["tasks"]);
+    for name in ["stuck::transfer_ab", "stuck::transfer_ba"] {
+        let row = tasks.iter().find(|row| row["task_type"] == name).unwrap_or_else(|| panic!("{name}: {tasks:#?}"));
+        assert!(
+            lasted(row) >= row["blocked"].as_i64().unwrap() && row["blocked"].as_i64() > Some(1_000_000_000),
+            "{row}"
+        );
+    }
+    let locks = rows(&["locks"]);
+    let places: std::collections::BTreeSet<_> = locks.iter().map(|row| row["line"].as_i64().unwrap()).collect();
+    assert_eq!(places, lines.iter().copied().collect(), "{locks:#?}");
+    assert!(locks.iter().all(|row| row["lock"] == "mutex" && lasted(row) > 1_000_000_000), "{locks:#?}");
+    let steps = rows(&["timeline"]);
+    let blocked: i64 = steps.iter().map(|row| row["blocked"].as_i64().unwrap()).sum();
+    let whole: i64 = workers.iter().map(|row| row["blocked"].as_i64().unwrap()).sum();
+    assert_eq!(blocked, whole);
+    // Replay.
+    for (screen, shown) in [("workers", "asleep "), ("tasks", "s+"), ("blocking", "s+"), ("timeline", "w0")] {
+        let program = Path::new(env!("CARGO_BIN_EXE_hud-record")).with_file_name("hud-analyze");
+        let mut command = std::process::Command::new(program);
+        command.arg("screenshot").arg(&session).args(["--screen", screen, "--size", "120x40", "--window", "4s"]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        // Below the status, which has the finding.
+        let below: String = text.lines().skip(4).collect::<Vec<_>>().join("\n");
+        assert!(below.contains(shown), "{screen}:\n{text}");
+        let names = ["transfer_ab", "transfer_ba"].iter().all(|name| below.contains(name));
+        assert!(names || screen == "timeline", "{screen}:\n{text}");
+    }
+}
+
 #[test]
 fn a_poll_that_never_ends_is_named() {
     if !may_trace() {

@@ -457,9 +457,6 @@ impl Ingest {
             (columns.nullable("since"), columns.nullable("type_id"), columns.nullable("stack_id"));
         for (row, (((ts, lasted), tid), task)) in ts.iter().zip(lasted).zip(tid).zip(task).enumerate() {
             self.saw(*ts);
-            if let Some(type_id) = type_id.get(row) {
-                self.names.add_type_of(TaskId(*task), TypeId(type_id));
-            }
             self.buckets.in_progress(InProgress {
                 tid: Tid(*tid),
                 ts: *ts,

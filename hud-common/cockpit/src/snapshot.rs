@@ -793,7 +793,7 @@ pub struct StreamCoverage {
     pub on: i64,
     /// Time in which it is known to have been off (ns).
     pub off: i64,
-    /// Time without coverage yet (ns). `on + off + unknown` is the window.
+    /// Time without coverage yet (ns). `on + off + unknown` is the part of the window since recording began.
     pub unknown: i64,
     /// Its rows in the window (events that ended in it). Without coverage, rows are evidence that it was on.
     pub rows: i64,

@@ -54,10 +54,10 @@ fn both<A, B: Send>(a: impl FnOnce() -> A, b: impl FnOnce() -> B + Send) -> (A, 
 impl View<'_> {
     /// Only the findings: the same that a snapshot has, for a small part of its cost.
     pub fn findings(self) -> Vec<Finding> {
-        let (told, read_from) = (self.coverage_until, self.read_from);
+        let (started, told, read_from) = (self.session.start, self.coverage_until, self.read_from);
         let mut merged = Sums::default();
         let mut scene = Scene::of(self, &mut merged);
-        let coverage = coverage(&scene, told, read_from);
+        let coverage = coverage(&scene, started, told, read_from);
         let intervals = super::blocking::intervals(&mut scene);
         let workers = super::threads::workers(&scene);
         super::rules::findings(&mut scene, &intervals, &workers, &coverage)
@@ -75,7 +75,7 @@ impl Snapshot {
         scene.names.prepare(total.stacks.keys().filter_map(|(stack, _)| *stack));
         scene.polled = super::threads::polled(&scene);
 
-        let coverage = coverage(&scene, coverage_until, read_from);
+        let coverage = coverage(&scene, session.start, coverage_until, read_from);
         // The rules have rules of their own for polls in progress: the others see events only, as in `View::findings`.
         let mut intervals = super::blocking::intervals(&mut scene);
         let workers = super::threads::workers(&scene);
@@ -151,18 +151,21 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn coverage(scene: &Scene<'_>, known_until: Option<i64>, read_from: Option<i64>) -> Coverage {
+/// The coverage of the window from the start of the recording on: before it, nothing was off.
+fn coverage(scene: &Scene<'_>, started: i64, known_until: Option<i64>, read_from: Option<i64>) -> Coverage {
     let window = scene.window;
-    let known_in_window = known_until.map_or(0, |end| end.min(window.end()).saturating_sub(window.start()).max(0));
+    let start = window.start().max(started.min(window.end()));
+    let whole = window.end().saturating_sub(start);
+    let known_in_window = known_until.map_or(0, |end| end.min(window.end()).saturating_sub(start).max(0));
     let streams = Stream::ALL.into_iter().filter(|s| !matches!(s, Stream::Tasks | Stream::Threads)).map(|stream| {
         let on = scene.parts.iter().map(|(_, p)| on(&p.sums, stream)).fold(0, i64::saturating_add);
-        let known = known_in_window.max(on.min(window.dur()));
+        let known = known_in_window.max(on.min(whole));
         let reason = scene.total.coverage.get(stream.name()).and_then(|on| on.reason.as_ref());
         StreamCoverage {
             stream: stream.name().into(),
             on,
-            off: known.saturating_sub(on),
-            unknown: window.dur().saturating_sub(known),
+            off: known.saturating_sub(on).max(0),
+            unknown: whole.saturating_sub(known),
             rows: scene.rows(stream),
             reason: reason.map(|(_, reason)| reason.clone()),
         }

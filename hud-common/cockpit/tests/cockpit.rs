@@ -576,3 +576,30 @@ fn a_poll_in_progress_that_computes_counts_without_its_row() {
     assert_eq!((culprits[0].total, culprits[0].in_progress), (1_800 * MS, None));
     assert_eq!((seen.task().busy, seen.task().in_progress), (1_800 * MS, None));
 }
+
+/// A session that began within the window was not off before.
+#[test]
+fn coverage_counts_from_the_start_of_the_recording() {
+    let mut buckets = Buckets::new(Bucket::of(T0), Bucket::of(T0 + 60_000 * MS));
+    buckets.coverage(T0 + 8_000 * MS, 1_000 * MS, &"polls".into(), &"on".into());
+    let query = Query { at: Some(T0 + 10_000 * MS), window: 10_000 * MS, ..Query::default() };
+    let view = View {
+        query: &query,
+        at: T0 + 10_000 * MS,
+        partials: buckets.partials(),
+        total: None,
+        names: &mut names(),
+        detail: None,
+        session: SessionFacts { start: T0 + 8_000 * MS, ..SessionFacts::default() },
+        mode: Mode::Replay,
+        coverage_until: Some(T0 + 9_500 * MS),
+        read_from: None,
+    };
+    let Snapshot { coverage, window, .. } = Snapshot::of(view);
+    let whole = window.end() - (T0 + 8_000 * MS);
+    let polls = coverage.streams.iter().find(|stream| stream.stream.as_str() == "polls").unwrap();
+    let rest = coverage.streams.iter().find(|stream| stream.stream.as_str() == "wakes").unwrap();
+    let end = polls.on + polls.off + polls.unknown;
+    assert_eq!((polls.on, polls.off, end), (1_000 * MS, 500 * MS, whole), "{polls:?}");
+    assert_eq!((rest.on, rest.off), (0, 1_500 * MS), "{rest:?}");
+}

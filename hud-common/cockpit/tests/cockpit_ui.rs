@@ -148,7 +148,8 @@ fn screens(snapshot: &Snapshot, size: (u16, u16)) -> String {
         ("help", "?"),
         ("reading the overview", "??"),
         ("reading tasks", "4??"),
-        ("filter", "4/check"),
+        ("tasks, each", "4⇥"),
+        ("filter", "4⇥/check"),
     ] {
         let mut cockpit = Cockpit::new(snapshot.clone(), size);
         cockpit.press(keys);
@@ -261,6 +262,7 @@ fn the_mouse_opens_rows_screens_and_instants() {
     let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
     cockpit.click(cockpit.find("4 tasks"));
     assert_eq!(cockpit.state.screen(), Screen::Tasks);
+    cockpit.click(cockpit.find("each task"));
     let row = cockpit.find(" 1 …db::");
     cockpit.click(row);
     assert_eq!(cockpit.state.screen(), Screen::Tasks);

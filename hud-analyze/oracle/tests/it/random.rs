@@ -113,7 +113,7 @@ fn check(name: &str, mut found: Vec<Row>, data: &Data, args: &Args) -> Result<()
 #[test]
 fn every_view_says_what_a_plain_reading_says() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 40, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 8, ..Config::default() };
     let strategy = (made_up::session(), proptest::collection::vec(made_up::args(), ARGS), 1..4_usize);
     let result = TestRunner::new(config).run(&strategy, |(data, args, segments)| {
         let session = data.write(segments);

@@ -257,7 +257,7 @@ fn hints(cx: &Cx<'_>) -> &'static str {
     match (cx.state.screen(), &cx.snapshot.mode) {
         (Screen::Timeline, _) => "h l pan  + - zoom  j k lane  n N anomaly  Enter task  ? help  q quit",
         (Screen::Flame, _) => "h j k l move  Enter zoom  Backspace out  t type  ? help  q quit",
-        (Screen::Tasks, _) => "s sort  / filter  Enter page  + - window  ? help  q quit",
+        (Screen::Tasks, _) => "Tab each task  s sort  / filter  Enter open  + - window  ? help  q quit",
         (_, Mode::Live { .. }) => "Tab list  Enter open  / filter  + - window  space hold  ? help  q quit",
         _ => "space play  [ ] speed  , . step  n N anomaly  g go to  b bookmark  ? help  q quit",
     }

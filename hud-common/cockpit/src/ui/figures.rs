@@ -4,11 +4,13 @@ use crate::{Snapshot, StreamCoverage};
 
 use super::format::thousandths;
 
-/// Share of the window in which a stream was recorded, in thousandths. Where coverage is not yet known, rows are evidence.
+/// Share of the time in which a stream was recorded, in thousandths: of the time for which that is known. Where it is not
+/// known for any yet, rows are evidence.
 pub(super) fn recorded(stream: &StreamCoverage) -> i64 {
-    let whole = stream.on.saturating_add(stream.off).saturating_add(stream.unknown);
-    let on = if stream.rows > 0 { stream.on.saturating_add(stream.unknown) } else { stream.on };
-    thousandths(on, whole)
+    match stream.on.saturating_add(stream.off) {
+        0 if stream.rows > 0 => 1_000,
+        known => thousandths(stream.on, known),
+    }
 }
 
 /// hud's overhead in thousandths of a core; `None` if unknown.

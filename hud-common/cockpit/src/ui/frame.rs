@@ -7,7 +7,6 @@ use super::{
     paint::{Canvas, Cx},
     session,
     state::{Drawn, Scene, Screen, State},
-    tables,
     theme::Theme,
     timeline,
 };
@@ -59,7 +58,7 @@ pub fn draw(
             (None, Screen::Overview) => overview::draw(&cx, &mut canvas, body),
             (None, Screen::Hotspots) => overview::hotspots(&cx, &mut canvas, body),
             (None, Screen::Blocking) => overview::blocking(&cx, &mut canvas, body),
-            (None, Screen::Tasks) => tables::tasks(&cx, &mut canvas, body),
+            (None, Screen::Tasks) => overview::tasks(&cx, &mut canvas, body),
             (None, Screen::Timeline) => timeline::draw(&cx, &mut canvas, body),
             (None, Screen::Flame) => flame::draw(&cx, &mut canvas, body),
             (None, Screen::Latency) => latency::draw(&cx, &mut canvas, body),

@@ -108,7 +108,7 @@ pub(super) fn now(snapshot: &Snapshot, worker: &Worker) -> String {
         }
         Now::Polling { task: of, since: ts } => format!("{} for {}", task(of), since(*ts)),
         Now::Running { since: ts } => format!("running for {}", since(*ts)),
-        Now::Quiet { since: ts } => format!("quiet for {}", since(*ts)),
+        Now::Quiet { since: ts } => format!("idle {}", since(*ts)),
         Now::Unseen => "unseen".into(),
     }
 }

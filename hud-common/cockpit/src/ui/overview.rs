@@ -38,7 +38,7 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         let [a, b, c] = stack(right, [workers.min(right.height / 2), pool, 0]);
         tables::workers(cx, canvas, a);
         pool_line(cx, canvas, b);
-        tables::tasks(cx, canvas, c);
+        tables::types(cx, canvas, c);
         if lanes > 0 {
             timeline::lanes_pane(cx, canvas, Rect { y: area.bottom() - lanes, height: lanes, ..area }, false);
         }
@@ -142,12 +142,12 @@ pub(super) fn blocking(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
 fn stack_of(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, interval: Option<&BlockingInterval>) {
     let area = canvas.pane(cx, area, "STACK", "leaf first", None);
     let Some(interval) = interval else {
-        return canvas.nothing(cx, area, "no stack of this row is known");
+        return canvas.nothing(cx, area, "no stack was captured");
     };
     let waker = interval.waker.as_ref().map(|waker| ["woken by ", &names::waker(cx.snapshot, waker)].concat());
     let body = Rect { height: area.height.saturating_sub(u16::from(waker.is_some())), ..area };
     if interval.stack.is_empty() {
-        canvas.nothing(cx, body, "its stack is unknown");
+        canvas.nothing(cx, body, "no stack was captured");
     }
     // If it does not fit, frames that are not own code are left out first, except the leaf.
     let room = usize::from(body.height);
@@ -203,6 +203,15 @@ fn tabs(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, names: &[&str]) -> Rec
         x = x.saturating_add(used + 3).min(area.right());
     }
     Rect { y: area.y + 1, height: area.height - 1, ..area }
+}
+
+/// Tasks, by type or each.
+pub(super) fn tasks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    let area = tabs(cx, canvas, area, &["by type", "each task"]);
+    match cx.state.focused() {
+        Some(List::Tasks) => tables::tasks(cx, canvas, area),
+        _ => tables::types(cx, canvas, area),
+    }
 }
 
 /// Workers above, the blocking pool below.

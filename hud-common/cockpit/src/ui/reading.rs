@@ -41,7 +41,7 @@ const TASKS: &[Line] = &[
     ("blocked", "time asleep inside polls"),
     ("CPU", "CPU time by samples: an estimate that needs no polls"),
     ("by self", "wakes of a task by itself"),
-    ("state", "in poll: a poll has not returned; seen: the last event of the task"),
+    ("state", "in poll: a poll has not returned; idle: since the last event of the task"),
 ];
 
 const WORKERS: &[Line] = &[
@@ -49,7 +49,7 @@ const WORKERS: &[Line] = &[
     ("busy", "share of its observed time on a CPU"),
     ("blocked", "share asleep inside polls"),
     ("waiting", "share runnable while no CPU was free: the machine is short of CPU"),
-    ("now", "what it polls, and since when; quiet: no event since then, most likely idle"),
+    ("now", "what it polls, and since when; idle: no event since then"),
     ("pool", "threads of spawn_blocking: sleeping is their purpose"),
 ];
 

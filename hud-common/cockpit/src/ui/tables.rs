@@ -375,7 +375,7 @@ pub(super) fn task_state(snapshot: &Snapshot, row: &TaskRow) -> String {
         },
         None if row.in_progress.is_some() => format!("in poll {}", maybe_nanos(row.in_progress)),
         None if row.kind == TaskKind::Blocking => "blocking".into(),
-        None => format!("seen {} ago", nanos(snapshot.at.saturating_sub(row.last_seen).max(0)).replace(' ', "")),
+        None => format!("idle {}", nanos(snapshot.at.saturating_sub(row.last_seen).max(0))),
     }
 }
 
@@ -465,19 +465,22 @@ pub(super) fn types(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     const COLUMNS: &[Column] = &[
         Column::flex("task type", 3),
         Column::number("tasks", 6),
-        Column::number("polls", 7),
+        Column::number("polls", 7).from(60),
         Column::number("p50", 7).from(100),
-        Column::number("p99", 7),
+        Column::number("p99", 7).from(60),
         Column::number("longest", 7),
-        Column::number("wake p99", 8),
-        Column::number("busy", 7).from(90),
-        Column::number("blocked", 7).from(110),
+        Column::number("wake p99", 8).from(60),
+        Column::number("busy", 7),
+        Column::number("blocked", 7).from(90),
         Column::number("spawned", 7).from(120),
         Column::number("ended", 7).from(120),
         Column::flex("written at", 2).from(130),
     ];
     let types = &cx.snapshot.types;
-    let area = canvas.pane(cx, area, "BY TASK TYPE", &format!("{} types", types.len()), Some(List::Types));
+    let (by, is_reversed) = cx.state.order_of(List::Types);
+    let up = if is_reversed { ", reversed" } else { "" };
+    let note = format!("{} types by {by}{up}, {} tasks", types.len(), count(cx.snapshot.tasks.count));
+    let area = canvas.pane(cx, area, "TASKS by type", &note, Some(List::Types));
     if types.is_empty() {
         return canvas.nothing(cx, area, &none_of(cx, &["tasks", "polls"], "no task in this window"));
     }

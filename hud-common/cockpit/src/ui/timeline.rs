@@ -215,32 +215,54 @@ fn columns(start: i64, end: i64, from: i64, dur: i64, width: u16) -> (u16, u16) 
     (x0, x1.max(x0 + 1).min(width))
 }
 
-/// Times below the lanes, from the session's start.
+/// Least number of cells from one time on the axis to the next.
+const TICK: i64 = 14;
+/// Steps of the axis from a second on (s).
+const STEPS: [i64; 16] = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 18_000, 43_200];
+const SECOND: i64 = 1_000_000_000;
+
+/// The step of an axis: 1, 2 or 5 of a power of ten below a second, above it what clocks are divided by.
+fn tick(dur: i64, width: u16) -> i64 {
+    let least = i128::from(dur) * i128::from(TICK) / i128::from(width.max(1));
+    let below = (0..9).flat_map(|power| [1, 2, 5].map(|n| n * 10_i64.pow(power)));
+    let above = STEPS.into_iter().map(|seconds| seconds * SECOND);
+    let days = (0..20).map(|n| (86_400 * SECOND) << n.min(16));
+    below.chain(above).chain(days).find(|step| i128::from(*step) >= least).unwrap_or(i64::MAX)
+}
+
+/// Times below the lanes, from the session's start, at whole steps.
 pub(super) fn axis(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, from: i64, to: i64) {
-    let dur = to.saturating_sub(from);
+    let dur = to.saturating_sub(from).max(1);
     let start = cx.snapshot.session.start;
-    let each: u16 = 16;
-    let marks = (area.width / each).max(1);
-    for mark in 0..marks {
-        let x = area.x + mark * each;
-        let ts = from.saturating_add(
-            i64::try_from(i128::from(dur) * i128::from(mark * each) / i128::from(area.width.max(1))).unwrap_or(0),
-        );
-        let at = ts.saturating_sub(start);
-        // Below a second, tenths are too coarse.
-        let text = if dur < 2_000_000_000 {
-            format!("{}{:02}", since(at), at.rem_euclid(100_000_000) / 1_000_000)
-        } else {
-            since(at)
-        };
-        canvas.text(
-            cx,
-            (x, area.y),
-            each.min(area.right().saturating_sub(x)),
-            &format!("'{text}"),
-            cx.theme.dim,
-            Cut::End,
-        );
+    let step = tick(dur, area.width);
+    let begin = from.saturating_sub(start);
+    let mut at = begin.div_euclid(step).saturating_mul(step);
+    if at < begin {
+        at = at.saturating_add(step);
+    }
+    while at < begin.saturating_add(dur) {
+        let x = i128::from(at.saturating_sub(begin)) * i128::from(area.width) / i128::from(dur);
+        let x = area.x.saturating_add(u16::try_from(x).unwrap_or(u16::MAX));
+        let label = tick_label(at, step);
+        let room = area.right().saturating_sub(x);
+        // No half a time at the right edge.
+        if usize::from(room) > label.len() {
+            canvas.text(cx, (x, area.y), room, &format!("'{label}"), cx.theme.dim, Cut::End);
+        }
+        at = at.saturating_add(step);
+        if at == i64::MAX {
+            break;
+        }
+    }
+}
+
+/// A time on the axis with as many decimals as the step needs: `+1:02`, `+1:02.5`, `+1:02.512`.
+fn tick_label(at: i64, step: i64) -> String {
+    let text = since(at);
+    match step {
+        SECOND.. => text.rsplit_once('.').map_or(text.clone(), |(whole, _)| whole.into()),
+        100_000_000.. => text,
+        _ => format!("{text}{:02}", at.saturating_abs() / 1_000_000 % 100),
     }
 }
 
@@ -316,5 +338,30 @@ fn key(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.glyph(x, area.y, glyph, style);
         canvas.text(cx, (x + 2, area.y), wide, &shown, cx.theme.dim, Cut::End);
         x += wide + 4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_axis_has_round_steps() {
+        const MS: i64 = 1_000_000;
+        for (dur, width, step) in [
+            (10 * SECOND, 110, 2 * SECOND),
+            (10 * SECOND, 70, 2 * SECOND),
+            (60 * SECOND, 110, 10 * SECOND),
+            (42_500 * MS, 120, 5 * SECOND),
+            (1_250 * MS, 100, 200 * MS),
+            (3_600 * SECOND, 100, 600 * SECOND),
+            (7 * 86_400 * SECOND, 100, 86_400 * SECOND),
+        ] {
+            assert_eq!(tick(dur, width), step, "{dur} in {width} cells");
+        }
+        assert!(tick(i64::MAX, 1) > 0 && tick(0, 0) > 0);
+        assert_eq!(tick_label(62 * SECOND, SECOND), "+1:02");
+        assert_eq!(tick_label(62_500 * MS, 500 * MS), "+1:02.5");
+        assert_eq!(tick_label(62_512 * MS, MS), "+1:02.512");
     }
 }

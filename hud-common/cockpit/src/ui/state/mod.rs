@@ -479,7 +479,7 @@ impl State {
             }
             Some(Go::Tasks(name)) => {
                 self.entry.set_filter(&name);
-                self.show(Screen::Tasks);
+                self.navigation.show_list(Screen::Tasks, List::Tasks);
             }
             Some(Go::Screen(screen)) => self.navigation.show_list(screen, list),
             None if at.is_some() => self.say("nothing is known behind this row"),

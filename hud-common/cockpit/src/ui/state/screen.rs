@@ -80,7 +80,7 @@ impl Screen {
             Screen::Overview => &[List::Findings, List::Culprits, List::Functions, List::Workers],
             Screen::Hotspots => &[List::Functions, List::Lines, List::TypeSpots],
             Screen::Blocking => &[List::Culprits, List::Newest, List::Worst],
-            Screen::Tasks => &[List::Tasks],
+            Screen::Tasks => &[List::Types, List::Tasks],
             Screen::Timeline => &[List::Lanes],
             Screen::Flame => &[],
             Screen::Latency => &[List::Types],
