@@ -134,6 +134,18 @@ fn newest<'a>(data: &'a Data, args: &Args) -> BTreeMap<i32, &'a InProgressRow> {
     newest
 }
 
+/// Whether a stack and all its frames are named.
+fn is_whole(data: &Data, stack: Option<i64>) -> bool {
+    let row = data.stacks.iter().find(|s| Some(s.stack_id) == stack);
+    let is_named = |id: &i64| {
+        data.frame(Some(*id)).is_some_and(|f| {
+            let has_module = || data.modules.iter().any(|m| Some(m.module_id) == f.module_id);
+            f.function.is_some() || f.module_id.is_none() || has_module()
+        })
+    };
+    row.is_some_and(|row| row.frame_ids.iter().all(is_named))
+}
+
 /// A poll that holds its worker, with its type and its code.
 pub(super) struct Stuck<'a> {
     pub(super) poll: &'a InProgressRow,
@@ -167,7 +179,9 @@ pub(super) fn stuck<'a>(data: &'a Data, args: &Args, least: i64) -> Vec<Stuck<'a
             stack = most.and_then(|(_, (.., stack))| stack).or(stack);
         }
         let is_in_place = data.is_in_place(poll.stack_id) || data.was_in_place(args, poll.tid, begin, poll.ts);
-        if !is_in_place && data.keeps_worker(args, of, poll.tid, poll.ts, data.attribute(stack).is_own) {
+        // A call of `block_in_place` shows in the names of functions, which may not be there yet.
+        let is_known = data.thread(poll.tid).is_some_and(|t| t.role == "worker") || is_whole(data, poll.stack_id);
+        if !is_in_place && is_known && data.keeps_worker(args, of, poll.tid, poll.ts, data.attribute(stack).is_own) {
             found.push(Stuck { poll, type_id, place: data.cpu_place(stack, of) });
         }
     }
