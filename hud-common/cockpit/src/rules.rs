@@ -56,7 +56,9 @@ fn stuck(scene: &mut Scene<'_>) -> Vec<Finding> {
         newest.extend(partial.in_progress.items().iter().map(|poll| (poll.tid, *poll)));
     }
     let mut groups: BTreeMap<(Rule, Option<TypeId>, Place), Vec<InProgress>> = BTreeMap::new();
-    for poll in newest.into_values().filter(|p| !p.has_ended && !p.is_estimated && p.lasted > least) {
+    // A thread that waits for a CPU is held up by others.
+    let is_held = |p: &InProgress| !p.has_ended && !p.is_estimated && p.state != PollState::Runnable;
+    for poll in newest.into_values().filter(|p| is_held(p) && p.lasted > least) {
         let type_id = poll.type_id.or(scene.names.type_of.get(&poll.task).copied());
         let begin = poll.ts.saturating_sub(poll.lasted);
         let stack = match poll.state {
@@ -78,11 +80,7 @@ fn stuck(scene: &mut Scene<'_>) -> Vec<Finding> {
     let found = groups.into_iter().filter_map(|((rule, type_id, place), polls)| {
         let longest = polls.iter().max_by_key(|p| (p.lasted, Reverse(p.tid)))?;
         let count = i64::try_from(polls.len()).unwrap_or(i64::MAX);
-        let does = match longest.state {
-            PollState::Blocked => "asleep",
-            PollState::Runnable => "waiting for a CPU",
-            PollState::Running => "computing",
-        };
+        let does = if longest.state == PollState::Blocked { "asleep" } else { "computing" };
         let who = match count {
             1 => format!("{} has been in one poll", thread_name(scene, longest.tid)),
             _ => format!("{count} threads have been in one poll each"),

@@ -222,6 +222,12 @@ fn a_poll_in_progress_that_computes() {
         "worker 0 (100) has been in one poll of app::type_1 for 5.00 s, computing in app::own (own.rs:7)"
     );
     assert_eq!(found.jump.ts, Some(T0 - 5 * SECOND));
+    // Others hold the thread up.
+    let mut waiting = program.buckets.clone();
+    waiting.in_progress(InProgress { ts: T0 + 1_205 * MS, state: PollState::Runnable, ..running });
+    std::mem::swap(&mut program.buckets, &mut waiting);
+    assert_eq!(program.findings(), []);
+    std::mem::swap(&mut program.buckets, &mut waiting);
     // The last observation counts: it has ended, or is not certain any more.
     let mut other = program.buckets.clone();
     program.buckets.in_progress(InProgress { ts: T0 + 1_205 * MS, has_ended: true, ..running });

@@ -187,11 +187,7 @@ fn stuck(data: &Data, args: &Args) -> Vec<Finding> {
                 Some(_) => format!("for {}", duration(longest.lasted)),
                 None => format!("since before the attach, at least {}", duration(longest.lasted)),
             };
-            let does = match longest.state.as_ref() {
-                "blocked" => "asleep",
-                "runnable" => "waiting for a CPU",
-                _ => "computing",
-            };
+            let does = if longest.state == "blocked" { "asleep" } else { "computing" };
             Finding {
                 rule,
                 is_warning: true,

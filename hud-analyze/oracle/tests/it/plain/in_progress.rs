@@ -156,7 +156,8 @@ pub(super) struct Stuck<'a> {
 /// The polls in progress at the end that have lasted for longer than `least`.
 pub(super) fn stuck<'a>(data: &'a Data, args: &Args, least: i64) -> Vec<Stuck<'a>> {
     let mut found = Vec::new();
-    for poll in newest(data, args).into_values().filter(|p| !p.ended && !p.estimated && p.lasted > least) {
+    let polls = newest(data, args).into_values().filter(|p| !p.ended && !p.estimated && p.lasted > least);
+    for poll in polls.filter(|p| p.state != "runnable") {
         let type_id = poll.type_id.or(data.type_id(Some(poll.task_id)));
         let of = data.task_type(type_id);
         let begin = poll.ts - poll.lasted;
