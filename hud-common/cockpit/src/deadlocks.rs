@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use hud_units::duration;
 
 use super::{
-    Evidence, Finding, Jump, Rule, StackId, Status, TaskId, Tid, TypeId, Value,
+    Finding, Jump, Rule, StackId, Status, TaskId, Tid, TypeId, Value,
     blocking::place,
-    rules::{code, name_of},
     scene::Scene,
+    sentence::{code, evidence, name_of},
 };
 
 /// Maximum number of rows that a bucket keeps.
@@ -85,8 +85,8 @@ pub(super) fn findings(scene: &mut Scene<'_>) -> Vec<Finding> {
             severity: Status::Warning,
             sentence: format!("{who} for at least {}: {}{more}", duration(lasts), tasks.join(", ")),
             evidence: std::vec![
-                Evidence { what: "lasts".into(), value: Value::Nanos(lasts), threshold: Some(Value::Nanos(least)) },
-                Evidence { what: "tasks".into(), value: Value::Count(count), threshold: None },
+                evidence("lasts", Value::Nanos(lasts), Some(Value::Nanos(least))),
+                evidence("tasks", Value::Count(count), None),
             ],
             place,
             count: Some(count),

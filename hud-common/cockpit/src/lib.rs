@@ -24,11 +24,13 @@ mod index_cache;
 #[cfg(feature = "session")]
 mod ingest;
 mod names;
+mod observed;
 mod partial;
 mod progress;
 mod rule;
 mod rules;
 mod scene;
+mod sentence;
 mod sliding_window;
 mod snapshot;
 mod source;

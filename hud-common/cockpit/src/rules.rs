@@ -8,12 +8,13 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use hud_units::{duration, round_duration, share as percent};
 
 use super::{
-    Cause, Coverage, Distribution, Evidence, Finding, Histogram, InProgress, Jump, MOST_ROWS, Map, Merge as _, Place,
-    PollState, PollSums, Role, Rule, Sleep, Status, TaskId, TaskKind, Thread, Tid, TypeId, Value, Worker, Workers,
+    Cause, Coverage, Distribution, Finding, Histogram, InProgress, Jump, MOST_ROWS, Map, Merge as _, Place, PollState,
+    PollSums, Role, Rule, Sleep, Status, TaskId, TaskKind, Thread, Tid, TypeId, Value, Worker, Workers,
     blocking::{Held, place, stack_within},
     code::PlaceNo,
     deadlocks,
     scene::{self, Scene},
+    sentence::{code, evidence, name_of},
 };
 use crate::wire::Stream;
 
@@ -50,11 +51,7 @@ pub(super) fn findings(
 /// Polls in progress past the threshold, of which it is certain that they are single polls, by state, type and place.
 fn stuck(scene: &mut Scene<'_>) -> Vec<Finding> {
     let least = scene.query.thresholds.stuck;
-    let mut newest: BTreeMap<Tid, InProgress> = BTreeMap::new();
-    for (_, partial) in &scene.parts {
-        // Sorted by thread, then time.
-        newest.extend(partial.in_progress.items().iter().map(|poll| (poll.tid, *poll)));
-    }
+    let newest = scene.last_observed();
     let mut groups: BTreeMap<(Rule, Option<TypeId>, Place), Vec<InProgress>> = BTreeMap::new();
     // A thread that waits for a CPU is held up by others.
     let is_held = |p: &InProgress| !p.has_ended && !p.is_estimated && p.state != PollState::Runnable;
@@ -214,23 +211,6 @@ fn short_sleeps(scene: &mut Scene<'_>) -> Vec<Finding> {
         })
     });
     found.collect()
-}
-
-fn evidence(what: &str, value: Value, threshold: Option<Value>) -> Evidence {
-    Evidence { what: what.into(), value, threshold }
-}
-
-pub(super) fn name_of(scene: &Scene<'_>, id: Option<TypeId>) -> String {
-    scene.type_ref(id).map_or_else(|| "a task of unknown type".to_string(), |t| t.name.to_string())
-}
-
-/// Code for a sentence: `function (file.rs:12)`, without the folders.
-pub(super) fn code(place: &Place) -> String {
-    let file = place.file.as_ref().map(|f| f.rsplit('/').next().unwrap_or(f).to_string());
-    match (file, place.line) {
-        (Some(file), Some(line)) => format!("{} ({file}:{line})", place.function),
-        _ => place.function.to_string(),
-    }
 }
 
 /// Polls that held their worker for longer than the thresholds, by type; if no poll was recorded, sleeps inside a task. Time

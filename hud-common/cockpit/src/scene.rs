@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hud_wire::Stream;
 
 use super::{
-    Bucket, Load, Map, Name, Names, Partial, PollSums, Query, Role, Seen, StackId, Sums, TaskId, TaskKind, TaskRef,
-    Tid, TypeId, TypeRef, Window, partial::clipped, progress::Progress,
+    Bucket, InProgress, Load, Map, Name, Names, Partial, PollSums, Query, Role, Seen, StackId, Sums, TaskId, TaskKind,
+    TaskRef, Tid, TypeId, TypeRef, Window, partial::clipped, progress::Progress,
 };
 
 /// The input of a snapshot's lists.
@@ -56,6 +56,16 @@ impl Scene<'_> {
     /// Whether the task on top of a stack has called `block_in_place`.
     pub(super) fn is_in_place(&self, stack: Option<StackId>) -> bool {
         self.names.code.walked(stack).is_some_and(|walked| walked.is_in_place)
+    }
+
+    /// The last observation of a poll in progress on each thread.
+    pub(super) fn last_observed(&self) -> BTreeMap<Tid, InProgress> {
+        let mut newest = BTreeMap::new();
+        for (_, partial) in &self.parts {
+            // Sorted by thread, then time.
+            newest.extend(partial.in_progress.items().iter().map(|poll| (poll.tid, *poll)));
+        }
+        newest
     }
 
     /// Whether own code is on a stack.

@@ -20,7 +20,7 @@ pub(super) fn of(scene: &Scene<'_>, coverage: &Coverage) -> (Tasks, Vec<TypeRow>
     let mut ranked: Vec<([i64; 2], TaskId, &TaskSums)> = Vec::new();
     let (mut types, mut hints): (Map<Option<TypeId>, TypeSums>, _) = (Map::default(), IndexCache::new(8));
     // Types first: the processor then waits for many of them at once.
-    let progress = scene.progress.task_sums(scene);
+    let progress = scene.progress.task_sums(scene.total);
     let ended_polls = scene.total.tasks.iter().filter(|(id, _)| !progress.contains_key(*id));
     let all = ended_polls.chain(&progress);
     let type_ids: Vec<Option<TypeId>> = all.clone().map(|(id, _)| scene.names.type_of.get(id).copied()).collect();
@@ -180,7 +180,7 @@ pub(super) fn page(scene: &mut Scene<'_>, id: TaskId, detail: Option<&TaskDetail
     let mut wakers: Vec<((Option<TaskId>, super::Tid), i64)> = detail.wakers.into_iter().collect();
     wakers.sort_unstable_by_key(|(who, count)| (Reverse(*count), *who));
     wakers.truncate(WAKERS.min(MOST_ROWS));
-    let sums = scene.progress.task_sums(scene).remove(&id).or(scene.total.tasks.get(&id).copied());
+    let sums = scene.progress.task_sums(scene.total).remove(&id).or(scene.total.tasks.get(&id).copied());
     TaskPage {
         task: scene.task_ref(id),
         row: sums.map(|sums| row(scene, id, &sums)),

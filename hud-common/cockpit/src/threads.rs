@@ -243,7 +243,7 @@ fn steps(scene: &Scene<'_>) -> Map<Tid, Vec<Step>> {
         }
     }
     // A thread that stays where it is has no rows of its own in most buckets.
-    for part in scene.progress.sleeps().iter().chain(scene.progress.polls()) {
+    for part in scene.progress.sleeps.iter().chain(&scene.progress.polls) {
         let Some(seat) = scene.threads.get(&part.tid) else { continue };
         let of = steps.entry(part.tid).or_default();
         of.extend(part.buckets().filter(|bucket| !recorded.contains(bucket)).map(|bucket| Step {
@@ -288,7 +288,7 @@ fn spans(scene: &Scene<'_>, lanes: &mut BTreeMap<Tid, Lane>) {
             add(sleep.tid, Span { ts: sleep.ts, dur: sleep.dur, kind: SpanKind::Asleep, task, is_long: false });
         }
     }
-    for (parts, kind) in [(scene.progress.sleeps(), SpanKind::Asleep), (scene.progress.polls(), SpanKind::Poll)] {
+    for (parts, kind) in [(&scene.progress.sleeps, SpanKind::Asleep), (&scene.progress.polls, SpanKind::Poll)] {
         for part in parts {
             let dur = part.end.saturating_sub(part.ts);
             add(

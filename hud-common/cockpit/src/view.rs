@@ -78,11 +78,13 @@ impl Snapshot {
         let coverage = coverage(&scene, session.start, coverage_until, read_from);
         // The rules have rules of their own for polls in progress: the others see events only, as in `View::findings`.
         let mut intervals = super::blocking::intervals(&mut scene);
-        let workers = super::threads::workers(&scene);
+        let mut workers = super::threads::workers(&scene);
         let findings = super::rules::findings(&mut scene, &intervals, &workers, &coverage);
-        super::progress::add_to(&mut scene);
-        intervals.extend(super::progress::intervals(&mut scene));
-        super::blocking::sort(&mut intervals);
+        if super::observed::add_to(&mut scene) {
+            intervals.extend(super::observed::intervals(&mut scene));
+            super::blocking::sort(&mut intervals);
+            workers = super::threads::workers(&scene);
+        }
         let piles = super::hotspots::piles(&mut scene);
         let of_code = || super::hotspots::of(&scene, &piles);
         let of_tasks = || {
@@ -99,7 +101,6 @@ impl Snapshot {
             false => (of_code(), of_tasks()),
         };
         let blocking = super::blocking::of(&mut scene, &intervals);
-        let workers = super::threads::workers(&scene);
         let task = query.task.map(|id| super::tasks::page(&mut scene, id, detail, &intervals));
         Snapshot {
             status: findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal),

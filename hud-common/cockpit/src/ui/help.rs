@@ -4,8 +4,7 @@ use ratatui::layout::Rect;
 
 use super::{
     paint::{Canvas, Cx},
-    reading,
-    state::{GROUPS, HelpPage, Screen},
+    state::{HelpPage, Screen},
     text::{Cut, wrap},
 };
 
@@ -14,19 +13,15 @@ const TERM: u16 = 16;
 
 /// A page, from a line on.
 pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, page: HelpPage, screen: Screen) {
-    let (title, offset, lines) = match page {
-        HelpPage::Keys(offset) => ("KEYS", offset, keys()),
-        HelpPage::Reading(offset) => ("READING THIS SCREEN", offset, reading::lines(screen)),
-    };
-    let note = match page {
-        HelpPage::Keys(_) => "j, k scroll; ? reading this screen; any other key closes",
-        HelpPage::Reading(_) => "j, k scroll; any other key closes",
+    let (title, offset, note) = match page {
+        HelpPage::Keys(offset) => ("KEYS", offset, "j, k scroll; ? reading this screen; any other key closes"),
+        HelpPage::Reading(offset) => ("READING THIS SCREEN", offset, "j, k scroll; any other key closes"),
     };
     let area = canvas.pane(cx, area, title, note, None);
     let (term, text) = (area.x + area.width.min(2), area.x + area.width.min(TERM + 3));
     let room = area.right().saturating_sub(text);
     let mut y = area.y;
-    for (key, what) in lines.iter().skip(offset) {
+    for (key, what) in page.lines(screen).iter().skip(offset) {
         if y >= area.bottom() {
             break;
         }
@@ -38,23 +33,5 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, page: HelpP
             y += 1;
         }
         y += u16::from(meaning.is_empty());
-    }
-}
-
-fn keys() -> Vec<(&'static str, &'static str)> {
-    let mut lines = Vec::new();
-    for group in GROUPS {
-        lines.push((group.title, ""));
-        lines.extend(group.keys);
-        lines.push(("", ""));
-    }
-    lines
-}
-
-/// The number of lines of a page.
-pub(super) fn count(page: HelpPage, screen: Screen) -> usize {
-    match page {
-        HelpPage::Keys(_) => keys().len(),
-        HelpPage::Reading(_) => reading::lines(screen).len(),
     }
 }

@@ -23,7 +23,6 @@ mod paint;
 mod panes;
 #[cfg(feature = "png")]
 mod png;
-mod reading;
 mod run;
 mod session;
 mod shapes;

@@ -4,10 +4,7 @@
 
 use crate::{Jump, Lane, Name, Place, Snapshot, Span, TaskId, TaskRef, Tid, TypeId, TypeRef, Worker, filter::Filter};
 
-use super::{
-    screen::{List, Screen},
-    sorting::Sorting,
-};
+use super::screen::{List, Screen};
 
 /// The target of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,14 +26,8 @@ pub(in crate::ui) fn all_workers(snapshot: &Snapshot) -> impl Iterator<Item = &W
     snapshot.workers.runtimes.iter().flat_map(|runtime| &runtime.workers)
 }
 
-/// The rows of a list that pass the filter, as indices of the snapshot's rows, in its order.
-pub(super) fn rows(snapshot: &Snapshot, filter: &str, sorting: &Sorting, list: List) -> Vec<usize> {
-    let mut rows = passing(snapshot, &Filter::of(filter), list);
-    sorting.sort(snapshot, list, &mut rows);
-    rows
-}
-
-fn passing(snapshot: &Snapshot, filter: &Filter, list: List) -> Vec<usize> {
+/// The rows of a list that pass the filter, as indices of the snapshot's rows, in the snapshot's order.
+pub(super) fn passing(snapshot: &Snapshot, filter: &Filter, list: List) -> Vec<usize> {
     let (hotspots, blocking) = (&snapshot.hotspots, &snapshot.blocking);
     let spots =
         |of: &[crate::Hotspot]| keep(filter, of, |row| place(&row.place).chain(type_of(row.task_type.as_ref())));

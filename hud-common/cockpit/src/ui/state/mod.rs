@@ -11,6 +11,7 @@ mod lists;
 mod navigation;
 mod playback;
 mod prompt;
+mod reading;
 mod screen;
 mod sorting;
 mod strip;
@@ -22,16 +23,12 @@ use self::{
     flame::FlameCursor, lens::Lens, lists::Go, navigation::Navigation, playback::Playback, prompt::Entry,
     sorting::Sorting,
 };
-use super::{
-    format::{parse_instant, round},
-    help,
-};
-use crate::{Bucket, Name, Query, Snapshot, TaskId, TaskOrder, Thresholds, Tid, TypeId};
+use super::format::{parse_instant, round};
+use crate::{Bucket, Name, Query, Snapshot, TaskId, TaskOrder, Thresholds, Tid, TypeId, filter::Filter};
 
 pub(super) use flame::find;
 pub(super) use input::Hit;
 pub use input::{Drawn, Input, Scene};
-pub(super) use keys::GROUPS;
 pub(super) use lists::all_workers;
 pub(super) use prompt::Prompt;
 pub(super) use screen::List;
@@ -45,6 +42,20 @@ pub(super) enum HelpPage {
     Keys(usize),
     /// What the figures of the screen mean.
     Reading(usize),
+}
+
+impl HelpPage {
+    /// Its lines: keys or terms with their meanings; of a heading, without one.
+    pub(super) fn lines(self, screen: Screen) -> Vec<(&'static str, &'static str)> {
+        let groups: Vec<(&str, &[reading::Line])> = match self {
+            HelpPage::Keys(_) => keys::GROUPS.iter().map(|group| (group.title, group.keys)).collect(),
+            HelpPage::Reading(_) => reading::of(screen),
+        };
+        let lines = groups
+            .into_iter()
+            .flat_map(|(title, lines)| [(title, "")].into_iter().chain(lines.iter().copied()).chain([("", "")]));
+        lines.collect()
+    }
 }
 
 /// The user's choices.
@@ -223,7 +234,9 @@ impl State {
     }
     /// The rows of a list that are shown, as indices of the snapshot's rows.
     pub(super) fn rows(&self, snapshot: &Snapshot, list: List) -> Vec<usize> {
-        lists::rows(snapshot, self.entry.filter(), &self.sorting, list)
+        let mut rows = lists::passing(snapshot, &Filter::of(self.entry.filter()), list);
+        self.sorting.sort(snapshot, list, &mut rows);
+        rows
     }
 
     fn say(&mut self, text: impl Into<String>) {
@@ -355,7 +368,7 @@ impl State {
 
     /// A page of the help, moved by a number of lines.
     fn scrolled(&self, page: HelpPage, by: isize) -> HelpPage {
-        let last = help::count(page, self.screen()).saturating_sub(1);
+        let last = page.lines(self.screen()).len().saturating_sub(1);
         let to = |line: usize| line.saturating_add_signed(by).min(last);
         match page {
             HelpPage::Keys(line) => HelpPage::Keys(to(line)),

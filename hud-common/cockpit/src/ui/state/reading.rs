@@ -1,9 +1,9 @@
 //! "Reading this screen": what the figures of each screen mean. The second page of the help.
 
-use super::state::Screen;
+use super::screen::Screen;
 
 /// A term on a screen, and its meaning.
-type Line = (&'static str, &'static str);
+pub(super) type Line = (&'static str, &'static str);
 
 /// What every screen shows around its lists.
 const FRAME: &[Line] = &[
@@ -101,15 +101,4 @@ pub(super) fn of(screen: Screen) -> Vec<(&'static str, &'static [Line])> {
         Screen::Session => &[("Session", SESSION)],
     };
     own.iter().copied().chain([("On every screen", FRAME)]).collect()
-}
-
-/// The lines of the page.
-pub(super) fn lines(screen: Screen) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for (title, group) in of(screen) {
-        lines.push((title, ""));
-        lines.extend(group);
-        lines.push(("", ""));
-    }
-    lines
 }
