@@ -13,7 +13,7 @@ use hud_common::{
     session::{
         Clock, Columns as _, EndColumns, EndRow, InProgressColumns, InProgressRow, OffCpuColumns, OffCpuRow,
         PollColumns, PollRow, SampleColumns, SampleRow, SpawnColumns, SpawnRow, TaskColumns, TaskRow, TaskStateColumns,
-        Text, WakeColumns, WakeRow,
+        TaskStateRow, Text, WakeColumns, WakeRow,
     },
     unwind::Outcome,
     wire::{
@@ -26,13 +26,12 @@ use super::{
     activity::{Activities, Activity},
     queue::BatchSender,
     stacks::{NewStack, StackTable},
-    task_states,
     threads::Threads,
 };
 use crate::{
     inspect::{Mapping, PollFn, TaskKind, Tokio},
     kernel,
-    tasks::{AwaitStack, RunningTask, Snapshot, WorkerLoops},
+    tasks::{AwaitStack, RunningTask, WorkerLoops},
 };
 
 /// State of a row that sums up off-CPU intervals, so that no rule takes its duration for one interval's.
@@ -519,17 +518,12 @@ impl Drain {
         self.in_progress.push(row);
     }
 
-    /// Adds the rows of a snapshot of all tasks.
-    pub(super) fn task_states(&mut self, snapshot: Snapshot, out: &BatchSender) {
-        let ts = self.epoch(snapshot.read_at);
-        let mut columns = std::mem::take(&mut self.task_states);
-        for task in snapshot.tasks {
-            task_states::add_rows(task, ts, self, &mut columns);
-            if columns.len() >= BATCH_ROWS {
-                out.send(&mut columns);
-            }
+    /// Adds a row of a snapshot of all tasks.
+    pub(super) fn task_state(&mut self, row: TaskStateRow, out: &BatchSender) {
+        self.task_states.push(row);
+        if self.task_states.len() >= BATCH_ROWS {
+            out.send(&mut self.task_states);
         }
-        self.task_states = columns;
     }
 
     /// The type of the tasks with this poll function (runtime address).

@@ -285,7 +285,7 @@ impl<'a> Run<'a> {
             Some(task_states::News::Snapshot(snapshot)) => {
                 self.live.states_read(self.states_read, snapshot.read_at, &snapshot.gaps);
                 self.states_read = Some(snapshot.read_at);
-                self.drain.task_states(snapshot, &self.live.out);
+                task_states::write(snapshot, &mut self.drain, &self.live.out);
             }
             Some(task_states::News::Failed(why)) => {
                 tracing::debug!("the state of tasks is not read: {why}");

@@ -14,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use hud_common::session::{Columns as _, TaskStateColumns, TaskStateRow, Text};
+use hud_common::session::{TaskStateRow, Text};
 
-use super::drain::Drain;
+use super::{drain::Drain, queue::BatchSender};
 use crate::{
     error::{Error, Result},
     inspect::{PollFn, Process},
@@ -208,8 +208,15 @@ fn run(plan: Plan, asked: &Receiver<Ask>, tell: &SyncSender<News>) {
     }
 }
 
-/// Adds the rows of a task.
-pub(super) fn add_rows(task: TaskState, ts: i64, drain: &mut Drain, columns: &mut TaskStateColumns) {
+/// Writes the rows of a snapshot.
+pub(super) fn write(snapshot: Snapshot, drain: &mut Drain, out: &BatchSender) {
+    let ts = drain.epoch(snapshot.read_at);
+    for task in snapshot.tasks {
+        write_task(task, ts, drain, out);
+    }
+}
+
+fn write_task(task: TaskState, ts: i64, drain: &mut Drain, out: &BatchSender) {
     let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     let id = |who: Option<Who>| match who {
         Some(Who::Task(id)) => (Some(id.cast_signed()), None),
@@ -239,11 +246,11 @@ pub(super) fn add_rows(task: TaskState, ts: i64, drain: &mut Drain, columns: &mu
         spawn_line: spawn_line.and_then(|line| i32::try_from(line).ok()),
     };
     if task.waits.is_empty() {
-        return columns.push(row);
+        return drain.task_state(row, out);
     }
     for (branch, wait) in task.waits.into_iter().enumerate() {
         let (holder_task_id, holder_tid) = id(wait.holder);
-        columns.push(TaskStateRow {
+        let row = TaskStateRow {
             branch: number(branch),
             stack_id: drain.await_stack_id(&wait.stack),
             resource: wait.resource.map(Text::Borrowed),
@@ -253,7 +260,8 @@ pub(super) fn add_rows(task: TaskState, ts: i64, drain: &mut Drain, columns: &mu
             holder_task_id,
             holder_tid,
             ..row.clone()
-        });
+        };
+        drain.task_state(row, out);
     }
 }
 

@@ -123,6 +123,13 @@ pub(super) struct Chain {
     pub(super) holds: Vec<Hold>,
 }
 
+impl Chain {
+    /// The resource for which the future at a step waits.
+    pub(super) fn wait_at(&self, step: usize) -> Option<&Wait> {
+        self.waits.iter().find(|wait| wait.step == step)
+    }
+}
+
 /// Why there is no chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Broken {

@@ -359,8 +359,7 @@ impl Dump {
             let (scheduler, poll) = (known.and_then(|p| p.scheduler), table.poll.wrapping_add(self.load_bias));
             self.types.push(TaskType { name, kind, scheduler, root, poll, written_at });
         }
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        self.read_at = u64::try_from(Duration::try_from(time).unwrap_or_default().as_nanos()).unwrap_or(0);
+        self.read_at = crate::kernel::now();
         let mut todo: Vec<Found> = found.to_vec();
         for _ in 0..ROUNDS {
             let mut objects = BTreeSet::new();

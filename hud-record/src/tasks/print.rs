@@ -234,7 +234,7 @@ fn leaf(
     frame: &Frame,
     indent: &str,
 ) -> std::fmt::Result {
-    let waits = |task: &Task| task.chain.as_ref()?.waits.iter().find(|w| w.step == frame.step).copied();
+    let waits = |task: &Task| task.chain.as_ref()?.wait_at(frame.step).copied();
     let timers = resources.timers(group.tasks.iter().filter_map(|task| waits(task)));
     if let (Some(timers), true) = (timers, group.tasks.iter().any(|task| waits(task).is_some())) {
         return writeln!(out, "{indent}waits for {timers}");

@@ -15,7 +15,7 @@ use std::{
 use hud_common::clean_name;
 
 use super::{
-    chain::{Chain, Step, What},
+    chain::{Chain, Step, Wait, What},
     dump::{Detail, Dump, Is, Most, Reader, Task},
     frames::frames,
     layout::ResourceKind,
@@ -240,8 +240,8 @@ struct Leaf {
 }
 
 impl Leaf {
-    fn wait<'c>(&self, chain: &'c Chain) -> Option<&'c super::chain::Wait> {
-        chain.waits.iter().find(|wait| wait.step == self.step)
+    fn wait<'c>(&self, chain: &'c Chain) -> Option<&'c Wait> {
+        chain.wait_at(self.step)
     }
 }
 
@@ -302,7 +302,7 @@ impl<'a> View<'a> {
         // Equal branches are shown once.
         let shown = all.iter().filter(|&&step| named.get(step).is_some_and(|frame| frame.times > 0));
         let leaves = shown.take(MOST_BRANCHES).map(|&step| {
-            let wait = chain.waits.iter().find(|wait| wait.step == step);
+            let wait = chain.wait_at(step);
             Leaf {
                 step,
                 stack: path(&chain.steps, step).filter_map(frame).collect(),
