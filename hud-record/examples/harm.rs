@@ -44,6 +44,9 @@ struct Args {
     /// Worker threads of the runtime [default: one or one per CPU, by mode]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
+    /// Threads of the mode `threads`
+    #[arg(long, default_value_t = 2_000)]
+    threads: usize,
     /// Ends after this number of seconds [default: at SIGTERM or SIGINT]
     #[arg(long = "for", value_name = "SECS")]
     seconds: Option<u64>,
@@ -67,7 +70,7 @@ enum Mode {
     Switches500,
     /// The same, at a depth that changes between 20 and 80 frames from switch to switch
     SwitchesDeepChanging,
-    /// 2,000 threads that each sleep 10 ms and compute for a moment, in a loop; unit: a wake
+    /// Threads (2,000 by default) that each sleep 10 ms and compute for a moment, in a loop; unit: a wake
     Threads,
     /// 30,000 spawned tasks per second, each of which computes for about 10 µs; unit: a task
     Spawns,
@@ -96,7 +99,7 @@ impl Mode {
     }
 
     /// Starts the load, and returns while it runs.
-    fn start(self, runtime: &Runtime, workers: usize) -> std::io::Result<()> {
+    fn start(self, runtime: &Runtime, workers: usize, threads: usize) -> std::io::Result<()> {
         match self {
             Self::SelfWake => drop(runtime.spawn(self_wake())),
             Self::NotifyPingPong => {
@@ -114,7 +117,7 @@ impl Mode {
             Self::Threads => {
                 // hud-record requires a runtime with running workers.
                 runtime.spawn(heartbeat());
-                for lane in 0..2_000 {
+                for lane in 0..threads {
                     let thread = thread::Builder::new().stack_size(64 << 10);
                     thread.spawn(move || sleep_and_compute(lane))?;
                 }
@@ -281,7 +284,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .thread_keep_alive(Duration::from_millis(1))
         .enable_time()
         .build()?;
-    args.mode.start(&runtime, workers)?;
+    args.mode.start(&runtime, workers, args.threads)?;
     program::say(format_args!("harm pid={} workers={workers}", std::process::id()))?;
     while signals.forever().next() == Some(SIGUSR1) {
         program::say(totals())?;

@@ -21,7 +21,8 @@ use crate::watch::{Recorder, Target};
 /// Slowdown of programs that a recorder can harm most, and time to attach and detach under load
 #[derive(clap::Args, Clone)]
 pub(super) struct Args {
-    /// Recorded measurements per mode and side; medians are reported
+    /// Recorded measurements per mode and side, and up to four times as many while their standard error exceeds 0.01;
+    /// medians are reported
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
     /// Duration of each measurement, in seconds
@@ -53,6 +54,10 @@ const LOADED_SECONDS: u64 = 3;
 const BUSY_THREADS_PER_CPU: usize = 4;
 /// Share of its CPUs above which a program is assumed to use all CPU time that it gets.
 const FULLY_USED: f64 = 0.9;
+/// Standard error above which a ratio is measured again: the distance of the targets from 1 is two to three times as long.
+const PRECISE: f64 = 0.01;
+/// Most measurements, as a multiple of `--pairs`.
+const MOST_PAIRS: u32 = 4;
 /// Least ratio of any single measurement. Harm varies: of two recordings of the same `self-wake` process, one did not
 /// slow it and one took 98.7 % of its speed, which a median may hide.
 const LOWEST: f64 = 0.9;
@@ -65,16 +70,19 @@ time. Stripped is the same binary after `strip --strip-debug`, as `cargo build -
 with 1,000 task types is in a release build of its own, so that no other mode has that many poll functions.
 - Two processes of the same program run at the same time; only one of them is recorded. The other is the control: what the \
 machine does to both (its clock, its neighbours, its caches) cancels out. Programs with one worker share one CPU, so that \
-they take turns within milliseconds; the others share all CPUs. The mode with 2,000 threads has no control: with 4,000, which \
-no two CPUs can run, nothing else on the machine moves.
+they take turns within milliseconds; the others share all CPUs. Each process is a session of its own (`setsid`), so that the \
+scheduler gives both the same share of the CPUs, however many threads they have (CONFIG_SCHED_AUTOGROUP). The control of the \
+mode with 2,000 threads has 400: 4,000 would be too many for two CPUs.
 - Each measurement with a recorder lies between two without. Its ratio is to the mean of these two. Per CPU second it is \
 the recorded program's change divided by the control's. The median of the ratios is reported, its standard error (1.2533 \
 standard deviations divided by the root of their number), and the lowest ratio per CPU second. The recorder has attached \
-and written its first rows a second before the measurement begins.
+and written its first rows a second before the measurement begins. It is repeated until both standard errors are at most \
+0.01, and at most four times as often as `--pairs` says.
 - Units per CPU second count the CPU time of the program alone, probes included. Units per second include the CPU time \
 that the recorder takes. Where the program uses all the CPU time that it gets, they are divided by the change of the \
 control's units per CPU second: the machine's own change of speed.
-- Noise: the ratios of measurements without a recorder to their neighbours without one, by the same formula.
+- Noise: the ratios of measurements without a recorder to their neighbours without one, by the same formula. A single \
+ratio is only required to exceed the lowest of them.
 - Paced modes (switches, spawns, threads) have idle time: they lose units per second only where that time is used up.
 - Attach: units per second from the start of hud-record to its first rows on disk, as a ratio in the same way; beside it \
 the wall time to these rows, and from SIGINT to the exit of hud-record.
@@ -167,12 +175,11 @@ impl Speed {
     }
 }
 
-/// Two processes of one program that run at the same time on the same CPUs; only one if the machine has no capacity for
-/// two.
+/// Two processes of one program that run at the same time on the same CPUs.
 struct Twins {
     /// The recorded one.
     target: Target,
-    control: Option<Target>,
+    control: Target,
     /// CPUs available to them.
     cpus: f64,
 }
@@ -181,36 +188,29 @@ struct Twins {
 #[derive(Clone, Copy)]
 struct Speeds {
     target: Speed,
-    control: Option<Speed>,
+    control: Speed,
 }
 
 impl Twins {
     fn start(program: &Path, mode: Mode) -> Result<Self> {
         let mode_name = name(&mode)?;
-        let start = || {
-            if mode.has_one_worker() {
-                let program = program.to_str().context("a path that is no UTF-8")?;
-                Target::start(Path::new("taskset"), &["--cpu-list", "0", program, &mode_name])
-            } else {
-                Target::start(program, &[&mode_name])
-            }
-        };
+        let program = program.to_str().context("a path that is no UTF-8")?;
+        let pinned: &[&str] = if mode.has_one_worker() { &["taskset", "--cpu-list", "0"] } else { &[] };
+        let start = |more| Target::start(Path::new("setsid"), &[pinned, &[program, &mode_name], more].concat());
         let cpus = if mode.has_one_worker() { 1.0 } else { thread::available_parallelism()?.get() as f64 };
-        let target = start()?;
-        let control = mode.leaves_room_for_a_control().then(start).transpose()?;
+        let target = start(&[])?;
+        let control = start(mode.of_the_control())?;
         Ok(Self { target, control, cpus })
     }
 
-    fn accounts(&self) -> Result<(Value, Option<Value>)> {
-        Ok((self.target.account()?, self.control.as_ref().map(Target::account).transpose()?))
+    fn accounts(&self) -> Result<[Value; 2]> {
+        Ok([self.target.account()?, self.control.account()?])
     }
 
     /// Since these reports.
-    fn speeds(&self, before: &(Value, Option<Value>)) -> Result<Speeds> {
+    fn speeds(&self, [target, control]: &[Value; 2]) -> Result<Speeds> {
         let after = self.accounts()?;
-        let control = before.1.as_ref().zip(after.1.as_ref());
-        let control = control.map(|(before, after)| Speed::between(before, after)).transpose()?;
-        Ok(Speeds { target: Speed::between(&before.0, &after.0)?, control })
+        Ok(Speeds { target: Speed::between(target, &after[0])?, control: Speed::between(control, &after[1])? })
     }
 
     /// For this number of seconds from now on.
@@ -223,9 +223,9 @@ impl Twins {
     /// Units per second and units per CPU second as ratios to the mean of the measurements before and after.
     fn ratios(&self, speeds: &Speeds, [before, after]: [&Speeds; 2]) -> (f64, f64) {
         let change = |of: fn(&Speeds) -> f64| 2.0 * of(speeds) / (of(before) + of(after));
-        let control = change(|s| s.control.map_or(1.0, |control| control.per_cpu_second));
+        let control = change(|s| s.control.per_cpu_second);
         let throughput = change(|s| s.target.per_second);
-        let used = (before.target.cpus + before.control.map_or(0.0, |control| control.cpus)) / self.cpus;
+        let used = (before.target.cpus + before.control.cpus) / self.cpus;
         (
             if used >= FULLY_USED { throughput / control } else { throughput },
             change(|s| s.target.per_cpu_second) / control,
@@ -279,8 +279,14 @@ impl Bench {
             before.target.per_second, before.target.cpus
         );
         let mut alone = vec![before];
-        let mut pairs = Vec::new();
-        for _ in 0..self.args.pairs {
+        let mut pairs: Vec<[f64; 5]> = Vec::new();
+        let values = |pairs: &[[f64; 5]], n: usize| Values(pairs.iter().map(|pair| pair[n]).collect());
+        let is_enough = |pairs: &[[f64; 5]]| {
+            let number = u32::try_from(pairs.len()).unwrap_or(u32::MAX);
+            let is_precise = || [0, 1].iter().all(|&n| values(pairs, n).error() <= PRECISE);
+            number >= MOST_PAIRS * self.args.pairs || number >= self.args.pairs && is_precise()
+        };
+        while !is_enough(&pairs) {
             let recorded = match self.recorded(&twins, side) {
                 Ok(recorded) => recorded,
                 Err(error) => {
@@ -300,8 +306,7 @@ impl Bench {
             pairs.push([throughput, per_cpu, attach, recorded.attach.as_secs_f64(), recorded.detach.as_secs_f64()]);
             before = after;
         }
-        let [throughput, per_cpu, attach, to_rows, to_exit] =
-            [0, 1, 2, 3, 4].map(|n| Values(pairs.iter().map(|pair| pair[n]).collect()));
+        let [throughput, per_cpu, attach, to_rows, to_exit] = [0, 1, 2, 3, 4].map(|n| values(&pairs, n));
         let of = |value: fn(&Speed) -> f64| Values(alone.iter().map(|s| value(&s.target)).collect()).median();
         let mut detail =
             format!("{throughput}; ± {:.3}; alone {:.0} {unit}/s", throughput.error(), of(|s| s.per_second));
@@ -321,8 +326,8 @@ impl Bench {
         let noise = Values(noise.collect());
         let detail = format!("{noise}; ± {:.3}; the same ratio without a recorder", noise.error());
         self.report.add(format!("{title}: noise"), Bound::Nothing, noise.lowest(), "lowest", detail);
-        let detail = "of the values above";
-        self.report.add(format!("{title}: lowest"), Bound::AtLeast(LOWEST), per_cpu.lowest(), "", detail);
+        let lowest = Bound::AtLeast(LOWEST.min(noise.lowest()));
+        self.report.add(format!("{title}: lowest"), lowest, per_cpu.lowest(), "", "of the values above");
         let detail = format!("{attach}; first rows after {to_rows} s, exit {to_exit} s after SIGINT");
         self.report.add(format!("{title}: attach"), Bound::Nothing, attach.median(), "", detail);
         Ok(())

@@ -43,9 +43,10 @@ impl Mode {
         matches!(self, Self::SelfWake | Self::NotifyPingPong | Self::Timers)
     }
 
-    /// Whether two processes of it can run at a time: 4,000 threads that wake constantly leave no CPU for others.
-    pub(super) fn leaves_room_for_a_control(self) -> bool {
-        self != Self::Threads
+    /// Arguments of the program, after the mode, where it runs as the control: 4,000 threads that wake constantly would leave
+    /// no CPU for others.
+    pub(super) fn of_the_control(self) -> &'static [&'static str] {
+        if self == Self::Threads { &["--threads", "400"] } else { &[] }
     }
 
     /// Whether the binary with debug information is measured too: hud finds the current task differently there.
