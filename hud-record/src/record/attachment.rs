@@ -29,7 +29,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     inspect::{Inspection, Mapping, Process, Tokio},
-    kernel,
+    kernel::{self, CpuTime},
     privilege::{self, RaisedPriority},
     probes::{Plan, Polls, Probes, Unwind},
     ring::{Drained, Ring},
@@ -59,6 +59,8 @@ pub(super) struct Attachment {
     /// Reads what threads are polling, from then on.
     current_tasks: Option<CurrentTasks>,
     in_progress: InProgress,
+    /// Of the target, on which the budgets depend.
+    cpu_time: CpuTime,
     pub(super) plan: Plan,
     pub(super) probes: Probes,
     ring: Ring,
@@ -160,13 +162,16 @@ impl Attachment {
             spawns: !tokio.spawns.is_empty() && has(Stream::Spawns),
         };
         notes.extend_from_slice(&tokio.notes);
-        let governor = Governor::new(budget, watched, process.pid, cpus(), &probes, kernel::now());
-        let switches = SwitchGovernor::new(settings.budget, plan, process.pid, cpus(), kernel::now());
+        let mut cpu_time = CpuTime::of(process.pid);
+        let (now, cpus) = (kernel::now(), cpus());
+        let governor = Governor::new(budget, watched, cpu_time.at(now), cpus, &probes, now);
+        let switches = SwitchGovernor::new(settings.budget, plan, cpu_time.at(now), cpus, now);
         let mut attachment = Attachment {
             image,
             worker_loops: None,
             current_tasks: None,
             in_progress: InProgress::default(),
+            cpu_time,
             switches,
             notes,
             process,
@@ -220,12 +225,12 @@ impl Attachment {
         {
             return self.governor.pause(&mut self.probes, off_since, "context switches are not recorded");
         }
-        self.governor.tick(&mut self.probes, kernel::now())
+        self.governor.tick(&mut self.probes, &mut self.cpu_time, kernel::now())
     }
 
     /// Keeps context switches within their budget. Returns the interval in which they counted, if it ended.
     pub(super) fn govern_switches(&mut self, drain: &mut Drain, out: &BatchSender) -> Result<Option<(u64, u64)>> {
-        match self.switches.tick(&mut self.probes, &self.process, kernel::now())? {
+        match self.switches.tick(&mut self.probes, &self.process, &mut self.cpu_time, kernel::now())? {
             None => Ok(None),
             Some(Turned::Off { began, ended }) => {
                 // A program that has already tested the flag may still be writing. Earlier events come first.
@@ -362,10 +367,10 @@ impl Attachment {
         }
     }
 
-    /// Looks for polls in progress, for a bounded time.
-    pub(super) fn look_at_polls(&mut self, drain: &mut Drain) {
+    /// Looks for polls in progress, for at most this long.
+    pub(super) fn look_at_polls(&mut self, drain: &mut Drain, at_most: Duration) {
         let (pid, tasks) = (self.process.pid, self.current_tasks.as_mut());
-        self.in_progress.look(&mut in_progress::Sources { pid, probes: &mut self.probes, tasks }, drain);
+        self.in_progress.look(&mut in_progress::Sources { pid, probes: &mut self.probes, tasks }, drain, at_most);
     }
 
     /// Continues the search for the current task's id, or gives up.

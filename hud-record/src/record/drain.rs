@@ -47,8 +47,6 @@ const MOST_TYPES: usize = 65_536;
 
 /// How long stacks are searched for workers' loops as recording begins; a stack takes 50 µs.
 pub(super) const SEARCH_FIRST: Duration = Duration::from_millis(20);
-/// How long at each later flush: 2 % of a CPU.
-pub(super) const SEARCH_FOR: Duration = Duration::from_millis(1);
 
 /// Turns events into rows.
 pub(super) struct Drain {

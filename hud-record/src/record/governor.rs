@@ -14,7 +14,7 @@ use hud_common::wire::Counters;
 
 use crate::{
     error::Result,
-    kernel,
+    kernel::{self, CpuTime},
     probes::{Probes, TrapCost},
 };
 
@@ -74,7 +74,6 @@ pub(super) struct Governor {
     budget: Option<f64>,
     watched: Watched,
     trap: TrapCost,
-    pid: u32,
     cpus: f64,
     used: Used,
     /// Nanoseconds of the target's CPU time that may be spent; negative after overspending.
@@ -91,7 +90,16 @@ pub(super) struct Governor {
 
 impl Governor {
     /// Uses the measured cost of a trap. Counting begins with [`Governor::begin`].
-    pub(super) fn new(budget: Option<f64>, watched: Watched, pid: u32, cpus: u32, probes: &Probes, now: u64) -> Self {
+    ///
+    /// The target has used `target` nanoseconds of CPU time.
+    pub(super) fn new(
+        budget: Option<f64>,
+        watched: Watched,
+        target: u64,
+        cpus: u32,
+        probes: &Probes,
+        now: u64,
+    ) -> Self {
         // A high estimate if it could not be measured.
         let guess = TrapCost { entry: Duration::from_nanos(800), entry_and_return: Duration::from_nanos(1800) };
         let trap = budget.and_then(|_| probes.trap_cost()).unwrap_or(guess);
@@ -99,7 +107,6 @@ impl Governor {
             budget,
             watched,
             trap,
-            pid,
             cpus: f64::from(cpus.max(1)),
             used: Used::default(),
             bucket: 0.0,
@@ -110,7 +117,7 @@ impl Governor {
             updated: now,
         };
         governor.bucket = governor.full();
-        governor.used = governor.used(probes, &probes.counters().unwrap_or_default());
+        governor.used = governor.used(target, probes, &probes.counters().unwrap_or_default());
         governor
     }
 
@@ -120,8 +127,13 @@ impl Governor {
         self.updated = now;
     }
 
-    /// Updates the bucket; to be called every [`TICK`]. Returns the interval in which the probes counted, if it ended.
-    pub(super) fn tick(&mut self, probes: &mut Probes, now: u64) -> Result<Option<ProbedInterval>> {
+    /// Updates the bucket; to be called every [`TICK`], with the CPU time that the target has used by `now`. Returns the interval in which the probes counted, if it ended.
+    pub(super) fn tick(
+        &mut self,
+        probes: &mut Probes,
+        target: &mut CpuTime,
+        now: u64,
+    ) -> Result<Option<ProbedInterval>> {
         let begins = self.since.is_none() && probes.probes_are_on();
         if begins {
             self.since = Some(now);
@@ -131,7 +143,7 @@ impl Governor {
         if self.since.is_none() && now.saturating_sub(self.updated) < TICK_OFF {
             return Ok(None);
         }
-        let used = self.used(probes, &probes.counters()?);
+        let used = self.used(target.at(now), probes, &probes.counters()?);
         let (target, cost) = (used.target - self.used.target, used.probes - self.used.probes);
         let (turning, always_on) = (used.turning - self.used.turning, used.always_on - self.used.always_on);
         self.used = used;
@@ -210,13 +222,13 @@ impl Governor {
         self.budget.unwrap_or(0.0) * CAPACITY * 1e9 * self.cpus
     }
 
-    fn used(&self, probes: &Probes, counters: &Counters) -> Used {
+    fn used(&self, target: u64, probes: &Probes, counters: &Counters) -> Used {
         let rows = as_float(counters.poll_hits) / 2.0 + as_float(counters.other_hits);
         let traps = as_float(counters.poll_hits) / 2.0 * as_float(nanos(self.trap.entry_and_return))
             + as_float(counters.other_hits) * as_float(nanos(self.trap.entry));
         let programs = probes.run_times(kernel::now(), counters);
         Used {
-            target: kernel::cpu_time(self.pid).map_or(self.used.target, as_float),
+            target: as_float(target),
             probes: traps + programs.probed + rows * RECORD,
             turning: as_float(probes.turning_cost()),
             always_on: programs.always_on,

@@ -30,15 +30,14 @@ const AFTER: u64 = 100_000_000;
 const EVERY: u64 = 1_000_000_000;
 /// Age of the last sample of a thread that is still on its CPU (ns): several periods at 99 Hz.
 const RECENT: u64 = 200_000_000;
-/// How long threads are looked at, at each flush: 2 % of a CPU.
-const AT_ONCE: Duration = Duration::from_millis(1);
 /// Threads that are remembered.
 const MOST_THREADS: usize = 65_536;
 
 /// The polls in progress of a process. Times are CLOCK_MONOTONIC.
 #[derive(Default)]
 pub(super) struct InProgress {
-    /// Threads of this round that are still to be looked at, the last first.
+    /// Threads of this round that are still to be looked at, the last first. A round of thousands takes longer than
+    /// [`EVERY`]; known workers are looked at that often all the same.
     round: Vec<u32>,
     rounds: u32,
     next: u64,
@@ -132,26 +131,27 @@ impl InProgress {
         self.recorded = tokio.map(|tokio| tokio.exact_polls().map(|(index, _)| index).collect()).unwrap_or_default();
     }
 
-    /// Looks at the threads that are due, for a bounded time.
-    pub(super) fn look(&mut self, sources: &mut Sources<'_>, drain: &mut Drain) {
+    /// Looks at the threads that are due, for at most this long.
+    pub(super) fn look(&mut self, sources: &mut Sources<'_>, drain: &mut Drain, at_most: Duration) {
         let now = kernel::now();
-        if self.round.is_empty() {
-            if now < self.next {
-                return;
+        if now >= self.next {
+            if self.round.is_empty() {
+                self.rounds = self.rounds.saturating_add(1);
+                if self.rounds == 1 {
+                    self.began = now;
+                }
+                self.begin_round(drain, now);
+            } else {
+                self.round.extend(drain.threads().filter(|(is_worker, _)| *is_worker).map(|(_, tid)| tid));
             }
-            // The second round comes soon: what lasts since before the attach is known by then.
-            self.next = now.saturating_add(if self.rounds == 0 { AFTER + AFTER / 20 } else { EVERY });
-            self.rounds = self.rounds.saturating_add(1);
-            if self.rounds == 1 {
-                self.began = now;
-            }
-            self.begin_round(drain, now);
             self.note_losses(sources.probes, now);
+            // The second round comes soon: what lasts since before the attach is known by then.
+            self.next = now.saturating_add(if self.rounds == 1 { AFTER + AFTER / 20 } else { EVERY });
         }
         let began = Instant::now();
         while let Some(tid) = self.round.pop() {
             self.look_at(tid, sources, drain);
-            if began.elapsed() >= AT_ONCE {
+            if began.elapsed() >= at_most {
                 break;
             }
         }

@@ -16,7 +16,7 @@ use hud_common::wire::{EventKind, OffCpuHead};
 use crate::{
     error::Result,
     inspect::{Process, read_text},
-    kernel,
+    kernel::{self, CpuTime},
     probes::{Plan, Polls, Probes, SWITCH_FLOOR},
 };
 
@@ -106,13 +106,13 @@ pub(super) struct SwitchGovernor {
 
 impl SwitchGovernor {
     /// Begins with counting switches. With exact polls, they always count.
-    pub(super) fn new(budget: f64, plan: Plan, pid: u32, cpus: u32, now: u64) -> Self {
+    pub(super) fn new(budget: f64, plan: Plan, target: u64, cpus: u32, now: u64) -> Self {
         let mut governor = SwitchGovernor {
             share: (plan.polls != Polls::Exact).then_some(budget * SHARE),
             cpus: f64::from(cpus.max(1)),
             saved: 0.0,
             rate: 0.0,
-            target: kernel::cpu_time(pid).map_or(0.0, float),
+            target: float(target),
             cost: 0.0,
             looked: now,
             switches: 0,
@@ -127,14 +127,20 @@ impl SwitchGovernor {
         self.share.unwrap_or(0.0) * SAVED * 1e9 * self.cpus
     }
 
-    /// Updates the savings.
-    pub(super) fn tick(&mut self, probes: &mut Probes, process: &Process, now: u64) -> Result<Option<Turned>> {
+    /// Updates the savings, with the CPU time that the target has used by `now`.
+    pub(super) fn tick(
+        &mut self,
+        probes: &mut Probes,
+        process: &Process,
+        target: &mut CpuTime,
+        now: u64,
+    ) -> Result<Option<Turned>> {
         let Some(share) = self.share else { return Ok(None) };
         let passed = float(now.saturating_sub(self.looked)).max(1.0);
         // They may have counted for a part of that time, as at the first tick.
         let counted = float(now.saturating_sub(self.looked.max(probes.switches_since()))).max(1.0);
         self.looked = now;
-        let target = kernel::cpu_time(process.pid).map_or(self.target, float);
+        let target = float(target.at(now));
         let income = (share * (target - self.target)).max(FLOOR * passed);
         self.target = target;
         let cost = probes.switch_cost();
