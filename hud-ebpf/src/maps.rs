@@ -22,6 +22,7 @@ static CONFIG: Config = Config {
     polls: 0,
     tls_tagged: 0,
     tls_context: 0,
+    tls_module: 0,
     tls_words: 0,
     vtables_start: 0,
     vtables_end: 0,

@@ -123,8 +123,11 @@ pub fn polled_id(state: *const ThreadState) -> u64 {
 fn read_task_id(config: &Config, found: u64) -> u64 {
     let offset = config.tls_context + (found as i64 - 1) * 8;
     // SAFETY: the helper checks the addresses. A tag of anything but 1 means that there is no id.
-    let word = fsbase(config).and_then(|fsbase| unsafe {
-        let at = fsbase.wrapping_add_signed(offset) as *const u64;
+    let word = tls_block(config).and_then(|block| unsafe {
+        if block == NO_BLOCK {
+            return Ok(0);
+        }
+        let at = block.wrapping_add_signed(offset) as *const u64;
         if config.tls_tagged != 0 && bpf_probe_read_user(at.sub(1))? & 0xff != 1 {
             return Ok(0);
         }
@@ -136,6 +139,31 @@ fn read_task_id(config: &Config, found: u64) -> u64 {
             count!(tls_failed);
             0
         }
+    }
+}
+
+/// A thread that has not used the thread-locals of a library yet.
+const NO_BLOCK: u64 = u64::MAX;
+
+/// From where the thread-locals of the module with tokio are counted: `fsbase`, or the module's block, or [`NO_BLOCK`].
+///
+/// glibc: `tcbhead_t::dtv` (sysdeps/x86_64/nptl/tls.h) points to pairs of words; the first of pair n is the address of
+/// module n's block, or -1 (`TLS_DTV_UNALLOCATED`). The number of pairs is in the word before pair 0 (`dtv[-1].counter`,
+/// elf/dl-tls.c).
+#[inline(always)]
+fn tls_block(config: &Config) -> Result<u64, i32> {
+    let fsbase = fsbase(config)?;
+    if config.tls_module == 0 {
+        return Ok(fsbase);
+    }
+    // SAFETY: the helper checks the addresses.
+    unsafe {
+        let dtv = bpf_probe_read_user(fsbase.wrapping_add(8) as *const u64)?;
+        let count = bpf_probe_read_user(dtv.wrapping_sub(16) as *const u64)?;
+        if config.tls_module > count {
+            return Ok(NO_BLOCK);
+        }
+        bpf_probe_read_user(dtv.wrapping_add(16 * config.tls_module) as *const u64)
     }
 }
 
@@ -174,9 +202,12 @@ fn id_on_stack(config: &Config, state: *mut ThreadState, slot: u32) -> u64 {
 /// hits do.
 #[inline(always)]
 fn calibrate(config: &Config, calibration: *mut Calibration, id: u64, slot: u32) {
-    let (Ok(fsbase), Some(words)) = (fsbase(config), STACK_PIECE.get_ptr_mut(slot)) else {
+    let (Ok(block), Some(words)) = (tls_block(config), STACK_PIECE.get_ptr_mut(slot)) else {
         return;
     };
+    if block == NO_BLOCK {
+        return;
+    }
     // SAFETY: one aligned word of the map's own memory.
     let first = unsafe { (&raw const (*calibration).first).read_volatile() };
     if first >= config.tls_words {
@@ -184,7 +215,7 @@ fn calibrate(config: &Config, calibration: *mut Calibration, id: u64, slot: u32)
     }
     // Memory behind the last thread-local may be unmapped.
     let count = (config.tls_words - first).min(CONTEXT_WORDS as u64);
-    let from = fsbase.wrapping_add_signed(config.tls_context).wrapping_add(first * 8);
+    let from = block.wrapping_add_signed(config.tls_context).wrapping_add(first * 8);
     // SAFETY: the map's own memory holds more than CONTEXT_WORDS words; the helper checks `from`.
     if unsafe { generated::bpf_probe_read_user(words.cast(), count as u32 * 8, from as *const _) } != 0 {
         return;
@@ -302,7 +333,8 @@ fn worker(config: &Config) -> Option<(u64, u64)> {
     if place.scheduler == 0 {
         return None;
     }
-    let at = fsbase(config).ok()?.wrapping_add_signed(config.tls_context).wrapping_add((place.scheduler - 1) * 8);
+    let block = tls_block(config).ok().filter(|&block| block != NO_BLOCK)?;
+    let at = block.wrapping_add_signed(config.tls_context).wrapping_add((place.scheduler - 1) * 8);
     // SAFETY: the helper checks every address.
     unsafe {
         let context = bpf_probe_read_user(at as *const u64).ok().filter(|&c| c != 0)?;

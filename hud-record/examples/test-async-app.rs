@@ -238,6 +238,15 @@ fn spawn(runtime: &Handle, series: &'static Series, task: impl Future<Output = (
     runtime.spawn(task);
 }
 
+/// The program as a shared library, for a host (`host.rs`).
+#[cfg(feature = "library")]
+#[unsafe(no_mangle)]
+extern "C" fn run_program() {
+    if let Err(error) = main() {
+        eprintln!("test-async-app: {error}");
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     // Opened now, so that a path that cannot be written is reported before the work.

@@ -4,8 +4,7 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     fs,
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -15,13 +14,15 @@ use hud_common::{
     units,
 };
 use jiff::{Timestamp, tz::TimeZone};
-use memchr::memmem;
 use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
     headless,
-    inspect::{Process, clean, version_in},
+    inspect::{
+        Process, clean,
+        search::{self, FileKey, Found},
+    },
     privilege::{self, Owner},
 };
 
@@ -34,12 +35,6 @@ Examples:
 
 /// Names of worker threads that no program chose: since Tokio 1.44, and before; the kernel keeps 15 bytes.
 const WORKERS: [&str; 2] = ["tokio-rt-worker", "tokio-runtime-w"];
-/// Bytes of a binary that are searched.
-const MOST_BYTES: u64 = 512 << 20;
-/// Bytes that are read at a time.
-const PIECE: usize = 1 << 20;
-/// Bytes that are searched twice: more than a text that lies across two pieces.
-const OVERLAP: usize = 64;
 /// Maximum processes, and sessions, that are listed.
 const MOST: usize = 10_000;
 
@@ -77,6 +72,8 @@ struct Program {
     tokio_threads: usize,
     tokio_version: Option<String>,
     exe: String,
+    /// The shared library with Tokio, if it is not in the binary.
+    library: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -138,12 +135,13 @@ impl Lists {
         if self.programs.is_empty() {
             line(format_args!("No running program that contains Tokio."));
         } else {
-            line(format_args!("{:>8}  {:<24} {:>7}  {:<8} BINARY", "PID", "PROGRAM", "THREADS", "TOKIO"));
+            line(format_args!("{:>8}  {:<24} {:>7}  {:<8} FILE", "PID", "PROGRAM", "THREADS", "TOKIO"));
         }
         for program in &self.programs {
             let version = program.tokio_version.as_deref().unwrap_or("yes");
             let name = program.name.chars().take(24).collect::<String>();
-            line(format_args!("{:>8}  {name:<24} {:>7}  {version:<8} {}", program.pid, program.threads, program.exe));
+            let file = program.library.as_ref().unwrap_or(&program.exe);
+            line(format_args!("{:>8}  {name:<24} {:>7}  {version:<8} {file}", program.pid, program.threads));
         }
         if self.unreadable > 0 {
             line(format_args!(
@@ -178,7 +176,7 @@ fn programs() -> Result<(Vec<Program>, usize)> {
     pids.sort_unstable();
     pids.truncate(MOST);
     // Many processes may run one binary.
-    let mut versions: HashMap<(u64, u64), Option<Option<String>>> = HashMap::new();
+    let mut known = HashMap::new();
     let (mut found, mut unreadable) = (Vec::new(), 0);
     for pid in pids {
         let process = match Process::by_pid(pid) {
@@ -193,12 +191,12 @@ fn programs() -> Result<(Vec<Program>, usize)> {
         let threads = process.threads();
         let is_tokios = |tid: &&u32| process.thread_name(**tid).is_some_and(|name| WORKERS.contains(&name.as_str()));
         let tokio_threads = threads.iter().filter(is_tokios).count();
-        let file = open_binary(&process.exe_path());
-        let version = file.and_then(|(file, key)| versions.entry(key).or_insert_with(|| search(file)).clone());
-        if tokio_threads == 0 && version.is_none() {
+        let tokio = file_with_tokio(&process, &mut known);
+        if tokio_threads == 0 && tokio.is_none() {
             continue;
         }
         let exe = process.exe.to_string_lossy();
+        let (file, version) = tokio.map(|(file, found)| (file, found.version)).unzip();
         let name = process.exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
         found.push(Program {
             pid,
@@ -206,40 +204,27 @@ fn programs() -> Result<(Vec<Program>, usize)> {
             threads: threads.len(),
             tokio_threads,
             tokio_version: version.flatten(),
+            library: file.filter(|file| *file != exe).map(|file| clean(&file)),
             exe: clean(&exe),
         });
     }
     Ok((found, unreadable))
 }
 
-/// A process's binary, and the device and inode by which it is known again.
-fn open_binary(path: &Path) -> Option<(fs::File, (u64, u64))> {
-    let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-    let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
-    Some((file, (metadata.dev(), metadata.ino())))
-}
-
-/// Whether a binary contains Tokio, and its version.
-///
-/// It is read, not mapped, as its owner may truncate it meanwhile.
-#[expect(clippy::option_option, reason = "no Tokio, Tokio of an unknown version, this version")]
-fn search(file: fs::File) -> Option<Option<String>> {
-    let mut file = file.take(MOST_BYTES);
-    let workers = [memmem::Finder::new(b"tokio-rt-worker"), memmem::Finder::new(b"tokio-runtime-worker")];
-    let mut buffer = Vec::with_capacity(PIECE + OVERLAP);
-    let mut is_tokio = false;
-    loop {
-        let kept = buffer.len().min(OVERLAP);
-        buffer.drain(..buffer.len() - kept);
-        let read = file.by_ref().take(PIECE as u64).read_to_end(&mut buffer).ok()?;
-        if read == 0 {
-            return is_tokio.then_some(None);
-        }
-        if let Some(version) = version_in(&buffer) {
-            return Some(Some(version));
-        }
-        is_tokio |= workers.iter().any(|name| name.find(&buffer).is_some());
+/// The file with tokio that a process runs: its binary, or the first shared library in which it is.
+fn file_with_tokio(process: &Process, known: &mut HashMap<FileKey, Option<Found>>) -> Option<(String, Found)> {
+    let mut search = |path: &Path| {
+        let (file, key) = search::open(path)?;
+        known.entry(key).or_insert_with(|| search::search(file)).clone()
+    };
+    if let Some(found) = search(&process.exe_path()) {
+        return Some((process.exe.to_string_lossy().into_owned(), found));
     }
+    let libraries = search::libraries(process).unwrap_or_default();
+    libraries.into_iter().find_map(|library| {
+        let found = search(&process.mapped_file(&library))?;
+        Some((library.path, found))
+    })
 }
 
 /// The sessions in a folder, the newest first.
@@ -259,34 +244,4 @@ fn session(path: PathBuf) -> Option<Session> {
     };
     let program = Path::new(&manifest.exe).file_name().unwrap_or_default().to_string_lossy().into_owned();
     Some(Session { program: clean(&program), pid: manifest.pid, start: manifest.start, end: manifest.end, state, path })
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::io::Write as _;
-
-    use super::*;
-
-    #[test]
-    fn a_version_is_found_wherever_it_lies() {
-        for at in [0, PIECE - 12, PIECE - 5, PIECE, 3 * PIECE] {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&vec![b'x'; at]).unwrap();
-            file.write_all(b"registry/src/tokio-1.47.1/src/runtime/mod.rs").unwrap();
-            io::Seek::rewind(&mut file).unwrap();
-            assert_eq!(search(file), Some(Some("1.47.1".into())), "at {at}");
-        }
-    }
-
-    #[test]
-    fn a_binary_without_sources_is_known_by_its_threads_name() {
-        for (text, expected) in [("tokio-rt-worker", Some(None)), ("/tokio-util-0.7.1/", None), ("/tokio-1.9", None)] {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(text.as_bytes()).unwrap();
-            io::Seek::rewind(&mut file).unwrap();
-            assert_eq!(search(file), expected, "{text}");
-        }
-    }
 }

@@ -52,6 +52,8 @@ fixtures! {
     non_pie: "non-pie";
     packed_relocations: "relr";
     default_release: "plain";
+    // In a shared library that a program without tokio loads.
+    shared_library: "library";
 }
 
 /// Debug information of each version, however compiled, gives the path from the thread-local to the worker.

@@ -611,9 +611,12 @@ pub struct Config {
     pub polls: u32,
     /// 1 if the word before the id is the tag of an `Option<u64>`: tokio before 1.40, in which the id outlives its task.
     pub tls_tagged: u32,
-    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`; if its symbol is stripped, that of all the
-    /// executable's thread-locals.
+    /// Offset of tokio's thread-local `CONTEXT` from the thread's `fsbase`, or from the block of `tls_module`; if its
+    /// symbol is stripped, that of all the module's thread-locals.
     pub tls_context: i64,
+    /// The id of the shared library with tokio, if its thread-locals are reached by the thread's vector of blocks (`dtv`);
+    /// else 0.
+    pub tls_module: u64,
     /// Its size in words; 0 = it cannot be read. [`Calibration::found`] is the word that holds the current task's id.
     pub tls_words: u64,
     /// First address at which a task vtable may lie in the target.

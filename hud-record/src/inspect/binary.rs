@@ -3,12 +3,13 @@
 //! The target controls its content: every read is checked, and the sandboxed child does the reading
 //! ([`crate::sandbox`]).
 
-use std::fs::File;
+use std::{fs::File, os::unix::fs::FileExt as _};
 
 use gimli::{EndianSlice, LittleEndian};
 use memmap2::Mmap;
 use object::{
-    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, elf,
+    Object as _, ObjectSection as _, ObjectSymbol as _, ObjectSymbolTable as _, Relocation, RelocationFlags,
+    RelocationTarget, elf,
     read::elf::{ElfFile64, FileHeader as _, ProgramHeader as _},
 };
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub(crate) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// Bytes of a symbol's name that are read.
 const LONGEST_NAME: usize = 64 << 10;
+/// Largest accepted id of a module, and distance of thread-locals from the thread pointer.
+const MOST_MODULES: u64 = 1 << 16;
+const MOST_FIXED: i64 = 1 << 24;
 
 /// An ELF file of the kind that hud can record.
 pub struct Binary {
@@ -25,7 +29,20 @@ pub struct Binary {
     loads: Vec<Load>,
     relro: Option<(u64, u64)>,
     tls: Option<Tls>,
+    tls_place: TlsPlace,
     build_id: Option<String>,
+}
+
+/// Where a thread has the binary's thread-locals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TlsPlace {
+    /// Before the thread pointer, as those of an executable.
+    Executable,
+    /// At this distance from the thread pointer: a library that was loaded with the program.
+    Fixed(i64),
+    /// In the block of a module with this id, which a thread allocates when it first needs it.
+    Module(u64),
+    Unknown,
 }
 
 /// A loadable segment.
@@ -101,7 +118,7 @@ impl Binary {
         }
         let build_id = elf.build_id().ok().flatten().map(hex);
         drop(elf);
-        Ok(Binary { data, loads, relro, tls, build_id })
+        Ok(Binary { data, loads, relro, tls, tls_place: TlsPlace::Executable, build_id })
     }
 
     /// GNU build id, hexadecimal.
@@ -204,12 +221,66 @@ impl Binary {
         (start, end)
     }
 
-    /// The distance from the thread pointer (`fsbase`) to offset `value` of the executable's TLS segment: variant II
-    /// of the ELF TLS model, where the executable's block ends at the thread pointer.
+    /// The distance from the thread pointer (`fsbase`), or from the block of [`Binary::tls_module`], to offset `value`
+    /// of the TLS segment. An executable's block ends at the thread pointer: variant II of the ELF TLS model.
     pub fn tls_offset(&self, value: u64) -> Option<i64> {
         let tls = self.tls?;
-        let size = tls.mem_size.checked_next_multiple_of(tls.align.max(1))?;
-        i64::try_from(value).ok()?.checked_sub(i64::try_from(size).ok()?)
+        let value = i64::try_from(value).ok()?;
+        match self.tls_place {
+            TlsPlace::Executable => {
+                let size = tls.mem_size.checked_next_multiple_of(tls.align.max(1))?;
+                value.checked_sub(i64::try_from(size).ok()?)
+            }
+            TlsPlace::Fixed(distance) => value.checked_add(distance),
+            TlsPlace::Module(_) => Some(value),
+            TlsPlace::Unknown => None,
+        }
+    }
+
+    /// The id of the module whose block holds its thread-locals; 0 if they are at a distance from the thread pointer.
+    pub(crate) fn tls_module(&self) -> u64 {
+        match self.tls_place {
+            TlsPlace::Module(id) => id,
+            _ => 0,
+        }
+    }
+
+    /// It is a shared library: finds its thread-locals by what the loader wrote for it (`R_X86_64_DTPMOD64`,
+    /// `R_X86_64_TPOFF64`: x86-64 psABI, table 4.10), in the process's memory at this load bias.
+    pub(crate) fn find_tls(&mut self, loaded: Option<(&File, u64)>) {
+        let find = || {
+            let (memory, bias) = loaded?;
+            let elf = self.elf()?;
+            let read = |address: u64| {
+                let mut word = [0; 8];
+                memory.read_exact_at(&mut word, bias.wrapping_add(address)).ok()?;
+                Some(u64::from_le_bytes(word))
+            };
+            let symbols = elf.dynamic_symbol_table();
+            // Offset in the library's own segment, if the symbol is its own.
+            let own = |relocation: &Relocation| match relocation.target() {
+                RelocationTarget::Symbol(index) => {
+                    let symbol = symbols.as_ref()?.symbol_by_index(index).ok()?;
+                    (index.0 == 0 || symbol.is_definition()).then(|| symbol.address())
+                }
+                _ => Some(0),
+            };
+            let mut fixed = None;
+            for (address, relocation) in elf.dynamic_relocations()? {
+                let RelocationFlags::Elf { r_type } = relocation.flags() else { continue };
+                if r_type == elf::R_X86_64_DTPMOD64 && own(&relocation).is_some() {
+                    return read(address).filter(|&id| (1..=MOST_MODULES).contains(&id)).map(TlsPlace::Module);
+                }
+                if r_type == elf::R_X86_64_TPOFF64 && fixed.is_none() {
+                    fixed = own(&relocation).and_then(|offset| {
+                        let offset = i64::try_from(offset).ok()?.checked_add(relocation.addend())?;
+                        read(address)?.cast_signed().checked_sub(offset)
+                    });
+                }
+            }
+            fixed.filter(|distance| (-MOST_FIXED..0).contains(distance)).map(TlsPlace::Fixed)
+        };
+        self.tls_place = find().unwrap_or(TlsPlace::Unknown);
     }
 
     /// Whether it has a symbol table.

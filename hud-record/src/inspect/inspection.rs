@@ -30,6 +30,14 @@ pub(crate) struct Inspection {
     pub(crate) tokio: std::result::Result<Tokio, NoTokio>,
 }
 
+/// How the file that is inspected is loaded in the process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Loaded {
+    pub(crate) at: LoadAddress,
+    /// Whether it is a shared library.
+    pub(crate) is_library: bool,
+}
+
 /// Where the binary is loaded in the process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum LoadAddress {
@@ -41,12 +49,16 @@ pub(crate) enum LoadAddress {
 
 impl Inspection {
     /// In the child: inspects a file, and the process's memory if its descriptor was passed.
-    pub(crate) fn new(file: &File, memory: Option<&File>, at: &LoadAddress) -> std::result::Result<Self, String> {
-        let binary = Binary::read(file)?;
-        let load_bias = match at {
+    pub(crate) fn new(file: &File, memory: Option<&File>, loaded: &Loaded) -> std::result::Result<Self, String> {
+        let mut binary = Binary::read(file)?;
+        let load_bias = match &loaded.at {
             LoadAddress::Bias(bias) => Some(*bias),
             LoadAddress::Mappings(mappings) => binary.load_bias(mappings),
         };
+        if loaded.is_library {
+            binary.find_tls(memory.zip(load_bias));
+        }
+        let binary = binary;
         let image = || match (memory, load_bias) {
             (Some(memory), Some(bias)) => Image::of_memory(&binary, memory, bias),
             _ => Image::of_file(&binary),

@@ -1,6 +1,7 @@
 //! The target: its process, its binary, and tokio inside it.
 //!
-//! `process` reads /proc in the recorder, and `request` has the sandboxed child inspect the binary. The rest runs in
+//! `process` reads /proc in the recorder, `search` finds the mapped files with tokio, and `request` has the sandboxed child
+//! inspect them. The rest runs in
 //! the child: `binary`, `image` and `functions` read the file and the memory, `tokio` finds tokio by its symbols
 //! (`tokio_symbols`), by debug information (`tokio_dwarf`), by legacy symbols (`legacy_symbols`) or, in a stripped
 //! binary, by the shape of its code (`stripped`). `task_id` finds the thread-local with the current task's id.
@@ -14,6 +15,7 @@ mod legacy_symbols;
 mod probe_site;
 mod process;
 mod request;
+pub(crate) mod search;
 mod stripped;
 mod task_id;
 mod task_type;
@@ -26,13 +28,12 @@ pub use binary::Binary;
 pub use demangle::clean;
 pub(crate) use demangle::{FunctionName, crate_with_main, function, generic_arguments, type_name};
 pub use image::Image;
-pub(crate) use inspection::{Inspection, LoadAddress, TaskVtables};
+pub(crate) use inspection::{Inspection, LoadAddress, Loaded, TaskVtables};
 pub use process::{Mapping, Process};
-pub(crate) use process::{mappings, read_text};
+pub(crate) use process::{bare, mappings, read_text};
 pub use task_type::{Scheduler, TaskKind};
 pub(crate) use task_type::{future, kind};
 pub(crate) use task_vtable::TaskVtable;
 pub(crate) use tokio::VTABLE_ID_OFFSET;
 pub use tokio::{NoTokio, PollFn, Tokio};
 pub(crate) use tokio_dwarf::{TokioDebug, local, poll_types};
-pub(crate) use tokio_symbols::version_in;

@@ -15,6 +15,8 @@ pub struct Process {
     pub pid: u32,
     /// The path of its binary in its own mount namespace.
     pub exe: PathBuf,
+    /// The shared library with tokio, if tokio is not in the binary.
+    pub library: Option<Mapping>,
 }
 
 /// A file mapped into the process with code in it.
@@ -50,7 +52,7 @@ impl Process {
             _ if status.contains("\nState:\tZ") => Error::Exited(tgid),
             _ => Error::NotSupported { path: PathBuf::from(format!("pid {tgid}")), what: "a kernel thread".into() },
         })?;
-        Ok(Process { pid: tgid, exe })
+        Ok(Process { pid: tgid, exe, library: None })
     }
 
     /// The only process whose binary or main thread has this name.
@@ -76,6 +78,23 @@ impl Process {
     /// mount namespace.
     pub fn exe_path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/exe", self.pid))
+    }
+
+    /// A path by which hud can open the file with tokio: the binary, or a library.
+    pub(crate) fn tokio_path(&self) -> PathBuf {
+        self.library.as_ref().map_or_else(|| self.exe_path(), |library| self.mapped_file(library))
+    }
+
+    /// The path of the file with tokio in the process's mount namespace, without the suffix of a deleted file.
+    pub(crate) fn tokio_file(&self) -> PathBuf {
+        let path = self.library.as_ref().map_or_else(|| self.exe.to_string_lossy(), |l| l.path.as_str().into());
+        bare(&path).into()
+    }
+
+    /// The mappings with code of the file with tokio.
+    pub(crate) fn tokio_mappings(&self) -> Result<Vec<Mapping>> {
+        let file = self.tokio_file();
+        Ok(self.mappings()?.into_iter().filter(|m| Path::new(bare(&m.path)) == file).collect())
     }
 
     /// A path by which hud can open the mapped file itself, even if its path has another file now.
@@ -136,6 +155,11 @@ impl Process {
 /// A file of /proc as text. Names in it may be any bytes; a thread's name is cut at the 15th, even inside a character.
 pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
+/// A path without the kernel's suffix for deleted files.
+pub(crate) fn bare(path: &str) -> &str {
+    path.strip_suffix(" (deleted)").unwrap_or(path)
 }
 
 /// The executable mappings in a `maps` file.

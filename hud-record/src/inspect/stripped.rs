@@ -279,7 +279,7 @@ mod tests {
     use crate::inspect::{Process, task_vtable::FUNCTIONS};
 
     fn this_process() -> (Binary, Image, u64) {
-        let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap() };
+        let myself = Process { pid: std::process::id(), exe: std::env::current_exe().unwrap(), library: None };
         let binary = Binary::read(&File::open(myself.exe_path()).unwrap()).unwrap();
         let own = myself.mappings().unwrap().into_iter().filter(|m| m.path == myself.exe.to_string_lossy());
         let load_bias = binary.load_bias(&own.map(|m| (m.start, m.offset)).collect::<Vec<_>>()).unwrap();

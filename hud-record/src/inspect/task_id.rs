@@ -24,6 +24,10 @@ const ENOUGH: usize = 2;
 ///
 /// Until tokio 1.39 the field was an `Option`, the id behind its tag (`is_tagged`).
 pub(super) fn distance(binary: &Binary, image: &Image, polls: &[u64], is_tagged: bool) -> Option<i64> {
+    // A library's code calls `__tls_get_addr`.
+    if binary.tls_module() != 0 {
+        return None;
+    }
     let mut code = Code::read(binary, image)?;
     let first = binary.tls_offset(0)?;
     let mut by_function: BTreeMap<u64, BTreeSet<i64>> = BTreeMap::new();

@@ -43,6 +43,8 @@ pub struct Tokio {
     pub tls_task_id: Option<i64>,
     /// The distance from `fsbase` to tokio's thread-local context, and its size in words.
     pub tls_context: Option<(i64, u64)>,
+    /// The module whose block those distances are from, instead of `fsbase`: a shared library's id for the loader; else 0.
+    pub tls_module: u64,
     /// The offsets by which the kernel program finds a thread's worker.
     #[serde(skip)]
     pub worker_place: Option<WorkerPlace>,
@@ -214,6 +216,7 @@ impl Tokio {
             poll_fns,
             tls_task_id: None,
             tls_context,
+            tls_module: binary.tls_module(),
             worker_place: None,
             tls_tagged,
             wakes,
@@ -228,7 +231,7 @@ impl Tokio {
     pub(crate) fn none(why: NoTokio) -> Self {
         let only = "only its threads are recorded: CPU samples, off-CPU intervals, stacks";
         let note = match why {
-            NoTokio::NotTokio => format!("no tokio found in the program's own binary, {only}"),
+            NoTokio::NotTokio => format!("no tokio found in the program's binary and shared libraries, {only}"),
             NoTokio::Stripped => format!(
                 "no tokio found: the binary is stripped, and nothing in it has the shape of tokio's tasks; {only}. If it runs \
                  tokio 1.23 or newer, give the unstripped file of the same build with --target BIN"
@@ -239,6 +242,7 @@ impl Tokio {
             poll_fns: Vec::new(),
             tls_task_id: None,
             tls_context: None,
+            tls_module: 0,
             worker_place: None,
             tls_tagged: false,
             wakes: Vec::new(),
@@ -274,6 +278,7 @@ impl Tokio {
             tls_task_id: None,
             // The symbol of tokio's part is missing: it is somewhere in the executable's.
             tls_context: binary.tls_offset(0).zip(binary.tls_size().map(|size| size / 8)),
+            tls_module: binary.tls_module(),
             wakes: wakes.into_iter().collect(),
             worker_place: None,
             spawns: Vec::new(),

@@ -3,7 +3,7 @@
 //! Programs that the kernel refuses are left out and reported ([`Probes::left_out`]); only context switches are
 //! required.
 
-use std::{cell::RefCell, collections::BTreeSet, num::NonZeroU32, os::fd::OwnedFd, path::Path, sync::Arc};
+use std::{cell::RefCell, collections::BTreeSet, num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -135,6 +135,7 @@ impl Probes {
             polls: u32::from(plan.polls != Polls::Off),
             tls_tagged: u32::from(tokio.tls_tagged),
             tls_context: tokio.tls_context.map_or(0, |(offset, _)| offset),
+            tls_module: tokio.tls_module,
             tls_words: match tokio.tls_context {
                 Some((_, words)) if use_btf => words,
                 _ => 0,
@@ -326,7 +327,7 @@ impl Probes {
 
     fn attach_probes(&mut self, process: &Process, tokio: &Tokio) -> Result<()> {
         let what = "attaching uprobes to tokio";
-        let exe = format!("/proc/{}/exe", process.pid);
+        let file = process.tokio_path();
         let plain = |places: &[u64]| places.iter().map(|&p| (p, 0)).collect::<Vec<_>>();
         let polls: Vec<_> = tokio.exact_polls().map(|(index, p)| (p.file_offset, index as u64)).collect();
         // Returns first: a return without its entry is ignored, an entry without its return would remain.
@@ -351,13 +352,13 @@ impl Probes {
             };
         };
         let started = |e: std::io::Error| match e.kind() {
-            _ if !Path::new(&exe).exists() => Error::Exited(process.pid),
+            _ if !file.exists() => Error::Exited(process.pid),
             std::io::ErrorKind::PermissionDenied => Error::NoPermission { what: what.into(), why: e.to_string() },
             _ => Error::Kernel { what: what.into(), why: e.to_string() },
         };
         // Without programs that are left out.
         let places = places.into_iter().filter(|p| programs.has(p.program)).collect();
-        let mut probes = Uprobes::new(programs, places, &exe, process.pid).map_err(started)?;
+        let mut probes = Uprobes::new(programs, places, &file.to_string_lossy(), process.pid).map_err(started)?;
         probes.attach().map_err(started)?;
         self.leave_out_places(probes.refused(), distinct);
         let switch =
@@ -368,7 +369,7 @@ impl Probes {
 
     fn attach_one_by_one(&mut self, process: &Process, places: &[Places]) -> Result<()> {
         let what = "attaching uprobes to tokio";
-        let exe = process.exe_path();
+        let file = process.tokio_path();
         let pid = NonZeroU32::new(process.pid).ok_or(Error::NoSuchPid(process.pid))?;
         let (mut links, mut bad) = (Vec::new(), Refused::default());
         for Places { program: name, at, .. } in places {
@@ -388,11 +389,11 @@ impl Probes {
                 let point =
                     UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset), cookie: Some(cookie) };
                 let link = program
-                    .attach(point, exe.as_path() as &Path, UProbeScope::OneProcess(pid))
+                    .attach(point, file.as_path(), UProbeScope::OneProcess(pid))
                     .and_then(|id| program.take_link(id));
                 match link {
                     Ok(link) => links.push(link),
-                    Err(_) if !exe.exists() => return Err(Error::Exited(process.pid)),
+                    Err(_) if !file.exists() => return Err(Error::Exited(process.pid)),
                     Err(e) => match kernel_error(&e) {
                         Some(e) if e.raw_os_error().is_some_and(uprobes::is_of_the_place) => bad.add([offset], e),
                         _ => return Err(refused(what, &e)),

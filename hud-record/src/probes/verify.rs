@@ -33,6 +33,8 @@ pub fn check(no_btf: bool) -> Result<Vec<Checked>> {
         polls: 1,
         tls_tagged: 1,
         tls_context: -0x100,
+        // The longer way to the thread-local.
+        tls_module: 2,
         tls_words: if use_btf { CONTEXT_WORDS as u64 } else { 0 },
         vtables_start: 0x5555_0000_0000,
         vtables_end: 0x5556_0000_0000,

@@ -80,7 +80,7 @@ pub(super) struct Attachment {
 
 impl Attachment {
     /// Inspects the target and attaches to it. Nothing is recorded before [`Probes::start`].
-    pub(super) fn new(process: Process, settings: &Settings, raised: &RaisedPriority) -> Result<Self> {
+    pub(super) fn new(mut process: Process, settings: &Settings, raised: &RaisedPriority) -> Result<Self> {
         // First, so that an exec from here on is detected.
         let identity = Identity::of(&process);
         let pidfd = Pid::from_raw(process.pid.cast_signed())
@@ -91,7 +91,7 @@ impl Attachment {
         // A second child for requests that recording waits for; the first one has low priority.
         let urgent = Arc::new(Sources::new(Sandbox::start_urgent(settings.sandbox.as_deref())?, Cache::default()));
         // Before another thread requests the unwind tables from the same child.
-        let running = Inspection::of_running(&process, urgent.sandbox())?;
+        let running = Inspection::of_running(&mut process, urgent.sandbox())?;
         let mut plan = settings.plan;
         let tables = prepare(&process, Arc::clone(&urgent), plan)?;
         let load_bias = running.load_bias.ok_or(Error::Exited(process.pid))?;
@@ -118,12 +118,12 @@ impl Attachment {
                     (plan.polls, image) = (Polls::Off, (0, 0));
                     Tokio::none(why)
                 }
-                _ => running.into_tokio(&process.exe)?,
+                _ => running.into_tokio(&process.tokio_file())?,
             },
         };
         let names_from = match &settings.target {
             Some(path) => path.clone(),
-            None => process.exe_path(),
+            None => process.tokio_path(),
         };
         let tables = tables.join().unwrap_or_else(|_| Ok(Prepared::default()))?;
         let mut notes = tables.notes();

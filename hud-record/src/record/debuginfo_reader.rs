@@ -41,7 +41,7 @@ pub(super) enum Learned {
 impl DebugInfoReader {
     /// Starts to read the binary at `path`.
     pub(super) fn start(mut tokio: Tokio, path: PathBuf, process: &Process, sources: Arc<Sources>) -> Result<Self> {
-        let (pid, shown) = (process.pid, process.exe.clone());
+        let (pid, shown) = (process.pid, process.tokio_file());
         let (done, learned) = mpsc::sync_channel(1);
         let read = move || {
             privilege::enter_namer();

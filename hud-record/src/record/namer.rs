@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     os::unix::fs::FileExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{
         Arc,
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    inspect::{Mapping, Process, clean},
+    inspect::{Mapping, Process, bare, clean},
     kernel,
     symbols::{BinaryId, KernelSymbols, ModuleKind, ResolvedAddress, ResolvedFrame, Resolver, Sources, is_kernel},
     tasks::{AwaitFrame, AwaitStack},
@@ -93,7 +93,8 @@ impl Namer {
 struct Module {
     id: i64,
     mapping: Mapping,
-    is_exe: bool,
+    /// Whether it is the file with tokio.
+    has_tokio: bool,
     binary: Option<BinaryId>,
     opened: bool,
 }
@@ -323,7 +324,7 @@ impl Names {
         let Some(index) = self.modules.iter().position(|m| m.id == module) else { return };
         self.open(index);
         let Some(module) = self.modules.get(index) else { return };
-        let kind = if module.is_exe { ModuleKind::Exe } else { ModuleKind::by_path(bare(&module.mapping.path)) };
+        let kind = if module.has_tokio { ModuleKind::Program } else { ModuleKind::by_path(bare(&module.mapping.path)) };
         let (id, binary) = (module.id, module.binary);
         let (start, base) = (module.mapping.start, module.mapping.offset);
         let offsets: Vec<u64> = addresses.iter().map(|a| a.wrapping_sub(start).wrapping_add(base)).collect();
@@ -410,7 +411,7 @@ impl Names {
     }
 
     fn learn(&mut self, mappings: Vec<Mapping>) {
-        let exe = bare(&self.process.exe.to_string_lossy()).to_string();
+        let with_tokio = self.process.tokio_file();
         for mapping in mappings {
             if self.modules.iter().any(|m| m.mapping == mapping) {
                 continue;
@@ -419,7 +420,13 @@ impl Names {
             self.modules.retain(|m| m.mapping.end <= mapping.start || m.mapping.start >= mapping.end);
             let id = self.next_module;
             self.next_module += 1;
-            self.modules.push(Module { id, is_exe: bare(&mapping.path) == exe, mapping, binary: None, opened: false });
+            self.modules.push(Module {
+                id,
+                has_tokio: Path::new(bare(&mapping.path)) == with_tokio,
+                mapping,
+                binary: None,
+                opened: false,
+            });
         }
     }
 
@@ -435,7 +442,7 @@ impl Names {
             vdso(&self.process, &module.mapping).and_then(|file| self.resolver.open_file(file, &shown))
         } else if !module.mapping.path.starts_with('/') {
             None
-        } else if module.is_exe {
+        } else if module.has_tokio {
             // Debug files are beside the file that the user gave, if any.
             let beside = if self.names_from.starts_with("/proc") { &shown } else { &self.names_from };
             self.resolver.open(&self.names_from, beside)
@@ -468,9 +475,4 @@ fn vdso(process: &Process, mapping: &Mapping) -> Option<File> {
     let file = File::from(rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC).ok()?);
     file.write_all_at(&bytes, 0).ok()?;
     Some(file)
-}
-
-/// A path without the kernel's suffix for deleted files.
-fn bare(path: &str) -> &str {
-    path.strip_suffix(" (deleted)").unwrap_or(path)
 }

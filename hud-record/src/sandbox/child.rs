@@ -18,7 +18,7 @@ use super::{
     protocol::{ARGUMENT, Answer, MOST_ADDRESSES, PackedTable, Request},
 };
 use crate::{
-    inspect::{Inspection, LoadAddress, TaskVtables},
+    inspect::{Inspection, LoadAddress, Loaded, TaskVtables},
     symbols::{Found, ModuleFile, ModuleId, ModuleInfo},
     unwind::table,
 };
@@ -99,7 +99,7 @@ impl Modules {
     }
 }
 
-fn inspect(file: Option<File>, memory: Option<File>, at: &LoadAddress) -> Result<Answer, String> {
+fn inspect(file: Option<File>, memory: Option<File>, at: &Loaded) -> Result<Answer, String> {
     let inspection = Inspection::new(&file.ok_or("no file")?, memory.as_ref(), at)?;
     Ok(Answer::Inspected(Box::new(inspection)))
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::confine::Confinement;
 use crate::{
-    inspect::{Inspection, LoadAddress, TaskVtables, TokioDebug},
+    inspect::{Inspection, LoadAddress, Loaded, TaskVtables, TokioDebug},
     symbols::{ModuleId, ModuleInfo, ResolvedAddress, Role, WantedObject},
     tasks::Layouts,
     unwind::table::{Segment, Table},
@@ -46,7 +46,7 @@ pub(crate) enum Request {
     Unwind,
     /// Inspects the target's binary: with its descriptor, and one of the process's memory if available. Answered by
     /// `Inspected`.
-    Inspect(LoadAddress),
+    Inspect(Loaded),
     /// Asks for the task vtables of a mapped binary: with its descriptor and one of the process's memory. Answered by
     /// `Vtables`.
     Vtables(LoadAddress),

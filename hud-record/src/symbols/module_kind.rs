@@ -7,7 +7,8 @@ use super::frame::Origin;
 /// The kind of file that contains code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ModuleKind {
-    Exe,
+    /// The binary, or the shared library with tokio.
+    Program,
     Libc,
     Kernel,
     /// A library of the system.
@@ -55,8 +56,8 @@ impl ModuleKind {
             (_, Some(Origin::Std)) => Some("std"),
             (_, Some(Origin::Tokio)) => Some("tokio"),
             (_, Some(Origin::Dependency)) => Some("dependency"),
-            (ModuleKind::Exe | ModuleKind::Library, Some(Origin::Own)) => Some("own"),
-            (ModuleKind::Exe, None) => None,
+            (ModuleKind::Program | ModuleKind::Library, Some(Origin::Own)) => Some("own"),
+            (ModuleKind::Program, None) => None,
             (ModuleKind::System | ModuleKind::Library, _) => Some("system"),
         }
     }
@@ -82,6 +83,6 @@ mod tests {
         assert_eq!(ModuleKind::System.origin(Some(Origin::Own)), Some("system"));
         assert_eq!(ModuleKind::System.origin(Some(Origin::Std)), Some("std"));
         assert_eq!(ModuleKind::Library.origin(Some(Origin::Own)), Some("own"));
-        assert_eq!(ModuleKind::Exe.origin(None), None);
+        assert_eq!(ModuleKind::Program.origin(None), None);
     }
 }

@@ -538,7 +538,8 @@ mod tests {
 
     /// Walks memory of this process: from `root`, at the start of `cell`.
     fn walk(types: Vec<(TypeId, Shape)>, cell: &[u64]) -> Result<Chain, Broken> {
-        let memory = Memory::open(&Process { pid: std::process::id(), exe: "/proc/self/exe".into() }).unwrap();
+        let memory =
+            Memory::open(&Process { pid: std::process::id(), exe: "/proc/self/exe".into(), library: None }).unwrap();
         let types = types.into_iter().map(|(id, shape)| (id, Type { name: format!("t{id}"), size: 16, shape }));
         let mut known = Types::default();
         known.add(Layouts { types: types.collect(), ..Layouts::default() }, &[9]);

@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_chain_holds_while_all_memory_that_it_depends_on_is_the_same() {
-        let memory = Memory::open(&Process { pid: std::process::id(), exe: "/proc/self/exe".into() }).unwrap();
+        let memory =
+            Memory::open(&Process { pid: std::process::id(), exe: "/proc/self/exe".into(), library: None }).unwrap();
         let (mut task, mut other) = (Box::new([7_u8; 64]), Box::new([8_u8; 32]));
         let span =
             |bytes: &[u8]| Span { start: bytes.as_ptr() as u64, end: bytes.as_ptr() as u64 + bytes.len() as u64 };

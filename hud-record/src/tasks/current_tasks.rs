@@ -52,7 +52,7 @@ pub(crate) struct CurrentTasks {
     process: Process,
     threads: ThreadMemory,
     pages: Memory,
-    /// The distance of the current task's id from `fsbase`.
+    /// The distance of the current task's id from [`ThreadMemory::tls_block`].
     task_id: Option<i64>,
     /// Whether the word before the id is the tag of an `Option`.
     is_tagged: bool,
@@ -62,10 +62,10 @@ pub(crate) struct CurrentTasks {
 }
 
 impl CurrentTasks {
-    /// Of a process whose binary occupies `image`; `None` if its memory cannot be read.
+    /// Of a process whose file with tokio occupies `image`; `None` if its memory cannot be read.
     pub(crate) fn new(process: &Process, tokio: &Tokio, image: (u64, u64)) -> Option<Self> {
         Some(CurrentTasks {
-            threads: ThreadMemory::open(process, image)?,
+            threads: ThreadMemory::open(process, image, tokio.tls_module)?,
             pages: Memory::open(process).ok()?,
             process: process.clone(),
             task_id: tokio.tls_task_id,
@@ -75,7 +75,7 @@ impl CurrentTasks {
         })
     }
 
-    /// Sets the distance of the current task's id from `fsbase`.
+    /// Sets the distance of the current task's id.
     pub(crate) fn know_task_id(&mut self, at: i64) {
         self.task_id = Some(at);
     }
@@ -88,7 +88,10 @@ impl CurrentTasks {
     /// The id of the task that a thread is polling, 0 if none; `None` if that cannot be read. A worker's loop is a task
     /// too.
     pub(crate) fn task_id(&mut self, tid: u32, sp: u64) -> Option<u64> {
-        let at = self.fsbase(tid, sp)?.checked_add_signed(self.task_id?)?;
+        let fsbase = self.fsbase(tid, sp)?;
+        // A thread that has not used tokio's thread-locals polls no task.
+        let Some(block) = self.threads.tls_block(fsbase) else { return Some(0) };
+        let at = block.checked_add_signed(self.task_id?)?;
         if self.is_tagged && self.threads.word(at.checked_sub(8)?)? & 0xff != 1 {
             return Some(0);
         }
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn words_are_read_across_pages() {
-        let process = Process { pid: std::process::id(), exe: "/proc/self/exe".into() };
+        let process = Process { pid: std::process::id(), exe: "/proc/self/exe".into(), library: None };
         let memory = Memory::open(&process).unwrap_or_else(|e| panic!("{e}"));
         let bytes: Vec<u8> = (0..3 * 4096_usize).map(|n| u8::try_from(n % 251).unwrap_or(0)).collect();
         let start = bytes.as_ptr() as u64;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -184,11 +184,11 @@ pub(crate) struct Reader {
 impl Reader {
     /// Opens a process, for its threads too if `has_threads`. Needs the rights of a debugger, and neither stops it nor
     /// writes to it.
-    pub(crate) fn open(process: Process, has_threads: bool) -> Result<Self> {
+    pub(crate) fn open(mut process: Process, has_threads: bool) -> Result<Self> {
         let began = Instant::now();
         let sandbox = Sandbox::start_urgent(None)?;
+        let looked = Inspection::of_running(&mut process, &sandbox)?;
         let found = TaskVtables::of_running(&process, &sandbox)?;
-        let looked = Inspection::of_running(&process, &sandbox)?;
         let memory = Memory::open(&process)?;
         privilege::enter_namer();
         let load_bias = found.load_bias;
@@ -200,7 +200,7 @@ impl Reader {
             false => None,
         };
         let mut resolver = Resolver::new(Arc::new(Sources::new(sandbox, Cache::default())), Some(process.pid));
-        let binary = resolver.open(&process.exe_path(), &shown(&process));
+        let binary = resolver.open(&process.tokio_path(), &process.tokio_file());
         if let (Some(threads), Some(binary)) = (&mut threads, binary) {
             threads.learn(&mut resolver, binary, &looked);
         }
@@ -237,7 +237,7 @@ impl Reader {
         }
         let mut resolver = Resolver::new(sources, Some(process.pid));
         // Debug files are beside the file that the user gave, if any.
-        let beside = if names_from.starts_with("/proc") { shown(process) } else { names_from.to_path_buf() };
+        let beside = if names_from.starts_with("/proc") { process.tokio_file() } else { names_from.to_path_buf() };
         let binary = resolver.open(names_from, &beside);
         Ok(Reader {
             memory,
@@ -416,9 +416,8 @@ impl Dump {
     /// Reads the futures that threads run by `block_on`.
     fn read_roots(&mut self, memory: &Memory, ask: &mut Ask<'_>) {
         let bias = self.load_bias;
-        let exe = self.process.exe.to_string_lossy();
-        let mappings = self.process.mappings().unwrap_or_default();
-        let own = || mappings.iter().filter(|m| m.path == exe);
+        let mappings = self.process.tokio_mappings().unwrap_or_default();
+        let own = || mappings.iter();
         let code =
             Span { start: own().map(|m| m.start).min().unwrap_or(0), end: own().map(|m| m.end).max().unwrap_or(0) };
         let stacks = Stack::all(&self.process, memory);
@@ -534,12 +533,6 @@ impl Chain {
 
 fn bare(found: Found, of: usize, is: Is) -> Task {
     Task { id: found.id, of, owner: found.owner, at: found.at, is, chain: None, thread: None, spawned_at: None }
-}
-
-/// A binary's path without the suffix for a deleted file.
-fn shown(process: &Process) -> PathBuf {
-    let path = process.exe.to_string_lossy();
-    path.strip_suffix(" (deleted)").map_or_else(|| process.exe.clone(), PathBuf::from)
 }
 
 /// The part of a task that is read.

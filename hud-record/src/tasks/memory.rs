@@ -201,7 +201,7 @@ mod tests {
 
     fn this_process() -> Memory {
         // `Process::by_pid` refuses hud itself.
-        Memory::open(&Process { pid: std::process::id(), exe: "/proc/self/exe".into() }).unwrap()
+        Memory::open(&Process { pid: std::process::id(), exe: "/proc/self/exe".into(), library: None }).unwrap()
     }
 
     #[test]

@@ -14,7 +14,7 @@ const LONGEST: u64 = 1024;
 const MOST: usize = 64 << 10;
 
 pub(super) struct SpawnSites {
-    exe: Option<File>,
+    file: Option<File>,
     /// Address, file offset and file size of segments without code.
     data: Vec<[u64; 3]>,
     load_bias: u64,
@@ -23,7 +23,7 @@ pub(super) struct SpawnSites {
 
 impl SpawnSites {
     pub(super) fn new(process: &Process, data: Vec<[u64; 3]>, load_bias: u64) -> Self {
-        SpawnSites { exe: File::open(process.exe_path()).ok(), data, load_bias, known: HashMap::new() }
+        SpawnSites { file: File::open(process.tokio_path()).ok(), data, load_bias, known: HashMap::new() }
     }
 
     /// File and line of the location whose address is stored at an address.
@@ -53,7 +53,7 @@ impl SpawnSites {
             return None;
         }
         let mut text = vec![0; usize::try_from(length).ok()?];
-        self.exe.as_ref()?.read_exact_at(&mut text, offset.checked_add(name - start)?).ok()?;
+        self.file.as_ref()?.read_exact_at(&mut text, offset.checked_add(name - start)?).ok()?;
         // std adds a zero byte since 1.89.
         let text = String::from_utf8(text).ok()?;
         let line = u32::try_from(place & u64::from(u32::MAX)).ok()?;

@@ -294,7 +294,7 @@ impl<'a> View<'a> {
                 None => origin_of_type(&of.name),
             };
             let line = of.line.as_ref().map(|line| line.line).filter(|line| *line != 0);
-            Some(AwaitFrame { function: of.name.clone(), file, line, origin: ModuleKind::Exe.origin(origin) })
+            Some(AwaitFrame { function: of.name.clone(), file, line, origin: ModuleKind::Program.origin(origin) })
         };
         let is_leaf = |step: &Step| !matches!(step.what, What::Await(..) | What::More(_));
         let all: Vec<usize> =

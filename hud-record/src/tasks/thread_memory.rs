@@ -65,15 +65,17 @@ pub(crate) struct RunningTask {
 pub(super) struct ThreadMemory {
     pid: u32,
     memory: File,
-    /// The binary's address range in the process.
+    /// The address range of the file with tokio in the process.
     image: (u64, u64),
+    /// See [`crate::inspect::Tokio::tls_module`].
+    tls_module: u64,
 }
 
 impl ThreadMemory {
-    /// Of a process whose binary occupies `image`; `None` if its memory cannot be read.
-    pub(super) fn open(process: &Process, image: (u64, u64)) -> Option<Self> {
+    /// Of a process whose file with tokio occupies `image`; `None` if its memory cannot be read.
+    pub(super) fn open(process: &Process, image: (u64, u64), tls_module: u64) -> Option<Self> {
         let memory = File::open(format!("/proc/{}/mem", process.pid)).ok()?;
-        Some(ThreadMemory { pid: process.pid, memory, image })
+        Some(ThreadMemory { pid: process.pid, memory, image, tls_module })
     }
 
     /// The registers of a blocked thread.
@@ -102,6 +104,18 @@ impl ThreadMemory {
             at += size;
         }
         None
+    }
+
+    /// From where the thread-locals of the file with tokio are counted: `fsbase`, or the thread's block of a library.
+    /// `None` if the thread has none, or it cannot be read. `tls_block` in hud-ebpf/src/task.rs does the same.
+    pub(super) fn tls_block(&self, fsbase: u64) -> Option<u64> {
+        if self.tls_module == 0 {
+            return Some(fsbase);
+        }
+        let dtv = self.word(fsbase.checked_add(8)?)?;
+        let count = self.word(dtv.checked_sub(16)?)?;
+        let entry = || self.word(dtv.checked_add(self.tls_module.checked_mul(16)?)?);
+        (self.tls_module <= count).then(entry)?.filter(|&block| block != u64::MAX)
     }
 
     /// The words of a stack of which only the control block's address is known, from `sp` on.
@@ -235,8 +249,8 @@ mod tests {
 
     #[test]
     fn finds_the_main_threads_control_block() {
-        let process = Process { pid: std::process::id(), exe: "/proc/self/exe".into() };
-        let memory = ThreadMemory::open(&process, (0, 0)).unwrap_or_else(|| panic!("own memory"));
+        let process = Process { pid: std::process::id(), exe: "/proc/self/exe".into(), library: None };
+        let memory = ThreadMemory::open(&process, (0, 0), 0).unwrap_or_else(|| panic!("own memory"));
         let found = memory.main_fsbase().unwrap_or_else(|| panic!("no control block"));
         assert!(memory.is_control_block(found) && memory.holds(found, process.pid));
         // This test's own thread is another one.

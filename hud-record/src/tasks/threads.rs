@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    inspect::{Inspection, Mapping, Process, Tokio, clean},
+    inspect::{Inspection, Mapping, Process, Tokio, bare, clean},
     sandbox::Sandbox,
     symbols::{BinaryId, ModuleKind, ResolvedAddress, Resolver},
     unwind::{Prepared, PreparedTables, walk::Walked},
@@ -154,10 +154,10 @@ impl ThreadReader {
         }
         for (start, addresses) in wanted {
             let Some(mapping) = self.mappings.iter().find(|m| m.start == start).cloned() else { continue };
-            let path = mapping.path.strip_suffix(" (deleted)").unwrap_or(&mapping.path).to_string();
-            let is_exe = Path::new(&path) == self.process.exe;
-            let kind = if is_exe { ModuleKind::Exe } else { ModuleKind::by_path(&path) };
-            let place = if is_exe { self.process.exe_path() } else { self.process.mapped_file(&mapping) };
+            let path = bare(&mapping.path).to_string();
+            let has_tokio = Path::new(&path) == self.process.tokio_file();
+            let kind = if has_tokio { ModuleKind::Program } else { ModuleKind::by_path(&path) };
+            let place = if has_tokio { self.process.tokio_path() } else { self.process.mapped_file(&mapping) };
             let open = || if path.starts_with('/') { resolver.open(&place, path.as_ref()) } else { None };
             let binary = *self.binaries.entry(start).or_insert_with(open);
             let offsets: Vec<u64> =

@@ -37,15 +37,15 @@ pub(crate) struct WorkerLoops {
     memory: ThreadMemory,
     /// Addresses of the poll functions of such loops.
     polls: HashSet<u64>,
-    /// `CONTEXT`: its distance from `fsbase`, and its size in words.
+    /// `CONTEXT`: its distance from [`ThreadMemory::tls_block`], and its size in words.
     context: Option<(i64, u64)>,
-    /// The distance of the current task's id from `fsbase`.
+    /// The distance of the current task's id from there.
     task_id: Option<i64>,
     place: Option<WorkerPlace>,
 }
 
 impl WorkerLoops {
-    /// For a process whose binary occupies `image` with this `load_bias`. `None` if it has no workers, or its memory
+    /// For a process whose file with tokio occupies `image` with this `load_bias`. `None` if it has no workers, or its memory
     /// cannot be read.
     pub(crate) fn new(process: &Process, tokio: &Tokio, image: (u64, u64), load_bias: u64) -> Option<Self> {
         let loops = tokio.poll_fns.iter().filter(|p| p.kind == TaskKind::Worker);
@@ -54,7 +54,7 @@ impl WorkerLoops {
             return None;
         }
         Some(WorkerLoops {
-            memory: ThreadMemory::open(process, image)?,
+            memory: ThreadMemory::open(process, image, tokio.tls_module)?,
             polls,
             context: tokio.tls_context,
             task_id: tokio.tls_task_id,
@@ -62,7 +62,7 @@ impl WorkerLoops {
         })
     }
 
-    /// Sets the distance of the current task's id from `fsbase`.
+    /// Sets the distance of the current task's id.
     pub(crate) fn know_task_id(&mut self, at: i64) {
         self.task_id = Some(at);
     }
@@ -73,12 +73,13 @@ impl WorkerLoops {
         let stack = self.memory.stack(sp)?;
         for at in self.memory.headers(stack.words.iter().rev(), sp, stack.fsbase).take(MOST_CANDIDATES) {
             let Some((task_id, poll_addr)) = self.running_loop(at) else { continue };
-            let place = self.place.and_then(|place| self.place(stack.fsbase, place));
+            let block = self.memory.tls_block(stack.fsbase)?;
+            let place = self.place.and_then(|place| self.place(block, place));
             let is_its_own = match (place, self.task_id) {
                 (Some(_), _) => true,
                 // It runs the loop, or a task in it.
-                (None, Some(task_id)) => self.memory.word(stack.fsbase.checked_add_signed(task_id)?)? != 0,
-                (None, None) => self.context_holds(stack.fsbase, task_id),
+                (None, Some(task_id)) => self.memory.word(block.checked_add_signed(task_id)?)? != 0,
+                (None, None) => self.context_holds(block, task_id),
             };
             return is_its_own.then_some(WorkerLoop { tid, task_id, poll_addr, place });
         }
@@ -92,8 +93,8 @@ impl WorkerLoops {
     }
 
     /// The runtime's handle and the worker's index, by the scheduler context that the thread has entered.
-    fn place(&self, fsbase: u64, place: WorkerPlace) -> Option<(u64, u64)> {
-        let scheduler = fsbase.wrapping_add_signed(self.context?.0).wrapping_add((place.scheduler - 1).wrapping_mul(8));
+    fn place(&self, block: u64, place: WorkerPlace) -> Option<(u64, u64)> {
+        let scheduler = block.wrapping_add_signed(self.context?.0).wrapping_add((place.scheduler - 1).wrapping_mul(8));
         let context = self.memory.word(scheduler).filter(|&c| c != 0)?;
         let worker = self.memory.word(context.wrapping_add(place.worker))?;
         let handle = self.memory.word(worker.wrapping_add(place.handle))?;
@@ -101,9 +102,9 @@ impl WorkerLoops {
     }
 
     /// Whether a word of the thread's `CONTEXT` is this task's id.
-    fn context_holds(&self, fsbase: u64, task_id: u64) -> bool {
+    fn context_holds(&self, block: u64, task_id: u64) -> bool {
         let Some((context, words)) = self.context else { return false };
-        let at = fsbase.wrapping_add_signed(context);
+        let at = block.wrapping_add_signed(context);
         let words = usize::try_from(words.min(MOST_WORDS)).unwrap_or(0);
         let mut bytes = vec![0; words * 8];
         self.memory.read(&mut bytes, at).is_some()
