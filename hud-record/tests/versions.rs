@@ -111,6 +111,23 @@ fn the_code_shows_where_the_current_task_is() {
     }
 }
 
+/// In a program that aborts on panics, a coroutine without end has no location of its own: what is found may be that of one
+/// which it awaits, and the name says so.
+#[test]
+fn names_are_vague_where_panics_abort() {
+    let file = fs::File::open(stripped("abort")).unwrap();
+    let binary = Binary::read(&file).unwrap();
+    let tokio = Tokio::find(&binary, || Image::of_file(&binary)).unwrap();
+    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/test-async-app.rs")).unwrap();
+    let near: Vec<&str> = tokio.poll_fns.iter().filter_map(|poll| poll.name.strip_prefix("task near ")).collect();
+    let lines = near.iter().filter_map(|near| near.split_once("examples/test-async-app.rs:")?.1.parse::<usize>().ok());
+    let functions: Vec<&str> =
+        lines.filter_map(|line| source.lines().nth(line - 1)?.strip_prefix("async fn ")).collect();
+    assert!(functions.iter().any(|f| f.starts_with("short_lived(")), "{near:?}");
+    assert!(tokio.poll_fns.iter().all(|poll| poll.file.is_none()));
+    assert!(tokio.notes.iter().any(|note| note.contains("is theirs or awaited by it")), "{:?}", tokio.notes);
+}
+
 /// Tasks of test-async-app.
 const TASKS: [&str; 6] =
     ["good_citizen", "yielding_worker", "cpu_hog", "blocking_sleeper", "lock_contender", "short_lived"];

@@ -22,13 +22,14 @@ const LOOKALIKES: &str = "lookalikes";
 const LIBRARY: &str = "library";
 
 /// Builds of the workspace's own tokio. Those of `crate_flags` differ in the last step only, so they cost seconds.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind { name: "fat-lto", profile: "fat", flags: "", crate_flags: &[] },
     Kind { name: "lines", profile: "lines", flags: "", crate_flags: &[] },
     Kind { name: "v0", profile: "example", flags: "-Csymbol-mangling-version=v0", crate_flags: &[] },
     Kind { name: "frame-pointers", profile: "example", flags: "-Cforce-frame-pointers=yes", crate_flags: &[] },
     Kind { name: "static", profile: "example", flags: "", crate_flags: &["-Ctarget-feature=+crt-static"] },
     Kind { name: "non-pie", profile: "example", flags: "", crate_flags: &["-Crelocation-model=static"] },
+    Kind { name: "abort", profile: "abort", flags: "", crate_flags: &[] },
     Kind { name: "relr", profile: "example", flags: "", crate_flags: &["-Clink-arg=-Wl,-z,pack-relative-relocs"] },
 ];
 
@@ -175,6 +176,10 @@ debug = "full"
 [profile.fat]
 inherits = "example"
 lto = "fat"
+[profile.abort]
+inherits = "release"
+lto = "fat"
+panic = "abort"
 [profile.lines]
 inherits = "release"
 debug = "line-tables-only"

@@ -349,7 +349,8 @@ mod tests {
         let kind = if line.is_some() { TaskKind::Task } else { TaskKind::Blocking };
         let scheduler = Some(if line.is_some() { Scheduler::MultiThread } else { Scheduler::Blocking });
         let place = line.map(|line| ("src/jobs.rs".to_string(), line));
-        let shape = Some(Shape { poll, kind, scheduler, location_function: place.as_ref().map(|_| poll), place });
+        let shape =
+            Some(Shape { poll, kind, scheduler, location_function: place.as_ref().map(|_| poll), place, near: None });
         Evidence {
             poll,
             drops: drops.iter().copied().collect(),

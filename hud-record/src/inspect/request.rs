@@ -47,6 +47,8 @@ impl Inspection {
         let Some((_, of, mut inspection)) = found.pop() else { return Ok(own) };
         *process = of;
         if let Ok(tokio) = &mut inspection.tokio {
+            let library = clean(&process.tokio_file().to_string_lossy());
+            tokio.notes.push(format!("tokio is in the shared library {library}"));
             let others = found.iter().map(|(_, of, _)| clean(&of.tokio_file().to_string_lossy()));
             tokio.notes.extend(others.map(|other| format!("the tasks of tokio in {other} are not recorded")));
         }

@@ -51,6 +51,8 @@ pub(super) struct Shape {
     pub(super) place: Option<SourceLocation>,
     /// The function that contains this location: the coroutine's body, or one into which it is inlined.
     pub(super) location_function: Option<u64>,
+    /// The location of its coroutine or of one that it awaits, if that is all that its code shows.
+    pub(super) near: Option<SourceLocation>,
 }
 
 /// Finds tokio in a binary as it runs. `None` if there is no task type.
@@ -106,7 +108,8 @@ impl<'a> Search<'a> {
             let Search { code, worker_messages, .. } = self;
             let is_worker = code.any(poll, FAR, |body| !body.data.is_disjoint(worker_messages));
             let kind = if is_worker { TaskKind::Worker } else { TaskKind::Blocking };
-            return Shape { poll, kind, scheduler: Some(Scheduler::Blocking), place: None, location_function: None };
+            let scheduler = Some(Scheduler::Blocking);
+            return Shape { poll, kind, scheduler, place: None, location_function: None, near: None };
         }
         let schedule = vtable.schedule();
         let scheduler = match self.schedulers.get(&schedule) {
@@ -114,8 +117,15 @@ impl<'a> Search<'a> {
             None => self.scheduler(schedule),
         };
         self.schedulers.insert(schedule, scheduler);
-        let (place, location_function) = self.coroutine(poll).unzip();
-        Shape { poll, kind: TaskKind::Task, scheduler, place, location_function }
+        let found = self.coroutine(poll);
+        // In a program that aborts on panics, a coroutine that never ends has no location: the nearest may be that of one
+        // which it awaits.
+        let (found, near) = match &self.coroutine_messages {
+            [_, panicked] if panicked.is_empty() => (None, found.map(|(near, _)| near)),
+            _ => (found, None),
+        };
+        let (place, location_function) = found.unzip();
+        Shape { poll, kind: TaskKind::Task, scheduler, place, location_function, near }
     }
 
     /// The vtable at an address, if there is one.
@@ -173,14 +183,7 @@ impl<'a> Search<'a> {
 
     /// The location of the coroutine that a poll function polls, by the nearest function that contains one, and that
     /// function. `None` if several are equally near with different locations, as the outermost is then unknown.
-    ///
-    /// In a program that aborts on panic, coroutines that never end contain neither message. The location found would
-    /// be that of a coroutine which such a one awaits.
     fn coroutine(&mut self, poll: u64) -> Option<(SourceLocation, u64)> {
-        let [_, panicked] = &self.coroutine_messages;
-        if panicked.is_empty() {
-            return None;
-        }
         let (mut seen, mut queue) = (BTreeSet::from([poll]), VecDeque::from([(poll, 0)]));
         let mut nearest: Option<(u32, SourceLocation, u64)> = None;
         while let Some((function, distance)) = queue.pop_front() {

@@ -145,7 +145,10 @@ impl PollFn {
             self.kind = shape.kind;
             self.scheduler = shape.scheduler;
             (self.file, self.line) = shape.place.map(|(file, line)| (demangle::clean(&file), line)).unzip();
-            self.name = unnamed(self.address, self.kind, self.file.as_deref().zip(self.line));
+            self.name = match (&self.file, shape.near) {
+                (None, Some((file, line))) => format!("task near {}:{line}", short(&demangle::clean(&file))),
+                _ => unnamed(self.address, self.kind, self.file.as_deref().zip(self.line)),
+            };
         }
         self.name(found.arguments.iter().map(|arguments| demangle::split_arguments(arguments)));
     }
@@ -256,6 +259,7 @@ impl Tokio {
     /// Finds tokio in a binary without symbols.
     fn find_stripped(binary: &Binary, image: &Image) -> Option<Self> {
         let shapes = stripped::find(binary, image)?;
+        let near = shapes.tasks.iter().filter(|task| task.near.is_some()).count();
         let poll_fns: Vec<PollFn> = shapes.tasks.into_iter().filter_map(|task| nameless(binary, task)).collect();
         if poll_fns.is_empty() {
             return None;
@@ -267,9 +271,14 @@ impl Tokio {
         let what = if wakes.is_empty() { "wakes, spawns and panics are" } else { "spawns and panics are" };
         let note = format!(
             "the binary is stripped: tokio was found by its shape; {} of {} task types are named by their future's \
-             source location, the others by their address; {what} not recorded",
+             source location{}, the others by their address; {what} not recorded",
             poll_fns.iter().filter(|p| p.file.is_some()).count(),
             poll_fns.len(),
+            if near > 0 {
+                format!(", {near} by that of a future which is theirs or awaited by it")
+            } else {
+                String::new()
+            },
         );
         Some(Tokio {
             tls_tagged: is_tagged(version.as_deref()),

@@ -470,7 +470,7 @@ fn start_states(attachment: &Attachment, live: &LiveSession, settings: &Settings
 }
 
 fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<String>) -> Blueprint {
-    let manifest = manifest(attachment, previous);
+    let manifest = manifest(attachment, settings, previous);
     let (folder, store) = match &settings.destination {
         Destination::Folder(folder) => (folder.clone(), None),
         Destination::Store(store) => (store.session(&manifest.id), Some(store.clone())),
@@ -490,9 +490,12 @@ fn blueprint(attachment: &Attachment, settings: &Settings, previous: Option<Stri
     }
 }
 
-fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
+fn manifest(attachment: &Attachment, settings: &Settings, previous: Option<String>) -> Manifest {
     let clock = kernel::anchor();
     let plan = attachment.plan;
+    let state = settings.state.map_or("off".into(), |every| {
+        hud_common::units::round_duration(i64::try_from(every.as_nanos()).unwrap_or(i64::MAX))
+    });
     Manifest {
         format_version: FORMAT_VERSION,
         id: format!("{}-{}", clock.real, attachment.process.pid),
@@ -509,7 +512,7 @@ fn manifest(attachment: &Attachment, previous: Option<String>) -> Manifest {
             freq: plan.freq,
             polls: plan.polls.name().into(),
             unwind: plan.unwind.name().into(),
-            other: std::collections::BTreeMap::new(),
+            other: [("state".to_owned(), state.into())].into(),
         },
         clock,
         notes: attachment.notes.clone(),
