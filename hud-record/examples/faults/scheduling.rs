@@ -160,13 +160,13 @@ async fn broadcast_price_ticks(ticks: broadcast::Sender<u64>) {
 }
 
 async fn aggregate_metric_sample(sample: u64) {
-    std::hint::black_box(sample);
+    counted!(std::hint::black_box(sample));
 }
 
 async fn ingest_metric_samples() {
     loop {
         for sample in 0..200 {
-            counted!(drop(tokio::spawn(aggregate_metric_sample(sample))));
+            drop(tokio::spawn(aggregate_metric_sample(sample)));
         }
         sleep(Duration::from_millis(4)).await;
     }

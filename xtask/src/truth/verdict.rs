@@ -99,8 +99,17 @@ fn named(account: &Account, f: &Finding, build: Build) -> Named {
     }
 }
 
-/// Whether a name is that of a place's function: the last two parts of both, without what compilers add.
+/// Lines from the head of a function to the cause in it, where a future is named by its place.
+const HEAD: i64 = 5;
+
+/// Whether a name is that of a place's function: the last two parts of both, without what compilers add; or `future at
+/// FILE:LINE` with the line of the function's head, as without type information.
 fn is_same(site: &Site, name: &str) -> bool {
+    if let Some((file, line)) = name.strip_prefix("future at ").and_then(|place| place.rsplit_once(':')) {
+        let is_file = site.file.ends_with(file) || file.ends_with(&site.file);
+        let line = line.parse::<i64>().ok();
+        return is_file && line.is_some_and(|line| (0..=HEAD).contains(&(site.line - line)));
+    }
     let parts = |name: &str| -> Vec<String> {
         let plain = without_generics(name);
         let all: Vec<String> = plain.split("::").filter(|part| !is_added(part)).map(str::to_owned).collect();
@@ -142,11 +151,16 @@ mod tests {
 
     #[test]
     fn compares_names_without_what_compilers_add() {
-        let site = Site { function: "faults::blocking::write_log".into(), file: String::new(), line: 1 };
-        for name in ["faults::blocking::write_log", "faults::blocking::write_log::{async_fn#0}", "write_log"] {
+        let site = Site { function: "faults::blocking::write_log".into(), file: "src/log.rs".into(), line: 12 };
+        for name in [
+            "faults::blocking::write_log",
+            "faults::blocking::write_log::{async_fn#0}",
+            "write_log",
+            "future at src/log.rs:10",
+        ] {
             assert!(is_same(&site, name), "{name}");
         }
-        for name in ["faults::blocking::write_logs", "other::write_log", "", "{closure#0}"] {
+        for name in ["faults::blocking::write_logs", "other::write_log", "", "{closure#0}", "future at other.rs:10"] {
             assert!(!is_same(&site, name), "{name}");
         }
     }
