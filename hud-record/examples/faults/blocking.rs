@@ -24,10 +24,16 @@ pub(crate) const FAULTS: &[Fault] = &[
         Ok(())
     })
     .also(ALSO),
-    Fault::new("medium-sleeps", KIND, "sleeps for 6 ms in almost every poll", &["worker_blocked"], || {
-        tokio::spawn(poll_legacy_payment_gateway());
-        Ok(())
-    })
+    Fault::new(
+        "medium-sleeps",
+        KIND,
+        "sleeps for 6 ms in almost every poll",
+        &["short_sleeps", "worker_blocked"],
+        || {
+            tokio::spawn(poll_legacy_payment_gateway());
+            Ok(())
+        },
+    )
     .also(&["wake_delay", "long_poll"]),
     Fault::new("short-sleeps", KIND, "sleeps for 0.2 ms, 20 times in a row", &["short_sleeps"], || {
         tokio::spawn(read_serial_port_in_small_steps());

@@ -41,6 +41,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             Ok(())
         },
     )
+    .also(&["imbalance"])
     .names(Names::Task),
     Fault::new("pool-saturated", KIND, "more blocking work than the pool has threads", &["pool_saturated"], || {
         tokio::spawn(accept_image_uploads());

@@ -77,7 +77,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let names = names(programs.first().map(|(_, program)| program.as_path()), &args.only)?;
     let burners = Burners::start(args.load)?;
     let mut report = Report::new(args.load);
-    let session = folder.join("session");
+    // Two tables may be made at the same time.
+    let session = folder.join(format!("session-{}", std::process::id()));
     for &mode in &args.modes {
         for (build, program) in &programs {
             for name in &names {
