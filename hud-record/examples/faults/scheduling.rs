@@ -175,6 +175,8 @@ async fn ingest_metric_samples() {
 
 async fn crawl_documents(jobs: mpsc::UnboundedSender<[u64; 16]>) {
     let mut ticks = interval(Duration::from_millis(10));
+    // Catching up would be a long poll of its own.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         for page in 0..400 {
