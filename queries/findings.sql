@@ -10,7 +10,8 @@
 --
 -- stuck_thread, stuck_poll: polls of tasks that had not ended at their thread's last observation in the range, and had
 -- lasted for more than $stuck (table `in_progress`), as one poll without doubt: a warning. `stuck_thread` if the thread was
--- asleep, `stuck_poll` if not. By type and function; of several threads, the sentence is about the longest. Polls inside
+-- asleep, `stuck_poll` if not; one that waited for a CPU counts only if its samples since the poll began come to more than $stuck
+-- of CPU time (of n samples, n - 1 count). By type and function; of several threads, the sentence is about the longest. Polls inside
 -- `block_in_place` do not count, and tasks of unknown type count as in blocking_each.sql. `value` is the longest.
 --
 -- lock_cycle: tasks that waited for each other, or for themselves, at the last snapshot of all tasks in the range that found
@@ -27,16 +28,18 @@
 -- which is at least $observed; tenths of a second without any event do not count. Whether it was in one poll or in many is
 -- unknown. Of n samples, n - 1 count. `value` is the share in thousandths.
 --
--- short_sleeps: sleeps inside polls of a type of task, each shorter than 1 ms, that come to $short_sleeps per second or more
--- (of the range, or of one second if it is shorter). Sums of sleeps count too (`estimated`: their task is that of the last
--- sleep). Sleeps inside `block_in_place` do not count. `value` is their sum.
+-- short_sleeps: sleeps inside polls of a type of task, none longer than $long_poll or 1 ms, that come to $short_sleeps per second
+-- or more (of the range, or of one second if it is shorter). Sums of sleeps count too (`estimated`: their task is that of the
+-- last sleep). Sleeps inside `block_in_place` do not count, nor do sleeps of 1 ms or more for a lock (as in locks.sql, but for
+-- parked threads). `value` is their sum, `function` where most of it was spent.
 --
 -- cpu_starved: polls of tasks that waited for a CPU (`run_queue`) for more than $long_poll. The sentence says how many CPUs
 -- this process and all others used (`process`), and how long a CPU limit of its control group throttled it. `value` is the
 -- longest wait.
 --
 -- wake_delay: the 99th percentile of all wake-to-poll latencies (as in wake_latency.sql) is more than $wake_delay_p99, of at
--- least $wake_delay_count latencies. The type is the one with the greatest sum. `value` is the percentile.
+-- least $wake_delay_count latencies. The type is the one with the greatest sum. `value` is the percentile. Not if all workers
+-- together waited for a CPU for more than $wake_delay_waiting of the time in which they were not idle (as for worker_blocked).
 --
 -- worker_blocked: a worker, observed for at least $observed (as in workers.sql, but in the range alone), was asleep inside
 -- tasks for more than $worker_blocked of that time: a warning. Short sleeps count, those inside `block_in_place` do not.
@@ -45,17 +48,42 @@
 -- of its time, and for more than $imbalance times the share of the least busy one. `value` is that ratio in thousandths.
 --
 -- pool_saturated: the blocking pool has at least $pool_threads threads with an event in the range, observed for $observed
--- together, and was busy (as in blocking_pool.sql) for more than $pool_busy of the time.
+-- together, was busy (as in blocking_pool.sql) for more than $pool_busy of the time, and ran at least twice as many jobs as it
+-- has threads: tasks with an off-CPU interval that touches the range, or a sample in it, on one of its threads. `function` is
+-- where its threads slept (for 1 ms or more) or computed for the longest time.
 --
 -- tasks_grow: at least $growth tasks of a type were spawned, and at most $growth_ended of that number ended, ended tasks of
 -- unknown type included; if `spawns` and `ends` were both recorded for at least $observed. `value` is the number of spawns.
 --
+-- threads_grow, fds_grow, memory_grow: the number of threads or of open file descriptors, or the resident memory in bytes (table
+-- `process`), rose by at least $threads_grow, $fds_grow or $memory_grow, to at least $grow_ratio times the first value, over at
+-- least $grow_time. Of the range's rows with the value, at least five, up to nine are compared: those whose number, from 0, is
+-- i * (rows - 1) / (compared - 1), rounded down. Each is greater than the one before, and from compared row
+-- (compared - 1) / 2 on the value rises at least half as fast as before it. `value` is the growth.
+--
+-- panics, cancelled_work: at least $panics tasks of a type panicked; at least $cancelled were cancelled, and these were at least
+-- $cancelled_share of the type's tasks that ended (table `ends`). `value` is their number, and the task the last of them.
+--
 -- self_waking: tasks of a type that woke themselves $self_wakes times per second or more (of the range, or of one second if
 -- it is shorter), and with at least $self_wakes_share of their wakes. `value` is the number of these wakes.
+--
+-- wake_storm: tasks of a type woke at least $wake_storm others per recorded poll of the type, and at least $wake_storm_rate per
+-- second of the time in which wakes were recorded, which is at least 100 ms; if polls were recorded for at least that time. There
+-- are at least $wake_storm_rate such wakes.
+-- `value` is the number per poll, `count` that of all wakes.
+--
+-- spawn_rate: tasks of a type were spawned at least $spawn_rate times per second of the time in which spawns were recorded,
+-- which is at least 100 ms, and per worker with an event in the range, and at least $spawn_rate times. `value` is the number
+-- per second.
 --
 -- lock_owner_asleep: tasks on workers or in the pool waited at least $lock_wait for a mutex or RwLock, and the thread that
 -- released it had slept during the wait (as in locks.sql: the holder is inferred), by the two types and the place where the
 -- holder slept. `value` is the longest wait.
+--
+-- lock_owner_busy: such waits of a type of task, whose holder did not sleep meanwhile but for the same kind of lock, that come to
+-- $lock_busy per second or more (of the range, or of one second if it is shorter). CPU samples of tasks on the threads that ended
+-- the waits, from the start of the wait or the end of their own wait for a lock on, represent at least half of the sum, and one
+-- type and function (`function`) at least half of these samples. `value` is the sum.
 --
 -- Parameters:
 --   $from              epoch_ns  start of the time range

@@ -377,7 +377,7 @@ mod blocking {
             pick(&found, &["rule", "sentence", "value", "count", "task_type"]),
             rows_of![[
                 "short_sleeps",
-                "app::sleeper slept inside polls 1300 times for less than 1 ms, 351 ms in total",
+                "app::sleeper slept inside polls 1300 times for less than 10 ms, 351 ms in total, most of it in app::sleeper (main.rs:12)",
                 351 * MS,
                 1_300,
                 "app::sleeper"

@@ -16,6 +16,7 @@ mod soak;
 mod synth;
 mod targets;
 mod test;
+mod truth;
 mod watch;
 mod words;
 
@@ -33,6 +34,7 @@ enum Command {
     Test(test::Args),
     Targets(targets::Args),
     Bench(bench::Args),
+    Truth(truth::Args),
     Soak(soak::Args),
     Synth(synth::Args),
     Fuzz(fuzz::Args),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
             Command::Test(args) => test::run(&args),
             Command::Targets(args) => targets::run(&args),
             Command::Bench(args) => bench::run(&args),
+            Command::Truth(args) => truth::run(&args),
             Command::Soak(args) => soak::run(&args),
             Command::Synth(args) => synth::run(&args),
             Command::Fuzz(args) => fuzz::run(&args),

@@ -17,6 +17,10 @@ pub(crate) fn run(Args {}: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Builds the programs of the truth table, which other builds of the examples leave out.
+pub(crate) const FAULTS: [&str; 8] =
+    ["--profile", "example", "--package", "hud-examples", "--features", "faults", "--bin", "faults"];
+
 /// A build profile.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -61,6 +65,7 @@ pub(crate) fn build_monomorphs() -> Result<PathBuf> {
 /// and the fixtures: other versions of tokio, other ways to link.
 pub(crate) fn build_all() -> Result<PathBuf> {
     let folder = build()?;
+    sh(cargo("build").args(FAULTS))?;
     let plain = folder.join("plain");
     sh(cargo("build").args(["--release", "--package", "hud-examples", "--bins"]))?;
     fs::create_dir_all(&plain)?;

@@ -213,9 +213,12 @@ impl Finding<'_> {
             Rule::CpuShare => ("hotspots", of_task()),
             Rule::Imbalance => ("workers", String::new()),
             Rule::PoolSaturated => ("blocking-pool", String::new()),
-            Rule::TasksGrow => ("task-tree", String::new()),
-            Rule::SelfWaking => ("wake-chains", String::new()),
-            Rule::LockOwnerAsleep => ("locks", String::new()),
+            Rule::TasksGrow | Rule::SpawnRate => ("task-tree", String::new()),
+            // No view has these.
+            Rule::ThreadsGrow | Rule::FdsGrow | Rule::MemoryGrow => return None,
+            Rule::Panics | Rule::CancelledWork => ("tasks", of_task()),
+            Rule::SelfWaking | Rule::WakeStorm => ("wake-chains", String::new()),
+            Rule::LockOwnerAsleep | Rule::LockOwnerBusy => ("locks", String::new()),
         })
     }
 }

@@ -13,6 +13,7 @@ use hud_analyze::{
     catalog::Catalog,
     view::{Arguments, View},
 };
+use hud_common::cockpit::Thresholds;
 use hud_common::session::{
     Clock, CoverageColumns, CoverageRow, FrameColumns, FrameRow, Manifest, ModuleColumns, ModuleRow, OffCpuColumns,
     OffCpuRow, PollColumns, PollRow, SampleColumns, SampleRow, SessionDir, SessionLock, StackColumns, StackRow,
@@ -273,7 +274,7 @@ pub fn whole() -> Arguments {
 }
 
 pub fn between(from: i64, to: i64) -> Arguments {
-    Arguments::default()
+    let of_views = Arguments::default()
         .int("from", from)
         .int("to", to)
         .int("task", None)
@@ -289,25 +290,9 @@ pub fn between(from: i64, to: i64) -> Arguments {
         .int("late", MS)
         .int("polls", 10)
         .int("hops", 4)
-        .int("depth", 64)
-        .int("long_poll", 10 * MS)
-        .int("very_long_poll", 100 * MS)
-        .int("wake_delay_p99", 5 * MS)
-        .int("wake_delay_count", 100)
-        .int("cpu_share", 400)
-        .int("short_sleeps", 30 * MS)
-        .int("worker_blocked", 500)
-        .int("imbalance", 3_000)
-        .int("imbalance_busy", 300)
-        .int("pool_busy", 950)
-        .int("pool_threads", 4)
-        .int("growth", 100)
-        .int("growth_ended", 100)
-        .int("self_wakes", 1_000)
-        .int("self_wakes_share", 500)
-        .int("lock_wait", MS)
-        .int("stuck", 1_000 * MS)
-        .int("observed", 500 * MS)
+        .int("depth", 64);
+    let of_rules = Thresholds::default();
+    Thresholds::TABLE.iter().fold(of_views, |all, threshold| all.int(threshold.name, threshold.get(&of_rules)))
 }
 
 /// The same rows, whether a view's materialized expressions read few events or too many to be materialized.

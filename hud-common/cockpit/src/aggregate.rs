@@ -259,6 +259,10 @@ impl Place<'_> {
                 sums.self_wakes += i64::from(*by == Some(*task));
             },
         );
+        // The waking task was being polled.
+        let by: Vec<(TaskId, i64)> =
+            rows.iter().filter_map(|(ts, task, by)| Some(((*by)?, *ts)).filter(|(by, _)| by != task)).collect();
+        self.tasks(&by, |(task, ts)| (*task, *ts, *ts), |sums, _| sums.waking += 1);
     }
 }
 
@@ -657,6 +661,7 @@ impl Buckets {
         sums.user = sums.user.saturating_add(user.max(0));
         sums.sys = sums.sys.saturating_add(sys.max(0));
         sums.last = sums.last.max(Some((ts, rss, threads, fds)));
+        place.partial.usages.push(super::Usage { ts, rss, threads, fds });
     }
 
     /// Adds the CPU time of other processes, from a row of `process`.

@@ -201,34 +201,48 @@ impl Scene<'_> {
 
 /// A type's short sleeps.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ShortOf {
-    pub(super) short: Short,
+struct ShortOf {
+    short: Short,
     /// The thread and task that slept most, and how long.
-    pub(super) most: Option<(i64, Reverse<Tid>, Reverse<TaskId>)>,
+    most: Option<(i64, Reverse<Tid>, Reverse<TaskId>)>,
 }
 
-/// Short sleeps that held workers, by type and attributed place, or by type only.
-pub(super) fn short_sleeps<K: Eq + core::hash::Hash>(
-    scene: &mut Scene<'_>,
-    mut key: impl FnMut(&mut super::code::Code, Option<StackId>, Option<(TypeId, &super::entities::TaskType)>) -> K,
-) -> Map<(Option<TypeId>, K), ShortOf> {
+/// Sleeps of a task, each shorter than [`INTERVAL_MIN`](super::INTERVAL_MIN), at a stack.
+pub(super) struct ShortRow {
+    pub(super) tid: Tid,
+    pub(super) task: TaskId,
+    pub(super) stack: Option<StackId>,
+    pub(super) type_id: Option<TypeId>,
+    pub(super) short: Short,
+}
+
+/// Short sleeps that held workers.
+pub(super) fn short_rows(scene: &Scene<'_>) -> Vec<ShortRow> {
     let mut rows = Vec::new();
     for (_, partial) in &scene.parts {
         for ((tid, task, stack), short) in &partial.sums.short {
             let type_id = scene.names.type_of.get(task).copied();
             let end = short.last.0.unwrap_or(i64::MIN);
             if !scene.is_in_place(*stack) && scene.keeps_worker(*tid, type_id, end, scene.is_own(*stack)) {
-                rows.push((*tid, *task, *stack, type_id, *short));
+                rows.push(ShortRow { tid: *tid, task: *task, stack: *stack, type_id, short: *short });
             }
         }
     }
+    rows
+}
+
+/// Short sleeps that held workers, by type and attributed place.
+fn short_sleeps(scene: &mut Scene<'_>) -> Map<(Option<TypeId>, PlaceNo), ShortOf> {
+    let rows = short_rows(scene);
     let names = &mut *scene.names;
     type ByTask = Map<(Tid, TaskId), Short>;
-    let mut each: Map<(Option<TypeId>, K), ByTask> = Map::default();
-    for (tid, task, stack, type_id, short) in rows {
-        let task_type = type_id.and_then(|id| Some((id, names.types.get(&id)?)));
-        let key = key(&mut names.code, stack, task_type);
-        each.entry((type_id, key)).or_default().entry((tid, task)).or_default().merge(&short);
+    let mut each: Map<(Option<TypeId>, PlaceNo), ByTask> = Map::default();
+    for ShortRow { tid, task, stack, type_id, short } in rows {
+        each.entry((type_id, names.attribute(stack, type_id)))
+            .or_default()
+            .entry((tid, task))
+            .or_default()
+            .merge(&short);
     }
     let sum = |of: ByTask| {
         let mut all = ShortOf::default();
@@ -301,7 +315,7 @@ pub(super) fn place(scene: &Scene<'_>, no: PlaceNo) -> Place {
 /// as have short sleeps whose sum exceeds the minimum of computations.
 fn culprits(scene: &mut Scene<'_>, intervals: &[Held]) -> Vec<Culprit> {
     let least = scene.query.thresholds.long_poll;
-    let short = short_sleeps(scene, |code, stack, task_type| code.attribute(stack, task_type));
+    let short = short_sleeps(scene);
     let scene = &*scene;
     let short = short.into_iter().filter(|(_, of)| of.short.asleep >= least);
     let short: Vec<Culprit> = short

@@ -61,6 +61,8 @@ pub struct Partial {
     pub in_progress: Kept<InProgress, IN_PROGRESS_PER_BUCKET>,
     /// Tasks in deadlocks, by `ts`; the first [`DEADLOCKED_PER_BUCKET`](super::DEADLOCKED_PER_BUCKET).
     pub deadlocked: Kept<super::Deadlocked, { super::DEADLOCKED_PER_BUCKET }>,
+    /// Rows of `process`, by `ts`; the first [`USAGES_PER_BUCKET`](super::USAGES_PER_BUCKET).
+    pub usages: Kept<super::Usage, { super::USAGES_PER_BUCKET }>,
 }
 
 /// Sums over any number of buckets.
@@ -135,6 +137,8 @@ pub struct TaskSums {
     pub wakes: i64,
     /// Those of them whose `waker_task_id` is the same.
     pub self_wakes: i64,
+    /// Rows of `wakes` of other tasks with it as their `waker_task_id`.
+    pub waking: i64,
     /// Polls with a `wake_delay`.
     pub delays: i64,
     /// The sum of `wake_delay` (not less than 0 each).
@@ -576,7 +580,7 @@ merge! {
     On { sum: [on], max: [reason], each: [] }
     OverheadSums { sum: [rows, probes, without_probes, cpu, bytes, events], max: [rss], each: [] }
     ProcessSums { sum: [rows, user, sys, others_rows, others, throttled], max: [last], each: [] }
-    Partial { sum: [], max: [], each: [sums, sleeps, long_polls, marks, in_progress, deadlocked] }
+    Partial { sum: [], max: [], each: [sums, sleeps, long_polls, marks, in_progress, deadlocked, usages] }
 }
 
 impl Merge for TaskSums {
@@ -589,6 +593,7 @@ impl Merge for TaskSums {
         add(&mut self.cpu, other.cpu);
         add(&mut self.wakes, other.wakes);
         add(&mut self.self_wakes, other.self_wakes);
+        add(&mut self.waking, other.waking);
         add(&mut self.delays, other.delays);
         add(&mut self.delay, other.delay);
         add(&mut self.spawned, other.spawned);
@@ -732,12 +737,14 @@ impl Partial {
         self.marks.settle();
         self.in_progress.settle();
         self.deadlocked.settle();
+        self.usages.settle();
     }
 
     /// Number of entries, as a measure of memory.
     pub fn len(&self) -> usize {
         let lists = [self.sleeps.items.len(), self.long_polls.items.len(), self.marks.items.len()];
-        self.sums.len() + lists.iter().sum::<usize>() + self.in_progress.items.len() + self.deadlocked.items.len()
+        let few = [self.in_progress.items.len(), self.deadlocked.items.len(), self.usages.items.len()];
+        self.sums.len() + lists.iter().chain(&few).sum::<usize>()
     }
 
     /// Whether there is none.

@@ -29,15 +29,31 @@ pub enum Rule {
     PoolSaturated,
     /// Tasks of a type were spawned and did not end.
     TasksGrow,
+    /// The number of threads grew.
+    ThreadsGrow,
+    /// The number of open file descriptors grew.
+    FdsGrow,
+    /// Resident memory grew.
+    MemoryGrow,
+    /// Tasks panicked.
+    Panics,
+    /// Tasks were cancelled before they completed.
+    CancelledWork,
     /// A task woke itself repeatedly.
     SelfWaking,
+    /// Tasks woke many others in each poll.
+    WakeStorm,
+    /// Very many tasks were spawned.
+    SpawnRate,
     /// A task waited for a lock whose owner was asleep.
     LockOwnerAsleep,
+    /// A task waited for a lock whose owner was computing.
+    LockOwnerBusy,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 14] = [
+    pub const ALL: [Rule; 22] = [
         Rule::StuckThread,
         Rule::StuckPoll,
         Rule::LockCycle,
@@ -50,8 +66,16 @@ impl Rule {
         Rule::Imbalance,
         Rule::PoolSaturated,
         Rule::TasksGrow,
+        Rule::ThreadsGrow,
+        Rule::FdsGrow,
+        Rule::MemoryGrow,
+        Rule::Panics,
+        Rule::CancelledWork,
         Rule::SelfWaking,
+        Rule::WakeStorm,
+        Rule::SpawnRate,
         Rule::LockOwnerAsleep,
+        Rule::LockOwnerBusy,
     ];
 
     /// The rule's name, in the session and in SQL.
@@ -69,8 +93,16 @@ impl Rule {
             Rule::Imbalance => "imbalance",
             Rule::PoolSaturated => "pool_saturated",
             Rule::TasksGrow => "tasks_grow",
+            Rule::ThreadsGrow => "threads_grow",
+            Rule::FdsGrow => "fds_grow",
+            Rule::MemoryGrow => "memory_grow",
+            Rule::Panics => "panics",
+            Rule::CancelledWork => "cancelled_work",
             Rule::SelfWaking => "self_waking",
+            Rule::WakeStorm => "wake_storm",
+            Rule::SpawnRate => "spawn_rate",
             Rule::LockOwnerAsleep => "lock_owner_asleep",
+            Rule::LockOwnerBusy => "lock_owner_busy",
         }
     }
 
@@ -94,8 +126,16 @@ impl Rule {
             Rule::Imbalance => "Workers unevenly loaded",
             Rule::PoolSaturated => "Blocking pool saturated",
             Rule::TasksGrow => "Tasks spawned and not ended",
+            Rule::ThreadsGrow => "Number of threads grows",
+            Rule::FdsGrow => "Open file descriptors grow",
+            Rule::MemoryGrow => "Memory grows",
+            Rule::Panics => "Tasks panicked",
+            Rule::CancelledWork => "Tasks cancelled before they completed",
             Rule::SelfWaking => "Task wakes itself",
+            Rule::WakeStorm => "Tasks wake many others at once",
+            Rule::SpawnRate => "Tasks spawned at a high rate",
             Rule::LockOwnerAsleep => "Lock held while asleep",
+            Rule::LockOwnerBusy => "Lock held while computing",
         }
     }
 
@@ -111,7 +151,14 @@ impl Rule {
             Rule::Imbalance => "ratio",
             Rule::PoolSaturated => "busy",
             Rule::TasksGrow => "spawned",
+            Rule::LockOwnerBusy => "waiting",
+            Rule::ThreadsGrow | Rule::FdsGrow => "growth",
+            Rule::MemoryGrow => "growth in bytes",
+            Rule::Panics => "panics",
+            Rule::CancelledWork => "cancelled",
             Rule::SelfWaking => "wakes by itself",
+            Rule::SpawnRate => "spawns per second",
+            Rule::WakeStorm => "wakes per poll",
         }
     }
 
@@ -119,12 +166,18 @@ impl Rule {
     pub const fn counted(self) -> Option<&'static str> {
         Some(match self {
             Rule::StuckThread | Rule::StuckPoll | Rule::LongPoll | Rule::CpuStarved => "poll",
-            Rule::WakeDelay => "wake",
+            Rule::WakeDelay | Rule::WakeStorm => "wake",
             Rule::CpuShare => "sample",
             Rule::ShortSleeps => "sleep",
-            Rule::LockCycle | Rule::TasksGrow | Rule::SelfWaking => "task",
-            Rule::LockOwnerAsleep => "wait",
-            Rule::WorkerBlocked | Rule::Imbalance | Rule::PoolSaturated => return None,
+            Rule::LockCycle | Rule::TasksGrow | Rule::CancelledWork | Rule::SelfWaking | Rule::SpawnRate => "task",
+            Rule::Panics => "panic",
+            Rule::LockOwnerAsleep | Rule::LockOwnerBusy => "wait",
+            Rule::WorkerBlocked
+            | Rule::Imbalance
+            | Rule::PoolSaturated
+            | Rule::ThreadsGrow
+            | Rule::FdsGrow
+            | Rule::MemoryGrow => return None,
         })
     }
 
@@ -173,6 +226,29 @@ impl Rule {
             }
             Rule::SelfWaking => {
                 "a future that wakes itself in every poll spins: let it await an event or a timer instead"
+            }
+            Rule::LockOwnerBusy => {
+                "compute before the lock is taken or after it is released, or divide the data among several locks"
+            }
+            Rule::ThreadsGrow => {
+                "find the code that starts threads that never end: use the blocking pool, or a fixed number of threads"
+            }
+            Rule::FdsGrow => "find files and sockets that are never closed: /proc/PID/fd lists them",
+            Rule::MemoryGrow => {
+                "look for a collection or queue that is only added to, or for tasks that do not end; a heap profiler shows \
+                 what was allocated"
+            }
+            Rule::Panics => {
+                "read the panic messages on the standard error of the program; the work of a task that panicked is lost"
+            }
+            Rule::CancelledWork => {
+                "the work that they did is lost: give them more time, do less in each, or abort them before they begin"
+            }
+            Rule::WakeStorm => {
+                "each wake is a poll: wake only tasks that have something to do (notify_one), or send several messages at once"
+            }
+            Rule::SpawnRate => {
+                "each spawn allocates and queues: give a task more to do, or hand items to a few long-lived tasks by a channel"
             }
             Rule::LockOwnerAsleep => {
                 "do not sleep or block while holding the lock, or hold a tokio::sync lock across it"

@@ -3,18 +3,22 @@
 //! The only implementation of the rules: the cockpit, the recorder and `hud-analyze findings` all run it. A rule reports only
 //! where the streams that it needs were recorded; none of them treats the absence of rows as evidence.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use hud_units::{duration, round_duration, share as percent};
 
 use super::{
     Cause, Coverage, Distribution, Finding, Histogram, InProgress, Jump, MOST_ROWS, Map, Merge as _, Place, PollState,
-    PollSums, Role, Rule, Sleep, Status, TaskId, TaskKind, Thread, Tid, TypeId, Value, Worker, Workers,
+    PollSums, Role, Rule, StackId, Status, TaskId, TaskKind, Thread, Tid, TypeId, Value, Worker, Workers,
     blocking::{Held, place, stack_within},
     code::PlaceNo,
-    deadlocks,
+    deadlocks, endings, growth, lock_owners,
     scene::{self, Scene},
     sentence::{code, evidence, name_of},
+    short_sleeps, storms,
 };
 use crate::wire::Stream;
 
@@ -28,17 +32,21 @@ pub(super) fn findings(
     found.extend(deadlocks::findings(scene));
     found.extend(long_polls(scene, intervals));
     found.extend(cpu_shares(scene));
-    found.extend(short_sleeps(scene));
+    found.extend(short_sleeps::findings(scene));
     found.extend(cpu_starved(scene));
-    found.extend(wake_delay(scene));
+    found.extend(wake_delay(scene, workers));
     for runtime in &workers.runtimes {
         found.extend(runtime.workers.iter().filter_map(|worker| blocked(scene, worker, intervals)));
         found.extend(imbalance(scene, &runtime.workers));
     }
     found.extend(pool(scene, workers));
-    found.extend(growth(scene, coverage));
-    found.extend(self_wakers(scene));
-    found.extend(locks(scene));
+    found.extend(growth::tasks(scene, coverage));
+    found.extend(growth::resources(scene));
+    found.extend(endings::findings(scene));
+    found.extend(storms::self_waking(scene));
+    found.extend(storms::waking(scene, coverage));
+    found.extend(storms::spawning(scene, workers, coverage));
+    found.extend(lock_owners::findings(scene));
     // The first evidence is the figure that the rule compared with its threshold.
     let weight = |f: &Finding| f.evidence.first().map(|e| e.value);
     found.sort_by(|a, b| {
@@ -53,9 +61,13 @@ fn stuck(scene: &mut Scene<'_>) -> Vec<Finding> {
     let least = scene.query.thresholds.stuck;
     let newest = scene.last_observed();
     let mut groups: BTreeMap<(Rule, Option<TypeId>, Place), Vec<InProgress>> = BTreeMap::new();
-    // A thread that waits for a CPU is held up by others.
-    let is_held = |p: &InProgress| !p.has_ended && !p.is_estimated && p.state != PollState::Runnable;
-    for poll in newest.into_values().filter(|p| is_held(p) && p.lasted > least) {
+    // A thread that waits for a CPU is held up by others, unless it has computed for that long meanwhile.
+    let is_held = |p: &InProgress| {
+        let has_computed = || computed(scene, p) > least;
+        !p.has_ended && !p.is_estimated && (p.state != PollState::Runnable || has_computed())
+    };
+    let held: Vec<InProgress> = newest.into_values().filter(|p| p.lasted > least && is_held(p)).collect();
+    for poll in held {
         let type_id = poll.type_id.or(scene.names.type_of.get(&poll.task).copied());
         let begin = poll.ts.saturating_sub(poll.lasted);
         let stack = match poll.state {
@@ -102,6 +114,15 @@ fn stuck(scene: &mut Scene<'_>) -> Vec<Finding> {
         })
     });
     found.collect()
+}
+
+/// The CPU time of a poll in progress by its samples: of n samples, n - 1 count.
+fn computed(scene: &Scene<'_>, poll: &InProgress) -> i64 {
+    let begin = poll.ts.saturating_sub(poll.lasted);
+    let marks = scene.parts.iter().flat_map(|(_, partial)| partial.marks.items());
+    let of = marks.filter(|m| m.tid == poll.tid && m.task == poll.task && (begin..poll.ts).contains(&m.ts));
+    let (count, sum) = of.fold((0_i64, 0_i64), |(count, sum), m| (count + 1, sum.saturating_add(m.weight)));
+    sum.saturating_mul(count.saturating_sub(1)) / count.max(1)
 }
 
 /// A thread for a sentence: `worker 0 (4711)`.
@@ -172,45 +193,6 @@ fn cpu_shares(scene: &mut Scene<'_>) -> Vec<Finding> {
         });
     }
     found
-}
-
-/// Types of task whose short sleeps inside polls add up.
-fn short_sleeps(scene: &mut Scene<'_>) -> Vec<Finding> {
-    let short = super::blocking::short_sleeps(scene, |_, _, _| ());
-    let scene = &*scene;
-    let (least, window) = (scene.query.thresholds.short_sleeps, scene.window.dur().max(1_000_000_000));
-    let found = short.into_iter().filter_map(|((type_id, ()), of)| {
-        let short = of.short;
-        if i128::from(short.asleep) * 1_000_000_000 < i128::from(least) * i128::from(window) {
-            return None;
-        }
-        Some(Finding {
-            rule: Rule::ShortSleeps,
-            severity: Status::Caution,
-            sentence: format!(
-                "{} slept inside polls {} times for less than 1 ms, {} in total",
-                name_of(scene, type_id),
-                short.sleeps,
-                duration(short.asleep)
-            ),
-            evidence: std::vec![
-                evidence("asleep", Value::Nanos(short.asleep), Some(Value::Nanos(least))),
-                evidence("sleeps", Value::Count(short.sleeps), None),
-                evidence("longest", Value::Nanos(short.longest), None),
-            ],
-            place: None,
-            count: Some(short.sleeps),
-            total: Some(short.asleep),
-            jump: Jump {
-                task: of.most.map(|(.., Reverse(task))| task),
-                task_type: type_id,
-                tid: of.most.map(|(_, Reverse(tid), _)| tid),
-                ts: None,
-            },
-            is_estimated: short.summed > 0,
-        })
-    });
-    found.collect()
 }
 
 /// Polls that held their worker for longer than the thresholds, by type; if no poll was recorded, sleeps inside a task. Time
@@ -354,9 +336,16 @@ fn is_polled(scene: &Scene<'_>, held: &Held) -> bool {
     scene.parts.iter().skip_while(|(bucket, _)| *bucket < from).any(|(_, p)| p.long_polls.items().iter().any(around))
 }
 
-/// The 99th percentile of the wake-to-poll latencies of all tasks, and the type with the greatest sum of them.
-fn wake_delay(scene: &Scene<'_>) -> Option<Finding> {
+/// The 99th percentile of the wake-to-poll latencies of all tasks, and the type with the greatest sum of them. Not if the
+/// workers themselves waited for CPUs: then the machine delays the tasks.
+fn wake_delay(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
     let thresholds = scene.query.thresholds;
+    let mut load = super::Load::default();
+    workers.runtimes.iter().flat_map(|runtime| &runtime.workers).for_each(|worker| load.add(&worker.load));
+    let wanted = load.observed().saturating_sub(load.idle);
+    if load.waiting.saturating_mul(1000) > thresholds.wake_delay_waiting.saturating_mul(wanted) {
+        return None;
+    }
     let is_task = |id: Option<TypeId>| scene.names.kind_of_type(id) == TaskKind::Task;
     let mut counts = super::Counts::default();
     scene.total.delays.iter().filter(|(id, _)| is_task(**id)).for_each(|(_, of)| counts.merge(of));
@@ -458,7 +447,9 @@ fn imbalance(scene: &Scene<'_>, workers: &[Worker]) -> Option<Finding> {
     })
 }
 
-fn pool(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
+/// A pool whose threads are all busy, one job after another. Threads that each have one job, such as a loop that receives from
+/// a channel, are busy too, but no other job waits for them.
+fn pool(scene: &mut Scene<'_>, workers: &Workers) -> Option<Finding> {
     let thresholds = scene.query.thresholds;
     let pool = &workers.pool;
     let share = pool.load.share(pool.load.observed().saturating_sub(pool.load.idle));
@@ -467,19 +458,29 @@ fn pool(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
     if threads < thresholds.pool_threads || share <= thresholds.pool_busy || !is_observed {
         return None;
     }
+    let of_pool = |tid: Tid, task: Option<TaskId>| task.filter(|_| scene.role(tid) == Role::Blocking);
+    let away = scene.total.away.keys().filter_map(|(tid, task)| of_pool(*tid, *task));
+    let runs = scene.total.runs.keys().filter_map(|(tid, task)| of_pool(*tid, *task));
+    let jobs = i64::try_from(away.chain(runs).collect::<BTreeSet<_>>().len()).unwrap_or(i64::MAX);
+    if jobs < threads.saturating_mul(2) {
+        return None;
+    }
+    let place = pool_place(scene);
+    let most = place.as_ref().map(|place| format!(", most of it in {}", code(place))).unwrap_or_default();
     Some(Finding {
         rule: Rule::PoolSaturated,
         severity: Status::Caution,
         sentence: format!(
-            "the {} threads of the blocking pool were busy for {} of the time",
+            "the {} threads of the blocking pool were busy for {} of the time{most}",
             pool.threads,
             percent(share)
         ),
         evidence: std::vec![
             evidence("busy", Value::Share(share), Some(Value::Share(thresholds.pool_busy))),
             evidence("threads", Value::Count(threads), None),
+            evidence("jobs", Value::Count(jobs), None),
         ],
-        place: None,
+        place,
         count: None,
         total: None,
         jump: Jump { tid: pool.workers.first().map(|w| w.tid), ..Jump::default() },
@@ -487,195 +488,21 @@ fn pool(scene: &Scene<'_>, workers: &Workers) -> Option<Finding> {
     })
 }
 
-/// Types of task that are spawned and do not end.
-fn growth(scene: &Scene<'_>, coverage: &Coverage) -> Vec<Finding> {
-    let thresholds = scene.query.thresholds;
-    let on = |stream| coverage.of(stream).map_or(0, |s| s.on);
-    let watched = on(Stream::Spawns).min(on(Stream::Ends));
-    if watched < thresholds.observed {
-        return Vec::new();
-    }
-    // Spawned and ended.
-    let mut types: BTreeMap<Option<TypeId>, (i64, i64)> = BTreeMap::new();
-    for (task, sums) in &scene.total.tasks {
-        if sums.spawned == 0 && sums.ended.is_none() {
-            continue;
-        }
-        let type_id = scene.names.type_of.get(task).copied();
-        if scene.names.kind_of_type(type_id) != TaskKind::Worker {
-            let of = types.entry(type_id).or_default();
-            *of = (of.0.saturating_add(sums.spawned), of.1.saturating_add(sums.ended.is_some().into()));
-        }
-    }
-    // A task of unknown type that ended may be of any type.
-    let untyped = types.remove(&None).map_or(0, |(_, ended)| ended);
-    let is_growing = |(_, (spawned, ended)): &(Option<TypeId>, (i64, i64))| {
-        let most = spawned.saturating_mul(thresholds.growth_ended);
-        *spawned >= thresholds.growth && ended.saturating_add(untyped).saturating_mul(1000) <= most
-    };
-    let types = types.into_iter().filter(is_growing);
-    let found = types.map(|(type_id, (spawned, ended))| Finding {
-        rule: Rule::TasksGrow,
-        severity: Status::Caution,
-        sentence: format!(
-            "{spawned} tasks of {} were spawned in the {} in which spawns and ends were recorded, {ended} ended",
-            name_of(scene, type_id),
-            duration(watched)
-        ),
-        evidence: std::vec![
-            evidence("spawned", Value::Count(spawned), Some(Value::Count(thresholds.growth))),
-            evidence("ended", Value::Count(ended), None),
-            evidence("ended, of unknown type", Value::Count(untyped), None),
-            evidence("watched", Value::Nanos(watched), None),
-        ],
-        place: None,
-        count: Some(spawned),
-        total: None,
-        jump: Jump { task_type: type_id, ..Jump::default() },
-        is_estimated: false,
-    });
-    found.collect()
-}
-
-fn self_wakers(scene: &Scene<'_>) -> Vec<Finding> {
-    let thresholds = scene.query.thresholds;
-    // Of the whole range: time in which wakes were not recorded only raises the limit.
-    let least = thresholds.self_wakes.saturating_mul(scene.window.dur().max(1_000_000_000)) / 1_000_000_000;
-    #[derive(Default)]
-    struct Spin {
-        wakes: i64,
-        tasks: i64,
-        most: Option<(i64, Reverse<TaskId>)>,
-    }
-    let mut types: Map<Option<TypeId>, Spin> = Map::default();
-    for (id, sums) in &scene.total.tasks {
-        let is_self_waking = sums.self_wakes >= least.max(1)
-            && sums.self_wakes.saturating_mul(1000) >= sums.wakes.saturating_mul(thresholds.self_wakes_share);
-        if is_self_waking && scene.is_task(*id) {
-            let of = types.entry(scene.names.type_of.get(id).copied()).or_default();
-            of.wakes.merge(&sums.self_wakes);
-            of.tasks += 1;
-            of.most = of.most.max(Some((sums.self_wakes, Reverse(*id))));
-        }
-    }
-    let mut found = Vec::new();
-    for (type_id, Spin { wakes, tasks, most }) in types {
-        let Some((_, Reverse(task))) = most else { continue };
-        let name = scene.type_ref(type_id).map_or_else(|| "unknown type".into(), |t| t.name);
-        found.push(Finding {
-            rule: Rule::SelfWaking,
-            severity: Status::Caution,
-            sentence: match tasks {
-                1 => format!("a task of {name} woke itself {wakes} times"),
-                _ => format!("{tasks} tasks of {name} woke themselves {wakes} times"),
-            },
-            evidence: std::vec![
-                evidence("wakes by itself", Value::Count(wakes), Some(Value::Count(least))),
-                evidence("tasks", Value::Count(tasks), None),
-            ],
-            place: None,
-            count: Some(tasks),
-            total: None,
-            jump: Jump { task: Some(task), task_type: type_id, ..Jump::default() },
-            is_estimated: false,
-        });
-    }
-    found
-}
-
-/// Frames from the leaf that are searched for a lock.
-const LOCK_FRAMES: usize = 16;
-
-/// Tasks asleep for a lock and woken by a thread that itself slept inside a task during the wait, and not for a lock: its
-/// task is the inferred holder.
-fn locks(scene: &mut Scene<'_>) -> Vec<Finding> {
-    #[derive(Default)]
-    struct Wait {
-        count: i64,
-        sum: i64,
-        longest: Option<(i64, Reverse<i64>, Tid, TaskId)>,
-    }
-    let least = scene.query.thresholds.lock_wait;
-    let mut sleeps: Map<Tid, Vec<Sleep>> = Map::default();
+/// The code in which the pool's threads slept or computed for the longest time.
+fn pool_place(scene: &mut Scene<'_>) -> Option<Place> {
+    let mut rows: Vec<(TaskId, Option<StackId>, i64)> = Vec::new();
     for (_, partial) in &scene.parts {
-        for sleep in partial.sleeps.items().iter().filter(|s| scene.names.kind(s.task) != TaskKind::Worker) {
-            sleeps.entry(sleep.tid).or_default().push(*sleep);
-        }
+        let sleeps = partial.sleeps.items().iter().map(|s| (s.tid, s.task, s.stack, s.dur));
+        let marks = partial.marks.items().iter().map(|m| (m.tid, m.task, m.stack, m.weight));
+        let of_pool = sleeps.chain(marks).filter(|(tid, ..)| scene.role(*tid) == Role::Blocking);
+        rows.extend(of_pool.map(|(_, task, stack, time)| (task, stack, time)));
     }
-    sleeps.values_mut().for_each(|of| of.sort_unstable_by_key(|s| (s.ts, s.dur)));
-    let mut waits: Map<(Option<TypeId>, Option<TypeId>, PlaceNo), Wait> = Map::default();
-    for sleep in sleeps.values().flatten().filter(|s| s.dur >= least) {
-        if scene.role(sleep.tid) == Role::Other || !scene.is_task(sleep.task) || !is_lock(scene, sleep) {
-            continue;
-        }
-        let end = sleep.ts.saturating_add(sleep.dur);
-        let Some(owners) = sleep.waker.and_then(|tid| sleeps.get(&tid)) else { continue };
-        // A thread's sleeps do not overlap: the last one before the end of the wait.
-        let before = owners.partition_point(|o| o.ts < end);
-        let owner = before.checked_sub(1).and_then(|last| owners.get(last)).copied();
-        let is_over = |o: &Sleep| {
-            o.tid != sleep.tid && o.ts.saturating_add(o.dur) > sleep.ts && o.ts.saturating_add(o.dur) <= end
-        };
-        let Some(owner) = owner.filter(|o| is_over(o) && !is_waiting(scene, o)) else { continue };
-        let owner_type = scene.names.type_of.get(&owner.task).copied();
-        let blamed = scene.names.attribute(owner.stack, owner_type);
-        let wait = waits.entry((scene.names.type_of.get(&sleep.task).copied(), owner_type, blamed)).or_default();
-        wait.count += 1;
-        wait.sum = wait.sum.saturating_add(sleep.dur);
-        wait.longest = wait.longest.max(Some((sleep.dur, Reverse(sleep.ts), sleep.tid, sleep.task)));
+    let mut places: Map<PlaceNo, i64> = Map::default();
+    for (task, stack, time) in rows {
+        let type_id = scene.names.type_of.get(&task).copied();
+        places.entry(scene.names.attribute(stack, type_id)).or_default().merge(&time);
     }
-    let mut found = Vec::new();
-    for ((type_id, owner, blamed), wait) in waits {
-        let Some((dur, Reverse(ts), tid, task)) = wait.longest else { continue };
-        let place = place(scene, blamed);
-        found.push(Finding {
-            rule: Rule::LockOwnerAsleep,
-            severity: Status::Caution,
-            sentence: format!(
-                "{} waited {}{} for a lock whose holder, {}, slept in {}",
-                name_of(scene, type_id),
-                if wait.count > 1 { format!("{} times, longest ", wait.count) } else { String::new() },
-                duration(dur),
-                name_of(scene, owner),
-                code(&place)
-            ),
-            evidence: std::vec![
-                evidence("longest", Value::Nanos(dur), Some(Value::Nanos(least))),
-                evidence("waits", Value::Count(wait.count), None),
-                evidence("total", Value::Nanos(wait.sum), None),
-            ],
-            place: Some(place),
-            count: Some(wait.count),
-            total: Some(wait.sum),
-            jump: Jump { task: Some(task), task_type: type_id, tid: Some(tid), ts: Some(ts) },
-            is_estimated: false,
-        });
-    }
-    found
-}
-
-/// Whether a sleep's stack shows that it waits for a mutex or RwLock.
-fn is_lock(scene: &Scene<'_>, sleep: &Sleep) -> bool {
-    lock_names(scene, sleep, |name| {
-        ["mutex", "rwlock", "lock_contended", "lock_slow"].iter().any(|lock| name.contains(lock))
-            && !name.contains("condvar")
-    })
-}
-
-/// Whether it shows a wait for another thread to release a lock, or to notify this one. A parked thread may hold a lock.
-fn is_waiting(scene: &Scene<'_>, sleep: &Sleep) -> bool {
-    let has = |words: &[&str]| lock_names(scene, sleep, |name| words.iter().any(|word| name.contains(word)));
-    has(&["mutex", "rwlock", "lock_contended", "lock_slow", "semaphore", "condvar"])
-        || (has(&["futex"]) && !has(&["park"]))
-}
-
-/// Whether one of the searched function names, in lower case, is of a kind.
-fn lock_names(scene: &Scene<'_>, sleep: &Sleep, is: impl Fn(&str) -> bool) -> bool {
-    let code = &scene.names.code;
-    let frames = code.walked(sleep.stack).map(|w| w.frames.as_slice()).unwrap_or_default();
-    frames
-        .iter()
-        .take(LOCK_FRAMES)
-        .filter_map(|no| code.place(*no))
-        .any(|place| is(&place.function.to_ascii_lowercase()))
+    let code_of = &scene.names.code;
+    let most = places.into_iter().max_by_key(|(number, time)| (*time, Reverse(code_of.place(*number).cloned())))?;
+    Some(place(scene, most.0))
 }

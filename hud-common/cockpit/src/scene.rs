@@ -44,6 +44,11 @@ impl Scene<'_> {
         self.names.kind(id) == TaskKind::Task
     }
 
+    /// Whether it is known to be a type of task.
+    pub(super) fn is_type_of_task(&self, id: TypeId) -> bool {
+        self.names.types.get(&id).is_some_and(|of| of.kind == TaskKind::Task)
+    }
+
     /// Whether an interval of a task of this type, up to `end`, held a worker: the thread had not passed its core to another one
     /// for `block_in_place`. A task of unknown type may be a worker's idle loop, or work of the pool: it counts only on a
     /// worker's thread, and if it `is_code`, own code or a recorded poll.

@@ -87,9 +87,11 @@ thresholds! {
     wake_delay_p99: Nanos = 5 * MILLI,
     /// minimum number of latencies for a percentile
     wake_delay_count: Count = 100,
+    /// maximum share of their busy time that workers may wait for a CPU if latency is judged, in thousandths
+    wake_delay_waiting: Thousandths = 200,
     /// maximum share of a worker's time that one task may compute while polls are not recorded, in thousandths
     cpu_share: Thousandths = 400,
-    /// maximum time per second that sleeps inside polls, each shorter than 1 ms, of one type of task may take
+    /// maximum time per second that sleeps inside polls, none longer than `long_poll`, of one type of task may take
     short_sleeps: Nanos = 30 * MILLI,
     /// maximum share of its time that a worker may be asleep inside polls, in thousandths
     worker_blocked: Thousandths = 500,
@@ -105,12 +107,36 @@ thresholds! {
     growth: Count = 100,
     /// maximum number of ends as a share of these spawns, in thousandths
     growth_ended: Thousandths = 100,
+    /// minimum growth of the number of threads
+    threads_grow: Count = 20,
+    /// minimum growth of the number of open file descriptors
+    fds_grow: Count = 50,
+    /// minimum growth of resident memory, in bytes
+    memory_grow: Count = 16 << 20,
+    /// minimum ratio of the last to the first value of a quantity that grows, in thousandths
+    grow_ratio: Thousandths = 1_250,
+    /// minimum time for which it grows
+    grow_time: Nanos = 3_500 * MILLI,
+    /// minimum number of tasks of a type that panicked
+    panics: Count = 1,
+    /// minimum number of tasks of a type that were cancelled
+    cancelled: Count = 50,
+    /// minimum share of these in the type's tasks that ended, in thousandths
+    cancelled_share: Thousandths = 500,
     /// maximum number of wakes of a task by itself, per second
     self_wakes: Count = 1_000,
     /// minimum share of these in the task's wakes, in thousandths
     self_wakes_share: Thousandths = 500,
+    /// minimum number of other tasks that a type's tasks wake per poll
+    wake_storm: Count = 100,
+    /// minimum number of these wakes per second
+    wake_storm_rate: Count = 5_000,
+    /// minimum number of tasks of a type that are spawned per second and worker
+    spawn_rate: Count = 10_000,
     /// duration of a wait for a lock whose holder slept, at least 1 ms
     lock_wait: Nanos = MILLI,
+    /// maximum time per second that tasks of a type may wait for locks whose holders compute
+    lock_busy: Nanos = 30 * MILLI,
     /// duration of a poll in progress, or of a deadlock of tasks, that is a warning
     stuck: Nanos = 1_000 * MILLI,
     /// minimum time for which a thread or a stream was observed

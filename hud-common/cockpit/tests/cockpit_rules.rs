@@ -493,13 +493,23 @@ fn a_pool_without_a_free_thread() {
         .names
         .types
         .insert(TypeId(3), TaskType { name: "app::blocking".into(), file: None, line: None, kind: TaskKind::Blocking });
+    assert_eq!(program.findings(), [], "one job may be a loop that keeps its thread");
+    (0..7).for_each(|n| program.asleep(200 + n % 3, Some(40 + i64::from(n)), 100 * MS * i64::from(n), 50 * MS));
     let found = program.found(Rule::PoolSaturated).unwrap();
     assert_eq!(found.severity, Status::Caution);
-    assert_eq!(found.sentence, "the 4 threads of the blocking pool were busy for 100 % of the time");
+    assert_eq!(
+        found.sentence,
+        "the 4 threads of the blocking pool were busy for 100 % of the time, most of it in app::own (own.rs:7)"
+    );
     assert_eq!(
         evidence(&found),
-        [("busy", Value::Share(1_000), Some(Value::Share(950))), ("threads", Value::Count(4), None)]
+        [
+            ("busy", Value::Share(1_000), Some(Value::Share(950))),
+            ("threads", Value::Count(4), None),
+            ("jobs", Value::Count(8), None)
+        ]
     );
+    assert_eq!(found.place.as_ref().and_then(|place| place.line), Some(7));
     assert!(found.jump.tid.is_some_and(|tid| (200..204).contains(&tid.0)), "{found:?}");
     // One that waits for work: the pool has room.
     program.alive(204, 0, SECOND);
@@ -565,6 +575,90 @@ fn tasks_that_only_grow_in_number() {
     let outcome = TaskOutcome::Completed;
     (0..190).for_each(|n| program.buckets.end(TaskId(5_000 + n), Ended { ts: T0 + SECOND, outcome }));
     assert_eq!(program.findings(), [], "tasks of unknown type ended");
+}
+
+#[test]
+fn resources_that_grow_steadily() {
+    let run = |values: &[i32], spacing: i64| {
+        let mut program = Program::new();
+        program.thresholds.grow_time = SECOND;
+        for (at, value) in (0..).zip(values) {
+            let (rss, fds) = (i64::from(*value) << 20, Some(2 * value));
+            program.buckets.process(T0 + at * spacing, 0, 0, rss, *value, fds);
+        }
+        program
+    };
+    let mut program = run(&[10, 20, 30, 40, 50], 300 * MS);
+    let found = program.found(Rule::ThreadsGrow).unwrap();
+    assert_eq!(found.severity, Status::Caution);
+    assert_eq!(found.sentence, "the number of threads rose steadily from 10 to 50 in 1.20 s");
+    assert_eq!(
+        evidence(&found),
+        [
+            ("growth", Value::Count(40), Some(Value::Count(20))),
+            ("time", Value::Nanos(1_200 * MS), Some(Value::Nanos(SECOND)))
+        ]
+    );
+    let found = program.found(Rule::FdsGrow).unwrap();
+    assert_eq!(found.sentence, "the number of open file descriptors rose steadily from 20 to 100 in 1.20 s");
+    let found = program.found(Rule::MemoryGrow).unwrap();
+    assert_eq!(found.sentence, "resident memory rose steadily from 10.5 MB to 52.4 MB in 1.20 s");
+    assert_eq!(found.evidence[0].value, Value::Count(40 << 20));
+
+    assert_eq!(run(&[10, 20, 30, 40], 400 * MS).findings(), [], "four rows are too few");
+    assert_eq!(run(&[10, 20, 30, 40, 50], 200 * MS).findings(), [], "too short a time");
+    assert_eq!(run(&[10, 20, 30, 30, 50], 300 * MS).findings(), [], "with a pause");
+    assert_eq!(run(&[10, 30, 50, 54, 58], 300 * MS).findings(), [], "ever more slowly: a program that warms up");
+    assert_eq!(run(&[210, 220, 230, 240, 250], 300 * MS).findings(), [], "a fifth of what was there");
+    assert_eq!(run(&[1, 2, 3, 4, 5], 300 * MS).findings(), [], "a few");
+    // Of many rows nine are compared: a pause between two of them does not count.
+    let mut rows: Vec<i32> = (0..17).map(|n| 10 + 3 * n).collect();
+    rows[3] = rows[2];
+    assert!(run(&rows, 100 * MS).found(Rule::ThreadsGrow).is_some());
+    rows[4] = rows[2];
+    assert_eq!(run(&rows, 100 * MS).found(Rule::ThreadsGrow), None);
+}
+
+#[test]
+fn tasks_that_do_not_complete() {
+    let run = |outcomes: &[(TaskOutcome, i64)]| {
+        let mut program = Program::new();
+        let mut id = 1_000;
+        for (outcome, count) in outcomes {
+            for _ in 0..*count {
+                program.names.add_type_of(TaskId(id), TypeId(2));
+                program.buckets.end(TaskId(id), Ended { ts: T0 + id * MS, outcome: *outcome });
+                id += 1;
+            }
+        }
+        program
+    };
+    let (completed, cancelled, panicked) = (TaskOutcome::Completed, TaskOutcome::Cancelled, TaskOutcome::Panicked);
+    assert_eq!(run(&[(completed, 200), (cancelled, 49)]).findings(), []);
+    let found = run(&[(completed, 2), (panicked, 3)]).found(Rule::Panics).unwrap();
+    assert_eq!(found.severity, Status::Caution);
+    assert_eq!(found.sentence, "3 of 5 tasks of app::type_2 that ended panicked");
+    assert_eq!(
+        evidence(&found),
+        [("panics", Value::Count(3), Some(Value::Count(1))), ("ended", Value::Count(5), None)]
+    );
+    let last = Jump { task: Some(TaskId(1_004)), task_type: Some(TypeId(2)), ts: Some(T0 + 1_004 * MS), tid: None };
+    assert_eq!(found.jump, last);
+
+    let found = run(&[(completed, 40), (cancelled, 50)]).found(Rule::CancelledWork).unwrap();
+    assert_eq!(found.sentence, "50 of 90 tasks of app::type_2 that ended were cancelled before they completed");
+    assert_eq!(
+        evidence(&found),
+        [("cancelled", Value::Count(50), Some(Value::Count(50))), ("ended", Value::Count(90), None)]
+    );
+    assert_eq!(run(&[(completed, 51), (cancelled, 50)]).findings(), [], "less than half of those that ended");
+    assert_eq!(run(&[(cancelled, 49)]).findings(), [], "a few");
+    // Work of the blocking pool has no await at which it could be cancelled.
+    let mut program = run(&[(cancelled, 50), (panicked, 1)]);
+    let file = None;
+    let of_pool = TaskType { name: "app::blocking".into(), file, line: None, kind: TaskKind::Blocking };
+    program.names.types.insert(TypeId(2), of_pool);
+    assert_eq!(program.findings(), []);
 }
 
 #[test]
@@ -653,13 +747,81 @@ fn a_lock_whose_owner_sleeps() {
 }
 
 #[test]
+fn a_lock_whose_owner_computes() {
+    let frame = |function: &str, origin| Frame {
+        function: Some(function.into()),
+        module: None,
+        file: Some("src/own.rs".into()),
+        line: Some(44),
+        origin,
+    };
+    // Ten waits of 20 ms on worker 0, each with a sample of task 21 on worker 1 for each 10 ms that it computed.
+    let run = |waker: i32, samples: i64, stack: i64, task: i64| {
+        let mut program = Program::new();
+        program.thresholds.long_poll = SECOND;
+        program
+            .names
+            .add_frame(FrameId(2), frame("std::sys::sync::rwlock::futex::RwLock::read_contended", Origin::Std));
+        program.names.add_frame(FrameId(3), frame("app::wants_it", Origin::Own));
+        program.names.add_stack(StackId(2), vec![FrameId(2), FrameId(3)]);
+        for n in 0..10 {
+            let ts = T0 + n * 100 * MS;
+            program.buckets.off_cpu(&OffCpuRow {
+                ts,
+                dur: 20 * MS,
+                tid: Tid(100),
+                state: b'S',
+                task: Some(TaskId(11)),
+                stack: Some(StackId(2)),
+                run_queue: None,
+                waker: Some(Tid(waker)),
+                intervals: None,
+            });
+            for k in 0..samples {
+                let (ts, stack, task) = (ts + (2 + 3 * k) * MS, Some(StackId(stack)), Some(TaskId(task)));
+                program.buckets.sample(&SampleRow { ts, tid: Tid(101), task, stack, weight: 5 * MS });
+            }
+        }
+        program
+    };
+    let found = run(101, 3, 1, 21).found(Rule::LockOwnerBusy).unwrap();
+    assert_eq!((found.severity, found.is_estimated), (Status::Caution, true));
+    assert_eq!(
+        found.sentence,
+        "app::type_1 waited 10 times, longest 20.0 ms for a lock whose holder, app::type_2, computed in app::own (own.rs:7)"
+    );
+    assert_eq!(
+        evidence(&found),
+        [
+            ("waiting", Value::Nanos(200 * MS), Some(Value::Nanos(30 * MS))),
+            ("waits", Value::Count(10), None),
+            ("longest", Value::Nanos(20 * MS), None)
+        ]
+    );
+    assert_eq!(run(101, 1, 1, 21).found(Rule::LockOwnerBusy), None, "it computed for a quarter of the time");
+    assert_eq!(run(102, 3, 1, 21).found(Rule::LockOwnerBusy), None, "another one released it");
+    // It slept as well, and not for a lock.
+    let mut program = run(101, 3, 1, 21);
+    (0..10).for_each(|n| program.asleep(101, Some(21), n * 100 * MS + 5 * MS, 10 * MS));
+    assert_eq!(program.found(Rule::LockOwnerBusy), None);
+    assert!(program.found(Rule::LockOwnerAsleep).is_some());
+    // Waits that are few and short are normal.
+    let mut program = run(101, 3, 1, 21);
+    program.thresholds.lock_busy = 101 * MS;
+    assert_eq!(program.found(Rule::LockOwnerBusy), None);
+}
+
+#[test]
 fn sleeps_that_are_short_add_up() {
     let mut program = Program::new();
     (0..299).for_each(|n| program.asleep(100, Some(11), n * 5 * MS, MS / 5));
     assert_eq!(program.findings(), [], "less than 60 ms in two seconds");
     program.asleep(100, Some(11), 1_900 * MS, MS / 5);
     let found = program.found(Rule::ShortSleeps).unwrap();
-    assert_eq!(found.sentence, "app::type_1 slept inside polls 300 times for less than 1 ms, 60.0 ms in total");
+    assert_eq!(
+        found.sentence,
+        "app::type_1 slept inside polls 300 times for less than 10 ms, 60.0 ms in total, most of it in app::own (own.rs:7)"
+    );
     assert_eq!((found.severity, found.is_estimated), (Status::Caution, false));
     assert_eq!(
         evidence(&found),
@@ -685,7 +847,10 @@ fn sleeps_that_are_short_add_up() {
     program.buckets.off_cpu(&sum(200, 99, 500 * MS));
     let found: Vec<_> = program.findings().into_iter().filter(|f| f.rule == Rule::ShortSleeps).collect();
     assert_eq!(found.iter().map(|f| f.is_estimated).collect::<Vec<_>>(), [true, false]);
-    assert_eq!(found[0].sentence, "app::type_2 slept inside polls 130 times for less than 1 ms, 65.0 ms in total");
+    assert_eq!(
+        found[0].sentence,
+        "app::type_2 slept inside polls 130 times for less than 10 ms, 65.0 ms in total, most of it in app::type_2 (app.rs:10)"
+    );
     let thread = |ts, role| Thread { ts, name: "tokio".into(), role, worker: None, runtime: None, is_gone: false };
     program.names.add_thread(Tid(101), thread(T0 + 100 * MS, Role::Blocking));
     program.names.add_thread(Tid(101), thread(T0 + SECOND, Role::Worker));

@@ -9,6 +9,11 @@ pub(crate) fn mono_ns() -> u64 {
     clock_ns(ClockId::Monotonic)
 }
 
+/// CLOCK_REALTIME in nanoseconds, as in a session's `ts` but for the drift of the wall clock.
+pub(crate) fn real_ns() -> u64 {
+    clock_ns(ClockId::Realtime)
+}
+
 /// Nanoseconds that the calling thread has spent on a CPU.
 pub(crate) fn thread_cpu_ns() -> u64 {
     clock_ns(ClockId::ThreadCPUTime)

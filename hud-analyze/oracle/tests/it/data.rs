@@ -219,6 +219,7 @@ pub struct Rules {
     pub very_long_poll: i64,
     pub wake_delay_p99: i64,
     pub wake_delay_count: i64,
+    pub wake_delay_waiting: i64,
     pub cpu_share: i64,
     pub short_sleeps: i64,
     pub worker_blocked: i64,
@@ -228,9 +229,21 @@ pub struct Rules {
     pub pool_threads: i64,
     pub growth: i64,
     pub growth_ended: i64,
+    pub threads_grow: i64,
+    pub fds_grow: i64,
+    pub memory_grow: i64,
+    pub grow_ratio: i64,
+    pub grow_time: i64,
+    pub panics: i64,
+    pub cancelled: i64,
+    pub cancelled_share: i64,
     pub self_wakes: i64,
     pub self_wakes_share: i64,
+    pub wake_storm: i64,
+    pub wake_storm_rate: i64,
+    pub spawn_rate: i64,
     pub lock_wait: i64,
+    pub lock_busy: i64,
     pub stuck: i64,
     pub observed: i64,
 }
@@ -261,6 +274,7 @@ impl Args {
                 very_long_poll: of.very_long_poll,
                 wake_delay_p99: of.wake_delay_p99,
                 wake_delay_count: of.wake_delay_count,
+                wake_delay_waiting: of.wake_delay_waiting,
                 cpu_share: of.cpu_share,
                 short_sleeps: of.short_sleeps,
                 worker_blocked: of.worker_blocked,
@@ -270,9 +284,21 @@ impl Args {
                 pool_threads: of.pool_threads,
                 growth: of.growth,
                 growth_ended: of.growth_ended,
+                threads_grow: of.threads_grow,
+                fds_grow: of.fds_grow,
+                memory_grow: of.memory_grow,
+                grow_ratio: of.grow_ratio,
+                grow_time: of.grow_time,
+                panics: of.panics,
+                cancelled: of.cancelled,
+                cancelled_share: of.cancelled_share,
                 self_wakes: of.self_wakes,
                 self_wakes_share: of.self_wakes_share,
+                wake_storm: of.wake_storm,
+                wake_storm_rate: of.wake_storm_rate,
+                spawn_rate: of.spawn_rate,
                 lock_wait: of.lock_wait,
+                lock_busy: of.lock_busy,
                 stuck: of.stuck,
                 observed: of.observed,
             },
@@ -323,6 +349,7 @@ impl Args {
             .int("very_long_poll", r.very_long_poll)
             .int("wake_delay_p99", r.wake_delay_p99)
             .int("wake_delay_count", r.wake_delay_count)
+            .int("wake_delay_waiting", r.wake_delay_waiting)
             .int("cpu_share", r.cpu_share)
             .int("short_sleeps", r.short_sleeps)
             .int("worker_blocked", r.worker_blocked)
@@ -332,9 +359,21 @@ impl Args {
             .int("pool_threads", r.pool_threads)
             .int("growth", r.growth)
             .int("growth_ended", r.growth_ended)
+            .int("threads_grow", r.threads_grow)
+            .int("fds_grow", r.fds_grow)
+            .int("memory_grow", r.memory_grow)
+            .int("grow_ratio", r.grow_ratio)
+            .int("grow_time", r.grow_time)
+            .int("panics", r.panics)
+            .int("cancelled", r.cancelled)
+            .int("cancelled_share", r.cancelled_share)
             .int("self_wakes", r.self_wakes)
             .int("self_wakes_share", r.self_wakes_share)
+            .int("wake_storm", r.wake_storm)
+            .int("wake_storm_rate", r.wake_storm_rate)
+            .int("spawn_rate", r.spawn_rate)
             .int("lock_wait", r.lock_wait)
+            .int("lock_busy", r.lock_busy)
             .int("stuck", r.stuck)
             .int("observed", r.observed)
     }

@@ -131,8 +131,11 @@ prop_compose! {
 
 prop_compose! {
     fn process()(ts in ts(), cpu_user in 0..SECOND, cpu_sys in 0..SECOND, cpu_others in option::weighted(0.8, 0..SECOND),
-                 throttled in option::weighted(0.3, 0..5 * MS)) -> ProcessRow {
-        ProcessRow { ts, cpu_user, cpu_sys, rss: 1 << 20, threads: 3, fds: None, cpu_others, throttled }
+                 throttled in option::weighted(0.3, 0..5 * MS), grown in select(vec![1, 1, 1, 1, 1, 0])) -> ProcessRow {
+        // Most sessions have rows that rise steadily.
+        let since = i32::try_from((ts - T0) / (10 * MS)).unwrap_or(0) * grown;
+        let (rss, threads, fds) = ((1 << 20) + i64::from(since), 3 + since, Some(7 + since).filter(|_| cpu_user % 8 > 0));
+        ProcessRow { ts, cpu_user, cpu_sys, rss, threads, fds, cpu_others, throttled }
     }
 }
 
@@ -361,9 +364,9 @@ prop_compose! {
         polls in stream(poll(), 40), off_cpu in stream(off_cpu(), 40), bursts in stream(burst(), 20),
         wakes in stream(wake(), 30), led in option::weighted(0.8, 0..40_usize), spawns in stream(spawn(), 12),
         ends in stream(end(), 12), tasks in stream(task_row(), 12), coverage in stream(coverage(), 8),
-        (drops, process, in_progress) in (stream(drop_row(), 4), stream(process(), 6), stream(in_progress(), 8)),
+        (drops, process, in_progress) in (stream(drop_row(), 4), stream(process(), 12), stream(in_progress(), 8)),
         (task_states, snapshots) in (stream(task_states(), 16), stream(snapshot_coverage(), 6)),
-        overhead in stream(overhead(), 6), named in prop::bool::weighted(0.9),
+        (overhead, held) in (stream(overhead(), 6), 0..4_usize), named in prop::bool::weighted(0.9),
     ) -> Data {
         let polls = once(polls, |p: &PollRow| (p.ts, p.tid));
         let mut wakes = wakes;
@@ -376,6 +379,16 @@ prop_compose! {
                 let (waker_task_id, waker_tid) = by.map_or((None, STRANGER), |q| (Some(q.task_id), q.tid));
                 wakes.push(WakeRow { ts: p.ts - delay, task_id: p.task_id, waker_task_id, waker_tid });
             }
+        }
+        // The thread that ends some waits for a lock computed meanwhile.
+        let mut bursts = bursts;
+        let is_lock = |o: &&OffCpuRow| matches!(o.stack_id, Some(8 | 10)) && o.state != "R";
+        for (o, tid) in off_cpu.iter().filter(is_lock).filter_map(|o| Some((o, o.waker_tid?))).take(held) {
+            let (cpu, task_id, stack_id, weight) = (0, Some(1 + i64::from(tid) % TASKS), Some(1), 10 * MS);
+            let samples = (0..o.dur / (10 * MS)).take(40).map(|n| {
+                SampleRow { ts: o.ts + 1 + n * 10 * MS, tid, cpu, task_id, stack_id, weight, unwind: "complete".into() }
+            });
+            bursts.push(samples.collect());
         }
         let once_each = |rows| once(rows, |o: &OverheadRow| (o.ts, 0));
         Data {
@@ -425,6 +438,10 @@ prop_compose! {
         (rules.growth_ended, rules.self_wakes) = (500, 1);
         (rules.worker_blocked, rules.imbalance, rules.pool_busy) = (200, 1_100, 200);
         (rules.cpu_share, rules.short_sleeps) = (5, MS);
+        rules.wake_delay_waiting = 500;
+        (rules.wake_storm, rules.wake_storm_rate, rules.spawn_rate) = (1, 1, 1);
+        (rules.threads_grow, rules.fds_grow, rules.memory_grow) = (2, 2, 2);
+        (rules.grow_ratio, rules.grow_time, rules.lock_busy, rules.cancelled) = (1_000, SECOND / 2, MS, 2);
         if low {
             (rules.long_poll, rules.wake_delay_p99, rules.lock_wait, rules.observed) = (MS, 1, 1, 0);
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hud_common::{
-    session::{InProgressRow, OffCpuRow, PollRow, TaskStateRow},
+    session::{InProgressRow, OffCpuRow, PollRow, ProcessRow, SampleRow, TaskStateRow},
     units::{duration, round_duration, share as percent},
 };
 use serde_json::{Value, json};
@@ -31,7 +31,10 @@ struct Finding {
     threshold: i64,
     unit: &'static str,
     type_id: Option<i64>,
+    /// Start and task of the worst.
     at: Option<(i64, i64)>,
+    /// Its start, if it has no task.
+    since: Option<i64>,
     tid: Option<i32>,
     count: Option<i64>,
     total: Option<i64>,
@@ -49,6 +52,7 @@ impl Default for Finding {
             unit: "ns",
             type_id: None,
             at: None,
+            since: None,
             tid: None,
             count: None,
             total: None,
@@ -104,8 +108,13 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
     found.extend(wake_delay(data, args));
     found.extend(loads(data, args));
     found.extend(tasks_grow(data, args));
+    found.extend(resources_grow(data, args));
+    found.extend(endings(data, args));
     found.extend(self_waking(data, args));
+    found.extend(wake_storms(data, args));
+    found.extend(spawn_rates(data, args));
     found.extend(lock_owners(data, args));
+    found.extend(lock_owners_busy(data, args));
     let r = &args.rules;
     let thresholds = [
         ("long_poll", r.long_poll),
@@ -113,6 +122,7 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
         ("asleep", args.asleep),
         ("wake_delay_p99", r.wake_delay_p99),
         ("wake_delay_count", r.wake_delay_count),
+        ("wake_delay_waiting", r.wake_delay_waiting),
         ("cpu_share", r.cpu_share),
         ("short_sleeps", r.short_sleeps),
         ("worker_blocked", r.worker_blocked),
@@ -122,9 +132,21 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
         ("pool_threads", r.pool_threads),
         ("growth", r.growth),
         ("growth_ended", r.growth_ended),
+        ("threads_grow", r.threads_grow),
+        ("fds_grow", r.fds_grow),
+        ("memory_grow", r.memory_grow),
+        ("grow_ratio", r.grow_ratio),
+        ("grow_time", r.grow_time),
+        ("panics", r.panics),
+        ("cancelled", r.cancelled),
+        ("cancelled_share", r.cancelled_share),
         ("self_wakes", r.self_wakes),
         ("self_wakes_share", r.self_wakes_share),
+        ("wake_storm", r.wake_storm),
+        ("wake_storm_rate", r.wake_storm_rate),
+        ("spawn_rate", r.spawn_rate),
         ("lock_wait", r.lock_wait),
+        ("lock_busy", r.lock_busy),
         ("stuck", r.stuck),
         ("observed", r.observed),
     ];
@@ -142,7 +164,7 @@ pub(super) fn findings(data: &Data, args: &Args) -> Vec<Value> {
                 "sentence": f.sentence, "value": f.value, "threshold": f.threshold, "unit": f.unit,
                 "task_type": data.task_type(f.type_id).map(|t| t.name.clone()),
                 "thread": f.tid.and_then(|t| data.thread(t)).map(|t| t.name.clone()),
-                "ts": f.at.map(|(ts, _)| ts).filter(|ts| *ts > 0), "task_id": f.at.map(|(_, task)| task), "tid": f.tid,
+                "ts": f.at.map(|(ts, _)| ts).or(f.since).filter(|ts| *ts > 0), "task_id": f.at.map(|(_, task)| task), "tid": f.tid,
                 "count": f.count, "total": f.total, "estimated": f.is_estimated, "since": from, "until": to,
                 "thresholds": thresholds,
             })
@@ -385,7 +407,9 @@ fn cpu_shares(data: &Data, args: &Args) -> Vec<Finding> {
 fn short_sleeps(data: &Data, args: &Args) -> Vec<Finding> {
     let mut types: BTreeMap<Option<i64>, Vec<&OffCpuRow>> = BTreeMap::new();
     for o in data.off_cpu.iter().filter(|o| has_ended(args, o.ts, o.dur) && o.task_id.is_some()) {
-        let is_short = o.state == "+" || (is_sleep(o) && asleep(o) < MS);
+        let is_lock = || !matches!(locks::lock(data, o.stack_id), None | Some("park"));
+        let is_medium = || asleep(o) >= MS && asleep(o) <= args.rules.long_poll && !is_lock();
+        let is_short = o.state == "+" || (is_sleep(o) && (asleep(o) < MS || is_medium()));
         let (type_id, is_own) = (data.type_id(o.task_id), data.attribute(o.stack_id).is_own);
         let keeps_worker = data.keeps_worker(args, data.task_type(type_id), o.tid, o.ts + o.dur, is_own);
         if is_short && keeps_worker && !data.is_in_place(o.stack_id) {
@@ -408,8 +432,9 @@ fn short_sleeps(data: &Data, args: &Args) -> Vec<Finding> {
         found.push(Finding {
             rule: "short_sleeps",
             sentence: format!(
-                "{} slept inside polls {count} times for less than 1 ms, {} in total",
+                "{} slept inside polls {count} times for less than {}, {} in total",
                 name(data, type_id),
+                round_duration(args.rules.long_poll.max(MS)),
                 duration(total)
             ),
             value: total,
@@ -478,6 +503,13 @@ fn wake_delay(data: &Data, args: &Args) -> Option<Finding> {
     let all: Vec<i64> = delays.iter().map(|(_, delay)| *delay).collect();
     let p99 = percentile(&all, 990, 16)?;
     let most = worst.map(|_| format!("; most affected: {}", name(data, worst))).unwrap_or_default();
+    let workers = load::threads(data, "worker").into_iter().filter_map(|w| load(data, args, w.tid));
+    let (wanted, waiting) = workers.fold((0, 0), |(wanted, waiting), [observed, blocked, idle, running]| {
+        (wanted + observed - idle, waiting + observed - blocked - idle - running)
+    });
+    if waiting * 1000 > wanted * args.rules.wake_delay_waiting {
+        return None;
+    }
     (p99 > args.rules.wake_delay_p99 && len(&all) >= args.rules.wake_delay_count).then(|| Finding {
         rule: "wake_delay",
         sentence: format!("wake-to-poll latency p99 {}{most}", duration(p99)),
@@ -589,7 +621,11 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
     let pool: Vec<_> = pool.filter_map(|t| Some((t.tid, load(data, args, t.tid)?))).collect();
     let (observed, idle) = pool.iter().fold((0, 0), |(o, i), (_, [observed, _, idle, _])| (o + observed, i + idle));
     let share = per_mille(observed - idle, observed);
-    if len(&pool) >= rules.pool_threads && observed >= rules.observed && share > rules.pool_busy {
+    if len(&pool) >= rules.pool_threads
+        && observed >= rules.observed
+        && share > rules.pool_busy
+        && jobs(data, args) >= 2 * len(&pool)
+    {
         let busiest = pool.iter().min_by_key(|(tid, [observed, _, idle, _])| (idle - observed, *tid));
         found.push(Finding {
             rule: "pool_saturated",
@@ -607,13 +643,184 @@ fn loads(data: &Data, args: &Args) -> Vec<Finding> {
     found.into_iter().map(|f| Finding { unit: "thousandths", ..f }).collect()
 }
 
+/// Number of tasks with an event on a thread of the pool.
+fn jobs(data: &Data, args: &Args) -> i64 {
+    let is_of_pool = |tid: i32| data.thread(tid).is_some_and(|t| t.role == "blocking");
+    let touches = |o: &OffCpuRow| o.ts < args.to && (o.ts + o.dur - 1).max(o.ts) >= args.from;
+    let off_cpu = data.off_cpu.iter().filter(|o| is_of_pool(o.tid) && touches(o)).filter_map(|o| o.task_id);
+    let samples = data.samples.iter().filter(|s| is_of_pool(s.tid) && args.holds(s.ts)).filter_map(|s| s.task_id);
+    i64::try_from(off_cpu.chain(samples).collect::<BTreeSet<_>>().len()).unwrap()
+}
+
+/// Threads, file descriptors and memory.
+fn resources_grow(data: &Data, args: &Args) -> Vec<Finding> {
+    let rules = &args.rules;
+    let mut rows: Vec<_> = data.process.iter().filter(|p| args.holds(p.ts)).collect();
+    rows.sort_by_key(|p| (p.ts, p.rss, p.threads, p.fds));
+    let of = |value: fn(&ProcessRow) -> Option<i64>| -> Vec<(i64, i64)> {
+        rows.iter().filter_map(|p| Some((p.ts, value(p)?))).collect()
+    };
+    let all = [
+        ("threads_grow", rules.threads_grow, "the number of threads", of(|p| Some(p.threads.into()))),
+        ("fds_grow", rules.fds_grow, "the number of open file descriptors", of(|p| p.fds.map(i64::from))),
+        ("memory_grow", rules.memory_grow, "resident memory", of(|p| Some(p.rss))),
+    ];
+    let mut found = Vec::new();
+    for (rule, least, what, values) in all {
+        let n = values.len().min(9);
+        if n < 5 {
+            continue;
+        }
+        let points: Vec<_> = (0..n).map(|i| values[i * (values.len() - 1) / (n - 1)]).collect();
+        let (first, middle, last) = (points[0], points[(n - 1) / 2], points[n - 1]);
+        // Not slower than half of the speed of the first part, without a division.
+        let (early, late) = ((middle.0 - first.0, middle.1 - first.1), (last.0 - middle.0, last.1 - middle.1));
+        let is_steady = i128::from(late.1) * i128::from(early.0) * 2 >= i128::from(early.1) * i128::from(late.0);
+        let (grown, time) = (last.1 - first.1, last.0 - first.0);
+        if points.windows(2).all(|pair| pair[0].1 < pair[1].1)
+            && is_steady
+            && grown >= least.max(1)
+            && time >= rules.grow_time
+            && last.1 * 1000 >= first.1 * rules.grow_ratio
+        {
+            found.push(Finding {
+                rule,
+                sentence: format!("{what} rose steadily from "),
+                value: grown,
+                threshold: least,
+                unit: "count",
+                since: Some(first.0),
+                ..Finding::default()
+            });
+        }
+    }
+    found
+}
+
+/// Tasks that panicked or were cancelled.
+fn endings(data: &Data, args: &Args) -> Vec<Finding> {
+    let rank = |outcome: &str| ["completed", "cancelled", "panicked"].iter().position(|of| *of == outcome);
+    let mut ends: BTreeMap<i64, (i64, Option<usize>)> = BTreeMap::new();
+    for e in data.ends.iter().filter(|e| args.holds(e.ts)) {
+        let end = (e.ts, rank(&e.outcome));
+        let first = ends.entry(e.task_id).or_insert(end);
+        *first = end.min(*first);
+    }
+    let mut types: BTreeMap<Option<i64>, Vec<(i64, Option<usize>, i64)>> = BTreeMap::new();
+    for (task, (ts, outcome)) in ends {
+        let type_id = data.type_id(Some(task));
+        if is_task(data, type_id) {
+            types.entry(type_id).or_default().push((ts, outcome, task));
+        }
+    }
+    let rules = &args.rules;
+    let mut found = Vec::new();
+    for (type_id, all) in types {
+        let of = |rank| all.iter().filter(|(_, outcome, _)| *outcome == Some(rank)).collect::<Vec<_>>();
+        let (cancelled, panicked) = (of(1), of(2));
+        let name = name_or(data, type_id, "unknown type");
+        let mut add = |rule, of: &[&(i64, Option<usize>, i64)], least: i64, what: &str| {
+            let last = of.iter().max_by_key(|(ts, _, task)| (*ts, Reverse(*task))).map(|(ts, _, task)| (*ts, *task));
+            found.push(Finding {
+                rule,
+                sentence: format!("{} of {} tasks of {name} that ended {what}", of.len(), all.len()),
+                value: len(of),
+                threshold: least,
+                unit: "count",
+                type_id,
+                at: last,
+                count: Some(len(of)),
+                ..Finding::default()
+            });
+        };
+        if len(&panicked) >= rules.panics.max(1) {
+            add("panics", &panicked, rules.panics, "panicked");
+        }
+        if len(&cancelled) >= rules.cancelled.max(1) && len(&cancelled) * 1000 / len(&all) >= rules.cancelled_share {
+            add("cancelled_work", &cancelled, rules.cancelled, "were cancelled before they completed");
+        }
+    }
+    found
+}
+
+/// How long a stream was recorded.
+fn watched(data: &Data, args: &Args, stream: &str) -> i64 {
+    let tenths = (args.from / TENTH..args.to / TENTH).map(|n| n * TENTH);
+    tenths.map(|from| on(data, stream, from, from + TENTH)).sum()
+}
+
+/// Tasks that wake many others.
+fn wake_storms(data: &Data, args: &Args) -> Vec<Finding> {
+    let rules = &args.rules;
+    let time = watched(data, args, "wakes");
+    if time < TENTH || watched(data, args, "polls") < time {
+        return Vec::new();
+    }
+    let mut types: BTreeMap<i64, BTreeMap<i64, i64>> = BTreeMap::new();
+    for w in data.wakes.iter().filter(|w| args.holds(w.ts)) {
+        let Some(by) = w.waker_task_id.filter(|by| *by != w.task_id) else { continue };
+        if let Some(type_id) = data.type_id(Some(by)) {
+            *types.entry(type_id).or_default().entry(by).or_default() += 1;
+        }
+    }
+    let mut found = Vec::new();
+    for (type_id, tasks) in types {
+        let wakes: i64 = tasks.values().sum();
+        let polls = data.polls.iter().filter(|p| p.type_id == Some(type_id) && has_ended(args, p.ts, p.dur)).count();
+        let rate = wakes * SECOND / time.max(1);
+        let is_task = data.task_type(Some(type_id)).is_some_and(|t| t.kind == "task");
+        let Some(each) = wakes.checked_div(i64::try_from(polls).unwrap()) else { continue };
+        if is_task && each >= rules.wake_storm && rate.min(wakes) >= rules.wake_storm_rate {
+            let most = tasks.iter().max_by_key(|(task, n)| (**n, Reverse(**task))).map(|(task, _)| (0, *task));
+            let name = name(data, Some(type_id));
+            found.push(Finding {
+                rule: "wake_storm",
+                sentence: format!("tasks of {name} woke {each} other tasks per poll, {rate} per second"),
+                value: each,
+                threshold: rules.wake_storm,
+                unit: "count",
+                type_id: Some(type_id),
+                at: most,
+                count: Some(wakes),
+                ..Finding::default()
+            });
+        }
+    }
+    found
+}
+
+/// Types of task that are spawned very often.
+fn spawn_rates(data: &Data, args: &Args) -> Vec<Finding> {
+    let time = watched(data, args, "spawns");
+    let workers = load::threads(data, "worker").into_iter().filter(|w| load(data, args, w.tid).is_some()).count();
+    let least = args.rules.spawn_rate * i64::try_from(workers).unwrap().max(1);
+    if time < TENTH {
+        return Vec::new();
+    }
+    let mut types: BTreeMap<i64, i64> = BTreeMap::new();
+    for s in data.spawns.iter().filter(|s| args.holds(s.ts)) {
+        let of = data.type_id(Some(s.task_id)).filter(|id| data.task_type(Some(*id)).is_some_and(|t| t.kind == "task"));
+        of.into_iter().for_each(|id| *types.entry(id).or_default() += 1);
+    }
+    let rates = types.into_iter().map(|(id, spawned)| (id, spawned, spawned * SECOND / time.max(1)));
+    let rates = rates.filter(|(_, spawned, rate)| *rate >= least.max(1) && *spawned >= args.rules.spawn_rate);
+    rates
+        .map(|(type_id, spawned, rate)| Finding {
+            rule: "spawn_rate",
+            sentence: format!("{rate} tasks of {} were spawned per second", name(data, Some(type_id))),
+            value: rate,
+            threshold: least,
+            unit: "count",
+            type_id: Some(type_id),
+            count: Some(spawned),
+            ..Finding::default()
+        })
+        .collect()
+}
+
 fn tasks_grow(data: &Data, args: &Args) -> Vec<Finding> {
     let rules = &args.rules;
-    let watched = |stream: &str| -> i64 {
-        let tenths = (args.from / TENTH..args.to / TENTH).map(|n| n * TENTH);
-        tenths.map(|from| on(data, stream, from, from + TENTH)).sum()
-    };
-    let watched = watched("spawns").min(watched("ends"));
+    let watched = watched(data, args, "spawns").min(watched(data, args, "ends"));
     if watched < rules.observed {
         return Vec::new();
     }
@@ -691,21 +898,85 @@ fn self_waking(data: &Data, args: &Args) -> Vec<Finding> {
         .collect()
 }
 
-fn lock_owners(data: &Data, args: &Args) -> Vec<Finding> {
-    let least = args.rules.lock_wait;
-    let is_in_task = |task: i64| data.is_in_task(Some(task));
-    let sleeps: Vec<_> = sleeps(data, args).filter(|(_, task)| is_in_task(*task)).collect();
-    let mut waits: BTreeMap<_, Vec<(&OffCpuRow, i64)>> = BTreeMap::new();
-    for (wait, task) in sleeps.iter().copied().filter(|(o, _)| asleep(o) >= least) {
-        let type_id = data.type_id(Some(task));
+/// Waits of 1 ms or more for a lock, with the last sleep of the thread that ended each.
+fn lock_waits<'a>(data: &'a Data, args: &'a Args) -> Vec<(&'a OffCpuRow, i64, Option<(&'a OffCpuRow, i64)>)> {
+    let sleeps: Vec<_> = sleeps(data, args).filter(|(_, task)| data.is_in_task(Some(*task))).collect();
+    let mut waits = Vec::new();
+    for (wait, task) in sleeps.iter().copied().filter(|(o, _)| asleep(o) >= args.rules.lock_wait) {
         let is_lock = matches!(locks::lock(data, wait.stack_id), Some("mutex" | "rwlock"));
         let is_runtimes = data.thread(wait.tid).is_some_and(|t| t.role != "other");
-        if !is_lock || !is_runtimes || !is_task(data, type_id) {
+        if is_lock && is_runtimes && is_task(data, data.type_id(Some(task))) {
+            let end = wait.ts + asleep(wait);
+            let on_waker = sleeps.iter().copied().filter(|(o, _)| Some(o.tid) == wait.waker_tid && o.ts < end);
+            waits.push((wait, task, on_waker.max_by_key(|(o, _)| (o.ts, asleep(o)))));
+        }
+    }
+    waits
+}
+
+/// Waits whose holder was not asleep, and samples of it meanwhile.
+fn lock_owners_busy(data: &Data, args: &Args) -> Vec<Finding> {
+    let mut types: BTreeMap<Option<i64>, (Vec<(&OffCpuRow, i64)>, Vec<&SampleRow>)> = BTreeMap::new();
+    for (wait, task, last) in lock_waits(data, args) {
+        let Some(waker) = wait.waker_tid.filter(|tid| *tid != wait.tid) else { continue };
+        let end = wait.ts + asleep(wait);
+        let from = match last {
+            Some((o, _)) if o.ts + asleep(o) > end => continue,
+            Some((o, _)) if o.ts + asleep(o) > wait.ts => {
+                if matches!(locks::lock(data, o.stack_id), None | Some("park")) {
+                    continue;
+                }
+                o.ts + o.dur
+            }
+            _ => wait.ts,
+        };
+        let (waits, marks) = types.entry(data.type_id(Some(task))).or_default();
+        waits.push((wait, task));
+        let is_mark = |s: &&SampleRow| s.tid == waker && from <= s.ts && s.ts < end && args.holds(s.ts);
+        marks.extend(data.samples.iter().filter(is_mark).filter(|s| data.is_in_task(s.task_id) && s.task_id.is_some()));
+    }
+    let mut found = Vec::new();
+    for (type_id, (waits, marks)) in types {
+        let sum: i64 = waits.iter().map(|(o, _)| asleep(o)).sum();
+        let range = (args.to - args.from).max(SECOND);
+        if i128::from(sum) * i128::from(SECOND) < i128::from(args.rules.lock_busy) * i128::from(range) {
             continue;
         }
+        let mut places: BTreeMap<_, i64> = BTreeMap::new();
+        for mark in &marks {
+            let owner = data.type_id(mark.task_id);
+            *places.entry((owner, data.cpu_place(mark.stack_id, data.task_type(owner)))).or_default() += mark.weight;
+        }
+        let (all, most) = (places.values().sum::<i64>(), places.values().max().copied().unwrap_or(0));
+        if marks.is_empty() || all * 2 < sum || most * 2 < all {
+            continue;
+        }
+        let (worst, task) = waits.iter().max_by_key(|(o, task)| (asleep(o), Reverse(o.ts), o.tid, *task)).unwrap();
+        let times = if waits.len() > 1 { format!("{} times, longest ", waits.len()) } else { String::new() };
+        found.push(Finding {
+            rule: "lock_owner_busy",
+            sentence: format!("{} waited {times}{} for a lock", name(data, type_id), duration(asleep(worst))),
+            value: sum,
+            threshold: args.rules.lock_busy,
+            type_id,
+            at: Some((worst.ts, *task)),
+            tid: Some(worst.tid),
+            count: Some(len(&waits)),
+            total: Some(sum),
+            is_estimated: true,
+            ..Finding::default()
+        });
+    }
+    found
+}
+
+fn lock_owners(data: &Data, args: &Args) -> Vec<Finding> {
+    let least = args.rules.lock_wait;
+    let mut waits: BTreeMap<_, Vec<(&OffCpuRow, i64)>> = BTreeMap::new();
+    for (wait, task, last) in lock_waits(data, args) {
+        let Some((owner, owner_task)) = last else { continue };
+        let type_id = data.type_id(Some(task));
         let end = wait.ts + asleep(wait);
-        let on_waker = sleeps.iter().copied().filter(|(o, _)| Some(o.tid) == wait.waker_tid && o.ts < end);
-        let Some((owner, owner_task)) = on_waker.max_by_key(|(o, _)| (o.ts, asleep(o))) else { continue };
         let over = owner.ts + asleep(owner);
         let is_over = owner.tid != wait.tid && over > wait.ts && over <= end;
         if is_over && matches!(locks::lock(data, owner.stack_id), None | Some("park")) {

@@ -153,11 +153,21 @@ pub(super) struct Stuck<'a> {
     pub(super) place: Place,
 }
 
+/// CPU time of a poll by its samples.
+fn computed(data: &Data, args: &Args, poll: &InProgressRow) -> i64 {
+    let is_within = |ts: i64| args.holds(ts) && poll.ts - poll.lasted <= ts && ts < poll.ts;
+    let samples = data.samples.iter().filter(|s| is_within(s.ts));
+    let of = samples.filter(|s| s.tid == poll.tid && s.task_id == Some(poll.task_id));
+    let weights: Vec<i64> = of.map(|s| s.weight).collect();
+    let n = i64::try_from(weights.len()).unwrap();
+    weights.iter().sum::<i64>() * (n - 1).max(0) / n.max(1)
+}
+
 /// The polls in progress at the end that have lasted for longer than `least`.
 pub(super) fn stuck<'a>(data: &'a Data, args: &Args, least: i64) -> Vec<Stuck<'a>> {
     let mut found = Vec::new();
     let polls = newest(data, args).into_values().filter(|p| !p.ended && !p.estimated && p.lasted > least);
-    for poll in polls.filter(|p| p.state != "runnable") {
+    for poll in polls.filter(|p| p.state != "runnable" || computed(data, args, p) > least) {
         let type_id = poll.type_id.or(data.type_id(Some(poll.task_id)));
         let of = data.task_type(type_id);
         let begin = poll.ts - poll.lasted;
