@@ -118,7 +118,8 @@ pub(super) fn waking(scene: &Scene<'_>, coverage: &Coverage) -> Vec<Finding> {
 pub(super) fn spawning(scene: &Scene<'_>, workers: &Workers, coverage: &Coverage) -> Vec<Finding> {
     let limits = &scene.query.thresholds;
     let watched = coverage.of(Stream::Spawns).map_or(0, |s| s.on);
-    let count: usize = workers.runtimes.iter().map(|runtime| runtime.workers.len()).sum();
+    let all = workers.runtimes.iter().flat_map(|runtime| &runtime.workers);
+    let count = all.filter(|worker| scene.threads.contains_key(&worker.tid)).count();
     let least = limits.spawn_rate.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX).max(1));
     if watched < LEAST_WATCHED {
         return Vec::new();
