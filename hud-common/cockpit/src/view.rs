@@ -102,7 +102,12 @@ impl Snapshot {
         };
         let blocking = super::blocking::of(&mut scene, &intervals);
         let task = query.task.map(|id| super::tasks::page(&mut scene, id, detail, &intervals));
+        let mut dials = super::Dials::of(&history);
+        dials.set(super::Dial::PollTime, polls.p99);
+        dials.set(super::Dial::WakeDelay, wake_delay.p99);
         Snapshot {
+            dials,
+            seconds: Vec::new(),
             status: findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal),
             timeline,
             history,
@@ -119,6 +124,7 @@ impl Snapshot {
             blocking,
             tasks,
             types,
+            waiting: super::Waiting::default(),
             task,
             flame,
             polls,
@@ -215,6 +221,7 @@ fn history(scene: &Scene<'_>) -> Vec<Tick> {
             ts: bucket.start(),
             load: Load::default(),
             polls: polled.tasks.count,
+            polls_recorded: on(&partial.sums, Stream::Polls),
             cpu: partial.sums.runs.values().fold(0, |sum: i64, run| sum.saturating_add(run.weight)),
             longest_poll: polled.tasks.longest,
             longest_block: 0,

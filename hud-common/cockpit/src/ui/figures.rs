@@ -2,7 +2,7 @@
 
 use crate::{Snapshot, StreamCoverage};
 
-use super::format::thousandths;
+use super::format::{share, thousandths};
 
 /// Share of the time in which a stream was recorded, in thousandths: of the time for which that is known. Where it is not
 /// known for any yet, rows are evidence.
@@ -11,6 +11,31 @@ pub(super) fn recorded(stream: &StreamCoverage) -> i64 {
         0 if stream.rows > 0 => 1_000,
         known => thousandths(stream.on, known),
     }
+}
+
+/// The streams of these that were recorded in a part of the window, and that part; not those that were not recorded at all.
+fn partial<'a>(snapshot: &'a Snapshot, streams: &[&str]) -> impl Iterator<Item = (&'a StreamCoverage, i64)> {
+    let of = snapshot.coverage.streams.iter().filter(|row| streams.contains(&row.stream.as_str()));
+    of.map(|row| (row, recorded(row))).filter(|(_, part)| *part < WHOLE)
+}
+
+/// Share from which on a stream counts as recorded all the time (thousandths).
+pub(super) const WHOLE: i64 = 995;
+
+/// Whether one of these streams was not recorded all the time: counts and sums of it are at least so much, and rates and
+/// percentiles are estimates.
+pub(super) fn is_partial(snapshot: &Snapshot, streams: &[&str]) -> bool {
+    partial(snapshot, streams).next().is_some()
+}
+
+/// Why figures that rest on these streams are marked; `None` if none is.
+pub(super) fn why_partial(snapshot: &Snapshot, streams: &[&str], at_least: char) -> Option<String> {
+    let parts = partial(snapshot, streams).map(|(row, part)| {
+        let why = row.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        format!("{} {}{why}", row.stream, share(part))
+    });
+    let parts: Vec<String> = parts.collect();
+    (!parts.is_empty()).then(|| format!("{at_least} at least, ~ estimate; recorded: {}", parts.join(", ")))
 }
 
 /// hud's overhead in thousandths of a core; `None` if unknown.

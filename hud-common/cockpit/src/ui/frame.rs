@@ -8,7 +8,7 @@ use super::{
     session,
     state::{Drawn, Scene, Screen, State},
     theme::Theme,
-    timeline,
+    timeline, waiting,
 };
 
 /// Draws a screen into `area` of a buffer, with `failure` at the foot. Returns the positions.
@@ -53,6 +53,7 @@ pub fn draw(
     };
     let body = Rect { height: rest.height.saturating_sub(foot + scrubber), ..rest };
     if !body.is_empty() {
+        let body = chrome::partly(&cx, &mut canvas, body);
         match (state.help(), state.screen()) {
             (Some(page), screen) => help::draw(&cx, &mut canvas, body, page, screen),
             (None, Screen::Overview) => overview::draw(&cx, &mut canvas, body),
@@ -65,6 +66,7 @@ pub fn draw(
             (None, Screen::Workers) => overview::workers(&cx, &mut canvas, body),
             (None, Screen::Findings) => overview::findings(&cx, &mut canvas, body),
             (None, Screen::Session) => session::draw(&cx, &mut canvas, body),
+            (None, Screen::Waiting) => waiting::draw(&cx, &mut canvas, body),
             (None, Screen::Task) => overview::task(&cx, &mut canvas, body),
         }
     }

@@ -70,7 +70,7 @@ impl Pane<'_> {
         match self.source.snapshot(&wanted) {
             Ok(new) => {
                 self.snapshot = new;
-                self.strip.learn(&self.snapshot.history);
+                self.strip.learn_from(&self.snapshot);
                 self.failure = None;
             }
             Err(error) => self.failure = Some(["failed to ", &error.to_string()].concat()),
@@ -95,7 +95,7 @@ impl<'a> Panes<'a> {
             let query = own.query();
             let snapshot = seat.source.snapshot(&query)?;
             let mut strip = Strip::default();
-            strip.learn(&snapshot.history);
+            strip.learn_from(&snapshot);
             panes.push(Pane {
                 label: seat.label,
                 source: seat.source,
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(at(&panes), [Some(190), Some(1_090)], "the end of the longer one");
         press(&mut panes, "g+20s⏎");
         assert_eq!(at(&panes), [Some(120), Some(1_020)]);
-        press(&mut panes, "2-w");
+        press(&mut panes, "2-}");
         assert_eq!(panes.active, 1);
         press(&mut panes, "g+30s⏎");
         assert_eq!(at(&panes), [Some(130), Some(1_030)]);
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(lines[1].matches("NO DATA").count(), 2, "{:?}", lines[1]);
         let (_, lines) = screen(&mut panes, 100);
         assert!(lines[0].contains("1/2 before") && !lines[0].contains("after"), "{:?}", lines[0]);
-        press(&mut panes, "w");
+        press(&mut panes, "}");
         let (_, lines) = screen(&mut panes, 100);
         assert!(lines[0].contains("2/2 after") && !lines[0].contains("before"), "{:?}", lines[0]);
     }

@@ -29,6 +29,8 @@ pub(in crate::ui) enum Hit {
     Tab(Screen),
     Row(List, usize),
     Pane(List),
+    /// The heading of a column.
+    Head(List, &'static str),
     Node(usize),
     Lane(usize),
     Scrubber,
