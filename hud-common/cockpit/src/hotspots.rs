@@ -214,8 +214,8 @@ fn by_type(scene: &Scene<'_>, piles: &[Pile]) -> Vec<TypeHotspot> {
 /// A node of the tree under construction.
 struct Node {
     spot: Option<PlaceNo>,
-    /// Frames of the runtime that it stands for.
-    folded: u32,
+    /// Frames of the runtime that it stands for, by time.
+    folded: i128,
     own: i64,
     total: i64,
     children: Vec<usize>,
@@ -242,18 +242,18 @@ fn flame(scene: &Scene<'_>, piles: &[Pile]) -> Flame {
             let next = nodes.len();
             let (place, folded) = match step {
                 Step::Frame(place) => (Some(place), 0),
-                Step::Runtime(frames) => (None, frames),
+                Step::Runtime(frames) => (None, i128::from(frames) * i128::from(weight)),
             };
             let child = *index.entry((at, place.map(|place| code.spot(place)))).or_insert(next);
             if child == next {
-                nodes.push(Node { spot: place, folded, own: 0, total: 0, children: Vec::new() });
+                nodes.push(Node { spot: place, folded: 0, own: 0, total: 0, children: Vec::new() });
                 if let Some(parent) = nodes.get_mut(at) {
                     parent.children.push(child);
                 }
             }
             // The least place represents the function, as the order of arrival is arbitrary.
             if let Some(node) = nodes.get_mut(child) {
-                node.folded = node.folded.max(folded);
+                node.folded = node.folded.saturating_add(folded);
                 if let (Some(known), Some(place)) = (node.spot, place)
                     && place != known
                     && code.place(place) < code.place(known)
@@ -331,6 +331,8 @@ fn written(scene: &Scene<'_>, nodes: &[Node]) -> Flame {
             None => (Name::from(""), None, Origin::Unknown),
         };
         let Node { own, total, folded, .. } = *node;
+        let whole = i128::from(total.max(1));
+        let folded = u32::try_from((folded + whole / 2) / whole).unwrap_or(u32::MAX);
         all.push((FlameNode { function, file, origin, depth, own, total, folded }, total));
         let mut children = node.children.clone();
         children.sort_by(|a, b| {

@@ -41,8 +41,11 @@ pub struct LaneCell {
     pub above: Option<Activity>,
 }
 
-/// The cells of a column of `time` ns that is `rows` high, from the bottom; `None` is empty. A column that was not idle all the
-/// time has at least an eighth.
+/// Share of a column below which it counts as idle: 1 / this. A thread that wakes now and then would else look busy.
+const IDLE: i64 = 100;
+
+/// The cells of a column of `time` ns that is `rows` high, from the bottom; `None` is empty. A column that was not idle for a
+/// hundredth of the time has at least an eighth.
 pub fn lane_cells(load: &Load, time: i64, rows: u16) -> Vec<Option<LaneCell>> {
     let height = i64::from(rows) * 8;
     let scaled = |part: i64| {
@@ -50,34 +53,34 @@ pub fn lane_cells(load: &Load, time: i64, rows: u16) -> Vec<Option<LaneCell>> {
         i64::try_from(eighths).unwrap_or(height).min(height)
     };
     // Where each activity ends, so that rounding does not add up.
-    let (mut sum, mut start, mut parts) = (0_i64, 0, Vec::with_capacity(3));
-    for activity in Activity::ALL {
+    let (mut sum, mut start) = (0_i64, 0);
+    let mut parts = Activity::ALL.map(|activity| {
         sum = sum.saturating_add(activity.time(load).max(0));
-        let end = scaled(sum);
-        parts.push((activity, start, end));
-        start = end;
-    }
-    if sum > 0 && start == 0 {
-        let most = Activity::ALL.into_iter().max_by_key(|activity| activity.time(load));
-        parts = most.map(|activity| (activity, 0, 1)).into_iter().collect();
+        let part = (activity, start, scaled(sum));
+        start = part.2;
+        part
+    });
+    if sum > time / IDLE && start == 0 {
+        let most = Activity::ALL.into_iter().map(|activity| activity.time(load)).max();
+        let first = parts.iter_mut().find(|(activity, ..)| Some(activity.time(load)) == most);
+        if let Some((_, _, end)) = first {
+            *end = 1;
+        }
     }
     (0..i64::from(rows)).map(|row| cell(&parts, row * 8)).collect()
 }
 
 /// The cell whose lowest eighth is `bottom`, of parts with their start and end.
-fn cell(parts: &[(Activity, i64, i64)], bottom: i64) -> Option<LaneCell> {
-    let within = |start: i64, end: i64| (end.min(bottom + 8) - start.max(bottom)).max(0);
-    let here: Vec<(Activity, i64)> = parts
-        .iter()
-        .map(|(activity, start, end)| (*activity, within(*start, *end)))
-        .filter(|(_, eighths)| *eighths > 0)
-        .collect();
+fn cell(parts: &[(Activity, i64, i64); 3], bottom: i64) -> Option<LaneCell> {
+    let here = parts.map(|(activity, start, end)| (activity, (end.min(bottom + 8) - start.max(bottom)).max(0)));
     let filled: i64 = here.iter().map(|(_, eighths)| eighths).sum();
-    if let ([(first, eighths), (second, _)], 8) = (here.as_slice(), filled) {
-        return Some(LaneCell { eighths: *eighths, activity: *first, above: Some(*second) });
+    let mut shown = here.into_iter().filter(|(_, eighths)| *eighths > 0);
+    if let (8, Some((first, eighths)), Some((second, _)), None) = (filled, shown.next(), shown.next(), shown.next()) {
+        return Some(LaneCell { eighths, activity: first, above: Some(second) });
     }
-    let (activity, _) = here.iter().rev().max_by_key(|(_, eighths)| *eighths)?;
-    Some(LaneCell { eighths: filled, activity: *activity, above: None })
+    // Of equal parts, the lowest.
+    let most = here.into_iter().rev().max_by_key(|(_, eighths)| *eighths).filter(|(_, eighths)| *eighths > 0);
+    most.map(|(activity, _)| LaneCell { eighths: filled, activity, above: None })
 }
 
 #[cfg(test)]
@@ -98,7 +101,8 @@ mod tests {
         assert_eq!(cells(0, 50, 0, 1), [Some((4, Running, None))]);
         assert_eq!(cells(0, 100, 0, 2), [Some((8, Running, None)); 2]);
         assert_eq!(cells(0, 50, 0, 2), [Some((8, Running, None)), None]);
-        assert_eq!(cells(0, 1, 0, 1), [Some((1, Running, None))], "little is visible");
+        assert_eq!(cells(0, 2, 0, 1), [Some((1, Running, None))], "little is visible");
+        assert_eq!(cells(0, 1, 0, 1), [None], "a hundredth is not");
         assert_eq!(cells(0, 1_000, 0, 1), [Some((8, Running, None))], "no more than all");
     }
 

@@ -17,34 +17,38 @@ pub struct LaneColumn {
 /// Maximum number of columns.
 const MOST_COLUMNS: u16 = 4_096;
 
-/// The range of a column.
-fn edges(from: i64, dur: i64, columns: u16, at: u16) -> (i64, i64) {
-    let edge = |at: i128| {
-        let offset = i128::from(dur) * at / i128::from(columns.max(1));
-        from.saturating_add(i64::try_from(offset).unwrap_or(dur))
-    };
-    (edge(at.into()), edge(i128::from(at) + 1))
+/// The columns of a range, by their edges: one more than there are columns. Dividing for each span took half of a frame's time.
+struct Grid(Vec<i64>);
+
+impl Grid {
+    fn new(from: i64, dur: i64, columns: u16) -> Self {
+        let edge = |at: u16| {
+            let offset = i128::from(dur) * i128::from(at) / i128::from(columns.max(1));
+            from.saturating_add(i64::try_from(offset).unwrap_or(dur))
+        };
+        Grid((0..=columns).map(edge).collect())
+    }
+
+    /// The columns that a range touches, and its part in each. `near` is the first column of the range before: ranges come in
+    /// the order of their starts.
+    fn touched(&self, (from, to): (i64, i64), near: &mut usize) -> impl Iterator<Item = (usize, i64)> + '_ {
+        if self.0.get(*near).is_none_or(|edge| *edge > from) {
+            *near = 0;
+        }
+        while self.0.get(*near + 1).is_some_and(|edge| *edge <= from) {
+            *near += 1;
+        }
+        let edges = self.0.get(*near..).unwrap_or_default();
+        let within = (*near..).zip(edges.windows(2)).map_while(move |(at, edges)| match edges {
+            [start, end] if *start < to => Some((at, overlap((from, to), *start, *end))),
+            _ => None,
+        });
+        within.filter(|(_, part)| *part > 0)
+    }
 }
 
 fn overlap((from, to): (i64, i64), start: i64, end: i64) -> i64 {
     to.min(end).saturating_sub(from.max(start)).max(0)
-}
-
-/// The columns that a range touches, and its part in each.
-fn touched(range: (i64, i64), (from, dur, columns): (i64, i64, u16)) -> impl Iterator<Item = (u16, i64)> {
-    let column = |ts: i64| {
-        let at = i128::from(ts.saturating_sub(from).max(0)) * i128::from(columns) / i128::from(dur.max(1));
-        u16::try_from(at).unwrap_or(columns).min(columns.saturating_sub(1))
-    };
-    let is_inside = range.1 > from && range.0 < from.saturating_add(dur) && range.0 < range.1;
-    let (first, last) = (column(range.0), column(range.1.saturating_sub(1)));
-    // Rounding may place the edge of a column a nanosecond beside it.
-    let first = first.saturating_sub(1);
-    let last = last.saturating_add(1).min(columns.saturating_sub(1));
-    (first..=last).filter(move |_| is_inside).filter_map(move |at| {
-        let (start, end) = edges(from, dur, columns, at);
-        Some((at, overlap(range, start, end))).filter(|(_, part)| *part > 0)
-    })
 }
 
 /// Times by activity: asleep and runnable inside tasks, and in polls, which contain both.
@@ -75,21 +79,21 @@ impl Lane {
     pub fn columns(&self, from: i64, to: i64, columns: u16, thresholds: &Thresholds) -> Vec<LaneColumn> {
         let columns = columns.min(MOST_COLUMNS);
         let dur = to.saturating_sub(from).max(1);
-        let grid = (from, dur, columns);
+        let grid = Grid::new(from, dur, columns);
         let mut out = vec![LaneColumn::default(); usize::from(columns)];
         let mut times = vec![Times::default(); usize::from(columns)];
         let mut longest = vec![0_i64; usize::from(columns)];
         // The spans within the buckets of steps, which are in their order.
         let mut known = vec![Times::default(); self.steps.len()];
         let step_at = |bucket: Bucket| self.steps.binary_search_by_key(&bucket.start(), |step| step.ts).ok();
+        let mut near = 0;
         for span in &self.spans {
             let range = (span.ts, span.ts.saturating_add(span.dur));
             if range.1 <= from.saturating_sub(Bucket::NANOS) || range.0 >= to.saturating_add(Bucket::NANOS) {
                 continue;
             }
             let over = over(span, thresholds);
-            for (at, part) in touched(range, grid) {
-                let at = usize::from(at);
+            for (at, part) in grid.touched(range, &mut near) {
                 let (Some(times), Some(column), Some(longest)) =
                     (times.get_mut(at), out.get_mut(at), longest.get_mut(at))
                 else {
@@ -112,6 +116,7 @@ impl Lane {
         for (times, column) in times.iter().zip(&mut out) {
             column.load = Load { running: times.running(), blocked: times.asleep, waiting: times.waiting, idle: 0 };
         }
+        near = 0;
         // What is too short for a span is spread over its bucket.
         for (step, known) in self.steps.iter().zip(&known) {
             let range = (step.ts, step.ts.saturating_add(Bucket::NANOS));
@@ -121,8 +126,7 @@ impl Lane {
                 waiting: step.load.waiting.saturating_sub(known.waiting).max(0),
                 idle: step.load.idle,
             };
-            for (at, part) in touched(range, grid) {
-                let at = usize::from(at);
+            for (at, part) in grid.touched(range, &mut near) {
                 let (Some(column), Some(longest)) = (out.get_mut(at), longest.get(at)) else { continue };
                 let share = |time: i64| {
                     i64::try_from(i128::from(time) * i128::from(part) / i128::from(Bucket::NANOS)).unwrap_or(0)

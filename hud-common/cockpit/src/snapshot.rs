@@ -111,6 +111,13 @@ pub struct SessionFacts {
 /// Live or replay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Mode {
+    /// The recorder has not begun its session yet.
+    Starting {
+        /// What it has done and what it does, in order, and whether that is done.
+        steps: Vec<(Name, bool)>,
+        /// When it was started.
+        since: i64,
+    },
     /// The session is being written.
     Live {
         /// End of the newest event that was read.
@@ -735,7 +742,7 @@ pub struct FlameNode {
     pub own: i64,
     /// CPU time under it (ns).
     pub total: i64,
-    /// Frames of tokio's runtime that it stands for, at most; 0 for a function.
+    /// Frames of tokio's runtime that it stands for, on average by time; 0 for a function.
     pub folded: u32,
 }
 

@@ -140,4 +140,9 @@ pub trait Source {
 
     /// The range of instants that it can show (ns since the epoch).
     fn range(&self) -> (i64, i64);
+
+    /// Whether there will never be anything to show: a cockpit then ends.
+    fn is_over(&self) -> bool {
+        false
+    }
 }

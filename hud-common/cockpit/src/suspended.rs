@@ -41,7 +41,11 @@ impl Snapshot {
         self.waiting = made.clone();
         states.made = Some((wanted, made));
         if let Some(page) = &mut self.task {
-            page.state = state_of(states, names, Who::Task(page.task.id), taken);
+            let who = Who::Task(page.task.id);
+            page.state = state_of(states, names, who, taken);
+            // Of a task that was not observed in the window, its type is known from its state alone.
+            let type_id = states.of(who, taken).and_then(|seen| type_of(names, who, seen));
+            page.task.task_type = page.task.task_type.take().or_else(|| type_ref(names, type_id));
         }
         if query.order == TaskOrder::Idle && !query.is_reversed {
             self.add_silent_tasks(states, names, taken, query);
@@ -263,7 +267,7 @@ impl Waiting {
             })
             .collect();
         places.sort_by(|a, b| {
-            let key = |of: &WaitingPlace| (Reverse(of.tasks), Reverse(of.longest));
+            let key = |of: &WaitingPlace| (of.deadlocked == 0, Reverse(of.tasks), Reverse(of.longest));
             let names = |of: &'_ WaitingPlace| (of.place.clone(), of.resource.clone(), of.task_type.clone());
             key(a).cmp(&key(b)).then_with(|| names(a).cmp(&names(b)))
         });

@@ -15,7 +15,8 @@ pub struct Waiting {
     pub counts: StateCounts,
     /// Number of places.
     pub place_count: i64,
-    /// Places and resources, with the tasks that wait there: by number of tasks, the longest wait, place, resource and type.
+    /// Places and resources, with the tasks that wait there: deadlocks first, then by number of tasks, the longest wait, place,
+    /// resource and type.
     /// A task that waits for several futures counts at each of them.
     pub places: Vec<WaitingPlace>,
     /// Number of suspended tasks that pass the filter.

@@ -221,7 +221,9 @@ fn shows_status_and_culprit_first() {
             assert!(marks.contains(mark), "{marks}");
         }
         // Of streams that were recorded in part, figures are marked, and one line says why.
-        for part in ["~45,000", "≥longest", "≥ at least, ~ estimate; recorded: polls 62.0 % (budget)"] {
+        for part in
+            ["~45,000", "≥longest", "≥ at least, ~ estimate: polls 62.0 % recorded (budget), wakes not recorded"]
+        {
             assert!(screen.contains(part), "{screen}");
         }
         let buffer = cockpit.terminal.backend().buffer();
@@ -322,6 +324,24 @@ fn acknowledged_findings_are_dim_until_they_get_worse() {
     assert!(first(&cockpit).starts_with(" WARNING  shop::orders::checkout held"), "{}", first(&cockpit));
     cockpit.press("aA");
     assert!(cockpit.screen().contains("4 found ─"), "{}", cockpit.screen());
+}
+
+#[test]
+fn shows_the_steps_of_the_start() {
+    let mut snapshot = fixture::empty();
+    let steps = [("the recorder has started", true), ("attaching", false), ("first data", false)];
+    let steps = steps.map(|(step, is_done)| (step.into(), is_done)).to_vec();
+    snapshot.mode = hud_cockpit::Mode::Starting { steps, since: AT - 2_500_000_000 };
+    for size in SIZES {
+        let cockpit = Cockpit::new(snapshot.clone(), size);
+        assert!(cockpit.screen().starts_with(" STARTING  attaching"), "{}", cockpit.screen());
+        for line in ["STARTING 2.50 s", "✓ the recorder has started", "▸ attaching", "· first data"] {
+            assert!(cockpit.screen().contains(line), "{line}: {}", cockpit.screen());
+        }
+    }
+    let mut cockpit = Cockpit::new(snapshot, (80, 24));
+    cockpit.press("q");
+    assert!(cockpit.state.has_quit());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
-use crate::{Mode, Status};
+use crate::{Mode, Name, Snapshot, Status};
 
 use super::{
     axis,
@@ -43,6 +43,7 @@ pub(super) fn status(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let seen = is_seeing(snapshot);
     let caution = cx.state.caution(snapshot);
     let (word, lamp) = match (caution, snapshot.status) {
+        (None, _) if matches!(snapshot.mode, Mode::Starting { .. }) => (" STARTING ".into(), cx.theme.accent),
         // Without data, the absence of findings is no evidence.
         (None, Status::Normal) if !seen => (" NO DATA ".into(), cx.theme.dim),
         (Some(worst), _) => (format!(" {} ", worst.severity), cx.theme.lamp(worst.severity)),
@@ -66,7 +67,7 @@ pub(super) fn status(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         }
         None => {
             let text = match snapshot.findings.len() {
-                0 => all_quiet(cx),
+                0 => starting(snapshot).unwrap_or_else(|| all_quiet(cx)),
                 1 => "the finding is acknowledged (A shows it again)".into(),
                 n => format!("all {n} findings are acknowledged (A shows them again)"),
             };
@@ -74,6 +75,28 @@ pub(super) fn status(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         }
     }
     canvas.drawn.hits.push((area, Hit::Tab(Screen::Findings)));
+}
+
+/// What the recorder does before it has begun its session.
+fn starting(snapshot: &Snapshot) -> Option<String> {
+    let Mode::Starting { steps, .. } = &snapshot.mode else { return None };
+    steps.iter().find(|(_, is_done)| !is_done).map(|(step, _)| step.to_string())
+}
+
+/// The steps of the start, in place of a screen without data.
+pub(super) fn steps(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, steps: &[(Name, bool)]) {
+    let area = canvas.pane(cx, area, "STARTING", "q quits", None);
+    let doing = steps.iter().position(|(_, is_done)| !is_done);
+    for (y, (at, (step, is_done))) in (area.y..area.bottom()).zip(steps.iter().enumerate()) {
+        let (mark, style) = match (is_done, doing == Some(at)) {
+            (true, _) => (cx.theme.glyphs.done, cx.theme.good),
+            (false, true) => (cx.theme.glyphs.cursor, cx.theme.bright),
+            (false, false) => (cx.theme.glyphs.idle, cx.theme.dim),
+        };
+        let x = area.x + area.width.min(2);
+        canvas.glyph(x, y, mark, style);
+        canvas.text(cx, (x + 2, y), area.width.saturating_sub(4), step, style, Cut::End);
+    }
 }
 
 /// Live or replay, the instant, drops, coverage, overhead, and the target's CPU time and memory.
@@ -92,12 +115,18 @@ pub(super) fn marks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
                 let lag = snapshot.at.saturating_sub(*newest).max(0);
                 // A second without an event: the target is idle, or the recorder hangs.
                 let style = if lag > 2_000_000_000 { theme.caution } else { theme.good };
-                let lag = if lag > 1_000_000_000 { format!(" {} behind", nanos(lag)) } else { String::new() };
+                let lag = if lag > 1_000_000_000 { format!(" no event for {}", nanos(lag)) } else { String::new() };
                 parts.push((format!("{} LIVE{lag}", glyphs.live), style));
             }
             if skipped.0 > 0 {
                 parts.push((format!("skipped {}", nanos(skipped.1)), theme.caution));
             }
+        }
+        Mode::Starting { since, .. } => {
+            parts.push((
+                format!("{} STARTING {}", glyphs.live, nanos(snapshot.at.saturating_sub(*since))),
+                theme.accent,
+            ));
         }
         Mode::Ended { is_complete: true } => parts.push((format!("{} ENDED", glyphs.ended), theme.dim)),
         Mode::Ended { is_complete: false } => parts.push((format!("{} CUT OFF", glyphs.ended), theme.caution)),
@@ -269,11 +298,11 @@ pub(super) fn foot(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, failure: Op
 
 fn hints(cx: &Cx<'_>) -> &'static str {
     match (cx.state.screen(), &cx.snapshot.mode) {
-        (Screen::Timeline, _) => "h l pan  + - zoom  j k lane  n N anomaly  Enter task  ? help  q quit",
-        (Screen::Flame, _) => "hjkl move  Enter zoom  Backspace out  t type  o off-CPU  f unfold  / search  ? help",
+        (Screen::Timeline, _) => "h l pan  + - zoom  j k lane  n N anomaly  Enter task  T clock  ? help  q quit",
+        (Screen::Flame, _) => "hjkl move  Enter zoom  t type  o off-CPU  f unfold  / search  ? help  q quit",
         (Screen::Waiting, _) => "Tab each task  s sort  / filter  Enter open  ? help  q quit",
         (Screen::Tasks, _) => "Tab each task  s sort  / filter  Enter open  + - window  ? help  q quit",
-        (_, Mode::Live { .. }) => "Tab list  Enter open  / filter  + - window  space hold  ? help  q quit",
-        _ => "space play  [ ] speed  , . step  n N anomaly  g go to  b bookmark  ? help  q quit",
+        (_, Mode::Live { .. }) => "Tab list  Enter open  / filter  a acknowledge  space hold  ? help  q quit",
+        _ => "space play  [ ] speed  , . step  n N anomaly  g go to  T clock  ? help  q quit",
     }
 }

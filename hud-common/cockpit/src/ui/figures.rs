@@ -5,15 +5,15 @@ use crate::{Snapshot, StreamCoverage};
 use super::format::{share, thousandths};
 
 /// Share of the time in which a stream was recorded, in thousandths: of the time for which that is known. Where it is not
-/// known for any yet, rows are evidence.
+/// known for any yet, rows are evidence, and without them nothing says that it was off.
 pub(super) fn recorded(stream: &StreamCoverage) -> i64 {
     match stream.on.saturating_add(stream.off) {
-        0 if stream.rows > 0 => 1_000,
+        0 if stream.rows > 0 || stream.unknown > 0 => 1_000,
         known => thousandths(stream.on, known),
     }
 }
 
-/// The streams of these that were recorded in a part of the window, and that part; not those that were not recorded at all.
+/// The streams of these that were not recorded all the time, and the part of it in which they were.
 fn partial<'a>(snapshot: &'a Snapshot, streams: &[&str]) -> impl Iterator<Item = (&'a StreamCoverage, i64)> {
     let of = snapshot.coverage.streams.iter().filter(|row| streams.contains(&row.stream.as_str()));
     of.map(|row| (row, recorded(row))).filter(|(_, part)| *part < WHOLE)
@@ -30,12 +30,19 @@ pub(super) fn is_partial(snapshot: &Snapshot, streams: &[&str]) -> bool {
 
 /// Why figures that rest on these streams are marked; `None` if none is.
 pub(super) fn why_partial(snapshot: &Snapshot, streams: &[&str], at_least: char) -> Option<String> {
-    let parts = partial(snapshot, streams).map(|(row, part)| {
-        let why = row.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
-        format!("{} {}{why}", row.stream, share(part))
-    });
-    let parts: Vec<String> = parts.collect();
-    (!parts.is_empty()).then(|| format!("{at_least} at least, ~ estimate; recorded: {}", parts.join(", ")))
+    let mut reasons = Vec::new();
+    let mut out = Vec::new();
+    for (row, part) in partial(snapshot, streams) {
+        // Each reason once.
+        let why = row.reason.as_ref().filter(|why| !reasons.contains(why));
+        reasons.extend(why);
+        let why = why.map_or(String::new(), |why| format!(" ({why})"));
+        out.push(match part {
+            0 => format!("{} not recorded{why}", row.stream),
+            _ => format!("{} {} recorded{why}", row.stream, share(part)),
+        });
+    }
+    (!out.is_empty()).then(|| format!("{at_least} at least, ~ estimate: {}", out.join(", ")))
 }
 
 /// hud's overhead in thousandths of a core; `None` if unknown.

@@ -163,6 +163,8 @@ fn paint_node(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, node: &FlameNode
     };
     let filled = cx.theme.filled(node.origin);
     let style = match (is_selected, matches(filter, node)) {
+        // The root is selected as the screen opens: it does not stand out.
+        (true, _) if node.depth == 0 => cx.theme.title.patch(cx.theme.select),
         (true, _) => cx.theme.picked,
         (false, true) => cx.theme.matched,
         _ if cx.theme.has_boxes() => filled,

@@ -2,6 +2,8 @@
 
 use ratatui::{buffer::Buffer, layout::Rect};
 
+use crate::Mode;
+
 use super::{
     chrome, flame, help, latency, overview,
     paint::{Canvas, Cx},
@@ -55,6 +57,9 @@ pub fn draw(
     if !body.is_empty() {
         let body = chrome::partly(&cx, &mut canvas, body);
         match (state.help(), state.screen()) {
+            (None, _) if let Mode::Starting { steps, .. } = &scene.snapshot.mode => {
+                chrome::steps(&cx, &mut canvas, body, steps);
+            }
             (Some(page), screen) => help::draw(&cx, &mut canvas, body, page, screen),
             (None, Screen::Overview) => overview::draw(&cx, &mut canvas, body),
             (None, Screen::Hotspots) => overview::hotspots(&cx, &mut canvas, body),

@@ -62,7 +62,7 @@ struct Pane<'a> {
 
 impl Pane<'_> {
     fn is_live(&self) -> bool {
-        matches!(self.snapshot.mode, Mode::Live { .. })
+        matches!(self.snapshot.mode, Mode::Live { .. } | Mode::Starting { .. })
     }
 
     fn look(&mut self) {
@@ -134,6 +134,11 @@ impl<'a> Panes<'a> {
         self.is_live() && self.panes.iter().all(Pane::is_live)
     }
 
+    /// Whether a source has nothing to show, and never will.
+    pub(super) fn is_over(&self) -> bool {
+        self.panes.iter().any(|pane| pane.source.is_over())
+    }
+
     pub(super) fn is_playing(&self) -> bool {
         self.panes.get(self.active).is_some_and(|pane| pane.state.is_playing())
     }
@@ -188,7 +193,7 @@ impl<'a> Panes<'a> {
                 pane.state.follow(&leader, pane.shift.saturating_sub(shift));
             }
             // "The end" is each session's own; on the shared clock it is that of the last.
-            if !matches!(pane.snapshot.mode, Mode::Live { .. }) {
+            if !pane.is_live() {
                 pane.state.hold_at_end(to.saturating_add(pane.shift));
             }
         }

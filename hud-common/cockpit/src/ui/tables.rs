@@ -130,8 +130,10 @@ pub(super) fn none_of(cx: &Cx<'_>, streams: &[&str], nothing: &str) -> String {
         return format!("{nothing}; the window's first {} is unread", nanos(unread));
     }
     let least = of().min_by_key(|row| recorded(row));
+    let is_first = matches!(cx.snapshot.mode, crate::Mode::Live { newest, .. } if newest <= cx.snapshot.session.start);
     match least {
-        None if !is_seeing(cx.snapshot) => "nothing was recorded in this window".into(),
+        _ if !is_seeing(cx.snapshot) && is_first => "waiting for the first data".into(),
+        _ if !is_seeing(cx.snapshot) => "nothing was recorded in this window".into(),
         None => nothing.into(),
         Some(least) => {
             let why = least.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));

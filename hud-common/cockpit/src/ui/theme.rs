@@ -197,6 +197,8 @@ pub(super) struct Glyphs {
     pub(super) dot: &'static str,
     pub(super) arrow: &'static str,
     pub(super) at_least: char,
+    /// The mark of a step that is done.
+    pub(super) done: char,
     /// The mark of an interval past a limit, at the top of its cell.
     pub(super) tick: char,
     /// The left edge of a box.
@@ -227,6 +229,7 @@ const UNICODE: Glyphs = Glyphs {
     dot: "·",
     arrow: "→",
     at_least: '≥',
+    done: '✓',
     tick: '▔',
     edge: '▏',
     folded: "▸",
@@ -253,6 +256,7 @@ const ASCII: Glyphs = Glyphs {
     dot: "|",
     arrow: "->",
     at_least: '>',
+    done: '+',
     tick: '\'',
     edge: '|',
     folded: ">",

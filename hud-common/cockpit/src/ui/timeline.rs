@@ -119,8 +119,8 @@ fn column_cells(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, role: Role, co
         }
         // Without colours, what a column is full of shows by its glyph.
         let glyph = match (cell.activity, cell.eighths) {
-            (Activity::Blocked, 8) => glyphs.blocked,
-            (Activity::Waiting, 8) => glyphs.waiting,
+            (Activity::Blocked, 8) if !cx.theme.has_boxes() => glyphs.blocked,
+            (Activity::Waiting, 8) if !cx.theme.has_boxes() => glyphs.waiting,
             (_, eighths) => eighth(&glyphs.heights, eighths),
         };
         canvas.glyph(area.x, y, glyph, ink);
@@ -203,10 +203,11 @@ fn longest(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
 /// The legend of marks and colours.
 fn key(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let glyphs = &cx.theme.glyphs;
+    let glyph = |without| if cx.theme.has_boxes() { glyphs.running } else { without };
     let fixed = [
         (glyphs.tick, cx.theme.ink(Status::Warning), "over the limit"),
-        (glyphs.blocked, cx.theme.warning, "asleep in a task"),
-        (glyphs.waiting, cx.theme.dim, "waiting for a CPU"),
+        (glyph(glyphs.blocked), cx.theme.warning, "asleep in a task"),
+        (glyph(glyphs.waiting), cx.theme.dim, "waiting for a CPU"),
     ];
     let mut x = area.x + 2;
     let types = cx.snapshot.types.iter().filter_map(|row| row.task_type.as_ref()).take(8);

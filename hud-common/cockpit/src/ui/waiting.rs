@@ -128,7 +128,7 @@ fn places(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             1 => Cell::text(at_least(row.longest), style(cx, row.deadlocked > 0, row.longest)),
             2 => function(cx, &row.place),
             3 => Cell::path(names::file_line(row.place.file.as_ref(), row.place.line), cx.theme.dim),
-            4 => Cell::name(resource_of_place(row), cx.theme.text),
+            4 => Cell::text(resource_of_place(row), cx.theme.text),
             5 => held_by(cx, row.holder.as_ref(), row.deadlocked > 0),
             _ => Cell::name(
                 names::type_of(row.task_type.as_ref()),
@@ -163,7 +163,7 @@ fn each(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             1 => Cell::name(names::waiter(&row.who), waiter_style(cx, &row.who)),
             2 => function(cx, &row.place),
             3 => Cell::path(names::file_line(row.place.file.as_ref(), row.place.line), cx.theme.dim),
-            4 => Cell::name(resource(row.resource.as_ref(), row.detail.as_ref()), cx.theme.text),
+            4 => Cell::text(resource(row.resource.as_ref(), row.detail.as_ref()), cx.theme.text),
             _ => held_by(cx, row.holder.as_ref(), row.cycle.is_some()),
         }
     });
@@ -231,7 +231,7 @@ fn resource(of: Option<&Name>, detail: Option<&Name>) -> Cow<'static, str> {
         (Some(_), Some(detail)) => detail.to_string().into(),
         (Some(of), None) => kind(of).to_string().into(),
         (None, Some(detail)) => detail.to_string().into(),
-        (None, None) => "what is not known".into(),
+        (None, None) => "unknown".into(),
     }
 }
 
@@ -258,16 +258,14 @@ pub(super) fn state_word(state: TaskState) -> &'static str {
 type Lines = Vec<(String, Style)>;
 
 fn place_lines(cx: &Cx<'_>, row: &WaitingPlace) -> Lines {
-    let mut out = vec![(
-        format!(
-            "{} {} of {} for {}",
-            count(row.tasks),
-            if row.tasks == 1 { "task" } else { "tasks" },
-            names::type_of(row.task_type.as_ref()),
-            resource_of_place(row)
-        ),
-        cx.theme.bright,
-    )];
+    let tasks = if row.tasks == 1 { "task" } else { "tasks" };
+    let text = format!(
+        "{} {tasks} of {}; waiting for: {}",
+        count(row.tasks),
+        names::type_of(row.task_type.as_ref()),
+        resource_of_place(row)
+    );
+    let mut out = vec![(text, cx.theme.bright)];
     if row.deadlocked > 0 {
         out.push((
             format!("{} of them wait for each other in a cycle: a deadlock", count(row.deadlocked)),
@@ -282,7 +280,7 @@ fn place_lines(cx: &Cx<'_>, row: &WaitingPlace) -> Lines {
 
 /// What a task waits for, and who holds it.
 pub(super) fn wait_lines(cx: &Cx<'_>, row: &WaitingTask) -> Lines {
-    let mut text = format!("waits for {}", resource(row.resource.as_ref(), row.detail.as_ref()));
+    let mut text = format!("waiting for: {}", resource(row.resource.as_ref(), row.detail.as_ref()));
     if let Some(deadline) = row.deadline {
         match deadline.saturating_sub(cx.snapshot.at) {
             left @ 0.. => text.push_str(&format!(", {} left", nanos(left))),
@@ -294,7 +292,7 @@ pub(super) fn wait_lines(cx: &Cx<'_>, row: &WaitingTask) -> Lines {
         }
     }
     if row.branches > 1 {
-        text.push_str(&format!("; it waits for {} futures at once", row.branches));
+        text.push_str(&format!("; for {} futures at once", row.branches));
     }
     let mut out = vec![(text, cx.theme.text)];
     if let Some(cycle) = row.cycle {
@@ -306,11 +304,7 @@ pub(super) fn wait_lines(cx: &Cx<'_>, row: &WaitingTask) -> Lines {
 
 /// Whether a timer had passed when the tasks were read.
 fn row_is_late(cx: &Cx<'_>, deadline: i64) -> bool {
-    cx.snapshot
-        .waiting
-        .ts
-        .or(cx.snapshot.task.as_ref().and_then(|page| Some(page.state.as_ref()?.ts)))
-        .is_some_and(|ts| deadline < ts)
+    cx.snapshot.waiting.ts.is_some_and(|read| deadline < read)
 }
 
 fn holder_line(holder: &AwaitedBy) -> String {

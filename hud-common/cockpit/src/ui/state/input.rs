@@ -64,6 +64,6 @@ pub struct Scene<'a> {
 
 impl Scene<'_> {
     pub(super) fn is_live(&self) -> bool {
-        matches!(self.snapshot.mode, Mode::Live { .. })
+        matches!(self.snapshot.mode, Mode::Live { .. } | Mode::Starting { .. })
     }
 }
