@@ -27,7 +27,6 @@ impl Snapshot {
             return;
         };
         let gaps = gaps.cloned();
-        prepare(states, names, taken);
         let wanted = Made {
             taken,
             observations: states.len(),
@@ -36,12 +35,16 @@ impl Snapshot {
         };
         let made = match states.made.take().filter(|(of, _)| *of == wanted) {
             Some((_, made)) => made,
-            None => Waiting { ts: Some(taken), gaps, ..Waiting::of(states, names, taken, query) },
+            None => {
+                prepare(names, states.at(taken).map(|(_, seen)| seen));
+                Waiting { ts: Some(taken), gaps, ..Waiting::of(states, names, taken, query) }
+            }
         };
         self.waiting = made.clone();
         states.made = Some((wanted, made));
         if let Some(page) = &mut self.task {
             let who = Who::Task(page.task.id);
+            prepare(names, states.of(who, taken).into_iter());
             page.state = state_of(states, names, who, taken);
             // Of a task that was not observed in the window, its type is known from its state alone.
             let type_id = states.of(who, taken).and_then(|seen| type_of(names, who, seen));
@@ -105,9 +108,9 @@ fn silent_row(names: &Names, id: TaskId, type_id: Option<TypeId>, last_seen: i64
     }
 }
 
-fn prepare(states: &States, names: &mut Names, taken: i64) {
-    let stacks: BTreeSet<StackId> =
-        states.at(taken).flat_map(|(_, seen)| &seen.waits).filter_map(|wait| wait.stack).collect();
+/// Resolves the await stacks of these states.
+fn prepare<'a>(names: &mut Names, states: impl Iterator<Item = &'a Observation>) {
+    let stacks: BTreeSet<StackId> = states.flat_map(|seen| &seen.waits).filter_map(|wait| wait.stack).collect();
     names.prepare(stacks.into_iter());
 }
 
