@@ -495,3 +495,110 @@ fn a_screenshot_is_drawn_without_a_terminal() {
     let twice = shot(&["--size", "200x60", "--align", "start", recording().to_str().unwrap()]);
     assert!(String::from_utf8(twice).unwrap().matches("cpu_hog").count() >= 2, "two sessions side by side");
 }
+
+/// A session whose tasks change their state every 10 s, some of them gone in between.
+fn session_with_states() -> Session {
+    let session = Session::with_cast();
+    let mut random = Random(77);
+    let (mut rows, mut taken) = (Vec::new(), Vec::new());
+    for snapshot in 0..8 {
+        let ts = T0 + snapshot * 10 * SECOND;
+        taken.push(covered("task_states", ts - 10 * SECOND, ts));
+        for task in 0..30 {
+            // All in the first snapshot, then some.
+            if snapshot > 0 && !random.one_in(3) {
+                continue;
+            }
+            let state = random.of(&["suspended", "suspended", "suspended", "running", "scheduled", "gone"]);
+            let branches = if random.one_in(4) { 2 } else { 1 };
+            for branch in 0..branches {
+                rows.push(format::TaskStateRow {
+                    ts,
+                    since: ts - random.below(3) * SECOND,
+                    task_id: (task % 10 != 9).then_some(10 + task),
+                    tid: (task % 10 == 9).then_some(W1),
+                    type_id: (!random.one_in(4)).then_some(1 + task % 3),
+                    state: state.into(),
+                    branch,
+                    branches,
+                    stack_id: (!random.one_in(5)).then_some(random.of(&[SLEEP, BURN_22, BURN_23, NO_LINE])),
+                    resource: random.of(&[Some("mutex"), Some("timer"), Some("io"), None]).map(Into::into),
+                    address: (!random.one_in(3)).then_some(random.below(4)),
+                    deadline: None,
+                    detail: (!random.one_in(3)).then(|| format!("number {}", random.below(2)).into()),
+                    holder_task_id: random.one_in(3).then_some(10 + random.below(5)),
+                    holder_tid: None,
+                    cycle: None,
+                    spawn_file: None,
+                    spawn_line: None,
+                });
+            }
+        }
+    }
+    // A thread runs one future by `block_on`: its rows of one snapshot are those of the first that was made up.
+    let mut seen = std::collections::BTreeSet::new();
+    rows.retain(|row| seen.insert((row.ts, row.task_id, row.tid, row.branch)));
+    let mut first = BTreeMap::new();
+    for row in &mut rows {
+        let of = (row.ts, row.task_id, row.tid);
+        let known = first.entry(of).or_insert((row.since, row.state.clone(), row.type_id)).clone();
+        (row.since, row.state, row.type_id) = known;
+    }
+    session.add::<format::TaskStateColumns>(rows).add::<Coverage>(taken);
+    session
+}
+
+/// Function, file, line, resource and type, with the number of tasks and the longest and shortest wait.
+type Place = (String, Option<String>, Option<i64>, Option<String>, Option<String>, i64, i64, i64);
+
+fn places_by_sql(session: &Path, at: i64) -> Vec<Place> {
+    let rows = rows(session, hud_analyze::view::SUSPENDED, between(T0 - 3_600 * SECOND, at + 1));
+    let text = |row: &Value, name: &str| row[name].as_str().map(str::to_owned);
+    let mut all: Vec<Place> = rows
+        .iter()
+        .map(|row| {
+            let number = |name: &str| row[name].as_i64();
+            let (function, longest) = (text(row, "function").unwrap(), number("longest").unwrap());
+            let (tasks, shortest) = (number("tasks").unwrap(), number("shortest").unwrap());
+            let (file, resource, task_type) = (text(row, "file"), text(row, "resource"), text(row, "task_type"));
+            (function, file, number("line"), resource, task_type, tasks, longest, shortest)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// The cockpit shows where tasks wait at any instant as the view defines it, live and in replay, whatever was shown before.
+#[test]
+fn where_tasks_wait_is_that_of_sql() {
+    let session = session_with_states();
+    let (mut replay, mut tailer) = (replay(&session.path), tailer(&session.path));
+    let mut counted = 0;
+    for offset in [-1, 0, 5, 10, 34, 70, 20, 900, 1_269, 1_271, 3] {
+        let at = T0 + offset * SECOND;
+        let query = Query { at: Some(at), has_states: true, ..Query::default() };
+        let shown = replay.snapshot(&query).unwrap().waiting;
+        assert_eq!(shown, tailer.snapshot(&query).unwrap().waiting, "at {offset} s");
+        let mut places: Vec<Place> = shown
+            .places
+            .iter()
+            .map(|row| {
+                let name = |name: &Option<hud_common::cockpit::Name>| name.as_ref().map(|name| name.to_string());
+                (
+                    row.place.function.to_string(),
+                    name(&row.place.file),
+                    row.place.line.map(i64::from),
+                    name(&row.resource),
+                    row.task_type.as_ref().map(|of| of.name.to_string()),
+                    row.tasks,
+                    row.longest,
+                    row.shortest,
+                )
+            })
+            .collect();
+        places.sort();
+        assert_eq!(places, places_by_sql(&session.path, at), "at {offset} s");
+        counted += places.len();
+    }
+    assert!(counted > 100, "a test of little: {counted}");
+}

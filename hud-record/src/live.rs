@@ -6,6 +6,7 @@
 //! its own death would.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     io::{BufRead as _, BufReader, IsTerminal as _, Write as _},
     os::unix::process::CommandExt as _,
@@ -13,10 +14,13 @@ use std::{
     process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use hud_common::cockpit::ui::{self, LookArgs};
+use hud_common::cockpit::{
+    Mode, Names, Query, SessionFacts, Snapshot, Source, SourceError, View,
+    ui::{self, Exit, LookArgs},
+};
 
 use crate::{
     attach::{LineFormat, Lines},
@@ -25,6 +29,9 @@ use crate::{
     tail::{Settings, Tailer},
 };
 
+/// Time for which the screen waits for the session before it shows how the recorder starts: most start faster, and errors in
+/// arguments are reported without a screen.
+const AT_ONCE: Duration = Duration::from_millis(300);
 /// How long the recorder may take to begin its session.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of the recorder's messages that are kept.
@@ -33,16 +40,25 @@ const MOST_MESSAGES: usize = 64 << 10;
 /// Records in a child process and shows its session until the user quits.
 pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool, look: &LookArgs) -> Result<()> {
     let mut recorder = Recorder::start(arguments)?;
-    let mut tailer = match recorder.until_session(session) {
-        Some(tailer) => tailer,
-        // Its messages are the error.
-        None => return recorder.end(),
+    let is_screen = !no_tui && std::io::stdout().is_terminal();
+    let opened = match recorder.until_session(session, if is_screen { AT_ONCE } else { PATIENCE }) {
+        State::Over => return recorder.end(),
+        State::Starting if !is_screen => return recorder.end(),
+        State::Starting => None,
+        State::Open(tailer) => Some(tailer),
     };
-    if no_tui || !std::io::stdout().is_terminal() {
+    if !is_screen {
+        let Some(mut tailer) = opened else { return recorder.end() };
         Lines { look: look.clone(), every: Duration::from_secs(1), format: LineFormat::Text }.print(&mut tailer)?;
         return recorder.end();
     }
-    let shown = ui::run(tailer, look.options());
+    let began = Instant::now();
+    let source = Starting { recorder: &mut recorder, session, began, tailer: opened, is_over: false };
+    let shown = ui::run(source, look.options());
+    if matches!(shown, Ok(Exit::Over)) {
+        // Its messages are the error.
+        return recorder.end();
+    }
     eprintln!("closing {}", session.display());
     let ended = recorder.end();
     shown.map_err(|e| Error::Unavailable(e.to_string()))?;
@@ -50,6 +66,90 @@ pub(crate) fn run(arguments: Vec<OsString>, session: &Path, no_tui: bool, look: 
     // As headless: prints the session's path.
     let _ = writeln!(std::io::stdout(), "{}", session.display());
     Ok(())
+}
+
+/// What the recorder has come to.
+enum State {
+    /// It has no session yet.
+    Starting,
+    /// Its session is open.
+    Open(Box<Tailer>),
+    /// It has ended without one: its messages are the error.
+    Over,
+}
+
+/// The session of a recorder, and until there is one, what it does.
+struct Starting<'a> {
+    recorder: &'a mut Recorder,
+    session: &'a Path,
+    began: Instant,
+    tailer: Option<Box<Tailer>>,
+    is_over: bool,
+}
+
+impl Starting<'_> {
+    fn snapshot(&self, query: &Query) -> Snapshot {
+        let now = self.now();
+        let since = now.saturating_sub(i64::try_from(self.began.elapsed().as_nanos()).unwrap_or(0));
+        let has_manifest = self.recorder.is_viewer;
+        let steps = [
+            ("the recorder has started", true),
+            ("attaching: reading the program's symbols, and placing probes", has_manifest),
+            ("opening the session", false),
+            ("first data", false),
+        ];
+        let steps = steps.into_iter().map(|(step, is_done)| (step.into(), is_done)).collect();
+        Snapshot::of(View {
+            query,
+            at: now,
+            partials: &BTreeMap::new(),
+            total: None,
+            names: &mut Names::default(),
+            detail: None,
+            session: SessionFacts { start: since, ..SessionFacts::default() },
+            mode: Mode::Starting { steps, since },
+            coverage_until: None,
+            read_from: None,
+        })
+    }
+
+    fn now(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    }
+}
+
+impl Source for Starting<'_> {
+    fn wait(&mut self, most: Duration) -> std::result::Result<bool, SourceError> {
+        if let Some(tailer) = &mut self.tailer {
+            return tailer.wait(most);
+        }
+        let left = PATIENCE.saturating_sub(self.began.elapsed());
+        match self.recorder.until_session(self.session, most.min(left)) {
+            State::Open(tailer) => self.tailer = Some(tailer),
+            State::Starting if !left.is_zero() => return Ok(false),
+            State::Starting | State::Over => self.is_over = true,
+        }
+        Ok(true)
+    }
+
+    fn snapshot(&mut self, query: &Query) -> std::result::Result<Snapshot, SourceError> {
+        match &mut self.tailer {
+            Some(tailer) => tailer.snapshot(query),
+            None => Ok(Starting::snapshot(self, query)),
+        }
+    }
+
+    fn range(&self) -> (i64, i64) {
+        match &self.tailer {
+            Some(tailer) => tailer.range(),
+            None => (self.now(), self.now()),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over
+    }
 }
 
 /// The running recorder. Ends in order when dropped, or when this process exits.
@@ -60,6 +160,8 @@ struct Recorder {
     /// Its standard error, until a thread reads it.
     stderr: Option<ChildStderr>,
     messages: Arc<Mutex<String>>,
+    /// Whether this process has given up its rights.
+    is_viewer: bool,
     listener: Option<JoinHandle<()>>,
 }
 
@@ -72,7 +174,7 @@ impl Recorder {
         command.process_group(0);
         let mut child = command.spawn().map_err(failed)?;
         let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
-        Ok(Recorder { child, stdin, stderr, messages: Arc::default(), listener: None })
+        Ok(Recorder { child, stdin, stderr, messages: Arc::default(), is_viewer: false, listener: None })
     }
 
     /// Reads its messages. Until this process has given up its rights they stay in the pipe: the C library changes the
@@ -94,24 +196,30 @@ impl Recorder {
         self.listener = thread::Builder::new().name("hud-listener".into()).spawn(listen).ok();
     }
 
-    /// Waits until there is a session, and gives up all rights but those to read it; `None` if the recorder ends
-    /// without one.
-    fn until_session(&mut self, session: &Path) -> Option<Tailer> {
+    /// Waits until there is a session, at most this long, and gives up all rights but those to read it.
+    fn until_session(&mut self, session: &Path, most: Duration) -> State {
         let began = Instant::now();
-        let mut is_viewer = false;
-        while began.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
+        loop {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return State::Over;
+            }
             // As root, only its existence is checked.
-            if !is_viewer && session.join("manifest.json").exists() {
+            if !self.is_viewer && session.join("manifest.json").exists() {
                 privilege::enter_viewer(session);
                 self.listen();
-                is_viewer = true;
+                self.is_viewer = true;
             }
-            if is_viewer && let Ok(tailer) = Tailer::open(session, Settings::default()) {
-                return Some(tailer);
+            if self.is_viewer
+                && let Ok(tailer) = Tailer::open(session, Settings::default())
+            {
+                return State::Open(Box::new(tailer));
             }
-            thread::sleep(Duration::from_millis(10));
+            let left = most.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return State::Starting;
+            }
+            thread::sleep(left.min(Duration::from_millis(10)));
         }
-        None
     }
 
     /// Ends the recorder, which closes the session, and prints its messages.

@@ -84,13 +84,16 @@ fn both_culprits_are_seen_and_q_leaves_a_whole_session() {
     terminal.press("\r");
     terminal.until_shown("LAST POLLS");
     // Backspace, then the filter is cleared.
-    terminal.press("\x7f\x1b");
-    terminal.until_shown("blocking_sleeper");
+    terminal.press("\x7f");
+    terminal.until("the tasks again", |t| t.text().contains("each task") && t.text().contains("Esc clears it"));
+    terminal.press("\x1b");
+    terminal.until("no filter", |t| !t.text().contains("Esc clears it"));
     terminal.resize((80, 24));
     terminal.until_shown("0 sess");
     let (column, row) = find(&terminal, "3 block");
     terminal.press(&format!("\x1b[<0;{x};{y}M\x1b[<0;{x};{y}m", x = column + 1, y = row + 1));
     terminal.until_shown("newest");
+    terminal.until_shown("blocking_sleeper");
 
     terminal.press("\x1a");
     terminal.until("the shell", |t| !t.screen().alternate_screen());

@@ -19,7 +19,12 @@ fn shot(screen: Screen, size: (u16, u16)) -> Shot {
 
 #[test]
 fn the_screens_in_the_docs_are_up_to_date() {
-    for (name, screen) in [("overview", Screen::Overview), ("blocking", Screen::Blocking), ("flame", Screen::Flame)] {
+    for (name, screen) in [
+        ("overview", Screen::Overview),
+        ("blocking", Screen::Blocking),
+        ("flame", Screen::Flame),
+        ("timeline", Screen::Timeline),
+    ] {
         let shot = shot(screen, (120, 40));
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/screens").join(name).with_extension("svg");
         if std::env::var_os("HUD_BLESS").is_some() {

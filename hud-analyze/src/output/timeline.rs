@@ -1,7 +1,6 @@
-//! Draws the timeline as text: a line per worker, a character per step.
-//!
-//! A step shows the state other than idle that took most of it, if that is at least a fifth: over a whole session a worker is
-//! idle for most of each step, and shorter states would not be visible.
+//! Draws the timeline as text: a line per worker, a column per step, by the rule of the cockpit's timeline
+//! ([`lane_cells`]): the height is the share of the step in which the worker was not idle, the colour what took most of that.
+//! Without colours, further lines show blocked and waiting time.
 
 use std::{collections::BTreeMap, io::Write};
 
@@ -10,6 +9,7 @@ use arrow::{
     datatypes::{Int32Type, Int64Type},
 };
 use crossterm::style::{Color, Stylize as _};
+use hud_common::cockpit::{Activity, LaneCell, Load, lane_cells};
 
 use crate::{
     error::{Error, Result},
@@ -23,53 +23,64 @@ const LABEL: usize = 14;
 /// Width without a terminal.
 const WIDTH: usize = 114;
 
-/// State of a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Running,
-    Blocked,
-    Waiting,
-    Idle,
+/// Glyphs of a height, from an eighth to all.
+const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+const ASCII: [char; 8] = ['.', '.', ':', ':', '-', '=', '+', '#'];
+
+const fn name(activity: Activity) -> &'static str {
+    match activity {
+        Activity::Blocked => "blocked",
+        Activity::Running => "running",
+        Activity::Waiting => "waiting",
+    }
 }
 
-impl State {
-    const ALL: [State; 4] = [State::Running, State::Blocked, State::Waiting, State::Idle];
-
-    /// The state to show for a step, from the time in each state.
-    fn of_step(times: [i64; 4]) -> Self {
-        let fifth = times.iter().sum::<i64>() / 5;
-        let active = Self::ALL.into_iter().zip(times).take(3).rev().max_by_key(|(_, time)| *time);
-        active.filter(|(_, time)| *time > 0 && *time >= fifth).map_or(State::Idle, |(state, _)| state)
+const fn colour(activity: Activity) -> Color {
+    match activity {
+        Activity::Blocked => Color::Red,
+        Activity::Running => Color::Green,
+        Activity::Waiting => Color::DarkGrey,
     }
+}
 
-    const fn name(self) -> &'static str {
-        match self {
-            State::Running => "running",
-            State::Blocked => "blocked",
-            State::Waiting => "waiting",
-            State::Idle => "idle",
+fn glyph(eighths: i64, ascii: bool) -> char {
+    let glyphs = if ascii { &ASCII } else { &HEIGHTS };
+    usize::try_from(eighths - 1).ok().and_then(|at| glyphs.get(at)).copied().unwrap_or(' ')
+}
+
+/// How a line is drawn.
+#[derive(Clone, Copy)]
+struct Pen {
+    ascii: bool,
+    colour: bool,
+}
+
+impl Pen {
+    fn paint(self, text: String, ink: Option<Activity>, above: Option<Activity>) -> String {
+        match ink.filter(|_| self.colour) {
+            None => text,
+            Some(ink) => {
+                let text = text.with(colour(ink));
+                match above {
+                    Some(above) => text.on(colour(above)).to_string(),
+                    None => text.to_string(),
+                }
+            }
         }
     }
 
-    const fn letter(self, ascii: bool) -> char {
-        match (self, ascii) {
-            (State::Running, false) => '█',
-            (State::Blocked, false) => '╳',
-            (State::Waiting, false) => '░',
-            (State::Idle, false) => '·',
-            (State::Running, true) => 'R',
-            (State::Blocked, true) => 'B',
-            (State::Waiting, true) => 'w',
-            (State::Idle, true) => '.',
-        }
-    }
-
-    const fn colour(self) -> Color {
-        match self {
-            State::Running => Color::Green,
-            State::Blocked => Color::Red,
-            State::Waiting => Color::Yellow,
-            State::Idle => Color::DarkGrey,
+    /// A run of equal columns.
+    fn columns(self, of: Option<Option<LaneCell>>, count: usize) -> String {
+        match of {
+            // Not observed.
+            None => " ".repeat(count),
+            Some(None) => (if self.ascii { '.' } else { '·' }).to_string().repeat(count),
+            // Without colours, two activities that fill a cell are one.
+            Some(Some(cell)) if cell.above.is_some() && !self.colour => glyph(8, self.ascii).to_string().repeat(count),
+            Some(Some(cell)) => {
+                let text = glyph(cell.eighths, self.ascii).to_string().repeat(count);
+                self.paint(text, Some(cell.activity), cell.above)
+            }
         }
     }
 }
@@ -82,8 +93,8 @@ struct Worker {
     tid: i32,
 }
 
-/// State by number of the step, for each worker.
-type Lanes = BTreeMap<Worker, BTreeMap<i64, State>>;
+/// Load by number of the step, for each worker.
+type Lanes = BTreeMap<Worker, BTreeMap<i64, Load>>;
 
 /// Number of steps per line.
 pub(crate) fn columns() -> i64 {
@@ -105,16 +116,21 @@ fn lanes(batches: &[RecordBatch], window: Window, step: i64) -> Result<Lanes> {
         let long = |name: &str| Ok::<_, Error>(column(name)?.as_primitive::<Int64Type>());
         let int = |name: &str| Ok::<_, Error>(column(name)?.as_primitive::<Int32Type>());
         let (ts, runtime, worker, tid) = (long("ts")?, long("runtime_id")?, int("worker")?, int("tid")?);
-        let [running, blocked, waiting, idle] = State::ALL.map(|state| long(state.name()));
-        let times = [running?, blocked?, waiting?, idle?];
+        let (running, blocked) = (long("running")?, long("blocked")?);
+        let (waiting, idle) = (long("waiting")?, long("idle")?);
         for row in 0..batch.num_rows() {
             let who = Worker {
                 runtime: runtime.is_valid(row).then(|| runtime.value(row)),
                 worker: worker.is_valid(row).then(|| worker.value(row)),
                 tid: tid.value(row),
             };
-            let state = State::of_step(times.map(|time| time.value(row)));
-            lanes.entry(who).or_default().insert((ts.value(row) - window.from) / step, state);
+            let load = Load {
+                running: running.value(row),
+                blocked: blocked.value(row),
+                waiting: waiting.value(row),
+                idle: idle.value(row),
+            };
+            lanes.entry(who).or_default().insert((ts.value(row) - window.from) / step, load);
         }
     }
     Ok(lanes)
@@ -124,10 +140,7 @@ fn render(lanes: &Lanes, window: Window, step: i64, columns: i64, ascii: bool, c
     if lanes.is_empty() {
         return "no worker was observed in this time range\n".into();
     }
-    let paint = |state: State, text: String| match colour {
-        true => text.with(state.colour()).to_string(),
-        false => text,
-    };
+    let pen = Pen { ascii, colour };
     let runtimes = lanes.keys().filter(|w| w.runtime != lanes.keys().next().and_then(|w| w.runtime)).count() > 0;
     let steps = (window.dur() + step - 1) / step;
     let mut text = format!(
@@ -139,26 +152,59 @@ fn render(lanes: &Lanes, window: Window, step: i64, columns: i64, ascii: bool, c
     let mut from = 0;
     while from < steps {
         let to = (from + columns).min(steps);
-        for (who, states) in lanes {
-            text += &format!("{:<LABEL$}", who.label(runtimes));
-            // A run of equal states is painted at once.
-            let mut at = from;
-            while at < to {
-                let state = states.get(&at);
-                let run = (at..to).take_while(|i| states.get(i) == state).count();
-                let letter = state.map_or(' ', |s| s.letter(ascii));
-                let letters = letter.to_string().repeat(run);
-                text += &state.map_or(letters.clone(), |s| paint(*s, letters));
-                at += i64::try_from(run).unwrap_or(1).max(1);
+        for (who, loads) in lanes {
+            let length = |at: i64| step.min(window.dur() - at * step);
+            let whole = |at: i64| loads.get(&at).map(|load| cell(load, length(at)));
+            line(&mut text, &who.label(runtimes), pen, from..to, whole);
+            // Causes that colours would show.
+            for cause in [Activity::Blocked, Activity::Waiting].into_iter().filter(|_| !colour) {
+                let alone = |load: &Load| match cause {
+                    Activity::Blocked => Load { running: 0, waiting: 0, ..*load },
+                    _ => Load { running: 0, blocked: 0, ..*load },
+                };
+                if (from..to).any(|at| loads.get(&at).is_some_and(|load| cause.time(load) > 0)) {
+                    let of = |at: i64| loads.get(&at).map(|load| cell(&alone(load), length(at)));
+                    line(&mut text, &format!("  {}", name(cause)), pen, from..to, of);
+                }
             }
-            text.truncate(text.trim_end_matches(' ').len());
-            text.push('\n');
         }
         text += &axis(from, to, step);
         from = to;
     }
-    let legend = State::ALL.map(|s| format!("{} {}", paint(s, s.letter(ascii).to_string()), s.name()));
-    text + &format!("{:LABEL$}{}\n", "", legend.join("   "))
+    let full = glyph(8, ascii).to_string();
+    let causes = [Activity::Running, Activity::Blocked, Activity::Waiting];
+    let causes = causes.map(|cause| format!("{} {}", pen.paint(full.clone(), Some(cause), None), name(cause)));
+    let idle = if ascii { "." } else { "·" };
+    let legend = match colour {
+        true => format!("height: share of the time not idle; {}   {idle} idle", causes.join("   ")),
+        false => format!("height: share of the time not idle, below it blocked and waiting for a CPU; {idle} idle"),
+    };
+    text + &format!("{:LABEL$}{legend}\n", "")
+}
+
+/// The cell of a step.
+fn cell(load: &Load, step: i64) -> Option<LaneCell> {
+    lane_cells(load, step, 1).into_iter().next().flatten()
+}
+
+/// A line of columns; runs of equal ones are painted at once.
+fn line(
+    text: &mut String,
+    label: &str,
+    pen: Pen,
+    steps: std::ops::Range<i64>,
+    of: impl Fn(i64) -> Option<Option<LaneCell>>,
+) {
+    *text += &format!("{label:<LABEL$}");
+    let mut at = steps.start;
+    while at < steps.end {
+        let shown = of(at);
+        let run = (at..steps.end).take_while(|at| of(*at) == shown).count();
+        *text += &pen.columns(shown, run);
+        at += i64::try_from(run).unwrap_or(1).max(1);
+    }
+    text.truncate(text.trim_end_matches(' ').len());
+    text.push('\n');
 }
 
 /// A line of times since the start of the window, every 20 columns.
@@ -186,36 +232,35 @@ impl Worker {
 mod tests {
     use super::*;
 
+    const MS: i64 = 1_000_000;
+
+    fn load(running: i64, blocked: i64, waiting: i64) -> Load {
+        Load { running: running * MS, blocked: blocked * MS, waiting: waiting * MS, idle: 0 }
+    }
+
     fn lanes() -> Lanes {
-        let lane = |states: &[(i64, State)]| states.iter().copied().collect();
+        let lane = |loads: &[(i64, Load)]| loads.iter().copied().collect();
         let worker = |worker| Worker { runtime: Some(0), worker: Some(worker), tid: 100 + worker };
         Lanes::from([
-            (worker(0), lane(&[(0, State::Running), (1, State::Running), (2, State::Blocked), (4, State::Idle)])),
-            (worker(1), lane(&[(3, State::Waiting)])),
+            (worker(0), lane(&[(0, load(5, 0, 0)), (1, load(2, 0, 0)), (2, load(1, 4, 0)), (4, load(0, 0, 0))])),
+            (worker(1), lane(&[(3, load(0, 0, 3))])),
         ])
     }
 
     const WINDOW: Window = Window { from: 0, to: 25_000_000 };
 
     #[test]
-    fn draws_a_lane_per_worker_and_a_letter_per_step() {
+    fn draws_the_share_of_the_time_that_was_not_idle() {
         assert_eq!(
             render(&lanes(), WINDOW, 5_000_000, 100, false, false),
             "00:00:00.000 to 00:00:00.025 UTC, 5.00 ms a column\n\
-             worker 0      ██╳ ·\n\
-             worker 1         ░\n              \
+             worker 0      █▃█ ·\n  \
+             blocked     ··▆ ·\n\
+             worker 1         ▅\n  \
+             waiting        ▅\n              \
              |+0 ns\n              \
-             █ running   ╳ blocked   ░ waiting   · idle\n"
+             height: share of the time not idle, below it blocked and waiting for a CPU; · idle\n"
         );
-    }
-
-    #[test]
-    fn a_state_that_took_a_fifth_of_a_step_precedes_idle() {
-        assert_eq!(State::of_step([5, 15, 1, 30]), State::Blocked);
-        assert_eq!(State::of_step([20, 15, 1, 30]), State::Running);
-        assert_eq!(State::of_step([4, 1, 9, 36]), State::Idle);
-        assert_eq!(State::of_step([0, 0, 0, 0]), State::Idle);
-        assert_eq!(State::of_step([7, 7, 7, 0]), State::Running);
     }
 
     #[test]
@@ -223,13 +268,24 @@ mod tests {
         assert_eq!(
             render(&lanes(), WINDOW, 5_000_000, 3, true, false),
             "00:00:00.000 to 00:00:00.025 UTC, 5.00 ms a column\n\
-             worker 0      RRB\n\
+             worker 0      #:#\n  \
+             blocked     ..=\n\
              worker 1\n              \
              |+0 ns\n\
              worker 0       .\n\
-             worker 1      w\n              \
+             worker 1      -\n  \
+             waiting     -\n              \
              |+15.0 ms\n              \
-             R running   B blocked   w waiting   . idle\n"
+             height: share of the time not idle, below it blocked and waiting for a CPU; . idle\n"
         );
+    }
+
+    #[test]
+    fn colours_show_the_cause() {
+        let text = render(&lanes(), WINDOW, 5_000_000, 100, false, true);
+        let green = "█".with(Color::Green).to_string();
+        let both = "▆".with(Color::Red).on(Color::Green).to_string();
+        assert!(text.contains(&green) && text.contains(&both), "{text:?}");
+        assert!(!text.contains("\n  blocked"), "{text}");
     }
 }

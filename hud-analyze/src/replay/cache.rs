@@ -376,6 +376,13 @@ impl Cache {
         stale.into_iter().for_each(|chunk| self.forget(chunk));
     }
 
+    /// The sums of cached seconds within a window, by their start.
+    pub(super) fn seconds(&self, window: Window) -> impl Iterator<Item = (i64, &Sums)> {
+        let whole = whole_chunks(window);
+        let known = self.chunks.range(whole.start..whole.end.max(whole.start));
+        known.map(|(chunk, known)| (buckets(*chunk).0.start(), &known.sums))
+    }
+
     /// The sums of a window within these limits.
     pub(super) fn total(&self, window: Window, limits: Window) -> Cow<'_, Sums> {
         let within = Window { from: window.from.max(limits.from), to: window.to.min(limits.to) };

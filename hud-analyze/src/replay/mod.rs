@@ -14,5 +14,6 @@ mod overview;
 mod segment_index;
 mod segment_reader;
 mod source;
+mod task_states;
 
 pub use source::Replay;

@@ -24,6 +24,7 @@ use super::{
     overview::{self, Learned, Signs, Work},
     segment_index::SegmentIndex,
     segment_reader::{Part, columns_of_page, touching},
+    task_states::TaskStates,
 };
 use crate::{
     error::{Error, Result},
@@ -68,6 +69,7 @@ pub struct Replay {
     pub(super) coverage_until: Option<i64>,
     newest: Option<i64>,
     notices: Vec<String>,
+    states: TaskStates,
     focus: Option<TaskId>,
     /// Details of the focused task by chunk; cached chunks are complete.
     details: BTreeMap<i64, BTreeMap<Bucket, TaskDetail>>,
@@ -114,6 +116,7 @@ impl Replay {
             coverage_until: None,
             newest: None,
             notices,
+            states: TaskStates::default(),
             focus: None,
             details: BTreeMap::new(),
             updated: Instant::now(),
@@ -228,6 +231,7 @@ impl Replay {
         self.limits = Window { from: Bucket::of(self.manifest.start), to: Bucket::of(end.saturating_add(AHEAD)) };
         let Some(since) = found.since else { return Ok(found.has_names) };
         self.cache.forget_since(since);
+        self.states.forget();
         drop(self.details.split_off(&chunk_of(Bucket::of(since))));
         self.parts = self.index.parts().cloned().collect();
         let reader = Arc::clone(&self.index.reader);
@@ -347,7 +351,7 @@ impl Replay {
             false => Mode::Replay,
         };
         let total = self.cache.total(known, self.limits);
-        Snapshot::of(View {
+        let mut snapshot = Snapshot::of(View {
             query,
             at,
             partials: &self.cache.partials,
@@ -358,7 +362,15 @@ impl Replay {
             mode,
             coverage_until: self.coverage_until,
             read_from: unread.map(Bucket::start),
-        })
+        });
+        if query.has_dials {
+            snapshot.add_seconds(self.cache.seconds(known), &self.names);
+        }
+        if query.has_states {
+            let states = self.states.at(at, &self.index.reader, &self.parts, &mut self.names);
+            snapshot.add_states(states, &mut self.names, query);
+        }
+        snapshot
     }
 
     /// Reads the next chunks in the direction of the last step, if it was small: a jump has no direction. Returns whether a

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use super::{Frame, FrameId, Name, Origin, Place, StackId, TypeId, entities::TaskType};
 
 /// The number of a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PlaceNo(u32);
 
 /// The number of a function in a file.

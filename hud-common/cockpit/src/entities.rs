@@ -1,8 +1,8 @@
-//! Tasks, types of tasks, frames and threads, as the session's tables of names describe them.
+//! Tasks, types of tasks, frames, places in code and threads, as the session's tables of names describe them.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, RuntimeId, TaskId, Tid};
+use super::{Name, RuntimeId, TaskId, Tid, TypeId};
 
 /// The spawn of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -133,4 +133,45 @@ impl Role {
             _ => Role::Other,
         }
     }
+}
+
+/// A place in code.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The function; `<unknown>` without any name.
+    pub function: Name,
+    /// Source file.
+    pub file: Option<Name>,
+    /// Line in it.
+    pub line: Option<i32>,
+    /// Its origin.
+    pub origin: Origin,
+}
+
+/// A type of task, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TypeRef {
+    /// Its id.
+    pub id: TypeId,
+    /// Its name.
+    pub name: Name,
+}
+
+/// A task, by id and type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskRef {
+    /// Its id.
+    pub id: TaskId,
+    /// Its type; `None` if unknown.
+    pub task_type: Option<TypeRef>,
+}
+
+/// What a flame tree is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FlameKind {
+    /// CPU time, from samples.
+    #[default]
+    Cpu,
+    /// Time asleep inside tasks, from context switches; without the blocking pool, whose purpose it is.
+    OffCpu,
 }

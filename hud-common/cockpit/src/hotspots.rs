@@ -3,8 +3,8 @@
 use core::cmp::Reverse;
 
 use super::{
-    Flame, FlameNode, Hotspot, Hotspots, MOST_FLAMES, MOST_ROWS, Map, Name, Origin, Place, StackId, TaskKind,
-    TypeHotspot, TypeId, Weight,
+    Flame, FlameKind, FlameNode, Hotspot, Hotspots, MOST_FLAMES, MOST_ROWS, Map, Name, Origin, Place, StackId,
+    TaskKind, TypeHotspot, TypeId, Weight,
     code::{Code, PlaceNo, SpotNo},
     scene::Scene,
 };
@@ -31,7 +31,11 @@ pub(super) fn of(scene: &Scene<'_>, piles: &[Pile]) -> (Hotspots, Flame) {
         by_line: ranked(scene, piles, |place| place, |walked| &walked.places),
         by_type: by_type(scene, piles),
     };
-    let flame = if scene.query.has_flame { flame(scene, piles) } else { Flame::default() };
+    let flame = match scene.query.flame_kind {
+        _ if !scene.query.has_flame => Flame::default(),
+        FlameKind::Cpu => flame(scene, piles),
+        FlameKind::OffCpu => flame(scene, &asleep(scene)),
+    };
     (hotspots, flame)
 }
 
@@ -54,8 +58,36 @@ pub(super) fn piles(scene: &mut Scene<'_>) -> Vec<Pile> {
 #[derive(Default)]
 struct Heat {
     own: i64,
+    leaf: i64,
     total: i64,
     samples: i64,
+}
+
+/// The window's sleeps inside tasks by stack and type of task. Their attributed places are not needed for a tree.
+fn asleep(scene: &Scene<'_>) -> Vec<Pile> {
+    let mut counted: Map<(Option<StackId>, Option<TypeId>), i64> = Map::default();
+    let long = scene.parts.iter().flat_map(|(_, partial)| partial.sleeps.items());
+    let long = long.map(|sleep| (sleep.stack, sleep.task, sleep.dur));
+    let short = scene.total.short.iter().map(|((_, task, stack), short)| (*stack, *task, short.asleep));
+    for (stack, task, dur) in long.chain(short) {
+        let type_id = scene.names.type_of.get(&task).copied();
+        let is_wanted = match scene.names.kind_of_type(type_id) {
+            TaskKind::Task => true,
+            TaskKind::Blocking => type_id == scene.query.flame_of,
+            TaskKind::Worker => false,
+        };
+        if is_wanted {
+            let sum = counted.entry((stack, type_id)).or_default();
+            *sum = sum.saturating_add(dur);
+        }
+    }
+    let of = |((stack, type_id), weight)| Pile {
+        stack,
+        type_id,
+        weight: Weight { samples: 0, weight },
+        blamed: PlaceNo::default(),
+    };
+    counted.into_iter().map(of).collect()
 }
 
 /// Ranks by spot or by place.
@@ -66,7 +98,7 @@ fn ranked<K: Copy + Eq + core::hash::Hash + Into<usize>>(
     reached: impl Fn(&super::code::Walked) -> &Vec<K>,
 ) -> Vec<Hotspot> {
     let code = &scene.names.code;
-    // Only places with attributed samples are hotspots.
+    // Only places with attributed samples, or at leaves, are hotspots.
     let mut heats: Map<K, (Heat, Detail)> = Map::default();
     for pile in piles {
         let (heat, detail) = heats.entry(key(pile.blamed)).or_default();
@@ -78,6 +110,10 @@ fn ranked<K: Copy + Eq + core::hash::Hash + Into<usize>>(
         add(&mut detail.types, pile.type_id, weight);
         if let Some(leaf) = code.walked(pile.stack).and_then(|w| w.frames.first()) {
             add(&mut detail.leaves, *leaf, weight);
+            let (heat, detail) = heats.entry(key(*leaf)).or_default();
+            heat.leaf = heat.leaf.saturating_add(weight);
+            add(&mut detail.leaf_lines, *leaf, weight);
+            add(&mut detail.leaf_types, pile.type_id, weight);
         }
     }
     // Index in `heats` by number, from 1: it is looked up for every frame of every stack.
@@ -99,13 +135,15 @@ fn ranked<K: Copy + Eq + core::hash::Hash + Into<usize>>(
     }
     let mut rows: Vec<Hotspot> = heats
         .into_values()
-        .filter(|(heat, _)| heat.own > 0 || heat.samples > 0)
+        .filter(|(heat, _)| heat.own > 0 || heat.samples > 0 || heat.leaf > 0)
         .filter_map(|(heat, detail)| {
             let place = detail.hottest(code)?.clone();
             let calling = detail.leaf(code).filter(|leaf| *leaf != place.function);
-            let task_type = detail.types.iter().max_by_key(|(id, weight)| (**weight, Reverse(**id)));
+            let types = if detail.types.is_empty() { &detail.leaf_types } else { &detail.types };
+            let task_type = types.iter().max_by_key(|(id, weight)| (**weight, Reverse(**id)));
             let task_type = task_type.and_then(|(id, _)| scene.type_ref(*id));
-            Some(Hotspot { place, own: heat.own, total: heat.total, samples: heat.samples, task_type, calling })
+            let Heat { own, leaf, total, samples } = heat;
+            Some(Hotspot { place, own, leaf, total, samples, task_type, calling })
         })
         .collect();
     rows.sort_by(|a, b| (b.own, b.total, &a.place).cmp(&(a.own, a.total, &b.place)));
@@ -119,6 +157,9 @@ struct Detail {
     lines: Map<PlaceNo, i64>,
     types: Map<Option<TypeId>, i64>,
     leaves: Map<PlaceNo, i64>,
+    /// Of the samples with it at the leaf: its lines, and types.
+    leaf_lines: Map<PlaceNo, i64>,
+    leaf_types: Map<Option<TypeId>, i64>,
 }
 
 fn add<T: Eq + core::hash::Hash>(all: &mut Map<T, i64>, what: T, weight: i64) {
@@ -128,7 +169,8 @@ fn add<T: Eq + core::hash::Hash>(all: &mut Map<T, i64>, what: T, weight: i64) {
 
 impl Detail {
     fn hottest<'c>(&self, code: &'c Code) -> Option<&'c Place> {
-        let best = self.lines.iter().max_by_key(|(no, weight)| (**weight, Reverse(code.place(**no))));
+        let lines = if self.lines.is_empty() { &self.leaf_lines } else { &self.lines };
+        let best = lines.iter().max_by_key(|(no, weight)| (**weight, Reverse(code.place(**no))));
         best.and_then(|(no, _)| code.place(*no))
     }
 
@@ -172,10 +214,15 @@ fn by_type(scene: &Scene<'_>, piles: &[Pile]) -> Vec<TypeHotspot> {
 /// A node of the tree under construction.
 struct Node {
     spot: Option<PlaceNo>,
+    /// Frames of the runtime that it stands for, by time.
+    folded: i128,
     own: i64,
     total: i64,
     children: Vec<usize>,
 }
+
+/// The name of folded frames.
+const RUNTIME: &str = "tokio runtime";
 
 /// Maximum depth of the tree: the time of deeper frames counts for their callers.
 const DEEPEST: usize = 512;
@@ -183,28 +230,36 @@ const DEEPEST: usize = 512;
 fn flame(scene: &Scene<'_>, piles: &[Pile]) -> Flame {
     let code = &scene.names.code;
     let of = scene.query.flame_of;
-    let mut nodes = vec![Node { spot: None, own: 0, total: 0, children: Vec::new() }];
-    let mut index: Map<(usize, SpotNo), usize> = Map::default();
+    let mut nodes = vec![Node { spot: None, folded: 0, own: 0, total: 0, children: Vec::new() }];
+    let mut index: Map<(usize, Option<SpotNo>), usize> = Map::default();
     for pile in piles.iter().filter(|pile| of.is_none() || pile.type_id == of) {
         let weight = pile.weight.weight;
         let no_frames = Vec::new();
         let frames = code.walked(pile.stack).map_or(&no_frames, |w| &w.frames);
         let mut at = 0;
         grow(&mut nodes, at, 0, weight);
-        for place in frames.iter().rev().take(DEEPEST) {
+        for step in steps(scene, frames) {
             let next = nodes.len();
-            let child = *index.entry((at, code.spot(*place))).or_insert(next);
+            let (place, folded) = match step {
+                Step::Frame(place) => (Some(place), 0),
+                Step::Runtime(frames) => (None, i128::from(frames) * i128::from(weight)),
+            };
+            let child = *index.entry((at, place.map(|place| code.spot(place)))).or_insert(next);
             if child == next {
-                nodes.push(Node { spot: Some(*place), own: 0, total: 0, children: Vec::new() });
+                nodes.push(Node { spot: place, folded: 0, own: 0, total: 0, children: Vec::new() });
                 if let Some(parent) = nodes.get_mut(at) {
                     parent.children.push(child);
                 }
             }
             // The least place represents the function, as the order of arrival is arbitrary.
-            if let Some(node) = nodes.get_mut(child)
-                && node.spot.is_none_or(|known| *place != known && code.place(*place) < code.place(known))
-            {
-                node.spot = Some(*place);
+            if let Some(node) = nodes.get_mut(child) {
+                node.folded = node.folded.saturating_add(folded);
+                if let (Some(known), Some(place)) = (node.spot, place)
+                    && place != known
+                    && code.place(place) < code.place(known)
+                {
+                    node.spot = Some(place);
+                }
             }
             grow(&mut nodes, child, 0, weight);
             at = child;
@@ -212,6 +267,45 @@ fn flame(scene: &Scene<'_>, piles: &[Pile]) -> Flame {
         grow(&mut nodes, at, weight, 0);
     }
     written(scene, &nodes)
+}
+
+/// A step from the outermost frame of a stack to the leaf.
+enum Step {
+    Frame(PlaceNo),
+    /// This number of frames of the runtime, and of what lies between them.
+    Runtime(u32),
+}
+
+/// Least number of frames that are folded.
+const FOLDED: usize = 3;
+
+/// The frames of a stack from the outermost one. Runs of frames that are neither own code nor a dependency's are folded up to
+/// their last frame of tokio's runtime, but not the leaf.
+fn steps(scene: &Scene<'_>, frames: &[PlaceNo]) -> Vec<Step> {
+    let code = &scene.names.code;
+    let from_root: Vec<PlaceNo> = frames.iter().rev().take(DEEPEST).copied().collect();
+    if scene.query.is_unfolded {
+        return from_root.into_iter().map(Step::Frame).collect();
+    }
+    let origin = |no: PlaceNo| code.place(no).map_or(Origin::Unknown, |place| place.origin);
+    let is_program = |no: PlaceNo| matches!(origin(no), Origin::Own | Origin::Dependency);
+    let mut out = Vec::new();
+    let mut rest = from_root.as_slice();
+    while let Some(first) = rest.first() {
+        let run = rest.iter().take_while(|no| !is_program(**no)).count();
+        let (runs, after) = rest.split_at(run);
+        let foldable = if after.is_empty() { run.saturating_sub(1) } else { run };
+        let last = runs.iter().take(foldable).rposition(|no| origin(*no) == Origin::Tokio).map_or(0, |at| at + 1);
+        if last >= FOLDED {
+            out.push(Step::Runtime(u32::try_from(last).unwrap_or(u32::MAX)));
+            rest = rest.get(last..).unwrap_or_default();
+            continue;
+        }
+        let whole = if run == 0 { std::slice::from_ref(first) } else { runs };
+        out.extend(whole.iter().map(|no| Step::Frame(*no)));
+        rest = rest.get(whole.len()..).unwrap_or_default();
+    }
+    out
 }
 
 fn grow(nodes: &mut [Node], at: usize, own: i64, total: i64) {
@@ -225,16 +319,21 @@ fn grow(nodes: &mut [Node], at: usize, own: i64, total: i64) {
 fn written(scene: &Scene<'_>, nodes: &[Node]) -> Flame {
     let code = &scene.names.code;
     let place = |at: usize| nodes.get(at).and_then(|n| code.place(n.spot?));
-    let mut flame = Flame { task_type: scene.type_ref(scene.query.flame_of), nodes: Vec::new(), left_out: 0 };
+    let kind = scene.query.flame_kind;
+    let mut flame = Flame { kind, task_type: scene.type_ref(scene.query.flame_of), nodes: Vec::new(), left_out: 0 };
     let mut all: Vec<(FlameNode, i64)> = Vec::new();
     let mut stack = vec![(0_usize, 0_u32)];
     while let Some((at, depth)) = stack.pop() {
         let Some(node) = nodes.get(at) else { continue };
         let (function, file, origin) = match place(at) {
             Some(place) => (place.function.clone(), place.file.clone(), place.origin),
+            None if node.folded > 0 => (Name::from(RUNTIME), None, Origin::Tokio),
             None => (Name::from(""), None, Origin::Unknown),
         };
-        all.push((FlameNode { function, file, origin, depth, own: node.own, total: node.total }, node.total));
+        let Node { own, total, folded, .. } = *node;
+        let whole = i128::from(total.max(1));
+        let folded = u32::try_from((folded + whole / 2) / whole).unwrap_or(u32::MAX);
+        all.push((FlameNode { function, file, origin, depth, own, total, folded }, total));
         let mut children = node.children.clone();
         children.sort_by(|a, b| {
             let total = |at: usize| nodes.get(at).map_or(0, |n| n.total);

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::session::{Manifest, Table};
+use crate::session::{self, Manifest, Table};
 use arrow::{
-    array::{Array as _, ArrayRef, AsArray as _, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray},
-    datatypes::{Int32Type, Int64Type},
+    array::{AsArray as _, RecordBatch},
+    datatypes::Int64Type,
 };
 
 use super::{
     Bucket, Buckets, Deadlocked, Ended, Frame, FrameId, Histogram, InProgress, Merge as _, Name, Names, OffCpuRow,
-    Origin, PollRow, PollState, Resolution, Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, TaskDetail,
-    TaskId, TaskKind, TaskOutcome, TaskType, Thread, Tid, TypeId, Window,
+    Origin, PollRow, PollState, Resolution, Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, States,
+    TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType, Thread, Tid, TypeId, Window,
+    columns::{Columns, Nullable, int_at, text_at},
+    state_rows,
 };
 
 /// Maximum number of tasks with a known type or spawn. Beyond it, those with the smallest ids, the oldest, are discarded unless
@@ -32,6 +34,8 @@ pub struct Ingest {
     pub newest: Option<i64>,
     /// The greatest end of a row of `coverage`.
     pub coverage_until: Option<i64>,
+    /// The states of tasks; `None` if they are not kept.
+    pub states: Option<States>,
     /// The task whose page is open.
     pub focus: Option<TaskId>,
     /// Now, if the session is live.
@@ -40,48 +44,6 @@ pub struct Ingest {
     pub lags: Histogram,
     details: BTreeMap<Bucket, TaskDetail>,
     typed: Typed,
-}
-
-/// A batch's columns by name; a missing column, or one of another type, has no rows.
-struct Columns<'a>(&'a RecordBatch);
-
-/// A column that may be null.
-struct Nullable<'a>(Option<&'a Int64Array>);
-
-impl Nullable<'_> {
-    fn get(&self, row: usize) -> Option<i64> {
-        self.0.filter(|c| row < c.len() && c.is_valid(row)).map(|c| c.value(row))
-    }
-}
-
-impl<'a> Columns<'a> {
-    fn column(&self, name: &str) -> Option<&'a ArrayRef> {
-        self.0.column_by_name(name)
-    }
-
-    fn longs(&self, name: &str) -> Option<&'a [i64]> {
-        Some(self.column(name)?.as_primitive_opt::<Int64Type>()?.values())
-    }
-
-    fn ints(&self, name: &str) -> Option<&'a [i32]> {
-        Some(self.column(name)?.as_primitive_opt::<Int32Type>()?.values())
-    }
-
-    fn nullable(&self, name: &str) -> Nullable<'a> {
-        Nullable(self.column(name).and_then(|c| c.as_primitive_opt::<Int64Type>()))
-    }
-
-    fn nullable_ints(&self, name: &str) -> Option<&'a Int32Array> {
-        self.column(name).and_then(|c| c.as_primitive_opt::<Int32Type>())
-    }
-
-    fn flags(&self, name: &str) -> Option<&'a BooleanArray> {
-        self.column(name)?.as_boolean_opt()
-    }
-
-    fn texts(&self, name: &str) -> Option<&'a StringArray> {
-        self.column(name)?.as_string_opt::<i32>()
-    }
 }
 
 /// The columns of `polls`, all of one length.
@@ -158,12 +120,9 @@ impl Typed {
     }
 }
 
-fn int_at(column: Option<&Int32Array>, row: usize) -> Option<i32> {
-    column.filter(|c| row < c.len() && c.is_valid(row)).map(|c| c.value(row))
-}
-
-fn text_at(column: Option<&StringArray>, row: usize) -> Option<&str> {
-    column.filter(|c| row < c.len() && c.is_valid(row)).map(|c| c.value(row))
+/// A name, or a placeholder if there is no room for more.
+fn text_of(names: &mut Names, text: &str) -> Name {
+    names.text(text).unwrap_or_else(|| Name::from("…"))
 }
 
 impl SessionFacts {
@@ -181,6 +140,7 @@ impl SessionFacts {
             end_reason: manifest.end_reason.clone(),
             polls: manifest.options.polls.clone(),
             freq: manifest.options.freq,
+            state: manifest.options.other.get("state").and_then(|state| state.as_str()).map(str::to_owned),
             notes: manifest.notes.clone(),
         }
     }
@@ -194,6 +154,7 @@ impl Ingest {
             names: Names::default(),
             newest: None,
             coverage_until: None,
+            states: None,
             focus: None,
             now: None,
             lags: Histogram::default(),
@@ -205,6 +166,11 @@ impl Ingest {
     /// Sets the resolution of window-only aggregates.
     pub fn with_resolution(self, grain: Resolution) -> Self {
         Ingest { buckets: self.buckets.with_resolution(grain), ..self }
+    }
+
+    /// Keeps the states of tasks.
+    pub fn with_states(self, states: States) -> Self {
+        Ingest { states: Some(states), ..self }
     }
 
     /// Its partials and names.
@@ -238,8 +204,11 @@ impl Ingest {
         }
     }
 
-    /// Discards the oldest tasks and threads beyond the bounds.
+    /// Discards states of tasks that no longer hold, and the oldest tasks and threads beyond the bounds.
     pub fn prune(&mut self) {
+        if let Some(states) = &mut self.states {
+            states.forget_before(self.buckets.from().start());
+        }
         let names = &mut self.names;
         if names.type_of.len().max(names.spawned.len()) > MOST_TASKS {
             let mut ids: Vec<TaskId> = names.type_of.keys().chain(names.spawned.keys()).copied().collect();
@@ -477,7 +446,7 @@ impl Ingest {
         Some(())
     }
 
-    /// Of tasks in deadlocks. One in a deadlock waits for one future only.
+    /// For the rule, tasks in deadlocks: one in a deadlock waits for one future only.
     fn task_states(&mut self, columns: &Columns<'_>) -> Option<()> {
         let (ts, since, cycle) = (columns.longs("ts")?, columns.longs("since")?, columns.nullable("cycle"));
         let (task, tid) = (columns.nullable("task_id"), columns.nullable_ints("tid"));
@@ -496,7 +465,12 @@ impl Ingest {
                 });
             }
         }
-        Some(())
+        self.keep_states(columns)
+    }
+
+    fn keep_states(&mut self, columns: &Columns<'_>) -> Option<()> {
+        let (names, states) = (&mut self.names, self.states.as_mut()?);
+        state_rows::read(columns, |text| text_of(names, text), |row| states.add(row))
     }
 
     fn threads(&mut self, columns: &Columns<'_>) -> Option<()> {
@@ -517,9 +491,8 @@ impl Ingest {
         Some(())
     }
 
-    /// A name, or a placeholder if there is no room for more.
     fn text(&mut self, text: &str) -> Name {
-        self.names.text(text).unwrap_or_else(|| Name::from("…"))
+        text_of(&mut self.names, text)
     }
 
     fn task_types(&mut self, columns: &Columns<'_>) -> Option<()> {
@@ -591,8 +564,13 @@ impl Ingest {
         for (row, (ts, dur)) in ts.iter().zip(dur).enumerate() {
             let stream = self.text(text_at(stream, row).unwrap_or_default());
             let reason = self.text(text_at(reason, row).unwrap_or_default());
-            self.coverage_until = self.coverage_until.max(Some(ts.saturating_add((*dur).max(0))));
+            let end = ts.saturating_add((*dur).max(0));
+            self.coverage_until = self.coverage_until.max(Some(end));
             self.buckets.coverage(*ts, *dur, &stream, &reason);
+            if let Some(states) = self.states.as_mut().filter(|_| stream.as_str() == Table::TaskStates.name()) {
+                // Without gaps, the reason is that of all streams.
+                states.covered(*ts, end, (reason.as_str() != session::STILL_ON).then_some(reason));
+            }
         }
         Some(())
     }

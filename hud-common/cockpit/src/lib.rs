@@ -12,7 +12,10 @@
 mod aggregate;
 mod blocking;
 mod code;
+#[cfg(feature = "session")]
+mod columns;
 mod deadlocks;
+mod dials;
 mod endings;
 mod entities;
 mod filter;
@@ -25,6 +28,8 @@ mod ids;
 mod index_cache;
 #[cfg(feature = "session")]
 mod ingest;
+mod lane_cell;
+mod lane_columns;
 mod lock_owners;
 mod names;
 mod observed;
@@ -38,13 +43,19 @@ mod short_sleeps;
 mod sliding_window;
 mod snapshot;
 mod source;
+#[cfg(feature = "session")]
+mod state_rows;
+mod states;
 mod storms;
+mod suspended;
+mod task_state;
 mod tasks;
 mod threads;
 mod thresholds;
 #[cfg(feature = "ui")]
 pub mod ui;
 mod view;
+mod waiting;
 
 #[cfg(any(feature = "session", feature = "ui"))]
 use hud_files::clean;
@@ -54,17 +65,23 @@ use hud_wire as wire;
 
 pub use aggregate::{Buckets, OffCpuRow, PollRow, Resolution, SampleRow};
 pub use deadlocks::{DEADLOCKED_PER_BUCKET, Deadlocked};
-pub use entities::{Frame, Origin, Role, SpawnedBy, TaskKind, TaskType, Thread};
+pub use dials::{Dial, Dials};
+pub use entities::{FlameKind, Frame, Origin, Place, Role, SpawnedBy, TaskKind, TaskRef, TaskType, Thread, TypeRef};
 pub use growth::{USAGES_PER_BUCKET, Usage};
 pub use histogram::{Counts, Distribution, Histogram};
 pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
 #[cfg(feature = "session")]
 pub use ingest::Ingest;
+pub use lane_cell::{Activity, LaneCell, lane_cells};
+pub use lane_columns::LaneColumn;
 pub use names::Names;
 pub use partial::*;
 pub use rule::Rule;
 pub use sliding_window::Totals;
 pub use snapshot::*;
 pub use source::{Query, Source, SourceError, TaskOrder};
+pub use states::{STATES_REACH, StateRow, States};
+pub use task_state::{TaskState, Wait, Who};
 pub use thresholds::{Threshold, ThresholdUnit, Thresholds};
 pub use view::View;
+pub use waiting::{AwaitedBy, StateCounts, StateNow, Waiter, Waiting, WaitingPlace, WaitingTask};

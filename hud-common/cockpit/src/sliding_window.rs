@@ -39,6 +39,13 @@ impl Totals {
         sums
     }
 
+    /// The sums of complete seconds within a window, by their start, as far as they are known.
+    pub fn seconds(&self, window: Window) -> impl Iterator<Item = (i64, &Sums)> {
+        let (first, last) = (ceiling(window.from), window.to.0.div_euclid(CHUNK));
+        let known = self.chunks.range(first..last.max(first));
+        known.map(|(chunk, sums)| (Bucket(chunk.saturating_mul(CHUNK)).start(), sums))
+    }
+
     /// Discards chunks that have new rows or whose buckets were discarded.
     fn forget(&mut self, buckets: &mut Buckets) {
         let oldest = ceiling(buckets.from());

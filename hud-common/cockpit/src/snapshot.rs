@@ -9,8 +9,8 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Distribution, Name, Origin, PollState, Role, Rule, RuntimeId, SpawnedBy, StackId, TaskId, TaskKind, Tid, TypeId,
-    Window,
+    Dials, Distribution, FlameKind, Name, Origin, Place, PollState, Role, Rule, RuntimeId, SpawnedBy, StackId,
+    StateNow, TaskId, TaskKind, TaskRef, Tid, TypeId, TypeRef, Waiting, Window,
 };
 
 /// Maximum rows of a ranked list. A screen shows a tenth of it; the rest is for scrolling.
@@ -47,6 +47,9 @@ pub struct Snapshot {
     pub tasks: Tasks,
     /// Types of the tasks observed in the window: by busy time, then CPU time, then type id.
     pub types: Vec<TypeRow>,
+    /// Where tasks wait at the instant, if the query asks for it.
+    #[serde(default)]
+    pub waiting: Waiting,
     /// The page of the requested task, even if nothing is known about the task.
     pub task: Option<TaskPage>,
     /// A lane per worker.
@@ -57,6 +60,10 @@ pub struct Snapshot {
     pub polls: Distribution,
     /// Wake-to-poll latencies.
     pub wake_delay: Distribution,
+    /// The figures of the window that the dials show.
+    pub dials: Dials,
+    /// Percentiles of complete seconds, by their start, if the query asks for dials.
+    pub seconds: Vec<(i64, Dials)>,
     /// Load and anomalies of each bucket of the window, in order.
     pub history: Vec<Tick>,
     /// Share of the window in which each stream was recorded.
@@ -94,6 +101,9 @@ pub struct SessionFacts {
     pub polls: String,
     /// Sampling frequency per CPU (Hz).
     pub freq: u32,
+    /// Interval at which the state of all tasks is read; `off`; `None` if it is not known.
+    #[serde(default)]
+    pub state: Option<String>,
     /// Parts that could not be recorded, and the reasons, as text.
     pub notes: Vec<String>,
 }
@@ -101,6 +111,13 @@ pub struct SessionFacts {
 /// Live or replay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Mode {
+    /// The recorder has not begun its session yet.
+    Starting {
+        /// What it has done and what it does, in order, and whether that is done.
+        steps: Vec<(Name, bool)>,
+        /// When it was started.
+        since: i64,
+    },
     /// The session is being written.
     Live {
         /// End of the newest event that was read.
@@ -198,19 +215,6 @@ pub struct Jump {
     pub ts: Option<i64>,
 }
 
-/// A place in code.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
-    /// The function; `<unknown>` without any name.
-    pub function: Name,
-    /// Source file.
-    pub file: Option<Name>,
-    /// Line in it.
-    pub line: Option<i32>,
-    /// Its origin.
-    pub origin: Origin,
-}
-
 /// CPU time by code, from the samples of the window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hotspots {
@@ -236,6 +240,8 @@ pub struct Hotspot {
     pub place: Place,
     /// CPU time of the samples attributed to it (ns).
     pub own: i64,
+    /// CPU time of the samples with it at the leaf (ns): what profilers of functions call self.
+    pub leaf: i64,
     /// CPU time of the samples whose stack contains it (ns), including attributed ones.
     pub total: i64,
     /// Samples attributed to it.
@@ -257,24 +263,6 @@ pub struct TypeHotspot {
     pub samples: i64,
     /// The place to which most of it is attributed.
     pub place: Option<Place>,
-}
-
-/// A type of task, by name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TypeRef {
-    /// Its id.
-    pub id: TypeId,
-    /// Its name.
-    pub name: Name,
-}
-
-/// A task, by id and type.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TaskRef {
-    /// Its id.
-    pub id: TaskId,
-    /// Its type; `None` if unknown.
-    pub task_type: Option<TypeRef>,
 }
 
 /// Time of threads by state. The sum of the four states is the observed time.
@@ -633,6 +621,9 @@ pub struct TaskPage {
     pub wakers: Vec<(Waker, i64)>,
     /// Its blocking intervals, the longest first.
     pub intervals: Vec<BlockingInterval>,
+    /// Its state by the last snapshot of all tasks; `None` if that did not find it, or was not asked for.
+    #[serde(default)]
+    pub state: Option<StateNow>,
 }
 
 /// A poll.
@@ -723,9 +714,11 @@ pub enum SpanKind {
     Waiting,
 }
 
-/// The samples' stacks as a tree.
+/// Stacks as a tree: of samples, or of sleeps inside tasks. Times are CPU time, or time asleep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Flame {
+    /// What it is of.
+    pub kind: FlameKind,
     /// The type of task; `None` is all.
     pub task_type: Option<TypeRef>,
     /// Its nodes in preorder; the first is the root, which represents all. Children: by total, then function.
@@ -749,6 +742,8 @@ pub struct FlameNode {
     pub own: i64,
     /// CPU time under it (ns).
     pub total: i64,
+    /// Frames of tokio's runtime that it stands for, on average by time; 0 for a function.
+    pub folded: u32,
 }
 
 /// Load and anomalies of a bucket.
@@ -760,6 +755,8 @@ pub struct Tick {
     pub load: Load,
     /// Polls that ended in it.
     pub polls: i64,
+    /// Time in it in which polls are known to have been recorded (ns).
+    pub polls_recorded: i64,
     /// CPU time by samples (ns).
     pub cpu: i64,
     /// The longest of them (ns), without the blocking pool's.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Snapshot, TaskId, Thresholds, TypeId};
+use super::{FlameKind, Snapshot, TaskId, Thresholds, TypeId};
 
 /// A query for a snapshot.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,8 +13,16 @@ pub struct Query {
     pub window: i64,
     /// The task whose page is wanted.
     pub task: Option<TaskId>,
+    /// Whether the states of tasks are wanted: [`Snapshot::waiting`] and that of the task's page. Replay reads more for them.
+    pub has_states: bool,
+    /// Whether the dials of single seconds are wanted.
+    pub has_dials: bool,
     /// Whether the flame tree is wanted: it costs as much as all hotspots.
     pub has_flame: bool,
+    /// What the flame tree is of.
+    pub flame_kind: FlameKind,
+    /// Whether frames of tokio's runtime are nodes of the flame tree, instead of one node for those that follow each other.
+    pub is_unfolded: bool,
     /// The type of task whose flame tree is wanted; `None` is all.
     pub flame_of: Option<TypeId>,
     /// Order of tasks.
@@ -33,7 +41,11 @@ impl Default for Query {
             at: None,
             window: 10_000_000_000,
             task: None,
+            has_states: false,
+            has_dials: false,
             has_flame: true,
+            flame_kind: FlameKind::Cpu,
+            is_unfolded: false,
             flame_of: None,
             order: TaskOrder::Busy,
             is_reversed: false,
@@ -96,7 +108,7 @@ impl TaskOrder {
             TaskOrder::Cpu => "CPU time",
             TaskOrder::Wakes => "wakes",
             TaskOrder::SelfWakes => "wakes by itself",
-            TaskOrder::Idle => "idle time",
+            TaskOrder::Idle => "time since its last poll",
             TaskOrder::Youngest => "age",
         }
     }
@@ -128,4 +140,9 @@ pub trait Source {
 
     /// The range of instants that it can show (ns since the epoch).
     fn range(&self) -> (i64, i64);
+
+    /// Whether there will never be anything to show: a cockpit then ends.
+    fn is_over(&self) -> bool {
+        false
+    }
 }

@@ -189,5 +189,6 @@ pub(super) fn page(scene: &mut Scene<'_>, id: TaskId, detail: Option<&TaskDetail
         last_polls: detail.last.items().iter().take(LAST_POLLS).map(|newest| newest.0).collect(),
         wakers: wakers.into_iter().map(|((task, tid), count)| (waker(scene, Some(tid), task), count)).collect(),
         intervals: intervals.iter().filter(|h| h.task == id).take(MOST_ROWS).map(|h| interval(scene, h)).collect(),
+        state: None,
     }
 }

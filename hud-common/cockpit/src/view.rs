@@ -40,6 +40,9 @@ pub struct View<'a> {
     pub read_from: Option<i64>,
 }
 
+/// The reason of an interval of coverage that goes on after its end, as in `hud_session`.
+const STILL_ON: &str = "still on";
+
 /// Number of tasks from which on two threads build a snapshot: for fewer, starting a thread costs as much as it saves.
 const MANY_TASKS: usize = 4_096;
 
@@ -54,10 +57,11 @@ fn both<A, B: Send>(a: impl FnOnce() -> A, b: impl FnOnce() -> B + Send) -> (A, 
 impl View<'_> {
     /// Only the findings: the same that a snapshot has, for a small part of its cost.
     pub fn findings(self) -> Vec<Finding> {
-        let (started, told, read_from) = (self.session.start, self.coverage_until, self.read_from);
+        let (session, told, read_from) = (self.session.clone(), self.coverage_until, self.read_from);
+        let is_live = matches!(self.mode, Mode::Live { .. });
         let mut merged = Sums::default();
         let mut scene = Scene::of(self, &mut merged);
-        let coverage = coverage(&scene, started, told, read_from);
+        let coverage = coverage(&scene, (&session, is_live), told, read_from);
         let intervals = super::blocking::intervals(&mut scene);
         let workers = super::threads::workers(&scene);
         super::rules::findings(&mut scene, &intervals, &workers, &coverage)
@@ -75,7 +79,8 @@ impl Snapshot {
         scene.names.prepare(total.stacks.keys().filter_map(|(stack, _)| *stack));
         scene.polled = super::threads::polled(&scene);
 
-        let coverage = coverage(&scene, session.start, coverage_until, read_from);
+        let is_live = matches!(mode, Mode::Live { .. });
+        let coverage = coverage(&scene, (&session, is_live), coverage_until, read_from);
         // The rules have rules of their own for polls in progress: the others see events only, as in `View::findings`.
         let mut intervals = super::blocking::intervals(&mut scene);
         let mut workers = super::threads::workers(&scene);
@@ -102,7 +107,12 @@ impl Snapshot {
         };
         let blocking = super::blocking::of(&mut scene, &intervals);
         let task = query.task.map(|id| super::tasks::page(&mut scene, id, detail, &intervals));
+        let mut dials = super::Dials::of(&history);
+        dials.set(super::Dial::PollTime, polls.p99);
+        dials.set(super::Dial::WakeDelay, wake_delay.p99);
         Snapshot {
+            dials,
+            seconds: Vec::new(),
             status: findings.iter().map(|f| f.severity).max().unwrap_or(Status::Normal),
             timeline,
             history,
@@ -119,6 +129,7 @@ impl Snapshot {
             blocking,
             tasks,
             types,
+            waiting: super::Waiting::default(),
             task,
             flame,
             polls,
@@ -153,15 +164,26 @@ impl<'a> Scene<'a> {
 }
 
 /// The coverage of the window from the start of the recording on: before it, nothing was off.
-fn coverage(scene: &Scene<'_>, started: i64, known_until: Option<i64>, read_from: Option<i64>) -> Coverage {
+fn coverage(
+    scene: &Scene<'_>,
+    (session, is_live): (&SessionFacts, bool),
+    known_until: Option<i64>,
+    read_from: Option<i64>,
+) -> Coverage {
+    let (started, freq) = (session.start, session.freq);
     let window = scene.window;
     let start = window.start().max(started.min(window.end()));
     let whole = window.end().saturating_sub(start);
     let known_in_window = known_until.map_or(0, |end| end.min(window.end()).saturating_sub(start).max(0));
     let streams = Stream::ALL.into_iter().filter(|s| !matches!(s, Stream::Tasks | Stream::Threads)).map(|stream| {
         let on = scene.parts.iter().map(|(_, p)| on(&p.sums, stream)).fold(0, i64::saturating_add);
-        let known = known_in_window.max(on.min(whole));
         let reason = scene.total.coverage.get(stream.name()).and_then(|on| on.reason.as_ref());
+        // What goes on is reported at intervals, so time without a report is not known to be off. Probes are off in between.
+        let goes_on = match reason {
+            Some((_, reason)) => reason.as_str() == STILL_ON,
+            None => !stream.is_probed() && is_live && !(stream == Stream::Samples && freq == 0),
+        };
+        let known = if goes_on { on.min(whole) } else { known_in_window.max(on.min(whole)) };
         StreamCoverage {
             stream: stream.name().into(),
             on,
@@ -215,6 +237,7 @@ fn history(scene: &Scene<'_>) -> Vec<Tick> {
             ts: bucket.start(),
             load: Load::default(),
             polls: polled.tasks.count,
+            polls_recorded: on(&partial.sums, Stream::Polls),
             cpu: partial.sums.runs.values().fold(0, |sum: i64, run| sum.saturating_add(run.weight)),
             longest_poll: polled.tasks.longest,
             longest_block: 0,
@@ -270,4 +293,12 @@ fn process(total: &Sums) -> Option<ProcessFigures> {
     let sums = &total.process;
     let (_, rss, threads, fds) = sums.last?;
     Some(ProcessFigures { rows: sums.rows, cpu_user: sums.user, cpu_sys: sums.sys, rss, threads, fds })
+}
+
+#[cfg(all(test, feature = "session"))]
+mod tests {
+    #[test]
+    fn knows_the_reason_of_intervals_that_go_on() {
+        assert_eq!(super::STILL_ON, hud_session::STILL_ON);
+    }
 }

@@ -41,7 +41,7 @@ struct Cockpit {
 impl Cockpit {
     fn new(snapshot: Snapshot, (columns, rows): (u16, u16)) -> Self {
         let mut strip = Strip::default();
-        strip.learn(&snapshot.history);
+        strip.learn_from(&snapshot);
         let terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
         let mut cockpit =
             Cockpit { snapshot, state: state(), drawn: Drawn::default(), strip, theme: theme(), terminal };
@@ -149,6 +149,7 @@ fn screens(snapshot: &Snapshot, size: (u16, u16)) -> String {
         ("reading the overview", "??"),
         ("reading tasks", "4??"),
         ("tasks, each", "4⇥"),
+        ("waiting, each", "w⇥j"),
         ("filter", "4⇥/check"),
     ] {
         let mut cockpit = Cockpit::new(snapshot.clone(), size);
@@ -216,8 +217,14 @@ fn shows_status_and_culprit_first() {
             assert!(first.contains(part), "{first}");
         }
         let marks = screen.lines().nth(1).unwrap();
-        for mark in ["LIVE", "drops 1,204", "wakes 0.0 % +1", "hud 2.4 %"] {
+        for mark in ["LIVE", "drops 1,204", "hud 2.4 %"] {
             assert!(marks.contains(mark), "{marks}");
+        }
+        // Of streams that were recorded in part, figures are marked, and one line says why.
+        for part in
+            ["~45,000", "≥longest", "≥ at least, ~ estimate: polls 62.0 % recorded (budget), wakes not recorded"]
+        {
+            assert!(screen.contains(part), "{screen}");
         }
         let buffer = cockpit.terminal.backend().buffer();
         assert_eq!(buffer[(1, 0)].bg, Color::Rgb(255, 82, 72));
@@ -275,6 +282,131 @@ fn the_mouse_opens_rows_screens_and_instants() {
     cockpit.mouse(MouseEventKind::Up(MouseButton::Left), (59, 3));
     cockpit.mouse(MouseEventKind::Drag(MouseButton::Left), (80, 3));
     assert_eq!(cockpit.state.query().at, Some(START + (AT - START) / 2));
+}
+
+#[test]
+fn a_click_on_a_heading_sorts_by_it() {
+    let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
+    cockpit.press("8");
+    cockpit.click(cockpit.find("busy blocked"));
+    assert!(cockpit.screen().contains("sorted by busy"), "{}", cockpit.screen());
+    assert_eq!(rows(&cockpit.screen(), "worker"), ["r0 w1", "r0 w2", "r0 w0", "r0 w3", "r? w2"]);
+    cockpit.click(cockpit.find("busy blocked"));
+    assert_eq!(rows(&cockpit.screen(), "worker"), ["r? w2", "r0 w3", "r0 w0", "r0 w2", "r0 w1"], "reversed");
+    // The source sorts tasks.
+    cockpit.press("4⇥");
+    cockpit.click(cockpit.find("≥busy"));
+    assert!(cockpit.state.query().is_reversed, "it was sorted by busy time");
+    cockpit.click(cockpit.find("blocked state"));
+    assert_eq!(cockpit.state.query().order, hud_cockpit::TaskOrder::Blocked);
+    assert!(!cockpit.state.query().has_states);
+    cockpit.click(cockpit.find("state "));
+    assert_eq!(cockpit.state.query().order, hud_cockpit::TaskOrder::Idle);
+    assert!(cockpit.state.query().has_states, "tasks that were not polled in the window are listed too");
+}
+
+#[test]
+fn acknowledged_findings_are_dim_until_they_get_worse() {
+    let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
+    let first = |cockpit: &Cockpit| cockpit.screen().lines().next().unwrap().to_string();
+    assert!(first(&cockpit).starts_with(" WARNING  shop::orders::checkout held"));
+    cockpit.press("a");
+    assert!(first(&cockpit).starts_with(" CAUTION  worker w0 is asleep"), "{}", first(&cockpit));
+    assert!(cockpit.screen().contains("4 found, 1 acknowledged"), "{}", cockpit.screen());
+    cockpit.press("aaa");
+    assert_eq!(first(&cockpit), " WARNING  all 4 findings are acknowledged (A shows them again)");
+    assert_eq!(cockpit.terminal.backend().buffer()[(1, 0)].bg, Color::Reset, "no lamp");
+    cockpit.press("a");
+    assert!(cockpit.screen().contains("all findings are acknowledged"));
+    // It lasts more than twice as long.
+    cockpit.snapshot.findings[0].evidence[0].value = hud_cockpit::Value::Nanos(700_000_000);
+    cockpit.draw();
+    assert!(first(&cockpit).starts_with(" WARNING  shop::orders::checkout held"), "{}", first(&cockpit));
+    cockpit.press("aA");
+    assert!(cockpit.screen().contains("4 found ─"), "{}", cockpit.screen());
+}
+
+#[test]
+fn shows_the_steps_of_the_start() {
+    let mut snapshot = fixture::empty();
+    let steps = [("the recorder has started", true), ("attaching", false), ("first data", false)];
+    let steps = steps.map(|(step, is_done)| (step.into(), is_done)).to_vec();
+    snapshot.mode = hud_cockpit::Mode::Starting { steps, since: AT - 2_500_000_000 };
+    for size in SIZES {
+        let cockpit = Cockpit::new(snapshot.clone(), size);
+        assert!(cockpit.screen().starts_with(" STARTING  attaching"), "{}", cockpit.screen());
+        for line in ["STARTING 2.50 s", "✓ the recorder has started", "▸ attaching", "· first data"] {
+            assert!(cockpit.screen().contains(line), "{line}: {}", cockpit.screen());
+        }
+    }
+    let mut cockpit = Cockpit::new(snapshot, (80, 24));
+    cockpit.press("q");
+    assert!(cockpit.state.has_quit());
+}
+
+#[test]
+fn one_clock_for_all_times() {
+    let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
+    cockpit.press("3⇥");
+    assert!(cockpit.screen().contains("+0:42.327") && cockpit.screen().contains(" +0:42.5 "), "{}", cockpit.screen());
+    cockpit.press("T");
+    assert!(cockpit.screen().contains("02:30:42.327") && cockpit.screen().contains("02:30:42.5 UTC"));
+    assert!(cockpit.screen().contains("'02:30:05"), "the axis: {}", cockpit.screen());
+    cockpit.press("TT");
+    assert!(cockpit.screen().contains("'+0:05"));
+}
+
+#[test]
+fn opens_what_a_task_waits_for() {
+    let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
+    cockpit.press("w");
+    assert!(cockpit.state.query().has_states);
+    for part in ["1,231 suspended", "Mutex<shop::Ledger>", "of them wait for each other in a cycle", "src/orders.rs:58"]
+    {
+        assert!(cockpit.screen().contains(part), "{part}: {}", cockpit.screen());
+    }
+    cockpit.press("⏎");
+    assert_eq!((cockpit.state.screen(), cockpit.state.query().task), (Screen::Task, Some(TaskId(0))));
+    assert!(cockpit.state.query().has_states);
+    assert!(cockpit.screen().contains("suspended for at least 14.2 s"), "{}", cockpit.screen());
+}
+
+#[test]
+fn an_empty_waiting_screen_says_why() {
+    let mut snapshot = fixture::rich(fixture::decent);
+    snapshot.waiting = hud_cockpit::Waiting::default();
+    let mut cockpit = Cockpit::new(snapshot, (80, 24));
+    cockpit.press("w");
+    assert!(cockpit.screen().contains("was not read up to this instant (--state off, or no"), "{}", cockpit.screen());
+    cockpit.snapshot.session.start = AT - 500_000_000;
+    cockpit.draw();
+    assert!(cockpit.screen().contains("the tasks have not been read yet"), "{}", cockpit.screen());
+    cockpit.snapshot.session.state = Some("off".into());
+    cockpit.draw();
+    assert!(cockpit.screen().contains("recorded with --state off"), "{}", cockpit.screen());
+    cockpit.snapshot.waiting.gaps = Some("the state of tasks is not read: no permission".into());
+    cockpit.draw();
+    assert!(cockpit.screen().contains("not read: no permission"), "{}", cockpit.screen());
+    cockpit.snapshot.waiting.ts = Some(AT - 3_200_000_000);
+    cockpit.draw();
+    assert!(cockpit.screen().contains("no task was suspended when the tasks were last read 3.20 s ago"));
+}
+
+#[test]
+fn a_search_highlights_boxes_of_the_flame_graph() {
+    let mut cockpit = Cockpit::new(fixture::rich(fixture::decent), (120, 40));
+    cockpit.press("6");
+    let (x, y) = cockpit.find("serde_json::ser::to_vec");
+    let ground = |cockpit: &Cockpit| cockpit.terminal.backend().buffer()[(x, y)].bg;
+    let (is, own) = (ground(&cockpit), cockpit.find("shop::report::render_monthly "));
+    assert_ne!(is, cockpit.terminal.backend().buffer()[own].bg, "a dependency, and own code");
+    cockpit.press("/serde⏎");
+    assert_eq!(ground(&cockpit), Color::Rgb(255, 191, 64));
+    assert!(cockpit.screen().contains("27.7 % of 9.00 s of CPU matches"), "{}", cockpit.screen());
+    cockpit.press("o");
+    assert_eq!(cockpit.state.query().flame_kind, hud_cockpit::FlameKind::OffCpu);
+    cockpit.press("f");
+    assert!(cockpit.state.query().is_unfolded);
 }
 
 #[test]
@@ -523,7 +655,7 @@ fn time_of_a_frame() {
     ];
     for (name, snapshot) in snapshots {
         let mut strip = Strip::default();
-        strip.learn(&snapshot.history);
+        strip.learn_from(&snapshot);
         for screen in Screen::ALL {
             let mut state = state();
             state.show(screen);

@@ -11,7 +11,10 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use hud_common::session::{self, Error, InflightReader, Manifest, SessionDir, Table, scan_verified, verified_info};
+use hud_common::{
+    cockpit::STATES_REACH,
+    session::{self, Error, InflightReader, Manifest, SessionDir, Table, scan_verified, verified_info},
+};
 
 use crate::error::Result;
 
@@ -50,10 +53,12 @@ fn is_event(table: Table) -> bool {
 }
 
 /// Rows are written at their end, so in a segment whose last event began before the window, some may have ended in it.
-/// A segment has many polls, so its last one began shortly before the segment's end; a thread may sleep alone.
+/// A segment has many polls, so its last one began shortly before the segment's end; a thread may sleep alone. The state of
+/// a task holds until another is recorded, and snapshots of all tasks may be as rare.
 fn margin(table: Table) -> i64 {
     match table {
-        Table::OffCpu | Table::Coverage => 60_000_000_000,
+        Table::OffCpu => 60_000_000_000,
+        Table::Coverage | Table::TaskStates => STATES_REACH,
         _ => 1_000_000_000,
     }
 }

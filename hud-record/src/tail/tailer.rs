@@ -7,7 +7,8 @@ use std::{
 
 use hud_common::{
     cockpit::{
-        Bucket, Histogram, Ingest, Mode, Query, SessionFacts, Snapshot, Source, SourceError, Totals, View, Window,
+        Bucket, Histogram, Ingest, Mode, Query, SessionFacts, Snapshot, Source, SourceError, States, Totals, View,
+        Window,
     },
     session::{Manifest, SessionDir, Table},
 };
@@ -150,7 +151,7 @@ impl Tailer {
         let history = nanos(self.settings.history);
         let from = Bucket::of(now.saturating_sub(history).max(self.manifest.start));
         self.totals = Totals::default();
-        self.intake = Ingest::new(from, Bucket::of(now.saturating_add(AHEAD)));
+        self.intake = Ingest::new(from, Bucket::of(now.saturating_add(AHEAD))).with_states(States::default());
         self.read(None)?;
         if let Some(is_complete) = ended {
             self.state = State::Ended { is_complete };
@@ -334,7 +335,7 @@ impl Tailer {
         };
         let read_from = self.intake.buckets.from().start();
         let session = self.facts();
-        Ok(Snapshot::of(View {
+        let mut snapshot = Snapshot::of(View {
             query,
             at,
             partials: self.intake.buckets.partials(),
@@ -346,7 +347,14 @@ impl Tailer {
             coverage_until: self.intake.coverage_until,
             // Before the session began, there was nothing to read.
             read_from: (read_from > self.manifest.start).then_some(read_from),
-        }))
+        });
+        if query.has_dials {
+            snapshot.add_seconds(self.totals.seconds(window), &self.intake.names);
+        }
+        if let Some(states) = self.intake.states.as_mut().filter(|_| query.has_states) {
+            snapshot.add_states(states, &mut self.intake.names, query);
+        }
+        Ok(snapshot)
     }
 }
 

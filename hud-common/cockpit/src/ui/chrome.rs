@@ -2,17 +2,17 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
-use crate::{Mode, Status};
+use crate::{Mode, Name, Snapshot, Status};
 
 use super::{
-    figures::{cost, recorded},
-    format::{bytes, count, nanos, round, share, since, thousandths, time_of_day},
+    axis,
+    figures::{cost, why_partial},
+    format::{bytes, count, nanos, round, share, thousandths},
     paint::{Canvas, Cx, eighth, scaled, to_u16},
     state::{Hit, Prompt, Screen},
     tables::{all_quiet, is_seeing},
     text::{Cut, shortened},
     theme::Theme,
-    timeline::axis,
 };
 
 /// The label of a session's pane; the active one is marked.
@@ -41,17 +41,23 @@ pub(super) fn label(
 pub(super) fn status(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let snapshot = cx.snapshot;
     let seen = is_seeing(snapshot);
-    let (word, lamp) = match snapshot.status {
+    let caution = cx.state.caution(snapshot);
+    let (word, lamp) = match (caution, snapshot.status) {
+        (None, _) if matches!(snapshot.mode, Mode::Starting { .. }) => (" STARTING ".into(), cx.theme.accent),
         // Without data, the absence of findings is no evidence.
-        Status::Normal if !seen => (" NO DATA ".into(), cx.theme.dim),
-        status => (format!(" {status} "), cx.theme.lamp(status)),
+        (None, Status::Normal) if !seen => (" NO DATA ".into(), cx.theme.dim),
+        (Some(worst), _) => (format!(" {} ", worst.severity), cx.theme.lamp(worst.severity)),
+        (None, Status::Normal) => (format!(" {} ", Status::Normal), cx.theme.lamp(Status::Normal)),
+        // All that there is has been acknowledged.
+        (None, status) => (format!(" {status} "), cx.theme.dim),
     };
     let used = canvas.text(cx, (area.x, area.y), area.width, &word, lamp, Cut::End);
     let room = area.width.saturating_sub(used + 1);
     let x = area.x + used + 1;
-    match snapshot.findings.first() {
+    match caution {
         Some(worst) => {
-            let more = snapshot.findings.len().saturating_sub(1);
+            let all = snapshot.findings.len();
+            let more = all.saturating_sub(cx.state.acknowledged(snapshot)).saturating_sub(1);
             let more = if more > 0 && room > 40 { format!("  +{more}") } else { String::new() };
             let wide = room.saturating_sub(to_u16(more.len()));
             // Subject and amount come first: if the names cannot be short enough, the place at the end is cut.
@@ -60,10 +66,37 @@ pub(super) fn status(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             canvas.text(cx, (x.saturating_add(used), area.y), room.saturating_sub(used), &more, cx.theme.dim, Cut::End);
         }
         None => {
-            canvas.text(cx, (x, area.y), room, &all_quiet(cx), cx.theme.dim, Cut::End);
+            let text = match snapshot.findings.len() {
+                0 => starting(snapshot).unwrap_or_else(|| all_quiet(cx)),
+                1 => "the finding is acknowledged (A shows it again)".into(),
+                n => format!("all {n} findings are acknowledged (A shows them again)"),
+            };
+            canvas.text(cx, (x, area.y), room, &text, cx.theme.dim, Cut::End);
         }
     }
     canvas.drawn.hits.push((area, Hit::Tab(Screen::Findings)));
+}
+
+/// What the recorder does before it has begun its session.
+fn starting(snapshot: &Snapshot) -> Option<String> {
+    let Mode::Starting { steps, .. } = &snapshot.mode else { return None };
+    steps.iter().find(|(_, is_done)| !is_done).map(|(step, _)| step.to_string())
+}
+
+/// The steps of the start, in place of a screen without data.
+pub(super) fn steps(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, steps: &[(Name, bool)]) {
+    let area = canvas.pane(cx, area, "STARTING", "q quits", None);
+    let doing = steps.iter().position(|(_, is_done)| !is_done);
+    for (y, (at, (step, is_done))) in (area.y..area.bottom()).zip(steps.iter().enumerate()) {
+        let (mark, style) = match (is_done, doing == Some(at)) {
+            (true, _) => (cx.theme.glyphs.done, cx.theme.good),
+            (false, true) => (cx.theme.glyphs.cursor, cx.theme.bright),
+            (false, false) => (cx.theme.glyphs.idle, cx.theme.dim),
+        };
+        let x = area.x + area.width.min(2);
+        canvas.glyph(x, y, mark, style);
+        canvas.text(cx, (x + 2, y), area.width.saturating_sub(4), step, style, Cut::End);
+    }
 }
 
 /// Live or replay, the instant, drops, coverage, overhead, and the target's CPU time and memory.
@@ -82,12 +115,18 @@ pub(super) fn marks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
                 let lag = snapshot.at.saturating_sub(*newest).max(0);
                 // A second without an event: the target is idle, or the recorder hangs.
                 let style = if lag > 2_000_000_000 { theme.caution } else { theme.good };
-                let lag = if lag > 1_000_000_000 { format!(" {} behind", nanos(lag)) } else { String::new() };
+                let lag = if lag > 1_000_000_000 { format!(" no event for {}", nanos(lag)) } else { String::new() };
                 parts.push((format!("{} LIVE{lag}", glyphs.live), style));
             }
             if skipped.0 > 0 {
                 parts.push((format!("skipped {}", nanos(skipped.1)), theme.caution));
             }
+        }
+        Mode::Starting { since, .. } => {
+            parts.push((
+                format!("{} STARTING {}", glyphs.live, nanos(snapshot.at.saturating_sub(*since))),
+                theme.accent,
+            ));
         }
         Mode::Ended { is_complete: true } => parts.push((format!("{} ENDED", glyphs.ended), theme.dim)),
         Mode::Ended { is_complete: false } => parts.push((format!("{} CUT OFF", glyphs.ended), theme.caution)),
@@ -100,7 +139,6 @@ pub(super) fn marks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let lost = snapshot.drops.lost;
     parts.push((format!("drops {}", count(lost)), if lost > 0 { theme.warning } else { theme.dim }));
-    parts.push(coverage(cx));
     if snapshot.coverage.unread > 0 {
         parts.push((format!("unread {}", nanos(snapshot.coverage.unread)), theme.caution));
     }
@@ -109,7 +147,8 @@ pub(super) fn marks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         None => parts.push(("hud -".into(), theme.dim)),
     }
     let start = snapshot.session.start;
-    parts.push((format!("{} {}", time_of_day(snapshot.at), since(snapshot.at.saturating_sub(start))), theme.text));
+    let clock = cx.state.clock();
+    parts.push((format!("{}{}", clock.tenths(start, snapshot.at), clock.zone(start)), theme.text));
     parts.push((format!("window {}", round(cx.state.window())), theme.text));
     if let Some(process) = snapshot.process.as_ref().filter(|process| process.rows > 0) {
         let cpu =
@@ -137,33 +176,37 @@ pub(super) fn marks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     }
 }
 
-/// The least recorded of all streams, and its share of the window.
-fn coverage(cx: &Cx<'_>) -> (String, Style) {
-    let streams = &cx.snapshot.coverage.streams;
-    let Some(least) = streams.iter().min_by_key(|stream| recorded(stream)) else {
-        return ("coverage -".into(), cx.theme.caution);
-    };
-    match recorded(least) {
-        995.. => ("recorded 100 %".into(), cx.theme.dim),
-        part => {
-            let others = streams.iter().filter(|stream| recorded(stream) < 995).count() - 1;
-            let more = if others > 0 { format!(" +{others}") } else { String::new() };
-            (format!("{} {}{more}", least.stream, share(part)), cx.theme.caution)
-        }
+/// The streams that the figures of a screen rest on.
+const fn streams(screen: Screen) -> &'static [&'static str] {
+    match screen {
+        Screen::Overview | Screen::Findings => &["off_cpu", "polls", "samples", "wakes"],
+        Screen::Hotspots | Screen::Flame => &["samples"],
+        Screen::Blocking | Screen::Timeline | Screen::Workers => &["off_cpu", "polls"],
+        Screen::Tasks | Screen::Task | Screen::Latency => &["polls", "wakes"],
+        // Its own table has all of them; and states are read, not recorded.
+        Screen::Session | Screen::Waiting => &[],
     }
 }
 
-/// The screens, by their digits.
+/// A line that says why figures of the screen are marked, if any are. Returns the rest of the area.
+pub(super) fn partly(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) -> Rect {
+    let why = why_partial(cx.snapshot, streams(cx.state.screen()), cx.theme.glyphs.at_least);
+    let Some(why) = why.filter(|_| area.height >= 8 && cx.state.help().is_none()) else { return area };
+    let line = Rect { y: area.bottom() - 1, height: 1, ..area };
+    canvas.text(cx, (line.x + 1, line.y), line.width.saturating_sub(1), &why, cx.theme.dim, Cut::End);
+    Rect { height: area.height - 1, ..area }
+}
+
+/// The screens, by their keys.
 pub(super) fn tabs(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
-    let screens = Screen::ALL.iter().zip(['1', '2', '3', '4', '5', '6', '7', '8', '9', '0']);
     let full: usize = Screen::ALL.iter().map(|screen| screen.name().len() + 3).sum();
     let is_wide = usize::from(area.width) > full;
     let mut x = area.x + area.width.min(1);
-    for (screen, digit) in screens {
+    for screen in &Screen::ALL {
         let is_here = cx.state.screen() == *screen;
         let style = if is_here { cx.theme.title } else { cx.theme.dim };
         let name = if is_wide { screen.name() } else { screen.short() };
-        let text = format!("{digit} {name}");
+        let text = format!("{} {name}", screen.key());
         let wide = to_u16(text.len()).min(area.right().saturating_sub(x));
         let used = canvas.text(cx, (x, area.y), wide, &text, style, Cut::End);
         if is_here {
@@ -172,9 +215,9 @@ pub(super) fn tabs(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.drawn.hits.push((Rect { x, width: used, height: 1, ..area }, Hit::Tab(*screen)));
         x = x.saturating_add(used + 1).min(area.right());
     }
-    if area.right().saturating_sub(x) > 8 {
-        let help = Rect { x: area.right() - 7, width: 7, height: 1, ..area };
-        canvas.text(cx, (help.x, help.y), 7, "? help", cx.theme.dim, Cut::End);
+    if area.right().saturating_sub(x) >= 7 {
+        let help = Rect { x: area.right() - 6, width: 6, height: 1, ..area };
+        canvas.text(cx, (help.x, help.y), 6, "? help", cx.theme.dim, Cut::End);
         canvas.drawn.hits.push((help, Hit::Help));
     }
 }
@@ -219,7 +262,7 @@ pub(super) fn scrubber(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     canvas.buf.set_style(Rect { x: area.x + x0, width: x1.saturating_sub(x0), ..strip }, cx.theme.select);
     if area.height >= 2 {
         let below = Rect { y: area.y + 1, height: 1, ..area };
-        axis(cx, canvas, below, from, to);
+        axis::draw(cx, canvas, below, from, to);
         for bookmark in cx.state.bookmarks() {
             let x = scaled(bookmark.saturating_sub(from), dur, area.width).min(area.width - 1);
             canvas.glyph(area.x + x, below.y, glyphs.bookmark, cx.theme.accent);
@@ -255,10 +298,11 @@ pub(super) fn foot(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, failure: Op
 
 fn hints(cx: &Cx<'_>) -> &'static str {
     match (cx.state.screen(), &cx.snapshot.mode) {
-        (Screen::Timeline, _) => "h l pan  + - zoom  j k lane  n N anomaly  Enter task  ? help  q quit",
-        (Screen::Flame, _) => "h j k l move  Enter zoom  Backspace out  t type  ? help  q quit",
+        (Screen::Timeline, _) => "h l pan  + - zoom  j k lane  n N anomaly  Enter task  T clock  ? help  q quit",
+        (Screen::Flame, _) => "hjkl move  Enter zoom  t type  o off-CPU  f unfold  / search  ? help  q quit",
+        (Screen::Waiting, _) => "Tab each task  s sort  / filter  Enter open  ? help  q quit",
         (Screen::Tasks, _) => "Tab each task  s sort  / filter  Enter open  + - window  ? help  q quit",
-        (_, Mode::Live { .. }) => "Tab list  Enter open  / filter  + - window  space hold  ? help  q quit",
-        _ => "space play  [ ] speed  , . step  n N anomaly  g go to  b bookmark  ? help  q quit",
+        (_, Mode::Live { .. }) => "Tab list  Enter open  / filter  a acknowledge  space hold  ? help  q quit",
+        _ => "space play  [ ] speed  , . step  n N anomaly  g go to  T clock  ? help  q quit",
     }
 }

@@ -37,11 +37,6 @@ pub(super) fn time_of_day(ts: i64) -> String {
     format!("{:02}:{:02}:{:02}.{}", seconds / 3_600, seconds / 60 % 60, seconds % 60, tenths % 10)
 }
 
-/// The same to the millisecond.
-pub(super) fn time_of_day_ms(ts: i64) -> String {
-    format!("{}{:02}", time_of_day(ts), ts.div_euclid(1_000_000).rem_euclid(100))
-}
-
 /// Time since the start of a session: `+1:02.5`.
 pub(super) fn since(ns: i64) -> String {
     let sign = if ns < 0 { '-' } else { '+' };

@@ -2,13 +2,15 @@
 
 use ratatui::{buffer::Buffer, layout::Rect};
 
+use crate::Mode;
+
 use super::{
     chrome, flame, help, latency, overview,
     paint::{Canvas, Cx},
     session,
     state::{Drawn, Scene, Screen, State},
     theme::Theme,
-    timeline,
+    timeline, waiting,
 };
 
 /// Draws a screen into `area` of a buffer, with `failure` at the foot. Returns the positions.
@@ -53,7 +55,11 @@ pub fn draw(
     };
     let body = Rect { height: rest.height.saturating_sub(foot + scrubber), ..rest };
     if !body.is_empty() {
+        let body = chrome::partly(&cx, &mut canvas, body);
         match (state.help(), state.screen()) {
+            (None, _) if let Mode::Starting { steps, .. } = &scene.snapshot.mode => {
+                chrome::steps(&cx, &mut canvas, body, steps);
+            }
             (Some(page), screen) => help::draw(&cx, &mut canvas, body, page, screen),
             (None, Screen::Overview) => overview::draw(&cx, &mut canvas, body),
             (None, Screen::Hotspots) => overview::hotspots(&cx, &mut canvas, body),
@@ -65,6 +71,7 @@ pub fn draw(
             (None, Screen::Workers) => overview::workers(&cx, &mut canvas, body),
             (None, Screen::Findings) => overview::findings(&cx, &mut canvas, body),
             (None, Screen::Session) => session::draw(&cx, &mut canvas, body),
+            (None, Screen::Waiting) => waiting::draw(&cx, &mut canvas, body),
             (None, Screen::Task) => overview::task(&cx, &mut canvas, body),
         }
     }

@@ -8,7 +8,10 @@
 //! State never draws and drawing never computes figures; only [`run`] uses a terminal, signals and a clock. Names are raw
 //! until `text.rs` sanitizes and cuts them for cells.
 
+mod axis;
 mod chrome;
+mod clock;
+mod dials;
 mod figures;
 mod flame;
 mod format;
@@ -34,6 +37,7 @@ mod term;
 mod text;
 mod theme;
 mod timeline;
+mod waiting;
 mod warn;
 
 pub use frame::draw;

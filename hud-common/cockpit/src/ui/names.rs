@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Name, Now, Place, PollState, RuntimeId, Snapshot, Spawned, TaskRef, Tid, TypeRef, Waker, Worker};
+use crate::{Name, Now, Place, PollState, RuntimeId, Snapshot, Spawned, TaskRef, Tid, TypeRef, Waiter, Waker, Worker};
 
 /// A type's name.
 pub(super) fn type_of(of: Option<&TypeRef>) -> Cow<'static, str> {
@@ -17,6 +17,14 @@ pub(super) fn type_or_outside(of: Option<&TypeRef>) -> Cow<'static, str> {
 /// A task: its type and id.
 pub(super) fn task(task: &TaskRef) -> String {
     format!("{} #{}", type_of(task.task_type.as_ref()), task.id)
+}
+
+/// A task, or the future of a thread.
+pub(super) fn waiter(who: &Waiter) -> String {
+    match who {
+        Waiter::Task(of) => task(of),
+        Waiter::Thread(tid) => format!("block_on of thread {tid}"),
+    }
 }
 
 /// `main.rs:12`; empty if unknown.

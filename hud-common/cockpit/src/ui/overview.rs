@@ -5,9 +5,9 @@ use ratatui::layout::Rect;
 use crate::{BlockingInterval, Origin};
 
 use super::{
-    names,
+    dials, names,
     paint::{Canvas, Cx, to_u16},
-    state::{Hit, List, all_workers},
+    state::{List, all_workers},
     tables, task,
     text::Cut,
     timeline,
@@ -16,8 +16,11 @@ use super::{
 /// Width from which on there are two columns.
 const TWO_COLUMNS: u16 = 110;
 
-/// Findings, blocking, hotspots, workers and tasks.
+/// Dials, findings, blocking, hotspots, workers and tasks.
 pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
+    let rows = dials::height(area);
+    dials::draw(cx, canvas, Rect { height: rows, ..area });
+    let area = Rect { y: area.y + rows, height: area.height - rows, ..area };
     let left_width = if area.width >= TWO_COLUMNS { area.width * 3 / 5 } else { area.width + 1 };
     let findings = to_u16(tables::finding_lines(cx, left_width - 1).max(1)) + 1;
     let workers = to_u16(all_workers(cx.snapshot).count().max(1)) + 2;
@@ -97,7 +100,7 @@ fn spots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
 /// The focused list of hotspots.
 pub(super) fn hotspots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let of = &cx.snapshot.hotspots;
-    let area = tabs(cx, canvas, area, &["by function", "by file:line", "by task type"]);
+    let area = tables::tabs(cx, canvas, area, &["by function", "by file:line", "by task type"]);
     match cx.state.focused() {
         Some(List::Lines) => tables::hotspots(cx, canvas, area, List::Lines, &of.by_line),
         Some(List::TypeSpots) => tables::type_spots(cx, canvas, area),
@@ -108,7 +111,7 @@ pub(super) fn hotspots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
 /// The focused list of blocking, with the stack of its selected row.
 pub(super) fn blocking(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let of = &cx.snapshot.blocking;
-    let area = tabs(cx, canvas, area, &["by code", "newest", "longest"]);
+    let area = tables::tabs(cx, canvas, area, &["by code", "newest", "longest"]);
     let count = cx.state.focused().map_or(0, |list| cx.state.rows(cx.snapshot, list).len());
     // The stack gets the rest of the area.
     let below =
@@ -149,34 +152,7 @@ fn stack_of(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, interval: Option<&
     if interval.stack.is_empty() {
         canvas.nothing(cx, body, "no stack was captured");
     }
-    // If it does not fit, frames that are not own code are left out first, except the leaf.
-    let room = usize::from(body.height);
-    let own = interval.stack.iter().filter(|frame| frame.origin == Origin::Own).count();
-    let mut others = room.saturating_sub(own);
-    let mut y = body.y;
-    for (at, frame) in interval.stack.iter().enumerate() {
-        if frame.origin != Origin::Own && at > 0 {
-            if others == 0 {
-                continue;
-            }
-            others -= 1;
-        } else if at == 0 && frame.origin != Origin::Own {
-            others = others.saturating_sub(1);
-        }
-        if y >= body.bottom() {
-            break;
-        }
-        let style = cx.theme.origin(frame.origin);
-        let indent = area.x + area.width.min(2);
-        let room = area.width.saturating_sub(2);
-        let file = names::file_line(frame.file.as_ref(), frame.line);
-        let right = if file.is_empty() { 0 } else { room / 3 };
-        canvas.text(cx, (indent, y), room - right, names::function(&frame.function), style, Cut::Name);
-        if right > 1 {
-            canvas.text(cx, (indent + room - right + 1, y), right - 1, &file, cx.theme.dim, Cut::Start);
-        }
-        y += 1;
-    }
+    tables::stack(cx, canvas, body, &interval.stack, |frame, at| frame.origin == Origin::Own || at == 0);
     if let Some(waker) = waker.filter(|_| area.height > 0) {
         canvas.text(
             cx,
@@ -189,25 +165,9 @@ fn stack_of(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, interval: Option<&
     }
 }
 
-/// The names of the screen's lists; the focused one is highlighted.
-fn tabs(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, names: &[&str]) -> Rect {
-    if area.height < 8 {
-        return area;
-    }
-    let mut x = area.x + area.width.min(2);
-    for (name, list) in names.iter().zip(cx.state.screen().lists()) {
-        let style = if cx.state.focused() == Some(*list) { cx.theme.title } else { cx.theme.dim };
-        let room = area.right().saturating_sub(x);
-        let used = canvas.text(cx, (x, area.y), room, name, style, Cut::End);
-        canvas.drawn.hits.push((Rect { x, y: area.y, width: used, height: 1 }, Hit::Pane(*list)));
-        x = x.saturating_add(used + 3).min(area.right());
-    }
-    Rect { y: area.y + 1, height: area.height - 1, ..area }
-}
-
 /// Tasks, by type or each.
 pub(super) fn tasks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
-    let area = tabs(cx, canvas, area, &["by type", "each task"]);
+    let area = tables::tabs(cx, canvas, area, &["by type", "each task"]);
     match cx.state.focused() {
         Some(List::Tasks) => tables::tasks(cx, canvas, area),
         _ => tables::types(cx, canvas, area),

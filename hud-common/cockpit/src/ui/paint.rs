@@ -7,8 +7,9 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 use crate::{Load, Snapshot};
 
 use super::{
+    figures::is_partial,
     state::{Drawn, Hit, List, State, Strip},
-    text::{Cut, fit, width},
+    text::{Cut, fit, width, wrap},
     theme::Theme,
 };
 
@@ -22,6 +23,13 @@ pub(super) struct Cx<'a> {
     pub(super) range: (i64, i64),
     /// The last frame: lists keep their scroll positions.
     pub(super) before: &'a Drawn,
+}
+
+impl Cx<'_> {
+    /// An instant to the millisecond, by the clock of the screen.
+    pub(super) fn millis(&self, ts: i64) -> String {
+        self.state.clock().millis(self.snapshot.session.start, ts)
+    }
 }
 
 /// The output of a panel.
@@ -101,15 +109,10 @@ impl Canvas<'_> {
 
     /// The text of an empty list.
     pub(super) fn nothing(&mut self, cx: &Cx<'_>, area: Rect, why: &str) {
-        if !area.is_empty() {
-            self.text(
-                cx,
-                (area.x + area.width.min(2), area.y),
-                area.width.saturating_sub(2),
-                why,
-                cx.theme.dim,
-                Cut::End,
-            );
+        let (x, room) = (area.x + area.width.min(2), area.width.saturating_sub(3));
+        let lines = wrap(why, usize::from(room).max(1), usize::from(area.height.min(3)));
+        for (y, line) in (area.y..area.bottom()).zip(lines) {
+            self.text(cx, (x, y), room, &line, cx.theme.dim, Cut::End);
         }
     }
 
@@ -131,9 +134,14 @@ impl Canvas<'_> {
         if has_head {
             for (column, (x, wide)) in columns.iter().zip(&spans) {
                 if *wide > 0 {
-                    let used = to_u16(width(column.title)).min(*wide);
+                    let title = column.heading(cx);
+                    let used = to_u16(width(&title)).min(*wide);
                     let x = if column.is_right { x + wide - used } else { *x };
-                    self.text(cx, (x, area.y), *wide, column.title, cx.theme.dim, Cut::End);
+                    let is_key = cx.state.is_sorted_by(list, column.title);
+                    let style = if is_key { cx.theme.bright } else { cx.theme.dim };
+                    self.text(cx, (x, area.y), *wide, &title, style, Cut::End);
+                    let head = Rect { x, y: area.y, width: used, height: 1 };
+                    self.drawn.hits.push((head, Hit::Head(list, column.title)));
                 }
             }
         }
@@ -170,14 +178,7 @@ impl Canvas<'_> {
     }
 
     /// The rows of a list as blocks of lines, each with a label before its first line. The block of the cursor shows.
-    pub(super) fn blocks(
-        &mut self,
-        cx: &Cx<'_>,
-        area: Rect,
-        list: List,
-        label: u16,
-        block: impl Fn(usize) -> (Style, &'static str, Vec<String>),
-    ) {
+    pub(super) fn blocks(&mut self, cx: &Cx<'_>, area: Rect, list: List, label: u16, block: impl Fn(usize) -> Block) {
         let rows = cx.state.rows(cx.snapshot, list);
         if area.is_empty() || rows.is_empty() {
             return;
@@ -188,7 +189,7 @@ impl Canvas<'_> {
         // The last block that is shown ends with the area, unless that is the first.
         let (mut offset, mut used) = (cursor, 0);
         for at in (before..=cursor).rev() {
-            used += rows.get(at).map_or(0, |row| block(*row).2.len().max(1));
+            used += rows.get(at).map_or(0, |row| block(*row).lines.len().max(1));
             if used > height && at < cursor {
                 break;
             }
@@ -200,7 +201,7 @@ impl Canvas<'_> {
             if y >= area.bottom() {
                 break;
             }
-            let (style, name, lines) = block(*row);
+            let Block { label: name, style, lines, ink } = block(*row);
             let whole = Rect { y, height: to_u16(lines.len().max(1)).min(area.bottom() - y), ..area };
             let text = whole.x + whole.width.min(label);
             self.text(
@@ -212,7 +213,7 @@ impl Canvas<'_> {
                 Cut::End,
             );
             for line in lines.iter().take(usize::from(whole.height)) {
-                self.text(cx, (text, y), area.right().saturating_sub(text + 1), line, cx.theme.text, Cut::End);
+                self.text(cx, (text, y), area.right().saturating_sub(text + 1), line, ink, Cut::End);
                 y += 1;
             }
             y = y.max(whole.bottom());
@@ -311,6 +312,14 @@ fn scrolled(before: usize, cursor: usize, height: usize, count: usize) -> usize 
     before.clamp(least, cursor.max(least)).min(count.saturating_sub(height))
 }
 
+/// A row of several lines, with a label before the first.
+pub(super) struct Block {
+    pub(super) label: &'static str,
+    pub(super) style: Style,
+    pub(super) lines: Vec<String>,
+    pub(super) ink: Style,
+}
+
 /// A column.
 pub(super) struct Column {
     title: &'static str,
@@ -318,6 +327,8 @@ pub(super) struct Column {
     is_right: bool,
     /// The least width of a table that shows it.
     from: u16,
+    /// The streams that its figures rest on, and whether those are estimates if one was recorded in part.
+    rests_on: Option<(&'static [&'static str], bool)>,
 }
 
 #[derive(Clone, Copy)]
@@ -329,17 +340,40 @@ enum Width {
 impl Column {
     /// Numbers, at the right.
     pub(super) const fn number(title: &'static str, width: u16) -> Self {
-        Column { title, width: Width::Fixed(width), is_right: true, from: 0 }
+        Column { title, width: Width::Fixed(width), is_right: true, from: 0, rests_on: None }
     }
 
     /// Text of one width.
     pub(super) const fn fixed(title: &'static str, width: u16) -> Self {
-        Column { title, width: Width::Fixed(width), is_right: false, from: 0 }
+        Column { title, width: Width::Fixed(width), is_right: false, from: 0, rests_on: None }
     }
 
     /// Text that shares the rest of the width, by weight.
     pub(super) const fn flex(title: &'static str, weight: u16) -> Self {
-        Column { title, width: Width::Flex(weight), is_right: false, from: 0 }
+        Column { title, width: Width::Flex(weight), is_right: false, from: 0, rests_on: None }
+    }
+
+    /// Counts or sums of these streams: at least so much, if one was recorded in part.
+    pub(super) const fn counts(mut self, streams: &'static [&'static str]) -> Self {
+        self.rests_on = Some((streams, false));
+        self
+    }
+
+    /// Percentiles of these streams: estimates, if one was recorded in part.
+    pub(super) const fn estimates(mut self, streams: &'static [&'static str]) -> Self {
+        self.rests_on = Some((streams, true));
+        self
+    }
+
+    /// The heading, with a mark if the figures are not those of the whole window.
+    fn heading(&self, cx: &Cx<'_>) -> Cow<'static, str> {
+        match self.rests_on.filter(|(streams, _)| is_partial(cx.snapshot, streams)) {
+            Some((_, is_estimate)) => {
+                let mark = if is_estimate { '~' } else { cx.theme.glyphs.at_least };
+                format!("{mark}{}", self.title).into()
+            }
+            None => self.title.into(),
+        }
     }
 
     /// Shown only if the table is this wide.

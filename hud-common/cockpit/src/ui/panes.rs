@@ -62,7 +62,7 @@ struct Pane<'a> {
 
 impl Pane<'_> {
     fn is_live(&self) -> bool {
-        matches!(self.snapshot.mode, Mode::Live { .. })
+        matches!(self.snapshot.mode, Mode::Live { .. } | Mode::Starting { .. })
     }
 
     fn look(&mut self) {
@@ -70,7 +70,7 @@ impl Pane<'_> {
         match self.source.snapshot(&wanted) {
             Ok(new) => {
                 self.snapshot = new;
-                self.strip.learn(&self.snapshot.history);
+                self.strip.learn_from(&self.snapshot);
                 self.failure = None;
             }
             Err(error) => self.failure = Some(["failed to ", &error.to_string()].concat()),
@@ -95,7 +95,7 @@ impl<'a> Panes<'a> {
             let query = own.query();
             let snapshot = seat.source.snapshot(&query)?;
             let mut strip = Strip::default();
-            strip.learn(&snapshot.history);
+            strip.learn_from(&snapshot);
             panes.push(Pane {
                 label: seat.label,
                 source: seat.source,
@@ -132,6 +132,11 @@ impl<'a> Panes<'a> {
     /// Whether all sessions are, and there is any.
     pub(super) fn are_all_live(&self) -> bool {
         self.is_live() && self.panes.iter().all(Pane::is_live)
+    }
+
+    /// Whether a source has nothing to show, and never will.
+    pub(super) fn is_over(&self) -> bool {
+        self.panes.iter().any(|pane| pane.source.is_over())
     }
 
     pub(super) fn is_playing(&self) -> bool {
@@ -188,7 +193,7 @@ impl<'a> Panes<'a> {
                 pane.state.follow(&leader, pane.shift.saturating_sub(shift));
             }
             // "The end" is each session's own; on the shared clock it is that of the last.
-            if !matches!(pane.snapshot.mode, Mode::Live { .. }) {
+            if !pane.is_live() {
                 pane.state.hold_at_end(to.saturating_add(pane.shift));
             }
         }
@@ -364,7 +369,7 @@ mod tests {
         assert_eq!(at(&panes), [Some(190), Some(1_090)], "the end of the longer one");
         press(&mut panes, "g+20s⏎");
         assert_eq!(at(&panes), [Some(120), Some(1_020)]);
-        press(&mut panes, "2-w");
+        press(&mut panes, "2-}");
         assert_eq!(panes.active, 1);
         press(&mut panes, "g+30s⏎");
         assert_eq!(at(&panes), [Some(130), Some(1_030)]);
@@ -389,7 +394,7 @@ mod tests {
         assert_eq!(lines[1].matches("NO DATA").count(), 2, "{:?}", lines[1]);
         let (_, lines) = screen(&mut panes, 100);
         assert!(lines[0].contains("1/2 before") && !lines[0].contains("after"), "{:?}", lines[0]);
-        press(&mut panes, "w");
+        press(&mut panes, "}");
         let (_, lines) = screen(&mut panes, 100);
         assert!(lines[0].contains("2/2 after") && !lines[0].contains("before"), "{:?}", lines[0]);
     }

@@ -99,6 +99,8 @@ pub enum Exit {
     Quit,
     /// A signal arrived: its number.
     Signal(i32),
+    /// A source has nothing to show, and never will.
+    Over,
 }
 
 /// Why there is no cockpit.
@@ -174,6 +176,9 @@ pub fn run_all(seats: Vec<Seat<'_>>, options: &Options) -> Result<Exit, UiError>
         }
         if panes.state().is_some_and(|state| state.has_quit()) {
             return Ok(Exit::Quit);
+        }
+        if panes.is_over() {
+            return Ok(Exit::Over);
         }
         let passed = i64::try_from(last_tick.elapsed().as_nanos()).unwrap_or(i64::MAX);
         if panes.is_playing() && last_tick.elapsed() >= FRAME {

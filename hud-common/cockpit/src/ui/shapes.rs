@@ -38,6 +38,7 @@ pub(super) fn shape(symbol: &str) -> Option<Shape> {
             let eighths = 8 - i32::try_from(u32::from(c) - u32::from('█')).unwrap_or(0);
             (vec![rect(0, 0, eighths * EIGHTH, ALL)], 100, false)
         }
+        '▔' => (vec![rect(0, 0, ALL, EIGHTH)], 100, true),
         '─' => (vec![rect(0, 38, ALL, 4)], 100, true),
         '│' => (vec![rect(36, 0, 8, ALL)], 100, false),
         '‖' => (vec![rect(18, 22, 14, 36), rect(48, 22, 14, 36)], 100, false),
@@ -51,6 +52,10 @@ pub(super) fn shape(symbol: &str) -> Option<Shape> {
             let x = [72, 68, 56, 40, 24, 12, 8, 12, 24, 40, 56, 68];
             let y = [40, 48, 54, 56, 54, 48, 40, 32, 26, 24, 26, 32];
             (vec![x.into_iter().zip(y).collect()], 100, false)
+        }
+        '✓' => (vec![vec![(12, 42), (20, 38), (32, 50), (64, 22), (72, 26), (34, 60)]], 100, false),
+        '≥' => {
+            (vec![vec![(10, 20), (70, 36), (10, 52), (10, 46), (52, 36), (10, 26)], rect(10, 58, 60, 6)], 100, false)
         }
         '…' => (vec![rect(6, 54, 14, 7), rect(33, 54, 14, 7), rect(60, 54, 14, 7)], 100, false),
         '→' => (vec![rect(4, 38, 50, 4), vec![(46, 30), (76, 40), (46, 50)]], 100, false),

@@ -5,13 +5,17 @@ use ratatui::{layout::Rect, style::Style};
 use crate::{BlockingInterval, Cause, Hotspot, Load, Place, Snapshot, Status, TaskKind, TaskOutcome, TaskRow, Worker};
 
 use super::{
-    figures::recorded,
-    format::{count, maybe_nanos, nanos, share, thousandths, time_of_day_ms, value},
+    figures::{is_partial, recorded},
+    format::{count, maybe_nanos, nanos, share, thousandths, value},
     names,
-    paint::{Canvas, Cell, Column, Cx},
-    state::List,
+    paint::{Block, Canvas, Cell, Column, Cx},
+    state::{Hit, List},
     text::{Cut, shortened, wrap},
 };
+
+/// The streams of polls, and of what wakes led to.
+const POLLS: &[&str] = &["polls"];
+const WAKES: &[&str] = &["polls", "wakes"];
 
 /// A duration, coloured by the thresholds of long polls.
 fn long(cx: &Cx<'_>, ns: Option<i64>) -> Cell<'static> {
@@ -69,7 +73,10 @@ pub(super) fn findings(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let found = &cx.snapshot.findings;
     let note = match found.len() {
         0 => String::new(),
-        n => format!("{n} found"),
+        n => match cx.state.acknowledged(cx.snapshot) {
+            0 => format!("{n} found"),
+            of => format!("{n} found, {of} acknowledged"),
+        },
     };
     let area = canvas.pane(cx, area, "FINDINGS", &note, Some(List::Findings));
     if found.is_empty() {
@@ -77,12 +84,18 @@ pub(super) fn findings(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         return canvas.nothing(cx, area, &why);
     }
     let room = usize::from(area.width.saturating_sub(LABEL + 2));
-    let blocks = |at: usize| -> (Style, &'static str, Vec<String>) {
-        let Some(finding) = found.get(at) else { return (Style::new(), "", Vec::new()) };
+    let block = |at: usize| {
+        let Some(finding) = found.get(at) else {
+            return Block { label: "", style: Style::new(), lines: Vec::new(), ink: Style::new() };
+        };
         let label = if finding.severity == Status::Warning { "warning" } else { "caution" };
-        (cx.theme.ink(finding.severity), label, sentence(cx, &finding.sentence, room, SENTENCE_LINES))
+        let lines = sentence(cx, &finding.sentence, room, SENTENCE_LINES);
+        match cx.state.is_acknowledged(finding) {
+            true => Block { label, style: cx.theme.dim, lines, ink: cx.theme.dim },
+            false => Block { label, style: cx.theme.ink(finding.severity), lines, ink: cx.theme.text },
+        }
     };
-    canvas.blocks(cx, area, List::Findings, LABEL, blocks);
+    canvas.blocks(cx, area, List::Findings, LABEL, block);
 }
 
 /// Lines of a finding's sentence that the overview has room for, all findings together.
@@ -117,8 +130,10 @@ pub(super) fn none_of(cx: &Cx<'_>, streams: &[&str], nothing: &str) -> String {
         return format!("{nothing}; the window's first {} is unread", nanos(unread));
     }
     let least = of().min_by_key(|row| recorded(row));
+    let is_first = matches!(cx.snapshot.mode, crate::Mode::Live { newest, .. } if newest <= cx.snapshot.session.start);
     match least {
-        None if !is_seeing(cx.snapshot) => "nothing was recorded in this window".into(),
+        _ if !is_seeing(cx.snapshot) && is_first => "waiting for the first data".into(),
+        _ if !is_seeing(cx.snapshot) => "nothing was recorded in this window".into(),
         None => nothing.into(),
         Some(least) => {
             let why = least.reason.as_ref().map_or(String::new(), |why| format!(" ({why})"));
@@ -131,9 +146,21 @@ pub(super) fn none_of(cx: &Cx<'_>, streams: &[&str], nothing: &str) -> String {
     }
 }
 
+/// Whether certainly no task ran in the window.
+fn is_idle(snapshot: &Snapshot) -> bool {
+    let is_task = |row: &&crate::TypeRow| row.task_type.is_some() && row.kind == TaskKind::Task;
+    let ran =
+        snapshot.types.iter().filter(is_task).any(|row| row.polls > 0 || row.cpu > 0 || row.in_progress.is_some());
+    is_seeing(snapshot) && snapshot.polls.count == 0 && !ran && !is_partial(snapshot, &["polls", "samples"])
+}
+
 /// The text in place of findings.
 pub(super) fn all_quiet(cx: &Cx<'_>) -> String {
-    none_of(cx, &["off_cpu", "polls", "samples", "wakes"], "no threshold is exceeded")
+    let quiet = match is_idle(cx.snapshot) {
+        true => "idle: no task was polled in this window, and none was on a CPU",
+        false => "no threshold is exceeded",
+    };
+    none_of(cx, &["off_cpu", "polls", "samples", "wakes"], quiet)
 }
 
 /// Code that held workers.
@@ -210,7 +237,7 @@ pub(super) fn intervals(
     canvas.table(cx, area, list, COLUMNS, |row, column| {
         let Some(row) = rows.get(row) else { return blank() };
         match column {
-            0 => Cell::text(time_of_day_ms(row.ts), cx.theme.dim),
+            0 => Cell::text(cx.millis(row.ts), cx.theme.dim),
             1 => cause(cx, row.cause, row.is_estimated),
             2 => longest(cx, Some(row.dur), row.in_progress),
             3 => Cell::text(names::thread(cx.snapshot, row.tid), cx.theme.text),
@@ -221,10 +248,20 @@ pub(super) fn intervals(
     });
 }
 
+/// The time by which hotspots are sorted.
+fn sorted_by(row: &Hotspot, by: &str) -> i64 {
+    match by {
+        "total" => row.total,
+        "self" => row.leaf,
+        _ => row.own,
+    }
+}
+
 /// CPU time by function or by line.
 pub(super) fn hotspots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: List, rows: &[Hotspot]) {
     const COLUMNS: &[Column] = &[
-        Column::number("self", 6),
+        Column::number("attrib", 6),
+        Column::number("self", 6).from(90),
         Column::number("total", 6),
         Column::fixed("", 8).from(70),
         Column::flex("code", 3),
@@ -249,13 +286,14 @@ pub(super) fn hotspots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: L
         let part = |ns: i64| thousandths(ns, hotspots.weight);
         match column {
             0 => Cell::text(share(part(row.own)), cx.theme.text),
-            1 => Cell::text(share(part(row.total)), cx.theme.dim),
-            2 => Cell::gauge(part(if by == "total" { row.total } else { row.own }), cx.theme.accent),
-            3 if list == List::Lines => file_line(cx, &row.place),
-            3 => function(cx, &row.place),
-            4 if list == List::Lines => function(cx, &row.place),
-            4 => file_line(cx, &row.place),
-            5 => Cell::name(
+            1 => Cell::text(share(part(row.leaf)), cx.theme.text),
+            2 => Cell::text(share(part(row.total)), cx.theme.dim),
+            3 => Cell::gauge(part(sorted_by(row, by)), cx.theme.accent),
+            4 if list == List::Lines => file_line(cx, &row.place),
+            4 => function(cx, &row.place),
+            5 if list == List::Lines => function(cx, &row.place),
+            5 => file_line(cx, &row.place),
+            6 => Cell::name(
                 row.calling
                     .as_ref()
                     .map_or(String::new(), |to| format!("{} {}", cx.theme.glyphs.arrow, names::function(to))),
@@ -272,7 +310,7 @@ pub(super) fn hotspots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, list: L
 /// CPU time by type of task.
 pub(super) fn type_spots(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     const COLUMNS: &[Column] = &[
-        Column::number("self", 6),
+        Column::number("share", 6),
         Column::fixed("", 8),
         Column::number("CPU", 7),
         Column::flex("task type", 2),
@@ -305,14 +343,14 @@ pub(super) fn tasks(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     const COLUMNS: &[Column] = &[
         Column::number("id", 8).from(60),
         Column::flex("task type", 3),
-        Column::number("polls", 7).from(52),
-        Column::number("busy", 7),
-        Column::number("longest", 7),
-        Column::number("delay", 7).from(70),
+        Column::number("polls", 7).from(52).counts(POLLS),
+        Column::number("busy", 7).counts(POLLS),
+        Column::number("longest", 8).counts(POLLS),
+        Column::number("delay", 7).from(70).estimates(WAKES),
         Column::number("blocked", 7).from(90),
         Column::number("CPU", 7).from(140),
-        Column::number("wakes", 7).from(140),
-        Column::number("by self", 7).from(130),
+        Column::number("wakes", 7).from(140).counts(WAKES),
+        Column::number("by self", 8).from(130).counts(WAKES),
         Column::fixed("state", 15).from(100),
         Column::flex("written at", 2).from(110),
         Column::flex("spawned by", 2).from(170),
@@ -379,14 +417,65 @@ pub(super) fn task_state(snapshot: &Snapshot, row: &TaskRow) -> String {
     }
 }
 
+/// The names of the screen's lists; the focused one is highlighted.
+pub(super) fn tabs(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, names: &[&str]) -> Rect {
+    if area.height < 8 {
+        return area;
+    }
+    let mut x = area.x + area.width.min(2);
+    for (name, list) in names.iter().zip(cx.state.screen().lists()) {
+        let style = if cx.state.focused() == Some(*list) { cx.theme.title } else { cx.theme.dim };
+        let room = area.right().saturating_sub(x);
+        let used = canvas.text(cx, (x, area.y), room, name, style, Cut::End);
+        canvas.drawn.hits.push((Rect { x, y: area.y, width: used, height: 1 }, Hit::Pane(*list)));
+        x = x.saturating_add(used + 3).min(area.right());
+    }
+    Rect { y: area.y + 1, height: area.height - 1, ..area }
+}
+
+/// The frames of a stack, own code in bright. If not all fit, those that are not `kept` are left out, the outermost first.
+pub(super) fn stack(
+    cx: &Cx<'_>,
+    canvas: &mut Canvas<'_>,
+    area: Rect,
+    frames: &[Place],
+    kept: impl Fn(&Place, usize) -> bool,
+) {
+    let room = usize::from(area.height);
+    let is_kept = |(at, frame): (usize, &Place)| kept(frame, at);
+    let mut others = room.saturating_sub(frames.iter().enumerate().filter(|of| is_kept(*of)).count());
+    let mut y = area.y;
+    for (at, frame) in frames.iter().enumerate() {
+        if !kept(frame, at) {
+            if others == 0 {
+                continue;
+            }
+            others -= 1;
+        }
+        if y >= area.bottom() {
+            break;
+        }
+        let style = cx.theme.origin(frame.origin);
+        let indent = area.x + area.width.min(2);
+        let room = area.width.saturating_sub(2);
+        let file = names::file_line(frame.file.as_ref(), frame.line);
+        let right = if file.is_empty() { 0 } else { room / 3 };
+        canvas.text(cx, (indent, y), room - right, names::function(&frame.function), style, Cut::Name);
+        if right > 1 {
+            canvas.text(cx, (indent + room - right + 1, y), right - 1, &file, cx.theme.dim, Cut::Start);
+        }
+        y += 1;
+    }
+}
+
 const WORKER_COLUMNS: &[Column] = &[
     Column::fixed("worker", 7),
     Column::flex("load", 3),
     Column::number("busy", 6),
     Column::number("blocked", 7),
     Column::number("waiting", 7).from(64),
-    Column::number("polls", 7).from(70),
-    Column::number("longest", 7),
+    Column::number("polls", 7).from(70).counts(POLLS),
+    Column::number("longest", 8).counts(POLLS),
     Column::flex("now", 3).from(90),
 ];
 
@@ -465,15 +554,15 @@ pub(super) fn types(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     const COLUMNS: &[Column] = &[
         Column::flex("task type", 3),
         Column::number("tasks", 6),
-        Column::number("polls", 7).from(60),
-        Column::number("p50", 7).from(100),
-        Column::number("p99", 7).from(60),
-        Column::number("longest", 7),
-        Column::number("wake p99", 8).from(60),
-        Column::number("busy", 7),
+        Column::number("polls", 7).from(60).counts(POLLS),
+        Column::number("p50", 7).from(100).estimates(POLLS),
+        Column::number("p99", 7).from(60).estimates(POLLS),
+        Column::number("longest", 8).counts(POLLS),
+        Column::number("wake p99", 9).from(60).estimates(WAKES),
+        Column::number("busy", 7).counts(POLLS),
         Column::number("blocked", 7).from(90),
-        Column::number("spawned", 7).from(120),
-        Column::number("ended", 7).from(120),
+        Column::number("spawned", 8).from(120).counts(&["spawns"]),
+        Column::number("ended", 7).from(120).counts(&["ends"]),
         Column::flex("written at", 2).from(130),
     ];
     let types = &cx.snapshot.types;

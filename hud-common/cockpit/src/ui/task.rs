@@ -2,16 +2,17 @@
 
 use ratatui::{layout::Rect, style::Style};
 
-use crate::{TaskPage, TaskRow};
+use crate::{Place, TaskPage, TaskRow};
 
 use super::{
-    format::{count, maybe_nanos, nanos, time_of_day_ms},
+    format::{count, maybe_nanos, nanos},
     latency::histogram,
     names,
     paint::{Canvas, Cell, Column, Cx, to_u16},
     state::List,
     tables::{intervals, long_style, none_of, task_state},
     text::Cut,
+    waiting::{frames, state_word, wait_lines},
 };
 
 /// The page.
@@ -36,6 +37,8 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.text(cx, (upper.x + upper.width.min(13), y), upper.width.saturating_sub(13), text, *style, Cut::Name);
     }
     let rest = Rect { y: area.y + height, height: area.height - height, ..area };
+    let stack = page.state.as_ref().and_then(|state| state.waits.first()).map(|wait| wait.stack.as_slice());
+    let stack = stack.unwrap_or_default();
     if rest.width >= 100 && rest.height >= 12 {
         let half = rest.width / 2;
         let left = Rect { width: half - 1, ..rest };
@@ -45,7 +48,13 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         intervals(cx, canvas, b, List::Intervals, "HELD ITS WORKER", &page.intervals);
         let [a, b] = split(right);
         polls(cx, canvas, a, page);
-        wakers(cx, canvas, b, page);
+        if stack.is_empty() {
+            wakers(cx, canvas, b, page);
+        } else {
+            let [b, c] = split(b);
+            wakers(cx, canvas, b, page);
+            await_stack(cx, canvas, c, stack);
+        }
     } else {
         match cx.state.focused() {
             Some(List::Wakers) => wakers(cx, canvas, rest, page),
@@ -54,12 +63,21 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
             }
             _ if rest.height >= 12 => {
                 let [a, b] = split(rest);
-                histogram(cx, canvas, a, "ITS POLLS", &page.durations, true);
+                if stack.is_empty() {
+                    histogram(cx, canvas, a, "ITS POLLS", &page.durations, true);
+                } else {
+                    await_stack(cx, canvas, a, stack);
+                }
                 polls(cx, canvas, b, page);
             }
             _ => polls(cx, canvas, rest, page),
         }
     }
+}
+
+fn await_stack(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, stack: &[Place]) {
+    let area = canvas.pane(cx, area, "AWAIT STACK", "the future that waits first", None);
+    frames(cx, canvas, area, stack);
 }
 
 fn split(area: Rect) -> [Rect; 2] {
@@ -73,6 +91,7 @@ fn facts(cx: &Cx<'_>, page: &TaskPage) -> Vec<(&'static str, String, Style)> {
     let mut out = Vec::from([("type", names::type_of(of).into_owned(), theme.lane(of.map(|of| of.id)))]);
     let Some(row) = &page.row else {
         out.push(("state", "not observed in this window".into(), theme.dim));
+        out.extend(state_lines(cx, page));
         return out;
     };
     let at = names::file_line(row.file.as_ref(), row.line);
@@ -81,11 +100,32 @@ fn facts(cx: &Cx<'_>, page: &TaskPage) -> Vec<(&'static str, String, Style)> {
     }
     if let Some(spawned) = &row.spawned {
         let who = names::spawned(cx.snapshot, spawned);
-        out.push(("spawned", format!("{} by {who}", time_of_day_ms(spawned.by.ts)), theme.text));
+        out.push(("spawned", format!("{} by {who}", cx.millis(spawned.by.ts)), theme.text));
     }
     out.push(("state", task_state(cx.snapshot, row), theme.text));
     out.push(("polls", polls_line(row), long_style(cx, row.longest_poll.unwrap_or(0))));
     out.push(("wakes", wakes_line(row), theme.text));
+    out.extend(state_lines(cx, page));
+    out
+}
+
+/// What the last snapshot of all tasks found of it.
+fn state_lines(cx: &Cx<'_>, page: &TaskPage) -> Vec<(&'static str, String, Style)> {
+    let Some(state) = &page.state else { return Vec::new() };
+    let lasted = state.ts.saturating_sub(state.since);
+    let found = format!(
+        "{}{} when the tasks were read {} ago",
+        state_word(state.state),
+        if lasted > 0 { format!(" for at least {},", nanos(lasted)) } else { String::new() },
+        nanos(cx.snapshot.at.saturating_sub(state.ts).max(0)),
+    );
+    let mut out = vec![("found", found, cx.theme.text)];
+    let mut name = "waiting";
+    for wait in &state.waits {
+        for (text, style) in wait_lines(cx, wait) {
+            out.push((std::mem::take(&mut name), text, style));
+        }
+    }
     out
 }
 
@@ -126,7 +166,7 @@ fn polls(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, page: &TaskPage) {
     canvas.table(cx, area, List::LastPolls, COLUMNS, |row, column| {
         let Some(poll) = page.last_polls.get(row) else { return Cell::text("", cx.theme.text) };
         match column {
-            0 => Cell::text(time_of_day_ms(poll.ts), cx.theme.dim),
+            0 => Cell::text(cx.millis(poll.ts), cx.theme.dim),
             1 => Cell::text(nanos(poll.dur), long_style(cx, poll.dur)),
             2 => Cell::text(nanos(poll.blocked), if poll.blocked > 0 { cx.theme.caution } else { cx.theme.dim }),
             3 => Cell::text(nanos(poll.run_queue), cx.theme.dim),

@@ -75,6 +75,9 @@ struct Palette {
     on_status: Tone,
     select: Tone,
     lanes: [Tone; 8],
+    /// Boxes of own code, dependencies, tokio, std, the system, and others; and the text on them.
+    boxes: [Tone; 6],
+    on_box: Tone,
 }
 
 /// Green on the terminal's background, as in a head-up display; amber and red for caution and warning.
@@ -98,6 +101,15 @@ const HUD: Palette = Palette {
         Tone(112, 224, 176, Color::LightCyan),
         Tone(120, 136, 224, Color::LightBlue),
     ],
+    boxes: [
+        Tone(24, 112, 64, Color::Green),
+        Tone(28, 84, 124, Color::Blue),
+        Tone(80, 64, 128, Color::Magenta),
+        Tone(92, 84, 36, Color::Yellow),
+        Tone(104, 62, 48, Color::Red),
+        Tone(64, 72, 68, Color::DarkGray),
+    ],
+    on_box: Tone(232, 240, 234, Color::White),
 };
 
 /// For a light background.
@@ -121,6 +133,15 @@ const LIGHT: Palette = Palette {
         Tone(32, 136, 152, Color::LightCyan),
         Tone(64, 64, 192, Color::LightBlue),
     ],
+    boxes: [
+        Tone(152, 216, 176, Color::Green),
+        Tone(168, 204, 240, Color::Cyan),
+        Tone(208, 192, 240, Color::Magenta),
+        Tone(232, 224, 160, Color::Yellow),
+        Tone(240, 200, 184, Color::LightRed),
+        Tone(216, 216, 216, Color::Gray),
+    ],
+    on_box: Tone(16, 16, 16, Color::Black),
 };
 
 /// Blue and orange (Okabe and Ito), which differ for any colour vision.
@@ -144,6 +165,15 @@ const COLORBLIND: Palette = Palette {
         Tone(120, 200, 180, Color::LightCyan),
         Tone(150, 150, 230, Color::LightBlue),
     ],
+    boxes: [
+        Tone(0, 92, 148, Color::Blue),
+        Tone(0, 108, 80, Color::Green),
+        Tone(136, 72, 112, Color::Magenta),
+        Tone(120, 112, 24, Color::Yellow),
+        Tone(148, 76, 0, Color::LightRed),
+        Tone(80, 80, 80, Color::DarkGray),
+    ],
+    on_box: Tone(255, 255, 255, Color::White),
 };
 
 /// The glyphs of a screen.
@@ -166,6 +196,14 @@ pub(super) struct Glyphs {
     pub(super) long: char,
     pub(super) dot: &'static str,
     pub(super) arrow: &'static str,
+    pub(super) at_least: char,
+    /// The mark of a step that is done.
+    pub(super) done: char,
+    /// The mark of an interval past a limit, at the top of its cell.
+    pub(super) tick: char,
+    /// The left edge of a box.
+    pub(super) edge: char,
+    pub(super) folded: &'static str,
     /// Heights, from an eighth to all.
     pub(super) heights: [char; 8],
     /// Widths, from an eighth to all.
@@ -190,6 +228,11 @@ const UNICODE: Glyphs = Glyphs {
     long: '█',
     dot: "·",
     arrow: "→",
+    at_least: '≥',
+    done: '✓',
+    tick: '▔',
+    edge: '▏',
+    folded: "▸",
     heights: ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'],
     widths: ['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'],
 };
@@ -212,6 +255,11 @@ const ASCII: Glyphs = Glyphs {
     long: '#',
     dot: "|",
     arrow: "->",
+    at_least: '>',
+    done: '+',
+    tick: '\'',
+    edge: '|',
+    folded: ">",
     heights: ['.', '.', ':', ':', '-', '=', '+', '#'],
     widths: [' ', '-', '-', '-', '=', '=', '=', '#'],
 };
@@ -229,8 +277,13 @@ pub struct Theme {
     pub(super) caution: Style,
     pub(super) warning: Style,
     pub(super) select: Style,
+    /// A box that is selected, and one that is searched for.
+    pub(super) picked: Style,
+    pub(super) matched: Style,
     status: [Style; 3],
     lanes: [Style; 8],
+    boxes: [Style; 6],
+    ground: Option<Color>,
 }
 
 impl Theme {
@@ -276,6 +329,13 @@ impl Theme {
                 on(palette.warning),
             ],
             lanes: palette.lanes.map(fg),
+            ground: palette.on_status.at(depth),
+            picked: on(palette.accent),
+            matched: on(palette.caution),
+            boxes: palette.boxes.map(|tone| match (tone.at(depth), palette.on_box.at(depth)) {
+                (Some(ground), Some(ink)) => Style::new().fg(ink).bg(ground),
+                _ => Style::new(),
+            }),
         })
     }
 
@@ -298,8 +358,12 @@ impl Theme {
             caution: none,
             warning: none,
             select: none,
+            picked: none,
+            matched: none,
             status: [none; 3],
             lanes: [none; 8],
+            boxes: [none; 6],
+            ground: None,
         }
     }
 
@@ -327,6 +391,29 @@ impl Theme {
         let Some(TypeId(id)) = id else { return self.dim };
         let at = usize::try_from(id.rem_euclid(8)).unwrap_or(0);
         self.lanes.get(at).copied().unwrap_or(self.text)
+    }
+
+    /// A filled box of code by its origin.
+    pub(super) fn filled(&self, origin: Origin) -> Style {
+        let [own, dependency, tokio, std, system, unknown] = self.boxes;
+        match origin {
+            Origin::Own => own,
+            Origin::Dependency => dependency,
+            Origin::Tokio => tokio,
+            Origin::Std => std,
+            Origin::System => system,
+            Origin::Unknown => unknown,
+        }
+    }
+
+    /// The colour between boxes.
+    pub(super) fn ground(&self) -> Option<Color> {
+        self.ground
+    }
+
+    /// Whether boxes have colours; otherwise their edges are drawn.
+    pub(super) fn has_boxes(&self) -> bool {
+        self.filled(Origin::Own).bg.is_some()
     }
 
     /// Code by its origin: own code is highlighted.
@@ -364,7 +451,8 @@ mod tests {
         for name in Theme::NAMES {
             let Some(theme) = Theme::named(name, Depth::None, true) else { panic!("no theme {name}") };
             let all = [theme.text, theme.bright, theme.dim, theme.title, theme.accent, theme.good, theme.caution];
-            for style in all.into_iter().chain([theme.warning, theme.select]).chain(theme.status).chain(theme.lanes) {
+            let more = [theme.warning, theme.select, theme.picked, theme.matched];
+            for style in all.into_iter().chain(more).chain(theme.status).chain(theme.lanes).chain(theme.boxes) {
                 assert_eq!((style.fg, style.bg), (None, None), "{name}");
             }
         }

@@ -1,11 +1,13 @@
-//! The timeline: a lane per worker, coloured by type of task, with long intervals marked.
+//! The timeline: a lane per worker. A column's height is the share of the time in which the worker was not idle, its colour
+//! what took most of that; a tick marks intervals past the limit.
 
 use ratatui::{layout::Rect, style::Style};
 
-use crate::{Lane, Role, Span, SpanKind, TypeId};
+use crate::{Activity, Lane, LaneColumn, Role, Span, SpanKind, Status, lane_cells};
 
 use super::{
-    format::{nanos, round, since, time_of_day_ms},
+    axis,
+    format::{nanos, round},
     names,
     paint::{Canvas, Cx, eighth, scaled, to_u16},
     state::{Hit, List},
@@ -15,64 +17,6 @@ use super::{
 
 /// Cells that a lane's name takes.
 const LABEL: u16 = 11;
-
-/// What a worker did in a span, the most important first.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Asleep,
-    Long,
-    Waiting,
-    Poll,
-}
-
-/// The spans within a column of a lane: their time by [`Kind`], and the type of the longest one that was polled.
-#[derive(Clone, Copy, Default)]
-struct Column {
-    times: [i64; 4],
-    longest: i64,
-    task_type: Option<TypeId>,
-}
-
-impl Column {
-    const KINDS: [Kind; 4] = [Kind::Asleep, Kind::Long, Kind::Waiting, Kind::Poll];
-
-    fn add(&mut self, span: &Span, overlap: i64) {
-        let [asleep, long, waiting, poll] = &mut self.times;
-        let time = match (span.kind, span.is_long) {
-            (SpanKind::Asleep, _) => asleep,
-            (SpanKind::Poll, true) => long,
-            (SpanKind::Waiting, _) => waiting,
-            (SpanKind::Poll, false) => poll,
-        };
-        *time = time.saturating_add(overlap);
-        if span.kind == SpanKind::Poll && overlap > self.longest {
-            (self.longest, self.task_type) = (overlap, span.task.task_type.as_ref().map(|of| of.id));
-        }
-    }
-
-    /// The kind that took at least half of the column, else the most important of those whose share of it can be drawn; and its
-    /// time. A sleep lies within a poll.
-    fn most(&self, column: i64, height: u16) -> Option<(Kind, i64)> {
-        let [asleep, long, waiting, poll] = self.times;
-        let within = asleep.saturating_add(waiting);
-        let times = [asleep, long.saturating_sub(within).max(0), waiting, poll.saturating_sub(within).max(0)];
-        let mut kinds = Self::KINDS.into_iter().zip(times);
-        let most = kinds.clone().find(|(_, time)| *time > 0 && time.saturating_mul(2) >= column);
-        most.or_else(|| kinds.find(|(_, time)| eighths(*time, column, height) > 0))
-    }
-}
-
-/// A share of a column in eighths of a cell, rounded.
-fn eighths(time: i64, column: i64, height: u16) -> i64 {
-    let (column, all) = (column.max(1), i64::from(height) * 8);
-    time.clamp(0, column).saturating_mul(all).saturating_add(column / 2) / column
-}
-
-/// The time that a column stands for.
-fn column_time(x: u16, from: i64, dur: i64, width: u16) -> (i64, i64) {
-    let at = |x: i128| i64::try_from(i128::from(dur) * x / i128::from(width.max(1))).unwrap_or(dur);
-    (from.saturating_add(at(x.into())), from.saturating_add(at(i128::from(x) + 1)))
-}
 
 /// The timeline, and the spans at the mark.
 pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
@@ -89,7 +33,7 @@ pub(super) fn draw(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
 pub(super) fn lanes_pane(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, is_whole: bool) {
     let timeline = &cx.snapshot.timeline;
     let (from, to) = cx.state.lens(cx.snapshot);
-    let note = format!("{} from {}", round(to.saturating_sub(from)), time_of_day_ms(from));
+    let note = format!("{} from {}", round(to.saturating_sub(from)), cx.millis(from));
     let area = canvas.pane(cx, area, "TIMELINE", &note, is_whole.then_some(List::Lanes));
     if timeline.lanes.is_empty() || area.height < 2 {
         return canvas.nothing(cx, area, &none_of(cx, &["off_cpu"], "no worker was seen in this window"));
@@ -130,75 +74,18 @@ pub(super) fn lanes_pane(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, is_wh
             canvas.drawn.hits.push((row, Hit::Lane(at)));
         }
     }
-    axis(cx, canvas, Rect { y: area.bottom() - 1, height: 1, ..time }, from, to);
+    axis::draw(cx, canvas, Rect { y: area.bottom() - 1, height: 1, ..time }, from, to);
     if is_whole {
         canvas.drawn.lanes = Some((time, from, to));
     }
 }
 
 fn lane_row(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, lane: &Lane, from: i64, to: i64) {
-    let cells = usize::from(area.width);
     let dur = to.saturating_sub(from).max(1);
-    let glyphs = &cx.theme.glyphs;
-    // The background: load of each step, in the colour of its main type of task.
-    for step in &lane.steps {
-        let ends = step.ts.saturating_add(crate::Bucket::NANOS);
-        if ends <= from || step.ts >= to {
-            continue;
-        }
-        let (x0, x1) = columns(step.ts, ends, from, dur, area.width);
-        let load = &step.load;
-        let busy = load.share(load.running.saturating_add(load.blocked));
-        let style = cx.theme.lane(step.task_type.as_ref().map(|of| of.id));
-        let eighths = busy * 8 / 1_000 * i64::from(area.height);
-        for x in x0..x1 {
-            for up in 0..area.height {
-                let y = area.bottom() - 1 - up;
-                let left = eighths - i64::from(up) * 8;
-                match left {
-                    _ if busy == 0 && up == 0 => canvas.glyph(area.x + x, y, glyphs.idle, cx.theme.dim),
-                    ..=0 if up == 0 => canvas.glyph(area.x + x, y, eighth(&glyphs.heights, 1), style),
-                    ..=0 => {}
-                    left => canvas.glyph(area.x + x, y, eighth(&glyphs.heights, left), style),
-                }
-            }
-        }
-    }
-    // On it the spans, by their share of each column.
-    let mut shown = vec![Column::default(); cells];
-    for span in &lane.spans {
-        let ends = span.ts.saturating_add(span.dur);
-        if ends <= from || span.ts >= to {
-            continue;
-        }
-        let (x0, x1) = columns(span.ts, ends, from, dur, area.width);
-        for x in x0..x1 {
-            let (start, end) = column_time(x, from, dur, area.width);
-            let overlap = ends.min(end).saturating_sub(span.ts.max(start)).max(0);
-            if let Some(column) = shown.get_mut(usize::from(x)) {
-                column.add(span, overlap);
-            }
-        }
-    }
-    for (x, column) in (0..area.width).zip(&shown) {
-        let (start, end) = column_time(x, from, dur, area.width);
-        let Some((kind, overlap)) = column.most(end.saturating_sub(start), area.height) else { continue };
-        let (glyph, style) = match kind {
-            Kind::Asleep => (glyphs.blocked, cx.theme.warning),
-            Kind::Long => (glyphs.long, cx.theme.caution),
-            Kind::Waiting => (glyphs.waiting, cx.theme.dim),
-            Kind::Poll => (glyphs.running, cx.theme.lane(column.task_type)),
-        };
-        let is_most = overlap.saturating_mul(2) >= end.saturating_sub(start);
-        let eighths = eighths(overlap, end.saturating_sub(start), area.height);
-        for up in 0..area.height {
-            let (y, left) = (area.bottom() - 1 - up, eighths - i64::from(up) * 8);
-            match left {
-                _ if is_most => canvas.glyph(area.x + x, y, glyph, style),
-                1.. => canvas.glyph(area.x + x, y, eighth(&glyphs.heights, left), style),
-                _ => {}
-            }
-        }
+    let columns = lane.columns(from, to, area.width, cx.state.thresholds());
+    let time = (dur / i64::from(area.width.max(1))).max(1);
+    for (x, column) in (area.x..).zip(&columns) {
+        column_cells(cx, canvas, Rect { x, width: 1, ..area }, lane.role, column, time);
     }
     if let Some((mark, _)) = cx.state.mark().filter(|(mark, _)| (from..to).contains(mark)) {
         let x = area.x + scaled(mark.saturating_sub(from), dur, area.width).min(area.width.saturating_sub(1));
@@ -206,63 +93,58 @@ fn lane_row(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, lane: &Lane, from:
     }
 }
 
-/// The columns that a time range touches: at least one.
-fn columns(start: i64, end: i64, from: i64, dur: i64, width: u16) -> (u16, u16) {
-    let x0 = scaled(start.saturating_sub(from).max(0), dur, width).min(width.saturating_sub(1));
-    // Rounded up: a partly covered last column counts.
-    let reach = i128::from(end.saturating_sub(from).clamp(0, dur)) * i128::from(width);
-    let x1 = u16::try_from((reach + i128::from(dur) - 1) / i128::from(dur)).unwrap_or(width).min(width);
-    (x0, x1.max(x0 + 1).min(width))
-}
-
-/// Least number of cells from one time on the axis to the next.
-const TICK: i64 = 14;
-/// Steps of the axis from a second on (s).
-const STEPS: [i64; 16] = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200, 18_000, 43_200];
-const SECOND: i64 = 1_000_000_000;
-
-/// The step of an axis: 1, 2 or 5 of a power of ten below a second, above it what clocks are divided by.
-fn tick(dur: i64, width: u16) -> i64 {
-    let least = i128::from(dur) * i128::from(TICK) / i128::from(width.max(1));
-    let below = (0..9).flat_map(|power| [1, 2, 5].map(|n| n * 10_i64.pow(power)));
-    let above = STEPS.into_iter().map(|seconds| seconds * SECOND);
-    let days = (0..20).map(|n| (86_400 * SECOND) << n.min(16));
-    below.chain(above).chain(days).find(|step| i128::from(*step) >= least).unwrap_or(i64::MAX)
-}
-
-/// Times below the lanes, from the session's start, at whole steps.
-pub(super) fn axis(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, from: i64, to: i64) {
-    let dur = to.saturating_sub(from).max(1);
-    let start = cx.snapshot.session.start;
-    let step = tick(dur, area.width);
-    let begin = from.saturating_sub(start);
-    let mut at = begin.div_euclid(step).saturating_mul(step);
-    if at < begin {
-        at = at.saturating_add(step);
+fn column_cells(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect, role: Role, column: &LaneColumn, time: i64) {
+    let glyphs = &cx.theme.glyphs;
+    // The blocking pool's purpose is to block.
+    let over = column.over.filter(|_| role == Role::Worker);
+    let mark = over.map(|over| cx.theme.ink(over));
+    let has_tick = area.height > 1;
+    let style = |activity| match (activity, mark) {
+        // Without room for a tick, the colour of the bar tells.
+        (Activity::Running, Some(mark)) if !has_tick => mark,
+        _ => style(cx, role, column, activity),
+    };
+    let mut top = None;
+    for (up, cell) in (0..area.height).zip(lane_cells(&column.load, time, area.height)) {
+        let y = area.bottom() - 1 - up;
+        let Some(cell) = cell else {
+            if up == 0 && column.load.idle > 0 {
+                canvas.glyph(area.x, y, glyphs.idle, cx.theme.dim);
+            }
+            continue;
+        };
+        let mut ink = style(cell.activity);
+        if let Some(above) = cell.above {
+            ink.bg = style(above).fg;
+        }
+        // Without colours, what a column is full of shows by its glyph.
+        let glyph = match (cell.activity, cell.eighths) {
+            (Activity::Blocked, 8) if !cx.theme.has_boxes() => glyphs.blocked,
+            (Activity::Waiting, 8) if !cx.theme.has_boxes() => glyphs.waiting,
+            (_, eighths) => eighth(&glyphs.heights, eighths),
+        };
+        canvas.glyph(area.x, y, glyph, ink);
+        top = Some((up, cell, ink));
     }
-    while at < begin.saturating_add(dur) {
-        let x = i128::from(at.saturating_sub(begin)) * i128::from(area.width) / i128::from(dur);
-        let x = area.x.saturating_add(u16::try_from(x).unwrap_or(u16::MAX));
-        let label = tick_label(at, step);
-        let room = area.right().saturating_sub(x);
-        // No half a time at the right edge.
-        if usize::from(room) > label.len() {
-            canvas.text(cx, (x, area.y), room, &format!("'{label}"), cx.theme.dim, Cut::End);
+    let Some(mark) = mark.filter(|_| has_tick) else { return };
+    match top {
+        Some((up, cell, ink)) if up + 1 == area.height => {
+            // Above what nearly fills the lane, the tick takes the place of its last part.
+            let under = if cell.eighths >= 4 { ink.fg } else { None };
+            canvas.glyph(area.x, area.y, glyphs.tick, Style { bg: under, ..mark });
         }
-        at = at.saturating_add(step);
-        if at == i64::MAX {
-            break;
-        }
+        _ => canvas.glyph(area.x, area.y, glyphs.tick, mark),
     }
 }
 
-/// A time on the axis with as many decimals as the step needs: `+1:02`, `+1:02.5`, `+1:02.512`.
-fn tick_label(at: i64, step: i64) -> String {
-    let text = since(at);
-    match step {
-        SECOND.. => text.rsplit_once('.').map_or(text.clone(), |(whole, _)| whole.into()),
-        100_000_000.. => text,
-        _ => format!("{text}{:02}", at.saturating_abs() / 1_000_000 % 100),
+/// The colour of an activity: running has that of the type of task.
+fn style(cx: &Cx<'_>, role: Role, column: &LaneColumn, activity: Activity) -> Style {
+    match (role, activity) {
+        (Role::Worker, Activity::Blocked) => cx.theme.warning,
+        (Role::Worker, Activity::Running) if column.task_type.is_some() => cx.theme.lane(column.task_type),
+        (Role::Worker, Activity::Running) => cx.theme.good,
+        (_, Activity::Running) => cx.theme.text,
+        _ => cx.theme.dim,
     }
 }
 
@@ -299,7 +181,7 @@ fn longest(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         };
         let mut x = area.x + 2;
         for (text, wide, style) in [
-            (time_of_day_ms(span.ts), 13, cx.theme.dim),
+            (cx.millis(span.ts), 13, cx.theme.dim),
             (nanos(span.dur), 9, style),
             (what.to_string(), 10, style),
             (
@@ -321,10 +203,11 @@ fn longest(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
 /// The legend of marks and colours.
 fn key(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
     let glyphs = &cx.theme.glyphs;
+    let glyph = |without| if cx.theme.has_boxes() { glyphs.running } else { without };
     let fixed = [
-        (glyphs.blocked, cx.theme.warning, "asleep in a task"),
-        (glyphs.long, cx.theme.caution, "long poll"),
-        (glyphs.waiting, cx.theme.dim, "waiting"),
+        (glyphs.tick, cx.theme.ink(Status::Warning), "over the limit"),
+        (glyph(glyphs.blocked), cx.theme.warning, "asleep in a task"),
+        (glyph(glyphs.waiting), cx.theme.dim, "waiting for a CPU"),
     ];
     let mut x = area.x + 2;
     let types = cx.snapshot.types.iter().filter_map(|row| row.task_type.as_ref()).take(8);
@@ -338,30 +221,5 @@ fn key(cx: &Cx<'_>, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.glyph(x, area.y, glyph, style);
         canvas.text(cx, (x + 2, area.y), wide, &shown, cx.theme.dim, Cut::End);
         x += wide + 4;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_axis_has_round_steps() {
-        const MS: i64 = 1_000_000;
-        for (dur, width, step) in [
-            (10 * SECOND, 110, 2 * SECOND),
-            (10 * SECOND, 70, 2 * SECOND),
-            (60 * SECOND, 110, 10 * SECOND),
-            (42_500 * MS, 120, 5 * SECOND),
-            (1_250 * MS, 100, 200 * MS),
-            (3_600 * SECOND, 100, 600 * SECOND),
-            (7 * 86_400 * SECOND, 100, 86_400 * SECOND),
-        ] {
-            assert_eq!(tick(dur, width), step, "{dur} in {width} cells");
-        }
-        assert!(tick(i64::MAX, 1) > 0 && tick(0, 0) > 0);
-        assert_eq!(tick_label(62 * SECOND, SECOND), "+1:02");
-        assert_eq!(tick_label(62_500 * MS, 500 * MS), "+1:02.5");
-        assert_eq!(tick_label(62_512 * MS, MS), "+1:02.512");
     }
 }

@@ -210,20 +210,106 @@ fn flame(names: Names) -> Flame {
         depth,
         own: own * MILLI,
         total: total * MILLI,
+        folded: if function == "tokio runtime" { 11 } else { 0 },
     };
     let nodes = vec![
         node("", Origin::Unknown, 0, 0, 9_000),
-        node("clone3", Origin::System, 1, 0, 8_500),
-        node("tokio::runtime::blocking::pool::Inner::run", Origin::Tokio, 2, 200, 8_500),
-        node("shop::report::render_monthly::{async_fn#0}", Origin::Own, 3, 2_000, 5_000),
-        node("serde_json::ser::to_vec", Origin::Dependency, 4, 1_500, 2_500),
-        node("core::fmt::num::fmt_u64", Origin::Std, 5, 1_000, 1_000),
-        node("sha2::compress", Origin::Dependency, 4, 500, 500),
-        node("shop::http::serve_connection::{async_fn#0}", Origin::Own, 3, 800, 3_300),
-        node("hyper::proto::h1::Dispatcher::poll", Origin::Dependency, 4, 2_500, 2_500),
+        node("tokio runtime", Origin::Tokio, 1, 200, 8_500),
+        node("shop::report::render_monthly::{async_fn#0}", Origin::Own, 2, 2_000, 5_000),
+        node("serde_json::ser::to_vec", Origin::Dependency, 3, 1_500, 2_500),
+        node("core::fmt::num::fmt_u64", Origin::Std, 4, 1_000, 1_000),
+        node("sha2::compress", Origin::Dependency, 3, 500, 500),
+        node("shop::http::serve_connection::{async_fn#0}", Origin::Own, 2, 800, 3_000),
+        node("hyper::proto::h1::Dispatcher::poll", Origin::Dependency, 3, 2_200, 2_200),
+        node("shop::metrics::flush", Origin::Own, 2, 60, 60),
+        node("write", Origin::System, 2, 50, 50),
+        node("shop::audit::append", Origin::Own, 2, 40, 40),
+        node("shop::audit::rotate", Origin::Own, 2, 30, 30),
+        node("shop::audit::sync", Origin::Own, 2, 20, 20),
         node("main", Origin::Own, 1, 500, 500),
     ];
-    Flame { task_type: Some(type_ref(names, 3)), nodes, left_out: 12 * MILLI }
+    Flame { kind: FlameKind::Cpu, task_type: Some(type_ref(names, 3)), nodes, left_out: 12 * MILLI }
+}
+
+fn await_stack(names: Names, n: i64) -> Vec<Place> {
+    let own = place(names, "shop::db::pool::Connection::run::{async_fn#0}", "src/db/pool.rs", 131, Origin::Own);
+    let caller = place(names, "shop::orders::checkout::{async_fn#0}", "src/orders.rs", 58, Origin::Own);
+    let leaf = place(names, "tokio::sync::mutex::Mutex<T>::lock", "tokio-1.54.1/src/sync/mutex.rs", 440, Origin::Tokio);
+    if n % 3 == 2 { Vec::new() } else { vec![leaf, own, caller] }
+}
+
+fn awaited(names: Names, n: i64) -> AwaitedBy {
+    match n % 2 {
+        0 => AwaitedBy {
+            who: Waiter::Task(task_ref(names, 9)),
+            state: Some(TaskState::Suspended),
+            place: Some(place(names, "shop::report::render_monthly", "src/report.rs", 77, Origin::Own)),
+        },
+        _ => AwaitedBy { who: Waiter::Thread(Tid(2_004)), state: Some(TaskState::Running), place: None },
+    }
+}
+
+const RESOURCES: [Option<(&str, Option<&str>)>; 6] = [
+    Some(("mutex", Some("tokio Mutex<shop::Ledger>"))),
+    Some(("timer", None)),
+    Some(("io", Some("TcpStream fd 11, peer 10.0.0.7:443"))),
+    Some(("mpsc_receive", None)),
+    Some(("a_later_kind", None)),
+    None,
+];
+
+fn waiting_task(names: Names, id: i64) -> WaitingTask {
+    let of = RESOURCES[usize::try_from(id % 6).unwrap()];
+    WaitingTask {
+        who: if id % 10 == 4 { Waiter::Thread(Tid(2_004)) } else { Waiter::Task(task_ref(names, id)) },
+        since: AT - 3_200 * MILLI - (40 - id) * 700 * MILLI,
+        place: place(names, "shop::db::pool::Connection::run::{async_fn#0}", "src/db/pool.rs", 131, Origin::Own),
+        resource: of.map(|(kind, _)| kind.into()),
+        detail: of.and_then(|(_, detail)| detail).map(|detail| names(detail).into()),
+        deadline: (id % 6 == 1).then_some(AT + (id - 10) * 900 * MILLI),
+        holder: (id % 6 == 0 || id == 17).then(|| awaited(names, id)),
+        branches: if id % 5 == 2 { 3 } else { 1 },
+        cycle: (id % 12 == 0).then_some(12),
+        stack: await_stack(names, id),
+    }
+}
+
+fn waiting(names: Names) -> Waiting {
+    let place_row = |n: i64| {
+        let task = waiting_task(names, n);
+        WaitingPlace {
+            tasks: 900 / (n + 1),
+            longest: AT - 3_200 * MILLI - task.since,
+            shortest: 0,
+            place: task.place,
+            resource: task.resource,
+            detail: task.detail.filter(|_| n != 2),
+            resources: if n == 1 { 0 } else { 1 + n * n },
+            holder: task.holder,
+            task_type: (n != 3).then(|| type_ref(names, n)),
+            deadlocked: if n == 0 { 2 } else { 0 },
+            first: task.who,
+            stack: task.stack,
+        }
+    };
+    Waiting {
+        ts: Some(AT - 3_200 * MILLI),
+        gaps: Some("2 await stacks were not complete".into()),
+        counts: StateCounts { running: 2, scheduled: 1, suspended: 1_231, never_polled: 0, finished: 4, cancelled: 0 },
+        place_count: 7,
+        places: (0..7).map(place_row).collect(),
+        count: 1_231,
+        tasks: (0..40).map(|id| waiting_task(names, id)).collect(),
+        left_out: 0,
+    }
+}
+
+fn dials(n: i64) -> Dials {
+    let mut dials = Dials::default();
+    for (dial, value) in Dial::ALL.into_iter().zip([n * 100, n * 30_000, n * 6_000, n, n / 10, n / 2]) {
+        dials.set(dial, Some(value));
+    }
+    dials
 }
 
 /// A busy window with everything in it.
@@ -249,6 +335,7 @@ pub(crate) fn rich(names: Names) -> Snapshot {
     let hotspot = |n: i64, function: &str, file: &str, origin| Hotspot {
         place: place(names, function, file, 40 + i32::try_from(n).unwrap(), origin),
         own: 3_300 * MILLI / n,
+        leaf: 900 * MILLI / n,
         total: 3_300 * MILLI / n * (1 + n % 3),
         samples: 330 / n,
         task_type: (n % 4 != 3).then(|| type_ref(names, n % 6)),
@@ -297,6 +384,12 @@ pub(crate) fn rich(names: Names) -> Snapshot {
             })
             .collect(),
         intervals: (0..9).map(|n| interval(names, n)).collect(),
+        state: Some(StateNow {
+            ts: AT - 3_200 * MILLI,
+            since: AT - 17_400 * MILLI,
+            state: TaskState::Suspended,
+            waits: vec![waiting_task(names, 17)],
+        }),
     };
     let finding = |rule, severity, sentence: String| Finding {
         rule,
@@ -338,6 +431,7 @@ pub(crate) fn rich(names: Names) -> Snapshot {
             end_reason: None,
             polls: "auto".into(),
             freq: 99,
+            state: Some("10s".into()),
             notes: vec![names("the kernel does not measure run times of programs")],
         },
         mode: Mode::Live { newest: AT - 40 * MILLI, skipped: (0, 0), restarts: 0 },
@@ -435,16 +529,20 @@ pub(crate) fn rich(names: Names) -> Snapshot {
                 ended: 60,
             })
             .collect(),
+        waiting: waiting(names),
         task: Some(page),
         timeline: Timeline { lanes: lanes(names), span_min: 2 * MILLI },
         flame: flame(names),
         polls: distribution(9),
         wake_delay: distribution(1),
+        dials: dials(450),
+        seconds: (0..42).map(|n| (START + n * SECOND, dials(n * n))).collect(),
         history: (0..100)
             .map(|n| Tick {
                 ts: AT - 10 * SECOND + n * Bucket::NANOS,
                 load: load(n % 80, n % 15, 2),
                 polls: n * 130,
+                polls_recorded: 62 * MILLI,
                 cpu: n * MILLI,
                 longest_poll: n * MILLI,
                 longest_block: n * MILLI,
@@ -506,11 +604,14 @@ pub(crate) fn empty() -> Snapshot {
         blocking: Blocking::default(),
         tasks: Tasks::default(),
         types: Vec::new(),
+        waiting: Waiting::default(),
         task: None,
         timeline: Timeline::default(),
         flame: Flame::default(),
         polls: Distribution::default(),
         wake_delay: Distribution::default(),
+        dials: Dials::default(),
+        seconds: Vec::new(),
         history: Vec::new(),
         coverage: Coverage::default(),
         drops: Drops::default(),

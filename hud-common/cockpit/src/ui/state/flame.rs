@@ -1,6 +1,6 @@
 //! The selected node of the flame graph, as a path of functions: the tree changes with each snapshot.
 
-use crate::{Flame, Name, TypeId};
+use crate::{Flame, FlameKind, Name, TypeId};
 
 /// Direct children of a node, by their places.
 pub(in crate::ui) fn children(flame: &Flame, node: usize) -> Vec<usize> {
@@ -41,6 +41,8 @@ pub(in crate::ui) fn path(flame: &Flame, node: usize) -> Vec<Name> {
 /// The type of task whose flame graph is shown, the selected node and the zoom.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FlameCursor {
+    kind: FlameKind,
+    is_unfolded: bool,
     task_type: Option<TypeId>,
     path: Vec<Name>,
     /// Length of the path to the node that fills the width.
@@ -61,7 +63,30 @@ impl FlameCursor {
     }
 
     pub(super) fn show(&mut self, task_type: Option<TypeId>) {
-        *self = FlameCursor { task_type, ..FlameCursor::default() };
+        *self = FlameCursor { kind: self.kind, is_unfolded: self.is_unfolded, task_type, ..FlameCursor::default() };
+    }
+
+    pub(super) fn kind(&self) -> FlameKind {
+        self.kind
+    }
+
+    pub(super) fn is_unfolded(&self) -> bool {
+        self.is_unfolded
+    }
+
+    /// The next kind of time.
+    pub(super) fn next_kind(&mut self) {
+        self.kind = match self.kind {
+            FlameKind::Cpu => FlameKind::OffCpu,
+            FlameKind::OffCpu => FlameKind::Cpu,
+        };
+        self.show(self.task_type);
+    }
+
+    /// Shows the frames of the runtime, or one node for them.
+    pub(super) fn fold(&mut self) {
+        self.is_unfolded = !self.is_unfolded;
+        self.show(self.task_type);
     }
 
     /// The next of these types, then all.
@@ -143,14 +168,14 @@ mod tests {
     use crate::{FlameNode, Origin};
 
     fn node(function: &str, depth: u32, total: i64) -> FlameNode {
-        FlameNode { function: function.into(), file: None, origin: Origin::Own, depth, own: 0, total }
+        FlameNode { function: function.into(), file: None, origin: Origin::Own, depth, own: 0, total, folded: 0 }
     }
 
     #[test]
     fn paths_lead_to_their_nodes() {
         let nodes =
             vec![node("", 0, 10), node("a", 1, 6), node("c", 2, 6), node("b", 1, 4), node("c", 2, 3), node("d", 2, 1)];
-        let flame = Flame { task_type: None, nodes, left_out: 0 };
+        let flame = Flame { nodes, ..Flame::default() };
         assert_eq!(children(&flame, 0), [1, 3]);
         for at in 0..6 {
             assert_eq!(find(&flame, &path(&flame, at)), at);

@@ -29,6 +29,8 @@ pub(in crate::ui) enum Hit {
     Tab(Screen),
     Row(List, usize),
     Pane(List),
+    /// The heading of a column.
+    Head(List, &'static str),
     Node(usize),
     Lane(usize),
     Scrubber,
@@ -62,6 +64,6 @@ pub struct Scene<'a> {
 
 impl Scene<'_> {
     pub(super) fn is_live(&self) -> bool {
-        matches!(self.snapshot.mode, Mode::Live { .. })
+        matches!(self.snapshot.mode, Mode::Live { .. } | Mode::Starting { .. })
     }
 }

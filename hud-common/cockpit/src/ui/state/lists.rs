@@ -2,7 +2,9 @@
 //!
 //! Drawing and keys both use these functions, so that Enter opens the row under the cursor.
 
-use crate::{Jump, Lane, Name, Place, Snapshot, Span, TaskId, TaskRef, Tid, TypeId, TypeRef, Worker, filter::Filter};
+use crate::{
+    Jump, Lane, Name, Place, Snapshot, Span, TaskId, TaskRef, Tid, TypeId, TypeRef, Waiter, Worker, filter::Filter,
+};
 
 use super::screen::{List, Screen};
 
@@ -54,6 +56,9 @@ pub(super) fn passing(snapshot: &Snapshot, filter: &Filter, list: List) -> Vec<u
         List::Wakers => (0..snapshot.task.as_ref().map_or(0, |page| page.wakers.len())).collect(),
         List::Intervals => (0..snapshot.task.as_ref().map_or(0, |page| page.intervals.len())).collect(),
         List::Streams => (0..snapshot.coverage.streams.len()).collect(),
+        // Filtered by the source.
+        List::Places => (0..snapshot.waiting.places.len()).collect(),
+        List::Waiters => (0..snapshot.waiting.tasks.len()).collect(),
     }
 }
 
@@ -83,8 +88,17 @@ pub(super) fn go(snapshot: &Snapshot, screen: Screen, list: List, at: usize) -> 
         List::Wakers => task(snapshot.task.as_ref()?.wakers.get(at)?.0.task.as_ref()?),
         List::LastPolls => Some(Go::Lane(snapshot.task.as_ref()?.last_polls.get(at)?.tid)),
         List::Intervals => Some(Go::Lane(snapshot.task.as_ref()?.intervals.get(at)?.tid)),
+        List::Places => waiter(&snapshot.waiting.places.get(at)?.first),
+        List::Waiters => waiter(&snapshot.waiting.tasks.get(at)?.who),
         List::Streams => None,
     }
+}
+
+fn waiter(who: &Waiter) -> Option<Go> {
+    Some(match who {
+        Waiter::Task(task) => Go::Task(task.id),
+        Waiter::Thread(tid) => Go::Lane(*tid),
+    })
 }
 
 /// The longest span of a lane that overlaps a time range.

@@ -3,6 +3,7 @@
 //! [`State::apply`] is a function of state, input and the last frame. It reads no clock, no file and no terminal, and draws
 //! nothing, so that tests can try any sequence of inputs.
 
+mod acknowledged;
 mod flame;
 mod input;
 mod keys;
@@ -15,16 +16,26 @@ mod reading;
 mod screen;
 mod sorting;
 mod strip;
+mod trend;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::{Position, Rect};
 
 use self::{
-    flame::FlameCursor, lens::Lens, lists::Go, navigation::Navigation, playback::Playback, prompt::Entry,
-    sorting::Sorting,
+    acknowledged::Acknowledged,
+    flame::FlameCursor,
+    lens::Lens,
+    lists::Go,
+    navigation::Navigation,
+    playback::Playback,
+    prompt::Entry,
+    sorting::{Sorting, heading},
 };
-use super::format::{parse_instant, round};
-use crate::{Bucket, Name, Query, Snapshot, TaskId, TaskOrder, Thresholds, Tid, TypeId, filter::Filter};
+use super::{
+    clock::Clock,
+    format::{parse_instant, round},
+};
+use crate::{Bucket, Finding, Name, Query, Snapshot, TaskId, TaskOrder, Thresholds, Tid, TypeId, filter::Filter};
 
 pub(super) use flame::find;
 pub(super) use input::Hit;
@@ -67,6 +78,8 @@ pub struct State {
     flame: FlameCursor,
     entry: Entry,
     sorting: Sorting,
+    clock: Clock,
+    acknowledged: Acknowledged,
     order: TaskOrder,
     is_reversed: bool,
     thresholds: Thresholds,
@@ -88,6 +101,8 @@ impl State {
             flame: FlameCursor::default(),
             entry: Entry::default(),
             sorting: Sorting::default(),
+            clock: Clock::default(),
+            acknowledged: Acknowledged::default(),
             order: TaskOrder::Busy,
             is_reversed: false,
             thresholds,
@@ -107,7 +122,12 @@ impl State {
             at: self.playback.at(),
             window: self.playback.window(),
             task: self.navigation.task(),
+            has_states: matches!(self.screen(), Screen::Waiting | Screen::Task)
+                || self.focused() == Some(List::Tasks) && self.order == TaskOrder::Idle,
+            has_dials: self.screen() == Screen::Overview,
             has_flame: self.screen() == Screen::Flame,
+            flame_kind: self.flame.kind(),
+            is_unfolded: self.flame.is_unfolded(),
             flame_of: self.flame.task_type(),
             order: self.order,
             is_reversed: self.is_reversed,
@@ -149,6 +169,7 @@ impl State {
         self.entry.copy_filter(&leader.entry);
         (self.order, self.is_reversed) = (leader.order, leader.is_reversed);
         self.sorting.clone_from(&leader.sorting);
+        self.clock = leader.clock;
     }
 
     /// Shifts the instant by `by` (ns).
@@ -174,6 +195,9 @@ impl State {
     pub(super) fn thresholds(&self) -> &Thresholds {
         &self.thresholds
     }
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
     pub(super) fn filter(&self) -> &str {
         self.entry.filter()
     }
@@ -182,6 +206,25 @@ impl State {
         match list {
             List::Tasks => (self.order.name(), self.is_reversed),
             _ => self.sorting.name(list),
+        }
+    }
+    /// Whether the user has acknowledged a finding.
+    pub(super) fn is_acknowledged(&self, finding: &Finding) -> bool {
+        self.acknowledged.has(finding)
+    }
+    /// Number of findings that are acknowledged.
+    pub(super) fn acknowledged(&self, snapshot: &Snapshot) -> usize {
+        snapshot.findings.iter().filter(|finding| self.is_acknowledged(finding)).count()
+    }
+    /// The worst finding that is not acknowledged.
+    pub(super) fn caution<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Finding> {
+        snapshot.findings.iter().find(|finding| !self.is_acknowledged(finding))
+    }
+    /// Whether a list is sorted by the column with this heading.
+    pub(super) fn is_sorted_by(&self, list: List, title: &str) -> bool {
+        match list {
+            List::Tasks => heading(self.order.name()) == title,
+            _ => self.sorting.is_by(list, title),
         }
     }
     pub(super) fn prompt(&self) -> Option<&Prompt> {
@@ -280,11 +323,8 @@ impl State {
             KeyCode::Char(_) if is_control => {}
             KeyCode::Char('q') => self.has_quit = true,
             KeyCode::Char('?') | KeyCode::F(1) => self.help = Some(HelpPage::Keys(0)),
-            KeyCode::Char(digit @ '0'..='9') => {
-                let at = digit.to_digit(10).and_then(|d| usize::try_from(d).ok()).unwrap_or(1);
-                if let Some(screen) = Screen::ALL.get((at + 9) % 10) {
-                    self.show(*screen);
-                }
+            KeyCode::Char(key) if let Some(screen) = Screen::ALL.into_iter().find(|of| of.key() == key) => {
+                self.show(screen);
             }
             KeyCode::Tab => self.navigation.next_list(1),
             KeyCode::BackTab => self.navigation.next_list(-1),
@@ -307,10 +347,21 @@ impl State {
                 let types: Vec<TypeId> = by_type.filter_map(|row| row.task_type.as_ref()).map(|of| of.id).collect();
                 self.flame.show_next(&types);
             }
+            KeyCode::Char('o') if self.screen() == Screen::Flame => self.flame.next_kind(),
+            KeyCode::Char('f') if self.screen() == Screen::Flame => self.flame.fold(),
             KeyCode::Char('+' | '=') => self.zoom(true, scene),
             KeyCode::Char('-' | '_') => self.zoom(false, scene),
-            KeyCode::Char('w') => self.turn = 1,
-            KeyCode::Char('W') => self.turn = -1,
+            KeyCode::Char('}') => self.turn = 1,
+            KeyCode::Char('{') => self.turn = -1,
+            KeyCode::Char('T') => {
+                self.clock = self.clock.next();
+                self.say(self.clock.name());
+            }
+            KeyCode::Char('a') => self.acknowledge(scene.snapshot),
+            KeyCode::Char('A') => {
+                self.acknowledged.clear();
+                self.say("no finding is acknowledged");
+            }
             KeyCode::Char('c') => {
                 self.show(Screen::Findings);
                 self.navigation.set_cursor(List::Findings, 0);
@@ -463,6 +514,45 @@ impl State {
         }
     }
 
+    /// Acknowledges the selected finding, else the worst one that is not acknowledged.
+    fn acknowledge(&mut self, snapshot: &Snapshot) {
+        let rows = self.rows(snapshot, List::Findings);
+        let selected = rows.get(self.cursor(List::Findings)).and_then(|at| snapshot.findings.get(*at));
+        let selected = selected.filter(|of| self.focused() == Some(List::Findings) && !self.is_acknowledged(of));
+        match selected.or_else(|| self.caution(snapshot)) {
+            Some(finding) => {
+                self.acknowledged.add(finding);
+                self.say("acknowledged until it gets worse: A shows all again");
+            }
+            None if snapshot.findings.is_empty() => self.say("there is no finding"),
+            None => self.say("all findings are acknowledged: A shows them again"),
+        }
+    }
+
+    /// Sorts a list by the column with this heading, or reverses it.
+    fn sort_by(&mut self, list: List, title: &str) {
+        self.navigation.focus_on(list);
+        let known = match list {
+            List::Tasks => match TaskOrder::ALL.into_iter().find(|order| heading(order.name()) == title) {
+                Some(order) if order == self.order => {
+                    self.is_reversed = !self.is_reversed;
+                    true
+                }
+                Some(order) => {
+                    (self.order, self.is_reversed) = (order, false);
+                    true
+                }
+                None => false,
+            },
+            _ => self.sorting.by(list, title),
+        };
+        match self.order_of(list) {
+            _ if !known => self.say("no order goes by this column"),
+            (by, false) => self.say(format!("sorted by {by}")),
+            (by, true) => self.say(format!("sorted by {by}, reversed")),
+        }
+    }
+
     fn open(&mut self, scene: &Scene<'_>) {
         if self.screen() == Screen::Flame {
             return self.flame.zoom_in();
@@ -565,6 +655,7 @@ impl State {
                     self.open(scene);
                 }
             }
+            Hit::Head(list, title) => self.sort_by(list, title),
             Hit::Node(node) => self.flame.click(&scene.snapshot.flame, node),
             Hit::Lane(row) => {
                 self.navigation.focus_on(List::Lanes);

@@ -7,14 +7,24 @@ pub(super) type Line = (&'static str, &'static str);
 
 /// What every screen shows around its lists.
 const FRAME: &[Line] = &[
+    ("≥ ~", "at least; an estimate: a stream was recorded in a part of the window only, see the last line"),
     ("status", "the worst finding; NORMAL: none; NO DATA: nothing was recorded, so no finding is no evidence"),
     ("drops", "events that were lost in this window"),
-    ("polls 40 %", "the least recorded stream: hud stays within its budget (0 session lists all)"),
     ("hud 2.4 %", "what hud itself costs, in CPUs"),
     ("bottom bars", "longest poll or sleep of each moment, coloured by its severity; the mark is the instant shown"),
     ("window", "the time up to that instant that all figures cover: + and - change it"),
     ("14.2 s+", "a poll that has not returned: it lasts at least so long"),
     ("~", "an estimate: from samples or sums, not from single events"),
+];
+
+const DIALS: &[Line] = &[
+    ("polls per second", "of the time in which polls were recorded"),
+    ("poll p99", "99 of 100 polls took no longer"),
+    ("wake to poll p99", "99 of 100 woken tasks waited no longer for their poll"),
+    ("workers busy", "share of the workers' time on a CPU"),
+    ("short of CPU", "share of their time in which they could run and no CPU was free: the machine's fault"),
+    ("workers blocked", "share of their time asleep inside tasks"),
+    ("bars", "the last 60 s; amber: over the limit"),
 ];
 
 const BLOCKING: &[Line] = &[
@@ -27,10 +37,11 @@ const BLOCKING: &[Line] = &[
 ];
 
 const HOTSPOTS: &[Line] = &[
-    ("self", "CPU time attributed to this code: it is the first own function on the stack, from the leaf"),
+    ("attrib", "CPU time attributed to this code: it is the first own function on the stack, from the leaf"),
+    ("self", "CPU time in it alone: it is the leaf itself, without what it called"),
     ("total", "CPU time of all stacks that contain it"),
-    ("calling", "the function at the leaf of most of self, if that is another one"),
-    ("task type", "whose polls most of self was in"),
+    ("calling", "the function at the leaf of most of the attributed time, if that is another one"),
+    ("task type", "whose polls most of the attributed time was in"),
 ];
 
 const TASKS: &[Line] = &[
@@ -55,13 +66,18 @@ const WORKERS: &[Line] = &[
 
 const TIMELINE: &[Line] = &[
     ("a lane", "a worker; p and a number: a thread of the blocking pool"),
-    ("height", "the share of the time in which the thread was busy or blocked"),
-    ("colour", "the type of task; red: asleep inside a poll; amber: a long poll"),
-    ("grey", "runnable without a CPU"),
+    ("height", "the share of the time in which the thread was not idle"),
+    ("colour", "what took most of that: a type of task that ran; red: asleep inside a poll; grey: waiting for a CPU"),
+    ("a tick", "at the top: a poll or a sleep past the limit (10 ms; red: 100 ms) is in progress there"),
+    ("pool", "lanes of the blocking pool are neutral: sleeping is their purpose"),
 ];
 
 const FLAME: &[Line] = &[
-    ("a box", "a function; its width is the CPU time of the stacks through it"),
+    ("a box", "a function; its width is the time of the stacks through it: CPU time, or (o) time asleep in tasks"),
+    ("colour", "own code, dependency, tokio, std, or system: C library and kernel"),
+    ("tokio runtime", "frames of the runtime that follow each other, in one box; f shows them"),
+    ("more", "functions too narrow to be drawn, together"),
+    ("/", "search: boxes whose name contains the text are highlighted, and their share is in the title"),
     ("rows", "callers above, callees below; the top is all of it"),
     ("t", "one type of task after the other"),
 ];
@@ -86,10 +102,21 @@ const SESSION: &[Line] = &[
     ("reason", "why it was turned on or off last"),
 ];
 
+const WAITING: &[Line] = &[
+    ("read", "all tasks are read from the target's memory as recording begins, and then about every 10 s (--state)"),
+    ("for", "time for which each of these readings found the task there; it may have been polled in between"),
+    ("waiting in", "the innermost own function of the await stack, with the line of its .await"),
+    ("for what", "the resource that the innermost future waits for"),
+    ("held by", "the task that certainly holds it, receives from it, or whose end is awaited"),
+    ("red", "a deadlock: tasks that wait for each other in a cycle"),
+];
+
 /// What a screen's figures mean, in groups: a title and its lines.
 pub(super) fn of(screen: Screen) -> Vec<(&'static str, &'static [Line])> {
     let own: &[(&'static str, &'static [Line])] = match screen {
-        Screen::Overview => &[("Blocking", BLOCKING), ("Hotspots", HOTSPOTS), ("Workers", WORKERS), ("Tasks", TASKS)],
+        Screen::Overview => {
+            &[("Dials", DIALS), ("Blocking", BLOCKING), ("Hotspots", HOTSPOTS), ("Workers", WORKERS), ("Tasks", TASKS)]
+        }
         Screen::Hotspots => &[("Hotspots", HOTSPOTS)],
         Screen::Blocking => &[("Blocking", BLOCKING)],
         Screen::Tasks | Screen::Task => &[("Tasks", TASKS)],
@@ -99,6 +126,7 @@ pub(super) fn of(screen: Screen) -> Vec<(&'static str, &'static [Line])> {
         Screen::Workers => &[("Workers", WORKERS)],
         Screen::Findings => &[("Findings", FINDINGS)],
         Screen::Session => &[("Session", SESSION)],
+        Screen::Waiting => &[("Waiting", WAITING)],
     };
     own.iter().copied().chain([("On every screen", FRAME)]).collect()
 }

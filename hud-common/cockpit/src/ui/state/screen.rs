@@ -23,13 +23,15 @@ pub enum Screen {
     Findings,
     /// The session: coverage, drops, overhead.
     Session,
+    /// Where tasks wait.
+    Waiting,
     /// A task's page.
     Task,
 }
 
 impl Screen {
-    /// Those with a digit, in the order of digits: 1 to 9, then 0.
-    pub const ALL: [Screen; 10] = [
+    /// Those with a key of their own, in the order of their tabs.
+    pub const ALL: [Screen; 11] = [
         Screen::Overview,
         Screen::Hotspots,
         Screen::Blocking,
@@ -40,7 +42,25 @@ impl Screen {
         Screen::Workers,
         Screen::Findings,
         Screen::Session,
+        Screen::Waiting,
     ];
+
+    /// Its key.
+    pub(in crate::ui) const fn key(self) -> char {
+        match self {
+            Screen::Overview => '1',
+            Screen::Hotspots => '2',
+            Screen::Blocking => '3',
+            Screen::Tasks | Screen::Task => '4',
+            Screen::Timeline => '5',
+            Screen::Flame => '6',
+            Screen::Latency => '7',
+            Screen::Workers => '8',
+            Screen::Findings => '9',
+            Screen::Session => '0',
+            Screen::Waiting => 'w',
+        }
+    }
 
     /// Its name where there is little room.
     pub(in crate::ui) const fn short(self) -> &'static str {
@@ -49,10 +69,11 @@ impl Screen {
             Screen::Hotspots => "hot",
             Screen::Blocking => "block",
             Screen::Timeline => "time",
-            Screen::Latency => "delay",
+            Screen::Latency => "lat",
             Screen::Workers => "work",
             Screen::Findings => "find",
             Screen::Session => "sess",
+            Screen::Waiting => "wait",
             Screen::Tasks | Screen::Flame | Screen::Task => self.name(),
         }
     }
@@ -70,6 +91,7 @@ impl Screen {
             Screen::Workers => "workers",
             Screen::Findings => "findings",
             Screen::Session => "session",
+            Screen::Waiting => "waiting",
             Screen::Task => "task",
         }
     }
@@ -87,6 +109,7 @@ impl Screen {
             Screen::Workers => &[List::Workers, List::Pool],
             Screen::Findings => &[List::Findings],
             Screen::Session => &[List::Streams],
+            Screen::Waiting => &[List::Places, List::Waiters],
             Screen::Task => &[List::LastPolls, List::Wakers, List::Intervals],
         }
     }
@@ -111,11 +134,13 @@ pub(in crate::ui) enum List {
     Wakers,
     Intervals,
     Streams,
+    Places,
+    Waiters,
 }
 
 impl List {
     /// Number of lists.
-    pub(in crate::ui) const COUNT: usize = 16;
+    pub(in crate::ui) const COUNT: usize = 18;
 
     /// Its index in an array of all.
     pub(in crate::ui) const fn index(self) -> usize {
@@ -136,6 +161,8 @@ impl List {
             List::Wakers => 13,
             List::Intervals => 14,
             List::Streams => 15,
+            List::Places => 16,
+            List::Waiters => 17,
         }
     }
 }

@@ -36,6 +36,22 @@ impl Sorting {
         (orders(list).get(at).map_or("", |order| order.name), is_reversed)
     }
 
+    /// Whether the column with this heading is what the list is sorted by.
+    pub(super) fn is_by(&self, list: List, title: &str) -> bool {
+        orders(list).get(self.of(list).0).is_some_and(|order| heading(order.name) == title)
+    }
+
+    /// Sorts by the column with this heading; if it is sorted by that, reverses it. Returns `false` if no order goes by it.
+    pub(super) fn by(&mut self, list: List, title: &str) -> bool {
+        let Some(wanted) = orders(list).iter().position(|order| heading(order.name) == title) else { return false };
+        match self.0.get_mut(list.index()) {
+            Some((at, is_reversed)) if *at == wanted => *is_reversed = !*is_reversed,
+            Some(of) => *of = (wanted, false),
+            None => return false,
+        }
+        true
+    }
+
     pub(super) fn next(&mut self, list: List) {
         let count = orders(list).len().max(1);
         if let Some((at, is_reversed)) = self.0.get_mut(list.index()) {
@@ -64,6 +80,28 @@ impl Sorting {
                 rows.sort_by(|a, b| known_first(key(snapshot, *a), key(snapshot, *b), |a, b| turn(a.cmp(b))));
             }
         }
+    }
+}
+
+/// The heading of the column that an order goes by.
+pub(super) fn heading(order: &str) -> &str {
+    match order {
+        "attributed time" => "attrib",
+        "busy time" => "busy",
+        "time blocked" => "blocked",
+        "CPU time" => "CPU",
+        "longest poll" => "longest",
+        "wake delay" => "delay",
+        "wakes by itself" => "by self",
+        "time since its last poll" => "state",
+        "age" => "id",
+        "time" | "duration" => "for",
+        "end" | "file" => "at",
+        "resource" => "for what",
+        "number" => "worker",
+        "name" => "stream",
+        "time off" => "off",
+        other => other,
     }
 }
 
@@ -154,20 +192,22 @@ const INTERVALS: &[Order] = &[
 ];
 
 const FUNCTIONS: &[Order] = &[
-    given("self"),
+    given("attributed time"),
+    figure("self", |s, at| s.hotspots.by_function.get(at).map(|row| row.leaf)),
     figure("total", |s, at| s.hotspots.by_function.get(at).map(|row| row.total)),
     text("code", |s, at| function(s.hotspots.by_function.get(at))),
 ];
 
 const LINES: &[Order] = &[
-    given("self"),
+    given("attributed time"),
+    figure("self", |s, at| s.hotspots.by_line.get(at).map(|row| row.leaf)),
     figure("total", |s, at| s.hotspots.by_line.get(at).map(|row| row.total)),
     text("file", |s, at| s.hotspots.by_line.get(at).and_then(|row| file(&row.place))),
     text("code", |s, at| function(s.hotspots.by_line.get(at))),
 ];
 
 const TYPE_SPOTS: &[Order] = &[
-    given("self"),
+    given("CPU time"),
     text("task type", |s, at| type_spot(s, at).and_then(|row| row.task_type.as_ref()).map(|of| of.name.as_str())),
 ];
 
@@ -219,6 +259,20 @@ const STREAMS: &[Order] = &[
     figure("time off", |s, at| s.coverage.streams.get(at).map(|row| row.off)),
 ];
 
+const PLACES: &[Order] = &[
+    given("tasks"),
+    figure("time", |s, at| s.waiting.places.get(at).map(|row| row.longest)),
+    text("waiting in", |s, at| s.waiting.places.get(at).map(|row| row.place.function.as_str())),
+    text("resource", |s, at| s.waiting.places.get(at)?.resource.as_deref()),
+    text("task type", |s, at| s.waiting.places.get(at)?.task_type.as_ref().map(|of| of.name.as_str())),
+];
+
+const WAITERS: &[Order] = &[
+    given("time"),
+    text("waiting in", |s, at| s.waiting.tasks.get(at).map(|row| row.place.function.as_str())),
+    text("resource", |s, at| s.waiting.tasks.get(at)?.resource.as_deref()),
+];
+
 /// The orders of a list, the default first.
 fn orders(list: List) -> &'static [Order] {
     match list {
@@ -240,5 +294,7 @@ fn orders(list: List) -> &'static [Order] {
         List::Wakers => WAKERS,
         List::Intervals => INTERVALS,
         List::Streams => STREAMS,
+        List::Places => PLACES,
+        List::Waiters => WAITERS,
     }
 }

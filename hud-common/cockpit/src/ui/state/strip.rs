@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Bucket, Status, Tick};
+use crate::{Bucket, Dial, Snapshot, Status, Tick};
+
+use super::trend::Trend;
 
 /// Maximum number of entries: at 100 ms each, over an hour. A frame reads all of them.
 const MOST_TICKS: usize = 40_000;
@@ -29,17 +31,25 @@ pub struct Strip {
     /// The length of an entry (ns).
     step: i64,
     marks: BTreeMap<i64, Mark>,
+    trend: Trend,
 }
 
 impl Default for Strip {
     fn default() -> Self {
-        Strip { step: Bucket::NANOS, marks: BTreeMap::new() }
+        Strip { step: Bucket::NANOS, marks: BTreeMap::new(), trend: Trend::default() }
     }
 }
 
 impl Strip {
+    /// Adds what a snapshot shows.
+    pub fn learn_from(&mut self, snapshot: &Snapshot) {
+        self.learn(&snapshot.history);
+        self.trend.learn(snapshot);
+    }
+
     /// Adds buckets. A bucket that was still being written is replaced by that of the next snapshot.
     pub fn learn(&mut self, ticks: &[Tick]) {
+        self.trend.learn_ticks(ticks);
         for tick in ticks {
             let new = Mark {
                 busy: tick.load.share(tick.load.running.saturating_add(tick.load.blocked)),
@@ -75,6 +85,11 @@ impl Strip {
         let last = to.saturating_sub(1).div_euclid(self.step);
         let first = from.div_euclid(self.step).min(last);
         self.marks.range(first..=last).map(|(_, mark)| *mark).reduce(merged)
+    }
+
+    /// The last seconds of a dial, in parts of equal length.
+    pub(in crate::ui) fn trend(&self, dial: Dial, at: i64, seconds: i64, parts: u16) -> Vec<Option<i64>> {
+        self.trend.of(dial, at, seconds, parts)
     }
 
     /// The first instant after `at` at which a new anomaly is in the window.
@@ -123,6 +138,7 @@ mod tests {
             ts: bucket * Bucket::NANOS,
             load: Load { running: 1, ..Load::default() },
             polls: 1,
+            polls_recorded: Bucket::NANOS,
             cpu: 0,
             longest_poll: 0,
             longest_block: 0,
