@@ -339,6 +339,7 @@ fn unwatched(data: &Data, args: &Args) -> Vec<i64> {
             || data.ends.iter().any(|e| at(e.ts))
             || data.tasks.iter().any(|t| at(t.ts))
             || data.in_progress.iter().any(|p| at(p.ts))
+            || data.task_states.iter().any(|t| t.cycle.is_some() && at(t.ts))
             || data.drops.iter().any(|d| at(d.ts + d.dur))
             || data.process.iter().any(|p| at(p.ts))
             || data.overhead.iter().any(|o| at(o.ts));
