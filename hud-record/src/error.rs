@@ -123,7 +123,7 @@ pub enum Error {
     },
     /// Pids here differ from those in the kernel.
     #[error(
-        "pid {pid} is a pid of this pid namespace ({namespace}), but kernel programs see pids of the initial one only"
+        "pid {pid} cannot be recorded from here ({namespace}): it has a pid namespace of its own, or the kernel has no BTF"
     )]
     PidNamespace {
         /// The target.
@@ -216,7 +216,7 @@ impl Error {
                 "hud needs Linux 5.15 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS; see `hud-record check`"
             }
             Error::PidNamespace { .. } => {
-                "run hud on the host, from where it records containers too, or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
+                "run hud in the same pid namespace, or on the host, from where it records containers too (`--pid=host`, `hostPID: true`)"
             }
             Error::Binary { .. } => "give the binary with --target BIN",
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",

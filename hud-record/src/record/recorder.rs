@@ -89,7 +89,9 @@ impl Recorder {
         {
             return Err(hud_common::session::Error::Exists(folder.clone()).into());
         }
-        if let Some(namespace) = kernel::inner_pid_namespace() {
+        if let Some(namespace) = kernel::inner_pid_namespace()
+            && (settings.plan.no_btf || !kernel::can_translate_pids_of(process.pid))
+        {
             return Err(Error::PidNamespace { pid: process.pid, namespace });
         }
         let raised = RaisedPriority::begin();
