@@ -1,6 +1,6 @@
 //! The target: its process, its binary, and tokio inside it.
 //!
-//! `process` reads /proc in the recorder, `search` finds the mapped files with tokio, and `request` has the sandboxed child
+//! `process` reads /proc in the recorder, `arrivals` detects new processes, `container` names the container, `executor` other executors than tokio, `search` finds the mapped files with tokio, and `request` has the sandboxed child
 //! inspect them. The rest runs in
 //! the child: `binary`, `image` and `functions` read the file and the memory, `tokio` finds tokio by its symbols
 //! (`tokio_symbols`), by debug information (`tokio_dwarf`), by legacy symbols (`legacy_symbols`) or, in a stripped
@@ -8,7 +8,9 @@
 
 mod binary;
 mod demangle;
+pub(crate) mod container;
 mod functions;
+pub(crate) mod executor;
 mod image;
 mod inspection;
 mod legacy_symbols;

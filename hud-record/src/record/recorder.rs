@@ -512,6 +512,8 @@ fn manifest(attachment: &Attachment, settings: &Settings, previous: Option<Strin
         start: clock.real,
         options: Options {
             freq: plan.freq,
+        executor: attachment.executor.clone(),
+        container: attachment.container.clone(),
             polls: plan.polls.name().into(),
             unwind: plan.unwind.name().into(),
             other: [("state".to_owned(), state.into())].into(),
