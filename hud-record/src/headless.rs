@@ -1,10 +1,15 @@
 //! Recording without a screen: one process, or with `--wait` each process of a name, one after the other.
 
-use std::{path::PathBuf, thread, time::Duration};
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::{Error, Result},
-    inspect::Process,
+    inspect::{Arrivals, Process},
+    launch::{Held, Launch, Program},
     privilege::Owner,
     probes::Plan,
     progress::ProgressLine,
@@ -14,8 +19,10 @@ use crate::{
 
 /// Interval of searching for a process: a search of a thousand processes costs about 2 ms.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Time from a process's start until its code is relocated and can be inspected.
-const SETTLE: Duration = Duration::from_millis(50);
+/// Interval of looking for new processes, which takes microseconds.
+const LOOK_FOR_NEW: Duration = Duration::from_millis(10);
+/// Time from a process's detection until its code is relocated and can be inspected.
+const SETTLE: Duration = Duration::from_millis(25);
 
 /// What to record.
 #[derive(Clone, Debug)]
@@ -106,8 +113,99 @@ impl Headless {
             }
         }
         notify.stopping();
-        if disk_drops > 0 || unsealed > 0 {
-            return Err(Error::DiskFull { rows: disk_drops, unsealed });
+        lost.report()
+    }
+
+    /// Starts a program, records it and each one that it executes, and ends when it does, with its exit code.
+    fn run_program(&self, launch: &Launch) -> Result<()> {
+        let (mut program, held) = Program::start(launch)?;
+        let control = Control::for_program(program.pidfd(), self.until_eof)?;
+        let mut notify = Notify::new();
+        if let Where::Store(store) = &self.place {
+            store.recover();
+        }
+        if program.has_ended() {
+            tracing::warn!(
+                "the program has ended, and nothing was recorded: it has no Tokio, and executed no program with it"
+            );
+        }
+        let recorded = self.record_program(&mut program, held, &control, &mut notify);
+        notify.stopping();
+        // It goes on without hud, but hud is what its parent waits for.
+        let code = match &recorded {
+            Err(Refused::NotStarted(_)) => None,
+            Err(Refused::Failed(e)) => {
+                tracing::error!("{e}; the program continues");
+                program.wait(|| control.is_stopped())?
+            }
+            Ok(_) => program.wait(|| control.is_stopped())?,
+        };
+        match (recorded, code) {
+            (Err(Refused::NotStarted(e)), _) => Err(e),
+            (_, Some(code @ 1..)) => Err(Error::Program(code)),
+            (Err(Refused::Failed(e)), _) => Err(e),
+            (Ok(lost), _) => lost.report(),
+        }
+    }
+
+    /// Records a program that hud has started, and each one that it executes.
+    fn record_program(
+        &self,
+        program: &mut Program,
+        mut held: Option<Held>,
+        control: &Control,
+        notify: &mut Notify,
+    ) -> Result<Lost, Refused> {
+        let (mut lost, mut previous) = (Lost::default(), None);
+        for number in 1.. {
+            if program.has_ended() || control.is_stopped() {
+                break;
+            }
+            let is_held = held.is_some();
+            let process = match Process::by_pid(program.pid()) {
+                Ok(process) => process,
+                Err(e) if e.is_gone() => break,
+                Err(e) => return Err(Refused::of(e, held)),
+            };
+            let recorded = self.destination(&process, number).and_then(|destination| {
+                let recording = Recording { destination, previous: previous.clone(), held: Some(&mut held) };
+                self.record(process, recording, control, notify)
+            });
+            let finished = match recorded {
+                // A program may end or execute another one at any time, unless it is held.
+                Err(e) if e.is_gone() && !is_held => {
+                    program.resume();
+                    continue;
+                }
+                Err(e) => {
+                    program.resume();
+                    return Err(Refused::of(e, held));
+                }
+                Ok(finished) => finished,
+            };
+            lost.add(&finished);
+            previous = Some(finished.last.id);
+            if finished.end != End::TargetExecuted {
+                if finished.has_executed {
+                    program.resume();
+                }
+                break;
+            }
+            held = program.hold_after_exec();
+        }
+        Ok(lost)
+    }
+
+    /// Where a recording goes. A program that hud has started may execute others: the folders of their sessions are
+    /// numbered.
+    fn destination(&self, process: &Process, number: u32) -> Result<Destination> {
+        let folder = match &self.place {
+            Where::Folder(folder) => folder.clone(),
+            Where::DataDir => default_session(&short_name(process), process.pid, self.owner)?,
+            Where::Store(store) => return Ok(Destination::Store(store.clone())),
+        };
+        if number == 1 {
+            return Ok(Destination::Folder(folder));
         }
         Ok(())
     }
@@ -200,7 +298,7 @@ fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option
                 return Err(e);
             }
         }
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(LOOK_FOR_NEW);
     }
     line.clear();
     Ok(None)
@@ -230,3 +328,11 @@ pub(crate) fn sessions_folder(owner: Option<Owner>) -> Result<PathBuf> {
     };
     Ok(data.join("hud"))
 }
+    let (mut arrivals, mut searched) = (Arrivals::default(), None::<Instant>);
+        if !arrivals.has(name) && searched.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            thread::sleep(LOOK_FOR_NEW);
+            continue;
+        }
+        searched = Some(Instant::now());
+                tracing::debug!("detected {name} (pid {})", process.pid);
+                thread::sleep(LOOK_EVERY);

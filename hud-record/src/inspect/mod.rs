@@ -6,6 +6,7 @@
 //! (`tokio_symbols`), by debug information (`tokio_dwarf`), by legacy symbols (`legacy_symbols`) or, in a stripped
 //! binary, by the shape of its code (`stripped`). `task_id` finds the thread-local with the current task's id.
 
+mod arrivals;
 mod binary;
 mod demangle;
 pub(crate) mod container;
@@ -26,6 +27,7 @@ mod tokio;
 mod tokio_dwarf;
 mod tokio_symbols;
 
+pub(crate) use arrivals::Arrivals;
 pub use binary::Binary;
 pub use demangle::clean;
 pub(crate) use demangle::{FunctionName, crate_with_main, function, generic_arguments, type_name};
