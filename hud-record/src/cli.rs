@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Result},
     headless::{self, Headless, Target, Where},
     inspect::Process,
+    launch::{self, Launch, Output},
     live,
     privilege::{Owner, create_as},
     probes::{self, Plan},
@@ -31,6 +32,7 @@ Examples:
   hud-record my-server --headless                      record until Ctrl-C
   hud-record --pid 4711 --headless --duration 30       record for 30 seconds
   hud-record my-server --headless --export /var/tmp/s  choose the session's folder
+  hud-record --headless -- ./my-server --port 80       start it, and record from its first instruction
   hud-record my-server --headless --polls off          no probes, near-zero overhead
   hud-record my-server --headless --target ./my-server.unstripped
   hud-record my-server --headless --keep-size 10GiB --keep-age 7d
@@ -39,9 +41,10 @@ Examples:
                                                        as a service: a session a day and a start of my-server
 
 Signals: Ctrl-C and SIGTERM end in order, a second one at once; SIGUSR1 seals all segments now; SIGUSR2
-reads the state of all tasks now; SIGHUP does nothing.
+reads the state of all tasks now; SIGHUP does nothing. A program that hud started gets SIGINT, SIGTERM, SIGQUIT and SIGHUP
+instead, and hud ends when it does.
 
-Exit codes: 0 done, 1 failed, or rows were lost to a full disk (the rest of the session is complete), 2 usage, 77 no permission or no
+Exit codes: those of the program that hud started; else 0 done, 1 failed, or rows were lost to a full disk (the rest of the session is complete), 2 usage, 77 no permission or no
 eBPF here.";
 
 /// What to record, and how.
@@ -120,6 +123,29 @@ pub struct RecordArgs {
     /// What the cockpit shows, and how
     #[command(flatten)]
     pub look: LookArgs,
+    /// Program to start, and its arguments: it is recorded from its first instruction, as the user who called sudo
+    #[arg(last = true, value_name = "CMD", conflicts_with_all = ["name", "pid", "wait"])]
+    pub command: Vec<OsString>,
+}
+
+/// A program to start and record.
+#[derive(Args, Clone, Debug)]
+#[command(override_usage = "hud run [OPTIONS] -- CMD [ARGS]...")]
+pub struct RunArgs {
+    #[command(flatten)]
+    record: RecordArgs,
+}
+
+impl RunArgs {
+    /// Starts and records it.
+    pub fn run(mut self) -> Result<()> {
+        // `hud run ./my-server`
+        self.record.command.extend(self.record.name.take().map(OsString::from));
+        if self.record.command.is_empty() {
+            return Err(Error::NoProgram);
+        }
+        self.record.run()
+    }
 }
 
 /// Whether task polls are probed.
@@ -184,7 +210,7 @@ fn size(text: &str) -> Result<u64, String> {
 /// Runs a command and reports its error: one line, and the next step.
 pub fn report(program: &str, result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    if let Error::Recorder(_) = error {
+    if let Error::Recorder(_) | Error::Program(_) = error {
         return ExitCode::from(error.exit_code());
     }
     let help = error.help();
@@ -211,21 +237,31 @@ impl RecordArgs {
                 "{what} requires --headless; show the session with `hud attach SESSION`"
             )));
         }
-        let process = match (self.pid, &self.name) {
-            (Some(pid), _) => Process::by_pid(pid)?,
-            (None, Some(name)) => Process::by_name(name)?,
-            (None, None) => return Err(Error::NoTarget),
+        let (name, pid) = match (self.command.first(), self.pid, &self.name) {
+            (Some(program), ..) => (launch::name_of(program), std::process::id()),
+            (None, pid, name) => {
+                let process = match (pid, name) {
+                    (Some(pid), _) => Process::by_pid(pid)?,
+                    (None, Some(name)) => Process::by_name(name)?,
+                    (None, None) => return Err(Error::NoTarget),
+                };
+                (headless::short_name(&process), process.pid)
+            }
         };
-        let mut arguments: Vec<OsString> = std::env::args_os().skip(1).filter(|a| a != "--no-tui").collect();
+        let given: Vec<OsString> = std::env::args_os().skip(1).collect();
+        // What follows `--` is the program's.
+        let (options, program) = given.split_at(given.iter().position(|a| a == "--").unwrap_or(given.len()));
+        let mut arguments: Vec<OsString> = options.iter().filter(|a| *a != "--no-tui").cloned().collect();
         arguments.extend(["--headless".into(), "--until-eof".into()]);
         let session = match self.export {
             Some(folder) => folder,
             None => {
-                let folder = headless::default_session(&process, Owner::from_sudo())?;
+                let folder = headless::default_session(&name, pid, Owner::from_sudo())?;
                 arguments.extend(["--export".into(), folder.clone().into()]);
                 folder
             }
         };
+        arguments.extend_from_slice(program);
         live::run(arguments, &session, self.no_tui, &self.look)
     }
 
@@ -235,15 +271,31 @@ impl RecordArgs {
             return self.show();
         }
         allocator::use_one_arena();
+        let open_files = getrlimit(Resource::Nofile);
         raise_open_files()?;
-        service::log_to_stderr(self.log_format, self.log_level.as_deref())?;
+        // On a terminal that is the program's, hud reports errors only.
+        let level = match (&self.log_level, std::env::var_os("RUST_LOG")) {
+            (None, None) if !self.command.is_empty() => Some("warn"),
+            (level, _) => level.as_deref(),
+        };
+        service::log_to_stderr(self.log_format, level)?;
+        let owner = Owner::from_sudo();
         let target = match (self.pid, self.name) {
             (Some(pid), _) => Target::Process(Process::by_pid(pid)?),
             (None, Some(name)) if self.wait => Target::Every(name),
             (None, Some(name)) => Target::Process(Process::by_name(&name)?),
-            (None, None) => return Err(Error::NoTarget),
+            (None, None) if self.command.is_empty() => return Err(Error::NoTarget),
+            (None, None) => Target::Program(Launch {
+                command: self.command,
+                owner,
+                output: match &self.export {
+                    Some(session) if self.until_eof => Output::File(output_of(session)),
+                    _ => Output::Inherited,
+                },
+                open_files,
+            }),
         };
-        let owner = Owner::from_sudo();
+        let is_program = matches!(target, Target::Program(_));
         let place = match (self.store, self.export) {
             (Some(root), _) => Where::Store(open_store(&root, owner)?),
             (None, Some(folder)) => Where::Folder(folder),
@@ -271,6 +323,7 @@ impl RecordArgs {
                     Unwind::Fp => probes::Unwind::Fp,
                 },
                 no_btf: self.no_btf,
+                stop_at_exec: is_program,
             },
             budget: self.budget,
             state: match self.state {
@@ -305,6 +358,13 @@ fn raise_open_files() -> Result<()> {
         Ok(()) => Ok(()),
         Err(_) => Err(Error::OpenFiles { needed, limit: limit.maximum.unwrap_or(needed) }),
     }
+}
+
+/// The file for the output of a program whose terminal is the cockpit's: beside its session.
+fn output_of(session: &Path) -> PathBuf {
+    let mut path = session.as_os_str().to_os_string();
+    path.push(".out");
+    path.into()
 }
 
 /// Opens a store, unless the path contains another user's symbolic link, which could redirect root's files.

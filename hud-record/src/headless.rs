@@ -1,4 +1,5 @@
-//! Recording without a screen: one process, or with `--wait` each process of a name, one after the other.
+//! Recording without a screen: one process, with `--wait` each process of a name, one after the other, or a program that
+//! hud starts.
 
 use std::{
     path::PathBuf,
@@ -31,6 +32,8 @@ pub enum Target {
     Process(Process),
     /// Each process of this name, one after the other.
     Every(String),
+    /// A program that hud starts.
+    Program(Launch),
 }
 
 /// Where sessions are stored.
@@ -76,6 +79,9 @@ pub struct Headless {
 impl Headless {
     /// Records until the end.
     pub fn run(self) -> Result<()> {
+        if let Target::Program(launch) = &self.target {
+            return self.run_program(launch);
+        }
         let control = Control::by_signals()?;
         if self.until_eof {
             control.stop_at_eof()?;
@@ -84,8 +90,7 @@ impl Headless {
         if let Where::Store(store) = &self.place {
             store.recover();
         }
-        let mut disk_drops = 0;
-        let mut unsealed = 0;
+        let mut lost = Lost::default();
         let mut previous = None;
         loop {
             let process = match &self.target {
@@ -94,9 +99,12 @@ impl Headless {
                     Some(process) => process,
                     None => break,
                 },
+                Target::Program(_) => break,
             };
             let waits = matches!(self.target, Target::Every(_));
-            let finished = match self.record(process, previous.clone(), &control, &mut notify) {
+            let recording =
+                Recording { destination: self.destination(&process, 1)?, previous: previous.clone(), held: None };
+            let finished = match self.record(process, recording, &control, &mut notify) {
                 // It exited before it could be recorded: the next one may live longer.
                 Err(e) if waits && e.is_gone() => {
                     tracing::debug!("{e}");
@@ -105,8 +113,7 @@ impl Headless {
                 }
                 done => done?,
             };
-            disk_drops += finished.disk_drops;
-            unsealed += finished.last.unsealed;
+            lost.add(&finished);
             previous = Some(finished.last.id);
             if !waits || !matches!(finished.end, End::TargetExited | End::TargetExecuted) {
                 break;
@@ -207,25 +214,24 @@ impl Headless {
         if number == 1 {
             return Ok(Destination::Folder(folder));
         }
-        Ok(())
+        let mut name = folder.into_os_string();
+        name.push(format!("-{number}"));
+        Ok(Destination::Folder(name.into()))
     }
 
     /// Records one process.
     fn record(
         &self,
         process: Process,
-        previous: Option<String>,
+        recording: Recording<'_>,
         control: &Control,
         notify: &mut Notify,
     ) -> Result<Finished> {
+        let Recording { destination, previous, mut held } = recording;
         let name = short_name(&process);
         let pid = process.pid;
         let settings = Settings {
-            destination: match &self.place {
-                Where::Folder(folder) => Destination::Folder(folder.clone()),
-                Where::DataDir => Destination::Folder(default_session(&process, self.owner)?),
-                Where::Store(store) => Destination::Store(store.clone()),
-            },
+            destination,
             target: self.symbols.clone(),
             duration: self.duration,
             plan: self.plan,
@@ -239,20 +245,24 @@ impl Headless {
                 Where::Store(store) => store.owner(),
                 Where::Folder(_) | Where::DataDir => self.owner,
             },
-            keep_bpf: matches!(self.target, Target::Every(_)),
+            keep_bpf: !matches!(self.target, Target::Process(_)),
+            is_held: held.as_ref().is_some_and(|held| held.is_some()),
             sandbox: None,
         };
         notify.alive();
         let recorder = Recorder::attach(process, settings)?;
-        for note in recorder.notes() {
+        // The terminal is the program's.
+        let is_silent = matches!(self.target, Target::Program(_));
+        for note in recorder.notes().iter().filter(|_| !is_silent) {
             tracing::info!("note: {note}");
         }
-        let line = ProgressLine::new(&name, pid, recorder.task_types());
+        let line = ProgressLine::new(&name, pid, recorder.task_types(), is_silent);
         let status = format!("recording {name} (pid {pid})");
         let finished = recorder.run(control, |news| {
             notify.alive();
             match news {
                 News::Began(session) => {
+                    held.as_mut().and_then(|held| held.take()).into_iter().for_each(Held::release);
                     tracing::debug!(session = %session.display(), "session begun");
                     notify.ready(&status);
                 }
@@ -272,17 +282,75 @@ impl Headless {
     }
 }
 
+/// One recording of a process.
+struct Recording<'a> {
+    destination: Destination,
+    /// The id of the previous session.
+    previous: Option<String>,
+    /// The process, if it is held: it continues when recording has begun.
+    held: Option<&'a mut Option<Held>>,
+}
+
+/// Why a program that hud started is not recorded.
+enum Refused {
+    /// Before its first instruction: it is not run.
+    NotStarted(Error),
+    /// While it runs.
+    Failed(Error),
+}
+
+impl Refused {
+    /// Kills the program if nothing of it has run.
+    fn of(error: Error, held: Option<Held>) -> Self {
+        match held {
+            Some(held) => {
+                held.kill();
+                Refused::NotStarted(error)
+            }
+            None => Refused::Failed(error),
+        }
+    }
+}
+
+/// Rows that were lost to a full disk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lost {
+    rows: u64,
+    unsealed: usize,
+}
+
+impl Lost {
+    fn add(&mut self, finished: &Finished) {
+        self.rows += finished.disk_drops;
+        self.unsealed += finished.last.unsealed;
+    }
+
+    fn report(self) -> Result<()> {
+        match self {
+            Lost { rows: 0, unsealed: 0 } => Ok(()),
+            Lost { rows, unsealed } => Err(Error::DiskFull { rows, unsealed }),
+        }
+    }
+}
+
 /// Waits for a process of this name; `None` if hud is stopped before.
 fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option<Process>> {
     let status = format!("waiting for {name}");
     notify.ready(&status);
     let line = ProgressLine::waiting(&status);
     let mut has_warned = false;
+    let (mut arrivals, mut searched) = (Arrivals::default(), None::<Instant>);
     while !control.is_stopped() {
         notify.alive();
+        if !arrivals.has(name) && searched.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            thread::sleep(LOOK_FOR_NEW);
+            continue;
+        }
+        searched = Some(Instant::now());
         match Process::by_name(name) {
             Ok(process) => {
                 line.clear();
+                tracing::debug!("detected {name} (pid {})", process.pid);
                 thread::sleep(SETTLE);
                 return Ok(Some(process));
             }
@@ -291,6 +359,7 @@ fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option
                 if !std::mem::replace(&mut has_warned, true) {
                     tracing::warn!("{} processes are named {name}: waiting until only one is left", found.len());
                 }
+                thread::sleep(LOOK_EVERY);
             }
             Err(e) if e.is_gone() => {}
             Err(e) => {
@@ -304,15 +373,15 @@ fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option
     Ok(None)
 }
 
-fn short_name(process: &Process) -> String {
+pub(crate) fn short_name(process: &Process) -> String {
     let file = process.exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
     crate::inspect::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
 }
 
 /// The session's folder in [`sessions_folder`]: `<name>-<local time>-<pid>`.
-pub(crate) fn default_session(process: &Process, owner: Option<Owner>) -> Result<PathBuf> {
+pub(crate) fn default_session(name: &str, pid: u32, owner: Option<Owner>) -> Result<PathBuf> {
     let now = jiff::ZonedDateTime::now().strftime("%Y%m%dT%H%M%S").to_string();
-    Ok(sessions_folder(owner)?.join(format!("{}-{now}-{}", short_name(process), process.pid)))
+    Ok(sessions_folder(owner)?.join(format!("{name}-{now}-{pid}")))
 }
 
 /// `<data dir>/hud`, in the home of the user who called sudo.
@@ -328,11 +397,3 @@ pub(crate) fn sessions_folder(owner: Option<Owner>) -> Result<PathBuf> {
     };
     Ok(data.join("hud"))
 }
-    let (mut arrivals, mut searched) = (Arrivals::default(), None::<Instant>);
-        if !arrivals.has(name) && searched.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
-            thread::sleep(LOOK_FOR_NEW);
-            continue;
-        }
-        searched = Some(Instant::now());
-                tracing::debug!("detected {name} (pid {})", process.pid);
-                thread::sleep(LOOK_EVERY);

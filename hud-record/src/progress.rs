@@ -18,23 +18,25 @@ use crate::{
 pub(crate) struct ProgressLine {
     bar: ProgressBar,
     name: String,
+    /// Whether the terminal is another program's: then only the end is reported, on stderr.
+    is_silent: bool,
 }
 
 impl ProgressLine {
     /// For a recording.
-    pub(crate) fn new(name: &str, pid: u32, task_types: usize) -> Self {
+    pub(crate) fn new(name: &str, pid: u32, task_types: usize, is_silent: bool) -> Self {
         let name = match task_types {
             0 => format!("{name} (pid {pid}, no tokio)"),
             _ => format!("{name} (pid {pid}, {task_types} task types)"),
         };
-        let bar = bar();
-        if bar.is_hidden() {
+        let bar = if is_silent { ProgressBar::hidden() } else { bar() };
+        if bar.is_hidden() && !is_silent {
             say(&format!("recording {name}"));
         } else {
             bar.set_prefix(format!("recording {name}"));
             bar.set_message("Ctrl-C ends it");
         }
-        ProgressLine { bar, name }
+        ProgressLine { bar, name, is_silent }
     }
 
     /// While waiting for a process.
@@ -45,7 +47,7 @@ impl ProgressLine {
         } else {
             bar.set_prefix(status.to_string());
         }
-        ProgressLine { bar, name: String::new() }
+        ProgressLine { bar, name: String::new(), is_silent: false }
     }
 
     pub(crate) fn show(&self, p: &Progress) {
@@ -58,7 +60,7 @@ impl ProgressLine {
         ));
     }
 
-    /// A session is closed: its result is printed on stderr, its path on stdout.
+    /// A session is closed: its result is printed on stderr, its path on stdout, unless that is another program's.
     pub(crate) fn closed(&self, outcome: &Outcome) {
         let p = outcome.progress;
         let line = format!(
@@ -70,6 +72,10 @@ impl ProgressLine {
             HumanCount(p.drops),
             outcome.reason,
         );
+        if self.is_silent {
+            say(&format!("{line}: {}", outcome.session.display()));
+            return;
+        }
         self.bar.suspend(|| {
             say(&line);
             // The recording does not depend on a reader of stdout.

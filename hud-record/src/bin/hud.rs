@@ -11,7 +11,7 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use hud_record::{
     attach::AttachArgs,
     check::CheckArgs,
-    cli::{RecordArgs, report},
+    cli::{RecordArgs, RunArgs, report},
     dump::{self, DumpArgs},
     error::Error,
     list::{self, ListArgs},
@@ -22,6 +22,7 @@ Examples:
   hud my-server                             show it live, and keep the session
   hud attach /var/tmp/s                     show a session that another hud is recording
   hud my-server --headless --duration 10    record for 10 seconds
+  hud run -- ./my-server --port 80          start a program and record it from its first instruction
   hud ls                                    programs that hud can attach to, and sessions
   hud dump my-server                        every task: where it waits and for what
   hud --pid 4711 --target ./my-server --export /var/tmp/s --headless
@@ -55,6 +56,8 @@ enum Command {
     /// Print every task of a running program: its state, where it waits and for what
     #[command(after_help = dump::EXAMPLES)]
     Dump(DumpArgs),
+    /// Start a program, and record it from its first instruction
+    Run(Box<RunArgs>),
     /// List running programs that contain Tokio, and recorded sessions
     #[command(after_help = list::EXAMPLES)]
     Ls(ListArgs),
@@ -156,6 +159,7 @@ impl Command {
                 Ok(())
             }
             Command::Ls(list) => list.run(),
+            Command::Run(run) => run.run(),
         }
     }
 }

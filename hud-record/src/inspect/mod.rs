@@ -8,10 +8,10 @@
 
 mod arrivals;
 mod binary;
-mod demangle;
 pub(crate) mod container;
-mod functions;
+mod demangle;
 pub(crate) mod executor;
+mod functions;
 mod image;
 mod inspection;
 mod legacy_symbols;

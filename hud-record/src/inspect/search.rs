@@ -43,9 +43,9 @@ pub(crate) fn open(path: &Path) -> Option<(fs::File, FileKey)> {
 }
 
 /// Searches a file for tokio.
-///
-/// It is read, not mapped, as its owner may truncate it meanwhile.
 pub(crate) fn search(file: fs::File) -> Option<Found> {
+    let workers = [memmem::Finder::new(b"tokio-rt-worker"), memmem::Finder::new(b"tokio-runtime-worker")];
+    let mut is_tokio = false;
     let version = in_pieces(file, |piece| {
         is_tokio |= workers.iter().any(|name| name.find(piece).is_some());
         version_in(piece)
@@ -59,18 +59,15 @@ pub(crate) fn search(file: fs::File) -> Option<Found> {
 pub(super) fn in_pieces<T>(file: impl io::Read, mut search: impl FnMut(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
     let mut file = file.take(MOST_BYTES);
     let mut buffer = Vec::with_capacity(PIECE + OVERLAP);
-    let workers = [memmem::Finder::new(b"tokio-rt-worker"), memmem::Finder::new(b"tokio-runtime-worker")];
-    let mut is_tokio = false;
     loop {
         let kept = buffer.len().min(OVERLAP);
         buffer.drain(..buffer.len() - kept);
         if file.by_ref().take(PIECE as u64).read_to_end(&mut buffer)? == 0 {
             return Ok(None);
         }
-        if let Some(version) = version_in(&buffer) {
-            return Some(Found { version: Some(version) });
+        if let Some(found) = search(&buffer) {
+            return Ok(Some(found));
         }
-        is_tokio |= workers.iter().any(|name| name.find(&buffer).is_some());
     }
 }
 
@@ -85,6 +82,13 @@ pub(crate) fn libraries(process: &Process) -> io::Result<Vec<Mapping>> {
         }
     }
     Ok(found)
+}
+
+/// The shared libraries of a process that contain tokio.
+pub(crate) fn libraries_with_tokio(process: &Process) -> Vec<Mapping> {
+    let mut libraries = libraries(process).unwrap_or_default();
+    libraries.retain(|library| open(&process.mapped_file(library)).and_then(|(file, _)| search(file)).is_some());
+    libraries
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ impl Attachment {
                     .into(),
             );
         }
-        let debuginfo = match debuginfo.wait() {
+        let debuginfo = match debuginfo.wait(settings.is_held) {
             Learned::All(learned) => {
                 tokio = *learned;
                 probes.use_learned(&process, &tokio, plan)?;
