@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use hud_common::session::Table;
 use support::{Recording, assert_both_culprits, assert_polls_agree, may_trace, program, text, truth, verify};
@@ -115,4 +115,48 @@ fn a_program_in_another_root_folder_is_recorded_from_outside() {
     assert!(recording.manifest.exe.ends_with("/app"), "{}", recording.manifest.exe);
     assert_polls_agree(&recording, &truth(&log), "test_async_app", &TASKS);
     assert_both_culprits(&session, "in another root folder");
+}
+
+/// By its control group, as container runtimes name it, and by its environment.
+#[test]
+fn the_pod_of_a_program_is_named() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let session = dir.path().join("session");
+    // A hierarchy of version 2 or 1.
+    let hierarchies = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"];
+    let hierarchy = hierarchies.iter().map(Path::new).find(|h| h.join("cgroup.procs").exists()).unwrap();
+    let id = format!("{:064x}", std::process::id());
+    let slice = hierarchy.join(format!("hud-test-{}.slice", std::process::id()));
+    let pod = slice.join("kubepods-pod0ab1c2d3_1111_2222_3333_444455556666.slice");
+    let group = pod.join(format!("cri-containerd-{id}.scope"));
+    fs::create_dir_all(&group).unwrap();
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; HOSTNAME=api-0 POD_NAMESPACE=shop exec {} --duration 1",
+        group.display(),
+        program("test-async-app").display()
+    );
+    let output = support::hud_record()
+        .args(["--headless", "--export"])
+        .arg(&session)
+        .args(["--", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    for folder in [&group, &pod, &slice] {
+        fs::remove_dir(folder).unwrap();
+    }
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let container = Recording::open(&session).manifest.container.unwrap();
+    assert_eq!((container.id, container.runtime.as_deref()), (id.clone(), Some("cri-containerd")));
+    assert_eq!(container.pod_uid.as_deref(), Some("0ab1c2d3-1111-2222-3333-444455556666"));
+    assert_eq!((container.pod.as_deref(), container.namespace.as_deref()), (Some("api-0"), Some("shop")));
+    let info = Command::new(Path::new(env!("CARGO_BIN_EXE_hud-record")).with_file_name("hud-analyze"))
+        .arg("info")
+        .arg(&session)
+        .output()
+        .unwrap();
+    let info = text(&info.stdout);
+    assert!(info.contains(&format!("pod shop/api-0, container {id} (cri-containerd)")), "{info}");
 }
