@@ -207,6 +207,13 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Prints the man page of a program (roff).
+pub fn print_manual(command: clap::Command) -> Result<()> {
+    // If the reader of stdout has exited, there is no more to do.
+    let _ = clap_mangen::Man::new(command).render(&mut io::stdout());
+    Ok(())
+}
+
 /// Runs a command and reports its error: one line, and the next step.
 pub fn report(program: &str, result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };

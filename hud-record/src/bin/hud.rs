@@ -11,7 +11,7 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use hud_record::{
     attach::AttachArgs,
     check::CheckArgs,
-    cli::{RecordArgs, RunArgs, report},
+    cli::{RecordArgs, RunArgs, print_manual, report},
     dump::{self, DumpArgs},
     error::Error,
     list::{self, ListArgs},
@@ -66,6 +66,9 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the man page, for packages
+    #[command(hide = true)]
+    Manual,
 }
 
 /// Commands of hud's other programs, with their descriptions. All but the first two are those of hud-analyze.
@@ -159,6 +162,7 @@ impl Command {
                 Ok(())
             }
             Command::Ls(list) => list.run(),
+            Command::Manual => print_manual(command_line()),
             Command::Run(run) => run.run(),
         }
     }
