@@ -71,7 +71,11 @@ fn documented_commands_run() {
             let analyzes = line.contains(" session") && !line.contains("--export");
             analyzed += usize::from(analyzes);
             if !analyzes {
-                line.push_str(" --help");
+                // What follows `--` is a program that is to be started.
+                line = match line.split_once(" -- ") {
+                    Some((options, program)) => format!("{options} --help -- {program}"),
+                    None => format!("{line} --help"),
+                };
             }
             let output = Command::new("sh")
                 .args(["-c", &line])
