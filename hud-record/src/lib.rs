@@ -28,3 +28,4 @@ pub mod tail;
 mod tasks;
 pub mod unwind;
 mod user;
+pub mod values;
