@@ -22,6 +22,8 @@ pub(crate) struct ProgressLine {
     pid: u32,
     session: Option<PathBuf>,
     heartbeat: Option<Heartbeat>,
+    /// Whether the terminal is another program's: then only the end is reported, on stderr.
+    is_silent: bool,
 }
 
 /// A line at an interval.
@@ -32,22 +34,28 @@ struct Heartbeat {
 
 impl ProgressLine {
     /// For a recording.
-    pub(crate) fn new(program: &str, pid: u32, task_types: usize, heartbeat: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        program: &str,
+        pid: u32,
+        task_types: usize,
+        is_silent: bool,
+        heartbeat: Option<Duration>,
+    ) -> Self {
         let name = match task_types {
             0 => format!("{program} (pid {pid}, no tokio)"),
             _ => format!("{program} (pid {pid}, {task_types} task types)"),
         };
-        let bar = bar();
+        let bar = if is_silent { ProgressBar::hidden() } else { bar() };
         let line = format!("recording {name}");
         if !bar.is_hidden() {
             bar.set_prefix(line);
             bar.set_message("Ctrl-C ends it");
-        } else if !has_said(&line) {
+        } else if !is_silent && !has_said(&line) {
             tracing::info!(program, pid, task_types, "{line}");
         }
-        let heartbeat = heartbeat.filter(|_| bar.is_hidden());
+        let heartbeat = heartbeat.filter(|_| bar.is_hidden() && !is_silent);
         let heartbeat = heartbeat.map(|interval| Heartbeat { interval, last: Instant::now() });
-        ProgressLine { bar, name, pid, session: None, heartbeat }
+        ProgressLine { bar, name, pid, session: None, heartbeat, is_silent }
     }
 
     /// While waiting for a process.
@@ -58,7 +66,7 @@ impl ProgressLine {
         } else if !has_said(status) {
             tracing::info!("{status}");
         }
-        ProgressLine { bar, name: String::new(), pid: 0, session: None, heartbeat: None }
+        ProgressLine { bar, name: String::new(), pid: 0, session: None, heartbeat: None, is_silent: false }
     }
 
     /// A session has begun at this path.
@@ -104,7 +112,7 @@ impl ProgressLine {
         ));
     }
 
-    /// A session is closed: its result is printed on stderr, its path on stdout.
+    /// A session is closed: its result is printed on stderr, its path on stdout, unless that is another program's.
     pub(crate) fn closed(&self, outcome: &Outcome) {
         let p = outcome.progress;
         let line = format!(
@@ -116,6 +124,7 @@ impl ProgressLine {
             HumanCount(p.drops),
             outcome.reason,
         );
+        let line = if self.is_silent { format!("{line}: {}", outcome.session.display()) } else { line };
         self.bar.suspend(|| {
             if !has_said(&line) {
                 tracing::info!(
@@ -129,8 +138,10 @@ impl ProgressLine {
                     "{line}"
                 );
             }
-            // The recording does not depend on a reader of stdout.
-            let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
+            if !self.is_silent {
+                // The recording does not depend on a reader of stdout.
+                let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
+            }
         });
     }
 

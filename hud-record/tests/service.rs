@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use support::{Recorder, Recording, Target, hud_record, may_trace, program, signal_process, text};
+use support::{Recorder, Recording, Target, hud_record, may_trace, program, signal_process, text, until};
 
 const NOBODY: u32 = 65534;
 
@@ -300,4 +300,34 @@ fn the_unit_file_is_one_that_systemd_accepts() {
     let complaints: Vec<_> =
         said.lines().filter(|l| l.contains("hud-record.service") && !l.contains("is not executable")).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
+}
+
+/// With `--wait` a process is detected within 50 ms of its start.
+#[test]
+fn a_process_that_starts_is_detected_at_once() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let app = dir.path().join("app-to-wait-for");
+    fs::copy(program("plain/test-async-app"), &app).unwrap();
+    let session = dir.path().join("store");
+    let mut command = hud_record();
+    command.args(["app-to-wait-for", "--headless", "--wait", "--log-level", "debug", "--store"]).arg(&session);
+    let mut recorder = Recorder::spawn(command);
+    let mut delays: Vec<u64> = Vec::new();
+    for round in 1..=5 {
+        until("hud to wait", || recorder.said().matches("waiting for app-to-wait-for").count() >= round);
+        let started = std::time::Instant::now();
+        let target = Target::start(&app, &[]);
+        until("its detection", || recorder.said().matches("detected ").count() >= round);
+        delays.push(u64::try_from(started.elapsed().as_millis()).unwrap());
+        until("its recording", || recorder.said().matches("session begun").count() >= round);
+        target.stop();
+    }
+    println!("detected within {delays:?} ms");
+    delays.sort_unstable();
+    // By the median: the machine may be busy.
+    assert!(delays[2] < 50, "{delays:?} ms");
+    assert!(recorder.stop().success());
 }

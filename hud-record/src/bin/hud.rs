@@ -11,7 +11,7 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use hud_record::{
     attach::AttachArgs,
     check::CheckArgs,
-    cli::{RecordArgs, report},
+    cli::{RecordArgs, RunArgs, print_manual, report},
     doctor::{self, DoctorArgs},
     dump::{self, DumpArgs},
     error::Error,
@@ -23,6 +23,7 @@ Examples:
   hud my-server                             show it live, and keep the session
   hud attach /var/tmp/s                     show a session that another hud is recording
   hud my-server --headless --duration 10    record for 10 seconds
+  hud run -- ./my-server --port 80          start a program and record it from its first instruction
   hud ls                                    programs that hud can attach to, and sessions
   hud doctor                                what works on this machine
   hud dump my-server                        every task: where it waits and for what
@@ -60,6 +61,8 @@ enum Command {
     /// Print every task of a running program: its state, where it waits and for what
     #[command(after_help = dump::EXAMPLES)]
     Dump(DumpArgs),
+    /// Start a program, and record it from its first instruction
+    Run(Box<RunArgs>),
     /// List running programs that contain Tokio, and recorded sessions
     #[command(after_help = list::EXAMPLES)]
     Ls(ListArgs),
@@ -68,6 +71,9 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the man page, for packages
+    #[command(hide = true)]
+    Manual,
 }
 
 /// Commands of hud's other programs, with their descriptions. All but the first two are those of hud-analyze.
@@ -162,6 +168,8 @@ impl Command {
                 Ok(())
             }
             Command::Ls(list) => list.run(),
+            Command::Manual => print_manual(command_line()),
+            Command::Run(run) => run.run(),
         }
     }
 }
