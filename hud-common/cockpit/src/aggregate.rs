@@ -95,6 +95,8 @@ impl Tallies {
             polls.count += 1;
             polls.dur = polls.dur.saturating_add(dur);
             polls.busy = polls.busy.saturating_add(busy);
+            polls.blocked = polls.blocked.saturating_add(row.blocked.max(0));
+            polls.run_queue = polls.run_queue.saturating_add(row.run_queue.max(0));
             polls.longest = polls.longest.max(dur);
             if let Some(delay) = row.delay() {
                 polls.delay = polls.delay.saturating_add(delay);
@@ -138,7 +140,8 @@ pub enum Resolution {
     Groups(i64, BTreeSet<i64>),
     /// Not kept.
     Nothing,
-    /// In each bucket, and only what the rules need: no durations and stacks, and of tasks only wakes, spawns and ends.
+    /// In each bucket, and only what rules and rollups need: of tasks only wakes, spawns and ends. Time off-CPU is also kept
+    /// by end, as the buckets in which a long interval began are gone when it ends.
     Rules,
 }
 
@@ -159,7 +162,7 @@ struct Place<'a> {
     bucket: Bucket,
     /// The window-only aggregates, if they are not in the partial; `None` if they are not kept.
     group: Option<Option<&'a mut Sums>>,
-    /// Only what the rules need is counted.
+    /// Only what rules and rollups need is counted.
     is_for_rules: bool,
     hints: &'a mut Hinted,
     tallies: &'a mut Tallies,
@@ -215,7 +218,7 @@ impl Place<'_> {
     fn polls(&mut self, rows: &[PollRow]) {
         count(&mut self.partial.sums, Stream::Polls, rows.len());
         self.tallies.add(self.hints, self.bucket, rows);
-        if let Some(sums) = summed(self.partial, &mut self.group).filter(|_| !self.is_for_rules) {
+        if let Some(sums) = summed(self.partial, &mut self.group) {
             for row in rows {
                 let (id, number) = (row.type_id, number_of(row.type_id));
                 self.hints.durations.of(&mut sums.durations, id, number).record(row.dur.max(0));
@@ -506,6 +509,11 @@ impl Buckets {
             let sums = &mut place.partial.sums;
             count(sums, Stream::OffCpu, 1);
             sums.seen.entry(row.tid).or_default().returned.add(end);
+            if place.is_for_rules {
+                let away = sums.away_by_end.entry((row.tid, row.task)).or_default();
+                away.asleep = away.asleep.saturating_add(ready.saturating_sub(row.ts));
+                away.waiting = away.waiting.saturating_add(end.saturating_sub(ready));
+            }
             if let Some(id) = row.task {
                 let asleep = ready.saturating_sub(row.ts);
                 if !place.is_for_rules {
@@ -560,7 +568,7 @@ impl Buckets {
         let seen = sums.seen.entry(row.tid).or_default();
         seen.first.add(row.ts);
         seen.last.add(row.ts);
-        if let Some(sums) = summed(place.partial, &mut place.group).filter(|_| !place.is_for_rules) {
+        if let Some(sums) = summed(place.partial, &mut place.group) {
             let stack = sums.stacks.entry((row.stack, row.task)).or_default();
             stack.samples += 1;
             stack.weight = stack.weight.saturating_add(weight);

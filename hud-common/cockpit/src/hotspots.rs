@@ -11,10 +11,10 @@ use super::{
 
 /// Samples of one stack in one type of task.
 pub(super) struct Pile {
-    stack: Option<StackId>,
-    type_id: Option<TypeId>,
-    weight: Weight,
-    blamed: PlaceNo,
+    pub(super) stack: Option<StackId>,
+    pub(super) type_id: Option<TypeId>,
+    pub(super) weight: Weight,
+    pub(super) blamed: PlaceNo,
 }
 
 pub(super) fn of(scene: &Scene<'_>, piles: &[Pile]) -> (Hotspots, Flame) {

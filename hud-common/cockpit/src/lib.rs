@@ -35,6 +35,10 @@ mod names;
 mod observed;
 mod partial;
 mod progress;
+#[cfg(feature = "session")]
+mod rollup;
+#[cfg(feature = "session")]
+mod rollup_rows;
 mod rule;
 mod rules;
 mod scene;
@@ -76,6 +80,10 @@ pub use lane_cell::{Activity, LaneCell, lane_cells};
 pub use lane_columns::LaneColumn;
 pub use names::Names;
 pub use partial::*;
+#[cfg(feature = "session")]
+pub use rollup::Rollup;
+#[cfg(feature = "session")]
+pub use rollup_rows::{MINUTE, Minutes};
 pub use rule::Rule;
 pub use sliding_window::Totals;
 pub use snapshot::*;
