@@ -60,6 +60,7 @@ enum Command {
     Repair(maintenance::RepairArgs),
     Rollup(rollup::RollupArgs),
     Fleet(fleet::FleetArgs),
+    Upload(rollup::UploadArgs),
     /// Print a shell completion script
     #[command(after_help = "Example:\n  hud-analyze completions bash > hud-analyze.bash && . ./hud-analyze.bash")]
     Completions {
@@ -179,6 +180,7 @@ fn run(command: Command, output: Option<OutputFile>, out: &mut Stdout) -> Result
         }
         Command::Repair(args) => maintenance::repair(&args, out),
         Command::Rollup(args) => rollup::run(&args, out),
+        Command::Upload(args) => rollup::upload(&args, out),
         Command::Fleet(args) => runtime()?.block_on(fleet::run(&args, out)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut self::command(), "hud-analyze", out);

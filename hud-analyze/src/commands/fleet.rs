@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use crate::{
     commands::{
         args::{QueryOptions, TIMES},
+        maintenance,
         sort::{Sort, sorted},
     },
     error::{Error, Result},
@@ -136,7 +137,10 @@ pub(crate) async fn compact(folder: &Path, out: &mut Stdout) -> Result<bool> {
     if SessionDir::open(folder).is_ok() {
         return Ok(false);
     }
-    let Ok(store) = Store::open(folder) else { return Ok(false) };
+    if Store::open(folder).is_err() {
+        return Ok(false);
+    }
+    let store = Store::at(&maintenance::safe_path(folder)?);
     let today = human::date_time(Timestamp::now().as_nanosecond().try_into().unwrap_or(i64::MAX));
     let today = today.split(' ').next().unwrap_or_default();
     let done = compact::compact(&context(1 << 30)?, &store, today).await?;

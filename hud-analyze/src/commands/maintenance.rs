@@ -112,7 +112,7 @@ pub(crate) fn repair(args: &RepairArgs, out: &mut Stdout) -> Result<()> {
 /// The path to rewrite a session at. It is accessed by path, so root, which this process is if it could not become the session's
 /// owner, accepts only paths that no other user can redirect.
 #[cfg(target_os = "linux")]
-fn safe_path(session: &Path) -> Result<PathBuf> {
+pub(crate) fn safe_path(session: &Path) -> Result<PathBuf> {
     if !rustix::process::geteuid().is_root() {
         return Ok(session.into());
     }
@@ -134,7 +134,7 @@ fn safe_path(session: &Path) -> Result<PathBuf> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn safe_path(session: &Path) -> Result<PathBuf> {
+pub(crate) fn safe_path(session: &Path) -> Result<PathBuf> {
     Ok(session.into())
 }
 

@@ -1,4 +1,4 @@
-//! `rollup`: publishes sums per minute of sessions in a fleet store.
+//! `rollup` and `upload`: publish sums per minute of sessions in a fleet store, and copy it to an object store.
 
 use std::{io::Write as _, path::PathBuf};
 
@@ -9,6 +9,7 @@ use crate::{
     fleet::{
         publish::{self, Labels},
         store::Store,
+        upload,
     },
     human,
     output::stdout::Stdout,
@@ -40,6 +41,39 @@ pub(crate) struct RollupArgs {
     /// Further label of the rows
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<String>,
+}
+
+/// Copy a fleet store to an object store
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Only what is missing there is copied, and a session's manifest last: an upload that was interrupted continues where it was.
+Failed requests are repeated with growing delays for up to three minutes.
+
+Examples:
+  hud-analyze upload /srv/fleet s3://telemetry/hud")]
+pub(crate) struct UploadArgs {
+    /// Folder of the fleet store
+    #[arg(value_name = "STORE")]
+    store: PathBuf,
+    /// s3://, gs:// or az:// URL, with credentials in the environment
+    #[arg(value_name = "URL")]
+    url: String,
+}
+
+/// Copies a store.
+pub(crate) fn upload(args: &UploadArgs, out: &mut Stdout) -> Result<()> {
+    let done = upload::upload(&Store::open(&args.store)?, &args.url)?;
+    let size = human::bytes(i64::try_from(done.bytes).unwrap_or(i64::MAX));
+    let mut text = format!(
+        "{} uploaded in {}, {size}; {} there already",
+        human::many(done.sessions, "session"),
+        human::many(done.objects, "object"),
+        human::many(done.known, "session"),
+    );
+    if done.compacted > 0 {
+        text += &format!("; {} in compact files not uploaded", human::many(done.compacted, "session"));
+    }
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(Error::io("write the result"))
 }
 
 /// `key=value` without a comma.

@@ -9,11 +9,12 @@
 //! A session's files of a day are part of the store once its manifest exists, and until an index lists the session. So a reader
 //! that lists manifests first and reads the indexes then finds each session's rows once, whatever is written meanwhile.
 //! Publishing a session again writes the same names. Each layer imports only those above it: `partition`, `store`, `view`,
-//! `publish`, `compact`.
+//! `publish`, `compact`, `upload`.
 
 pub(crate) mod compact;
 mod files;
 mod partition;
 pub(crate) mod publish;
 pub(crate) mod store;
+pub(crate) mod upload;
 pub(crate) mod view;

@@ -80,6 +80,11 @@ impl Store {
         })
     }
 
+    /// The name of a file of the store in an object store.
+    pub(super) fn name(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy().into_owned()
+    }
+
     pub(super) fn part(&self, table: Table, of: &Partition) -> PathBuf {
         self.root.join(table.name()).join(of.path()).join("part.parquet")
     }
