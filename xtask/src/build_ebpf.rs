@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::sh::{cargo, command, output, root, run as sh, target_dir};
+use crate::toolchain::sysroot;
 use crate::{rustc, setup};
 
 /// Rebuilds the kernel object, hud-ebpf/prebuilt/hud.bpf.o, and lints its source
@@ -24,9 +25,6 @@ pub(crate) struct Args {
     release: bool,
 }
 
-/// The rustc of the committed object. Another version produces other bytes, and its LLVM may be newer than
-/// bpf-linker's.
-pub(crate) const RUSTC: &str = "1.95.0";
 const TARGET: &str = "bpfel-unknown-none";
 /// The kernel accepts callbacks only from an object whose BTF has function information ("missing btf func_info").
 const RUSTFLAGS: [&str; 2] = ["-Clinker=bpf-linker", "-Clink-arg=--btf"];
@@ -125,11 +123,6 @@ fn cargo_home() -> Result<PathBuf> {
         .context("neither CARGO_HOME nor a home directory is known")
 }
 
-/// The toolchain's folder.
-pub(crate) fn sysroot() -> Result<PathBuf> {
-    Ok(output(command("rustc").args(["--print", "sysroot"]))?.trim_end().into())
-}
-
 /// Fails unless the committed object equals a build of its source.
 pub(crate) fn check_committed() -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("failed to read {}", path.display()));
@@ -153,15 +146,4 @@ fn first_difference(left: &[u8], right: &[u8]) -> Option<usize> {
         None => Some(left.len().min(right.len())),
         at => at,
     }
-}
-
-/// Fails unless rustc has the version of the committed object.
-pub(crate) fn require_rustc() -> Result<()> {
-    let version = output(command("rustc").arg("--version"))?;
-    let version = version.split_whitespace().nth(1).unwrap_or_default();
-    ensure!(
-        version == RUSTC,
-        "the kernel object is built by rustc {RUSTC}, and this is {version}: try `cargo +{RUSTC} xtask build-ebpf`"
-    );
-    Ok(())
 }

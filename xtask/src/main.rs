@@ -16,6 +16,7 @@ mod soak;
 mod synth;
 mod targets;
 mod test;
+mod toolchain;
 mod truth;
 mod watch;
 mod words;

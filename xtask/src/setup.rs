@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::build_ebpf::{RUSTC, require_rustc, sysroot};
 use crate::debian::{self, Apt, Mirror, entries};
 use crate::sh::{cargo, command, run as sh, succeeds_within, target_dir};
+use crate::toolchain::{RUSTC, require_rustc, sysroot};
 
 /// Installs what `build-ebpf` needs: bpf-linker and rust-src
 #[derive(clap::Args)]

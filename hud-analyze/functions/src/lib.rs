@@ -14,30 +14,19 @@
 pub mod aggregate;
 pub mod bounded;
 mod docs;
+mod facts;
 pub mod join;
 pub mod scalar;
 pub mod stacks;
-
-use std::sync::Arc;
 
 use datafusion::{error::Result, prelude::SessionContext};
 
 pub use crate::{
     docs::{FunctionDoc, FunctionKind, catalog},
+    facts::SessionFacts,
     scalar::{Moment, clock},
     stacks::{Names, NamesBuilder, StackBatches, StackSource},
 };
-
-/// Facts of a session that the functions need.
-#[derive(Clone, Debug)]
-pub struct SessionFacts {
-    /// When it began (ns since the Unix epoch): `at('+5s')` counts from there.
-    pub start: i64,
-    /// The first moment after its end (ns since the Unix epoch): `at('-5s')` counts back from there.
-    pub end: i64,
-    /// The source of its stacks' names.
-    pub stacks: Arc<dyn StackSource>,
-}
 
 /// Registers every function of this crate in `context`, replacing those of the same name, so a session that has grown
 /// may be registered again.

@@ -8,36 +8,14 @@ use std::collections::BTreeMap;
 use hud_units::duration;
 
 use super::{
-    Finding, Jump, Rule, StackId, Status, TaskId, Tid, TypeId, Value,
+    Deadlocked, Finding, Jump, Rule, Status, Value,
     blocking::place,
     scene::Scene,
     sentence::{code, evidence, name_of},
 };
 
-/// Maximum number of rows that a bucket keeps.
-pub const DEADLOCKED_PER_BUCKET: usize = 1_024;
-
 /// Tasks that a sentence names.
 const NAMED: usize = 3;
-
-/// A row of `task_states` of a task in a deadlock. Order: by deadlock, then snapshot, task and the other fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadlocked {
-    /// The deadlock's number.
-    pub cycle: i64,
-    /// Time of the snapshot.
-    pub ts: i64,
-    /// The task; `None` for a future that a thread runs by `block_on`.
-    pub task: Option<TaskId>,
-    /// That thread.
-    pub tid: Option<Tid>,
-    /// The first snapshot that found it there.
-    pub since: i64,
-    /// Its type, from the row.
-    pub type_id: Option<TypeId>,
-    /// Its await stack.
-    pub stack: Option<StackId>,
-}
 
 /// Deadlocks that have lasted for longer than the threshold at their last snapshot in the range.
 pub(super) fn findings(scene: &mut Scene<'_>) -> Vec<Finding> {

@@ -5,31 +5,16 @@ use std::collections::BTreeMap;
 use hud_units::{duration, size};
 
 use super::{
-    Coverage, Finding, Jump, Rule, Status, TaskKind, TypeId, Value,
+    Coverage, Finding, Jump, Rule, Status, TaskKind, TypeId, Usage, Value,
     scene::Scene,
     sentence::{evidence, name_of},
 };
 use crate::wire::Stream;
 
-/// Maximum number of rows of `process` that a bucket keeps: there is one a second.
-pub const USAGES_PER_BUCKET: usize = 8;
 /// Number of rows of a range that are compared: evenly distributed, as there may be thousands.
 const COMPARED: usize = 9;
 /// Least number of rows that show that something grows steadily.
 const LEAST_COMPARED: usize = 5;
-
-/// A row of `process`: resources in use at an instant. Order: by time, then the other fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Usage {
-    /// Its time.
-    pub ts: i64,
-    /// Resident memory in bytes.
-    pub rss: i64,
-    /// Threads.
-    pub threads: i32,
-    /// Open file descriptors.
-    pub fds: Option<i32>,
-}
 
 /// Types of task that are spawned and do not end.
 pub(super) fn tasks(scene: &Scene<'_>, coverage: &Coverage) -> Vec<Finding> {

@@ -15,6 +15,7 @@ mod code;
 #[cfg(feature = "session")]
 mod columns;
 mod deadlocks;
+mod dial;
 mod dials;
 mod endings;
 mod entities;
@@ -28,9 +29,11 @@ mod ids;
 mod index_cache;
 #[cfg(feature = "session")]
 mod ingest;
+mod kept_rows;
 mod lane_cell;
 mod lane_columns;
 mod lock_owners;
+mod merge;
 mod names;
 mod observed;
 mod partial;
@@ -68,16 +71,16 @@ use hud_session as session;
 use hud_wire as wire;
 
 pub use aggregate::{Buckets, OffCpuRow, PollRow, Resolution, SampleRow};
-pub use deadlocks::{DEADLOCKED_PER_BUCKET, Deadlocked};
-pub use dials::{Dial, Dials};
+pub use dial::{Dial, Dials};
 pub use entities::{FlameKind, Frame, Origin, Place, Role, SpawnedBy, TaskKind, TaskRef, TaskType, Thread, TypeRef};
-pub use growth::{USAGES_PER_BUCKET, Usage};
 pub use histogram::{Counts, Distribution, Histogram};
 pub use ids::{Bucket, FrameId, Name, RuntimeId, StackId, TaskId, Tid, TypeId, Window};
 #[cfg(feature = "session")]
 pub use ingest::Ingest;
+pub use kept_rows::*;
 pub use lane_cell::{Activity, LaneCell, lane_cells};
 pub use lane_columns::LaneColumn;
+pub use merge::*;
 pub use names::Names;
 pub use partial::*;
 #[cfg(feature = "session")]

@@ -10,13 +10,12 @@
 //! In `off_cpu`, a thread is asleep from `ts` to `ready` and runnable from `ready` to `ts + dur`. `ready` is `ts` in state
 //! `R`; else `ts + dur - run_queue`, clamped to `ts` and `ts + dur`; else, if `run_queue` is null, `ts + dur`.
 
-use core::cmp::Ordering;
-
-use hashbrown::DefaultHashBuilder;
 use hud_wire::Stream;
-use indexmap::IndexMap;
 
-use super::{Bucket, Counts, Ended, Histogram, Name, PollSpan, StackId, TaskId, Tid, TypeId};
+use super::{
+    Bucket, Counts, DEADLOCKED_PER_BUCKET, Deadlocked, Ended, Greatest, Histogram, InProgress, Kept, Least, LongPoll,
+    Map, Mark, Merge, Name, Newest, Sleep, StackId, TaskId, Tid, TypeId, USAGES_PER_BUCKET, Usage,
+};
 
 /// Minimum duration of a poll, a sleep or a computation that is kept individually (ns): a bucket has at most a hundred of them
 /// per thread.
@@ -35,16 +34,6 @@ pub const LAST_POLLS: usize = 64;
 /// Maximum number of wakers on a task's page: those with the smallest task id (none first), then thread.
 pub const WAKERS: usize = 1_024;
 
-/// A map without a defined order. Entries lie in a list of their own, so that growing moves only the index, and iterating
-/// is iterating over the list.
-pub type Map<K, V> = IndexMap<K, V, DefaultHashBuilder>;
-
-/// An aggregate that can be merged in any order and grouping.
-pub trait Merge {
-    /// Merges the other one into this one.
-    fn merge(&mut self, other: &Self);
-}
-
 /// The aggregates of a bucket.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Partial {
@@ -59,10 +48,10 @@ pub struct Partial {
     pub marks: Kept<Mark, MARKS_PER_BUCKET>,
     /// Polls in progress, by `ts`; the first [`IN_PROGRESS_PER_BUCKET`].
     pub in_progress: Kept<InProgress, IN_PROGRESS_PER_BUCKET>,
-    /// Tasks in deadlocks, by `ts`; the first [`DEADLOCKED_PER_BUCKET`](super::DEADLOCKED_PER_BUCKET).
-    pub deadlocked: Kept<super::Deadlocked, { super::DEADLOCKED_PER_BUCKET }>,
-    /// Rows of `process`, by `ts`; the first [`USAGES_PER_BUCKET`](super::USAGES_PER_BUCKET).
-    pub usages: Kept<super::Usage, { super::USAGES_PER_BUCKET }>,
+    /// Tasks in deadlocks, by `ts`; the first [`DEADLOCKED_PER_BUCKET`].
+    pub deadlocked: Kept<Deadlocked, DEADLOCKED_PER_BUCKET>,
+    /// Rows of `process`, by `ts`; the first [`USAGES_PER_BUCKET`].
+    pub usages: Kept<Usage, USAGES_PER_BUCKET>,
 }
 
 /// Sums over any number of buckets.
@@ -311,95 +300,6 @@ pub struct ProcessSums {
     pub last: Option<(i64, i64, i32, Option<i32>)>,
 }
 
-/// A sleep inside a task. Order: the longest first, then by start, thread and the other fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sleep {
-    /// When the thread fell asleep.
-    pub ts: i64,
-    /// `ready - ts`.
-    pub dur: i64,
-    /// The row's `dur`: to the return to a CPU.
-    pub away: i64,
-    /// The thread.
-    pub tid: Tid,
-    /// The task.
-    pub task: TaskId,
-    /// The stack at which it fell asleep.
-    pub stack: Option<StackId>,
-    /// The thread that woke it.
-    pub waker: Option<Tid>,
-}
-
-/// A poll of [`INTERVAL_MIN`] or more. Order: the longest first, then by start, thread and the other fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LongPoll {
-    /// Its start.
-    pub ts: i64,
-    /// Its duration.
-    pub dur: i64,
-    /// `dur - run_queue`, not less than 0: the time for which it held its worker, asleep or on a CPU.
-    pub held: i64,
-    /// `dur - blocked - run_queue`, not less than 0.
-    pub busy: i64,
-    /// The thread.
-    pub tid: Tid,
-    /// The task.
-    pub task: TaskId,
-    /// Its type, from the row.
-    pub type_id: Option<TypeId>,
-}
-
-/// A sample inside a task. Order: by time, then thread and the other fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark {
-    /// Its time.
-    pub ts: i64,
-    /// The thread.
-    pub tid: Tid,
-    /// The task.
-    pub task: TaskId,
-    /// The stack.
-    pub stack: Option<StackId>,
-    /// The CPU time that it represents.
-    pub weight: i64,
-}
-
-/// A row of `in_progress`. Order: by thread, then time and the other fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct InProgress {
-    /// The thread.
-    pub tid: Tid,
-    /// Time of the observation.
-    pub ts: i64,
-    /// Whether it had ended by then.
-    pub has_ended: bool,
-    /// The task.
-    pub task: TaskId,
-    /// Time for which it had lasted at least.
-    pub lasted: i64,
-    /// When it had begun by; `None` if that was before the attach.
-    pub since: Option<i64>,
-    /// Its type, from the row.
-    pub type_id: Option<TypeId>,
-    /// What the thread did.
-    pub state: PollState,
-    /// The thread's stack.
-    pub stack: Option<StackId>,
-    /// Whether there may have been several polls.
-    pub is_estimated: bool,
-}
-
-/// The state of a thread in a poll in progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-pub enum PollState {
-    /// Asleep.
-    Blocked,
-    /// Waiting for a CPU.
-    Runnable,
-    /// On a CPU.
-    Running,
-}
-
 /// The aggregates of the task whose page is open, over the rows whose bucket is in the window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskDetail {
@@ -419,149 +319,6 @@ pub struct TaskDetail {
     pub last: Kept<Newest, LAST_POLLS>,
     /// Its wakes, by `waker_task_id` and `waker_tid`.
     pub wakers: Map<(Option<TaskId>, Tid), i64>,
-}
-
-/// A poll. Order: the last to end first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Newest(pub PollSpan);
-
-impl Ord for Newest {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let key = |p: &PollSpan| (p.ts.saturating_add(p.dur), *p);
-        key(&other.0).cmp(&key(&self.0))
-    }
-}
-
-impl PartialOrd for Newest {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-macro_rules! longest_first {
-    ($($name:ident by |$x:ident| $key:expr;)+) => { $(
-        impl Ord for $name {
-            fn cmp(&self, other: &Self) -> Ordering {
-                let key = |$x: &Self| $key;
-                other.dur.cmp(&self.dur).then_with(|| key(self).cmp(&key(other)))
-            }
-        }
-
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-                Some(self.cmp(other))
-            }
-        }
-    )+ };
-}
-longest_first! {
-    Sleep by |s| (s.ts, s.tid, s.task, s.away, s.stack, s.waker);
-    LongPoll by |p| (p.ts, p.tid, p.task, p.held, p.busy, p.type_id);
-}
-
-/// The first `MOST` items in their order, and a count of the others.
-#[derive(Clone, Debug)]
-pub struct Kept<T, const MOST: usize> {
-    /// At most twice `MOST`; only the first `sorted` are in order.
-    items: Vec<T>,
-    is_sorted: bool,
-    left_out: i64,
-}
-
-impl<T, const MOST: usize> Default for Kept<T, MOST> {
-    fn default() -> Self {
-        Kept { items: Vec::new(), is_sorted: true, left_out: 0 }
-    }
-}
-
-impl<T: Ord + Copy, const MOST: usize> Kept<T, MOST> {
-    /// Adds one.
-    pub fn push(&mut self, item: T) {
-        self.is_sorted = self.is_sorted && self.items.last().is_none_or(|last| *last <= item);
-        self.items.push(item);
-        if self.items.len() >= 2 * MOST {
-            self.settle();
-        }
-    }
-
-    /// Sorts the items and discards excess ones. Required before [`Kept::items`].
-    pub fn settle(&mut self) {
-        if !self.is_sorted {
-            self.items.sort_unstable();
-            self.is_sorted = true;
-        }
-        if let Some(too_many) = self.items.len().checked_sub(MOST) {
-            self.items.truncate(MOST);
-            self.left_out = self.left_out.saturating_add(i64::try_from(too_many).unwrap_or(i64::MAX));
-        }
-    }
-
-    /// The items in order, once settled.
-    pub fn items(&self) -> &[T] {
-        debug_assert!(self.is_sorted && self.items.len() <= MOST, "not settled");
-        &self.items
-    }
-
-    /// Number of discarded items, once settled.
-    pub fn left_out(&self) -> i64 {
-        self.left_out
-    }
-}
-
-impl<T: Ord + Copy, const MOST: usize> PartialEq for Kept<T, MOST> {
-    fn eq(&self, other: &Self) -> bool {
-        let settled = |kept: &Self| {
-            let mut kept = kept.clone();
-            kept.settle();
-            kept
-        };
-        let (a, b) = (settled(self), settled(other));
-        a.items == b.items && a.left_out == b.left_out
-    }
-}
-
-impl<T: Ord + Copy, const MOST: usize> Merge for Kept<T, MOST> {
-    fn merge(&mut self, other: &Self) {
-        self.left_out = self.left_out.saturating_add(other.left_out);
-        for item in &other.items {
-            self.push(*item);
-        }
-        self.settle();
-    }
-}
-
-/// The minimum of some integers, if there is any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Least(pub Option<i64>);
-
-/// The maximum of some integers, if there is any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Greatest(pub Option<i64>);
-
-impl Least {
-    /// Adds one.
-    pub fn add(&mut self, value: i64) {
-        self.0 = Some(self.0.map_or(value, |least| least.min(value)));
-    }
-}
-
-impl Greatest {
-    /// Adds one.
-    pub fn add(&mut self, value: i64) {
-        self.0 = Some(self.0.map_or(value, |greatest| greatest.max(value)));
-    }
-}
-
-impl Merge for Least {
-    fn merge(&mut self, other: &Self) {
-        other.0.into_iter().for_each(|value| self.add(value));
-    }
-}
-
-impl Merge for Greatest {
-    fn merge(&mut self, other: &Self) {
-        other.0.into_iter().for_each(|value| self.add(value));
-    }
 }
 
 /// Sums some fields, takes the maximum of others, and merges the rest.
@@ -626,39 +383,6 @@ impl Merge for TaskDetail {
         self.last.merge(&other.last);
         self.wakers.merge(&other.wakers);
         self.settle();
-    }
-}
-
-impl Merge for i64 {
-    fn merge(&mut self, other: &Self) {
-        *self = self.saturating_add(*other);
-    }
-}
-
-impl Merge for u64 {
-    fn merge(&mut self, other: &Self) {
-        *self = self.saturating_add(*other);
-    }
-}
-
-impl<K: Clone + Eq + core::hash::Hash, V: Merge + Default + Clone> Merge for Map<K, V> {
-    fn merge(&mut self, other: &Self) {
-        if self.is_empty() {
-            // One copy instead of a lookup per entry.
-            return self.clone_from(other);
-        }
-        for (key, value) in other {
-            match self.get_mut(key) {
-                Some(known) => known.merge(value),
-                None => drop(self.insert(key.clone(), value.clone())),
-            }
-        }
-    }
-}
-
-impl Merge for Counts {
-    fn merge(&mut self, other: &Self) {
-        Counts::merge(self, other);
     }
 }
 
@@ -750,8 +474,8 @@ impl Partial {
 
     /// Number of entries, as a measure of memory.
     pub fn len(&self) -> usize {
-        let lists = [self.sleeps.items.len(), self.long_polls.items.len(), self.marks.items.len()];
-        let few = [self.in_progress.items.len(), self.deadlocked.items.len(), self.usages.items.len()];
+        let lists = [self.sleeps.len(), self.long_polls.len(), self.marks.len()];
+        let few = [self.in_progress.len(), self.deadlocked.len(), self.usages.len()];
         self.sums.len() + lists.iter().chain(&few).sum::<usize>()
     }
 

@@ -9,8 +9,8 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Dials, Distribution, FlameKind, Name, Origin, Place, PollState, Role, Rule, RuntimeId, SpawnedBy, StackId,
-    StateNow, TaskId, TaskKind, TaskRef, Tid, TypeId, TypeRef, Waiting, Window,
+    Dials, Distribution, Ended, FlameKind, Name, Origin, Place, PollSpan, PollState, Role, Rule, RuntimeId, SpawnedBy,
+    StackId, StateNow, TaskId, TaskKind, TaskRef, Tid, TypeId, TypeRef, Waiting, Window,
 };
 
 /// Maximum rows of a ranked list. A screen shows a tenth of it; the rest is for scrolling.
@@ -551,26 +551,6 @@ pub struct Spawned {
     pub parent: Option<TaskRef>,
 }
 
-/// How a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Ended {
-    /// When.
-    pub ts: i64,
-    /// How.
-    pub outcome: TaskOutcome,
-}
-
-/// How a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum TaskOutcome {
-    /// It returned.
-    Completed,
-    /// It was cancelled.
-    Cancelled,
-    /// It panicked.
-    Panicked,
-}
-
 /// A type of task, summed over its tasks observed in the window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TypeRow {
@@ -624,23 +604,6 @@ pub struct TaskPage {
     /// Its state by the last snapshot of all tasks; `None` if that did not find it, or was not asked for.
     #[serde(default)]
     pub state: Option<StateNow>,
-}
-
-/// A poll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct PollSpan {
-    /// When it began.
-    pub ts: i64,
-    /// How long it took (ns).
-    pub dur: i64,
-    /// On which thread.
-    pub tid: Tid,
-    /// Asleep inside it (ns).
-    pub blocked: i64,
-    /// Runnable without a CPU inside it (ns).
-    pub run_queue: i64,
-    /// Wake-to-poll latency (ns); `None` if the wake is unknown.
-    pub wake_delay: Option<i64>,
 }
 
 /// Activity of each worker over time.

@@ -21,7 +21,7 @@ pub(crate) enum Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Verified(instructions) => f.write_str(&super::report::grouped(*instructions)),
+            Self::Verified(instructions) => f.write_str(&crate::results::grouped(*instructions)),
             Self::Refused(_) => f.write_str("refused"),
         }
     }

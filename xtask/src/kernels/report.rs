@@ -12,6 +12,7 @@ use super::guest::Ending;
 use super::load::{Load, MOST_INSTRUCTIONS};
 use super::lockdown::Refusal;
 use super::recording::Recording;
+use crate::results::grouped;
 
 /// All results of one kernel, booted once.
 pub(crate) struct Outcome {
@@ -246,27 +247,4 @@ fn list(text: &mut String, title: &str, outcomes: &[Outcome], of: impl Fn(&Outco
 
 fn share(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0))
-}
-
-/// With a comma before each group of three digits.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_digits() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-    }
 }

@@ -3,6 +3,7 @@
 
 mod account;
 mod builds;
+mod mode;
 mod report;
 mod verdict;
 
@@ -13,11 +14,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::ValueEnum;
 use rustix::process::Signal;
 
 use self::account::{Account, Finding};
 use self::builds::Build;
+use self::mode::Mode;
 use self::report::{Report, Row};
 use crate::sh::{command, output, target_dir};
 use crate::targets::{self, Profile};
@@ -50,22 +51,6 @@ pub(crate) struct Args {
     /// Uses this hud-analyze instead of a debug build of the source here
     #[arg(long, value_name = "BIN")]
     hud_analyze: Option<PathBuf>,
-}
-
-/// A value of `--polls`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-enum Mode {
-    Auto,
-    Off,
-}
-
-impl Mode {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Off => "off",
-        }
-    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

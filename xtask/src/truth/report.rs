@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::Mode;
 use super::account::Account;
 use super::builds::Build;
+use super::mode::Mode;
 use super::verdict::{Named, Outcome, Verdict};
 use crate::results;
 

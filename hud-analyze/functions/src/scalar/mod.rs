@@ -9,7 +9,7 @@ mod plain;
 use datafusion::{logical_expr::ScalarUDF, prelude::SessionContext};
 
 pub use self::{duration::clock, moment::Moment};
-use crate::SessionFacts;
+use crate::facts::SessionFacts;
 
 pub(crate) fn register(context: &SessionContext, session: &SessionFacts) {
     context.register_udf(ScalarUDF::from(moment::At::new(session.start, session.end)));

@@ -16,7 +16,7 @@ pub use self::{
     names::{Frame, Names, NamesBuilder, StackSource},
     shared::StackBatches,
 };
-use crate::SessionFacts;
+use crate::facts::SessionFacts;
 
 pub(crate) fn register(context: &SessionContext, session: &SessionFacts) -> Result<()> {
     let pool = Arc::clone(&context.runtime_env().memory_pool);
