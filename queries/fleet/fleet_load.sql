@@ -14,7 +14,7 @@
 --   sessions       count     number of sessions
 --   observed       ns        observed time, of all sessions
 --   cpu            ns        CPU time of the processes, in user space and in the kernel
---   cpus           share     CPUs in use per process, on average
+--   cpus           share     CPUs in use per process, on average (1 is one CPU)
 --   throttled      ns        time in which CPU limits kept threads from running
 --   rss            bytes     the greatest resident memory of a process
 --   worker_cpu     ns        CPU time of workers, by samples
