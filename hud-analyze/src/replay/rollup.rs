@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use hud_common::{
-    cockpit::{Bucket, Ingest, MINUTE, Minutes, Mode, Query, Resolution, SessionFacts, View, Window},
+    cockpit::{Bucket, Ingest, MINUTE, Minutes, Mode, Query, RANGE, Resolution, SessionFacts, View, Window},
     session::Table,
 };
 
@@ -12,8 +12,6 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Buckets of a range that the rules judge: 5 s, as in the recorder.
-const RANGE: i64 = 50;
 /// Buckets in a minute.
 const MINUTE_BUCKETS: i64 = MINUTE / Bucket::NANOS;
 
@@ -51,6 +49,8 @@ impl Replay {
         while from < minute.to {
             let to = Bucket(from.0.div_euclid(RANGE).saturating_add(1).saturating_mul(RANGE)).min(minute.to);
             let range = Window { from, to };
+            let ranges =
+                ingest.buckets.take_ranges(Bucket(from.0.div_euclid(RANGE).saturating_add(1).saturating_mul(RANGE)));
             let query = Query { at: Some(range.end()), window: range.dur(), ..Query::default() };
             let (_, rollup) = View {
                 query: &query,
@@ -64,7 +64,7 @@ impl Replay {
                 coverage_until: self.coverage_until,
                 read_from: None,
             }
-            .rollup();
+            .rollup(&ranges);
             minutes.add(range, rollup);
             from = to;
         }

@@ -70,7 +70,7 @@ use hud_files::clean;
 use hud_session as session;
 use hud_wire as wire;
 
-pub use aggregate::{Buckets, OffCpuRow, PollRow, Resolution, SampleRow};
+pub use aggregate::{Buckets, OffCpuRow, PollRow, RANGE, Resolution, SampleRow};
 pub use dial::{Dial, Dials};
 pub use entities::{FlameKind, Frame, Origin, Place, Role, SpawnedBy, TaskKind, TaskRef, TaskType, Thread, TypeRef};
 pub use histogram::{Counts, Distribution, Histogram};

@@ -69,7 +69,7 @@ pub struct Sums {
     pub tasks_left_out: i64,
     /// `off_cpu`, clipped, by `tid` and `task_id`.
     pub away: Map<(Tid, Option<TaskId>), Away>,
-    /// `off_cpu` by end, not clipped, by `tid` and `task_id`; kept for rules and rollups only.
+    /// `off_cpu` by end, not clipped, by `tid` and `task_id`; kept for rollups only.
     pub away_by_end: Map<(Tid, Option<TaskId>), Away>,
     /// Observations of threads: `off_cpu` and `polls` clipped, `samples` by `ts`, by `tid`.
     pub seen: Map<Tid, Seen>,

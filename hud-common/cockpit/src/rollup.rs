@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::{
-    Cause, Counts, Finding, Map, Merge, Name, Origin, Place, PollSums, Role, TaskKind, Tid, TypeId, Weight,
+    Cause, Counts, Finding, Map, Merge, Name, Origin, Place, PollSums, Role, Sums, TaskKind, Tid, TypeId, Weight,
     blocking::{Held, place, short_rows},
     scene::Scene,
 };
@@ -25,15 +25,15 @@ const MOST_FOLDED: usize = 8 << 10;
 pub struct Rollup {
     /// Length of the ranges that were counted (ns).
     pub(super) observed: i64,
-    pub(super) cpu: Map<(Place, OfType), Heat>,
+    pub(super) cpu: Map<(Place, OfType), CodeTime>,
     pub(super) stacks: Map<(Option<Box<str>>, Option<Name>), Weight>,
     pub(super) polls: Map<OfType, (PollSums, Counts)>,
     /// Of tasks only.
     pub(super) wakes: Map<Option<Name>, (PollSums, Counts)>,
-    pub(super) blocking: Map<Culprit, Sum>,
-    pub(super) workers: Map<Seat, Load>,
-    pub(super) findings: Map<Found, Sum>,
-    pub(super) process: Process,
+    pub(super) blocking: Map<CulpritKey, Tally>,
+    pub(super) workers: Map<WorkerKey, WorkerTime>,
+    pub(super) findings: Map<FindingKey, Tally>,
+    pub(super) process: Resources,
 }
 
 /// A type of task, by name.
@@ -45,7 +45,7 @@ pub(super) struct OfType {
 
 /// CPU time of a place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Heat {
+pub(super) struct CodeTime {
     pub(super) own: i64,
     pub(super) total: i64,
     pub(super) samples: i64,
@@ -53,7 +53,7 @@ pub(super) struct Heat {
 
 /// What held workers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Culprit {
+pub(super) struct CulpritKey {
     pub(super) cause: Cause,
     pub(super) place: Place,
     pub(super) task_type: Option<Name>,
@@ -62,7 +62,7 @@ pub(super) struct Culprit {
 
 /// A worker, or the blocking pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Seat {
+pub(super) struct WorkerKey {
     pub(super) role: Role,
     pub(super) runtime: Option<i64>,
     pub(super) worker: Option<i32>,
@@ -70,7 +70,7 @@ pub(super) struct Seat {
 
 /// Its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
+pub(super) struct WorkerTime {
     pub(super) cpu: i64,
     pub(super) blocked: i64,
     pub(super) run_queue: i64,
@@ -80,7 +80,7 @@ pub(super) struct Load {
 
 /// A finding, without its figures.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Found {
+pub(super) struct FindingKey {
     pub(super) rule: &'static str,
     pub(super) severity: &'static str,
     pub(super) unit: &'static str,
@@ -90,7 +90,7 @@ pub(super) struct Found {
 
 /// A number of things, their sum, and the greatest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sum {
+pub(super) struct Tally {
     pub(super) count: i64,
     pub(super) total: i64,
     pub(super) longest: i64,
@@ -98,7 +98,7 @@ pub(super) struct Sum {
 
 /// Resources of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Process {
+pub(super) struct Resources {
     pub(super) user: i64,
     pub(super) sys: i64,
     pub(super) others: i64,
@@ -112,9 +112,9 @@ pub(super) struct Process {
     pub(super) lost: i64,
 }
 
-impl Sum {
+impl Tally {
     fn of(count: i64, total: i64, longest: i64) -> Self {
-        Sum { count, total, longest }
+        Tally { count, total, longest }
     }
 }
 
@@ -129,10 +129,10 @@ macro_rules! merge {
     )+ };
 }
 merge! {
-    Heat { sum: [own, total, samples], max: [] }
-    Load { sum: [cpu, blocked, run_queue, idle, polls], max: [] }
-    Sum { sum: [count, total], max: [longest] }
-    Process {
+    CodeTime { sum: [own, total, samples], max: [] }
+    WorkerTime { sum: [cpu, blocked, run_queue, idle, polls], max: [] }
+    Tally { sum: [count, total], max: [longest] }
+    Resources {
         sum: [user, sys, others, throttled, recorder_cpu, probes, events, lost],
         max: [rss, threads, fds]
     }
@@ -180,24 +180,24 @@ impl Rollup {
             add(&mut self.wakes, key, &wakes, |_| other_type());
         }
         for (key, sum) in other.blocking {
-            add(&mut self.blocking, key, &sum, |of| Culprit { place: other_place(), task_type: None, ..of });
+            add(&mut self.blocking, key, &sum, |of| CulpritKey { place: other_place(), task_type: None, ..of });
         }
         for (key, load) in other.workers {
-            add(&mut self.workers, key, &load, |of| Seat { runtime: None, worker: None, ..of });
+            add(&mut self.workers, key, &load, |of| WorkerKey { runtime: None, worker: None, ..of });
         }
         for (key, sum) in other.findings {
-            add(&mut self.findings, key, &sum, |of| Found { code: None, task_type: None, ..of });
+            add(&mut self.findings, key, &sum, |of| FindingKey { code: None, task_type: None, ..of });
         }
     }
 }
 
 /// The rollup of a scene, whose blocking intervals and findings are known.
-pub(super) fn of(scene: &mut Scene<'_>, intervals: &[Held], findings: &[Finding]) -> Rollup {
+pub(super) fn of(scene: &mut Scene<'_>, ranges: &Sums, intervals: &[Held], findings: &[Finding]) -> Rollup {
     let mut rollup = Rollup { observed: scene.window.dur(), ..Rollup::default() };
-    add_code(scene, &mut rollup);
-    add_polls(scene, &mut rollup);
+    add_code(scene, ranges, &mut rollup);
+    add_polls(scene, ranges, &mut rollup);
     add_blocking(scene, intervals, &mut rollup);
-    add_workers(scene, &mut rollup);
+    add_workers(scene, ranges, &mut rollup);
     add_findings(scene, findings, &mut rollup);
     rollup.process = process(scene);
     rollup
@@ -209,15 +209,14 @@ fn type_of(scene: &Scene<'_>, id: Option<TypeId>) -> OfType {
 }
 
 /// CPU time by function and by stack.
-fn add_code(scene: &mut Scene<'_>, rollup: &mut Rollup) {
-    let total = scene.total;
-    scene.names.prepare(total.stacks.keys().filter_map(|(stack, _)| *stack));
-    let piles = super::hotspots::piles(scene);
+fn add_code(scene: &mut Scene<'_>, ranges: &Sums, rollup: &mut Rollup) {
+    scene.names.prepare(ranges.stacks.keys().filter_map(|(stack, _)| *stack));
+    let piles = super::hotspots::piles(scene, &ranges.stacks);
     let code = &scene.names.code;
     let attributed: HashSet<_> = piles.iter().map(|pile| code.spot(pile.blamed)).collect();
     for pile in &piles {
         let (of, Weight { samples, weight }) = (type_of(scene, pile.type_id), pile.weight);
-        let heat = Heat { own: weight, total: weight, samples };
+        let heat = CodeTime { own: weight, total: weight, samples };
         rollup.cpu.entry((place(scene, pile.blamed), of.clone())).or_default().merge(&heat);
         let frames = code.walked(pile.stack).map(|walked| walked.frames.as_slice()).unwrap_or_default();
         let mut met = Vec::from([code.spot(pile.blamed)]);
@@ -233,7 +232,7 @@ fn add_code(scene: &mut Scene<'_>, rollup: &mut Rollup) {
             if !met.contains(&spot) {
                 met.push(spot);
                 if at.origin == Origin::Own || attributed.contains(&spot) {
-                    let heat = Heat { total: weight, ..Heat::default() };
+                    let heat = CodeTime { total: weight, ..CodeTime::default() };
                     rollup.cpu.entry((at.clone(), of.clone())).or_default().merge(&heat);
                 }
             }
@@ -244,16 +243,17 @@ fn add_code(scene: &mut Scene<'_>, rollup: &mut Rollup) {
     }
 }
 
-fn add_polls(scene: &Scene<'_>, rollup: &mut Rollup) {
+fn add_polls(scene: &Scene<'_>, ranges: &Sums, rollup: &mut Rollup) {
     for ((_, type_id), sums) in &scene.total.polls {
         let of = type_of(scene, *type_id);
         if of.kind != Some(TaskKind::Worker) {
             rollup.polls.entry(of).or_default().0.merge(sums);
         }
     }
-    for (type_id, counts) in &scene.total.durations {
-        if let Some((_, known)) = rollup.polls.get_mut(&type_of(scene, *type_id)) {
-            known.merge(counts);
+    for (type_id, counts) in &ranges.durations {
+        let of = type_of(scene, *type_id);
+        if of.kind != Some(TaskKind::Worker) {
+            rollup.polls.entry(of).or_default().1.merge(counts);
         }
     }
     for (type_id, counts) in &scene.total.delays {
@@ -276,54 +276,57 @@ fn add_blocking(scene: &mut Scene<'_>, intervals: &[Held], rollup: &mut Rollup) 
     for held in intervals {
         let task_type = type_of(scene, held.type_id).name;
         let (cause, is_estimated) = (held.cause, held.is_estimated);
-        let culprit = Culprit { cause, place: place(scene, held.blamed), task_type, is_estimated };
-        rollup.blocking.entry(culprit).or_default().merge(&Sum::of(1, held.dur, held.dur));
+        let culprit = CulpritKey { cause, place: place(scene, held.blamed), task_type, is_estimated };
+        rollup.blocking.entry(culprit).or_default().merge(&Tally::of(1, held.dur, held.dur));
     }
     for row in short_rows(scene) {
         let blamed = scene.names.attribute(row.stack, row.type_id);
-        let culprit = Culprit {
+        let culprit = CulpritKey {
             cause: Cause::ShortSleeps,
             place: place(scene, blamed),
             task_type: type_of(scene, row.type_id).name,
             is_estimated: row.short.summed > 0,
         };
-        let sum = Sum::of(row.short.sleeps, row.short.asleep, row.short.longest);
+        let sum = Tally::of(row.short.sleeps, row.short.asleep, row.short.longest);
         rollup.blocking.entry(culprit).or_default().merge(&sum);
     }
 }
 
 /// The time of workers and of the pool's threads, by the end of their off-CPU intervals.
-fn add_workers(scene: &Scene<'_>, rollup: &mut Rollup) {
+fn add_workers(scene: &Scene<'_>, ranges: &Sums, rollup: &mut Rollup) {
     let seat = |tid: Tid| {
         let thread = scene.names.threads.get(&tid)?;
         match thread.role {
             Role::Worker => {
-                Some(Seat { role: Role::Worker, runtime: thread.runtime.map(|id| id.0), worker: thread.worker })
+                Some(WorkerKey { role: Role::Worker, runtime: thread.runtime.map(|id| id.0), worker: thread.worker })
             }
-            Role::Blocking => Some(Seat { role: Role::Blocking, runtime: None, worker: None }),
+            Role::Blocking => Some(WorkerKey { role: Role::Blocking, runtime: None, worker: None }),
             Role::Other => None,
         }
     };
-    let mut add = |tid: Tid, load: Load| {
+    let mut add = |tid: Tid, load: WorkerTime| {
         if let Some(seat) = seat(tid) {
             rollup.workers.entry(seat).or_default().merge(&load);
         }
     };
-    for ((tid, task), away) in &scene.total.away_by_end {
+    for ((tid, task), away) in &ranges.away_by_end {
         let (blocked, idle) = if scene.is_in_task(*tid, *task) { (away.asleep, 0) } else { (0, away.asleep) };
-        add(*tid, Load { blocked, idle, run_queue: away.waiting, ..Load::default() });
+        add(*tid, WorkerTime { blocked, idle, run_queue: away.waiting, ..WorkerTime::default() });
     }
     for sleep in scene.parts.iter().flat_map(|(_, partial)| partial.sleeps.items()) {
         if scene.is_apart(sleep) {
-            add(sleep.tid, Load { blocked: sleep.dur.saturating_neg(), idle: sleep.dur, ..Load::default() });
+            add(
+                sleep.tid,
+                WorkerTime { blocked: sleep.dur.saturating_neg(), idle: sleep.dur, ..WorkerTime::default() },
+            );
         }
     }
     for ((tid, _), run) in &scene.total.runs {
-        add(*tid, Load { cpu: run.weight, ..Load::default() });
+        add(*tid, WorkerTime { cpu: run.weight, ..WorkerTime::default() });
     }
     for ((tid, type_id), polls) in &scene.total.polls {
         if scene.names.kind_of_type(*type_id) != TaskKind::Worker {
-            add(*tid, Load { polls: polls.count, ..Load::default() });
+            add(*tid, WorkerTime { polls: polls.count, ..WorkerTime::default() });
         }
     }
 }
@@ -337,7 +340,7 @@ fn add_findings(scene: &Scene<'_>, findings: &[Finding], rollup: &mut Rollup) {
             _ => "count",
         };
         let name = |text: &hud_session::Text| Name::from(text.as_ref());
-        let found = Found {
+        let found = FindingKey {
             rule: finding.rule.name(),
             severity: if finding.severity == super::Status::Warning { "warning" } else { "caution" },
             unit,
@@ -346,14 +349,14 @@ fn add_findings(scene: &Scene<'_>, findings: &[Finding], rollup: &mut Rollup) {
         };
         let sum = rollup.findings.entry(found).or_default();
         // Findings of one rule and place, such as two workers in the same function, are one in a range.
-        sum.merge(&Sum { count: i64::from(sum.count == 0), total: 0, longest: row.value });
+        sum.merge(&Tally { count: i64::from(sum.count == 0), total: 0, longest: row.value });
     }
 }
 
-fn process(scene: &Scene<'_>) -> Process {
+fn process(scene: &Scene<'_>) -> Resources {
     let total = scene.total;
     let usages = || scene.parts.iter().flat_map(|(_, partial)| partial.usages.items());
-    Process {
+    Resources {
         user: total.process.user,
         sys: total.process.sys,
         others: total.process.others,

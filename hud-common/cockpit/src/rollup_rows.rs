@@ -14,7 +14,7 @@ use hud_session::{
 
 use super::{
     Cause, Counts, Histogram, Map, Merge, Name, Origin, Role, Rollup, TaskKind, Window,
-    rollup::{Culprit, OTHERS, OfType, Seat, other_place},
+    rollup::{CulpritKey, OTHERS, OfType, WorkerKey, other_place},
 };
 
 /// The length of a minute (ns).
@@ -207,7 +207,7 @@ impl Rows {
                 counts,
             });
         }
-        let others = |of: &Culprit| Culprit { place: other_place(), task_type: None, ..of.clone() };
+        let others = |of: &CulpritKey| CulpritKey { place: other_place(), task_type: None, ..of.clone() };
         for (of, sum) in heaviest(&sums.blocking, MOST_CULPRITS, |sum| sum.total, others) {
             self.blocking.push(RollupBlockingRow {
                 minute,
@@ -223,7 +223,7 @@ impl Rows {
                 longest: sum.longest,
             });
         }
-        let others = |of: &Seat| Seat { runtime: None, worker: None, ..*of };
+        let others = |of: &WorkerKey| WorkerKey { runtime: None, worker: None, ..*of };
         for (of, load) in heaviest(&sums.workers, MOST_WORKERS, |load| load.cpu, others) {
             self.workers.push(RollupWorkerRow {
                 minute,
@@ -241,7 +241,7 @@ impl Rows {
             &sums.findings,
             MOST_FINDINGS,
             |sum| sum.count,
-            |of| super::rollup::Found { code: None, task_type: None, ..of.clone() },
+            |of| super::rollup::FindingKey { code: None, task_type: None, ..of.clone() },
         ) {
             let (function, file, line) = match &of.code {
                 Some((function, file, line)) => (Some(text(function)), file.as_ref().map(text), *line),

@@ -60,12 +60,11 @@ impl View<'_> {
         self.judged(|_, _, findings| findings)
     }
 
-    /// The findings, and the rollup of the window. The partials must have been kept for rules and rollups
-    /// ([`Resolution::Rules`](super::Resolution::Rules)).
+    /// The findings, and the rollup of the window and of `ranges`, which end in it ([`Buckets::take_ranges`](super::Buckets::take_ranges)).
     #[cfg(feature = "session")]
-    pub fn rollup(self) -> (Vec<Finding>, super::Rollup) {
+    pub fn rollup(self, ranges: &Sums) -> (Vec<Finding>, super::Rollup) {
         self.judged(|scene, intervals, findings| {
-            let rollup = super::rollup::of(scene, intervals, &findings);
+            let rollup = super::rollup::of(scene, ranges, intervals, &findings);
             (findings, rollup)
         })
     }
@@ -106,7 +105,7 @@ impl Snapshot {
             super::blocking::sort(&mut intervals);
             workers = super::threads::workers(&scene);
         }
-        let piles = super::hotspots::piles(&mut scene);
+        let piles = super::hotspots::piles(&mut scene, &total.stacks);
         let of_code = || super::hotspots::of(&scene, &piles);
         let of_tasks = || {
             (

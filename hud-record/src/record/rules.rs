@@ -18,14 +18,12 @@ use std::{
 
 use arrow::array::RecordBatch;
 use hud_common::{
-    cockpit::{Bucket, Buckets, Ingest, Minutes, Mode, Query, Resolution, SessionFacts, View, Window},
+    cockpit::{Bucket, Buckets, Ingest, Minutes, Mode, Query, RANGE, Resolution, SessionFacts, View, Window},
     session::{Columns, CoverageColumns, CoverageRow, FindingColumns, FindingRow, STILL_ON, Table},
 };
 
 use crate::privilege;
 
-/// Buckets of a judged range: 5 s. Ranges begin at multiples of it.
-const RANGE: i64 = 50;
 /// Buckets of those that begin in the first five seconds: a program that is stuck already is to be reported soon.
 const FIRST: i64 = 15;
 /// Buckets after the end of a range in which `coverage` must reach it; then it is judged without.
@@ -243,6 +241,9 @@ impl Judge {
     }
 
     fn judge(&mut self, range: Window, rows: &mut Found) {
+        // The end of the session may lie within a range.
+        let is_last = range.to == self.newest() && range.to.0 % RANGE != 0;
+        let ranges = self.intake.buckets.take_ranges(if is_last { Bucket(i64::MAX) } else { range.to });
         if range.from >= self.skip_to {
             self.intake.buckets.settle(range.from, range.to);
             let query = Query { at: Some(range.end()), window: range.dur(), ..Query::default() };
@@ -258,7 +259,7 @@ impl Judge {
                 coverage_until: self.intake.coverage_until,
                 read_from: None,
             }
-            .rollup();
+            .rollup(&ranges);
             self.minutes.add(range, rollup);
             found.iter().for_each(|finding| rows.findings.push(finding.row(range, &query.thresholds)));
             rows.coverage.push(CoverageRow {
@@ -275,6 +276,8 @@ impl Judge {
     fn pass(&mut self, range: Window) {
         let next = self.range(range.to);
         let to = self.intake.buckets.to();
+        // Those of a range that was not judged.
+        drop(self.intake.buckets.take_ranges(range.to));
         self.intake.advance(next.from, to);
         self.intake.prune();
         self.next = Some(next);
