@@ -15,7 +15,7 @@ use hud_common::{
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    commands::{diff, export, findings, generated, info, maintenance, replay, sql, verify, views},
+    commands::{diff, export, findings, fleet, generated, info, maintenance, replay, rollup, sql, verify, views},
     error::{Error, Result},
     output::stdout::Stdout,
     query::view,
@@ -58,6 +58,9 @@ enum Command {
     Export(export::ExportArgs),
     Compact(maintenance::CompactArgs),
     Repair(maintenance::RepairArgs),
+    Rollup(rollup::RollupArgs),
+    Fleet(fleet::FleetArgs),
+    Upload(rollup::UploadArgs),
     /// Print a shell completion script
     #[command(after_help = "Example:\n  hud-analyze completions bash > hud-analyze.bash && . ./hud-analyze.bash")]
     Completions {
@@ -170,8 +173,18 @@ fn run(command: Command, output: Option<OutputFile>, out: &mut Stdout) -> Result
         Command::Diff(args) => runtime()?.block_on(diff::run(&args, out)),
         Command::Verify(args) => verify::run(&args, out),
         Command::Export(args) => runtime()?.block_on(export::run(&args, output, out)),
-        Command::Compact(args) => maintenance::compact(&args, out),
+        Command::Compact(args) => {
+            if let Some(store) = args.fleet_store()
+                && runtime()?.block_on(fleet::compact(store, out))?
+            {
+                return Ok(());
+            }
+            maintenance::compact(&args, out)
+        }
         Command::Repair(args) => maintenance::repair(&args, out),
+        Command::Rollup(args) => rollup::run(&args, out),
+        Command::Upload(args) => rollup::upload(&args, out),
+        Command::Fleet(args) => runtime()?.block_on(fleet::run(&args, out)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut self::command(), "hud-analyze", out);
             out.flush().map_err(Error::io("write the script"))

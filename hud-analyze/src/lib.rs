@@ -1,7 +1,7 @@
 //! Answers questions about a hud session by SQL.
 //!
 //! ```text
-//! cli ──▶ commands ──▶ output ──▶ query       sessions as a database: tables, views, planner rules
+//! cli ──▶ commands ──▶ fleet ──▶ output ──▶ query   sessions as a database: tables, views, planner rules
 //!            └──▶ replay ◀───────────┘ ──▶ source   sessions as files: locations, snapshots, segments
 //! ```
 //! Each view is a file of `queries/`, embedded unchanged. Its header lists parameters and columns with their units, by which
@@ -11,6 +11,7 @@
 mod cli;
 mod commands;
 pub mod error;
+mod fleet;
 pub mod human;
 mod output;
 mod progress;

@@ -8,7 +8,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-const PAGES: [&str; 5] = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/DEVELOPMENT.md", "docs/SQL.md"];
+const PAGES: [&str; 6] =
+    ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/DEVELOPMENT.md", "docs/FLEET.md", "docs/SQL.md"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

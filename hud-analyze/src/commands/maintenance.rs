@@ -28,12 +28,14 @@ use crate::{
 A compacted copy is written beside the session, compared with it, and then replaces it in one step: readers find a complete
 session at any time. This temporarily takes as much disk space as the session itself.
 
+Of a fleet store (docs/FLEET.md), the files of each day before today are merged into one per table and service.
+
 Examples:
   hud-analyze compact SESSION
   hud-analyze compact SESSION --output COPY
   hud-analyze compact ROOT/host=*/session=*")]
 pub(crate) struct CompactArgs {
-    /// Session folders
+    /// Session folders, or a fleet store
     #[arg(required = true, value_name = "SESSION")]
     sessions: Vec<PathBuf>,
     /// Write the result to a new folder and leave the session unchanged
@@ -62,6 +64,16 @@ pub(crate) struct RepairArgs {
     /// Write the result to a new folder and leave the session unchanged
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
+}
+
+impl CompactArgs {
+    /// The only folder, which may be a fleet store; `None` if there are several or an output.
+    pub(crate) fn fleet_store(&self) -> Option<&Path> {
+        match self.sessions.as_slice() {
+            [folder] if self.output.is_none() => Some(folder),
+            _ => None,
+        }
+    }
 }
 
 /// Merges the small segments of sessions.
@@ -100,7 +112,7 @@ pub(crate) fn repair(args: &RepairArgs, out: &mut Stdout) -> Result<()> {
 /// The path to rewrite a session at. It is accessed by path, so root, which this process is if it could not become the session's
 /// owner, accepts only paths that no other user can redirect.
 #[cfg(target_os = "linux")]
-fn safe_path(session: &Path) -> Result<PathBuf> {
+pub(crate) fn safe_path(session: &Path) -> Result<PathBuf> {
     if !rustix::process::geteuid().is_root() {
         return Ok(session.into());
     }
@@ -122,7 +134,7 @@ fn safe_path(session: &Path) -> Result<PathBuf> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn safe_path(session: &Path) -> Result<PathBuf> {
+pub(crate) fn safe_path(session: &Path) -> Result<PathBuf> {
     Ok(session.into())
 }
 

@@ -38,6 +38,25 @@ use crate::{
     query::catalog::Catalog,
 };
 
+/// What a query reads.
+pub(crate) trait Reads: Sync {
+    /// The cause of a failed query.
+    fn explain(&self, error: Error) -> Error;
+
+    /// Fails if a part of what was read disappeared or is damaged, so that rows may be missing.
+    fn confirm(&self) -> Result<()>;
+}
+
+impl Reads for Catalog {
+    fn explain(&self, error: Error) -> Error {
+        Catalog::explain(self, error)
+    }
+
+    fn confirm(&self) -> Result<()> {
+        Catalog::confirm(self)
+    }
+}
+
 /// A result's schema and its batches.
 pub(crate) struct Rows {
     pub(crate) schema: SchemaRef,
@@ -55,7 +74,7 @@ pub(crate) struct Written {
 /// Runs planned queries, one per session, and writes their rows to `out`. At most the shape's limit of rows is written; if
 /// that leaves out rows of a table for people, a note on stderr says so. Unless it is wide, such a table omits further columns.
 pub(crate) async fn write(
-    catalog: &Catalog,
+    catalog: &dyn Reads,
     frames: Vec<DataFrame>,
     format: Format,
     shape: Shape<'_>,
@@ -105,7 +124,7 @@ pub(crate) async fn write(
 
 /// Writes a result while it is computed.
 pub(crate) async fn write_rows(
-    catalog: &Catalog,
+    catalog: &dyn Reads,
     rows: Rows,
     format: Format,
     shape: &Shape<'_>,

@@ -11,6 +11,7 @@ mod cache;
 mod cold_window;
 mod findings;
 mod overview;
+mod rollup;
 mod segment_index;
 mod segment_reader;
 mod source;

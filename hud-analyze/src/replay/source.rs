@@ -260,7 +260,7 @@ impl Replay {
         Ok(has_news)
     }
 
-    fn last(&self) -> i64 {
+    pub(super) fn last(&self) -> i64 {
         self.newest.or(self.manifest.end).unwrap_or(self.manifest.start)
     }
 

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use hud_common::session::ReadAt;
-use object_store::{ObjectStore, path::Path};
+use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use tokio::runtime::Runtime;
 use url::Url;
 
@@ -69,6 +69,29 @@ impl Remote {
             .build()
             .map_err(Error::io("start the runtime"))?;
         Ok(Remote { store: store.into(), prefix, requests: Arc::new(Requests(Some(runtime))) })
+    }
+
+    /// The object of a name; `None` if there is none.
+    pub(crate) fn get(&self, name: &str) -> io::Result<Option<Bytes>> {
+        let (store, path) = (Arc::clone(&self.store), self.path(name));
+        match self.wait(async move { store.get(&path).await?.bytes().await }) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes an object: whole, or not at all. Failed requests are repeated with growing delays and jitter, for three minutes
+    /// at most.
+    pub(crate) fn put(&self, name: &str, bytes: Bytes) -> io::Result<()> {
+        let (store, path) = (Arc::clone(&self.store), self.path(name));
+        self.wait(async move { store.put(&path, bytes.into()).await }).map(drop)
+    }
+
+    fn path(&self, name: &str) -> Path {
+        // Names of a store are escaped already: `Path::join` would escape their `%` and `=` again.
+        let path = if self.prefix.as_ref().is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) };
+        Path::parse(&path).unwrap_or_else(|_| path.split('/').collect())
     }
 
     /// Blocks until the runtime has completed `response`.

@@ -95,6 +95,8 @@ impl Tallies {
             polls.count += 1;
             polls.dur = polls.dur.saturating_add(dur);
             polls.busy = polls.busy.saturating_add(busy);
+            polls.blocked = polls.blocked.saturating_add(row.blocked.max(0));
+            polls.run_queue = polls.run_queue.saturating_add(row.run_queue.max(0));
             polls.longest = polls.longest.max(dur);
             if let Some(delay) = row.delay() {
                 polls.delay = polls.delay.saturating_add(delay);
@@ -128,6 +130,9 @@ impl Tallies {
     }
 }
 
+/// Buckets of a range that the rules judge: 5 s. Ranges begin at multiples of it.
+pub const RANGE: i64 = 50;
+
 /// Time resolution at which window-only aggregates (tasks, distributions and stacks) are kept.
 #[derive(Clone, Debug, Default)]
 pub enum Resolution {
@@ -138,7 +143,8 @@ pub enum Resolution {
     Groups(i64, BTreeSet<i64>),
     /// Not kept.
     Nothing,
-    /// In each bucket, and only what the rules need: no durations and stacks, and of tasks only wakes, spawns and ends.
+    /// In each bucket, and only what the rules need: no durations and stacks, and of tasks only wakes, spawns and ends. What
+    /// rollups need beyond that is kept per range ([`Buckets::take_ranges`]).
     Rules,
 }
 
@@ -159,8 +165,8 @@ struct Place<'a> {
     bucket: Bucket,
     /// The window-only aggregates, if they are not in the partial; `None` if they are not kept.
     group: Option<Option<&'a mut Sums>>,
-    /// Only what the rules need is counted.
-    is_for_rules: bool,
+    /// Only what the rules need is counted in the partial; what rollups need beyond that is counted here.
+    range: Option<&'a mut Sums>,
     hints: &'a mut Hinted,
     tallies: &'a mut Tallies,
 }
@@ -215,7 +221,8 @@ impl Place<'_> {
     fn polls(&mut self, rows: &[PollRow]) {
         count(&mut self.partial.sums, Stream::Polls, rows.len());
         self.tallies.add(self.hints, self.bucket, rows);
-        if let Some(sums) = summed(self.partial, &mut self.group).filter(|_| !self.is_for_rules) {
+        let durations = self.range.as_deref_mut().or_else(|| summed(self.partial, &mut self.group));
+        if let Some(sums) = durations {
             for row in rows {
                 let (id, number) = (row.type_id, number_of(row.type_id));
                 self.hints.durations.of(&mut sums.durations, id, number).record(row.dur.max(0));
@@ -227,7 +234,7 @@ impl Place<'_> {
                 self.hints.delays.of(&mut sums.delays, id, number).record(delay);
             }
         }
-        if !self.is_for_rules {
+        if self.range.is_none() {
             self.tasks(
                 rows,
                 |row| (row.task, row.ts, row.end()),
@@ -314,6 +321,8 @@ pub struct Buckets {
     resolution: Resolution,
     /// Aggregates by group.
     groups: BTreeMap<i64, Sums>,
+    /// What only rollups need, by number of the range.
+    ranges: BTreeMap<i64, Sums>,
 }
 
 impl Buckets {
@@ -332,6 +341,19 @@ impl Buckets {
     pub fn take_groups(&mut self) -> Option<BTreeMap<i64, Sums>> {
         let groups = std::mem::take(&mut self.groups);
         groups.values().all(|sums| sums.tasks.len() <= TASKS_PER_BUCKET).then_some(groups)
+    }
+
+    /// The distributions, stacks and off-CPU times by end of the ranges that end at `until` or before, which only rollups need.
+    /// They are per range, as they would take most of the memory and a part of the time if they were kept per bucket.
+    pub fn take_ranges(&mut self, until: Bucket) -> Sums {
+        let mut all = Sums::default();
+        while let Some(first) = self.ranges.first_entry() {
+            if first.key().saturating_add(1).saturating_mul(RANGE) > until.0 {
+                break;
+            }
+            all.merge(&first.remove());
+        }
+        all
     }
 
     /// Moves the range. Buckets before `from` are discarded.
@@ -384,7 +406,7 @@ impl Buckets {
 
     /// Number of entries, as a measure of memory.
     pub fn len(&self) -> usize {
-        self.partials.values().map(Partial::len).sum()
+        self.partials.values().map(Partial::len).chain(self.ranges.values().map(Sums::len)).sum()
     }
 
     /// Whether there is none.
@@ -414,8 +436,9 @@ impl Buckets {
             partial.sums.polls.reserve(like);
             partial
         });
-        let is_for_rules = matches!(self.resolution, Resolution::Rules);
-        Some(Place { partial, bucket, group, is_for_rules, hints: &mut self.hints, tallies: &mut self.tallies })
+        let range = matches!(self.resolution, Resolution::Rules)
+            .then(|| self.ranges.entry(bucket.0.div_euclid(RANGE)).or_default());
+        Some(Place { partial, bucket, group, range, hints: &mut self.hints, tallies: &mut self.tallies })
     }
 
     /// The buckets that `[ts, end)` touches, and the sums of each; an empty range touches the bucket of its instant.
@@ -506,9 +529,14 @@ impl Buckets {
             let sums = &mut place.partial.sums;
             count(sums, Stream::OffCpu, 1);
             sums.seen.entry(row.tid).or_default().returned.add(end);
+            if let Some(range) = &mut place.range {
+                let away = range.away_by_end.entry((row.tid, row.task)).or_default();
+                away.asleep = away.asleep.saturating_add(ready.saturating_sub(row.ts));
+                away.waiting = away.waiting.saturating_add(end.saturating_sub(ready));
+            }
             if let Some(id) = row.task {
                 let asleep = ready.saturating_sub(row.ts);
-                if !place.is_for_rules {
+                if place.range.is_none() {
                     place.task(id, row.ts, end, |task| task.blocked = task.blocked.saturating_add(asleep));
                 }
                 if asleep >= INTERVAL_MIN && matches!(row.state, b'S' | b'D') {
@@ -560,13 +588,14 @@ impl Buckets {
         let seen = sums.seen.entry(row.tid).or_default();
         seen.first.add(row.ts);
         seen.last.add(row.ts);
-        if let Some(sums) = summed(place.partial, &mut place.group).filter(|_| !place.is_for_rules) {
+        let stacks = place.range.as_deref_mut().or_else(|| summed(place.partial, &mut place.group));
+        if let Some(sums) = stacks {
             let stack = sums.stacks.entry((row.stack, row.task)).or_default();
             stack.samples += 1;
             stack.weight = stack.weight.saturating_add(weight);
         }
         if let Some(id) = row.task {
-            if !place.is_for_rules {
+            if place.range.is_none() {
                 place.task(id, row.ts, row.ts, |task| task.cpu = task.cpu.saturating_add(weight));
             }
             place.partial.marks.push(Mark { ts: row.ts, tid: row.tid, task: id, stack: row.stack, weight });
@@ -613,7 +642,7 @@ impl Buckets {
         let Some(mut place) = self.at(ts) else { return };
         if let Some(stream) = of {
             count(&mut place.partial.sums, stream, 1);
-        } else if place.is_for_rules {
+        } else if place.range.is_some() {
             return;
         }
         place.task(id, ts, ts, then);

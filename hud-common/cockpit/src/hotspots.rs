@@ -3,7 +3,7 @@
 use core::cmp::Reverse;
 
 use super::{
-    Flame, FlameKind, FlameNode, Hotspot, Hotspots, MOST_FLAMES, MOST_ROWS, Map, Name, Origin, Place, StackId,
+    Flame, FlameKind, FlameNode, Hotspot, Hotspots, MOST_FLAMES, MOST_ROWS, Map, Name, Origin, Place, StackId, TaskId,
     TaskKind, TypeHotspot, TypeId, Weight,
     code::{Code, PlaceNo, SpotNo},
     scene::Scene,
@@ -11,10 +11,10 @@ use super::{
 
 /// Samples of one stack in one type of task.
 pub(super) struct Pile {
-    stack: Option<StackId>,
-    type_id: Option<TypeId>,
-    weight: Weight,
-    blamed: PlaceNo,
+    pub(super) stack: Option<StackId>,
+    pub(super) type_id: Option<TypeId>,
+    pub(super) weight: Weight,
+    pub(super) blamed: PlaceNo,
 }
 
 pub(super) fn of(scene: &Scene<'_>, piles: &[Pile]) -> (Hotspots, Flame) {
@@ -39,10 +39,10 @@ pub(super) fn of(scene: &Scene<'_>, piles: &[Pile]) -> (Hotspots, Flame) {
     (hotspots, flame)
 }
 
-/// The window's samples by stack and type of task, each with the place to which it is attributed.
-pub(super) fn piles(scene: &mut Scene<'_>) -> Vec<Pile> {
+/// Samples by stack and type of task, each with the place to which it is attributed.
+pub(super) fn piles(scene: &mut Scene<'_>, stacks: &Map<(Option<StackId>, Option<TaskId>), Weight>) -> Vec<Pile> {
     let mut counted: Map<(Option<StackId>, Option<TypeId>), Weight> = Map::default();
-    for ((stack, task), weight) in &scene.total.stacks {
+    for ((stack, task), weight) in stacks {
         // A worker's own loop is not a task.
         let type_id = task.and_then(|task| scene.names.type_of.get(&task)).copied();
         let type_id = type_id.filter(|id| scene.names.types.get(id).is_some_and(|t| t.kind != TaskKind::Worker));

@@ -38,6 +38,10 @@ mod names;
 mod observed;
 mod partial;
 mod progress;
+#[cfg(feature = "session")]
+mod rollup;
+#[cfg(feature = "session")]
+mod rollup_rows;
 mod rule;
 mod rules;
 mod scene;
@@ -66,7 +70,7 @@ use hud_files::clean;
 use hud_session as session;
 use hud_wire as wire;
 
-pub use aggregate::{Buckets, OffCpuRow, PollRow, Resolution, SampleRow};
+pub use aggregate::{Buckets, OffCpuRow, PollRow, RANGE, Resolution, SampleRow};
 pub use dial::{Dial, Dials};
 pub use entities::{FlameKind, Frame, Origin, Place, Role, SpawnedBy, TaskKind, TaskRef, TaskType, Thread, TypeRef};
 pub use histogram::{Counts, Distribution, Histogram};
@@ -79,6 +83,10 @@ pub use lane_columns::LaneColumn;
 pub use merge::*;
 pub use names::Names;
 pub use partial::*;
+#[cfg(feature = "session")]
+pub use rollup::Rollup;
+#[cfg(feature = "session")]
+pub use rollup_rows::{MINUTE, Minutes};
 pub use rule::Rule;
 pub use sliding_window::Totals;
 pub use snapshot::*;

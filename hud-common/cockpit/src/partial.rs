@@ -69,6 +69,8 @@ pub struct Sums {
     pub tasks_left_out: i64,
     /// `off_cpu`, clipped, by `tid` and `task_id`.
     pub away: Map<(Tid, Option<TaskId>), Away>,
+    /// `off_cpu` by end, not clipped, by `tid` and `task_id`; kept for rollups only.
+    pub away_by_end: Map<(Tid, Option<TaskId>), Away>,
     /// Observations of threads: `off_cpu` and `polls` clipped, `samples` by `ts`, by `tid`.
     pub seen: Map<Tid, Seen>,
     /// Samples by `ts`, by `tid` and `task_id`.
@@ -99,6 +101,10 @@ pub struct PollSums {
     pub dur: i64,
     /// The sum of `dur - blocked - run_queue` of each (not less than 0 each).
     pub busy: i64,
+    /// The sum of `blocked` (not less than 0 each).
+    pub blocked: i64,
+    /// The sum of `run_queue` (not less than 0 each).
+    pub run_queue: i64,
     /// The greatest `dur`.
     pub longest: i64,
     /// The sum of `wake_delay` (not less than 0 each), without nulls.
@@ -328,7 +334,7 @@ macro_rules! merge {
     )+ };
 }
 merge! {
-    PollSums { sum: [count, dur, busy, delay], max: [longest, delay_longest], each: [] }
+    PollSums { sum: [count, dur, busy, blocked, run_queue, delay], max: [longest, delay_longest], each: [] }
     Away { sum: [asleep, waiting], max: [], each: [] }
     Seen { sum: [], max: [], each: [first, last, poll_end, returned, slept] }
     Run { sum: [samples, weight], max: [], each: [first, last] }
@@ -397,6 +403,7 @@ impl Sums {
         self.tasks_left_out.merge(&other.tasks_left_out);
         self.runs.merge(&other.runs);
         self.short.merge(&other.short);
+        self.away_by_end.merge(&other.away_by_end);
         self.stacks.merge(&other.stacks);
         for (rows, others) in self.rows.iter_mut().zip(&other.rows) {
             rows.merge(others);
@@ -440,6 +447,7 @@ impl Sums {
             + counts(&self.delays)
             + self.tasks.len()
             + self.away.len()
+            + self.away_by_end.len()
             + self.seen.len()
             + self.runs.len()
             + self.short.len()

@@ -7,7 +7,7 @@ use hud_wire::Stream;
 
 use super::{
     Bucket, INTERVAL_MIN, Lane, Load, MOST_SPANS_PER_LANE, Map, Merge as _, Now, Partial, Pool, Role, Runtime,
-    RuntimeId, Span, SpanKind, Step, TaskKind, Tid, Timeline, TypeId, Worker, Workers,
+    RuntimeId, Sleep, Span, SpanKind, Step, TaskId, TaskKind, Tid, Timeline, TypeId, Worker, Workers,
     index_cache::{IndexCache, number_of, number_of_thread},
     partial::clipped,
     scene::{Polled, Scene, Seat, observed},
@@ -24,13 +24,7 @@ pub(super) fn seats(scene: &Scene<'_>) -> BTreeMap<Tid, Seat> {
     }
     for (bucket, partial) in &scene.parts {
         for ((tid, task), away) in &partial.sums.away {
-            // Inside only its own loop, a worker is outside a task; a task of unknown type may be its loop.
-            let kind = task.map(|task| scene.names.type_of.get(&task).and_then(|id| scene.names.types.get(id)));
-            let in_task = match kind {
-                None => false,
-                Some(None) => !scene.names.was_worker(*tid),
-                Some(Some(of)) => of.kind != TaskKind::Worker,
-            };
+            let in_task = scene.is_in_task(*tid, *task);
             let (asleep, idle) = if in_task { (away.asleep, 0) } else { (0, away.asleep) };
             let all = seats.entry(*tid).or_default().away.entry(*bucket).or_default();
             all.0 = all.0.saturating_add(asleep);
@@ -38,14 +32,8 @@ pub(super) fn seats(scene: &Scene<'_>) -> BTreeMap<Tid, Seat> {
             all.2 = all.2.saturating_add(idle);
         }
     }
-    // A thread inside `block_in_place` does not hold its worker: another thread has it.
     for sleep in scene.parts.iter().flat_map(|(_, partial)| partial.sleeps.items()) {
-        let end = sleep.ts.saturating_add(sleep.away).min(scene.window.end().saturating_sub(1));
-        let is_apart = scene.is_in_place(sleep.stack) || scene.names.is_handed(sleep.tid, end);
-        // On a worker's thread, a sleep in a task of unknown type is idle time already.
-        let task_type = scene.names.type_of.get(&sleep.task).and_then(|id| scene.names.types.get(id));
-        let is_task = task_type.is_some_and(|t| t.kind == TaskKind::Task);
-        if !is_apart || scene.role(sleep.tid) != Role::Worker || !is_task {
+        if !scene.is_apart(sleep) {
             continue;
         }
         let until = sleep.ts.saturating_add(sleep.dur);
@@ -71,6 +59,28 @@ pub(super) fn seats(scene: &Scene<'_>) -> BTreeMap<Tid, Seat> {
         seat.sampled = seat.sampled.max(run.last.0.map(|ts| (ts, task)));
     }
     seats
+}
+
+impl Scene<'_> {
+    /// Whether a thread's sleep was inside a task. Inside only its own loop, a worker is outside a task; a task of unknown type
+    /// may be its loop.
+    pub(super) fn is_in_task(&self, tid: Tid, task: Option<TaskId>) -> bool {
+        match task.map(|task| self.names.type_of.get(&task).and_then(|id| self.names.types.get(id))) {
+            None => false,
+            Some(None) => !self.names.was_worker(tid),
+            Some(Some(of)) => of.kind != TaskKind::Worker,
+        }
+    }
+
+    /// Whether a sleep of a worker's thread was inside `block_in_place`: another thread had its worker then.
+    pub(super) fn is_apart(&self, sleep: &Sleep) -> bool {
+        let end = sleep.ts.saturating_add(sleep.away).min(self.window.end().saturating_sub(1));
+        let is_apart = self.is_in_place(sleep.stack) || self.names.is_handed(sleep.tid, end);
+        // On a worker's thread, a sleep in a task of unknown type is idle time already.
+        let task_type = self.names.type_of.get(&sleep.task).and_then(|id| self.names.types.get(id));
+        let is_task = task_type.is_some_and(|t| t.kind == TaskKind::Task);
+        is_apart && self.role(sleep.tid) == Role::Worker && is_task
+    }
 }
 
 fn worker(scene: &Scene<'_>, tid: Tid, seat: Option<&Seat>) -> Worker {

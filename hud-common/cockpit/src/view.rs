@@ -57,6 +57,20 @@ fn both<A, B: Send>(a: impl FnOnce() -> A, b: impl FnOnce() -> B + Send) -> (A, 
 impl View<'_> {
     /// Only the findings: the same that a snapshot has, for a small part of its cost.
     pub fn findings(self) -> Vec<Finding> {
+        self.judged(|_, _, findings| findings)
+    }
+
+    /// The findings, and the rollup of the window and of `ranges`, which end in it ([`Buckets::take_ranges`](super::Buckets::take_ranges)).
+    #[cfg(feature = "session")]
+    pub fn rollup(self, ranges: &Sums) -> (Vec<Finding>, super::Rollup) {
+        self.judged(|scene, intervals, findings| {
+            let rollup = super::rollup::of(scene, ranges, intervals, &findings);
+            (findings, rollup)
+        })
+    }
+
+    /// Evaluates the rules, and passes what they need on.
+    fn judged<T>(self, then: impl FnOnce(&mut Scene<'_>, &[super::blocking::Held], Vec<Finding>) -> T) -> T {
         let (session, told, read_from) = (self.session.clone(), self.coverage_until, self.read_from);
         let is_live = matches!(self.mode, Mode::Live { .. });
         let mut merged = Sums::default();
@@ -64,7 +78,8 @@ impl View<'_> {
         let coverage = coverage(&scene, (&session, is_live), told, read_from);
         let intervals = super::blocking::intervals(&mut scene);
         let workers = super::threads::workers(&scene);
-        super::rules::findings(&mut scene, &intervals, &workers, &coverage)
+        let findings = super::rules::findings(&mut scene, &intervals, &workers, &coverage);
+        then(&mut scene, &intervals, findings)
     }
 }
 
@@ -90,7 +105,7 @@ impl Snapshot {
             super::blocking::sort(&mut intervals);
             workers = super::threads::workers(&scene);
         }
-        let piles = super::hotspots::piles(&mut scene);
+        let piles = super::hotspots::piles(&mut scene, &total.stacks);
         let of_code = || super::hotspots::of(&scene, &piles);
         let of_tasks = || {
             (

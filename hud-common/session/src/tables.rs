@@ -520,9 +520,207 @@ tables! {
         /// CLOCK_REALTIME (ns since the Unix epoch).
         real: i64,
     }
+
+    /// CPU time of a minute by function. Like all rollups it is by names instead of ids, and adds up over minutes, sessions and hosts. Of more than 256 rows in a minute, the rest is one row with the function `<others>`.
+    RollupCpu = "rollup_cpu" by minute, RollupCpuRow, RollupCpuColumns {
+        /// Start of the minute in which the events ended (ns since the Unix epoch).
+        minute: i64,
+        /// Function, attributed as in the view `hotspots`.
+        function: Text,
+        /// Its source file.
+        file: Option<Text>,
+        /// Line in it.
+        line: Option<i32>,
+        /// Origin of the code, as in `frames`: `own`, `dependency`, `tokio`, `std`, `system`; null if uncertain.
+        origin: Option<Text>,
+        /// Type of the task; null outside a task, or if unknown.
+        task_type: Option<Text>,
+        /// `task` or `blocking` (work of the blocking pool); null outside a task, or if unknown.
+        kind: Option<Text>,
+        /// CPU time attributed to it: the weight of its samples (ns).
+        own: i64,
+        /// CPU time of samples with the function anywhere on the stack (ns), each counted once, at the line of the function's frame next to the leaf. Complete for functions of origin `own`; for others it counts only while samples are attributed to them.
+        total: i64,
+        /// Number of samples attributed to it.
+        samples: i64,
+    }
+
+    /// CPU time of a minute by stack: the 20 heaviest stacks, and the rest in one row without a stack.
+    RollupStacks = "rollup_stacks" by minute, RollupStackRow, RollupStackColumns {
+        /// Start of the minute in which the events ended (ns since the Unix epoch).
+        minute: i64,
+        /// 64-bit FNV-1a hash of `folded`; null for the rest.
+        stack_hash: Option<i64>,
+        /// Functions from the outermost to the leaf, separated by semicolons; null for the rest.
+        folded: Option<Text>,
+        /// Type of the task; null outside a task, or if unknown.
+        task_type: Option<Text>,
+        /// Number of samples.
+        samples: i64,
+        /// CPU time: the weight of the samples (ns).
+        weight: i64,
+    }
+
+    /// Polls of a minute by type of task, without workers' own loops. Of more than 64 types, the rest is one row of the type `<others>`.
+    RollupPolls = "rollup_polls" by minute, RollupPollRow, RollupPollColumns {
+        /// Start of the minute in which the events ended (ns since the Unix epoch).
+        minute: i64,
+        /// Type of the task; null outside a task, or if unknown.
+        task_type: Option<Text>,
+        /// `task` or `blocking` (work of the blocking pool); null outside a task, or if unknown.
+        kind: Option<Text>,
+        /// Number of polls.
+        count: i64,
+        /// Sum of their durations (ns).
+        total: i64,
+        /// Part of `total` in which the thread was computing (ns).
+        busy: i64,
+        /// Part of `total` in which it was asleep (ns).
+        blocked: i64,
+        /// Part of `total` in which it was runnable without a CPU (ns).
+        run_queue: i64,
+        /// The longest duration (ns).
+        longest: i64,
+        /// Slots of a log-linear histogram that have a count, in order. Slot `s` holds durations from `s` ns if `s < 16`, else from `(16 + s % 16) << (s / 16 - 1)` ns; the next slot begins a sixteenth of an octave later.
+        slots: Vec<i64>,
+        /// The counts of these slots. Histograms are merged by adding the counts of equal slots.
+        counts: Vec<i64>,
+    }
+
+    /// Wake-to-poll latencies of a minute by type of task, of polls with a recorded wake. Of more than 64 types, the rest is one row of the type `<others>`.
+    RollupWake = "rollup_wake" by minute, RollupWakeRow, RollupWakeColumns {
+        /// Start of the minute in which the events ended (ns since the Unix epoch).
+        minute: i64,
+        /// Type of the task; null outside a task, or if unknown.
+        task_type: Option<Text>,
+        /// Number of polls.
+        count: i64,
+        /// Sum of their latencies (ns).
+        total: i64,
+        /// The longest latency (ns).
+        longest: i64,
+        /// Slots of a log-linear histogram that have a count, in order. Slot `s` holds durations from `s` ns if `s < 16`, else from `(16 + s % 16) << (s / 16 - 1)` ns; the next slot begins a sixteenth of an octave later.
+        slots: Vec<i64>,
+        /// The counts of these slots. Histograms are merged by adding the counts of equal slots.
+        counts: Vec<i64>,
+    }
+
+    /// Blocked and busy time of a minute inside polls that held workers, by culprit. Of more than 128 culprits, the rest of each cause is one row with the function `<others>`.
+    RollupBlocking = "rollup_blocking" by minute, RollupBlockingRow, RollupBlockingColumns {
+        /// Start of the minute in which the events ended (ns since the Unix epoch).
+        minute: i64,
+        /// `blocked` (asleep for at least 1 ms), `cpu` (computing for at least 10 ms) or `short sleeps` (each shorter than 1 ms).
+        cause: Text,
+        /// Function, attributed as in the view `blocking`.
+        function: Text,
+        /// Its source file.
+        file: Option<Text>,
+        /// Line in it.
+        line: Option<i32>,
+        /// Origin of the code, as in `frames`: `own`, `dependency`, `tokio`, `std`, `system`; null if uncertain.
+        origin: Option<Text>,
+        /// Type of the task; null outside a task, or if unknown.
+        task_type: Option<Text>,
+        /// Whether durations are estimates.
+        estimated: bool,
+        /// Number of intervals.
+        count: i64,
+        /// Sum of their durations (ns).
+        total: i64,
+        /// The longest (ns).
+        longest: i64,
+    }
+
+    /// Time of a minute by worker, and of the blocking pool's threads together. Off-CPU intervals count in the minute in which they end.
+    RollupWorkers = "rollup_workers" by minute, RollupWorkerRow, RollupWorkerColumns {
+        /// Start of the minute in which the events ended (ns since the Unix epoch).
+        minute: i64,
+        /// `worker`, or `blocking` (threads of tokio's pool).
+        role: Text,
+        /// Runtime of the worker; null if unknown.
+        runtime_id: Option<i64>,
+        /// Number of the worker in that runtime; null if unknown, and for the pool.
+        worker: Option<i32>,
+        /// CPU time by samples (ns).
+        cpu: i64,
+        /// Time asleep inside a task (ns).
+        blocked: i64,
+        /// Time runnable without a CPU (ns).
+        run_queue: i64,
+        /// Time asleep outside a task (ns).
+        idle: i64,
+        /// Number of polls of tasks.
+        polls: i64,
+    }
+
+    /// Findings of a minute, by rule and code.
+    RollupFindings = "rollup_findings" by minute, RollupFindingRow, RollupFindingColumns {
+        /// Start of the minute in which the events ended (ns since the Unix epoch).
+        minute: i64,
+        /// Name of the rule, as in `findings`.
+        rule: Text,
+        /// `warning` or `caution`.
+        severity: Text,
+        /// Function to which the problem is attributed; null if it is attributed to none.
+        function: Option<Text>,
+        /// Its source file.
+        file: Option<Text>,
+        /// Line in it.
+        line: Option<i32>,
+        /// Type of the task; null outside a task, or if unknown.
+        task_type: Option<Text>,
+        /// Unit of `worst`: `ns`, `thousandths` or `count`.
+        unit: Text,
+        /// Number of judged time ranges of 5 s that had the finding.
+        ranges: i64,
+        /// The greatest figure that was compared with the threshold, in `unit`.
+        worst: i64,
+    }
+
+    /// Resources of a minute, and how much of the minute the rollups cover. A minute without this row has no rollups.
+    RollupProcess = "rollup_process" by minute, RollupProcessRow, RollupProcessColumns {
+        /// Start of the minute in which the events ended (ns since the Unix epoch).
+        minute: i64,
+        /// Part of the minute of which the events are in the rollups (ns).
+        observed: i64,
+        /// CPU time of the target in user space (ns).
+        cpu_user: i64,
+        /// CPU time of the target in the kernel (ns).
+        cpu_sys: i64,
+        /// CPU time of everything else on the machine (ns); 0 if unknown.
+        cpu_others: i64,
+        /// Time in which CPU limits kept the target's threads from running (ns); 0 if unknown.
+        throttled: i64,
+        /// The greatest resident memory (bytes); null if not recorded.
+        rss: Option<i64>,
+        /// The greatest number of threads; null if not recorded.
+        threads: Option<i32>,
+        /// The greatest number of open file descriptors; null if not recorded.
+        fds: Option<i32>,
+        /// CPU time of the recorder (ns).
+        recorder_cpu: i64,
+        /// Run time of the kernel programs (ns); 0 if the kernel does not measure it.
+        probe_ns: i64,
+        /// Number of events that the recorder read.
+        events: i64,
+        /// Number of lost events.
+        lost: i64,
+    }
 }
 
 impl Table {
+    /// Tables of sums per minute, by names instead of ids.
+    pub const ROLLUPS: [Table; 8] = [
+        Table::RollupCpu,
+        Table::RollupStacks,
+        Table::RollupPolls,
+        Table::RollupWake,
+        Table::RollupBlocking,
+        Table::RollupWorkers,
+        Table::RollupFindings,
+        Table::RollupProcess,
+    ];
+
     /// The table's description as a section of docs/SCHEMA.md.
     pub fn markdown(self) -> String {
         let mut out = format!(

@@ -3,7 +3,7 @@
 //! A thread of its own counts batches into the cockpit's partials, so that neither its time nor a fault in it touches the
 //! recording. It writes nothing: the writer takes its rows. A range of [`RANGE`] buckets, fewer at first, is judged once
 //! `coverage` reaches its end, which takes up to 10 s, as until then it is not known which streams were on. A range of
-//! which batches were lost on the way here is not judged.
+//! which batches were lost on the way here is not judged. The same partials give the rows of the rollups, a minute at a time.
 
 use std::{
     collections::VecDeque,
@@ -18,14 +18,12 @@ use std::{
 
 use arrow::array::RecordBatch;
 use hud_common::{
-    cockpit::{Bucket, Buckets, Ingest, Mode, Query, Resolution, SessionFacts, View, Window},
+    cockpit::{Bucket, Buckets, Ingest, Minutes, Mode, Query, RANGE, Resolution, SessionFacts, View, Window},
     session::{Columns, CoverageColumns, CoverageRow, FindingColumns, FindingRow, STILL_ON, Table},
 };
 
 use crate::privilege;
 
-/// Buckets of a judged range: 5 s. Ranges begin at multiples of it.
-const RANGE: i64 = 50;
 /// Buckets of those that begin in the first five seconds: a program that is stuck already is to be reported soon.
 const FIRST: i64 = 15;
 /// Buckets after the end of a range in which `coverage` must reach it; then it is judged without.
@@ -41,8 +39,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Tables with names, without which findings would have none: they are sent again if there is no room.
 const NAMES: [Table; 5] = [Table::TaskTypes, Table::Threads, Table::Stacks, Table::Frames, Table::Modules];
-/// Tables of events that the rules need.
-const EVENTS: [Table; 11] = [
+/// Tables of events that rules and rollups need.
+const EVENTS: [Table; 13] = [
     Table::Polls,
     Table::OffCpu,
     Table::Samples,
@@ -54,6 +52,9 @@ const EVENTS: [Table; 11] = [
     Table::TaskStates,
     Table::Process,
     Table::Coverage,
+    // For rollups only.
+    Table::Drops,
+    Table::Overhead,
 ];
 
 /// Batches that were written together, and when (ns since the epoch).
@@ -64,6 +65,7 @@ type Message = (i64, Vec<(Table, RecordBatch)>);
 struct Found {
     findings: Vec<FindingRow>,
     coverage: Vec<CoverageRow>,
+    rollups: Vec<(Table, RecordBatch)>,
 }
 
 /// The way to the thread that judges.
@@ -125,7 +127,7 @@ fn take(found: &Mutex<Found>) -> Vec<(Table, RecordBatch)> {
     // Rows are whole after each step.
     let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
     let rows = [batch::<FindingColumns>(found.findings), batch::<CoverageColumns>(found.coverage)];
-    rows.into_iter().filter(|(_, batch)| batch.num_rows() > 0).collect()
+    rows.into_iter().filter(|(_, batch)| batch.num_rows() > 0).chain(found.rollups).collect()
 }
 
 fn batch<C: Columns>(rows: impl IntoIterator<Item = C::Row>) -> (Table, RecordBatch) {
@@ -139,6 +141,7 @@ fn run(mut judge: Judge, incoming: &Receiver<Message>, has_lost: &AtomicBool, fo
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         found.findings.extend(rows.findings);
         found.coverage.extend(rows.coverage);
+        found.rollups.extend(rows.rollups);
     };
     loop {
         match incoming.recv_timeout(LOOK_EVERY) {
@@ -157,6 +160,8 @@ fn run(mut judge: Judge, incoming: &Receiver<Message>, has_lost: &AtomicBool, fo
 /// The partials of the ranges that are not judged yet.
 struct Judge {
     intake: Ingest,
+    /// The rollups of judged ranges.
+    minutes: Minutes,
     /// The range that is judged next; `None` before the first event.
     next: Option<Window>,
     /// Where the first one began.
@@ -167,7 +172,13 @@ struct Judge {
 
 impl Judge {
     fn new() -> Self {
-        Judge { intake: Ingest::new(Bucket(0), Bucket(0)), next: None, began: Bucket(0), skip_to: Bucket(i64::MIN) }
+        Judge {
+            intake: Ingest::new(Bucket(0), Bucket(0)),
+            minutes: Minutes::default(),
+            next: None,
+            began: Bucket(0),
+            skip_to: Bucket(i64::MIN),
+        }
     }
 
     fn add(&mut self, now: i64, batches: &[(Table, RecordBatch)]) {
@@ -210,6 +221,7 @@ impl Judge {
             tracing::debug!("the rules are not evaluated from {} to {}: too many tasks", range.start(), range.end());
             self.pass(range);
         }
+        rows.rollups = self.minutes.take();
         rows
     }
 
@@ -223,14 +235,19 @@ impl Judge {
             }
             self.judge(Window { to, ..range }, &mut rows);
         }
+        self.minutes.close();
+        rows.rollups.extend(self.minutes.take());
         rows
     }
 
     fn judge(&mut self, range: Window, rows: &mut Found) {
+        // The end of the session may lie within a range.
+        let is_last = range.to == self.newest() && range.to.0 % RANGE != 0;
+        let ranges = self.intake.buckets.take_ranges(if is_last { Bucket(i64::MAX) } else { range.to });
         if range.from >= self.skip_to {
             self.intake.buckets.settle(range.from, range.to);
             let query = Query { at: Some(range.end()), window: range.dur(), ..Query::default() };
-            let found = View {
+            let (found, rollup) = View {
                 query: &query,
                 at: range.end(),
                 partials: self.intake.buckets.partials(),
@@ -242,7 +259,8 @@ impl Judge {
                 coverage_until: self.intake.coverage_until,
                 read_from: None,
             }
-            .findings();
+            .rollup(&ranges);
+            self.minutes.add(range, rollup);
             found.iter().for_each(|finding| rows.findings.push(finding.row(range, &query.thresholds)));
             rows.coverage.push(CoverageRow {
                 ts: range.start(),
@@ -258,6 +276,8 @@ impl Judge {
     fn pass(&mut self, range: Window) {
         let next = self.range(range.to);
         let to = self.intake.buckets.to();
+        // Those of a range that was not judged.
+        drop(self.intake.buckets.take_ranges(range.to));
         self.intake.advance(next.from, to);
         self.intake.prune();
         self.next = Some(next);
@@ -447,7 +467,15 @@ mod tests {
         rules.send(T0 + SECOND, vec![batch::<PollColumns>(polls)]);
         let rows = rules.finish();
         let tables: Vec<_> = rows.iter().map(|(table, batch)| (*table, batch.num_rows())).collect();
-        assert_eq!(tables, [(Table::Findings, 1), (Table::Coverage, 1)]);
+        let rollups = [
+            Table::RollupPolls,
+            Table::RollupBlocking,
+            Table::RollupWorkers,
+            Table::RollupFindings,
+            Table::RollupProcess,
+        ];
+        let expected: Vec<_> = [Table::Findings, Table::Coverage].into_iter().chain(rollups).map(|t| (t, 1)).collect();
+        assert_eq!(tables, expected);
     }
 
     /// While nobody reads, events are lost and names wait.
