@@ -232,6 +232,18 @@ fn the_deadlock_is_a_finding(recording: &Recording, session: &Path, (one, other)
         "{said}"
     );
     assert!(said.ends_with(&format!(" waits for {one}")) && deadlocks[0]["snapshots"].as_i64() >= Some(2), "{said}");
+    // It waits there from the first snapshot to the last one.
+    let flame = support::analyze(&["await-flame", "--task", &one.to_string()], session);
+    let [stack] = &flame.as_array().unwrap()[..] else { panic!("{flame:#}") };
+    assert_eq!(
+        (stack["task_type"].as_str(), stack["tasks"].as_i64()),
+        (Some("zoo::transfer_ab"), Some(1)),
+        "{stack:#}"
+    );
+    let named = stack["stack"].as_str().unwrap();
+    assert!(named.starts_with("zoo::transfer_ab;") && named.ends_with("batch_semaphore::Acquire"), "{stack:#}");
+    let taken = snapshots(recording);
+    assert_eq!(stack["weight"].as_i64(), Some(taken.last().unwrap().0 - taken[0].0), "{stack:#}");
     let places = support::analyze(&["suspended"], session);
     let place = places.as_array().unwrap().iter().find(|p| p["function"] == "zoo::transfer_ab").unwrap();
     assert_eq!((place["tasks"].as_i64(), place["deadlocked"].as_i64()), (Some(1), Some(1)), "{place:#}");
