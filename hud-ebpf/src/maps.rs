@@ -47,6 +47,13 @@ pub fn config() -> Config {
     unsafe { core::ptr::read_volatile(&raw const CONFIG) }
 }
 
+/// The offset of `task_struct::tgid`, and the target's: the two words that every context switch of the machine reads.
+#[inline(always)]
+pub fn task_tgid() -> (u32, u32) {
+    // SAFETY: as above.
+    unsafe { (core::ptr::read_volatile(&raw const CONFIG.task_tgid), core::ptr::read_volatile(&raw const CONFIG.tgid)) }
+}
+
 /// Events for user space.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);

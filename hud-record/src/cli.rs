@@ -105,6 +105,9 @@ pub struct RecordArgs {
     /// Log level: error, warn, info, debug, or a filter as in RUST_LOG [default: $RUST_LOG, or info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+    /// Interval at which a headless recording logs its figures, if stderr is no terminal (off: never)
+    #[arg(long, value_name = "INTERVAL", default_value = "1h", value_parser = interval)]
+    pub heartbeat: Interval,
     /// When a store's next session begins
     #[arg(long, value_name = "AGE", value_parser = hud_common::units::parse_std, requires = "store", hide = true)]
     pub session_every: Option<Duration>,
@@ -160,6 +163,16 @@ pub enum Interval {
     Off,
     /// At this interval.
     Every(Duration),
+}
+
+impl Interval {
+    /// `None` for never.
+    pub(crate) fn duration(self) -> Option<Duration> {
+        match self {
+            Interval::Off => None,
+            Interval::Every(interval) => Some(interval),
+        }
+    }
 }
 
 /// `off`, or a duration of a second or more.
@@ -273,13 +286,11 @@ impl RecordArgs {
                 no_btf: self.no_btf,
             },
             budget: self.budget,
-            state: match self.state {
-                Interval::Off => None,
-                Interval::Every(interval) => Some(interval),
-            },
+            state: self.state.duration(),
             roll: RollPolicy { bytes: roll_bytes, age: self.roll_age, ..RollPolicy::default() },
             keep: Keep { bytes: self.keep_size, age: self.keep_age },
             every: self.session_every.map_or(Every::Day, Every::Interval),
+            heartbeat: self.heartbeat.duration(),
             until_eof: self.until_eof,
         }
         .run()

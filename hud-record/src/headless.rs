@@ -62,6 +62,8 @@ pub struct Headless {
     pub keep: Keep,
     /// When a store's next session begins.
     pub every: Every,
+    /// Interval of a line about the recording, if stderr is no terminal.
+    pub heartbeat: Option<Duration>,
     /// Whether to end when standard input ends.
     pub until_eof: bool,
 }
@@ -149,13 +151,14 @@ impl Headless {
         for note in recorder.notes() {
             tracing::info!("note: {note}");
         }
-        let line = ProgressLine::new(&name, pid, recorder.task_types());
+        let mut line = ProgressLine::new(&name, pid, recorder.task_types(), self.heartbeat);
         let status = format!("recording {name} (pid {pid})");
         let finished = recorder.run(control, |news| {
             notify.alive();
             match news {
                 News::Began(session) => {
                     tracing::debug!(session = %session.display(), "session begun");
+                    line.began(session);
                     notify.ready(&status);
                 }
                 News::Progress(progress) => line.show(progress),

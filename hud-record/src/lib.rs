@@ -8,6 +8,7 @@ mod bpf;
 mod btf;
 pub mod check;
 pub mod cli;
+pub mod doctor;
 pub mod dump;
 pub mod error;
 pub mod headless;

@@ -341,6 +341,11 @@ pub fn missing_to_attach() -> Vec<&'static str> {
     .collect()
 }
 
+/// Whether this thread has CAP_SYS_ADMIN.
+pub(crate) fn may_do_everything() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
 /// Whether the rights to load programs are missing.
 pub(crate) fn lacks_bpf() -> bool {
     missing_to_attach().iter().any(|name| matches!(*name, "CAP_BPF" | "CAP_PERFMON"))

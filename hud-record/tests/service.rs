@@ -82,8 +82,27 @@ fn logs_are_json_where_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let target = Target::start(&program("test-async-app"), &[]);
     let mut command = on(target.pid(), &dir.path().join("session"));
-    let output = command.args(["--duration", "1", "--log-format", "json"]).output().unwrap();
+    let arguments = ["--duration", "4", "--heartbeat", "1s", "--log-format", "json"];
+    let output = command.args(arguments).output().unwrap();
     assert!(output.status.success());
+    let lines: Vec<serde_json::Value> =
+        text(&output.stderr).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let about =
+        |what: &str| lines.iter().filter(|l| l["message"].as_str().unwrap().starts_with(what)).collect::<Vec<_>>();
+    // A line at the start, then heartbeats.
+    let recording = about("recording test-async-app");
+    assert_eq!(recording[0]["pid"], target.pid());
+    assert!(recording[0]["task_types"].as_u64() > Some(0), "{}", recording[0]);
+    assert!((2..=4).contains(&(recording.len() - 1)), "{lines:?}");
+    let [.., beat] = recording[..] else { unreachable!() };
+    assert!(
+        beat["events"].as_u64() > Some(0) && beat["bytes"].as_u64() > Some(0) && beat["dropped"].is_u64(),
+        "{beat}"
+    );
+    let [end] = about("recorded test-async-app")[..] else { panic!("{lines:?}") };
+    assert!(end["events"].as_u64() >= beat["events"].as_u64(), "{end}");
+    assert_eq!(end["reason"], "duration is over");
+    assert_eq!(end["session"].as_str(), dir.path().join("session").to_str());
     let output_again = on(target.pid(), &dir.path().join("session")).args(["--log-format", "json"]).output().unwrap();
     assert_eq!(output_again.status.code(), Some(1));
     let said = text(&output.stderr) + &text(&output_again.stderr);

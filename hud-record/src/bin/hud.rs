@@ -12,6 +12,7 @@ use hud_record::{
     attach::AttachArgs,
     check::CheckArgs,
     cli::{RecordArgs, report},
+    doctor::{self, DoctorArgs},
     dump::{self, DumpArgs},
     error::Error,
     list::{self, ListArgs},
@@ -23,6 +24,7 @@ Examples:
   hud attach /var/tmp/s                     show a session that another hud is recording
   hud my-server --headless --duration 10    record for 10 seconds
   hud ls                                    programs that hud can attach to, and sessions
+  hud doctor                                what works on this machine
   hud dump my-server                        every task: where it waits and for what
   hud --pid 4711 --target ./my-server --export /var/tmp/s --headless
   hud hotspots /var/tmp/s                   CPU time by function
@@ -52,6 +54,9 @@ enum Command {
     Attach(AttachArgs),
     /// Check whether this kernel accepts hud's programs, and which rights hud has
     Check(CheckArgs),
+    /// Show what hud can record on this machine, what is missing, and what to do about it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Print every task of a running program: its state, where it waits and for what
     #[command(after_help = dump::EXAMPLES)]
     Dump(DumpArgs),
@@ -151,6 +156,7 @@ impl Command {
         match self {
             Command::Attach(attach) => attach.run(),
             Command::Check(check) => check.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Dump(dump) => dump.run(),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut command_line(), "hud", &mut std::io::stdout());

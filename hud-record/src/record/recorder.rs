@@ -18,7 +18,7 @@ use super::{
     session::{Blueprint, Closing, Ending, LiveSession, Prepared},
     settings::{Destination, Every, Keep, Settings},
     status::{End, News, Outcome},
-    store::host_name,
+    store::{host_name, session_id},
     task_states::{self, TaskStates},
 };
 use crate::{
@@ -498,7 +498,7 @@ fn manifest(attachment: &Attachment, settings: &Settings, previous: Option<Strin
     });
     Manifest {
         format_version: FORMAT_VERSION,
-        id: format!("{}-{}", clock.real, attachment.process.pid),
+        id: session_id(&attachment.process.exe, clock.real, attachment.process.pid),
         hud_version: env!("CARGO_PKG_VERSION").into(),
         host: host_name(),
         kernel: crate::inspect::clean(&rustix::system::uname().release().to_string_lossy()),
