@@ -105,6 +105,7 @@ const PASSED_ON: &[(&str, &str)] = &[
     ("suspended", "Where tasks wait, and for what, at the last snapshot of the time range"),
     ("wait-graph", "Tasks that wait for another task, with that task, at the last snapshot of the time range"),
     ("deadlocks", "Tasks that waited for each other in a cycle, longest first"),
+    ("await-flame", "Waiting time of tasks by await stack, for flame graphs"),
     ("hotspots-by", "Time by any of function, line, type of task, thread and state, most first"),
     ("cpu-flame", "CPU time by whole stack, for flame graphs"),
     ("off-cpu-flame", "Sleeping time by whole stack, for flame graphs"),
