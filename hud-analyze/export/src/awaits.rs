@@ -19,6 +19,8 @@ pub(crate) struct Await {
     pub(crate) span: Span,
     /// The task; none for a future that a thread runs by `block_on`.
     pub(crate) task: Option<i64>,
+    /// That thread.
+    pub(crate) tid: Option<i32>,
     pub(crate) type_id: Option<i64>,
     pub(crate) stack: Option<i64>,
 }
@@ -39,13 +41,13 @@ impl Seen {
     fn report(
         &self,
         reader: &Reader<'_>,
-        task: Option<i64>,
+        (task, tid): Who,
         until: i64,
         each: &mut impl FnMut(&Await) -> Result<()>,
     ) -> Result<()> {
         let dur = until.saturating_sub(self.ts);
         let Some(span) = reader.span(self.ts, dur).filter(|span| span.dur() > 0) else { return Ok(()) };
-        self.waits.iter().try_for_each(|&(type_id, stack)| each(&Await { span, task, type_id, stack }))
+        self.waits.iter().try_for_each(|&(type_id, stack)| each(&Await { span, task, tid, type_id, stack }))
     }
 }
 
@@ -82,7 +84,7 @@ impl Reader<'_> {
                 let at = seen.entry((task, tid)).or_insert_with(|| Seen { ts, waits: Vec::new() });
                 if at.ts != ts {
                     let before = mem::replace(at, Seen { ts, waits: Vec::new() });
-                    before.report(reader, task, ts.min(last), &mut each)?;
+                    before.report(reader, (task, tid), ts.min(last), &mut each)?;
                 }
                 if state.at(row) == "suspended" {
                     at.waits.push((type_id.get(row), stack.get(row)));
@@ -90,6 +92,6 @@ impl Reader<'_> {
             }
             Ok(())
         })?;
-        seen.iter().try_for_each(|((task, _), at)| at.report(self, *task, last, &mut each))
+        seen.iter().try_for_each(|(who, at)| at.report(self, *who, last, &mut each))
     }
 }

@@ -81,8 +81,8 @@ pub(crate) fn awaits(reader: &mut Reader<'_>, names: &Names) -> Result<(Sums, u6
     reader.awaits(|wait| {
         count += 1;
         let type_id = names.type_of(wait.task, wait.type_id);
-        let task = names.task_type(type_id).map(|task| Name::clone(&task.name));
-        sums.add(Key { stack: wait.stack, task, tid: 0, reason: None }, wait.span.dur());
+        let task = wait.task.map(|_| names.task(type_id));
+        sums.add(Key { stack: wait.stack, task, tid: wait.tid.unwrap_or(0), reason: None }, wait.span.dur());
         Ok(())
     })?;
     Ok((sums, count))

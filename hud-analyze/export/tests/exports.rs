@@ -276,11 +276,15 @@ fn a_wait_counts_from_the_snapshot_that_found_it_until_the_next() {
         });
         let folded = text(&session.path, Format::Folded, &asked);
         let of = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<i64>().unwrap() / SECOND;
-        (folded.lines().map(of).sum::<i64>(), folded.lines().any(|line| line.starts_with("<no stack> ")))
+        (folded.lines().map(of).sum::<i64>(), folded.lines().any(|line| line.contains(";<no stack> ")))
     };
     assert_eq!(seconds(&|_| {}), (2 + 2 + 4 + 4, true));
     assert_eq!(seconds(&|o| o.task = Some(11)), (2 + 2 + 4, false));
     assert_eq!(seconds(&|o| o.window = Some((T0 + 2 * SECOND, T0 + 4 * SECOND))), (1 + 1 + 1 + 1, true));
+    // The types of tasks are outermost: 11 and 12 are of different ones.
+    let all = text(&session.path, Format::Folded, &options(|o| o.kind = Kind::Await));
+    let types: BTreeSet<&str> = all.lines().filter_map(|line| line.split(';').next()).collect();
+    assert_eq!(types, BTreeSet::from(["a::one", "a::two"]), "{all}");
     assert_eq!(seconds(&|o| o.window = Some((T0 + 7 * SECOND, T0 + 9 * SECOND))), (0, false));
 }
 
