@@ -18,6 +18,11 @@
 -- it, and at those for more than $stuck before it (table `task_states`, column `cycle`): a warning. `value` is the time since
 -- the first snapshot that found all of them there; `count` is the number of tasks, of which the sentence names three.
 --
+-- semaphore_starved: tasks that held permits of a semaphore and waited for more of it at the last snapshot of all tasks in the
+-- range that found such a task there, while none was free, and at those for more than $stuck before it (table `task_states`:
+-- the task is its own holder). By semaphore. `value` is the time since the first snapshot that found the longest of them
+-- there; `count` is the number of tasks, of which the sentence names three.
+--
 -- long_poll: polls of a type of task that held their worker (blocked or busy: `dur - run_queue`) for more than $long_poll;
 -- a warning if the longest held it for more than $very_long_poll. A sleep inside a task of more than $long_poll counts if no
 -- poll around it was recorded. CPU samples do not count: between two of them, a task may have any number of short polls.

@@ -1,12 +1,12 @@
 -- wait_graph: tasks that wait for another task, with that task, at the last snapshot of the time range.
 --
 -- A row is a task that waits for a lock that another task certainly holds, for room in a channel that another one receives
--- from, or for the end of another one. Tasks that wait for each other in a cycle (a deadlock) come first; they end only if
+-- from, or for the end of another one; or one that waits for permits of a semaphore while it holds some itself. Tasks that wait for each other in a cycle (a deadlock) come first; they end only if
 -- one is aborted. A time range without a snapshot of all tasks has no rows.
 --
 -- The place is that of the innermost own function of the await stack, with the line of its `.await`; without own code that
--- of the innermost function of a dependency, otherwise of the task's own future. A holder of permits of a semaphore is not
--- listed, as others may have some, nor is one that keeps its guard in a collection.
+-- of the innermost function of a dependency, otherwise of the task's own future. Another holder of permits of a semaphore is
+-- not listed, as others may have some, nor is one that keeps its guard in a collection.
 --
 -- Parameters:
 --   $from            epoch_ns  start of the time range

@@ -67,6 +67,9 @@ enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Print the man page, for packages
+    #[command(hide = true)]
+    Manual,
 }
 
 /// Runs hud-analyze.
@@ -185,6 +188,10 @@ fn run(command: Command, output: Option<OutputFile>, out: &mut Stdout) -> Result
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut self::command(), "hud-analyze", out);
             out.flush().map_err(Error::io("write the script"))
+        }
+        Command::Manual => {
+            clap_mangen::Man::new(self::command()).render(out).map_err(Error::io("write the manual"))?;
+            out.flush().map_err(Error::io("write the manual"))
         }
     }
 }

@@ -136,15 +136,15 @@ fn as_of_today(table: Table, batch: &RecordBatch) -> RecordBatch {
     RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()
 }
 
-/// The recording is written as today's code writes segments. `HUD_BLESS=1` renews it, with the same rows.
+/// The recording is written as today's code writes segments. `SNAPSHOTS=overwrite` renews it, with the same rows.
 #[test]
 fn it_is_written_as_the_recorder_writes() {
-    let bless = std::env::var_os("HUD_BLESS").is_some();
+    let overwrite = std::env::var_os("SNAPSHOTS").is_some_and(|action| action == "overwrite");
     let session = recording();
     for table in Table::ALL {
         let Ok(segments) = fs::read_dir(session.join(table.name())) else { continue };
         for path in segments.map(|e| e.unwrap().path()) {
-            if bless {
+            if overwrite {
                 let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&path).unwrap()).unwrap();
                 let batches: Vec<_> =
                     reader.build().unwrap().map(|batch| as_of_today(*table, &batch.unwrap())).collect();
@@ -153,7 +153,7 @@ fn it_is_written_as_the_recorder_writes() {
             VerifiedFile::open(&path).and_then(|file| file.check_all()).unwrap();
         }
     }
-    if bless {
+    if overwrite {
         let text = fs::read_to_string(session.join("manifest.json")).unwrap();
         serde_json::from_str::<Manifest>(&text).unwrap().write(&session).unwrap();
     }

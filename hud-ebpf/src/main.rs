@@ -15,6 +15,7 @@
 
 mod budget;
 mod maps;
+mod pid;
 mod poll;
 mod sample;
 mod sched;

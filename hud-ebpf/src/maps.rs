@@ -26,6 +26,8 @@ static CONFIG: Config = Config {
     tls_words: 0,
     vtables_start: 0,
     vtables_end: 0,
+    pidns_device: 0,
+    pidns_inode: 0,
     unwind: 0,
     task_utask: Config::NONE,
     utask_instances: 0,
@@ -38,6 +40,12 @@ static CONFIG: Config = Config {
     task_cfs_rq: Config::NONE,
     cfs_rq_rq: 0,
     rq_steal: 0,
+    stop_at_exec: 0,
+    task_thread_pid: 0,
+    pid_level: 0,
+    pid_numbers: 0,
+    pidns_inum: 0,
+    reserved: 0,
 };
 
 /// The configuration. Volatile, or the compiler would fold the zeros above into the code.
@@ -45,6 +53,20 @@ static CONFIG: Config = Config {
 pub fn config() -> Config {
     // SAFETY: a static of plain integers, never written after load.
     unsafe { core::ptr::read_volatile(&raw const CONFIG) }
+}
+
+/// The offset of `task_struct::tgid`, the target's, and the inode of hud's pid namespace if it is an inner one: the words that
+/// every context switch of the machine reads.
+#[inline(always)]
+pub fn task_tgid() -> (u32, u32, u64) {
+    // SAFETY: as above.
+    unsafe {
+        (
+            core::ptr::read_volatile(&raw const CONFIG.task_tgid),
+            core::ptr::read_volatile(&raw const CONFIG.tgid),
+            core::ptr::read_volatile(&raw const CONFIG.pidns_inode),
+        )
+    }
 }
 
 /// Events for user space.
@@ -126,12 +148,6 @@ pub const REPORTED: u32 = u32::MAX;
 /// In [`TASKS`]: the task's type was reported, but its thread had entered no scheduler's context yet. It is a worker's loop
 /// that has just started, or work of the blocking pool.
 pub const REPORTED_OUTSIDE: u32 = u32::MAX - 1;
-
-/// Whether the current thread is the target's, and recording is on.
-#[inline(always)]
-pub fn is_target(ctx: &impl EbpfContext, config: &Config) -> bool {
-    ctx.tgid() == config.tgid && recording()
-}
 
 /// Makes the kernel run a program on the stack of the interrupted thread. Called by the probes in the target's code.
 ///

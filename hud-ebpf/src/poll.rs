@@ -16,11 +16,8 @@ use aya_ebpf::{
 use hud_wire::{EndEvent, EventKind, MAX_POLLS, PollEvent, PollFrame, ShortPollEvent, Stream, TaskOutcome};
 
 use crate::{
-    maps::{
-        THREADS, config, count, is_last_poll, is_target, masked, on_own_stack, poll_begins, probes_since, send,
-        take_wake,
-    },
-    sched, steal,
+    maps::{THREADS, config, count, is_last_poll, masked, on_own_stack, poll_begins, probes_since, send, take_wake},
+    pid, sched, steal,
     task::Header,
     thread,
 };
@@ -45,7 +42,7 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     let config = config();
     on_own_stack(&ctx, &config);
     let since = probes_since();
-    if !is_target(&ctx, &config) {
+    if !pid::is_target(&ctx, &config) {
         return 0;
     }
     // A hit that produces no event costs as well: detaching the probes takes a while.
@@ -55,7 +52,7 @@ pub fn poll_enter(ctx: ProbeContext) -> u32 {
     }
     // SAFETY: the kernel passes valid registers.
     let (header, sp) = unsafe { ((*ctx.regs).rdi, (*ctx.regs).rsp) };
-    let Some(state) = thread::current(ctx.pid(), Stream::Polls) else {
+    let Some(state) = thread::current(pid::thread(&ctx, &config), Stream::Polls) else {
         return 0;
     };
     // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
@@ -106,7 +103,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     let config = config();
     on_own_stack(&ctx, &config);
     let since = probes_since();
-    if !is_target(&ctx, &config) {
+    if !pid::is_target(&ctx, &config) {
         return 0;
     }
     // A hit that produces no event costs as well: detaching the probes takes a while.
@@ -114,7 +111,7 @@ pub fn poll_return(ctx: RetProbeContext) -> u32 {
     if since == 0 {
         return 0;
     }
-    let tid = ctx.pid();
+    let tid = pid::thread(&ctx, &config);
     // SAFETY: the kernel passes valid registers. The return has popped the return address.
     let sp = unsafe { (*ctx.regs).rsp } - 8;
     let Some(state) = THREADS.get_ptr_mut(tid) else {
@@ -178,7 +175,7 @@ pub fn panicked(ctx: ProbeContext) -> u32 {
     let config = config();
     on_own_stack(&ctx, &config);
     let since = probes_since();
-    if !is_target(&ctx, &config) {
+    if !pid::is_target(&ctx, &config) {
         return 0;
     }
     // A hit that produces no event costs as well: detaching the probes takes a while.
@@ -186,7 +183,7 @@ pub fn panicked(ctx: ProbeContext) -> u32 {
     if since == 0 {
         return 0;
     }
-    if let Some(state) = THREADS.get_ptr_mut(ctx.pid()) {
+    if let Some(state) = THREADS.get_ptr_mut(pid::thread(&ctx, &config)) {
         // SAFETY: the thread map's own memory; only this thread's programs touch its polls.
         let state = unsafe { &mut *state };
         let depth = state.depth as usize;

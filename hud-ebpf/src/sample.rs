@@ -10,8 +10,8 @@ use hud_wire::{EventKind, MAX_KERNEL_FRAMES, SampleHead, Stream};
 
 use crate::{
     budget::Budget,
-    maps::{SAMPLE, config, is_target, send, switches_since, unknown},
-    sched, steal, task, thread, unwind,
+    maps::{SAMPLE, config, send, switches_since, unknown},
+    pid, sched, steal, task, thread, unwind,
 };
 
 /// Takes one sample of the target.
@@ -21,10 +21,10 @@ pub fn sample_cpu(ctx: PerfEventContext) -> i32 {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     steal::observe(&config, now);
-    if !is_target(&ctx, &config) {
+    if !pid::is_target(&ctx, &config) {
         return 0;
     }
-    let tid = ctx.pid();
+    let tid = pid::thread(&ctx, &config);
     let (Some(state), Some(event)) = (thread::current(tid, Stream::Samples), SAMPLE.get_ptr_mut(0)) else {
         return 0;
     };

@@ -9,7 +9,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel, generated::bpf_send_signal},
     macros::{btf_tracepoint, tracepoint},
     programs::{BtfTracePointContext, TracePointContext},
 };
@@ -20,21 +20,27 @@ use hud_wire::{
 
 use crate::{
     budget::{Budget, Place},
-    maps::{EXECUTED, RECORDING, THREADS, config, count, is_target, recording, send, switches_since, unknown},
-    task, thread, unwind,
+    maps::{EXECUTED, RECORDING, THREADS, config, count, recording, send, switches_since, unknown},
+    pid, task, thread, unwind,
 };
 
 /// `task_struct::__state` of a thread that sleeps (include/linux/sched.h).
 const TASK_INTERRUPTIBLE: u32 = 1;
+/// Signal that stops a process (signal(7), x86 and ARM).
+const SIGSTOP: u32 = 19;
 /// Maximum time from the start of a short interval to its report (ns).
 const REPORT_WITHIN: u64 = 1_000_000_000;
 
 /// `TP_PROTO(bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)`
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch_btf(ctx: BtfTracePointContext) -> i32 {
+    let next: *const u8 = ctx.arg(2);
+    // Every switch of the machine comes here, so those of other processes must end at once.
+    if !pid::may_be_of_target(ctx.arg(1)) && !pid::may_be_of_target(next) {
+        return 0;
+    }
     let config = config();
     let preempt: u64 = ctx.arg(0);
-    let next: *const u8 = ctx.arg(2);
     // Linux before 5.18 passes no state. The configuration is constant to the verifier: it checks one branch only.
     let prev_state: u64 = if config.task_state == Config::NONE {
         ctx.arg(3)
@@ -44,7 +50,7 @@ pub fn sched_switch_btf(ctx: BtfTracePointContext) -> i32 {
         unsafe { bpf_probe_read_kernel(prev.add(config.task_state as usize).cast::<u32>()) }.unwrap_or(0) as u64
     };
     let state = prev_state as u32 | if preempt & 1 != 0 { STATE_PREEMPTED } else { 0 };
-    on_switch(&ctx, &config, state, pid_of(&config, next))
+    on_switch(&ctx, &config, state, pid::of(&config, next))
 }
 
 /// Fields by `events/sched/sched_switch/format`, unchanged since 2.6.
@@ -61,30 +67,35 @@ pub fn sched_switch_tp(ctx: TracePointContext) -> i32 {
 /// `TP_PROTO(struct task_struct *p)`: runs on the CPU of the waker, whose thread is the current one.
 #[btf_tracepoint(function = "sched_waking")]
 pub fn sched_waking_btf(ctx: BtfTracePointContext) -> i32 {
+    let woken: *const u8 = ctx.arg(0);
+    if !pid::may_be_of_target(woken) {
+        return 0;
+    }
     let config = config();
-    on_waking(pid_of(&config, ctx.arg(0)))
+    on_waking(&ctx, &config, pid::of(&config, woken))
 }
 
 /// `comm[16] @8, pid @24`
 #[tracepoint]
 pub fn sched_waking_tp(ctx: TracePointContext) -> i32 {
     // SAFETY: an offset within the record.
-    on_waking(unsafe { ctx.read_at::<u32>(24) }.unwrap_or(0))
+    let tid = unsafe { ctx.read_at::<u32>(24) }.unwrap_or(0);
+    on_waking(&ctx, &config(), tid)
 }
 
 /// `TP_PROTO(struct task_struct *p)`: a new task runs for the first time, started by the current one.
 #[btf_tracepoint(function = "sched_wakeup_new")]
 pub fn sched_wakeup_new_btf(ctx: BtfTracePointContext) -> i32 {
     let config = config();
-    if !is_target(&ctx, &config) {
+    if !pid::is_target(&ctx, &config) {
         return 0;
     }
     let task: *const u8 = ctx.arg(0);
     // SAFETY: the helper checks the address.
     let tgid = unsafe { bpf_probe_read_kernel(task.add(config.task_tgid as usize).cast::<u32>()) }.unwrap_or(0);
     // A process that the target forks is not the target.
-    if tgid == config.tgid {
-        thread::born(pid_of(&config, task), ctx.pid());
+    if tgid == ctx.tgid() {
+        thread::born(pid::of(&config, task), pid::thread(&ctx, &config));
     }
     0
 }
@@ -103,19 +114,18 @@ pub fn sched_process_exec_tp(ctx: TracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_exec(ctx: &impl EbpfContext) -> i32 {
-    if is_target(ctx, &config()) {
+    let config = config();
+    if pid::is_target(ctx, &config) {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
         let _ = EXECUTED.set(0, now, 0);
+        if config.stop_at_exec == 1 {
+            // SAFETY: a helper with a number. The thread stops before the first instruction of the new program.
+            let _ = unsafe { bpf_send_signal(SIGSTOP) };
+        }
         let _ = RECORDING.set(0, 0, 0);
     }
     0
-}
-
-#[inline(always)]
-fn pid_of(config: &Config, task: *const u8) -> u32 {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_kernel(task.add(config.task_pid as usize).cast::<u32>()) }.unwrap_or(0)
 }
 
 #[inline(always)]
@@ -124,7 +134,7 @@ fn on_switch(ctx: &impl EbpfContext, config: &Config, prev_state: u32, next: u32
     if since == 0 {
         return 0;
     }
-    if is_target(ctx, config) {
+    if pid::is_target(ctx, config) {
         leave(ctx, config, prev_state, since);
     }
     if next != 0
@@ -140,7 +150,7 @@ fn on_switch(ctx: &impl EbpfContext, config: &Config, prev_state: u32, next: u32
 /// The current thread leaves its CPU.
 #[inline(always)]
 fn leave(ctx: &impl EbpfContext, config: &Config, prev_state: u32, since: u64) {
-    let tid = ctx.pid();
+    let tid = pid::thread(ctx, config);
     // EXIT_ZOMBIE, EXIT_DEAD, TASK_DEAD: its last switch. (`sched_process_exit` comes earlier: an exiting thread may still
     // sleep and be sampled.)
     if prev_state & 0xb0 != 0 {
@@ -344,7 +354,7 @@ fn is_asleep(state: u32) -> bool {
 }
 
 #[inline(always)]
-fn on_waking(tid: u32) -> i32 {
+fn on_waking(ctx: &impl EbpfContext, config: &Config, tid: u32) -> i32 {
     if tid != 0
         && switches_since() != 0
         && let Some(state) = THREADS.get_ptr_mut(tid)
@@ -357,7 +367,7 @@ fn on_waking(tid: u32) -> i32 {
             let is_open = (&raw const (*state).is_off).read_volatile() != 0 && wake_ts.read_volatile() == 0;
             if is_open && is_asleep((&raw const (*head).state).read_volatile()) {
                 wake_ts.write_volatile(bpf_ktime_get_ns());
-                (&raw mut (*head).waker_tid).write_volatile(bpf_get_current_pid_tgid() as u32);
+                (&raw mut (*head).waker_tid).write_volatile(pid::thread(ctx, config));
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Wakes and spawns of tasks: `wake_by_val`, `wake_by_ref` and `OwnedTasks::bind_inner`.
 
-use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::uprobe, programs::ProbeContext};
 use hud_wire::{EventKind, SpawnEvent, Stream, TaskWakeEvent, WakeEvent};
 
 use crate::{
-    maps::{config, count, is_target, on_own_stack, probes_since, send, woke},
+    maps::{config, count, on_own_stack, probes_since, send, woke},
+    pid,
     poll::{COMPLETE, NOTIFIED},
     task::{self, Header},
     thread,
@@ -18,7 +19,7 @@ use crate::{
 pub fn task_wake(ctx: ProbeContext) -> u32 {
     let config = config();
     on_own_stack(&ctx, &config);
-    if !is_target(&ctx, &config) || config.polls == 0 {
+    if !pid::is_target(&ctx, &config) || config.polls == 0 {
         return 0;
     }
     count!(other_hits);
@@ -37,7 +38,7 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
     if task_id == 0 {
         return 0;
     }
-    let tid = ctx.pid();
+    let tid = pid::thread(&ctx, &config);
     let Some(state) = thread::current(tid, Stream::Wakes) else {
         return 0;
     };
@@ -59,7 +60,7 @@ pub fn task_wake(ctx: ProbeContext) -> u32 {
 pub fn task_spawn(ctx: ProbeContext) -> u32 {
     let config = config();
     on_own_stack(&ctx, &config);
-    if !is_target(&ctx, &config) || config.polls == 0 {
+    if !pid::is_target(&ctx, &config) || config.polls == 0 {
         return 0;
     }
     count!(other_hits);
@@ -75,7 +76,7 @@ pub fn task_spawn(ctx: ProbeContext) -> u32 {
     if task_id == 0 {
         return 0;
     }
-    let tid = ctx.pid();
+    let tid = pid::thread(&ctx, &config);
     let Some(state) = thread::current(tid, Stream::Spawns) else {
         return 0;
     };

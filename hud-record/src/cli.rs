@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use hud_common::{cockpit::ui::LookArgs, files, session};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -18,11 +17,13 @@ use crate::{
     error::{Error, Result},
     headless::{self, Headless, Target, Where},
     inspect::Process,
+    launch::{self, Launch, Output},
     live,
     privilege::{Owner, create_as},
     probes::{self, Plan},
     record::{Every, Keep, RollPolicy, Store},
     service::{self, LogFormat},
+    values::{Interval, interval, percent, size},
 };
 
 /// Examples for `--help`.
@@ -31,6 +32,7 @@ Examples:
   hud-record my-server --headless                      record until Ctrl-C
   hud-record --pid 4711 --headless --duration 30       record for 30 seconds
   hud-record my-server --headless --export /var/tmp/s  choose the session's folder
+  hud-record --headless -- ./my-server --port 80       start it, and record from its first instruction
   hud-record my-server --headless --polls off          no probes, near-zero overhead
   hud-record my-server --headless --target ./my-server.unstripped
   hud-record my-server --headless --keep-size 10GiB --keep-age 7d
@@ -39,9 +41,10 @@ Examples:
                                                        as a service: a session a day and a start of my-server
 
 Signals: Ctrl-C and SIGTERM end in order, a second one at once; SIGUSR1 seals all segments now; SIGUSR2
-reads the state of all tasks now; SIGHUP does nothing.
+reads the state of all tasks now; SIGHUP does nothing. A program that hud started gets SIGINT, SIGTERM, SIGQUIT and SIGHUP
+instead, and hud ends when it does.
 
-Exit codes: 0 done, 1 failed, or rows were lost to a full disk (the rest of the session is complete), 2 usage, 77 no permission or no
+Exit codes: those of the program that hud started; else 0 done, 1 failed, or rows were lost to a full disk (the rest of the session is complete), 2 usage, 77 no permission or no
 eBPF here.";
 
 /// What to record, and how.
@@ -105,6 +108,9 @@ pub struct RecordArgs {
     /// Log level: error, warn, info, debug, or a filter as in RUST_LOG [default: $RUST_LOG, or info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+    /// Interval at which a headless recording logs its figures, if stderr is no terminal (off: never)
+    #[arg(long, value_name = "INTERVAL", default_value = "1h", value_parser = interval)]
+    pub heartbeat: Interval,
     /// When a store's next session begins
     #[arg(long, value_name = "AGE", value_parser = hud_common::units::parse_std, requires = "store", hide = true)]
     pub session_every: Option<Duration>,
@@ -120,6 +126,29 @@ pub struct RecordArgs {
     /// What the cockpit shows, and how
     #[command(flatten)]
     pub look: LookArgs,
+    /// Program to start, and its arguments: it is recorded from its first instruction, as the user who called sudo
+    #[arg(last = true, value_name = "CMD", conflicts_with_all = ["name", "pid", "wait"])]
+    pub command: Vec<OsString>,
+}
+
+/// A program to start and record.
+#[derive(Args, Clone, Debug)]
+#[command(override_usage = "hud run [OPTIONS] -- CMD [ARGS]...")]
+pub struct RunArgs {
+    #[command(flatten)]
+    record: RecordArgs,
+}
+
+impl RunArgs {
+    /// Starts and records it.
+    pub fn run(mut self) -> Result<()> {
+        // `hud run ./my-server`
+        self.record.command.extend(self.record.name.take().map(OsString::from));
+        if self.record.command.is_empty() {
+            return Err(Error::NoProgram);
+        }
+        self.record.run()
+    }
 }
 
 /// Whether task polls are probed.
@@ -144,47 +173,17 @@ pub enum Unwind {
     Fp,
 }
 
-/// `2%`, `2` or `0.5%` as a share.
-fn percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).trim();
-    match number.parse::<f64>() {
-        Ok(n) if n > 0.0 && n <= 100.0 => Ok(n / 100.0),
-        _ => Err("a share such as 2%, above 0 and up to 100%".into()),
-    }
-}
-
-/// How often something is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interval {
-    /// Never.
-    Off,
-    /// At this interval.
-    Every(Duration),
-}
-
-/// `off`, or a duration of a second or more.
-fn interval(text: &str) -> Result<Interval, String> {
-    if text == "off" {
-        return Ok(Interval::Off);
-    }
-    match hud_common::units::parse_std(text) {
-        Ok(interval) if interval >= Duration::from_secs(1) => Ok(Interval::Every(interval)),
-        _ => Err("`off`, or a time such as 10s, of 1s or more".into()),
-    }
-}
-
-/// `10GiB`, `500 MB` or `1048576` in bytes. Less than a megabyte is too small for any data.
-fn size(text: &str) -> Result<u64, String> {
-    match text.parse::<ByteSize>() {
-        Ok(ByteSize(bytes)) if bytes >= 1_000_000 => Ok(bytes),
-        _ => Err("a size such as 10GiB, of 1MB or more".into()),
-    }
+/// Prints the man page of a program (roff).
+pub fn print_manual(command: clap::Command) -> Result<()> {
+    // If the reader of stdout has exited, there is no more to do.
+    let _ = clap_mangen::Man::new(command).render(&mut io::stdout());
+    Ok(())
 }
 
 /// Runs a command and reports its error: one line, and the next step.
 pub fn report(program: &str, result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    if let Error::Recorder(_) = error {
+    if let Error::Recorder(_) | Error::Program(_) = error {
         return ExitCode::from(error.exit_code());
     }
     let help = error.help();
@@ -211,21 +210,31 @@ impl RecordArgs {
                 "{what} requires --headless; show the session with `hud attach SESSION`"
             )));
         }
-        let process = match (self.pid, &self.name) {
-            (Some(pid), _) => Process::by_pid(pid)?,
-            (None, Some(name)) => Process::by_name(name)?,
-            (None, None) => return Err(Error::NoTarget),
+        let (name, pid) = match (self.command.first(), self.pid, &self.name) {
+            (Some(program), ..) => (launch::name_of(program), std::process::id()),
+            (None, pid, name) => {
+                let process = match (pid, name) {
+                    (Some(pid), _) => Process::by_pid(pid)?,
+                    (None, Some(name)) => Process::by_name(name)?,
+                    (None, None) => return Err(Error::NoTarget),
+                };
+                (headless::short_name(&process), process.pid)
+            }
         };
-        let mut arguments: Vec<OsString> = std::env::args_os().skip(1).filter(|a| a != "--no-tui").collect();
+        let given: Vec<OsString> = std::env::args_os().skip(1).collect();
+        // What follows `--` is the program's.
+        let (options, program) = given.split_at(given.iter().position(|a| a == "--").unwrap_or(given.len()));
+        let mut arguments: Vec<OsString> = options.iter().filter(|a| *a != "--no-tui").cloned().collect();
         arguments.extend(["--headless".into(), "--until-eof".into()]);
         let session = match self.export {
             Some(folder) => folder,
             None => {
-                let folder = headless::default_session(&process, Owner::from_sudo())?;
+                let folder = headless::default_session(&name, pid, Owner::from_sudo())?;
                 arguments.extend(["--export".into(), folder.clone().into()]);
                 folder
             }
         };
+        arguments.extend_from_slice(program);
         live::run(arguments, &session, self.no_tui, &self.look)
     }
 
@@ -235,15 +244,31 @@ impl RecordArgs {
             return self.show();
         }
         allocator::use_one_arena();
+        let open_files = getrlimit(Resource::Nofile);
         raise_open_files()?;
-        service::log_to_stderr(self.log_format, self.log_level.as_deref())?;
+        // On a terminal that is the program's, hud reports errors only.
+        let level = match (&self.log_level, std::env::var_os("RUST_LOG")) {
+            (None, None) if !self.command.is_empty() => Some("warn"),
+            (level, _) => level.as_deref(),
+        };
+        service::log_to_stderr(self.log_format, level)?;
+        let owner = Owner::from_sudo();
         let target = match (self.pid, self.name) {
             (Some(pid), _) => Target::Process(Process::by_pid(pid)?),
             (None, Some(name)) if self.wait => Target::Every(name),
             (None, Some(name)) => Target::Process(Process::by_name(&name)?),
-            (None, None) => return Err(Error::NoTarget),
+            (None, None) if self.command.is_empty() => return Err(Error::NoTarget),
+            (None, None) => Target::Program(Launch {
+                command: self.command,
+                owner,
+                output: match &self.export {
+                    Some(session) if self.until_eof => Output::File(output_of(session)),
+                    _ => Output::Inherited,
+                },
+                open_files,
+            }),
         };
-        let owner = Owner::from_sudo();
+        let is_program = matches!(target, Target::Program(_));
         let place = match (self.store, self.export) {
             (Some(root), _) => Where::Store(open_store(&root, owner)?),
             (None, Some(folder)) => Where::Folder(folder),
@@ -271,15 +296,14 @@ impl RecordArgs {
                     Unwind::Fp => probes::Unwind::Fp,
                 },
                 no_btf: self.no_btf,
+                stop_at_exec: is_program,
             },
             budget: self.budget,
-            state: match self.state {
-                Interval::Off => None,
-                Interval::Every(interval) => Some(interval),
-            },
+            state: self.state.duration(),
             roll: RollPolicy { bytes: roll_bytes, age: self.roll_age, ..RollPolicy::default() },
             keep: Keep { bytes: self.keep_size, age: self.keep_age },
             every: self.session_every.map_or(Every::Day, Every::Interval),
+            heartbeat: self.heartbeat.duration(),
             until_eof: self.until_eof,
         }
         .run()
@@ -305,6 +329,13 @@ fn raise_open_files() -> Result<()> {
         Ok(()) => Ok(()),
         Err(_) => Err(Error::OpenFiles { needed, limit: limit.maximum.unwrap_or(needed) }),
     }
+}
+
+/// The file for the output of a program whose terminal is the cockpit's: beside its session.
+fn output_of(session: &Path) -> PathBuf {
+    let mut path = session.as_os_str().to_os_string();
+    path.push(".out");
+    path.into()
 }
 
 /// Opens a store, unless the path contains another user's symbolic link, which could redirect root's files.
@@ -342,20 +373,5 @@ mod tests {
             assert!(error.ends_with("planted is a symbolic link of user 65534"), "{error}");
             assert!(!private.join("store").exists());
         }
-    }
-
-    #[test]
-    fn parses_intervals() {
-        assert_eq!(interval("off"), Ok(Interval::Off));
-        assert_eq!(interval("10s"), Ok(Interval::Every(Duration::from_secs(10))));
-        assert!(interval("10ms").is_err() && interval("often").is_err());
-    }
-
-    #[test]
-    fn parses_sizes() {
-        assert_eq!(size("10GiB"), Ok(10 << 30));
-        assert_eq!(size("64 MiB"), Ok(64 << 20));
-        assert_eq!(size("5000000"), Ok(5_000_000));
-        assert!(size("1").is_err() && size("10 apples").is_err() && size("-1GiB").is_err());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A message is one line that can follow `hud-record: `; [`Error::help`] is the next step.
 
-use std::{borrow::Cow, io, path::PathBuf};
+use std::{borrow::Cow, ffi::OsString, io, path::PathBuf};
 
 use hud_common::session;
 
@@ -15,6 +15,28 @@ pub enum Error {
     /// The recorder process failed with this exit code, and has reported the reason.
     #[error("the recorder failed")]
     Recorder(Option<u8>),
+    /// The program that hud started has ended with this exit code, and has reported the reason.
+    #[error("the program exited with code {0}")]
+    Program(u8),
+    /// A program could not be started.
+    #[error("cannot start {program:?}: {source}")]
+    Start {
+        /// The program.
+        program: OsString,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// `run` without a program.
+    #[error("no program given")]
+    NoProgram,
+    /// The file for a program's output could not be created.
+    #[error("cannot create {path} for the program's output: {source}", path = path.display())]
+    Output {
+        /// Its path.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// Neither a name nor a pid.
     #[error("no target given")]
     NoTarget,
@@ -121,9 +143,9 @@ pub enum Error {
         /// The system's error.
         why: String,
     },
-    /// Pids here differ from those in the kernel.
+    /// Pids here differ from those in the kernel, and cannot be translated.
     #[error(
-        "pid {pid} is a pid of this pid namespace ({namespace}), but kernel programs see pids of the initial one only"
+        "pid {pid} cannot be recorded from here ({namespace}): it has a pid namespace of its own, or the kernel has no BTF"
     )]
     PidNamespace {
         /// The target.
@@ -183,7 +205,12 @@ impl Error {
     /// The next step, if there is one.
     pub fn help(&self) -> Option<Cow<'static, str>> {
         Some(Cow::Borrowed(match self {
-            Error::NoTarget => "name a running process, or give --pid PID",
+            Error::NoTarget => "name a running process, give --pid PID, or start a program: -- CMD ARGS",
+            Error::Start { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "give its path; under sudo, PATH may be another one"
+            }
+            Error::NoProgram => "hud run -- CMD ARGS",
+            Error::Output { .. } => "choose another folder with --export",
             Error::NoSuchPid(_) | Error::Exited(_) => "see `pgrep -a NAME` for what runs now",
             Error::Executed(_) => "run hud again to record the new program",
             Error::OpenFiles { .. } => "raise the limit: `ulimit -n 1024`, or LimitNOFILE= of the service",
@@ -216,7 +243,7 @@ impl Error {
                 "hud needs Linux 5.15 or newer with CONFIG_BPF_EVENTS and CONFIG_UPROBE_EVENTS; see `hud-record check`"
             }
             Error::PidNamespace { .. } => {
-                "run hud on the host, from where it records containers too, or in a container that shares the host's pids (`--pid=host`, `hostPID: true`)"
+                "run hud in the same pid namespace, or on the host, from where it records containers too (`--pid=host`, `hostPID: true`)"
             }
             Error::Binary { .. } => "give the binary with --target BIN",
             Error::NotSupported { .. } => "hud records 64-bit x86 Linux programs",
@@ -249,8 +276,15 @@ impl Error {
             | Error::NoBpf { .. }
             | Error::LockedDown
             | Error::PidNamespace { .. } => 77,
-            Error::NoTarget => 2,
+            Error::NoTarget | Error::NoProgram => 2,
             Error::Recorder(code) => code.unwrap_or(1),
+            Error::Program(code) => *code,
+            // As shells do.
+            Error::Start { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => 127,
+                io::ErrorKind::PermissionDenied => 126,
+                _ => 1,
+            },
             _ => 1,
         }
     }

@@ -13,11 +13,60 @@ pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// The initial pid namespace, as every kernel numbers it (`PROC_PID_INIT_INO`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// The pid namespace that hud runs in, if it is not the initial one: then its pids differ from those in the kernel
-/// programs.
+/// The pid namespace that hud runs in, if it is not the initial one: then its pids differ from those that the kernel gives
+/// to the kernel programs, and these translate them.
 pub fn inner_pid_namespace() -> Option<String> {
-    let own = std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
-    (own != INITIAL_PID_NAMESPACE).then_some(own)
+    pid_namespace_of("self").filter(|own| own != INITIAL_PID_NAMESPACE)
+}
+
+/// Whether the kernel programs can know the ids of a process by hud's own pid namespace, if that is not the initial one: the
+/// process must be in the same one, and the kernel must have BTF.
+pub(crate) fn can_translate_pids_of(pid: u32) -> bool {
+    let own = pid_namespace_of("self");
+    let offsets = Offsets::of_running_kernel();
+    own.is_some() && own == pid_namespace_of(&pid.to_string()) && offsets.is_some_and(|o| o.pids.is_some())
+}
+
+fn pid_namespace_of(process: &str) -> Option<String> {
+    Some(std::fs::read_link(format!("/proc/{process}/ns/pid")).ok()?.to_string_lossy().into_owned())
+}
+
+/// Device, as the kernel numbers it, and inode of the pid namespace that hud runs in, if it is not the initial one.
+pub(crate) fn inner_pid_namespace_file() -> Option<(u64, u64)> {
+    inner_pid_namespace()?;
+    let file = rustix::fs::stat("/proc/self/ns/pid").ok()?;
+    // `MKDEV` (include/linux/kdev_t.h).
+    let device = u64::from(rustix::fs::major(file.st_dev)) << 20 | u64::from(rustix::fs::minor(file.st_dev));
+    Some((device, file.st_ino))
+}
+
+/// Offsets of the fields that lead from a thread to its id in its own pid namespace (include/linux/pid.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PidOffsets {
+    /// `task_struct::thread_pid`
+    pub task_thread_pid: u32,
+    /// `pid::level`
+    pub pid_level: u32,
+    /// `pid::numbers`
+    pub pid_numbers: u32,
+    /// `pid_namespace::ns` + `ns_common::inum`
+    pub pidns_inum: u32,
+}
+
+impl PidOffsets {
+    fn of(types: &Types<'_>) -> Option<Self> {
+        let offset = |of, name| Some(types.member(of, name)?.0);
+        // The kernel programs take elements of `numbers` to be 16 bytes, with the namespace in the second half.
+        if (offset("upid", "nr")?, offset("upid", "ns")?) != (0, 8) {
+            return None;
+        }
+        Some(PidOffsets {
+            task_thread_pid: offset("task_struct", "thread_pid")?,
+            pid_level: offset("pid", "level")?,
+            pid_numbers: offset("pid", "numbers")?,
+            pidns_inum: offset("pid_namespace", "ns")?.checked_add(offset("ns_common", "inum")?)?,
+        })
+    }
 }
 
 /// Offsets of the fields that the kernel programs read.
@@ -35,6 +84,8 @@ pub struct Offsets {
     pub returns: Option<ReturnOffsets>,
     /// The fields that lead to a CPU's steal time.
     pub steal: Option<StealOffsets>,
+    /// The fields that lead to a thread's id in its pid namespace.
+    pub pids: Option<PidOffsets>,
 }
 
 /// Offsets of the fields that lead from the current thread to the steal time of its CPU (kernel/sched/sched.h; the kernel
@@ -110,6 +161,7 @@ impl Offsets {
             },
             returns: ReturnOffsets::of(types),
             steal: StealOffsets::of(types),
+            pids: PidOffsets::of(types),
         })
     }
 
@@ -121,6 +173,7 @@ impl Offsets {
         task_state: None,
         returns: None,
         steal: None,
+        pids: None,
     };
 }
 

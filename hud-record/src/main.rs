@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use hud_record::{
     attach::AttachArgs,
     check::CheckArgs,
-    cli::{EXAMPLES, RecordArgs, report},
+    cli::{EXAMPLES, RecordArgs, print_manual, report},
 };
 
 /// Record a running Tokio program by eBPF into a session of Parquet tables: no code change, no rebuild, no restart
@@ -30,6 +30,9 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the man page, for packages
+    #[command(hide = true)]
+    Manual,
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "hud-record", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Some(Command::Manual) => report("hud-record", print_manual(Cli::command())),
         Some(Command::Check(check)) => report("hud-record", check.run()),
         Some(Command::Attach(attach)) => report("hud-record", attach.run()),
         None => report("hud-record", cli.record.run()),

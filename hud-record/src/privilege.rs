@@ -6,12 +6,9 @@
 //! root could have prepared, see [`is_controlled_by_root`]. A process that only shows a session gives up all rights.
 
 use std::{
-    ffi::{CStr, OsStr},
     fs, io,
-    mem::MaybeUninit,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
-    ptr,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -24,6 +21,8 @@ use rustix::{
     process::{Gid, Uid, geteuid},
     thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs},
 };
+
+use crate::user::User;
 
 /// The owner of the files, if not the user that hud runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +44,24 @@ impl Owner {
         let gid = id("SUDO_GID").map(Gid::from_raw);
         let gid = gid.or_else(|| Some(User::of(uid)?.gid)).unwrap_or(Gid::from_raw(uid.as_raw()));
         Some(Owner { uid, gid })
+    }
+
+    /// Their user id.
+    pub fn uid(&self) -> Uid {
+        self.uid
+    }
+
+    /// Their group id.
+    pub fn gid(&self) -> Gid {
+        self.gid
+    }
+
+    /// Makes a child process this user's, before it executes a program. Only system calls, as may be made after a fork.
+    pub(crate) fn become_for_good(&self, groups: &[Gid]) -> io::Result<()> {
+        // The groups first: the user may not change them.
+        rustix::thread::set_thread_groups(groups)?;
+        rustix::thread::set_thread_res_gid(self.gid, self.gid, self.gid)?;
+        Ok(rustix::thread::set_thread_res_uid(self.uid, self.uid, self.uid)?)
     }
 
     /// Their home.
@@ -79,39 +96,6 @@ fn set_fs_user(uid: Uid) -> Uid {
 fn set_fs_group(gid: Gid) -> Gid {
     // SAFETY: as above.
     Gid::from_raw(unsafe { libc::setfsgid(gid.as_raw()) }.cast_unsigned())
-}
-
-/// An entry of the system's user database.
-struct User {
-    gid: Gid,
-    home: PathBuf,
-}
-
-impl User {
-    /// Longest entry that is read.
-    const MOST: usize = 1 << 20;
-
-    fn of(uid: Uid) -> Option<Self> {
-        let mut strings = vec![0_u8; 1024];
-        loop {
-            let mut entry = MaybeUninit::uninit();
-            let mut found: *mut libc::passwd = ptr::null_mut();
-            let (at, len) = (strings.as_mut_ptr().cast(), strings.len());
-            // SAFETY: the call writes an entry, its strings within `strings`, and a pointer to the entry or null.
-            match unsafe { libc::getpwuid_r(uid.as_raw(), entry.as_mut_ptr(), at, len, &raw mut found) } {
-                0 if !found.is_null() => {
-                    // SAFETY: the entry was found, so all of it is written.
-                    let entry = unsafe { entry.assume_init() };
-                    // SAFETY: the string ends with 0 and lies in `strings`.
-                    let home = unsafe { CStr::from_ptr(entry.pw_dir) };
-                    let home = PathBuf::from(OsStr::from_bytes(home.to_bytes()));
-                    return Some(User { gid: Gid::from_raw(entry.pw_gid), home });
-                }
-                libc::ERANGE if len < Self::MOST => strings.resize(len * 2, 0),
-                _ => return None,
-            }
-        }
-    }
 }
 
 /// Creates a file at `place` as the user, or, if the user may not write and only root may, as root. Returns the owner.
@@ -273,6 +257,11 @@ pub(crate) fn enter_sandbox_host() {
     keep(ACTING | CapabilitySet::KILL);
 }
 
+/// Restricts a thread that signals the program that hud started, which may be another user's.
+pub(crate) fn enter_signal_sender() {
+    keep(CapabilitySet::KILL);
+}
+
 /// Restricts the thread that attaches and detaches the probes.
 pub(crate) fn enter_attacher() {
     keep(LOOKING | ATTACHING);
@@ -341,6 +330,11 @@ pub fn missing_to_attach() -> Vec<&'static str> {
     .collect()
 }
 
+/// Whether this thread has CAP_SYS_ADMIN.
+pub(crate) fn may_do_everything() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
 /// Whether the rights to load programs are missing.
 pub(crate) fn lacks_bpf() -> bool {
     missing_to_attach().iter().any(|name| matches!(*name, "CAP_BPF" | "CAP_PERFMON"))
@@ -365,12 +359,5 @@ mod tests {
         assert!(!is_controlled_by_root(&std::env::temp_dir().join("a")));
         assert!(!is_controlled_by_root(Path::new("/proc/self/cwd/a")));
         assert!(!is_controlled_by_root(Path::new("/hud-test-not-there/../tmp")));
-    }
-
-    #[test]
-    fn users_are_found_by_their_id() {
-        let root = User::of(Uid::ROOT).unwrap();
-        assert!(root.gid.is_root() && root.home.is_absolute());
-        assert!(User::of(Uid::from_raw(4_000_000_000)).is_none());
     }
 }

@@ -1,9 +1,10 @@
-//! The status of a recording without a screen: a line that is updated on a terminal, else one line at the start and one
-//! at the end.
+//! The status of a recording without a screen: a line that is updated on a terminal, else a line at the start, one at the
+//! end, and a heartbeat in between. In JSON logs their figures are fields.
 
 use std::{
     io::{IsTerminal as _, Write as _},
-    time::Duration,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use hud_common::units::size;
@@ -18,37 +19,90 @@ use crate::{
 pub(crate) struct ProgressLine {
     bar: ProgressBar,
     name: String,
+    pid: u32,
+    session: Option<PathBuf>,
+    heartbeat: Option<Heartbeat>,
+    /// Whether the terminal is another program's: then only the end is reported, on stderr.
+    is_silent: bool,
+}
+
+/// A line at an interval.
+struct Heartbeat {
+    interval: Duration,
+    last: Instant,
 }
 
 impl ProgressLine {
     /// For a recording.
-    pub(crate) fn new(name: &str, pid: u32, task_types: usize) -> Self {
+    pub(crate) fn new(
+        program: &str,
+        pid: u32,
+        task_types: usize,
+        is_silent: bool,
+        heartbeat: Option<Duration>,
+    ) -> Self {
         let name = match task_types {
-            0 => format!("{name} (pid {pid}, no tokio)"),
-            _ => format!("{name} (pid {pid}, {task_types} task types)"),
+            0 => format!("{program} (pid {pid}, no tokio)"),
+            _ => format!("{program} (pid {pid}, {task_types} task types)"),
         };
-        let bar = bar();
-        if bar.is_hidden() {
-            say(&format!("recording {name}"));
-        } else {
-            bar.set_prefix(format!("recording {name}"));
+        let bar = if is_silent { ProgressBar::hidden() } else { bar() };
+        let line = format!("recording {name}");
+        if !bar.is_hidden() {
+            bar.set_prefix(line);
             bar.set_message("Ctrl-C ends it");
+        } else if !is_silent && !has_said(&line) {
+            tracing::info!(program, pid, task_types, "{line}");
         }
-        ProgressLine { bar, name }
+        let heartbeat = heartbeat.filter(|_| bar.is_hidden() && !is_silent);
+        let heartbeat = heartbeat.map(|interval| Heartbeat { interval, last: Instant::now() });
+        ProgressLine { bar, name, pid, session: None, heartbeat, is_silent }
     }
 
     /// While waiting for a process.
     pub(crate) fn waiting(status: &str) -> Self {
         let bar = bar();
-        if bar.is_hidden() {
-            say(status);
-        } else {
+        if !bar.is_hidden() {
             bar.set_prefix(status.to_string());
+        } else if !has_said(status) {
+            tracing::info!("{status}");
         }
-        ProgressLine { bar, name: String::new() }
+        ProgressLine { bar, name: String::new(), pid: 0, session: None, heartbeat: None, is_silent: false }
     }
 
-    pub(crate) fn show(&self, p: &Progress) {
+    /// A session has begun at this path.
+    pub(crate) fn began(&mut self, session: &Path) {
+        self.session = Some(session.to_path_buf());
+    }
+
+    pub(crate) fn show(&mut self, p: &Progress) {
+        let (pid, session) = (self.pid, self.session.as_deref().unwrap_or(Path::new("")).display());
+        let due = self.heartbeat.as_mut().filter(|heartbeat| heartbeat.last.elapsed() >= heartbeat.interval);
+        if let Some(heartbeat) = due {
+            heartbeat.last = Instant::now();
+            let line = format!(
+                "recording {}: {} events in {}, {} now, {}, {} dropped{}",
+                self.name,
+                HumanCount(p.events),
+                HumanDuration(p.elapsed),
+                format_args!("{}/s", HumanCount(p.events_per_second)),
+                size(p.bytes),
+                HumanCount(p.drops),
+                if p.is_paused { ", paused: the disk is full" } else { "" },
+            );
+            if !has_said(&line) {
+                tracing::info!(
+                    pid,
+                    %session,
+                    seconds = p.elapsed.as_secs(),
+                    events = p.events,
+                    events_per_second = p.events_per_second,
+                    bytes = p.bytes,
+                    dropped = p.drops,
+                    paused = p.is_paused,
+                    "{line}"
+                );
+            }
+        }
         self.bar.set_message(format!(
             "{} events/s  {}  {} dropped{}",
             HumanCount(p.events_per_second),
@@ -58,7 +112,7 @@ impl ProgressLine {
         ));
     }
 
-    /// A session is closed: its result is printed on stderr, its path on stdout.
+    /// A session is closed: its result is printed on stderr, its path on stdout, unless that is another program's.
     pub(crate) fn closed(&self, outcome: &Outcome) {
         let p = outcome.progress;
         let line = format!(
@@ -70,10 +124,24 @@ impl ProgressLine {
             HumanCount(p.drops),
             outcome.reason,
         );
+        let line = if self.is_silent { format!("{line}: {}", outcome.session.display()) } else { line };
         self.bar.suspend(|| {
-            say(&line);
-            // The recording does not depend on a reader of stdout.
-            let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
+            if !has_said(&line) {
+                tracing::info!(
+                    pid = self.pid,
+                    session = %outcome.session.display(),
+                    seconds = p.elapsed.as_secs(),
+                    events = p.events,
+                    bytes = p.bytes,
+                    dropped = p.drops,
+                    reason = outcome.reason,
+                    "{line}"
+                );
+            }
+            if !self.is_silent {
+                // The recording does not depend on a reader of stdout.
+                let _ = writeln!(std::io::stdout(), "{}", outcome.session.display());
+            }
         });
     }
 
@@ -100,11 +168,12 @@ fn bar() -> ProgressBar {
     bar
 }
 
-/// Writes a line to stderr: as it is, or as JSON if logs are.
-fn say(line: &str) {
-    match service::log_format() {
-        // The recording does not depend on a reader of stderr.
-        LogFormat::Text => drop(writeln!(std::io::stderr(), "{line}")),
-        LogFormat::Json => tracing::info!("{line}"),
+/// Writes a line to stderr, unless logs are JSON: then it is to be logged, with its figures as fields.
+fn has_said(line: &str) -> bool {
+    if service::log_format() == LogFormat::Json {
+        return false;
     }
+    // The recording does not depend on a reader of stderr.
+    let _ = writeln!(std::io::stderr(), "{line}");
+    true
 }

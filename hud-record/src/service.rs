@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal as _, Write},
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     error::{Error, Result},
-    privilege,
+    launch, privilege,
 };
 
 /// Requests by signals.
@@ -45,6 +46,17 @@ impl Control {
         flag::register(SIGUSR1, Arc::clone(&control.seal)).map_err(failed)?;
         flag::register(SIGUSR2, Arc::clone(&control.state)).map_err(failed)?;
         flag::register(SIGHUP, Arc::default()).map_err(failed)?;
+        Ok(control)
+    }
+
+    /// For a program that hud has started: signals that end it are passed on to it, and hud ends when it does. With
+    /// `until_eof`, the end of standard input ends both.
+    pub(crate) fn for_program(program: Arc<OwnedFd>, until_eof: bool) -> Result<Self> {
+        let control = Control::default();
+        let failed = |source| Error::Io { action: "handle signals", source };
+        flag::register(SIGUSR1, Arc::clone(&control.seal)).map_err(failed)?;
+        flag::register(SIGUSR2, Arc::clone(&control.state)).map_err(failed)?;
+        launch::forward(program, until_eof, Arc::clone(&control.stop)).map_err(failed)?;
         Ok(control)
     }
 

@@ -176,6 +176,7 @@ fn the_verifier_accepts_every_program() {
                 polls: hud_record::probes::Polls::Exact,
                 unwind: hud_record::probes::Unwind::Auto,
                 no_btf,
+                stop_at_exec: false,
             },
             budget: 0.02,
             roll: Default::default(),
@@ -185,6 +186,7 @@ fn the_verifier_accepts_every_program() {
             owner: None,
             state: None,
             keep_bpf: false,
+            is_held: false,
             sandbox: Some(env!("CARGO_BIN_EXE_hud-record").into()),
         };
         let recorder = hud_record::record::Recorder::attach(process.clone(), settings).unwrap();

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use support::{Recorder, Recording, Target, hud_record, may_trace, program, signal_process, text};
+use support::{Recorder, Recording, Target, hud_record, may_trace, program, signal_process, text, until};
 
 const NOBODY: u32 = 65534;
 
@@ -82,8 +82,27 @@ fn logs_are_json_where_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let target = Target::start(&program("test-async-app"), &[]);
     let mut command = on(target.pid(), &dir.path().join("session"));
-    let output = command.args(["--duration", "1", "--log-format", "json"]).output().unwrap();
+    let arguments = ["--duration", "4", "--heartbeat", "1s", "--log-format", "json"];
+    let output = command.args(arguments).output().unwrap();
     assert!(output.status.success());
+    let lines: Vec<serde_json::Value> =
+        text(&output.stderr).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let about =
+        |what: &str| lines.iter().filter(|l| l["message"].as_str().unwrap().starts_with(what)).collect::<Vec<_>>();
+    // A line at the start, then heartbeats.
+    let recording = about("recording test-async-app");
+    assert_eq!(recording[0]["pid"], target.pid());
+    assert!(recording[0]["task_types"].as_u64() > Some(0), "{}", recording[0]);
+    assert!((2..=4).contains(&(recording.len() - 1)), "{lines:?}");
+    let [.., beat] = recording[..] else { unreachable!() };
+    assert!(
+        beat["events"].as_u64() > Some(0) && beat["bytes"].as_u64() > Some(0) && beat["dropped"].is_u64(),
+        "{beat}"
+    );
+    let [end] = about("recorded test-async-app")[..] else { panic!("{lines:?}") };
+    assert!(end["events"].as_u64() >= beat["events"].as_u64(), "{end}");
+    assert_eq!(end["reason"], "duration is over");
+    assert_eq!(end["session"].as_str(), dir.path().join("session").to_str());
     let output_again = on(target.pid(), &dir.path().join("session")).args(["--log-format", "json"]).output().unwrap();
     assert_eq!(output_again.status.code(), Some(1));
     let said = text(&output.stderr) + &text(&output_again.stderr);
@@ -281,4 +300,34 @@ fn the_unit_file_is_one_that_systemd_accepts() {
     let complaints: Vec<_> =
         said.lines().filter(|l| l.contains("hud-record.service") && !l.contains("is not executable")).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
+}
+
+/// With `--wait` a process is detected within 50 ms of its start.
+#[test]
+fn a_process_that_starts_is_detected_at_once() {
+    if !may_trace() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let app = dir.path().join("app-to-wait-for");
+    fs::copy(program("plain/test-async-app"), &app).unwrap();
+    let session = dir.path().join("store");
+    let mut command = hud_record();
+    command.args(["app-to-wait-for", "--headless", "--wait", "--log-level", "debug", "--store"]).arg(&session);
+    let mut recorder = Recorder::spawn(command);
+    let mut delays: Vec<u64> = Vec::new();
+    for round in 1..=5 {
+        until("hud to wait", || recorder.said().matches("waiting for app-to-wait-for").count() >= round);
+        let started = std::time::Instant::now();
+        let target = Target::start(&app, &[]);
+        until("its detection", || recorder.said().matches("detected ").count() >= round);
+        delays.push(u64::try_from(started.elapsed().as_millis()).unwrap());
+        until("its recording", || recorder.said().matches("session begun").count() >= round);
+        target.stop();
+    }
+    println!("detected within {delays:?} ms");
+    delays.sort_unstable();
+    // By the median: the machine may be busy.
+    assert!(delays[2] < 50, "{delays:?} ms");
+    assert!(recorder.stop().success());
 }

@@ -1,5 +1,5 @@
 //! Screens of the cockpit on a real recording: those of README and docs. The recording is hud-analyze's fixture, of
-//! test-async-app. `HUD_BLESS=1` renews the screens.
+//! test-async-app. `SNAPSHOTS=overwrite` renews the screens.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -7,6 +7,7 @@ use std::{fs, path::Path, time::Duration};
 
 use hud_common::cockpit::ui::{Options, Screen, Seat, Shot};
 use hud_record::tail::{Settings, Tailer};
+use snapbox::{Data, data::DataFormat};
 
 fn shot(screen: Screen, size: (u16, u16)) -> Shot {
     let session = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hud-analyze/tests/data/session");
@@ -27,11 +28,7 @@ fn the_screens_in_the_docs_are_up_to_date() {
     ] {
         let shot = shot(screen, (120, 40));
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/screens").join(name).with_extension("svg");
-        if std::env::var_os("HUD_BLESS").is_some() {
-            fs::write(&path, shot.svg()).unwrap();
-        }
-        let kept = fs::read_to_string(&path).unwrap_or_default();
-        assert!(shot.svg() == kept, "{} is of another screen; HUD_BLESS=1 makes it anew:\n{}", name, shot.text());
+        snapbox::assert_data_eq!(shot.svg(), Data::read_from(&path, Some(DataFormat::Text)).raw());
     }
 }
 

@@ -170,6 +170,35 @@ fn each_task_has_a_row_with_the_lines_at_which_it_waits() {
     the_deadlock_is_a_finding(&recording, &session, (of("a"), of("b")));
 }
 
+#[test]
+fn tasks_that_hold_permits_and_wait_for_more_are_a_finding() {
+    if !may_trace() {
+        return;
+    }
+    let target = Target::start(&program("faults"), &["hold-and-wait"]);
+    let tmp = tempfile::tempdir().unwrap();
+    let (recording, _) =
+        record_until(target.pid(), &tmp.path().join("s"), Table::Findings, Duration::from_secs(1), &[]);
+    // Both are their own holders in each snapshot, at one semaphore.
+    let own: Vec<Row> =
+        rows(&recording).into_iter().filter(|row| row.task.is_some() && row.holder == row.task).collect();
+    let taken = snapshots(&recording);
+    assert!(taken.len() >= 2, "{taken:?}");
+    for (at, _) in &taken {
+        let tasks: BTreeSet<_> = own.iter().filter(|row| row.ts == *at).map(|row| row.task).collect();
+        assert_eq!(tasks.len(), 2, "{own:?}");
+    }
+    let is_same = |row: &Row| row.address == own[0].address && row.since == taken[0].0 && row.cycle.is_none();
+    assert!(own.iter().all(|row| row.resource == "semaphore" && is_same(row)), "{own:?}");
+    let text = |column| recording.texts(Table::Findings, column);
+    let found: Vec<_> = text("rule").into_iter().zip(text("function")).zip(text("severity")).collect();
+    assert!(!found.is_empty());
+    for ((rule, function), severity) in found {
+        assert_eq!((rule.as_str(), severity.as_str()), ("semaphore_starved", "caution"));
+        assert!(function.contains("merge_shards_with_two_slots"), "{function}");
+    }
+}
+
 /// Of the two tasks, in the session and in the views.
 fn the_deadlock_is_a_finding(recording: &Recording, session: &Path, (one, other): (i64, i64)) {
     let text = |column| recording.texts(Table::Findings, column);
@@ -203,6 +232,18 @@ fn the_deadlock_is_a_finding(recording: &Recording, session: &Path, (one, other)
         "{said}"
     );
     assert!(said.ends_with(&format!(" waits for {one}")) && deadlocks[0]["snapshots"].as_i64() >= Some(2), "{said}");
+    // It waits there from the first snapshot to the last one.
+    let flame = support::analyze(&["await-flame", "--task", &one.to_string()], session);
+    let [stack] = &flame.as_array().unwrap()[..] else { panic!("{flame:#}") };
+    assert_eq!(
+        (stack["task_type"].as_str(), stack["tasks"].as_i64()),
+        (Some("zoo::transfer_ab"), Some(1)),
+        "{stack:#}"
+    );
+    let named = stack["stack"].as_str().unwrap();
+    assert!(named.starts_with("zoo::transfer_ab;") && named.ends_with("batch_semaphore::Acquire"), "{stack:#}");
+    let taken = snapshots(recording);
+    assert_eq!(stack["weight"].as_i64(), Some(taken.last().unwrap().0 - taken[0].0), "{stack:#}");
     let places = support::analyze(&["suspended"], session);
     let place = places.as_array().unwrap().iter().find(|p| p["function"] == "zoo::transfer_ab").unwrap();
     assert_eq!((place["tasks"].as_i64(), place["deadlocked"].as_i64()), (Some(1), Some(1)), "{place:#}");

@@ -4,9 +4,11 @@
 //! compiler; the flags that it passes are stable, so cargo alone suffices.
 
 use std::fs::{self, File};
+use std::num::NonZero;
 use std::path::Path;
+use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::sh::{cargo, command, root, target_dir};
 
@@ -47,8 +49,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     names.retain(|name| args.target.as_ref().is_none_or(|only| only == name));
     names.sort();
     ensure!(!names.is_empty(), "there is no such fuzz target");
-    for name in names {
-        fuzz(&built.join(TRIPLE).join("release").join(&name), &folder.join("corpus").join(&name), &name, args.seconds)?;
+    let programs = built.join(TRIPLE).join("release");
+    let fuzz = |name: &String| fuzz(&programs.join(name), &folder.join("corpus").join(name), name, args.seconds);
+    // Each target needs one CPU.
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
+    for names in names.chunks(at_once) {
+        let results: Vec<Result<()>> = thread::scope(|scope| {
+            let running: Vec<_> = names.iter().map(|name| scope.spawn(move || fuzz(name))).collect();
+            running.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(anyhow!("fuzzing panicked")))).collect()
+        });
+        results.into_iter().collect::<Result<()>>()?;
     }
     Ok(())
 }

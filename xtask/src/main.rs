@@ -4,6 +4,7 @@ mod bench;
 mod build_ebpf;
 mod debian;
 mod demo;
+mod dist;
 mod fixtures;
 mod fuzz;
 mod kernels;
@@ -32,6 +33,7 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     Setup(setup::Args),
     Demo(demo::Args),
+    Dist(dist::Args),
     Test(test::Args),
     Targets(targets::Args),
     Bench(bench::Args),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
             Command::BuildEbpf(args) => build_ebpf::run(&args),
             Command::Setup(args) => setup::run(&args),
             Command::Demo(args) => demo::run(&args),
+            Command::Dist(args) => dist::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Targets(args) => targets::run(&args),
             Command::Bench(args) => bench::run(&args),

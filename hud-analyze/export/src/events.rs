@@ -129,7 +129,12 @@ impl<'a> Reader<'a> {
         self.rows
     }
 
-    fn wants(&self, task: Option<i64>, tid: i32) -> bool {
+    /// The requested time range.
+    pub(crate) fn window(&self) -> Option<(i64, i64)> {
+        self.options.window
+    }
+
+    pub(crate) fn wants(&self, task: Option<i64>, tid: i32) -> bool {
         self.options.thread.is_none_or(|thread| thread == tid) && self.options.task.is_none_or(|id| task == Some(id))
     }
 
@@ -138,7 +143,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The part of a time range inside the window.
-    fn span(&self, ts: i64, dur: i64) -> Option<Span> {
+    pub(crate) fn span(&self, ts: i64, dur: i64) -> Option<Span> {
         let end = ts.saturating_add(dur.max(0));
         let Some((from, to)) = self.options.window else { return Some(Span { from: ts, to: end, is_clipped: false }) };
         let is_in = if ts == end { (from..to).contains(&ts) } else { ts < to && end > from };
@@ -149,9 +154,20 @@ impl<'a> Reader<'a> {
         &mut self,
         table: Table,
         columns: &[&str],
+        each: impl FnMut(&Self, &arrow::array::RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        self.scan_within(table, columns, self.options.window, each)
+    }
+
+    /// Reads a table in another time range than the requested one.
+    pub(crate) fn scan_within(
+        &mut self,
+        table: Table,
+        columns: &[&str],
+        window: Option<(i64, i64)>,
         mut each: impl FnMut(&Self, &arrow::array::RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        let (rows, window) = (self.rows, self.options.window);
+        let rows = self.rows;
         rows.scan(table, columns, window, &mut |batch| {
             self.done = self.done.saturating_add(batch.num_rows() as u64).min(self.total);
             (self.progress)(self.done, self.total);

@@ -21,6 +21,7 @@ fn table(kind: Kind) -> Table {
     match kind {
         Kind::Cpu => Table::Samples,
         Kind::OffCpu => Table::OffCpu,
+        Kind::Await => Table::TaskStates,
     }
 }
 
@@ -61,6 +62,11 @@ fn lines(reader: &mut Reader<'_>, options: &Options, summary: &mut Summary) -> R
             if clipped > 0 {
                 summary.notes.push(format!("{clipped} intervals are clipped to the time range"));
             }
+            sums
+        }
+        Kind::Await => {
+            let (sums, slices) = weigh::awaits(reader, &names)?;
+            summary.slices = slices;
             sums
         }
     };
@@ -139,6 +145,7 @@ pub(crate) fn draw(
     let what = match options.kind {
         Kind::Cpu => "CPU time",
         Kind::OffCpu => "time off CPU",
+        Kind::Await => "waiting time of tasks",
     };
     let exe = hud_common::clean_name(manifest.exe.rsplit('/').next().unwrap_or_default());
     let mut drawing = flamegraph::Options::default();
@@ -151,6 +158,7 @@ pub(crate) fn draw(
     drawing.colors = match options.kind {
         Kind::Cpu => flamegraph::Palette::Multi(flamegraph::color::MultiPalette::Rust),
         Kind::OffCpu => flamegraph::Palette::Basic(flamegraph::color::BasicPalette::Blue),
+        Kind::Await => flamegraph::Palette::Basic(flamegraph::color::BasicPalette::Aqua),
     };
     let mut out = Out::new(out);
     flamegraph::from_lines(&mut drawing, counted.iter().map(String::as_str), &mut out)?;

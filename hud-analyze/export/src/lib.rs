@@ -5,6 +5,7 @@
 //! format cannot hold, or that was not observed, is stated in the [`Summary`] and, if the format has a place for it, in
 //! the file.
 
+mod awaits;
 mod chrome;
 mod column;
 mod error;

@@ -87,6 +87,8 @@ pub enum Kind {
     Cpu,
     /// Off CPU: the off-CPU intervals, each with the stack at its start.
     OffCpu,
+    /// Suspended tasks: the await stacks that snapshots of all tasks found, each until the next snapshot.
+    Await,
 }
 
 /// Options of an export.

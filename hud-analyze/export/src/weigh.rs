@@ -74,3 +74,16 @@ pub(crate) fn off_cpu(reader: &mut Reader<'_>, names: &Names) -> Result<(Sums, u
     })?;
     Ok((sums, count, clipped))
 }
+
+/// The waits of tasks, and their number.
+pub(crate) fn awaits(reader: &mut Reader<'_>, names: &Names) -> Result<(Sums, u64)> {
+    let (mut sums, mut count) = (Sums::default(), 0);
+    reader.awaits(|wait| {
+        count += 1;
+        let type_id = names.type_of(wait.task, wait.type_id);
+        let task = names.task_type(type_id).map(|task| Name::clone(&task.name));
+        sums.add(Key { stack: wait.stack, task, tid: 0, reason: None }, wait.span.dur());
+        Ok(())
+    })?;
+    Ok((sums, count))
+}

@@ -10,7 +10,7 @@ mod support;
 use std::{collections::BTreeSet, env, fs, io::Read as _, path::Path, process::Command};
 
 use fxprof_processed_profile as fxprof;
-use hud_common::session::{OffCpuColumns, Table, seal};
+use hud_common::session::{CoverageColumns, CoverageRow, OffCpuColumns, Table, TaskStateColumns, TaskStateRow, seal};
 use hud_export::{Error, Format, Kind, Options, Rows as _, SessionRows, Summary, export};
 use serde_json::Value;
 use support::*;
@@ -227,6 +227,61 @@ fn a_window_clips_what_crosses_it_and_says_so() {
     assert_eq!(total(&exported(&session.path, Format::Folded, &of_thread).1), 2 * SECOND);
     let of_task = options(|o| (o.task, o.kind) = (Some(12), Kind::OffCpu));
     assert_eq!(exported(&session.path, Format::Folded, &of_task).0.slices, 0);
+}
+
+#[test]
+fn a_wait_counts_from_the_snapshot_that_found_it_until_the_next() {
+    let session = session();
+    names(&session, &["a", "b", "c", "d"]);
+    let row = |at: i64, task: i64, state: &'static str, branch: i32, stack: Option<i64>| TaskStateRow {
+        ts: T0 + at * SECOND,
+        since: T0,
+        task_id: Some(task),
+        tid: None,
+        type_id: None,
+        state: state.into(),
+        branch,
+        branches: 1,
+        stack_id: stack,
+        resource: None,
+        address: None,
+        deadline: None,
+        detail: None,
+        holder_task_id: None,
+        holder_tid: None,
+        cycle: None,
+        spawn_file: None,
+        spawn_line: None,
+    };
+    session.add::<TaskStateColumns>([
+        // Two futures until the second snapshot, then another one until the last.
+        row(1, 11, "suspended", 0, Some(1)),
+        row(1, 11, "suspended", 1, Some(2)),
+        row(1, 12, "running", 0, None),
+        row(3, 11, "suspended", 0, Some(3)),
+        row(3, 12, "suspended", 0, None),
+        row(7, 12, "gone", 0, None),
+    ]);
+    let taken = |from: i64, to: i64| CoverageRow {
+        ts: T0 + from * SECOND,
+        dur: (to - from) * SECOND,
+        stream: "task_states".into(),
+        reason: "still on".into(),
+    };
+    session.add::<CoverageColumns>([taken(0, 1), taken(1, 3), taken(3, 7)]);
+    let seconds = |change: &dyn Fn(&mut Options)| {
+        let asked = options(|o| {
+            o.kind = Kind::Await;
+            change(o);
+        });
+        let folded = text(&session.path, Format::Folded, &asked);
+        let of = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<i64>().unwrap() / SECOND;
+        (folded.lines().map(of).sum::<i64>(), folded.lines().any(|line| line.starts_with("<no stack> ")))
+    };
+    assert_eq!(seconds(&|_| {}), (2 + 2 + 4 + 4, true));
+    assert_eq!(seconds(&|o| o.task = Some(11)), (2 + 2 + 4, false));
+    assert_eq!(seconds(&|o| o.window = Some((T0 + 2 * SECOND, T0 + 4 * SECOND))), (1 + 1 + 1 + 1, true));
+    assert_eq!(seconds(&|o| o.window = Some((T0 + 7 * SECOND, T0 + 9 * SECOND))), (0, false));
 }
 
 #[test]

@@ -28,6 +28,7 @@ rows of any query as CSV, NDJSON, Arrow or Parquet.
 Examples:
   hud-analyze export SESSION -o trace.pftrace
   hud-analyze export SESSION --format svg --off-cpu -o off-cpu.svg
+  hud-analyze export SESSION --format svg --awaits -o awaits.svg
   hud-analyze export SESSION --from +5s --to +6s -o second.trace.json
   hud-analyze export SESSION -o session.hud.zip && hud-analyze replay session.hud.zip"))]
 pub(crate) struct ExportArgs {
@@ -49,6 +50,9 @@ pub(crate) struct ExportArgs {
     /// Off-CPU time instead of CPU time, in folded and svg
     #[arg(long)]
     off_cpu: bool,
+    /// Waiting time of tasks by await stack instead of CPU time, in folded and svg
+    #[arg(long, conflicts_with = "off_cpu")]
+    awaits: bool,
 }
 
 /// Exports a session to `output`, to a new file of its name, or to standard output.
@@ -68,7 +72,11 @@ pub(crate) async fn run(args: &ExportArgs, output: Option<OutputFile>, out: &mut
     }
     options.task = args.task.task;
     options.thread = args.thread.thread;
-    options.kind = if args.off_cpu { Kind::OffCpu } else { Kind::Cpu };
+    options.kind = match () {
+        () if args.awaits => Kind::Await,
+        () if args.off_cpu => Kind::OffCpu,
+        () => Kind::Cpu,
+    };
     options.title = Some(session.manifest().exe.clone());
     let rows = SessionRows::over(session.dir().clone(), session.manifest().clone()).map_err(failed)?;
     let bar = bar();

@@ -206,6 +206,7 @@ impl Finding<'_> {
         Some(match self.rule()? {
             Rule::StuckThread | Rule::StuckPoll => ("in-progress", String::new()),
             Rule::LockCycle => ("deadlocks", of_task()),
+            Rule::SemaphoreStarved => ("wait-graph", String::new()),
             Rule::LongPoll | Rule::ShortSleeps => ("blocking", of_task()),
             Rule::WorkerBlocked => ("blocking", of("thread", self.int("tid"))),
             Rule::CpuStarved => ("run-queue", String::new()),

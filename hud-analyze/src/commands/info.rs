@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write};
 
 use clap::Args;
 use datafusion::{common::ScalarValue, prelude::SessionContext};
-use hud_common::session::Table;
+use hud_common::session::{Container, Table};
 use serde_json::{Value, json};
 
 use crate::{
@@ -214,8 +214,14 @@ impl Facts {
         if let Some(previous) = &manifest.previous {
             line("follows", format!("session {previous}"))?;
         }
-        let tokio = manifest.tokio_version.as_deref().unwrap_or("of unknown version");
-        line("target", format!("{}, pid {}, tokio {tokio}", manifest.exe, manifest.pid))?;
+        let executor = match (&manifest.tokio_version, &manifest.executor) {
+            (None, Some(executor)) => format!("{executor} instead of tokio: its tasks are unknown"),
+            (version, _) => format!("tokio {}", version.as_deref().unwrap_or("of unknown version")),
+        };
+        line("target", format!("{}, pid {}, {executor}", manifest.exe, manifest.pid))?;
+        if let Some(container) = &manifest.container {
+            line("", in_words(container))?;
+        }
         line(
             "",
             format!(
@@ -296,6 +302,19 @@ impl Facts {
 }
 
 /// Number of in-flight logs.
+/// A container, with its pod.
+fn in_words(container: &Container) -> String {
+    let runtime = container.runtime.as_ref().map_or_else(String::new, |runtime| format!(" ({runtime})"));
+    let pod = match (&container.pod, &container.pod_uid) {
+        (None, None) => String::new(),
+        (Some(name), _) | (None, Some(name)) => {
+            let namespace = container.namespace.as_ref().map_or_else(String::new, |space| format!("{space}/"));
+            format!("pod {namespace}{name}, ")
+        }
+    };
+    format!("{pod}container {}{runtime}", container.id)
+}
+
 fn unsealed(session: &Session) -> usize {
     session.segments().iter().filter(|s| s.is_log()).count()
 }

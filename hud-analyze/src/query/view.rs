@@ -59,6 +59,8 @@ views! {
     WAIT_GRAPH = "wait_graph", "No snapshot of all tasks with one that certainly waits for another";
     /// Tasks that wait for each other.
     DEADLOCKS = "deadlocks", "No snapshot of all tasks found a deadlock";
+    /// Waiting time of tasks by await stack.
+    AWAIT_FLAME = "await_flame", "No two snapshots of all tasks with one that waits";
     /// Time of each worker by state.
     WORKERS = "workers", "No workers were observed";
     /// Tasks.

@@ -64,7 +64,20 @@ pub(super) fn columns(table: Table) -> &'static [&'static str] {
         Table::InProgress => {
             &["ts", "lasted", "since", "tid", "task_id", "type_id", "state", "stack_id", "estimated", "ended"]
         }
-        Table::TaskStates => &["ts", "since", "task_id", "tid", "type_id", "stack_id", "cycle"],
+        Table::TaskStates => &[
+            "ts",
+            "since",
+            "task_id",
+            "tid",
+            "type_id",
+            "branches",
+            "stack_id",
+            "resource",
+            "address",
+            "holder_task_id",
+            "holder_tid",
+            "cycle",
+        ],
         Table::Process => &["ts", "cpu_user", "cpu_sys", "rss", "threads", "fds", "cpu_others", "throttled"],
         _ => &[],
     }

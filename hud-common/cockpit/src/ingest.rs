@@ -9,9 +9,9 @@ use arrow::{
 };
 
 use super::{
-    Bucket, Buckets, Deadlocked, Ended, Frame, FrameId, Histogram, InProgress, Merge as _, Name, Names, OffCpuRow,
-    Origin, PollRow, PollState, Resolution, Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId, States,
-    TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType, Thread, Tid, TypeId, Window,
+    Bucket, Buckets, Deadlocked, Ended, Frame, FrameId, Histogram, InProgress, Merge as _, Name, Names, Obstacle,
+    OffCpuRow, Origin, PollRow, PollState, Resolution, Role, RuntimeId, SampleRow, SessionFacts, SpawnedBy, StackId,
+    States, TaskDetail, TaskId, TaskKind, TaskOutcome, TaskType, Thread, Tid, TypeId, Window,
     columns::{Columns, Nullable, int_at, text_at},
     state_rows,
 };
@@ -446,16 +446,25 @@ impl Ingest {
         Some(())
     }
 
-    /// For the rule, tasks in deadlocks: one in a deadlock waits for one future only.
+    /// For the rules, tasks in deadlocks, and those that wait for what they hold: they wait for one future only.
     fn task_states(&mut self, columns: &Columns<'_>) -> Option<()> {
         let (ts, since, cycle) = (columns.longs("ts")?, columns.longs("since")?, columns.nullable("cycle"));
         let (task, tid) = (columns.nullable("task_id"), columns.nullable_ints("tid"));
         let (type_id, stack) = (columns.nullable("type_id"), columns.nullable("stack_id"));
+        let (holder, holder_tid) = (columns.nullable("holder_task_id"), columns.nullable_ints("holder_tid"));
+        let (resource, address) = (columns.texts("resource"), columns.nullable("address"));
+        let branches = columns.nullable_ints("branches");
+        let own_permits = |row: usize| {
+            let is_permits = text_at(resource, row) == Some("semaphore") && int_at(branches, row) == Some(1);
+            let is_task = holder.get(row).is_some() && holder.get(row) == task.get(row);
+            let is_thread = int_at(holder_tid, row).is_some() && int_at(holder_tid, row) == int_at(tid, row);
+            address.get(row).filter(|_| is_permits && (is_task || is_thread)).map(Obstacle::OwnPermits)
+        };
         for (row, (ts, since)) in ts.iter().zip(since).enumerate() {
-            if let Some(cycle) = cycle.get(row) {
+            if let Some(by) = cycle.get(row).map(Obstacle::Cycle).or_else(|| own_permits(row)) {
                 self.saw(*ts);
                 self.buckets.deadlocked(Deadlocked {
-                    cycle,
+                    by,
                     ts: *ts,
                     task: task.get(row).map(TaskId),
                     tid: int_at(tid, row).map(Tid),

@@ -100,11 +100,21 @@ pub enum PollState {
     Running,
 }
 
-/// A row of `task_states` of a task in a deadlock. Order: by deadlock, then snapshot, task and the other fields.
+/// What keeps a task from going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// The deadlock of this number.
+    Cycle(i64),
+    /// It waits for further permits of the semaphore at this address, while it holds some.
+    OwnPermits(i64),
+}
+
+/// A row of `task_states` of a task in a deadlock, or of one that holds permits of a semaphore and waits for more. Order: by
+/// obstacle, then snapshot, task and the other fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadlocked {
-    /// The deadlock's number.
-    pub cycle: i64,
+    /// What keeps it from going on.
+    pub by: Obstacle,
     /// Time of the snapshot.
     pub ts: i64,
     /// The task; `None` for a future that a thread runs by `block_on`.

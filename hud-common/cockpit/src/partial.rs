@@ -48,7 +48,7 @@ pub struct Partial {
     pub marks: Kept<Mark, MARKS_PER_BUCKET>,
     /// Polls in progress, by `ts`; the first [`IN_PROGRESS_PER_BUCKET`].
     pub in_progress: Kept<InProgress, IN_PROGRESS_PER_BUCKET>,
-    /// Tasks in deadlocks, by `ts`; the first [`DEADLOCKED_PER_BUCKET`].
+    /// Tasks in deadlocks, and that wait for permits while they hold some, by `ts`; the first [`DEADLOCKED_PER_BUCKET`].
     pub deadlocked: Kept<Deadlocked, DEADLOCKED_PER_BUCKET>,
     /// Rows of `process`, by `ts`; the first [`USAGES_PER_BUCKET`].
     pub usages: Kept<Usage, USAGES_PER_BUCKET>,

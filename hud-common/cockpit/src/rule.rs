@@ -11,6 +11,8 @@ pub enum Rule {
     StuckPoll,
     /// Tasks wait for each other.
     LockCycle,
+    /// Tasks hold permits of a semaphore and wait for more of it.
+    SemaphoreStarved,
     /// A long poll.
     LongPoll,
     /// Polls with a long run-queue latency.
@@ -53,10 +55,11 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 22] = [
+    pub const ALL: [Rule; 23] = [
         Rule::StuckThread,
         Rule::StuckPoll,
         Rule::LockCycle,
+        Rule::SemaphoreStarved,
         Rule::LongPoll,
         Rule::CpuStarved,
         Rule::WakeDelay,
@@ -84,6 +87,7 @@ impl Rule {
             Rule::StuckThread => "stuck_thread",
             Rule::StuckPoll => "stuck_poll",
             Rule::LockCycle => "lock_cycle",
+            Rule::SemaphoreStarved => "semaphore_starved",
             Rule::LongPoll => "long_poll",
             Rule::CpuStarved => "cpu_starved",
             Rule::WakeDelay => "wake_delay",
@@ -117,6 +121,7 @@ impl Rule {
             Rule::StuckThread => "Worker stuck asleep in a poll",
             Rule::StuckPoll => "Poll does not end",
             Rule::LockCycle => "Deadlock of tasks",
+            Rule::SemaphoreStarved => "Tasks hold permits and wait for more",
             Rule::LongPoll => "Long polls",
             Rule::CpuStarved => "Polls waited for a CPU",
             Rule::WakeDelay => "Woken tasks waited for a worker",
@@ -142,7 +147,7 @@ impl Rule {
     /// The figure that the rule compares with its threshold.
     pub const fn figure(self) -> &'static str {
         match self {
-            Rule::StuckThread | Rule::StuckPoll | Rule::LockCycle => "lasts",
+            Rule::StuckThread | Rule::StuckPoll | Rule::LockCycle | Rule::SemaphoreStarved => "lasts",
             Rule::LongPoll | Rule::CpuStarved | Rule::LockOwnerAsleep => "longest",
             Rule::WakeDelay => "p99",
             Rule::CpuShare => "share",
@@ -169,7 +174,8 @@ impl Rule {
             Rule::WakeDelay | Rule::WakeStorm => "wake",
             Rule::CpuShare => "sample",
             Rule::ShortSleeps => "sleep",
-            Rule::LockCycle | Rule::TasksGrow | Rule::CancelledWork | Rule::SelfWaking | Rule::SpawnRate => "task",
+            Rule::LockCycle | Rule::SemaphoreStarved | Rule::TasksGrow => "task",
+            Rule::CancelledWork | Rule::SelfWaking | Rule::SpawnRate => "task",
             Rule::Panics => "panic",
             Rule::LockOwnerAsleep | Rule::LockOwnerBusy => "wait",
             Rule::WorkerBlocked
@@ -195,6 +201,10 @@ impl Rule {
             Rule::LockCycle => {
                 "they never end: take locks in the same order everywhere, and hold none across an .await that needs another \
                  task to get it"
+            }
+            Rule::SemaphoreStarved => {
+                "they go on only if another task returns permits: take all at once with acquire_many, or release those held \
+                 before waiting for more"
             }
             Rule::LongPoll => {
                 "move blocking calls to spawn_blocking or use their async equivalents; move long computations off the \

@@ -241,7 +241,7 @@ fn a_poll_in_progress_that_computes() {
 fn deadlock(program: &mut Program, at: i64, since: i64) {
     for task in [11, 21] {
         program.buckets.deadlocked(Deadlocked {
-            cycle: 11,
+            by: Obstacle::Cycle(11),
             ts: T0 + at,
             task: Some(TaskId(task)),
             tid: None,
@@ -273,6 +273,40 @@ fn tasks_that_wait_for_each_other() {
     // One of them has moved since.
     deadlock(&mut program, 1_900 * MS, 1_900 * MS);
     assert_eq!(program.found(Rule::LockCycle), None);
+}
+
+#[test]
+fn tasks_that_hold_permits_and_wait_for_more() {
+    let mut program = Program::new();
+    let mut wait = |semaphore: i64, task: i64, at: i64, since: i64| {
+        program.buckets.deadlocked(Deadlocked {
+            by: Obstacle::OwnPermits(semaphore),
+            ts: T0 + at,
+            task: Some(TaskId(task)),
+            tid: None,
+            since: T0 + since,
+            type_id: Some(TypeId(1)),
+            stack: Some(StackId(1)),
+        });
+    };
+    // Two since the first snapshot, one since the second, and one at another semaphore.
+    [11, 12].into_iter().for_each(|task| wait(1 << 20, task, 300 * MS, 300 * MS));
+    [11, 12].into_iter().for_each(|task| wait(1 << 20, task, 1_350 * MS, 300 * MS));
+    wait(1 << 20, 13, 1_350 * MS, 1_350 * MS);
+    wait(1 << 30, 14, 1_350 * MS, 1_350 * MS);
+    let found: Vec<Finding> = program.findings().into_iter().filter(|f| f.rule == Rule::SemaphoreStarved).collect();
+    let [found] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((found.severity, found.count, found.is_estimated), (Status::Caution, Some(2), false));
+    assert_eq!(
+        found.sentence,
+        "2 tasks hold permits of a semaphore and wait for more, in each snapshot of at least 1.05 s: app::type_1 (11) in \
+         app::own (own.rs:7), app::type_1 (12) in app::own (own.rs:7)"
+    );
+    assert_eq!(
+        evidence(found),
+        [("lasts", Value::Nanos(1_050 * MS), Some(Value::Nanos(SECOND))), ("tasks", Value::Count(2), None)]
+    );
+    assert_eq!(found.jump.task, Some(TaskId(11)));
 }
 
 #[test]

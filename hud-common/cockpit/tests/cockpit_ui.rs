@@ -1,6 +1,6 @@
 //! Every panel as text at common sizes of terminals, and random inputs at random sizes.
 //!
-//! `tests/screens/*.txt` are to be reviewed as screens. `HUD_BLESS=1` rewrites them.
+//! `tests/screens/*.txt` are to be reviewed as screens. `SNAPSHOTS=overwrite` rewrites them.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
@@ -12,6 +12,7 @@ use hud_cockpit::{
     ui::{Depth, Drawn, Input, Options, Scene, Screen, State, Strip, Theme, draw},
 };
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, layout::Rect, style::Color};
+use snapbox::{Data, data::DataFormat};
 
 #[path = "cockpit_ui/fixture.rs"]
 mod fixture;
@@ -170,15 +171,7 @@ fn check(name: &str, snapshot: &Snapshot) {
         let shown = screens(snapshot, size);
         let path =
             PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/screens/{name}-{}x{}.txt", size.0, size.1));
-        if std::env::var_os("HUD_BLESS").is_some() {
-            std::fs::write(&path, &shown).unwrap();
-            continue;
-        }
-        let blessed = std::fs::read_to_string(&path).unwrap_or_default();
-        for (n, (is, was)) in shown.lines().zip(blessed.lines()).enumerate() {
-            assert_eq!(is, was, "line {} of {}; HUD_BLESS=1 writes it anew", n + 1, path.display());
-        }
-        assert_eq!(shown.len(), blessed.len(), "{} has another length; HUD_BLESS=1 writes it anew", path.display());
+        snapbox::assert_data_eq!(shown, Data::read_from(&path, Some(DataFormat::Text)).raw());
     }
 }
 

@@ -35,7 +35,9 @@ pub use error::{Error, Result};
 pub use inflight::{Cut, InflightLog, InflightReader};
 pub use layout::{Elsewhere, SessionDir, Unsealed};
 pub use lock::SessionLock;
-pub use manifest::{Clock, FORMAT_VERSION, MANIFEST_FILE, Manifest, Options, Range, Recovery, StreamAccount};
+pub use manifest::{
+    Clock, Container, FORMAT_VERSION, MANIFEST_FILE, Manifest, Options, Range, Recovery, StreamAccount,
+};
 pub use placeholder::unnamed;
 pub use read_at::ReadAt;
 pub use recover::recover;

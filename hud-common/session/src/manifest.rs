@@ -47,6 +47,13 @@ pub struct Manifest {
     pub build_id: Option<String>,
     /// Tokio's version, if the binary contains it.
     pub tokio_version: Option<String>,
+    /// Name and version of the executor that the binary contains instead of tokio, if hud recognizes it. Its tasks are not
+    /// recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor: Option<String>,
+    /// The container that the target runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// When recording began (ns since the Unix epoch).
     pub start: i64,
     /// When it ended; absent during recording and after a crash.
@@ -79,6 +86,25 @@ pub struct Manifest {
     pub notes: Vec<String>,
     /// Whether the recorder closed it.
     pub complete: bool,
+}
+
+/// A container, by its control group and by the environment of the program in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// What runs it, as its control group says: `docker`, `cri-containerd`, `crio`, `libpod`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// The unique id of its Kubernetes pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The pod's name: `POD_NAME`, `K8S_POD_NAME`, `MY_POD_NAME` or `HOSTNAME` in the program's environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The pod's namespace: `POD_NAMESPACE`, `K8S_NAMESPACE` or `MY_POD_NAMESPACE` there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 /// Options of a recording.

@@ -288,7 +288,7 @@ tables! {
         ended: bool,
     }
 
-    /// The state of a task when the recorder read all tasks of the target from its memory (a snapshot): as recording begins, a second later, and then at intervals (`--state`). A task has rows in the first snapshot that finds it and in each that differs from the one before: in its state, await stack, resource or holder. All tasks have rows in the first snapshot and in the first after each 10 minutes, and tasks in a deadlock in every one. So a task's state at some time is that of its newest rows by then, unless that is `gone`; rows older than 20 minutes before the last snapshot are not needed. Snapshots are taken at the ends of the ranges of the stream `task_states` in `coverage`, whose reason says what could not be read; without that stream there were none.
+    /// The state of a task when the recorder read all tasks of the target from its memory (a snapshot): as recording begins, a second later, and then at intervals (`--state`). A task has rows in the first snapshot that finds it and in each that differs from the one before: in its state, await stack, resource or holder. All tasks have rows in the first snapshot and in the first after each 10 minutes, and tasks in a deadlock, or that are their own holders, in every one. So a task's state at some time is that of its newest rows by then, unless that is `gone`; rows older than 20 minutes before the last snapshot are not needed. Snapshots are taken at the ends of the ranges of the stream `task_states` in `coverage`, whose reason says what could not be read; without that stream there were none.
     TaskStates = "task_states" by ts, TaskStateRow, TaskStateColumns {
         /// Time of the snapshot (ns since the Unix epoch).
         ts: i64,
@@ -316,7 +316,7 @@ tables! {
         deadline: Option<i64>,
         /// The resource in words, such as a lock's content or a socket's addresses.
         detail: Option<Text>,
-        /// Task that certainly holds the lock, that receives from the channel, or whose end is awaited; null if there is none, or if it is not known.
+        /// Task that certainly holds the lock, that receives from the channel, or whose end is awaited; the task itself if it waits for permits of a semaphore while it holds some. Null if there is none, or if it is not known.
         holder_task_id: Option<i64>,
         /// The same for a future that a thread runs by `block_on`: the thread.
         holder_tid: Option<i32>,

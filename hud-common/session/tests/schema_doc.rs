@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, path::Path};
 
 use hud_session::{FORMAT_VERSION, Table};
+use snapbox::{Data, data::DataFormat};
 
 const HEAD: &str = "\
-<!-- Generated from hud-common/session/src/tables.rs by HUD_BLESS=1 cargo test -p hud-session -->
+<!-- Generated from hud-common/session/src/tables.rs by SNAPSHOTS=overwrite cargo test -p hud-session -->
 # The session
 
 A session is a folder:
@@ -57,10 +58,5 @@ fn schema_document_is_up_to_date() {
     }
     let doc = format!("{}\n", doc.trim_end());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/SCHEMA.md");
-    if std::env::var_os("HUD_BLESS").is_some() {
-        fs::write(&path, doc).unwrap();
-        return;
-    }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == doc, "docs/SCHEMA.md is out of date: run HUD_BLESS=1 cargo test -p hud-session");
+    snapbox::assert_data_eq!(doc, Data::read_from(&path, Some(DataFormat::Text)).raw());
 }

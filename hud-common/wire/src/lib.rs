@@ -595,7 +595,7 @@ pub const fn switch_tag(since: u64) -> u32 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct Config {
-    /// The target's thread group (in the initial pid namespace).
+    /// The target's thread group (in the pid namespace that hud runs in).
     pub tgid: u32,
     /// `task_struct::pid`.
     pub task_pid: u32,
@@ -623,6 +623,10 @@ pub struct Config {
     pub vtables_start: u64,
     /// Address past them.
     pub vtables_end: u64,
+    /// Device and inode of the pid namespace that hud runs in; 0 if that is the initial one.
+    pub pidns_device: u64,
+    /// See `pidns_device`.
+    pub pidns_inode: u64,
     /// 1 = stacks are walked by unwind tables, 0 = by frame pointers.
     pub unwind: u32,
     /// `task_struct::utask`.
@@ -647,6 +651,18 @@ pub struct Config {
     pub cfs_rq_rq: u32,
     /// `rq::prev_steal_time`.
     pub rq_steal: u32,
+    /// 1 if the target is to be stopped (SIGSTOP) when it executes another program.
+    pub stop_at_exec: u32,
+    /// `task_struct::thread_pid`.
+    pub task_thread_pid: u32,
+    /// `pid::level`.
+    pub pid_level: u32,
+    /// `pid::numbers`.
+    pub pid_numbers: u32,
+    /// `pid_namespace::ns` + `ns_common::inum`.
+    pub pidns_inum: u32,
+    /// Padding.
+    pub reserved: u32,
 }
 
 impl Config {

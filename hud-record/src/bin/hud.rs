@@ -11,7 +11,8 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use hud_record::{
     attach::AttachArgs,
     check::CheckArgs,
-    cli::{RecordArgs, report},
+    cli::{RecordArgs, RunArgs, print_manual, report},
+    doctor::{self, DoctorArgs},
     dump::{self, DumpArgs},
     error::Error,
     list::{self, ListArgs},
@@ -22,7 +23,9 @@ Examples:
   hud my-server                             show it live, and keep the session
   hud attach /var/tmp/s                     show a session that another hud is recording
   hud my-server --headless --duration 10    record for 10 seconds
+  hud run -- ./my-server --port 80          start a program and record it from its first instruction
   hud ls                                    programs that hud can attach to, and sessions
+  hud doctor                                what works on this machine
   hud dump my-server                        every task: where it waits and for what
   hud --pid 4711 --target ./my-server --export /var/tmp/s --headless
   hud hotspots /var/tmp/s                   CPU time by function
@@ -52,9 +55,14 @@ enum Command {
     Attach(AttachArgs),
     /// Check whether this kernel accepts hud's programs, and which rights hud has
     Check(CheckArgs),
+    /// Show what hud can record on this machine, what is missing, and what to do about it
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Print every task of a running program: its state, where it waits and for what
     #[command(after_help = dump::EXAMPLES)]
     Dump(DumpArgs),
+    /// Start a program, and record it from its first instruction
+    Run(Box<RunArgs>),
     /// List running programs that contain Tokio, and recorded sessions
     #[command(after_help = list::EXAMPLES)]
     Ls(ListArgs),
@@ -63,6 +71,9 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the man page, for packages
+    #[command(hide = true)]
+    Manual,
 }
 
 /// Commands of hud's other programs, with their descriptions. All but the first two are those of hud-analyze.
@@ -94,6 +105,7 @@ const PASSED_ON: &[(&str, &str)] = &[
     ("suspended", "Where tasks wait, and for what, at the last snapshot of the time range"),
     ("wait-graph", "Tasks that wait for another task, with that task, at the last snapshot of the time range"),
     ("deadlocks", "Tasks that waited for each other in a cycle, longest first"),
+    ("await-flame", "Waiting time of tasks by await stack, for flame graphs"),
     ("hotspots-by", "Time by any of function, line, type of task, thread and state, most first"),
     ("cpu-flame", "CPU time by whole stack, for flame graphs"),
     ("off-cpu-flame", "Sleeping time by whole stack, for flame graphs"),
@@ -153,12 +165,15 @@ impl Command {
         match self {
             Command::Attach(attach) => attach.run(),
             Command::Check(check) => check.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Dump(dump) => dump.run(),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut command_line(), "hud", &mut std::io::stdout());
                 Ok(())
             }
             Command::Ls(list) => list.run(),
+            Command::Manual => print_manual(command_line()),
+            Command::Run(run) => run.run(),
         }
     }
 }

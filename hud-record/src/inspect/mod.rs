@@ -1,13 +1,16 @@
 //! The target: its process, its binary, and tokio inside it.
 //!
-//! `process` reads /proc in the recorder, `search` finds the mapped files with tokio, and `request` has the sandboxed child
+//! `process` reads /proc in the recorder, `arrivals` detects new processes, `container` names the container, `executor` other executors than tokio, `search` finds the mapped files with tokio, and `request` has the sandboxed child
 //! inspect them. The rest runs in
 //! the child: `binary`, `image` and `functions` read the file and the memory, `tokio` finds tokio by its symbols
 //! (`tokio_symbols`), by debug information (`tokio_dwarf`), by legacy symbols (`legacy_symbols`) or, in a stripped
 //! binary, by the shape of its code (`stripped`). `task_id` finds the thread-local with the current task's id.
 
+mod arrivals;
 mod binary;
+pub(crate) mod container;
 mod demangle;
+pub(crate) mod executor;
 mod functions;
 mod image;
 mod inspection;
@@ -24,6 +27,7 @@ mod tokio;
 mod tokio_dwarf;
 mod tokio_symbols;
 
+pub(crate) use arrivals::Arrivals;
 pub use binary::Binary;
 pub use demangle::clean;
 pub(crate) use demangle::{FunctionName, crate_with_main, function, generic_arguments, type_name};

@@ -182,7 +182,8 @@ fn mapping(line: &str) -> Option<Mapping> {
     Some(Mapping { start: hex(start)?, end: hex(end)?, offset: hex(offset)?, file, path: path.into() })
 }
 
-fn is_named(pid: u32, name: &str) -> bool {
+/// Whether a process's binary or main thread has this name.
+pub(super) fn is_named(pid: u32, name: &str) -> bool {
     if let Ok(exe) = fs::read_link(format!("/proc/{pid}/exe"))
         && let Some(file) = exe.file_name().and_then(|f| f.to_str())
     {

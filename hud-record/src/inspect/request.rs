@@ -27,10 +27,7 @@ impl Inspection {
         if own.tokio.is_ok() {
             return Ok(own);
         }
-        let mut candidates = search::libraries(process).unwrap_or_default();
-        candidates.retain(|library| {
-            search::open(&process.mapped_file(library)).and_then(|(file, _)| search::search(file)).is_some()
-        });
+        let candidates = search::libraries_with_tokio(process);
         let mut found: Vec<(usize, Process, Self)> = Vec::new();
         for library in candidates.into_iter().take(MOST_CANDIDATES) {
             let of = Process { library: Some(library), ..process.clone() };

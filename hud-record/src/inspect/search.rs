@@ -17,7 +17,7 @@ use super::{
 /// Bytes of a file that are searched.
 const MOST_BYTES: u64 = 512 << 20;
 /// Bytes that are read at a time.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 /// Bytes that are searched twice: more than a text that lies across two pieces.
 const OVERLAP: usize = 64;
 /// A smaller file has no tokio in it.
@@ -43,24 +43,31 @@ pub(crate) fn open(path: &Path) -> Option<(fs::File, FileKey)> {
 }
 
 /// Searches a file for tokio.
-///
-/// It is read, not mapped, as its owner may truncate it meanwhile.
 pub(crate) fn search(file: fs::File) -> Option<Found> {
-    let mut file = file.take(MOST_BYTES);
     let workers = [memmem::Finder::new(b"tokio-rt-worker"), memmem::Finder::new(b"tokio-runtime-worker")];
-    let mut buffer = Vec::with_capacity(PIECE + OVERLAP);
     let mut is_tokio = false;
+    let version = in_pieces(file, |piece| {
+        is_tokio |= workers.iter().any(|name| name.find(piece).is_some());
+        version_in(piece)
+    });
+    let version = version.ok()?;
+    (is_tokio || version.is_some()).then_some(Found { version })
+}
+
+/// Reads a file in pieces that overlap by more than a text that is searched, until `search` finds something. It is read, not
+/// mapped, as its owner may truncate it meanwhile.
+pub(super) fn in_pieces<T>(file: impl io::Read, mut search: impl FnMut(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+    let mut file = file.take(MOST_BYTES);
+    let mut buffer = Vec::with_capacity(PIECE + OVERLAP);
     loop {
         let kept = buffer.len().min(OVERLAP);
         buffer.drain(..buffer.len() - kept);
-        let read = file.by_ref().take(PIECE as u64).read_to_end(&mut buffer).ok()?;
-        if read == 0 {
-            return is_tokio.then_some(Found { version: None });
+        if file.by_ref().take(PIECE as u64).read_to_end(&mut buffer)? == 0 {
+            return Ok(None);
         }
-        if let Some(version) = version_in(&buffer) {
-            return Some(Found { version: Some(version) });
+        if let Some(found) = search(&buffer) {
+            return Ok(Some(found));
         }
-        is_tokio |= workers.iter().any(|name| name.find(&buffer).is_some());
     }
 }
 
@@ -75,6 +82,13 @@ pub(crate) fn libraries(process: &Process) -> io::Result<Vec<Mapping>> {
         }
     }
     Ok(found)
+}
+
+/// The shared libraries of a process that contain tokio.
+pub(crate) fn libraries_with_tokio(process: &Process) -> Vec<Mapping> {
+    let mut libraries = libraries(process).unwrap_or_default();
+    libraries.retain(|library| open(&process.mapped_file(library)).and_then(|(file, _)| search(file)).is_some());
+    libraries
 }
 
 #[cfg(test)]

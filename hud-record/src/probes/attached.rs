@@ -143,6 +143,7 @@ impl Probes {
             vtables_start: image.0,
             vtables_end: image.1,
             unwind: u32::from(by_tables),
+            stop_at_exec: u32::from(plan.stop_at_exec),
             switch_share: share(budget * SWITCH_SHARE),
             switch_floor: switch_floor(),
             ..config(offsets)

@@ -4,7 +4,10 @@ use aya::util::online_cpus;
 use bytemuck::Zeroable as _;
 use hud_common::wire::Config;
 
-use crate::{inspect::VTABLE_ID_OFFSET, kernel::Offsets};
+use crate::{
+    inspect::VTABLE_ID_OFFSET,
+    kernel::{self, Offsets},
+};
 
 /// The share of the overhead budget for stacks at context switches. The rest is for the minimum cost of a switch and
 /// for the probes in the target's code.
@@ -16,6 +19,8 @@ pub(crate) const SWITCH_FLOOR: f64 = 0.0035;
 /// The constants that depend on this kernel. Those that depend on the target are left to the caller.
 pub(super) fn config(offsets: Option<Offsets>) -> Config {
     let offsets = offsets.unwrap_or(Offsets::NONE);
+    let pids = offsets.pids.zip(kernel::inner_pid_namespace_file());
+    let (pidns_device, pidns_inode) = pids.map_or((0, 0), |(_, file)| file);
     Config {
         task_pid: offsets.task_pid,
         task_tgid: offsets.task_tgid,
@@ -30,6 +35,12 @@ pub(super) fn config(offsets: Option<Offsets>) -> Config {
         task_cfs_rq: offsets.steal.map_or(Config::NONE, |s| s.task_cfs_rq),
         cfs_rq_rq: offsets.steal.map_or(0, |s| s.cfs_rq_rq),
         rq_steal: offsets.steal.map_or(0, |s| s.rq_steal),
+        pidns_device,
+        pidns_inode,
+        task_thread_pid: pids.map_or(0, |(p, _)| p.task_thread_pid),
+        pid_level: pids.map_or(0, |(p, _)| p.pid_level),
+        pid_numbers: pids.map_or(0, |(p, _)| p.pid_numbers),
+        pidns_inum: pids.map_or(0, |(p, _)| p.pidns_inum),
         ..Config::zeroed()
     }
 }

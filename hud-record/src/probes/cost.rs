@@ -3,6 +3,9 @@
 //! The kernel counts while a descriptor for it is open (BPF_ENABLE_STATS, Linux 5.8). That takes 50 ns per run of a
 //! program, which at 100,000 context switches a second is 1 % of a CPU. So if programs run often, it is closed once the
 //! cost of a run is known, and from then on the run time is calculated.
+//!
+//! The programs at context switches run at those of all processes, and return at once if it is not the target's. That
+//! counts as hud's cost, but not as the target's: a busy neighbour must not use up the target's budget.
 
 use std::{
     os::fd::OwnedFd,
@@ -16,10 +19,15 @@ const ENOUGH: u64 = 2_000;
 /// Runs per second that the kernel may count: a twentieth of a percent of a CPU.
 const FEW: f64 = 10_000.0;
 
+/// Interval at which the number of runs is considered (ns).
+const CONSIDER_EVERY: u64 = 250_000_000;
+
 /// Initial estimates of a run's time (ns), from the machine of docs/benchmarks.
 const SWITCH: f64 = 250.0;
 const POLL_HIT: f64 = 350.0;
 const OTHER_HIT: f64 = 500.0;
+/// A run at another process' switch (ns).
+const FOREIGN: f64 = 30.0;
 /// Time of a context switch besides the programs (ns): the kernel calls two of them.
 pub(crate) const DISPATCH: f64 = 60.0;
 
@@ -48,6 +56,15 @@ pub(crate) struct RunTimes {
     pub(crate) probed: f64,
 }
 
+/// What the kernel has counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counted {
+    /// The run times.
+    pub(crate) times: RunTimes,
+    /// Runs of the always-on programs.
+    pub(crate) always_on: u64,
+}
+
 /// Counts of the work at context switches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Switches {
@@ -69,8 +86,11 @@ pub(crate) struct Costs {
     /// Added to calculated times, so that they continue from the kernel's last count.
     offset: RunTimes,
     last: RunTimes,
-    /// When it was last decided whether the kernel should continue to count, and the number of runs then.
-    considered: (u64, u64),
+    /// When it was last decided whether the kernel should continue to count, and by then the number of runs and that of runs
+    /// at other processes' switches.
+    considered: (u64, u64, u64),
+    /// Cost of other processes' switches per nanosecond, and when the kernel ceased to count.
+    foreign: (f64, u64),
 }
 
 impl Costs {
@@ -83,7 +103,8 @@ impl Costs {
             other_hit: OTHER_HIT,
             offset: RunTimes::default(),
             last: RunTimes::default(),
-            considered: (0, 0),
+            considered: (0, 0, 0),
+            foreign: (0.0, 0),
         }
     }
 
@@ -98,15 +119,15 @@ impl Costs {
         now: u64,
         counters: &Counters,
         switches: Switches,
-        counted: impl FnOnce() -> RunTimes,
+        counted: impl FnOnce() -> Counted,
     ) -> RunTimes {
         if !self.counts {
-            return self.calculated(counters, switches);
+            return self.calculated(now, counters, switches);
         }
-        let times = counted();
+        let Counted { times, always_on } = counted();
+        let foreign = always_on.saturating_sub(2 * switches.count);
         if switches.count >= ENOUGH {
-            // The programs also run at other processes' switches, which are in the time and not in the count.
-            let rest = times.always_on - float(switches.spent) - float(switches.sampled);
+            let rest = times.always_on - float(switches.spent) - float(switches.sampled) - float(foreign) * FOREIGN;
             self.switch = (rest / float(switches.count)).clamp(50.0, 1_000.0);
         }
         let hits = float(counters.poll_hits) + float(counters.other_hits);
@@ -114,32 +135,35 @@ impl Costs {
             (self.poll_hit, self.other_hit) = (times.probed / hits, times.probed / hits);
         }
         self.last = times;
-        let runs = 2 * switches.count + counters.poll_hits + counters.other_hits;
-        let (then, before) = self.considered;
-        const SECOND: u64 = 1_000_000_000;
-        if then == 0 || now.saturating_sub(then) >= SECOND {
-            self.considered = (now, runs);
-            if then != 0 && float(runs.saturating_sub(before)) > FEW * float(now - then) / float(SECOND) {
-                self.calculate(counters, switches);
+        let runs = always_on + counters.poll_hits + counters.other_hits;
+        let (then, before, foreign_before) = self.considered;
+        if then == 0 || now.saturating_sub(then) >= CONSIDER_EVERY {
+            self.considered = (now, runs, foreign);
+            let passed = float(now.saturating_sub(then)).max(1.0);
+            if then != 0 && float(runs.saturating_sub(before)) > FEW * passed / 1e9 {
+                self.foreign = (float(foreign.saturating_sub(foreign_before)) * FOREIGN / passed, now);
+                self.calculate(now, counters, switches);
             }
         }
         times
     }
 
     /// From here on the kernel need not count.
-    fn calculate(&mut self, counters: &Counters, switches: Switches) {
+    fn calculate(&mut self, now: u64, counters: &Counters, switches: Switches) {
         self.counts = false;
         end();
-        let calculated = self.calculated(counters, switches);
+        let calculated = self.calculated(now, counters, switches);
         self.offset = RunTimes {
             always_on: self.last.always_on - calculated.always_on,
             probed: self.last.probed - calculated.probed,
         };
     }
 
-    fn calculated(&self, counters: &Counters, switches: Switches) -> RunTimes {
+    fn calculated(&self, now: u64, counters: &Counters, switches: Switches) -> RunTimes {
+        let (foreign, since) = self.foreign;
         RunTimes {
             always_on: self.offset.always_on
+                + foreign * float(now.saturating_sub(since))
                 + float(switches.count) * self.switch
                 + float(switches.spent)
                 + float(switches.sampled),
@@ -169,7 +193,8 @@ mod tests {
         let second = 1_000_000_000;
         let mut at = |n: u64| {
             let switches = Switches { count: n * 100_000, spent: n * 900_000, sampled: n * 100_000 };
-            let counted = || RunTimes { always_on: float(n) * 31e6, probed: float(n) * 2e6 };
+            let times = RunTimes { always_on: float(n) * 31e6, probed: float(n) * 2e6 };
+            let counted = || Counted { times, always_on: 2 * switches.count };
             costs.run_times(n * second, &counters(n * 10_000), switches, counted)
         };
         let times: Vec<RunTimes> = (1..6).map(&mut at).collect();
@@ -186,8 +211,30 @@ mod tests {
         let mut costs = Costs::new(true);
         for n in 1..10 {
             let switches = Switches { count: n * 1_000, ..Switches::default() };
-            costs.run_times(n * 1_000_000_000, &counters(0), switches, RunTimes::default);
+            costs.run_times(n * 1_000_000_000, &counters(0), switches, Counted::default);
         }
         assert!(costs.counts);
+    }
+
+    #[test]
+    fn a_busy_neighbour_is_hud_s_cost_and_not_the_target_s() {
+        let mut costs = Costs::new(true);
+        let second = 1_000_000_000;
+        // The target switches 1,000 times a second at 300 ns each, another process 100,000 times, two runs each.
+        let mut at = |n: u64| {
+            let switches = Switches { count: n * 1_000, ..Switches::default() };
+            let foreign = n * 200_000;
+            let always_on = float(switches.count) * 300.0 + float(foreign) * FOREIGN;
+            let times = RunTimes { always_on, probed: 0.0 };
+            let counted = || Counted { times, always_on: foreign + 2 * switches.count };
+            costs.run_times(n * second, &counters(0), switches, counted)
+        };
+        let times: Vec<RunTimes> = (1..6).map(&mut at).collect();
+        for pair in times.windows(2) {
+            let grown = pair[1].always_on - pair[0].always_on;
+            assert!((grown - 6.3e6).abs() < 1e5, "{pair:?}");
+        }
+        assert!(!costs.counts, "counting them would take 50 ns each");
+        assert!((costs.switch - 300.0).abs() < 1.0, "{costs:?}");
     }
 }

@@ -14,6 +14,15 @@ pub(crate) struct LeftOut {
 /// The programs for probes in the target's code.
 pub(super) const PROBED: [&str; 5] = ["poll_return", "poll_enter", "panicked", "task_spawn", "task_wake"];
 
+/// What is not recorded if the kernel refuses a program; `None` if nothing is recorded then.
+pub(crate) fn lost_without(program: &str) -> Option<(Option<Stream>, &'static str)> {
+    match program {
+        "sample_cpu" => Some((Some(Stream::Samples), "CPU samples are not recorded")),
+        program if PROBED.contains(&program) => Some(lost_with(program)),
+        _ => None,
+    }
+}
+
 /// Whether recording is possible without a program.
 pub(super) fn is_optional(program: &str) -> bool {
     !matches!(program, "poll_return" | "poll_enter")

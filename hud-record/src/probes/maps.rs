@@ -8,7 +8,7 @@ use hud_common::wire::{Counters, EventKind, Stream, StreamCounters, SwitchBudget
 
 use super::{
     attached::Probes,
-    cost::{RunTimes, Switches},
+    cost::{Counted, RunTimes, Switches},
     refusal::{missing, refused},
     uprobes::Programs,
 };
@@ -173,9 +173,12 @@ impl Probes {
     pub(crate) fn run_times(&self, now: u64, counters: &Counters) -> RunTimes {
         let switches = self.switch_counts().unwrap_or_default();
         self.costs.borrow_mut().run_times(now, counters, switches, || {
-            let times = self.bpf.programs().filter_map(|(_, p)| Some(p.info().ok()?.run_time().as_nanos()));
+            let all = self.bpf.programs().filter_map(|(_, p)| p.info().ok());
+            let (time, runs) =
+                all.fold((0, 0), |(time, runs), p| (time + p.run_time().as_nanos(), runs + p.run_count()));
             let probed = self.programs.as_ref().map_or(0, Programs::run_time);
-            RunTimes { always_on: as_float(times.sum()), probed: as_float(probed.into()) }
+            let times = RunTimes { always_on: as_float(time), probed: as_float(probed.into()) };
+            Counted { times, always_on: runs }
         })
     }
 

@@ -24,8 +24,8 @@ mod verify;
 
 pub use attached::Probes;
 pub(crate) use config::SWITCH_FLOOR;
-pub(crate) use left_out::LeftOut;
+pub(crate) use left_out::{LeftOut, lost_without};
 pub use maps::stream_counters;
 pub use plan::{Plan, Polls, Unwind};
-pub(crate) use trap_cost::TrapCost;
+pub(crate) use trap_cost::{TrapCost, has_probe_links};
 pub use verify::{Checked, check};

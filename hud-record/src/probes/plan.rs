@@ -55,4 +55,7 @@ pub struct Plan {
     pub unwind: Unwind,
     /// Use plain tracepoints even if the kernel has BTF (to test that path).
     pub no_btf: bool,
+    /// Whether the target is stopped (SIGSTOP) when it executes another program, so that this one can be recorded from its
+    /// first instruction.
+    pub stop_at_exec: bool,
 }

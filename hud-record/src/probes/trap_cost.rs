@@ -103,6 +103,11 @@ fn own_place(program: &'static str, is_return: bool) -> io::Result<Places> {
     Ok(Places { program, is_return, at: vec![(place, 0)] })
 }
 
+/// Whether a kernel has `uprobe_multi` links (Linux 6.6) that see every thread of a process, by its release.
+pub(crate) fn has_probe_links(release: &str) -> bool {
+    kernel::version(release) >= (6, 6, 0) && !filters_by_thread(release)
+}
+
 /// Whether this kernel's `uprobe_multi` links see one thread only, by its release.
 fn filters_by_thread(release: &str) -> bool {
     match kernel::version(release) {

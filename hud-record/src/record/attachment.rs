@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hud_common::wire::{Counters, Stream};
+use hud_common::{
+    session::Container,
+    wire::{Counters, Stream},
+};
 use rustix::{
     event::{PollFd, PollFlags},
     process::{Pid, PidfdFlags},
@@ -28,7 +31,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    inspect::{Inspection, Mapping, Process, Tokio},
+    inspect::{Inspection, Mapping, Process, Tokio, container, executor, search},
     kernel::{self, CpuTime},
     privilege::{self, RaisedPriority},
     probes::{Plan, Polls, Probes, Unwind},
@@ -50,6 +53,9 @@ pub(super) struct Attachment {
     /// For symbols, in every session.
     pub(super) sources: Arc<Sources>,
     pub(super) build_id: Option<String>,
+    /// The executor in the binary instead of tokio.
+    pub(super) executor: Option<String>,
+    pub(super) container: Option<Container>,
     pub(super) mappings: Vec<Mapping>,
     pub(super) load_bias: u64,
     /// The addresses of the target's binary.
@@ -97,6 +103,7 @@ impl Attachment {
         let load_bias = running.load_bias.ok_or(Error::Exited(process.pid))?;
         let build_id = running.build_id.clone();
         let mut image = (running.image.0.wrapping_add(load_bias), running.image.1.wrapping_add(load_bias));
+        let mut executor = None;
         let mut tokio = match &settings.target {
             Some(path) => {
                 let given = Inspection::of_given_file(path, &process, load_bias, urgent.sandbox())?;
@@ -116,6 +123,7 @@ impl Attachment {
                 // Its threads can still be recorded. No address in the binary is then taken for a task's vtable.
                 Err(why) if plan.polls != Polls::Exact => {
                     (plan.polls, image) = (Polls::Off, (0, 0));
+                    executor = search::open(&process.exe_path()).and_then(|(file, _)| executor::search(file));
                     Tokio::none(why)
                 }
                 _ => running.into_tokio(&process.tokio_file())?,
@@ -141,7 +149,7 @@ impl Attachment {
                     .into(),
             );
         }
-        let debuginfo = match debuginfo.wait() {
+        let debuginfo = match debuginfo.wait(settings.is_held) {
             Learned::All(learned) => {
                 tokio = *learned;
                 probes.use_learned(&process, &tokio, plan)?;
@@ -162,11 +170,16 @@ impl Attachment {
             spawns: !tokio.spawns.is_empty() && has(Stream::Spawns),
         };
         notes.extend_from_slice(&tokio.notes);
+        if let Some(executor) = &executor {
+            notes.push(format!("the binary contains the executor {executor}, whose tasks are not recorded"));
+        }
         let mut cpu_time = CpuTime::of(process.pid);
         let (now, cpus) = (kernel::now(), cpus());
         let governor = Governor::new(budget, watched, cpu_time.at(now), cpus, &probes, now);
         let switches = SwitchGovernor::new(settings.budget, plan, cpu_time.at(now), cpus, now);
         let mut attachment = Attachment {
+            container: container::of(process.pid),
+            executor,
             image,
             worker_loops: None,
             current_tasks: None,

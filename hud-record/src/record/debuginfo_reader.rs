@@ -65,11 +65,15 @@ impl DebugInfoReader {
         Ok(DebugInfoReader { learned, started: Instant::now() })
     }
 
-    /// Waits for a moment, which suffices for most binaries.
-    pub(super) fn wait(self) -> Learned {
-        match self.learned.recv_timeout(PATIENCE.saturating_sub(self.started.elapsed())) {
-            Ok(tokio) => Learned::All(Box::new(tokio)),
-            Err(_) => Learned::Pending(self),
+    /// Waits for a moment, which suffices for most binaries; if the target is held, until all is read.
+    pub(super) fn wait(self, is_held: bool) -> Learned {
+        let learned = match is_held {
+            true => self.learned.recv().ok(),
+            false => self.learned.recv_timeout(PATIENCE.saturating_sub(self.started.elapsed())).ok(),
+        };
+        match learned {
+            Some(tokio) => Learned::All(Box::new(tokio)),
+            None => Learned::Pending(self),
         }
     }
 

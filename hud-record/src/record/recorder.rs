@@ -18,7 +18,7 @@ use super::{
     session::{Blueprint, Closing, Ending, LiveSession, Prepared},
     settings::{Destination, Every, Keep, Settings},
     status::{End, News, Outcome},
-    store::host_name,
+    store::{host_name, session_id},
     task_states::{self, TaskStates},
 };
 use crate::{
@@ -56,6 +56,8 @@ pub struct Finished {
     pub last: Outcome,
     /// Rows lost to a full disk, in all sessions.
     pub disk_drops: u64,
+    /// Whether the target executed another program, even if that was not the reason.
+    pub has_executed: bool,
     /// Still attached, without effect, until detached or dropped.
     pub probes: Option<Probes>,
     /// Until the probes are detached.
@@ -89,7 +91,9 @@ impl Recorder {
         {
             return Err(hud_common::session::Error::Exists(folder.clone()).into());
         }
-        if let Some(namespace) = kernel::inner_pid_namespace() {
+        if let Some(namespace) = kernel::inner_pid_namespace()
+            && (settings.plan.no_btf || !kernel::can_translate_pids_of(process.pid))
+        {
             return Err(Error::PidNamespace { pid: process.pid, namespace });
         }
         let raised = RaisedPriority::begin();
@@ -441,7 +445,8 @@ impl<'a> Run<'a> {
         settled?;
         counters?;
         let (end, last) = end;
-        Ok(Finished { end, last, disk_drops, probes: Some(attachment.probes), raised })
+        let has_executed = attachment.has_executed()?;
+        Ok(Finished { end, last, disk_drops, has_executed, probes: Some(attachment.probes), raised })
     }
 }
 
@@ -498,7 +503,7 @@ fn manifest(attachment: &Attachment, settings: &Settings, previous: Option<Strin
     });
     Manifest {
         format_version: FORMAT_VERSION,
-        id: format!("{}-{}", clock.real, attachment.process.pid),
+        id: session_id(&attachment.process.exe, clock.real, attachment.process.pid),
         hud_version: env!("CARGO_PKG_VERSION").into(),
         host: host_name(),
         kernel: crate::inspect::clean(&rustix::system::uname().release().to_string_lossy()),
@@ -507,6 +512,8 @@ fn manifest(attachment: &Attachment, settings: &Settings, previous: Option<Strin
         exe: crate::inspect::clean(&attachment.process.exe.to_string_lossy()),
         build_id: attachment.build_id.clone(),
         tokio_version: attachment.tokio.version.clone(),
+        executor: attachment.executor.clone(),
+        container: attachment.container.clone(),
         start: clock.real,
         options: Options {
             freq: plan.freq,

@@ -32,6 +32,8 @@ pub struct Settings {
     pub owner: Option<Owner>,
     /// Whether hud will attach to another process later, and must keep the right to.
     pub keep_bpf: bool,
+    /// Whether the target is held until recording begins: then all that is known of it is read before.
+    pub is_held: bool,
     /// The hud-record that provides the sandboxed child, if not the running program.
     pub sandbox: Option<PathBuf>,
 }

@@ -29,7 +29,7 @@ use crate::{
 const FIRST: u64 = 300_000_000;
 /// And the second: what does not move is known soon.
 const SECOND: u64 = 1_000_000_000;
-/// Longest interval while tasks are in a deadlock (ns): one in each range of 5 s that the rules judge.
+/// Longest interval while tasks cannot go on (ns): one in each range of 5 s that the rules judge.
 const STUCK: u64 = 4_000_000_000;
 /// Interval of full snapshots (ns).
 const FULL: u64 = 600_000_000_000;
@@ -98,7 +98,7 @@ struct Taken {
     is_full: bool,
     /// Tasks with rows.
     tasks: usize,
-    /// Whether some of them are in a deadlock.
+    /// Whether some of them are in a deadlock, or hold permits of a semaphore and wait for more.
     is_stuck: bool,
 }
 
@@ -197,7 +197,7 @@ fn run(plan: Plan, asked: &Receiver<Ask>, tell: &SyncSender<News>) {
         };
         let cost = kernel::thread_cpu_time().saturating_sub(before);
         let tasks = &snapshot.tasks;
-        let is_stuck = tasks.iter().any(|task| task.cycle.is_some());
+        let is_stuck = tasks.iter().any(TaskState::is_halted);
         let taken = Taken { cost, is_full, tasks: tasks.len(), is_stuck };
         tracing::debug!(tasks = taken.tasks, is_full, cost_us = cost / 1000, "task states");
         pace.taken(snapshot.read_at, &taken);

@@ -7,7 +7,10 @@ use std::{
     io::{self, Read as _},
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::{net::UnixStream, process::ExitStatusExt as _},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -283,6 +286,8 @@ impl Running {
             .stdin(OwnedFd::from(others))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // Ctrl-C at a terminal is for hud.
+            .process_group(0)
             .spawn()?;
         socket.set_nonblocking(false)?;
         socket.set_write_timeout(Some(MOST_CPU))?;

@@ -19,7 +19,7 @@ use super::{
     dump::{Detail, Dump, Is, Most, Reader, Task},
     frames::frames,
     layout::ResourceKind,
-    waits::Resources,
+    waits::{Resources, SEMAPHORE},
 };
 use crate::{
     error::Result,
@@ -80,6 +80,15 @@ pub(crate) struct TaskState {
     /// The deadlock in which it is.
     pub(crate) cycle: Option<u64>,
     pub(crate) spawned_at: Option<(String, u32)>,
+}
+
+impl TaskState {
+    /// Whether it is in a deadlock, or waits for permits of a semaphore while it holds some: then it has a row in each
+    /// snapshot.
+    pub(crate) fn is_halted(&self) -> bool {
+        let is_own = |wait: &Waiting| wait.resource == Some(SEMAPHORE) && wait.holder == Some(self.who);
+        self.cycle.is_some() || self.waits.iter().any(is_own)
+    }
 }
 
 /// What changed since the snapshot before.
@@ -148,17 +157,21 @@ impl StateReader {
             let since = known.map_or(dump.read_at, |known| known.since);
             let is_new = known.is_none();
             self.known.insert(who, Known { hash, since, seen: self.count, poll });
-            if is_new || is_full || cycle.is_some() {
-                snapshot.tasks.push(TaskState {
-                    who,
-                    poll,
-                    state: state(task.is),
-                    since,
-                    waits: shape.as_ref().map_or_else(Vec::new, |shape| view.waits(task, shape, &holders)),
-                    branches: shape.as_ref().map_or(0, |shape| shape.branches),
-                    cycle,
-                    spawned_at: task.spawned_at.as_ref().map(|(file, line)| (clean_name(file), *line)),
-                });
+            if !(is_new || is_full || cycle.is_some() || holders.contains(&Some(who))) {
+                continue;
+            }
+            let state = TaskState {
+                who,
+                poll,
+                state: state(task.is),
+                since,
+                waits: shape.as_ref().map_or_else(Vec::new, |shape| view.waits(task, shape, &holders)),
+                branches: shape.as_ref().map_or(0, |shape| shape.branches),
+                cycle,
+                spawned_at: task.spawned_at.as_ref().map(|(file, line)| (clean_name(file), *line)),
+            };
+            if is_new || is_full || state.is_halted() {
+                snapshot.tasks.push(state);
             }
         }
         if dump.is_complete {
@@ -322,7 +335,10 @@ impl<'a> View<'a> {
                 ResourceKind::Task => at(self.resources.awaited(wait)?),
                 ResourceKind::Semaphore => {
                     let first = || at(*self.resources.blockers(task, wait).first()?);
-                    *self.blockers.borrow_mut().entry(wait.at).or_insert_with(first)
+                    let blocker = *self.blockers.borrow_mut().entry(wait.at).or_insert_with(first);
+                    // With several branches, another one may proceed.
+                    let wants_more = || shape.branches == 1 && self.resources.wants_more(task, wait);
+                    blocker.or_else(|| who(task).filter(|_| wants_more()))
                 }
                 _ => None,
             }

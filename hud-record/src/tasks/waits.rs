@@ -23,6 +23,8 @@ const MOST_FDS: usize = 256 << 10;
 const MOST_SOCKETS: u64 = 16 << 20;
 /// Holders of one resource that are reported.
 const MOST_HOLDERS: usize = 32;
+/// The kind of resource that is a semaphore itself, and not part of a lock or channel.
+pub(super) const SEMAPHORE: &str = "semaphore";
 const TASK_OF_A_SET: &str = "the end of a task of a JoinSet";
 /// Permits of a tokio `RwLock`, all of which a writer takes (tokio/src/sync/rwlock.rs).
 const MOST_READERS: u64 = (u32::MAX >> 3) as u64;
@@ -179,13 +181,13 @@ impl<'a> Resources<'a> {
                 "mutex" => ("mutex", of("Mutex")),
                 "rwlock" if rest.contains("read") => ("rwlock_read", format!("{} (to read)", of("RwLock"))),
                 "rwlock" => ("rwlock_write", format!("{} (to write)", of("RwLock"))),
-                "semaphore" => ("semaphore", "permits of a Semaphore".into()),
+                "semaphore" => (SEMAPHORE, "permits of a Semaphore".into()),
                 "mpsc" => ("mpsc_send", format!("room in {}", of("a bounded mpsc channel"))),
                 "once_cell" | "set_once" => ("once_cell", of("OnceCell")),
-                other => ("semaphore", format!("a semaphore of tokio::sync::{other}")),
+                other => (SEMAPHORE, format!("a semaphore of tokio::sync::{other}")),
             })
         });
-        named.unwrap_or_else(|| ("semaphore", "a semaphore".into()))
+        named.unwrap_or_else(|| (SEMAPHORE, "a semaphore".into()))
     }
 
     /// Whether a single holder leaves nothing free.
@@ -241,6 +243,15 @@ impl<'a> Resources<'a> {
         let of_lock = |h: &Holder| h.kind != GuardKind::Unpolled || is_lock;
         let certain = |h: &Holder| h.is_certain && h.kind != GuardKind::Permits && of_lock(h);
         self.holders(wait).into_iter().filter(certain).map(|h| h.task).collect()
+    }
+
+    /// Whether a task waits for further permits of a semaphore of which it certainly holds some, while none is free. It may
+    /// go on only if another task returns permits.
+    pub(super) fn wants_more(&self, task: &Task, wait: &Wait) -> bool {
+        let is_own = |h: &Hold| h.at == wait.at && h.kind == GuardKind::Permits && h.is_certain && h.count != Some(0);
+        self.is_held(wait)
+            && task.chain.as_ref().is_some_and(|chain| chain.holds.iter().any(is_own))
+            && self.kind(task, wait) == SEMAPHORE
     }
 
     /// Cycles of tasks that each wait for the next one, and so never end. Only certain holders count: a lock is free

@@ -169,7 +169,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Loads the kernel programs on two old kernels, with the debug build of hud-record. If QEMU or the kernels are
 /// unavailable, that is a failure only if the check is `required`.
-pub(crate) fn check_old_kernels(required: bool) -> Result<()> {
+pub(crate) fn check_old_kernels(hud_record: PathBuf, required: bool) -> Result<()> {
     let kernels = OLD_KERNELS.iter().map(|version| version.parse().map_err(anyhow::Error::msg));
     let args = Args {
         kernels: kernels.collect::<Result<_>>()?,
@@ -180,7 +180,7 @@ pub(crate) fn check_old_kernels(required: bool) -> Result<()> {
         append: String::new(),
         timeout: 600,
         debug: true,
-        hud_record: None,
+        hud_record: Some(hud_record),
         hud_analyze: None,
         no_report: true,
     };

@@ -1,21 +1,19 @@
-//! docs/SQL.md consists of the views' headers and of their rows for the recording: `HUD_BLESS=1` renews it.
+//! docs/SQL.md consists of the views' headers and of their rows for the recording: `SNAPSHOTS=overwrite` renews it.
 
 use std::{fmt::Write as _, path::Path};
 
 use hud_analyze::view::{ALL, Item, Unit, View};
 use hud_common::units::{duration, fraction, size};
 use serde_json::Value;
+use snapbox::{Data as File, assert_data_eq, data::DataFormat};
 
-use crate::{
-    data::{Args, Data, Row, ask, recording},
-    golden::hold,
-};
+use crate::data::{Args, Data, Row, ask, recording};
 
 /// Rows of an example.
 const SHOWN: usize = 3;
 
 const HEAD: &str = "\
-<!-- Generated from the headers of queries/*.sql by hud-analyze/oracle/tests/it/docs.rs; to renew it: HUD_BLESS=1 cargo test \
+<!-- Generated from the headers of queries/*.sql by hud-analyze/oracle/tests/it/docs.rs; to renew it: SNAPSHOTS=overwrite cargo test \
 -p hud-oracle -->
 # SQL
 
@@ -148,5 +146,5 @@ fn the_documentation_is_what_the_headers_and_the_recording_say() {
         let (signature, about, example) = (cell(function.signature), cell(function.about), cell(function.example));
         let _ = writeln!(text, "| `{signature}` | {about} | `{example}` |");
     }
-    hold(&path, &text);
+    assert_data_eq!(text, File::read_from(&path, Some(DataFormat::Text)).raw());
 }

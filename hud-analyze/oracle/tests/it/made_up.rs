@@ -171,10 +171,12 @@ type Awaited = (Option<i64>, Option<&'static str>, Option<i64>, Option<i64>, boo
 fn task_states() -> impl Strategy<Value = Vec<TaskStateRow>> {
     let state = select(vec!["suspended", "suspended", "suspended", "running", "scheduled", "gone"]);
     let who = (snapshot(), task(), prop::bool::weighted(0.8), type_id(), state, 1..3_i32);
-    let resource = select(vec![None, Some("mutex"), Some("mutex"), Some("task"), Some("timer"), Some("io")]);
+    let resource =
+        select(vec![None, Some("mutex"), Some("mutex"), Some("semaphore"), Some("task"), Some("timer"), Some("io")]);
     let what =
         (stack(), resource, option::of(1..4_i64), option::weighted(0.7, task()), any::<bool>(), option::of(task()));
     (who, vec(what, 2), any::<bool>()).prop_map(|((ts, id, is_task, type_id, state, branches), waits, is_again)| {
+        let own = |resource: Option<_>| (resource == Some("semaphore")).then_some(id);
         let row = |(branch, (stack_id, resource, address, holder, is_task_held, cycle)): (i32, Awaited)| TaskStateRow {
             ts,
             since: ts - i64::from(branches) * 333 * MS,
@@ -189,8 +191,8 @@ fn task_states() -> impl Strategy<Value = Vec<TaskStateRow>> {
             address,
             deadline: None,
             detail: address.map(|at| format!("number {at}").into()),
-            holder_task_id: holder.filter(|_| is_task_held),
-            holder_tid: holder.filter(|_| !is_task_held).map(|_| 100),
+            holder_task_id: own(resource).or(holder).filter(|_| is_task_held),
+            holder_tid: own(resource).or(holder).filter(|_| !is_task_held).map(|_| 100),
             cycle: cycle.filter(|_| is_task),
             spawn_file: None,
             spawn_line: None,

@@ -20,6 +20,7 @@ const ARGS: usize = 2;
 
 /// The columns that rows are ordered by first; true: the greatest come first.
 const ORDER: &[(&str, &str, bool)] = &[
+    ("await_flame", "weight", true),
     ("blocking", "total", true),
     ("blocking_each", "dur", true),
     ("cpu_flame", "weight", true),

@@ -103,6 +103,7 @@ fn by_line(text: &str) -> Manifest {
         exe: field(text, "exe"),
         build_id: field(text, "build_id"),
         tokio_version: field(text, "tokio_version"),
+        executor: field(text, "executor"),
         start: field(text, "start"),
         end_reason: field(text, "end_reason"),
         previous: field(text, "previous"),

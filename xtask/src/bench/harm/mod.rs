@@ -83,6 +83,8 @@ that the recorder takes. Where the program uses all the CPU time that it gets, t
 control's units per CPU second: the machine's own change of speed.
 - Noise: the ratios of measurements without a recorder to their neighbours without one, by the same formula. A single \
 ratio is only required to exceed the lowest of them.
+- Neighbour: the measured program is not the recorded one, which hardly does anything; the control is `self-wake`, which does \
+not switch. The kernel runs hud's programs at every context switch of the machine.
 - Paced modes (switches, spawns, threads) have idle time: they lose units per second only where that time is used up.
 - Attach: units per second from the start of hud-record to its first rows on disk, as a ratio in the same way; beside it \
 the wall time to these rows, and from SIGINT to the exit of hud-record.
@@ -177,9 +179,11 @@ impl Speed {
 
 /// Two processes of one program that run at the same time on the same CPUs.
 struct Twins {
-    /// The recorded one.
+    /// The measured one.
     target: Target,
     control: Target,
+    /// The recorded program, if it is a third one.
+    recorded: Option<Target>,
     /// CPUs available to them.
     cpus: f64,
 }
@@ -193,14 +197,19 @@ struct Speeds {
 
 impl Twins {
     fn start(program: &Path, mode: Mode) -> Result<Self> {
-        let mode_name = name(&mode)?;
         let program = program.to_str().context("a path that is no UTF-8")?;
         let pinned: &[&str] = if mode.has_one_worker() { &["taskset", "--cpu-list", "0"] } else { &[] };
-        let start = |more| Target::start(Path::new("setsid"), &[pinned, &[program, &mode_name], more].concat());
+        let start = |arguments: Vec<String>| {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            // If this program is interrupted, they end.
+            let alone = ["--pdeathsig", "KILL", "setsid"];
+            Target::start(Path::new("setpriv"), &[&alone, pinned, &[program], &arguments].concat())
+        };
         let cpus = if mode.has_one_worker() { 1.0 } else { thread::available_parallelism()?.get() as f64 };
-        let target = start(&[])?;
-        let control = start(mode.of_the_control())?;
-        Ok(Self { target, control, cpus })
+        let target = start(mode.arguments()?)?;
+        let control = start(mode.of_the_control()?)?;
+        let recorded = mode.of_the_recorded()?.map(start).transpose()?;
+        Ok(Self { target, control, recorded, cpus })
     }
 
     fn accounts(&self) -> Result<[Value; 2]> {
@@ -263,7 +272,7 @@ impl Bench {
     }
 
     fn ratios(&mut self, mode: Mode, variant: Variant, side: Side) -> Result<()> {
-        let (least, unit) = (Bound::AtLeast(side.least()), mode.unit());
+        let (least, unit) = (Bound::AtLeast(mode.least(side)), mode.unit());
         let title = format!("{}, {}, `{}`", name(&mode)?, variant.name(), side.options().join(" "));
         let binary = match variant {
             Variant::Stripped if mode == Mode::Monomorphs => &self.monomorphs,
@@ -336,7 +345,7 @@ impl Bench {
     fn recorded(&self, twins: &Twins, side: Side) -> Result<Recorded> {
         let before = twins.accounts()?;
         let start = Instant::now();
-        let recorder = self.attach(&twins.target, side.options())?;
+        let recorder = self.attach(twins.recorded.as_ref().unwrap_or(&twins.target), side.options())?;
         let attach = start.elapsed();
         let attach_speeds = twins.speeds(&before)?;
         thread::sleep(SETTLE);

@@ -20,6 +20,8 @@ pub(super) enum Mode {
     Monomorphs,
     ThreadChurn,
     Saturated,
+    /// 100,000 context switches per second of a program that is not recorded, while hud records another
+    Neighbour,
     /// Time to attach and to detach, on a saturated machine and with 2,000 threads
     AttachLoad,
 }
@@ -31,7 +33,11 @@ impl Mode {
             Self::SelfWake | Self::Monomorphs => "polls",
             Self::NotifyPingPong | Self::Threads => "wakes",
             Self::Timers => "ticks",
-            Self::SwitchesFlat | Self::Switches100 | Self::Switches500 | Self::SwitchesDeepChanging => "switches",
+            Self::SwitchesFlat
+            | Self::Switches100
+            | Self::Switches500
+            | Self::SwitchesDeepChanging
+            | Self::Neighbour => "switches",
             Self::Spawns => "tasks",
             Self::ThreadChurn => "pieces",
             Self::Saturated | Self::AttachLoad => "requests",
@@ -43,10 +49,31 @@ impl Mode {
         matches!(self, Self::SelfWake | Self::NotifyPingPong | Self::Timers)
     }
 
-    /// Arguments of the program, after the mode, where it runs as the control: 4,000 threads that wake constantly would leave
-    /// no CPU for others.
-    pub(super) fn of_the_control(self) -> &'static [&'static str] {
-        if self == Self::Threads { &["--threads", "400"] } else { &[] }
+    /// Arguments of the program.
+    pub(super) fn arguments(self) -> Result<Vec<String>> {
+        Ok(vec![name(if self == Self::Neighbour { &Self::SwitchesFlat } else { &self })?])
+    }
+
+    /// Arguments of the control: 4,000 threads that wake constantly would leave no CPU for others, and the neighbour's control
+    /// must not switch, as hud's programs run at every switch of the machine.
+    pub(super) fn of_the_control(self) -> Result<Vec<String>> {
+        match self {
+            Self::Threads => Ok(vec![name(&self)?, "--threads".into(), "400".into()]),
+            Self::Neighbour => Ok(vec![name(&Self::SelfWake)?]),
+            _ => self.arguments(),
+        }
+    }
+
+    /// Arguments of the program that is recorded, if it is not the measured one: one that hardly does anything.
+    pub(super) fn of_the_recorded(self) -> Result<Option<Vec<String>>> {
+        let idle = || Ok(vec![name(&Self::Threads)?, "--threads".into(), "4".into()]);
+        (self == Self::Neighbour).then(idle).transpose()
+    }
+
+    /// Least share of its speed that the program keeps while hud records it, or its neighbour. That hud's programs are called and
+    /// return takes 150 ns of the 2.9 µs of one of these context switches.
+    pub(super) fn least(self, side: Side) -> f64 {
+        if self == Self::Neighbour { 0.92 } else { side.least() }
     }
 
     /// Whether the binary with debug information is measured too: hud finds the current task differently there.
@@ -73,7 +100,7 @@ impl Side {
     }
 
     /// Least share of its speed that a recorded program keeps.
-    pub(super) fn least(self) -> f64 {
+    fn least(self) -> f64 {
         match self {
             Self::Off => 0.98,
             Self::Auto => 0.97,

@@ -107,7 +107,7 @@ pub(super) fn hotspots_by(data: &Data, args: &Args) -> Vec<Value> {
 }
 
 /// A stack from its root, and its frames.
-fn folded(data: &Data, stack: Option<i64>) -> (String, usize) {
+pub(super) fn folded(data: &Data, stack: Option<i64>) -> (String, usize) {
     let frames = data.frames_of(stack);
     if frames.is_empty() {
         return ("<no stack>".into(), 0);

@@ -227,38 +227,62 @@ fn stuck(data: &Data, args: &Args) -> Vec<Finding> {
         .collect()
 }
 
-/// Tasks that wait for each other, by the number of their deadlock.
+/// The newest of some rows, in the order of the rule.
+fn newest(mut rows: Vec<&TaskStateRow>) -> (i64, Vec<&TaskStateRow>) {
+    let at = rows.iter().map(|row| row.ts).max().unwrap();
+    rows.retain(|row| row.ts == at);
+    rows.sort_by_key(|row| (row.task_id, row.tid, row.since, row.type_id, row.stack_id));
+    (at, rows)
+}
+
+/// A finding about tasks that cannot go on.
+fn halted(data: &Data, args: &Args, rule: &'static str, rows: &[&TaskStateRow], (at, since): (i64, i64)) -> Finding {
+    let lasts = at - since;
+    let who = match (rule, rows.len()) {
+        ("lock_cycle", 1) => "a task has waited for itself for at least ".into(),
+        ("lock_cycle", n) => format!("{n} tasks have waited for each other for at least "),
+        (_, 1) => "a task holds permits of a semaphore and waits for more, in each snapshot of at least ".into(),
+        (_, n) => format!("{n} tasks hold permits of a semaphore and wait for more, in each snapshot of at least "),
+    };
+    Finding {
+        rule,
+        is_warning: rule == "lock_cycle",
+        sentence: format!("{who}{}: ", duration(lasts)),
+        value: lasts,
+        threshold: args.rules.stuck,
+        type_id: rows[0].type_id.or(data.type_id(rows[0].task_id)),
+        at: rows[0].task_id.map(|task| (since, task)),
+        since: Some(since),
+        tid: rows[0].tid,
+        count: Some(len(rows)),
+        ..Finding::default()
+    }
+}
+
+/// Tasks that wait for each other, by the number of their deadlock, or for permits while they hold some, by the semaphore.
 fn deadlocks(data: &Data, args: &Args) -> Vec<Finding> {
-    let mut cycles: BTreeMap<i64, Vec<&TaskStateRow>> = BTreeMap::new();
+    let (mut cycles, mut semaphores): (BTreeMap<i64, Vec<_>>, BTreeMap<i64, Vec<_>>) = Default::default();
     for row in data.task_states.iter().filter(|row| args.holds(row.ts)) {
-        if let Some(cycle) = row.cycle {
-            cycles.entry(cycle).or_default().push(row);
+        let is_task = row.task_id.is_some() && row.task_id == row.holder_task_id;
+        let is_thread = row.tid.is_some() && row.tid == row.holder_tid;
+        let is_own = row.resource.as_deref() == Some("semaphore") && row.branches == 1 && (is_task || is_thread);
+        match (row.cycle, row.address) {
+            (Some(cycle), _) => cycles.entry(cycle).or_default().push(row),
+            (None, Some(address)) if is_own => semaphores.entry(address).or_default().push(row),
+            _ => {}
         }
     }
     let mut found = Vec::new();
-    for mut rows in cycles.into_values() {
-        let at = rows.iter().map(|row| row.ts).max().unwrap();
-        rows.retain(|row| row.ts == at);
-        rows.sort_by_key(|row| (row.task_id, row.tid, row.since, row.type_id, row.stack_id));
+    for (at, rows) in cycles.into_values().map(newest) {
         let since = rows.iter().map(|row| row.since).max().unwrap();
-        let lasts = at - since;
-        let who = match rows.len() {
-            1 => "a task has waited for itself".into(),
-            n => format!("{n} tasks have waited for each other"),
-        };
-        if lasts > args.rules.stuck {
-            found.push(Finding {
-                rule: "lock_cycle",
-                is_warning: true,
-                sentence: format!("{who} for at least {}: ", duration(lasts)),
-                value: lasts,
-                threshold: args.rules.stuck,
-                type_id: rows[0].type_id.or(data.type_id(rows[0].task_id)),
-                at: rows[0].task_id.map(|task| (since, task)),
-                tid: rows[0].tid,
-                count: Some(len(&rows)),
-                ..Finding::default()
-            });
+        if at - since > args.rules.stuck {
+            found.push(halted(data, args, "lock_cycle", &rows, (at, since)));
+        }
+    }
+    for (at, mut rows) in semaphores.into_values().map(newest) {
+        rows.retain(|row| at - row.since > args.rules.stuck);
+        if let Some(since) = rows.iter().map(|row| row.since).min() {
+            found.push(halted(data, args, "semaphore_starved", &rows, (at, since)));
         }
     }
     found

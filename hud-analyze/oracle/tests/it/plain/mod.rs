@@ -27,6 +27,7 @@ pub fn read(view: &str, data: &Data, args: &Args) -> Vec<Row> {
         "blocking_each" => blocking::each(data, args),
         "in_progress" => in_progress::polls(data, args),
         "suspended" => states::suspended(data, args),
+        "await_flame" => states::await_flame(data, args),
         "deadlocks" => states::deadlocks(data, args),
         "wait_graph" => states::wait_graph(data, args),
         "workers" => load::workers(data, args),

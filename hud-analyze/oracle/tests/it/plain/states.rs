@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hud_common::session::{TaskStateRow, TaskTypeRow};
 use serde_json::{Value, json};
 
-use super::names::Place;
+use super::{cpu::folded, names::Place};
 use crate::data::{Args, Data, SECOND};
 
 /// The newest rows of each task at the last snapshot in the window, and when that was.
@@ -83,6 +83,29 @@ pub(super) fn suspended(data: &Data, args: &Args) -> Vec<Value> {
         })
     };
     groups.into_iter().map(group).collect()
+}
+
+pub(super) fn await_flame(data: &Data, args: &Args) -> Vec<Value> {
+    let taken = data.coverage.iter().filter(|c| c.stream == "task_states" && c.dur > 0).map(|c| c.ts + c.dur);
+    let Some(last) = taken.max() else { return Vec::new() };
+    let is_read = |row: &&TaskStateRow| row.ts >= args.from - 1200 * SECOND && row.ts < args.to;
+    let is_asked = |row: &&TaskStateRow| args.task.is_none() || row.task_id == args.task;
+    let rows: Vec<_> = data.task_states.iter().filter(is_read).filter(is_asked).collect();
+    let mut groups: BTreeMap<_, (i64, BTreeSet<Option<i64>>)> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.state == "suspended") {
+        let of = who(row.task_id, row.tid);
+        let later = rows.iter().filter(|other| who(other.task_id, other.tid) == of && other.ts > row.ts);
+        let next = later.map(|other| other.ts).min().unwrap_or(last);
+        let weight = next.min(last).min(args.to) - row.ts.max(args.from);
+        if weight > 0 {
+            let name = data.type_of_state(row).map(|of| of.name.to_string());
+            let group = groups.entry((folded(data, row.stack_id), name)).or_default();
+            group.0 += weight;
+            group.1.insert(of);
+        }
+    }
+    let row = |(((stack, frames), name), (weight, tasks)): (((String, usize), Option<String>), (i64, BTreeSet<_>))| json!({ "stack": stack, "weight": weight, "task_type": name, "tasks": tasks.len(), "frames": frames });
+    groups.into_iter().map(row).collect()
 }
 
 pub(super) fn wait_graph(data: &Data, args: &Args) -> Vec<Value> {
