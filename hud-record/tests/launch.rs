@@ -46,7 +46,7 @@ fn assert_all_polls(recording: &Recording, own: &BTreeMap<String, Vec<(i64, i64)
         let pause = last.windows(2).max_by_key(|pair| pair[1] - pair[0]).unwrap();
         let cut = i64::midpoint(pause[0], pause[1]);
         let until_cut = |ends: &[i64]| ends.iter().filter(|end| **end < cut).count();
-        assert!(until_cut(&own) > 3, "{task}: {own:?}");
+        assert!(until_cut(&own) > 0, "{task}: {own:?}");
         assert_eq!(until_cut(&by_hud), until_cut(&own), "{task}: polls by hud, and by its own count");
     }
 }
