@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn executors_are_known_by_paths_and_symbols() {
-        let path = |of: &str| found(format!("x/index.crates.io-1949/{of}/src/lib.rs").as_bytes());
+        let path = |of: &str| found(format!("registry/src/index-19/{of}/src/lib.rs").as_bytes());
         assert_eq!(path("async-executor-1.13.1").unwrap(), "smol (async-executor 1.13.1)");
         assert_eq!(path("monoio-0.2.4").unwrap(), "monoio 0.2.4");
         assert_eq!(path("glommio-0.9.0").unwrap(), "glommio 0.9.0");
