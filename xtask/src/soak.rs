@@ -48,6 +48,15 @@ const GROWTH: f64 = 1.1;
 struct Sample {
     recorder: Vitals,
     disk: u64,
+    /// File descriptors of logs in flight: one for each table that has rows by now.
+    logs: u64,
+}
+
+/// The descriptors of a process that are logs in flight.
+fn logs_in_flight(pid: u32) -> u64 {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
+    let opened = descriptors.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+    opened.filter(|path| path.extension().is_some_and(|extension| extension == "inflight")).count() as u64
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -90,10 +99,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             peak(&samples, |s| s.recorder.peak_rss) >> 20
         ),
     );
-    for (what, of) in
-        [("threads", (|s| s.recorder.threads) as fn(&Sample) -> u64), ("file descriptors", |s| s.recorder.fds)]
-    {
-        // A leak is present at every moment; segments being sealed and probes being detached are not.
+    for (what, of) in [
+        ("threads", (|s| s.recorder.threads) as fn(&Sample) -> u64),
+        ("file descriptors", |s| s.recorder.fds.saturating_sub(s.logs)),
+    ] {
+        // A leak is present at every moment; a table's log is opened with its first row; segments being sealed and probes being detached are not.
         let [early, late] = [first, last].map(|part| part.iter().map(of).min().unwrap_or(0));
         let [most, most_late] = [first, last].map(|part| peak(part, of));
         let name = format!("no {what} leak");
@@ -153,7 +163,8 @@ fn watch(recorder: &mut Recorder, dur: Duration) -> Result<Vec<Sample>> {
             bail!("hud-record ended after {} s: {}", start.elapsed().as_secs(), recorder.stderr());
         }
         let Some(now) = vitals(recorder.pid()) else { continue };
-        let sample = Sample { recorder: now, disk: folder_size(&recorder.session) };
+        let (disk, logs) = (folder_size(&recorder.session), logs_in_flight(recorder.pid()));
+        let sample = Sample { recorder: now, disk, logs };
         // About 30 lines for any duration.
         if (samples.len() as u64).is_multiple_of((dur.as_secs() / 30).max(1)) {
             println!(
