@@ -218,7 +218,7 @@ impl RecordArgs {
                     (None, Some(name)) => Process::by_name(name)?,
                     (None, None) => return Err(Error::NoTarget),
                 };
-                (headless::short_name(&process), process.pid)
+                (process.name(), process.pid)
             }
         };
         let given: Vec<OsString> = std::env::args_os().skip(1).collect();

@@ -210,7 +210,7 @@ impl Headless {
     fn destination(&self, process: &Process, number: u32) -> Result<Destination> {
         let folder = match &self.place {
             Where::Folder(folder) => folder.clone(),
-            Where::DataDir => default_session(&short_name(process), process.pid, self.owner)?,
+            Where::DataDir => default_session(&process.name(), process.pid, self.owner)?,
             Where::Store(store) => return Ok(Destination::Store(store.clone())),
         };
         if number == 1 {
@@ -230,7 +230,7 @@ impl Headless {
         notify: &mut Notify,
     ) -> Result<Finished> {
         let Recording { destination, previous, mut held } = recording;
-        let name = short_name(&process);
+        let name = process.name();
         let pid = process.pid;
         let settings = Settings {
             destination,
@@ -374,11 +374,6 @@ fn wait_for(name: &str, control: &Control, notify: &mut Notify) -> Result<Option
     }
     line.clear();
     Ok(None)
-}
-
-pub(crate) fn short_name(process: &Process) -> String {
-    let file = process.exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    crate::inspect::clean(file.strip_suffix(" (deleted)").unwrap_or(&file))
 }
 
 /// The session's folder in [`sessions_folder`]: `<name>-<local time>-<pid>`.

@@ -33,6 +33,8 @@ pub use demangle::clean;
 pub(crate) use demangle::{FunctionName, crate_with_main, function, generic_arguments, type_name};
 pub use image::Image;
 pub(crate) use inspection::{Inspection, LoadAddress, Loaded, TaskVtables};
+#[cfg(test)]
+pub(crate) use process::binary_name;
 pub use process::{Mapping, Process};
 pub(crate) use process::{bare, mappings, read_text};
 pub use task_type::{Scheduler, TaskKind};

@@ -150,11 +150,21 @@ impl Process {
             _ => Error::Exited(self.pid),
         })
     }
+
+    /// The name of its binary, sanitised.
+    pub(crate) fn name(&self) -> String {
+        binary_name(&self.exe)
+    }
 }
 
 /// A file of /proc as text. Names in it may be any bytes; a thread's name is cut at the 15th, even inside a character.
 pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
+/// The sanitised name of a process's binary, from the link `/proc/PID/exe`.
+pub(crate) fn binary_name(exe: &Path) -> String {
+    super::clean(bare(&exe.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 /// A path without the kernel's suffix for deleted files.
@@ -187,7 +197,7 @@ pub(super) fn is_named(pid: u32, name: &str) -> bool {
     if let Ok(exe) = fs::read_link(format!("/proc/{pid}/exe"))
         && let Some(file) = exe.file_name().and_then(|f| f.to_str())
     {
-        return file.strip_suffix(" (deleted)").unwrap_or(file) == name;
+        return bare(file) == name;
     }
     // Another user's process: its exe may be unreadable, but its comm (15 bytes) is not.
     read_text(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name.get(..15).unwrap_or(name))

@@ -503,7 +503,7 @@ fn manifest(attachment: &Attachment, settings: &Settings, previous: Option<Strin
     });
     Manifest {
         format_version: FORMAT_VERSION,
-        id: session_id(&attachment.process.exe, clock.real, attachment.process.pid),
+        id: session_id(&attachment.process.name(), clock.real, attachment.process.pid),
         hud_version: env!("CARGO_PKG_VERSION").into(),
         host: host_name(),
         kernel: crate::inspect::clean(&rustix::system::uname().release().to_string_lossy()),

@@ -114,16 +114,15 @@ pub(super) fn host_name() -> String {
     crate::inspect::clean(&rustix::system::uname().nodename().to_string_lossy())
 }
 
-/// A name as a path component, also in the form `key=value`.
 /// The id of a session, and the name of its folder in a store: `my-server-20261129T195446.123Z-4711`, of the program's name,
 /// the start (ns since the Unix epoch, UTC) and the pid.
-pub(super) fn session_id(program: &Path, start: i64, pid: u32) -> String {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let name = path_part(&crate::inspect::clean(name.strip_suffix(" (deleted)").unwrap_or(&name)));
+pub(super) fn session_id(program: &str, start: i64, pid: u32) -> String {
+    let name = path_part(program);
     let start = jiff::Timestamp::from_nanosecond(start.into()).unwrap_or_default();
     format!("{name}-{}-{pid}", start.strftime("%Y%m%dT%H%M%S%.3fZ"))
 }
 
+/// A name as a path component, also in the form `key=value`.
 fn path_part(name: &str) -> String {
     let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
     let part: String = name.chars().map(safe).take(128).collect();
@@ -285,10 +284,11 @@ mod tests {
     use hud_common::session::FORMAT_VERSION;
 
     use super::*;
+    use crate::inspect::binary_name;
 
     #[test]
     fn ids_say_the_program_and_the_start() {
-        let id = |exe: &str| session_id(Path::new(exe), 1_795_982_083_117_828_321, 4711);
+        let id = |exe: &str| session_id(&binary_name(Path::new(exe)), 1_795_982_083_117_828_321, 4711);
         assert_eq!(id("/opt/my-server (deleted)"), "my-server-20261129T195443.117Z-4711");
         assert_eq!(id("/opt/a b=c"), "a_b_c-20261129T195443.117Z-4711");
         assert_eq!(id("/"), "unknown-20261129T195443.117Z-4711");
