@@ -1,6 +1,6 @@
 //! Rollups as rows of the session's tables `rollup_*`, a minute at a time.
 //!
-//! A minute has at most so many rows of each kind, the heaviest, and one for the rest: a recorded minute takes a few
+//! A minute has a limited number of rows of each kind, the heaviest, and one for the rest: a recorded minute takes a few
 //! kilobytes whatever the program does.
 
 use core::cmp::Reverse;
