@@ -7,14 +7,8 @@
 
 mod support;
 
-use std::{
-    env,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::path::Path;
 
-use arrow::datatypes::DataType;
 use hud_analyze::{catalog::Catalog, view};
 use hud_common::{
     cockpit::Thresholds,
@@ -23,53 +17,19 @@ use hud_common::{
 use serde_json::{Value, json};
 use support::*;
 
-fn python() -> Option<String> {
-    let python = env::var("HUD_DUCKDB_PYTHON").ok().filter(|p| !p.is_empty());
-    if python.is_none() {
-        let why = "HUD_DUCKDB_PYTHON names no Python with DuckDB";
-        assert!(env::var_os("HUD_REQUIRE_BPF").is_none_or(|v| v != "1"), "{why}");
-        eprintln!("skipped: {why}");
-    }
-    python
-}
-
 /// The rows that DuckDB gives for each of `queries`, with their parameters.
 fn duckdb(python: &str, session: &Path, queries: &[(String, Value)]) -> Vec<Vec<Value>> {
     let (dir, _) = SessionDir::open(session).unwrap();
     let tables: serde_json::Map<_, _> = Table::ALL
         .iter()
         .map(|table| {
-            let columns: Vec<_> = table
-                .columns()
-                .iter()
-                .map(|c| {
-                    let kind = match &c.data_type {
-                        DataType::Int64 => "BIGINT",
-                        DataType::Int32 => "INTEGER",
-                        DataType::Boolean => "BOOLEAN",
-                        DataType::Utf8 => "VARCHAR",
-                        DataType::List(_) => "BIGINT[]",
-                        other => panic!("{other}"),
-                    };
-                    json!([c.name, kind])
-                })
-                .collect();
+            let columns: Vec<_> = table.columns().iter().map(|c| json!([c.name, duckdb_type(&c.data_type)])).collect();
             (table.name().to_string(), json!({ "files": dir.segments(*table).unwrap(), "columns": columns }))
         })
         .collect();
     let queries: Vec<_> =
         queries.iter().map(|(sql, parameters)| json!({ "sql": sql, "parameters": parameters })).collect();
-    let mut child = Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/duckdb_rows.py"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let job = json!({ "tables": tables, "queries": queries }).to_string();
-    child.stdin.take().unwrap().write_all(job.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "DuckDB failed");
-    serde_json::from_slice(&output.stdout).unwrap()
+    duckdb_rows(python, &tables, &queries)
 }
 
 /// The same rows. Floats may differ in their last digits, and percentiles by a millionth of the gap that they lie in, because DataFusion rounds the
@@ -124,7 +84,7 @@ fn finding(ts: i64, rule: &'static str, value: i64, type_id: Option<i64>) -> for
 }
 
 fn compare(session: &Path) {
-    let Some(python) = python() else { return };
+    let Some(python) = python("DuckDB") else { return };
     let counts: Vec<_> =
         Table::ALL.iter().map(|t| (format!("SELECT count(*) AS n FROM {}", t.name()), json!({}))).collect();
     let ours = |sql: &str| {

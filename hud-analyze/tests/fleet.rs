@@ -6,13 +6,11 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
-    io::Write as _,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
-use arrow::datatypes::DataType;
 use hud_analyze::view;
 use hud_common::session::{Manifest, Table};
 use serde_json::{Value, json};
@@ -280,11 +278,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn duckdb_answers_the_same_views_over_the_same_files() {
-    let Some(python) = env::var("HUD_DUCKDB_PYTHON").ok().filter(|p| !p.is_empty()) else {
-        let why = "HUD_DUCKDB_PYTHON names no Python with DuckDB";
-        assert!(env::var_os("HUD_REQUIRE_BPF").is_none_or(|v| v != "1"), "{why}");
-        return eprintln!("skipped: {why}");
-    };
+    let Some(python) = python("DuckDB") else { return };
     let tmp = tempfile::tempdir().unwrap();
     let store = tmp.path().join("fleet");
     five_hosts(&store);
@@ -292,18 +286,10 @@ fn duckdb_answers_the_same_views_over_the_same_files() {
     let tables: serde_json::Map<_, _> = Table::ROLLUPS
         .iter()
         .map(|table| {
-            let kind = |of: &DataType| match of {
-                DataType::Int64 => "BIGINT",
-                DataType::Int32 => "INTEGER",
-                DataType::Boolean => "BOOLEAN",
-                DataType::Utf8 => "VARCHAR",
-                DataType::List(_) => "BIGINT[]",
-                other => panic!("{other}"),
-            };
             let columns: Vec<_> = labels
                 .iter()
                 .map(|name| json!([name, "VARCHAR"]))
-                .chain(table.columns().iter().map(|c| json!([c.name, kind(&c.data_type)])))
+                .chain(table.columns().iter().map(|c| json!([c.name, duckdb_type(&c.data_type)])))
                 .collect();
             let folder = store.join(table.name());
             let files = if folder.exists() { files(&folder) } else { Vec::new() };
@@ -322,17 +308,7 @@ fn duckdb_answers_the_same_views_over_the_same_files() {
         }
         queries.push(json!({ "sql": fs::read_to_string(path).unwrap(), "parameters": parameters }));
     }
-    let mut child = Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/duckdb_rows.py"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let job = json!({ "tables": tables, "queries": queries }).to_string();
-    child.stdin.take().unwrap().write_all(job.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "DuckDB failed");
-    let answers: Vec<Vec<Value>> = serde_json::from_slice(&output.stdout).unwrap();
+    let answers = duckdb_rows(&python, &tables, &queries);
     let mut filled = BTreeSet::new();
     for (view, expected) in VIEWS.iter().zip(answers) {
         let builds: &[&str] = if *view == "regressions" { &["--before", "b1", "--after", "b2"] } else { &[] };

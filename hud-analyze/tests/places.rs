@@ -5,12 +5,10 @@
 mod support;
 
 use std::{
-    env, fs,
+    fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
 };
 
 use support::*;
@@ -245,24 +243,9 @@ struct Moto {
 
 impl Moto {
     fn start() -> Option<Self> {
-        let python = env::var("HUD_DUCKDB_PYTHON").ok();
-        if python.is_none() {
-            let why = "HUD_DUCKDB_PYTHON names no Python with moto";
-            assert!(env::var_os("HUD_REQUIRE_BPF").is_none_or(|v| v != "1"), "{why}");
-            eprintln!("skipped: {why}");
-        }
-        let python = python?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(&python);
-        command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let moto = Moto { process, port, python };
-        let began = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(60), "moto does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(moto)
+        let python = python("moto")?;
+        let port = free_port();
+        Some(Moto { process: start_moto(&python, port), port, python })
     }
 
     fn endpoint(&self) -> String {

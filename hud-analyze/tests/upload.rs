@@ -5,7 +5,7 @@
 mod support;
 
 use std::{
-    env, fs,
+    fs,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -21,10 +21,6 @@ use std::{
 use support::*;
 use tempfile::TempDir;
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 struct Moto {
     process: Child,
     port: u16,
@@ -33,21 +29,8 @@ struct Moto {
 
 impl Moto {
     fn at(port: u16) -> Option<Self> {
-        let Some(python) = env::var("HUD_DUCKDB_PYTHON").ok().filter(|python| !python.is_empty()) else {
-            let why = "HUD_DUCKDB_PYTHON names no Python with moto";
-            assert!(env::var_os("HUD_REQUIRE_BPF").is_none_or(|v| v != "1"), "{why}");
-            eprintln!("skipped: {why}");
-            return None;
-        };
-        let mut command = Command::new(&python);
-        command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let moto = Moto { process, port, python };
-        let began = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(60), "moto does not listen");
-            thread::sleep(Duration::from_millis(20));
-        }
+        let python = python("moto")?;
+        let moto = Moto { process: start_moto(&python, port), port, python };
         moto.python("s3.create_bucket(Bucket='hud')", &[]);
         Some(moto)
     }

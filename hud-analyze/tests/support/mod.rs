@@ -4,6 +4,8 @@
 // Each test binary uses its part of this, and nobody links it.
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
+mod python;
+
 use std::{
     ops::Deref,
     path::{Path, PathBuf},
@@ -21,6 +23,7 @@ use hud_common::session::{
 };
 use hud_testkit::Random;
 pub use hud_testkit::{MS, SECOND, T0, copy_folder as copy_to, recording};
+pub use python::{duckdb_rows, duckdb_type, free_port, python, start_moto};
 use serde_json::Value;
 use tempfile::TempDir;
 
